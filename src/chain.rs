@@ -1,0 +1,477 @@
+//! Sources in order, and what each of them answered.
+//!
+//! A chain asks its sources one after another and takes the first key. It goes on only past a source that has
+//! nothing: a malformed key, a file that others may write or a keychain that does not answer ends the search
+//! with an error, because the next source may hold the key of another account.
+//!
+//! The [`Trail`] says what every source answered. [`Chain::explain`] asks the lower sources as well, and shows
+//! which of them hold another key, the same key, or half a configuration.
+//!
+//! Loading blocks; see [`source`](crate::source).
+//!
+//! ```
+//! use keysheath::{chain::Chain, issuer::Kanal, source::{SecretFile, Variable}};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("kanal");
+//! std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z\n").unwrap();
+//! let chain = Chain::<Kanal>::new()
+//!     .with(Variable::new("SHOP_TWO_KEY"))
+//!     .with(SecretFile::new(&path));
+//!
+//! let loaded = chain.load()?;
+//! println!("{:?} from {}\n{}", loaded.key(), loaded.provenance(), loaded.trail());
+//! # Ok::<(), keysheath::chain::ChainError>(())
+//! ```
+
+mod explanation;
+mod trail;
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::issuer::{Issuer, Profile};
+use crate::key::{ApiKey, RawKey};
+use crate::keyref::{KeyRef, KeyRefError};
+use crate::source::{
+    self, FileVariable, Found, Loaded, Provenance, Source, SourceError, SystemdCredential, Variable,
+};
+
+pub use explanation::{Explained, Explanation, Relation};
+pub use trail::{Step, Trail, Witness};
+
+/// Sources of keys of issuer `I`, in order.
+///
+/// ```no_run
+/// use keysheath::{chain::Chain, issuer::Kanal};
+///
+/// let key = Chain::<Kanal>::standard().load()?.into_key();
+/// # Ok::<(), keysheath::chain::ChainError>(())
+/// ```
+pub struct Chain<I: Issuer> {
+    raw: RawChain,
+    issuer: PhantomData<fn() -> I>,
+}
+
+/// Sources of keys of an issuer that is a value, in order.
+///
+/// ```
+/// use keysheath::{chain::RawChain, issuer::{Issuer, Kanal, Katana}};
+///
+/// for profile in [Kanal::PROFILE, Katana::PROFILE] {
+///     let chain = RawChain::standard(profile);
+///     println!("{}:\n{}", profile.title(), chain.explain());
+/// }
+/// ```
+pub struct RawChain {
+    profile: &'static Profile,
+    links: Vec<Link>,
+}
+
+struct Link {
+    source: Box<dyn Source>,
+    /// Whether a key reference names it: then somebody expects its place to be there.
+    referenced: bool,
+}
+
+/// A key, where it came from, and what every source answered. `K` is an [`ApiKey`] or a [`RawKey`].
+///
+/// ```no_run
+/// # use keysheath::{chain::Chain, issuer::Kanal};
+/// let selected = Chain::<Kanal>::standard().load()?;
+/// println!("{:?}, {}", selected.key(), selected.provenance());
+/// # Ok::<(), keysheath::chain::ChainError>(())
+/// ```
+#[derive(Debug)]
+pub struct Selected<K> {
+    key: K,
+    provenance: Provenance,
+    trail: Trail,
+}
+
+/// No key came out of a chain.
+///
+/// ```
+/// use keysheath::{chain::{Chain, ChainError}, issuer::Kanal};
+///
+/// let error = Chain::<Kanal>::new().load().unwrap_err();
+/// assert!(matches!(error, ChainError::NoKey { .. }));
+/// assert!(error.to_string().contains("Settings → API Keys"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// Every source answered that it has nothing.
+    #[error(
+        "no {} key was found; create one at {} and put it into one of the places that were asked:\n{trail}",
+        .profile.title(), .profile.key_page()
+    )]
+    NoKey {
+        /// The issuer whose key was wanted.
+        profile: &'static Profile,
+        /// What every source answered.
+        trail: Trail,
+    },
+    /// A source has something that is broken; the sources after it were not asked.
+    #[error(
+        "the search for a {} key ended at a place that is broken, and no lower place was asked, because it \
+         may hold the key of another account: {error}\n{trail}",
+        .profile.title()
+    )]
+    Broken {
+        /// The issuer whose key was wanted.
+        profile: &'static Profile,
+        /// What is broken, where, and what to do next.
+        error: Box<SourceError>,
+        /// What every source answered.
+        trail: Trail,
+    },
+}
+
+impl ChainError {
+    /// What every source answered.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
+    /// let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
+    /// assert_eq!(chain.load().unwrap_err().trail().steps().len(), 1);
+    /// ```
+    #[must_use]
+    pub const fn trail(&self) -> &Trail {
+        match self {
+            Self::NoKey { trail, .. } | Self::Broken { trail, .. } => trail,
+        }
+    }
+}
+
+impl<I: Issuer> Chain<I> {
+    /// A chain without sources.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Katana};
+    /// assert!(Chain::<Katana>::new().load().is_err());
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self::from_raw(RawChain::new(I::PROFILE))
+    }
+
+    /// The places where a key of this issuer usually is: the environment variable, the file that its `_FILE`
+    /// partner names, the systemd credential, and (with the feature `keychain`) the keychain item of the
+    /// issuer's name.
+    ///
+    /// A `.env` is not among them, because whoever can place a file in the working directory would choose the
+    /// account: add it by name with `with_dotenv`.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// println!("{}", Chain::<Kanal>::standard().explain());
+    /// ```
+    #[must_use]
+    pub fn standard() -> Self {
+        Self::from_raw(RawChain::standard(I::PROFILE))
+    }
+
+    /// Adds a source at the end.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Command};
+    /// let chain = Chain::<Kanal>::standard().with(Command::new("pass").args(["show", "shop/kanal"]));
+    /// ```
+    #[must_use]
+    pub fn with(self, source: impl Source + 'static) -> Self {
+        Self::from_raw(self.raw.with(source))
+    }
+
+    /// Adds the issuer's variable of a `.env` file: before a keychain, which may ask its user, and otherwise
+    /// at the end. Parent folders are not searched.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// let chain = Chain::<Kanal>::standard().with_dotenv(".env");
+    /// ```
+    #[cfg(feature = "dotenv")]
+    #[must_use]
+    pub fn with_dotenv(self, path: impl Into<std::path::PathBuf>) -> Self {
+        Self::from_raw(self.raw.with_dotenv(path))
+    }
+
+    /// Adds the source that a key reference names, at the end.
+    ///
+    /// # Errors
+    /// As [`KeyRef::source`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal, keyref::KeyRef};
+    /// let reference: KeyRef = "file:/run/secrets/kanal".parse()?;
+    /// let chain = Chain::<Kanal>::new().with_reference(&reference)?;
+    /// # Ok::<(), keysheath::keyref::KeyRefError>(())
+    /// ```
+    pub fn with_reference(self, reference: &KeyRef) -> Result<Self, KeyRefError> {
+        self.raw.with_reference(reference).map(Self::from_raw)
+    }
+
+    /// Asks the sources in order and takes the first key. Blocks.
+    ///
+    /// # Errors
+    /// [`ChainError::NoKey`] when every source has nothing, [`ChainError::Broken`] at the first one that has
+    /// something else than a key.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// let key = Chain::<Kanal>::standard().load()?.into_key();
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    pub fn load(&self) -> Result<Selected<ApiKey<I>>, ChainError> {
+        let Selected { key, provenance, trail } = self.raw.load()?;
+        match key.typed() {
+            Ok(key) => Ok(Selected { key, provenance, trail }),
+            Err(_) => unreachable!("the chain loads keys of its own profile only"),
+        }
+    }
+
+    /// Asks every source, the lower ones too, and says how what they hold relates. Blocks, and runs the
+    /// commands in the chain.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
+    /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
+    /// assert!(explanation.to_string().contains("not set"));
+    /// ```
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        self.raw.explain()
+    }
+
+    /// The same chain with its issuer as a value.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// let chain = Chain::<Kanal>::standard().erase();
+    /// ```
+    #[must_use]
+    pub fn erase(self) -> RawChain {
+        self.raw
+    }
+
+    const fn from_raw(raw: RawChain) -> Self {
+        Self { raw, issuer: PhantomData }
+    }
+}
+
+impl RawChain {
+    /// A chain without sources, for keys of the issuer of `profile`.
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// assert!(RawChain::new(Kanal::PROFILE).load().is_err());
+    /// ```
+    #[must_use]
+    pub const fn new(profile: &'static Profile) -> Self {
+        Self { profile, links: Vec::new() }
+    }
+
+    /// As [`Chain::standard`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// let chain = RawChain::standard(Kanal::PROFILE);
+    /// ```
+    #[must_use]
+    pub fn standard(profile: &'static Profile) -> Self {
+        let chain = Self::new(profile)
+            .with(Variable::of(profile))
+            .with(FileVariable::of(profile))
+            .with(SystemdCredential::of(profile));
+        #[cfg(feature = "keychain")]
+        let chain = chain.with(source::KeychainItem::of(profile));
+        chain
+    }
+
+    /// As [`Chain::with`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}, source::Variable};
+    /// let chain = RawChain::new(Kanal::PROFILE).with(Variable::new("SHOP_TWO_KEY"));
+    /// ```
+    #[must_use]
+    pub fn with(mut self, source: impl Source + 'static) -> Self {
+        self.links.push(Link { source: Box::new(source), referenced: false });
+        self
+    }
+
+    /// As [`Chain::with_dotenv`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// let chain = RawChain::standard(Kanal::PROFILE).with_dotenv(".env");
+    /// ```
+    #[cfg(feature = "dotenv")]
+    #[must_use]
+    pub fn with_dotenv(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        let is_keychain = |link: &Link| matches!(link.source.provenance(), Provenance::Keychain { .. });
+        let place = self.links.iter().position(is_keychain).unwrap_or(self.links.len());
+        let source = source::DotenvFile::new(path, self.profile.variable());
+        self.links.insert(place, Link { source: Box::new(source), referenced: false });
+        self
+    }
+
+    /// As [`Chain::with_reference`].
+    ///
+    /// # Errors
+    /// As [`KeyRef::source`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}, keyref::KeyRef};
+    /// let reference: KeyRef = "env:SHOP_TWO_KEY".parse()?;
+    /// let chain = RawChain::new(Kanal::PROFILE).with_reference(&reference)?;
+    /// # Ok::<(), keysheath::keyref::KeyRefError>(())
+    /// ```
+    pub fn with_reference(mut self, reference: &KeyRef) -> Result<Self, KeyRefError> {
+        self.links.push(Link { source: reference.source()?, referenced: true });
+        Ok(self)
+    }
+
+    /// As [`Chain::load`].
+    ///
+    /// # Errors
+    /// As [`Chain::load`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}, source::SecretFile};
+    /// let chain = RawChain::new(Kanal::PROFILE).with(SecretFile::new("/run/secrets/no-such-key"));
+    /// assert!(chain.load().is_err());
+    /// ```
+    pub fn load(&self) -> Result<Selected<RawKey>, ChainError> {
+        let mut steps = Vec::with_capacity(self.links.len());
+        let mut links = self.links.iter();
+        let mut outcome = None;
+        for link in links.by_ref() {
+            let loaded = source::load(&*link.source, self.profile);
+            steps.push(Step::of(&*link.source, &loaded));
+            match loaded {
+                Ok(Loaded::Absent(_)) => {}
+                Ok(Loaded::Found(found)) => outcome = Some(Ok(found)),
+                Err(error) => outcome = Some(Err(error)),
+            }
+            if outcome.is_some() {
+                break;
+            }
+        }
+        steps.extend(links.map(|link| Step::not_asked(&*link.source)));
+        let (profile, trail) = (self.profile, Trail::new(steps));
+        match outcome {
+            None => Err(ChainError::NoKey { profile, trail }),
+            Some(Err(error)) => Err(ChainError::Broken { profile, error: Box::new(error), trail }),
+            Some(Ok(found)) => {
+                Ok(Selected { provenance: found.provenance().clone(), key: found.into_key(), trail })
+            }
+        }
+    }
+
+    /// As [`Chain::explain`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// println!("{}", RawChain::standard(Kanal::PROFILE).explain());
+    /// ```
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        let mut explained = Vec::with_capacity(self.links.len());
+        let mut in_force: Option<Found> = None;
+        let mut stopped = false;
+        for link in &self.links {
+            let loaded = source::load(&*link.source, self.profile);
+            let step = Step::of(&*link.source, &loaded);
+            let relation = match loaded {
+                Ok(Loaded::Absent(_)) => Relation::Nothing,
+                Err(_) if in_force.is_some() || stopped => Relation::BrokenBelow,
+                Err(_) => Relation::Stops,
+                Ok(Loaded::Found(found)) => match &in_force {
+                    Some(first) if first.key() == found.key() => Relation::SameKey,
+                    Some(_) => Relation::OtherKey,
+                    None if stopped => Relation::BehindBroken,
+                    None => {
+                        in_force = Some(found);
+                        Relation::InForce
+                    }
+                },
+            };
+            stopped |= relation == Relation::Stops;
+            explained.push(Explained::new(step, relation, link.referenced));
+        }
+        Explanation::new(explained)
+    }
+}
+
+impl<I: Issuer> Default for Chain<I> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<I: Issuer> fmt::Debug for Chain<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.raw.fmt(f)
+    }
+}
+
+impl fmt::Debug for RawChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chain({}", self.profile.name())?;
+        for link in &self.links {
+            write!(f, ", {}", link.source.provenance())?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl<K> Selected<K> {
+    /// The key.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// println!("{:?}", Chain::<Kanal>::standard().load()?.key());
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub const fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Gives the key out.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// let key = Chain::<Kanal>::standard().load()?.into_key();
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub fn into_key(self) -> K {
+        self.key
+    }
+
+    /// Where the key came from.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// println!("from {}", Chain::<Kanal>::standard().load()?.provenance());
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What every source answered.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// print!("{}", Chain::<Kanal>::standard().load()?.trail());
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub const fn trail(&self) -> &Trail {
+        &self.trail
+    }
+}

@@ -1,0 +1,168 @@
+//! How what the sources of a chain hold relates.
+
+use std::fmt;
+
+use super::{Step, Witness};
+use crate::source::{Absence, Problem};
+
+/// What every source of a chain holds, asked one by one, and how it relates to the key in force. Its `Display`
+/// is one line a source.
+///
+/// ```
+/// use keysheath::{chain::{Chain, Relation}, issuer::Kanal, source::SecretFile};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+/// std::fs::write(&one, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+/// std::fs::write(&two, "Zs1T6cN3bV7dL4qW9Xp2Kf8a").unwrap();
+/// let chain = Chain::<Kanal>::new().with(SecretFile::new(&one)).with(SecretFile::new(&two));
+///
+/// let explanation = chain.explain();
+/// assert_eq!(explanation.places()[0].relation(), Relation::InForce);
+/// assert_eq!(explanation.places()[1].relation(), Relation::OtherKey);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    places: Vec<Explained>,
+}
+
+/// One source of an [`Explanation`].
+///
+/// ```
+/// # use keysheath::{chain::{Chain, Relation}, issuer::Kanal, source::Variable};
+/// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
+/// assert_eq!(explanation.places()[0].relation(), Relation::Nothing);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    step: Step,
+    relation: Relation,
+    referenced: bool,
+}
+
+/// How what a source holds relates to the key in force.
+///
+/// ```
+/// use keysheath::chain::Relation;
+/// assert_ne!(Relation::SameKey, Relation::OtherKey);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Relation {
+    /// It holds nothing.
+    Nothing,
+    /// Its key is the one that loading gives.
+    InForce,
+    /// It holds the key in force once more: after a rotation, one of the two is stale.
+    SameKey,
+    /// It holds another key, which the key in force shadows.
+    OtherKey,
+    /// It is broken, and loading ends here without a key.
+    Stops,
+    /// It is broken, and never asked, because loading ends before it.
+    BrokenBelow,
+    /// It holds a key, and loading ends before it at a source that is broken.
+    BehindBroken,
+}
+
+impl Explanation {
+    pub(super) const fn new(places: Vec<Explained>) -> Self {
+        Self { places }
+    }
+
+    /// The sources, in the order of the chain.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// assert!(Chain::<Kanal>::new().explain().places().is_empty());
+    /// ```
+    #[must_use]
+    pub fn places(&self) -> &[Explained] {
+        &self.places
+    }
+}
+
+impl Explained {
+    pub(super) const fn new(step: Step, relation: Relation, referenced: bool) -> Self {
+        Self { step, relation, referenced }
+    }
+
+    /// What the source answered.
+    ///
+    /// ```
+    /// # use keysheath::{chain::{Chain, Witness}, issuer::Kanal, source::Variable};
+    /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
+    /// assert!(matches!(explanation.places()[0].step().witness(), Witness::Absent(_)));
+    /// ```
+    #[must_use]
+    pub const fn step(&self) -> &Step {
+        &self.step
+    }
+
+    /// How that relates to the key in force.
+    ///
+    /// ```
+    /// # use keysheath::{chain::{Chain, Relation}, issuer::Kanal, source::Variable};
+    /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
+    /// assert_eq!(explanation.places()[0].relation(), Relation::Nothing);
+    /// ```
+    #[must_use]
+    pub const fn relation(&self) -> Relation {
+        self.relation
+    }
+
+    /// Whether somebody meant the key to come from here and the place is missing: a `…_FILE` whose file is
+    /// gone, a link to nothing, a key reference without its file, item or keychain.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal, keyref::KeyRef};
+    /// let reference: KeyRef = "file:/run/secrets/no-such-key".parse().unwrap();
+    /// let chain = Chain::<Kanal>::new().with_reference(&reference).unwrap();
+    /// assert!(chain.explain().places()[0].is_half_configured());
+    /// ```
+    #[must_use]
+    pub const fn is_half_configured(&self) -> bool {
+        match self.step.witness() {
+            Witness::Broken(problem) => matches!(
+                problem,
+                Problem::FileGone | Problem::DanglingLink | Problem::NoKeychain | Problem::NoAccess
+            ),
+            Witness::Absent(absence) => {
+                self.referenced
+                    && matches!(
+                        absence,
+                        Absence::NoFile | Absence::NotInFile | Absence::NoCredentials | Absence::NoItem
+                    )
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, place) in self.places.iter().enumerate() {
+            writeln!(f, "  {}. {place}", at + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.step)?;
+        f.write_str(match self.relation {
+            Relation::Nothing => "",
+            Relation::InForce => " ← in force",
+            Relation::SameKey => " (the key in force once more: replace both when it is rotated)",
+            Relation::OtherKey => " (another key, shadowed by the key in force)",
+            Relation::Stops => " ← loading ends here",
+            Relation::BrokenBelow => " (not asked when loading)",
+            Relation::BehindBroken => " (not asked when loading: a place above it is broken)",
+        })?;
+        if self.is_half_configured() {
+            f.write_str(" [half configured]")?;
+        }
+        Ok(())
+    }
+}

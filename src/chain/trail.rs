@@ -1,0 +1,155 @@
+//! What each source in a chain answered.
+
+use std::fmt;
+
+use crate::fingerprint::Fingerprint;
+use crate::source::{Absence, Loaded, Problem, Provenance, Remark, Source, SourceError};
+
+/// What each source in a chain answered, in order. Its `Display` is one line a source.
+///
+/// ```
+/// use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
+///
+/// let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
+/// let error = chain.load().unwrap_err();
+/// assert_eq!(error.trail().to_string(), "  1. variable NO_SUCH_VARIABLE: not set\n");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trail {
+    steps: Vec<Step>,
+}
+
+/// What one source answered.
+///
+/// ```
+/// use keysheath::{chain::{Chain, Witness}, issuer::Kanal, source::{Absence, Variable}};
+///
+/// let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
+/// let error = chain.load().unwrap_err();
+/// let step = &error.trail().steps()[0];
+/// assert_eq!(step.witness(), &Witness::Absent(Absence::NotSet));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    provenance: Provenance,
+    witness: Witness,
+}
+
+/// A source's answer, without the key.
+///
+/// ```
+/// use keysheath::{chain::Witness, source::Absence};
+/// let witness = Witness::Absent(Absence::NoFile);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Witness {
+    /// A well-formed key.
+    Found {
+        /// Its name; `None` where the issuer's keys could be guessed from it.
+        fingerprint: Option<Fingerprint>,
+        /// What to know about the place.
+        remarks: Vec<Remark>,
+    },
+    /// Nothing is there.
+    Absent(Absence),
+    /// Something is there, and it is broken.
+    Broken(Problem),
+    /// A source before this one had the last word.
+    NotAsked,
+}
+
+impl Trail {
+    pub(super) const fn new(steps: Vec<Step>) -> Self {
+        Self { steps }
+    }
+
+    /// The answers, in the order of the chain.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// assert!(Chain::<Kanal>::new().load().unwrap_err().trail().steps().is_empty());
+    /// ```
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+impl Step {
+    pub(super) fn of(source: &dyn Source, loaded: &Result<Loaded, SourceError>) -> Self {
+        match loaded {
+            Ok(Loaded::Found(found)) => Self {
+                provenance: found.provenance().clone(),
+                witness: Witness::Found {
+                    fingerprint: found.key().fingerprint(),
+                    remarks: found.remarks().to_vec(),
+                },
+            },
+            Ok(Loaded::Absent(absence)) => {
+                Self { provenance: source.provenance(), witness: Witness::Absent(*absence) }
+            }
+            Err(error) => Self {
+                provenance: error.provenance().clone(),
+                witness: Witness::Broken(error.problem().clone()),
+            },
+        }
+    }
+
+    pub(super) fn not_asked(source: &dyn Source) -> Self {
+        Self { provenance: source.provenance(), witness: Witness::NotAsked }
+    }
+
+    /// Where the source looked.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
+    /// # let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
+    /// # let error = chain.load().unwrap_err();
+    /// assert_eq!(error.trail().steps()[0].provenance().to_string(), "variable NO_SUCH_VARIABLE");
+    /// ```
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What it answered.
+    ///
+    /// ```
+    /// # use keysheath::{chain::{Chain, Witness}, issuer::Kanal, source::Variable};
+    /// # let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
+    /// # let error = chain.load().unwrap_err();
+    /// assert!(matches!(error.trail().steps()[0].witness(), Witness::Absent(_)));
+    /// ```
+    #[must_use]
+    pub const fn witness(&self) -> &Witness {
+        &self.witness
+    }
+}
+
+impl fmt::Display for Trail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, step) in self.steps.iter().enumerate() {
+            writeln!(f, "  {}. {step}", at + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.provenance)?;
+        match &self.witness {
+            Witness::Absent(absence) => write!(f, "{absence}"),
+            Witness::Broken(problem) => write!(f, "broken: {problem}"),
+            Witness::NotAsked => f.write_str("not asked"),
+            Witness::Found { fingerprint, remarks } => {
+                f.write_str("key found")?;
+                if let Some(fingerprint) = fingerprint {
+                    write!(f, ", fingerprint {fingerprint}")?;
+                }
+                remarks.iter().try_for_each(|remark| write!(f, "; {remark}"))
+            }
+        }
+    }
+}

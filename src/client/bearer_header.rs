@@ -1,0 +1,96 @@
+//! The value of the `Authorization` header.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+use crate::issuer::Issuer;
+use crate::key::ApiKey;
+
+const SCHEME: &[u8] = b"Bearer ";
+
+/// `Bearer` and the key, as the value of an `Authorization` header: built once, marked sensitive, and shared by
+/// every request that carries it. The memory is wiped when the last of them is gone.
+///
+/// ```
+/// use keysheath::{client::BearerHeader, issuer::Katana, key::ApiKey};
+///
+/// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?;
+/// let header = BearerHeader::new(&key);
+/// assert_eq!(format!("{:?}", header.value()), "Sensitive");
+/// # Ok::<(), keysheath::format::FormatError>(())
+/// ```
+pub struct BearerHeader<I: Issuer> {
+    value: HeaderValue,
+    issuer: PhantomData<fn() -> I>,
+}
+
+/// The wiped memory that all clones of the header share.
+struct Shared(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<I: Issuer> BearerHeader<I> {
+    /// Builds the value from a key.
+    ///
+    /// # Panics
+    /// Never: every format admits only what a header can carry.
+    ///
+    /// ```
+    /// # use keysheath::{client::BearerHeader, issuer::Kanal, key::ApiKey};
+    /// let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
+    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// ```
+    #[must_use]
+    pub fn new(key: &ApiKey<I>) -> Self {
+        let key = key.expose_secret().as_bytes();
+        let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + key.len()));
+        text.extend_from_slice(SCHEME);
+        text.extend_from_slice(key);
+        let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(Shared(text))) else {
+            unreachable!("a key passed its format, which a header can carry")
+        };
+        value.set_sensitive(true);
+        Self { value, issuer: PhantomData }
+    }
+
+    /// The value, for a request that goes to the issuer. It shares the header's memory.
+    ///
+    /// This skips the origin guard; prefer [`OriginGuard::authorize`](super::OriginGuard::authorize).
+    ///
+    /// ```
+    /// # use keysheath::{client::BearerHeader, issuer::Kanal, key::ApiKey};
+    /// # let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
+    /// assert!(header.value().is_sensitive());
+    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// ```
+    #[must_use]
+    pub fn value(&self) -> HeaderValue {
+        self.value.clone()
+    }
+
+    /// The key's bytes, to look for them where they must not be.
+    pub(super) fn key_bytes(&self) -> &[u8] {
+        &self.value.as_bytes()[SCHEME.len()..]
+    }
+}
+
+impl<I: Issuer> Clone for BearerHeader<I> {
+    /// Shares the memory; no copy of the key is made.
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), issuer: PhantomData }
+    }
+}
+
+impl<I: Issuer> fmt::Debug for BearerHeader<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BearerHeader({}, redacted)", I::PROFILE.name())
+    }
+}

@@ -1,0 +1,265 @@
+//! Which requests may carry a key.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::Authority;
+use http::{Request, Uri};
+
+use super::BearerHeader;
+use crate::issuer::Issuer;
+use crate::origin::{Origin, Scheme};
+
+/// Lets a key of issuer `I` go to the issuer's origin, and nowhere else.
+///
+/// For a test server or a gateway, one other origin can be named in the issuer's stead, by hand:
+/// [`OriginGuard::for_loopback`] and [`OriginGuard::for_https`].
+///
+/// ```
+/// use keysheath::{client::OriginGuard, issuer::Katana};
+///
+/// let guard = OriginGuard::<Katana>::new();
+/// assert_eq!(guard.origin().to_string(), "https://api.katanamrp.com");
+/// ```
+pub struct OriginGuard<I: Issuer> {
+    origin: Origin,
+    issuer: PhantomData<fn() -> I>,
+}
+
+/// A request that must not carry the key; the request is unchanged. It holds no part of the request.
+///
+/// ```
+/// use keysheath::{client::{BearerHeader, GuardError, OriginGuard}, issuer::Kanal, key::ApiKey};
+///
+/// let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
+/// let mut request = http::Request::get("http://api.getkanal.com/").body(()).unwrap();
+/// let error = OriginGuard::new().authorize(&mut request, &header).unwrap_err();
+/// assert!(matches!(error, GuardError::OtherOrigin { .. }));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardError {
+    /// The URI is a path, or has no scheme.
+    #[error(
+        "the request's URI has no scheme and host, so where it goes cannot be checked: \
+         give it the whole URI, starting with {expected}"
+    )]
+    NotAbsolute {
+        /// Where a key may go.
+        expected: Origin,
+    },
+    /// The URI has a user name or a password.
+    #[error(
+        "the request's URI has user information before its host: remove it, a key goes in one header only"
+    )]
+    UserInfo,
+    /// The URI has another scheme, host or port.
+    #[error(
+        "the request goes to another origin than {expected}, so it was not given the key: mend the URI, or name \
+         the origin with for_https or for_loopback if it is meant"
+    )]
+    OtherOrigin {
+        /// Where a key may go.
+        expected: Origin,
+    },
+    /// The `Host` header names another server, or there are several.
+    #[error("the request's Host header disagrees with its URI: remove the header, the client writes it")]
+    OtherHost,
+    /// There is an `Authorization` header already.
+    #[error("the request has an Authorization header already: remove it, a request carries one")]
+    AlreadyAuthorized,
+    /// The key stands in the URI, where logs and proxies read it.
+    #[error(
+        "the key stands in the request's URI, where logs keep it: remove it there, and rotate the key if the URI was ever sent"
+    )]
+    KeyInUri,
+}
+
+/// An origin that a guard must not be told to trust.
+///
+/// ```
+/// use keysheath::{client::{OriginGuard, OverrideError}, issuer::Kanal, origin::Origin};
+///
+/// let origin = Origin::parse("http://localhost:8080").unwrap();
+/// assert_eq!(OriginGuard::<Kanal>::for_loopback(origin).unwrap_err(), OverrideError::NotLoopback);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverrideError {
+    /// The host is a name, or another address.
+    #[error(
+        "a loopback server is named by its address, 127.0.0.1 or [::1]; a name such as localhost may resolve elsewhere"
+    )]
+    NotLoopback,
+    /// The scheme is not https.
+    #[error("a key goes over TLS only: name an https origin")]
+    NotHttps,
+}
+
+impl<I: Issuer> OriginGuard<I> {
+    /// For the issuer's own origin.
+    ///
+    /// ```
+    /// # use keysheath::{client::OriginGuard, issuer::Kanal};
+    /// assert_eq!(OriginGuard::<Kanal>::new().origin().host(), "api.getkanal.com");
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self::at(I::PROFILE.origin().clone())
+    }
+
+    /// For a server on this machine in the issuer's stead, named by its loopback address, with or without TLS.
+    ///
+    /// # Errors
+    /// [`OverrideError::NotLoopback`] for a host name, `localhost` included, and for any other address.
+    ///
+    /// ```
+    /// # use keysheath::{client::OriginGuard, issuer::Kanal, origin::Origin};
+    /// let server = Origin::parse("http://127.0.0.1:8080").unwrap();
+    /// assert!(OriginGuard::<Kanal>::for_loopback(server).is_ok());
+    /// ```
+    pub fn for_loopback(origin: Origin) -> Result<Self, OverrideError> {
+        if origin.is_loopback() { Ok(Self::at(origin)) } else { Err(OverrideError::NotLoopback) }
+    }
+
+    /// For another https origin in the issuer's stead, such as a gateway of your own. Whoever runs it can read
+    /// the key.
+    ///
+    /// # Errors
+    /// [`OverrideError::NotHttps`] for plain HTTP.
+    ///
+    /// ```
+    /// # use keysheath::{client::OriginGuard, issuer::Kanal, origin::Origin};
+    /// let gateway = Origin::parse("https://gateway.shop.example").unwrap();
+    /// assert!(OriginGuard::<Kanal>::for_https(gateway).is_ok());
+    /// ```
+    pub fn for_https(origin: Origin) -> Result<Self, OverrideError> {
+        match origin.scheme() {
+            Scheme::Https => Ok(Self::at(origin)),
+            Scheme::Http => Err(OverrideError::NotHttps),
+        }
+    }
+
+    /// The one origin that a key may go to.
+    ///
+    /// ```
+    /// # use keysheath::{client::OriginGuard, issuer::Kanal};
+    /// assert_eq!(OriginGuard::<Kanal>::new().origin().port(), 443);
+    /// ```
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Puts the key on a request that goes to the guard's origin, as its one `Authorization` header.
+    ///
+    /// # Errors
+    /// [`GuardError`] when the request goes elsewhere, or where that cannot be told, or it carries credentials
+    /// in another way. The request is then unchanged.
+    ///
+    /// ```
+    /// # use keysheath::{client::{BearerHeader, OriginGuard}, issuer::Kanal, key::ApiKey};
+    /// # let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
+    /// let mut request = http::Request::get("https://api.getkanal.com/api/v1/stores/1/orders").body(()).unwrap();
+    /// OriginGuard::new().authorize(&mut request, &header)?;
+    /// # Ok::<(), keysheath::client::GuardError>(())
+    /// ```
+    pub fn authorize<B>(&self, request: &mut Request<B>, header: &BearerHeader<I>) -> Result<(), GuardError> {
+        self.check_uri(request.uri())?;
+        if has_key(request.uri(), header.key_bytes()) {
+            return Err(GuardError::KeyInUri);
+        }
+        let headers = request.headers_mut();
+        let mut hosts = headers.get_all(HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (None, _) => {}
+            (Some(host), None) if self.is_host(host.as_bytes()) => {}
+            _ => return Err(GuardError::OtherHost),
+        }
+        if headers.contains_key(AUTHORIZATION) {
+            return Err(GuardError::AlreadyAuthorized);
+        }
+        headers.insert(AUTHORIZATION, header.value());
+        Ok(())
+    }
+
+    fn check_uri(&self, uri: &Uri) -> Result<(), GuardError> {
+        let expected = || self.origin.clone();
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return Err(GuardError::NotAbsolute { expected: expected() });
+        };
+        if authority.as_str().contains('@') {
+            return Err(GuardError::UserInfo);
+        }
+        let scheme = match scheme.as_str() {
+            "https" => Some(Scheme::Https),
+            "http" => Some(Scheme::Http),
+            _ => None,
+        };
+        let same = scheme.is_some_and(|scheme| self.is_same(scheme, authority.as_str()));
+        if same { Ok(()) } else { Err(GuardError::OtherOrigin { expected: expected() }) }
+    }
+
+    fn is_same(&self, scheme: Scheme, authority: &str) -> bool {
+        Origin::from_authority(scheme, authority).is_ok_and(|origin| origin == self.origin)
+    }
+
+    fn is_host(&self, host: &[u8]) -> bool {
+        Authority::try_from(host).is_ok_and(|host| self.is_same(self.origin.scheme(), host.as_str()))
+    }
+
+    const fn at(origin: Origin) -> Self {
+        Self { origin, issuer: PhantomData }
+    }
+}
+
+/// Whether the key stands in the path or the query, as it is or with `%XX` for some of its characters.
+fn has_key(uri: &Uri, key: &[u8]) -> bool {
+    let Some(text) = uri.path_and_query() else {
+        return false;
+    };
+    let text = text.as_str().as_bytes();
+    (0..text.len()).any(|start| starts_with_key(&text[start..], key))
+}
+
+fn starts_with_key(mut text: &[u8], key: &[u8]) -> bool {
+    for &wanted in key {
+        let (byte, length) = match text {
+            [b'%', high, low, ..] => match hex(*high).zip(hex(*low)) {
+                Some((high, low)) => (high * 16 + low, 3),
+                None => return false,
+            },
+            [byte, ..] => (*byte, 1),
+            [] => return false,
+        };
+        if byte != wanted {
+            return false;
+        }
+        text = &text[length..];
+    }
+    true
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+impl<I: Issuer> Default for OriginGuard<I> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<I: Issuer> Clone for OriginGuard<I> {
+    fn clone(&self) -> Self {
+        Self::at(self.origin.clone())
+    }
+}
+
+impl<I: Issuer> fmt::Debug for OriginGuard<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OriginGuard({}, {})", I::PROFILE.name(), self.origin)
+    }
+}

@@ -1,0 +1,116 @@
+//! Reading a real response against the table.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Answer, Meaning, Row};
+
+/// The largest body that is looked at, in bytes; documented answers have under 1 KiB.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Classifies a response by the rows that its issuer documents. The first row that fits decides.
+pub(crate) fn classify(rows: &[Row], status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
+    let meaning = match status {
+        200..=299 => Meaning::Accepted,
+        429 => Meaning::RateLimited,
+        _ => from_rows(rows, status, body),
+    };
+    Answer { status, meaning, retry_after: retry_after.and_then(seconds) }
+}
+
+fn from_rows(rows: &[Row], status: u16, body: &[u8]) -> Meaning {
+    if body.len() > MAX_BODY || !rows.iter().any(|row| row.status == status) {
+        return Meaning::Inconclusive;
+    }
+    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        return Meaning::Inconclusive;
+    };
+    rows.iter()
+        .filter(|row| row.status == status)
+        .find(|row| fits(row, &body))
+        .map_or(Meaning::Inconclusive, |row| row.meaning)
+}
+
+fn fits(row: &Row, body: &Value) -> bool {
+    match (body.pointer(row.field), row.text) {
+        (Some(Value::String(found)), Some(text)) => found == text,
+        (Some(found), None) => !found.is_null(),
+        _ => false,
+    }
+}
+
+fn seconds(value: &[u8]) -> Option<Duration> {
+    let digits = std::str::from_utf8(value).ok()?;
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = digits.parse::<u32>().ok().filter(|_| plain)?;
+    Some(Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KANAL, KATANA};
+    use super::*;
+
+    fn meaning(rows: &[Row], status: u16, body: &str) -> Meaning {
+        classify(rows, status, None, body.as_bytes()).meaning()
+    }
+
+    #[test]
+    fn each_documented_row_is_recognised_by_the_body_it_makes() {
+        for row in KANAL.iter().chain(KATANA) {
+            let Some(body) = row.body() else { continue };
+            let rows = if row.field == "/error" { KANAL } else { KATANA };
+            assert_eq!(meaning(rows, row.status, &body), row.meaning, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_documented_shapes_are_recognised() {
+        let flat = r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#;
+        let nested = r#"{"error":{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}}"#;
+        let invalid = r#"{"message":"m","errors":{"phone":["required"]}}"#;
+        assert_eq!(meaning(KATANA, 401, flat), Meaning::KeyRefused);
+        assert_eq!(meaning(KATANA, 401, nested), Meaning::KeyRefused);
+        assert_eq!(meaning(KANAL, 422, invalid), Meaning::RequestInvalid);
+        assert_eq!(meaning(KANAL, 400, r#"{"error":"any"}"#), Meaning::StoreMissing);
+    }
+
+    #[test]
+    fn what_no_row_describes_is_inconclusive() {
+        let refused = r#"{ "error": "Invalid API key" }"#;
+        for (status, body) in [
+            (401, ""),
+            (401, "<html>proxy</html>"),
+            (401, r#"{"error":"Unauthorized"}"#),
+            (401, r#"{"error":{"name":"Invalid API key"}}"#),
+            (401, r#"["Invalid API key"]"#),
+            (401, "{ \"error\": \"Invalid API key\""),
+            (403, refused),
+            (404, refused),
+            (407, refused),
+            (301, refused),
+            (500, refused),
+            (503, ""),
+            (0, ""),
+            (999, refused),
+        ] {
+            assert_eq!(meaning(KANAL, status, body), Meaning::Inconclusive, "{status} {body}");
+        }
+        let padded = format!("{}{refused}", " ".repeat(MAX_BODY));
+        assert_eq!(meaning(KANAL, 401, &padded), Meaning::Inconclusive);
+        let deep = "[".repeat(MAX_BODY);
+        assert_eq!(meaning(KANAL, 401, &deep), Meaning::Inconclusive);
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_nothing_else() {
+        let read = |value: &[u8]| classify(KATANA, 429, Some(value), b"").retry_after();
+        assert_eq!(read(b"30"), Some(Duration::from_secs(30)));
+        for value in
+            [&b""[..], b"-1", b"+5", b"1.5", b"99999999999", b"\xff", b"Wed, 21 Oct 2026 07:28:00 GMT"]
+        {
+            assert_eq!(read(value), None);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A short one-way name of a key, the same in every tool and every log.
+//!
+//! SHA-256 over `keysheath-fp-v1`, a zero byte, the issuer's name, a zero byte and the key; the first 80
+//! bits, in lower-case base32 (RFC 4648) in groups of four. This will not change. Anyone can recompute it:
+//!
+//! ```sh
+//! read -rs KEY   # typed or pasted, so that it stands in no history
+//! printf 'keysheath-fp-v1\0kanal\0%s' "$KEY" | sha256sum | cut -c1-20 | tr a-f A-F \
+//!   | basenc --base16 -d | base32 | tr A-Z a-z | sed 's/..../&-/g; s/-$//'
+//! ```
+//!
+//! # Security
+//! A fingerprint lets whoever holds it test guesses of the key offline. A [`Profile`] therefore states how
+//! much entropy its issuer's keys have, and below [`MIN_ENTROPY_BITS`] there is no fingerprint at all. Two
+//! keys whose fingerprints differ are different; 80 bits make an accidental match of two of a million keys
+//! about as likely as 4 in 10¹³.
+//!
+//! ```
+//! use keysheath::{issuer::Kanal, key::ApiKey};
+//!
+//! let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
+//! assert_eq!(key.fingerprint().unwrap().to_string(), "urdz-nrsd-3rmw-jtz2");
+//! # Ok::<(), keysheath::format::FormatError>(())
+//! ```
+//!
+//! [`Profile`]: crate::issuer::Profile
+
+use std::fmt;
+
+/// Below this entropy a key could be guessed from its fingerprint, so none is made.
+///
+/// ```
+/// assert_eq!(keysheath::fingerprint::MIN_ENTROPY_BITS, 80);
+/// ```
+pub const MIN_ENTROPY_BITS: u16 = 80;
+
+const DOMAIN: &[u8] = b"keysheath-fp-v1\0";
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// A key's one-way name. It is not secret, and compares like any value.
+///
+/// ```
+/// use keysheath::{issuer::Katana, key::ApiKey};
+///
+/// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?;
+/// let same = key.clone_key();
+/// assert_eq!(key.fingerprint(), same.fingerprint());
+/// assert_eq!(key.fingerprint().unwrap().to_string().len(), 19);
+/// # Ok::<(), keysheath::format::FormatError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 10]);
+
+impl Fingerprint {
+    pub(crate) fn of(issuer: &str, key: &[u8]) -> Self {
+        let mut hash = hmac_sha256::Hash::new();
+        hash.update(DOMAIN);
+        hash.update(issuer.as_bytes());
+        hash.update([0]);
+        hash.update(key);
+        let mut short = [0; 10];
+        short.copy_from_slice(&hash.finalize()[..10]);
+        Self(short)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+
+        // Two halves of 40 bits, each eight characters of five bits.
+        for (half, bytes) in self.0.chunks_exact(5).enumerate() {
+            let bits = bytes.iter().fold(0_u64, |bits, &byte| (bits << 8) | u64::from(byte));
+            for at in 0..8 {
+                if at == 4 || (at == 0 && half > 0) {
+                    f.write_char('-')?;
+                }
+                let five = (bits >> (35 - 5 * at)) & 31;
+                f.write_char(char::from(ALPHABET[usize::try_from(five).unwrap_or(0)]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}

@@ -1,0 +1,354 @@
+//! What a well-formed key looks like, checked without a branch on the key's bytes.
+//!
+//! Kanal documents that a key is a 24-character token, Katana documents no format; neither documents an
+//! alphabet. What a `Bearer` header can carry bounds both: RFC 6750's `b64token`, which is letters,
+//! digits and `-._~+/`, with `=` at the end only. [`KeyFormat`] is that alphabet with a length.
+//!
+//! Checking reads eight bytes at a time and folds the verdict with arithmetic only, so for a well-formed
+//! key the time depends on the length alone. Where a malformed text is wrong is not secret.
+//!
+//! ```
+//! use keysheath::format::{FormatRule, Hint, KeyFormat};
+//!
+//! let format = KeyFormat::exactly(24);
+//! assert!(format.check(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").is_ok());
+//!
+//! let error = format.check(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z\n").unwrap_err();
+//! assert_eq!(error.rule(), FormatRule::Length { found: 25 });
+//! assert_eq!(error.hint(), Some(Hint::TrailingNewline));
+//! ```
+
+mod hint;
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+pub use hint::Hint;
+
+/// The longest key that any format may allow, in bytes: well inside what servers take as one header.
+///
+/// ```
+/// assert_eq!(keysheath::format::MAX_KEY_LENGTH, 4096);
+/// ```
+pub const MAX_KEY_LENGTH: usize = 4096;
+
+/// `b64token` (RFC 6750, section 2.1) between two lengths in bytes.
+///
+/// ```
+/// use keysheath::format::KeyFormat;
+/// const KATANA_LIKE: KeyFormat = KeyFormat::between(16, 512);
+/// assert!(KATANA_LIKE.check(b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyFormat {
+    min: usize,
+    max: usize,
+}
+
+/// The rule that a text breaks, with the place, and never with a byte of the text.
+///
+/// ```
+/// use keysheath::format::{FormatRule, KeyFormat};
+/// let error = KeyFormat::exactly(4).check(b"a b4").unwrap_err();
+/// assert_eq!(error.rule(), FormatRule::Character { position: 2 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FormatRule {
+    /// There is nothing.
+    Empty,
+    /// The length is outside the bounds.
+    Length {
+        /// How many bytes there are.
+        found: usize,
+    },
+    /// A byte that a bearer key cannot have.
+    Character {
+        /// Its place, counted in bytes from 1.
+        position: usize,
+    },
+    /// A `=` that is followed by something else, or preceded by nothing.
+    Padding {
+        /// Its place, counted in bytes from 1.
+        position: usize,
+    },
+}
+
+/// A text is not a well-formed key: the rule, the place, and a hint drawn from the text's shape.
+///
+/// It holds no byte of the text, so it may be printed and logged.
+///
+/// ```
+/// use keysheath::issuer::Kanal;
+/// use keysheath::key::ApiKey;
+///
+/// let error = ApiKey::<Kanal>::parse("Bearer 8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap_err();
+/// let message = error.to_string();
+/// assert!(message.contains("31 bytes") && message.contains("Bearer"));
+/// assert!(!message.contains("8fK2"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct FormatError {
+    format: KeyFormat,
+    rule: FormatRule,
+    hint: Option<Hint>,
+}
+
+impl KeyFormat {
+    /// Keys of exactly `length` bytes.
+    ///
+    /// # Panics
+    /// When `length` is 0 or above [`MAX_KEY_LENGTH`]; in a `const` that is a compile error.
+    ///
+    /// ```
+    /// # use keysheath::format::KeyFormat;
+    /// assert_eq!(KeyFormat::exactly(24).bounds(), (24, 24));
+    /// ```
+    #[must_use]
+    pub const fn exactly(length: usize) -> Self {
+        Self::between(length, length)
+    }
+
+    /// Keys of `min` to `max` bytes, both included.
+    ///
+    /// # Panics
+    /// When `min` is 0, above `max`, or `max` is above [`MAX_KEY_LENGTH`]; in a `const` that is a
+    /// compile error.
+    ///
+    /// ```
+    /// # use keysheath::format::KeyFormat;
+    /// assert_eq!(KeyFormat::between(16, 512).bounds(), (16, 512));
+    /// ```
+    #[must_use]
+    pub const fn between(min: usize, max: usize) -> Self {
+        assert!(min > 0 && min <= max && max <= MAX_KEY_LENGTH, "key length out of bounds");
+        Self { min, max }
+    }
+
+    /// The least and the greatest length, in bytes.
+    ///
+    /// ```
+    /// # use keysheath::format::KeyFormat;
+    /// let (min, max) = KeyFormat::between(16, 512).bounds();
+    /// assert!(min < max);
+    /// ```
+    #[must_use]
+    pub const fn bounds(&self) -> (usize, usize) {
+        (self.min, self.max)
+    }
+
+    /// Checks a text as it is; nothing is trimmed.
+    ///
+    /// For a well-formed key the time depends on its length and not on its bytes.
+    ///
+    /// # Errors
+    /// [`FormatError`] with the rule, the place and, where the shape of the text suggests one, a hint.
+    ///
+    /// ```
+    /// # use keysheath::format::KeyFormat;
+    /// assert!(KeyFormat::exactly(8).check(b"abcdef==").is_ok());
+    /// assert!(KeyFormat::exactly(8).check(b"abc=def=").is_err());
+    /// ```
+    pub fn check(&self, text: &[u8]) -> Result<(), FormatError> {
+        if self.accepts(text) { Ok(()) } else { Err(self.explain(text)) }
+    }
+
+    /// The verdict of [`KeyFormat::check`] alone. The time depends on the length of the text only.
+    ///
+    /// ```
+    /// # use keysheath::format::KeyFormat;
+    /// assert!(KeyFormat::exactly(8).accepts(b"abcdefg="));
+    /// ```
+    #[must_use]
+    pub fn accepts(&self, text: &[u8]) -> bool {
+        self.min <= text.len() && text.len() <= self.max && is_b64token(text)
+    }
+
+    /// The slow path, for texts that are not keys.
+    #[cold]
+    fn explain(&self, text: &[u8]) -> FormatError {
+        let rule = if text.is_empty() {
+            FormatRule::Empty
+        } else if text.len() < self.min || text.len() > self.max {
+            FormatRule::Length { found: text.len() }
+        } else {
+            broken_rule(text)
+        };
+        FormatError { format: *self, rule, hint: Hint::from_shape(text) }
+    }
+}
+
+impl FormatError {
+    /// The rule that is broken.
+    ///
+    /// ```
+    /// # use keysheath::format::{FormatRule, KeyFormat};
+    /// assert_eq!(KeyFormat::exactly(24).check(b"").unwrap_err().rule(), FormatRule::Empty);
+    /// ```
+    #[must_use]
+    pub const fn rule(&self) -> FormatRule {
+        self.rule
+    }
+
+    /// What the shape of the text suggests.
+    ///
+    /// ```
+    /// # use keysheath::format::{Hint, KeyFormat};
+    /// let error = KeyFormat::exactly(24).check(b"************************").unwrap_err();
+    /// assert_eq!(error.hint(), Some(Hint::Masked));
+    /// ```
+    #[must_use]
+    pub const fn hint(&self) -> Option<Hint> {
+        self.hint
+    }
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the text is not a well-formed key: ")?;
+        match self.rule {
+            FormatRule::Empty => f.write_str("it is empty")?,
+            FormatRule::Length { found } => {
+                let (min, max) = (self.format.min, self.format.max);
+                write!(f, "it has {found} bytes where ")?;
+                if min == max {
+                    write!(f, "exactly {min} are expected")?;
+                } else {
+                    write!(f, "{min} to {max} are expected")?;
+                }
+            }
+            FormatRule::Character { position } => {
+                write!(f, "byte {position} is none of the letters, digits and -._~+/= that a key can have")?;
+            }
+            FormatRule::Padding { position } => {
+                write!(f, "byte {position} is a '=', which can stand only at the end of a key")?;
+            }
+        }
+        match self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => f.write_str("; copy the key again from where it was created"),
+        }
+    }
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = ONES << 7;
+
+/// Marks (in the high bit) each byte of `word` that is in `low..=high`. Bytes are below 128.
+const fn in_range(word: u64, low: u8, high: u8) -> u64 {
+    let at_least = word + ONES * (128 - low as u64);
+    let above = word + ONES * (127 - high as u64);
+    at_least & !above & HIGH
+}
+
+/// Marks each byte of `word` that is `byte`. Bytes are below 128.
+const fn is_byte(word: u64, byte: u8) -> u64 {
+    !((word ^ (ONES * byte as u64)) + ONES * 127) & HIGH
+}
+
+/// One step of the check: the marks of wrong bytes in `word`, and of its padding.
+const fn wrong_bytes(word: u64, padding_before: u64) -> (u64, u64) {
+    let not_ascii = word & HIGH;
+    let word = word & !HIGH;
+    let letter = in_range(word | (ONES * 0x20), b'a', b'z');
+    // '-', '.', '/' and the digits stand side by side.
+    let digit_or_sign = in_range(word, b'-', b'9');
+    let sign = is_byte(word, b'_') | is_byte(word, b'~') | is_byte(word, b'+');
+    let padding = is_byte(word, b'=');
+    // A byte after a '=' must be a '=': shift the marks on by one byte, the last one carried over.
+    let after_padding = (padding << 8) | (padding_before >> 56);
+    let token = letter | digit_or_sign | sign;
+    let wrong = not_ascii | (!(token | padding) & HIGH) | (after_padding & !padding);
+    (wrong, padding)
+}
+
+/// `b64token` by arithmetic alone: no branch and no look-up depends on a byte. `text` is not empty.
+fn is_b64token(text: &[u8]) -> bool {
+    let (words, tail) = text.as_chunks::<8>();
+    let mut wrong = 0;
+    let mut padding = 0;
+    for word in words {
+        let (w, p) = wrong_bytes(u64::from_le_bytes(*word), padding);
+        wrong |= w;
+        padding = p;
+    }
+    if !tail.is_empty() {
+        // Padding after the end changes no verdict.
+        let mut word = [b'='; 8];
+        word[..tail.len()].copy_from_slice(tail);
+        wrong |= wrong_bytes(u64::from_le_bytes(word), padding).0;
+    }
+    // At least one byte must come before the padding.
+    wrong |= is_byte(u64::from(text[0] & 127), b'=') & 0x80;
+    wrong.ct_eq(&0).into()
+}
+
+/// The first broken rule of a text that [`is_b64token`] refused, for the message.
+fn broken_rule(text: &[u8]) -> FormatRule {
+    let mut padding = None;
+    for (at, &byte) in text.iter().enumerate() {
+        let position = at + 1;
+        let token = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+        match padding {
+            _ if !token && byte != b'=' => return FormatRule::Character { position },
+            Some(position) if token => return FormatRule::Padding { position },
+            None if byte == b'=' => padding = Some(position),
+            _ => {}
+        }
+    }
+    FormatRule::Padding { position: padding.unwrap_or(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rule as RFC 6750 writes it, byte by byte.
+    fn reference(text: &[u8]) -> bool {
+        let body = text.iter().rposition(|&byte| byte != b'=').map_or(0, |at| at + 1);
+        body > 0 && text[..body].iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+    }
+
+    #[test]
+    fn every_byte_at_every_place_gets_the_verdict_of_the_plain_rule() {
+        for length in 1..=26 {
+            for place in 0..length {
+                for byte in 0..=255 {
+                    let mut text = vec![b'a'; length];
+                    text[place] = byte;
+                    let found = KeyFormat::exactly(length).check(&text);
+                    assert_eq!(found.is_ok(), reference(&text), "{length} {place} {byte}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn padding_stands_only_at_the_end_across_every_word_border() {
+        for length in 2..=26 {
+            for first in 0..length {
+                for second in 0..length {
+                    let mut text = vec![b'z'; length];
+                    text[first..].fill(b'=');
+                    text[second] = b'+';
+                    let found = KeyFormat::exactly(length).check(&text);
+                    assert_eq!(found.is_ok(), reference(&text), "{length} {first} {second}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_message_names_the_rule_and_the_place() {
+        let format = KeyFormat::between(2, 4);
+        let rule = |text: &[u8]| format.check(text).unwrap_err().rule();
+        assert_eq!(rule(b""), FormatRule::Empty);
+        assert_eq!(rule(b"a"), FormatRule::Length { found: 1 });
+        assert_eq!(rule(b"abcde"), FormatRule::Length { found: 5 });
+        assert_eq!(rule(b"a\0b"), FormatRule::Character { position: 2 });
+        assert_eq!(rule(b"a=b="), FormatRule::Padding { position: 2 });
+        assert_eq!(rule(b"==="), FormatRule::Padding { position: 1 });
+        assert_eq!(rule(b"a=\xff"), FormatRule::Character { position: 3 });
+    }
+}

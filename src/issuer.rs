@@ -1,0 +1,287 @@
+//! Who issues a key and accepts it: [`Kanal`], [`Katana`], or a service of your own.
+//!
+//! An issuer is a type without values; what is known of it stands in its [`Profile`]. A service of your own
+//! takes ten lines:
+//!
+//! ```
+//! use keysheath::{format::KeyFormat, issuer::{Issuer, Profile}, key::ApiKey, origin::Origin};
+//!
+//! struct Acme;
+//!
+//! impl Issuer for Acme {
+//!     const PROFILE: &'static Profile = &Profile::new(
+//!         "acme",                           // its name, in fingerprints and keychains
+//!         "ACME_API_KEY",                   // the environment variable
+//!         Origin::https("api.acme.example"),
+//!         KeyFormat::between(20, 64),
+//!         128,                              // bits of entropy in a key
+//!     );
+//! }
+//!
+//! assert!(ApiKey::<Acme>::parse("acme-9mWq4Ld7Vb3Nc6Ts1Z").is_ok());
+//! ```
+
+mod kanal;
+mod katana;
+
+use crate::failure::Row;
+#[cfg(feature = "client")]
+use crate::failure::{self, Answer};
+use crate::format::KeyFormat;
+use crate::origin::Origin;
+
+pub use kanal::{Kanal, StoreId, StoreIdError};
+pub use katana::Katana;
+
+/// A type that stands for an issuer, so that the compiler keeps keys of different issuers apart.
+///
+/// ```
+/// use keysheath::issuer::{Issuer, Kanal};
+/// assert_eq!(Kanal::PROFILE.variable(), "KANAL_API_KEY");
+/// ```
+pub trait Issuer: Send + Sync + 'static {
+    /// What is known of the issuer.
+    const PROFILE: &'static Profile;
+}
+
+/// What is known of an issuer: its name, variable, origin, the format and entropy of its keys, and how to
+/// read its refusals.
+///
+/// ```
+/// use keysheath::{format::KeyFormat, issuer::Profile, origin::Origin};
+///
+/// const ACME: Profile = Profile::new(
+///     "acme",
+///     "ACME_API_KEY",
+///     Origin::https("api.acme.example"),
+///     KeyFormat::exactly(40),
+///     160,
+/// );
+/// assert_eq!(ACME.origin().to_string(), "https://api.acme.example");
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct Profile {
+    name: &'static str,
+    title: &'static str,
+    variable: &'static str,
+    origin: Origin,
+    format: KeyFormat,
+    entropy_bits: u16,
+    key_page: &'static str,
+    failures: &'static [Row],
+}
+
+impl Profile {
+    /// A profile of an issuer.
+    ///
+    /// `name` is 1 to 32 lower-case letters, digits and hyphens; it is part of every fingerprint, so it
+    /// never changes. `variable` is the environment variable that users know. `entropy_bits` is how much a
+    /// key has at least; below 80 bits no fingerprint is shown.
+    ///
+    /// # Panics
+    /// When a name has another form; in a `const` that is a compile error.
+    ///
+    /// ```
+    /// # use keysheath::{format::KeyFormat, issuer::Profile, origin::Origin};
+    /// const PIN: Profile = Profile::new("pin", "PIN", Origin::https("pin.example"), KeyFormat::exactly(6), 19);
+    /// assert_eq!(PIN.entropy_bits(), 19);
+    /// ```
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        variable: &'static str,
+        origin: Origin,
+        format: KeyFormat,
+        entropy_bits: u16,
+    ) -> Self {
+        assert!(is_name(name.as_bytes()), "not a name: lower-case letters, digits, hyphens");
+        assert!(is_variable(variable.as_bytes()), "not a variable: A to Z, digits, underscores");
+        Self {
+            name,
+            title: name,
+            variable,
+            origin,
+            format,
+            entropy_bits,
+            key_page: "the page of the issuer where keys are made",
+            failures: &[],
+        }
+    }
+
+    /// With the name that people know, for messages.
+    ///
+    /// ```
+    /// # use keysheath::{format::KeyFormat, issuer::Profile, origin::Origin};
+    /// const ACME: Profile =
+    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
+    ///         .with_title("Acme Shops");
+    /// assert_eq!(ACME.title(), "Acme Shops");
+    /// ```
+    #[must_use]
+    pub const fn with_title(mut self, title: &'static str) -> Self {
+        self.title = title;
+        self
+    }
+
+    /// With the page where a person makes and deletes keys, for messages.
+    ///
+    /// ```
+    /// # use keysheath::{format::KeyFormat, issuer::Profile, origin::Origin};
+    /// const ACME: Profile =
+    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
+    ///         .with_key_page("Account → Keys");
+    /// assert_eq!(ACME.key_page(), "Account → Keys");
+    /// ```
+    #[must_use]
+    pub const fn with_key_page(mut self, key_page: &'static str) -> Self {
+        self.key_page = key_page;
+        self
+    }
+
+    /// With the answers that the issuer documents. Without any, nothing but success is conclusive.
+    ///
+    /// ```
+    /// # use keysheath::{failure::{Meaning, Row}, format::KeyFormat, issuer::Profile, origin::Origin};
+    /// const ROWS: &[Row] =
+    ///     &[Row { status: 401, field: "/code", text: Some("bad_key"), meaning: Meaning::KeyRefused }];
+    /// const ACME: Profile =
+    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
+    ///         .with_failures(ROWS);
+    /// assert_eq!(ACME.failures().len(), 1);
+    /// ```
+    #[must_use]
+    pub const fn with_failures(mut self, failures: &'static [Row]) -> Self {
+        self.failures = failures;
+        self
+    }
+
+    /// The name in fingerprints, keychains and documents.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.name(), "kanal");
+    /// ```
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The name in messages.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Katana};
+    /// assert_eq!(Katana::PROFILE.title(), "Katana");
+    /// ```
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        self.title
+    }
+
+    /// The environment variable that holds a key; with `_FILE` at its end, the path of a file that does.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Katana};
+    /// assert_eq!(Katana::PROFILE.variable(), "KATANA_API_KEY");
+    /// ```
+    #[must_use]
+    pub const fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    /// The one origin that a key is sent to unless a person says otherwise.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.origin().host(), "api.getkanal.com");
+    /// ```
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What a well-formed key looks like.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.format().bounds(), (24, 24));
+    /// ```
+    #[must_use]
+    pub const fn format(&self) -> &KeyFormat {
+        &self.format
+    }
+
+    /// How much entropy a key has at least, in bits.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Kanal};
+    /// assert!(Kanal::PROFILE.entropy_bits() >= 80);
+    /// ```
+    #[must_use]
+    pub const fn entropy_bits(&self) -> u16 {
+        self.entropy_bits
+    }
+
+    /// Where a person makes and deletes keys.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.key_page(), "Settings → API Keys → Add API key");
+    /// ```
+    #[must_use]
+    pub const fn key_page(&self) -> &'static str {
+        self.key_page
+    }
+
+    /// The answers that the issuer documents.
+    ///
+    /// ```
+    /// # use keysheath::{failure::KANAL, issuer::{Issuer, Kanal}};
+    /// assert_eq!(Kanal::PROFILE.failures(), KANAL);
+    /// ```
+    #[must_use]
+    pub const fn failures(&self) -> &'static [Row] {
+        self.failures
+    }
+
+    /// What a response of this issuer means. A body over 64 KiB, or one that no row describes, is
+    /// inconclusive.
+    ///
+    /// `retry_after` is the value of that header, if there is one.
+    ///
+    /// ```
+    /// use keysheath::{failure::Meaning, issuer::{Issuer, Kanal}};
+    ///
+    /// let deleted = Kanal::PROFILE.classify(401, None, br#"{"error":"Invalid API key"}"#);
+    /// assert_eq!(deleted.meaning(), Meaning::KeyRefused);
+    ///
+    /// let proxy = Kanal::PROFILE.classify(401, None, b"<html>Sign in</html>");
+    /// assert_eq!(proxy.meaning(), Meaning::Inconclusive);
+    /// ```
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn classify(&self, status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
+        failure::classify(self.failures, status, retry_after, body)
+    }
+}
+
+const fn is_name(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        if !matches!(name[at], b'a'..=b'z' | b'0'..=b'9' | b'-') {
+            return false;
+        }
+        at += 1;
+    }
+    !name.is_empty() && name.len() <= 32
+}
+
+const fn is_variable(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        if !matches!(name[at], b'A'..=b'Z' | b'0'..=b'9' | b'_') {
+            return false;
+        }
+        at += 1;
+    }
+    !name.is_empty() && !name[0].is_ascii_digit()
+}

@@ -1,0 +1,387 @@
+//! The places that a key is loaded from.
+//!
+//! A [`Source`] reads a text; [`load`] checks it and makes a key of it. What is not there is
+//! [`Absence`] and not an error: a [`Chain`](crate::chain::Chain) goes on past it. Everything else (a
+//! malformed text, a file that others may write, a keychain that does not answer) is a [`SourceError`],
+//! and ends the search: falling through to another key would send data to another account.
+//!
+//! Sources block. Whatever may hang (a file on a dead mount, a locked keychain, a command) runs on a
+//! thread of its own with a deadline. In async code, load through your runtime's `spawn_blocking`.
+//!
+//! | source | reads | ends with an error when |
+//! |---|---|---|
+//! | [`Variable`] | an environment variable | it is malformed, or its `_FILE` partner is set as well |
+//! | [`FileVariable`] | the file that a `…_FILE` variable names | the file is gone, or as [`SecretFile`] |
+//! | [`SecretFile`] | a mounted secret | it is empty, too large, no regular file, or others may write it |
+//! | [`SystemdCredential`] | `$CREDENTIALS_DIRECTORY` | as [`SecretFile`] |
+//! | [`Command`] | a program's standard output | it fails, floods, prints nothing or passes its deadline |
+//! | `DotenvFile` | one variable of a `.env` | a line cannot be read, or the variable stands there twice |
+//! | `KeychainItem` | the OS keychain | it is locked and nobody answers, or two items match |
+//!
+//! ```
+//! use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, SecretFile}};
+//!
+//! let source = SecretFile::new("/run/secrets/no-such-key");
+//! match source::load(&source, Kanal::PROFILE)? {
+//!     Loaded::Found(found) => println!("{:?} from {}", found.key(), found.provenance()),
+//!     Loaded::Absent(absence) => println!("no key: {absence}"),
+//! }
+//! # Ok::<(), keysheath::source::SourceError>(())
+//! ```
+
+mod command;
+#[cfg(feature = "dotenv")]
+mod dotenv;
+mod env;
+mod error;
+mod file;
+#[cfg(feature = "keychain")]
+mod keychain;
+mod provenance;
+mod secret_text;
+mod systemd;
+mod worker;
+
+use std::fmt;
+
+use crate::issuer::Profile;
+use crate::key::RawKey;
+
+pub use command::Command;
+#[cfg(feature = "dotenv")]
+pub use dotenv::DotenvFile;
+pub use env::{FileVariable, Variable};
+pub use error::{Problem, SourceError};
+pub use file::{MAX_SECRET_FILE, SecretFile};
+#[cfg(feature = "keychain")]
+pub use keychain::{Keychain, KeychainItem};
+pub use provenance::Provenance;
+pub use secret_text::SecretText;
+pub use systemd::SystemdCredential;
+pub use worker::{DEFAULT_DEADLINE, MAX_STUCK};
+
+/// A place that a key is loaded from. Implement [`Source::read`] for a place of your own.
+///
+/// ```
+/// use keysheath::issuer::{Issuer, Kanal, Profile};
+/// use keysheath::source::{self, Loaded, Provenance, Reading, SecretText, Source, SourceError};
+///
+/// struct Vault;
+///
+/// impl Source for Vault {
+///     fn provenance(&self) -> Provenance {
+///         Provenance::other("vault", "shop/kanal")
+///     }
+///
+///     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+///         let text = String::from("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
+///         Ok(Reading::present(SecretText::from(text)))
+///     }
+/// }
+///
+/// assert!(matches!(source::load(&Vault, Kanal::PROFILE)?, Loaded::Found(_)));
+/// # Ok::<(), SourceError>(())
+/// ```
+pub trait Source: Send + Sync {
+    /// Where this source looks, for messages. It must not show a secret.
+    fn provenance(&self) -> Provenance;
+
+    /// Reads the text that stands there, for a key of the issuer of `profile`.
+    ///
+    /// # Errors
+    /// [`SourceError`] when there is something, and it cannot be had.
+    fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError>;
+
+    /// How the text stands there.
+    fn encoding(&self) -> Encoding {
+        Encoding::Plain
+    }
+
+    /// This source, told that the text it reads is base64-encoded.
+    ///
+    /// ```
+    /// use keysheath::source::{Encoding, SecretFile, Source};
+    /// assert_eq!(SecretFile::new("/run/secrets/kanal").base64().encoding(), Encoding::Base64);
+    /// ```
+    fn base64(self) -> Base64<Self>
+    where
+        Self: Sized,
+    {
+        Base64 { source: self }
+    }
+}
+
+/// How a key's text stands in its source.
+///
+/// ```
+/// use keysheath::source::{Encoding, Source, Variable};
+/// assert_eq!(Variable::new("KANAL_API_KEY").encoding(), Encoding::Plain);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// As it is sent.
+    #[default]
+    Plain,
+    /// In base64 (RFC 4648, section 4: the standard alphabet, padded, on one line).
+    Base64,
+}
+
+/// What a source read: a text, or nothing.
+///
+/// ```
+/// use keysheath::source::{Absence, Reading, SecretText};
+/// let nothing = Reading::Absent(Absence::NotSet);
+/// let text = Reading::present(SecretText::from(String::from("…")));
+/// ```
+#[derive(Debug)]
+pub enum Reading {
+    /// A text, not yet checked.
+    Present {
+        /// The text.
+        text: SecretText,
+        /// Where exactly it stood, when that is more than the source's own provenance says.
+        provenance: Option<Provenance>,
+        /// What a person should know about the place.
+        remarks: Vec<Remark>,
+    },
+    /// Nothing is there.
+    Absent(Absence),
+}
+
+impl Reading {
+    /// A text without remarks.
+    ///
+    /// ```
+    /// # use keysheath::source::{Reading, SecretText};
+    /// assert!(matches!(Reading::present(SecretText::from(Vec::new())), Reading::Present { .. }));
+    /// ```
+    #[must_use]
+    pub const fn present(text: SecretText) -> Self {
+        Self::Present { text, provenance: None, remarks: Vec::new() }
+    }
+}
+
+/// Why nothing is there. None of these stops a chain.
+///
+/// ```
+/// use keysheath::source::Absence;
+/// assert_eq!(Absence::EmptyVariable.to_string(), "set and empty, which counts as not set");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Absence {
+    /// The variable is not set.
+    #[error("not set")]
+    NotSet,
+    /// The variable is set to nothing.
+    #[error("set and empty, which counts as not set")]
+    EmptyVariable,
+    /// There is no such file.
+    #[error("no such file")]
+    NoFile,
+    /// The file is there and does not have the variable.
+    #[error("the file does not set it")]
+    NotInFile,
+    /// `$CREDENTIALS_DIRECTORY` is not set: systemd passed no credentials.
+    #[error("$CREDENTIALS_DIRECTORY is not set: systemd passed no credentials")]
+    NoCredentials,
+    /// The keychain has no such item, or no default collection to have it in.
+    #[error("no such item in the keychain")]
+    NoItem,
+}
+
+/// Something about a place that works and that a person should know.
+///
+/// ```
+/// use keysheath::source::Remark;
+/// let remark = Remark::ReadableByOthers { mode: 0o644 };
+/// assert_eq!(remark.to_string(), "every user of this machine can read it (mode 644)");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Remark {
+    /// Others than owner and group may read the file.
+    #[error("every user of this machine can read it (mode {mode:03o})")]
+    ReadableByOthers {
+        /// The permission bits.
+        mode: u32,
+    },
+    /// The user's own group may write the file.
+    #[error("your group can change it (mode {mode:03o})")]
+    WritableByGroup {
+        /// The permission bits.
+        mode: u32,
+    },
+}
+
+/// A key, where it came from, and what to know about that place.
+///
+/// ```no_run
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+/// if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
+///     println!("{:?}, from {}, {:?}", found.key(), found.provenance(), found.remarks());
+/// }
+/// # Ok::<(), keysheath::source::SourceError>(())
+/// ```
+#[derive(Debug)]
+pub struct Found {
+    key: RawKey,
+    provenance: Provenance,
+    remarks: Vec<Remark>,
+}
+
+impl Found {
+    /// The key.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
+    /// assert_eq!(found.key().profile(), Kanal::PROFILE);
+    /// # }
+    /// # Ok::<(), keysheath::source::SourceError>(())
+    /// ```
+    #[must_use]
+    pub const fn key(&self) -> &RawKey {
+        &self.key
+    }
+
+    /// Gives the key out.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
+    /// let key = found.into_key().typed::<Kanal>().expect("loaded for Kanal");
+    /// # }
+    /// # Ok::<(), keysheath::source::SourceError>(())
+    /// ```
+    #[must_use]
+    pub fn into_key(self) -> RawKey {
+        self.key
+    }
+
+    /// Where it came from.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
+    /// println!("from {}", found.provenance());
+    /// # }
+    /// # Ok::<(), keysheath::source::SourceError>(())
+    /// ```
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What to know about that place.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
+    /// assert!(found.remarks().is_empty());
+    /// # }
+    /// # Ok::<(), keysheath::source::SourceError>(())
+    /// ```
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+}
+
+/// What loading from one source gave.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Absence, Loaded, Variable}};
+/// let loaded = source::load(&Variable::new("NO_SUCH_VARIABLE"), Kanal::PROFILE)?;
+/// assert!(matches!(loaded, Loaded::Absent(Absence::NotSet)));
+/// # Ok::<(), keysheath::source::SourceError>(())
+/// ```
+#[derive(Debug)]
+pub enum Loaded {
+    /// A well-formed key.
+    Found(Found),
+    /// Nothing is there.
+    Absent(Absence),
+}
+
+/// Reads a source and makes a key of what it read.
+///
+/// # Errors
+/// [`SourceError`] when there is something that is not a well-formed key, or that cannot be had.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, SecretFile}};
+/// assert!(source::load(&SecretFile::new("/"), Kanal::PROFILE).is_err());
+/// ```
+pub fn load(source: &dyn Source, profile: &'static Profile) -> Result<Loaded, SourceError> {
+    let (text, provenance, remarks) = match source.read(profile)? {
+        Reading::Absent(absence) => return Ok(Loaded::Absent(absence)),
+        Reading::Present { text, provenance, remarks } => (text, provenance, remarks),
+    };
+    let provenance = provenance.unwrap_or_else(|| source.provenance());
+    let decoded = match source.encoding() {
+        Encoding::Plain => Ok(text),
+        Encoding::Base64 => text.decode_base64(),
+    };
+    let key = decoded
+        .and_then(|text| RawKey::parse(profile, text.bytes()).map_err(Problem::Malformed))
+        .map_err(|problem| SourceError::new(provenance.clone(), problem))?;
+    Ok(Loaded::Found(Found { key, provenance, remarks }))
+}
+
+/// A source whose text is base64-encoded; see [`Source::base64`].
+///
+/// ```
+/// use keysheath::source::{Source, Variable};
+/// let source = Variable::new("KANAL_API_KEY").base64();
+/// assert_eq!(source.provenance().to_string(), "variable KANAL_API_KEY");
+/// ```
+pub struct Base64<S> {
+    source: S,
+}
+
+impl<S: Source> Source for Base64<S> {
+    fn provenance(&self) -> Provenance {
+        self.source.provenance()
+    }
+
+    fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
+        self.source.read(profile)
+    }
+
+    fn encoding(&self) -> Encoding {
+        Encoding::Base64
+    }
+}
+
+impl<S: Source> fmt::Debug for Base64<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Base64({})", self.provenance())
+    }
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn provenance(&self) -> Provenance {
+        (**self).provenance()
+    }
+
+    fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
+        (**self).read(profile)
+    }
+
+    fn encoding(&self) -> Encoding {
+        (**self).encoding()
+    }
+}
+
+/// systemd's own rule for a credential's name: one file name, so no separator, and neither `.` nor `..`.
+pub(crate) fn is_credential_name(name: &str) -> bool {
+    let plain = !name.contains(['/', '\\', '\0', ':']);
+    plain && !matches!(name, "" | "." | "..") && name.len() <= 255
+}
+
+/// A service or an item's name that every platform's keychain and a key reference can express.
+pub(crate) fn is_item_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 255 && !name.contains(|c: char| c == '/' || c.is_control())
+}

@@ -1,0 +1,180 @@
+//! The standard output of a program such as `pass`, `op` or `gcloud`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{self, Child, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::file::{self, MAX_SECRET_FILE};
+use super::worker::Worker;
+use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
+use crate::issuer::{Issuer, Kanal, Katana, Profile};
+
+/// How long the output may stay open after the program itself has ended.
+const GRACE_AFTER_EXIT: Duration = Duration::from_millis(500);
+
+/// How long to wait between two looks at whether the program has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Variables that hold keys, beside those of the issuers in this crate.
+const KEY_VARIABLES: [&str; 1] = ["KATANA_API_TOKEN"];
+
+/// A program that prints the key: an argument vector, and no shell.
+///
+/// One leading byte order mark and one final newline of its output are removed. It gets no standard input,
+/// its standard error is thrown away, and the variables that are known to hold keys are not in its
+/// environment. It runs in a process group of its own, so it cannot ask at the terminal: unlock what it needs
+/// beforehand. At the deadline the whole group is killed.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Command, Loaded}};
+///
+/// # #[cfg(unix)] {
+/// let source = Command::new("printf").args(["%s\n", "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"]);
+/// assert!(matches!(source::load(&source, Kanal::PROFILE)?, Loaded::Found(_)));
+/// # }
+/// # Ok::<(), keysheath::source::SourceError>(())
+/// ```
+#[derive(Clone)]
+pub struct Command {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    worker: Worker,
+}
+
+impl Command {
+    /// Runs `program`, which is looked up on `PATH` unless it has a separator in it.
+    ///
+    /// ```
+    /// # use keysheath::source::Command;
+    /// let source = Command::new("pass").args(["show", "shop/kanal"]);
+    /// ```
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), arguments: Vec::new(), worker: Worker::new() }
+    }
+
+    /// Adds arguments.
+    ///
+    /// ```
+    /// # use keysheath::source::Command;
+    /// let source = Command::new("op").args(["read", "op://shop/kanal/key"]);
+    /// ```
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// How long the program may take; 30 s unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::source::Command;
+    /// let source = Command::new("op").with_deadline(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.worker = self.worker.with_deadline(deadline);
+        self
+    }
+
+    fn run(&self, profile: &Profile) -> Result<SecretText, Problem> {
+        let start = Instant::now();
+        let mut child = self.spawn(profile)?;
+        let text = self.output(&mut child, start);
+        if text.is_err() {
+            kill(&mut child);
+        }
+        let text = text?.without_mark_and_newline();
+        if text.bytes().is_empty() {
+            return Err(Problem::Empty);
+        }
+        Ok(text)
+    }
+
+    fn spawn(&self, profile: &Profile) -> Result<Child, Problem> {
+        let mut command = process::Command::new(&self.program);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let known = [Kanal::PROFILE, Katana::PROFILE, profile].map(Profile::variable);
+        for variable in known.iter().chain(&KEY_VARIABLES) {
+            command.env_remove(variable);
+        }
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.spawn().map_err(|error| Problem::NotStarted(error.kind()))
+    }
+
+    /// Waits for the whole output and for a good end, both before the deadline.
+    fn output(&self, child: &mut Child, start: Instant) -> Result<SecretText, Problem> {
+        let deadline = self.worker.deadline();
+        let pipe = child.stdout.take().ok_or(Problem::Unreachable)?;
+        let reader = self.worker.start(move || file::read_bounded(pipe, MAX_SECRET_FILE))?;
+        let mut output = None;
+        let mut ended = None;
+        loop {
+            if output.is_none() {
+                match reader.wait(LOOK) {
+                    Ok(text) => output = Some(text?),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Err(Problem::Unreachable),
+                }
+            } else if ended.is_none() {
+                thread::sleep(LOOK);
+            }
+            if ended.is_none() {
+                let status = child.try_wait().map_err(|error| Problem::Unreadable(error.kind()))?;
+                if let Some(status) = status {
+                    succeeded(status)?;
+                    ended = Some(Instant::now());
+                }
+            }
+            match (&mut output, ended) {
+                (Some(_), Some(_)) => return output.ok_or(Problem::Unreachable),
+                (None, Some(end)) if end.elapsed() > GRACE_AFTER_EXIT => return Err(Problem::OutputHeld),
+                _ if start.elapsed() > deadline => return Err(Problem::Deadline { after: deadline }),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn succeeded(status: process::ExitStatus) -> Result<(), Problem> {
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Problem::Failed { code }),
+        None => Err(Problem::Killed),
+    }
+}
+
+/// Ends the program and what it started in its group, and collects it.
+fn kill(child: &mut Child) {
+    #[cfg(unix)]
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        // The group outlives its leader while a member runs, so this is right after the program's end too.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+impl Source for Command {
+    fn provenance(&self) -> Provenance {
+        Provenance::Command { program: self.program.clone(), arguments: self.arguments.len() }
+    }
+
+    fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
+        self.run(profile)
+            .map(Reading::present)
+            .map_err(|problem| SourceError::new(self.provenance(), problem))
+    }
+}
+
+impl std::fmt::Debug for Command {
+    /// Shows the program and the number of its arguments, which may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Command({})", self.provenance())
+    }
+}

@@ -1,0 +1,184 @@
+//! Environment variables, and files that a variable names.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::file::{self, Permissions};
+use super::worker::Worker;
+use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
+use crate::issuer::Profile;
+
+/// An environment variable that holds the key.
+///
+/// A variable that is set to nothing counts as not set. When `NAME_FILE` is set as well, loading is refused:
+/// the two may hold keys of different accounts.
+///
+/// # Security
+/// The variable stays in the environment block, from where `/proc/PID/environ` and every child process can
+/// read it. A file, a systemd credential or the keychain is better where you can choose.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{Source, Variable}};
+///
+/// let source = Variable::of(Kanal::PROFILE);
+/// assert_eq!(source.provenance().to_string(), "variable KANAL_API_KEY");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    name: String,
+}
+
+/// A file that the environment variable `NAME_FILE` names, as Docker's images do it.
+///
+/// When the variable is set and the file is not there, that is an error and not an absence: somebody meant
+/// the key to come from there.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{FileVariable, Source}};
+///
+/// let source = FileVariable::of(Kanal::PROFILE);
+/// assert_eq!(source.provenance().to_string(), "the file that KANAL_API_KEY_FILE names");
+/// ```
+#[derive(Clone, Debug)]
+pub struct FileVariable {
+    variable: String,
+    permissions: Permissions,
+    worker: Worker,
+}
+
+impl Variable {
+    /// The variable of this name.
+    ///
+    /// ```
+    /// # use keysheath::source::Variable;
+    /// let source = Variable::new("SHOP_TWO_KEY");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+
+    /// The variable that the issuer's users know.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Katana}, source::Variable};
+    /// assert_eq!(Variable::of(Katana::PROFILE), Variable::new("KATANA_API_KEY"));
+    /// ```
+    #[must_use]
+    pub fn of(profile: &Profile) -> Self {
+        Self::new(profile.variable())
+    }
+}
+
+impl FileVariable {
+    /// The file that `variable` with `_FILE` at its end names.
+    ///
+    /// ```
+    /// # use keysheath::source::{FileVariable, Source};
+    /// let source = FileVariable::new("SHOP_TWO_KEY");
+    /// assert!(source.provenance().to_string().contains("SHOP_TWO_KEY_FILE"));
+    /// ```
+    #[must_use]
+    pub fn new(variable: impl Into<String>) -> Self {
+        Self { variable: variable.into(), permissions: Permissions::default(), worker: Worker::new() }
+    }
+
+    /// For the variable that the issuer's users know.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Katana}, source::FileVariable};
+    /// let source = FileVariable::of(Katana::PROFILE);
+    /// ```
+    #[must_use]
+    pub fn of(profile: &Profile) -> Self {
+        Self::new(profile.variable())
+    }
+
+    /// Refuses a file that others can read, as [`SecretFile::strict_permissions`] does.
+    ///
+    /// ```
+    /// # use keysheath::source::FileVariable;
+    /// let source = FileVariable::new("KANAL_API_KEY").strict_permissions();
+    /// ```
+    ///
+    /// [`SecretFile::strict_permissions`]: super::SecretFile::strict_permissions
+    #[must_use]
+    pub fn strict_permissions(mut self) -> Self {
+        self.permissions = Permissions::Strict;
+        self
+    }
+}
+
+impl Source for Variable {
+    fn provenance(&self) -> Provenance {
+        Provenance::Variable { name: self.name.clone() }
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        let Some(text) = variable(&self.name) else {
+            return Ok(Reading::Absent(Absence::NotSet));
+        };
+        if text.bytes().is_empty() {
+            return Ok(Reading::Absent(Absence::EmptyVariable));
+        }
+        let partner = variable(&format!("{}_FILE", self.name));
+        if partner.is_some_and(|path| !path.bytes().is_empty()) {
+            let variable = self.name.clone();
+            return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
+        }
+        Ok(Reading::present(text))
+    }
+}
+
+impl Source for FileVariable {
+    fn provenance(&self) -> Provenance {
+        self.place(None)
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        let path = match std::env::var_os(self.name()) {
+            None => return Ok(Reading::Absent(Absence::NotSet)),
+            Some(path) if path.is_empty() => return Ok(Reading::Absent(Absence::EmptyVariable)),
+            Some(path) => path,
+        };
+        if variable(&self.variable).is_some_and(|text| !text.bytes().is_empty()) {
+            let variable = self.variable.clone();
+            return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
+        }
+        // A person may have put the key itself here, so the text is shown as a path only once it is one.
+        let place = self.place(looks_like_a_path(&path).then(|| PathBuf::from(&path)));
+        let reading = file::read_key_file(&self.worker, path.into(), self.permissions)
+            .and_then(|file| file.ok_or(Problem::FileGone));
+        match reading {
+            Ok((text, remarks)) => Ok(Reading::Present { text, provenance: Some(place), remarks }),
+            Err(problem) => Err(SourceError::new(place, problem)),
+        }
+    }
+}
+
+impl FileVariable {
+    fn name(&self) -> String {
+        format!("{}_FILE", self.variable)
+    }
+
+    fn place(&self, path: Option<PathBuf>) -> Provenance {
+        Provenance::FileVariable { name: self.name(), path }
+    }
+}
+
+/// The bytes of a variable, whatever they are. `std::env::var` would print them in its error.
+fn variable(name: &str) -> Option<SecretText> {
+    // A name with `=` or NUL is in no environment, and the standard library would panic on some systems.
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return None;
+    }
+    let text = std::env::var_os(name)?;
+    Some(SecretText::from(text.into_encoded_bytes()))
+}
+
+/// A bare word may be a key that was put into the wrong variable; with a separator or a dot it is a path.
+/// (`/` can be in a key, so a path must also start like one.)
+fn looks_like_a_path(text: &OsString) -> bool {
+    let path = std::path::Path::new(text);
+    path.is_absolute() || path.starts_with(".") || path.starts_with("..")
+}

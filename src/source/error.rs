@@ -1,0 +1,227 @@
+//! What can be wrong with a source.
+
+use std::io;
+use std::time::Duration;
+
+use super::Provenance;
+use crate::format::FormatError;
+
+/// A source has something, and a key cannot be had from it: where, what is wrong, and what to do next.
+///
+/// It holds no byte of what was read, and no error of another library.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Problem, SecretFile}};
+///
+/// let error = source::load(&SecretFile::new("/"), Kanal::PROFILE).unwrap_err();
+/// assert!(matches!(error.problem(), Problem::NotAFile));
+/// assert!(error.to_string().starts_with("file /: "));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{provenance}: {problem}")]
+pub struct SourceError {
+    provenance: Provenance,
+    problem: Problem,
+}
+
+impl SourceError {
+    /// An error of a source of your own.
+    ///
+    /// ```
+    /// use keysheath::source::{Problem, Provenance, SourceError};
+    /// let error = SourceError::new(Provenance::other("vault", "shop/kanal"), Problem::Unreachable);
+    /// assert!(error.to_string().starts_with("vault shop/kanal: "));
+    /// ```
+    #[must_use]
+    pub const fn new(provenance: Provenance, problem: Problem) -> Self {
+        Self { provenance, problem }
+    }
+
+    /// Where.
+    ///
+    /// ```
+    /// # use keysheath::source::{Problem, Provenance, SourceError};
+    /// # let error = SourceError::new(Provenance::other("vault", "kanal"), Problem::Unreachable);
+    /// assert_eq!(error.provenance().to_string(), "vault kanal");
+    /// ```
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What is wrong.
+    ///
+    /// ```
+    /// # use keysheath::source::{Problem, Provenance, SourceError};
+    /// # let error = SourceError::new(Provenance::other("vault", "kanal"), Problem::Unreachable);
+    /// assert_eq!(error.problem(), &Problem::Unreachable);
+    /// ```
+    #[must_use]
+    pub const fn problem(&self) -> &Problem {
+        &self.problem
+    }
+}
+
+/// What is wrong with a source, and what to do next.
+///
+/// ```
+/// use keysheath::source::Problem;
+/// let problem = Problem::WritableByOthers { mode: 0o666 };
+/// assert!(problem.to_string().contains("chmod go-w"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// What stands there is not a well-formed key.
+    #[error("{0}")]
+    Malformed(FormatError),
+    /// A file, an output or an item is there and empty.
+    #[error("it is there and empty: write the key into it, or remove it")]
+    Empty,
+    /// The text is not base64.
+    #[error(
+        "it is not base64 (standard alphabet, padded, on one line, nothing after it): \
+         make it with `base64 -w0`, or drop the encoding"
+    )]
+    NotBase64,
+    /// A variable and its `_FILE` partner are both set.
+    #[error("{variable} and {variable}_FILE are both set, and may differ: unset one of them")]
+    BothSet {
+        /// The variable without `_FILE`.
+        variable: String,
+    },
+    /// The path or the variable holds what no path can.
+    #[error("the path is not valid here: {rule}")]
+    BadPath {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// A `…_FILE` variable names a file that is not there.
+    #[error("there is no such file: mount it, or unset the variable that names it")]
+    FileGone,
+    /// A symbolic link points to nothing.
+    #[error("it is a symbolic link to a file that is not there: mend or remove the link")]
+    DanglingLink,
+    /// A directory, a FIFO, a socket or a device.
+    #[error("it is not a regular file: name the file that holds the key")]
+    NotAFile,
+    /// The operating system did not let the file be read.
+    #[error("it cannot be read ({0}): let this user read it, and check each directory above it")]
+    Unreadable(io::ErrorKind),
+    /// Another user owns the file, and could put a key of their own there.
+    #[error(
+        "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to yourself"
+    )]
+    ForeignOwner {
+        /// The owner.
+        uid: u32,
+    },
+    /// Others may write the file, and could put a key of their own there.
+    #[error("others can write it (mode {mode:03o}), and could put another key there: chmod go-w it")]
+    WritableByOthers {
+        /// The permission bits.
+        mode: u32,
+    },
+    /// Strict permissions were asked for, and others may read the file.
+    #[error(
+        "others can read it (mode {mode:03o}) and strict permissions were asked for: chmod 400 or 600 it"
+    )]
+    ReadableByOthers {
+        /// The permission bits.
+        mode: u32,
+    },
+    /// There is more than a key needs.
+    #[error(
+        "it is larger than {limit} bytes, so it is not a key: name the file or the command that gives the key alone"
+    )]
+    TooLarge {
+        /// The bound, in bytes.
+        limit: usize,
+    },
+    /// A line of a `.env` cannot be read.
+    #[error(
+        "line {line} cannot be read as NAME=value (the line is not shown: it may hold a secret): mend it"
+    )]
+    BadLine {
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// The variable stands twice in a `.env`.
+    #[error("it is set on line {first} and again on line {second}: remove one of them")]
+    Duplicate {
+        /// The first line.
+        first: usize,
+        /// The second line.
+        second: usize,
+    },
+    /// The value in a `.env` is not what would be loaded.
+    #[error(
+        "the value on line {line} is changed by a `$` or a `\\`, so what is loaded is not what is written: \
+         write the key alone, or in single quotes"
+    )]
+    NotLiteral {
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// The program could not be started.
+    #[error("it could not be started ({0}): check that the program is installed and on PATH")]
+    NotStarted(io::ErrorKind),
+    /// The program ended with a failure.
+    #[error("it failed with exit status {code}; its output was thrown away: run it by hand to see why")]
+    Failed {
+        /// The exit status.
+        code: i32,
+    },
+    /// A signal ended the program.
+    #[error("it was ended by a signal; its output was thrown away: run it by hand to see why")]
+    Killed,
+    /// The program ended and something that it started keeps its output open.
+    #[error(
+        "it ended, and something that it started keeps its output open, so the output may not be whole: \
+         let the command wait for what it starts"
+    )]
+    OutputHeld,
+    /// Nothing came within the deadline.
+    #[error(
+        "there was no answer within {} ms: unlock it or answer its prompt, or raise the deadline",
+        .after.as_millis()
+    )]
+    Deadline {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Too many earlier calls still hang.
+    #[error(
+        "{count} earlier calls to it still hang, so it was not asked again: restart what does not answer"
+    )]
+    Stuck {
+        /// How many.
+        count: usize,
+    },
+    /// There is no keychain service to ask.
+    #[error(
+        "no keychain answers: on Linux a Secret Service (such as gnome-keyring) must run on the session bus \
+         that DBUS_SESSION_BUS_ADDRESS names; where there is none, keep the key in a file or a systemd credential"
+    )]
+    NoKeychain,
+    /// The keychain did not let the item be read or written.
+    #[error(
+        "the keychain refuses access: it is locked, or it has no default collection; unlock or create it"
+    )]
+    NoAccess,
+    /// Several items match.
+    #[error(
+        "{count} items in the keychain match, from this tool or another one: delete those that you do not \
+         want (with `secret-tool clear` or the keychain's own window)"
+    )]
+    Ambiguous {
+        /// How many.
+        count: usize,
+    },
+    /// The keychain cannot hold such an item.
+    #[error("the keychain cannot hold such a service, name or value: use shorter, plain names")]
+    NotStorable,
+    /// The place did not answer, for a reason of its own.
+    #[error("it did not answer: check that it runs and can be reached")]
+    Unreachable,
+}

@@ -1,0 +1,129 @@
+//! Where a key came from.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where a source looks, or where a key was found. Its `Display` is for messages and logs.
+///
+/// It shows names and paths, which a person chose and which are not secret. Of a command it shows the
+/// program and how many arguments there are, because an argument may be a secret.
+///
+/// ```
+/// use keysheath::source::{Command, Source};
+/// let source = Command::new("op").args(["read", "op://shop/kanal/key"]);
+/// assert_eq!(source.provenance().to_string(), "command op with 2 arguments");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Provenance {
+    /// An environment variable.
+    Variable {
+        /// Its name.
+        name: String,
+    },
+    /// The file that an environment variable names.
+    FileVariable {
+        /// The variable's name, ending in `_FILE`.
+        name: String,
+        /// The file, once the variable was read.
+        path: Option<PathBuf>,
+    },
+    /// A variable of a `.env` file.
+    Dotenv {
+        /// The file.
+        path: PathBuf,
+        /// The variable's name.
+        name: String,
+        /// The line it stands on, counted from 1, once the file was read.
+        line: Option<usize>,
+    },
+    /// A file that holds the key and nothing else.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A credential that systemd passed.
+    Systemd {
+        /// The credential's name.
+        name: String,
+    },
+    /// The standard output of a command.
+    Command {
+        /// The program.
+        program: PathBuf,
+        /// How many arguments it is given.
+        arguments: usize,
+    },
+    /// An item of the OS keychain.
+    Keychain {
+        /// The service that the item belongs to.
+        service: String,
+        /// The item's name.
+        name: String,
+    },
+    /// A source from outside this crate.
+    Other {
+        /// What kind of place it is.
+        kind: &'static str,
+        /// Which one.
+        name: String,
+    },
+}
+
+impl Provenance {
+    /// The place of a source of your own. Neither part may be secret.
+    ///
+    /// ```
+    /// use keysheath::source::Provenance;
+    /// assert_eq!(Provenance::other("vault", "shop/kanal").to_string(), "vault shop/kanal");
+    /// ```
+    #[must_use]
+    pub fn other(kind: &'static str, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self::Other { kind, name }
+    }
+}
+
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable { name } => write!(f, "variable {name}"),
+            Self::FileVariable { name, path: None } => write!(f, "the file that {name} names"),
+            Self::FileVariable { name, path: Some(path) } => {
+                write!(f, "file {} (named by {name})", Shown(path))
+            }
+            Self::Dotenv { path, name, line: None } => write!(f, "{name} in {}", Shown(path)),
+            Self::Dotenv { path, name, line: Some(line) } => {
+                write!(f, "{name} in {}, line {line}", Shown(path))
+            }
+            Self::File { path } => write!(f, "file {}", Shown(path)),
+            Self::Systemd { name } => write!(f, "systemd credential {}", name.escape_debug()),
+            Self::Command { program, arguments } => {
+                let plural = if *arguments == 1 { "" } else { "s" };
+                write!(f, "command {} with {arguments} argument{plural}", Shown(program))
+            }
+            Self::Keychain { service, name } => {
+                write!(f, "keychain item {}/{}", service.escape_debug(), name.escape_debug())
+            }
+            Self::Other { kind, name } => write!(f, "{kind} {}", name.escape_debug()),
+        }
+    }
+}
+
+/// A path with control characters escaped, so that a name cannot forge a line of a log.
+struct Shown<'a>(&'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+
+        for c in self.0.to_string_lossy().chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_debug())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! Credentials that systemd passes to a service.
+
+use std::path::PathBuf;
+
+use super::file::{self, Permissions};
+use super::worker::Worker;
+use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_credential_name};
+use crate::issuer::Profile;
+
+const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// A credential from `LoadCredential=` or `LoadCredentialEncrypted=` of a systemd unit: a file in
+/// `$CREDENTIALS_DIRECTORY`, which only the service can read.
+///
+/// ```ini
+/// [Service]
+/// LoadCredentialEncrypted=kanal_api_key
+/// ```
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Absence, Loaded, SystemdCredential}};
+///
+/// let source = SystemdCredential::new("kanal_api_key");
+/// # if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() {
+/// let loaded = source::load(&source, Kanal::PROFILE)?;
+/// assert!(matches!(loaded, Loaded::Absent(Absence::NoCredentials)));
+/// # }
+/// # Ok::<(), keysheath::source::SourceError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SystemdCredential {
+    name: String,
+    worker: Worker,
+}
+
+impl SystemdCredential {
+    /// The credential of this name. A name is one file name; one that could climb out of the directory is
+    /// refused when it is read.
+    ///
+    /// ```
+    /// # use keysheath::source::SystemdCredential;
+    /// let source = SystemdCredential::new("kanal_api_key");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), worker: Worker::new() }
+    }
+
+    /// The credential with the name of the issuer's variable in lower case, such as `kanal_api_key`.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{Source, SystemdCredential}};
+    /// let source = SystemdCredential::of(Kanal::PROFILE);
+    /// assert_eq!(source.provenance().to_string(), "systemd credential kanal_api_key");
+    /// ```
+    #[must_use]
+    pub fn of(profile: &Profile) -> Self {
+        Self::new(profile.variable().to_ascii_lowercase())
+    }
+
+    fn find(&self) -> Result<Reading, Problem> {
+        if !is_credential_name(&self.name) {
+            return Err(Problem::BadPath {
+                rule: "a credential's name is one file name, without separators",
+            });
+        }
+        let directory = match std::env::var_os(DIRECTORY) {
+            Some(directory) if !directory.is_empty() => PathBuf::from(directory),
+            _ => return Ok(Reading::Absent(Absence::NoCredentials)),
+        };
+        if !directory.is_absolute() {
+            return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY is an absolute path" });
+        }
+        let path = directory.join(&self.name);
+        match file::read_key_file(&self.worker, path, Permissions::Usual)? {
+            // systemd makes the directory before it starts the service.
+            None if !directory.is_dir() => {
+                Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY names a directory that is there" })
+            }
+            file => file::reading(Ok(file), Absence::NoFile),
+        }
+    }
+}
+
+impl Source for SystemdCredential {
+    fn provenance(&self) -> Provenance {
+        Provenance::Systemd { name: self.name.clone() }
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        self.find().map_err(|problem| SourceError::new(self.provenance(), problem))
+    }
+}
