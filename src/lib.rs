@@ -1,4 +1,13 @@
-#![doc = include_str!("../README.md")]
+// The README's examples use these features; with fewer, its first lines must do.
+#![cfg_attr(
+    all(feature = "client", feature = "dotenv", feature = "keychain"),
+    doc = include_str!("../README.md")
+)]
+#![cfg_attr(
+    not(all(feature = "client", feature = "dotenv", feature = "keychain")),
+    doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
+           features `client`, `dotenv` and `keychain` are on."
+)]
 #![forbid(unsafe_code)]
 
 mod platform;

@@ -1,0 +1,191 @@
+//! From where a key lives to an accepted request.
+//!
+//! ```sh
+//! cargo run --example first_request --features client
+//! cargo run --example first_request --features client -- env:KANAL_API_KEY --url https://api.getkanal.com --store 123
+//! ```
+//!
+//! Without arguments it makes a `.env` with a made-up key in a temporary folder, starts a small server on
+//! 127.0.0.1 that answers as the issuer documents, and shows what a good key, a deleted key and the other
+//! cases get. With `--url` it sends one request to another server, under the origin guard's rules.
+
+mod options;
+mod server;
+
+use std::error::Error;
+use std::time::Duration;
+
+use keysheath::chain::Chain;
+use keysheath::client::{BearerHeader, OriginGuard};
+use keysheath::failure::Answer;
+use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
+use keysheath::key::ApiKey;
+use keysheath::keyref::KeyRef;
+use keysheath::origin::Origin;
+
+use options::{IssuerName, Options, USAGE};
+use server::Server;
+
+type Failure = Box<dyn Error>;
+
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 64 * 1024;
+
+/// The body that Kanal documents for checking a set-up. It writes a customer.
+const CUSTOMER: &str = r#"{ "phone": "+33612345678", "first_name": "Test" }"#;
+
+/// A body that no customer has. That Kanal then answers 422 and writes nothing is inferred, not documented.
+const NO_CUSTOMER: &str = "{}";
+
+/// What a request asks, and with which key.
+struct Case<'a, I: Issuer> {
+    title: &'a str,
+    path: String,
+    body: &'a str,
+    key: Option<&'a ApiKey<I>>,
+}
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("first_request: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    if options.help {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    match options.issuer {
+        IssuerName::Kanal => kanal(&options),
+        IssuerName::Katana => katana(&options),
+    }
+}
+
+fn kanal(options: &Options) -> Result<(), Failure> {
+    let key = load::<Kanal>(options, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
+    let path = |store: StoreId| format!("/api/v1/stores/{store}/customers");
+    if let Some(url) = &options.url {
+        let store = options.store.map_or_else(StoreId::from_env, Ok)?;
+        println!(
+            "The body is invalid on purpose: 422 says that key and store are good, and nothing is written."
+        );
+        return send_one(
+            url,
+            &Case { title: "your key", path: path(store), body: NO_CUSTOMER, key: Some(&key) },
+        );
+    }
+    let (own, paused, foreign) = (server::OWN_STORE, server::PAUSED_STORE, server::FOREIGN_STORE);
+    let own = options.store.unwrap_or(own);
+    let server = Server::start(key.clone_key().erase(), own)?;
+    let deleted = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8a")?;
+    send_all(
+        &server,
+        &[
+            Case { title: "good key", path: path(own), body: CUSTOMER, key: Some(&key) },
+            Case { title: "deleted key", path: path(own), body: CUSTOMER, key: Some(&deleted) },
+            Case { title: "another team's store", path: path(foreign), body: CUSTOMER, key: Some(&key) },
+            Case { title: "paused store", path: path(paused), body: CUSTOMER, key: Some(&key) },
+            Case { title: "no header", path: path(own), body: CUSTOMER, key: None },
+        ],
+    )
+}
+
+fn katana(options: &Options) -> Result<(), Failure> {
+    let key = load::<Katana>(options, "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?;
+    let path = || "/v1/products?limit=1".to_owned();
+    if let Some(url) = &options.url {
+        return send_one(url, &Case { title: "your key", path: path(), body: "", key: Some(&key) });
+    }
+    let server = Server::start(key.clone_key().erase(), server::OWN_STORE)?;
+    let deleted = ApiKey::<Katana>::parse("0190b3c4-0000-7f80-9a1b-2c3d4e5f6071")?;
+    send_all(
+        &server,
+        &[
+            Case { title: "good key", path: path(), body: "", key: Some(&key) },
+            Case { title: "deleted key", path: path(), body: "", key: Some(&deleted) },
+            Case { title: "no header", path: path(), body: "", key: None },
+        ],
+    )
+}
+
+/// Loads the key through a chain, from the reference on the command line or from a `.env` made for the purpose.
+fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failure> {
+    let folder = tempfile::tempdir()?;
+    let reference: KeyRef = if let Some(reference) = &options.reference {
+        reference.clone()
+    } else {
+        let path = folder.path().join(".env");
+        let variable = I::PROFILE.variable();
+        std::fs::write(&path, format!("# made up by first_request\n{variable}={made_up}\n"))?;
+        #[cfg(unix)]
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        println!("Made {} with a made-up key.", path.display());
+        format!("dotenv:{}#{variable}", path.display()).parse()?
+    };
+    // Whoever runs the example wrote the reference, so it may name a command.
+    let chain = Chain::<I>::new().with_reference(&reference.allow_commands())?;
+    let selected = chain.load()?;
+    println!("Key from {}", selected.provenance());
+    if let Some(fingerprint) = selected.key().fingerprint() {
+        println!("Fingerprint {fingerprint}");
+    }
+    println!("Trail:\n{}", selected.trail());
+    Ok(selected.into_key())
+}
+
+fn send_all<I: Issuer>(server: &Server, cases: &[Case<'_, I>]) -> Result<(), Failure> {
+    let guard = OriginGuard::for_loopback(server.origin().clone())?;
+    println!("Asking a server on {} that answers as {} documents:", server.origin(), I::PROFILE.title());
+    for case in cases {
+        println!("  {:<21} {}", case.title, send(&guard, case)?);
+    }
+    Ok(())
+}
+
+fn send_one<I: Issuer>(url: &Origin, case: &Case<'_, I>) -> Result<(), Failure> {
+    let guard = guard_for(url)?;
+    println!("Asking {}:", guard.origin());
+    println!("  {:<21} {}", case.title, send(&guard, case)?);
+    Ok(())
+}
+
+/// The issuer itself, a server on this machine, or another https origin because the command line names it.
+fn guard_for<I: Issuer>(url: &Origin) -> Result<OriginGuard<I>, Failure> {
+    Ok(if url == I::PROFILE.origin() {
+        OriginGuard::new()
+    } else if url.is_loopback() {
+        OriginGuard::for_loopback(url.clone())?
+    } else {
+        OriginGuard::for_https(url.clone())?
+    })
+}
+
+fn send<I: Issuer>(guard: &OriginGuard<I>, case: &Case<'_, I>) -> Result<Answer, Failure> {
+    let uri = format!("{}{}", guard.origin(), case.path);
+    let method = if case.body.is_empty() { "GET" } else { "POST" };
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(uri)
+        .header("accept", "application/json")
+        .header("content-type", "application/json")
+        .body(case.body)?;
+    if let Some(key) = case.key {
+        guard.authorize(&mut request, &BearerHeader::new(key))?;
+    }
+    // A client of your own needs the same three: no proxy unasked, no redirects, a time-out.
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut response = agent.run(request)?;
+    let retry_after = response.headers().get("retry-after").map(|value| value.as_bytes().to_vec());
+    let status = response.status().as_u16();
+    let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec()?;
+    Ok(I::PROFILE.classify(status, retry_after.as_deref(), &body))
+}

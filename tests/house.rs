@@ -1,0 +1,244 @@
+//! The rules of the house: what imports what, what the README lists, how long files are, where the crate
+//! refuses to build.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every `.rs` file below a folder, as a path from the root with `/`.
+fn sources(folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let path = path.strip_prefix(root()).unwrap();
+                found.push(path.to_str().unwrap().replace('\\', "/"));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The public modules in the order of `lib.rs`.
+fn rooms() -> Vec<String> {
+    let lib = read("src/lib.rs");
+    let name = |line: &str| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned());
+    lib.lines().filter_map(name).collect()
+}
+
+/// The modules that a line of code names after `crate::`, groups included.
+fn named_after_crate(code: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut start = true;
+            for (at, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => start = true,
+                    c if start && c.is_alphabetic() => {
+                        names.push(word(&group[at..]));
+                        start = false;
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            names.push(word(rest));
+        }
+    }
+    names
+}
+
+/// Upward imports of one file: the file's room and the room below it that it names.
+fn upward_imports(path: &str, code: &str, rooms: &[String]) -> Vec<String> {
+    let room = path.trim_start_matches("src/").split(['/', '.']).next().unwrap();
+    let place = |name: &str| rooms.iter().position(|room| room == name);
+    let Some(own) = place(room) else { return Vec::new() };
+    let code: String =
+        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    named_after_crate(&code)
+        .into_iter()
+        .filter(|name| place(name).is_some_and(|other| other > own))
+        .map(|name| format!("{path} imports crate::{name}"))
+        .collect()
+}
+
+#[test]
+fn a_module_imports_only_from_modules_above_it() {
+    let rooms = rooms();
+    assert!(rooms.len() >= 9, "lib.rs lists its modules one to a line: {rooms:?}");
+    let wrong: Vec<String> =
+        sources("src").iter().flat_map(|path| upward_imports(path, &read(path), &rooms)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn an_upward_import_would_be_seen_in_each_way_of_writing_it() {
+    let rooms = rooms();
+    for code in [
+        "use crate::chain::Chain;",
+        "use crate::{\n    chain::Chain,\n};",
+        "use crate::{format::{Hint, KeyFormat}, chain::Chain};",
+        "fn f() -> crate::chain::Chain<K> {}",
+    ] {
+        assert_eq!(upward_imports("src/key.rs", code, &rooms), ["src/key.rs imports crate::chain"], "{code}");
+    }
+    assert!(
+        upward_imports("src/key.rs", "/// [`crate::chain`]\nuse crate::format::Hint;", &rooms).is_empty()
+    );
+}
+
+#[test]
+fn no_file_is_longer_than_500_lines() {
+    for folder in ["src", "tests", "examples", "benches", "fuzz/bodies", "fuzz/fuzz_targets"] {
+        for path in sources(folder) {
+            let lines = read(&path).lines().count();
+            assert!(lines <= 500, "{path} has {lines} lines: split it");
+        }
+    }
+}
+
+#[test]
+fn the_readmes_map_lists_the_source_as_it_is() {
+    let readme = read("README.md");
+    let map = readme.split("<!-- map -->").nth(1).expect("README has a map between <!-- map --> marks");
+    let listed: BTreeSet<String> = map
+        .split_whitespace()
+        .filter(|word| word.starts_with("src/") && word.ends_with(".rs"))
+        .flat_map(expand)
+        .collect();
+    let there: BTreeSet<String> = sources("src").into_iter().collect();
+    assert_eq!(listed, there);
+}
+
+/// `src/a/{b,c}.rs` as `src/a/b.rs` and `src/a/c.rs`.
+fn expand(word: &str) -> Vec<String> {
+    match word.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) {
+        None => vec![word.to_owned()],
+        Some((start, (names, end))) => names.split(',').map(|name| format!("{start}{name}{end}")).collect(),
+    }
+}
+
+#[test]
+fn the_readme_lists_the_features_of_the_manifest() {
+    let manifest = read("Cargo.toml");
+    let section = manifest.split("[features]").nth(1).unwrap().split("\n[").next().unwrap();
+    let readme = read("README.md");
+    let mut count = 0;
+    for line in section.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())) {
+        let name = line.split_once(" =").unwrap().0;
+        if name != "default" {
+            assert!(readme.contains(&format!("| `{name}` |")), "README has no row for the feature {name}");
+            count += 1;
+        }
+    }
+    assert!(count >= 4);
+}
+
+#[test]
+fn each_promise_that_is_made_names_a_test_that_is_there() {
+    for document in ["README.md", "SECURITY.md"] {
+        let text = read(document);
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| P")).collect();
+        assert!(rows.len() >= 7, "{document} has a table of promises");
+        for row in rows {
+            let tests: Vec<&str> =
+                row.split('`').filter(|word| word.starts_with("tests/") && word.ends_with(".rs")).collect();
+            assert!(!tests.is_empty(), "{document}: no test named in: {row}");
+            for test in tests {
+                assert!(root().join(test).is_file(), "{document} names {test}, which is not there");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_public_item_has_an_example() {
+    let mut without = Vec::new();
+    let mut seen = 0;
+    for path in sources("src") {
+        let mut example = false;
+        for line in read(&path).lines() {
+            let line = line.trim_start();
+            if line.starts_with("///") {
+                example |= line.starts_with("/// ```");
+            } else if line.starts_with("pub fn ")
+                || line.starts_with("pub const ")
+                || line.starts_with("pub struct ")
+                || line.starts_with("pub enum ")
+                || line.starts_with("pub trait ")
+            {
+                seen += 1;
+                if !example {
+                    without.push(format!("{path}: {line}"));
+                }
+                example = false;
+            } else if !line.starts_with("#[")
+                && !line.starts_with(')')
+                && line.ends_with([';', '}', '{', ','])
+            {
+                example = false;
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} public items were seen");
+    assert!(without.is_empty(), "{without:#?}");
+}
+
+/// Compiles `src/platform.rs` alone for a target whose standard library need not be installed, and says
+/// whether it refused.
+fn refuses_to_build_for(target: &str) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let crate_root = folder.path().join("lib.rs");
+    let platform = root().join("src/platform.rs");
+    let text = format!(
+        "#![feature(no_core, rustc_attrs)]\n#![no_core]\n\
+         #[rustc_builtin_macro]\nmacro_rules! compile_error {{ ($message:expr $(,)?) => {{}} }}\n\
+         #[path = {platform:?}]\nmod platform;\n"
+    );
+    fs::write(&crate_root, text).unwrap();
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--crate-type=lib", "--emit=metadata", "--target", target, "--out-dir"])
+        .args([folder.path(), &crate_root])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .output()
+        .expect("rustc runs");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let refused = errors.contains("keysheath does not build for browsers or phones");
+    // A file without items builds to the end even so: nothing but the refusal may stop it.
+    assert_ne!(refused, output.status.success(), "{target}: {errors}");
+    refused
+}
+
+#[test]
+fn the_crate_refuses_to_build_for_browsers_and_phones_and_nowhere_else() {
+    for target in ["wasm32-unknown-unknown", "aarch64-linux-android", "aarch64-apple-ios"] {
+        assert!(refuses_to_build_for(target), "{target}");
+    }
+    for target in
+        ["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc", "wasm32-wasip2"]
+    {
+        assert!(!refuses_to_build_for(target), "{target}");
+    }
+    assert!(read("src/lib.rs").contains("\nmod platform;"), "lib.rs must include the refusal");
+}
