@@ -7,7 +7,7 @@
 //! The [`Trail`] says what every source answered. [`Chain::explain`] asks the lower sources as well, and shows
 //! which of them hold another key, the same key, or half a configuration.
 //!
-//! Loading blocks; see [`source`](crate::source).
+//! Loading blocks; see [`source`].
 //!
 //! ```
 //! use keysheath::{chain::Chain, issuer::Kanal, source::{SecretFile, Variable}};
