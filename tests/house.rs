@@ -23,14 +23,19 @@ fn sources(folder: &str) -> Vec<String> {
             let path: PathBuf = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else {
                 let path = path.strip_prefix(root()).unwrap();
                 found.push(path.to_str().unwrap().replace('\\', "/"));
             }
         }
     }
+    found.retain(|path| is_rust(path));
     found.sort();
     found
+}
+
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
 }
 
 /// The public modules in the order of `lib.rs`.
@@ -124,7 +129,7 @@ fn the_readmes_map_lists_the_source_as_it_is() {
     let map = readme.split("<!-- map -->").nth(1).expect("README has a map between <!-- map --> marks");
     let listed: BTreeSet<String> = map
         .split(['`', ' '])
-        .filter(|word| word.starts_with("src/") && word.ends_with(".rs"))
+        .filter(|word| word.starts_with("src/") && is_rust(word))
         .flat_map(expand)
         .collect();
     let there: BTreeSet<String> = sources("src").into_iter().collect();
@@ -163,7 +168,7 @@ fn each_promise_that_is_made_names_a_test_that_is_there() {
         assert!(rows.len() >= 7, "{document} has a table of promises");
         for row in rows {
             let tests: Vec<&str> =
-                row.split('`').filter(|word| word.starts_with("tests/") && word.ends_with(".rs")).collect();
+                row.split('`').filter(|word| word.starts_with("tests/") && is_rust(word)).collect();
             assert!(!tests.is_empty(), "{document}: no test named in: {row}");
             for test in tests {
                 assert!(root().join(test).is_file(), "{document} names {test}, which is not there");
@@ -214,7 +219,8 @@ fn refuses_to_build_for(target: &str) -> bool {
     let text = format!(
         "#![feature(no_core, rustc_attrs)]\n#![no_core]\n\
          #[rustc_builtin_macro]\nmacro_rules! compile_error {{ ($message:expr $(,)?) => {{}} }}\n\
-         #[path = {platform:?}]\nmod platform;\n"
+         #[path = \"{}\"]\nmod platform;\n",
+        platform.display()
     );
     fs::write(&crate_root, text).unwrap();
     let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))

@@ -132,7 +132,7 @@ fn a_request_carries_the_key_once() {
 
 #[test]
 fn a_key_in_the_url_is_refused_in_every_spelling() {
-    let spelled: String = KEY.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let spelled = KEY.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02X}"));
     let lower = spelled.to_ascii_lowercase();
     for uri in [
         format!("https://api.getkanal.com/?access_token={KEY}"),
