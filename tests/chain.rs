@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use keysheath::chain::{Chain, ChainError, Relation, Selected, Trail, Witness};
+use keysheath::chain::{Chain, ChainError, Explained, Relation, Selected, Trail, Witness};
 use keysheath::fingerprint::Fingerprint;
 use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
 use keysheath::key::ApiKey;
@@ -55,13 +55,13 @@ fn relations(chain: &Chain<Kanal>) -> Vec<Relation> {
     let printed = format!("{explanation} {explanation:?} {chain:?}");
     assert_nothing_of_in(KEY, &printed);
     assert_nothing_of_in(OTHER_KEY, &printed);
-    explanation.places().iter().map(keysheath::chain::Explained::relation).collect()
+    explanation.places().iter().map(Explained::relation).collect()
 }
 
 fn half_configured(chain: &Chain<Kanal>) -> Vec<bool> {
     let explanation = chain.explain();
     let marks = explanation.to_string().matches("[half configured]").count();
-    let half: Vec<bool> = explanation.places().iter().map(|place| place.is_half_configured()).collect();
+    let half: Vec<bool> = explanation.places().iter().map(Explained::is_half_configured).collect();
     assert_eq!(marks, half.iter().filter(|&&half| half).count());
     half
 }

@@ -14,7 +14,7 @@ use keysheath::origin::Origin;
 use keysheath::source::{self, Command, MAX_SECRET_FILE, MAX_STUCK, Problem, Source as _};
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_gives_the_key, assert_nothing_of_in, error, found,
-    problem, set_mode,
+    in_child, problem, set_mode,
 };
 
 /// Far more than any of these programs takes unless it hangs.
@@ -88,12 +88,15 @@ fn the_output_may_be_base64() {
 
 #[test]
 fn a_program_that_is_missing_is_named() {
-    for program in ["no-such-program-8fk", "/no/such/program", ""] {
-        let error = error(&Command::new(program).args([KEY]));
-        assert_eq!(error.problem(), &Problem::NotStarted(ErrorKind::NotFound), "{program}");
-        assert!(error.to_string().contains(program), "{error}");
-        assert!(error.to_string().contains("installed and on PATH"), "{error}");
-    }
+    // A folder on PATH that this user may not enter would be another answer.
+    in_child("a_program_that_is_missing_is_named", &[("PATH", "/usr/bin:/bin")], || {
+        for program in ["no-such-program", "/no/such/program", ""] {
+            let error = error(&Command::new(program).args([KEY]));
+            assert_eq!(error.problem(), &Problem::NotStarted(ErrorKind::NotFound), "{program}");
+            assert!(error.to_string().contains(program), "{error}");
+            assert!(error.to_string().contains("installed and on PATH"), "{error}");
+        }
+    });
 }
 
 #[test]
@@ -212,6 +215,27 @@ fn a_grandchild_that_holds_the_output_is_ended_and_its_output_not_taken() {
     assert_eq!(error.problem(), &Problem::OutputHeld);
     assert!(error.to_string().contains("wait for what it starts"), "{error}");
     assert_dead(&ids(&pid));
+}
+
+#[test]
+fn the_id_of_a_program_that_has_ended_is_kept_until_its_group_is_ended() {
+    let folder = Folder::new();
+    let state = folder.at("state");
+    // Collected too early, the id could be another program's by the time that the group is ended.
+    let looks = format!("(sleep 0.2; cut -d ' ' -f 3 /proc/$$/stat > \"$1\"; exec {HANGS}) & printf {KEY}");
+    assert_eq!(problem(&script(&looks, &[&state])), Problem::OutputHeld);
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), "Z\n");
+}
+
+#[test]
+fn a_program_that_was_read_is_collected() {
+    let folder = Folder::new();
+    let pid = folder.at("pid");
+    let print = |end: &str| script(&format!("echo $$ > \"$1\"; printf {KEY}; {end}"), &[&pid]);
+    assert_gives_the_key(&print("true"));
+    assert!(!Path::new(&format!("/proc/{}", ids(&pid)[0])).exists());
+    assert_eq!(problem(&print("exit 3")), Problem::Failed { code: 3 });
+    assert!(!Path::new(&format!("/proc/{}", ids(&pid)[0])).exists());
 }
 
 #[test]

@@ -1,19 +1,20 @@
 //! Keys in a `.env` file.
-#![cfg(all(unix, feature = "dotenv"))]
+#![cfg(all(target_os = "linux", feature = "dotenv"))]
 
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use keysheath::chain::{Chain, ChainError, Witness};
 use keysheath::format::{FormatRule, Hint};
 use keysheath::issuer::Kanal;
 use keysheath::source::{Absence, DotenvFile, Problem, Provenance, Remark, Source as _};
+use support::child::NOBODY;
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, as_ordinary_user, assert_gives_the_key, error,
-    found, in_child, problem, set_mode,
+    found, in_child, problem, set_mode, with_a_file_of_another_user,
 };
 
 fn kanal(path: impl AsRef<Path>) -> DotenvFile {
@@ -229,16 +230,10 @@ fn the_file_goes_through_the_checks_of_a_secret_file() {
 
 #[test]
 fn a_file_of_another_user_is_refused() {
-    // Only root can give a file away; an ordinary user proves the same check in tests/secret_file.rs.
-    let folder = Folder::new();
-    let source = dotenv(&folder, format!("KANAL_API_KEY={KEY}\n"));
-    match chown(folder.at(".env"), Some(65534), None) {
-        Ok(()) => assert_eq!(problem(&source), Problem::ForeignOwner { uid: 65534 }),
-        Err(error) => {
-            assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
-            assert_gives_the_key(&source);
-        }
-    }
+    with_a_file_of_another_user("a_file_of_another_user_is_refused", |path| {
+        assert_eq!(problem(&kanal(path)), Problem::ForeignOwner { uid: NOBODY });
+        assert_eq!(broken_in_a_chain(path), Problem::ForeignOwner { uid: NOBODY });
+    });
 }
 
 #[test]

@@ -95,8 +95,7 @@ fn a_value_of_every_other_type_is_refused_and_not_printed() {
 
 #[test]
 fn json_that_ends_early_or_goes_on_is_refused_and_not_printed() {
-    for text in
-        [format!("\"env:{KEY}"), format!("\"env:A\" {KEY}"), format!("{KEY}"), format!("\"\\u{KEY}\"")]
+    for text in [format!("\"env:{KEY}"), format!("\"env:A\" {KEY}"), KEY.to_owned(), format!("\"\\u{KEY}\"")]
     {
         let error = serde_json::from_str::<KeyRef>(&text).unwrap_err();
         assert_prints_nothing_of(&error, KEY);

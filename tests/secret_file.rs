@@ -13,16 +13,14 @@ use std::time::{Duration, Instant};
 use keysheath::format::{FormatRule, Hint};
 use keysheath::issuer::{Issuer, Katana};
 use keysheath::source::{self, Absence, Loaded, MAX_SECRET_FILE, Problem, Remark, SecretFile, Source as _};
+use support::child::NOBODY;
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, absence, as_ordinary_user, assert_gives_the_key, error, found,
-    problem, set_mode,
+    problem, set_mode, with_a_file_of_another_user,
 };
 
 /// Far more than any of these files takes, and far less than the deadline of 30 s.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A user and a group that are not this process's.
-const NOBODY: u32 = 65534;
 
 fn file(path: impl AsRef<Path>) -> SecretFile {
     SecretFile::new(path.as_ref())
@@ -240,31 +238,13 @@ fn a_file_that_belongs_to_root_is_read_by_another_user() {
     });
 }
 
-/// Root gives a file away. An ordinary user cannot, and looks at root's own from a user namespace in which root
-/// does not exist and is shown as nobody.
 #[test]
 fn a_file_of_another_user_is_refused() {
-    const NAME: &str = "a_file_of_another_user_is_refused";
-    let refused = |path: &Path| {
+    with_a_file_of_another_user("a_file_of_another_user_is_refused", |path| {
         let error = error(&file(path));
         assert_eq!(error.problem(), &Problem::ForeignOwner { uid: NOBODY });
         assert!(error.to_string().contains("chown it to root or to yourself"), "{error}");
-    };
-    if is_root() {
-        let folder = Folder::new();
-        let path = folder.write("key", KEY);
-        set_mode(&path, 0o644);
-        chown(&path, Some(NOBODY), None).unwrap();
-        refused(&path);
-    } else if std::env::var_os("IN_NAMESPACE").is_some() {
-        refused(Path::new("/etc/passwd"));
-    } else {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-current-user"]).arg(std::env::current_exe().unwrap());
-        let status = command.args([NAME, "--exact"]).env("IN_NAMESPACE", "1").status();
-        let status = status.expect("unshare runs (Debian: util-linux 2.37 or later)");
-        assert!(status.success(), "run it as root, or where a user may make user namespaces: {status}");
-    }
+    });
 }
 
 #[test]

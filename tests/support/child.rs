@@ -21,9 +21,9 @@ const LOOKED_AT: [&str; 7] = [
     "CREDENTIALS_DIRECTORY",
 ];
 
-/// The user and group that have no rights anywhere.
+/// The user and group that have no rights anywhere, and that stand for those without a number of their own.
 #[cfg(unix)]
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// A child process that runs one test, and nothing but that test.
 pub(crate) struct Child {
@@ -74,11 +74,6 @@ impl Child {
         self
     }
 
-    /// Whether this process is a child.
-    pub(crate) fn is_running() -> bool {
-        std::env::var_os(MARK).is_some()
-    }
-
     /// In the child: runs the body. Otherwise: runs the child, and gives what it wrote.
     pub(crate) fn run(mut self, body: impl FnOnce()) -> Option<Output> {
         if std::env::var_os(MARK).is_some_and(|name| name == self.name) {
@@ -120,4 +115,27 @@ pub(crate) fn as_ordinary_user(name: &'static str, body: impl FnOnce()) {
         body();
     };
     Child::new(name).ordinary_user().run(body);
+}
+
+/// Runs `check` on a file that belongs to [`NOBODY`], with a key in it or not.
+///
+/// Root gives a file away. An ordinary user cannot, and looks at one of root's from a user namespace in which
+/// root does not exist and is shown as nobody.
+#[cfg(target_os = "linux")]
+pub(crate) fn with_a_file_of_another_user(name: &'static str, check: impl Fn(&std::path::Path)) {
+    if rustix::process::geteuid().is_root() {
+        let folder = super::Folder::new();
+        let path = folder.write("key", super::KEY);
+        super::set_mode(&path, 0o644);
+        std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).expect("root may give a file away");
+        return check(&path);
+    }
+    let mut child = Child::new(name);
+    let mut namespace = Command::new("unshare");
+    namespace.args(["--user", "--map-current-user"]).arg(std::env::current_exe().expect("the test's file"));
+    namespace.args(child.command.get_args()).env(MARK, name);
+    child.command = namespace;
+    // Where this fails, run the tests as root, or where a user may make user namespaces; `unshare` is of Debian's
+    // util-linux, from 2.37 on.
+    child.run(|| check(std::path::Path::new("/etc/passwd")));
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::source::{self, Absence, Found, Loaded, Problem, Source, SourceError};
 
-pub(crate) use child::{Child, as_ordinary_user, in_child};
+pub(crate) use child::{Child, as_ordinary_user, in_child, with_a_file_of_another_user};
 
 /// A well-formed Kanal key. Each run of four of its bytes has a capital, so that no fingerprint holds one.
 pub(crate) const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
