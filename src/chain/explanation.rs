@@ -123,10 +123,8 @@ impl Explained {
     #[must_use]
     pub const fn is_half_configured(&self) -> bool {
         match self.step.witness() {
-            Witness::Broken(problem) => matches!(
-                problem,
-                Problem::FileGone | Problem::DanglingLink | Problem::NoKeychain | Problem::NoAccess
-            ),
+            Witness::Broken(Problem::FileGone | Problem::DanglingLink) => true,
+            Witness::Broken(Problem::NoKeychain | Problem::NoAccess) => self.referenced,
             Witness::Absent(absence) => {
                 self.referenced
                     && matches!(

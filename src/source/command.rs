@@ -124,15 +124,14 @@ impl Command {
             } else if ended.is_none() {
                 thread::sleep(LOOK);
             }
-            if ended.is_none() {
-                let status = child.try_wait().map_err(|error| Problem::Unreadable(error.kind()))?;
-                if let Some(status) = status {
-                    succeeded(status)?;
-                    ended = Some(Instant::now());
-                }
+            if ended.is_none() && has_succeeded(child)? {
+                ended = Some(Instant::now());
             }
             match (&mut output, ended) {
-                (Some(_), Some(_)) => return output.ok_or(Problem::Unreachable),
+                (Some(_), Some(_)) => {
+                    child.wait().map_err(|error| Problem::Unreadable(error.kind()))?;
+                    return output.ok_or(Problem::Unreachable);
+                }
                 (None, Some(end)) if end.elapsed() > GRACE_AFTER_EXIT => return Err(Problem::OutputHeld),
                 _ if start.elapsed() > deadline => return Err(Problem::Deadline { after: deadline }),
                 _ => {}
@@ -141,9 +140,35 @@ impl Command {
     }
 }
 
-fn succeeded(status: process::ExitStatus) -> Result<(), Problem> {
-    match status.code() {
-        Some(0) => Ok(()),
+/// Whether the program has ended, and well; it may still run.
+///
+/// It is not collected yet: until it is, its id stands for no other process, and that of its group for no other
+/// group, so that what it left running can be ended.
+#[cfg(unix)]
+fn has_succeeded(child: &mut Child) -> Result<bool, Problem> {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::Pid(Pid::from_child(child)), options) {
+        Ok(None) => Ok(false),
+        Ok(Some(status)) => succeeded(status.exit_status()),
+        Err(error) => Err(Problem::Unreadable(error.kind())),
+    }
+}
+
+#[cfg(not(unix))]
+fn has_succeeded(child: &mut Child) -> Result<bool, Problem> {
+    match child.try_wait() {
+        Ok(None) => Ok(false),
+        Ok(Some(status)) => succeeded(status.code()),
+        Err(error) => Err(Problem::Unreadable(error.kind())),
+    }
+}
+
+/// A program without an exit status was ended by a signal.
+const fn succeeded(code: Option<i32>) -> Result<bool, Problem> {
+    match code {
+        Some(0) => Ok(true),
         Some(code) => Err(Problem::Failed { code }),
         None => Err(Problem::Killed),
     }
@@ -152,9 +177,9 @@ fn succeeded(status: process::ExitStatus) -> Result<(), Problem> {
 /// Ends the program and what it started in its group, and collects it.
 fn kill(child: &mut Child) {
     #[cfg(unix)]
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        // The group outlives its leader while a member runs, so this is right after the program's end too.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    {
+        use rustix::process::{Pid, Signal, kill_process_group};
+        let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     }
     let _ = child.kill();
     let _ = child.wait();

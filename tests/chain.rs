@@ -1,0 +1,341 @@
+//! Sources in order: which key is taken, what the trail and the explanation say.
+#![cfg(unix)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use keysheath::chain::{Chain, ChainError, Explained, Relation, Selected, Trail, Witness};
+use keysheath::fingerprint::Fingerprint;
+use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
+use keysheath::key::ApiKey;
+use keysheath::keyref::KeyRef;
+use keysheath::source::{
+    Absence, FileVariable, Problem, Provenance, Reading, Remark, SecretFile, SecretText, Source, SourceError,
+    Variable,
+};
+use support::{
+    Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, in_child, set_mode,
+};
+
+fn fingerprint(key: &str) -> Option<Fingerprint> {
+    ApiKey::<Kanal>::parse(key).unwrap().fingerprint()
+}
+
+fn found(key: &str) -> Witness {
+    Witness::Found { fingerprint: fingerprint(key), remarks: Vec::new() }
+}
+
+/// What every source answered, with a check that no key is shown.
+fn witnesses(trail: &Trail) -> Vec<Witness> {
+    let printed = format!("{trail} {trail:?}");
+    assert_nothing_of_in(KEY, &printed);
+    assert_nothing_of_in(OTHER_KEY, &printed);
+    trail.steps().iter().map(|step| step.witness().clone()).collect()
+}
+
+fn loaded(chain: &Chain<Kanal>) -> Selected<ApiKey<Kanal>> {
+    chain.load().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The problem that a chain ends with, and what every source answered.
+fn broken(chain: &Chain<Kanal>) -> (Problem, Vec<Witness>) {
+    let error = chain.load().unwrap_err();
+    assert_prints_nothing_of(&error, KEY);
+    assert_prints_nothing_of(&error, OTHER_KEY);
+    let witnesses = witnesses(error.trail());
+    match error {
+        ChainError::Broken { error, .. } => (error.problem().clone(), witnesses),
+        other => panic!("{other}"),
+    }
+}
+
+fn relations(chain: &Chain<Kanal>) -> Vec<Relation> {
+    let explanation = chain.explain();
+    let printed = format!("{explanation} {explanation:?} {chain:?}");
+    assert_nothing_of_in(KEY, &printed);
+    assert_nothing_of_in(OTHER_KEY, &printed);
+    explanation.places().iter().map(Explained::relation).collect()
+}
+
+fn half_configured(chain: &Chain<Kanal>) -> Vec<bool> {
+    let explanation = chain.explain();
+    let marks = explanation.to_string().matches("[half configured]").count();
+    let half: Vec<bool> = explanation.places().iter().map(Explained::is_half_configured).collect();
+    assert_eq!(marks, half.iter().filter(|&&half| half).count());
+    half
+}
+
+/// A folder with a good key, another one, a malformed text, and nothing at `missing`.
+fn places() -> (Folder, impl Fn(&str) -> SecretFile) {
+    let folder = Folder::new();
+    folder.write("key", KEY);
+    folder.write("other", OTHER_KEY);
+    folder.write("malformed", format!("{KEY} {OTHER_KEY}"));
+    let root = folder.path().to_owned();
+    (folder, move |name| SecretFile::new(root.join(name)))
+}
+
+#[test]
+fn the_first_key_is_taken_and_the_lower_sources_are_not_asked() {
+    let (folder, file) = places();
+    let chain = Chain::<Kanal>::new().with(file("missing")).with(file("key")).with(file("other"));
+    let chain = chain.with(file("malformed"));
+    let selected = loaded(&chain);
+    assert!(selected.key().matches(KEY.as_bytes()));
+    assert_eq!(selected.provenance(), &Provenance::File { path: folder.at("key") });
+    let expected = [Witness::Absent(Absence::NoFile), found(KEY), Witness::NotAsked, Witness::NotAsked];
+    assert_eq!(witnesses(selected.trail()), expected);
+    let folder = folder.path().display();
+    let trail = format!(
+        "  1. file {folder}/missing: no such file\n  2. file {folder}/key: key found, fingerprint {}\n  \
+         3. file {folder}/other: not asked\n  4. file {folder}/malformed: not asked\n",
+        fingerprint(KEY).unwrap()
+    );
+    assert_eq!(selected.trail().to_string(), trail);
+    assert!(selected.into_key() == ApiKey::parse(KEY).unwrap());
+}
+
+#[test]
+fn the_order_decides() {
+    let (_folder, file) = places();
+    let chain = Chain::<Kanal>::new().with(file("other")).with(file("key"));
+    assert!(loaded(&chain).key().matches(OTHER_KEY.as_bytes()));
+}
+
+#[test]
+fn a_broken_source_ends_the_search_before_a_good_key() {
+    let (_folder, file) = places();
+    let chain = Chain::<Kanal>::new().with(file("missing")).with(file("malformed")).with(file("key"));
+    let (problem, witnesses) = broken(&chain);
+    assert!(matches!(problem, Problem::Malformed(_)));
+    assert_eq!(witnesses, [Witness::Absent(Absence::NoFile), Witness::Broken(problem), Witness::NotAsked]);
+    let message = chain.load().unwrap_err().to_string();
+    assert!(message.contains("no lower place was asked") && message.contains("another account"), "{message}");
+}
+
+#[test]
+fn a_chain_whose_sources_have_nothing_says_so_and_where_to_make_a_key() {
+    let (_folder, file) = places();
+    let chain = Chain::<Kanal>::new().with(file("missing")).with(Variable::new("NO_SUCH_VARIABLE"));
+    let error = chain.load().unwrap_err();
+    assert!(matches!(error, ChainError::NoKey { profile, .. } if profile == Kanal::PROFILE));
+    let absent = [Absence::NoFile, Absence::NotSet].map(Witness::Absent);
+    assert_eq!(witnesses(error.trail()), absent);
+    let message = error.to_string();
+    assert!(message.contains("no Kanal key was found"), "{message}");
+    assert!(message.contains("Settings → API Keys → Add API key"), "{message}");
+    assert!(message.contains("  2. variable NO_SUCH_VARIABLE: not set"), "{message}");
+}
+
+#[test]
+fn the_trail_shows_the_remarks_on_a_place() {
+    let (folder, file) = places();
+    set_mode(&folder.at("key"), 0o644);
+    let selected = loaded(&Chain::new().with(file("key")));
+    let remarks = vec![Remark::ReadableByOthers { mode: 0o644 }];
+    let witness = Witness::Found { fingerprint: fingerprint(KEY), remarks };
+    assert_eq!(witnesses(selected.trail()), [witness]);
+    assert!(selected.trail().to_string().contains("; every user of this machine can read it (mode 644)"));
+}
+
+#[test]
+fn the_explanation_tells_the_same_key_from_another_one() {
+    let (folder, file) = places();
+    folder.write("again", format!("{KEY}\n"));
+    let chain = ["missing", "key", "again", "other", "malformed"]
+        .iter()
+        .fold(Chain::<Kanal>::new(), |chain, name| chain.with(file(name)));
+    let expected =
+        [Relation::Nothing, Relation::InForce, Relation::SameKey, Relation::OtherKey, Relation::BrokenBelow];
+    assert_eq!(relations(&chain), expected);
+    let explanation = chain.explain().to_string();
+    for key in [KEY, OTHER_KEY] {
+        assert!(explanation.contains(&fingerprint(key).unwrap().to_string()), "{explanation}");
+    }
+    for words in ["← in force", "once more", "another key, shadowed", "not asked when loading"] {
+        assert_eq!(explanation.matches(words).count(), 1, "{words}: {explanation}");
+    }
+    assert_eq!(half_configured(&chain), [false; 5]);
+}
+
+#[test]
+fn the_explanation_says_where_loading_ends_when_a_place_above_is_broken() {
+    let (_folder, file) = places();
+    let chain = Chain::<Kanal>::new().with(file("malformed")).with(file("key")).with(file("other"));
+    let chain = chain.with(file("malformed")).with(file("missing"));
+    let expected = [
+        Relation::Stops,
+        Relation::BehindBroken,
+        Relation::BehindBroken,
+        Relation::BrokenBelow,
+        Relation::Nothing,
+    ];
+    assert_eq!(relations(&chain), expected);
+    assert!(chain.explain().to_string().contains("← loading ends here"));
+    assert!(chain.load().is_err());
+}
+
+#[test]
+fn a_file_variable_whose_file_is_gone_is_half_configured() {
+    let folder = Folder::new();
+    let child = Child::new("a_file_variable_whose_file_is_gone_is_half_configured");
+    child.var("GONE_FILE", folder.at("gone")).run(|| {
+        let chain = Chain::<Kanal>::new().with(FileVariable::new("GONE")).with(FileVariable::new("UNSET"));
+        assert_eq!(half_configured(&chain), [true, false]);
+        assert_eq!(relations(&chain), [Relation::Stops, Relation::Nothing]);
+    });
+}
+
+#[test]
+fn a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_not() {
+    let name = "a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_not";
+    in_child(name, &[], || {
+        let (folder, file) = places();
+        std::os::unix::fs::symlink("gone", folder.at("link")).unwrap();
+        let mut references =
+            vec![format!("file:{}", folder.at("missing").display()), "systemd:kanal".to_owned()];
+        if cfg!(feature = "dotenv") {
+            folder.write(".env", "A=1\n");
+            references.push(format!("dotenv:{}#KANAL", folder.at(".env").display()));
+            references.push(format!("dotenv:{}#KANAL", folder.at("missing").display()));
+        }
+        let chain = references
+            .iter()
+            .fold(Chain::<Kanal>::new(), |chain, text| chain.with_reference(&text.parse().unwrap()).unwrap());
+        assert!(half_configured(&chain).iter().all(|&half| half), "{}", chain.explain());
+        // A source that was not named has nothing to be complete.
+        let chain = Chain::<Kanal>::new().with(file("missing")).with(file("key")).with(file("link"));
+        assert_eq!(half_configured(&chain), [false, false, true]);
+        assert!(chain.load().is_ok());
+    });
+}
+
+#[test]
+fn a_reference_is_asked_as_its_source_is() {
+    let (folder, file) = places();
+    let reference: KeyRef = format!("file:{}", folder.at("key").display()).parse().unwrap();
+    let chain = Chain::<Kanal>::new().with(file("missing")).with_reference(&reference).unwrap();
+    assert!(loaded(&chain).key().matches(KEY.as_bytes()));
+    assert_eq!(relations(&chain), [Relation::Nothing, Relation::InForce]);
+}
+
+/// A source from outside the crate, which calls itself a keychain.
+struct LikeAKeychain;
+
+impl Source for LikeAKeychain {
+    fn provenance(&self) -> Provenance {
+        Provenance::Keychain { service: "test".to_owned(), name: "kanal".to_owned() }
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        Ok(Reading::present(SecretText::from(OTHER_KEY.to_owned())))
+    }
+}
+
+#[cfg(feature = "dotenv")]
+#[test]
+fn a_dotenv_comes_before_a_keychain_and_otherwise_last() {
+    let (folder, file) = places();
+    let path = folder.write(".env", format!("KANAL_API_KEY={KEY}\n"));
+    let provenances = |chain: &Chain<Kanal>| -> Vec<String> {
+        chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
+    };
+    let dotenv = format!("KANAL_API_KEY in {}, line 1", path.display());
+    let missing = format!("file {}", folder.at("missing").display());
+    let keychain = "keychain item test/kanal".to_owned();
+    let chain = Chain::<Kanal>::new().with(file("missing")).with(LikeAKeychain).with_dotenv(&path);
+    assert_eq!(provenances(&chain), [missing.clone(), dotenv.clone(), keychain.clone()]);
+    assert!(loaded(&chain).key().matches(KEY.as_bytes()));
+    let chain = Chain::<Kanal>::new().with(LikeAKeychain.base64()).with(file("missing")).with_dotenv(&path);
+    assert_eq!(provenances(&chain), [dotenv.clone(), keychain, missing.clone()]);
+    let chain = Chain::<Kanal>::new().with(file("missing")).with_dotenv(&path);
+    assert_eq!(provenances(&chain), [missing, dotenv]);
+}
+
+#[test]
+fn the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv() {
+    let folder = Folder::new();
+    folder.write(".env", format!("KANAL_API_KEY={OTHER_KEY}\n"));
+    folder.write("kanal_api_key", KEY);
+    let name = "the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv";
+    Child::new(name).var("CREDENTIALS_DIRECTORY", folder.path()).run(|| {
+        std::env::set_current_dir(std::env::var_os("CREDENTIALS_DIRECTORY").unwrap()).unwrap();
+        let selected = loaded(&Chain::standard());
+        assert!(selected.key().matches(KEY.as_bytes()));
+        let places: Vec<String> =
+            selected.trail().steps().iter().map(|step| step.provenance().to_string()).collect();
+        let mut expected = vec![
+            "variable KANAL_API_KEY",
+            "the file that KANAL_API_KEY_FILE names",
+            "systemd credential kanal_api_key",
+        ];
+        if cfg!(feature = "keychain") {
+            expected.push("keychain item keysheath/kanal");
+        }
+        assert_eq!(places, expected);
+    });
+}
+
+#[test]
+fn the_standard_chain_refuses_a_variable_beside_its_file_variable() {
+    let folder = Folder::new();
+    let path = folder.write("key", OTHER_KEY);
+    let child = Child::new("the_standard_chain_refuses_a_variable_beside_its_file_variable");
+    child.var("KATANA_API_KEY", KEY).var("KATANA_API_KEY_FILE", &path).run(|| {
+        let error = Chain::<Katana>::standard().load().unwrap_err();
+        assert_prints_nothing_of(&error, KEY);
+        let ChainError::Broken { error, trail, .. } = error else { panic!("{error}") };
+        assert_eq!(error.problem(), &Problem::BothSet { variable: "KATANA_API_KEY".to_owned() });
+        assert!(trail.steps()[1..].iter().all(|step| step.witness() == &Witness::NotAsked));
+    });
+}
+
+/// "No keychain answers" is not "no key": the key of this user may be in it.
+#[cfg(feature = "keychain")]
+fn assert_ends_at_the_keychain() {
+    let chain = Chain::<Kanal>::standard();
+    let start = Instant::now();
+    let (problem, witnesses) = broken(&chain);
+    assert!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
+    assert_eq!(problem, Problem::NoKeychain);
+    let absent = [Absence::NotSet, Absence::NotSet, Absence::NoCredentials].map(Witness::Absent);
+    assert_eq!(witnesses[..3], absent);
+    assert_eq!(witnesses[3], Witness::Broken(Problem::NoKeychain));
+    let message = chain.load().unwrap_err().to_string();
+    assert!(message.contains("DBUS_SESSION_BUS_ADDRESS"), "{message}");
+}
+
+#[cfg(all(target_os = "linux", feature = "keychain"))]
+#[test]
+fn a_session_bus_that_is_not_there_is_broken_and_not_absent() {
+    let folder = Folder::new();
+    let address = format!("unix:path={}", folder.at("no-bus").display());
+    let name = "a_session_bus_that_is_not_there_is_broken_and_not_absent";
+    Child::new(name).var("DBUS_SESSION_BUS_ADDRESS", address).run(assert_ends_at_the_keychain);
+}
+
+#[cfg(all(target_os = "linux", feature = "keychain"))]
+#[test]
+fn a_session_without_a_bus_address_is_broken_and_not_absent() {
+    let folder = Folder::new();
+    Child::new("a_session_without_a_bus_address_is_broken_and_not_absent")
+        .without("DBUS_SESSION_BUS_ADDRESS")
+        .var("XDG_RUNTIME_DIR", folder.path())
+        .run(assert_ends_at_the_keychain);
+}
+
+#[cfg(all(target_os = "linux", feature = "keychain"))]
+#[test]
+fn a_keychain_that_nobody_named_is_not_half_configured_when_it_is_missing() {
+    let folder = Folder::new();
+    let address = format!("unix:path={}", folder.at("no-bus").display());
+    let name = "a_keychain_that_nobody_named_is_not_half_configured_when_it_is_missing";
+    Child::new(name).var("DBUS_SESSION_BUS_ADDRESS", address).var("KANAL_API_KEY", KEY).run(|| {
+        let chain = Chain::<Kanal>::standard();
+        assert_eq!(relations(&chain)[3], Relation::BrokenBelow);
+        assert_eq!(half_configured(&chain), [false; 4]);
+        let chain = chain.with_reference(&"keychain:kanal".parse().unwrap()).unwrap();
+        assert_eq!(half_configured(&chain), [false, false, false, false, true]);
+    });
+}

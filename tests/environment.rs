@@ -1,0 +1,244 @@
+//! Keys in environment variables, and in files that a variable names.
+#![cfg(unix)]
+
+mod support;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use keysheath::format::{FormatRule, Hint};
+use keysheath::issuer::{Issuer, Kanal, Katana, StoreId, StoreIdError};
+use keysheath::source::{self, Absence, FileVariable, Loaded, Problem, Provenance, Source, Variable};
+use support::{
+    Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, assert_nothing_of_in, error,
+    found, in_child, problem, set_mode,
+};
+
+fn malformed(source: &dyn Source) -> (FormatRule, Option<Hint>) {
+    match problem(source) {
+        Problem::Malformed(error) => (error.rule(), error.hint()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_variable_gives_its_key() {
+    in_child("a_variable_gives_its_key", &[("KANAL_API_KEY", KEY)], || {
+        let found = found(&Variable::of(Kanal::PROFILE));
+        assert!(found.key().matches(KEY.as_bytes()));
+        assert_eq!(found.provenance(), &Provenance::Variable { name: "KANAL_API_KEY".to_owned() });
+        assert!(found.remarks().is_empty());
+    });
+}
+
+#[test]
+fn a_variable_of_one_issuer_is_not_that_of_the_other() {
+    let name = "a_variable_of_one_issuer_is_not_that_of_the_other";
+    in_child(name, &[("KATANA_API_KEY", KEY)], || {
+        assert_eq!(absence(&Variable::of(Kanal::PROFILE)), Absence::NotSet);
+        let loaded = source::load(&Variable::of(Katana::PROFILE), Katana::PROFILE).unwrap();
+        assert!(matches!(loaded, Loaded::Found(found) if found.key().profile() == Katana::PROFILE));
+    });
+}
+
+#[test]
+fn an_empty_variable_is_absent_and_says_so() {
+    let variables = [("KANAL_API_KEY", ""), ("KANAL_API_KEY_FILE", "")];
+    in_child("an_empty_variable_is_absent_and_says_so", &variables, || {
+        assert_eq!(absence(&Variable::of(Kanal::PROFILE)), Absence::EmptyVariable);
+        assert_eq!(absence(&FileVariable::of(Kanal::PROFILE)), Absence::EmptyVariable);
+        assert_eq!(absence(&Variable::of(Katana::PROFILE)), Absence::NotSet);
+        assert_eq!(absence(&FileVariable::of(Katana::PROFILE)), Absence::NotSet);
+    });
+}
+
+#[test]
+fn a_name_that_no_environment_can_hold_is_not_set() {
+    for name in ["", "=", "A=B", "A\0B", "\0"] {
+        assert_eq!(absence(&Variable::new(name)), Absence::NotSet, "{name:?}");
+        assert_eq!(absence(&FileVariable::new(name)), Absence::NotSet, "{name:?}");
+    }
+}
+
+#[test]
+fn a_malformed_variable_is_an_error_with_the_rule_and_a_hint() {
+    let (newline, quoted, short) = (format!("{KEY}\n"), format!("'{KEY}'"), &KEY[..23]);
+    let variables = [("NEWLINE", newline.as_str()), ("QUOTED", &quoted), ("SHORT", short), ("SPACE", " ")];
+    in_child("a_malformed_variable_is_an_error_with_the_rule_and_a_hint", &variables, || {
+        let length = |found| FormatRule::Length { found };
+        assert_eq!(malformed(&Variable::new("NEWLINE")), (length(25), Some(Hint::TrailingNewline)));
+        assert_eq!(malformed(&Variable::new("QUOTED")), (length(26), Some(Hint::Quotes)));
+        assert_eq!(malformed(&Variable::new("SHORT")), (length(23), None));
+        assert_eq!(malformed(&Variable::new("SPACE")), (length(1), Some(Hint::SurroundingSpace)));
+        let message = error(&Variable::new("NEWLINE")).to_string();
+        assert!(message.starts_with("variable NEWLINE: ") && message.contains("remove it"), "{message}");
+    });
+}
+
+#[test]
+fn a_variable_that_is_not_unicode_is_malformed_and_not_printed() {
+    let name = "a_variable_that_is_not_unicode_is_malformed_and_not_printed";
+    let mut text = KEY.as_bytes().to_vec();
+    text[9] = 0xff;
+    let text = OsStr::from_bytes(&text);
+    let child = Child::new(name).var("KANAL_API_KEY", text).var("ELSEWHERE_FILE", text);
+    child.run(|| {
+        assert_eq!(malformed(&Variable::of(Kanal::PROFILE)), (FormatRule::Character { position: 10 }, None));
+        // As a path it names nothing, and may be a key in the wrong variable.
+        assert_eq!(problem(&FileVariable::new("ELSEWHERE")), Problem::FileGone);
+    });
+}
+
+#[test]
+fn a_variable_may_be_base64() {
+    let bad = format!("{KEY_IN_BASE64}\n");
+    let variables = [("ENCODED", KEY_IN_BASE64), ("BAD", bad.as_str()), ("PLAIN", KEY)];
+    in_child("a_variable_may_be_base64", &variables, || {
+        assert_gives_the_key(&Variable::new("ENCODED").base64());
+        assert_eq!(problem(&Variable::new("BAD").base64()), Problem::NotBase64);
+        // The text of the plain key happens to be base64, of 18 bytes that are no key.
+        assert_eq!(malformed(&Variable::new("PLAIN").base64()).0, FormatRule::Length { found: 18 });
+        for printed in [error(&Variable::new("BAD").base64()), error(&Variable::new("ENCODED"))] {
+            assert_nothing_of_in(KEY_IN_BASE64, &printed.to_string());
+        }
+    });
+}
+
+#[test]
+fn a_variable_beside_its_file_variable_is_an_error_for_both() {
+    let folder = Folder::new();
+    let path = folder.write("key", OTHER_KEY);
+    let child = Child::new("a_variable_beside_its_file_variable_is_an_error_for_both");
+    child.var("KANAL_API_KEY", KEY).var("KANAL_API_KEY_FILE", &path).run(|| {
+        let both_set = Problem::BothSet { variable: "KANAL_API_KEY".to_owned() };
+        assert_eq!(problem(&Variable::of(Kanal::PROFILE)), both_set);
+        assert_eq!(problem(&FileVariable::of(Kanal::PROFILE)), both_set);
+        let message = error(&Variable::of(Kanal::PROFILE)).to_string();
+        assert!(message.contains("KANAL_API_KEY and KANAL_API_KEY_FILE are both set"), "{message}");
+        assert!(message.contains("unset one"), "{message}");
+    });
+}
+
+#[test]
+fn an_empty_partner_is_no_partner() {
+    let folder = Folder::new();
+    let path = folder.write("key", KEY);
+    let child = Child::new("an_empty_partner_is_no_partner").var("A", KEY).var("A_FILE", "");
+    child.var("B", "").var("B_FILE", &path).run(|| {
+        assert_gives_the_key(&Variable::new("A"));
+        assert_eq!(absence(&FileVariable::new("A")), Absence::EmptyVariable);
+        assert_eq!(absence(&Variable::new("B")), Absence::EmptyVariable);
+        assert_gives_the_key(&FileVariable::new("B"));
+    });
+}
+
+#[test]
+fn a_file_variable_gives_the_key_of_its_file_and_names_both() {
+    let folder = Folder::new();
+    let path = folder.write("key", format!("{KEY}\n"));
+    let encoded = folder.write("encoded", KEY_IN_BASE64);
+    let child = Child::new("a_file_variable_gives_the_key_of_its_file_and_names_both");
+    child.var("KANAL_API_KEY_FILE", &path).var("ENCODED_FILE", &encoded).run(|| {
+        let found = found(&FileVariable::of(Kanal::PROFILE));
+        assert!(found.key().matches(KEY.as_bytes()));
+        let path = std::env::var("KANAL_API_KEY_FILE").unwrap();
+        let place = format!("file {path} (named by KANAL_API_KEY_FILE)");
+        assert_eq!(found.provenance().to_string(), place);
+        assert_gives_the_key(&FileVariable::new("ENCODED").base64());
+    });
+}
+
+#[test]
+fn a_file_variable_whose_file_is_gone_is_an_error_and_not_an_absence() {
+    let folder = Folder::new();
+    let child = Child::new("a_file_variable_whose_file_is_gone_is_an_error_and_not_an_absence");
+    child.var("KANAL_API_KEY_FILE", folder.at("gone")).run(|| {
+        let error = error(&FileVariable::of(Kanal::PROFILE));
+        assert_eq!(error.problem(), &Problem::FileGone);
+        let path = std::env::var("KANAL_API_KEY_FILE").unwrap();
+        let message = error.to_string();
+        assert!(message.contains(&path) && message.contains("named by KANAL_API_KEY_FILE"), "{message}");
+        assert!(message.contains("mount it, or unset the variable"), "{message}");
+    });
+}
+
+#[test]
+fn a_file_variable_goes_through_the_checks_of_a_secret_file() {
+    let folder = Folder::new();
+    let writable = folder.write("writable", KEY);
+    set_mode(&writable, 0o666);
+    let readable = folder.write("readable", KEY);
+    set_mode(&readable, 0o644);
+    let child = Child::new("a_file_variable_goes_through_the_checks_of_a_secret_file")
+        .var("FOLDER_FILE", folder.path())
+        .var("EMPTY_FILE", folder.write("empty", "\n"))
+        .var("LONG_FILE", folder.write("long", vec![b'A'; 8193]))
+        .var("WRITABLE_FILE", &writable)
+        .var("READABLE_FILE", &readable);
+    child.run(|| {
+        assert_eq!(problem(&FileVariable::new("FOLDER")), Problem::NotAFile);
+        assert_eq!(problem(&FileVariable::new("EMPTY")), Problem::Empty);
+        assert_eq!(problem(&FileVariable::new("LONG")), Problem::TooLarge { limit: 8192 });
+        assert_eq!(problem(&FileVariable::new("WRITABLE")), Problem::WritableByOthers { mode: 0o666 });
+        assert_gives_the_key(&FileVariable::new("READABLE"));
+        let strict = FileVariable::new("READABLE").strict_permissions();
+        assert_eq!(problem(&strict), Problem::ReadableByOthers { mode: 0o644 });
+    });
+}
+
+#[test]
+fn a_key_in_the_place_of_a_path_is_not_printed() {
+    let name = "a_key_in_the_place_of_a_path_is_not_printed";
+    let (slash, dot, deep) = (format!("/{}", &KEY[1..]), format!("./{}", &KEY[2..]), format!("/{KEY}/{KEY}"));
+    let variables = [("BARE_FILE", KEY), ("SLASH_FILE", &slash), ("DOT_FILE", &dot), ("DEEP_FILE", &deep)];
+    in_child(name, &variables, || {
+        for name in ["BARE", "SLASH", "DOT", "DEEP"] {
+            let error = error(&FileVariable::new(name));
+            assert_eq!(error.problem(), &Problem::FileGone, "{name}");
+            assert!(error.to_string().starts_with(&format!("the file that {name}_FILE names: ")), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_store_id_is_read_from_its_variable() {
+    in_child("a_store_id_is_read_from_its_variable", &[("KANAL_STORE_ID", "123")], || {
+        assert_eq!(StoreId::from_env().map(StoreId::get), Ok(123));
+    });
+}
+
+#[test]
+fn a_store_id_that_is_not_there_is_missing_and_the_remedy_is_named() {
+    let name = "a_store_id_that_is_not_there_is_missing_and_the_remedy_is_named";
+    in_child(name, &[], || {
+        let error = StoreId::from_env().unwrap_err();
+        assert_eq!(error, StoreIdError::Missing);
+        let message = error.to_string();
+        assert!(message.contains("KANAL_STORE_ID") && message.contains("contact"), "{message}");
+    });
+}
+
+#[test]
+fn an_empty_store_id_is_missing() {
+    in_child("an_empty_store_id_is_missing", &[("KANAL_STORE_ID", "")], || {
+        assert_eq!(StoreId::from_env(), Err(StoreIdError::Missing));
+    });
+}
+
+#[test]
+fn a_key_in_the_place_of_a_store_id_is_refused_and_not_printed() {
+    let name = "a_key_in_the_place_of_a_store_id_is_refused_and_not_printed";
+    in_child(name, &[("KANAL_STORE_ID", KEY)], || {
+        let error = StoreId::from_env().unwrap_err();
+        assert_eq!(error, StoreIdError::NotPositive);
+        support::assert_prints_nothing_of(&error, KEY);
+    });
+}
+
+#[test]
+fn a_store_id_that_is_not_unicode_is_no_number() {
+    let child = Child::new("a_store_id_that_is_not_unicode_is_no_number");
+    child.var("KANAL_STORE_ID", OsStr::from_bytes(b"12\xff")).run(|| {
+        assert_eq!(StoreId::from_env(), Err(StoreIdError::NotPositive));
+    });
+}

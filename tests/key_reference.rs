@@ -1,0 +1,399 @@
+//! Key references: what each names, that printing and parsing are inverse, and that a text which is no reference
+//! is never printed.
+
+mod support;
+
+use std::path::PathBuf;
+
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::keyref::{KeyRef, KeyRefError, MAX_REFERENCE};
+use keysheath::source::{self, Encoding, Loaded, Provenance, Source};
+use proptest::prelude::*;
+use support::{KEY, KEY_IN_BASE64, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of};
+
+fn parse(text: &str) -> KeyRef {
+    text.parse().unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+fn refused(text: &str) -> KeyRefError {
+    match text.parse::<KeyRef>() {
+        Err(error) => error,
+        Ok(reference) => panic!("{text:?} was taken for {reference:?}"),
+    }
+}
+
+fn source_of(text: &str) -> Box<dyn Source> {
+    parse(text).allow_commands().source().unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+/// The encoding of a reference's part, written anew from its description.
+fn escape(text: &str, also_spaces: bool) -> String {
+    let must = |c: char| "%?#".contains(c) || c.is_ascii_control() || (also_spaces && c == ' ');
+    text.chars().map(|c| if must(c) { format!("%{:02X}", c as u32) } else { c.to_string() }).collect()
+}
+
+#[test]
+fn each_scheme_names_its_source() {
+    let file = |path: &str| Provenance::File { path: path.into() };
+    let command = |program: &str, arguments| Provenance::Command { program: program.into(), arguments };
+    for (text, provenance) in [
+        ("env:KANAL_API_KEY", Provenance::Variable { name: "KANAL_API_KEY".to_owned() }),
+        ("file:/run/secrets/kanal", file("/run/secrets/kanal")),
+        ("file:keys/kanal", file("keys/kanal")),
+        ("file:/a:b c", file("/a:b c")),
+        ("file:/50%25%3F%23%0A", file("/50%?#\n")),
+        ("file:C:\\keys\\kanal", file("C:\\keys\\kanal")),
+        ("file:C:/keys/kanal", file("C:/keys/kanal")),
+        ("file:\\\\server\\share\\kanal", file("\\\\server\\share\\kanal")),
+        ("file:schlüssel", file("schlüssel")),
+        ("file:..data/...", file("..data/...")),
+        ("systemd:kanal_api_key", Provenance::Systemd { name: "kanal_api_key".to_owned() }),
+        ("command:op read op://shop/kanal/key", command("op", 2)),
+        ("command:a%20b --x=c%20d", command("a b", 1)),
+        ("command:gcloud", command("gcloud", 0)),
+    ] {
+        assert_eq!(source_of(text).provenance(), provenance, "{text}");
+        assert_eq!(source_of(text).encoding(), Encoding::Plain, "{text}");
+        assert_eq!(source_of(&format!("{text}?encoding=base64")).encoding(), Encoding::Base64, "{text}");
+        assert_eq!(source_of(&format!("{text}?encoding=base64")).provenance(), provenance, "{text}");
+    }
+}
+
+#[cfg(feature = "dotenv")]
+#[test]
+fn a_dotenv_reference_names_its_file_and_variable() {
+    for (text, path, name) in [
+        ("dotenv:.env#KANAL_API_KEY", ".env", "KANAL_API_KEY"),
+        ("dotenv:C:\\shop\\.env#A", "C:\\shop\\.env", "A"),
+        ("dotenv:a%23b/.env#A.B", "a#b/.env", "A.B"),
+    ] {
+        let (path, name) = (PathBuf::from(path), name.to_owned());
+        assert_eq!(source_of(text).provenance(), Provenance::Dotenv { path, name, line: None });
+    }
+}
+
+#[cfg(not(feature = "dotenv"))]
+#[test]
+fn a_dotenv_reference_is_read_and_says_which_feature_it_needs() {
+    let error = parse("dotenv:.env#A").source().err().expect("no source");
+    assert!(error.to_string().contains("feature `dotenv`"), "{error}");
+}
+
+#[cfg(feature = "keychain")]
+#[test]
+fn a_keychain_reference_names_its_item() {
+    for (text, service, name) in [
+        ("keychain:kanal", "keysheath", "kanal"),
+        ("keychain:shop-sync/kanal", "shop-sync", "kanal"),
+        ("keychain:shop sync/my%3F key", "shop sync", "my? key"),
+    ] {
+        let (service, name) = (service.to_owned(), name.to_owned());
+        assert_eq!(source_of(text).provenance(), Provenance::Keychain { service, name });
+    }
+}
+
+#[cfg(not(feature = "keychain"))]
+#[test]
+fn a_keychain_reference_is_read_and_says_which_feature_it_needs() {
+    let error = parse("keychain:kanal").source().err().expect("no source");
+    assert!(error.to_string().contains("feature `keychain`"), "{error}");
+}
+
+#[test]
+fn an_openbao_reference_is_read_and_not_yet_resolved() {
+    let reference = parse("openbao:secret/shop/kanal#key");
+    assert_eq!(reference.to_string(), "openbao:secret/shop/kanal#key");
+    let error = reference.source().err().expect("no source");
+    assert!(matches!(error, KeyRefError::Unsupported { scheme: "openbao", .. }));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reference_leads_to_the_key() {
+    let folder = support::Folder::new();
+    folder.write("a b?", KEY);
+    folder.write("base64", KEY_IN_BASE64);
+    let folder = folder.path().display();
+    for text in [
+        format!("file:{folder}/a b%3F"),
+        format!("file:{folder}/base64?encoding=base64"),
+        format!("command:printf %25s\\n {KEY}"),
+        format!("command:cat {folder}/a%20b%3f"),
+    ] {
+        support::assert_gives_the_key(&*source_of(&text));
+    }
+    // The words reach the program as they are: no shell expands them.
+    let loaded = source::load(&*source_of("command:printf %25s $HOME"), Kanal::PROFILE);
+    assert!(matches!(loaded, Err(error) if error.to_string().contains("5 bytes")));
+    let loaded = source::load(&*source_of("env:NO_SUCH_VARIABLE"), Kanal::PROFILE);
+    assert!(matches!(loaded, Ok(Loaded::Absent(_))));
+}
+
+#[test]
+fn a_command_is_refused_until_it_is_allowed() {
+    let reference = parse("command:op read op://shop/kanal/key?encoding=base64");
+    let error = reference.source().err().expect("no source");
+    assert_eq!(error, KeyRefError::CommandsNotAllowed);
+    assert!(error.to_string().contains("only where its user wrote the reference"), "{error}");
+    let chain = keysheath::chain::RawChain::new(Kanal::PROFILE);
+    assert_eq!(chain.with_reference(&reference).err(), Some(KeyRefError::CommandsNotAllowed));
+    assert!(reference.clone().allow_commands().source().is_ok());
+    // To read the text again does not carry the permission over.
+    let printed = reference.allow_commands().to_string();
+    assert_eq!(parse(&printed).source().err(), Some(KeyRefError::CommandsNotAllowed));
+}
+
+#[test]
+fn every_malformed_reference_is_refused_by_its_rule() {
+    use KeyRefError::{Escape, NoScheme, Query, TooLong, UnknownScheme};
+
+    let long = format!("file:/{}", "k".repeat(MAX_REFERENCE));
+    for (text, error) in [
+        ("", NoScheme),
+        ("KANAL_API_KEY", NoScheme),
+        ("/run/secrets/kanal", NoScheme),
+        (":", UnknownScheme),
+        ("vault:secret/kanal", UnknownScheme),
+        ("ENV:KANAL_API_KEY", UnknownScheme),
+        (" env:KANAL_API_KEY", UnknownScheme),
+        ("https://shop.example/key", UnknownScheme),
+        ("C:\\keys\\kanal", UnknownScheme),
+        ("env:A?", Query),
+        ("env:A?encoding=base64url", Query),
+        ("env:A?encoding=base64?encoding=base64", Query),
+        ("env:A?encoding=base64&x=y", Query),
+        ("file:/a?b", Query),
+        ("command:op get a?b", Query),
+        ("file:/a%", Escape),
+        ("file:/a%4", Escape),
+        ("file:/a%41", Escape),
+        ("file:/a%20b", Escape),
+        ("file:/a%2F..", Escape),
+        ("file:/%2e%2e/a", Escape),
+        ("file:/a\nb", Escape),
+        ("file:/a\0b", Escape),
+        ("command:a%41", Escape),
+        (&long, TooLong),
+    ] {
+        assert_eq!(refused(text), error, "{text:?}");
+    }
+    assert_eq!(parse(&long[..MAX_REFERENCE]).to_string().len(), MAX_REFERENCE);
+}
+
+#[test]
+fn a_part_that_is_missing_is_named_with_an_example() {
+    for (text, scheme) in [
+        ("env:", "env"),
+        ("env:?encoding=base64", "env"),
+        ("file:", "file"),
+        ("dotenv:", "dotenv"),
+        ("dotenv:.env", "dotenv"),
+        ("dotenv:.env#", "dotenv"),
+        ("dotenv:#A", "dotenv"),
+        ("systemd:", "systemd"),
+        ("keychain:", "keychain"),
+        ("command:", "command"),
+        ("openbao:", "openbao"),
+        ("openbao:mount/path", "openbao"),
+        ("openbao:mount/path#", "openbao"),
+        ("openbao:#field", "openbao"),
+    ] {
+        let error = refused(text);
+        let KeyRefError::Missing { scheme: found, form, .. } = error else {
+            panic!("{text:?}: {error:?}");
+        };
+        assert_eq!(found, scheme, "{text}");
+        assert!(error.to_string().contains("is missing: write it as "), "{error}");
+        // The example is one.
+        for form in form.split(" or ") {
+            assert!(form.starts_with(&format!("{scheme}:")), "{form}");
+            parse(form);
+        }
+    }
+}
+
+#[test]
+fn a_part_that_breaks_a_rule_is_refused() {
+    let long = format!("keychain:{}", "k".repeat(256));
+    let long_credential = format!("systemd:{}", "k".repeat(256));
+    for (text, scheme) in [
+        ("env:1A", "env"),
+        ("env:A-B", "env"),
+        ("env:A B", "env"),
+        ("env:A=B", "env"),
+        ("env:A#B", "env"),
+        ("env:Ä", "env"),
+        ("env:A%00", "env"),
+        ("file:..", "file"),
+        ("file:../kanal", "file"),
+        ("file:/run/../etc/kanal", "file"),
+        ("file:a/..", "file"),
+        ("file:a\\..\\b", "file"),
+        ("file:C:\\keys\\..\\b", "file"),
+        ("file:/a#b", "file"),
+        ("file:/a%00b", "file"),
+        ("dotenv:../.env#A", "dotenv"),
+        ("dotenv:.env#A#B", "dotenv"),
+        ("dotenv:.env#1", "dotenv"),
+        ("systemd:..", "systemd"),
+        ("systemd:.", "systemd"),
+        ("systemd:../kanal", "systemd"),
+        ("systemd:a/b", "systemd"),
+        ("systemd:a\\b", "systemd"),
+        ("systemd:a:b", "systemd"),
+        (&long_credential, "systemd"),
+        ("keychain:/kanal", "keychain"),
+        ("keychain:shop/", "keychain"),
+        ("keychain:a/b/c", "keychain"),
+        ("keychain:a%0Ab", "keychain"),
+        (&long, "keychain"),
+        ("command:op  read", "command"),
+        ("command: op", "command"),
+        ("command:op ", "command"),
+        ("command:op 'a b'", "command"),
+        ("command:op \"a b\"", "command"),
+        ("command:op `id`", "command"),
+        ("command:op a#b", "command"),
+        ("command:op a%00b", "command"),
+        ("openbao:mount#field", "openbao"),
+        ("openbao:/path#field", "openbao"),
+        ("openbao:mount/#field", "openbao"),
+        ("openbao:mount/../path#field", "openbao"),
+        ("openbao:mount/./path#field", "openbao"),
+        ("openbao:mount//path#field", "openbao"),
+        ("openbao:mount/path#a#b", "openbao"),
+    ] {
+        let error = refused(text);
+        let KeyRefError::Refused { scheme: found, .. } = error else {
+            panic!("{text:?}: {error:?}");
+        };
+        assert_eq!(found, scheme, "{text}");
+        assert!(error.to_string().starts_with(&format!("{scheme}: ")), "{error}");
+    }
+}
+
+#[test]
+fn a_key_in_the_place_of_a_reference_is_never_printed() {
+    for text in [
+        KEY.to_owned(),
+        format!("Bearer {KEY}"),
+        format!("{KEY}:{OTHER_KEY}"),
+        format!("https://user:{KEY}@shop.example"),
+        format!("env:{KEY}"),
+        format!("env:KANAL_API_KEY={KEY}"),
+        format!("env:A?{KEY}"),
+        format!("env:A#{KEY}"),
+        format!("file:../{KEY}"),
+        format!("file:%{KEY}"),
+        format!("systemd:a/{KEY}"),
+        format!("dotenv:{KEY}"),
+        format!("dotenv:.env#KANAL_API_KEY={KEY}"),
+        format!("keychain:a/b/{KEY}"),
+        format!("command:curl '{KEY}'"),
+        format!("openbao:{KEY}"),
+    ] {
+        let error = refused(&text);
+        assert_prints_nothing_of(&error, KEY);
+        assert_prints_nothing_of(&error, OTHER_KEY);
+    }
+    assert!(refused(KEY).to_string().contains("if this is the key itself"));
+}
+
+#[test]
+fn debug_shows_of_a_command_its_program_and_the_number_of_its_arguments() {
+    let reference = parse(&format!("command:op read {KEY} {OTHER_KEY}?encoding=base64"));
+    for printed in [format!("{reference:?}"), format!("{:#?}", reference.clone().allow_commands())] {
+        assert!(printed.contains("command op with 3 arguments"), "{printed}");
+        assert_nothing_of_in(KEY, &printed);
+        assert_nothing_of_in(OTHER_KEY, &printed);
+    }
+    assert_eq!(format!("{:?}", parse("file:/a?encoding=base64")), "KeyRef(file:/a?encoding=base64)");
+}
+
+/// A part without NUL and, as a path, without `..`.
+fn path() -> impl Strategy<Value = String> {
+    prop_oneof!["[^\0]{1,40}", r"([A-Z]:)?[\\/][a-z %?#.]{1,12}[\\/][a-z]{1,8}"]
+        .prop_filter("climbs", |path: &String| !path.split(['/', '\\']).any(|part| part == ".."))
+}
+
+fn variable() -> impl Strategy<Value = String> {
+    "[A-Za-z_.][A-Za-z0-9_.]{0,30}"
+}
+
+fn item() -> impl Strategy<Value = String> {
+    r"[^/\p{Cc}]{1,30}"
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[^\0\"'`]{1,20}"
+}
+
+/// A reference of every scheme in its one canonical form.
+fn canonical() -> impl Strategy<Value = String> {
+    let part = |text: &str| escape(text, false);
+    let place = prop_oneof![
+        variable().prop_map(|name| format!("env:{name}")),
+        path().prop_map(move |path| format!("file:{}", part(&path))),
+        (path(), variable()).prop_map(move |(path, name)| format!("dotenv:{}#{name}", part(&path))),
+        r"[^\x00/\\:.][^\x00/\\:]{0,30}".prop_map(move |name| format!("systemd:{}", part(&name))),
+        item().prop_map(move |name| format!("keychain:{}", part(&name))),
+        (item(), item()).prop_map(move |(service, name)| format!(
+            "keychain:{}/{}",
+            part(&service),
+            part(&name)
+        )),
+        proptest::collection::vec(word(), 1..6).prop_map(|words| {
+            let words: Vec<String> = words.iter().map(|word| escape(word, true)).collect();
+            format!("command:{}", words.join(" "))
+        }),
+        ("[^\0/.]{1,10}", "[^\0/.]{1,10}(/[^\0/.]{1,10}){0,2}", "[^\0]{1,10}").prop_map(
+            move |(mount, path, field)| format!("openbao:{}/{}#{}", part(&mount), part(&path), part(&field))
+        ),
+    ];
+    (place, any::<bool>()).prop_map(|(place, base64)| if base64 { place + "?encoding=base64" } else { place })
+}
+
+/// Something that is nearly a reference.
+fn nearly() -> impl Strategy<Value = String> {
+    let scheme = "(env|file|dotenv|systemd|keychain|command|openbao):";
+    let noise = prop_oneof![".*", "[%?#/:. A-F0-9\\\\'a=\n]{0,24}"];
+    let end = proptest::option::of(Just("?encoding=base64".to_owned()));
+    (scheme, noise, end).prop_map(|(scheme, noise, end)| scheme + &noise + &end.unwrap_or_default())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_read_is_printed_as_it_was(text in canonical()) {
+        prop_assert_eq!(parse(&text).to_string(), text);
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_stands(path in path()) {
+        let reference = parse(&format!("file:{}", escape(&path, false)));
+        let provenance = reference.source().expect("a file").provenance();
+        prop_assert_eq!(provenance, Provenance::File { path: path.into() });
+    }
+
+    #[test]
+    fn no_text_makes_parsing_panic_and_what_it_accepts_is_printed_back(
+        text in prop_oneof![any::<String>(), nearly(), canonical()],
+    ) {
+        if let Ok(reference) = text.parse::<KeyRef>() {
+            let printed = reference.to_string();
+            prop_assert_eq!(printed.parse::<KeyRef>(), Ok(reference.clone()), "{}", printed);
+            prop_assert!(printed.len() <= MAX_REFERENCE);
+            let _ = (format!("{reference:?}"), reference.allow_commands().source().map(|it| it.provenance()));
+        }
+    }
+
+    #[test]
+    fn no_accepted_path_climbs(text in nearly()) {
+        if let Ok(source) = text.parse::<KeyRef>().and_then(|reference| reference.source())
+            && let Provenance::File { path } | Provenance::Dotenv { path, .. } = source.provenance()
+        {
+            prop_assert!(path.components().all(|part| part != std::path::Component::ParentDir), "{:?}", path);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Tests that need a process of their own: an environment, a standard input, another user.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+/// The variable that tells a child which test it is to run.
+const MARK: &str = "KEYSHEATH_CHILD";
+
+/// What a child prints once the body has come to its end.
+const TOKEN: &str = "keysheath: the child has come to its end";
+
+/// The variables that the crate looks at; a child has those that its test sets and no others.
+const LOOKED_AT: [&str; 7] = [
+    "KANAL_API_KEY",
+    "KANAL_API_KEY_FILE",
+    "KATANA_API_KEY",
+    "KATANA_API_KEY_FILE",
+    "KATANA_API_TOKEN",
+    "KANAL_STORE_ID",
+    "CREDENTIALS_DIRECTORY",
+];
+
+/// The user and group that have no rights anywhere, and that stand for those without a number of their own.
+#[cfg(unix)]
+pub(crate) const NOBODY: u32 = 65534;
+
+/// A child process that runs one test, and nothing but that test.
+pub(crate) struct Child {
+    name: &'static str,
+    command: Command,
+    stdin: &'static str,
+}
+
+impl Child {
+    /// For the test function of this name.
+    pub(crate) fn new(name: &'static str) -> Self {
+        // By this link and not by path: the path may lead through folders that another user cannot enter.
+        #[cfg(target_os = "linux")]
+        let mut command = Command::new("/proc/self/exe");
+        #[cfg(not(target_os = "linux"))]
+        let mut command = Command::new(std::env::current_exe().expect("the test knows its own file"));
+        command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, name);
+        for variable in LOOKED_AT {
+            command.env_remove(variable);
+        }
+        Self { name, command, stdin: "" }
+    }
+
+    pub(crate) fn var(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    pub(crate) fn stdin(mut self, text: &'static str) -> Self {
+        self.stdin = text;
+        self
+    }
+
+    /// Takes root's rights away where there are any, and keeps an ordinary user as it is.
+    #[cfg(unix)]
+    pub(crate) fn ordinary_user(mut self) -> Self {
+        use std::os::unix::process::CommandExt as _;
+
+        if rustix::process::geteuid().is_root() {
+            // Setting the user also drops the supplementary groups.
+            self.command.uid(NOBODY).gid(NOBODY).env("TMPDIR", "/tmp");
+        }
+        self
+    }
+
+    /// In the child: runs the body. Otherwise: runs the child, and gives what it wrote.
+    pub(crate) fn run(mut self, body: impl FnOnce()) -> Option<Output> {
+        if std::env::var_os(MARK).is_some_and(|name| name == self.name) {
+            body();
+            println!("{TOKEN}");
+            return None;
+        }
+        let mut child =
+            self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect(
+                "this test can be started a second time, by any user (its file must be executable by all)",
+            );
+        let mut stdin = child.stdin.take().expect("the child's standard input is a pipe");
+        // The child need not read it.
+        let _ = stdin.write_all(self.stdin.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("the child ends");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let whole = output.status.success() && out.contains(TOKEN);
+        assert!(whole, "the child of {} failed ({}):\n{out}\n{err}", self.name, output.status);
+        Some(output)
+    }
+}
+
+/// Runs `body` in a child with these variables.
+pub(crate) fn in_child(
+    name: &'static str,
+    variables: &[(&str, &str)],
+    body: impl FnOnce(),
+) -> Option<Output> {
+    let child = variables.iter().fold(Child::new(name), |child, (name, value)| child.var(name, value));
+    child.run(body)
+}
+
+/// Runs `body` in a child that is not root, because root may read everything.
+#[cfg(unix)]
+pub(crate) fn as_ordinary_user(name: &'static str, body: impl FnOnce()) {
+    let body = || {
+        assert!(!rustix::process::geteuid().is_root(), "root's rights are still there");
+        body();
+    };
+    Child::new(name).ordinary_user().run(body);
+}
+
+/// Runs `check` on a file that belongs to [`NOBODY`], with a key in it or not.
+///
+/// Root gives a file away. An ordinary user cannot, and looks at one of root's from a user namespace in which
+/// root does not exist and is shown as nobody.
+#[cfg(target_os = "linux")]
+pub(crate) fn with_a_file_of_another_user(name: &'static str, check: impl Fn(&std::path::Path)) {
+    if rustix::process::geteuid().is_root() {
+        let folder = super::Folder::new();
+        let path = folder.write("key", super::KEY);
+        super::set_mode(&path, 0o644);
+        std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).expect("root may give a file away");
+        return check(&path);
+    }
+    let mut child = Child::new(name);
+    let mut namespace = Command::new("unshare");
+    namespace.args(["--user", "--map-current-user"]).arg(std::env::current_exe().expect("the test's file"));
+    namespace.args(child.command.get_args()).env(MARK, name);
+    child.command = namespace;
+    // Where this fails, run the tests as root, or where a user may make user namespaces; `unshare` is of Debian's
+    // util-linux, from 2.37 on.
+    child.run(|| check(std::path::Path::new("/etc/passwd")));
+}

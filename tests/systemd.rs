@@ -1,0 +1,150 @@
+//! Credentials that systemd passes in `$CREDENTIALS_DIRECTORY`.
+#![cfg(unix)]
+
+mod support;
+
+use keysheath::issuer::{Issuer, Kanal, Katana};
+use keysheath::source::{Absence, Problem, Provenance, Source as _, SystemdCredential};
+use support::{
+    Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, error, found, in_child,
+    problem, set_mode,
+};
+
+/// Runs `body` where `$CREDENTIALS_DIRECTORY` is `folder`.
+fn with_credentials(name: &'static str, folder: &Folder, body: impl FnOnce()) {
+    Child::new(name).var("CREDENTIALS_DIRECTORY", folder.path()).run(body);
+}
+
+#[test]
+fn a_credential_gives_its_key() {
+    let folder = Folder::new();
+    // systemd makes them so.
+    set_mode(&folder.write("kanal_api_key", format!("{KEY}\n")), 0o400);
+    with_credentials("a_credential_gives_its_key", &folder, || {
+        let found = found(&SystemdCredential::of(Kanal::PROFILE));
+        assert!(found.key().matches(KEY.as_bytes()));
+        assert!(found.remarks().is_empty());
+        assert_eq!(found.provenance(), &Provenance::Systemd { name: "kanal_api_key".to_owned() });
+    });
+}
+
+#[test]
+fn a_credential_may_be_base64() {
+    let folder = Folder::new();
+    folder.write("encoded", KEY_IN_BASE64);
+    with_credentials("a_credential_may_be_base64", &folder, || {
+        assert_gives_the_key(&SystemdCredential::new("encoded").base64());
+    });
+}
+
+#[test]
+fn a_credential_that_was_not_passed_is_absent() {
+    let folder = Folder::new();
+    folder.write("kanal_api_key", KEY);
+    with_credentials("a_credential_that_was_not_passed_is_absent", &folder, || {
+        assert_eq!(absence(&SystemdCredential::of(Katana::PROFILE)), Absence::NoFile);
+    });
+}
+
+#[test]
+fn without_the_variable_there_are_no_credentials() {
+    in_child("without_the_variable_there_are_no_credentials", &[], || {
+        assert_eq!(absence(&SystemdCredential::of(Kanal::PROFILE)), Absence::NoCredentials);
+    });
+}
+
+#[test]
+fn an_empty_variable_means_no_credentials() {
+    let name = "an_empty_variable_means_no_credentials";
+    in_child(name, &[("CREDENTIALS_DIRECTORY", "")], || {
+        assert_eq!(absence(&SystemdCredential::of(Kanal::PROFILE)), Absence::NoCredentials);
+    });
+}
+
+#[test]
+fn a_relative_directory_is_refused_even_where_it_holds_the_credential() {
+    let folder = Folder::new();
+    folder.write("kanal_api_key", KEY);
+    let name = "a_relative_directory_is_refused_even_where_it_holds_the_credential";
+    Child::new(name).var("CREDENTIALS_DIRECTORY", ".").var("FOLDER", folder.path()).run(|| {
+        std::env::set_current_dir(std::env::var_os("FOLDER").unwrap()).unwrap();
+        let error = error(&SystemdCredential::of(Kanal::PROFILE));
+        assert!(matches!(error.problem(), Problem::BadPath { .. }));
+        assert!(error.to_string().contains("$CREDENTIALS_DIRECTORY is an absolute path"), "{error}");
+    });
+}
+
+#[test]
+fn a_directory_that_is_gone_is_broken_and_not_absent() {
+    let folder = Folder::new();
+    let child = Child::new("a_directory_that_is_gone_is_broken_and_not_absent");
+    child.var("CREDENTIALS_DIRECTORY", folder.at("gone")).run(|| {
+        let error = error(&SystemdCredential::of(Kanal::PROFILE));
+        assert!(matches!(error.problem(), Problem::BadPath { .. }));
+        assert!(error.to_string().contains("a directory that is there"), "{error}");
+    });
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_is_unreadable() {
+    let folder = Folder::new();
+    let child = Child::new("a_file_in_the_place_of_the_directory_is_unreadable");
+    child.var("CREDENTIALS_DIRECTORY", folder.write("file", KEY)).run(|| {
+        let problem = problem(&SystemdCredential::of(Kanal::PROFILE));
+        assert_eq!(problem, Problem::Unreadable(std::io::ErrorKind::NotADirectory));
+    });
+}
+
+#[test]
+fn a_name_cannot_climb_out_of_the_directory() {
+    let folder = Folder::new();
+    folder.write("outside", OTHER_KEY);
+    std::fs::create_dir(folder.at("credentials")).unwrap();
+    std::fs::create_dir(folder.at("credentials/below")).unwrap();
+    folder.write("credentials/below/key", OTHER_KEY);
+    let name = "a_name_cannot_climb_out_of_the_directory";
+    Child::new(name).var("CREDENTIALS_DIRECTORY", folder.at("credentials")).run(|| {
+        let outside = std::env::var("CREDENTIALS_DIRECTORY").unwrap().replace("credentials", "outside");
+        let long = "k".repeat(256);
+        for name in [
+            "../outside",
+            "..",
+            ".",
+            "",
+            "below/key",
+            "./below/key",
+            "below\\key",
+            "a:b",
+            "a\0b",
+            &outside,
+            &long,
+        ] {
+            let error = error(&SystemdCredential::new(name));
+            assert!(matches!(error.problem(), Problem::BadPath { .. }), "{name:?}: {error}");
+            assert!(error.to_string().contains("one file name, without separators"), "{error}");
+        }
+        // Dots alone do not make a name bad.
+        assert_eq!(absence(&SystemdCredential::new("..name")), Absence::NoFile);
+        assert_eq!(absence(&SystemdCredential::new("kanal.key")), Absence::NoFile);
+    });
+}
+
+#[test]
+fn a_credential_goes_through_the_checks_of_a_secret_file() {
+    let folder = Folder::new();
+    folder.write("empty", "\n");
+    folder.write("two_lines", format!("{KEY}\n{KEY}\n"));
+    folder.write("large", vec![b'A'; 8193]);
+    set_mode(&folder.write("writable", KEY), 0o606);
+    std::fs::create_dir(folder.at("folder")).unwrap();
+    std::os::unix::fs::symlink("gone", folder.at("link")).unwrap();
+    with_credentials("a_credential_goes_through_the_checks_of_a_secret_file", &folder, || {
+        let problem = |name| problem(&SystemdCredential::new(name));
+        assert_eq!(problem("empty"), Problem::Empty);
+        assert!(matches!(problem("two_lines"), Problem::Malformed(_)));
+        assert_eq!(problem("large"), Problem::TooLarge { limit: 8192 });
+        assert_eq!(problem("writable"), Problem::WritableByOthers { mode: 0o606 });
+        assert_eq!(problem("folder"), Problem::NotAFile);
+        assert_eq!(problem("link"), Problem::DanglingLink);
+    });
+}
