@@ -3,6 +3,7 @@
 
 mod support;
 
+#[cfg(feature = "keychain")]
 use std::time::{Duration, Instant};
 
 use keysheath::chain::{Chain, ChainError, Explained, Relation, Selected, Trail, Witness};
@@ -221,8 +222,10 @@ fn a_reference_is_asked_as_its_source_is() {
 }
 
 /// A source from outside the crate, which calls itself a keychain.
+#[cfg(feature = "dotenv")]
 struct LikeAKeychain;
 
+#[cfg(feature = "dotenv")]
 impl Source for LikeAKeychain {
     fn provenance(&self) -> Provenance {
         Provenance::Keychain { service: "test".to_owned(), name: "kanal".to_owned() }

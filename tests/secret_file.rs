@@ -344,6 +344,6 @@ fn a_file_may_hold_base64_and_one_newline_after_it() {
         assert!(error.to_string().contains("base64 -w0"), "{error}");
     }
     // The text inside the encoding is not trimmed.
-    let inner = format!("{}Cg==", KEY_IN_BASE64);
+    let inner = format!("{KEY_IN_BASE64}Cg==");
     assert!(matches!(problem(&source(&inner)), Problem::Malformed(_)));
 }
