@@ -321,6 +321,7 @@ impl RawKey {
         }
     }
 
+    #[inline]
     fn bytes(&self) -> &[u8] {
         match &self.storage {
             Storage::Heap(bytes) => bytes.expose_secret(),
@@ -352,6 +353,7 @@ impl Storage {
 }
 
 /// Equality by machine words folded into one verdict; only the lengths decide anything early.
+#[inline]
 fn equal(left: &[u8], right: &[u8]) -> bool {
     if left.len() != right.len() {
         return false;
