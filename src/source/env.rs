@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::{self, Permissions};
+use super::file::{self, Permissions, WipedPath};
 use super::worker::Worker;
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
 use crate::issuer::Profile;
@@ -144,8 +144,8 @@ impl Source for FileVariable {
             let variable = self.variable.clone();
             return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
         }
-        let path = PathBuf::from(path);
-        let reading = file::read_key_file(&self.worker, path.clone(), self.permissions)
+        let path = WipedPath::from(path);
+        let reading = file::read_key_file(&self.worker, path.to_path_buf(), self.permissions)
             .and_then(|file| file.ok_or(Problem::FileGone));
         // A person may have put the key itself here, so the text is shown only once it is surely a path.
         let is_path = match &reading {
@@ -154,7 +154,7 @@ impl Source for FileVariable {
             Err(Problem::Deadline { .. } | Problem::Stuck { .. }) => false,
             Err(_) => leads_somewhere(&path),
         };
-        let place = self.place(is_path.then_some(path));
+        let place = self.place(is_path.then(|| path.to_path_buf()));
         match reading {
             Ok((text, remarks)) => Ok(Reading::Present { text, provenance: Some(place), remarks }),
             Err(problem) => Err(SourceError::new(place, problem)),

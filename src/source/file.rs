@@ -1,7 +1,9 @@
 //! Files that hold a key and nothing else, and the checks that every file goes through.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -138,9 +140,9 @@ pub(super) fn read_file(
     permissions: Permissions,
     limit: usize,
 ) -> Result<FileText, Problem> {
-    let path = WipedPath(path);
+    let path = WipedPath::from(path.into_os_string());
     worker.run(move || {
-        let Some(file) = open(&path.0)? else {
+        let Some(file) = open(&path)? else {
             return Ok(None);
         };
         let remarks = check(&file, permissions, limit)?;
@@ -149,7 +151,21 @@ pub(super) fn read_file(
 }
 
 /// A path that is wiped when dropped: a person may have put the key where the path belongs.
-struct WipedPath(PathBuf);
+pub(super) struct WipedPath(PathBuf);
+
+impl From<OsString> for WipedPath {
+    fn from(path: OsString) -> Self {
+        Self(path.into())
+    }
+}
+
+impl Deref for WipedPath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for WipedPath {
     fn drop(&mut self) {
