@@ -25,6 +25,7 @@
 //! ```
 
 mod explanation;
+mod selected;
 mod trail;
 
 use std::fmt;
@@ -33,11 +34,10 @@ use std::marker::PhantomData;
 use crate::issuer::{Issuer, Profile};
 use crate::key::{ApiKey, RawKey};
 use crate::keyref::{KeyRef, KeyRefError};
-use crate::source::{
-    self, FileVariable, Found, Loaded, Provenance, Source, SourceError, SystemdCredential, Variable,
-};
+use crate::source::{self, FileVariable, Found, Loaded, Provenance, Source, SystemdCredential, Variable};
 
 pub use explanation::{Explained, Explanation, Relation};
+pub use selected::{ChainError, Selected};
 pub use trail::{Step, Trail, Witness};
 
 /// Sources of keys of issuer `I`, in order.
@@ -72,76 +72,6 @@ struct Link {
     source: Box<dyn Source>,
     /// Whether a key reference names it: then somebody expects its place to be there.
     referenced: bool,
-}
-
-/// A key, where it came from, and what every source answered. `K` is an [`ApiKey`] or a [`RawKey`].
-///
-/// ```no_run
-/// # use keysheath::{chain::Chain, issuer::Kanal};
-/// let selected = Chain::<Kanal>::standard().load()?;
-/// println!("{:?}, {}", selected.key(), selected.provenance());
-/// # Ok::<(), keysheath::chain::ChainError>(())
-/// ```
-#[derive(Debug)]
-pub struct Selected<K> {
-    key: K,
-    provenance: Provenance,
-    trail: Trail,
-}
-
-/// No key came out of a chain.
-///
-/// ```
-/// use keysheath::{chain::{Chain, ChainError}, issuer::Kanal};
-///
-/// let error = Chain::<Kanal>::new().load().unwrap_err();
-/// assert!(matches!(error, ChainError::NoKey { .. }));
-/// assert!(error.to_string().contains("Settings → API Keys"));
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChainError {
-    /// Every source answered that it has nothing.
-    #[error(
-        "no {} key was found; create one at {} and put it into one of the places that were asked:\n{trail}",
-        .profile.title(), .profile.key_page()
-    )]
-    NoKey {
-        /// The issuer whose key was wanted.
-        profile: &'static Profile,
-        /// What every source answered.
-        trail: Trail,
-    },
-    /// A source has something that is broken; the sources after it were not asked.
-    #[error(
-        "the search for a {} key ended at a place that is broken, and no lower place was asked, because it \
-         may hold the key of another account: {error}\n{trail}",
-        .profile.title()
-    )]
-    Broken {
-        /// The issuer whose key was wanted.
-        profile: &'static Profile,
-        /// What is broken, where, and what to do next.
-        error: Box<SourceError>,
-        /// What every source answered.
-        trail: Trail,
-    },
-}
-
-impl ChainError {
-    /// What every source answered.
-    ///
-    /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
-    /// let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
-    /// assert_eq!(chain.load().unwrap_err().trail().steps().len(), 1);
-    /// ```
-    #[must_use]
-    pub const fn trail(&self) -> &Trail {
-        match self {
-            Self::NoKey { trail, .. } | Self::Broken { trail, .. } => trail,
-        }
-    }
 }
 
 impl<I: Issuer> Chain<I> {
@@ -423,55 +353,5 @@ impl fmt::Debug for RawChain {
             write!(f, ", {}", link.source.provenance())?;
         }
         f.write_str(")")
-    }
-}
-
-impl<K> Selected<K> {
-    /// The key.
-    ///
-    /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// println!("{:?}", Chain::<Kanal>::standard().load()?.key());
-    /// # Ok::<(), keysheath::chain::ChainError>(())
-    /// ```
-    #[must_use]
-    pub const fn key(&self) -> &K {
-        &self.key
-    }
-
-    /// Gives the key out.
-    ///
-    /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// let key = Chain::<Kanal>::standard().load()?.into_key();
-    /// # Ok::<(), keysheath::chain::ChainError>(())
-    /// ```
-    #[must_use]
-    pub fn into_key(self) -> K {
-        self.key
-    }
-
-    /// Where the key came from.
-    ///
-    /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// println!("from {}", Chain::<Kanal>::standard().load()?.provenance());
-    /// # Ok::<(), keysheath::chain::ChainError>(())
-    /// ```
-    #[must_use]
-    pub const fn provenance(&self) -> &Provenance {
-        &self.provenance
-    }
-
-    /// What every source answered.
-    ///
-    /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// print!("{}", Chain::<Kanal>::standard().load()?.trail());
-    /// # Ok::<(), keysheath::chain::ChainError>(())
-    /// ```
-    #[must_use]
-    pub const fn trail(&self) -> &Trail {
-        &self.trail
     }
 }

@@ -1,0 +1,131 @@
+//! What loading a chain gives.
+
+use super::{Trail, Witness};
+use crate::issuer::Profile;
+use crate::source::{Provenance, SourceError};
+
+/// A key, where it came from, and what every source answered. `K` is an [`ApiKey`](crate::key::ApiKey) or a
+/// [`RawKey`](crate::key::RawKey).
+///
+/// ```no_run
+/// # use keysheath::{chain::Chain, issuer::Kanal};
+/// let selected = Chain::<Kanal>::standard().load()?;
+/// println!("{:?}, {}", selected.key(), selected.provenance());
+/// # Ok::<(), keysheath::chain::ChainError>(())
+/// ```
+#[derive(Debug)]
+pub struct Selected<K> {
+    pub(super) key: K,
+    pub(super) provenance: Provenance,
+    pub(super) trail: Trail,
+}
+
+/// No key came out of a chain.
+///
+/// ```
+/// use keysheath::{chain::{Chain, ChainError}, issuer::Kanal};
+///
+/// let error = Chain::<Kanal>::new().load().unwrap_err();
+/// assert!(matches!(error, ChainError::NoKey { .. }));
+/// assert!(error.to_string().contains("Settings → API Keys"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// Every source answered that it has nothing.
+    #[error(
+        "no {} key was found; create one at {} and put it into one of the places that were asked:\n{trail}",
+        .profile.title(), .profile.key_page()
+    )]
+    NoKey {
+        /// The issuer whose key was wanted.
+        profile: &'static Profile,
+        /// What every source answered.
+        trail: Trail,
+    },
+    /// A source has something that is broken; the sources after it were not asked.
+    #[error("the search for a {} key ended at a broken place: {error}\n{trail}{}", .profile.title(), below(.trail))]
+    Broken {
+        /// The issuer whose key was wanted.
+        profile: &'static Profile,
+        /// What is broken, where, and what to do next.
+        error: Box<SourceError>,
+        /// What every source answered.
+        trail: Trail,
+    },
+}
+
+impl ChainError {
+    /// What every source answered.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
+    /// let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
+    /// assert_eq!(chain.load().unwrap_err().trail().steps().len(), 1);
+    /// ```
+    #[must_use]
+    pub const fn trail(&self) -> &Trail {
+        match self {
+            Self::NoKey { trail, .. } | Self::Broken { trail, .. } => trail,
+        }
+    }
+}
+
+impl<K> Selected<K> {
+    /// The key.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// println!("{:?}", Chain::<Kanal>::standard().load()?.key());
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub const fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Gives the key out.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// let key = Chain::<Kanal>::standard().load()?.into_key();
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub fn into_key(self) -> K {
+        self.key
+    }
+
+    /// Where the key came from.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// println!("from {}", Chain::<Kanal>::standard().load()?.provenance());
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What every source answered.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// print!("{}", Chain::<Kanal>::standard().load()?.trail());
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub const fn trail(&self) -> &Trail {
+        &self.trail
+    }
+}
+
+/// Why the places below a broken one were not asked, where there are any.
+fn below(trail: &Trail) -> &'static str {
+    if trail.steps().iter().any(|step| *step.witness() == Witness::NotAsked) {
+        "the places below it were not asked, because they may hold the key of another account\n"
+    } else {
+        ""
+    }
+}

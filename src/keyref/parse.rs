@@ -1,0 +1,158 @@
+//! Reading what follows a scheme.
+
+use super::text::decode;
+use super::{KeyRefError, Place};
+use crate::source::{is_credential_name, is_item_name};
+
+pub(super) const COMMAND_MISSING: KeyRefError = KeyRefError::Missing {
+    scheme: "command",
+    part: "the program",
+    form: "command:op read op://shop/kanal/key",
+};
+
+pub(super) fn place(scheme: &str, rest: &str) -> Result<Place, KeyRefError> {
+    match scheme {
+        "env" => parse_env(rest),
+        "file" => parse_file(rest),
+        "dotenv" => parse_dotenv(rest),
+        "systemd" => parse_systemd(rest),
+        "keychain" => parse_keychain(rest),
+        "command" => parse_command(rest),
+        "openbao" => parse_openbao(rest),
+        _ => Err(KeyRefError::UnknownScheme),
+    }
+}
+
+/// A decoded part that is there, without a bare `#`.
+fn part(
+    text: &str,
+    scheme: &'static str,
+    part: &'static str,
+    form: &'static str,
+) -> Result<String, KeyRefError> {
+    if text.is_empty() {
+        return Err(KeyRefError::Missing { scheme, part, form });
+    }
+    if text.contains('#') {
+        let rule = "a # of a name is written %23";
+        return Err(KeyRefError::Refused { scheme, rule });
+    }
+    let decoded = decode(text, false)?;
+    if decoded.contains('\0') {
+        let rule = "a name has no NUL";
+        return Err(KeyRefError::Refused { scheme, rule });
+    }
+    Ok(decoded)
+}
+
+fn split_field<'a>(
+    text: &'a str,
+    scheme: &'static str,
+    part: &'static str,
+    form: &'static str,
+) -> Result<(&'a str, &'a str), KeyRefError> {
+    text.split_once('#').ok_or(KeyRefError::Missing { scheme, part, form })
+}
+
+fn variable_name(text: &str, scheme: &'static str, form: &'static str) -> Result<String, KeyRefError> {
+    let name = part(text, scheme, "the variable's name", form)?;
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.');
+    if !plain || name.as_bytes()[0].is_ascii_digit() {
+        let rule = "a variable's name has letters, digits and underscores, and starts with no digit";
+        return Err(KeyRefError::Refused { scheme, rule });
+    }
+    Ok(name)
+}
+
+fn file_path(text: &str, scheme: &'static str, form: &'static str) -> Result<String, KeyRefError> {
+    let path = part(text, scheme, "the path", form)?;
+    if path.split(['/', '\\']).any(|component| component == "..") {
+        let rule = "a path with .. is refused: write where the file really is";
+        return Err(KeyRefError::Refused { scheme, rule });
+    }
+    Ok(path)
+}
+
+fn parse_env(text: &str) -> Result<Place, KeyRefError> {
+    let name = variable_name(text, "env", "env:KANAL_API_KEY")?;
+    Ok(Place::Env { name })
+}
+
+fn parse_file(text: &str) -> Result<Place, KeyRefError> {
+    let path = file_path(text, "file", "file:/run/secrets/kanal")?;
+    Ok(Place::File { path })
+}
+
+fn parse_dotenv(text: &str) -> Result<Place, KeyRefError> {
+    const FORM: &str = "dotenv:.env#KANAL_API_KEY";
+    let (path, name) = split_field(text, "dotenv", "the variable after a #", FORM)?;
+    let path = file_path(path, "dotenv", FORM)?;
+    let name = variable_name(name, "dotenv", FORM)?;
+    Ok(Place::Dotenv { path, name })
+}
+
+fn parse_systemd(text: &str) -> Result<Place, KeyRefError> {
+    let name = part(text, "systemd", "the credential's name", "systemd:kanal_api_key")?;
+    if !is_credential_name(&name) {
+        return Err(KeyRefError::Refused {
+            scheme: "systemd",
+            rule: "a credential's name is one file name, without separators, and not . or ..",
+        });
+    }
+    Ok(Place::Systemd { name })
+}
+
+fn parse_keychain(text: &str) -> Result<Place, KeyRefError> {
+    const FORM: &str = "keychain:kanal or keychain:shop-sync/kanal";
+    let decoded = part(text, "keychain", "the item's name", FORM)?;
+    let (service, name) = match decoded.split_once('/') {
+        None => (None, decoded.as_str()),
+        Some((service, name)) => (Some(service), name),
+    };
+    if !service.into_iter().chain([name]).all(is_item_name) {
+        return Err(KeyRefError::Refused {
+            scheme: "keychain",
+            rule: "a service and a name have 1 to 255 bytes, no / and no control characters",
+        });
+    }
+    let (service, name) = (service.map(str::to_owned), name.to_owned());
+    Ok(Place::Keychain { service, name })
+}
+
+fn parse_command(text: &str) -> Result<Place, KeyRefError> {
+    let refused = |rule| KeyRefError::Refused { scheme: "command", rule };
+    if text.is_empty() {
+        return Err(COMMAND_MISSING);
+    }
+    if text.contains(['"', '\'', '`']) {
+        let rule =
+            "quotation marks are refused, because there is no shell: write a space inside a word as %20";
+        return Err(refused(rule));
+    }
+    if text.contains('#') {
+        return Err(refused("a # of a word is written %23"));
+    }
+    let words = text.split(' ').map(|word| decode(word, true)).collect::<Result<Vec<_>, _>>()?;
+    if words.iter().any(|word| word.is_empty() || word.contains('\0')) {
+        let rule = "words are split on single spaces, and none is empty or has a NUL";
+        return Err(refused(rule));
+    }
+    Ok(Place::Command { words })
+}
+
+fn parse_openbao(text: &str) -> Result<Place, KeyRefError> {
+    const FORM: &str = "openbao:mount/path#field";
+    let (place, field) = split_field(text, "openbao", "the field after a #", FORM)?;
+    let decoded = part(place, "openbao", "the mount and the path", FORM)?;
+    let field = part(field, "openbao", "the field", FORM)?;
+    let (mount, path) = decoded.split_once('/').unwrap_or((&decoded, ""));
+    let climbs = decoded.split('/').any(|component| matches!(component, "" | "." | ".."));
+    if climbs || path.is_empty() {
+        return Err(KeyRefError::Refused {
+            scheme: "openbao",
+            rule: "write a mount, a / and a path without empty, . or .. components",
+        });
+    }
+    let (mount, path) = (mount.to_owned(), path.to_owned());
+    Ok(Place::OpenBao { mount, path, field })
+}
