@@ -1,7 +1,6 @@
 //! Environment variables, and files that a variable names.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::file::{self, Permissions};
 use super::worker::Worker;
@@ -145,10 +144,17 @@ impl Source for FileVariable {
             let variable = self.variable.clone();
             return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
         }
-        // A person may have put the key itself here, so the text is shown as a path only once it is one.
-        let place = self.place(looks_like_a_path(&path).then(|| PathBuf::from(&path)));
-        let reading = file::read_key_file(&self.worker, path.into(), self.permissions)
+        let path = PathBuf::from(path);
+        let reading = file::read_key_file(&self.worker, path.clone(), self.permissions)
             .and_then(|file| file.ok_or(Problem::FileGone));
+        // A person may have put the key itself here, so the text is shown only once it is surely a path.
+        let is_path = match &reading {
+            Ok(_) => true,
+            // To look again may hang again.
+            Err(Problem::Deadline { .. } | Problem::Stuck { .. }) => false,
+            Err(_) => leads_somewhere(&path),
+        };
+        let place = self.place(is_path.then_some(path));
         match reading {
             Ok((text, remarks)) => Ok(Reading::Present { text, provenance: Some(place), remarks }),
             Err(problem) => Err(SourceError::new(place, problem)),
@@ -176,9 +182,8 @@ fn variable(name: &str) -> Option<SecretText> {
     Some(SecretText::from(text.into_encoded_bytes()))
 }
 
-/// A bare word may be a key that was put into the wrong variable; with a separator or a dot it is a path.
-/// (`/` can be in a key, so a path must also start like one.)
-fn looks_like_a_path(text: &OsString) -> bool {
-    let path = std::path::Path::new(text);
-    path.is_absolute() || path.starts_with(".") || path.starts_with("..")
+/// Whether the file is there, or a folder on the way to it. A key, too, may begin with `/` or `./`, so the look
+/// of a text does not tell.
+fn leads_somewhere(path: &Path) -> bool {
+    path.ancestors().any(|part| part.file_name().is_some() && part.exists())
 }
