@@ -15,7 +15,13 @@ impl Serialize for KeyRef {
 
 impl<'de> Deserialize<'de> for KeyRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(ReferenceVisitor)
+        if deserializer.is_human_readable() {
+            // A parser that is asked for a string may print what it found instead, before the visitor sees it:
+            // serde_json does so with numbers.
+            deserializer.deserialize_any(ReferenceVisitor)
+        } else {
+            deserializer.deserialize_str(ReferenceVisitor)
+        }
     }
 }
 
