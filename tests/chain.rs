@@ -112,7 +112,10 @@ fn a_broken_source_ends_the_search_before_a_good_key() {
     assert!(matches!(problem, Problem::Malformed(_)));
     assert_eq!(witnesses, [Witness::Absent(Absence::NoFile), Witness::Broken(problem), Witness::NotAsked]);
     let message = chain.load().unwrap_err().to_string();
-    assert!(message.contains("the places below it were not asked") && message.contains("another account"), "{message}");
+    assert!(
+        message.contains("the places below it were not asked") && message.contains("another account"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -62,7 +62,9 @@ impl DotenvFile {
         let Some((text, remarks)) = file else {
             return Ok(Reading::Absent(Absence::NoFile));
         };
-        let text = text.without_mark_and_newline();
+        let mut text = text.without_mark_and_newline();
+        // The parser refuses a last line that ends in a space and not in a newline.
+        text.append(b"\n");
         Ok(match find_variable(text.bytes(), &self.name)? {
             None => Reading::Absent(Absence::NotInFile),
             Some((_, text)) if text.bytes().is_empty() => Reading::Absent(Absence::EmptyVariable),
@@ -115,42 +117,42 @@ fn find_variable(text: &[u8], name: &str) -> Result<Option<(usize, SecretText)>,
 
 /// The index of the first line from `from` on that is neither blank nor a comment.
 fn next_entry(lines: &[&[u8]], from: usize) -> usize {
+    // The parser skips all of Unicode's white space, and stops at what is not UTF-8.
     let is_entry = |line: &&[u8]| {
-        let line = line.trim_ascii_start();
-        !line.is_empty() && !line.starts_with(b"#")
+        std::str::from_utf8(line)
+            .map(str::trim_start)
+            .map_or(true, |line| !line.is_empty() && !line.starts_with('#'))
     };
     let rest = lines.get(from..).unwrap_or_default();
     from + rest.iter().position(is_entry).unwrap_or(0)
 }
 
-/// Whether an entry's value is written as it was read: after the `=` and at most one quotation mark, and
-/// followed by the end, white space, or that mark. Substitution and escapes fail this, whatever they yield.
+/// Whether an entry's value is written as it was read: after the `=` and white space, alone or in a pair of
+/// quotation marks, and followed by the end or white space. Substitution and escapes fail this, whatever they
+/// yield.
 fn stands_literally(entry: &[&[u8]], value: &[u8]) -> bool {
-    if value.is_empty() {
-        // Nothing was read: then nothing, or an empty pair of quotes, must be written.
-        let Some(written) = written_value(entry) else {
-            return false;
-        };
-        let written = written.trim_ascii_end();
-        return written.is_empty() || written.starts_with(b"#") || written == b"''" || written == b"\"\"";
-    }
     let Some(written) = written_value(entry) else {
         return false;
     };
-    let quote = written.first().copied().filter(|byte| matches!(byte, b'\'' | b'"'));
-    let body = if quote.is_some() { &written[1..] } else { written };
-    match (body.strip_prefix(value), quote) {
-        (Some(after), Some(quote)) => after.first() == Some(&quote),
-        (Some(after), None) => after.first().is_none_or(u8::is_ascii_whitespace),
-        (None, _) => false,
+    let body = written.trim_ascii_start();
+    let is_apart = body.len() < written.len();
+    if value.is_empty() && (body.is_empty() || (is_apart && body.starts_with(b"#"))) {
+        return true;
     }
+    let after = match body.first() {
+        Some(quote @ (b'\'' | b'"')) => {
+            body[1..].strip_prefix(value).and_then(|after| after.strip_prefix(&[*quote]))
+        }
+        _ => body.strip_prefix(value).filter(|_| !value.is_empty()),
+    };
+    after.is_some_and(|after| after.first().is_none_or(u8::is_ascii_whitespace))
 }
 
-/// What follows the first `=` of an entry's first line, without the white space before it.
+/// What follows the first `=` of an entry's first line.
 fn written_value<'a>(entry: &[&'a [u8]]) -> Option<&'a [u8]> {
     let line = entry.first()?;
     let equals = line.iter().position(|&byte| byte == b'=')?;
-    Some(line[equals + 1..].trim_ascii_start())
+    Some(&line[equals + 1..])
 }
 
 /// Hands out one line a call, so that the parser's place in the file is known at each of its steps.
@@ -205,7 +207,9 @@ mod tests {
         for text in ["", "\n", "OTHER=abc\n", "# K=abc\n", "KK=abc\n"] {
             assert_eq!(find(text), Ok(None), "{text:?}");
         }
-        for text in ["K=", "K=\n", "K=''\n", "K=\"\"\n", "K= # none\n"] {
+        let text = "\u{3000}# K=old\nK=abc\n";
+        assert_eq!(find(text), Ok(Some((2, "abc".to_owned()))));
+        for text in ["K=", "K=\n", "K=''\n", "K=\"\"\n", "K= # none\n", "K='' # none\n"] {
             assert_eq!(find(text), Ok(Some((1, String::new()))), "{text:?}");
         }
     }
@@ -222,6 +226,9 @@ mod tests {
             "K='ab'c\n",
             "K=abc''\n",
             "K=$\n",
+            "K='abc'$OTHER\n",
+            "K='abc'''\n",
+            "K=#abc\n",
         ] {
             assert_eq!(find(text), Err(Problem::NotLiteral { line: 1 }), "{text:?}");
         }

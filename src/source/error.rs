@@ -156,8 +156,8 @@ pub enum Problem {
     },
     /// The value in a `.env` is not what would be loaded.
     #[error(
-        "the value on line {line} is changed by a `$` or a `\\`, so what is loaded is not what is written: \
-         write the key alone, or in single quotes"
+        "the value on line {line} is changed by a `$`, a `\\`, a `#` or a quotation mark, so what is loaded is \
+         not what is written: write the key alone, or in single quotes"
     )]
     NotLiteral {
         /// The line, counted from 1.

@@ -1,6 +1,7 @@
 //! What several test files share.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
+pub(crate) mod canary;
 pub(crate) mod child;
 
 use std::error::Error;

@@ -1,0 +1,154 @@
+//! An untrusted `.env` is asked for one of its variables.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use keysheath::format::{KeyFormat, MAX_KEY_LENGTH};
+use keysheath::issuer::Profile;
+use keysheath::origin::Origin;
+use keysheath::source::{self, Absence, DotenvFile, Loaded, Problem, Provenance};
+
+/// A format as wide as there is, so that as many values as can be are keys.
+const ANY: &Profile =
+    &Profile::new("any", "K", Origin::https("any.example"), KeyFormat::between(1, MAX_KEY_LENGTH), 128);
+
+/// The variable that is looked for; short, so that a fuzzer writes it often.
+const NAME: &str = "K";
+
+/// Puts `data` into a file, in memory where that is possible, and looks for the variable.
+pub fn dotenv(data: &[u8]) {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let mut file = tempfile::NamedTempFile::new_in(folder).expect("a temporary file");
+    file.write_all(data).expect("the file takes the bytes");
+
+    let source = DotenvFile::new(file.path(), NAME);
+    match source::load(&source, ANY) {
+        Ok(Loaded::Absent(absence)) => check_absence(data, absence),
+        Ok(Loaded::Found(found)) => {
+            let Provenance::Dotenv { line: Some(line), .. } = found.provenance() else {
+                panic!("a value without its line: {:?}", found.provenance());
+            };
+            let key = found.key().expose_secret();
+            let written = value_on(data, *line).expect("the line sets the variable").trim_ascii_start();
+            let quote = written.first().copied().filter(|byte| b"'\"".contains(byte));
+            let after = written[usize::from(quote.is_some())..].strip_prefix(key.as_bytes());
+            let after = after.expect("the value stands on its line as it was read");
+            let after = match quote {
+                Some(quote) => after.strip_prefix(&[quote]).expect("the value ends where its quotes do"),
+                None => after,
+            };
+            assert!(after.first().is_none_or(u8::is_ascii_whitespace), "only a part of the value was read");
+            let others = entries(data).filter(|&other| other != *line && value_on(data, other).is_some());
+            // Such a line can be inside a quoted value of several lines, and only there.
+            assert!(others.count() == 0 || data.iter().any(|byte| b"'\"".contains(byte)), "a second value");
+        }
+        Err(error) => {
+            check_problem(data, error.problem());
+            let place = error.provenance().to_string();
+            let after = place.strip_prefix(&format!("{NAME} in {}", file.path().display()));
+            let after = after.expect("the place is the variable and the file");
+            assert!(after.is_empty() || without_numbers(after) == ", line ", "the place shows more: {place}");
+            assert_eq!(error.to_string(), format!("{place}: {}", error.problem()));
+        }
+    }
+}
+
+/// The lines that are neither blank nor a comment, counted from 1.
+fn entries(data: &[u8]) -> impl Iterator<Item = usize> {
+    let lines = data.split(|&byte| byte == b'\n').enumerate();
+    let is_entry = |line: &[u8]| !String::from_utf8_lossy(line).trim_start().starts_with('#');
+    lines.filter(move |(_, line)| is_entry(line)).map(|(at, _)| at + 1)
+}
+
+/// What is written after the `=` of a line that sets the variable, read plainly.
+fn value_on(data: &[u8], line: usize) -> Option<&[u8]> {
+    let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+    let text = data.split(|&byte| byte == b'\n').nth(line.checked_sub(1)?)?;
+    let text = std::str::from_utf8(text).ok()?;
+    let (name, value) = text.split_once('=')?;
+    let name = name.trim();
+    let exported = name.strip_prefix("export").map(str::trim_start).filter(|name| !name.is_empty());
+    (exported.unwrap_or(name) == NAME).then(|| value.as_bytes())
+}
+
+/// Whether every line is blank, a comment, or a name and a plain value: nothing that could be misread.
+fn is_plain(data: &[u8]) -> bool {
+    let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+    data.split(|&byte| byte == b'\n').all(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = line.trim_ascii_start();
+        let Some(equals) = line.iter().position(|&byte| byte == b'=') else {
+            return line.is_empty() || (line[0] == b'#' && line.is_ascii());
+        };
+        let (name, value) = (&line[..equals], &line[equals + 1..]);
+        let is_name = name.first().is_some_and(u8::is_ascii_alphabetic);
+        let value = value.trim_ascii();
+        line.is_ascii()
+            && (line[0] == b'#' || is_name)
+            && (line[0] == b'#' || name.iter().all(u8::is_ascii_alphanumeric))
+            && (line[0] == b'#' || value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'/'))
+    })
+}
+
+fn check_absence(data: &[u8], absence: Absence) {
+    let set = entries(data).filter_map(|line| value_on(data, line));
+    match absence {
+        Absence::NotInFile => assert!(
+            set.count() == 0 || data.iter().any(|byte| b"'\"".contains(byte)),
+            "a line sets the variable, and it was not found"
+        ),
+        Absence::EmptyVariable => {
+            let is_empty = |value: &[u8]| {
+                let body = value.trim_ascii_start();
+                let rest = body.strip_prefix(b"''").or(body.strip_prefix(b"\"\"")).unwrap_or(value);
+                let after = rest.trim_ascii_start();
+                after.is_empty() || (after.starts_with(b"#") && after.len() < rest.len())
+            };
+            assert!(set.into_iter().any(is_empty), "a value was read as nothing");
+        }
+        absence => panic!("the file is there: {absence:?}"),
+    }
+}
+
+/// Each problem's text is a constant with line numbers, or a format error, which holds no byte of the text.
+fn check_problem(data: &[u8], problem: &Problem) {
+    let count = data.split(|&byte| byte == b'\n').count();
+    let misread = matches!(problem, Problem::BadLine { .. } | Problem::NotLiteral { .. });
+    assert!(!misread || !is_plain(data), "a plain file is refused: {problem}");
+    let (sample, lines) = match *problem {
+        Problem::BadLine { line } => {
+            assert!((1..=count).contains(&line), "line {line} of {count}");
+            (Problem::BadLine { line: 1 }, vec![line])
+        }
+        Problem::NotLiteral { line } => {
+            assert!(value_on(data, line).is_some(), "line {line} does not set the variable");
+            (Problem::NotLiteral { line: 1 }, vec![line])
+        }
+        Problem::Duplicate { first, second } => {
+            assert!(first < second, "lines {first} and {second}");
+            assert!(value_on(data, first).is_some() && value_on(data, second).is_some());
+            (Problem::Duplicate { first: 1, second: 1 }, vec![first, second])
+        }
+        Problem::Malformed(error) => {
+            assert_eq!(problem.to_string(), error.to_string());
+            return;
+        }
+        Problem::TooLarge { limit } => {
+            assert!(data.len() > limit);
+            (Problem::TooLarge { limit: 1 }, vec![limit])
+        }
+        ref problem => panic!("a problem of the machine and not of the text: {problem}"),
+    };
+    let (message, sample) = (problem.to_string(), sample.to_string());
+    assert_eq!(numbers(&message), lines, "the message has other numbers than its lines");
+    assert_eq!(without_numbers(&message), without_numbers(&sample), "the message holds more than its lines");
+}
+
+fn numbers(text: &str) -> Vec<usize> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+fn without_numbers(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}

@@ -1,0 +1,136 @@
+//! An untrusted text is checked as a key.
+
+use keysheath::format::{FormatError, FormatRule, KeyFormat, MAX_KEY_LENGTH};
+use keysheath::issuer::{Issuer, Kanal, Katana};
+use keysheath::key::ApiKey;
+
+/// Bounds around the width of a machine word and at both ends of what is allowed.
+const FORMATS: [KeyFormat; 7] = [
+    KeyFormat::exactly(1),
+    KeyFormat::exactly(7),
+    KeyFormat::exactly(8),
+    KeyFormat::exactly(9),
+    KeyFormat::between(3, 17),
+    KeyFormat::between(1, MAX_KEY_LENGTH),
+    KeyFormat::exactly(MAX_KEY_LENGTH),
+];
+
+/// Checks `data` against every format, and against the same rules written plainly.
+pub fn parse(data: &[u8]) {
+    let own_length = KeyFormat::exactly(data.len().clamp(1, MAX_KEY_LENGTH));
+    for format in FORMATS.iter().chain([&own_length]) {
+        let rule = format.check(data).err().map(|error| error.rule());
+        assert_eq!(rule, reference(format, data), "not the verdict of the plain rule");
+        assert_eq!(format.accepts(data), rule.is_none(), "accepts and check disagree");
+    }
+    parse_as::<Kanal>(data);
+    parse_as::<Katana>(data);
+}
+
+fn parse_as<I: Issuer>(data: &[u8]) {
+    let parsed = ApiKey::<I>::parse_bytes(data);
+    check(I::PROFILE.format(), data, parsed.as_ref().err().copied());
+    if let Ok(text) = std::str::from_utf8(data) {
+        let taken = ApiKey::<I>::take(text.to_owned());
+        match (&parsed, &taken) {
+            (Ok(parsed), Ok(taken)) => assert!(parsed == taken, "take made another key than parse"),
+            (Err(parsed), Err(taken)) => assert_eq!(parsed, taken),
+            _ => panic!("take and parse disagree"),
+        }
+    }
+    let Ok(key) = parsed else { return };
+    assert_eq!(key.expose_secret().as_bytes(), data);
+    assert!(key.matches(data), "a key does not match its own bytes");
+    let mut other = data.to_vec();
+    for at in 0..data.len() {
+        // Every bit of the first bytes, and then one of each.
+        for bit in if at < 32 { 0..8 } else { at % 8..at % 8 + 1 } {
+            other[at] ^= 1 << bit;
+            assert!(!key.matches(&other), "a key matches with a bit changed in byte {at}");
+            other[at] ^= 1 << bit;
+        }
+    }
+    other.push(0);
+    assert!(!key.matches(&other) && !key.matches(&data[1..]), "a key matches another length");
+}
+
+/// The rule that is broken, by RFC 6750 section 2.1 read one byte after the other.
+fn reference(format: &KeyFormat, text: &[u8]) -> Option<FormatRule> {
+    let (min, max) = format.bounds();
+    if text.is_empty() {
+        return Some(FormatRule::Empty);
+    }
+    if text.len() < min || text.len() > max {
+        return Some(FormatRule::Length { found: text.len() });
+    }
+    let mut first_padding = None;
+    for (at, byte) in text.iter().enumerate() {
+        let position = at + 1;
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'+' | b'/' => {
+                if let Some(position) = first_padding {
+                    return Some(FormatRule::Padding { position });
+                }
+            }
+            b'=' => first_padding = first_padding.or(Some(position)),
+            _ => return Some(FormatRule::Character { position }),
+        }
+    }
+    (first_padding == Some(1)).then_some(FormatRule::Padding { position: 1 })
+}
+
+fn check(format: &KeyFormat, text: &[u8], found: Option<FormatError>) {
+    let rule = reference(format, text);
+    assert_eq!(found.map(|error| error.rule()), rule, "not the verdict of the plain rule");
+    if let Some(error) = found {
+        check_message(format, &error);
+    }
+}
+
+/// The message is made of the rule, the place, the bounds and the hint, and of nothing else.
+fn check_message(format: &KeyFormat, error: &FormatError) {
+    let (min, max) = format.bounds();
+    let (place, sample) = match error.rule() {
+        FormatRule::Empty => (vec![], b"".as_slice()),
+        FormatRule::Length { found } if min == max => (vec![found, min], b"a".as_slice()),
+        FormatRule::Length { found } => (vec![found, min, max], b"a".as_slice()),
+        FormatRule::Character { position } => (vec![position], b"a\x7f".as_slice()),
+        FormatRule::Padding { position } => (vec![position], b"=a".as_slice()),
+        rule => panic!("{rule:?} has no sample"),
+    };
+    // The same sentence, about a text that is known.
+    let like = match error.rule() {
+        FormatRule::Length { .. } if min == max => KeyFormat::exactly(9),
+        FormatRule::Length { .. } => KeyFormat::between(8, 9),
+        _ => KeyFormat::exactly(2),
+    };
+    let sample = like.check(sample).expect_err("a sample is no key").to_string();
+    let (sentence, no_hint) = sample.split_once("; ").expect("a message has two parts");
+    let hint = error.hint().map_or(no_hint.to_owned(), |hint| hint.to_string());
+
+    let message = error.to_string();
+    let (head, tail) = message.split_once("; ").expect("a message has two parts");
+    assert_eq!(without_numbers(head), without_numbers(sentence));
+    assert_eq!(numbers(head), place);
+    assert_eq!(tail, hint);
+
+    let mut debug_numbers = vec![min, max];
+    debug_numbers.extend(place.first());
+    let debug = format!("{error:?}");
+    assert_eq!(numbers(&debug), debug_numbers);
+    let hint = error.hint().map_or("None".to_owned(), |hint| format!("Some {hint:?}"));
+    let allowed = ["FormatError", "format", "KeyFormat", "min", "max", "rule", "hint"];
+    let rules = ["Empty", "Length", "found", "Character", "Padding", "position"];
+    for word in debug.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()) {
+        let known = allowed.contains(&word) || rules.contains(&word) || hint.split(' ').any(|w| w == word);
+        assert!(known, "Debug shows more than rule, place, bounds and hint");
+    }
+}
+
+fn numbers(text: &str) -> Vec<usize> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+fn without_numbers(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}

@@ -1,0 +1,8 @@
+use keysheath::client::{BearerHeader, OriginGuard};
+use keysheath::issuer::{Kanal, Katana};
+
+fn authorize(guard: &OriginGuard<Katana>, header: &BearerHeader<Katana>, request: &mut http::Request<()>) {
+    guard.authorize(request, header).unwrap();
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use keysheath::issuer::{Kanal, Katana};
+use keysheath::key::ApiKey;
+
+fn send(_: &ApiKey<Katana>) {}
+
+fn wrong(key: &ApiKey<Katana>) {
+    send(key);
+}
+
+fn main() {}

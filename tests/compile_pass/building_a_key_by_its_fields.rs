@@ -1,0 +1,8 @@
+use keysheath::issuer::Kanal;
+use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
+
+fn build(raw: RawKey) -> Result<ApiKey<Kanal>, IssuerMismatch> {
+    raw.typed()
+}
+
+fn main() {}

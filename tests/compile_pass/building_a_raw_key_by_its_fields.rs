@@ -1,0 +1,9 @@
+use keysheath::format::FormatError;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::RawKey;
+
+fn build(text: &[u8]) -> Result<RawKey, FormatError> {
+    RawKey::parse(Kanal::PROFILE, text)
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use keysheath::issuer::Kanal;
+use keysheath::key::ApiKey;
+
+fn length(key: &ApiKey<Kanal>) -> usize {
+    key.expose_secret().len()
+}
+
+fn main() {}
