@@ -15,9 +15,7 @@ use keysheath::source::{
     Absence, FileVariable, Problem, Provenance, Reading, Remark, SecretFile, SecretText, Source, SourceError,
     Variable,
 };
-use support::{
-    Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, in_child, set_mode,
-};
+use support::{Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, set_mode};
 
 fn fingerprint(key: &str) -> Option<Fingerprint> {
     ApiKey::<Kanal>::parse(key).unwrap().fingerprint()
@@ -194,7 +192,7 @@ fn a_file_variable_whose_file_is_gone_is_half_configured() {
 #[test]
 fn a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_not() {
     let name = "a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_not";
-    in_child(name, &[], || {
+    Child::new(name).run(|| {
         let (folder, file) = places();
         std::os::unix::fs::symlink("gone", folder.at("link")).unwrap();
         let mut references =

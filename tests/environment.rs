@@ -210,7 +210,7 @@ fn a_store_id_is_read_from_its_variable() {
 #[test]
 fn a_store_id_that_is_not_there_is_missing_and_the_remedy_is_named() {
     let name = "a_store_id_that_is_not_there_is_missing_and_the_remedy_is_named";
-    in_child(name, &[], || {
+    Child::new(name).run(|| {
         let error = StoreId::from_env().unwrap_err();
         assert_eq!(error, StoreIdError::Missing);
         let message = error.to_string();

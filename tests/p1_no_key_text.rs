@@ -7,14 +7,18 @@
 
 mod support;
 
+#[path = "p1_no_key_text/other_libraries.rs"]
+mod other_libraries;
+#[path = "p1_no_key_text/sources.rs"]
+mod sources;
+
 use std::collections::HashSet;
 use std::error::Error;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::process::{self, Termination as _};
+use std::path::PathBuf;
+use std::process::Termination as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -34,6 +38,7 @@ use keysheath::source::{
 use support::canary::{
     self, all_of, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, traces,
 };
+use support::{Child, Folder, in_child, set_mode};
 
 const KANAL: &str = canary::KANAL;
 const KATANA: &str = canary::KATANA;
@@ -55,15 +60,15 @@ fn the_search_finds_the_canary_in_each_form() {
     for (form, shown) in [
         ("text", format!("before{part}after")),
         ("text", part.to_lowercase()),
-        ("text", part.chars().map(|c| format!("{c}\n")).collect()),
+        ("text", part.chars().flat_map(|c| [c, '\n']).collect()),
         ("base64", base64(&format!("user:{KANAL}"))),
         ("base64", base64(&format!("u:{KANAL}"))),
         ("base64", base64(KANAL)),
-        ("hexadecimal", part.bytes().map(|byte| format!("{byte:02X}")).collect()),
+        ("hexadecimal", part.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02X}"))),
         ("list of bytes", format!("{:?}", part.as_bytes())),
         ("list of bytes", format!("{:#?}", part.as_bytes())),
         ("list of hexadecimal bytes", format!("{:02x?}", part.as_bytes())),
-        ("percent-encoded", part.bytes().map(|byte| format!("%{byte:02X}")).collect()),
+        ("percent-encoded", part.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02X}"))),
     ] {
         assert_eq!(traces(&shown), [form], "{shown}");
     }
@@ -181,324 +186,12 @@ fn a_format_error_shows_no_byte_of_the_text() {
     assert!(hints >= 13, "only {hints} texts have a shape to speak of");
 }
 
-/// A folder that holds files with the canary in them.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+/// Runs `body` in a process of its own that has these variables, and asserts that what it prints, and what the
+/// test's own machinery does, shows nothing.
+fn in_silent_child(name: &'static str, variables: &[(&str, &str)], body: impl FnOnce()) {
+    if let Some(output) = in_child(name, variables, body) {
+        assert_silent(name, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
     }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        self.file_with_mode(name, content, 0o600)
-    }
-
-    fn file_with_mode(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
-        let path = self.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        path
-    }
-}
-
-/// Loads from a source and asserts that neither the outcome nor a chain over the source shows the canary.
-fn look_at(what: &str, source: impl Source + Debug + 'static) -> Option<Problem> {
-    assert_debug_silent(what, &source);
-    assert_value_silent(what, &source.provenance());
-    let encoding: Encoding = source.encoding();
-    assert_debug_silent(what, &encoding);
-    let loaded = source::load(&source, Kanal::PROFILE);
-    assert_debug_silent(what, &loaded);
-    let problem = match loaded {
-        Ok(Loaded::Found(found)) => {
-            assert_debug_silent(what, &found);
-            assert_value_silent(what, found.provenance());
-            assert_debug_silent(what, &found.remarks());
-            None
-        }
-        Ok(Loaded::Absent(absence)) => {
-            assert_value_silent(what, &absence);
-            None
-        }
-        Err(error) => {
-            let error: SourceError = error;
-            assert_error_silent(what, &error);
-            assert_value_silent(what, error.problem());
-            Some(error.problem().clone())
-        }
-    };
-    look_at_chain(what, &Chain::<Kanal>::new().with(source).with(Variable::new("NO_SUCH_VARIABLE")));
-    problem
-}
-
-fn look_at_chain<I: Issuer>(what: &str, chain: &Chain<I>) {
-    assert_debug_silent(what, chain);
-    let explanation = chain.explain();
-    assert_value_silent(what, &explanation);
-    for place in explanation.places() {
-        assert_value_silent("Explained", place);
-        assert_debug_silent("Relation", &place.relation());
-        assert_value_silent("Step", place.step());
-        let witness: &Witness = place.step().witness();
-        assert_debug_silent("Witness", witness);
-    }
-    match chain.load() {
-        Ok(selected) => {
-            assert_debug_silent("Selected", &selected);
-            assert_value_silent("Trail", selected.trail());
-        }
-        Err(error) => {
-            let error: ChainError = error;
-            assert_error_silent("ChainError", &error);
-            assert_value_silent("Trail", error.trail());
-        }
-    }
-}
-
-#[test]
-fn a_file_with_the_canary_in_it_is_never_shown() {
-    let folder = Folder::new();
-    assert_eq!(look_at("a good file", SecretFile::new(folder.file("good", KANAL))), None);
-    let open = folder.file_with_mode("open", KANAL, 0o644);
-    assert_eq!(look_at("a file with a remark", SecretFile::new(&open)), None);
-    let strict = look_at("strict permissions", SecretFile::new(&open).strict_permissions());
-    assert!(matches!(strict, Some(Problem::ReadableByOthers { .. })), "{strict:?}");
-    let writable = folder.file_with_mode("writable", KANAL, 0o666);
-    let writable = look_at("a file that others write", SecretFile::new(writable));
-    assert!(matches!(writable, Some(Problem::WritableByOthers { .. })), "{writable:?}");
-    let large = look_at("a large file", SecretFile::new(folder.file("large", KANAL.repeat(400))));
-    assert!(matches!(large, Some(Problem::TooLarge { .. })), "{large:?}");
-    for (at, text) in malformed().into_iter().enumerate() {
-        let path = folder.file(&format!("malformed{at}"), [&text, b"\n".as_slice()].concat());
-        let problem = look_at("a malformed file", SecretFile::new(&path));
-        let known = matches!(problem, Some(Problem::Malformed(_)) | None);
-        assert!(known, "{problem:?}");
-        let problem = look_at("a malformed file, in base64", SecretFile::new(path).base64());
-        let known = matches!(problem, Some(Problem::NotBase64 | Problem::Malformed(_)));
-        assert!(known, "{problem:?}");
-    }
-    let encoded = folder.file("encoded", base64(KANAL));
-    let source: Base64<SecretFile> = SecretFile::new(&encoded).base64();
-    assert_eq!(look_at("a file in base64", source), None);
-    assert!(matches!(
-        look_at("a file in base64, not told", SecretFile::new(encoded)),
-        Some(Problem::Malformed(_))
-    ));
-    // Where the key is a part of the path, its user wrote it there; what is looked for is the content.
-    let under_a_file = folder.path().join("good/kanal");
-    let problem = look_at("a file under a file", SecretFile::new(under_a_file));
-    assert!(matches!(problem, Some(Problem::Unreadable(_))), "{problem:?}");
-    assert_eq!(look_at("an empty file", SecretFile::new(folder.file("empty", ""))), Some(Problem::Empty));
-    assert_eq!(look_at("a folder", SecretFile::new(folder.path())), Some(Problem::NotAFile));
-    std::os::unix::fs::symlink("gone", folder.path().join("link")).unwrap();
-    assert_eq!(look_at("a link", SecretFile::new(folder.path().join("link"))), Some(Problem::DanglingLink));
-    let nul = look_at("a path with NUL", SecretFile::new(folder.path().join("a\0b")));
-    assert!(matches!(nul, Some(Problem::BadPath { .. })), "{nul:?}");
-}
-
-#[test]
-fn a_dotenv_with_the_canary_in_it_is_never_shown() {
-    let folder = Folder::new();
-    let look = |name: &str, content: String| {
-        look_at(name, DotenvFile::new(folder.file(name, content), "KANAL_API_KEY"))
-    };
-    let set = format!("KANAL_API_KEY={KANAL}");
-    assert_eq!(look("good", set.clone()), None);
-    assert_eq!(look("bad-line", format!("{set}\n{KATANA} {KATANA}\n")), Some(Problem::BadLine { line: 2 }));
-    assert_eq!(look("two-words", format!("{set} {KANAL}\n")), Some(Problem::BadLine { line: 1 }));
-    assert_eq!(look("open-quote", format!("KANAL_API_KEY='{KANAL}\n")), Some(Problem::BadLine { line: 1 }));
-    assert_eq!(look("twice", format!("{set}\n{set}\n")), Some(Problem::Duplicate { first: 1, second: 2 }));
-    assert_eq!(look("dollar", format!("{set}$x\n")), Some(Problem::NotLiteral { line: 1 }));
-    let malformed = look("malformed", format!("KANAL_API_KEY=\"{KANAL} \"\n"));
-    assert!(matches!(malformed, Some(Problem::Malformed(_))), "{malformed:?}");
-}
-
-#[test]
-fn a_program_with_the_canary_in_its_arguments_and_output_is_never_shown() {
-    let shell = |script: String| Command::new("sh").args(["-c".to_owned(), script, KANAL.to_owned()]);
-    let look = |what: &str, script: String| look_at(what, shell(script));
-    assert_eq!(look("a program", format!("printf %s {KANAL}")), None);
-    let failed = look("a program that fails", format!("echo {KANAL}; echo {KANAL} >&2; exit 3"));
-    assert_eq!(failed, Some(Problem::Failed { code: 3 }));
-    let killed = look("a program that dies", format!("echo {KANAL}; kill -9 $$"));
-    assert_eq!(killed, Some(Problem::Killed));
-    let flood = look("a program that floods", format!("while :; do echo {KANAL}; done"));
-    assert!(matches!(flood, Some(Problem::TooLarge { .. })), "{flood:?}");
-    assert_eq!(look("a program that is silent", format!(": {KANAL}")), Some(Problem::Empty));
-    let held = look("a program that leaves its output open", format!("sleep 3 & echo {KANAL}"));
-    assert_eq!(held, Some(Problem::OutputHeld));
-    let after = Duration::from_millis(100);
-    let hung = look_at("a program that hangs", shell(format!("echo {KANAL}; sleep 30")).with_deadline(after));
-    assert_eq!(hung, Some(Problem::Deadline { after }));
-    let missing = look_at("no program", Command::new("/no/such/program").args([KANAL]));
-    assert!(matches!(missing, Some(Problem::NotStarted(_))), "{missing:?}");
-    let malformed = look("a program with two lines", format!("echo {KANAL}; echo {KANAL}"));
-    assert!(matches!(malformed, Some(Problem::Malformed(_))), "{malformed:?}");
-
-    // A grandchild that leaves the group keeps the output open, so each call stays behind.
-    let stuck = shell(format!("echo {KANAL}; setsid sleep 3 & sleep 3")).with_deadline(after);
-    let problems: Vec<_> = (0..=MAX_STUCK)
-        .map(|_| {
-            let error = source::load(&stuck, Kanal::PROFILE).unwrap_err();
-            assert_error_silent("a program that is stuck", &error);
-            error.problem().clone()
-        })
-        .collect();
-    assert_eq!(problems.last(), Some(&Problem::Stuck { count: MAX_STUCK }));
-}
-
-/// A person's own source, which was told a key.
-#[derive(Debug)]
-struct Own(Problem);
-
-impl Source for Own {
-    fn provenance(&self) -> Provenance {
-        Provenance::other("vault", "shop/kanal")
-    }
-
-    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        Err(SourceError::new(self.provenance(), self.0.clone()))
-    }
-}
-
-#[test]
-fn a_source_s_own_problem_has_no_place_for_a_key() {
-    for problem in [
-        Problem::ForeignOwner { uid: 1 },
-        Problem::NoKeychain,
-        Problem::NoAccess,
-        Problem::Ambiguous { count: 2 },
-        Problem::NotStorable,
-        Problem::Unreachable,
-    ] {
-        assert_eq!(look_at("a source of one's own", Own(problem.clone())), Some(problem));
-    }
-}
-
-/// Runs the test `name` of this file once more, alone, in a process of its own that has these variables.
-fn in_child(name: &str, variables: &[(&str, &str)]) -> process::Output {
-    let mut child = process::Command::new(std::env::current_exe().unwrap());
-    child.args([name, "--exact", "--nocapture", "--test-threads=1"]);
-    for variable in [
-        "KANAL_API_KEY",
-        "KANAL_API_KEY_FILE",
-        "KANAL_STORE_ID",
-        "CREDENTIALS_DIRECTORY",
-        // So that no keychain is asked.
-        "DBUS_SESSION_BUS_ADDRESS",
-        "XDG_RUNTIME_DIR",
-    ] {
-        child.env_remove(variable);
-    }
-    child.env("KEYSHEATH_CHILD", name).envs(variables.iter().copied());
-    child.output().unwrap()
-}
-
-fn is_child(name: &str) -> bool {
-    std::env::var_os("KEYSHEATH_CHILD").is_some_and(|child| child == name)
-}
-
-const END: &str = "the body came to its end";
-
-fn assert_child_passes(name: &str, variables: &[(&str, &str)]) {
-    let output = in_child(name, variables);
-    let all = [output.stdout, output.stderr].concat();
-    let all = String::from_utf8_lossy(&all);
-    assert_silent(name, &all);
-    assert!(output.status.success() && all.contains(END), "{all}");
-}
-
-#[test]
-fn a_variable_with_the_canary_in_it_is_never_shown() {
-    const NAME: &str = "a_variable_with_the_canary_in_it_is_never_shown";
-    if !is_child(NAME) {
-        return assert_child_passes(
-            NAME,
-            &[
-                ("GOOD", KANAL),
-                ("BAD", &format!("Bearer {KANAL}")),
-                ("BOTH", KANAL),
-                ("BOTH_FILE", KANAL),
-                ("BARE_FILE", KANAL),
-                ("ROOT_FILE", &format!("/{}", &KANAL[1..])),
-                ("DEEP_FILE", &format!("/{}/{}", &KANAL[1..12], &KANAL[12..])),
-                ("HERE_FILE", &format!("./{}", &KANAL[2..])),
-                ("LONG_FILE", &KANAL.repeat(20)),
-                ("CREDENTIALS_DIRECTORY", KANAL),
-                ("KANAL_STORE_ID", KANAL),
-            ],
-        );
-    }
-    assert_eq!(look_at("a variable", Variable::new("GOOD")), None);
-    let bad = look_at("a malformed variable", Variable::new("BAD"));
-    assert!(matches!(bad, Some(Problem::Malformed(_))), "{bad:?}");
-    let decoded = look_at("a variable, in base64", Variable::new("GOOD").base64());
-    assert!(matches!(decoded, Some(Problem::Malformed(_))), "{decoded:?}");
-    let both = Problem::BothSet { variable: "BOTH".to_owned() };
-    assert_eq!(look_at("a variable and its partner", Variable::new("BOTH")), Some(both.clone()));
-    assert_eq!(look_at("a partner and its variable", FileVariable::new("BOTH")), Some(both));
-    for name in ["BARE", "ROOT", "DEEP", "HERE"] {
-        let problem = look_at("a key instead of a path", FileVariable::new(name));
-        assert_eq!(problem, Some(Problem::FileGone), "{name}");
-    }
-    let long = look_at("a long key instead of a path", FileVariable::new("LONG"));
-    assert!(matches!(long, Some(Problem::Unreadable(_))), "{long:?}");
-    let directory = look_at("a key instead of a directory", SystemdCredential::new("kanal"));
-    assert!(matches!(directory, Some(Problem::BadPath { .. })), "{directory:?}");
-    let error: StoreIdError = StoreId::from_env().unwrap_err();
-    assert_eq!(error, StoreIdError::NotPositive);
-    assert_error_silent("StoreIdError", &error);
-    println!("{END}");
-}
-
-/// What a keychain holds is planted in its own tests; this is what can be had without one.
-#[cfg(feature = "keychain")]
-#[test]
-fn a_keychain_that_is_not_there_shows_nothing() {
-    use keysheath::source::{Keychain, KeychainItem};
-
-    const NAME: &str = "a_keychain_that_is_not_there_shows_nothing";
-    if !is_child(NAME) {
-        return assert_child_passes(NAME, &[("DBUS_SESSION_BUS_ADDRESS", "unix:path=/no/such/bus")]);
-    }
-    let keychain = Keychain::of_service("shop");
-    assert_debug_silent("Keychain", &keychain);
-    let error = keychain.save("kanal", kanal().as_raw()).unwrap_err();
-    assert_eq!(error.problem(), &Problem::NoKeychain);
-    assert_error_silent("a key that was not saved", &error);
-    assert_debug_silent("Keychain", &keychain);
-    assert_eq!(look_at("KeychainItem", KeychainItem::new(keychain, "kanal")), Some(Problem::NoKeychain));
-    println!("{END}");
-}
-
-#[test]
-fn a_chain_over_places_with_the_canary_shows_none_of_it() {
-    const NAME: &str = "a_chain_over_places_with_the_canary_shows_none_of_it";
-    if !is_child(NAME) {
-        return assert_child_passes(NAME, &[("KANAL_API_KEY", KANAL), ("KATANA_API_KEY", "x")]);
-    }
-    let folder = Folder::new();
-    let good = folder.file("good", KANAL);
-    let other = folder.file("other", OTHER);
-    let broken = folder.file("broken", format!("{KANAL} "));
-    let dotenv = folder.file("dotenv", format!("KANAL_API_KEY={KANAL}\n"));
-    let program = || Command::new("printf").args(["%s", KANAL]);
-    look_at_chain("the standard chain", &Chain::<Kanal>::standard().with_dotenv(&dotenv).with(program()));
-    look_at_chain("a broken standard chain", &Chain::<Katana>::standard());
-    let chain = Chain::<Kanal>::new().with(SecretFile::new(&good));
-    let chain = chain.with(SecretFile::new(other)).with(program()).with(SecretFile::new(&broken));
-    look_at_chain("a chain with relations", &chain);
-    assert_value_silent("Explanation", &chain.explain());
-    let raw: RawChain = chain.erase();
-    assert_debug_silent("RawChain", &raw);
-    assert_debug_silent("what a RawChain selects", &raw.load().unwrap());
-    let chain = Chain::<Kanal>::new().with(SecretFile::new(broken)).with(SecretFile::new(good));
-    look_at_chain("a chain that stops", &chain);
-    println!("{END}");
 }
 
 #[test]
@@ -639,9 +332,9 @@ fn a_key_in_the_place_of_a_store_id_or_an_origin_is_not_shown() {
 #[test]
 fn a_panic_and_a_failing_main_say_nothing() {
     const NAME: &str = "a_panic_and_a_failing_main_say_nothing";
-    if is_child(NAME) {
+    let output = Child::new(NAME).run(|| {
         let folder = Folder::new();
-        let broken = folder.file("broken", format!("{KANAL} "));
+        let broken = folder.write("broken", format!("{KANAL} "));
         let load = || Chain::<Kanal>::new().with(SecretFile::new(&broken)).load();
         let other = || ApiKey::<Kanal>::parse(OTHER).unwrap();
         let header = || BearerHeader::new(&kanal());
@@ -649,7 +342,7 @@ fn a_panic_and_a_failing_main_say_nothing() {
             &|| assert_eq!(kanal(), other()),
             &|| assert_ne!(kanal(), kanal(), "two keys"),
             &|| assert_eq!(kanal().erase(), other().erase()),
-            &|| assert!(matches!(Some(kanal()), None), "{:?}", kanal()),
+            &|| assert!(Some(kanal()).is_none(), "{:?}", kanal()),
             &|| drop(load().unwrap()),
             &|| drop(ApiKey::<Kanal>::parse(&format!("{KANAL}\n")).expect("a key")),
             &|| drop(kanal().erase().typed::<Katana>().unwrap()),
@@ -667,10 +360,9 @@ fn a_panic_and_a_failing_main_say_nothing() {
         }
         // What the runtime does with what `main` returns.
         let code = load().map(|_| ()).report();
-        eprintln!("{code:?}: {END}");
-        return;
-    }
-    let output = in_child(NAME, &[]);
+        eprintln!("{code:?}");
+    });
+    let Some(output) = output else { return };
     let shown = String::from_utf8(output.stderr).unwrap();
     assert_silent("a panic or a failing main", &shown);
     assert!(output.status.success(), "{shown}");
@@ -678,93 +370,6 @@ fn a_panic_and_a_failing_main_say_nothing() {
     assert_eq!(shown.matches("panicked at").count(), 9, "{shown}");
     assert!(shown.contains("left: ApiKey(kanal, "), "{shown}");
     assert!(shown.contains("Error: Broken") && shown.contains("ExitCode(unix_exit_status(1))"), "{shown}");
-}
-
-/// Asserts that another library's error prints the canary, in this form, and that ours, for the same input,
-/// does not.
-fn assert_only_theirs(form: &str, theirs: &(dyn Error + 'static), ours: &(dyn Error + 'static)) {
-    assert!(traces(&all_of(theirs)).contains(&form), "{theirs:?} does not print it: the control is none");
-    assert_error_silent("ours", ours);
-}
-
-#[test]
-fn the_errors_of_other_libraries_print_the_canary_and_ours_do_not() {
-    const NAME: &str = "the_errors_of_other_libraries_print_the_canary_and_ours_do_not";
-    let not_utf8 = [KANAL.as_bytes(), b"\xff"].concat();
-    if !is_child(NAME) {
-        let variable = std::ffi::OsString::from_vec(not_utf8);
-        let mut child = process::Command::new(std::env::current_exe().unwrap());
-        child
-            .args([NAME, "--exact", "--nocapture"])
-            .env("KEYSHEATH_CHILD", NAME)
-            .env("NOT_UNICODE", variable);
-        let output = child.output().unwrap();
-        let out = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && out.contains(END),
-            "{out}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        return;
-    }
-    let folder = Folder::new();
-
-    let theirs = std::env::var("NOT_UNICODE").unwrap_err();
-    let ours = source::load(&Variable::new("NOT_UNICODE"), Kanal::PROFILE).unwrap_err();
-    assert_only_theirs("text", &theirs, &ours);
-
-    let theirs = String::from_utf8(not_utf8.clone()).unwrap_err();
-    let ours = ApiKey::<Kanal>::parse_bytes(&not_utf8).unwrap_err();
-    assert_only_theirs("list of bytes", &theirs, &ours);
-
-    let line = format!("KANAL_API_KEY={KANAL} {KANAL}\n");
-    let theirs = dotenvy::from_read_iter(line.as_bytes()).next().unwrap().unwrap_err();
-    let source = DotenvFile::new(folder.file("dotenv", &line), "KANAL_API_KEY");
-    let ours = source::load(&source, Kanal::PROFILE).unwrap_err();
-    assert_only_theirs("text", &theirs, &ours);
-
-    let theirs = serde_json::from_str::<u64>(&format!("\"{KANAL}\"")).unwrap_err();
-    let ours = serde_json::from_str::<KeyRef>(&format!("\"{KANAL}\"")).unwrap_err();
-    assert_only_theirs("text", &theirs, &ours);
-
-    // Serde names a value of the wrong type by its value, so each type that a key could have is looked at.
-    for ours in [
-        from_value(serde::de::value::BytesDeserializer::new(KANAL.as_bytes())),
-        from_value(serde::de::value::StrDeserializer::new(KANAL)),
-        from_value(serde::de::value::StringDeserializer::new(KANAL.to_owned())),
-        from_value(serde::de::value::BorrowedStrDeserializer::new(KANAL)),
-        from_value(serde::de::value::BorrowedBytesDeserializer::new(KANAL.as_bytes())),
-    ] {
-        assert_error_silent("KeyRef by serde", &ours);
-    }
-    let number = "123456789012345678901234";
-    for json in [number, "123456789012345678", "-123456789012345678", "1234567890.12345678", "true"] {
-        let error = serde_json::from_str::<KeyRef>(json).unwrap_err().to_string();
-        assert!(!error.contains("123456"), "{error}");
-        assert!(!error.contains("true"), "{error}");
-    }
-
-    // It names one symbol, so six bytes are not to be had: the symbol itself is looked for.
-    let text = format!("{}!", &KANAL[..7]);
-    let theirs = base64_error(&text);
-    assert!(theirs.to_string().contains("33"), "{theirs}");
-    let source = SecretFile::new(folder.file("base64", &text)).base64();
-    let ours = source::load(&source, Kanal::PROFILE).unwrap_err();
-    let shown = all_of(&ours).replace(&folder.path().display().to_string(), "");
-    assert!(!shown.contains("33") && !shown.contains('!'), "{shown}");
-    println!("{END}");
-}
-
-fn from_value<'de, D>(deserializer: D) -> serde::de::value::Error
-where
-    D: serde::Deserializer<'de, Error = serde::de::value::Error>,
-{
-    serde::Deserialize::deserialize(deserializer).map(|_: KeyRef| ()).unwrap_err()
-}
-
-fn base64_error(text: &str) -> base64::DecodeError {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.decode(text).unwrap_err()
 }
 
 /// Keeps every line that is logged in this process.
@@ -787,31 +392,29 @@ impl log::Log for Collector {
 fn no_log_line_has_the_canary() {
     static COLLECTOR: Collector = Collector(Mutex::new(Vec::new()));
     const NAME: &str = "no_log_line_has_the_canary";
-    if !is_child(NAME) {
-        return assert_child_passes(NAME, &[("KANAL_API_KEY", KANAL)]);
-    }
-    log::set_logger(&COLLECTOR).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
-    log::trace!("the collector works");
+    in_silent_child(NAME, &[("KANAL_API_KEY", KANAL)], || {
+        log::set_logger(&COLLECTOR).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        log::trace!("the collector works");
 
-    let folder = Folder::new();
-    let dotenv = folder.file("dotenv", format!("KANAL_API_KEY={KANAL}\nbad {KANAL}\n"));
-    let program = Command::new("printf").args(["%s", KANAL]);
-    let chain = Chain::<Kanal>::standard().with_dotenv(dotenv).with(program);
-    drop(chain.explain());
-    let key = chain.load().unwrap().into_key();
-    let header = BearerHeader::new(&key);
-    let mut request = Request::get("https://api.getkanal.com/").body(()).unwrap();
-    OriginGuard::new().authorize(&mut request, &header).unwrap();
-    OriginGuard::new().authorize(&mut request, &header).unwrap_err();
-    let body = format!("{{ \"error\": \"Invalid API key\", \"key\": \"{KANAL}\" }}");
-    drop(Kanal::PROFILE.classify(401, None, body.as_bytes()).to_string());
-    format!("env:{KANAL}=").parse::<KeyRef>().unwrap_err();
+        let folder = Folder::new();
+        let dotenv = folder.write("dotenv", format!("KANAL_API_KEY={KANAL}\nbad {KANAL}\n"));
+        let program = Command::new("printf").args(["%s", KANAL]);
+        let chain = Chain::<Kanal>::standard().with_dotenv(dotenv).with(program);
+        drop(chain.explain());
+        let key = chain.load().unwrap().into_key();
+        let header = BearerHeader::new(&key);
+        let mut request = Request::get("https://api.getkanal.com/").body(()).unwrap();
+        OriginGuard::new().authorize(&mut request, &header).unwrap();
+        OriginGuard::new().authorize(&mut request, &header).unwrap_err();
+        let body = format!("{{ \"error\": \"Invalid API key\", \"key\": \"{KANAL}\" }}");
+        drop(Kanal::PROFILE.classify(401, None, body.as_bytes()).to_string());
+        format!("env:{KANAL}=").parse::<KeyRef>().unwrap_err();
 
-    let lines = COLLECTOR.0.lock().unwrap().clone();
-    assert!(lines[0].ends_with("the collector works"), "{lines:?}");
-    assert_silent("the log", &lines.join("\n"));
-    let own = lines.iter().filter(|line| line.contains(" keysheath"));
-    assert_eq!(own.count(), 0, "the crate logs nothing of its own: {lines:?}");
-    println!("{END}");
+        let lines = COLLECTOR.0.lock().unwrap().clone();
+        assert!(lines[0].ends_with("the collector works"), "{lines:?}");
+        assert_silent("the log", &lines.join("\n"));
+        let own = lines.iter().filter(|line| line.contains(" keysheath"));
+        assert_eq!(own.count(), 0, "the crate logs nothing of its own: {lines:?}");
+    });
 }

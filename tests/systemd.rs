@@ -48,7 +48,7 @@ fn a_credential_that_was_not_passed_is_absent() {
 
 #[test]
 fn without_the_variable_there_are_no_credentials() {
-    in_child("without_the_variable_there_are_no_credentials", &[], || {
+    Child::new("without_the_variable_there_are_no_credentials").run(|| {
         assert_eq!(absence(&SystemdCredential::of(Kanal::PROFILE)), Absence::NoCredentials);
     });
 }

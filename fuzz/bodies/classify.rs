@@ -61,7 +61,7 @@ fn check(answer: &Answer, status: u16, retry_after: Option<&[u8]>, documented: b
     let mut expected = status.to_string();
     expected.push_str(&SAMPLES[&meaning]);
     if let Some(wait) = answer.retry_after() {
-        expected.push_str(&format!(" (Retry-After: {} s)", wait.as_secs()));
+        expected = format!("{expected} (Retry-After: {} s)", wait.as_secs());
     }
     assert_eq!(answer.to_string(), expected, "the answer shows more than it is made of");
 }

@@ -69,7 +69,7 @@ fn value_on(data: &[u8], line: usize) -> Option<&[u8]> {
     let (name, value) = text.split_once('=')?;
     let name = name.trim();
     let exported = name.strip_prefix("export").map(str::trim_start).filter(|name| !name.is_empty());
-    (exported.unwrap_or(name) == NAME).then(|| value.as_bytes())
+    (exported.unwrap_or(name) == NAME).then_some(value.as_bytes())
 }
 
 /// Whether every line is blank, a comment, or a name and a plain value: nothing that could be misread.

@@ -99,6 +99,9 @@ impl Keychain {
 
     /// Stores a key, over the one that the item holds.
     ///
+    /// A call past its deadline is left behind and not called back: the keychain may still do it once it
+    /// answers again, over what was saved meanwhile.
+    ///
     /// # Errors
     /// [`SourceError`] when the keychain does not answer, is locked, has no collection, or several items
     /// match.
@@ -115,7 +118,8 @@ impl Keychain {
             .map_err(|problem| self.error(name, problem))
     }
 
-    /// The names of the service's items, in order. Locked items are unlocked for it.
+    /// The names of the service's items, in order. Locked items are unlocked for it. A name that stands
+    /// there twice is ambiguous.
     ///
     /// # Errors
     /// [`SourceError`] when the keychain does not answer or is locked.
@@ -128,6 +132,9 @@ impl Keychain {
     /// # Ok::<(), keysheath::source::SourceError>(())
     /// ```
     pub fn list(&self) -> Result<Vec<String>, SourceError> {
+        if !is_item_name(&self.service) {
+            return Err(self.error("*", Problem::NotStorable));
+        }
         let service = self.service.clone();
         let names = self.on_store(move |store| {
             let mut names: Vec<String> = store

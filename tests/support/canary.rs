@@ -38,6 +38,11 @@ pub(crate) fn assert_error_silent(what: &str, error: &(dyn Error + 'static)) {
     assert_silent(what, &all_of(error));
 }
 
+/// Asserts that an error and each of its causes show nothing of another key that was planted.
+pub(crate) fn assert_hides(error: &(dyn Error + 'static), planted: &str) {
+    assert_eq!(traces_of(planted, &all_of(error)), [] as [&str; 0], "the error shows what was planted");
+}
+
 /// What an error and each of its causes print.
 pub(crate) fn all_of(error: &(dyn Error + 'static)) -> String {
     let mut shown = String::new();
@@ -52,12 +57,17 @@ pub(crate) fn all_of(error: &(dyn Error + 'static)) -> String {
 
 /// The forms in which a part of the canary stands in `shown`.
 pub(crate) fn traces(shown: &str) -> Vec<&'static str> {
+    traces_of(KATANA, shown)
+}
+
+/// The forms in which a part of a key stands in `shown`.
+pub(crate) fn traces_of(key: &str, shown: &str) -> Vec<&'static str> {
     // The forms that span characters are written on several lines by `{:#?}`.
     let dense: String = shown.chars().filter(|c| !c.is_whitespace()).collect();
     let dense = dense.to_lowercase();
     let plain = shown.to_lowercase();
     let mut traces = Vec::new();
-    for (form, needles) in needles() {
+    for (form, needles) in needles(key) {
         let found = match form {
             // The case is a part of base64.
             "base64" => needles.iter().any(|needle| shown.contains(needle)),
@@ -71,8 +81,8 @@ pub(crate) fn traces(shown: &str) -> Vec<&'static str> {
     traces
 }
 
-fn needles() -> [(&'static str, Vec<String>); 6] {
-    let key = KATANA.as_bytes();
+fn needles(key: &str) -> [(&'static str, Vec<String>); 6] {
+    let key = key.as_bytes();
     let runs = |show: fn(u8) -> String, between: &str| {
         let run = |run: &[u8]| run.iter().map(|&byte| show(byte)).collect::<Vec<_>>().join(between);
         key.windows(RUN).map(run).collect::<Vec<_>>()

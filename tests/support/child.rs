@@ -10,8 +10,9 @@ const MARK: &str = "KEYSHEATH_CHILD";
 /// What a child prints once the body has come to its end.
 const TOKEN: &str = "keysheath: the child has come to its end";
 
-/// The variables that the crate looks at; a child has those that its test sets and no others.
-const LOOKED_AT: [&str; 7] = [
+/// The variables that would lead a child to its user's own keys, keychain or screen; a child has those that its
+/// test sets and no others.
+const LOOKED_AT: [&str; 11] = [
     "KANAL_API_KEY",
     "KANAL_API_KEY_FILE",
     "KATANA_API_KEY",
@@ -19,6 +20,10 @@ const LOOKED_AT: [&str; 7] = [
     "KATANA_API_TOKEN",
     "KANAL_STORE_ID",
     "CREDENTIALS_DIRECTORY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XDG_RUNTIME_DIR",
 ];
 
 /// The user and group that have no rights anywhere, and that stand for those without a number of their own.
@@ -98,9 +103,9 @@ impl Child {
 }
 
 /// Runs `body` in a child with these variables.
-pub(crate) fn in_child(
+pub(crate) fn in_child<V: AsRef<OsStr>>(
     name: &'static str,
-    variables: &[(&str, &str)],
+    variables: &[(&str, V)],
     body: impl FnOnce(),
 ) -> Option<Output> {
     let child = variables.iter().fold(Child::new(name), |child, (name, value)| child.var(name, value));

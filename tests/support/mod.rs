@@ -3,6 +3,10 @@
 
 pub(crate) mod canary;
 pub(crate) mod child;
+#[cfg(target_os = "linux")]
+pub(crate) mod in_time;
+#[cfg(target_os = "linux")]
+pub(crate) mod secret_service;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,144 @@
+//! P1 for the keychain: what keyring-core and everything below it logs shows no part of a key.
+#![cfg(all(feature = "keychain", target_os = "linux"))]
+
+mod support;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::ApiKey;
+use keysheath::source::{self, Keychain, KeychainItem, Loaded, Problem, SourceError};
+use log::{LevelFilter, Log, Metadata, Record};
+
+use support::canary::{assert_hides, traces_of};
+use support::secret_service::{SecretService, store_with_secret_tool, with_keychain};
+
+const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+const SHORT: Duration = Duration::from_millis(600);
+
+/// Keeps every line that anything in this process logs.
+struct Collector(Mutex<Vec<String>>);
+
+static LINES: Collector = Collector(Mutex::new(Vec::new()));
+
+impl Log for Collector {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = format!("{} {} {}", record.level(), record.target(), record.args());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn flush(&self) {}
+}
+
+impl Collector {
+    fn install() {
+        log::set_logger(&LINES).expect("the child has no other logger");
+        log::set_max_level(LevelFilter::Trace);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first line that shows a part of the key, and which part.
+    fn leak(&self) -> Option<(&'static str, String)> {
+        self.lines().into_iter().find_map(|line| Some((*traces_of(KEY, &line).first()?, line)))
+    }
+
+    fn count_of(&self, start: &str) -> usize {
+        self.lines().iter().filter(|line| line.starts_with(start)).count()
+    }
+}
+
+fn load(keychain: &Keychain, name: &str) -> Result<Loaded, SourceError> {
+    source::load(&KeychainItem::new(keychain.clone(), name), Kanal::PROFILE)
+}
+
+#[track_caller]
+fn problem<T: std::fmt::Debug>(outcome: Result<T, SourceError>) -> Problem {
+    let error = outcome.expect_err("it is broken");
+    assert_hides(&error, KEY);
+    error.problem().clone()
+}
+
+fn drive(service: &mut SecretService) {
+    let keychain = Keychain::new();
+    let key = ApiKey::<Kanal>::parse(KEY).expect("well-formed");
+    keychain.save("kanal", key.as_raw()).expect("saved");
+    keychain.save("kanal", key.as_raw()).expect("saved over it");
+    assert!(matches!(load(&keychain, "kanal"), Ok(Loaded::Found(_))));
+    assert_eq!(keychain.list().expect("listed"), ["kanal"]);
+    assert!(matches!(load(&keychain, "absent"), Ok(Loaded::Absent(_))));
+
+    let second = ["service", Keychain::SERVICE, "username", "kanal", "shop", "two"];
+    store_with_secret_tool(&second, KEY);
+    assert_eq!(problem(load(&keychain, "kanal")), Problem::Ambiguous { count: 2 });
+    assert_eq!(problem(keychain.save("kanal", key.as_raw())), Problem::Ambiguous { count: 2 });
+    assert_eq!(problem(keychain.delete("kanal")), Problem::Ambiguous { count: 2 });
+
+    // Not UTF-8: where keyring-core's own errors carry the bytes.
+    let entry = keyring::v1::Entry::new(Keychain::SERVICE, "bytes").expect("it has its store");
+    entry.set_secret(&[KEY.as_bytes(), b"\xff"].concat()).expect("stored");
+    assert!(matches!(problem(load(&keychain, "bytes")), Problem::Malformed(_)));
+    store_with_secret_tool(&["service", Keychain::SERVICE, "username", "line"], &format!("{KEY}\n"));
+    assert!(matches!(problem(load(&keychain, "line")), Problem::Malformed(_)));
+    assert_eq!(problem(keychain.save("a/b", key.as_raw())), Problem::NotStorable);
+
+    assert!(keychain.delete("line").expect("deleted"));
+    service.restart();
+    keychain.save("fresh", key.as_raw()).expect("saved after a restart");
+    service.lock();
+    assert_eq!(problem(load(&keychain, "fresh")), Problem::NoAccess);
+    assert_eq!(problem(keychain.save("fresh", key.as_raw())), Problem::NoAccess);
+    service.restart();
+    service.stop();
+    let impatient = keychain.with_deadline(SHORT);
+    let late = impatient.save("fresh", key.as_raw());
+    assert_eq!(problem(late), Problem::Deadline { after: SHORT });
+    service.resume();
+    service.end_daemon();
+    assert_eq!(problem(load(&impatient, "fresh")), Problem::NoKeychain);
+}
+
+#[test]
+fn nothing_that_is_logged_below_the_keychain_shows_a_key() {
+    with_keychain("nothing_that_is_logged_below_the_keychain_shows_a_key", |service| {
+        Collector::install();
+        drive(service);
+        assert_eq!(LINES.leak(), None, "a line of the log shows a part of the key");
+        // Otherwise nothing was looked at.
+        for what in ["set secret for entry", "get secret from entry", "delete entry", "create entry wrapping"]
+        {
+            let start = format!("DEBUG keyring_core {what}");
+            assert!(LINES.count_of(&start) > 0, "no line starts with {start:?}");
+        }
+        println!("{} lines, {} of zbus", LINES.lines().len(), LINES.count_of("TRACE zbus"));
+    });
+}
+
+#[test]
+fn a_key_that_is_logged_in_any_of_its_forms_is_noticed() {
+    with_keychain("a_key_that_is_logged_in_any_of_its_forms_is_noticed", |_| {
+        use base64::Engine as _;
+
+        Collector::install();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x{KEY}"));
+        let forms = [KEY.to_owned(), format!("…{}…", &KEY[3..8]), encoded, format!("{:?}", KEY.as_bytes())];
+        for form in forms {
+            assert_eq!(LINES.leak(), None);
+            log::trace!("{form}");
+            assert!(LINES.leak().is_some(), "not noticed: {form}");
+            LINES.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        // As keyring-core does by itself, with the error that it makes of a secret that is not text.
+        let entry = keyring::v1::Entry::new(Keychain::SERVICE, "bytes").expect("it has its store");
+        entry.set_secret(&[KEY.as_bytes(), b"\xff"].concat()).expect("stored");
+        log::error!("{:?}", entry.get_password().expect_err("not text"));
+        assert!(LINES.leak().is_some());
+    });
+}

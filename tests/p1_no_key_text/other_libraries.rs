@@ -1,0 +1,76 @@
+//! The errors of other libraries, which do show a key.
+
+use super::*;
+
+/// Asserts that another library's error prints the canary, in this form, and that ours, for the same input,
+/// does not.
+fn assert_only_theirs(form: &str, theirs: &(dyn Error + 'static), ours: &(dyn Error + 'static)) {
+    assert!(traces(&all_of(theirs)).contains(&form), "{theirs:?} does not print it: the control is none");
+    assert_error_silent("ours", ours);
+}
+
+#[test]
+fn the_errors_of_other_libraries_print_the_canary_and_ours_do_not() {
+    const NAME: &str = "other_libraries::the_errors_of_other_libraries_print_the_canary_and_ours_do_not";
+    let not_utf8 = [KANAL.as_bytes(), b"\xff"].concat();
+    let variable = std::ffi::OsString::from_vec(not_utf8.clone());
+    in_child(NAME, &[("NOT_UNICODE", variable)], || {
+        let folder = Folder::new();
+
+        let theirs = std::env::var("NOT_UNICODE").unwrap_err();
+        let ours = source::load(&Variable::new("NOT_UNICODE"), Kanal::PROFILE).unwrap_err();
+        assert_only_theirs("text", &theirs, &ours);
+
+        let theirs = String::from_utf8(not_utf8.clone()).unwrap_err();
+        let ours = ApiKey::<Kanal>::parse_bytes(&not_utf8).unwrap_err();
+        assert_only_theirs("list of bytes", &theirs, &ours);
+
+        let line = format!("KANAL_API_KEY={KANAL} {KANAL}\n");
+        let theirs = dotenvy::from_read_iter(line.as_bytes()).next().unwrap().unwrap_err();
+        let source = DotenvFile::new(folder.write("dotenv", &line), "KANAL_API_KEY");
+        let ours = source::load(&source, Kanal::PROFILE).unwrap_err();
+        assert_only_theirs("text", &theirs, &ours);
+
+        let theirs = serde_json::from_str::<u64>(&format!("\"{KANAL}\"")).unwrap_err();
+        let ours = serde_json::from_str::<KeyRef>(&format!("\"{KANAL}\"")).unwrap_err();
+        assert_only_theirs("text", &theirs, &ours);
+
+        // Serde names a value of the wrong type by its value, so each type that a key could have is looked at.
+        for ours in [
+            from_value(serde::de::value::BytesDeserializer::new(KANAL.as_bytes())),
+            from_value(serde::de::value::StrDeserializer::new(KANAL)),
+            from_value(serde::de::value::StringDeserializer::new(KANAL.to_owned())),
+            from_value(serde::de::value::BorrowedStrDeserializer::new(KANAL)),
+            from_value(serde::de::value::BorrowedBytesDeserializer::new(KANAL.as_bytes())),
+        ] {
+            assert_error_silent("KeyRef by serde", &ours);
+        }
+        let number = "123456789012345678901234";
+        for json in [number, "123456789012345678", "-123456789012345678", "1234567890.12345678", "true"] {
+            let error = serde_json::from_str::<KeyRef>(json).unwrap_err().to_string();
+            assert!(!error.contains("123456"), "{error}");
+            assert!(!error.contains("true"), "{error}");
+        }
+
+        // It names one symbol, so six bytes are not to be had: the symbol itself is looked for.
+        let text = format!("{}!", &KANAL[..7]);
+        let theirs = base64_error(&text);
+        assert!(theirs.to_string().contains("33"), "{theirs}");
+        let source = SecretFile::new(folder.write("base64", &text)).base64();
+        let ours = source::load(&source, Kanal::PROFILE).unwrap_err();
+        let shown = all_of(&ours).replace(&folder.path().display().to_string(), "");
+        assert!(!shown.contains("33") && !shown.contains('!'), "{shown}");
+    });
+}
+
+fn from_value<'de, D>(deserializer: D) -> serde::de::value::Error
+where
+    D: serde::Deserializer<'de, Error = serde::de::value::Error>,
+{
+    serde::Deserialize::deserialize(deserializer).map(|_: KeyRef| ()).unwrap_err()
+}
+
+fn base64_error(text: &str) -> base64::DecodeError {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text).unwrap_err()
+}

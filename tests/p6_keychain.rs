@@ -1,0 +1,216 @@
+//! P6 for the keychain: an item that is absent is passed over; everything else that is no key ends the search,
+//! and the source below is not asked, because it may hold the key of another account.
+#![cfg(all(feature = "keychain", target_os = "linux"))]
+
+mod support;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use keysheath::chain::{Chain, ChainError, Relation, Witness};
+use keysheath::issuer::Kanal;
+use keysheath::keyref::KeyRef;
+use keysheath::source::{
+    Absence, DEFAULT_DEADLINE, Keychain, KeychainItem, Problem, SecretFile, Source as _,
+};
+
+use support::canary::assert_hides;
+use support::in_time::{SLACK, in_time};
+use support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
+
+const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+const LOWER_KEY: &str = "hY5nRt8Qz2Lw7Jd4Xk9Gv3Ba";
+
+/// Where a deadline is under test.
+const SHORT: Duration = Duration::from_millis(600);
+/// Where it is not.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A file below the keychain, with a good key of another account.
+fn lower_source() -> SecretFile {
+    let folder = env::var_os("XDG_RUNTIME_DIR").expect("runs in a session");
+    let path = PathBuf::from(folder).join("lower-key");
+    fs::write(&path, LOWER_KEY).expect("writable");
+    SecretFile::new(path)
+}
+
+fn by_item(deadline: Duration) -> Chain<Kanal> {
+    let item = KeychainItem::new(Keychain::new().with_deadline(deadline), "kanal");
+    Chain::new().with(item).with(lower_source())
+}
+
+fn by_reference(reference: &str) -> Chain<Kanal> {
+    let reference: KeyRef = reference.parse().expect("a reference");
+    Chain::new().with_reference(&reference).expect("a keychain reference").with(lower_source())
+}
+
+fn store(text: &str) {
+    store_with_secret_tool(&["service", Keychain::SERVICE, "username", "kanal"], text);
+}
+
+#[track_caller]
+fn goes_on(chain: Chain<Kanal>) {
+    let selected = in_time(LONG, move || chain.load()).expect("the lower source has a key");
+    assert_eq!(selected.key().expose_secret(), LOWER_KEY);
+    assert_eq!(selected.provenance(), &lower_source().provenance());
+    let steps = selected.trail().steps();
+    assert_eq!(steps[0].witness(), &Witness::Absent(Absence::NoItem));
+    assert!(matches!(steps[1].witness(), Witness::Found { .. }));
+}
+
+/// The problem at which the chain ended, without asking the source below, within `deadline`.
+#[track_caller]
+fn stops(chain: Chain<Kanal>, deadline: Duration) -> Problem {
+    let start = Instant::now();
+    let error = in_time(deadline, move || chain.load()).expect_err("a broken place ends the search");
+    assert!(start.elapsed() <= deadline + SLACK);
+    for planted in [KEY, LOWER_KEY] {
+        assert_hides(&error, planted);
+    }
+    let ChainError::Broken { error, trail, .. } = error else { panic!("not broken: {error}") };
+    let [first, second] = trail.steps() else { panic!("not two steps: {trail}") };
+    assert_eq!(first.witness(), &Witness::Broken(error.problem().clone()));
+    assert_eq!(first.provenance().to_string(), "keychain item keysheath/kanal");
+    assert_eq!(second.witness(), &Witness::NotAsked);
+    assert_eq!(second.provenance(), &lower_source().provenance());
+    error.problem().clone()
+}
+
+/// As [`stops`], for the item and for the reference; they say the same.
+#[track_caller]
+fn both_stop() -> Problem {
+    let problem = stops(by_item(LONG), LONG);
+    assert_eq!(stops(by_reference("keychain:kanal"), LONG), problem);
+    assert_eq!(stops(by_reference("keychain:keysheath/kanal"), LONG), problem);
+    problem
+}
+
+#[test]
+fn an_absent_item_is_passed_over() {
+    with_keychain("an_absent_item_is_passed_over", |_| {
+        goes_on(by_item(LONG));
+        goes_on(by_reference("keychain:kanal"));
+        goes_on(by_reference("keychain:kanal?encoding=base64"));
+        // The same chains with an item there: it is the keychain that is asked.
+        store(KEY);
+        for chain in [by_item(LONG), by_reference("keychain:kanal")] {
+            let selected = chain.load().expect("there is an item");
+            assert_eq!(selected.key().expose_secret(), KEY);
+            assert_eq!(selected.trail().steps()[1].witness(), &Witness::NotAsked);
+        }
+    });
+}
+
+#[test]
+fn a_missing_default_collection_is_passed_over() {
+    in_session("a_missing_default_collection_is_passed_over", || {
+        let _service = Bus::start().with_daemon_without_collection();
+        goes_on(by_item(LONG));
+        goes_on(by_reference("keychain:kanal"));
+    });
+}
+
+#[test]
+fn an_empty_item_stops_the_chain() {
+    with_keychain("an_empty_item_stops_the_chain", |_| {
+        store("");
+        assert_eq!(both_stop(), Problem::Empty);
+        assert_eq!(stops(by_reference("keychain:kanal?encoding=base64"), LONG), Problem::Empty);
+    });
+}
+
+#[test]
+fn a_malformed_item_stops_the_chain() {
+    with_keychain("a_malformed_item_stops_the_chain", |_| {
+        for text in [format!("{KEY}\n"), format!("{KEY}{KEY}"), format!("Bearer {KEY}"), "  ".to_owned()] {
+            store(&text);
+            assert!(matches!(both_stop(), Problem::Malformed(_)), "{}", text.len());
+        }
+        store(&format!("{KEY}!"));
+        let problem = stops(by_reference("keychain:kanal?encoding=base64"), LONG);
+        assert_eq!(problem, Problem::NotBase64);
+    });
+}
+
+#[test]
+fn ambiguous_items_stop_the_chain() {
+    with_keychain("ambiguous_items_stop_the_chain", |_| {
+        store(KEY);
+        let second = ["service", Keychain::SERVICE, "username", "kanal", "shop", "two"];
+        store_with_secret_tool(&second, KEY);
+        assert_eq!(both_stop(), Problem::Ambiguous { count: 2 });
+    });
+}
+
+#[test]
+fn no_bus_stops_the_chain() {
+    in_session("no_bus_stops_the_chain", || assert_eq!(both_stop(), Problem::NoKeychain));
+}
+
+#[test]
+fn no_keychain_on_the_bus_stops_the_chain() {
+    in_session("no_keychain_on_the_bus_stops_the_chain", || {
+        let _bus = Bus::start();
+        assert_eq!(both_stop(), Problem::NoKeychain);
+    });
+}
+
+#[test]
+fn a_locked_keychain_stops_the_chain() {
+    with_keychain("a_locked_keychain_stops_the_chain", |service| {
+        store(KEY);
+        service.lock();
+        assert_eq!(both_stop(), Problem::NoAccess);
+    });
+}
+
+#[test]
+fn a_locked_keychain_whose_prompt_nobody_answers_stops_the_chain() {
+    in_session("a_locked_keychain_whose_prompt_nobody_answers_stops_the_chain", || {
+        let service = Bus::start_with_silent_prompter().with_daemon();
+        store(KEY);
+        service.lock();
+        assert_eq!(stops(by_item(SHORT), SHORT), Problem::Deadline { after: SHORT });
+        service.wait_for_prompt();
+    });
+}
+
+#[test]
+fn a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too() {
+    with_keychain("a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too", |service| {
+        store(KEY);
+        service.stop();
+        assert_eq!(stops(by_item(SHORT), SHORT), Problem::Deadline { after: SHORT });
+        // A reference cannot set its deadline, so this one takes as long as the default.
+        let problem = stops(by_reference("keychain:kanal"), DEFAULT_DEADLINE);
+        assert_eq!(problem, Problem::Deadline { after: DEFAULT_DEADLINE });
+    });
+}
+
+#[test]
+fn a_chain_that_was_stopped_does_not_fall_through_when_it_is_loaded_again() {
+    with_keychain("a_chain_that_was_stopped_does_not_fall_through_when_it_is_loaded_again", |service| {
+        store(KEY);
+        let chain = by_item(LONG);
+        assert_eq!(chain.load().expect("there is an item").key().expose_secret(), KEY);
+        service.end_daemon();
+        let error = chain.load().expect_err("the daemon is gone");
+        assert!(matches!(error, ChainError::Broken { .. }), "{error}");
+        service.restart();
+        assert_eq!(chain.load().expect("it is back").key().expose_secret(), KEY);
+    });
+}
+
+#[test]
+fn explaining_says_what_stops_the_chain_and_what_stands_behind_it() {
+    with_keychain("explaining_says_what_stops_the_chain_and_what_stands_behind_it", |service| {
+        store(KEY);
+        service.lock();
+        let explanation = by_item(LONG).explain();
+        let relations: Vec<Relation> =
+            explanation.places().iter().map(keysheath::chain::Explained::relation).collect();
+        assert_eq!(relations, [Relation::Stops, Relation::BehindBroken]);
+    });
+}
