@@ -431,6 +431,21 @@ fn a_locked_keychain_whose_prompt_nobody_answers_ends_at_the_deadline() {
 }
 
 #[test]
+fn a_prompt_that_hangs_for_ever_does_not_block_the_same_value_later() {
+    in_session("a_prompt_that_hangs_for_ever_does_not_block_the_same_value_later", || {
+        let mut service = Bus::start_with_silent_prompter().with_daemon();
+        let keychain = impatient();
+        save(&patient(), "kanal", KEY).unwrap();
+        assert_holds(&keychain, "kanal", KEY);
+        service.lock();
+        assert_eq!(problem(load(&keychain, "kanal")), Problem::Deadline { after: SHORT });
+        // The call still waits, with the store that it was given, for a prompt that is gone.
+        service.restart();
+        assert_holds(&keychain.with_deadline(LONG), "kanal", KEY);
+    });
+}
+
+#[test]
 fn a_prompt_that_is_dismissed_within_the_deadline_refuses_access() {
     in_session("a_prompt_that_is_dismissed_within_the_deadline_refuses_access", || {
         let service = Bus::start_with_silent_prompter().with_daemon();
