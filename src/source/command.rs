@@ -7,6 +7,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroize;
+
 use super::file::{self, MAX_SECRET_FILE};
 use super::worker::Worker;
 use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
@@ -98,10 +100,7 @@ impl Command {
     fn spawn(&self, profile: &Profile) -> Result<Child, Problem> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let known = [Kanal::PROFILE, Katana::PROFILE, profile].map(Profile::variable);
-        for variable in known.iter().chain(&KEY_VARIABLES) {
-            command.env_remove(variable);
-        }
+        pass_environment(&mut command, profile);
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.spawn().map_err(|error| Problem::NotStarted(error.kind()))
@@ -138,6 +137,20 @@ impl Command {
                 _ => {}
             }
         }
+    }
+}
+
+/// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave their
+/// values behind: the standard library then copies the whole environment into memory that it does not wipe.
+fn pass_environment(command: &mut process::Command, profile: &Profile) {
+    let issuers = [Kanal::PROFILE, Katana::PROFILE, profile].map(Profile::variable);
+    command.env_clear();
+    for (name, value) in std::env::vars_os() {
+        // Windows takes names that differ in case for the same.
+        if !issuers.iter().chain(&KEY_VARIABLES).any(|known| name.eq_ignore_ascii_case(known)) {
+            command.env(name, &value);
+        }
+        value.into_encoded_bytes().zeroize();
     }
 }
 

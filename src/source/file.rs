@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use super::worker::Worker;
 use super::{Absence, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError};
 use crate::issuer::Profile;
@@ -136,13 +138,23 @@ pub(super) fn read_file(
     permissions: Permissions,
     limit: usize,
 ) -> Result<FileText, Problem> {
+    let path = WipedPath(path);
     worker.run(move || {
-        let Some(file) = open(&path)? else {
+        let Some(file) = open(&path.0)? else {
             return Ok(None);
         };
         let remarks = check(&file, permissions, limit)?;
         Ok(Some((read_bounded(file, limit)?, remarks)))
     })?
+}
+
+/// A path that is wiped when dropped: a person may have put the key where the path belongs.
+struct WipedPath(PathBuf);
+
+impl Drop for WipedPath {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_os_string().into_encoded_bytes().zeroize();
+    }
 }
 
 fn open(path: &Path) -> Result<Option<File>, Problem> {

@@ -1,0 +1,196 @@
+//! A global allocator that looks for a planted key in every block that is freed.
+//!
+//! What counts is the block at the moment it is freed. `realloc` is taken to move every time, which is the
+//! worst that it can do. New blocks are zeroed, so that what one scenario left is not found in another's.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use zeroizing_alloc::ZeroAlloc;
+
+/// The planted key. It stands in the program's read-only data, never on the heap.
+pub(crate) const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";
+/// The same in base64, which is as good as the key.
+pub(crate) const KEY_BASE64: &str = "UXo3SGsyVng5Um00THQ4V2IzTmM2SnMx";
+/// How many bytes in a row make a find: freeing a small block overwrites its first 16 bytes.
+const RUN: usize = 8;
+
+// What is looked for is held masked, so that the looking itself plants nothing.
+const MASK: u8 = 0xa5;
+static MASKED_KEY: [u8; 24] = masked(KEY);
+static MASKED_BASE64: [u8; 32] = masked(KEY_BASE64);
+
+const fn masked<const N: usize>(text: &str) -> [u8; N] {
+    assert!(text.len() == N);
+    let mut bytes = [0; N];
+    let mut at = 0;
+    while at < N {
+        bytes[at] = text.as_bytes()[at] ^ MASK;
+        at += 1;
+    }
+    bytes
+}
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+static WIPING: AtomicBool = AtomicBool::new(false);
+static WHOLE: AtomicUsize = AtomicUsize::new(0);
+static PARTIAL: AtomicUsize = AtomicUsize::new(0);
+
+/// Freed blocks that held the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Residue {
+    /// Blocks that held all of it.
+    pub(crate) whole: usize,
+    /// Blocks that held eight bytes in a row of it, and not all.
+    pub(crate) partial: usize,
+}
+
+pub(crate) const NONE: Residue = Residue { whole: 0, partial: 0 };
+
+impl fmt::Display for Residue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} whole, {} partial", self.whole, self.partial)
+    }
+}
+
+/// The system's allocator, or between it and the program one that wipes what is freed.
+pub(crate) struct Switch {
+    plain: Checking,
+    wiping: ZeroAlloc<Checking>,
+}
+
+impl Switch {
+    pub(crate) const fn new() -> Self {
+        Self { plain: Checking, wiping: ZeroAlloc(Checking) }
+    }
+}
+
+// SAFETY: both arms hand every call on to `System` with the same arguments, so a block that was made by one may
+// be freed by the other. `realloc` is the trait's own: a new block, a copy, and `dealloc` of the old one.
+unsafe impl GlobalAlloc for Switch {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the promises of `alloc`, which are the same here.
+        unsafe { self.plain.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the promises of `dealloc`, which are the same here.
+        unsafe {
+            if WIPING.load(Ordering::Relaxed) {
+                self.wiping.dealloc(block, layout);
+            } else {
+                self.plain.dealloc(block, layout);
+            }
+        }
+    }
+}
+
+/// The system's allocator, which looks at what it is given back.
+struct Checking;
+
+// SAFETY: every call goes to `System` with the same arguments; looking reads the block only while it is owned.
+unsafe impl GlobalAlloc for Checking {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the promises of `alloc`. Zeroed, so that what is looked at is initialised.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if ARMED.load(Ordering::Relaxed) {
+            // SAFETY: the block is `layout.size()` bytes long, and nobody else uses it any more.
+            note(unsafe { std::slice::from_raw_parts(block, layout.size()) });
+        }
+        // SAFETY: the caller keeps the promises of `dealloc`.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// Allocates nothing: it runs inside the allocator.
+fn note(block: &[u8]) {
+    let (whole_key, run_of_key) = find(block, &MASKED_KEY);
+    let (whole_base64, run_of_base64) = find(block, &MASKED_BASE64);
+    if whole_key || whole_base64 {
+        WHOLE.fetch_add(1, Ordering::Relaxed);
+    } else if run_of_key || run_of_base64 {
+        PARTIAL.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a block holds all of a masked text, and whether it holds a run of it.
+fn find(block: &[u8], masked: &[u8]) -> (bool, bool) {
+    let same =
+        |bytes: &[u8], masked: &[u8]| bytes.iter().zip(masked).all(|(byte, masked)| byte ^ MASK == *masked);
+    let mut run = false;
+    for at in 0..block.len().saturating_sub(RUN - 1) {
+        // Most memory is zeros.
+        if block[at] == 0 {
+            continue;
+        }
+        let rest = &block[at..];
+        if rest.len() >= masked.len() && same(&rest[..masked.len()], masked) {
+            return (true, true);
+        }
+        run = run
+            || masked.windows(RUN).any(|wanted| rest[0] ^ MASK == wanted[0] && same(&rest[..RUN], wanted));
+    }
+    (false, run)
+}
+
+/// Does `work` and counts the freed blocks that held the key. What `work` returns is dropped uncounted.
+pub(crate) fn residue_of<T>(work: impl FnOnce() -> T) -> Residue {
+    let threads = thread_count();
+    WHOLE.store(0, Ordering::SeqCst);
+    PARTIAL.store(0, Ordering::SeqCst);
+    ARMED.store(true, Ordering::SeqCst);
+    let returned = work();
+    // What other threads were still doing belongs to it.
+    let patience = Instant::now() + Duration::from_millis(500);
+    while thread_count() > threads && Instant::now() < patience {
+        thread::sleep(Duration::from_millis(1));
+    }
+    ARMED.store(false, Ordering::SeqCst);
+    drop(returned);
+    Residue { whole: WHOLE.load(Ordering::SeqCst), partial: PARTIAL.load(Ordering::SeqCst) }
+}
+
+/// As [`residue_of`], with an allocator that wipes what is freed.
+pub(crate) fn residue_when_wiping<T>(work: impl FnOnce() -> T) -> Residue {
+    WIPING.store(true, Ordering::SeqCst);
+    let residue = residue_of(work);
+    WIPING.store(false, Ordering::SeqCst);
+    residue
+}
+
+fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("Linux shows a process's threads there").count()
+}
+
+const CHILD: &str = "KEYSHEATH_CHILD";
+const DONE: &str = "the scenario ran to its end";
+
+/// Runs one test in a process of its own with these variables added, so that nothing else is measured.
+pub(crate) fn alone(test: &str, variables: &[(&str, &str)], scenario: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some_and(|name| name == test) {
+        scenario();
+        println!("{DONE}");
+        return;
+    }
+    let child = Command::new(std::env::current_exe().expect("the path of this test"))
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, test)
+        .envs(variables.iter().copied())
+        .output()
+        .expect("this test can be started again");
+    let (output, errors) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    for line in output.lines().filter(|line| line.contains(" whole, ")) {
+        println!("{line}");
+    }
+    assert!(child.status.success() && output.contains(DONE), "{test} failed on its own:\n{output}{errors}");
+}
