@@ -1,0 +1,221 @@
+//! P2, the part that is measured and not promised: what third-party code leaves of a key in freed heap blocks,
+//! with the system's allocator and with one that wipes what is freed.
+//!
+//! ```sh
+//! cargo test --all-features --test p2_residue_report -- --nocapture
+//! ```
+//!
+//! prints the table of SECURITY.md, and fails where a figure is above the one that stands there.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code, reason = "to set a variable is unsafe")]
+
+#[path = "support/residue.rs"]
+mod residue;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use http::{HeaderValue, Request};
+use keysheath::client::{BearerHeader, OriginGuard};
+use keysheath::failure::Meaning;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::ApiKey;
+use keysheath::origin::Origin;
+use keysheath::source::{self, DotenvFile, Keychain, KeychainItem, Loaded, Source, Variable};
+use residue::{KEY, NONE, Residue, Switch, residue_of, residue_when_wiping};
+
+#[global_allocator]
+static ALLOCATOR: Switch = Switch::new();
+
+/// One line of the table: what was done, how, and the most that SECURITY.md says it leaves.
+struct Place {
+    what: &'static str,
+    run: fn(&Path),
+    most: Residue,
+}
+
+const fn place(what: &'static str, whole: usize, partial: usize, run: fn(&Path)) -> Place {
+    Place { what, run, most: Residue { whole, partial } }
+}
+
+const PLACES: &[Place] = &[
+    place("a key parsed, compared, printed, dropped", 0, 0, |_| {
+        let key = kanal();
+        assert!(key == key.clone_key());
+        drop(format!("{key:?}"));
+    }),
+    place("`DotenvFile`, the key's line alone (`dotenvy` 0.15)", 3, 2, |folder| {
+        loads(&DotenvFile::new(folder.join("plain.env"), "KANAL_API_KEY"));
+    }),
+    place("`DotenvFile`, in quotes among other lines", 4, 2, |folder| {
+        loads(&DotenvFile::new(folder.join("quoted.env"), "KANAL_API_KEY"));
+    }),
+    place("`DotenvFile`, the key's line is malformed", 4, 2, |folder| {
+        let source = DotenvFile::new(folder.join("broken.env"), "KANAL_API_KEY");
+        assert!(source::load(&source, Kanal::PROFILE).is_err());
+    }),
+    place("`Keychain::save` (`zbus`, Secret Service)", 0, 0, |_| {
+        Keychain::new().save("kanal", kanal().as_raw()).expect("the keychain is unlocked");
+    }),
+    place("`KeychainItem` loaded (`zbus`, Secret Service)", 0, 0, |_| {
+        loads(&KeychainItem::new(Keychain::new(), "kanal"));
+    }),
+    place("`BearerHeader` on a request, authorised and dropped (`http` 1)", 0, 0, |_| {
+        let mut request = Request::get("https://api.getkanal.com/api/v1/stores/1").body(()).unwrap();
+        OriginGuard::new().authorize(&mut request, &BearerHeader::new(&kanal())).unwrap();
+        drop(request.clone());
+    }),
+    place("for comparison: `format!(\"Bearer …\")` and `HeaderValue::from_str`", 2, 0, |_| {
+        let value = HeaderValue::from_str(&format!("Bearer {KEY}")).unwrap();
+        drop(Request::get("https://api.getkanal.com/").header("authorization", value).body(()).unwrap());
+    }),
+    place("`BearerHeader` sent over plain HTTP to loopback (`ureq` 3.5)", 1, 0, |_| send()),
+    place("`Profile::classify` of a body that echoes the key (`serde_json` 1)", 1, 0, |_| {
+        let mut body = [b' '; 90];
+        let parts = [r#"{ "error": "Invalid API key", "key": ""#, KEY, r#"" }"#];
+        let mut rest = &mut body[..];
+        for part in parts {
+            rest.write_all(part.as_bytes()).unwrap();
+        }
+        assert_eq!(Kanal::PROFILE.classify(401, None, &body).meaning(), Meaning::KeyRefused);
+    }),
+    place("`Command`, the key among its arguments (`std`)", 1, 1, |_| {
+        loads(&source::Command::new("printf").args(["%s", KEY]));
+    }),
+    place("`Variable`; the environment block itself is not heap", 0, 0, |_| {
+        with_variable("SHOP_KEY", || loads(&Variable::new("SHOP_KEY")));
+    }),
+    place("`Command`, beside another variable with a key, which it hands on (`std`)", 3, 0, |_| {
+        with_variable("SHOP_KEY", || loads(&source::Command::new("printenv").args(["SHOP_KEY"])));
+    }),
+];
+
+fn kanal() -> ApiKey<Kanal> {
+    ApiKey::parse(KEY).expect("the planted key is well-formed")
+}
+
+/// Sets a variable to the planted key for the time of `work`.
+fn with_variable(name: &str, work: impl FnOnce()) {
+    // SAFETY: the test is alone in its process, and the threads of the keychain's client read no variables now.
+    unsafe { std::env::set_var(name, KEY) };
+    work();
+    // SAFETY: as above.
+    unsafe { std::env::remove_var(name) };
+}
+
+fn loads(source: &dyn Source) {
+    match source::load(source, Kanal::PROFILE) {
+        Ok(Loaded::Found(found)) => assert!(found.key().matches(KEY.as_bytes())),
+        other => panic!("no key: {other:?}"),
+    }
+}
+
+/// Sends one request with the header to a server of our own, and reads its answer.
+fn send() {
+    let (address, server) = serve_one();
+    let origin = Origin::parse(&format!("http://{address}")).unwrap();
+    let mut request = Request::get(format!("{origin}/api/v1/stores/1/customers")).body(()).unwrap();
+    OriginGuard::for_loopback(origin).unwrap().authorize(&mut request, &BearerHeader::new(&kanal())).unwrap();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().proxy(None).max_redirects(0).http_status_as_error(false).build().into();
+    let mut response = agent.run(request).expect("the server answers");
+    assert_eq!(response.body_mut().read_to_string().unwrap(), "{}");
+    assert!(server.join().expect("the server ends"), "the key was sent");
+}
+
+/// A server for one request, which keeps nothing on the heap. Says whether the key was in the request.
+fn serve_one() -> (SocketAddr, JoinHandle<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its number");
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut buffer = [0_u8; 4096];
+        let mut length = 0;
+        while !buffer[..length].ends_with(b"\r\n\r\n") {
+            length += stream.read(&mut buffer[length..]).expect("a request");
+        }
+        let sent = buffer.windows(KEY.len()).any(|bytes| bytes == KEY.as_bytes());
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+            .expect("a client");
+        sent
+    });
+    (address, server)
+}
+
+#[test]
+fn what_third_party_code_leaves_is_what_security_md_says() {
+    let name = "what_third_party_code_leaves_is_what_security_md_says";
+    if std::env::var_os("KEYSHEATH_CHILD").is_none() {
+        return in_a_session_with_a_keychain(name);
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |file: &str, text: String| fs::write(folder.path().join(file), text).expect("a file");
+    write("plain.env", format!("KANAL_API_KEY={KEY}\n"));
+    write("quoted.env", format!("# shop\nA=1\nexport KANAL_API_KEY='{KEY}' # production\nB='2'\n"));
+    write("broken.env", format!("A=1\nKANAL_API_KEY={KEY} {KEY}\n"));
+
+    println!("| place | what stays, system allocator | with a wiping allocator |\n|---|---|---|");
+    let mut above = Vec::new();
+    for Place { what, run, most } in PLACES {
+        let system = residue_of(|| run(folder.path()));
+        let wiping = residue_when_wiping(|| run(folder.path()));
+        println!("| {what} | {system} | {wiping} |");
+        if system.whole > most.whole || system.whole + system.partial > most.whole + most.partial {
+            above.push(format!("{what}: {system}, and SECURITY.md says {most}"));
+        }
+        if wiping != NONE {
+            above.push(format!("{what}: {wiping} in spite of the wiping allocator"));
+        }
+    }
+    assert!(above.is_empty(), "more was left than SECURITY.md says:\n{}", above.join("\n"));
+}
+
+/// Runs this test again in a D-Bus session of its own, with an unlocked Secret Service in it.
+fn in_a_session_with_a_keychain(name: &str) {
+    const SESSION: &str = "set -e
+        printf test | gnome-keyring-daemon --unlock --components=secrets --daemonize >/dev/null
+        gdbus wait --session --timeout 10 org.freedesktop.secrets
+        exec \"$@\"";
+
+    for (program, package) in
+        [("dbus-run-session", "dbus"), ("gnome-keyring-daemon", "gnome-keyring"), ("gdbus", "libglib2.0-bin")]
+    {
+        assert!(is_on_path(program), "{program} is missing: install the package `{package}`");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let part = |name: &str| -> PathBuf {
+        use std::os::unix::fs::DirBuilderExt as _;
+
+        let path = folder.path().join(name);
+        fs::DirBuilder::new().mode(0o700).create(&path).expect("a folder for the session");
+        path
+    };
+    let status = Command::new("dbus-run-session")
+        .args(["--", "bash", "-c", SESSION, "session"])
+        .arg(std::env::current_exe().expect("the path of this test"))
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env("KEYSHEATH_CHILD", name)
+        .env("XDG_RUNTIME_DIR", part("run"))
+        .env("XDG_DATA_HOME", part("data"))
+        .env("XDG_CACHE_HOME", part("cache"))
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("DBUS_SESSION_BUS_ADDRESS")
+        .stdin(Stdio::null())
+        .status()
+        .expect("the session starts");
+    // The daemon ends with its session; until then it may write into the folder.
+    thread::sleep(Duration::from_millis(200));
+    assert!(status.success(), "the test failed in its session: {status}");
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
