@@ -225,6 +225,7 @@ impl RawKey {
     /// # use keysheath::{issuer::{Issuer, Kanal}, key::RawKey};
     /// assert!(RawKey::parse(Kanal::PROFILE, b"").is_err());
     /// ```
+    #[inline]
     pub fn parse(profile: &'static Profile, text: &[u8]) -> Result<Self, FormatError> {
         profile.format().check(text)?;
         Ok(Self { storage: Storage::copy_of(text), profile })
@@ -321,6 +322,7 @@ impl RawKey {
         }
     }
 
+    #[inline]
     fn bytes(&self) -> &[u8] {
         match &self.storage {
             Storage::Heap(bytes) => bytes.expose_secret(),
@@ -345,6 +347,7 @@ impl IssuerMismatch {
 }
 
 impl Storage {
+    #[inline]
     fn copy_of(text: &[u8]) -> Self {
         // `Box::from` makes one block of the exact size, so nothing is left behind by growing or shrinking.
         Self::Heap(SecretBox::new(Box::from(text)))
@@ -352,6 +355,7 @@ impl Storage {
 }
 
 /// Equality by machine words folded into one verdict; only the lengths decide anything early.
+#[inline]
 fn equal(left: &[u8], right: &[u8]) -> bool {
     if left.len() != right.len() {
         return false;

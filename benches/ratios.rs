@@ -1,0 +1,175 @@
+//! What the crate's common operations cost, as ratios to a peer measured in the same run.
+//!
+//! ```sh
+//! cargo bench --all-features --bench ratios
+//! ```
+//!
+//! Batches of the two take turns, and the smallest time seen of each counts: what a busy machine adds, it adds
+//! to both. A ratio is printed beside the target that the project has set itself; nothing fails by it.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use keysheath::client::BearerHeader;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::ApiKey;
+use subtle::ConstantTimeEq;
+
+const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";
+
+/// How many times the two take turns.
+const TURNS: u32 = 10_000;
+
+/// How long one batch takes, about.
+const BATCH: Duration = Duration::from_micros(20);
+
+/// What a ratio is to be.
+#[derive(Clone, Copy)]
+enum Target {
+    /// At most so many times the peer's time.
+    AtMost(f64),
+    /// At least so many times faster than the peer.
+    Faster(f64),
+    /// For information.
+    None,
+}
+
+fn main() {
+    println!("| what | ns | peer | peer ns | ratio | target |\n|---|---:|---|---:|---|---|");
+    equality();
+    checking();
+    parsing();
+    header();
+}
+
+fn equality() {
+    let (left, right) = (kanal(), kanal());
+    let what = "`ApiKey == ApiKey`";
+    let ours = || black_box(&left) == black_box(&right);
+    let (a, b) = (*array(), *array());
+    row(what, ours, "`==` of `[u8; 24]`", || black_box(&a) == black_box(&b), Target::AtMost(4.0));
+    let subtle = || bool::from(black_box(&a[..]).ct_eq(black_box(&b[..])));
+    row(what, ours, "`subtle` on slices", subtle, Target::Faster(6.0));
+    let slices = || constant_time_eq::constant_time_eq(black_box(&a[..]), black_box(&b[..]));
+    row(what, ours, "`constant_time_eq`", slices, Target::None);
+    let arrays = || constant_time_eq::constant_time_eq_n(black_box(&a), black_box(&b));
+    row(what, ours, "`constant_time_eq_n`", arrays, Target::None);
+    let matches = || black_box(&left).matches(black_box(&b[..]));
+    row(
+        "`ApiKey::matches`",
+        matches,
+        "`==` of slices",
+        || black_box(&a[..]) == black_box(&b[..]),
+        Target::None,
+    );
+}
+
+fn checking() {
+    let format = *Kanal::PROFILE.format();
+    // One key again and again would let the processor learn where its digits are.
+    let keys = random_keys();
+    let ours = || keys.iter().filter(|key| format.check(black_box(key.as_bytes())).is_ok()).count();
+    let theirs = || keys.iter().filter(|key| plain_rule(black_box(key))).count();
+    row("`KeyFormat::check` of 1,000 keys", ours, "`chars().all(…)`", theirs, Target::Faster(3.0));
+    let one = || black_box(format).check(black_box(KEY.as_bytes())).is_ok();
+    row("… of one key every time", one, "`chars().all(…)`", || plain_rule(black_box(KEY)), Target::None);
+}
+
+/// A thousand keys of letters and digits.
+fn random_keys() -> Vec<String> {
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut letter = || {
+        // Xorshift, which is random enough to guess badly by.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(LETTERS[usize::try_from(state % 62).expect("below 62")])
+    };
+    (0..1_000).map(|_| (0..24).map(|_| letter()).collect()).collect()
+}
+
+/// The same rule as people write it.
+#[inline(never)]
+fn plain_rule(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    let is_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/');
+    text.len() == 24 && !body.is_empty() && body.chars().all(is_token)
+}
+
+fn parsing() {
+    let what = "`ApiKey::parse`, drop";
+    let ours = || drop(black_box(ApiKey::<Kanal>::parse(black_box(KEY))));
+    let block = || drop(black_box(Box::<[u8]>::from(black_box(KEY.as_bytes()))));
+    row(what, ours, "`Box<[u8]>` of 24 bytes, drop", block, Target::AtMost(2.5));
+    let key = kanal();
+    let clone = || drop(black_box(black_box(&key).clone_key()));
+    row("`ApiKey::clone_key`, drop", clone, "`Box<[u8]>` of 24 bytes, drop", block, Target::None);
+    let exposed = || black_box(&key).expose_secret().len();
+    let utf8 = || std::str::from_utf8(black_box(KEY.as_bytes())).is_ok();
+    row("`ApiKey::expose_secret`", exposed, "`str::from_utf8`", utf8, Target::None);
+    let printed = || black_box(&key).fingerprint();
+    let hash = || hmac_sha256::Hash::hash(black_box(KEY.as_bytes()));
+    row("`ApiKey::fingerprint`", printed, "SHA-256 of 24 bytes", hash, Target::None);
+}
+
+fn header() {
+    let key = kanal();
+    let header = BearerHeader::new(&key);
+    let ours = || drop(black_box(black_box(&header).value()));
+    let built = || {
+        let text = format!("Bearer {}", black_box(KEY));
+        drop(black_box(HeaderValue::from_str(&text)));
+    };
+    let peer = "`format!(\"Bearer …\")`, `HeaderValue::from_str`, drop";
+    row("`BearerHeader::value`, drop", ours, peer, built, Target::Faster(5.0));
+    let whole = || drop(black_box(BearerHeader::new(black_box(&key))));
+    row("`BearerHeader::new`, drop", whole, peer, built, Target::None);
+}
+
+fn kanal() -> ApiKey<Kanal> {
+    ApiKey::parse(KEY).expect("well-formed")
+}
+
+fn array() -> &'static [u8; 24] {
+    KEY.as_bytes().first_chunk().expect("24 bytes")
+}
+
+/// Measures the two in turns and prints a row of the table.
+fn row<A, B>(what: &str, ours: impl Fn() -> A, peer: &str, theirs: impl Fn() -> B, target: Target) {
+    let (our_batch, their_batch) = (batch_size(&ours), batch_size(&theirs));
+    let (mut our_best, mut their_best) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..TURNS {
+        our_best = our_best.min(nanoseconds(&ours, our_batch));
+        their_best = their_best.min(nanoseconds(&theirs, their_batch));
+    }
+    let times = our_best / their_best;
+    let ratio =
+        if times > 1.0 { format!("{times:.2}× as long") } else { format!("{:.2}× faster", 1.0 / times) };
+    let verdict = |met: bool| if met { "met" } else { "**not met**" };
+    let target = match target {
+        Target::AtMost(most) => format!("at most {most}× as long: {}", verdict(times <= most)),
+        Target::Faster(least) => format!("at least {least}× faster: {}", verdict(1.0 / times >= least)),
+        Target::None => String::new(),
+    };
+    println!("| {what} | {our_best:.2} | {peer} | {their_best:.2} | {ratio} | {target} |");
+}
+
+/// How many calls take about [`BATCH`].
+fn batch_size<T>(work: &impl Fn() -> T) -> u32 {
+    let mut count = 16;
+    while nanoseconds(work, count) * f64::from(count) < BATCH.as_secs_f64() * 1e9 {
+        count *= 2;
+    }
+    count
+}
+
+/// The time of one call, out of a batch of `count`.
+fn nanoseconds<T>(work: &impl Fn() -> T, count: u32) -> f64 {
+    let start = Instant::now();
+    for _ in 0..count {
+        black_box(work());
+    }
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(count)
+}
