@@ -225,6 +225,7 @@ impl RawKey {
     /// # use keysheath::{issuer::{Issuer, Kanal}, key::RawKey};
     /// assert!(RawKey::parse(Kanal::PROFILE, b"").is_err());
     /// ```
+    #[inline]
     pub fn parse(profile: &'static Profile, text: &[u8]) -> Result<Self, FormatError> {
         profile.format().check(text)?;
         Ok(Self { storage: Storage::copy_of(text), profile })
@@ -346,6 +347,7 @@ impl IssuerMismatch {
 }
 
 impl Storage {
+    #[inline]
     fn copy_of(text: &[u8]) -> Self {
         // `Box::from` makes one block of the exact size, so nothing is left behind by growing or shrinking.
         Self::Heap(SecretBox::new(Box::from(text)))

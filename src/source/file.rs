@@ -142,7 +142,7 @@ pub(super) fn read_file(
 ) -> Result<FileText, Problem> {
     let path = WipedPath::from(path.into_os_string());
     worker.run(move || {
-        let Some(file) = open(&path)? else {
+        let Some(file) = open(&path.0)? else {
             return Ok(None);
         };
         let remarks = check(&file, permissions, limit)?;
