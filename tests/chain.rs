@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use keysheath::chain::{Chain, ChainError, Explained, Relation, Selected, Trail, Witness};
 use keysheath::fingerprint::Fingerprint;
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
+use keysheath::issuer::{Issuer, Kanal, Katana};
 use keysheath::key::ApiKey;
 use keysheath::keyref::KeyRef;
 use keysheath::source::{
@@ -222,39 +222,45 @@ fn a_reference_is_asked_as_its_source_is() {
     assert_eq!(relations(&chain), [Relation::Nothing, Relation::InForce]);
 }
 
-/// A source from outside the crate, which calls itself a keychain.
 #[cfg(feature = "dotenv")]
-struct LikeAKeychain;
+mod beside_a_dotenv {
+    use keysheath::issuer::Profile;
+    use keysheath::source::{Reading, SecretText, Source, SourceError};
 
-#[cfg(feature = "dotenv")]
-impl Source for LikeAKeychain {
-    fn provenance(&self) -> Provenance {
-        Provenance::Keychain { service: "test".to_owned(), name: "kanal".to_owned() }
+    use super::*;
+
+    /// A source from outside the crate, which calls itself a keychain.
+    struct LikeAKeychain;
+
+    impl Source for LikeAKeychain {
+        fn provenance(&self) -> Provenance {
+            Provenance::Keychain { service: "test".to_owned(), name: "kanal".to_owned() }
+        }
+
+        fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+            Ok(Reading::present(SecretText::from(OTHER_KEY.to_owned())))
+        }
     }
 
-    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        Ok(Reading::present(SecretText::from(OTHER_KEY.to_owned())))
+    #[test]
+    fn a_dotenv_comes_before_a_keychain_and_otherwise_last() {
+        let (folder, file) = places();
+        let path = folder.write(".env", format!("KANAL_API_KEY={KEY}\n"));
+        let provenances = |chain: &Chain<Kanal>| -> Vec<String> {
+            chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
+        };
+        let dotenv = format!("KANAL_API_KEY in {}, line 1", path.display());
+        let missing = format!("file {}", folder.at("missing").display());
+        let keychain = "keychain item test/kanal".to_owned();
+        let chain = Chain::<Kanal>::new().with(file("missing")).with(LikeAKeychain).with_dotenv(&path);
+        assert_eq!(provenances(&chain), [missing.clone(), dotenv.clone(), keychain.clone()]);
+        assert!(loaded(&chain).key().matches(KEY.as_bytes()));
+        let chain =
+            Chain::<Kanal>::new().with(LikeAKeychain.base64()).with(file("missing")).with_dotenv(&path);
+        assert_eq!(provenances(&chain), [dotenv.clone(), keychain, missing.clone()]);
+        let chain = Chain::<Kanal>::new().with(file("missing")).with_dotenv(&path);
+        assert_eq!(provenances(&chain), [missing, dotenv]);
     }
-}
-
-#[cfg(feature = "dotenv")]
-#[test]
-fn a_dotenv_comes_before_a_keychain_and_otherwise_last() {
-    let (folder, file) = places();
-    let path = folder.write(".env", format!("KANAL_API_KEY={KEY}\n"));
-    let provenances = |chain: &Chain<Kanal>| -> Vec<String> {
-        chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
-    };
-    let dotenv = format!("KANAL_API_KEY in {}, line 1", path.display());
-    let missing = format!("file {}", folder.at("missing").display());
-    let keychain = "keychain item test/kanal".to_owned();
-    let chain = Chain::<Kanal>::new().with(file("missing")).with(LikeAKeychain).with_dotenv(&path);
-    assert_eq!(provenances(&chain), [missing.clone(), dotenv.clone(), keychain.clone()]);
-    assert!(loaded(&chain).key().matches(KEY.as_bytes()));
-    let chain = Chain::<Kanal>::new().with(LikeAKeychain.base64()).with(file("missing")).with_dotenv(&path);
-    assert_eq!(provenances(&chain), [dotenv.clone(), keychain, missing.clone()]);
-    let chain = Chain::<Kanal>::new().with(file("missing")).with_dotenv(&path);
-    assert_eq!(provenances(&chain), [missing, dotenv]);
 }
 
 #[test]

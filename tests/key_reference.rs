@@ -1,9 +1,7 @@
-//! Key references: what each names, that printing and parsing are inverse, and that a text which is no reference
-//! is never printed.
+//! Key references: what each names, that printing and parsing are inverse, and that a text which is no
+//! reference is never printed.
 
 mod support;
-
-use std::path::PathBuf;
 
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::keyref::{KeyRef, KeyRefError, MAX_REFERENCE};
@@ -67,7 +65,7 @@ fn a_dotenv_reference_names_its_file_and_variable() {
         ("dotenv:C:\\shop\\.env#A", "C:\\shop\\.env", "A"),
         ("dotenv:a%23b/.env#A.B", "a#b/.env", "A.B"),
     ] {
-        let (path, name) = (PathBuf::from(path), name.to_owned());
+        let (path, name) = (std::path::PathBuf::from(path), name.to_owned());
         assert_eq!(source_of(text).provenance(), Provenance::Dotenv { path, name, line: None });
     }
 }

@@ -15,8 +15,9 @@ impl Serialize for KeyRef {
 
 impl<'de> Deserialize<'de> for KeyRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Asked for a string, `serde_json` answers a number by an error that prints it, and never asks the visitor.
-        // Formats that do not describe themselves can only be asked for a string, and hold no other type.
+        // Asked for a string, `serde_json` answers a number by an error that prints it, and never asks the
+        // visitor. Formats that do not describe themselves can only be asked for a string, and hold no other
+        // type.
         if deserializer.is_human_readable() {
             deserializer.deserialize_any(ReferenceVisitor)
         } else {

@@ -155,8 +155,8 @@ fn pass_environment(command: &mut process::Command, profile: &Profile) {
 
 /// Whether the program has ended, and well; it may still run.
 ///
-/// It is not collected yet: until it is, its id stands for no other process, and that of its group for no other
-/// group, so that what it left running can be ended.
+/// It is not collected yet: until it is, its id stands for no other process, and that of its group for no
+/// other group, so that what it left running can be ended.
 #[cfg(unix)]
 fn has_succeeded(child: &mut Child) -> Result<bool, Problem> {
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};

@@ -182,8 +182,8 @@ fn variable(name: &str) -> Option<SecretText> {
     Some(SecretText::from(text.into_encoded_bytes()))
 }
 
-/// Whether the file is there, or a folder on the way to it. A key, too, may begin with `/` or `./`, so the look
-/// of a text does not tell.
+/// Whether the file is there, or a folder on the way to it. A key, too, may begin with `/` or `./`, so the
+/// look of a text does not tell.
 fn leads_somewhere(path: &Path) -> bool {
     path.ancestors().any(|part| part.file_name().is_some() && part.exists())
 }

@@ -140,7 +140,7 @@ pub(crate) fn with_a_file_of_another_user(name: &'static str, check: impl Fn(&st
     namespace.args(["--user", "--map-current-user"]).arg(std::env::current_exe().expect("the test's file"));
     namespace.args(child.command.get_args()).env(MARK, name);
     child.command = namespace;
-    // Where this fails, run the tests as root, or where a user may make user namespaces; `unshare` is of Debian's
-    // util-linux, from 2.37 on.
+    // Where this fails, run the tests as root, or where a user may make user namespaces; `unshare` is of
+    // Debian's util-linux, from 2.37 on.
     child.run(|| check(std::path::Path::new("/etc/passwd")));
 }
