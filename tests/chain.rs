@@ -11,10 +11,7 @@ use keysheath::fingerprint::Fingerprint;
 use keysheath::issuer::{Issuer, Kanal, Katana};
 use keysheath::key::ApiKey;
 use keysheath::keyref::KeyRef;
-use keysheath::source::{
-    Absence, FileVariable, Problem, Provenance, Reading, Remark, SecretFile, SecretText, Source, SourceError,
-    Variable,
-};
+use keysheath::source::{Absence, FileVariable, Problem, Provenance, Remark, SecretFile, Variable};
 use support::{Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, set_mode};
 
 fn fingerprint(key: &str) -> Option<Fingerprint> {

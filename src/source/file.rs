@@ -186,7 +186,9 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
     match options.open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if path.is_symlink() {
+            // Of the file, or of a folder above it.
+            let dangling = |part: &Path| part.is_symlink() && !part.exists();
+            if path.ancestors().any(dangling) {
                 return Err(Problem::DanglingLink);
             }
             Ok(None)
