@@ -14,7 +14,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-#[allow(unused, clippy::all, clippy::pedantic, reason = "they are compared line by line with those that fail")]
+#[allow(
+    unused,
+    clippy::all,
+    clippy::pedantic,
+    reason = "they are compared line by line with those that fail"
+)]
 mod compile_pass {
     mod a_kanal_header_at_a_katana_guard;
     mod a_kanal_key_where_a_katana_key_is_wanted;

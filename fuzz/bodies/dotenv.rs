@@ -16,7 +16,7 @@ const ANY: &Profile =
 const NAME: &str = "K";
 
 /// Puts `data` into a file, in memory where that is possible, and looks for the variable.
-pub fn dotenv(data: &[u8]) {
+pub(crate) fn dotenv(data: &[u8]) {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let mut file = tempfile::NamedTempFile::new_in(folder).expect("a temporary file");
@@ -69,7 +69,7 @@ fn value_on(data: &[u8], line: usize) -> Option<&[u8]> {
     let (name, value) = text.split_once('=')?;
     let name = name.trim();
     let exported = name.strip_prefix("export").map(str::trim_start).filter(|name| !name.is_empty());
-    (exported.unwrap_or(name) == NAME).then(|| value.as_bytes())
+    (exported.unwrap_or(name) == NAME).then_some(value.as_bytes())
 }
 
 /// Whether every line is blank, a comment, or a name and a plain value: nothing that could be misread.
