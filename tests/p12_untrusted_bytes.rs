@@ -20,6 +20,7 @@ mod classify;
 mod dotenv;
 #[path = "../fuzz/bodies/key_ref.rs"]
 mod key_ref;
+#[allow(unexpected_cfgs, reason = "`fuzzing` is set by cargo-fuzz")]
 #[path = "../fuzz/bodies/parse.rs"]
 mod parse;
 

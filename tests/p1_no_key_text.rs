@@ -4,6 +4,7 @@
 //! dependencies' own errors included: of those it is shown first that they do print it.
 
 #![cfg(all(unix, feature = "client", feature = "dotenv", feature = "serde"))]
+#![allow(clippy::format_collect, reason = "the canary is short")]
 
 mod support;
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 const MAX_BODY: usize = 64 * 1024;
 
 /// Classifies `data` as a response of both issuers, with the status that it has and as a 401.
-pub fn classify(data: &[u8]) {
+pub(crate) fn classify(data: &[u8]) {
     let mut parts = data.splitn(3, |&byte| byte == b'\n');
     let status = status(parts.next().unwrap_or_default());
     let retry_after = parts.next().filter(|value| !value.is_empty());

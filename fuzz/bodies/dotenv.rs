@@ -16,7 +16,7 @@ const ANY: &Profile =
 const NAME: &str = "K";
 
 /// Puts `data` into a file, in memory where that is possible, and looks for the variable.
-pub fn dotenv(data: &[u8]) {
+pub(crate) fn dotenv(data: &[u8]) {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let mut file = tempfile::NamedTempFile::new_in(folder).expect("a temporary file");

@@ -61,7 +61,7 @@ static MESSAGES: LazyLock<HashSet<[String; 2]>> = LazyLock::new(|| {
 });
 
 /// Reads `data` (what is not UTF-8 replaced) as a reference, prints it, reads that, and asks for its source.
-pub fn key_ref(data: &[u8]) {
+pub(crate) fn key_ref(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let reference = match text.parse::<KeyRef>() {
         Ok(reference) => reference,

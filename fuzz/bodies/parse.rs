@@ -16,21 +16,27 @@ const FORMATS: [KeyFormat; 7] = [
 ];
 
 /// Checks `data` against every format, and against the same rules written plainly.
-pub fn parse(data: &[u8]) {
+pub(crate) fn parse(data: &[u8]) {
+    let broken = reference(data);
     let own_length = KeyFormat::exactly(data.len().clamp(1, MAX_KEY_LENGTH));
     for format in FORMATS.iter().chain([&own_length]) {
-        let rule = format.check(data).err().map(|error| error.rule());
-        assert_eq!(rule, reference(format, data), "not the verdict of the plain rule");
-        assert_eq!(format.accepts(data), rule.is_none(), "accepts and check disagree");
+        let (min, max) = format.bounds();
+        let accepted = broken.is_none() && (min..=max).contains(&data.len());
+        assert_eq!(format.accepts(data), accepted, "not the verdict of the plain rule");
     }
-    parse_as::<Kanal>(data);
-    parse_as::<Katana>(data);
+    parse_as::<Kanal>(data, broken);
+    parse_as::<Katana>(data, broken);
+    if is_looked_at_closely(data) {
+        check(&own_length, data, broken, own_length.check(data).err());
+    }
 }
 
-fn parse_as<I: Issuer>(data: &[u8]) {
+fn parse_as<I: Issuer>(data: &[u8], broken: Option<FormatRule>) {
     let parsed = ApiKey::<I>::parse_bytes(data);
-    check(I::PROFILE.format(), data, parsed.as_ref().err().copied());
-    if let Ok(text) = std::str::from_utf8(data) {
+    check(I::PROFILE.format(), data, broken, parsed.as_ref().err().copied());
+    if let Some(text) =
+        std::str::from_utf8(data).ok().filter(|_| parsed.is_ok() || is_looked_at_closely(data))
+    {
         let taken = ApiKey::<I>::take(text.to_owned());
         match (&parsed, &taken) {
             (Ok(parsed), Ok(taken)) => assert!(parsed == taken, "take made another key than parse"),
@@ -54,14 +60,10 @@ fn parse_as<I: Issuer>(data: &[u8]) {
     assert!(!key.matches(&other) && !key.matches(&data[1..]), "a key matches another length");
 }
 
-/// The rule that is broken, by RFC 6750 section 2.1 read one byte after the other.
-fn reference(format: &KeyFormat, text: &[u8]) -> Option<FormatRule> {
-    let (min, max) = format.bounds();
+/// The rule that is broken whatever the length, by RFC 6750 section 2.1 read one byte after the other.
+fn reference(text: &[u8]) -> Option<FormatRule> {
     if text.is_empty() {
         return Some(FormatRule::Empty);
-    }
-    if text.len() < min || text.len() > max {
-        return Some(FormatRule::Length { found: text.len() });
     }
     let mut first_padding = None;
     for (at, byte) in text.iter().enumerate() {
@@ -79,12 +81,20 @@ fn reference(format: &KeyFormat, text: &[u8]) -> Option<FormatRule> {
     (first_padding == Some(1)).then_some(FormatRule::Padding { position: 1 })
 }
 
-fn check(format: &KeyFormat, text: &[u8], found: Option<FormatError>) {
-    let rule = reference(format, text);
+fn check(format: &KeyFormat, text: &[u8], broken: Option<FormatRule>, found: Option<FormatError>) {
+    let (min, max) = format.bounds();
+    let length =
+        Some(FormatRule::Length { found: text.len() }).filter(|_| !(min..=max).contains(&text.len()));
+    let rule = if text.is_empty() { broken } else { length.or(broken) };
     assert_eq!(found.map(|error| error.rule()), rule, "not the verdict of the plain rule");
-    if let Some(error) = found {
+    if let Some(error) = found.filter(|_| is_looked_at_closely(text)) {
         check_message(format, &error);
     }
+}
+
+/// A fuzzer that looked at the words of every message would spend its runs on them, and be led into them.
+fn is_looked_at_closely(text: &[u8]) -> bool {
+    !cfg!(fuzzing) || text.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 64 == 0
 }
 
 /// The message is made of the rule, the place, the bounds and the hint, and of nothing else.
