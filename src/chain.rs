@@ -34,7 +34,7 @@ use std::marker::PhantomData;
 use crate::issuer::{Issuer, Profile};
 use crate::key::{ApiKey, RawKey};
 use crate::keyref::{KeyRef, KeyRefError};
-use crate::source::{self, FileVariable, Found, Loaded, Provenance, Source, SystemdCredential, Variable};
+use crate::source::{self, FileVariable, Found, Loaded, Source, SystemdCredential, Variable};
 
 pub use explanation::{Explained, Explanation, Relation};
 pub use selected::{ChainError, Selected};
@@ -239,7 +239,8 @@ impl RawChain {
     #[cfg(feature = "dotenv")]
     #[must_use]
     pub fn with_dotenv(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        let is_keychain = |link: &Link| matches!(link.source.provenance(), Provenance::Keychain { .. });
+        let is_keychain =
+            |link: &Link| matches!(link.source.provenance(), source::Provenance::Keychain { .. });
         let place = self.links.iter().position(is_keychain).unwrap_or(self.links.len());
         let source = source::DotenvFile::new(path, self.profile.variable());
         self.links.insert(place, Link { source: Box::new(source), referenced: false });

@@ -19,6 +19,10 @@
 //! [`KeyRef::allow_commands`], which a tool should call only for references that its user wrote. Paths with
 //! `..` are refused.
 //!
+//! With the feature `serde`, a reference is a string in a config file. Where a person put the key itself there, the
+//! error of this crate shows none of it; a parser may print the whole line beside that error, as `toml`'s `Display`
+//! does, so show the parser's bare message and place instead.
+//!
 //! ```
 //! use keysheath::keyref::KeyRef;
 //!
