@@ -6,6 +6,7 @@
 
 #[path = "support/residue.rs"]
 mod residue;
+mod support;
 
 use std::fs;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ impl Issuer for Long {
 }
 
 /// Measures in a process of its own, prints a line, and wants nothing left behind.
-fn leaves_nothing<T>(test: &str, variables: &[(&str, &str)], work: impl FnOnce() -> T) {
+fn leaves_nothing<T>(test: &'static str, variables: &[(&str, &str)], work: impl FnOnce() -> T) {
     alone(test, variables, || {
         let found = residue_of(work);
         println!("{found}: {}", test.replace('_', " "));
@@ -80,7 +81,7 @@ mod controls {
 
     use super::*;
 
-    fn is_found(test: &str, expected: Residue, work: impl FnOnce()) {
+    fn is_found(test: &'static str, expected: Residue, work: impl FnOnce()) {
         alone(test, &[], || {
             let found = residue_of(work);
             println!("{found}: {}", test.replace('_', " "));

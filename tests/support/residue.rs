@@ -8,12 +8,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use zeroizing_alloc::ZeroAlloc;
+
+use crate::support::child::in_child;
 
 /// The planted key. It stands in the program's read-only data, never on the heap.
 pub(crate) const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";
@@ -172,25 +173,11 @@ fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").expect("Linux shows a process's threads there").count()
 }
 
-const CHILD: &str = "KEYSHEATH_CHILD";
-const DONE: &str = "the scenario ran to its end";
-
-/// Runs one test in a process of its own with these variables added, so that nothing else is measured.
-pub(crate) fn alone(test: &str, variables: &[(&str, &str)], scenario: impl FnOnce()) {
-    if std::env::var_os(CHILD).is_some_and(|name| name == test) {
-        scenario();
-        println!("{DONE}");
-        return;
+/// Runs one test in a process of its own with these variables, so that nothing else is measured.
+pub(crate) fn alone(test: &'static str, variables: &[(&str, &str)], scenario: impl FnOnce()) {
+    if let Some(output) = in_child(test, variables, scenario) {
+        for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains(" whole, ")) {
+            println!("{line}");
+        }
     }
-    let child = Command::new(std::env::current_exe().expect("the path of this test"))
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, test)
-        .envs(variables.iter().copied())
-        .output()
-        .expect("this test can be started again");
-    let (output, errors) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    for line in output.lines().filter(|line| line.contains(" whole, ")) {
-        println!("{line}");
-    }
-    assert!(child.status.success() && output.contains(DONE), "{test} failed on its own:\n{output}{errors}");
 }

@@ -24,16 +24,16 @@ const PROMPTER: &str = "org.gnome.keyring.SystemPrompter";
 const PASSWORD: &[u8] = b"test";
 
 /// Runs `body` in a child process whose session bus is to be in a private folder. Nothing runs there yet.
-pub fn in_session(name: &'static str, body: impl FnOnce()) {
+pub fn in_session(name: &'static str, body: impl FnOnce()) -> Option<Output> {
     let folder = private_folder();
     let mut address = OsString::from("unix:path=");
     address.push(folder.path().join("bus"));
-    in_child(name, &[(BUS, address.as_os_str()), (FOLDER, folder.path().as_os_str())], body);
+    in_child(name, &[(BUS, address.as_os_str()), (FOLDER, folder.path().as_os_str())], body)
 }
 
 /// Runs `body` in a child process with an unlocked keychain of its own.
-pub fn with_keychain(name: &'static str, body: impl FnOnce(&mut SecretService)) {
-    in_session(name, || body(&mut SecretService::start()));
+pub fn with_keychain(name: &'static str, body: impl FnOnce(&mut SecretService)) -> Option<Output> {
+    in_session(name, || body(&mut SecretService::start()))
 }
 
 /// An empty folder that nobody else can look into, as a session's has to be.
