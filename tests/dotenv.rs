@@ -145,11 +145,10 @@ fn a_value_that_would_be_changed_is_refused() {
             assert!(error.to_string().contains("in single quotes"), "{error}");
             assert_eq!(broken_in_a_chain(&folder.at(".env")), Problem::NotLiteral { line: 2 });
         }
-        // The parser takes the closing mark for a part of the name.
-        assert_eq!(problem(&dotenv(&folder, "KANAL_API_KEY=\"$PLANTED\"\n")), Problem::BadLine { line: 1 });
-        // In single quotes a `$` is a `$`, and no part of a key.
-        let quoted = problem(&dotenv(&folder, "KANAL_API_KEY='$PLANTED'\n"));
-        assert!(matches!(quoted, Problem::Malformed(_)), "{quoted}");
+        for quoted in ["\"$PLANTED\"", "'$PLANTED'"] {
+            let problem = problem(&dotenv(&folder, format!("KANAL_API_KEY={quoted}\n")));
+            assert_eq!(problem, Problem::NotLiteral { line: 1 }, "{quoted}");
+        }
     });
 }
 
@@ -281,4 +280,12 @@ fn a_value_may_be_base64() {
     let folder = Folder::new();
     assert_gives_the_key(&dotenv(&folder, format!("KANAL_API_KEY='{KEY_IN_BASE64}'\n")).base64());
     assert_eq!(problem(&dotenv(&folder, "KANAL_API_KEY=a-b\n").base64()), Problem::NotBase64);
+}
+
+#[test]
+fn lines_that_name_each_other_do_not_grow() {
+    let folder = Folder::new();
+    let doubling: String = (1..60).map(|at| format!("A{at}=$A{}$A{}\n", at - 1, at - 1)).collect();
+    let text = format!("A0=aaaaaaaaaaaaaaaa\n{doubling}KANAL_API_KEY={KEY}\n");
+    assert_gives_the_key(&dotenv(&folder, text));
 }

@@ -68,7 +68,11 @@ fn value_on(data: &[u8], line: usize) -> Option<&[u8]> {
     let text = std::str::from_utf8(text).ok()?;
     let (name, value) = text.split_once('=')?;
     let name = name.trim();
-    let exported = name.strip_prefix("export").map(str::trim_start).filter(|name| !name.is_empty());
+    let exported = name
+        .strip_prefix("export")
+        .filter(|name| name.starts_with(char::is_whitespace))
+        .map(str::trim_start)
+        .filter(|name| !name.is_empty());
     (exported.unwrap_or(name) == NAME).then_some(value.as_bytes())
 }
 

@@ -173,7 +173,12 @@ impl Read for LineReader<'_> {
         }
         let count = self.rest.len().min(buffer.len());
         let (now, later) = self.rest.split_at(count);
-        buffer[..count].copy_from_slice(now);
+        // Nothing is to be substituted: lines that name each other would double the text with each of them, and
+        // process variables would be read. A value with a `$` is then not what is written, and refused. (An `n` may
+        // follow a backslash, as a `$` may.)
+        for (place, &byte) in buffer.iter_mut().zip(now) {
+            *place = if byte == b'$' { b'n' } else { byte };
+        }
         self.rest = later;
         Ok(count)
     }
