@@ -285,7 +285,7 @@ fn a_value_may_be_base64() {
 #[test]
 fn lines_that_name_each_other_do_not_grow() {
     let folder = Folder::new();
-    let doubling: String = (1..60).map(|at| format!("A{at}=$A{}$A{}\n", at - 1, at - 1)).collect();
+    let doubling = (1..60).fold(String::new(), |text, at| format!("{text}A{at}=$A{0}$A{0}\n", at - 1));
     let text = format!("A0=aaaaaaaaaaaaaaaa\n{doubling}KANAL_API_KEY={KEY}\n");
     assert_gives_the_key(&dotenv(&folder, text));
 }
