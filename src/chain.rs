@@ -45,7 +45,7 @@ pub use trail::{Step, Trail, Witness};
 /// ```no_run
 /// use keysheath::{chain::Chain, issuer::Kanal};
 ///
-/// let key = Chain::<Kanal>::standard().load()?.into_key();
+/// let key = Chain::<Kanal>::for_service().load()?.into_key();
 /// # Ok::<(), keysheath::chain::ChainError>(())
 /// ```
 pub struct Chain<I: Issuer> {
@@ -59,7 +59,7 @@ pub struct Chain<I: Issuer> {
 /// use keysheath::{chain::RawChain, issuer::{Issuer, Kanal, Katana}};
 ///
 /// for profile in [Kanal::PROFILE, Katana::PROFILE] {
-///     let chain = RawChain::standard(profile);
+///     let chain = RawChain::for_service(profile);
 ///     println!("{}:\n{}", profile.title(), chain.explain());
 /// }
 /// ```
@@ -70,8 +70,18 @@ pub struct RawChain {
 
 struct Link {
     source: Box<dyn Source>,
-    /// Whether a key reference names it: then somebody expects its place to be there.
-    referenced: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Added as a source.
+    Plain,
+    /// Named by a key reference: then somebody expects its place to be there.
+    Referenced,
+    /// The keychain of the standard chain, which may ask its user and so comes after a `.env`.
+    #[cfg_attr(not(feature = "keychain"), allow(dead_code, reason = "there is then no standard chain"))]
+    StandardKeychain,
 }
 
 impl<I: Issuer> Chain<I> {
@@ -86,9 +96,20 @@ impl<I: Issuer> Chain<I> {
         Self::from_raw(RawChain::new(I::PROFILE))
     }
 
-    /// The places where a key of this issuer usually is: the environment variable, the file that its `_FILE`
-    /// partner names, the systemd credential, and (with the feature `keychain`) the keychain item of the
-    /// issuer's name.
+    /// The places where a service's key usually is: the environment variable, the file that its `_FILE` partner names,
+    /// and the systemd credential. None of them can ask anybody anything.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// println!("{}", Chain::<Kanal>::for_service().explain());
+    /// ```
+    #[must_use]
+    pub fn for_service() -> Self {
+        Self::from_raw(RawChain::for_service(I::PROFILE))
+    }
+
+    /// The places where a key of this issuer usually is: those of [`Chain::for_service`], and then the keychain item
+    /// of the issuer's name.
     ///
     /// A `.env` is not among them, because whoever can place a file in the working directory would choose the
     /// account: add it by name with `with_dotenv`.
@@ -97,6 +118,7 @@ impl<I: Issuer> Chain<I> {
     /// # use keysheath::{chain::Chain, issuer::Kanal};
     /// println!("{}", Chain::<Kanal>::standard().explain());
     /// ```
+    #[cfg(feature = "keychain")]
     #[must_use]
     pub fn standard() -> Self {
         Self::from_raw(RawChain::standard(I::PROFILE))
@@ -106,15 +128,15 @@ impl<I: Issuer> Chain<I> {
     ///
     /// ```
     /// # use keysheath::{chain::Chain, issuer::Kanal, source::Command};
-    /// let chain = Chain::<Kanal>::standard().with(Command::new("pass").args(["show", "shop/kanal"]));
+    /// let chain = Chain::<Kanal>::for_service().with(Command::new("pass").args(["show", "shop/kanal"]));
     /// ```
     #[must_use]
     pub fn with(self, source: impl Source + 'static) -> Self {
         Self::from_raw(self.raw.with(source))
     }
 
-    /// Adds the issuer's variable of a `.env` file: before a keychain, which may ask its user, and otherwise
-    /// at the end. Parent folders are not searched.
+    /// Adds the issuer's variable of a `.env` file at the end; in the [standard](Chain::standard) chain, before its
+    /// keychain, which may ask its user. Parent folders are not searched.
     ///
     /// ```
     /// # use keysheath::{chain::Chain, issuer::Kanal};
@@ -149,7 +171,7 @@ impl<I: Issuer> Chain<I> {
     ///
     /// ```no_run
     /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// let key = Chain::<Kanal>::standard().load()?.into_key();
+    /// let key = Chain::<Kanal>::for_service().load()?.into_key();
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
     pub fn load(&self) -> Result<Selected<ApiKey<I>>, ChainError> {
@@ -177,7 +199,7 @@ impl<I: Issuer> Chain<I> {
     ///
     /// ```
     /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// let chain = Chain::<Kanal>::standard().erase();
+    /// let chain = Chain::<Kanal>::for_service().erase();
     /// ```
     #[must_use]
     pub fn erase(self) -> RawChain {
@@ -201,20 +223,32 @@ impl RawChain {
         Self { profile, links: Vec::new() }
     }
 
+    /// As [`Chain::for_service`].
+    ///
+    /// ```
+    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// let chain = RawChain::for_service(Kanal::PROFILE);
+    /// ```
+    #[must_use]
+    pub fn for_service(profile: &'static Profile) -> Self {
+        Self::new(profile)
+            .with(Variable::of(profile))
+            .with(FileVariable::of(profile))
+            .with(SystemdCredential::of(profile))
+    }
+
     /// As [`Chain::standard`].
     ///
     /// ```
     /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
     /// let chain = RawChain::standard(Kanal::PROFILE);
     /// ```
+    #[cfg(feature = "keychain")]
     #[must_use]
     pub fn standard(profile: &'static Profile) -> Self {
-        let chain = Self::new(profile)
-            .with(Variable::of(profile))
-            .with(FileVariable::of(profile))
-            .with(SystemdCredential::of(profile));
-        #[cfg(feature = "keychain")]
-        let chain = chain.with(source::KeychainItem::of(profile));
+        let mut chain = Self::for_service(profile);
+        let source = Box::new(source::KeychainItem::of(profile));
+        chain.links.push(Link { source, kind: Kind::StandardKeychain });
         chain
     }
 
@@ -226,7 +260,7 @@ impl RawChain {
     /// ```
     #[must_use]
     pub fn with(mut self, source: impl Source + 'static) -> Self {
-        self.links.push(Link { source: Box::new(source), referenced: false });
+        self.links.push(Link { source: Box::new(source), kind: Kind::Plain });
         self
     }
 
@@ -239,11 +273,10 @@ impl RawChain {
     #[cfg(feature = "dotenv")]
     #[must_use]
     pub fn with_dotenv(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        let is_keychain =
-            |link: &Link| matches!(link.source.provenance(), source::Provenance::Keychain { .. });
-        let place = self.links.iter().position(is_keychain).unwrap_or(self.links.len());
+        let standard = self.links.iter().position(|link| link.kind == Kind::StandardKeychain);
+        let place = standard.unwrap_or(self.links.len());
         let source = source::DotenvFile::new(path, self.profile.variable());
-        self.links.insert(place, Link { source: Box::new(source), referenced: false });
+        self.links.insert(place, Link { source: Box::new(source), kind: Kind::Plain });
         self
     }
 
@@ -259,7 +292,7 @@ impl RawChain {
     /// # Ok::<(), keysheath::keyref::KeyRefError>(())
     /// ```
     pub fn with_reference(mut self, reference: &KeyRef) -> Result<Self, KeyRefError> {
-        self.links.push(Link { source: reference.source()?, referenced: true });
+        self.links.push(Link { source: reference.source()?, kind: Kind::Referenced });
         Ok(self)
     }
 
@@ -304,7 +337,7 @@ impl RawChain {
     ///
     /// ```
     /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
-    /// println!("{}", RawChain::standard(Kanal::PROFILE).explain());
+    /// println!("{}", RawChain::for_service(Kanal::PROFILE).explain());
     /// ```
     #[must_use]
     pub fn explain(&self) -> Explanation {
@@ -329,7 +362,7 @@ impl RawChain {
                 },
             };
             stopped |= relation == Relation::Stops;
-            explained.push(Explained::new(step, relation, link.referenced));
+            explained.push(Explained::new(step, relation, link.kind == Kind::Referenced));
         }
         Explanation::new(explained)
     }

@@ -9,8 +9,8 @@
 //! ```
 //! use keysheath::failure::{Meaning, KANAL};
 //!
-//! let row = KANAL.iter().find(|row| row.meaning == Meaning::KeyRefused).unwrap();
-//! assert_eq!(row.status, 401);
+//! let row = KANAL.iter().find(|row| row.meaning() == Meaning::KeyRefused).unwrap();
+//! assert_eq!(row.status(), 401);
 //! assert_eq!(row.body().as_deref(), Some(r#"{ "error": "Invalid API key" }"#));
 //! ```
 
@@ -48,6 +48,8 @@ pub enum Meaning {
     StoreMissing,
     /// The key and the store passed, and the content of the request did not.
     RequestInvalid,
+    /// The content of the request was refused; whether the key was looked at before is not documented.
+    ContentRefused,
     /// Too many requests; says nothing about the key.
     RateLimited,
     /// Not an answer that the issuer documents; says nothing about the key.
@@ -68,9 +70,9 @@ impl Meaning {
 
     /// Whether the answer shows that the issuer accepted the key, whatever else it complained of.
     ///
-    /// Kanal detects authentication and store problems before it validates a request, so
-    /// [`Meaning::RequestInvalid`] counts. (That order is documented; that nothing is written in that
-    /// case is inferred.)
+    /// Kanal documents that it detects authentication and store problems before it validates a request, so its
+    /// [`Meaning::RequestInvalid`] counts. (That nothing is written in that case is inferred.) Katana documents no
+    /// such order, so its [`Meaning::ContentRefused`] does not.
     ///
     /// ```
     /// # use keysheath::failure::Meaning;
@@ -91,6 +93,7 @@ impl Meaning {
             Self::StoreNotFound => "the store is unknown or paused; the key may be good",
             Self::StoreMissing => "the request names no store",
             Self::RequestInvalid => "the key was accepted; the content of the request was not",
+            Self::ContentRefused => "the content of the request was refused; this says nothing about the key",
             Self::RateLimited => "too many requests; this says nothing about the key",
             Self::Inconclusive => "not an answer that the issuer documents; this says nothing about the key",
         }
@@ -112,7 +115,9 @@ impl Meaning {
                 "check the store id with your contact at the issuer, and whether the store is paused; keep the key"
             }
             Self::StoreMissing => "put the numeric store id into the path",
-            Self::RequestInvalid => "mend the fields that the answer names; keep the key",
+            Self::RequestInvalid | Self::ContentRefused => {
+                "mend the fields that the answer names; keep the key"
+            }
             Self::RateLimited => {
                 "wait as long as Retry-After says, then send the request again; keep the key"
             }
@@ -129,27 +134,51 @@ impl Meaning {
 /// use keysheath::failure::{Meaning, Row};
 ///
 /// /// An issuer of your own that answers 401 with `{"code":"bad_key"}`.
-/// const ROWS: &[Row] = &[Row {
-///     status: 401,
-///     field: "/code",
-///     text: Some("bad_key"),
-///     meaning: Meaning::KeyRefused,
-/// }];
+/// const ROWS: &[Row] = &[Row::new(401, "/code", Some("bad_key"), Meaning::KeyRefused)];
 /// assert_eq!(ROWS[0].body().as_deref(), Some(r#"{ "code": "bad_key" }"#));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The HTTP status.
-    pub status: u16,
-    /// Where in the JSON body the telling value stands, as a JSON Pointer (RFC 6901) without escapes.
-    pub field: &'static str,
-    /// The text that stands there; `None` where the issuer documents the shape and not the text.
-    pub text: Option<&'static str>,
-    /// What the answer means.
-    pub meaning: Meaning,
+    status: u16,
+    field: &'static str,
+    text: Option<&'static str>,
+    meaning: Meaning,
 }
 
 impl Row {
+    /// An answer with this status, whose JSON body has `text` at `field`, a JSON Pointer (RFC 6901) without escapes.
+    /// Where the issuer documents the shape and not the text, `text` is `None`.
+    ///
+    /// ```
+    /// use keysheath::failure::{Meaning, Row};
+    /// const ROW: Row = Row::new(403, "/error/code", Some("no_store"), Meaning::StoreForbidden);
+    /// ```
+    #[must_use]
+    pub const fn new(status: u16, field: &'static str, text: Option<&'static str>, meaning: Meaning) -> Self {
+        Self { status, field, text, meaning }
+    }
+
+    /// The HTTP status.
+    ///
+    /// ```
+    /// assert_eq!(keysheath::failure::KANAL[0].status(), 401);
+    /// ```
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// What the answer means.
+    ///
+    /// ```
+    /// # use keysheath::failure::{KANAL, Meaning};
+    /// assert_eq!(KANAL[0].meaning(), Meaning::KeyMissing);
+    /// ```
+    #[must_use]
+    pub const fn meaning(&self) -> Meaning {
+        self.meaning
+    }
+
     /// The body of this answer, where the text is documented and stands at the top of the body.
     ///
     /// ```
@@ -164,40 +193,37 @@ impl Row {
     }
 }
 
-const fn row(status: u16, field: &'static str, text: Option<&'static str>, meaning: Meaning) -> Row {
-    Row { status, field, text, meaning }
-}
-
 /// Kanal's answers. The first four rows are its documented table, word for word; of the other two it
 /// documents the shape.
 ///
 /// ```
 /// use keysheath::failure::{Meaning, KANAL};
-/// assert_eq!(KANAL[2].meaning, Meaning::StoreForbidden);
+/// assert_eq!(KANAL[2].meaning(), Meaning::StoreForbidden);
 /// ```
 pub const KANAL: &[Row] = &[
-    row(401, "/error", Some("API key is missing"), Meaning::KeyMissing),
-    row(401, "/error", Some("Invalid API key"), Meaning::KeyRefused),
-    row(403, "/error", Some("API key does not authorize this store"), Meaning::StoreForbidden),
-    row(404, "/error", Some("Store not found or paused"), Meaning::StoreNotFound),
-    row(400, "/error", None, Meaning::StoreMissing),
-    row(422, "/errors", None, Meaning::RequestInvalid),
+    Row::new(401, "/error", Some("API key is missing"), Meaning::KeyMissing),
+    Row::new(401, "/error", Some("Invalid API key"), Meaning::KeyRefused),
+    Row::new(403, "/error", Some("API key does not authorize this store"), Meaning::StoreForbidden),
+    Row::new(404, "/error", Some("Store not found or paused"), Meaning::StoreNotFound),
+    Row::new(400, "/error", None, Meaning::StoreMissing),
+    Row::new(422, "/errors", None, Meaning::RequestInvalid),
 ];
 
 /// Katana's answers, in both of the documented shapes: flat, and nested under `error`.
 ///
 /// Katana documents that a request without a valid key fails, and the same 401 for both cases; a 401
-/// after a key was sent therefore means that the key was refused.
+/// after a key was sent therefore means that the key was refused. That it looks at the key before it looks at the
+/// content of a request is not documented, so its 422 says nothing about the key.
 ///
 /// ```
 /// use keysheath::failure::{Meaning, KATANA};
-/// assert!(KATANA.iter().all(|row| row.status != 401 || row.meaning == Meaning::KeyRefused));
+/// assert!(KATANA.iter().all(|row| row.status() != 401 || row.meaning() == Meaning::KeyRefused));
 /// ```
 pub const KATANA: &[Row] = &[
-    row(401, "/name", Some("UnauthorizedError"), Meaning::KeyRefused),
-    row(401, "/error/name", Some("UnauthorizedError"), Meaning::KeyRefused),
-    row(422, "/error/details", None, Meaning::RequestInvalid),
-    row(422, "/details", None, Meaning::RequestInvalid),
+    Row::new(401, "/name", Some("UnauthorizedError"), Meaning::KeyRefused),
+    Row::new(401, "/error/name", Some("UnauthorizedError"), Meaning::KeyRefused),
+    Row::new(422, "/error/details", None, Meaning::ContentRefused),
+    Row::new(422, "/details", None, Meaning::ContentRefused),
 ];
 
 /// An answer, classified. Its `Display` says what happened and what to do next; no byte of the body is

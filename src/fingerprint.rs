@@ -27,6 +27,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroize as _;
+
 /// Below this entropy a key could be guessed from its fingerprint, so none is made.
 ///
 /// ```
@@ -53,6 +55,14 @@ pub struct Fingerprint([u8; 10]);
 
 impl Fingerprint {
     pub(crate) fn of(issuer: &str, key: &[u8]) -> Self {
+        let fingerprint = Self::hash(issuer, key);
+        wipe_stack();
+        fingerprint
+    }
+
+    /// Not inlined, so that what it leaves on the stack lies where [`wipe_stack`] then writes.
+    #[inline(never)]
+    fn hash(issuer: &str, key: &[u8]) -> Self {
         let mut hash = hmac_sha256::Hash::new();
         hash.update(DOMAIN);
         hash.update(issuer.as_bytes());
@@ -62,6 +72,14 @@ impl Fingerprint {
         short.copy_from_slice(&hash.finalize()[..10]);
         Self(short)
     }
+}
+
+/// Overwrites what a call that has just returned left on the stack. The hash keeps a copy of the key there, and what
+/// lies on the stack is copied to the heap with the next value that has a gap in it.
+#[inline(never)]
+fn wipe_stack() {
+    let mut depth = [0_u8; 4096];
+    depth.zeroize();
 }
 
 impl fmt::Display for Fingerprint {

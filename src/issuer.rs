@@ -33,6 +33,9 @@ use crate::origin::Origin;
 pub use kanal::{Kanal, StoreId, StoreIdError};
 pub use katana::Katana;
 
+/// The issuers that this crate knows.
+pub(crate) const KNOWN: &[&Profile] = &[Kanal::PROFILE, Katana::PROFILE];
+
 /// A type that stands for an issuer, so that the compiler keeps keys of different issuers apart.
 ///
 /// ```
@@ -143,7 +146,7 @@ impl Profile {
     /// ```
     /// # use keysheath::{failure::{Meaning, Row}, format::KeyFormat, issuer::Profile, origin::Origin};
     /// const ROWS: &[Row] =
-    ///     &[Row { status: 401, field: "/code", text: Some("bad_key"), meaning: Meaning::KeyRefused }];
+    ///     &[Row::new(401, "/code", Some("bad_key"), Meaning::KeyRefused)];
     /// const ACME: Profile =
     ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
     ///         .with_failures(ROWS);

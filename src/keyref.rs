@@ -41,7 +41,7 @@ mod serde;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::source::{Command, Encoding, Provenance, SecretFile, Source, SystemdCredential, Variable};
+use crate::source::{Command, Provenance, SecretFile, Source, SystemdCredential, Variable};
 
 use text::encode;
 
@@ -71,6 +71,13 @@ pub struct KeyRef {
     place: Place,
     encoding: Encoding,
     commands_allowed: bool,
+}
+
+/// How the text stands in the place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Encoding {
+    Plain,
+    Base64,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]

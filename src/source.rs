@@ -58,7 +58,7 @@ pub use keychain::{Keychain, KeychainItem};
 pub use provenance::Provenance;
 pub use secret_text::SecretText;
 pub use systemd::SystemdCredential;
-pub use worker::{DEFAULT_DEADLINE, MAX_STUCK};
+pub use worker::{DEFAULT_DEADLINE, MAX_CALLS, MAX_CALLS_PER_PLACE};
 
 /// A place that a key is loaded from. Implement [`Source::read`] for a place of your own.
 ///
@@ -86,22 +86,18 @@ pub trait Source: Send + Sync {
     /// Where this source looks, for messages. It must not show a secret.
     fn provenance(&self) -> Provenance;
 
-    /// Reads the text that stands there, for a key of the issuer of `profile`.
+    /// Reads the text that stands there, decoded, for a key of the issuer of `profile`.
     ///
     /// # Errors
     /// [`SourceError`] when there is something, and it cannot be had.
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError>;
 
-    /// How the text stands there.
-    fn encoding(&self) -> Encoding {
-        Encoding::Plain
-    }
-
-    /// This source, told that the text it reads is base64-encoded.
+    /// This source, told that the text it reads is in base64 (RFC 4648, section 4: the standard alphabet, padded, on
+    /// one line).
     ///
     /// ```
-    /// use keysheath::source::{Encoding, SecretFile, Source};
-    /// assert_eq!(SecretFile::new("/run/secrets/kanal").base64().encoding(), Encoding::Base64);
+    /// use keysheath::source::{SecretFile, Source};
+    /// let source = SecretFile::new("/run/secrets/kanal").base64();
     /// ```
     fn base64(self) -> Base64<Self>
     where
@@ -111,54 +107,73 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// How a key's text stands in its source.
-///
-/// ```
-/// use keysheath::source::{Encoding, Source, Variable};
-/// assert_eq!(Variable::new("KANAL_API_KEY").encoding(), Encoding::Plain);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Encoding {
-    /// As it is sent.
-    #[default]
-    Plain,
-    /// In base64 (RFC 4648, section 4: the standard alphabet, padded, on one line).
-    Base64,
-}
-
 /// What a source read: a text, or nothing.
 ///
 /// ```
 /// use keysheath::source::{Absence, Reading, SecretText};
-/// let nothing = Reading::Absent(Absence::NotSet);
+/// let nothing = Reading::absent(Absence::NotSet);
 /// let text = Reading::present(SecretText::from(String::from("…")));
 /// ```
 #[derive(Debug)]
-pub enum Reading {
-    /// A text, not yet checked.
-    Present {
-        /// The text.
-        text: SecretText,
-        /// Where exactly it stood, when that is more than the source's own provenance says.
-        provenance: Option<Provenance>,
-        /// What a person should know about the place.
-        remarks: Vec<Remark>,
-    },
-    /// Nothing is there.
+pub struct Reading(Content);
+
+#[derive(Debug)]
+enum Content {
+    Present { text: SecretText, provenance: Option<Provenance>, remarks: Vec<Remark> },
     Absent(Absence),
 }
 
 impl Reading {
-    /// A text without remarks.
+    /// A text, not yet checked.
     ///
     /// ```
     /// # use keysheath::source::{Reading, SecretText};
-    /// assert!(matches!(Reading::present(SecretText::from(Vec::new())), Reading::Present { .. }));
+    /// let reading = Reading::present(SecretText::from(Vec::new()));
     /// ```
     #[must_use]
     pub const fn present(text: SecretText) -> Self {
-        Self::Present { text, provenance: None, remarks: Vec::new() }
+        Self(Content::Present { text, provenance: None, remarks: Vec::new() })
+    }
+
+    /// Nothing is there.
+    ///
+    /// ```
+    /// # use keysheath::source::{Absence, Reading};
+    /// let reading = Reading::absent(Absence::NoItem);
+    /// ```
+    #[must_use]
+    pub const fn absent(absence: Absence) -> Self {
+        Self(Content::Absent(absence))
+    }
+
+    /// With the place where the text stood, when that says more than the source's own provenance.
+    ///
+    /// ```
+    /// # use keysheath::source::{Provenance, Reading, SecretText};
+    /// # let text = SecretText::from(Vec::new());
+    /// let reading = Reading::present(text).with_provenance(Provenance::other("vault", "shop/kanal, version 7"));
+    /// ```
+    #[must_use]
+    pub fn with_provenance(mut self, place: Provenance) -> Self {
+        if let Content::Present { provenance, .. } = &mut self.0 {
+            *provenance = Some(place);
+        }
+        self
+    }
+
+    /// With what a person should know about the place.
+    ///
+    /// ```
+    /// # use keysheath::source::{Reading, Remark, SecretText};
+    /// # let text = SecretText::from(Vec::new());
+    /// let reading = Reading::present(text).with_remarks(vec![Remark::ReadableByOthers { mode: 0o644 }]);
+    /// ```
+    #[must_use]
+    pub fn with_remarks(mut self, more: Vec<Remark>) -> Self {
+        if let Content::Present { remarks, .. } = &mut self.0 {
+            remarks.extend(more);
+        }
+        self
     }
 }
 
@@ -204,12 +219,6 @@ pub enum Remark {
     /// Others than owner and group may read the file.
     #[error("every user of this machine can read it (mode {mode:03o})")]
     ReadableByOthers {
-        /// The permission bits.
-        mode: u32,
-    },
-    /// The user's own group may write the file.
-    #[error("your group can change it (mode {mode:03o})")]
-    WritableByGroup {
         /// The permission bits.
         mode: u32,
     },
@@ -315,18 +324,13 @@ pub enum Loaded {
 /// assert!(source::load(&SecretFile::new("/"), Kanal::PROFILE).is_err());
 /// ```
 pub fn load(source: &dyn Source, profile: &'static Profile) -> Result<Loaded, SourceError> {
-    let (text, provenance, remarks) = match source.read(profile)? {
-        Reading::Absent(absence) => return Ok(Loaded::Absent(absence)),
-        Reading::Present { text, provenance, remarks } => (text, provenance, remarks),
+    let (text, provenance, remarks) = match source.read(profile)?.0 {
+        Content::Absent(absence) => return Ok(Loaded::Absent(absence)),
+        Content::Present { text, provenance, remarks } => (text, provenance, remarks),
     };
     let provenance = provenance.unwrap_or_else(|| source.provenance());
-    let decoded = match source.encoding() {
-        Encoding::Plain => Ok(text),
-        Encoding::Base64 => text.decode_base64(),
-    };
-    let key = decoded
-        .and_then(|text| RawKey::parse(profile, text.bytes()).map_err(Problem::Malformed))
-        .map_err(|problem| SourceError::new(provenance.clone(), problem))?;
+    let key = RawKey::parse(profile, text.bytes())
+        .map_err(|error| SourceError::new(provenance.clone(), Problem::Malformed(error)))?;
     Ok(Loaded::Found(Found { key, provenance, remarks }))
 }
 
@@ -347,11 +351,15 @@ impl<S: Source> Source for Base64<S> {
     }
 
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
-        self.source.read(profile)
-    }
-
-    fn encoding(&self) -> Encoding {
-        Encoding::Base64
+        match self.source.read(profile)?.0 {
+            Content::Present { text, provenance, remarks } => match text.decode_base64() {
+                Ok(text) => Ok(Reading(Content::Present { text, provenance, remarks })),
+                Err(problem) => {
+                    Err(SourceError::new(provenance.unwrap_or_else(|| self.provenance()), problem))
+                }
+            },
+            absent @ Content::Absent(_) => Ok(Reading(absent)),
+        }
     }
 }
 
@@ -368,10 +376,6 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
         (**self).read(profile)
-    }
-
-    fn encoding(&self) -> Encoding {
-        (**self).encoding()
     }
 }
 

@@ -240,26 +240,38 @@ mod beside_a_dotenv {
     }
 
     #[test]
-    fn a_dotenv_comes_before_a_keychain_and_otherwise_last() {
+    fn a_dotenv_comes_last_wherever_a_keychain_was_put() {
         let (folder, file) = places();
         let path = folder.write(".env", format!("KANAL_API_KEY={KEY}\n"));
-        let provenances = |chain: &Chain<Kanal>| -> Vec<String> {
-            chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
-        };
         let dotenv = format!("KANAL_API_KEY in {}, line 1", path.display());
         let missing = format!("file {}", folder.at("missing").display());
         let keychain = "keychain item test/kanal".to_owned();
-        let chain = Chain::<Kanal>::new().with(file("missing")).with(LikeAKeychain).with_dotenv(&path);
-        assert_eq!(provenances(&chain), [missing.clone(), dotenv.clone(), keychain.clone()]);
-        assert!(loaded(&chain).key().matches(KEY.as_bytes()));
-        let chain =
-            Chain::<Kanal>::new().with(LikeAKeychain.base64()).with(file("missing")).with_dotenv(&path);
-        assert_eq!(provenances(&chain), [dotenv.clone(), keychain, missing.clone()]);
+        let chain = Chain::<Kanal>::new().with(LikeAKeychain).with(file("missing")).with_dotenv(&path);
+        assert_eq!(provenances(&chain), [keychain, missing.clone(), dotenv.clone()]);
+        assert!(loaded(&chain).key().matches(OTHER_KEY.as_bytes()));
         let chain = Chain::<Kanal>::new().with(file("missing")).with_dotenv(&path);
         assert_eq!(provenances(&chain), [missing, dotenv]);
     }
+
+    #[cfg(feature = "keychain")]
+    #[test]
+    fn in_the_standard_chain_a_dotenv_comes_before_its_keychain_and_no_other() {
+        let chain = Chain::<Kanal>::standard().with(LikeAKeychain).with_dotenv("one").with_dotenv("two");
+        assert_eq!(
+            format!("{chain:?}"),
+            "Chain(kanal, variable KANAL_API_KEY, the file that KANAL_API_KEY_FILE names, \
+             systemd credential kanal_api_key, KANAL_API_KEY in one, KANAL_API_KEY in two, \
+             keychain item keysheath/kanal, keychain item test/kanal)"
+        );
+    }
 }
 
+/// Where each source of a chain looks, as its explanation says it.
+fn provenances(chain: &Chain<Kanal>) -> Vec<String> {
+    chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
+}
+
+#[cfg(feature = "keychain")]
 #[test]
 fn the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv() {
     let folder = Folder::new();
@@ -272,25 +284,24 @@ fn the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv() {
         assert!(selected.key().matches(KEY.as_bytes()));
         let places: Vec<String> =
             selected.trail().steps().iter().map(|step| step.provenance().to_string()).collect();
-        let mut expected = vec![
+        let expected = [
             "variable KANAL_API_KEY",
             "the file that KANAL_API_KEY_FILE names",
             "systemd credential kanal_api_key",
+            "keychain item keysheath/kanal",
         ];
-        if cfg!(feature = "keychain") {
-            expected.push("keychain item keysheath/kanal");
-        }
         assert_eq!(places, expected);
+        assert_eq!(provenances(&Chain::<Kanal>::for_service()), expected[..3]);
     });
 }
 
 #[test]
-fn the_standard_chain_refuses_a_variable_beside_its_file_variable() {
+fn the_chain_of_a_service_refuses_a_variable_beside_its_file_variable() {
     let folder = Folder::new();
     let path = folder.write("key", OTHER_KEY);
-    let child = Child::new("the_standard_chain_refuses_a_variable_beside_its_file_variable");
+    let child = Child::new("the_chain_of_a_service_refuses_a_variable_beside_its_file_variable");
     child.var("KATANA_API_KEY", KEY).var("KATANA_API_KEY_FILE", &path).run(|| {
-        let error = Chain::<Katana>::standard().load().unwrap_err();
+        let error = Chain::<Katana>::for_service().load().unwrap_err();
         assert_prints_nothing_of(&error, KEY);
         let ChainError::Broken { error, trail, .. } = error else { panic!("{error}") };
         assert_eq!(error.problem(), &Problem::BothSet { variable: "KATANA_API_KEY".to_owned() });

@@ -11,7 +11,7 @@ use keysheath::chain::RawChain;
 use keysheath::format::{FormatRule, Hint, KeyFormat};
 use keysheath::issuer::{Issuer, Kanal, Profile};
 use keysheath::origin::Origin;
-use keysheath::source::{self, Command, MAX_SECRET_FILE, MAX_STUCK, Problem, Source as _};
+use keysheath::source::{self, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _};
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_gives_the_key, assert_nothing_of_in, error, found,
     in_child, problem, set_mode,
@@ -242,13 +242,47 @@ fn a_program_that_was_read_is_collected() {
 fn what_leaves_the_group_and_holds_the_output_is_counted_and_bounded() {
     // It ends by itself; nothing here could end it before.
     let leaves = script(&format!("setsid sleep 4 & printf {KEY}"), &[]);
-    for _ in 0..MAX_STUCK {
+    for _ in 0..MAX_CALLS_PER_PLACE {
         assert_eq!(problem(&leaves), Problem::OutputHeld);
     }
     let error = error(&leaves.clone());
-    assert_eq!(error.problem(), &Problem::Stuck { count: MAX_STUCK });
+    assert_eq!(error.problem(), &Problem::Stuck { count: MAX_CALLS_PER_PLACE });
     // Another program is not held up by it.
     assert_gives_the_key(&prints(KEY));
+}
+
+/// A program that sleeps and takes all of root's rights, so that its own user cannot kill it, in a folder that
+/// everybody may enter. Only root can make one.
+fn program_that_cannot_be_killed(folder: &Folder) -> std::path::PathBuf {
+    assert!(rustix::process::geteuid().is_root(), "to make a set-uid program, run this test as root");
+    let program = folder.at("sleeps");
+    let text = "#include <unistd.h>\nint main(void) { return setuid(0) != 0 || sleep(8) != 0; }\n";
+    let source = folder.write("sleeps.c", text);
+    let cc = std::process::Command::new("cc").arg("-o").args([&program, &source]).status();
+    assert!(cc.expect("a C compiler (Debian's gcc)").success());
+    set_mode(&program, 0o4755);
+    set_mode(folder.path(), 0o755);
+    program
+}
+
+#[test]
+fn a_program_that_cannot_be_killed_is_left_behind_counted_and_bounded() {
+    const NAME: &str = "a_program_that_cannot_be_killed_is_left_behind_counted_and_bounded";
+    let folder = Folder::new();
+    // Only the parent makes it; the child is told where.
+    let program = std::env::var_os("SLEEPS")
+        .map_or_else(|| program_that_cannot_be_killed(&folder), std::path::PathBuf::from);
+    Child::new(NAME).var("SLEEPS", &program).ordinary_user().run(|| {
+        let after = Duration::from_millis(200);
+        let sleeps = Command::new(&program).with_deadline(after);
+        let start = Instant::now();
+        for _ in 0..MAX_CALLS_PER_PLACE {
+            assert_eq!(problem(&sleeps), Problem::Deadline { after });
+        }
+        assert_eq!(problem(&sleeps), Problem::Stuck { count: MAX_CALLS_PER_PLACE });
+        // Each time 200 ms, and 500 ms to die.
+        assert!(start.elapsed() < Duration::from_secs(6), "it took {:?}", start.elapsed());
+    });
 }
 
 #[test]

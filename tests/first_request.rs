@@ -91,6 +91,10 @@ fn bad_input_ends_with_an_error_that_repeats_none_of_it() {
         (&["--issuer", KEY], "--issuer: it is kanal or katana"),
         (&["--8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"], "an argument was not understood"),
         (&["--store"], "a value is missing"),
+        (
+            &["env:KANAL_API_KEY", "--url", "https://api.katanamrp.com", "--store", "1"],
+            "must not get another issuer's key",
+        ),
     ] {
         let output = first_request(arguments).env("KANAL_API_KEY", KEY).output().unwrap();
         let (shown, errors) = texts(&output);
@@ -98,4 +102,27 @@ fn bad_input_ends_with_an_error_that_repeats_none_of_it() {
         assert!(errors.contains(expected), "{errors}");
         assert!(!format!("{shown}{errors}").contains(&KEY[..6]), "{shown}{errors}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_argument_that_is_not_unicode_ends_with_an_error_that_repeats_none_of_it() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let argument = [KEY.as_bytes(), b"\xff"].concat();
+    let output = first_request(&[]).arg(std::ffi::OsStr::from_bytes(&argument)).output().unwrap();
+    let (shown, errors) = texts(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("an argument is not Unicode"), "{errors}");
+    assert!(!format!("{shown}{errors}").contains(&KEY[..6]), "{shown}{errors}");
+}
+
+#[test]
+fn it_runs_wherever_temporary_files_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("50% of #1, why?");
+    std::fs::create_dir(&odd).unwrap();
+    let output = first_request(&[]).env("TMPDIR", &odd).env("TMP", &odd).output().unwrap();
+    let (shown, errors) = texts(&output);
+    assert!(output.status.success() && shown.contains("50% of #1, why?"), "{shown}{errors}");
 }

@@ -5,7 +5,7 @@ mod support;
 
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::keyref::{KeyRef, KeyRefError, MAX_REFERENCE};
-use keysheath::source::{self, Encoding, Loaded, Provenance, Source};
+use keysheath::source::{self, Loaded, Provenance, Source};
 use proptest::prelude::*;
 use support::{KEY, KEY_IN_BASE64, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of};
 
@@ -51,8 +51,6 @@ fn each_scheme_names_its_source() {
         ("command:gcloud", command("gcloud", 0)),
     ] {
         assert_eq!(source_of(text).provenance(), provenance, "{text}");
-        assert_eq!(source_of(text).encoding(), Encoding::Plain, "{text}");
-        assert_eq!(source_of(&format!("{text}?encoding=base64")).encoding(), Encoding::Base64, "{text}");
         assert_eq!(source_of(&format!("{text}?encoding=base64")).provenance(), provenance, "{text}");
     }
 }

@@ -16,7 +16,7 @@ use keysheath::format::Hint;
 use keysheath::issuer::{Issuer, Kanal, Katana};
 use keysheath::key::ApiKey;
 use keysheath::source::{
-    self, Absence, Keychain, KeychainItem, Loaded, MAX_STUCK, Problem, Source, SourceError,
+    self, Absence, Keychain, KeychainItem, Loaded, MAX_CALLS_PER_PLACE, Problem, Source, SourceError,
 };
 
 use support::canary::assert_hides;

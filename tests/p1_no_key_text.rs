@@ -33,7 +33,7 @@ use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
 use keysheath::keyref::{KeyRef, KeyRefError};
 use keysheath::origin::{Origin, OriginError};
 use keysheath::source::{
-    self, Base64, Command, DotenvFile, Encoding, FileVariable, Loaded, MAX_STUCK, Problem, Provenance,
+    self, Base64, Command, DotenvFile, FileVariable, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance,
     Reading, SecretFile, SecretText, Source, SourceError, SystemdCredential, Variable,
 };
 use support::canary::{

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Request, Uri};
 use keysheath::client::{BearerHeader, GuardError, OriginGuard, OverrideError};
-use keysheath::issuer::Kanal;
+use keysheath::issuer::{Kanal, Katana};
 use keysheath::key::ApiKey;
 use keysheath::origin::{Origin, Scheme};
 use proptest::prelude::*;
@@ -166,6 +166,29 @@ fn another_origin_is_named_by_hand_and_only_loopback_or_https() {
     let guard = OriginGuard::<Kanal>::for_https(parse("https://gateway.example")).unwrap();
     guard.authorize(&mut request("https://gateway.example/x"), &header()).unwrap();
     assert!(guard.authorize(&mut request("http://gateway.example/x"), &header()).is_err());
+}
+
+#[test]
+fn no_guard_lets_a_key_go_to_another_issuer() {
+    let katana = OverrideError::OtherIssuer { issuer: "Katana" };
+    for text in [
+        "https://api.katanamrp.com",
+        "https://api.katanamrp.com:8443",
+        "https://login.katanamrp.com",
+        "https://katanamrp.com",
+    ] {
+        let error = OriginGuard::<Kanal>::for_https(Origin::parse(text).unwrap()).unwrap_err();
+        assert_eq!(error, katana, "{text}");
+        assert!(OriginGuard::<Katana>::for_https(Origin::parse(text).unwrap()).is_ok(), "{text}");
+    }
+    assert!(katana.to_string().contains("use the key of Katana there"));
+    let kanal = Origin::https("api.getkanal.com");
+    let error = OriginGuard::<Katana>::for_https(kanal).unwrap_err();
+    assert_eq!(error, OverrideError::OtherIssuer { issuer: "Kanal" });
+    for text in ["https://staging.getkanal.com", "https://notkatanamrp.com", "https://katanamrp.com.example"]
+    {
+        assert!(OriginGuard::<Kanal>::for_https(Origin::parse(text).unwrap()).is_ok(), "{text}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use keysheath::format::{FormatRule, Hint};
@@ -31,10 +32,6 @@ fn malformed(path: &Path) -> (FormatRule, Option<Hint>) {
         Problem::Malformed(error) => (error.rule(), error.hint()),
         other => panic!("{other:?}"),
     }
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 #[test]
@@ -253,7 +250,7 @@ fn a_file_of_another_user_is_refused() {
 fn a_file_that_others_can_write_is_refused() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
-    for mode in [0o602, 0o622, 0o646, 0o666, 0o777] {
+    for mode in [0o602, 0o620, 0o622, 0o646, 0o660, 0o664, 0o666, 0o777] {
         set_mode(&path, mode);
         assert_eq!(problem(&file(&path)), Problem::WritableByOthers { mode }, "{mode:o}");
         let strict = file(&path).strict_permissions();
@@ -264,31 +261,10 @@ fn a_file_that_others_can_write_is_refused() {
 }
 
 #[test]
-fn the_users_own_group_may_write_a_file_and_that_is_remarked_upon() {
+fn no_group_may_write_a_file_not_even_the_users_own() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
     chown(&path, None, Some(rustix::process::getegid().as_raw())).unwrap();
-    set_mode(&path, 0o660);
-    let found = found(&file(&path));
-    assert_eq!(found.remarks(), [Remark::WritableByGroup { mode: 0o660 }]);
-    assert_eq!(found.remarks()[0].to_string(), "your group can change it (mode 660)");
-}
-
-#[test]
-fn a_foreign_group_may_not_write_a_file() {
-    let own = rustix::process::getegid().as_raw();
-    let group =
-        if is_root() {
-            NOBODY
-        } else {
-            let groups = rustix::process::getgroups().unwrap();
-            groups.into_iter().map(rustix::process::Gid::as_raw).find(|&group| group != own).expect(
-                "to give a file to another group, run this test as root or as a member of a second group",
-            )
-        };
-    let folder = Folder::new();
-    let path = folder.write("key", KEY);
-    chown(&path, None, Some(group)).unwrap();
     set_mode(&path, 0o660);
     assert_eq!(problem(&file(&path)), Problem::WritableByOthers { mode: 0o660 });
     set_mode(&path, 0o640);
@@ -330,6 +306,79 @@ fn a_secret_mounted_as_kubernetes_does_it_is_read_before_and_after_a_swap() {
     assert_gives_the_key(&source);
     fs::remove_file(folder.at("..data")).unwrap();
     assert_eq!(problem(&source), Problem::DanglingLink);
+}
+
+/// Mounts two versions of a secret as Kubernetes does, and swaps them for as long as the test looks on. The old
+/// version is removed at once, so that a path can lead nowhere for an instant.
+fn while_a_mounted_secret_is_swapped(folder: &Path, look: impl Fn()) {
+    let mount = |version: usize| {
+        let name = format!("..version_{version}");
+        fs::create_dir(folder.join(&name)).unwrap();
+        fs::write(folder.join(&name).join("kanal"), KEY).unwrap();
+        set_mode(&folder.join(&name).join("kanal"), 0o644);
+        symlink(&name, folder.join("..data_tmp")).unwrap();
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        name
+    };
+    /// Ends the swapping, also when the look finds something.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let mut old = mount(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swapping = scope.spawn(|| {
+            let mut version = 0;
+            while !done.load(Ordering::Relaxed) {
+                version += 1;
+                let new = mount(version);
+                fs::remove_dir_all(folder.join(&old)).unwrap();
+                old = new;
+            }
+            version
+        });
+        let end = Done(&done);
+        look();
+        drop(end);
+        assert!(swapping.join().unwrap() > 100, "there was too little to look at");
+    });
+}
+
+#[test]
+fn a_mounted_secret_is_never_absent_while_kubernetes_swaps_it() {
+    let folder = Folder::new();
+    symlink("..data/kanal", folder.at("kanal")).unwrap();
+    while_a_mounted_secret_is_swapped(folder.path(), || {
+        // By the link that Kubernetes makes, and by a path through the link that it swaps.
+        let sources = [file(folder.at("kanal")), file(folder.at("..data/kanal"))];
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            for source in &sources {
+                assert_gives_the_key(source);
+            }
+        }
+    });
+}
+
+#[test]
+fn what_a_mounted_secret_does_not_have_is_absent_while_kubernetes_swaps_it() {
+    let folder = Folder::new();
+    while_a_mounted_secret_is_swapped(folder.path(), || {
+        let source = file(folder.at("..data/katana"));
+        let end = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < end {
+            // Where every attempt met a swap, that is an error and not an absence.
+            match source::load(&source, Katana::PROFILE) {
+                Ok(Loaded::Absent(Absence::NoFile)) => {}
+                Err(error) => assert_eq!(error.problem(), &Problem::DanglingLink),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert_eq!(absence(&file(folder.at("..data/katana"))), Absence::NoFile);
 }
 
 #[test]

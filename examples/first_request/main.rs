@@ -20,7 +20,6 @@ use keysheath::client::{BearerHeader, OriginGuard};
 use keysheath::failure::Answer;
 use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
 use keysheath::key::ApiKey;
-use keysheath::keyref::KeyRef;
 use keysheath::origin::Origin;
 
 use options::{IssuerName, Options, USAGE};
@@ -53,7 +52,7 @@ fn main() {
 }
 
 fn run() -> Result<(), Failure> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let options = Options::parse(std::env::args_os().skip(1))?;
     if options.help {
         println!("{USAGE}");
         return Ok(());
@@ -114,8 +113,10 @@ fn katana(options: &Options) -> Result<(), Failure> {
 /// Loads the key through a chain, from the reference on the command line or from a `.env` made for the purpose.
 fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failure> {
     let folder = tempfile::tempdir()?;
-    let reference: KeyRef = if let Some(reference) = &options.reference {
-        reference.clone()
+    let chain = Chain::<I>::new();
+    let chain = if let Some(reference) = &options.reference {
+        // Whoever runs the example wrote the reference, so it may name a command.
+        chain.with_reference(&reference.clone().allow_commands())?
     } else {
         let path = folder.path().join(".env");
         let variable = I::PROFILE.variable();
@@ -123,10 +124,8 @@ fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failur
         #[cfg(unix)]
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         println!("Made {} with a made-up key.", path.display());
-        format!("dotenv:{}#{variable}", path.display()).parse()?
+        chain.with_dotenv(path)
     };
-    // Whoever runs the example wrote the reference, so it may name a command.
-    let chain = Chain::<I>::new().with_reference(&reference.allow_commands())?;
     let selected = chain.load()?;
     println!("Key from {}", selected.provenance());
     if let Some(fingerprint) = selected.key().fingerprint() {

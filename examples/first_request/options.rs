@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::ffi::OsString;
+
 use keysheath::issuer::StoreId;
 use keysheath::keyref::KeyRef;
 use keysheath::origin::Origin;
@@ -30,7 +32,9 @@ pub struct Options {
 
 impl Options {
     /// Reads the arguments. No error repeats one: a key may have been typed in the wrong place.
-    pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+    pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let arguments: Result<Vec<String>, OsString> = arguments.map(OsString::into_string).collect();
+        let mut arguments = arguments.map_err(|_| "an argument is not Unicode")?.into_iter();
         let mut options =
             Self { reference: None, issuer: IssuerName::Kanal, store: None, url: None, help: false };
         while let Some(argument) = arguments.next() {

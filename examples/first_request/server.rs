@@ -107,8 +107,8 @@ impl Shop {
 }
 
 fn row(meaning: Meaning) -> (u16, String) {
-    let row = KANAL.iter().find(|row| row.meaning == meaning);
-    row.map_or((500, String::new()), |row| (row.status, row.body().unwrap_or_default()))
+    let row = KANAL.iter().find(|row| row.meaning() == meaning);
+    row.map_or((500, String::new()), |row| (row.status(), row.body().unwrap_or_default()))
 }
 
 fn katana_refusal() -> (u16, String) {

@@ -68,7 +68,7 @@ fn check(answer: &Answer, status: u16, retry_after: Option<&[u8]>, documented: b
 
 /// What is shown of each meaning after the status.
 static SAMPLES: LazyLock<HashMap<Meaning, String>> = LazyLock::new(|| {
-    let samples = [
+    let kanal = [
         (Meaning::Accepted, 200, ""),
         (Meaning::KeyMissing, 401, r#"{"error":"API key is missing"}"#),
         (Meaning::KeyRefused, 401, r#"{"error":"Invalid API key"}"#),
@@ -79,13 +79,16 @@ static SAMPLES: LazyLock<HashMap<Meaning, String>> = LazyLock::new(|| {
         (Meaning::RateLimited, 429, ""),
         (Meaning::Inconclusive, 500, ""),
     ];
-    let shown = samples.map(|(meaning, status, body)| {
-        let answer = Kanal::PROFILE.classify(status, None, body.as_bytes());
+    let katana = [(Meaning::ContentRefused, 422, r#"{"details":[]}"#)];
+    let kanal = kanal.map(|sample| (Kanal::PROFILE, sample));
+    let samples = kanal.into_iter().chain(katana.map(|sample| (Katana::PROFILE, sample)));
+    let shown = samples.map(|(profile, (meaning, status, body))| {
+        let answer = profile.classify(status, None, body.as_bytes());
         assert_eq!(answer.meaning(), meaning);
         let shown = answer.to_string();
         (meaning, shown.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned())
     });
-    shown.into()
+    shown.collect()
 });
 
 fn seconds(value: &[u8]) -> Option<Duration> {

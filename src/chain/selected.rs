@@ -9,7 +9,7 @@ use crate::source::{Provenance, SourceError};
 ///
 /// ```no_run
 /// # use keysheath::{chain::Chain, issuer::Kanal};
-/// let selected = Chain::<Kanal>::standard().load()?;
+/// let selected = Chain::<Kanal>::for_service().load()?;
 /// println!("{:?}, {}", selected.key(), selected.provenance());
 /// # Ok::<(), keysheath::chain::ChainError>(())
 /// ```
@@ -76,7 +76,7 @@ impl<K> Selected<K> {
     ///
     /// ```no_run
     /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// println!("{:?}", Chain::<Kanal>::standard().load()?.key());
+    /// println!("{:?}", Chain::<Kanal>::for_service().load()?.key());
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
     #[must_use]
@@ -88,7 +88,7 @@ impl<K> Selected<K> {
     ///
     /// ```no_run
     /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// let key = Chain::<Kanal>::standard().load()?.into_key();
+    /// let key = Chain::<Kanal>::for_service().load()?.into_key();
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
     #[must_use]
@@ -100,7 +100,7 @@ impl<K> Selected<K> {
     ///
     /// ```no_run
     /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// println!("from {}", Chain::<Kanal>::standard().load()?.provenance());
+    /// println!("from {}", Chain::<Kanal>::for_service().load()?.provenance());
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
     #[must_use]
@@ -112,7 +112,7 @@ impl<K> Selected<K> {
     ///
     /// ```no_run
     /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// print!("{}", Chain::<Kanal>::standard().load()?.trail());
+    /// print!("{}", Chain::<Kanal>::for_service().load()?.trail());
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
     #[must_use]

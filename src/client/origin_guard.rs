@@ -8,7 +8,7 @@ use http::uri::Authority;
 use http::{Request, Uri};
 
 use super::BearerHeader;
-use crate::issuer::Issuer;
+use crate::issuer::{Issuer, KNOWN};
 use crate::origin::{Origin, Scheme};
 
 /// Lets a key of issuer `I` go to the issuer's origin, and nowhere else.
@@ -95,6 +95,14 @@ pub enum OverrideError {
     /// The scheme is not https.
     #[error("a key goes over TLS only: name an https origin")]
     NotHttps,
+    /// The host is another issuer's.
+    #[error(
+        "this is a server of {issuer}, which must not get another issuer's key: use the key of {issuer} there"
+    )]
+    OtherIssuer {
+        /// Whose server it is.
+        issuer: &'static str,
+    },
 }
 
 impl<I: Issuer> OriginGuard<I> {
@@ -124,10 +132,11 @@ impl<I: Issuer> OriginGuard<I> {
     }
 
     /// For another https origin in the issuer's stead, such as a gateway of your own. Whoever runs it can read
-    /// the key.
+    /// the key. A server in the domain of another issuer that this crate knows is refused.
     ///
     /// # Errors
-    /// [`OverrideError::NotHttps`] for plain HTTP.
+    /// [`OverrideError::NotHttps`] for plain HTTP, [`OverrideError::OtherIssuer`] for a Kanal key that is to go to
+    /// Katana, and the other way round.
     ///
     /// ```
     /// # use keysheath::{client::OriginGuard, issuer::Kanal, origin::Origin};
@@ -135,9 +144,13 @@ impl<I: Issuer> OriginGuard<I> {
     /// assert!(OriginGuard::<Kanal>::for_https(gateway).is_ok());
     /// ```
     pub fn for_https(origin: Origin) -> Result<Self, OverrideError> {
-        match origin.scheme() {
-            Scheme::Https => Ok(Self::at(origin)),
-            Scheme::Http => Err(OverrideError::NotHttps),
+        if origin.scheme() != Scheme::Https {
+            return Err(OverrideError::NotHttps);
+        }
+        let mut others = KNOWN.iter().filter(|other| **other != I::PROFILE);
+        match others.find(|other| is_in_domain_of(origin.host(), other.origin().host())) {
+            Some(other) => Err(OverrideError::OtherIssuer { issuer: other.title() }),
+            None => Ok(Self::at(origin)),
         }
     }
 
@@ -212,6 +225,12 @@ impl<I: Issuer> OriginGuard<I> {
     const fn at(origin: Origin) -> Self {
         Self { origin, issuer: PhantomData }
     }
+}
+
+/// Whether `host` is in the domain that `api`, an issuer's host such as `api.getkanal.com`, is in.
+fn is_in_domain_of(host: &str, api: &str) -> bool {
+    let domain = api.split_once('.').map_or(api, |(_, domain)| domain);
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Whether the key stands in the path or the query, as it is or with `%XX` for some of its characters.

@@ -20,16 +20,16 @@ pub(crate) fn classify(rows: &[Row], status: u16, retry_after: Option<&[u8]>, bo
 }
 
 fn from_rows(rows: &[Row], status: u16, body: &[u8]) -> Meaning {
-    if body.len() > MAX_BODY || !rows.iter().any(|row| row.status == status) {
+    if body.len() > MAX_BODY || !rows.iter().any(|row| row.status() == status) {
         return Meaning::Inconclusive;
     }
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return Meaning::Inconclusive;
     };
     rows.iter()
-        .filter(|row| row.status == status)
+        .filter(|row| row.status() == status)
         .find(|row| fits(row, &body))
-        .map_or(Meaning::Inconclusive, |row| row.meaning)
+        .map_or(Meaning::Inconclusive, Row::meaning)
 }
 
 fn fits(row: &Row, body: &Value) -> bool {
@@ -61,7 +61,7 @@ mod tests {
         for row in KANAL.iter().chain(KATANA) {
             let Some(body) = row.body() else { continue };
             let rows = if row.field == "/error" { KANAL } else { KATANA };
-            assert_eq!(meaning(rows, row.status, &body), row.meaning, "{body}");
+            assert_eq!(meaning(rows, row.status(), &body), row.meaning(), "{body}");
         }
     }
 
@@ -73,6 +73,11 @@ mod tests {
         assert_eq!(meaning(KATANA, 401, flat), Meaning::KeyRefused);
         assert_eq!(meaning(KATANA, 401, nested), Meaning::KeyRefused);
         assert_eq!(meaning(KANAL, 422, invalid), Meaning::RequestInvalid);
+        assert!(meaning(KANAL, 422, invalid).accepts_key(), "Kanal looks at the key first, and says so");
+        for details in [r#"{"details":[]}"#, r#"{"error":{"details":[]}}"#] {
+            assert_eq!(meaning(KATANA, 422, details), Meaning::ContentRefused);
+            assert!(!meaning(KATANA, 422, details).accepts_key(), "Katana does not say so");
+        }
         assert_eq!(meaning(KANAL, 400, r#"{"error":"any"}"#), Meaning::StoreMissing);
     }
 

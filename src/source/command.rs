@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{self, Child, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,15 +11,18 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroize;
 
 use super::file::{self, MAX_SECRET_FILE};
-use super::worker::Worker;
+use super::worker::{Permit, Place, Worker};
 use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
-use crate::issuer::{Issuer, Kanal, Katana, Profile};
+use crate::issuer::{KNOWN, Profile};
 
 /// How long the output may stay open after the program itself has ended.
 const GRACE_AFTER_EXIT: Duration = Duration::from_millis(500);
 
 /// How long to wait between two looks at whether the program has ended.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long a program may take to die.
+const TIME_TO_KILL: Duration = Duration::from_millis(500);
 
 /// Variables that hold keys, beside those of the issuers in this crate.
 const KEY_VARIABLES: [&str; 1] = ["KATANA_API_TOKEN"];
@@ -28,7 +32,8 @@ const KEY_VARIABLES: [&str; 1] = ["KATANA_API_TOKEN"];
 /// One leading byte order mark and one final newline of its output are removed. It gets no standard input,
 /// its standard error is thrown away, and the variables that are known to hold keys are not in its
 /// environment. It runs in a process group of its own, so it cannot ask at the terminal: unlock what it needs
-/// beforehand. At the deadline the whole group is killed.
+/// beforehand. At the deadline the whole group is killed; a program that cannot be, such as one of another user, is
+/// left behind half a second later and counts as a call to it that hangs.
 ///
 /// ```
 /// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Command, Loaded}};
@@ -41,9 +46,15 @@ const KEY_VARIABLES: [&str; 1] = ["KATANA_API_TOKEN"];
 /// ```
 #[derive(Clone)]
 pub struct Command {
+    line: Arc<Line>,
+    worker: Worker,
+}
+
+/// What is run. It is shared and not copied, because an argument may be a secret.
+#[derive(Clone, Hash)]
+struct Line {
     program: PathBuf,
     arguments: Vec<OsString>,
-    worker: Worker,
 }
 
 impl Command {
@@ -55,7 +66,8 @@ impl Command {
     /// ```
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), arguments: Vec::new(), worker: Worker::new() }
+        let line = Line { program: program.into(), arguments: Vec::new() };
+        Self { line: Arc::new(line), worker: Worker::new() }
     }
 
     /// Adds arguments.
@@ -66,7 +78,7 @@ impl Command {
     /// ```
     #[must_use]
     pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
+        Arc::make_mut(&mut self.line).arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
@@ -83,10 +95,23 @@ impl Command {
         self
     }
 
-    fn run(&self, profile: &Profile) -> Result<SecretText, Problem> {
+    fn run(&self, profile: &'static Profile) -> Result<SecretText, Problem> {
+        let (line, deadline) = (Arc::clone(&self.line), self.worker.deadline());
+        let place = Place::of("command", &*self.line);
+        self.worker.run_with(place, TIME_TO_KILL, move |permit| line.run(profile, deadline, permit))?
+    }
+}
+
+impl Line {
+    fn run(
+        &self,
+        profile: &Profile,
+        deadline: Duration,
+        permit: &Arc<Permit>,
+    ) -> Result<SecretText, Problem> {
         let start = Instant::now();
         let mut child = self.spawn(profile)?;
-        let text = self.output(&mut child, start);
+        let text = output(&mut child, start, deadline, permit);
         if text.is_err() {
             kill(&mut child);
         }
@@ -105,36 +130,40 @@ impl Command {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.spawn().map_err(|error| Problem::NotStarted(error.kind()))
     }
+}
 
-    /// Waits for the whole output and for a good end, both before the deadline.
-    fn output(&self, child: &mut Child, start: Instant) -> Result<SecretText, Problem> {
-        let deadline = self.worker.deadline();
-        let pipe = child.stdout.take().ok_or(Problem::Unreachable)?;
-        let reader = self.worker.start(move || file::read_bounded(pipe, MAX_SECRET_FILE))?;
-        let mut output = None;
-        let mut ended = None;
-        loop {
-            if output.is_none() {
-                match reader.wait(LOOK) {
-                    Ok(text) => output = Some(text?),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return Err(Problem::Unreachable),
-                }
-            } else if ended.is_none() {
-                thread::sleep(LOOK);
+/// Waits for the whole output and for a good end, both before the deadline.
+fn output(
+    child: &mut Child,
+    start: Instant,
+    deadline: Duration,
+    permit: &Arc<Permit>,
+) -> Result<SecretText, Problem> {
+    let pipe = child.stdout.take().ok_or(Problem::Unreachable)?;
+    let reader = permit.spawn(move || file::read_bounded(pipe, MAX_SECRET_FILE))?;
+    let mut output = None;
+    let mut ended = None;
+    loop {
+        if output.is_none() {
+            match reader.recv_timeout(LOOK) {
+                Ok(text) => output = Some(text?),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Problem::Unreachable),
             }
-            if ended.is_none() && has_succeeded(child)? {
-                ended = Some(Instant::now());
+        } else if ended.is_none() {
+            thread::sleep(LOOK);
+        }
+        if ended.is_none() && has_succeeded(child)? {
+            ended = Some(Instant::now());
+        }
+        match (&mut output, ended) {
+            (Some(_), Some(_)) => {
+                child.wait().map_err(|error| Problem::Unreadable(error.kind()))?;
+                return output.ok_or(Problem::Unreachable);
             }
-            match (&mut output, ended) {
-                (Some(_), Some(_)) => {
-                    child.wait().map_err(|error| Problem::Unreadable(error.kind()))?;
-                    return output.ok_or(Problem::Unreachable);
-                }
-                (None, Some(end)) if end.elapsed() > GRACE_AFTER_EXIT => return Err(Problem::OutputHeld),
-                _ if start.elapsed() > deadline => return Err(Problem::Deadline { after: deadline }),
-                _ => {}
-            }
+            (None, Some(end)) if end.elapsed() > GRACE_AFTER_EXIT => return Err(Problem::OutputHeld),
+            _ if start.elapsed() > deadline => return Err(Problem::Deadline { after: deadline }),
+            _ => {}
         }
     }
 }
@@ -142,7 +171,7 @@ impl Command {
 /// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave their
 /// values behind: the standard library then copies the whole environment into memory that it does not wipe.
 fn pass_environment(command: &mut process::Command, profile: &Profile) {
-    let issuers = [Kanal::PROFILE, Katana::PROFILE, profile].map(Profile::variable);
+    let issuers: Vec<&str> = KNOWN.iter().copied().chain([profile]).map(Profile::variable).collect();
     command.env_clear();
     for (name, value) in std::env::vars_os() {
         // Windows takes names that differ in case for the same.
@@ -200,7 +229,7 @@ fn kill(child: &mut Child) {
 
 impl Source for Command {
     fn provenance(&self) -> Provenance {
-        Provenance::Command { program: self.program.clone(), arguments: self.arguments.len() }
+        Provenance::Command { program: self.line.program.clone(), arguments: self.line.arguments.len() }
     }
 
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::file::{self, Permissions};
 use super::worker::Worker;
-use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
+use super::{Absence, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError};
 use crate::issuer::Profile;
 
 /// The largest `.env` that is read, in bytes.
@@ -58,21 +58,37 @@ impl DotenvFile {
     }
 
     fn find(&self) -> Result<Reading, Problem> {
-        let file = file::read_file(&self.worker, self.path.clone(), Permissions::Usual, MAX_DOTENV)?;
-        let Some((text, remarks)) = file else {
-            return Ok(Reading::Absent(Absence::NoFile));
-        };
-        let mut text = text.without_mark_and_newline();
-        // The parser refuses a last line that ends in a space and not in a newline.
-        text.append(b"\n");
-        Ok(match find_variable(text.bytes(), &self.name)? {
-            None => Reading::Absent(Absence::NotInFile),
-            Some((_, text)) if text.bytes().is_empty() => Reading::Absent(Absence::EmptyVariable),
-            Some((line, text)) => {
-                Reading::Present { text, provenance: Some(self.place(Some(line))), remarks }
+        let (path, name) = (self.path.clone(), self.name.clone());
+        let found = self.worker.run(file::place(&self.path), move || find_in_file(&path, &name))??;
+        Ok(match found {
+            InFile::NoFile => Reading::absent(Absence::NoFile),
+            InFile::NotSet => Reading::absent(Absence::NotInFile),
+            InFile::Set { text, .. } if text.bytes().is_empty() => Reading::absent(Absence::EmptyVariable),
+            InFile::Set { line, text, remarks } => {
+                Reading::present(text).with_remarks(remarks).with_provenance(self.place(Some(line)))
             }
         })
     }
+}
+
+/// What a file has of a variable.
+enum InFile {
+    NoFile,
+    NotSet,
+    Set { line: usize, text: SecretText, remarks: Vec<Remark> },
+}
+
+fn find_in_file(path: &Path, name: &str) -> Result<InFile, Problem> {
+    let Some((text, remarks)) = file::read_file(path, Permissions::Usual, MAX_DOTENV)? else {
+        return Ok(InFile::NoFile);
+    };
+    let mut text = text.without_mark_and_newline();
+    // The parser refuses a last line that ends in a space and not in a newline.
+    text.append(b"\n");
+    Ok(match find_variable(text.bytes(), name)? {
+        None => InFile::NotSet,
+        Some((line, text)) => InFile::Set { line, text, remarks },
+    })
 }
 
 impl Source for DotenvFile {

@@ -115,10 +115,10 @@ impl Source for Variable {
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         let Some(text) = variable(&self.name) else {
-            return Ok(Reading::Absent(Absence::NotSet));
+            return Ok(Reading::absent(Absence::NotSet));
         };
         if text.bytes().is_empty() {
-            return Ok(Reading::Absent(Absence::EmptyVariable));
+            return Ok(Reading::absent(Absence::EmptyVariable));
         }
         let partner = variable(&format!("{}_FILE", self.name));
         if partner.is_some_and(|path| !path.bytes().is_empty()) {
@@ -136,8 +136,8 @@ impl Source for FileVariable {
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         let path = match std::env::var_os(self.name()) {
-            None => return Ok(Reading::Absent(Absence::NotSet)),
-            Some(path) if path.is_empty() => return Ok(Reading::Absent(Absence::EmptyVariable)),
+            None => return Ok(Reading::absent(Absence::NotSet)),
+            Some(path) if path.is_empty() => return Ok(Reading::absent(Absence::EmptyVariable)),
             Some(path) => path,
         };
         if variable(&self.variable).is_some_and(|text| !text.bytes().is_empty()) {
@@ -145,18 +145,18 @@ impl Source for FileVariable {
             return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
         }
         let path = WipedPath::from(path);
-        let reading = file::read_key_file(&self.worker, path.to_path_buf(), self.permissions)
-            .and_then(|file| file.ok_or(Problem::FileGone));
-        // A person may have put the key itself here, so the text is shown only once it is surely a path.
-        let is_path = match &reading {
-            Ok(_) => true,
-            // To look again may hang again.
-            Err(Problem::Deadline { .. } | Problem::Stuck { .. }) => false,
-            Err(_) => leads_somewhere(&path),
-        };
+        let asked = WipedPath::from(path.to_path_buf().into_os_string());
+        let permissions = self.permissions;
+        let reading = self.worker.run(file::place(&path), move || {
+            let text = file::read_key_file(&asked, permissions);
+            // A person may have put the key itself here, so the text is shown only once it is surely a path.
+            let is_path = matches!(text, Ok(Some(_))) || leads_somewhere(&asked);
+            (text, is_path)
+        });
+        let (text, is_path) = reading.unwrap_or_else(|problem| (Err(problem), false));
         let place = self.place(is_path.then(|| path.to_path_buf()));
-        match reading {
-            Ok((text, remarks)) => Ok(Reading::Present { text, provenance: Some(place), remarks }),
+        match text.and_then(|text| text.ok_or(Problem::FileGone)) {
+            Ok((text, remarks)) => Ok(Reading::present(text).with_remarks(remarks).with_provenance(place)),
             Err(problem) => Err(SourceError::new(place, problem)),
         }
     }

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::worker::Worker;
+use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError};
 use crate::issuer::Profile;
 
@@ -25,7 +26,7 @@ pub const MAX_SECRET_FILE: usize = 8192;
 /// One leading byte order mark and one final newline are removed. Symbolic links are followed, because
 /// Kubernetes mounts secrets through them; what is checked is the file that was opened, so nobody can swap it
 /// between the check and the read. It must be a regular file that belongs to root or to this user, and that
-/// nobody else can write; the user's own group may. (On Windows, owner and mode are not checked.)
+/// nobody else can write, the user's own group included. (On Windows, owner and mode are not checked.)
 ///
 /// ```
 /// use std::io::Write;
@@ -102,9 +103,18 @@ impl Source for SecretFile {
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        let file = read_key_file(&self.worker, self.path.clone(), self.permissions);
-        reading(file, Absence::NoFile).map_err(|problem| SourceError::new(self.provenance(), problem))
+        let path = WipedPath::from(self.path.clone().into_os_string());
+        let permissions = self.permissions;
+        self.worker
+            .run(place(&self.path), move || read_key_file(&path, permissions))
+            .and_then(|file| reading(file, Absence::NoFile))
+            .map_err(|problem| SourceError::new(self.provenance(), problem))
     }
+}
+
+/// What a worker counts calls to a file by.
+pub(super) fn place(path: &Path) -> Place {
+    Place::of("file", &path)
 }
 
 /// A text and remarks, or nothing.
@@ -112,18 +122,14 @@ pub(super) type FileText = Option<(SecretText, Vec<Remark>)>;
 
 pub(super) fn reading(file: Result<FileText, Problem>, absence: Absence) -> Result<Reading, Problem> {
     Ok(match file? {
-        None => Reading::Absent(absence),
-        Some((text, remarks)) => Reading::Present { text, provenance: None, remarks },
+        None => Reading::absent(absence),
+        Some((text, remarks)) => Reading::present(text).with_remarks(remarks),
     })
 }
 
-/// Reads a file that holds a key and nothing else.
-pub(super) fn read_key_file(
-    worker: &Worker,
-    path: PathBuf,
-    permissions: Permissions,
-) -> Result<FileText, Problem> {
-    let Some((text, remarks)) = read_file(worker, path, permissions, MAX_SECRET_FILE)? else {
+/// Reads a file that holds a key and nothing else. May hang.
+pub(super) fn read_key_file(path: &Path, permissions: Permissions) -> Result<FileText, Problem> {
+    let Some((text, remarks)) = read_file(path, permissions, MAX_SECRET_FILE)? else {
         return Ok(None);
     };
     let text = text.without_mark_and_newline();
@@ -133,21 +139,13 @@ pub(super) fn read_key_file(
     Ok(Some((text, remarks)))
 }
 
-/// Opens, checks and reads a file on a thread of its own. `None` where there is no file.
-pub(super) fn read_file(
-    worker: &Worker,
-    path: PathBuf,
-    permissions: Permissions,
-    limit: usize,
-) -> Result<FileText, Problem> {
-    let path = WipedPath::from(path.into_os_string());
-    worker.run(move || {
-        let Some(file) = open(&path.0)? else {
-            return Ok(None);
-        };
-        let remarks = check(&file, permissions, limit)?;
-        Ok(Some((read_bounded(file, limit)?, remarks)))
-    })?
+/// Opens, checks and reads a file. `None` where there is no file. May hang.
+pub(super) fn read_file(path: &Path, permissions: Permissions, limit: usize) -> Result<FileText, Problem> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
+    let remarks = check(&file, permissions, limit)?;
+    Ok(Some((read_bounded(file, limit)?, remarks)))
 }
 
 /// A path that is wiped when dropped: a person may have put the key where the path belongs.
@@ -173,7 +171,43 @@ impl Drop for WipedPath {
     }
 }
 
+/// How often a file behind a link that leads nowhere is looked for again. Kubernetes swaps the link and removes what it
+/// led to, so a path can lead nowhere for an instant.
+const ATTEMPTS: u32 = 10;
+
+/// How long to wait between two of them.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Opens a file; `None` where there is surely none.
 fn open(path: &Path) -> Result<Option<File>, Problem> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            thread::sleep(PAUSE);
+        }
+        let before = Way::to(path);
+        match open_once(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(Problem::BadPath { rule: "a path has no NUL byte" });
+            }
+            // A socket cannot be opened at all; only its kind says why.
+            Err(error) => {
+                return Err(match path.metadata() {
+                    Ok(metadata) if !metadata.is_file() => Problem::NotAFile,
+                    _ => Problem::Unreadable(error.kind()),
+                });
+            }
+            Ok(file) => return Ok(Some(file)),
+        }
+        // A link that led elsewhere before than after may have led nowhere in between.
+        if matches!((&before, Way::to(path)), (Way::EndsAt(before), Way::EndsAt(after)) if *before == after) {
+            return Ok(None);
+        }
+    }
+    Err(Problem::DanglingLink)
+}
+
+fn open_once(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]
@@ -183,24 +217,31 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
         options.custom_flags(flags.bits().cast_signed());
     }
-    match options.open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Of the file, or of a folder above it.
-            let dangling = |part: &Path| part.is_symlink() && !part.exists();
-            if path.ancestors().any(dangling) {
-                return Err(Problem::DanglingLink);
+    options.open(path)
+}
+
+/// How far a path leads.
+enum Way {
+    /// To this folder, resolved, and no further; the next part of the path is not there.
+    EndsAt(PathBuf),
+    /// To its end, or to a link that leads nowhere.
+    Open,
+}
+
+impl Way {
+    fn to(path: &Path) -> Self {
+        for part in path.ancestors() {
+            // A relative path begins here.
+            let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
+            match part.symlink_metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(_) if part != path => {
+                    return part.canonicalize().map_or(Self::Open, Self::EndsAt);
+                }
+                _ => return Self::Open,
             }
-            Ok(None)
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            Err(Problem::BadPath { rule: "a path has no NUL byte" })
-        }
-        // A socket cannot be opened at all; only its kind says why.
-        Err(error) => match path.metadata() {
-            Ok(metadata) if !metadata.is_file() => Err(Problem::NotAFile),
-            _ => Err(Problem::Unreadable(error.kind())),
-        },
+        Self::Open
     }
 }
 
@@ -228,10 +269,8 @@ fn check_owner_and_mode(
     if uid != 0 && uid != user.as_raw() {
         return Err(Problem::ForeignOwner { uid });
     }
-    // Where each user has a group of their own, 664 is what an editor makes.
-    let own_group = metadata.gid() == rustix::process::getegid().as_raw();
-    let group_may_write = mode & 0o020 != 0;
-    if mode & 0o002 != 0 || (group_may_write && !own_group) {
+    // The user's own group too: whether others are in it, now or later, cannot be told from here.
+    if mode & 0o022 != 0 {
         return Err(Problem::WritableByOthers { mode });
     }
     if permissions == Permissions::Strict && mode & 0o077 != 0 {
@@ -240,9 +279,6 @@ fn check_owner_and_mode(
     let mut remarks = Vec::new();
     if mode & 0o004 != 0 {
         remarks.push(Remark::ReadableByOthers { mode });
-    }
-    if group_may_write {
-        remarks.push(Remark::WritableByGroup { mode });
     }
     Ok(remarks)
 }

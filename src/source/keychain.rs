@@ -9,7 +9,7 @@ use std::time::Duration;
 use keyring_core::CredentialStore;
 use zeroize::Zeroize;
 
-use super::worker::Worker;
+use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
 use crate::issuer::Profile;
 use crate::key::RawKey;
@@ -195,7 +195,7 @@ impl Keychain {
         work: impl Fn(&CredentialStore) -> keyring_core::Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
         let slot = Arc::clone(&self.store);
-        let outcome = self.worker.run(move || {
+        let outcome = self.worker.run(Place::of("keychain", &self.service), move || {
             let open = lock(&slot).clone();
             if let Some(store) = open {
                 match work(&*store) {
@@ -251,7 +251,7 @@ impl Source for KeychainItem {
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         match self.keychain.load(&self.name) {
-            Ok(None) => Ok(Reading::Absent(Absence::NoItem)),
+            Ok(None) => Ok(Reading::absent(Absence::NoItem)),
             Ok(Some(text)) if text.bytes().is_empty() => {
                 Err(SourceError::new(self.provenance(), Problem::Empty))
             }

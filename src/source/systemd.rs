@@ -66,19 +66,19 @@ impl SystemdCredential {
         }
         let directory = match std::env::var_os(DIRECTORY) {
             Some(directory) if !directory.is_empty() => PathBuf::from(directory),
-            _ => return Ok(Reading::Absent(Absence::NoCredentials)),
+            _ => return Ok(Reading::absent(Absence::NoCredentials)),
         };
         if !directory.is_absolute() {
             return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY is an absolute path" });
         }
         let path = directory.join(&self.name);
-        match file::read_key_file(&self.worker, path, Permissions::Usual)? {
+        self.worker.run(file::place(&path), move || match file::read_key_file(&path, Permissions::Usual) {
             // systemd makes the directory before it starts the service.
-            None if !directory.is_dir() => {
+            Ok(None) if !directory.is_dir() => {
                 Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY names a directory that is there" })
             }
-            file => file::reading(Ok(file), Absence::NoFile),
-        }
+            file => file::reading(file, Absence::NoFile),
+        })?
     }
 }
 

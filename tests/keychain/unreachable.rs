@@ -168,12 +168,12 @@ fn calls_that_hang_are_bounded_and_counted_off_when_they_return() {
         save(&patient(), "kanal", KEY).unwrap();
         assert_holds(&keychain, "kanal", KEY);
         service.stop();
-        for _ in 0..MAX_STUCK {
+        for _ in 0..MAX_CALLS_PER_PLACE {
             assert_eq!(problem(load(&keychain, "kanal")), Problem::Deadline { after: SHORT });
         }
         // At once, whatever is called, and for clones as well.
         let start = Instant::now();
-        let stuck = [const { Problem::Stuck { count: MAX_STUCK } }; 4];
+        let stuck = [const { Problem::Stuck { count: MAX_CALLS_PER_PLACE } }; 4];
         assert_eq!(every_call(&keychain, SHORT), stuck);
         assert_eq!(every_call(&keychain.clone(), SHORT), stuck);
         assert!(start.elapsed() < SHORT, "it waited");

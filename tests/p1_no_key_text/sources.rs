@@ -8,8 +8,6 @@ use super::*;
 fn look_at(what: &str, source: impl Source + Debug + 'static) -> Option<Problem> {
     assert_debug_silent(what, &source);
     assert_value_silent(what, &source.provenance());
-    let encoding: Encoding = source.encoding();
-    assert_debug_silent(what, &encoding);
     let loaded = source::load(&source, Kanal::PROFILE);
     assert_debug_silent(what, &loaded);
     let problem = match loaded {
@@ -146,14 +144,14 @@ fn a_program_with_the_canary_in_its_arguments_and_output_is_never_shown() {
 
     // A grandchild that leaves the group keeps the output open, so each call stays behind.
     let stuck = shell(format!("echo {KANAL}; setsid sleep 3 & sleep 3")).with_deadline(after);
-    let problems: Vec<_> = (0..=MAX_STUCK)
+    let problems: Vec<_> = (0..=MAX_CALLS_PER_PLACE)
         .map(|_| {
             let error = source::load(&stuck, Kanal::PROFILE).unwrap_err();
             assert_error_silent("a program that is stuck", &error);
             error.problem().clone()
         })
         .collect();
-    assert_eq!(problems.last(), Some(&Problem::Stuck { count: MAX_STUCK }));
+    assert_eq!(problems.last(), Some(&Problem::Stuck { count: MAX_CALLS_PER_PLACE }));
 }
 
 /// A person's own source, which was told a key.
