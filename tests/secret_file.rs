@@ -308,6 +308,15 @@ fn a_secret_mounted_as_kubernetes_does_it_is_read_before_and_after_a_swap() {
     assert_eq!(problem(&source), Problem::DanglingLink);
 }
 
+/// Says that it is over, also when what lies between finds something.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Mounts two versions of a secret as Kubernetes does, and swaps them for as long as the test looks on. The old
 /// version is removed at once, so that a path can lead nowhere for an instant.
 fn while_a_mounted_secret_is_swapped(folder: &Path, look: impl Fn()) {
@@ -320,13 +329,6 @@ fn while_a_mounted_secret_is_swapped(folder: &Path, look: impl Fn()) {
         fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
         name
     };
-    /// Ends the swapping, also when the look finds something.
-    struct Done<'a>(&'a AtomicBool);
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     let mut old = mount(0);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
