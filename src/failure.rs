@@ -143,6 +143,7 @@ pub struct Row {
     field: &'static str,
     text: Option<&'static str>,
     meaning: Meaning,
+    body: Option<&'static str>,
 }
 
 impl Row {
@@ -155,7 +156,21 @@ impl Row {
     /// ```
     #[must_use]
     pub const fn new(status: u16, field: &'static str, text: Option<&'static str>, meaning: Meaning) -> Self {
-        Self { status, field, text, meaning }
+        Self { status, field, text, meaning, body: None }
+    }
+
+    /// With the whole body as the issuer documents it, where there is more in it than the telling text.
+    ///
+    /// ```
+    /// use keysheath::failure::{Meaning, Row};
+    /// const ROW: Row = Row::new(401, "/name", Some("Unauthorized"), Meaning::KeyRefused)
+    ///     .with_body(r#"{"code":401,"name":"Unauthorized"}"#);
+    /// assert_eq!(ROW.body().as_deref(), Some(r#"{"code":401,"name":"Unauthorized"}"#));
+    /// ```
+    #[must_use]
+    pub const fn with_body(mut self, body: &'static str) -> Self {
+        self.body = Some(body);
+        self
     }
 
     /// The HTTP status.
@@ -179,7 +194,7 @@ impl Row {
         self.meaning
     }
 
-    /// The body of this answer, where the text is documented and stands at the top of the body.
+    /// The body of this answer, where it is documented, or the text is and stands at the top of the body.
     ///
     /// ```
     /// use keysheath::failure::KANAL;
@@ -187,13 +202,16 @@ impl Row {
     /// ```
     #[must_use]
     pub fn body(&self) -> Option<String> {
+        if let Some(body) = self.body {
+            return Some(body.to_owned());
+        }
         let name = self.field.strip_prefix('/').filter(|name| !name.contains('/'))?;
         let text = self.text?;
         Some(format!("{{ \"{name}\": \"{text}\" }}"))
     }
 }
 
-/// Kanal's answers. The first four rows are its documented table, word for word; of the other two it
+/// Kanal's answers. The first four rows are its documented table, word for word, and so is the last; of the other two it
 /// documents the shape.
 ///
 /// ```
@@ -207,6 +225,7 @@ pub const KANAL: &[Row] = &[
     Row::new(404, "/error", Some("Store not found or paused"), Meaning::StoreNotFound),
     Row::new(400, "/error", None, Meaning::StoreMissing),
     Row::new(422, "/errors", None, Meaning::RequestInvalid),
+    Row::new(429, "/message", Some("Too Many Attempts."), Meaning::RateLimited),
 ];
 
 /// Katana's answers, in both of the documented shapes: flat, and nested under `error`.
@@ -220,10 +239,16 @@ pub const KANAL: &[Row] = &[
 /// assert!(KATANA.iter().all(|row| row.status() != 401 || row.meaning() == Meaning::KeyRefused));
 /// ```
 pub const KATANA: &[Row] = &[
-    Row::new(401, "/name", Some("UnauthorizedError"), Meaning::KeyRefused),
-    Row::new(401, "/error/name", Some("UnauthorizedError"), Meaning::KeyRefused),
+    Row::new(401, "/name", Some("UnauthorizedError"), Meaning::KeyRefused)
+        .with_body(r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#),
+    Row::new(401, "/error/name", Some("UnauthorizedError"), Meaning::KeyRefused)
+        .with_body(r#"{"error":{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}}"#),
     Row::new(422, "/error/details", None, Meaning::ContentRefused),
     Row::new(422, "/details", None, Meaning::ContentRefused),
+    Row::new(429, "/name", Some("TooManyRequests"), Meaning::RateLimited)
+        .with_body(r#"{"statusCode":429,"name":"TooManyRequests","message":"Too Many Requests"}"#),
+    Row::new(429, "/error/name", Some("TooManyRequests"), Meaning::RateLimited)
+        .with_body(r#"{"error":{"statusCode":429,"name":"TooManyRequests","message":"Too Many Requests"}}"#),
 ];
 
 /// An answer, classified. Its `Display` says what happened and what to do next; no byte of the body is

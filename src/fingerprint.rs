@@ -59,6 +59,18 @@ impl Fingerprint {
         fingerprint
     }
 
+    /// The fingerprint that was stored as these bytes.
+    #[cfg(feature = "registry")]
+    pub(crate) const fn from_bytes(bytes: [u8; 10]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, to be stored.
+    #[cfg(feature = "registry")]
+    pub(crate) const fn to_bytes(self) -> [u8; 10] {
+        self.0
+    }
+
     /// Not inlined, so that what it leaves on the stack lies where [`wipe_stack`] then writes.
     #[inline(never)]
     fn hash(issuer: &str, key: &[u8]) -> Self {

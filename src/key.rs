@@ -315,10 +315,15 @@ impl RawKey {
     /// # Ok::<(), keysheath::format::FormatError>(())
     /// ```
     pub fn typed<I: Issuer>(self) -> Result<ApiKey<I>, IssuerMismatch> {
-        if self.profile == I::PROFILE {
-            Ok(ApiKey::from_raw(self))
+        self.of_issuer(I::PROFILE).map(ApiKey::from_raw)
+    }
+
+    /// The same key, where it is one of the issuer of `profile`.
+    pub(crate) fn of_issuer(self, profile: &'static Profile) -> Result<Self, IssuerMismatch> {
+        if self.profile == profile {
+            Ok(self)
         } else {
-            Err(IssuerMismatch { key: self, wanted: I::PROFILE.name() })
+            Err(IssuerMismatch { key: self, wanted: profile.name() })
         }
     }
 

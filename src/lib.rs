@@ -24,3 +24,5 @@ pub mod keyref;
 pub mod chain;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "registry")]
+pub mod registry;

@@ -58,10 +58,11 @@ mod tests {
 
     #[test]
     fn each_documented_row_is_recognised_by_the_body_it_makes() {
-        for row in KANAL.iter().chain(KATANA) {
-            let Some(body) = row.body() else { continue };
-            let rows = if row.field == "/error" { KANAL } else { KATANA };
-            assert_eq!(meaning(rows, row.status(), &body), row.meaning(), "{body}");
+        for rows in [KANAL, KATANA] {
+            for row in rows {
+                let Some(body) = row.body() else { continue };
+                assert_eq!(meaning(rows, row.status(), &body), row.meaning(), "{body}");
+            }
         }
     }
 

@@ -1,0 +1,656 @@
+//! The side that issues and authorises keys.
+//!
+//! A [`KeyRegistry`] creates, lists, deletes and authorises the keys of one issuer. Teams own stores; a key belongs to a
+//! team and may be restricted to one of its stores; a store may be paused. [`RequireKey`] puts it in front of an HTTP
+//! service. [`StaticKeys`] is the common small case: the current and the previous key of one service.
+//!
+//! # At rest
+//! A key is shown once, when it is created. What is kept is a keyed digest: the first 128 bits of BLAKE3 in its keyed mode
+//! under a [`Pepper`] that lives elsewhere, and, where the issuer's keys are strong, the [fingerprint](crate::fingerprint).
+//! A slow password hash would be wrong here. It makes each guess at a password dear, because people choose passwords that
+//! can be guessed; these keys are drawn from 2¹⁴² or more, which nobody guesses at any price, and a slow hash on every
+//! request would be a way to bring the service down.
+//!
+//! What the pepper adds is that records alone are useless: they tell no key apart from another (the fingerprint beside
+//! them does, to whoever has the key already), and nobody can write a record for a key of their own. It does not protect
+//! from somebody who has the process's memory, or both the records and the pepper and lets a key be accepted that they
+//! chose.
+//!
+//! # Which row wins
+//! Kanal does not document which answer is given when several apply. This registry's choice, kept in one place: the key
+//! before the store; an unknown store before the authorisation, because Kanal's 403 tells of a store that exists as it is;
+//! the authorisation before the pause, so that a team does not learn that another team's store is paused.
+//!
+//! ```
+//! use http::{HeaderMap, HeaderValue};
+//! use keysheath::failure::Meaning;
+//! use keysheath::issuer::{Issuer, Kanal, StoreId};
+//! use keysheath::registry::{Authorize, KeyRegistry, Restriction, TeamId, Wanted};
+//!
+//! let (team, store) = (TeamId::new(1), StoreId::new(123).unwrap());
+//! let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+//! registry.put_store(store, team)?;
+//! let new = registry.create_key(team, "production-shop", Restriction::None)?;
+//!
+//! let mut headers = HeaderMap::new();
+//! let value = format!("Bearer {}", new.key().expose_secret());
+//! headers.insert("authorization", HeaderValue::try_from(value).unwrap());
+//! assert!(registry.authorize(&headers, Wanted::Store(store)).is_ok());
+//!
+//! registry.delete_key(new.record().id())?; // at once, and for ever
+//! let refusal = registry.authorize(&headers, Wanted::Store(store)).unwrap_err();
+//! assert_eq!(refusal.meaning(), Meaning::KeyRefused);
+//! # Ok::<(), keysheath::registry::RegistryError>(())
+//! ```
+
+mod behind;
+mod credentials;
+mod error;
+mod generate;
+mod index;
+mod pepper;
+mod principal;
+mod record;
+mod require_key;
+mod static_keys;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use http::HeaderMap;
+
+use crate::failure::Meaning;
+use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
+use crate::issuer::{Profile, StoreId};
+use crate::key::RawKey;
+
+use behind::Behind;
+use credentials::Credentials;
+use generate::Random;
+use index::{Entry, Index};
+use record::{Change, Changed, Seconds, StoredDigest, StoredKey};
+
+pub use behind::USE_STEP;
+pub use error::RegistryError;
+pub use pepper::{Pepper, PepperError, Peppers};
+pub use principal::{Authorize, Principal, Refusal, Wanted};
+pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordError, RecordStore, Restriction, TeamId};
+pub use require_key::{RefusalBody, RequireKey, RequireKeyLayer};
+pub use static_keys::StaticKeys;
+
+/// The keys of one issuer: created, listed, deleted and authorised.
+///
+/// It is shared behind an [`Arc`]; every call works through a shared reference. Creating, deleting and pausing write the
+/// records first and take effect when the call returns; they block. [`authorize`](Authorize::authorize) reads memory only
+/// and never blocks on input or output, so it may be called in async code.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+///
+/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+/// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+/// println!("shown once: {}", new.key().expose_secret());
+/// for record in registry.keys(TeamId::new(1)) {
+///     println!("{} {} {:?}", record.id(), record.name(), record.fingerprint());
+/// }
+/// # Ok::<(), keysheath::registry::RegistryError>(())
+/// ```
+pub struct KeyRegistry {
+    profile: &'static Profile,
+    peppers: Peppers,
+    tables: Arc<ShardedLock<Tables>>,
+    /// Whoever changes something holds it while the records are written, and the tables only for an instant.
+    writer: Mutex<Writer>,
+    behind: Option<Behind>,
+    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    on_browser: Box<dyn Fn(&Principal) + Send + Sync>,
+}
+
+struct Writer {
+    records: Arc<dyn RecordStore>,
+    next_serial: u32,
+    random: Box<Random>,
+}
+
+#[derive(Default)]
+struct Tables {
+    keys: Index,
+    stores: HashMap<StoreId, Store>,
+}
+
+#[derive(Clone, Copy)]
+struct Store {
+    team: TeamId,
+    is_paused: bool,
+}
+
+/// A key and its record, at the one moment when the key can be had.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+///
+/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+/// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+/// let key = new.into_key().typed::<Kanal>().unwrap();
+/// # Ok::<(), keysheath::registry::RegistryError>(())
+/// ```
+#[derive(Debug)]
+pub struct NewKey {
+    record: KeyRecord,
+    key: RawKey,
+}
+
+impl NewKey {
+    /// What the registry keeps of it.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(new.record().name(), "production-shop");
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub const fn record(&self) -> &KeyRecord {
+        &self.record
+    }
+
+    /// The key.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(new.key().expose_secret().len(), 24);
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub const fn key(&self) -> &RawKey {
+        &self.key
+    }
+
+    /// Gives the key out.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let key = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?.into_key();
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn into_key(self) -> RawKey {
+        self.key
+    }
+}
+
+impl KeyRegistry {
+    /// A registry without keys that ends with the process, under a pepper of its own.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoRandomness`], and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn in_memory(profile: &'static Profile) -> Result<Self, RegistryError> {
+        Self::open(profile, Peppers::new(Pepper::random()?), InMemory)
+    }
+
+    /// Opens the registry that these records hold. Blocks.
+    ///
+    /// # Errors
+    /// [`RegistryError::Records`] when they cannot be read, [`RegistryError::PepperMissing`] when there are keys under a
+    /// pepper that is not given, and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{InMemory, KeyRegistry, Pepper, Peppers}};
+    /// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(Pepper::random()?), InMemory)?;
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn open(
+        profile: &'static Profile,
+        peppers: Peppers,
+        records: impl RecordStore,
+    ) -> Result<Self, RegistryError> {
+        let (length, bits) = generate::length_and_entropy(profile);
+        if bits < MIN_ENTROPY_BITS {
+            return Err(RegistryError::Weak { length });
+        }
+        let kept = records.load(profile)?;
+        let mut tables = Tables::default();
+        for StoredKey { record, digest } in &kept.keys {
+            let Some(pepper) = peppers.place_of(digest.pepper) else {
+                return Err(RegistryError::PepperMissing { id: digest.pepper });
+            };
+            tables.keys.insert(record, digest.digest, pepper);
+        }
+        for (store, team, is_paused) in kept.stores {
+            tables.stores.insert(store, Store { team, is_paused });
+        }
+        let records: Arc<dyn RecordStore> = Arc::new(records);
+        let behind = records.is_kept().then(|| Behind::start(Arc::clone(&records))).transpose()?;
+        let writer = Writer { records, next_serial: kept.next_serial, random: Box::new(generate::system) };
+        Ok(Self {
+            profile,
+            peppers,
+            tables: Arc::new(ShardedLock::new(tables)),
+            writer: Mutex::new(writer),
+            behind,
+            clock: Box::new(SystemTime::now),
+            on_browser: Box::new(|_| {}),
+        })
+    }
+
+    /// With another clock, for tests.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_clock(|| SystemTime::UNIX_EPOCH);
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// With another generator of random bytes, for tests. Keys are as hard to guess as what it gives.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_random(|bytes| {
+    ///     bytes.fill(7);
+    ///     Ok(())
+    /// });
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn with_random(mut self, random: impl FnMut(&mut [u8]) -> io::Result<()> + Send + 'static) -> Self {
+        self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).random = Box::new(random);
+        self
+    }
+
+    /// Calls `tell` for every accepted request that a browser sent; see [`Principal::from_browser`]. It is called on the
+    /// request's path, so it must be quick. With the feature `tracing` there is a warning as well.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.on_browser(|principal| {
+    ///     eprintln!("a browser has the key {:?}: rotate it", principal.fingerprint());
+    /// });
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn on_browser(mut self, tell: impl Fn(&Principal) + Send + Sync + 'static) -> Self {
+        self.on_browser = Box::new(tell);
+        self
+    }
+
+    /// Says that a store exists and whose it is. A store that is there already goes to the given team, and keeps its
+    /// pause.
+    ///
+    /// # Errors
+    /// [`RegistryError::Records`] when that cannot be written; nothing is changed then.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1))?;
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn put_store(&self, store: StoreId, team: TeamId) -> Result<(), RegistryError> {
+        self.change_store(store, |old| Some(Store { team, is_paused: old.is_some_and(|old| old.is_paused) }))
+    }
+
+    /// Pauses a store: requests for it are answered as if it were not there.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoSuchStore`], and [`RegistryError::Records`] when that cannot be written.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let store = StoreId::new(123).unwrap();
+    /// registry.put_store(store, TeamId::new(1))?;
+    /// registry.pause_store(store)?;
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn pause_store(&self, store: StoreId) -> Result<(), RegistryError> {
+        self.change_store(store, |old| Some(Store { is_paused: true, ..old? }))
+    }
+
+    /// Ends a store's pause.
+    ///
+    /// # Errors
+    /// As [`KeyRegistry::pause_store`].
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let store = StoreId::new(123).unwrap();
+    /// # registry.put_store(store, TeamId::new(1))?;
+    /// registry.resume_store(store)?;
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn resume_store(&self, store: StoreId) -> Result<(), RegistryError> {
+        self.change_store(store, |old| Some(Store { is_paused: false, ..old? }))
+    }
+
+    /// Creates a key: 24 letters and digits from the operating system's generator (as many as the issuer's format allows,
+    /// where it does not allow 24). This is the only time that the key can be had.
+    ///
+    /// # Errors
+    /// [`RegistryError::Name`] for a name that is empty, longer than [`MAX_NAME`] characters, or has control characters or
+    /// white space around it; [`RegistryError::NoSuchStore`] when the key is to be restricted to a store that is not the
+    /// team's; [`RegistryError::Records`] when the key cannot be written, and there is then no key.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert!(registry.create_key(TeamId::new(1), "", Restriction::None).is_err());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn create_key(
+        &self,
+        team: TeamId,
+        name: &str,
+        restriction: Restriction,
+    ) -> Result<NewKey, RegistryError> {
+        check_name(name)?;
+        let mut writer = self.writer();
+        if let Restriction::Store(store) = restriction {
+            let owner = self.read().stores.get(&store).map(|store| store.team);
+            if owner != Some(team) {
+                return Err(RegistryError::NoSuchStore);
+            }
+        }
+        let (key, digest) = self.new_key(&mut writer)?;
+        let slot = self.read().keys.next_slot().ok_or(RegistryError::Full)?;
+        let serial = writer.next_serial;
+        let record = KeyRecord {
+            id: KeyId::new(serial, slot),
+            team,
+            name: name.into(),
+            fingerprint: key.fingerprint(),
+            created: self.now(),
+            last_used: None,
+            restriction,
+        };
+        let stored = StoredKey { record, digest };
+        writer.records.insert(&stored)?;
+        writer.next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
+        self.write().keys.insert(&stored.record, digest.digest, 0);
+        Ok(NewKey { record: stored.record, key })
+    }
+
+    /// The table "My API keys" of a team, in the order of creation. It looks at every key of the registry.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(registry.keys(TeamId::new(1)).len(), 1);
+    /// assert!(registry.keys(TeamId::new(2)).is_empty());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn keys(&self, team: TeamId) -> Vec<KeyRecord> {
+        let tables = self.read();
+        let own = tables.keys.entries().filter(|(_, entry)| entry.team() == team);
+        let mut records: Vec<KeyRecord> = own.map(|(id, entry)| entry.record(id)).collect();
+        records.sort_by_key(KeyRecord::id);
+        records
+    }
+
+    /// The record of a key; `None` where there is no such key, or no longer.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(registry.key(new.record().id()).as_ref(), Some(new.record()));
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn key(&self, id: KeyId) -> Option<KeyRecord> {
+        self.read().keys.get(id).map(|entry| entry.record(id))
+    }
+
+    /// Deletes a key for ever. From the moment that this returns, the key is refused (P10).
+    ///
+    /// # Errors
+    /// [`RegistryError::NoSuchKey`] when it is not there, and [`RegistryError::Records`] when that cannot be written: the
+    /// key is then still accepted, because it would be again after a restart.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// registry.delete_key(new.record().id())?;
+    /// assert!(registry.delete_key(new.record().id()).is_err());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
+        let writer = self.writer();
+        if self.read().keys.get(id).is_none() {
+            return Err(RegistryError::NoSuchKey);
+        }
+        writer.records.delete(id)?;
+        self.write().keys.remove(id);
+        Ok(())
+    }
+
+    /// How many keys there are.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// assert_eq!(KeyRegistry::in_memory(Kanal::PROFILE)?.len(), 0);
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().keys.len()
+    }
+
+    /// Whether there is no key.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// assert!(KeyRegistry::in_memory(Kanal::PROFILE)?.is_empty());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many keys are still under a pepper: once none is, it can be dropped. It writes what is to be written first.
+    ///
+    /// # Errors
+    /// As [`KeyRegistry::flush`].
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{InMemory, KeyRegistry, Pepper, Peppers}};
+    /// let pepper = Pepper::random()?;
+    /// let id = pepper.id();
+    /// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper), InMemory)?;
+    /// assert_eq!(registry.keys_under(id)?, 0);
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn keys_under(&self, pepper: Fingerprint) -> Result<usize, RegistryError> {
+        self.flush()?;
+        let Some(place) = self.peppers.place_of(pepper) else { return Ok(0) };
+        Ok(self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count())
+    }
+
+    /// Writes what requests have changed (last uses, digests under the current pepper), and waits for it. It happens by
+    /// itself within a few seconds and when the registry is dropped. Blocks.
+    ///
+    /// # Errors
+    /// [`RegistryError::Records`] when it could not be written, now or at the last time by itself. It is tried again.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// KeyRegistry::in_memory(Kanal::PROFILE)?.flush()?;
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn flush(&self) -> Result<(), RegistryError> {
+        self.behind.as_ref().map_or(Ok(()), Behind::flush).map_err(RegistryError::Records)
+    }
+
+    /// A key that no record has yet, and its digest.
+    fn new_key(&self, writer: &mut Writer) -> Result<(RawKey, StoredDigest), RegistryError> {
+        // A generator that repeats itself is broken, and trying for ever would hang.
+        for _ in 0..4 {
+            let key = generate::key(self.profile, &mut *writer.random)?;
+            if self.find(&self.read(), key.expose_secret().as_bytes()).is_none() {
+                let pepper = self.peppers.current();
+                let digest = pepper.digest(key.expose_secret().as_bytes());
+                return Ok((key, StoredDigest { digest, pepper: pepper.id() }));
+            }
+        }
+        Err(RegistryError::NoRandomness(io::ErrorKind::AlreadyExists))
+    }
+
+    /// Looks for a key under each pepper.
+    fn find<'a>(&self, tables: &'a Tables, key: &[u8]) -> Option<(KeyId, &'a Entry)> {
+        let mut peppers = self.peppers.all().iter().zip(0_u8..);
+        peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
+    }
+
+    /// Which row wins when several apply: see the module's documentation. `None` where none does.
+    fn store_refusal(tables: &Tables, entry: &Entry, wanted: Wanted) -> Option<Meaning> {
+        let store = match wanted {
+            Wanted::NoStore => return None,
+            Wanted::NotAStore => return Some(Meaning::StoreNotFound),
+            Wanted::Store(store) => store,
+        };
+        match tables.stores.get(&store) {
+            None => Some(Meaning::StoreNotFound),
+            Some(found) if found.team != entry.team() || !entry.serves(store) => {
+                Some(Meaning::StoreForbidden)
+            }
+            Some(found) if found.is_paused => Some(Meaning::StoreNotFound),
+            Some(_) => None,
+        }
+    }
+
+    /// Moves a key that was used to the current pepper.
+    fn rehash(&self, id: KeyId, key: &[u8]) {
+        let pepper = self.peppers.current();
+        let digest = pepper.digest(key);
+        let change = Changed::Digest(StoredDigest { digest, pepper: pepper.id() });
+        // What is not going to be written is not done in memory either: the old pepper would seem to be free.
+        if self.note(id, change) {
+            self.write().keys.rehash(id, digest, 0);
+        }
+    }
+
+    /// Hands a change to be written behind the request. `false` where too many are waiting.
+    fn note(&self, id: KeyId, what: Changed) -> bool {
+        self.behind.as_ref().is_none_or(|behind| behind.note(Change { id, what }))
+    }
+
+    fn change_store(
+        &self,
+        store: StoreId,
+        change: impl FnOnce(Option<Store>) -> Option<Store>,
+    ) -> Result<(), RegistryError> {
+        let writer = self.writer();
+        let old = self.read().stores.get(&store).copied();
+        let new = change(old).ok_or(RegistryError::NoSuchStore)?;
+        writer.records.put_store(store, new.team, new.is_paused)?;
+        self.write().stores.insert(store, new);
+        Ok(())
+    }
+
+    fn now(&self) -> Seconds {
+        Seconds::from_time((self.clock)())
+    }
+
+    // Each change to what these hold is made as a whole, so a panic elsewhere has left nothing half-way.
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> ShardedLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> ShardedLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Authorize for KeyRegistry {
+    fn profile(&self) -> &'static Profile {
+        self.profile
+    }
+
+    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
+        let refused = |meaning| Refusal::of(self.profile, meaning);
+        let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
+        let key = key.map_err(refused)?;
+        let now = self.now();
+        let tables = self.read();
+        let (id, entry) = self.find(&tables, key).ok_or_else(|| refused(Meaning::KeyRefused))?;
+        if let Some(meaning) = Self::store_refusal(&tables, entry, wanted) {
+            return Err(refused(meaning));
+        }
+        let principal = Principal {
+            key: Some(id),
+            team: Some(entry.team()),
+            fingerprint: entry.fingerprint(),
+            store: wanted.store(),
+            is_previous: false,
+            from_browser,
+        };
+        let (is_noted, is_under_older) = (entry.note_use(now, USE_STEP), entry.pepper() != 0);
+        drop(tables);
+        if is_noted {
+            self.note(id, Changed::Used(now));
+        }
+        if is_under_older {
+            self.rehash(id, key);
+        }
+        if from_browser {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(
+                key = %id,
+                "a browser sent a request with this key, so it has reached a client that a customer controls: rotate it"
+            );
+            (self.on_browser)(&principal);
+        }
+        Ok(principal)
+    }
+}
+
+impl fmt::Debug for KeyRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRegistry({}, {} keys)", self.profile.name(), self.len())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), RegistryError> {
+    let rule = if name.is_empty() {
+        "it is empty"
+    } else if name.chars().count() > MAX_NAME {
+        "it has more than 100 characters"
+    } else if name.chars().any(char::is_control) {
+        "it has a control character"
+    } else if name.trim() != name {
+        "it has white space around it"
+    } else {
+        return Ok(());
+    };
+    Err(RegistryError::Name { rule })
+}

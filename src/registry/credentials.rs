@@ -1,0 +1,159 @@
+//! Reading a request's headers.
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, ORIGIN};
+
+use crate::failure::Meaning;
+use crate::format::KeyFormat;
+
+/// The authentication scheme, in any case (RFC 9110, section 11.1).
+const SCHEME: &[u8] = b"bearer";
+
+/// How many spaces may stand between the scheme and the key. RFC 9110 allows any number above none.
+const MAX_SPACES: usize = 64;
+
+/// What a request's headers say about who sends it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Credentials<'a> {
+    /// A text in the issuer's format, or why there is none.
+    pub(super) key: Result<&'a [u8], Meaning>,
+    /// Whether a browser sent the request.
+    pub(super) from_browser: bool,
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads the headers once.
+    ///
+    /// Only a request without an `Authorization` header has no key. One that has something else in it, or several
+    /// headers, has a key that is not known: RFC 6750 would let it be answered with 400 as well, and Kanal documents no
+    /// row for that.
+    pub(super) fn read(headers: &'a HeaderMap, format: &KeyFormat) -> Self {
+        let mut authorization = None;
+        let (mut several, mut from_browser) = (false, false);
+        for (name, value) in headers {
+            if name == AUTHORIZATION {
+                several |= authorization.replace(value.as_bytes()).is_some();
+            } else {
+                from_browser |= name == ORIGIN || name.as_str().starts_with("sec-fetch-");
+            }
+        }
+        let key = match authorization {
+            None => Err(Meaning::KeyMissing),
+            Some(value) if !several => key(value, format).ok_or(Meaning::KeyRefused),
+            Some(_) => Err(Meaning::KeyRefused),
+        };
+        Self { key, from_browser }
+    }
+}
+
+/// The key in the value of an `Authorization` header, where it is well-formed. What is too long is never looked at.
+fn key<'a>(value: &'a [u8], format: &KeyFormat) -> Option<&'a [u8]> {
+    let (_, longest) = format.bounds();
+    if value.len() > SCHEME.len() + MAX_SPACES + longest {
+        return None;
+    }
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+    if !scheme.eq_ignore_ascii_case(SCHEME) || spaces == 0 || spaces > MAX_SPACES {
+        return None;
+    }
+    Some(&rest[spaces..]).filter(|key| format.accepts(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::issuer::{Issuer, Kanal};
+
+    const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+
+    fn read(headers: &HeaderMap) -> Result<&[u8], Meaning> {
+        Credentials::read(headers, Kanal::PROFILE.format()).key
+    }
+
+    fn with(values: &[&[u8]]) -> HeaderMap {
+        let value = |value: &&[u8]| (AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        values.iter().map(value).collect()
+    }
+
+    #[test]
+    fn one_well_formed_header_is_read_in_each_way_of_writing_it() {
+        for value in [
+            format!("Bearer {KEY}"),
+            format!("bearer {KEY}"),
+            format!("BEARER {KEY}"),
+            format!("bEaReR    {KEY}"),
+            format!("Bearer{}{KEY}", " ".repeat(MAX_SPACES)),
+        ] {
+            assert_eq!(read(&with(&[value.as_bytes()])), Ok(KEY.as_bytes()), "{value}");
+        }
+    }
+
+    #[test]
+    fn no_header_is_a_missing_key_and_every_malformed_one_an_unknown_key() {
+        assert_eq!(read(&HeaderMap::new()), Err(Meaning::KeyMissing));
+        let good = format!("Bearer {KEY}");
+        let malformed = [
+            String::new(),
+            " ".to_owned(),
+            "Bearer".to_owned(),
+            "Bearer ".to_owned(),
+            "Bearer      ".to_owned(),
+            KEY.to_owned(),
+            format!("Bearer{KEY}"),
+            format!("Bearer\t{KEY}"),
+            format!("Bearer \t{KEY}"),
+            format!(" Bearer {KEY}"),
+            format!("Bearer {KEY} "),
+            format!("Bearer {KEY}\t"),
+            format!("Bearer {KEY},"),
+            format!("Bearer {KEY}, Bearer {KEY}"),
+            format!("Bearer {KEY} {KEY}"),
+            format!("Bearer \"{KEY}\""),
+            format!("Bearer token={KEY}"),
+            format!("Bearer: {KEY}"),
+            format!("Basic {KEY}"),
+            format!("Token {KEY}"),
+            format!("Bear {KEY}"),
+            format!("Bearers {KEY}"),
+            format!("Bearer Bearer {KEY}"),
+            format!("Bearer {}", &KEY[1..]),
+            format!("Bearer {KEY}A"),
+            format!("Bearer {}!", &KEY[1..]),
+            format!("Bearer ={}", &KEY[1..]),
+            format!("Bearer {}", "A".repeat(1_000_000)),
+            format!("Bearer{}{KEY}", " ".repeat(MAX_SPACES + 1)),
+            format!("Bearer{}", " ".repeat(1_000_000)),
+            format!("Bearer \u{feff}{}", &KEY[3..]),
+            format!("Bearer\u{a0}{KEY}"),
+        ];
+        for value in &malformed {
+            assert_eq!(read(&with(&[value.as_bytes()])), Err(Meaning::KeyRefused), "{value:.100}");
+        }
+        assert_eq!(read(&with(&[b"Bearer \xff\xfe"])), Err(Meaning::KeyRefused));
+        for values in
+            [[good.as_bytes(), good.as_bytes()], [b"", good.as_bytes()], [good.as_bytes(), b"Basic x"]]
+        {
+            assert_eq!(read(&with(&values)), Err(Meaning::KeyRefused), "two headers");
+        }
+    }
+
+    #[test]
+    fn a_browser_is_known_by_its_headers() {
+        for (name, browser) in [
+            ("origin", true),
+            ("sec-fetch-site", true),
+            ("sec-fetch-mode", true),
+            ("sec-fetch-something-new", true),
+            ("sec-gpc", false),
+            ("referer", false),
+            ("user-agent", false),
+        ] {
+            let headers = [(http::HeaderName::from_static(name), HeaderValue::from_static("null"))];
+            let headers: HeaderMap = headers.into_iter().collect();
+            assert_eq!(Credentials::read(&headers, Kanal::PROFILE.format()).from_browser, browser, "{name}");
+        }
+    }
+}

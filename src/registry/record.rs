@@ -1,0 +1,439 @@
+//! What a registry knows of a key, and where that is kept.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use super::pepper::DIGEST;
+use crate::fingerprint::Fingerprint;
+use crate::issuer::{Profile, StoreId};
+
+/// The longest name of a key, in characters.
+///
+/// ```
+/// assert_eq!(keysheath::registry::MAX_NAME, 100);
+/// ```
+pub const MAX_NAME: usize = 100;
+
+/// A team's number.
+///
+/// ```
+/// use keysheath::registry::TeamId;
+/// assert_eq!(TeamId::new(7).get(), 7);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TeamId(u32);
+
+impl TeamId {
+    /// The team with this number.
+    ///
+    /// ```
+    /// # use keysheath::registry::TeamId;
+    /// assert_eq!(TeamId::new(1).to_string(), "1");
+    /// ```
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    ///
+    /// ```
+    /// # use keysheath::registry::TeamId;
+    /// assert_eq!(TeamId::new(1).get(), 1);
+    /// ```
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for TeamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A key's number in its registry. It is no secret, and never stands for another key, not even after the key was deleted.
+///
+/// ```
+/// use keysheath::registry::KeyId;
+///
+/// let id: KeyId = "0000000100000000".parse()?;
+/// assert_eq!(id.to_string(), "0000000100000000");
+/// # Ok::<(), keysheath::registry::RegistryError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(u64);
+
+impl KeyId {
+    /// `serial` counts the keys that were ever made, `slot` is a place in memory that a later key may take.
+    pub(super) const fn new(serial: u32, slot: u32) -> Self {
+        Self((serial as u64) << 32 | slot as u64)
+    }
+
+    pub(super) const fn serial(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    pub(super) const fn slot(self) -> u32 {
+        (self.0 & 0xffff_ffff) as u32
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = super::RegistryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = u64::from_str_radix(text, 16).ok().filter(|_| plain);
+        bits.map(Self).ok_or(super::RegistryError::NotAKeyId)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+/// A row of the table "My API keys": everything about a key but the key.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+///
+/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+/// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+/// assert_eq!(new.record().name(), "production-shop");
+/// assert_eq!(new.record().fingerprint(), new.key().fingerprint());
+/// assert_eq!(new.record().last_used(), None);
+/// # Ok::<(), keysheath::registry::RegistryError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    pub(super) id: KeyId,
+    pub(super) team: TeamId,
+    pub(super) name: Box<str>,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) created: Seconds,
+    pub(super) last_used: Option<Seconds>,
+    pub(super) restriction: Restriction,
+}
+
+impl KeyRecord {
+    /// Its number, to delete it by.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// registry.delete_key(new.record().id())?;
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The team that it belongs to.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(new.record().team(), TeamId::new(1));
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub const fn team(&self) -> TeamId {
+        self.team
+    }
+
+    /// The name that a person gave it.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(new.record().name(), "production-shop");
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub const fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The key's one-way name; `None` where the issuer's keys could be guessed from it.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(new.record().fingerprint(), new.key().fingerprint());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
+    /// When it was created, to the second.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert!(new.record().created() <= std::time::SystemTime::now());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn created(&self) -> SystemTime {
+        self.created.to_time()
+    }
+
+    /// When a request with it was last accepted, to the second.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(new.record().last_used(), None);
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn last_used(&self) -> Option<SystemTime> {
+        self.last_used.map(Seconds::to_time)
+    }
+
+    /// Which stores it may be used for.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(new.record().restriction(), Restriction::None);
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub const fn restriction(&self) -> Restriction {
+        self.restriction
+    }
+}
+
+/// Which of its team's stores a key may be used for.
+///
+/// ```
+/// use keysheath::{issuer::StoreId, registry::Restriction};
+/// let one = Restriction::Store(StoreId::new(123).unwrap());
+/// assert_ne!(one, Restriction::None);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Restriction {
+    /// All of them.
+    #[default]
+    None,
+    /// One alone.
+    Store(StoreId),
+}
+
+/// Seconds since 1970, until 2106. What lies outside is the nearest that is inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seconds(pub(super) u32);
+
+impl Seconds {
+    pub(super) fn from_time(time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self(u32::try_from(since).unwrap_or(u32::MAX))
+    }
+
+    fn to_time(self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.into())
+    }
+}
+
+/// Which of a record's peppers, and what the key's digest under it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoredDigest {
+    pub(super) digest: [u8; DIGEST],
+    pub(super) pepper: Fingerprint,
+}
+
+/// A key as it is kept: its record and its digest, and never the key.
+///
+/// Only this crate makes and reads one; a store of your own cannot be written yet.
+#[derive(Clone, Debug)]
+pub struct StoredKey {
+    pub(super) record: KeyRecord,
+    pub(super) digest: StoredDigest,
+}
+
+/// All that a record store holds.
+#[derive(Debug, Default)]
+pub struct Records {
+    pub(super) keys: Vec<StoredKey>,
+    pub(super) stores: Vec<(StoreId, TeamId, bool)>,
+    pub(super) next_serial: u32,
+}
+
+/// Where a registry's records are kept. The registry reads them once, when it is opened, and writes each change before it
+/// takes effect.
+///
+/// [`InMemory`] keeps nothing; with the feature `sqlite` there is `Sqlite`. The trait is sealed: what a record consists of
+/// may still grow.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, registry::{InMemory, KeyRegistry, Pepper, Peppers}};
+/// let peppers = Peppers::new(Pepper::random()?);
+/// let registry = KeyRegistry::open(Kanal::PROFILE, peppers, InMemory)?;
+/// # Ok::<(), keysheath::registry::RegistryError>(())
+/// ```
+pub trait RecordStore: sealed::Sealed + Send + Sync + 'static {
+    #[doc(hidden)]
+    fn load(&self, profile: &'static Profile) -> Result<Records, RecordError>;
+
+    #[doc(hidden)]
+    fn insert(&self, key: &StoredKey) -> Result<(), RecordError>;
+
+    #[doc(hidden)]
+    fn delete(&self, id: KeyId) -> Result<(), RecordError>;
+
+    #[doc(hidden)]
+    fn put_store(&self, store: StoreId, team: TeamId, paused: bool) -> Result<(), RecordError>;
+
+    /// Writes what requests have changed. It is called behind them, and never on their path.
+    #[doc(hidden)]
+    fn write_behind(&self, changes: &[Change]) -> Result<(), RecordError>;
+
+    /// Whether there is anything to write behind.
+    #[doc(hidden)]
+    fn is_kept(&self) -> bool;
+}
+
+pub(super) mod sealed {
+    /// Only this crate's stores can be record stores.
+    pub trait Sealed {}
+}
+
+/// What a request changes in the records.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct Change {
+    pub(super) id: KeyId,
+    pub(super) what: Changed,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Changed {
+    Used(Seconds),
+    Digest(StoredDigest),
+}
+
+/// Records that end with the process.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+/// # Ok::<(), keysheath::registry::RegistryError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InMemory;
+
+impl sealed::Sealed for InMemory {}
+
+impl RecordStore for InMemory {
+    fn load(&self, _: &'static Profile) -> Result<Records, RecordError> {
+        Ok(Records::default())
+    }
+
+    fn insert(&self, _: &StoredKey) -> Result<(), RecordError> {
+        Ok(())
+    }
+
+    fn delete(&self, _: KeyId) -> Result<(), RecordError> {
+        Ok(())
+    }
+
+    fn put_store(&self, _: StoreId, _: TeamId, _: bool) -> Result<(), RecordError> {
+        Ok(())
+    }
+
+    fn write_behind(&self, _: &[Change]) -> Result<(), RecordError> {
+        Ok(())
+    }
+
+    fn is_kept(&self) -> bool {
+        false
+    }
+}
+
+/// Records could not be read or written. What was there is as it was.
+///
+/// ```
+/// use keysheath::registry::RecordError;
+/// assert!(RecordError::Locked.to_string().contains("another process"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The folder of the file is not there.
+    #[error("the folder of the records is not there: make it first")]
+    NoFolder,
+    /// The file may not be written.
+    #[error("the records cannot be written (read-only, or the disk is full): mend that, and do it again")]
+    ReadOnly,
+    /// Another process has them open.
+    #[error(
+        "another process uses the records: stop it first, two registries on the same records would disagree"
+    )]
+    Locked,
+    /// They are not what this crate wrote.
+    #[error(
+        "the records are damaged, or not keysheath's: restore them from a backup; they were left as they are"
+    )]
+    Corrupt,
+    /// A newer version wrote them.
+    #[error(
+        "the records have format {found}, and this version reads up to {known}: use the newer keysheath; they were left \
+         as they are"
+    )]
+    Newer {
+        /// The format's number in the file.
+        found: i64,
+        /// The newest that is known.
+        known: i64,
+    },
+    /// They are another issuer's.
+    #[error("the records are of keys of another issuer: open them as that, or name another file")]
+    OtherIssuer,
+    /// A file that others may read or write, of another user, or no file at all.
+    #[error(
+        "the file of the records must be a regular file of this user that nobody else can read or write: chmod 600 it"
+    )]
+    NotPrivate,
+    /// The operating system refused.
+    #[error("the records cannot be read ({0}): check the path and this user's rights")]
+    Io(io::ErrorKind),
+    /// The database refused.
+    #[error("the database refused (code {code}): look at the disk, and do it again")]
+    Database {
+        /// `SQLite`'s result code.
+        code: i32,
+    },
+}

@@ -1,0 +1,162 @@
+//! The current and the previous key of one service.
+
+use std::fmt;
+use std::sync::{PoisonError, RwLock};
+
+use http::HeaderMap;
+
+use super::credentials::Credentials;
+use super::principal::{Authorize, Principal, Refusal, Wanted};
+use crate::failure::Meaning;
+use crate::issuer::Profile;
+use crate::key::{IssuerMismatch, RawKey};
+
+/// The keys that one service accepts: a current one, and while its clients take that up, the previous one. They are
+/// replaced live, and a clone of what holds them is not needed: share it in an [`Arc`](std::sync::Arc).
+///
+/// It knows nothing of teams and stores, so a request that names a store is authorised as any other.
+///
+/// ```
+/// use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
+///
+/// let first = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+/// let keys = StaticKeys::new(first.erase());
+///
+/// let second = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
+/// keys.replace(second.erase())?; // both are accepted
+/// keys.drop_previous(); // the second alone
+/// # Ok::<(), keysheath::key::IssuerMismatch>(())
+/// ```
+pub struct StaticKeys {
+    profile: &'static Profile,
+    keys: RwLock<Keys>,
+}
+
+struct Keys {
+    current: RawKey,
+    previous: Option<RawKey>,
+}
+
+impl StaticKeys {
+    /// This key alone.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
+    /// let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase());
+    /// ```
+    #[must_use]
+    pub fn new(current: RawKey) -> Self {
+        Self { profile: current.profile(), keys: RwLock::new(Keys { current, previous: None }) }
+    }
+
+    /// Takes a new key as the current one, and what was current as the previous one; an older previous one is refused
+    /// from now on. The key that is current already changes nothing.
+    ///
+    /// # Errors
+    /// [`IssuerMismatch`], with the key in it, when it is another issuer's.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
+    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase());
+    /// keys.replace(ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase())?;
+    /// # Ok::<(), keysheath::key::IssuerMismatch>(())
+    /// ```
+    pub fn replace(&self, new: RawKey) -> Result<(), IssuerMismatch> {
+        let new = new.of_issuer(self.profile)?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.current != new {
+            keys.previous = Some(std::mem::replace(&mut keys.current, new));
+        }
+        Ok(())
+    }
+
+    /// Refuses the previous key from now on. `false` where there was none.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
+    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase());
+    /// assert!(!keys.drop_previous());
+    /// ```
+    pub fn drop_previous(&self) -> bool {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).previous.take().is_some()
+    }
+}
+
+impl Authorize for StaticKeys {
+    fn profile(&self) -> &'static Profile {
+        self.profile
+    }
+
+    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
+        let refused = |meaning| Refusal::of(self.profile, meaning);
+        let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
+        let key = key.map_err(refused)?;
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        // Both are compared, so that the time does not tell which it was.
+        let is_current = keys.current.matches(key);
+        let previous = keys.previous.as_ref().filter(|previous| previous.matches(key));
+        let found = if is_current { Some(&keys.current) } else { previous };
+        let found = found.ok_or_else(|| refused(Meaning::KeyRefused))?;
+        Ok(Principal {
+            key: None,
+            team: None,
+            fingerprint: found.fingerprint(),
+            store: wanted.store(),
+            is_previous: !is_current,
+            from_browser,
+        })
+    }
+}
+
+impl fmt::Debug for StaticKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        write!(f, "StaticKeys({:?}, {:?})", keys.current, keys.previous)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::issuer::{Issuer, Kanal, Katana};
+
+    fn key(text: &str) -> RawKey {
+        RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap()
+    }
+
+    fn ask(keys: &StaticKeys, key: &str) -> Result<bool, Meaning> {
+        let value = HeaderValue::try_from(format!("Bearer {key}")).unwrap();
+        let headers = [(http::header::AUTHORIZATION, value)].into_iter().collect();
+        let answer = keys.authorize(&headers, Wanted::NoStore);
+        answer.map(|principal| principal.is_previous()).map_err(|refusal| refusal.meaning())
+    }
+
+    #[test]
+    fn the_current_and_the_previous_key_are_accepted_and_no_third() {
+        const KEYS: [&str; 3] =
+            ["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "Zs1T6cN3bV7dL4qW9Xp2Kf8A", "hY5nRt8Qz2Lw7Jd4Xk9Gv3Ba"];
+        let keys = StaticKeys::new(key(KEYS[0]));
+        assert_eq!(KEYS.map(|key| ask(&keys, key).is_ok()), [true, false, false]);
+        keys.replace(key(KEYS[1])).unwrap();
+        assert_eq!(KEYS.map(|key| ask(&keys, key).ok()), [Some(true), Some(false), None]);
+        keys.replace(key(KEYS[1])).unwrap();
+        assert_eq!(ask(&keys, KEYS[0]), Ok(true), "the same key again changes nothing");
+        keys.replace(key(KEYS[2])).unwrap();
+        assert_eq!(KEYS.map(|key| ask(&keys, key).ok()), [None, Some(true), Some(false)]);
+        assert!(keys.drop_previous() && !keys.drop_previous());
+        assert_eq!(
+            KEYS.map(|key| ask(&keys, key)),
+            [Err(Meaning::KeyRefused), Err(Meaning::KeyRefused), Ok(false)]
+        );
+    }
+
+    #[test]
+    fn a_key_of_another_issuer_is_not_taken() {
+        let keys = StaticKeys::new(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
+        let other = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+        assert!(keys.replace(other).is_err());
+        assert_eq!(ask(&keys, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Ok(false));
+    }
+}
