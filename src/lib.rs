@@ -26,3 +26,5 @@ pub mod chain;
 pub mod client;
 #[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(feature = "emulator")]
+pub mod emulator;
