@@ -6,6 +6,13 @@ mod support;
 #[path = "support/http.rs"]
 mod http;
 
+#[path = "emulator/bad_input.rs"]
+mod bad_input;
+#[path = "emulator/faults.rs"]
+mod faults;
+#[path = "emulator/limits.rs"]
+mod limits;
+
 use std::time::{Duration, Instant};
 
 use keysheath::emulator::{Emulator, FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM};

@@ -66,6 +66,16 @@ pub(super) async fn read_json(
     serde_json::from_slice(&read.to_bytes()).map_err(|_| BodyProblem::NotJson)
 }
 
+/// Reads a body of at most `limit` bytes for `time`, and throws it away.
+pub(super) async fn skip<B>(body: B, limit: usize, time: Duration)
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // How it ends makes no difference.
+    tokio::time::timeout(time, Limited::new(body, limit).collect()).await.ok();
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = value.and_then(|value| value.split(';').next()).unwrap_or_default().trim();

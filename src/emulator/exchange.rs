@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
+use super::MAX_BODY;
 use super::answer;
 use super::fault::{Asked, Fault};
 use super::journal::{JournalEntry, shown_method, shown_path};
@@ -37,7 +38,11 @@ pub(super) async fn exchange(
         fault
     });
     let response = match fault {
-        Some(Fault::Reset) => match fate.reset().await {},
+        Some(Fault::Reset) => {
+            // A client that is still writing would see a broken pipe in place of the reset.
+            answer::skip(request.into_body(), MAX_BODY, shop.read_timeout).await;
+            match fate.reset().await {}
+        }
         Some(Fault::Status { status, retry_after, body }) => faulty(&shop, status, retry_after, body),
         Some(Fault::Latency(time)) => {
             tokio::time::sleep(time).await;

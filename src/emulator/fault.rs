@@ -46,7 +46,7 @@ pub enum Fault {
     },
     /// The request is looked at only after this time. Other requests are not held up.
     Latency(Duration),
-    /// The connection is reset (TCP RST) without an answer. The request is not looked at.
+    /// The connection is reset (TCP RST) without an answer, once the request has arrived. It has no effect.
     Reset,
     /// Half of the body is sent under a `Content-Length` for the whole of it, and the connection is closed. The request
     /// is looked at, and has its effect.
