@@ -1,12 +1,12 @@
 // The README's examples use these features; with fewer, its first lines must do.
 #![cfg_attr(
-    all(feature = "client", feature = "dotenv", feature = "keychain"),
+    all(feature = "client", feature = "dotenv", feature = "emulator", feature = "keychain"),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
-    not(all(feature = "client", feature = "dotenv", feature = "keychain")),
+    not(all(feature = "client", feature = "dotenv", feature = "emulator", feature = "keychain")),
     doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv` and `keychain` are on."
+           features `client`, `dotenv`, `emulator` and `keychain` are on."
 )]
 #![forbid(unsafe_code)]
 
