@@ -405,7 +405,7 @@ impl KeyRegistry {
     pub fn keys(&self, team: TeamId) -> Vec<KeyRecord> {
         let tables = self.read();
         let own = tables.keys.entries().filter(|(_, entry)| entry.team() == team);
-        let mut records: Vec<KeyRecord> = own.map(|(id, entry)| entry.record(id)).collect();
+        let mut records: Vec<KeyRecord> = own.filter_map(|(id, _)| tables.keys.record(id)).collect();
         records.sort_by_key(KeyRecord::id);
         records
     }
@@ -421,7 +421,7 @@ impl KeyRegistry {
     /// ```
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<KeyRecord> {
-        self.read().keys.get(id).map(|entry| entry.record(id))
+        self.read().keys.record(id)
     }
 
     /// Deletes a key for ever. From the moment that this returns, the key is refused (P10).
