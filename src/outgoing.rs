@@ -1,5 +1,5 @@
-//! Requests of our own: no proxy, no redirects, one deadline for the whole, a bounded answer, and buffers that are
-//! wiped, so that sending a key leaves no freed block with the key in it.
+//! Requests of our own: no proxy, no redirects, one deadline for the whole, and a bounded answer. What is sent in a
+//! header that is marked sensitive is in no log line and in no freed block afterwards.
 //!
 //! Who may be given a key is the caller's to decide, with an origin guard.
 
@@ -60,8 +60,9 @@ impl Outgoing {
 
     /// Sends one request over a connection of its own, and reads the whole answer. Blocks, at most until the
     /// deadline.
-    pub(crate) fn send(&self, request: Request<impl AsSendBody>) -> Result<Reply, Obstacle> {
-        let response = self.agent().run(request).map_err(|error| self.obstacle(error))?;
+    pub(crate) fn send(&self, mut request: Request<impl AsSendBody>) -> Result<Reply, Obstacle> {
+        let wiping = Wiping::take_from(request.headers_mut());
+        let response = self.agent(wiping).run(request).map_err(|error| self.obstacle(error))?;
         let (parts, body) = response.into_parts();
         let status = parts.status.as_u16();
         // The body of a redirect is nobody's concern.
@@ -77,7 +78,7 @@ impl Outgoing {
         })
     }
 
-    fn agent(&self) -> Agent {
+    fn agent(&self, wiping: Wiping) -> Agent {
         let config = Agent::config_builder()
             // Unasked, ureq would take one from the environment, even for a loopback address.
             .proxy(None)
@@ -89,7 +90,7 @@ impl Outgoing {
             .user_agent(concat!("keysheath/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(self.root_certs()).build())
             .build();
-        Agent::with_parts(config, DefaultConnector::new().chain(Wiping), Names)
+        Agent::with_parts(config, DefaultConnector::new().chain(wiping), Names)
     }
 
     fn root_certs(&self) -> RootCerts {

@@ -326,6 +326,10 @@ impl fmt::Display for Finding {
             write!(f, "store {store}: ")?;
         }
         match &self.outcome {
+            // What a probe with an invalid body is after: there is nothing to mend.
+            Ok(answer) if answer.meaning() == Meaning::RequestInvalid => {
+                write!(f, "{}: the key and the store were accepted, and the content was not", answer.status())
+            }
             Ok(answer) => write!(f, "{answer}"),
             Err(obstacle) => write!(f, "{obstacle}"),
         }
