@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, Request};
+use ureq::config::AutoHeaderValue;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector as _, DefaultConnector};
 use ureq::{Agent, AsSendBody, Body};
@@ -87,6 +88,8 @@ impl Outgoing {
             .http_status_as_error(false)
             .timeout_global(Some(self.deadline))
             .max_idle_connections(0)
+            // What another crate turns on in ureq, such as gzip, changes nothing here.
+            .accept_encoding(AutoHeaderValue::None)
             .user_agent(concat!("keysheath/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(self.root_certs()).build())
             .build();

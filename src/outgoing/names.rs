@@ -71,3 +71,38 @@ impl Resolver for Names {
 fn not_found(_: io::Error) -> Error {
     Error::HostNotFound
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn resolve(uri: &str, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+        let uri = uri.parse().expect("a URI");
+        Names.resolve(&uri, &Config::default(), timeout).map(|found| found.to_vec())
+    }
+
+    #[test]
+    fn an_address_is_taken_as_it_is_and_a_name_is_looked_up_by_at_most_so_many_at_once() {
+        let patient = NextTimeout::default();
+        for (uri, expected) in [
+            ("http://127.0.0.1/x", "127.0.0.1:80"),
+            ("https://127.0.0.1", "127.0.0.1:443"),
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("https://[::1]:8443/", "[::1]:8443"),
+        ] {
+            assert_eq!(resolve(uri, patient).unwrap(), [expected.parse().unwrap()], "{uri}");
+        }
+        assert!(resolve("http://localhost:1", patient).unwrap().iter().all(|found| found.ip().is_loopback()));
+
+        let turns: Vec<_> = std::iter::from_fn(Turn::take).collect();
+        assert_eq!(turns.len(), MAX_LOOKUPS);
+        let started = Instant::now();
+        assert!(matches!(resolve("http://localhost:1", patient), Err(Error::Timeout(_))));
+        assert!(started.elapsed().as_secs() < 5, "it fails at once");
+        assert!(resolve("http://127.0.0.1", patient).is_ok(), "an address needs no turn");
+        drop(turns);
+        assert!(resolve("http://localhost:1", patient).is_ok());
+    }
+}
