@@ -1,12 +1,12 @@
 // The README's examples use these features; with fewer, its first lines must do.
 #![cfg_attr(
-    all(feature = "client", feature = "dotenv", feature = "keychain"),
+    all(feature = "client", feature = "dotenv", feature = "keychain", feature = "probe"),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
-    not(all(feature = "client", feature = "dotenv", feature = "keychain")),
+    not(all(feature = "client", feature = "dotenv", feature = "keychain", feature = "probe")),
     doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv` and `keychain` are on."
+           features `client`, `dotenv`, `keychain` and `probe` are on."
 )]
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,8 @@ mod platform;
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
 pub mod failure;
+#[cfg(feature = "probe")]
+mod outgoing;
 pub mod format;
 pub mod fingerprint;
 pub mod issuer;
@@ -24,5 +26,6 @@ pub mod keyref;
 pub mod chain;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod probe;
 #[cfg(feature = "registry")]
 pub mod registry;
