@@ -69,5 +69,5 @@ fn is_the_key(value: &[u8]) -> bool {
     let text = String::from_utf8_lossy(value);
     let Some((scheme, rest)) = text.split_once(' ') else { return false };
     let key = rest.trim_start_matches(' ');
-    scheme.to_ascii_lowercase() == "bearer" && rest.len() - key.len() < 64 && key == KEY
+    scheme.eq_ignore_ascii_case("bearer") && rest.len() - key.len() < 64 && key == KEY
 }
