@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "client")]
-pub(crate) use classify::classify;
+pub(crate) use classify::{MAX_BODY, classify, seconds};
 
 /// What an answer of an issuer means for the key that was sent.
 ///

@@ -22,5 +22,6 @@ pub mod key;
 pub mod source;
 pub mod keyref;
 pub mod chain;
+pub mod handle;
 #[cfg(feature = "client")]
 pub mod client;
