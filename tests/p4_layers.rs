@@ -76,7 +76,7 @@ async fn a_redirect_to_another_host_port_or_scheme_takes_no_key_along() {
                 careless.layer(layer.layer(client())).oneshot(get(&issuer.uri())).await,
             ];
             for answer in answers {
-                let error = answer.err().expect("the second hop is refused");
+                let error = answer.expect_err("the second hop is refused");
                 let elsewhere = GuardError::OtherOrigin { expected: issuer.origin() };
                 let expected = if location.contains('@') { GuardError::UserInfo } else { elsewhere };
                 assert!(
