@@ -257,12 +257,12 @@ async fn a_body_that_breaks_gives_what_came_and_then_its_error() {
 async fn a_body_that_does_not_come_is_under_the_clients_own_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (hold, until) = std::sync::mpsc::channel::<()>();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(b"HTTP/1.1 401 x\r\ncontent-length: 100\r\n\r\n{").unwrap();
         // The connection stays open until the test has its answer.
-        let _ = held.recv();
+        let _ = until.recv();
     });
     let handle = handle();
     let guard = OriginGuard::for_loopback(origin.clone()).unwrap();

@@ -263,7 +263,13 @@ fn has_key(uri: &Uri, key: &[u8]) -> bool {
         return false;
     };
     let text = text.as_str().as_bytes();
-    (0..text.len()).any(|start| starts_with_key(&text[start..], key))
+    let Some(&first) = key.first() else {
+        return false;
+    };
+    // Each character of the key takes a byte at least, so it begins no later than this. Most bytes are neither.
+    let starts = text.len().saturating_sub(key.len() - 1);
+    let begins = |start: &usize| text[*start] == first || text[*start] == b'%';
+    (0..starts).filter(begins).any(|start| starts_with_key(&text[start..], key))
 }
 
 fn starts_with_key(mut text: &[u8], key: &[u8]) -> bool {
