@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomPinned;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
@@ -265,6 +266,34 @@ async fn a_body_that_breaks_gives_what_came_and_then_its_error() {
     }
 }
 
+/// A body that fails, and must not be asked again.
+struct Failing {
+    failed: bool,
+}
+
+impl Body for Failing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        assert!(!std::mem::replace(&mut self.failed, true), "asked again after its error");
+        Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())))
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_failed_while_it_was_read_ahead_is_not_asked_again() {
+    let mut response = Response::new(Failing { failed: false });
+    *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    let mut body = ask_for(&handle(), response).await.into_body();
+    assert!(!body.is_end_stream());
+    assert_eq!(body.frame().await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert!(body.is_end_stream() && body.frame().await.is_none());
+}
+
 /// A body of which nobody may read anything.
 struct Untouchable {
     length: u64,
@@ -295,6 +324,39 @@ async fn a_body_that_can_tell_nothing_is_not_read() {
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
         let response = ask_for(&handle(), response).await;
         assert_eq!(response.body().size_hint().exact(), Some(length), "{status}");
+    }
+}
+
+/// A body without an end, in frames of 1 KiB, that counts them.
+struct Endless {
+    frames: Arc<AtomicU32>,
+}
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let before = self.frames.fetch_add(1, Ordering::Relaxed);
+        assert!(before < 1000, "read without a bound");
+        Poll::Ready(Some(Ok(Frame::data(vec![b'x'; 1024].into()))))
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_read_ahead_to_64_kib_and_no_further() {
+    let frames = Arc::<AtomicU32>::default();
+    let mut response = Response::new(Endless { frames: Arc::clone(&frames) });
+    *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    let response = ask_for(&handle(), response).await;
+    assert_eq!(meaning(&response), Meaning::Inconclusive);
+    assert_eq!(frames.load(Ordering::Relaxed), 65, "64 KiB, and the frame that shows that there is more");
+    let mut body = response.into_body();
+    for length in [BOUND, 1024, 1024] {
+        assert_eq!(body.frame().await.unwrap().unwrap().data_ref().unwrap().len(), length);
     }
 }
 

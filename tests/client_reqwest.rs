@@ -6,7 +6,7 @@ mod answering;
 mod support;
 
 use std::error::Error as _;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -260,6 +260,8 @@ async fn a_body_that_does_not_come_is_under_the_clients_own_timeout() {
     let (hold, until) = std::sync::mpsc::channel::<()>();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        let mut head = BufReader::new(&stream);
+        while head.read_line(&mut String::new()).unwrap() > 2 {}
         stream.write_all(b"HTTP/1.1 401 x\r\ncontent-length: 100\r\n\r\n{").unwrap();
         // The connection stays open until the test has its answer.
         let _ = until.recv();
