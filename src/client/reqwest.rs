@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use http::{Extensions, Uri};
 use reqwest_middleware::{Error, Middleware, Next};
 
-use super::answer_body::{AnswerBody, ReadAhead};
+use super::answer_body::ReadAhead;
 use super::sender::Sender;
 use super::{GuardError, OriginGuard};
 use crate::handle::{Generation, KeyHandle};
@@ -77,22 +77,22 @@ impl<I: Issuer> BearerMiddleware<I> {
         self.sender.authorize_headers(&uri, request.headers_mut())
     }
 
-    async fn answered(&self, generation: Generation, response: Response) -> Response {
+    async fn answered(&self, generation: Generation, mut response: Response) -> Response {
+        let length = response.content_length().unwrap_or(0);
+        if !Sender::<I>::is_telling(response.status(), length) {
+            let sent = self.sender.judge(generation, response.status(), response.headers(), &[]);
+            response.extensions_mut().insert(sent);
+            return response;
+        }
         let url = response.url().clone();
         let (mut parts, body) = http::Response::<Body>::from(response).into_parts();
         // A response that is put together again has its URL from an extension that only this builder can set.
         if let Ok(carrier) = http::Response::builder().url(url).body(()) {
             parts.extensions.extend(carrier.into_parts().0.extensions);
         }
-        let length = http_body::Body::size_hint(&body).lower();
-        let body = if Sender::<I>::is_telling(parts.status, length) {
-            let mut ahead = ReadAhead::new(body);
-            poll_fn(|context| ahead.poll(context)).await;
-            ahead.into_body()
-        } else {
-            AnswerBody::untouched(body)
-        };
-        self.sender.answered(generation, parts, body).map(Body::wrap).into()
+        let mut ahead = ReadAhead::new(body);
+        poll_fn(|context| ahead.poll(context)).await;
+        self.sender.answered(generation, parts, ahead.into_body()).map(Body::wrap).into()
     }
 }
 

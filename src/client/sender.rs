@@ -1,11 +1,11 @@
 //! What the tower layer and the reqwest middleware share: they put the key on in the same way, and read an answer in
 //! the same way.
 
+#[cfg(feature = "reqwest")]
+use http::Uri;
 use http::header::RETRY_AFTER;
 use http::response::Parts;
-#[cfg(feature = "reqwest")]
-use http::{HeaderMap, Uri};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::answer_body::AnswerBody;
@@ -109,19 +109,32 @@ impl<I: Issuer> Sender<I> {
         !by_status_alone && least_length <= MAX_BODY as u64 && documented()
     }
 
-    /// The response with what it means among its extensions; reports the generation if the issuer refused its key.
+    /// What an answer means; reports the generation if the issuer refused its key. `whole` is empty where the body was
+    /// not read to its end.
+    pub(super) fn judge(
+        &self,
+        generation: Generation,
+        status: StatusCode,
+        headers: &HeaderMap,
+        whole: &[u8],
+    ) -> Sent {
+        let retry_after = headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
+        let answer = I::PROFILE.classify(status.as_u16(), retry_after, whole);
+        if answer.meaning().refuses_key() {
+            self.handle.report_refused(generation);
+        }
+        Sent { generation, answer }
+    }
+
+    /// The response with what it means among its extensions.
     pub(super) fn answered<R: Body>(
         &self,
         generation: Generation,
         mut parts: Parts,
         body: AnswerBody<R>,
     ) -> Response<AnswerBody<R>> {
-        let retry_after = parts.headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
-        let answer = I::PROFILE.classify(parts.status.as_u16(), retry_after, body.whole());
-        if answer.meaning().refuses_key() {
-            self.handle.report_refused(generation);
-        }
-        parts.extensions.insert(Sent { generation, answer });
+        let sent = self.judge(generation, parts.status, &parts.headers, body.whole());
+        parts.extensions.insert(sent);
         Response::from_parts(parts, body)
     }
 }
