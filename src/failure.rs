@@ -23,7 +23,7 @@ use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "client")]
-pub(crate) use classify::classify;
+pub(crate) use classify::{MAX_BODY, classify, seconds};
 pub use obstacle::Obstacle;
 
 /// What an answer of an issuer means for the key that was sent.

@@ -24,6 +24,7 @@ pub mod key;
 pub mod source;
 pub mod keyref;
 pub mod chain;
+pub mod handle;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod probe;

@@ -223,6 +223,17 @@ impl Origin {
             None => self.host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
         }
     }
+
+    /// Whether an authority, `host` or `host:port`, read with this scheme, is this origin. It allocates nothing,
+    /// because it is asked for each request.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_at(&self, scheme: Scheme, authority: &str) -> bool {
+        let Ok((host, port)) = split_port(authority) else {
+            return false;
+        };
+        let port = port.map_or(Ok(scheme.default_port()), parse_port);
+        self.scheme == scheme && host.eq_ignore_ascii_case(&self.host) && port == Ok(self.port)
+    }
 }
 
 impl fmt::Display for Origin {

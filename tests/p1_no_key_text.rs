@@ -12,6 +12,8 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
+#[path = "p1_no_key_text/client_layers.rs"]
+mod client_layers;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
 #[path = "p1_no_key_text/probes.rs"]
@@ -93,6 +95,7 @@ fn base64(text: &str) -> String {
 fn every_public_type_is_looked_at_here() {
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
+        include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
         include_str!("p1_no_key_text/sources.rs")
@@ -422,6 +425,7 @@ fn no_log_line_has_the_canary() {
         OriginGuard::new().authorize(&mut request, &header).unwrap_err();
         let body = format!("{{ \"error\": \"Invalid API key\", \"key\": \"{KANAL}\" }}");
         drop(Kanal::PROFILE.classify(401, None, body.as_bytes()).to_string());
+        client_layers::send_and_repeat();
         format!("env:{KANAL}=").parse::<KeyRef>().unwrap_err();
         probes::ask_over_http_and_over_tls();
 
