@@ -30,3 +30,5 @@ pub mod client;
 pub mod probe;
 #[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(feature = "emulator")]
+pub mod emulator;

@@ -1,0 +1,212 @@
+//! What an emulator knows: the registry, and all that requests and rules leave behind.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+
+use super::customers::Customers;
+use super::fault::Faults;
+use super::journal::Journal;
+use super::katana_api::Product;
+use super::rate_limit::{Allowance, RateLimiter};
+use crate::failure::Meaning;
+use crate::fingerprint::Fingerprint;
+use crate::issuer::{Profile, StoreId};
+use crate::registry::{Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, TeamId, Wanted};
+
+/// The team that the first key belongs to.
+///
+/// ```
+/// assert_eq!(keysheath::emulator::TEAM.get(), 1);
+/// ```
+pub const TEAM: TeamId = TeamId::new(1);
+
+/// Another team.
+///
+/// ```
+/// assert_eq!(keysheath::emulator::OTHER_TEAM.get(), 2);
+/// ```
+pub const OTHER_TEAM: TeamId = TeamId::new(2);
+
+/// A store of [`TEAM`].
+///
+/// ```
+/// assert_eq!(keysheath::emulator::OWN_STORE.get(), 123);
+/// ```
+pub const OWN_STORE: StoreId = store(123);
+
+/// A store of [`OTHER_TEAM`].
+///
+/// ```
+/// assert_eq!(keysheath::emulator::FOREIGN_STORE.get(), 456);
+/// ```
+pub const FOREIGN_STORE: StoreId = store(456);
+
+/// A store of [`TEAM`] that is paused at the start.
+///
+/// ```
+/// assert_eq!(keysheath::emulator::PAUSED_STORE.get(), 789);
+/// ```
+pub const PAUSED_STORE: StoreId = store(789);
+
+const fn store(number: u64) -> StoreId {
+    match StoreId::new(number) {
+        Some(store) => store,
+        None => panic!("a store's number is positive"),
+    }
+}
+
+/// Where the time comes from.
+pub(super) type Clock = dyn Fn() -> SystemTime + Send + Sync;
+
+/// Which service is stood in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Api {
+    Kanal,
+    Katana {
+        /// Whether errors have the shape that is nested under `error`.
+        nested: bool,
+    },
+}
+
+/// What a rate limit is metered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Metered {
+    Store(StoreId),
+    Key(KeyId),
+}
+
+/// A key that a request came with, whatever it was good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    pub(super) key: KeyId,
+    pub(super) fingerprint: Option<Fingerprint>,
+}
+
+/// Shared by both ports and the [`Emulator`](super::Emulator).
+pub(super) struct Shop {
+    pub(super) registry: KeyRegistry,
+    pub(super) api: Api,
+    pub(super) clock: Arc<Clock>,
+    pub(super) read_timeout: Duration,
+    pub(super) products: Vec<Product>,
+    pub(super) customers: Mutex<Customers>,
+    pub(super) faults: Mutex<Faults>,
+    pub(super) journal: Mutex<Journal>,
+    /// How many more requests a key is let through before it is deleted.
+    countdowns: Mutex<HashMap<KeyId, u64>>,
+    /// `None` where there is no limit.
+    limiter: Option<Mutex<RateLimiter<Metered>>>,
+}
+
+impl Shop {
+    pub(super) fn new(
+        registry: KeyRegistry,
+        api: Api,
+        clock: Arc<Clock>,
+        read_timeout: Duration,
+        is_limited: bool,
+        seed: u64,
+    ) -> Self {
+        Self {
+            registry,
+            api,
+            clock,
+            read_timeout,
+            products: Product::list(seed),
+            customers: Mutex::default(),
+            faults: Mutex::new(Faults::new(seed)),
+            journal: Mutex::default(),
+            countdowns: Mutex::default(),
+            limiter: is_limited.then(|| Mutex::new(RateLimiter::new())),
+        }
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        (self.clock)()
+    }
+
+    /// Whose key a request came with. A key that is good, and not for this store, is still known.
+    pub(super) fn sender(&self, headers: &HeaderMap, wanted: Wanted) -> Option<Sender> {
+        let known = match self.registry.authorize(headers, wanted) {
+            Err(refusal) if matches!(refusal.meaning(), Meaning::StoreForbidden | Meaning::StoreNotFound) => {
+                self.registry.authorize(headers, Wanted::NoStore)
+            }
+            other => other,
+        };
+        let principal = known.ok()?;
+        Some(Sender { key: principal.key()?, fingerprint: principal.fingerprint() })
+    }
+
+    /// `None` where there is no limit.
+    pub(super) fn take_allowance(&self, metered: Metered) -> Option<Allowance> {
+        let limiter = self.limiter.as_ref()?;
+        Some(lock(limiter).take(metered, self.now()))
+    }
+
+    /// Lets a key through for this many more requests, and then deletes it.
+    pub(super) fn delete_key_after(&self, id: KeyId, requests: u64) -> Result<(), RegistryError> {
+        if requests == 0 {
+            return self.registry.delete_key(id);
+        }
+        self.registry.key(id).ok_or(RegistryError::NoSuchKey)?;
+        lock(&self.countdowns).insert(id, requests);
+        Ok(())
+    }
+
+    /// Counts a request that has come with a key: `None` where the key has had its requests, and is deleted now. The last
+    /// request that it has makes it [`Turn::Last`], and the key goes once that is answered.
+    pub(super) fn count(&self, key: KeyId) -> Option<Turn> {
+        let mut countdowns = lock(&self.countdowns);
+        let Some(left) = countdowns.get_mut(&key) else { return Some(Turn::Free) };
+        if *left == 0 {
+            drop(countdowns);
+            self.end(key);
+            return None;
+        }
+        *left -= 1;
+        Some(if *left == 0 { Turn::Last } else { Turn::Free })
+    }
+
+    /// Deletes a key whose requests are used up.
+    pub(super) fn end(&self, key: KeyId) {
+        lock(&self.countdowns).remove(&key);
+        // It may have been deleted meanwhile, which is as well.
+        self.registry.delete_key(key).ok();
+    }
+
+    /// Forgets what requests and rules have left behind.
+    pub(super) fn reset(&self) {
+        *lock(&self.customers) = Customers::default();
+        lock(&self.faults).clear();
+        *lock(&self.journal) = Journal::default();
+        lock(&self.countdowns).clear();
+        if let Some(limiter) = &self.limiter {
+            *lock(limiter) = RateLimiter::new();
+        }
+    }
+}
+
+/// Whether a key's deletion follows a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Free,
+    Last,
+}
+
+impl Authorize for Shop {
+    fn profile(&self) -> &'static Profile {
+        self.registry.profile()
+    }
+
+    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
+        self.registry.authorize(headers, wanted)
+    }
+}
+
+/// Each change to what these hold is made as a whole, so a panic elsewhere has left nothing half-way.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
