@@ -1,8 +1,12 @@
 //! One suite, written against the documented table, for everything that answers in Kanal's stead.
-#![cfg(feature = "registry")]
+#![cfg(feature = "emulator-tls")]
 
+#[path = "contract/curl.rs"]
+mod curl;
 #[path = "contract/suite.rs"]
 mod suite;
+#[path = "contract/wire.rs"]
+mod wire;
 
 use std::sync::Arc;
 
@@ -10,43 +14,15 @@ use axum::body::Body;
 use axum::{Router, routing::post};
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt as _;
-use keysheath::issuer::{Issuer, Kanal, StoreId};
-use keysheath::registry::{KeyRegistry, RequireKeyLayer, Restriction, TeamId};
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::registry::{KeyRegistry, RequireKeyLayer};
 use tower::ServiceExt as _;
 
-use suite::{Answer, Ask, Server};
+use suite::{Answer, Ask, Keys, Server};
 
-/// The suite's stores: number, team, whether it is paused.
-const STORES: [(u64, u32, bool); 5] =
-    [(123, 1, false), (124, 1, false), (789, 1, true), (456, 2, false), (457, 2, true)];
-
-fn store(number: u64) -> StoreId {
-    StoreId::new(number).unwrap()
-}
-
-/// The suite's keys: own, restricted, the other team's, deleted.
-struct Keys([String; 4]);
-
-impl Keys {
-    fn of(registry: &KeyRegistry) -> Self {
-        for (number, team, is_paused) in STORES {
-            registry.put_store(store(number), TeamId::new(team)).unwrap();
-            if is_paused {
-                registry.pause_store(store(number)).unwrap();
-            }
-        }
-        let new =
-            |team, name, restriction| registry.create_key(TeamId::new(team), name, restriction).unwrap();
-        let keys = [
-            new(1, "own", Restriction::None),
-            new(1, "restricted", Restriction::Store(store(124))),
-            new(2, "other", Restriction::None),
-            new(1, "deleted", Restriction::None),
-        ];
-        registry.delete_key(keys[3].record().id()).unwrap();
-        Self(keys.map(|new| new.key().expose_secret().to_owned()))
-    }
-}
+use curl::Curl;
+use keysheath::emulator::Emulator;
+use wire::Wire;
 
 /// The layer around a router, without a network.
 struct InProcess {
@@ -85,24 +61,30 @@ impl Server for InProcess {
         })
     }
 
-    fn key(&self) -> &str {
-        &self.keys.0[0]
-    }
-
-    fn restricted_key(&self) -> &str {
-        &self.keys.0[1]
-    }
-
-    fn other_key(&self) -> &str {
-        &self.keys.0[2]
-    }
-
-    fn deleted_key(&self) -> &str {
-        &self.keys.0[3]
+    fn keys(&self) -> &Keys {
+        &self.keys
     }
 }
 
 #[test]
 fn the_layer_in_process_keeps_the_contract() {
     suite::run(&InProcess::new());
+}
+
+#[test]
+fn the_emulator_keeps_the_contract_over_http() {
+    let emulator = Emulator::start().unwrap();
+    suite::run(&Wire::plain(&emulator));
+}
+
+#[test]
+fn the_emulator_keeps_the_contract_over_tls() {
+    let emulator = Emulator::kanal().with_tls().start().unwrap();
+    suite::run(&Wire::tls(&emulator));
+}
+
+#[test]
+fn the_emulator_keeps_the_contract_when_curl_asks() {
+    let emulator = Emulator::start().unwrap();
+    suite::run(&Curl::new(&emulator));
 }

@@ -3,6 +3,9 @@
 
 use std::fmt::Write as _;
 
+use keysheath::issuer::StoreId;
+use keysheath::registry::{KeyRegistry, Restriction, TeamId};
+
 /// A request. A header's value is bytes, because a client may send any.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
@@ -25,17 +28,59 @@ pub(crate) struct Answer {
 pub(crate) trait Server {
     fn ask(&self, ask: &Ask) -> Answer;
 
+    fn keys(&self) -> &Keys;
+
     /// A key of the first team, without a restriction.
-    fn key(&self) -> &str;
+    fn key(&self) -> &str {
+        &self.keys().0[0]
+    }
 
     /// A key of the first team, restricted to store 124.
-    fn restricted_key(&self) -> &str;
+    fn restricted_key(&self) -> &str {
+        &self.keys().0[1]
+    }
 
     /// A key of the second team.
-    fn other_key(&self) -> &str;
+    fn other_key(&self) -> &str {
+        &self.keys().0[2]
+    }
 
     /// A key of the first team that was deleted.
-    fn deleted_key(&self) -> &str;
+    fn deleted_key(&self) -> &str {
+        &self.keys().0[3]
+    }
+}
+
+/// The suite's stores: number, team, whether it is paused.
+const STORES: [(u64, u32, bool); 5] =
+    [(123, 1, false), (124, 1, false), (789, 1, true), (456, 2, false), (457, 2, true)];
+
+fn store(number: u64) -> StoreId {
+    StoreId::new(number).unwrap()
+}
+
+/// The suite's keys: own, restricted, the other team's, deleted.
+pub(crate) struct Keys([String; 4]);
+
+impl Keys {
+    pub(crate) fn of(registry: &KeyRegistry) -> Self {
+        for (number, team, is_paused) in STORES {
+            registry.put_store(store(number), TeamId::new(team)).unwrap();
+            if is_paused {
+                registry.pause_store(store(number)).unwrap();
+            }
+        }
+        let new =
+            |team, name, restriction| registry.create_key(TeamId::new(team), name, restriction).unwrap();
+        let keys = [
+            new(1, "own", Restriction::None),
+            new(1, "restricted", Restriction::Store(store(124))),
+            new(2, "other", Restriction::None),
+            new(1, "deleted", Restriction::None),
+        ];
+        registry.delete_key(keys[3].record().id()).unwrap();
+        Self(keys.map(|new| new.key().expose_secret().to_owned()))
+    }
 }
 
 /// The documented body of the customer upsert.
