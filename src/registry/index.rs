@@ -1,5 +1,6 @@
 //! The keys in memory, found by their digest.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
@@ -19,11 +20,14 @@ const CHUNK: usize = 1024;
 /// as they are.
 #[derive(Default)]
 pub(super) struct Index {
+    /// Those without a key may be empty.
     chunks: Vec<Box<[Option<Entry>]>>,
     /// The first slot that was never taken.
     end: u32,
-    /// The slots before it that are free.
+    /// The slots before it that were given back, and those that records had left out. Few records may have large gaps,
+    /// and the file they come from is not trusted, so a gap takes no memory by its size.
     free: Vec<u32>,
+    gaps: Vec<Range<u32>>,
     by_digest: HashTable<u32>,
 }
 
@@ -67,10 +71,12 @@ impl Index {
 
     /// The slot that the next key takes; `None` where four billion are taken.
     pub(super) fn next_slot(&self) -> Option<u32> {
-        self.free.last().copied().or_else(|| Some(self.end).filter(|end| *end < u32::MAX))
+        let free = self.free.last().copied();
+        let free = free.or_else(|| self.gaps.last().map(|gap| gap.start));
+        free.or_else(|| Some(self.end).filter(|end| *end < u32::MAX))
     }
 
-    /// Puts a key into the slot that its number names.
+    /// Puts a key into the slot that its number names: the next one, or one beyond all that were ever taken.
     pub(super) fn insert(&mut self, record: &KeyRecord, digest: [u8; DIGEST], pepper: u8) {
         let slot = record.id.slot();
         let entry = Entry {
@@ -88,16 +94,13 @@ impl Index {
             fingerprint: record.fingerprint.map(Fingerprint::to_bytes),
         };
         let (chunk, at) = place(slot);
-        while self.chunks.len() <= chunk {
-            self.chunks.push((0..CHUNK).map(|_| None).collect());
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, Box::default);
         }
-        if slot < self.end {
-            self.free.retain(|free| *free != slot);
-        } else {
-            // Records that were kept may have gaps.
-            self.free.extend(self.end..slot);
-            self.end = slot + 1;
+        if self.chunks[chunk].is_empty() {
+            self.chunks[chunk] = (0..CHUNK).map(|_| None).collect();
         }
+        self.take_slot(slot);
         self.chunks[chunk][at] = Some(entry);
         self.link(slot, &digest);
     }
@@ -126,12 +129,30 @@ impl Index {
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (KeyId, &Entry)> {
-        let slots = self.chunks.iter().flatten().zip(0_u32..);
+        // From the chunk's place, because a chunk may be empty.
+        let slots = self.chunks.iter().zip((0_u32..).step_by(CHUNK));
+        let slots = slots.flat_map(|(chunk, first)| chunk.iter().zip(first..=first + (CHUNK as u32 - 1)));
         slots.filter_map(|(entry, slot)| entry.as_ref().map(|entry| (KeyId::new(entry.serial, slot), entry)))
     }
 
     pub(super) fn len(&self) -> usize {
         self.by_digest.len()
+    }
+
+    fn take_slot(&mut self, slot: u32) {
+        if slot >= self.end {
+            if slot > self.end {
+                self.gaps.push(self.end..slot);
+            }
+            self.end = slot + 1;
+        } else if self.free.last() == Some(&slot) {
+            self.free.pop();
+        } else if let Some(gap) = self.gaps.last_mut() {
+            gap.start += 1;
+            if gap.start == gap.end {
+                self.gaps.pop();
+            }
+        }
     }
 
     fn entry(&self, slot: u32) -> Option<&Entry> {
@@ -281,6 +302,20 @@ mod tests {
         }
         slots.sort_unstable();
         assert_eq!(slots, [0, 1, 3, 4, 6]);
+        let ids: Vec<_> = index.entries().map(|(id, _)| id.slot()).collect();
+        assert_eq!(ids, [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_gap_of_four_billion_slots_takes_no_memory_by_its_size() {
+        let mut index = Index::default();
+        index.insert(&record(9, 2), digest(9), 0);
+        index.insert(&record(u32::MAX, u32::MAX - 1), digest(7), 0);
+        assert_eq!(index.chunks.iter().filter(|chunk| !chunk.is_empty()).count(), 2);
+        assert_eq!((index.free.len(), index.gaps.len()), (0, 2));
+        assert_eq!(index.entries().map(|(id, _)| id.slot()).collect::<Vec<_>>(), [2, u32::MAX - 1]);
+        index.remove(KeyId::new(9, 2));
+        assert_eq!(index.next_slot(), Some(2));
     }
 
     #[test]
