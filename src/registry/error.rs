@@ -128,7 +128,7 @@ pub enum RecordError {
     /// The database refused.
     #[error("the database refused (code {code}): look at the disk, and do it again")]
     Database {
-        /// `SQLite`'s result code.
+        /// SQLite's result code.
         code: i32,
     },
 }

@@ -12,7 +12,7 @@ use crate::fingerprint::Fingerprint;
 use crate::issuer::StoreId;
 
 /// How many slots are allocated at once, so that growing moves no key.
-const CHUNK: usize = 1024;
+const CHUNK: u32 = 1024;
 
 /// Keys in slots, and a table of slots by digest.
 ///
@@ -130,8 +130,8 @@ impl Index {
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (KeyId, &Entry)> {
         // From the chunk's place, because a chunk may be empty.
-        let slots = self.chunks.iter().zip((0_u32..).step_by(CHUNK));
-        let slots = slots.flat_map(|(chunk, first)| chunk.iter().zip(first..=first + (CHUNK as u32 - 1)));
+        let slots = self.chunks.iter().zip((0_u32..).step_by(CHUNK as usize));
+        let slots = slots.flat_map(|(chunk, first)| chunk.iter().zip(first..=first + (CHUNK - 1)));
         slots.filter_map(|(entry, slot)| entry.as_ref().map(|entry| (KeyId::new(entry.serial, slot), entry)))
     }
 
@@ -176,7 +176,7 @@ impl Index {
 }
 
 const fn place(slot: u32) -> (usize, usize) {
-    (slot as usize / CHUNK, slot as usize % CHUNK)
+    ((slot / CHUNK) as usize, (slot % CHUNK) as usize)
 }
 
 impl Entry {

@@ -274,10 +274,16 @@ impl Seconds {
 }
 
 /// Which of a record's peppers, and what the key's digest under it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredDigest {
     pub(super) digest: [u8; DIGEST],
     pub(super) pepper: Fingerprint,
+}
+
+impl fmt::Debug for StoredDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredDigest(under {})", self.pepper)
+    }
 }
 
 /// A key as it is kept: its record and its digest, and never the key.

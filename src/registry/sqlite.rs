@@ -1,4 +1,4 @@
-//! Records in a file of `SQLite`.
+//! Records in a file of SQLite.
 
 mod file;
 mod schema;
@@ -20,7 +20,7 @@ use crate::issuer::{Profile, StoreId};
 use file::Place;
 use schema::Kept;
 
-/// Records in a file of `SQLite`, so that they survive a restart.
+/// Records in a file of SQLite, so that they survive a restart.
 ///
 /// The file holds each key's number, team, name, fingerprint, times, restriction and keyed digest, and no key. It must be
 /// a regular file of this user that nobody else can read or write; new ones are made so. One process at a time has it: a

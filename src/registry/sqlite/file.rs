@@ -1,4 +1,4 @@
-//! The file of the records, its lock, and what must be true of both before `SQLite` sees them.
+//! The file of the records, its lock, and what must be true of both before SQLite sees them.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -60,7 +60,7 @@ impl Place {
     }
 
     /// Says whether the path still leads to the file that was opened. One that was removed or replaced would take writes
-    /// that nobody reads again. It is not opened for that: closing it would give up `SQLite`'s own lock.
+    /// that nobody reads again. It is not opened for that: closing it would give up SQLite's own lock.
     pub(super) fn is_in_place(&self) -> Result<(), RecordError> {
         let there = self.path.symlink_metadata().map(|metadata| FileId::of(&metadata));
         if there.is_ok_and(|there| there == self.id) { Ok(()) } else { Err(RecordError::Missing) }
@@ -93,7 +93,7 @@ fn check_header(header: &[u8; HEADER]) -> Result<(), RecordError> {
 /// The one process that may use the file: an exclusive lock on a file beside it, which is never renamed or removed. The
 /// system gives it up when the process ends, however it ends.
 ///
-/// Elsewhere than on Unix, `SQLite`'s lock is the only one; there it holds within a process as well.
+/// Elsewhere than on Unix, SQLite's lock is the only one; there it holds within a process as well.
 #[derive(Debug)]
 struct Lock {
     #[cfg(unix)]

@@ -17,7 +17,7 @@ const APPLICATION: i64 = 0x6b73_6872;
 /// The format. A file with a higher number is a newer version's.
 const VERSION: i64 = 1;
 
-/// Every table, in the order of their names, as `SQLite` keeps their text. A key's slot is its row's number, so that
+/// Every table, in the order of their names, as SQLite keeps their text. A key's slot is its row's number, so that
 /// there is no index beside a table that could disagree with it.
 const TABLES: [&str; 3] = [
     "CREATE TABLE keys (slot INTEGER PRIMARY KEY, serial INTEGER NOT NULL, team INTEGER NOT NULL, name TEXT NOT NULL, \
