@@ -10,6 +10,9 @@ mod support;
 
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
+#[cfg(feature = "sqlite")]
+#[path = "p1_no_key_text/registry.rs"]
+mod registry;
 #[path = "p1_no_key_text/sources.rs"]
 mod sources;
 
@@ -88,6 +91,7 @@ fn every_public_type_is_looked_at_here() {
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
+        include_str!("p1_no_key_text/registry.rs"),
         include_str!("p1_no_key_text/sources.rs")
     );
     let these: HashSet<_> = these.split(|c: char| !c.is_alphanumeric()).collect();

@@ -1,4 +1,4 @@
-//! Records in `SQLite`: what survives a restart, the rotation of a pepper, writing behind requests, being killed.
+//! Records in SQLite: what survives a restart, the rotation of a pepper, writing behind requests, being killed.
 #![cfg(all(target_os = "linux", feature = "sqlite"))]
 
 mod support;
@@ -185,7 +185,9 @@ fn keys_with_gaps_between_them_come_back_under_their_own_numbers() {
         // The gaps are filled, and what fills them is deleted again.
         let new: Vec<_> = (0..150).map(|_| create(&registry, "new", Restriction::None)).collect();
         assert!(new.iter().all(|(_, key)| ask(&registry, key, Wanted::NoStore).is_none()));
-        new.iter().for_each(|(id, _)| registry.delete_key(*id).unwrap());
+        for (id, _) in new {
+            registry.delete_key(id).unwrap();
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn picture(folder: &Path) -> BTreeMap<String, (Option<Vec<u8>>, u64, i64)> {
             let metadata = path.symlink_metadata().unwrap();
             (name(&path), (fs::read(&path).ok(), metadata.len(), metadata.mtime_nsec()))
         })
-        .filter(|(name, _)| !name.ends_with(".lock"))
+        .filter(|(name, _)| name != "keys.db.lock")
         .collect()
 }
 
