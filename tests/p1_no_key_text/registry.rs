@@ -123,6 +123,62 @@ fn a_request_that_is_refused_shows_nothing_of_what_was_sent() {
     assert_debug_silent("RefusalBody", &None::<RefusalBody<String>>);
 }
 
+/// Keeps every event that is told through `tracing` in this process.
+#[cfg(feature = "tracing")]
+struct Events(Mutex<Vec<String>>);
+
+#[cfg(feature = "tracing")]
+impl tracing::Subscriber for &'static Events {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.0.lock().unwrap().push(format!("{event:?}"));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn no_warning_of_a_registry_has_the_canary() {
+    static EVENTS: Events = Events(Mutex::new(Vec::new()));
+    const NAME: &str = "registry::no_warning_of_a_registry_has_the_canary";
+    in_child(NAME, &[] as &[(&str, &str)], || {
+        tracing::subscriber::set_global_default(&EVENTS).unwrap();
+        let folder = Folder::new();
+        let path = folder.at("keys.db");
+        let peppers = Peppers::new(Pepper::random().unwrap());
+        let registry = KeyRegistry::open(Kanal::PROFILE, peppers, Sqlite::create(&path).unwrap()).unwrap();
+        let registry = registry.with_random(|bytes| {
+            draw_the_canary(bytes);
+            Ok(())
+        });
+        registry.create_key(TEAM, "name", Restriction::None).unwrap();
+        std::fs::rename(&path, folder.at("aside")).unwrap();
+        let mut headers = headers(&format!("Bearer {KANAL}"));
+        headers.insert("origin", HeaderValue::from_static("https://shop.example"));
+        registry.authorize(&headers, Wanted::NoStore).unwrap();
+        registry.flush().unwrap_err();
+        registry.flush().unwrap_err();
+        let events = EVENTS.0.lock().unwrap().join("\n");
+        assert_silent("a warning", &events);
+        assert_eq!(events.matches("a browser sent a request with this key").count(), 1, "{events}");
+        assert_eq!(events.matches("could not be written").count(), 1, "once for each failure: {events}");
+    });
+}
+
 #[test]
 fn a_pepper_and_what_is_wrong_with_one_or_with_records_show_nothing() {
     let folder = Folder::new();

@@ -92,7 +92,7 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
             line.clear();
             assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child has not opened the records");
         }
-        let microseconds = random.hash_one(kill) % 60_000;
+        let microseconds = random.hash_one(kill) % 150_000;
         let killing = thread::spawn(move || {
             thread::sleep(Duration::from_micros(microseconds));
             child.kill().unwrap();
@@ -137,6 +137,6 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
         told.accepted.len(),
         told.refused.len()
     );
-    assert!(told.refused.len() > 100, "the runs were too short to tell");
+    assert!(told.refused.len() > 20, "the runs were too short to tell");
     assert!(u64::from(with_log) > KILLS / 2, "most were killed with the records open");
 }
