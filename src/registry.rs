@@ -43,17 +43,21 @@
 //! # Ok::<(), keysheath::registry::RegistryError>(())
 //! ```
 
+mod authorize;
 mod behind;
 mod credentials;
 mod error;
 mod generate;
 mod index;
-mod manage;
+mod new_key;
 mod pepper;
 mod principal;
 mod record;
 mod require_key;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod static_keys;
+mod stores;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -62,25 +66,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-use http::HeaderMap;
 
-use crate::failure::Meaning;
 use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
 use crate::issuer::{Profile, StoreId};
+use crate::key::RawKey;
 
 use behind::Behind;
-use credentials::Credentials;
 use generate::Random;
-use index::{Entry, Index};
-use record::{Change, Changed, Seconds, StoredDigest, StoredKey};
+use index::Index;
+use record::{Seconds, StoredDigest, StoredKey};
+use stores::Store;
 
 pub use behind::USE_STEP;
-pub use error::RegistryError;
-pub use manage::NewKey;
+pub use error::{RecordError, RegistryError};
+pub use new_key::NewKey;
 pub use pepper::{Pepper, PepperError, Peppers};
 pub use principal::{Authorize, Principal, Refusal, Wanted};
-pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordError, RecordStore, Restriction, TeamId};
+pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordStore, Restriction, TeamId};
 pub use require_key::{RefusalBody, RequireKey, RequireKeyLayer};
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 pub use static_keys::StaticKeys;
 
 /// The keys of one issuer: created, listed, deleted and authorised.
@@ -121,12 +126,6 @@ struct Writer {
 struct Tables {
     keys: Index,
     stores: HashMap<StoreId, Store>,
-}
-
-#[derive(Clone, Copy)]
-struct Store {
-    team: TeamId,
-    is_paused: bool,
 }
 
 impl KeyRegistry {
@@ -235,6 +234,112 @@ impl KeyRegistry {
         self
     }
 
+    /// Creates a key: 24 letters and digits from the operating system's generator (as many as the issuer's format allows,
+    /// where it does not allow 24). This is the only time that the key can be had.
+    ///
+    /// # Errors
+    /// [`RegistryError::Name`] for a name that is empty, longer than [`MAX_NAME`] characters, or has control characters or
+    /// white space around it; [`RegistryError::NoSuchStore`] when the key is to be restricted to a store that is not the
+    /// team's; [`RegistryError::Records`] when the key cannot be written, and there is then no key.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert!(registry.create_key(TeamId::new(1), "", Restriction::None).is_err());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn create_key(
+        &self,
+        team: TeamId,
+        name: &str,
+        restriction: Restriction,
+    ) -> Result<NewKey, RegistryError> {
+        record::check_name(name).map_err(|rule| RegistryError::Name { rule })?;
+        let mut writer = self.writer();
+        if let Restriction::Store(store) = restriction {
+            let owner = self.read().stores.get(&store).map(|store| store.team);
+            if owner != Some(team) {
+                return Err(RegistryError::NoSuchStore);
+            }
+        }
+        let (key, digest) = self.new_key(&mut writer)?;
+        let slot = self.read().keys.next_slot().ok_or(RegistryError::Full)?;
+        let serial = writer.next_serial;
+        let next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
+        let record = KeyRecord {
+            id: KeyId::new(serial, slot),
+            team,
+            name: name.into(),
+            fingerprint: key.fingerprint(),
+            created: self.now(),
+            last_used: None,
+            restriction,
+        };
+        let stored = StoredKey { record, digest };
+        writer.records.insert(&stored)?;
+        writer.next_serial = next_serial;
+        self.write().keys.insert(&stored.record, digest.digest, 0);
+        Ok(NewKey { record: stored.record, key })
+    }
+
+    /// The table "My API keys" of a team, in the order of creation. It looks at every key of the registry.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(registry.keys(TeamId::new(1)).len(), 1);
+    /// assert!(registry.keys(TeamId::new(2)).is_empty());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn keys(&self, team: TeamId) -> Vec<KeyRecord> {
+        let tables = self.read();
+        let own = tables.keys.entries().filter(|(_, entry)| entry.team() == team);
+        let mut records: Vec<KeyRecord> = own.filter_map(|(id, _)| tables.keys.record(id)).collect();
+        records.sort_by_key(KeyRecord::id);
+        records
+    }
+
+    /// The record of a key; `None` where there is no such key, or no longer.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// assert_eq!(registry.key(new.record().id()).as_ref(), Some(new.record()));
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn key(&self, id: KeyId) -> Option<KeyRecord> {
+        self.read().keys.record(id)
+    }
+
+    /// Deletes a key for ever. From the moment that this returns, the key is refused (P10).
+    ///
+    /// # Errors
+    /// [`RegistryError::NoSuchKey`] when it is not there, and [`RegistryError::Records`] when that cannot be written: the
+    /// key is then still accepted, because it would be again after a restart.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+    /// registry.delete_key(new.record().id())?;
+    /// assert!(registry.delete_key(new.record().id()).is_err());
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    pub fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
+        let writer = self.writer();
+        if self.read().keys.get(id).is_none() {
+            return Err(RegistryError::NoSuchKey);
+        }
+        writer.records.delete(id)?;
+        self.write().keys.remove(id);
+        Ok(())
+    }
+
     /// How many keys there are.
     ///
     /// ```
@@ -259,7 +364,7 @@ impl KeyRegistry {
         self.len() == 0
     }
 
-    /// How many keys are still under a pepper: once none is, it can be dropped. It writes what is to be written first.
+    /// How many keys are still under a pepper: once none is, it can be dropped. What 0 says is written already. Blocks.
     ///
     /// # Errors
     /// As [`KeyRegistry::flush`].
@@ -273,9 +378,13 @@ impl KeyRegistry {
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
     pub fn keys_under(&self, pepper: Fingerprint) -> Result<usize, RegistryError> {
+        let place = self.peppers.place_of(pepper);
+        let count = place.map_or(0, |place| {
+            self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count()
+        });
+        // Afterwards: a key that is not counted has been moved in memory, and that is written now.
         self.flush()?;
-        let Some(place) = self.peppers.place_of(pepper) else { return Ok(0) };
-        Ok(self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count())
+        Ok(count)
     }
 
     /// Writes what requests have changed (last uses, digests under the current pepper), and waits for it. It happens by
@@ -293,43 +402,18 @@ impl KeyRegistry {
         self.behind.as_ref().map_or(Ok(()), Behind::flush).map_err(RegistryError::Records)
     }
 
-    /// Looks for a key under each pepper.
-    fn find<'a>(&self, tables: &'a Tables, key: &[u8]) -> Option<(KeyId, &'a Entry)> {
-        let mut peppers = self.peppers.all().iter().zip(0_u8..);
-        peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
-    }
-
-    /// Which row wins when several apply: see the module's documentation. `None` where none does.
-    fn store_refusal(tables: &Tables, entry: &Entry, wanted: Wanted) -> Option<Meaning> {
-        let store = match wanted {
-            Wanted::NoStore => return None,
-            Wanted::NotAStore => return Some(Meaning::StoreNotFound),
-            Wanted::Store(store) => store,
-        };
-        match tables.stores.get(&store) {
-            None => Some(Meaning::StoreNotFound),
-            Some(found) if found.team != entry.team() || !entry.serves(store) => {
-                Some(Meaning::StoreForbidden)
+    /// A key that no record has yet, and its digest.
+    fn new_key(&self, writer: &mut Writer) -> Result<(RawKey, StoredDigest), RegistryError> {
+        // A generator that repeats itself is broken, and trying for ever would hang.
+        for _ in 0..4 {
+            let key = generate::key(self.profile, &mut *writer.random)?;
+            if self.find(&self.read(), key.expose_secret().as_bytes()).is_none() {
+                let pepper = self.peppers.current();
+                let digest = pepper.digest(key.expose_secret().as_bytes());
+                return Ok((key, StoredDigest { digest, pepper: pepper.id() }));
             }
-            Some(found) if found.is_paused => Some(Meaning::StoreNotFound),
-            Some(_) => None,
         }
-    }
-
-    /// Moves a key that was used to the current pepper.
-    fn rehash(&self, id: KeyId, key: &[u8]) {
-        let pepper = self.peppers.current();
-        let digest = pepper.digest(key);
-        let change = Changed::Digest(StoredDigest { digest, pepper: pepper.id() });
-        // What is not going to be written is not done in memory either: the old pepper would seem to be free.
-        if self.note(id, change) {
-            self.write().keys.rehash(id, digest, 0);
-        }
-    }
-
-    /// Hands a change to be written behind the request. `false` where too many are waiting.
-    fn note(&self, id: KeyId, what: Changed) -> bool {
-        self.behind.as_ref().is_none_or(|behind| behind.note(Change { id, what }))
+        Err(RegistryError::NoRandomness(io::ErrorKind::AlreadyExists))
     }
 
     fn now(&self) -> Seconds {
@@ -348,49 +432,6 @@ impl KeyRegistry {
 
     fn write(&self) -> ShardedLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Authorize for KeyRegistry {
-    fn profile(&self) -> &'static Profile {
-        self.profile
-    }
-
-    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
-        let refused = |meaning| Refusal::of(self.profile, meaning);
-        let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
-        let key = key.map_err(refused)?;
-        let now = self.now();
-        let tables = self.read();
-        let (id, entry) = self.find(&tables, key).ok_or_else(|| refused(Meaning::KeyRefused))?;
-        if let Some(meaning) = Self::store_refusal(&tables, entry, wanted) {
-            return Err(refused(meaning));
-        }
-        let principal = Principal {
-            key: Some(id),
-            team: Some(entry.team()),
-            fingerprint: entry.fingerprint(),
-            store: wanted.store(),
-            is_previous: false,
-            from_browser,
-        };
-        let (is_noted, is_under_older) = (entry.note_use(now, USE_STEP), entry.pepper() != 0);
-        drop(tables);
-        if is_noted {
-            self.note(id, Changed::Used(now));
-        }
-        if is_under_older {
-            self.rehash(id, key);
-        }
-        if from_browser {
-            #[cfg(feature = "tracing")]
-            tracing::warn!(
-                key = %id,
-                "a browser sent a request with this key, so it has reached a client that a customer controls: rotate it"
-            );
-            (self.on_browser)(&principal);
-        }
-        Ok(principal)
     }
 }
 

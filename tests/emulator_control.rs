@@ -38,7 +38,7 @@ fn status(emulator: &Emulator, key: &str) -> u16 {
 
 /// A request to list the keys, with these lines in its head.
 fn list_keys(emulator: &Emulator, target: &str, lines: &[&str]) -> String {
-    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let lines = lines.iter().flat_map(|line| [*line, "\r\n"]).collect::<String>();
     let request = format!("GET {target} HTTP/1.1\r\n{lines}connection: close\r\n\r\n");
     raw(emulator.control_origin(), request).unwrap()
 }

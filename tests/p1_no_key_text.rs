@@ -18,6 +18,9 @@ mod client_layers;
 mod other_libraries;
 #[path = "p1_no_key_text/probes.rs"]
 mod probes;
+#[cfg(feature = "sqlite")]
+#[path = "p1_no_key_text/registry.rs"]
+mod registry;
 #[path = "p1_no_key_text/sources.rs"]
 mod sources;
 
@@ -98,6 +101,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
+        include_str!("p1_no_key_text/registry.rs"),
         include_str!("p1_no_key_text/sources.rs")
     );
     let these: HashSet<_> = these.split(|c: char| !c.is_alphanumeric()).collect();
