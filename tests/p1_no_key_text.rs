@@ -14,6 +14,9 @@ mod tls;
 
 #[path = "p1_no_key_text/client_layers.rs"]
 mod client_layers;
+#[cfg(feature = "emulator")]
+#[path = "p1_no_key_text/emulator.rs"]
+mod emulator;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
 #[path = "p1_no_key_text/probes.rs"]
@@ -99,6 +102,7 @@ fn every_public_type_is_looked_at_here() {
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
         include_str!("p1_no_key_text/client_layers.rs"),
+        include_str!("p1_no_key_text/emulator.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
         include_str!("p1_no_key_text/registry.rs"),

@@ -22,17 +22,16 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use support::Folder;
-use support::canary::{KANAL, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent};
+use support::canary::{
+    KANAL, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, draw_the_canary,
+};
 
-/// Makes [`KANAL`], and nothing else.
-#[allow(clippy::unnecessary_wraps, reason = "the signature is the registry's")]
-fn canary_bytes(bytes: &mut [u8]) -> std::io::Result<()> {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let place = |key: u8| alphabet.iter().position(|&known| known == key).unwrap();
-    for (byte, key) in bytes.iter_mut().zip(KANAL.bytes().cycle()) {
-        *byte = u8::try_from(place(key)).unwrap();
-    }
-    Ok(())
+/// A registry that draws the canary, and nothing else.
+fn registry() -> KeyRegistry {
+    KeyRegistry::in_memory(Kanal::PROFILE).unwrap().with_random(|bytes| {
+        draw_the_canary(bytes);
+        Ok(())
+    })
 }
 
 fn headers(values: &[&str]) -> HeaderMap {
@@ -79,7 +78,7 @@ fn look_at<A: Authorize + Debug>(what: &str, keys: &A) {
 
 #[test]
 fn no_type_and_no_answer_of_the_server_side_shows_a_key() {
-    let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap().with_random(canary_bytes);
+    let registry = registry();
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
     assert!(new.key().matches(KANAL.as_bytes()), "the canary is the key");
     assert_debug_silent("a new key", &new);
@@ -133,7 +132,7 @@ fn no_pepper_is_shown_by_what_holds_or_refuses_it() {
 
 #[tokio::test]
 async fn no_answer_of_the_layer_shows_a_key() {
-    let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap().with_random(canary_bytes);
+    let registry = registry();
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
     registry.delete_key(new.record().id()).unwrap();
     let layer = RequireKeyLayer::new(Arc::new(registry));
@@ -204,10 +203,7 @@ fn a_browsers_request_is_warned_of_without_the_key() {
     let collector = Collector::default();
     let told = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&told);
-    let registry = KeyRegistry::in_memory(Kanal::PROFILE)
-        .unwrap()
-        .with_random(canary_bytes)
-        .on_browser(move |principal| noted.lock().unwrap().push(*principal));
+    let registry = registry().on_browser(move |principal| noted.lock().unwrap().push(*principal));
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
     tracing::subscriber::with_default(collector.clone(), || {
         for headers in sent() {

@@ -100,7 +100,7 @@ async fn the_principal_is_in_the_extensions_and_says_whose_key_it_was() {
     let store = StoreId::new(123).unwrap();
     registry.put_store(store, TeamId::new(7)).unwrap();
     let new = registry.create_key(TeamId::new(7), "production-shop", Restriction::None).unwrap();
-    let echo = service_fn(async |request: Request<()>| {
+    let echo = service_fn(|request: Request<()>| async move {
         let principal = *request.extensions().get::<Principal>().expect("the layer put it there");
         let mut response = Response::new(Empty::<Bytes>::new());
         response.extensions_mut().insert(principal);
@@ -137,7 +137,7 @@ impl Body for Parts {
 #[tokio::test]
 async fn any_body_goes_through_as_it_is() {
     let layer = RequireKeyLayer::new(static_keys());
-    let parts = service_fn(async |_: Request<Full<Bytes>>| {
+    let parts = service_fn(|_: Request<Full<Bytes>>| async {
         let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("7"))]);
         let frames = vec![
             Frame::trailers(trailers),
@@ -151,7 +151,7 @@ async fn any_body_goes_through_as_it_is() {
     assert_eq!(collected.trailers().unwrap()["etag"], "7");
     assert_eq!(collected.to_bytes(), "one two");
 
-    let full = service_fn(async |request: Request<String>| {
+    let full = service_fn(|request: Request<String>| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(request.into_body())))
     });
     let response = layer.layer(full).oneshot(request(Some(KEY), "echo".to_owned())).await.unwrap();
@@ -161,7 +161,7 @@ async fn any_body_goes_through_as_it_is() {
 
 #[tokio::test]
 async fn a_refusal_knows_its_length_and_ends() {
-    let never = service_fn(async |_: Request<()>| -> Result<Response<Full<Bytes>>, Infallible> {
+    let never = service_fn(|_: Request<()>| -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
         panic!("a refused request reached the service")
     });
     let response = RequireKeyLayer::new(static_keys()).layer(never).oneshot(request(None, ())).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_refusal_knows_its_length_and_ends() {
 #[tokio::test]
 async fn katana_is_answered_in_katanas_words() {
     let registry = Arc::new(KeyRegistry::in_memory(Katana::PROFILE).unwrap());
-    let ok = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
+    let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
     let layer = RequireKeyLayer::new(registry);
     for key in [None, Some("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")] {
         let response = layer.layer(ok).oneshot(request(key, ())).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_rule_of_ones_own_says_which_store_it_is() {
         let header = request.headers.get("x-store").and_then(|value| value.to_str().ok());
         header.map_or(Wanted::NotAStore, Wanted::from_segment)
     });
-    let ok = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
+    let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
     for (store, status) in [(None, 404), (Some("124"), 404), (Some("x"), 404), (Some("123"), 200)] {
         let mut asked = request(Some(new.key().expose_secret()), ());
         if let Some(store) = store {

@@ -11,18 +11,9 @@ use keysheath::registry::{
 use tower_layer::Layer as _;
 
 use super::*;
+use crate::canary::draw_the_canary;
 
 const TEAM: TeamId = TeamId::new(1);
-
-/// Letters and digits in the order in which a registry draws them.
-const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-
-/// Draws the canary, and nothing else.
-fn draw_the_canary(bytes: &mut [u8]) {
-    for (byte, wanted) in bytes.iter_mut().zip(KANAL.chars()) {
-        *byte = u8::try_from(ALPHABET.find(wanted).unwrap()).unwrap();
-    }
-}
 
 fn headers(value: &str) -> HeaderMap {
     [(http::header::AUTHORIZATION, HeaderValue::try_from(value).unwrap())].into_iter().collect()
