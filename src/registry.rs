@@ -264,6 +264,25 @@ impl KeyRegistry {
             }
         }
         let (key, digest) = self.new_key(&mut writer)?;
+        self.add_key(&mut writer, (team, name, restriction), key, digest)
+    }
+
+    /// Takes a key that was made elsewhere. Only the emulator does: a key that somebody chose is theirs as well.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn adopt_key(&self, team: TeamId, name: &str, key: RawKey) -> Result<NewKey, RegistryError> {
+        let key = key.of_issuer(self.profile).map_err(|_| RegistryError::OtherIssuer)?;
+        let mut writer = self.writer();
+        let digest = self.digest(&key);
+        self.add_key(&mut writer, (team, name, Restriction::None), key, digest)
+    }
+
+    fn add_key(
+        &self,
+        writer: &mut Writer,
+        (team, name, restriction): (TeamId, &str, Restriction),
+        key: RawKey,
+        digest: StoredDigest,
+    ) -> Result<NewKey, RegistryError> {
         let slot = self.read().keys.next_slot().ok_or(RegistryError::Full)?;
         let serial = writer.next_serial;
         let next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
@@ -408,12 +427,16 @@ impl KeyRegistry {
         for _ in 0..4 {
             let key = generate::key(self.profile, &mut *writer.random)?;
             if self.find(&self.read(), key.expose_secret().as_bytes()).is_none() {
-                let pepper = self.peppers.current();
-                let digest = pepper.digest(key.expose_secret().as_bytes());
-                return Ok((key, StoredDigest { digest, pepper: pepper.id() }));
+                let digest = self.digest(&key);
+                return Ok((key, digest));
             }
         }
         Err(RegistryError::NoRandomness(io::ErrorKind::AlreadyExists))
+    }
+
+    fn digest(&self, key: &RawKey) -> StoredDigest {
+        let pepper = self.peppers.current();
+        StoredDigest { digest: pepper.digest(key.expose_secret().as_bytes()), pepper: pepper.id() }
     }
 
     fn now(&self) -> Seconds {

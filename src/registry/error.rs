@@ -46,6 +46,9 @@ pub enum RegistryError {
     /// The issuer's format does not allow a key of letters and digits.
     #[error("the issuer's format does not allow a key of letters and digits: mend the format")]
     NotAFormatOfLettersAndDigits,
+    /// A key was given that is another issuer's.
+    #[error("the key is one of another issuer: give a key of the issuer whose registry this is")]
+    OtherIssuer,
     /// The generator of random bytes failed, or gave the same bytes again.
     #[error("the generator of random bytes failed ({0}): no key was made")]
     NoRandomness(io::ErrorKind),
