@@ -407,10 +407,11 @@ impl KeyRegistry {
     }
 
     /// Writes what requests have changed (last uses, digests under the current pepper), and waits for it. It happens by
-    /// itself within a few seconds and when the registry is dropped. Blocks.
+    /// itself within a few seconds, and when the registry is dropped, which waits for it for 10 s at most. Blocks.
     ///
     /// # Errors
-    /// [`RegistryError::Records`] when it could not be written, now or at the last time by itself. It is tried again.
+    /// [`RegistryError::Records`] when it cannot be written. It is kept, tried again every few seconds, and lost when the
+    /// registry is dropped before that succeeds; no request fails by it.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};

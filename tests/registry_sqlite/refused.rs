@@ -194,7 +194,9 @@ fn records_that_are_in_use_are_locked_at_once_for_this_process_and_for_others() 
     // And a file that such a tool uses is locked too.
     let tool = Connection::open(place.path()).unwrap();
     tool.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    let begin = Instant::now();
     assert_eq!(Sqlite::open(place.path()).unwrap_err(), RecordError::Locked);
+    assert!(begin.elapsed() < Duration::from_secs(2), "it waited");
 }
 
 #[test]
