@@ -1,12 +1,18 @@
 // The README's examples use these features; with fewer, its first lines must do.
 #![cfg_attr(
-    all(feature = "client", feature = "dotenv", feature = "keychain", feature = "probe"),
+    all(feature = "client", feature = "emulator", feature = "keychain", feature = "dotenv", feature = "probe"),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
-    not(all(feature = "client", feature = "dotenv", feature = "keychain", feature = "probe")),
+    not(all(
+        feature = "client",
+        feature = "emulator",
+        feature = "keychain",
+        feature = "dotenv",
+        feature = "probe"
+    )),
     doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv`, `keychain` and `probe` are on."
+           features `client`, `dotenv`, `emulator`, `keychain` and `probe` are on."
 )]
 #![forbid(unsafe_code)]
 
