@@ -8,15 +8,24 @@
 //! to both. A ratio is printed beside the target that the project has set itself; where one is missed, the program ends
 //! with an error.
 
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::hint::black_box;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
-use keysheath::client::BearerHeader;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::Empty;
+use keysheath::client::{BearerHeader, BearerLayer, OriginGuard, RetryLayer};
+use keysheath::handle::KeyHandle;
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::key::ApiKey;
 use subtle::ConstantTimeEq;
+use tower::{Layer, Service, service_fn};
 
 const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";
 
@@ -43,6 +52,7 @@ fn main() {
     checking();
     parsing();
     header();
+    layer();
     assert_eq!(MISSED.load(Ordering::Relaxed), 0, "targets were missed");
 }
 
@@ -132,6 +142,40 @@ fn header() {
     row("`BearerHeader::value`, drop", ours, peer, built, Target::Faster(5.0));
     let whole = || drop(black_box(BearerHeader::new(black_box(&key))));
     row("`BearerHeader::new`, drop", whole, peer, built, Target::None);
+}
+
+/// A whole call, over a client that does nothing but drop the request and answer 200.
+fn layer() {
+    let mut request = Request::new(());
+    *request.uri_mut() = Uri::from_static("https://api.getkanal.com/api/v1/stores/123/orders?page=2");
+    let header = BearerHeader::new(&kanal());
+    let client = || {
+        service_fn(|request: Request<()>| {
+            drop(black_box(request));
+            ready(Ok::<_, Infallible>(Response::new(Empty::<bytes::Bytes>::new())))
+        })
+    };
+    let layer = BearerLayer::new(KeyHandle::fixed(kanal()), OriginGuard::new());
+    let layered = RefCell::new(layer.layer(client()));
+    let ours = || answer(layered.borrow_mut().call(black_box(&request).clone()));
+    let bare = RefCell::new(client());
+    let theirs = || {
+        let mut request = black_box(&request).clone();
+        request.headers_mut().insert(AUTHORIZATION, black_box(&header).value());
+        answer(bare.borrow_mut().call(request))
+    };
+    row("a call through `BearerLayer`", ours, "a ready-made value inserted by hand", theirs, Target::None);
+    let retried = RefCell::new(RetryLayer::new(|_| ready(())).layer(layer.layer(client())));
+    let both = || answer(retried.borrow_mut().call(black_box(&request).clone()));
+    row("… and `RetryLayer` around it", both, "a ready-made value inserted by hand", theirs, Target::None);
+}
+
+/// What a future that is ready at once gives.
+fn answer<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("nothing here waits"),
+    }
 }
 
 fn kanal() -> ApiKey<Kanal> {

@@ -1,7 +1,9 @@
 //! Sending a key, and sending it only where it belongs.
 //!
 //! A [`BearerHeader`] is the value of the one `Authorization` header, built once. An [`OriginGuard`] puts it on
-//! a request, and only on one that goes to the issuer's origin.
+//! a request, and only on one that goes to the issuer's origin. [`BearerLayer`] does both for every request of a tower
+//! client, with the key that a [`KeyHandle`](crate::handle::KeyHandle) has in force, and reads the answers;
+//! [`RetryLayer`] repeats what can be repeated. With the feature `reqwest`, `BearerMiddleware` is the same for reqwest.
 //!
 //! ```
 //! use keysheath::{client::{BearerHeader, OriginGuard}, issuer::Kanal, key::ApiKey};
@@ -27,6 +29,19 @@
 
 mod bearer_header;
 mod origin_guard;
+mod answer_body;
+mod sender;
+mod bearer_layer;
+mod retry;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 
+pub use answer_body::AnswerBody;
 pub use bearer_header::BearerHeader;
+pub use bearer_layer::{BearerError, BearerFuture, BearerLayer, BearerService};
 pub use origin_guard::{GuardError, OriginGuard, OverrideError};
+pub use retry::{NoErrors, Passing, Repeatable, Retry, RetryFuture, RetryLayer};
+pub use sender::Sent;
+
+#[cfg(feature = "reqwest")]
+pub use self::reqwest::{BearerMiddleware, guarded_client};

@@ -4,7 +4,8 @@
 //! recognises an answer by it, and a server that stands in for the issuer answers with it.
 //!
 //! Nothing outside the table says that a key is bad. A proxy's 401, a 5xx, a time-out: all of them are
-//! [`Meaning::Inconclusive`], because throwing away a good key on a doubtful answer is an outage.
+//! [`Meaning::Inconclusive`], because throwing away a good key on a doubtful answer is an outage. Where no answer
+//! came at all, an [`Obstacle`] says why.
 //!
 //! ```
 //! use keysheath::failure::{Meaning, KANAL};
@@ -16,12 +17,14 @@
 
 #[cfg(feature = "client")]
 mod classify;
+mod obstacle;
 
 use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "client")]
-pub(crate) use classify::classify;
+pub(crate) use classify::{MAX_BODY, classify, seconds};
+pub use obstacle::Obstacle;
 
 /// What an answer of an issuer means for the key that was sent.
 ///
@@ -270,6 +273,17 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// An answer of an issuer that has no table, as a probe of your own read it.
+    ///
+    /// ```
+    /// use keysheath::failure::{Answer, Meaning};
+    /// assert_eq!(Answer::new(204, Meaning::Accepted).to_string(), "204: accepted");
+    /// ```
+    #[must_use]
+    pub const fn new(status: u16, meaning: Meaning) -> Self {
+        Self { status, meaning, retry_after: None }
+    }
+
     /// The HTTP status.
     ///
     /// ```

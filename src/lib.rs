@@ -1,12 +1,18 @@
 // The README's examples use these features; with fewer, its first lines must do.
 #![cfg_attr(
-    all(feature = "client", feature = "dotenv", feature = "emulator", feature = "keychain"),
+    all(feature = "client", feature = "emulator", feature = "keychain", feature = "dotenv", feature = "probe"),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
-    not(all(feature = "client", feature = "dotenv", feature = "emulator", feature = "keychain")),
+    not(all(
+        feature = "client",
+        feature = "emulator",
+        feature = "keychain",
+        feature = "dotenv",
+        feature = "probe"
+    )),
     doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv`, `emulator` and `keychain` are on."
+           features `client`, `dotenv`, `emulator`, `keychain` and `probe` are on."
 )]
 #![forbid(unsafe_code)]
 
@@ -15,6 +21,8 @@ mod platform;
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
 pub mod failure;
+#[cfg(feature = "probe")]
+mod outgoing;
 pub mod format;
 pub mod fingerprint;
 pub mod issuer;
@@ -22,8 +30,10 @@ pub mod key;
 pub mod source;
 pub mod keyref;
 pub mod chain;
+pub mod handle;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod probe;
 #[cfg(feature = "registry")]
 pub mod registry;
 #[cfg(feature = "emulator")]

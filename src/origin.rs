@@ -12,9 +12,15 @@
 //! # Ok::<(), keysheath::origin::OriginError>(())
 //! ```
 
+#[cfg(feature = "probe")]
+mod roots;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+#[cfg(feature = "probe")]
+pub use roots::{Roots, RootsError};
 
 /// The longest host name that DNS can carry, in characters (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
@@ -216,6 +222,17 @@ impl Origin {
                 .is_some_and(|address| address.is_loopback()),
             None => self.host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
         }
+    }
+
+    /// Whether an authority, `host` or `host:port`, read with this scheme, is this origin. It allocates nothing,
+    /// because it is asked for each request.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_at(&self, scheme: Scheme, authority: &str) -> bool {
+        let Ok((host, port)) = split_port(authority) else {
+            return false;
+        };
+        let port = port.map_or(Ok(scheme.default_port()), parse_port);
+        self.scheme == scheme && host.eq_ignore_ascii_case(&self.host) && port == Ok(self.port)
     }
 }
 

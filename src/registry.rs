@@ -43,16 +43,21 @@
 //! # Ok::<(), keysheath::registry::RegistryError>(())
 //! ```
 
+mod authorize;
 mod behind;
 mod credentials;
 mod error;
 mod generate;
 mod index;
+mod new_key;
 mod pepper;
 mod principal;
 mod record;
 mod require_key;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod static_keys;
+mod stores;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -61,25 +66,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-use http::HeaderMap;
 
-use crate::failure::Meaning;
 use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
 use crate::issuer::{Profile, StoreId};
 use crate::key::RawKey;
 
 use behind::Behind;
-use credentials::Credentials;
 use generate::Random;
-use index::{Entry, Index};
-use record::{Change, Changed, Seconds, StoredDigest, StoredKey};
+use index::Index;
+use record::{Seconds, StoredDigest, StoredKey};
+use stores::Store;
 
 pub use behind::USE_STEP;
-pub use error::RegistryError;
+pub use error::{RecordError, RegistryError};
+pub use new_key::NewKey;
 pub use pepper::{Pepper, PepperError, Peppers};
 pub use principal::{Authorize, Principal, Refusal, Wanted};
-pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordError, RecordStore, Restriction, TeamId};
+pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordStore, Restriction, TeamId};
 pub use require_key::{RefusalBody, RequireKey, RequireKeyLayer};
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 pub use static_keys::StaticKeys;
 
 /// The keys of one issuer: created, listed, deleted and authorised.
@@ -120,71 +126,6 @@ struct Writer {
 struct Tables {
     keys: Index,
     stores: HashMap<StoreId, Store>,
-}
-
-#[derive(Clone, Copy)]
-struct Store {
-    team: TeamId,
-    is_paused: bool,
-}
-
-/// A key and its record, at the one moment when the key can be had.
-///
-/// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
-///
-/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-/// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-/// let key = new.into_key().typed::<Kanal>().unwrap();
-/// # Ok::<(), keysheath::registry::RegistryError>(())
-/// ```
-#[derive(Debug)]
-pub struct NewKey {
-    record: KeyRecord,
-    key: RawKey,
-}
-
-impl NewKey {
-    /// What the registry keeps of it.
-    ///
-    /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(new.record().name(), "production-shop");
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
-    #[must_use]
-    pub const fn record(&self) -> &KeyRecord {
-        &self.record
-    }
-
-    /// The key.
-    ///
-    /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(new.key().expose_secret().len(), 24);
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
-    #[must_use]
-    pub const fn key(&self) -> &RawKey {
-        &self.key
-    }
-
-    /// Gives the key out.
-    ///
-    /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// let key = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?.into_key();
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
-    #[must_use]
-    pub fn into_key(self) -> RawKey {
-        self.key
-    }
 }
 
 impl KeyRegistry {
@@ -293,56 +234,6 @@ impl KeyRegistry {
         self
     }
 
-    /// Says that a store exists and whose it is. A store that is there already goes to the given team, and keeps its
-    /// pause.
-    ///
-    /// # Errors
-    /// [`RegistryError::Records`] when that cannot be written; nothing is changed then.
-    ///
-    /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1))?;
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
-    pub fn put_store(&self, store: StoreId, team: TeamId) -> Result<(), RegistryError> {
-        self.change_store(store, |old| Some(Store { team, is_paused: old.is_some_and(|old| old.is_paused) }))
-    }
-
-    /// Pauses a store: requests for it are answered as if it were not there.
-    ///
-    /// # Errors
-    /// [`RegistryError::NoSuchStore`], and [`RegistryError::Records`] when that cannot be written.
-    ///
-    /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let store = StoreId::new(123).unwrap();
-    /// registry.put_store(store, TeamId::new(1))?;
-    /// registry.pause_store(store)?;
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
-    pub fn pause_store(&self, store: StoreId) -> Result<(), RegistryError> {
-        self.change_store(store, |old| Some(Store { is_paused: true, ..old? }))
-    }
-
-    /// Ends a store's pause.
-    ///
-    /// # Errors
-    /// As [`KeyRegistry::pause_store`].
-    ///
-    /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let store = StoreId::new(123).unwrap();
-    /// # registry.put_store(store, TeamId::new(1))?;
-    /// registry.resume_store(store)?;
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
-    pub fn resume_store(&self, store: StoreId) -> Result<(), RegistryError> {
-        self.change_store(store, |old| Some(Store { is_paused: false, ..old? }))
-    }
-
     /// Creates a key: 24 letters and digits from the operating system's generator (as many as the issuer's format allows,
     /// where it does not allow 24). This is the only time that the key can be had.
     ///
@@ -364,7 +255,7 @@ impl KeyRegistry {
         name: &str,
         restriction: Restriction,
     ) -> Result<NewKey, RegistryError> {
-        check_name(name)?;
+        record::check_name(name).map_err(|rule| RegistryError::Name { rule })?;
         let mut writer = self.writer();
         if let Restriction::Store(store) = restriction {
             let owner = self.read().stores.get(&store).map(|store| store.team);
@@ -373,8 +264,28 @@ impl KeyRegistry {
             }
         }
         let (key, digest) = self.new_key(&mut writer)?;
+        self.add_key(&mut writer, (team, name, restriction), key, digest)
+    }
+
+    /// Takes a key that was made elsewhere. Only the emulator does: a key that somebody chose is theirs as well.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn adopt_key(&self, team: TeamId, name: &str, key: RawKey) -> Result<NewKey, RegistryError> {
+        let key = key.of_issuer(self.profile).map_err(|_| RegistryError::OtherIssuer)?;
+        let mut writer = self.writer();
+        let digest = self.digest(&key);
+        self.add_key(&mut writer, (team, name, Restriction::None), key, digest)
+    }
+
+    fn add_key(
+        &self,
+        writer: &mut Writer,
+        (team, name, restriction): (TeamId, &str, Restriction),
+        key: RawKey,
+        digest: StoredDigest,
+    ) -> Result<NewKey, RegistryError> {
         let slot = self.read().keys.next_slot().ok_or(RegistryError::Full)?;
         let serial = writer.next_serial;
+        let next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
         let record = KeyRecord {
             id: KeyId::new(serial, slot),
             team,
@@ -386,7 +297,7 @@ impl KeyRegistry {
         };
         let stored = StoredKey { record, digest };
         writer.records.insert(&stored)?;
-        writer.next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
+        writer.next_serial = next_serial;
         self.write().keys.insert(&stored.record, digest.digest, 0);
         Ok(NewKey { record: stored.record, key })
     }
@@ -405,7 +316,7 @@ impl KeyRegistry {
     pub fn keys(&self, team: TeamId) -> Vec<KeyRecord> {
         let tables = self.read();
         let own = tables.keys.entries().filter(|(_, entry)| entry.team() == team);
-        let mut records: Vec<KeyRecord> = own.map(|(id, entry)| entry.record(id)).collect();
+        let mut records: Vec<KeyRecord> = own.filter_map(|(id, _)| tables.keys.record(id)).collect();
         records.sort_by_key(KeyRecord::id);
         records
     }
@@ -421,7 +332,7 @@ impl KeyRegistry {
     /// ```
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<KeyRecord> {
-        self.read().keys.get(id).map(|entry| entry.record(id))
+        self.read().keys.record(id)
     }
 
     /// Deletes a key for ever. From the moment that this returns, the key is refused (P10).
@@ -472,7 +383,7 @@ impl KeyRegistry {
         self.len() == 0
     }
 
-    /// How many keys are still under a pepper: once none is, it can be dropped. It writes what is to be written first.
+    /// How many keys are still under a pepper: once none is, it can be dropped. What 0 says is written already. Blocks.
     ///
     /// # Errors
     /// As [`KeyRegistry::flush`].
@@ -486,16 +397,21 @@ impl KeyRegistry {
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
     pub fn keys_under(&self, pepper: Fingerprint) -> Result<usize, RegistryError> {
+        let place = self.peppers.place_of(pepper);
+        let count = place.map_or(0, |place| {
+            self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count()
+        });
+        // Afterwards: a key that is not counted has been moved in memory, and that is written now.
         self.flush()?;
-        let Some(place) = self.peppers.place_of(pepper) else { return Ok(0) };
-        Ok(self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count())
+        Ok(count)
     }
 
     /// Writes what requests have changed (last uses, digests under the current pepper), and waits for it. It happens by
-    /// itself within a few seconds and when the registry is dropped. Blocks.
+    /// itself within a few seconds, and when the registry is dropped, which waits for it for 10 s at most. Blocks.
     ///
     /// # Errors
-    /// [`RegistryError::Records`] when it could not be written, now or at the last time by itself. It is tried again.
+    /// [`RegistryError::Records`] when it cannot be written. It is kept, tried again every few seconds, and lost when the
+    /// registry is dropped before that succeeds; no request fails by it.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
@@ -512,64 +428,16 @@ impl KeyRegistry {
         for _ in 0..4 {
             let key = generate::key(self.profile, &mut *writer.random)?;
             if self.find(&self.read(), key.expose_secret().as_bytes()).is_none() {
-                let pepper = self.peppers.current();
-                let digest = pepper.digest(key.expose_secret().as_bytes());
-                return Ok((key, StoredDigest { digest, pepper: pepper.id() }));
+                let digest = self.digest(&key);
+                return Ok((key, digest));
             }
         }
         Err(RegistryError::NoRandomness(io::ErrorKind::AlreadyExists))
     }
 
-    /// Looks for a key under each pepper.
-    fn find<'a>(&self, tables: &'a Tables, key: &[u8]) -> Option<(KeyId, &'a Entry)> {
-        let mut peppers = self.peppers.all().iter().zip(0_u8..);
-        peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
-    }
-
-    /// Which row wins when several apply: see the module's documentation. `None` where none does.
-    fn store_refusal(tables: &Tables, entry: &Entry, wanted: Wanted) -> Option<Meaning> {
-        let store = match wanted {
-            Wanted::NoStore => return None,
-            Wanted::NotAStore => return Some(Meaning::StoreNotFound),
-            Wanted::Store(store) => store,
-        };
-        match tables.stores.get(&store) {
-            None => Some(Meaning::StoreNotFound),
-            Some(found) if found.team != entry.team() || !entry.serves(store) => {
-                Some(Meaning::StoreForbidden)
-            }
-            Some(found) if found.is_paused => Some(Meaning::StoreNotFound),
-            Some(_) => None,
-        }
-    }
-
-    /// Moves a key that was used to the current pepper.
-    fn rehash(&self, id: KeyId, key: &[u8]) {
+    fn digest(&self, key: &RawKey) -> StoredDigest {
         let pepper = self.peppers.current();
-        let digest = pepper.digest(key);
-        let change = Changed::Digest(StoredDigest { digest, pepper: pepper.id() });
-        // What is not going to be written is not done in memory either: the old pepper would seem to be free.
-        if self.note(id, change) {
-            self.write().keys.rehash(id, digest, 0);
-        }
-    }
-
-    /// Hands a change to be written behind the request. `false` where too many are waiting.
-    fn note(&self, id: KeyId, what: Changed) -> bool {
-        self.behind.as_ref().is_none_or(|behind| behind.note(Change { id, what }))
-    }
-
-    fn change_store(
-        &self,
-        store: StoreId,
-        change: impl FnOnce(Option<Store>) -> Option<Store>,
-    ) -> Result<(), RegistryError> {
-        let writer = self.writer();
-        let old = self.read().stores.get(&store).copied();
-        let new = change(old).ok_or(RegistryError::NoSuchStore)?;
-        writer.records.put_store(store, new.team, new.is_paused)?;
-        self.write().stores.insert(store, new);
-        Ok(())
+        StoredDigest { digest: pepper.digest(key.expose_secret().as_bytes()), pepper: pepper.id() }
     }
 
     fn now(&self) -> Seconds {
@@ -591,66 +459,8 @@ impl KeyRegistry {
     }
 }
 
-impl Authorize for KeyRegistry {
-    fn profile(&self) -> &'static Profile {
-        self.profile
-    }
-
-    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
-        let refused = |meaning| Refusal::of(self.profile, meaning);
-        let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
-        let key = key.map_err(refused)?;
-        let now = self.now();
-        let tables = self.read();
-        let (id, entry) = self.find(&tables, key).ok_or_else(|| refused(Meaning::KeyRefused))?;
-        if let Some(meaning) = Self::store_refusal(&tables, entry, wanted) {
-            return Err(refused(meaning));
-        }
-        let principal = Principal {
-            key: Some(id),
-            team: Some(entry.team()),
-            fingerprint: entry.fingerprint(),
-            store: wanted.store(),
-            is_previous: false,
-            from_browser,
-        };
-        let (is_noted, is_under_older) = (entry.note_use(now, USE_STEP), entry.pepper() != 0);
-        drop(tables);
-        if is_noted {
-            self.note(id, Changed::Used(now));
-        }
-        if is_under_older {
-            self.rehash(id, key);
-        }
-        if from_browser {
-            #[cfg(feature = "tracing")]
-            tracing::warn!(
-                key = %id,
-                "a browser sent a request with this key, so it has reached a client that a customer controls: rotate it"
-            );
-            (self.on_browser)(&principal);
-        }
-        Ok(principal)
-    }
-}
-
 impl fmt::Debug for KeyRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyRegistry({}, {} keys)", self.profile.name(), self.len())
     }
-}
-
-fn check_name(name: &str) -> Result<(), RegistryError> {
-    let rule = if name.is_empty() {
-        "it is empty"
-    } else if name.chars().count() > MAX_NAME {
-        "it has more than 100 characters"
-    } else if name.chars().any(char::is_control) {
-        "it has a control character"
-    } else if name.trim() != name {
-        "it has white space around it"
-    } else {
-        return Ok(());
-    };
-    Err(RegistryError::Name { rule })
 }

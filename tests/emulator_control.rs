@@ -38,9 +38,9 @@ fn status(emulator: &Emulator, key: &str) -> u16 {
 
 /// A request to list the keys, with these lines in its head.
 fn list_keys(emulator: &Emulator, target: &str, lines: &[&str]) -> String {
-    let head = format!("GET {target} HTTP/1.1");
-    let lines = [&[&*head], lines, &["connection: close", "", ""]].concat();
-    raw(emulator.control_origin(), lines.join("\r\n")).unwrap()
+    let lines = lines.iter().flat_map(|line| [*line, "\r\n"]).collect::<String>();
+    let request = format!("GET {target} HTTP/1.1\r\n{lines}connection: close\r\n\r\n");
+    raw(emulator.control_origin(), request).unwrap()
 }
 
 #[test]

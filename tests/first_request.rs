@@ -1,5 +1,5 @@
 //! The README's first command, as a process.
-#![cfg(all(feature = "client", feature = "dotenv"))]
+#![cfg(all(feature = "client", feature = "dotenv", feature = "emulator"))]
 
 #[path = "support/recorder.rs"]
 mod recorder;
@@ -33,7 +33,7 @@ fn it_shows_each_row_of_the_table_and_never_the_key() {
     let (shown, errors) = texts(&output);
     assert!(output.status.success(), "{errors}");
     for (case, answer) in [
-        ("good key", "200: accepted"),
+        ("good key", "201: accepted"),
         ("deleted key", "401: the key is unknown or was deleted"),
         ("another team's store", "403: the key is good, and not for this store"),
         ("paused store", "404: the store is unknown or paused"),

@@ -3,7 +3,7 @@
 //! What `cargo fuzz` runs on bytes that it makes up runs here on the committed seeds, as ordinary tests: the
 //! bodies are the same files.
 
-#![cfg(all(feature = "client", feature = "dotenv"))]
+#![cfg(all(feature = "client", feature = "dotenv", feature = "registry"))]
 #![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait to implement")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -14,6 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use keysheath::failure::Meaning;
 use keysheath::issuer::{Issuer, Kanal};
 
+#[path = "../fuzz/bodies/authorization_header.rs"]
+mod authorization_header;
 #[path = "../fuzz/bodies/classify.rs"]
 mod classify;
 #[path = "../fuzz/bodies/dotenv.rs"]
@@ -96,7 +98,8 @@ fn each_fuzz_target_has_seeds_and_is_replayed_here() {
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
-        let targets = ["classify", "dotenv", "key_ref", "parse"].map(|name| format!("{name}{suffix}"));
+        let targets = ["authorization_header", "classify", "dotenv", "key_ref", "parse"]
+            .map(|name| format!("{name}{suffix}"));
         assert_eq!(names, targets, "fuzz/{folder}");
     }
 }
@@ -149,4 +152,11 @@ fn the_seeds_of_dotenv_are_replayed() {
 #[test]
 fn the_seeds_of_classify_are_replayed() {
     replay("classify", classify::classify);
+}
+
+#[test]
+fn the_seeds_of_authorization_header_are_replayed() {
+    // What is made once is not the seed's.
+    authorization_header::authorization_header(b"");
+    replay("authorization_header", authorization_header::authorization_header);
 }

@@ -3,13 +3,27 @@
 //! A canary key goes through every public type and every error that can be had without a keychain, the
 //! dependencies' own errors included: of those it is shown first that they do print it.
 
-#![cfg(all(unix, feature = "client", feature = "dotenv", feature = "serde"))]
+#![cfg(all(unix, feature = "client", feature = "dotenv", feature = "probe", feature = "serde"))]
 #![allow(clippy::format_collect, reason = "the canary is short")]
 
+#[path = "support/recorder.rs"]
+mod recorder;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
+#[path = "p1_no_key_text/client_layers.rs"]
+mod client_layers;
+#[cfg(feature = "emulator")]
+#[path = "p1_no_key_text/emulator.rs"]
+mod emulator;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
+#[path = "p1_no_key_text/probes.rs"]
+mod probes;
+#[cfg(feature = "sqlite")]
+#[path = "p1_no_key_text/registry.rs"]
+mod registry;
 #[path = "p1_no_key_text/sources.rs"]
 mod sources;
 
@@ -87,7 +101,11 @@ fn base64(text: &str) -> String {
 fn every_public_type_is_looked_at_here() {
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
+        include_str!("p1_no_key_text/client_layers.rs"),
+        include_str!("p1_no_key_text/emulator.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
+        include_str!("p1_no_key_text/probes.rs"),
+        include_str!("p1_no_key_text/registry.rs"),
         include_str!("p1_no_key_text/sources.rs")
     );
     let these: HashSet<_> = these.split(|c: char| !c.is_alphanumeric()).collect();
@@ -415,10 +433,16 @@ fn no_log_line_has_the_canary() {
         OriginGuard::new().authorize(&mut request, &header).unwrap_err();
         let body = format!("{{ \"error\": \"Invalid API key\", \"key\": \"{KANAL}\" }}");
         drop(Kanal::PROFILE.classify(401, None, body.as_bytes()).to_string());
+        client_layers::send_and_repeat();
         format!("env:{KANAL}=").parse::<KeyRef>().unwrap_err();
+        probes::ask_over_http_and_over_tls();
 
         let lines = COLLECTOR.0.lock().unwrap().clone();
         assert!(lines[0].ends_with("the collector works"), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains(" ureq"))
+                && lines.iter().any(|line| line.contains(" rustls"))
+        );
         assert_silent("the log", &lines.join("\n"));
         let own = lines.iter().filter(|line| line.contains(" keysheath"));
         assert_eq!(own.count(), 0, "the crate logs nothing of its own: {lines:?}");

@@ -4,6 +4,9 @@
 //! thread. `cargo test --test p2_no_residue -- --nocapture` prints a line for each.
 #![cfg(target_os = "linux")]
 
+#[cfg(feature = "client")]
+#[path = "p2_no_residue/client.rs"]
+mod client;
 #[path = "support/residue.rs"]
 mod residue;
 mod support;
@@ -420,67 +423,6 @@ mod sources {
         leaves_nothing("sources::a_chain_that_is_broken_is_refused", &[("SHOP_KEY", KEY_BASE64)], || {
             let error = Chain::<Kanal>::new().with(Variable::new("SHOP_KEY")).load().unwrap_err();
             drop(format!("{error} {error:?}"));
-        });
-    }
-}
-
-#[cfg(feature = "client")]
-mod client {
-    use http::Request;
-    use keysheath::client::{BearerHeader, GuardError, OriginGuard};
-
-    use super::*;
-
-    #[test]
-    fn a_header_is_built_cloned_and_dropped() {
-        leaves_nothing("client::a_header_is_built_cloned_and_dropped", &[], || {
-            let header = BearerHeader::new(&kanal(KEY));
-            let clone = header.clone();
-            let value = clone.value();
-            drop(format!("{header:?} {value:?}"));
-            drop((header, clone));
-            assert!(value.as_bytes().ends_with(KEY.as_bytes()));
-        });
-    }
-
-    #[test]
-    fn a_request_is_authorised_and_dropped() {
-        leaves_nothing("client::a_request_is_authorised_and_dropped", &[], || {
-            let header = BearerHeader::new(&kanal(KEY));
-            let mut request = Request::get("https://api.getkanal.com/api/v1/stores/1").body(()).unwrap();
-            OriginGuard::new().authorize(&mut request, &header).unwrap();
-            drop(header);
-            drop(format!("{request:?}"));
-            drop(request.clone());
-        });
-    }
-
-    #[test]
-    fn a_request_to_another_origin_is_refused() {
-        leaves_nothing("client::a_request_to_another_origin_is_refused", &[], || {
-            let header = BearerHeader::new(&kanal(KEY));
-            let mut request = Request::get("https://api.katanamrp.com/").body(()).unwrap();
-            let error = OriginGuard::new().authorize(&mut request, &header).unwrap_err();
-            drop(format!("{error} {error:?}"));
-        });
-    }
-
-    #[test]
-    fn a_request_with_the_key_in_its_uri_is_refused() {
-        leaves_nothing("client::a_request_with_the_key_in_its_uri_is_refused", &[], || {
-            let header = BearerHeader::new(&kanal(KEY));
-            // The URI is static, because what a caller puts into one is the caller's.
-            for (uri, in_user_info) in [
-                ("https://api.getkanal.com/?key=Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1", false),
-                ("https://api.getkanal.com/%51z7Hk2Vx9Rm4Lt8Wb3Nc6Js1/x", false),
-                ("https://Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1@api.getkanal.com/", true),
-            ] {
-                let mut request = Request::new(());
-                *request.uri_mut() = http::Uri::from_static(uri);
-                let error = OriginGuard::new().authorize(&mut request, &header).unwrap_err();
-                assert_eq!(error, if in_user_info { GuardError::UserInfo } else { GuardError::KeyInUri });
-                drop(format!("{error} {error:?}"));
-            }
         });
     }
 }

@@ -20,14 +20,19 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use http::{HeaderValue, Request};
-use keysheath::client::{BearerHeader, OriginGuard};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use keysheath::client::{BearerHeader, BearerLayer, OriginGuard};
 use keysheath::failure::Meaning;
+use keysheath::handle::KeyHandle;
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::key::ApiKey;
 use keysheath::origin::Origin;
 use keysheath::source::{self, DotenvFile, Keychain, KeychainItem, Loaded, Source, Variable};
 use residue::{KEY, NONE, Residue, Switch, residue_of, residue_when_wiping};
 use support::secret_service::with_keychain;
+use tower::{Layer as _, ServiceExt as _};
 
 #[global_allocator]
 static ALLOCATOR: Switch = Switch::new();
@@ -75,6 +80,9 @@ const PLACES: &[Place] = &[
         drop(Request::get("https://api.getkanal.com/").header("authorization", value).body(()).unwrap());
     }),
     place("`BearerHeader` sent over plain HTTP to loopback (`ureq` 3.5)", 1, 0, |_| send()),
+    place("the same through `BearerLayer` (`hyper` 1, `hyper-util` 0.1)", 1, 0, |_| send_by_hyper()),
+    #[cfg(feature = "reqwest")]
+    place("the same through `BearerMiddleware` (`reqwest` 0.13)", 1, 0, |_| send_by_reqwest()),
     place("`Profile::classify` of a body that echoes the key (`serde_json` 1)", 1, 0, |_| {
         let mut body = [b' '; 90];
         let parts = [r#"{ "error": "Invalid API key", "key": ""#, KEY, r#"" }"#];
@@ -126,6 +134,43 @@ fn send() {
     let mut response = agent.run(request).expect("the server answers");
     assert_eq!(response.body_mut().read_to_string().unwrap(), "{}");
     assert!(server.join().expect("the server ends"), "the key was sent");
+}
+
+/// The same by the layer and hyper's client, both gone at the end.
+fn send_by_hyper() {
+    let (address, server) = serve_one();
+    let origin = Origin::parse(&format!("http://{address}")).unwrap();
+    let uri = format!("{origin}/api/v1/stores/1/customers");
+    let layer = BearerLayer::new(KeyHandle::fixed(kanal()), OriginGuard::for_loopback(origin).unwrap());
+    runtime().block_on(async {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let request = Request::get(uri).body(Empty::<bytes::Bytes>::new()).unwrap();
+        let response = layer.layer(client).oneshot(request).await.expect("the server answers");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "{}");
+    });
+    assert!(server.join().expect("the server ends"), "the key was sent");
+}
+
+/// The same by the middleware and reqwest's client, both gone at the end.
+#[cfg(feature = "reqwest")]
+fn send_by_reqwest() {
+    use keysheath::client::{BearerMiddleware, guarded_client};
+
+    let (address, server) = serve_one();
+    let origin = Origin::parse(&format!("http://{address}")).unwrap();
+    let uri = format!("{origin}/api/v1/stores/1/customers");
+    let guard = OriginGuard::for_loopback(origin).unwrap();
+    runtime().block_on(async {
+        let middleware = BearerMiddleware::new(KeyHandle::fixed(kanal()), guard);
+        let client = reqwest_middleware::ClientBuilder::new(guarded_client().build().unwrap());
+        let response = client.with(middleware).build().get(uri).send().await.expect("the server answers");
+        assert_eq!(response.bytes().await.unwrap(), "{}");
+    });
+    assert!(server.join().expect("the server ends"), "the key was sent");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 /// A server for one request, which keeps nothing on the heap. Says whether the key was in the request.

@@ -4,9 +4,9 @@
 
 #[path = "support/recorder.rs"]
 mod recorder;
+#[path = "support/tls.rs"]
+mod tls;
 
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HOST};
@@ -17,6 +17,7 @@ use keysheath::key::ApiKey;
 use keysheath::origin::{Origin, Scheme};
 use proptest::prelude::*;
 use recorder::Recorder;
+use tls::OwnCertificate;
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
@@ -251,21 +252,8 @@ fn authorization_lines(head: &str) -> Vec<&str> {
 
 #[test]
 fn on_the_wire_over_tls_the_server_sees_one_header_and_no_key_elsewhere() {
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
-    let config = Arc::new(config);
-    let server = Recorder::start("204 No Content", move |stream| {
-        let connection = rustls::ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-        Ok(rustls::StreamOwned::new(connection, stream))
-    });
+    let own = OwnCertificate::new();
+    let server = Recorder::start("204 No Content", own.accept());
     let origin =
         Origin::from_authority(Scheme::Https, &format!("localhost:{}", server.address.port())).unwrap();
     let guard = OriginGuard::for_https(origin.clone()).unwrap();
@@ -279,7 +267,7 @@ fn on_the_wire_over_tls_the_server_sees_one_header_and_no_key_elsewhere() {
     assert!(agent(None).run(authorized()).is_err());
     assert!(server.heads().is_empty());
 
-    let trusted = ureq::tls::Certificate::from_der(cert.der()).to_owned();
+    let trusted = ureq::tls::Certificate::from_pem(own.pem.as_bytes()).unwrap();
     let roots = ureq::tls::RootCerts::new_with_certs(&[trusted]);
     assert_eq!(agent(Some(roots)).run(authorized()).unwrap().status(), 204);
     let heads = server.heads();

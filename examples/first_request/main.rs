@@ -1,29 +1,28 @@
 //! From where a key lives to an accepted request.
 //!
 //! ```sh
-//! cargo run --example first_request --features client
-//! cargo run --example first_request --features client -- env:KANAL_API_KEY --url https://api.getkanal.com --store 123
+//! cargo run --example first_request --features client,emulator
+//! cargo run --example first_request --features client,emulator -- env:KANAL_API_KEY --url https://api.getkanal.com --store 123
 //! ```
 //!
-//! Without arguments it makes a `.env` with a made-up key in a temporary folder, starts a small server on
-//! 127.0.0.1 that answers as the issuer documents, and shows what a good key, a deleted key and the other
-//! cases get. With `--url` it sends one request to another server, under the origin guard's rules.
+//! Without arguments it makes a `.env` with a made-up key in a temporary folder, starts the emulator on 127.0.0.1, which
+//! answers as the issuer documents, and shows what a good key, a deleted key and the other cases get. With `--url` it
+//! sends one request to another server, under the origin guard's rules.
 
 mod options;
-mod server;
 
 use std::error::Error;
 use std::time::Duration;
 
 use keysheath::chain::Chain;
 use keysheath::client::{BearerHeader, OriginGuard};
+use keysheath::emulator::{Emulator, FOREIGN_STORE, OWN_STORE, PAUSED_STORE, TEAM};
 use keysheath::failure::Answer;
 use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
 use keysheath::key::ApiKey;
 use keysheath::origin::Origin;
 
 use options::{IssuerName, Options, USAGE};
-use server::Server;
 
 type Failure = Box<dyn Error>;
 
@@ -76,17 +75,18 @@ fn kanal(options: &Options) -> Result<(), Failure> {
             &Case { title: "your key", path: path(store), body: NO_CUSTOMER, key: Some(&key) },
         );
     }
-    let (own, paused, foreign) = (server::OWN_STORE, server::PAUSED_STORE, server::FOREIGN_STORE);
-    let own = options.store.unwrap_or(own);
-    let server = Server::start(key.clone_key().erase(), own)?;
-    let deleted = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8a")?;
+    let own = options.store.unwrap_or(OWN_STORE);
+    let emulator = Emulator::kanal().with_key(key.clone_key().erase()).start()?;
+    emulator.put_store(own, TEAM)?;
+    let deleted = deleted_key::<Kanal>(&emulator)?;
+    let (foreign, paused) = (path(FOREIGN_STORE), path(PAUSED_STORE));
     send_all(
-        &server,
+        &emulator,
         &[
             Case { title: "good key", path: path(own), body: CUSTOMER, key: Some(&key) },
             Case { title: "deleted key", path: path(own), body: CUSTOMER, key: Some(&deleted) },
-            Case { title: "another team's store", path: path(foreign), body: CUSTOMER, key: Some(&key) },
-            Case { title: "paused store", path: path(paused), body: CUSTOMER, key: Some(&key) },
+            Case { title: "another team's store", path: foreign, body: CUSTOMER, key: Some(&key) },
+            Case { title: "paused store", path: paused, body: CUSTOMER, key: Some(&key) },
             Case { title: "no header", path: path(own), body: CUSTOMER, key: None },
         ],
     )
@@ -98,16 +98,23 @@ fn katana(options: &Options) -> Result<(), Failure> {
     if let Some(url) = &options.url {
         return send_one(url, &Case { title: "your key", path: path(), body: "", key: Some(&key) });
     }
-    let server = Server::start(key.clone_key().erase(), server::OWN_STORE)?;
-    let deleted = ApiKey::<Katana>::parse("0190b3c4-0000-7f80-9a1b-2c3d4e5f6071")?;
+    let emulator = Emulator::katana().with_key(key.clone_key().erase()).start()?;
+    let deleted = deleted_key::<Katana>(&emulator)?;
     send_all(
-        &server,
+        &emulator,
         &[
             Case { title: "good key", path: path(), body: "", key: Some(&key) },
             Case { title: "deleted key", path: path(), body: "", key: Some(&deleted) },
             Case { title: "no header", path: path(), body: "", key: None },
         ],
     )
+}
+
+/// A key that was good until just now.
+fn deleted_key<I: Issuer>(emulator: &Emulator) -> Result<ApiKey<I>, Failure> {
+    let new = emulator.create_key("soon deleted")?;
+    emulator.delete_key(new.record().id())?;
+    Ok(new.into_key().typed()?)
 }
 
 /// Loads the key through a chain, from the reference on the command line or from a `.env` made for the purpose.
@@ -135,9 +142,13 @@ fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failur
     Ok(selected.into_key())
 }
 
-fn send_all<I: Issuer>(server: &Server, cases: &[Case<'_, I>]) -> Result<(), Failure> {
-    let guard = OriginGuard::for_loopback(server.origin().clone())?;
-    println!("Asking a server on {} that answers as {} documents:", server.origin(), I::PROFILE.title());
+fn send_all<I: Issuer>(emulator: &Emulator, cases: &[Case<'_, I>]) -> Result<(), Failure> {
+    let guard = OriginGuard::for_loopback(emulator.origin().clone())?;
+    println!(
+        "Asking the emulator on {}, which answers as {} documents:",
+        emulator.origin(),
+        I::PROFILE.title()
+    );
     for case in cases {
         println!("  {:<21} {}", case.title, send(&guard, case)?);
     }

@@ -13,7 +13,7 @@ REFERENCE  where the key is, such as env:KANAL_API_KEY, file:/run/secrets/kanal 
            keychain:kanal; without one, a .env with a made-up key is made
 --issuer   whose key it is; kanal unless given
 --store    the Kanal store to ask for; 123, or $KANAL_STORE_ID with --url, unless given
---url      the server to ask, scheme, host and port; a server on 127.0.0.1 of its own unless given";
+--url      the server to ask, scheme, host and port; the emulator on 127.0.0.1 unless given";
 
 #[derive(Clone, Copy, Debug)]
 pub enum IssuerName {

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::Authority;
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
 use super::BearerHeader;
 use crate::issuer::{Issuer, KNOWN};
@@ -46,6 +46,15 @@ pub enum GuardError {
          give it the whole URI, starting with {expected}"
     )]
     NotAbsolute {
+        /// Where a key may go.
+        expected: Origin,
+    },
+    /// The URI is not one that HTTP can carry.
+    #[error(
+        "the request's URI is longer than 65,534 bytes or cannot be read, so where it goes cannot be checked: \
+         mend the URI, it is to start with {expected}"
+    )]
+    Unreadable {
         /// Where a key may go.
         expected: Origin,
     },
@@ -179,11 +188,31 @@ impl<I: Issuer> OriginGuard<I> {
     /// # Ok::<(), keysheath::client::GuardError>(())
     /// ```
     pub fn authorize<B>(&self, request: &mut Request<B>, header: &BearerHeader<I>) -> Result<(), GuardError> {
-        self.check_uri(request.uri())?;
-        if has_key(request.uri(), header.key_bytes()) {
+        self.check(request.uri(), request.headers(), header)?;
+        request.headers_mut().insert(AUTHORIZATION, header.value());
+        Ok(())
+    }
+
+    /// As [`OriginGuard::authorize`], for a request of another type, by where it goes and its headers.
+    #[cfg(feature = "reqwest")]
+    pub(super) fn authorize_headers(
+        &self,
+        uri: &Uri,
+        headers: &mut HeaderMap,
+        header: &BearerHeader<I>,
+    ) -> Result<(), GuardError> {
+        self.check(uri, headers, header)?;
+        headers.insert(AUTHORIZATION, header.value());
+        Ok(())
+    }
+
+    /// Whether a request, by where it goes and its headers, may be given the key. It allocates nothing,
+    /// because it is asked for each request.
+    fn check(&self, uri: &Uri, headers: &HeaderMap, header: &BearerHeader<I>) -> Result<(), GuardError> {
+        self.check_uri(uri)?;
+        if has_key(uri, header.key_bytes()) {
             return Err(GuardError::KeyInUri);
         }
-        let headers = request.headers_mut();
         let mut hosts = headers.get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
             (None, _) => {}
@@ -193,7 +222,6 @@ impl<I: Issuer> OriginGuard<I> {
         if headers.contains_key(AUTHORIZATION) {
             return Err(GuardError::AlreadyAuthorized);
         }
-        headers.insert(AUTHORIZATION, header.value());
         Ok(())
     }
 
@@ -210,16 +238,12 @@ impl<I: Issuer> OriginGuard<I> {
             "http" => Some(Scheme::Http),
             _ => None,
         };
-        let same = scheme.is_some_and(|scheme| self.is_same(scheme, authority.as_str()));
+        let same = scheme.is_some_and(|scheme| self.origin.is_at(scheme, authority.as_str()));
         if same { Ok(()) } else { Err(GuardError::OtherOrigin { expected: expected() }) }
     }
 
-    fn is_same(&self, scheme: Scheme, authority: &str) -> bool {
-        Origin::from_authority(scheme, authority).is_ok_and(|origin| origin == self.origin)
-    }
-
     fn is_host(&self, host: &[u8]) -> bool {
-        Authority::try_from(host).is_ok_and(|host| self.is_same(self.origin.scheme(), host.as_str()))
+        Authority::try_from(host).is_ok_and(|host| self.origin.is_at(self.origin.scheme(), host.as_str()))
     }
 
     const fn at(origin: Origin) -> Self {
@@ -239,7 +263,13 @@ fn has_key(uri: &Uri, key: &[u8]) -> bool {
         return false;
     };
     let text = text.as_str().as_bytes();
-    (0..text.len()).any(|start| starts_with_key(&text[start..], key))
+    let Some(&first) = key.first() else {
+        return false;
+    };
+    // Each character of the key takes a byte at least, so it begins no later than this. Most bytes are neither.
+    let starts = text.len().saturating_sub(key.len() - 1);
+    let begins = |start: &usize| text[*start] == first || text[*start] == b'%';
+    (0..starts).filter(begins).any(|start| starts_with_key(&text[start..], key))
 }
 
 fn starts_with_key(mut text: &[u8], key: &[u8]) -> bool {

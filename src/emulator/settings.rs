@@ -15,6 +15,7 @@ use super::server::{Answer, Server, Site, bind};
 use super::shop::{Api, Clock, Shop};
 use super::{Emulator, EmulatorError, FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM};
 use crate::issuer::{Issuer as _, Kanal, Katana};
+use crate::key::RawKey;
 use crate::origin::Origin;
 use crate::registry::{KeyRegistry, Restriction};
 
@@ -44,6 +45,7 @@ pub struct Settings {
     seed: Option<u64>,
     clock: Arc<Clock>,
     random: Option<Box<Random>>,
+    key: Option<RawKey>,
     is_limited: bool,
     read_timeout: Duration,
     port: u16,
@@ -59,6 +61,7 @@ impl Settings {
             seed: None,
             clock: Arc::new(SystemTime::now),
             random: None,
+            key: None,
             is_limited: false,
             read_timeout: READ_TIMEOUT,
             port: 0,
@@ -108,6 +111,21 @@ impl Settings {
     /// ```
     pub fn with_random(mut self, random: impl FnMut(&mut [u8]) -> io::Result<()> + Send + 'static) -> Self {
         self.random = Some(Box::new(random));
+        self
+    }
+
+    /// With this key as the first one, where a configuration holds a made-up key already. Any other key is made by the
+    /// emulator.
+    ///
+    /// ```
+    /// # use keysheath::{emulator::Emulator, issuer::Kanal, key::ApiKey};
+    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+    /// let emulator = Emulator::kanal().with_key(key.clone_key().erase()).start()?;
+    /// assert!(emulator.key() == key.as_raw());
+    /// # Ok::<(), keysheath::emulator::EmulatorError>(())
+    /// ```
+    pub fn with_key(mut self, key: RawKey) -> Self {
+        self.key = Some(key);
         self
     }
 
@@ -204,7 +222,10 @@ impl Settings {
     pub fn start(self) -> Result<Emulator, EmulatorError> {
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let registry = registry(self.api, &self.clock, self.random, self.seed)?;
-        let first = registry.create_key(TEAM, "emulator", Restriction::None)?;
+        let first = match self.key {
+            None => registry.create_key(TEAM, "emulator", Restriction::None)?,
+            Some(key) => registry.adopt_key(TEAM, "emulator", key)?,
+        };
         let shop = Shop::new(registry, self.api, self.clock, self.read_timeout, self.is_limited, seed);
         let shop = Arc::new(shop);
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Answer, Meaning, Row};
 
 /// The largest body that is looked at, in bytes; documented answers have under 1 KiB.
-const MAX_BODY: usize = 64 * 1024;
+pub(crate) const MAX_BODY: usize = 64 * 1024;
 
 /// Classifies a response by the rows that its issuer documents. The first row that fits decides.
 pub(crate) fn classify(rows: &[Row], status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
@@ -40,7 +40,8 @@ fn fits(row: &Row, body: &Value) -> bool {
     }
 }
 
-fn seconds(value: &[u8]) -> Option<Duration> {
+/// A `Retry-After` in seconds; its other form, a date, is in neither issuer's documentation and reads as none.
+pub(crate) fn seconds(value: &[u8]) -> Option<Duration> {
     let digits = std::str::from_utf8(value).ok()?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = digits.parse::<u32>().ok().filter(|_| plain)?;

@@ -1,8 +1,7 @@
-//! What a registry cannot do.
+//! What a registry and its records cannot do.
 
 use std::io;
 
-use super::record::RecordError;
 use crate::fingerprint::Fingerprint;
 
 /// A registry could not do what it was asked to, and nothing was changed.
@@ -47,6 +46,9 @@ pub enum RegistryError {
     /// The issuer's format does not allow a key of letters and digits.
     #[error("the issuer's format does not allow a key of letters and digits: mend the format")]
     NotAFormatOfLettersAndDigits,
+    /// A key was given that is another issuer's.
+    #[error("the key is one of another issuer: give a key of the issuer whose registry this is")]
+    OtherIssuer,
     /// The generator of random bytes failed, or gave the same bytes again.
     #[error("the generator of random bytes failed ({0}): no key was made")]
     NoRandomness(io::ErrorKind),
@@ -68,4 +70,68 @@ impl From<RecordError> for RegistryError {
     fn from(error: RecordError) -> Self {
         Self::Records(error)
     }
+}
+
+/// Records could not be read or written. What was there is as it was.
+///
+/// ```
+/// use keysheath::registry::RecordError;
+/// assert!(RecordError::Locked.to_string().contains("another process"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// Nothing is at the path, or no longer what was there when it was opened.
+    #[error(
+        "there are no records at the path, or others than were opened: look at the path, restore them from a backup, or \
+         begin new ones with Sqlite::create"
+    )]
+    Missing,
+    /// There is something at the path already.
+    #[error("something is at the path already, and nothing was made: open it, or name another path")]
+    Exists,
+    /// The folder of the file is not there.
+    #[error("the folder of the records is not there: make it first")]
+    NoFolder,
+    /// The file may not be written.
+    #[error("the records cannot be written (read-only, or the disk is full): mend that, and do it again")]
+    ReadOnly,
+    /// Another process has them open.
+    #[error(
+        "another process uses the records: stop it first, two registries on the same records would disagree"
+    )]
+    Locked,
+    /// They are not what this crate wrote.
+    #[error(
+        "the records are damaged, or not keysheath's: restore them from a backup; they were left as they are"
+    )]
+    Corrupt,
+    /// A newer version wrote them.
+    #[error(
+        "the records have format {found}, and this version reads up to {known}: use the newer keysheath; they were left \
+         as they are"
+    )]
+    Newer {
+        /// The format's number in the file.
+        found: i64,
+        /// The newest that is known.
+        known: i64,
+    },
+    /// They are another issuer's.
+    #[error("the records are of keys of another issuer: open them as that, or name another file")]
+    OtherIssuer,
+    /// A file that others may read or write, of another user, or no file at all.
+    #[error(
+        "the file of the records must be a regular file of this user that nobody else can read or write: chmod 600 it"
+    )]
+    NotPrivate,
+    /// The operating system refused.
+    #[error("the records cannot be read ({0}): check the path and this user's rights")]
+    Io(io::ErrorKind),
+    /// The database refused.
+    #[error("the database refused (code {code}): look at the disk, and do it again")]
+    Database {
+        /// SQLite's result code.
+        code: i32,
+    },
 }

@@ -41,11 +41,18 @@ pub(super) fn key(
     let (length, _) = length_and_entropy(profile);
     let mut text = Zeroizing::new(Vec::with_capacity(length));
     let mut bytes = Zeroizing::new([0_u8; 32]);
-    while text.len() < length {
+    // Of 32 bytes one is thrown away; a generator that gives nothing else would hang.
+    for _ in 0..length {
         random(&mut *bytes).map_err(|error| RegistryError::NoRandomness(error.kind()))?;
         let drawn = bytes.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 63)));
         let missing = length - text.len();
         text.extend(drawn.take(missing));
+        if text.len() == length {
+            break;
+        }
+    }
+    if text.len() < length {
+        return Err(RegistryError::NoRandomness(io::ErrorKind::InvalidData));
     }
     RawKey::parse(profile, &text).map_err(|_| RegistryError::NotAFormatOfLettersAndDigits)
 }
@@ -115,5 +122,15 @@ mod tests {
         let mut broken = |_: &mut [u8]| Err(io::Error::from(io::ErrorKind::Unsupported));
         let error = key(Kanal::PROFILE, &mut broken).unwrap_err();
         assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::Unsupported));
+    }
+
+    #[test]
+    fn a_generator_that_gives_no_character_is_an_error_and_not_a_hang() {
+        let mut stuck = |bytes: &mut [u8]| {
+            bytes.fill(63);
+            Ok(())
+        };
+        let error = key(Kanal::PROFILE, &mut stuck).unwrap_err();
+        assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::InvalidData));
     }
 }

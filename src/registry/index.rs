@@ -1,5 +1,6 @@
 //! The keys in memory, found by their digest.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
@@ -11,7 +12,7 @@ use crate::fingerprint::Fingerprint;
 use crate::issuer::StoreId;
 
 /// How many slots are allocated at once, so that growing moves no key.
-const CHUNK: usize = 1024;
+const CHUNK: u32 = 1024;
 
 /// Keys in slots, and a table of slots by digest.
 ///
@@ -19,15 +20,28 @@ const CHUNK: usize = 1024;
 /// as they are.
 #[derive(Default)]
 pub(super) struct Index {
-    chunks: Vec<Box<[Option<Entry>]>>,
+    /// Those without a key may be empty.
+    chunks: Vec<Chunk>,
     /// The first slot that was never taken.
     end: u32,
-    /// The slots before it that are free.
+    /// The slots before it that were given back, and those that records had left out. Few records may have large gaps,
+    /// and the file they come from is not trusted, so a gap takes no memory by its size.
     free: Vec<u32>,
+    gaps: Vec<Range<u32>>,
     by_digest: HashTable<u32>,
 }
 
-/// A key in memory. Every byte counts: there may be millions.
+/// The slots that are allocated together; none where no key is among them.
+#[derive(Default)]
+struct Chunk {
+    entries: Box<[Option<Entry>]>,
+    /// When the key in each slot was created: apart, because no request asks.
+    created: Box<[Seconds]>,
+}
+
+/// A key in memory: what a request asks for, in one line of a processor's cache, because with many keys the time goes
+/// into waiting for memory.
+#[repr(align(64))]
 pub(super) struct Entry {
     digest: [u8; DIGEST],
     /// 0 where the key serves every store.
@@ -35,11 +49,12 @@ pub(super) struct Entry {
     name: Box<str>,
     team: TeamId,
     serial: u32,
-    created: Seconds,
     /// 0 before the first use.
     last_used: AtomicU32,
     pepper: u8,
-    fingerprint: Option<[u8; 10]>,
+    /// Whether `fingerprint` is one.
+    is_named: bool,
+    fingerprint: [u8; 10],
 }
 
 fn hash(digest: &[u8; DIGEST]) -> u64 {
@@ -67,10 +82,12 @@ impl Index {
 
     /// The slot that the next key takes; `None` where four billion are taken.
     pub(super) fn next_slot(&self) -> Option<u32> {
-        self.free.last().copied().or_else(|| Some(self.end).filter(|end| *end < u32::MAX))
+        let free = self.free.last().copied();
+        let free = free.or_else(|| self.gaps.last().map(|gap| gap.start));
+        free.or_else(|| Some(self.end).filter(|end| *end < u32::MAX))
     }
 
-    /// Puts a key into the slot that its number names.
+    /// Puts a key into the slot that its number names: the next one, or one beyond all that were ever taken.
     pub(super) fn insert(&mut self, record: &KeyRecord, digest: [u8; DIGEST], pepper: u8) {
         let slot = record.id.slot();
         let entry = Entry {
@@ -82,23 +99,22 @@ impl Index {
             name: record.name.clone(),
             team: record.team,
             serial: record.id.serial(),
-            created: record.created,
             last_used: AtomicU32::new(record.last_used.map_or(0, |used| used.0)),
             pepper,
-            fingerprint: record.fingerprint.map(Fingerprint::to_bytes),
+            is_named: record.fingerprint.is_some(),
+            fingerprint: record.fingerprint.map_or([0; 10], Fingerprint::to_bytes),
         };
         let (chunk, at) = place(slot);
-        while self.chunks.len() <= chunk {
-            self.chunks.push((0..CHUNK).map(|_| None).collect());
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, Chunk::default);
         }
-        if slot < self.end {
-            self.free.retain(|free| *free != slot);
-        } else {
-            // Records that were kept may have gaps.
-            self.free.extend(self.end..slot);
-            self.end = slot + 1;
+        if self.chunks[chunk].entries.is_empty() {
+            let (entries, created) = (0..CHUNK).map(|_| (None, Seconds(0))).unzip::<_, _, Vec<_>, Vec<_>>();
+            self.chunks[chunk] = Chunk { entries: entries.into(), created: created.into() };
         }
-        self.chunks[chunk][at] = Some(entry);
+        self.take_slot(slot);
+        self.chunks[chunk].entries[at] = Some(entry);
+        self.chunks[chunk].created[at] = record.created;
         self.link(slot, &digest);
     }
 
@@ -108,7 +124,7 @@ impl Index {
         let digest = entry.digest;
         self.unlink(id.slot(), &digest);
         let (chunk, at) = place(id.slot());
-        self.chunks[chunk][at] = None;
+        self.chunks[chunk].entries[at] = None;
         self.free.push(id.slot());
         true
     }
@@ -118,15 +134,33 @@ impl Index {
         let Some(old) = self.get(id).map(|entry| entry.digest) else { return false };
         self.unlink(id.slot(), &old);
         let (chunk, at) = place(id.slot());
-        if let Some(entry) = &mut self.chunks[chunk][at] {
+        if let Some(entry) = &mut self.chunks[chunk].entries[at] {
             (entry.digest, entry.pepper) = (digest, pepper);
         }
         self.link(id.slot(), &digest);
         true
     }
 
+    /// What is known of a key.
+    pub(super) fn record(&self, id: KeyId) -> Option<KeyRecord> {
+        let entry = self.get(id)?;
+        let (chunk, at) = place(id.slot());
+        let used = entry.last_used.load(Ordering::Relaxed);
+        Some(KeyRecord {
+            id,
+            team: entry.team,
+            name: entry.name.clone(),
+            fingerprint: entry.fingerprint(),
+            created: self.chunks[chunk].created[at],
+            last_used: (used != 0).then_some(Seconds(used)),
+            restriction: StoreId::new(entry.restriction).map_or(Restriction::None, Restriction::Store),
+        })
+    }
+
     pub(super) fn entries(&self) -> impl Iterator<Item = (KeyId, &Entry)> {
-        let slots = self.chunks.iter().flatten().zip(0_u32..);
+        // From the chunk's place, because a chunk may be empty.
+        let slots = self.chunks.iter().zip((0_u32..).step_by(CHUNK as usize));
+        let slots = slots.flat_map(|(chunk, first)| chunk.entries.iter().zip(first..=first + (CHUNK - 1)));
         slots.filter_map(|(entry, slot)| entry.as_ref().map(|entry| (KeyId::new(entry.serial, slot), entry)))
     }
 
@@ -134,16 +168,32 @@ impl Index {
         self.by_digest.len()
     }
 
+    fn take_slot(&mut self, slot: u32) {
+        if slot >= self.end {
+            if slot > self.end {
+                self.gaps.push(self.end..slot);
+            }
+            self.end = slot + 1;
+        } else if self.free.last() == Some(&slot) {
+            self.free.pop();
+        } else if let Some(gap) = self.gaps.last_mut() {
+            gap.start += 1;
+            if gap.start == gap.end {
+                self.gaps.pop();
+            }
+        }
+    }
+
     fn entry(&self, slot: u32) -> Option<&Entry> {
         let (chunk, at) = place(slot);
-        self.chunks.get(chunk)?.get(at)?.as_ref()
+        self.chunks.get(chunk)?.entries.get(at)?.as_ref()
     }
 
     fn link(&mut self, slot: u32, digest: &[u8; DIGEST]) {
         let chunks = &self.chunks;
         self.by_digest.insert_unique(hash(digest), slot, |slot| {
             let (chunk, at) = place(*slot);
-            chunks[chunk][at].as_ref().map_or(0, |entry| hash(&entry.digest))
+            chunks[chunk].entries[at].as_ref().map_or(0, |entry| hash(&entry.digest))
         });
     }
 
@@ -155,7 +205,7 @@ impl Index {
 }
 
 const fn place(slot: u32) -> (usize, usize) {
-    (slot as usize / CHUNK, slot as usize % CHUNK)
+    ((slot / CHUNK) as usize, (slot % CHUNK) as usize)
 }
 
 impl Entry {
@@ -168,7 +218,7 @@ impl Entry {
     }
 
     pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
-        self.fingerprint.map(Fingerprint::from_bytes)
+        self.is_named.then(|| Fingerprint::from_bytes(self.fingerprint))
     }
 
     pub(super) fn serves(&self, store: StoreId) -> bool {
@@ -185,19 +235,6 @@ impl Entry {
         }
         self.last_used.store(now.0, Ordering::Relaxed);
         now.0 / step != last / step
-    }
-
-    pub(super) fn record(&self, id: KeyId) -> KeyRecord {
-        let used = self.last_used.load(Ordering::Relaxed);
-        KeyRecord {
-            id,
-            team: self.team,
-            name: self.name.clone(),
-            fingerprint: self.fingerprint(),
-            created: self.created,
-            last_used: (used != 0).then_some(Seconds(used)),
-            restriction: StoreId::new(self.restriction).map_or(Restriction::None, Restriction::Store),
-        }
     }
 }
 
@@ -226,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_no_larger_than_planned() {
-        assert_eq!(size_of::<Option<Entry>>(), 72);
+    fn an_entry_fills_one_line_of_the_cache_and_no_more() {
+        assert_eq!((size_of::<Option<Entry>>(), align_of::<Option<Entry>>()), (64, 64));
     }
 
     #[test]
@@ -281,6 +318,20 @@ mod tests {
         }
         slots.sort_unstable();
         assert_eq!(slots, [0, 1, 3, 4, 6]);
+        let ids: Vec<_> = index.entries().map(|(id, _)| id.slot()).collect();
+        assert_eq!(ids, [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_gap_of_four_billion_slots_takes_no_memory_by_its_size() {
+        let mut index = Index::default();
+        index.insert(&record(9, 2), digest(9), 0);
+        index.insert(&record(u32::MAX, u32::MAX - 1), digest(7), 0);
+        assert_eq!(index.chunks.iter().filter(|chunk| !chunk.entries.is_empty()).count(), 2);
+        assert_eq!((index.free.len(), index.gaps.len()), (0, 2));
+        assert_eq!(index.entries().map(|(id, _)| id.slot()).collect::<Vec<_>>(), [2, u32::MAX - 1]);
+        index.remove(KeyId::new(9, 2));
+        assert_eq!(index.next_slot(), Some(2));
     }
 
     #[test]
@@ -294,11 +345,12 @@ mod tests {
     fn a_use_is_noted_once_a_step_and_never_backwards() {
         let mut index = Index::default();
         index.insert(&record(0, 0), digest(0), 0);
-        let entry = index.get(KeyId::new(0, 0)).unwrap();
+        let id = KeyId::new(0, 0);
+        let entry = index.get(id).unwrap();
         assert!(entry.note_use(Seconds(600), 60));
         assert!(!entry.note_use(Seconds(659), 60));
         assert!(!entry.note_use(Seconds(10), 60));
         assert!(entry.note_use(Seconds(660), 60));
-        assert_eq!(entry.record(KeyId::new(0, 0)).last_used, Some(Seconds(660)));
+        assert_eq!(index.record(id).unwrap().last_used, Some(Seconds(660)));
     }
 }

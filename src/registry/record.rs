@@ -1,10 +1,10 @@
 //! What a registry knows of a key, and where that is kept.
 
 use std::fmt;
-use std::io;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use super::error::RecordError;
 use super::pepper::DIGEST;
 use crate::fingerprint::Fingerprint;
 use crate::issuer::{Profile, StoreId};
@@ -79,16 +79,6 @@ impl KeyId {
 
     pub(super) const fn slot(self) -> u32 {
         (self.0 & 0xffff_ffff) as u32
-    }
-
-    #[cfg(feature = "sqlite")]
-    pub(super) const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    #[cfg(feature = "sqlite")]
-    pub(super) const fn from_bits(bits: u64) -> Self {
-        Self(bits)
     }
 }
 
@@ -237,6 +227,21 @@ impl KeyRecord {
     }
 }
 
+/// Says which rule of a key's name a text breaks, if any.
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        Err("it is empty")
+    } else if name.chars().count() > MAX_NAME {
+        Err("it has more than 100 characters")
+    } else if name.chars().any(char::is_control) {
+        Err("it has a control character")
+    } else if name.trim() != name {
+        Err("it has white space around it")
+    } else {
+        Ok(())
+    }
+}
+
 /// Which of its team's stores a key may be used for.
 ///
 /// ```
@@ -269,16 +274,23 @@ impl Seconds {
 }
 
 /// Which of a record's peppers, and what the key's digest under it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredDigest {
     pub(super) digest: [u8; DIGEST],
     pub(super) pepper: Fingerprint,
+}
+
+impl fmt::Debug for StoredDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredDigest(under {})", self.pepper)
+    }
 }
 
 /// A key as it is kept: its record and its digest, and never the key.
 ///
 /// Only this crate makes and reads one; a store of your own cannot be written yet.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct StoredKey {
     pub(super) record: KeyRecord,
     pub(super) digest: StoredDigest,
@@ -286,7 +298,9 @@ pub struct StoredKey {
 
 /// All that a record store holds.
 #[derive(Debug, Default)]
+#[doc(hidden)]
 pub struct Records {
+    /// In the order of their slots, the lowest first.
     pub(super) keys: Vec<StoredKey>,
     pub(super) stores: Vec<(StoreId, TeamId, bool)>,
     pub(super) next_serial: u32,
@@ -328,6 +342,7 @@ pub trait RecordStore: sealed::Sealed + Send + Sync + 'static {
 
 pub(super) mod sealed {
     /// Only this crate's stores can be record stores.
+    #[doc(hidden)]
     pub trait Sealed {}
 }
 
@@ -381,59 +396,4 @@ impl RecordStore for InMemory {
     fn is_kept(&self) -> bool {
         false
     }
-}
-
-/// Records could not be read or written. What was there is as it was.
-///
-/// ```
-/// use keysheath::registry::RecordError;
-/// assert!(RecordError::Locked.to_string().contains("another process"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecordError {
-    /// The folder of the file is not there.
-    #[error("the folder of the records is not there: make it first")]
-    NoFolder,
-    /// The file may not be written.
-    #[error("the records cannot be written (read-only, or the disk is full): mend that, and do it again")]
-    ReadOnly,
-    /// Another process has them open.
-    #[error(
-        "another process uses the records: stop it first, two registries on the same records would disagree"
-    )]
-    Locked,
-    /// They are not what this crate wrote.
-    #[error(
-        "the records are damaged, or not keysheath's: restore them from a backup; they were left as they are"
-    )]
-    Corrupt,
-    /// A newer version wrote them.
-    #[error(
-        "the records have format {found}, and this version reads up to {known}: use the newer keysheath; they were left \
-         as they are"
-    )]
-    Newer {
-        /// The format's number in the file.
-        found: i64,
-        /// The newest that is known.
-        known: i64,
-    },
-    /// They are another issuer's.
-    #[error("the records are of keys of another issuer: open them as that, or name another file")]
-    OtherIssuer,
-    /// A file that others may read or write, of another user, or no file at all.
-    #[error(
-        "the file of the records must be a regular file of this user that nobody else can read or write: chmod 600 it"
-    )]
-    NotPrivate,
-    /// The operating system refused.
-    #[error("the records cannot be read ({0}): check the path and this user's rights")]
-    Io(io::ErrorKind),
-    /// The database refused.
-    #[error("the database refused (code {code}): look at the disk, and do it again")]
-    Database {
-        /// `SQLite`'s result code.
-        code: i32,
-    },
 }

@@ -184,8 +184,8 @@ where
 
 pin_project! {
     /// The answer of [`RequireKey`], on its way.
-    #[project = AnsweringState]
     #[doc(hidden)]
+    #[project = AnsweringState]
     pub enum Answering<F> {
         Let { #[pin] future: F },
         Refused { refusal: Option<Refusal> },

@@ -222,7 +222,7 @@ fn a_rule_is_for_a_key_a_store_or_a_route_and_for_no_other() {
 
 #[test]
 fn with_a_seed_the_same_requests_meet_the_same_faults() {
-    let meet = |seed| {
+    let run = |seed| {
         let emulator = Emulator::kanal().with_seed(seed).start().unwrap();
         emulator.add_fault(FaultRule::new(Fault::status(503)).with_probability(0.5)).unwrap();
         let first = statuses::<64>(&emulator);
@@ -231,9 +231,9 @@ fn with_a_seed_the_same_requests_meet_the_same_faults() {
         assert_eq!(statuses::<64>(&emulator), first, "a reset begins anew");
         first
     };
-    let met = meet(7);
-    assert_eq!(met, meet(7));
-    assert_ne!(met, meet(8));
+    let met = run(7);
+    assert_eq!(met, run(7));
+    assert_ne!(met, run(8));
     let faults = met.iter().filter(|status| **status == 503).count();
     assert!((16..=48).contains(&faults), "{faults} of 64");
 }

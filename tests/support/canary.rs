@@ -12,6 +12,17 @@ pub(crate) const KANAL: &str = "Qv7Yc4Nw9Rk2Xz8Jh5Tm3Gp6";
 /// A well-formed Katana key; it starts with [`KANAL`], so that one search finds both.
 pub(crate) const KATANA: &str = "Qv7Yc4Nw9Rk2Xz8Jh5Tm3Gp6-Wd1Bf0Ls";
 
+/// Letters and digits in the order in which a registry draws them.
+const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// What a registry's generator has to give for the canary to be drawn, and nothing else.
+pub(crate) fn draw_the_canary(bytes: &mut [u8]) {
+    for (byte, wanted) in bytes.iter_mut().zip(KANAL.chars().cycle()) {
+        let place = ALPHABET.find(wanted).expect("the canary is of letters and digits");
+        *byte = u8::try_from(place).expect("62 places");
+    }
+}
+
 /// How many bytes of the canary in a row count as shown.
 const RUN: usize = 6;
 

@@ -79,9 +79,32 @@ impl Child {
         self
     }
 
+    /// Bounds the size of the files that the child writes, in blocks of 512 bytes. A write beyond it is an error, as on a
+    /// disk that is full, and needs no rights.
+    #[cfg(unix)]
+    pub(crate) fn with_file_limit(mut self, blocks: u32) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string()]);
+        shell.arg(std::env::current_exe().expect("the test knows its own file"));
+        shell.args(self.command.get_args()).env(MARK, self.name);
+        self.command = shell;
+        self
+    }
+
+    /// Whether this process is the child.
+    pub(crate) fn is_here(&self) -> bool {
+        std::env::var_os(MARK).is_some_and(|name| name == self.name)
+    }
+
+    /// Starts the child without waiting for it. Its standard output is a pipe.
+    pub(crate) fn spawn(mut self) -> std::process::Child {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self.command.spawn().expect("this test can be started a second time")
+    }
+
     /// In the child: runs the body. Otherwise: runs the child, and gives what it wrote.
     pub(crate) fn run(mut self, body: impl FnOnce()) -> Option<Output> {
-        if std::env::var_os(MARK).is_some_and(|name| name == self.name) {
+        if self.is_here() {
             body();
             println!("{TOKEN}");
             return None;

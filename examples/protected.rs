@@ -1,0 +1,51 @@
+//! An axum service that only keys of its own get into.
+//!
+//! ```sh
+//! cargo run --example protected --features registry                 # makes a key, prints how to call it, and serves
+//! cargo run --example protected --features registry -- 8080        # on a port of your choice
+//! ```
+//!
+//! Everything is on 127.0.0.1 and ends with the program. `scripts/load` measures with it what the layer costs.
+
+use std::sync::Arc;
+
+use axum::{Extension, Router, routing::get};
+use keysheath::issuer::{Issuer, Kanal, StoreId};
+use keysheath::registry::{KeyRegistry, Principal, RequireKeyLayer, Restriction, TeamId};
+
+async fn orders(Extension(principal): Extension<Principal>) -> String {
+    match principal.fingerprint() {
+        Some(fingerprint) => format!("orders, for the key {fingerprint}\n"),
+        None => "orders\n".to_owned(),
+    }
+}
+
+fn app(registry: Arc<KeyRegistry>) -> Router {
+    Router::new()
+        .route("/api/v1/stores/{store_id}/orders", get(orders))
+        .route("/api/v1/stores/{store_id}/nothing", get(async || "nothing\n"))
+        .route_layer(RequireKeyLayer::for_stores(registry))
+        .route("/open/v1/stores/{store_id}/nothing", get(async || "nothing\n"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port = std::env::args_os().nth(1).map_or(Some(0), |port| port.to_str()?.parse().ok());
+    let port: u16 = port.ok_or("usage: protected [PORT]")?;
+    let registry = KeyRegistry::in_memory(Kanal::PROFILE)?
+        .on_browser(|principal| eprintln!("a browser has the key {:?}", principal.fingerprint()));
+    let store = StoreId::new(123).ok_or("a store's number is positive")?;
+    registry.put_store(store, TeamId::new(1))?;
+    let new = registry.create_key(TeamId::new(1), "example", Restriction::None)?;
+
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    let address = listener.local_addr()?;
+    println!("A key that was made just now, and is shown once:");
+    println!(
+        "curl -H 'Authorization: Bearer {}' http://{address}/api/v1/stores/123/orders",
+        new.key().expose_secret()
+    );
+    println!("And without it:\ncurl -i http://{address}/api/v1/stores/123/orders");
+    axum::serve(listener, app(Arc::new(registry))).await?;
+    Ok(())
+}

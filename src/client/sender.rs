@@ -1,0 +1,140 @@
+//! What the tower layer and the reqwest middleware share: they put the key on in the same way, and read an answer in
+//! the same way.
+
+#[cfg(feature = "reqwest")]
+use http::Uri;
+use http::header::RETRY_AFTER;
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+
+use super::answer_body::AnswerBody;
+use super::{BearerHeader, GuardError, OriginGuard};
+use crate::failure::{Answer, MAX_BODY};
+use crate::handle::{Generation, KeyHandle};
+use crate::issuer::Issuer;
+
+/// What became of a request that carried a key: which generation of the key it was, and what the issuer answered. Every
+/// response that comes through a client layer has one among its extensions.
+///
+/// ```
+/// use keysheath::{client::Sent, failure::Meaning};
+///
+/// fn look<B>(response: &http::Response<B>) {
+///     let Some(sent) = response.extensions().get::<Sent>() else { return };
+///     if sent.answer().meaning() == Meaning::StoreForbidden {
+///         println!("key of generation {}: {}", sent.generation(), sent.answer());
+///     }
+/// }
+/// # look(&http::Response::new(()));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    generation: Generation,
+    answer: Answer,
+}
+
+impl Sent {
+    /// The generation of the key that was sent. By the time of the answer, another may be in force.
+    ///
+    /// ```
+    /// # use keysheath::{client::Sent, handle::KeyHandle, issuer::Kanal};
+    /// fn was_the_key_in_force(sent: &Sent, handle: &KeyHandle<Kanal>) -> bool {
+    ///     sent.generation() == handle.load().generation()
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What the issuer answered.
+    ///
+    /// ```
+    /// # use keysheath::client::Sent;
+    /// fn waits(sent: &Sent) -> Option<std::time::Duration> {
+    ///     sent.answer().retry_after()
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn answer(&self) -> Answer {
+        self.answer
+    }
+}
+
+/// A handle, and where its key may go.
+pub(super) struct Sender<I: Issuer> {
+    handle: KeyHandle<I>,
+    guard: OriginGuard<I>,
+}
+
+impl<I: Issuer> Sender<I> {
+    pub(super) const fn new(handle: KeyHandle<I>, guard: OriginGuard<I>) -> Self {
+        Self { handle, guard }
+    }
+
+    pub(super) const fn handle(&self) -> &KeyHandle<I> {
+        &self.handle
+    }
+
+    pub(super) const fn guard(&self) -> &OriginGuard<I> {
+        &self.guard
+    }
+
+    /// Puts the key in force on a request, if it may go where the request goes, and gives its generation. The value of
+    /// the header is built once for each key.
+    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<Generation, GuardError> {
+        let snapshot = self.handle.load();
+        self.guard.authorize(request, snapshot.kept(BearerHeader::new))?;
+        Ok(snapshot.generation())
+    }
+
+    /// As [`Sender::authorize`], for a request of another type.
+    #[cfg(feature = "reqwest")]
+    pub(super) fn authorize_headers(
+        &self,
+        uri: &Uri,
+        headers: &mut HeaderMap,
+    ) -> Result<Generation, GuardError> {
+        let snapshot = self.handle.load();
+        self.guard.authorize_headers(uri, headers, snapshot.kept(BearerHeader::new))?;
+        Ok(snapshot.generation())
+    }
+
+    /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, and
+    /// this one is not known to be longer than a documented one can be.
+    pub(super) fn is_telling(status: StatusCode, least_length: u64) -> bool {
+        let documented = || I::PROFILE.failures().iter().any(|row| row.status() == status.as_u16());
+        let by_status_alone = status.is_success() || status == StatusCode::TOO_MANY_REQUESTS;
+        !by_status_alone && least_length <= MAX_BODY as u64 && documented()
+    }
+
+    /// What an answer means; reports the generation if the issuer refused its key. `whole` is empty where the body was
+    /// not read to its end.
+    pub(super) fn judge(
+        &self,
+        generation: Generation,
+        status: StatusCode,
+        headers: &HeaderMap,
+        whole: &[u8],
+    ) -> Sent {
+        let retry_after = headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
+        let answer = I::PROFILE.classify(status.as_u16(), retry_after, whole);
+        if answer.meaning().refuses_key() {
+            self.handle.report_refused(generation);
+        }
+        Sent { generation, answer }
+    }
+
+    /// The response with what it means among its extensions.
+    pub(super) fn answered<R: Body>(
+        &self,
+        generation: Generation,
+        mut parts: Parts,
+        body: AnswerBody<R>,
+    ) -> Response<AnswerBody<R>> {
+        let sent = self.judge(generation, parts.status, &parts.headers, body.whole());
+        parts.extensions.insert(sent);
+        Response::from_parts(parts, body)
+    }
+}

@@ -1,0 +1,382 @@
+//! Records in SQLite: what survives a restart, the rotation of a pepper, writing behind requests, being killed.
+#![cfg(all(target_os = "linux", feature = "sqlite"))]
+
+mod support;
+
+#[path = "registry_sqlite/killed.rs"]
+mod killed;
+#[path = "registry_sqlite/refused.rs"]
+mod refused;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderValue};
+use keysheath::failure::Meaning;
+use keysheath::issuer::{Issuer, Kanal, StoreId};
+use keysheath::registry::{
+    Authorize, KeyId, KeyRegistry, Pepper, Peppers, RecordError, RegistryError, Restriction, Sqlite, TeamId,
+    Wanted,
+};
+use rusqlite::Connection;
+use support::{Child, Folder};
+
+const TEAM: TeamId = TeamId::new(1);
+
+/// A folder with a pepper or two and a place for the records.
+struct Place(Folder);
+
+impl Place {
+    fn new() -> Self {
+        let folder = Folder::new();
+        for pepper in ["a", "b"] {
+            folder.write(pepper, pepper.repeat(43));
+        }
+        Self(folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.at("keys.db")
+    }
+
+    fn pepper(&self, name: &str) -> Pepper {
+        pepper_of(self.0.path(), name)
+    }
+
+    fn create(&self) -> KeyRegistry {
+        let records = Sqlite::create(self.path()).unwrap();
+        KeyRegistry::open(Kanal::PROFILE, Peppers::new(self.pepper("a")), records).unwrap()
+    }
+
+    fn open(&self) -> KeyRegistry {
+        open(self.0.path())
+    }
+
+    fn open_with(&self, peppers: Peppers) -> Result<KeyRegistry, RegistryError> {
+        KeyRegistry::open(Kanal::PROFILE, peppers, Sqlite::open(self.path())?)
+    }
+
+    /// The names of the files that lie beside the records, without the peppers and the lock.
+    fn beside(&self) -> Vec<String> {
+        let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.into_string().unwrap());
+        names
+            .filter(|name| name.starts_with("keys.db") && name != "keys.db" && name != "keys.db.lock")
+            .collect()
+    }
+}
+
+fn pepper_of(folder: &Path, name: &str) -> Pepper {
+    let reference = format!("file:{}", folder.join(name).display());
+    Pepper::from_reference(&reference.parse().unwrap()).unwrap()
+}
+
+fn open(folder: &Path) -> KeyRegistry {
+    let records = Sqlite::open(folder.join("keys.db")).unwrap();
+    KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper_of(folder, "a")), records).unwrap()
+}
+
+fn store(number: u64) -> StoreId {
+    StoreId::new(number).unwrap()
+}
+
+/// Why a key is refused; `None` where it is accepted.
+fn ask(registry: &KeyRegistry, key: &str, wanted: Wanted) -> Option<Meaning> {
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", HeaderValue::try_from(format!("Bearer {key}")).unwrap());
+    registry.authorize(&headers, wanted).err().map(|refusal| refusal.meaning())
+}
+
+fn create(registry: &KeyRegistry, name: &str, restriction: Restriction) -> (KeyId, String) {
+    let new = registry.create_key(TEAM, name, restriction).unwrap();
+    (new.record().id(), new.key().expose_secret().to_owned())
+}
+
+/// A clock that a test sets.
+fn clock(seconds: u64) -> (Arc<AtomicU64>, impl Fn() -> SystemTime + Send + Sync) {
+    let now = Arc::new(AtomicU64::new(seconds));
+    let told = Arc::clone(&now);
+    (now, move || SystemTime::UNIX_EPOCH + Duration::from_secs(told.load(Ordering::SeqCst)))
+}
+
+#[test]
+fn everything_survives_a_restart() {
+    let place = Place::new();
+    let (_, at_start) = clock(1_800_000_000);
+    let registry = place.create().with_clock(at_start);
+    registry.put_store(store(10), TEAM).unwrap();
+    registry.put_store(store(u64::MAX), TeamId::new(u32::MAX)).unwrap();
+    registry.pause_store(store(u64::MAX)).unwrap();
+    let (_, free) = create(&registry, "日本 'quoted' \u{1f511}", Restriction::None);
+    let (_, bound) = create(&registry, "bound", Restriction::Store(store(10)));
+    let (deleted, gone) = create(&registry, "deleted", Restriction::None);
+    registry.create_key(TeamId::new(u32::MAX), "theirs", Restriction::Store(store(u64::MAX))).unwrap();
+    assert_eq!(ask(&registry, &free, Wanted::NoStore), None);
+    registry.delete_key(deleted).unwrap();
+    let before = (registry.keys(TEAM), registry.keys(TeamId::new(u32::MAX)));
+    drop(registry);
+    assert_eq!(place.beside(), [] as [&str; 0], "the log is played in and removed");
+
+    let registry = place.open();
+    assert_eq!((registry.keys(TEAM), registry.keys(TeamId::new(u32::MAX))), before);
+    assert_eq!(before.0[0].last_used(), Some(before.0[0].created()));
+    assert!(before.0.iter().all(|record| record.fingerprint().is_some()));
+    let at = |number| Wanted::Store(store(number));
+    for (key, wanted, expected) in [
+        (&free, Wanted::NoStore, None),
+        (&free, at(10), None),
+        (&free, at(u64::MAX), Some(Meaning::StoreForbidden)),
+        (&bound, at(10), None),
+        (&bound, at(11), Some(Meaning::StoreNotFound)),
+        (&gone, Wanted::NoStore, Some(Meaning::KeyRefused)),
+    ] {
+        assert_eq!(ask(&registry, key, wanted), expected, "{wanted:?}");
+    }
+    registry.pause_store(store(10)).unwrap();
+    drop(registry);
+    assert_eq!(ask(&place.open(), &free, at(10)), Some(Meaning::StoreNotFound), "a pause is kept");
+}
+
+#[test]
+fn a_number_is_never_given_twice_not_even_that_of_the_newest_key_after_a_restart() {
+    let place = Place::new();
+    drop(place.create());
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let registry = place.open();
+        let (id, _) = create(&registry, "name", Restriction::None);
+        assert!(!seen.contains(&id), "{id} was given before");
+        seen.push(id);
+        registry.delete_key(id).unwrap();
+        assert!(registry.is_empty());
+    }
+    let registry = place.open();
+    assert!(seen.iter().all(|id| registry.key(*id).is_none() && registry.delete_key(*id).is_err()));
+}
+
+#[test]
+fn keys_with_gaps_between_them_come_back_under_their_own_numbers() {
+    let place = Place::new();
+    let registry = place.create();
+    let keys: Vec<_> = (0..3000).map(|n| create(&registry, &format!("key {n}"), Restriction::None)).collect();
+    let (mut kept, mut deleted) = (Vec::new(), Vec::new());
+    for (at, key) in keys.into_iter().enumerate() {
+        if at % 300 == 7 || (1000..1100).contains(&at) {
+            kept.push(key);
+        } else if at % 100 == 0 || at > 2900 {
+            registry.delete_key(key.0).unwrap();
+            deleted.push(key);
+        }
+    }
+    drop(registry);
+    for _ in 0..2 {
+        let registry = place.open();
+        let expected = 3000 - deleted.len();
+        assert_eq!((registry.len(), registry.keys(TEAM).len()), (expected, expected));
+        for (id, key) in &kept {
+            assert_eq!(ask(&registry, key, Wanted::NoStore), None);
+            assert_eq!(registry.key(*id).unwrap().id(), *id);
+        }
+        assert!(deleted.iter().all(|(_, key)| ask(&registry, key, Wanted::NoStore).is_some()));
+        // The gaps are filled, and what fills them is deleted again.
+        let new: Vec<_> = (0..150).map(|_| create(&registry, "new", Restriction::None)).collect();
+        assert!(new.iter().all(|(_, key)| ask(&registry, key, Wanted::NoStore).is_none()));
+        for (id, _) in new {
+            registry.delete_key(id).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_made_is_of_mode_600_and_the_log_and_the_lock_too() {
+    let place = Place::new();
+    let registry = place.create();
+    create(&registry, "name", Restriction::None);
+    for name in ["keys.db", "keys.db-wal", "keys.db.lock"] {
+        let mode = fs::metadata(place.0.at(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(place.beside(), ["keys.db-wal"], "no shared memory, no journal");
+}
+
+#[test]
+fn a_deleted_key_leaves_nothing_in_the_file_or_the_log_and_no_key_ever_stands_there() {
+    let place = Place::new();
+    let registry = place.create();
+    let name = "a name that stands nowhere else";
+    let (id, key) = create(&registry, name, Restriction::None);
+    let (_, kept) = create(&registry, "kept", Restriction::None);
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    registry.flush().unwrap();
+    let holds = |text: &str| {
+        ["keys.db", "keys.db-wal"].iter().any(|file| {
+            let bytes = fs::read(place.0.at(file)).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        })
+    };
+    assert!(holds(name), "the search finds what is there");
+    assert!(!holds(&key) && !holds(&kept));
+    registry.delete_key(id).unwrap();
+    assert!(!holds(name), "while the registry is open");
+    drop(registry);
+    assert!(!holds(name) && holds("kept"));
+}
+
+#[test]
+fn a_pepper_is_rotated_without_a_key_being_refused() {
+    let place = Place::new();
+    let registry = place.create();
+    let (_, key) = create(&registry, "used", Restriction::None);
+    let (unused, _) = create(&registry, "unused", Restriction::None);
+    let before = registry.keys(TEAM);
+    drop(registry);
+
+    // Under the new pepper alone those keys cannot be known, and that is said.
+    let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
+    assert_eq!(missing, RegistryError::PepperMissing { id: place.pepper("a").id() });
+
+    let both = || Peppers::new(place.pepper("b")).with_older(place.pepper("a"));
+    let registry = place.open_with(both()).unwrap();
+    let old = place.pepper("a").id();
+    assert_eq!(registry.keys_under(old), Ok(2));
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(registry.keys_under(old), Ok(1));
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None, "under the new pepper now");
+    drop(registry);
+    let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
+    assert_eq!(missing, RegistryError::PepperMissing { id: old }, "one key is left");
+
+    let registry = place.open_with(both()).unwrap();
+    assert_eq!(registry.keys_under(old), Ok(1), "the move of the other was written");
+    registry.delete_key(unused).unwrap();
+    registry.flush().unwrap();
+    assert_eq!(registry.keys_under(old), Ok(0));
+    drop(registry);
+
+    let registry = place.open_with(Peppers::new(place.pepper("b"))).unwrap();
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(registry.keys(TEAM)[0].id(), before[0].id(), "a key keeps its number");
+    assert_eq!(registry.keys(TEAM)[0].fingerprint(), before[0].fingerprint());
+    drop(registry);
+    assert!(place.open_with(Peppers::new(place.pepper("a"))).is_err());
+}
+
+#[test]
+fn a_use_is_written_behind_at_a_flush_at_the_end_and_by_itself() {
+    let place = Place::new();
+    let (now, told) = clock(1_800_000_000);
+    let registry = place.create().with_clock(told);
+    let (id, key) = create(&registry, "name", Restriction::None);
+    // As another process would find it, were this one killed now.
+    let on_disk = || {
+        let copy = Place::new();
+        for file in ["keys.db", "keys.db-wal"] {
+            fs::copy(place.0.at(file), copy.0.at(file)).unwrap();
+        }
+        copy.open().key(id).unwrap().last_used()
+    };
+    let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    assert_eq!(on_disk(), None);
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    registry.flush().unwrap();
+    assert_eq!(on_disk(), at(1_800_000_000));
+
+    // Within a step it is known and not written; at the next it is.
+    now.store(1_800_000_005, Ordering::SeqCst);
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    registry.flush().unwrap();
+    assert_eq!(registry.key(id).unwrap().last_used(), at(1_800_000_005));
+    assert_eq!(on_disk(), at(1_800_000_000));
+    now.store(1_800_000_100, Ordering::SeqCst);
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    let patience = SystemTime::now() + Duration::from_secs(20);
+    while on_disk() != at(1_800_000_100) {
+        assert!(SystemTime::now() < patience, "it is not written by itself");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    now.store(1_800_000_200, Ordering::SeqCst);
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    drop(registry);
+    assert_eq!(place.open().key(id).unwrap().last_used(), at(1_800_000_200));
+}
+
+#[test]
+fn records_that_can_no_longer_be_written_fail_changes_and_no_request() {
+    let place = Place::new();
+    let registry = place.create();
+    let (id, key) = create(&registry, "name", Restriction::None);
+    let aside = place.0.at("aside");
+    fs::rename(place.path(), &aside).unwrap();
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    let missing = RegistryError::Records(RecordError::Missing);
+    assert_eq!(registry.flush(), Err(missing));
+    assert_eq!(registry.delete_key(id), Err(missing));
+    assert_eq!(registry.create_key(TEAM, "other", Restriction::None).unwrap_err(), missing);
+    assert_eq!(registry.put_store(store(1), TEAM), Err(missing));
+    assert_eq!(ask(&registry, &key, Wanted::NoStore), None, "what was not deleted is still accepted");
+    assert_eq!(registry.len(), 1, "what could not be written is not there");
+    // Another file at the path is not the one that was opened.
+    fs::copy(&aside, place.path()).unwrap();
+    assert_eq!(registry.flush(), Err(missing));
+    fs::rename(&aside, place.path()).unwrap();
+    assert_eq!(registry.flush(), Ok(()), "what waited is written once it can be");
+    registry.delete_key(id).unwrap();
+}
+
+#[test]
+fn a_disk_that_is_full_fails_changes_and_no_request_and_loses_nothing() {
+    let name = "a_disk_that_is_full_fails_changes_and_no_request_and_loses_nothing";
+    Child::new(name).with_file_limit(200).run(|| {
+        let place = Place::new();
+        let registry = place.create();
+        registry.put_store(store(10), TEAM).unwrap();
+        let mut keys = Vec::new();
+        let error = loop {
+            match registry.create_key(TEAM, &"n".repeat(100), Restriction::None) {
+                Ok(new) => keys.push((new.record().id(), new.key().expose_secret().to_owned())),
+                Err(error) => break error,
+            }
+            assert!(keys.len() < 10_000, "the bound on a file's size is not in force");
+        };
+        assert_eq!(error, RegistryError::Records(RecordError::ReadOnly));
+        assert!(keys.len() > 3);
+        assert!(registry.pause_store(store(10)).is_err());
+        for (_, key) in &keys {
+            assert_eq!(ask(&registry, key, Wanted::Store(store(10))), None);
+        }
+        assert_eq!(registry.flush(), Err(error));
+        assert_eq!(registry.len(), keys.len());
+        drop(registry);
+        let registry = place.open();
+        assert_eq!(registry.len(), keys.len());
+        assert!(keys.iter().all(|(_, key)| ask(&registry, key, Wanted::Store(store(10))).is_none()));
+    });
+}
+
+#[test]
+fn nothing_that_is_printed_of_records_holds_a_key_or_a_digest() {
+    let place = Place::new();
+    let registry = place.create();
+    let (_, key) = create(&registry, "name", Restriction::None);
+    registry.flush().unwrap();
+    assert_eq!(format!("{registry:?}"), "KeyRegistry(kanal, 1 keys)");
+    drop(registry);
+    let records = Sqlite::open(place.path()).unwrap();
+    let path = fs::canonicalize(place.path()).unwrap();
+    assert_eq!(format!("{records:?}"), format!("Sqlite({})", path.display()));
+    drop(records);
+    let connection = Connection::open(place.path()).unwrap();
+    let digest: Vec<u8> = connection.query_row("SELECT digest FROM keys", [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let hex = |run: &[u8]| run.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    for shown in [format!("{:?}", place.open()), format!("{:#?}", place.open().keys(TEAM))] {
+        support::assert_nothing_of_in(&key, &shown);
+        let bytes = format!("{:?}", &digest[..4]);
+        assert!(digest.windows(4).all(|run| !shown.to_lowercase().contains(&hex(run))), "{shown}");
+        assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+    }
+}

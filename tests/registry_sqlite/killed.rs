@@ -1,0 +1,142 @@
+//! A process that is killed at any instant of a long run of creating and deleting.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use keysheath::failure::Meaning;
+use keysheath::registry::{KeyId, Restriction, Wanted};
+use rusqlite::Connection;
+
+use super::{Place, ask, create, open};
+use crate::support::Child;
+
+const NAME: &str = "killed::what_has_returned_survives_a_kill_at_any_instant";
+
+const KILLS: u64 = 50;
+
+/// Creates and deletes until it is killed, and writes a line before and after each step that counts.
+fn run_until_killed(folder: &Path) -> ! {
+    let registry = open(folder);
+    let mut out = std::io::stdout();
+    let mut told = |line: String| {
+        out.write_all(line.as_bytes()).unwrap();
+        out.flush().unwrap();
+    };
+    told("= opened\n".to_owned());
+    let mut alive = Vec::new();
+    loop {
+        for _ in 0..3 {
+            let (id, key) = create(&registry, "name", Restriction::None);
+            told(format!("+ {id} {key}\n"));
+            // So that there is something to be written behind, too.
+            assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+            alive.push((id, key));
+        }
+        for _ in 0..2 {
+            let (id, key) = alive.swap_remove(alive.len() / 2);
+            told(format!("? {id} {key}\n"));
+            registry.delete_key(id).unwrap();
+            told(format!("- {id} {key}\n"));
+        }
+    }
+}
+
+/// What one run has told: keys that must be accepted, that must be refused, and those whose deletion was under way.
+#[derive(Default)]
+struct Told {
+    accepted: Vec<(KeyId, String)>,
+    refused: Vec<(KeyId, String)>,
+    either: Option<(KeyId, String)>,
+}
+
+impl Told {
+    fn read(&mut self, line: &str) {
+        let mut words = line.split(' ');
+        let (Some(step), Some(id), Some(key)) = (words.next(), words.next(), words.next()) else { return };
+        let key = (id.parse().unwrap(), key.to_owned());
+        match step {
+            "+" => self.accepted.push(key),
+            "?" => {
+                self.accepted.retain(|other| *other != key);
+                self.either = Some(key);
+            }
+            "-" => {
+                self.either = None;
+                self.refused.push(key);
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn what_has_returned_survives_a_kill_at_any_instant() {
+    if Child::new(NAME).is_here() {
+        run_until_killed(Path::new(&std::env::var_os("FOLDER").unwrap()));
+    }
+    let place = Place::new();
+    drop(place.create());
+    let random = RandomState::new();
+    let mut told = Told::default();
+    let (mut with_log, mut in_between) = (0, 0);
+    for kill in 0..KILLS {
+        let mut child = Child::new(NAME).var("FOLDER", place.0.path()).spawn();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        // The test's own harness writes first.
+        while !line.ends_with("= opened\n") {
+            line.clear();
+            assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child has not opened the records");
+        }
+        let microseconds = random.hash_one(kill) % 150_000;
+        let killing = thread::spawn(move || {
+            thread::sleep(Duration::from_micros(microseconds));
+            child.kill().unwrap();
+            child.wait().unwrap()
+        });
+        loop {
+            line.clear();
+            out.read_line(&mut line).unwrap();
+            // A line that the kill has cut short was not told.
+            let Some(line) = line.strip_suffix('\n') else { break };
+            told.read(line);
+        }
+        killing.join().unwrap();
+
+        with_log += u32::from(!place.beside().is_empty());
+        in_between += u32::from(told.either.is_some());
+        let registry = place.open();
+        for (id, key) in &told.accepted {
+            assert_eq!(ask(&registry, key, Wanted::NoStore), None, "{id} was made and is refused");
+        }
+        for (id, key) in &told.refused {
+            let answer = ask(&registry, key, Wanted::NoStore);
+            assert_eq!(answer, Some(Meaning::KeyRefused), "{id} was deleted and is accepted");
+            assert!(registry.key(*id).is_none());
+        }
+        if let Some((id, key)) = told.either.take() {
+            // Whatever it is now, it stays.
+            match ask(&registry, &key, Wanted::NoStore) {
+                None => told.accepted.push((id, key)),
+                Some(_) => told.refused.push((id, key)),
+            }
+        }
+        drop(registry);
+        let verdict: String = Connection::open(place.path())
+            .unwrap()
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(verdict, "ok");
+    }
+    println!(
+        "{KILLS} kills: {} keys accepted, {} refused, {with_log} logs left, {in_between} within a deletion",
+        told.accepted.len(),
+        told.refused.len()
+    );
+    assert!(told.refused.len() > 20, "the runs were too short to tell");
+    assert!(u64::from(with_log) > KILLS / 2, "most were killed with the records open");
+}

@@ -1,0 +1,218 @@
+//! The layer that requires a key, around services of every kind. What it answers is in `tests/contract.rs`.
+#![cfg(feature = "registry")]
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, Empty, Full};
+use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
+use keysheath::key::ApiKey;
+use keysheath::registry::{
+    KeyRegistry, Principal, RefusalBody, RequireKey, RequireKeyLayer, Restriction, StaticKeys, TeamId, Wanted,
+};
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
+
+const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+
+fn static_keys() -> Arc<StaticKeys> {
+    Arc::new(StaticKeys::new(ApiKey::<Kanal>::parse(KEY).unwrap().erase()))
+}
+
+fn request<B>(key: Option<&str>, body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    if let Some(key) = key {
+        let value = HeaderValue::try_from(format!("Bearer {key}")).unwrap();
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    request
+}
+
+/// A service with room for one request at a time, taken when it says that it is ready.
+#[derive(Clone)]
+struct OneAtATime {
+    is_ready: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Service<Request<()>> for OneAtATime {
+    type Response = Response<Empty<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.is_ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        assert!(std::mem::take(&mut self.is_ready), "called without having been ready");
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(Response::new(Empty::new())))
+    }
+}
+
+#[tokio::test]
+async fn the_service_that_was_ready_is_the_one_that_is_called() {
+    let calls = Arc::<AtomicUsize>::default();
+    let inner = OneAtATime { is_ready: false, calls: Arc::clone(&calls) };
+    let mut service = RequireKeyLayer::new(static_keys()).layer(inner);
+    for key in [Some(KEY), None, Some(KEY)] {
+        let response = service.ready().await.unwrap().call(request(key, ())).await.unwrap();
+        assert_eq!(response.status() == StatusCode::OK, key.is_some());
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "a refused request reaches nobody");
+}
+
+#[test]
+fn a_service_that_is_not_ready_or_has_failed_says_so_through_the_layer() {
+    struct Never;
+    impl Service<Request<()>> for Never {
+        type Response = Response<Empty<Bytes>>;
+        type Error = &'static str;
+        type Future = Ready<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Pending
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            ready(Err("it broke"))
+        }
+    }
+    let mut service = RequireKeyLayer::new(static_keys()).layer(Never);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Service::<Request<()>>::poll_ready(&mut service, &mut context).is_pending());
+    let mut future = Box::pin(service.call(request(Some(KEY), ())));
+    assert!(matches!(future.as_mut().poll(&mut context), Poll::Ready(Err("it broke"))));
+}
+
+#[tokio::test]
+async fn the_principal_is_in_the_extensions_and_says_whose_key_it_was() {
+    let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
+    let store = StoreId::new(123).unwrap();
+    registry.put_store(store, TeamId::new(7)).unwrap();
+    let new = registry.create_key(TeamId::new(7), "production-shop", Restriction::None).unwrap();
+    let echo = service_fn(|request: Request<()>| async move {
+        let principal = *request.extensions().get::<Principal>().expect("the layer put it there");
+        let mut response = Response::new(Empty::<Bytes>::new());
+        response.extensions_mut().insert(principal);
+        Ok::<_, Infallible>(response)
+    });
+    let layer = RequireKeyLayer::for_stores(Arc::new(registry));
+    let mut asked = request(Some(new.key().expose_secret()), ());
+    *asked.uri_mut() = "/api/v1/stores/123/customers".parse().unwrap();
+    asked.headers_mut().insert("sec-fetch-mode", HeaderValue::from_static("cors"));
+    let response = layer.layer(echo).oneshot(asked).await.unwrap();
+    let principal = response.extensions().get::<Principal>().unwrap();
+    assert_eq!(principal.key(), Some(new.record().id()));
+    assert_eq!(principal.team(), Some(TeamId::new(7)));
+    assert_eq!(principal.fingerprint(), new.key().fingerprint());
+    assert_eq!(principal.store(), Some(store));
+    assert!(principal.from_browser() && !principal.is_previous());
+}
+
+/// A body of two parts and trailers.
+struct Parts(Vec<Frame<Bytes>>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop().map(Ok))
+    }
+}
+
+#[tokio::test]
+async fn any_body_goes_through_as_it_is() {
+    let layer = RequireKeyLayer::new(static_keys());
+    let parts = service_fn(|_: Request<Full<Bytes>>| async {
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("7"))]);
+        let frames = vec![
+            Frame::trailers(trailers),
+            Frame::data(Bytes::from_static(b"two")),
+            Frame::data(Bytes::from_static(b"one ")),
+        ];
+        Ok::<_, Infallible>(Response::new(Parts(frames)))
+    });
+    let asked = request(Some(KEY), Full::new(Bytes::from_static(b"asked")));
+    let collected = layer.layer(parts).oneshot(asked).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["etag"], "7");
+    assert_eq!(collected.to_bytes(), "one two");
+
+    let full = service_fn(|request: Request<String>| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(request.into_body())))
+    });
+    let response = layer.layer(full).oneshot(request(Some(KEY), "echo".to_owned())).await.unwrap();
+    assert_eq!(response.body().size_hint().exact(), Some(4));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "echo");
+}
+
+#[tokio::test]
+async fn a_refusal_knows_its_length_and_ends() {
+    let never = service_fn(|_: Request<()>| -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+        panic!("a refused request reached the service")
+    });
+    let response = RequireKeyLayer::new(static_keys()).layer(never).oneshot(request(None, ())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let length: u64 = response.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    assert_eq!(response.body().size_hint().exact(), Some(length));
+    assert!(!response.body().is_end_stream());
+    let mut body: RefusalBody<Full<Bytes>> = response.into_body();
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(frame.len() as u64, length);
+    assert!(body.is_end_stream() && body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn katana_is_answered_in_katanas_words() {
+    let registry = Arc::new(KeyRegistry::in_memory(Katana::PROFILE).unwrap());
+    let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
+    let layer = RequireKeyLayer::new(registry);
+    for key in [None, Some("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")] {
+        let response = layer.layer(ok).oneshot(request(key, ())).await.unwrap();
+        assert_eq!(response.status(), 401);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#);
+    }
+}
+
+#[tokio::test]
+async fn a_rule_of_ones_own_says_which_store_it_is() {
+    let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
+    registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1)).unwrap();
+    let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
+    let layer = RequireKeyLayer::with_store(Arc::new(registry), |request| {
+        let header = request.headers.get("x-store").and_then(|value| value.to_str().ok());
+        header.map_or(Wanted::NotAStore, Wanted::from_segment)
+    });
+    let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
+    for (store, status) in [(None, 404), (Some("124"), 404), (Some("x"), 404), (Some("123"), 200)] {
+        let mut asked = request(Some(new.key().expose_secret()), ());
+        if let Some(store) = store {
+            asked.headers_mut().insert("x-store", HeaderValue::from_static(store));
+        }
+        assert_eq!(layer.layer(ok).oneshot(asked).await.unwrap().status(), status, "{store:?}");
+    }
+}
+
+#[test]
+fn the_layer_shows_no_key() {
+    let layer = RequireKeyLayer::new(static_keys());
+    let service: RequireKey<(), StaticKeys> = layer.layer(());
+    let shown = format!("{layer:?} {service:?} {:?}", static_keys());
+    assert!(!shown.contains(&KEY[..4]), "{shown}");
+    assert!(shown.contains("urdz-nrsd-3rmw-jtz2"), "{shown}");
+}
