@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::EmulatorError;
-use super::wire::{End, Fate, Stream};
+use super::wire::{End, Fate, Inner, Stream};
 
 /// How many connections each port serves at once; the next waits.
 ///
@@ -113,7 +113,7 @@ async fn accept(site: Site) {
             #[cfg(feature = "emulator-tls")]
             let stream = secure(stream, tls, read_timeout).await;
             #[cfg(not(feature = "emulator-tls"))]
-            let stream = plain(stream);
+            let stream = plain(stream, read_timeout);
             if let Some(stream) = stream {
                 converse(stream, answer, read_timeout).await;
             }
@@ -122,10 +122,10 @@ async fn accept(site: Site) {
     }
 }
 
-fn plain(stream: TcpStream) -> Option<Stream> {
+fn plain(stream: TcpStream, read_timeout: Duration) -> Option<Stream> {
     // An answer is written as a whole, and waiting for more of it only makes tests slow.
     stream.set_nodelay(true).ok()?;
-    Some(Stream::Plain(stream))
+    Some(Stream::new(Inner::Plain(stream), read_timeout))
 }
 
 #[cfg(feature = "emulator-tls")]
@@ -134,10 +134,10 @@ async fn secure(
     tls: Option<tokio_rustls::TlsAcceptor>,
     read_timeout: Duration,
 ) -> Option<Stream> {
-    let Some(tls) = tls else { return plain(stream) };
+    let Some(tls) = tls else { return plain(stream, read_timeout) };
     stream.set_nodelay(true).ok()?;
     let secured = tokio::time::timeout(read_timeout, tls.accept(stream)).await.ok()?;
-    secured.ok().map(|stream| Stream::Tls(Box::new(stream)))
+    secured.ok().map(|stream| Stream::new(Inner::Tls(Box::new(stream)), read_timeout))
 }
 
 /// Answers the requests of one connection, one after the other.

@@ -20,7 +20,8 @@ use crate::origin::Origin;
 use crate::registry::{KeyRegistry, Restriction};
 
 /// How long a request's head may take to arrive, and its body after that, unless
-/// [`Settings::with_read_timeout`] says otherwise. A connection without a request is closed after it.
+/// [`Settings::with_read_timeout`] says otherwise. A connection without a request is closed after it, and so is one whose
+/// client takes no byte of its answer for as long.
 ///
 /// ```
 /// assert_eq!(keysheath::emulator::READ_TIMEOUT.as_secs(), 30);

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 /// How long what a client still sends is read and thrown away after the answer, and at most how much. Closing at once
 /// would reset the connection, and the client might never see the answer.
@@ -20,7 +21,15 @@ const MAX_LINGER: usize = 16 * 1024 * 1024;
 
 /// What requests and answers travel on.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) struct Stream {
+    inner: Inner,
+    /// How long a client may take no byte of an answer.
+    patience: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Inner {
     Plain(TcpStream),
     #[cfg(feature = "emulator-tls")]
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
@@ -96,6 +105,10 @@ impl http_body::Body for Truncated {
 }
 
 impl Stream {
+    pub(super) const fn new(inner: Inner, patience: Duration) -> Self {
+        Self { inner, patience, stalled: None }
+    }
+
     /// Closes the connection in this way.
     pub(super) async fn finish(mut self, end: End) {
         if end == End::Reset {
@@ -121,19 +134,31 @@ impl Stream {
     }
 
     fn socket(&mut self) -> &mut TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
+        match &mut self.inner {
+            Inner::Plain(stream) => stream,
             #[cfg(feature = "emulator-tls")]
-            Self::Tls(stream) => stream.get_mut().0,
+            Inner::Tls(stream) => stream.get_mut().0,
         }
     }
 
-    fn both(self: Pin<&mut Self>) -> Pin<&mut dyn Both> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream),
+    fn both(&mut self) -> Pin<&mut dyn Both> {
+        match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream),
             #[cfg(feature = "emulator-tls")]
-            Self::Tls(stream) => Pin::new(stream.as_mut()),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()),
         }
+    }
+
+    /// Gives a client up that takes nothing.
+    fn in_time<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_pending() {
+            let patience = self.patience;
+            let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+            ready!(stalled.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.stalled = None;
+        polled
     }
 }
 
@@ -143,7 +168,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -152,15 +177,21 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.both().poll_write(context, bytes)
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.both().poll_write(context, bytes);
+        self.in_time(context, polled)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.both().poll_flush(context)
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.both().poll_flush(context);
+        self.in_time(context, polled)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.both().poll_shutdown(context)
     }
 }

@@ -139,6 +139,21 @@ fn a_head_that_never_ends_is_cut_off_at_its_size_and_at_its_time() {
 }
 
 #[test]
+fn a_client_that_reads_none_of_its_answers_is_given_up() {
+    let settings = Emulator::katana().with_read_timeout(Duration::from_millis(300));
+    let emulator = settings.start().unwrap();
+    let start = Instant::now();
+    let mut stream = connect(emulator.origin());
+    let ask = format!(
+        "GET /v1/products?limit=250 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        emulator.key().expose_secret()
+    );
+    while stream.write_all(ask.as_bytes()).is_ok() {}
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(emulator.journal().len() > 10, "it read as long as it was read");
+}
+
+#[test]
 fn a_store_id_that_is_none_is_not_found_and_a_missing_one_is_said_to_be_missing() {
     let emulator = Emulator::start().unwrap();
     let (status, body) = documented(Meaning::StoreNotFound);
