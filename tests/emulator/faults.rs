@@ -20,11 +20,14 @@ fn both() -> Vec<Emulator> {
     ]
 }
 
-fn certificate(emulator: &Emulator) -> Option<String> {
-    #[cfg(feature = "emulator-tls")]
-    return emulator.certificate_pem().map(str::to_owned);
-    #[cfg(not(feature = "emulator-tls"))]
-    return None;
+#[cfg(feature = "emulator-tls")]
+fn certificate(emulator: &Emulator) -> Option<&str> {
+    emulator.certificate_pem()
+}
+
+#[cfg(not(feature = "emulator-tls"))]
+fn certificate(_: &Emulator) -> Option<&str> {
+    None
 }
 
 /// Asks with the emulator's key and trusts its certificate.
@@ -34,7 +37,7 @@ fn try_to(emulator: &Emulator, method: &str, path: &str, body: &str) -> Result<A
         .uri(format!("{}{path}", emulator.origin()))
         .header("content-type", "application/json")
         .header("authorization", format!("Bearer {}", emulator.key().expose_secret()));
-    send(&agent(certificate(emulator).as_deref()), request.body(body.to_owned()).unwrap())
+    send(&agent(certificate(emulator)), request.body(body.to_owned()).unwrap())
 }
 
 fn statuses<const N: usize>(emulator: &Emulator) -> [u16; N] {
