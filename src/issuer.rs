@@ -24,6 +24,8 @@
 mod kanal;
 mod katana;
 
+use std::fmt;
+
 use crate::failure::Row;
 #[cfg(feature = "client")]
 use crate::failure::{self, Answer};
@@ -62,7 +64,7 @@ pub trait Issuer: Send + Sync + 'static {
 /// );
 /// assert_eq!(ACME.origin().to_string(), "https://api.acme.example");
 /// ```
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Profile {
     name: &'static str,
     title: &'static str,
@@ -264,6 +266,13 @@ impl Profile {
     #[must_use]
     pub fn classify(&self, status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
         failure::classify(self.failures, status, retry_after, body)
+    }
+}
+
+impl fmt::Debug for Profile {
+    /// The name alone: a profile is in every error that is about an issuer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Profile({})", self.name)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What loading a chain gives.
 
+use std::fmt;
+
 use super::{Trail, Witness};
 use crate::issuer::Profile;
 use crate::source::{Provenance, SourceError};
@@ -29,7 +31,7 @@ pub struct Selected<K> {
 /// assert!(matches!(error, ChainError::NoKey { .. }));
 /// assert!(error.to_string().contains("Settings → API Keys"));
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
     /// Every source answered that it has nothing.
@@ -118,6 +120,13 @@ impl<K> Selected<K> {
     #[must_use]
     pub const fn trail(&self) -> &Trail {
         &self.trail
+    }
+}
+
+impl fmt::Debug for ChainError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
