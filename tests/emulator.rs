@@ -284,3 +284,14 @@ fn the_journal_has_what_was_asked_and_never_a_header_a_query_or_a_body() {
     emulator.reset();
     assert!(emulator.journal().is_empty() && emulator.customers(OWN_STORE).is_empty());
 }
+
+#[test]
+fn a_request_that_is_refused_is_no_use_of_its_key() {
+    let emulator = Emulator::start().unwrap();
+    let used = || emulator.keys(keysheath::emulator::TEAM)[0].last_used();
+    ask_with(&emulator, Some(emulator.key()), "GET", "/api/v1/stores/456/orders", "");
+    ask_with(&emulator, Some(emulator.key()), "GET", "/api/v1/stores/789/orders", "");
+    assert_eq!(used(), None);
+    ask_with(&emulator, Some(emulator.key()), "GET", "/api/v1/stores/123/orders", "");
+    assert!(used().is_some());
+}

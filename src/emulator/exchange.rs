@@ -112,7 +112,7 @@ impl Note {
     fn of(shop: &Arc<Shop>, request: &Request<Incoming>) -> Self {
         let path = request.uri().path();
         let wanted = wanted(path);
-        let sender = shop.sender(request.headers(), wanted);
+        let sender = shop.sender(request.headers());
         let turn = sender.map_or(Some(Turn::Free), |sender| shop.count(sender.key));
         // A key that has had its requests was deleted just now, and is not known any more.
         let sender = sender.filter(|_| turn.is_some());

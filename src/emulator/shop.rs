@@ -11,7 +11,6 @@ use super::fault::Faults;
 use super::journal::Journal;
 use super::katana_api::Product;
 use super::rate_limit::{Allowance, RateLimiter};
-use crate::failure::Meaning;
 use crate::fingerprint::Fingerprint;
 use crate::issuer::{Profile, StoreId};
 use crate::registry::{Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, TeamId, Wanted};
@@ -129,15 +128,9 @@ impl Shop {
     }
 
     /// Whose key a request came with. A key that is good, and not for this store, is still known.
-    pub(super) fn sender(&self, headers: &HeaderMap, wanted: Wanted) -> Option<Sender> {
-        let known = match self.registry.authorize(headers, wanted) {
-            Err(refusal) if matches!(refusal.meaning(), Meaning::StoreForbidden | Meaning::StoreNotFound) => {
-                self.registry.authorize(headers, Wanted::NoStore)
-            }
-            other => other,
-        };
-        let principal = known.ok()?;
-        Some(Sender { key: principal.key()?, fingerprint: principal.fingerprint() })
+    pub(super) fn sender(&self, headers: &HeaderMap) -> Option<Sender> {
+        let (key, fingerprint) = self.registry.sender(headers)?;
+        Some(Sender { key, fingerprint })
     }
 
     /// `None` where there is no limit.

@@ -9,6 +9,8 @@ use super::principal::{Authorize, Principal, Refusal, Wanted};
 use super::record::{Change, Changed, KeyId, StoredDigest};
 use super::{KeyRegistry, Tables};
 use crate::failure::Meaning;
+#[cfg(feature = "emulator")]
+use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
 
 impl Authorize for KeyRegistry {
@@ -59,6 +61,14 @@ impl KeyRegistry {
     pub(super) fn find<'a>(&self, tables: &'a Tables, key: &[u8]) -> Option<(KeyId, &'a Entry)> {
         let mut peppers = self.peppers.all().iter().zip(0_u8..);
         peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
+    }
+
+    /// Whose key a request came with, whatever it may be used for. No use of the key is noted.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn sender(&self, headers: &HeaderMap) -> Option<(KeyId, Option<Fingerprint>)> {
+        let key = Credentials::read(headers, self.profile.format()).key.ok()?;
+        let tables = self.read();
+        self.find(&tables, key).map(|(id, entry)| (id, entry.fingerprint()))
     }
 
     /// Which row wins when several apply: see the module's documentation. `None` where none does.
