@@ -318,7 +318,7 @@ impl Emulator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
-        self.shop.registry.delete_key(id)
+        self.shop.delete_key(id)
     }
 
     /// Deletes a key after this many more requests with it, whatever they are answered; 0 is at once. A second call

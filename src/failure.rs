@@ -197,21 +197,44 @@ impl Row {
         self.meaning
     }
 
-    /// The body of this answer, where it is documented, or the text is and stands at the top of the body.
+    /// The body of this answer: as it is documented, or made of the text and its place. `None` where only the shape is
+    /// documented.
     ///
     /// ```
-    /// use keysheath::failure::KANAL;
+    /// use keysheath::failure::{KANAL, Meaning, Row};
     /// assert!(KANAL[0].body().unwrap().contains("API key is missing"));
+    /// let nested = Row::new(401, "/error/code", Some("bad_key"), Meaning::KeyRefused);
+    /// assert_eq!(nested.body().unwrap(), r#"{ "error": { "code": "bad_key" } }"#);
     /// ```
     #[must_use]
     pub fn body(&self) -> Option<String> {
         if let Some(body) = self.body {
             return Some(body.to_owned());
         }
-        let name = self.field.strip_prefix('/').filter(|name| !name.contains('/'))?;
-        let text = self.text?;
-        Some(format!("{{ \"{name}\": \"{text}\" }}"))
+        let names = self.field.strip_prefix('/')?.split('/');
+        let text = quoted(self.text?);
+        Some(names.rev().fold(text, |inner, name| format!("{{ {}: {inner} }}", quoted(name))))
     }
+}
+
+/// A text as JSON writes it.
+fn quoted(text: &str) -> String {
+    use fmt::Write as _;
+
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\0'..='\x1f' => {
+                // Writing to a `String` cannot fail.
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Kanal's answers. The first four rows are its documented table, word for word, and so is the last; of the other two it

@@ -77,10 +77,13 @@ use index::Index;
 use record::{Seconds, StoredDigest, StoredKey};
 use stores::Store;
 
+#[cfg(feature = "emulator")]
+pub(crate) use credentials::is_from_browser;
+
 pub use behind::USE_STEP;
 pub use error::{RecordError, RegistryError};
 pub use new_key::NewKey;
-pub use pepper::{Pepper, PepperError, Peppers};
+pub use pepper::{MAX_PEPPERS, Pepper, PepperError, Peppers};
 pub use principal::{Authorize, Principal, Refusal, Wanted};
 pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordStore, Restriction, TeamId};
 pub use require_key::{RefusalBody, RequireKey, RequireKeyLayer};
@@ -147,7 +150,7 @@ impl KeyRegistry {
     ///
     /// # Errors
     /// [`RegistryError::Records`] when they cannot be read, [`RegistryError::PepperMissing`] when there are keys under a
-    /// pepper that is not given, and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
+    /// pepper that is not given, [`RegistryError::TooManyPeppers`], and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{InMemory, KeyRegistry, Pepper, Peppers}};
@@ -162,6 +165,9 @@ impl KeyRegistry {
         let (length, bits) = generate::length_and_entropy(profile);
         if bits < MIN_ENTROPY_BITS {
             return Err(RegistryError::Weak { length });
+        }
+        if peppers.all().len() > MAX_PEPPERS {
+            return Err(RegistryError::TooManyPeppers);
         }
         let kept = records.load(profile)?;
         let mut tables = Tables::default();

@@ -15,7 +15,9 @@ mod limits;
 
 use std::time::{Duration, Instant};
 
-use keysheath::emulator::{Emulator, FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM};
+use keysheath::emulator::{
+    Emulator, FOREIGN_STORE, Fault, FaultRule, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM,
+};
 use keysheath::failure::{KANAL, Meaning};
 use keysheath::issuer::{Kanal, Katana, StoreId};
 use keysheath::key::RawKey;
@@ -152,6 +154,30 @@ fn a_key_that_is_to_be_deleted_is_gone_before_the_answer_to_its_last_request_is_
         let path = "/api/v1/stores/123/orders";
         assert_eq!(ask_with(&emulator, Some(new.key()), "GET", path, "").status, 200);
         assert!(emulator.registry().key(new.record().id()).is_none());
+    }
+}
+
+#[test]
+fn requests_that_were_let_through_are_answered_also_where_a_later_one_is_quicker() {
+    let emulator = Emulator::start().unwrap();
+    let path = "/api/v1/stores/123/orders";
+    for allowed in [1, 2, 3] {
+        let new = emulator.create_key("counted").unwrap();
+        emulator.delete_key_after(new.record().id(), allowed).unwrap();
+        emulator.clear_faults();
+        let slow =
+            FaultRule::new(Fault::Latency(Duration::from_millis(400))).for_key(new.record().id()).times(1);
+        emulator.add_fault(slow).unwrap();
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let first = scope.spawn(|| ask_with(&emulator, Some(new.key()), "GET", path, "").status);
+            std::thread::sleep(Duration::from_millis(100));
+            let later: Vec<u16> =
+                (1..=allowed).map(|_| ask_with(&emulator, Some(new.key()), "GET", path, "").status).collect();
+            std::iter::once(first.join().unwrap()).chain(later).collect()
+        });
+        let good = statuses.iter().filter(|status| **status == 200).count() as u64;
+        assert_eq!((statuses[0], good), (200, allowed), "{statuses:?}");
+        assert!(emulator.registry().key(new.record().id()).is_none(), "it is gone once all are answered");
     }
 }
 

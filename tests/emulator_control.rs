@@ -204,7 +204,7 @@ fn a_page_in_a_browser_does_not_reach_it_not_even_with_the_token() {
         "Origin: ",
         &format!("origin: {}", emulator.control_origin()),
         "sec-fetch-site: same-origin",
-        "Sec-Fetch-Mode: cors",
+        "Sec-Fetch-Dest: empty",
     ] {
         let answer = list_keys(&emulator, "/keys", &[&host, &token, line]);
         assert!(answer.starts_with("HTTP/1.1 403 "), "{line}: {answer}");
@@ -218,6 +218,18 @@ fn a_page_in_a_browser_does_not_reach_it_not_even_with_the_token() {
     let answer = raw(emulator.control_origin(), preflight).unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && !answer.contains("access-control-"), "{answer}");
     assert_eq!(emulator.keys(TEAM).len(), 1);
+}
+
+#[test]
+fn what_node_sends_from_a_server_reaches_it() {
+    let emulator = Emulator::start().unwrap();
+    let token = format!("authorization: Bearer {}", emulator.control_token().expose_secret());
+    let host = format!("host: 127.0.0.1:{}", emulator.control_origin().port());
+    // As `fetch` of Node 20 does it.
+    let node = ["accept: */*", "accept-language: *", "sec-fetch-mode: cors", "user-agent: node"];
+    let lines: Vec<&str> = [&*host, &*token].into_iter().chain(node).collect();
+    let answer = list_keys(&emulator, "/keys", &lines);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test]

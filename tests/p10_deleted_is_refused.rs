@@ -94,7 +94,7 @@ fn a_key_that_is_being_moved_to_a_new_pepper_is_refused_just_the_same() {
     let path = folder.path().join("keys.db");
     let pepper = |text: &str| {
         let path = folder.path().join("pepper");
-        std::fs::write(&path, text.repeat(32)).unwrap();
+        std::fs::write(&path, format!("{text}-0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ")).unwrap();
         Pepper::from_reference(&format!("file:{}", path.display()).parse().unwrap()).unwrap()
     };
     let old =

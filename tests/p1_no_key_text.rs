@@ -393,7 +393,11 @@ fn a_panic_and_a_failing_main_say_nothing() {
     assert_eq!(shown.matches("a panic was caught").count(), 9, "{shown}");
     assert_eq!(shown.matches("panicked at").count(), 9, "{shown}");
     assert!(shown.contains("left: ApiKey(kanal, "), "{shown}");
-    assert!(shown.contains("Error: Broken") && shown.contains("ExitCode(unix_exit_status(1))"), "{shown}");
+    assert!(
+        shown.contains("Error: the search for a Kanal key ended")
+            && shown.contains("ExitCode(unix_exit_status(1))"),
+        "{shown}"
+    );
 }
 
 /// Keeps every line that is logged in this process.

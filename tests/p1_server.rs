@@ -128,6 +128,9 @@ fn no_pepper_is_shown_by_what_holds_or_refuses_it() {
         assert!(matches!(error, PepperError::Source(_)), "{name}");
         assert_error_silent(name, &error);
     }
+    let weak = load("weak", &KANAL[..4].repeat(20)).unwrap_err();
+    assert!(matches!(weak, PepperError::Weak { .. }));
+    assert_error_silent("a pepper that nobody drew", &weak);
 }
 
 #[tokio::test]

@@ -301,7 +301,9 @@ fn a_browser_is_told_of_once_for_each_accepted_request_and_never_for_a_refused_o
     assert!(!ask(&registry, &key, Wanted::NoStore).unwrap().from_browser());
     assert_eq!(told.load(Ordering::SeqCst), 0);
     assert!(with(&key, "origin").unwrap().from_browser());
-    assert!(with(&key, "sec-fetch-mode").unwrap().from_browser());
+    assert!(with(&key, "sec-fetch-site").unwrap().from_browser());
+    // Node's `fetch` sends it, from servers.
+    assert!(!with(&key, "sec-fetch-mode").unwrap().from_browser());
     with("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "origin").unwrap_err();
     assert_eq!((told.load(Ordering::SeqCst), *last.lock().unwrap()), (2, Some(id)));
 }

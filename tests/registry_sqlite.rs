@@ -34,7 +34,7 @@ impl Place {
     fn new() -> Self {
         let folder = Folder::new();
         for pepper in ["a", "b"] {
-            folder.write(pepper, pepper.repeat(43));
+            folder.write(pepper, format!("{pepper}-0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ"));
         }
         Self(folder)
     }
@@ -263,6 +263,26 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     assert_eq!(registry.keys(TEAM)[0].fingerprint(), before[0].fingerprint());
     drop(registry);
     assert!(place.open_with(Peppers::new(place.pepper("a"))).is_err());
+}
+
+#[test]
+fn what_is_written_behind_for_a_deleted_key_does_not_go_to_the_key_that_took_its_place() {
+    let place = Place::new();
+    let first = {
+        let registry = place.create();
+        create(&registry, "first", Restriction::None)
+    };
+    let registry = place.open_with(Peppers::new(place.pepper("b")).with_older(place.pepper("a"))).unwrap();
+    // Its use and its digest under the new pepper wait to be written.
+    assert_eq!(ask(&registry, &first.1, Wanted::NoStore), None);
+    registry.delete_key(first.0).unwrap();
+    let second = create(&registry, "second", Restriction::None);
+    registry.flush().unwrap();
+    drop(registry);
+    let registry = place.open_with(Peppers::new(place.pepper("b"))).unwrap();
+    assert_eq!(ask(&registry, &first.1, Wanted::NoStore), Some(Meaning::KeyRefused));
+    assert_eq!(registry.key(second.0).unwrap().last_used(), None, "the use was the first key's");
+    assert_eq!(ask(&registry, &second.1, Wanted::NoStore), None);
 }
 
 #[test]

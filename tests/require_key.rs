@@ -109,7 +109,7 @@ async fn the_principal_is_in_the_extensions_and_says_whose_key_it_was() {
     let layer = RequireKeyLayer::for_stores(Arc::new(registry));
     let mut asked = request(Some(new.key().expose_secret()), ());
     *asked.uri_mut() = "/api/v1/stores/123/customers".parse().unwrap();
-    asked.headers_mut().insert("sec-fetch-mode", HeaderValue::from_static("cors"));
+    asked.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
     let response = layer.layer(echo).oneshot(asked).await.unwrap();
     let principal = response.extensions().get::<Principal>().unwrap();
     assert_eq!(principal.key(), Some(new.record().id()));
@@ -206,6 +206,81 @@ async fn a_rule_of_ones_own_says_which_store_it_is() {
         }
         assert_eq!(layer.layer(ok).oneshot(asked).await.unwrap().status(), status, "{store:?}");
     }
+}
+
+/// A key of team 1, and a layer that knows store 123 of that team and store 456 of team 2.
+fn two_teams() -> (String, RequireKeyLayer<KeyRegistry>) {
+    let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
+    for (store, team) in [(123, 1), (456, 2)] {
+        registry.put_store(StoreId::new(store).unwrap(), TeamId::new(team)).unwrap();
+    }
+    let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
+    (new.key().expose_secret().to_owned(), RequireKeyLayer::for_stores(Arc::new(registry)))
+}
+
+#[tokio::test]
+async fn no_way_of_writing_a_path_gets_past_its_store() {
+    let (key, layer) = two_teams();
+    let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
+    for (path, status) in [
+        ("/api/v1/stores/123/orders", 200),
+        ("/stores/123", 200),
+        ("/api/v1/stores/123/a%20b", 200),
+        ("/api/v1/stores/456/orders", 403),
+        ("http://127.0.0.1/api/v1/stores/456/orders", 403),
+        ("/api/v1/me", 404),
+        ("/", 404),
+        ("/456/orders", 404),
+        ("/api/v1/stores", 404),
+        ("/api/v1/stores/", 404),
+        ("/api/v1/stores//456", 404),
+        ("//stores//456", 404),
+        ("/api/v1/Stores/456", 404),
+        ("/api/v1/%73tores/456/orders", 404),
+        ("/api/v1/stores%2F456", 404),
+        ("/api/v1/stores/123%2F..%2F456", 404),
+        ("/api/v1/stores;x/456", 404),
+        ("/api/v1/stores/456;x", 404),
+        ("/api/v1/stores/%34%35%36", 404),
+        ("/api/v1/stores/123/../456/orders", 404),
+        ("/api/v1/stores/123/./orders", 404),
+        ("/api/v1/stores/123/%2e%2E/456/orders", 404),
+        ("/api/v1/stores/123/..%5c456", 404),
+        ("/api/v1/stores/123?store=456", 200),
+    ] {
+        let mut asked = request(Some(&key), ());
+        *asked.uri_mut() = path.parse().unwrap();
+        assert_eq!(layer.layer(ok).oneshot(asked).await.unwrap().status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_nested_router_that_hides_the_store_from_the_layer_lets_nobody_through() {
+    use axum::{Router, body::Body, routing::get};
+
+    let (key, layer) = two_teams();
+    let inner = |path| Router::new().route(path, get(async || "orders"));
+    let around = Router::new().nest("/api/v1/stores/{id}", inner("/orders")).route_layer(layer.clone());
+    let into = Router::new().nest("/api/v1/stores/{id}", inner("/orders").route_layer(layer.clone()));
+    let deeper = Router::new().nest("/api/v1/stores", inner("/{id}/orders").route_layer(layer));
+    for (name, app, own) in [("around", around, 200), ("into", into, 404), ("deeper", deeper, 404)] {
+        for (store, status) in [(123, own), (456, if own == 200 { 403 } else { 404 }), (999, 404)] {
+            let mut asked = request(Some(&key), Body::empty());
+            *asked.uri_mut() = format!("/api/v1/stores/{store}/orders").parse().unwrap();
+            assert_eq!(app.clone().oneshot(asked).await.unwrap().status(), status, "{name}, store {store}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_prints_the_headers_further_in_does_not_see_the_key() {
+    let echo = service_fn(|request: Request<()>| {
+        let value = &request.headers()[AUTHORIZATION];
+        assert!(value.is_sensitive() && !format!("{:?}", request.headers()).contains(&KEY[..4]));
+        ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())))
+    });
+    let response = RequireKeyLayer::new(static_keys()).layer(echo).oneshot(request(Some(KEY), ())).await;
+    assert_eq!(response.unwrap().status(), 200);
 }
 
 #[test]

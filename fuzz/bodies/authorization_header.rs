@@ -42,7 +42,7 @@ pub fn authorization_header(data: &[u8]) {
     for line in data.split(|&byte| byte == b'\n') {
         if line == b"@" {
             from_browser = true;
-            headers.insert(HeaderName::from_static("sec-fetch-mode"), HeaderValue::from_static("cors"));
+            headers.insert(HeaderName::from_static("sec-fetch-site"), HeaderValue::from_static("none"));
         } else if let Ok(value) = HeaderValue::from_bytes(line) {
             headers.append(AUTHORIZATION, value);
             values.push(line);

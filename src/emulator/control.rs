@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post, put};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::header::{CACHE_CONTROL, HOST, ORIGIN};
+use http::header::{CACHE_CONTROL, HOST};
 use http::{HeaderValue, Request, Response, StatusCode, request};
 use serde_json::{Map, Value, json};
 use tower_service::Service as _;
@@ -27,7 +27,9 @@ use crate::format::KeyFormat;
 use crate::issuer::{Profile, StoreId};
 use crate::key::RawKey;
 use crate::origin::Origin;
-use crate::registry::{KeyId, KeyRecord, RegistryError, RequireKeyLayer, Restriction, StaticKeys, TeamId};
+use crate::registry::{
+    KeyId, KeyRecord, RegistryError, RequireKeyLayer, Restriction, StaticKeys, TeamId, is_from_browser,
+};
 
 /// The largest body that the control plane reads, in bytes.
 const MAX_BODY: usize = 128 * 1024;
@@ -89,8 +91,7 @@ fn refusal<B>(host: &str, request: &Request<B>) -> Option<&'static str> {
             "the control plane answers under its address and port alone, such as http://127.0.0.1:40123",
         );
     }
-    let from_browser = headers.keys().any(|name| name == ORIGIN || name.as_str().starts_with("sec-fetch-"));
-    from_browser.then_some("the control plane does not answer pages in a browser")
+    is_from_browser(headers).then_some("the control plane does not answer pages in a browser")
 }
 
 fn router(shop: &Arc<Shop>, token: RawKey) -> Router {
@@ -140,7 +141,7 @@ async fn create_key(State(shop): Shared, request: axum::extract::Request) -> Ans
 }
 
 async fn delete_key(State(shop): Shared, Path(id): Path<String>) -> Answered {
-    done(shop.registry.delete_key(key_id(&id)?))
+    done(shop.delete_key(key_id(&id)?))
 }
 
 async fn delete_key_after(

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower_service::Service as _;
@@ -27,9 +28,13 @@ pub(super) async fn exchange(
     shop: Arc<Shop>,
     router: Router,
     fate: Fate,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut note = Note::of(&shop, &request);
+    if note.turn == Turn::Refused {
+        // From here on it has a key that is not known.
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer"));
+    }
     let path = request.uri().path();
     let asked = Asked { key: note.sender.map(|sender| sender.key), store: note.entry.store, path };
     let met = lock(&shop.faults).meet(&asked);
@@ -113,9 +118,9 @@ impl Note {
         let path = request.uri().path();
         let wanted = wanted(path);
         let sender = shop.sender(request.headers());
-        let turn = sender.map_or(Some(Turn::Free), |sender| shop.count(sender.key));
-        // A key that has had its requests was deleted just now, and is not known any more.
-        let sender = sender.filter(|_| turn.is_some());
+        let turn = sender.map_or(Turn::Free, |sender| shop.count(sender.key));
+        // A key that has had its requests is not known any more.
+        let sender = sender.filter(|_| turn != Turn::Refused);
         let entry = JournalEntry {
             number: 0,
             time: SystemTime::UNIX_EPOCH,
@@ -126,7 +131,7 @@ impl Note {
             status: None,
             fault: None,
         };
-        Self { shop: Arc::clone(shop), entry, sender, turn: turn.unwrap_or(Turn::Free) }
+        Self { shop: Arc::clone(shop), entry, sender, turn }
     }
 }
 
@@ -134,8 +139,8 @@ impl Drop for Note {
     fn drop(&mut self) {
         self.entry.time = self.shop.now();
         lock(&self.shop.journal).write(self.entry.clone());
-        if let (Turn::Last, Some(sender)) = (self.turn, self.sender) {
-            self.shop.end(sender.key);
+        if let (Turn::Counted, Some(sender)) = (self.turn, self.sender) {
+            self.shop.answered(sender.key);
         }
     }
 }

@@ -16,8 +16,7 @@ use crate::issuer::StoreId;
 /// ```
 pub const MAX_JOURNAL: usize = 10_000;
 
-/// The longest segment of a path that is written down, in bytes. Keys of both issuers are longer, so that a key which
-/// somebody put into a path is not.
+/// The longest number of a path that is written down, in bytes. Keys of both issuers are longer.
 const MAX_SEGMENT: usize = 15;
 
 /// How many segments of a path are written down.
@@ -46,7 +45,8 @@ pub struct JournalEntry {
     pub time: SystemTime,
     /// The method; `OTHER` where it is none of HTTP's own.
     pub method: &'static str,
-    /// The path, without a query. A segment of 16 bytes or more is shown as `…`, because it might be a key.
+    /// The path, without a query. What is neither a word of a documented route nor a number of at most 15 digits is shown
+    /// as `…`, because it might be a key.
     pub path: String,
     /// The store that the path names.
     pub store: Option<StoreId>,
@@ -80,13 +80,17 @@ impl Journal {
     }
 }
 
-/// A path as it may be written down.
+/// A path as it may be written down: the words of the documented routes and short numbers. Anything else might be a key,
+/// or a part of one.
 pub(super) fn shown_path(path: &str) -> String {
+    const WORDS: [&str; 8] = ["", "*", "api", "v1", "stores", "customers", "orders", "products"];
+    let is_number =
+        |segment: &str| segment.len() <= MAX_SEGMENT && segment.bytes().all(|byte| byte.is_ascii_digit());
     let mut segments = path.split('/');
     let known: Vec<&str> = segments
         .by_ref()
         .take(MAX_SEGMENTS)
-        .map(|segment| if segment.len() > MAX_SEGMENT { "…" } else { segment })
+        .map(|segment| if WORDS.contains(&segment) || is_number(segment) { segment } else { "…" })
         .collect();
     let rest = if segments.next().is_some() { "/…" } else { "" };
     known.join("/") + rest
@@ -105,9 +109,11 @@ mod tests {
     #[test]
     fn what_might_be_a_key_in_a_path_or_a_method_is_not_shown() {
         assert_eq!(shown_path("/api/v1/stores/123/customers"), "/api/v1/stores/123/customers");
-        assert_eq!(shown_path("/v1/8fK2pX9mWq4Ld7Vb3Nc6Ts1Z/x"), "/v1/…/x");
+        assert_eq!(shown_path("/v1/8fK2pX9mWq4Ld7Vb3Nc6Ts1Z/x"), "/v1/…/…");
+        assert_eq!(shown_path("/x/8fK2pX9mWq4L/7Vb3Nc6Ts1Z/orders"), "/…/…/…/orders");
+        assert_eq!(shown_path("/v1/1234567890123456/-1"), "/v1/…/…");
         assert_eq!(shown_path("*"), "*");
-        assert!(shown_path(&"/a".repeat(10_000)).len() < 40);
+        assert!(shown_path(&"/a".repeat(10_000)).len() < 80);
         assert_eq!(shown_method(&Method::PATCH), "PATCH");
         assert_eq!(shown_method(&Method::from_bytes(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap()), "OTHER");
     }

@@ -19,11 +19,16 @@ pub const RATE_LIMIT: u32 = 60;
 /// ```
 pub const RATE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Counts requests by what they are metered by, which is a store or a key that is there, so it is bounded as those are.
+/// Counts requests by what they are metered by. Windows that are over are thrown away when there are many.
 #[derive(Debug)]
 pub(super) struct RateLimiter<T> {
     windows: HashMap<T, Window>,
+    /// With so many windows it is time to look for those that are over.
+    many: usize,
 }
+
+/// The least number of windows that counts as many.
+const MANY: usize = 1024;
 
 #[derive(Debug)]
 struct Window {
@@ -46,10 +51,15 @@ pub(super) enum Allowance {
 
 impl<T: Eq + Hash> RateLimiter<T> {
     pub(super) fn new() -> Self {
-        Self { windows: HashMap::new() }
+        Self { windows: HashMap::new(), many: MANY }
     }
 
     pub(super) fn take(&mut self, metered: T, now: SystemTime) -> Allowance {
+        if self.windows.len() >= self.many {
+            self.windows
+                .retain(|_, window| now.duration_since(window.start).unwrap_or_default() < RATE_WINDOW);
+            self.many = MANY.max(self.windows.len() * 2);
+        }
         let window = self.windows.entry(metered).or_insert(Window { start: now, taken: 0 });
         // A clock that went back is taken as standing still.
         let mut elapsed = now.duration_since(window.start).unwrap_or_default();
@@ -70,6 +80,15 @@ impl<T: Eq + Hash> RateLimiter<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_that_are_over_are_thrown_away() {
+        let mut limiter = RateLimiter::new();
+        for key in 0..20_000_u64 {
+            limiter.take(key, SystemTime::UNIX_EPOCH + Duration::from_secs(key));
+        }
+        assert!(limiter.windows.len() <= MANY, "{} windows", limiter.windows.len());
+    }
 
     #[test]
     fn sixty_pass_in_a_window_and_the_next_one_starts_afresh() {

@@ -94,8 +94,8 @@ pub(super) struct Shop {
     pub(super) customers: Mutex<Customers>,
     pub(super) faults: Mutex<Faults>,
     pub(super) journal: Mutex<Journal>,
-    /// How many more requests a key is let through before it is deleted.
-    countdowns: Mutex<HashMap<KeyId, u64>>,
+    /// The keys that are deleted after some requests.
+    countdowns: Mutex<HashMap<KeyId, Countdown>>,
     /// `None` where there is no limit.
     limiter: Option<Mutex<RateLimiter<Metered>>>,
 }
@@ -142,32 +142,43 @@ impl Shop {
     /// Lets a key through for this many more requests, and then deletes it.
     pub(super) fn delete_key_after(&self, id: KeyId, requests: u64) -> Result<(), RegistryError> {
         if requests == 0 {
-            return self.registry.delete_key(id);
+            return self.delete_key(id);
         }
         self.registry.key(id).ok_or(RegistryError::NoSuchKey)?;
-        lock(&self.countdowns).insert(id, requests);
+        lock(&self.countdowns).insert(id, Countdown { left: requests, in_flight: 0 });
         Ok(())
     }
 
-    /// Counts a request that has come with a key: `None` where the key has had its requests, and is deleted now. The last
-    /// request that it has makes it [`Turn::Last`], and the key goes once that is answered.
-    pub(super) fn count(&self, key: KeyId) -> Option<Turn> {
-        let mut countdowns = lock(&self.countdowns);
-        let Some(left) = countdowns.get_mut(&key) else { return Some(Turn::Free) };
-        if *left == 0 {
-            drop(countdowns);
-            self.end(key);
-            return None;
-        }
-        *left -= 1;
-        Some(if *left == 0 { Turn::Last } else { Turn::Free })
+    /// Deletes a key, and what was kept beside it.
+    pub(super) fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
+        lock(&self.countdowns).remove(&id);
+        self.registry.delete_key(id)
     }
 
-    /// Deletes a key whose requests are used up.
-    pub(super) fn end(&self, key: KeyId) {
-        lock(&self.countdowns).remove(&key);
-        // It may have been deleted meanwhile, which is as well.
-        self.registry.delete_key(key).ok();
+    /// Counts a request that has come with a key.
+    pub(super) fn count(&self, key: KeyId) -> Turn {
+        match lock(&self.countdowns).get_mut(&key) {
+            None => Turn::Free,
+            Some(countdown) if countdown.left == 0 => Turn::Refused,
+            Some(countdown) => {
+                countdown.left -= 1;
+                countdown.in_flight += 1;
+                Turn::Counted
+            }
+        }
+    }
+
+    /// Notes that a counted request was answered. With the last of them the key is deleted.
+    pub(super) fn answered(&self, key: KeyId) {
+        let mut countdowns = lock(&self.countdowns);
+        let Some(countdown) = countdowns.get_mut(&key) else { return };
+        countdown.in_flight = countdown.in_flight.saturating_sub(1);
+        if countdown.left == 0 && countdown.in_flight == 0 {
+            countdowns.remove(&key);
+            drop(countdowns);
+            // It may have been deleted meanwhile, which is as well.
+            self.registry.delete_key(key).ok();
+        }
     }
 
     /// Forgets what requests and rules have left behind.
@@ -182,11 +193,22 @@ impl Shop {
     }
 }
 
-/// Whether a key's deletion follows a request.
+/// How many more requests a key is let through, and how many of those that were are not answered yet. It is deleted once
+/// both are none.
+struct Countdown {
+    left: u64,
+    in_flight: u64,
+}
+
+/// What a request is to a key's countdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
+    /// There is none.
     Free,
-    Last,
+    /// It is one of those that are let through.
+    Counted,
+    /// It comes after them: the key is as good as deleted.
+    Refused,
 }
 
 impl Authorize for Shop {

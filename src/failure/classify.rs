@@ -68,6 +68,17 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_ones_own_is_recognised_by_the_body_it_makes() {
+        for field in ["/code", "/error/code", "/a/b/c", "/wei\"rd\\"] {
+            for text in ["bad_key", "the \"key\" is bad", "back\\slash", "line\nbreak\u{1}", "schlüssel"] {
+                let rows = [Row::new(401, field, Some(text), Meaning::KeyRefused)];
+                let body = rows[0].body().unwrap();
+                assert_eq!(meaning(&rows, 401, &body), Meaning::KeyRefused, "{body}");
+            }
+        }
+    }
+
+    #[test]
     fn the_documented_shapes_are_recognised() {
         let flat = r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#;
         let nested = r#"{"error":{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}}"#;

@@ -1,7 +1,7 @@
 //! Reading a request's headers.
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, ORIGIN};
+use http::{HeaderMap, HeaderName};
 
 use crate::failure::Meaning;
 use crate::format::KeyFormat;
@@ -11,6 +11,10 @@ const SCHEME: &[u8] = b"bearer";
 
 /// How many spaces may stand between the scheme and the key. RFC 9110 allows any number above none.
 const MAX_SPACES: usize = 64;
+
+/// What a browser sends with every request beside `Origin`. `Sec-Fetch-Mode` is not here: `fetch` of Node sends that one
+/// alone, from servers.
+const BROWSER: [&str; 3] = ["sec-fetch-site", "sec-fetch-dest", "sec-fetch-user"];
 
 /// What a request's headers say about who sends it.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +38,7 @@ impl<'a> Credentials<'a> {
             if name == AUTHORIZATION {
                 several |= authorization.replace(value.as_bytes()).is_some();
             } else {
-                from_browser |= name == ORIGIN || name.as_str().starts_with("sec-fetch-");
+                from_browser |= is_sent_by_browsers(name);
             }
         }
         let key = match authorization {
@@ -44,6 +48,16 @@ impl<'a> Credentials<'a> {
         };
         Self { key, from_browser }
     }
+}
+
+/// Whether a request's headers say that a browser sent it.
+#[cfg(feature = "emulator")]
+pub(crate) fn is_from_browser(headers: &HeaderMap) -> bool {
+    headers.keys().any(is_sent_by_browsers)
+}
+
+fn is_sent_by_browsers(name: &HeaderName) -> bool {
+    name == ORIGIN || BROWSER.contains(&name.as_str())
 }
 
 /// The key in the value of an `Authorization` header, where it is well-formed. What is too long is never looked at.
@@ -145,8 +159,9 @@ mod tests {
         for (name, browser) in [
             ("origin", true),
             ("sec-fetch-site", true),
-            ("sec-fetch-mode", true),
-            ("sec-fetch-something-new", true),
+            ("sec-fetch-dest", true),
+            ("sec-fetch-user", true),
+            ("sec-fetch-mode", false),
             ("sec-gpc", false),
             ("referer", false),
             ("user-agent", false),

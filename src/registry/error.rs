@@ -52,6 +52,9 @@ pub enum RegistryError {
     /// The generator of random bytes failed, or gave the same bytes again.
     #[error("the generator of random bytes failed ({0}): no key was made")]
     NoRandomness(io::ErrorKind),
+    /// There are more than [`MAX_PEPPERS`](super::MAX_PEPPERS).
+    #[error("a registry takes at most 16 peppers: drop those that no key is under, as keys_under tells")]
+    TooManyPeppers,
     /// There are keys under a pepper that was not given.
     #[error(
         "there are keys under the pepper {id}, which was not given: load it too, as an older one; without it those keys \

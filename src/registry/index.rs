@@ -228,12 +228,11 @@ impl Entry {
     /// Notes a use. `true` where that is more than `step` seconds after the last one that was noted so.
     #[inline]
     pub(super) fn note_use(&self, now: Seconds, step: u32) -> bool {
-        let last = self.last_used.load(Ordering::Relaxed);
-        // The clock may jump back; the last use never does.
+        // The clock may jump back, and threads may come late; the last use never goes back.
+        let last = self.last_used.fetch_max(now.0, Ordering::Relaxed);
         if now.0 <= last {
             return false;
         }
-        self.last_used.store(now.0, Ordering::Relaxed);
         now.0 / step != last / step
     }
 }
@@ -332,6 +331,17 @@ mod tests {
         assert_eq!(index.entries().map(|(id, _)| id.slot()).collect::<Vec<_>>(), [2, u32::MAX - 1]);
         index.remove(KeyId::new(9, 2));
         assert_eq!(index.next_slot(), Some(2));
+    }
+
+    #[test]
+    fn a_digest_that_comes_late_does_not_go_to_the_key_that_took_the_slot() {
+        let mut index = Index::default();
+        index.insert(&record(0, 0), digest(0), 1);
+        index.remove(KeyId::new(0, 0));
+        index.insert(&record(1, 0), digest(1), 0);
+        assert!(!index.rehash(KeyId::new(0, 0), digest(7), 0), "the key is gone");
+        assert!(index.find(&digest(7), 0).is_none());
+        assert_eq!(index.find(&digest(1), 0).map(|(id, _)| id), Some(KeyId::new(1, 0)));
     }
 
     #[test]

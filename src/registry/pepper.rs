@@ -1,5 +1,6 @@
 //! The secret under which keys are digested.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -29,13 +30,24 @@ const PROFILE: &Profile = &Profile::new(
 /// The context of BLAKE3's key derivation. It never changes.
 const CONTEXT: &str = "keysheath 2026-11-24 registry pepper v1";
 
+/// How many peppers a registry takes.
+///
+/// ```
+/// assert_eq!(keysheath::registry::MAX_PEPPERS, 16);
+/// ```
+pub const MAX_PEPPERS: usize = 16;
+
+/// How many different characters a pepper has at least. Of 32 that are drawn at random, more than twice as many are.
+const LEAST_VARIETY: usize = 8;
+
 /// The length of a digest, in bytes.
 pub(super) const DIGEST: usize = 16;
 
 /// A secret that lives outside the records. Keys are digested under it, so that whoever has the records alone can
 /// neither test guesses nor add a key of their own.
 ///
-/// Make one with `openssl rand -base64 32`, and keep it apart from the records: in a systemd credential or another file.
+/// Make one with `openssl rand -base64 32`. The records hold its one-way name, by which one that a person thought up could
+/// be guessed; what is plainly not random is refused. Keep it apart from the records: in a systemd credential or another file.
 ///
 /// ```
 /// use keysheath::registry::Pepper;
@@ -79,6 +91,14 @@ pub enum PepperError {
     /// What stands there is no pepper, or cannot be had.
     #[error("{0}")]
     Source(SourceError),
+    /// It was not drawn at random.
+    #[error(
+        "the pepper at {place} could be guessed: make one with `openssl rand -base64 32` and put it there"
+    )]
+    Weak {
+        /// Where it stands.
+        place: source::Provenance,
+    },
 }
 
 impl Pepper {
@@ -94,6 +114,9 @@ impl Pepper {
     pub fn from_reference(reference: &KeyRef) -> Result<Self, PepperError> {
         let place = reference.source().map_err(PepperError::Reference)?;
         match source::load(&*place, PROFILE).map_err(PepperError::Source)? {
+            Loaded::Found(found) if is_weak(found.key()) => {
+                Err(PepperError::Weak { place: found.provenance().clone() })
+            }
             Loaded::Found(found) => Ok(Self::of(found.key())),
             Loaded::Absent(absence) => Err(PepperError::Absent { place: place.provenance(), absence }),
         }
@@ -141,6 +164,12 @@ impl Pepper {
     }
 }
 
+/// Whether a text has so few different characters that nobody drew it at random.
+fn is_weak(text: &RawKey) -> bool {
+    let different: HashSet<u8> = text.expose_secret().bytes().collect();
+    different.len() < LEAST_VARIETY
+}
+
 impl fmt::Debug for Pepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pepper({})", self.id)
@@ -178,7 +207,8 @@ impl Peppers {
         Self { all: vec![current] }
     }
 
-    /// With a pepper that keys may still be under. One that is there already changes nothing.
+    /// With a pepper that keys may still be under. One that is there already changes nothing. A registry takes at most
+    /// [`MAX_PEPPERS`].
     ///
     /// ```
     /// # use keysheath::registry::{Pepper, Peppers};

@@ -148,7 +148,7 @@ impl Principal {
         self.is_previous
     }
 
-    /// Whether a browser sent the request (it has `Origin` or a `Sec-Fetch-…` header): the key has then reached a client
+    /// Whether a browser sent the request (it has `Origin`, `Sec-Fetch-Site`, `Sec-Fetch-Dest` or `Sec-Fetch-User`): the key has then reached a client
     /// that a customer controls, and should be rotated. Whoever sends a request by hand can leave those headers out.
     ///
     /// ```

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -81,7 +81,12 @@ impl<A: Authorize> RequireKeyLayer<A> {
         Self::with_store(keys, |_| Wanted::NoStore)
     }
 
-    /// For paths as Kanal has them: the store's number follows the first segment `stores`.
+    /// For paths as Kanal has them: the store's number follows the first segment `stores`. A path without a store, and one
+    /// that another server could read in another way (`..`, `%2F` and the like), is answered as a store that is not there,
+    /// so that no request gets past its store.
+    ///
+    /// The layer must see the whole path: put it around a nested router and not into it, and give the routes that have no
+    /// store a layer of their own, by [`RequireKeyLayer::new`].
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -91,13 +96,7 @@ impl<A: Authorize> RequireKeyLayer<A> {
     /// ```
     #[must_use]
     pub fn for_stores(keys: Arc<A>) -> Self {
-        Self::with_store(keys, |request| {
-            let mut segments = request.uri.path().split('/');
-            match segments.find(|segment| *segment == "stores").and(segments.next()) {
-                Some(segment) => Wanted::from_segment(segment),
-                None => Wanted::NoStore,
-            }
-        })
+        Self::with_store(keys, |request| store_of_path(request.uri.path()))
     }
 
     /// With a rule of your own for which store a request is for. A rule that finds none where there is one lets every key
@@ -120,6 +119,22 @@ impl<A: Authorize> RequireKeyLayer<A> {
     ) -> Self {
         Self { keys, find_store: Arc::new(find) }
     }
+}
+
+/// The store that a path is for. What is not surely a store is none.
+fn store_of_path(path: &str) -> Wanted {
+    let is_doubtful = |segment: &str| {
+        let segment = segment.to_ascii_lowercase();
+        matches!(&*segment, "." | "..")
+            || segment.contains('\\')
+            || ["%2e", "%2f", "%5c"].iter().any(|part| segment.contains(part))
+    };
+    if path.split('/').any(is_doubtful) {
+        return Wanted::NotAStore;
+    }
+    let mut segments = path.split('/');
+    let store = segments.find(|segment| *segment == "stores").and(segments.next());
+    store.map_or(Wanted::NotAStore, Wanted::from_segment)
 }
 
 impl<A> Clone for RequireKeyLayer<A> {
@@ -175,6 +190,10 @@ where
         match self.keys.authorize(&parts.headers, (self.find_store)(&parts)) {
             Ok(principal) => {
                 parts.extensions.insert(principal);
+                // Nobody further in needs it, and whoever prints the headers does not see it.
+                if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
+                    value.set_sensitive(true);
+                }
                 Answering::Let { future: self.inner.call(Request::from_parts(parts, body)) }
             }
             Err(refusal) => Answering::Refused { refusal: Some(refusal) },

@@ -101,7 +101,7 @@ impl Permit {
         }
     }
 
-    /// Notes that nobody waits for this call any more. Where it has returned, that is undone at once.
+    /// Notes that nobody waits for this call any more. Where it returns, that is undone.
     fn leave_behind(&self) {
         if let Some(count) = calls().places.get_mut(&self.place) {
             count.left_behind += 1;
@@ -184,7 +184,10 @@ impl Worker {
         let result = permit.spawn(move || work(&own))?;
         let patience = self.deadline.saturating_add(extra).saturating_sub(start.elapsed());
         let outcome = result.recv_timeout(patience);
-        permit.leave_behind();
+        // Another holder is a thread that goes on; one that has answered holds it no more.
+        if Arc::strong_count(&permit) > 1 {
+            permit.leave_behind();
+        }
         outcome.map_err(|error| match error {
             RecvTimeoutError::Timeout => Problem::Deadline { after: self.deadline },
             // The work panicked; the message is on standard error, and holds nothing of ours.
@@ -195,6 +198,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     /// A place that no other test calls.
@@ -245,6 +250,22 @@ mod tests {
             }
         });
         assert!(!calls().places.contains_key(&place), "every call was counted off");
+    }
+
+    #[test]
+    fn calls_that_are_answered_never_count_as_hanging_however_many_there_are() {
+        let place = place("many");
+        let barrier = Barrier::new(64);
+        thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for _ in 0..100 {
+                        assert_eq!(Worker::new().run(place, || 7), Ok(7));
+                    }
+                });
+            }
+        });
     }
 
     #[test]
