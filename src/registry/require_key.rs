@@ -123,18 +123,21 @@ impl<A: Authorize> RequireKeyLayer<A> {
 
 /// The store that a path is for. What is not surely a store is none.
 fn store_of_path(path: &str) -> Wanted {
-    let is_doubtful = |segment: &str| {
-        let segment = segment.to_ascii_lowercase();
-        matches!(&*segment, "." | "..")
-            || segment.contains('\\')
-            || ["%2e", "%2f", "%5c"].iter().any(|part| segment.contains(part))
-    };
     if path.split('/').any(is_doubtful) {
         return Wanted::NotAStore;
     }
     let mut segments = path.split('/');
     let store = segments.find(|segment| *segment == "stores").and(segments.next());
     store.map_or(Wanted::NotAStore, Wanted::from_segment)
+}
+
+/// Whether a server that decodes or tidies a path could read another number of segments here.
+fn is_doubtful(segment: &str) -> bool {
+    let is_escaped_sign =
+        |code: &[u8]| [b"%2e", b"%2f", b"%5c"].iter().any(|sign| code.eq_ignore_ascii_case(&sign[..]));
+    matches!(segment, "." | "..")
+        || segment.contains('\\')
+        || (segment.contains('%') && segment.as_bytes().windows(3).any(is_escaped_sign))
 }
 
 impl<A> Clone for RequireKeyLayer<A> {
