@@ -115,6 +115,7 @@ fn every_row_of_kanals_table_has_its_verdict() {
         (Meaning::StoreNotFound, Verdict::StoreRefused),
         (Meaning::StoreMissing, Verdict::Inconclusive),
         (Meaning::RequestInvalid, Verdict::Accepted),
+        (Meaning::RateLimited, Verdict::Inconclusive),
     ];
     assert_eq!(KANAL.len(), expected.len());
     for (row, (meaning, verdict)) in KANAL.iter().zip(expected) {
