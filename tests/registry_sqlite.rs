@@ -286,6 +286,26 @@ fn what_is_written_behind_for_a_deleted_key_does_not_go_to_the_key_that_took_its
 }
 
 #[test]
+fn records_that_were_closed_are_opened_again_while_processes_are_started() {
+    let place = Place::new();
+    drop(place.create());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| {
+            let mut started = 0;
+            while !done.load(Ordering::Relaxed) {
+                started += usize::from(std::process::Command::new("true").status().unwrap().success());
+            }
+            started
+        });
+        let outcomes: Vec<_> = (0..300).map(|_| Sqlite::open(place.path()).map(drop)).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(starting.join().unwrap() > 20);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    });
+}
+
+#[test]
 fn a_use_is_written_behind_at_a_flush_at_the_end_and_by_itself() {
     let place = Place::new();
     let (now, told) = clock(1_800_000_000);

@@ -4,12 +4,25 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::thread;
+#[cfg(unix)]
+use std::time::Duration;
 
 use super::schema;
 use crate::registry::RecordError;
 
 /// The length of a database's header (<https://www.sqlite.org/fileformat2.html#the_database_header>).
 const HEADER: usize = 100;
+
+/// How often the lock is tried for. A process that this one has just started holds what this one had open, and so a lock
+/// that was given up a moment ago, until it becomes another program.
+#[cfg(unix)]
+const LOCK_TRIES: u32 = 20;
+
+/// How long to wait between two of them.
+#[cfg(unix)]
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
@@ -109,11 +122,14 @@ impl Lock {
         look(&path)?;
         let file = private_options().create(true).open(&path).map_err(|error| from_io(&error))?;
         check_private(&file.metadata().map_err(|error| from_io(&error))?)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => RecordError::Locked,
-            other => from_io(&other.into()),
-        })?;
-        Ok(Self { _file: file })
+        for _ in 0..LOCK_TRIES {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
+                Err(other) => return Err(from_io(&other.into())),
+            }
+        }
+        Err(RecordError::Locked)
     }
 
     #[cfg(not(unix))]
