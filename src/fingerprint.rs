@@ -27,6 +27,7 @@
 
 use std::fmt;
 use std::hint::black_box;
+use std::str::FromStr;
 
 /// Below this entropy a key could be guessed from its fingerprint, so none is made.
 ///
@@ -109,6 +110,38 @@ impl fmt::Display for Fingerprint {
             }
         }
         Ok(())
+    }
+}
+
+/// A text is not a fingerprint. It never holds the text.
+///
+/// ```
+/// use keysheath::fingerprint::{Fingerprint, FingerprintError};
+/// assert_eq!("urdz".parse::<Fingerprint>(), Err(FingerprintError));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint has four groups of four of the characters a-z and 2-7, as in urdz-nrsd-3rmw-jtz2")]
+pub struct FingerprintError;
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    /// Reads what `Display` prints, and nothing else.
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let mut bytes = [0; 10];
+        let groups: Vec<&str> = text.split('-').collect();
+        if groups.len() != 4 || groups.iter().any(|group| group.len() != 4) {
+            return Err(FingerprintError);
+        }
+        for (pair, half) in groups.chunks_exact(2).zip(bytes.chunks_exact_mut(5)) {
+            let mut bits = 0_u64;
+            for character in pair.iter().flat_map(|group| group.bytes()) {
+                let five = ALPHABET.iter().position(|&known| known == character).ok_or(FingerprintError)?;
+                bits = (bits << 5) | u64::try_from(five).map_err(|_| FingerprintError)?;
+            }
+            half.copy_from_slice(&bits.to_be_bytes()[3..]);
+        }
+        Ok(Self(bytes))
     }
 }
 

@@ -79,6 +79,12 @@ pub struct Snapshot<I: Issuer> {
 
 impl Generation {
     const FIRST: Self = Self(1);
+
+    /// The generation with this number; the first is 1.
+    #[cfg(feature = "rotation")]
+    pub(crate) const fn numbered(number: u64) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
 }
 
 impl<I: Issuer> KeyHandle<I> {

@@ -31,6 +31,8 @@ pub mod source;
 pub mod keyref;
 pub mod chain;
 pub mod handle;
+#[cfg(feature = "rotation")]
+pub mod keyset;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod probe;

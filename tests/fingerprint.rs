@@ -67,3 +67,30 @@ fn keys_that_could_be_guessed_have_no_fingerprint() {
     assert_eq!(shown, "RawKey(pin, redacted)");
     assert_eq!(Kanal::PROFILE.entropy_bits().min(Katana::PROFILE.entropy_bits()), 122);
 }
+
+#[test]
+fn a_fingerprint_is_read_as_it_is_printed_and_in_no_other_way() {
+    use keysheath::fingerprint::{Fingerprint, FingerprintError};
+    use keysheath::issuer::{Issuer, Kanal};
+    use keysheath::key::RawKey;
+
+    for number in 0..500 {
+        let key = RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap();
+        let fingerprint = key.fingerprint().unwrap();
+        assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
+    }
+    for text in [
+        "",
+        "urdz-nrsd-3rmw",
+        "urdz-nrsd-3rmw-jtz2-aaaa",
+        "urdznrsd3rmwjtz2",
+        "URDZ-NRSD-3RMW-JTZ2",
+        "urdz-nrsd-3rmw-jtz1",
+        "urdz-nrsd-3rmw-jtz",
+        "urd-znrsd-3rmw-jtz2",
+        " urdz-nrsd-3rmw-jtz2",
+        "ürdz-nrsd-3rmw-jtz2",
+    ] {
+        assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text:?}");
+    }
+}

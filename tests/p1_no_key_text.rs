@@ -17,6 +17,9 @@ mod client_layers;
 #[cfg(feature = "emulator")]
 #[path = "p1_no_key_text/emulator.rs"]
 mod emulator;
+#[cfg(feature = "rotation")]
+#[path = "p1_no_key_text/keyset.rs"]
+mod keyset;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
 #[path = "p1_no_key_text/probes.rs"]
@@ -103,6 +106,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text.rs"),
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/emulator.rs"),
+        include_str!("p1_no_key_text/keyset.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
         include_str!("p1_no_key_text/registry.rs"),

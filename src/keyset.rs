@@ -1,0 +1,377 @@
+//! The state of a rotation: which key is in force, which is to be, which was, and which must never be again.
+//!
+//! A [`KeySet`] is a pure state machine. It reads no clock, no file and no network: it is told what happened, says whether
+//! that may be, and can be written down and read again. A step that is done twice changes nothing the second time, so
+//! whoever dies in the middle of a rotation does the last step once more.
+//!
+//! ```text
+//!            stage             verify            promote                    retire
+//!   new key ───────► pending ───────► pending ──────────► current ─ ─ ─┐
+//!                      │   ▲          (verified)             │         │ the next promotion
+//!                abort │   └────────────────── roll back ────┘         ▼
+//!                      ▼                                            previous ───────► retired
+//!                   retired              compromise, in any place: ───────► compromised, for ever
+//! ```
+//!
+//! Rules, and why:
+//!
+//! - A key is staged before anything is asked over the network: it was shown once, and would else be lost.
+//! - A key that is current, previous, retired or compromised is not staged: somebody copied the wrong one.
+//! - One rotation at a time. Another one is [`KeySetError::InProgress`], and says since when and by whom.
+//! - A key that nobody has verified is promoted only by a word that says so ([`Promotion::Unverified`]).
+//! - A new key is not promoted while the previous one is still there: the old key would be forgotten before a person has
+//!   deleted it.
+//! - A compromised key leaves every place at once. What is in force then is the pending key if it is verified, else the
+//!   previous one, else nothing: failing closed is better than sending a key that leaked.
+//!
+//! ```
+//! use std::time::SystemTime;
+//! use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Promotion, Staging}};
+//!
+//! let now = SystemTime::now();
+//! let mut keys = KeySet::new(Kanal::PROFILE)?;
+//! keys.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase(), Staging::at(now))?;
+//!
+//! let new = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
+//! let rotation = keys.stage(new.erase(), Staging::at(now).by("anna").with_note("spring"))?.rotation();
+//! keys.verify(rotation, now)?;
+//! keys.promote(rotation, Promotion::Verified, now)?;
+//! assert!(keys.current().unwrap().key().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
+//! keys.retire(rotation, now)?; // once a person has deleted the old key
+//! assert!(keys.previous().is_none());
+//! # Ok::<(), keysheath::keyset::KeySetError>(())
+//! ```
+
+mod error;
+mod form;
+mod held;
+mod rules;
+mod step;
+mod view;
+
+use std::time::SystemTime;
+
+use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
+use crate::issuer::Profile;
+use crate::key::RawKey;
+
+pub use error::KeySetError;
+pub use form::{FORM_VERSION, MAX_DOCUMENT};
+pub use held::{Held, MAX_NOTE, MAX_PERSON, RotationId, Staging};
+pub use step::{Place, Promotion, Step};
+
+use held::Moment;
+
+/// How many fingerprints of retired keys are remembered; then the oldest is forgotten, and its key could be staged again.
+///
+/// ```
+/// assert_eq!(keysheath::keyset::MAX_RETIRED, 16);
+/// ```
+pub const MAX_RETIRED: usize = 16;
+
+/// How many fingerprints of compromised keys are remembered. None is ever forgotten, so one more is refused.
+///
+/// ```
+/// assert_eq!(keysheath::keyset::MAX_COMPROMISED, 32);
+/// ```
+pub const MAX_COMPROMISED: usize = 32;
+
+/// The keys of one rotation, and what is remembered of those that are gone.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+/// let keys = KeySet::new(Kanal::PROFILE)?;
+/// assert_eq!(format!("{keys:?}"), "KeySet(kanal, generation 0, current none, previous none, pending none)");
+/// # Ok::<(), keysheath::keyset::KeySetError>(())
+/// ```
+pub struct KeySet {
+    profile: &'static Profile,
+    /// 0 before the first key; it grows whenever another key comes into force, or none.
+    generation: u64,
+    /// The newest rotation, and so the number of those that there were.
+    rotation: u64,
+    current: Option<Held>,
+    pending: Option<Held>,
+    previous: Option<Held>,
+    /// The oldest first.
+    retired: Vec<Fingerprint>,
+    compromised: Vec<Fingerprint>,
+}
+
+impl KeySet {
+    /// A key set without keys.
+    ///
+    /// # Errors
+    /// [`KeySetError::Weak`] for an issuer whose keys could be guessed from the fingerprints that a key set remembers.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// assert!(KeySet::new(Kanal::PROFILE)?.current().is_none());
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub const fn new(profile: &'static Profile) -> Result<Self, KeySetError> {
+        if profile.entropy_bits() < MIN_ENTROPY_BITS {
+            return Err(KeySetError::Weak);
+        }
+        Ok(Self {
+            profile,
+            generation: 0,
+            rotation: 0,
+            current: None,
+            pending: None,
+            previous: None,
+            retired: Vec::new(),
+            compromised: Vec::new(),
+        })
+    }
+
+    /// Takes a key that is in use already as the one in force. This begins a key set; the next key is staged.
+    ///
+    /// # Errors
+    /// [`KeySetError::HasKeys`] when another key is in force or pending, and the errors of [`KeySet::stage`].
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
+    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+    /// keys.adopt(key, Staging::at(std::time::SystemTime::now()))?;
+    /// assert!(keys.current().is_some());
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn adopt(&mut self, key: RawKey, staging: Staging) -> Result<Step, KeySetError> {
+        let fingerprint = self.checked(&key, &staging)?;
+        if let Some(current) = self.current.as_ref().filter(|current| current.fingerprint() == fingerprint) {
+            return Ok(Step::Unchanged(current.rotation()));
+        }
+        if self.current.is_some() || self.pending.is_some() {
+            return Err(KeySetError::HasKeys);
+        }
+        self.refuse_known(fingerprint)?;
+        let rotation = self.next_rotation();
+        let mut held = Held::new(key, fingerprint, rotation, staging);
+        held.promoted = Some(held.staged);
+        self.current = Some(held);
+        self.generation += 1;
+        Ok(Step::Done(rotation))
+    }
+
+    /// Takes a new key in, to be verified and promoted later. Persist it before anything is asked over the network.
+    ///
+    /// # Errors
+    /// [`KeySetError::Known`] for a key that is current, previous, retired or compromised, [`KeySetError::InProgress`] when
+    /// another key is pending, and [`KeySetError::OtherIssuer`].
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
+    /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// keys.stage(key, Staging::at(std::time::SystemTime::now()).by("anna"))?;
+    /// assert!(keys.pending().is_some());
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn stage(&mut self, key: RawKey, staging: Staging) -> Result<Step, KeySetError> {
+        let fingerprint = self.checked(&key, &staging)?;
+        if let Some(pending) = &self.pending {
+            if pending.fingerprint() == fingerprint {
+                return Ok(Step::Unchanged(pending.rotation()));
+            }
+            return Err(pending.in_progress());
+        }
+        self.refuse_known(fingerprint)?;
+        let rotation = self.next_rotation();
+        self.pending = Some(Held::new(key, fingerprint, rotation, staging));
+        Ok(Step::Done(rotation))
+    }
+
+    /// Notes that the pending key was accepted for every store that it is to serve.
+    ///
+    /// # Errors
+    /// [`KeySetError::NotPending`] when that rotation's key is not pending and was not promoted.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
+    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// let rotation = keys.stage(key, Staging::at(now))?.rotation();
+    /// keys.verify(rotation, now)?;
+    /// assert!(keys.pending().unwrap().verified().is_some());
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn verify(&mut self, rotation: RotationId, at: SystemTime) -> Result<Step, KeySetError> {
+        if self.current.as_ref().is_some_and(|current| current.rotation() == rotation) {
+            return Ok(Step::Unchanged(rotation));
+        }
+        let pending = self.pending_of(rotation)?;
+        if pending.verified.is_some() {
+            return Ok(Step::Unchanged(rotation));
+        }
+        pending.verified = Some(Moment::from(at));
+        Ok(Step::Done(rotation))
+    }
+
+    /// Brings the pending key into force. What was in force becomes the previous key.
+    ///
+    /// # Errors
+    /// [`KeySetError::Unverified`] unless it was verified or [`Promotion::Unverified`] says so,
+    /// [`KeySetError::PreviousThere`] while an older key waits to be retired, and [`KeySetError::NotPending`].
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, KeySetError, Promotion, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
+    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// let rotation = keys.stage(key, Staging::at(now))?.rotation();
+    /// assert_eq!(keys.promote(rotation, Promotion::Verified, now), Err(KeySetError::Unverified));
+    /// keys.promote(rotation, Promotion::Unverified, now)?;
+    /// assert_eq!(keys.current().unwrap().rotation(), rotation);
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn promote(
+        &mut self,
+        rotation: RotationId,
+        promotion: Promotion,
+        at: SystemTime,
+    ) -> Result<Step, KeySetError> {
+        if self.current.as_ref().is_some_and(|current| current.rotation() == rotation) {
+            return Ok(Step::Unchanged(rotation));
+        }
+        if self.pending_of(rotation)?.verified.is_none() && promotion == Promotion::Verified {
+            return Err(KeySetError::Unverified);
+        }
+        if let Some(previous) = self.previous.as_ref().filter(|_| self.current.is_some()) {
+            return Err(KeySetError::PreviousThere { fingerprint: previous.fingerprint() });
+        }
+        self.bring_pending_into_force(at);
+        Ok(Step::Done(rotation))
+    }
+
+    /// Puts the previous key into force again, and the one that replaced it back to pending, where it can be verified,
+    /// promoted or aborted.
+    ///
+    /// # Errors
+    /// [`KeySetError::NothingBefore`] when there is no previous key, [`KeySetError::InProgress`] when another key is
+    /// pending, and [`KeySetError::NotCurrent`] when that rotation's key is neither in force nor rolled back.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Promotion, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
+    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().erase();
+    /// keys.adopt(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(now))?;
+    /// let rotation = keys.stage(key("Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(now))?.rotation();
+    /// keys.promote(rotation, Promotion::Unverified, now)?;
+    /// keys.roll_back(rotation, now)?;
+    /// assert!(keys.current().unwrap().key().matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn roll_back(&mut self, rotation: RotationId, at: SystemTime) -> Result<Step, KeySetError> {
+        if self.pending.as_ref().is_some_and(|pending| pending.rotation() == rotation) {
+            return Ok(Step::Unchanged(rotation));
+        }
+        if self.current.as_ref().is_none_or(|current| current.rotation() != rotation) {
+            return Err(KeySetError::NotCurrent);
+        }
+        if let Some(pending) = &self.pending {
+            return Err(pending.in_progress());
+        }
+        let previous = self.previous.take().ok_or(KeySetError::NothingBefore)?;
+        let replaced = self.current.replace(previous.back_in_force(at));
+        self.pending = replaced.map(Held::back_to_pending);
+        self.generation += 1;
+        Ok(Step::Done(rotation))
+    }
+
+    /// Forgets the previous key, all but its fingerprint: a person has deleted it, and the issuer refuses it.
+    ///
+    /// # Errors
+    /// [`KeySetError::NotCurrent`] when that rotation's key is not in force, so that what is previous was not replaced by
+    /// it.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Promotion, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
+    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().erase();
+    /// keys.adopt(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(now))?;
+    /// let rotation = keys.stage(key("Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(now))?.rotation();
+    /// keys.promote(rotation, Promotion::Unverified, now)?;
+    /// keys.retire(rotation, now)?;
+    /// assert_eq!(keys.retired().len(), 1);
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn retire(&mut self, rotation: RotationId, _at: SystemTime) -> Result<Step, KeySetError> {
+        if self.current.as_ref().is_none_or(|current| current.rotation() != rotation) {
+            return Err(KeySetError::NotCurrent);
+        }
+        let Some(previous) = self.previous.take() else { return Ok(Step::Unchanged(rotation)) };
+        self.remember_retired(previous.fingerprint());
+        Ok(Step::Done(rotation))
+    }
+
+    /// Gives the pending key up. A person should delete it in the app.
+    ///
+    /// # Errors
+    /// [`KeySetError::NotPending`] when that rotation's key is in force, or never was pending.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
+    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// let rotation = keys.stage(key, Staging::at(now))?.rotation();
+    /// keys.abort(rotation)?;
+    /// assert!(keys.pending().is_none());
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn abort(&mut self, rotation: RotationId) -> Result<Step, KeySetError> {
+        let is_newest_and_gone = self.rotation == rotation.0
+            && self.pending.is_none()
+            && self.current.as_ref().is_none_or(|current| current.rotation() != rotation);
+        if is_newest_and_gone {
+            return Ok(Step::Unchanged(rotation));
+        }
+        self.pending_of(rotation)?;
+        if let Some(pending) = self.pending.take() {
+            self.remember_retired(pending.fingerprint());
+        }
+        Ok(Step::Done(rotation))
+    }
+
+    /// Notes that a key has leaked. It leaves every place and is never staged, promoted or rolled back to again. Where it
+    /// was in force, the pending key takes over if it is verified, else the previous one, else there is none.
+    ///
+    /// A key that is in no place can be named as well: it is then never staged.
+    ///
+    /// # Errors
+    /// [`KeySetError::TooManyCompromised`].
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
+    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+    /// let fingerprint = key.fingerprint().unwrap();
+    /// keys.adopt(key.erase(), Staging::at(now))?;
+    /// keys.compromise(fingerprint, now)?;
+    /// assert!(keys.current().is_none(), "nothing is sent any more");
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn compromise(&mut self, fingerprint: Fingerprint, at: SystemTime) -> Result<Step, KeySetError> {
+        let newest = RotationId(self.rotation);
+        if self.compromised.contains(&fingerprint) {
+            return Ok(Step::Unchanged(newest));
+        }
+        if self.compromised.len() == MAX_COMPROMISED {
+            return Err(KeySetError::TooManyCompromised);
+        }
+        self.compromised.push(fingerprint);
+        self.retired.retain(|retired| *retired != fingerprint);
+        let is_it = |held: &mut Held| held.fingerprint() == fingerprint;
+        self.pending.take_if(is_it);
+        self.previous.take_if(is_it);
+        if self.current.take_if(is_it).is_some() {
+            if self.pending.as_ref().is_some_and(|pending| pending.verified.is_some()) {
+                self.bring_pending_into_force(at);
+            } else {
+                self.current = self.previous.take().map(|previous| previous.back_in_force(at));
+                self.generation += 1;
+            }
+        }
+        Ok(Step::Done(newest))
+    }
+}

@@ -1,0 +1,99 @@
+//! What a key set does not do.
+
+use std::time::SystemTime;
+
+use super::{MAX_COMPROMISED, MAX_DOCUMENT, MAX_NOTE, MAX_PERSON, Place, RotationId};
+use crate::fingerprint::Fingerprint;
+
+/// A step that may not be, or a document that is no key set. Nothing was changed.
+///
+/// ```
+/// use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, KeySetError, Place, Staging}};
+///
+/// let key = || ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+/// let now = std::time::SystemTime::now();
+/// let mut keys = KeySet::new(Kanal::PROFILE)?;
+/// keys.adopt(key(), Staging::at(now))?;
+/// assert_eq!(keys.stage(key(), Staging::at(now)), Err(KeySetError::Known { place: Place::Current }));
+/// # Ok::<(), KeySetError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeySetError {
+    /// The issuer's keys could be guessed from their fingerprints.
+    #[error("keys of this issuer could be guessed from what a key set remembers of them, so it has none")]
+    Weak,
+    /// The key is another issuer's.
+    #[error("the key is one of another issuer than the key set's: name the key set of that issuer")]
+    OtherIssuer,
+    /// There are keys already.
+    #[error("there is a key in force or pending already: stage this one")]
+    HasKeys,
+    /// The key is there already, or was.
+    #[error("this is {place}: copy the new key again from where it was created, or create one")]
+    Known {
+        /// Where it is.
+        place: Place,
+    },
+    /// Another key is pending.
+    #[error("rotation {rotation} is under way, begun by {by}: promote or abort it first")]
+    InProgress {
+        /// Which rotation.
+        rotation: RotationId,
+        /// Since when.
+        since: SystemTime,
+        /// By whom.
+        by: String,
+    },
+    /// That rotation's key is not pending.
+    #[error("the key of rotation {rotation} is not pending: look at the status")]
+    NotPending {
+        /// Which rotation.
+        rotation: RotationId,
+    },
+    /// The pending key has not been seen to work.
+    #[error("the pending key was not verified: verify it, or say that it is to be promoted even so")]
+    Unverified,
+    /// An older key waits to be retired.
+    #[error("the key {fingerprint} is still the previous one: delete it in the app and retire it first")]
+    PreviousThere {
+        /// Which key.
+        fingerprint: Fingerprint,
+    },
+    /// That rotation's key is not in force.
+    #[error("that rotation's key is not in force: look at the status")]
+    NotCurrent,
+    /// There is no previous key.
+    #[error("there is no previous key to go back to: it was retired, compromised, or there never was one")]
+    NothingBefore,
+    /// No more compromised keys can be remembered.
+    #[error(
+        "{MAX_COMPROMISED} compromised keys are remembered, and none may be forgotten: begin a new key set"
+    )]
+    TooManyCompromised,
+    /// A note or a name is too long, or not printable.
+    #[error(
+        "a note has at most {MAX_NOTE} printable characters, a name {MAX_PERSON}, and neither a line break: shorten it"
+    )]
+    BadNote,
+    /// The key stands in a note.
+    #[error("the key itself stands in the note or in a name: remove it there")]
+    KeyInNote,
+    /// The document is larger than any key set.
+    #[error("the document has more than {MAX_DOCUMENT} bytes, so it is no key set: restore it from a backup")]
+    TooLarge,
+    /// The document is not what this crate wrote.
+    #[error("the document is no key set ({rule}): restore it from a backup, or begin a new key set")]
+    Corrupt {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// A newer version wrote it.
+    #[error("the document has form {found}, and this version reads up to {known}: use the newer keysheath")]
+    Newer {
+        /// The form's number in the document.
+        found: u64,
+        /// The newest that is known.
+        known: u64,
+    },
+}

@@ -1,0 +1,248 @@
+//! A key set as it is written down: JSON, with a version.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::str::FromStr as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::held::{Held, Moment, RotationId, check_text};
+use super::{KeySet, KeySetError, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use crate::fingerprint::Fingerprint;
+use crate::issuer::Profile;
+use crate::key::RawKey;
+
+/// The form that is written. Forms 1 to this one are read.
+///
+/// ```
+/// assert_eq!(keysheath::keyset::FORM_VERSION, 1);
+/// ```
+pub const FORM_VERSION: u64 = 1;
+
+/// The largest document, in bytes: three of the longest keys, and a few KiB.
+///
+/// ```
+/// assert_eq!(keysheath::keyset::MAX_DOCUMENT, 32 * 1024);
+/// ```
+pub const MAX_DOCUMENT: usize = 32 * 1024;
+
+/// What a document says of itself, in every form.
+#[derive(Deserialize)]
+struct Head<'a> {
+    keysheath: &'a str,
+    form: u64,
+}
+
+/// Form 1. Everything is borrowed from the document, so that no copy of a key is made that is not wiped.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form<'a> {
+    #[serde(rename = "keysheath")]
+    _kind: &'a str,
+    #[serde(rename = "form")]
+    _version: u64,
+    issuer: &'a str,
+    generation: u64,
+    rotation: u64,
+    #[serde(borrow)]
+    current: Option<Slot<'a>>,
+    #[serde(borrow)]
+    pending: Option<Slot<'a>>,
+    #[serde(borrow)]
+    previous: Option<Slot<'a>>,
+    #[serde(borrow)]
+    retired: Vec<&'a str>,
+    #[serde(borrow)]
+    compromised: Vec<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Slot<'a> {
+    /// In base64.
+    key: &'a str,
+    rotation: u64,
+    staged: u64,
+    verified: Option<u64>,
+    promoted: Option<u64>,
+    demoted: Option<u64>,
+    #[serde(borrow)]
+    by: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    from: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    note: Option<Cow<'a, str>>,
+}
+
+const fn corrupt(rule: &'static str) -> KeySetError {
+    KeySetError::Corrupt { rule }
+}
+
+impl KeySet {
+    /// The key set as a document: JSON with the keys in it, so it belongs where a key does. The bytes are wiped when they
+    /// are dropped.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// let keys = KeySet::new(Kanal::PROFILE)?;
+    /// let document = keys.to_document();
+    /// assert!(KeySet::from_document(Kanal::PROFILE, &document)?.current().is_none());
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    #[must_use]
+    pub fn to_document(&self) -> Zeroizing<Vec<u8>> {
+        // It never grows, so no block with a key in it is left behind.
+        let mut text = Zeroizing::new(String::with_capacity(MAX_DOCUMENT));
+        let written = write!(
+            text,
+            "{{\n  \"keysheath\": \"key set\",\n  \"form\": {FORM_VERSION},\n  \"issuer\": \"{}\",\n  \
+             \"generation\": {},\n  \"rotation\": {},\n",
+            self.profile.name(),
+            self.generation,
+            self.rotation
+        );
+        // Writing to a `String` cannot fail.
+        let _ = written;
+        for (name, slot) in
+            [("current", &self.current), ("pending", &self.pending), ("previous", &self.previous)]
+        {
+            let _ = write!(text, "  \"{name}\": ");
+            match slot {
+                None => text.push_str("null"),
+                Some(held) => write_slot(&mut text, held),
+            }
+            text.push_str(",\n");
+        }
+        write_list(&mut text, "retired", &self.retired);
+        text.push_str(",\n");
+        write_list(&mut text, "compromised", &self.compromised);
+        text.push_str("\n}\n");
+        Zeroizing::new(std::mem::take(&mut *text).into_bytes())
+    }
+
+    /// Reads a document that [`KeySet::to_document`] wrote, in this version or an earlier one.
+    ///
+    /// # Errors
+    /// [`KeySetError::Newer`] for a document of a newer form, [`KeySetError::OtherIssuer`], and
+    /// [`KeySetError::TooLarge`] or [`KeySetError::Corrupt`] for what is no key set.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::{KeySet, KeySetError}};
+    /// let error = KeySet::from_document(Kanal::PROFILE, b"{}").unwrap_err();
+    /// assert!(matches!(error, KeySetError::Corrupt { .. }));
+    /// ```
+    pub fn from_document(profile: &'static Profile, document: &[u8]) -> Result<Self, KeySetError> {
+        if document.len() > MAX_DOCUMENT {
+            return Err(KeySetError::TooLarge);
+        }
+        // The library's errors print what they did not like, so they go no further.
+        let head: Head<'_> =
+            serde_json::from_slice(document).map_err(|_| corrupt("it is not whole, or not JSON"))?;
+        if head.keysheath != "key set" || head.form == 0 {
+            return Err(corrupt("it does not say that it is a key set"));
+        }
+        if head.form > FORM_VERSION {
+            return Err(KeySetError::Newer { found: head.form, known: FORM_VERSION });
+        }
+        let form: Form<'_> = serde_json::from_slice(document)
+            .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
+        Self::read(profile, form)
+    }
+
+    fn read(profile: &'static Profile, form: Form<'_>) -> Result<Self, KeySetError> {
+        if form.issuer != profile.name() {
+            return Err(KeySetError::OtherIssuer);
+        }
+        let slot = |slot: Option<Slot<'_>>| slot.map(|slot| read_slot(profile, slot)).transpose();
+        let keys = Self {
+            generation: form.generation,
+            rotation: form.rotation,
+            current: slot(form.current)?,
+            pending: slot(form.pending)?,
+            previous: slot(form.previous)?,
+            retired: read_list(&form.retired, MAX_RETIRED)?,
+            compromised: read_list(&form.compromised, MAX_COMPROMISED)?,
+            ..Self::new(profile)?
+        };
+        if keys.is_consistent() {
+            Ok(keys)
+        } else {
+            Err(corrupt("a key is in two places, or a number is wrong"))
+        }
+    }
+}
+
+fn write_slot(text: &mut String, held: &Held) {
+    text.push_str("{ \"key\": \"");
+    STANDARD.encode_string(held.key.expose_secret(), text);
+    let _ = write!(text, "\", \"rotation\": {}, \"staged\": {}", held.rotation, held.staged.0);
+    for (name, moment) in
+        [("verified", held.verified), ("promoted", held.promoted), ("demoted", held.demoted)]
+    {
+        if let Some(Moment(seconds)) = moment {
+            let _ = write!(text, ", \"{name}\": {seconds}");
+        }
+    }
+    for (name, value) in [("by", &held.by), ("from", &held.from), ("note", &held.note)] {
+        if let Some(value) = value {
+            let _ = write!(text, ", \"{name}\": ");
+            write_quoted(text, value);
+        }
+    }
+    text.push_str(" }");
+}
+
+/// A printable text as JSON writes it.
+fn write_quoted(text: &mut String, value: &str) {
+    text.push('"');
+    for c in value.chars() {
+        if matches!(c, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('"');
+}
+
+fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
+    let _ = write!(text, "  \"{name}\": [");
+    for (at, fingerprint) in list.iter().enumerate() {
+        let _ = write!(text, "{}\"{fingerprint}\"", if at == 0 { "" } else { ", " });
+    }
+    text.push(']');
+}
+
+fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetError> {
+    let mut key = Zeroizing::new(vec![0; base64::decoded_len_estimate(slot.key.len())]);
+    let length =
+        STANDARD.decode_slice(slot.key, &mut key).map_err(|_| corrupt("a key in it is not base64"))?;
+    let key =
+        RawKey::parse(profile, &key[..length]).map_err(|_| corrupt("a key in it is not well-formed"))?;
+    for (text, longest) in [(&slot.by, MAX_PERSON), (&slot.from, MAX_PERSON), (&slot.note, MAX_NOTE)] {
+        check_text(text.as_deref(), longest)
+            .map_err(|_| corrupt("a note in it is too long, or not printable"))?;
+    }
+    Ok(Held {
+        fingerprint: key.fingerprint().ok_or(KeySetError::Weak)?,
+        key,
+        rotation: RotationId(slot.rotation),
+        staged: Moment(slot.staged),
+        verified: slot.verified.map(Moment),
+        promoted: slot.promoted.map(Moment),
+        demoted: slot.demoted.map(Moment),
+        by: slot.by.map(Cow::into_owned),
+        from: slot.from.map(Cow::into_owned),
+        note: slot.note.map(Cow::into_owned),
+    })
+}
+
+fn read_list(list: &[&str], longest: usize) -> Result<Vec<Fingerprint>, KeySetError> {
+    if list.len() > longest {
+        return Err(corrupt("it remembers more keys than there may be"));
+    }
+    let read = |text: &&str| Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is none"));
+    list.iter().map(read).collect()
+}

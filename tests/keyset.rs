@@ -1,0 +1,295 @@
+//! The steps of a rotation: what each does, what it refuses, and that doing it twice is harmless.
+#![cfg(feature = "rotation")]
+
+#[path = "keyset/properties.rs"]
+mod properties;
+#[path = "keyset/written.rs"]
+mod written;
+
+use std::time::{Duration, SystemTime};
+
+use keysheath::fingerprint::Fingerprint;
+use keysheath::format::KeyFormat;
+use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
+use keysheath::key::RawKey;
+use keysheath::keyset::{
+    Held, KeySet, KeySetError, MAX_COMPROMISED, MAX_RETIRED, Place, Promotion, RotationId, Staging, Step,
+};
+use keysheath::origin::Origin;
+use keysheath::source::{Source as _, Variable};
+
+/// An issuer whose keys could be guessed.
+const PIN: &Profile = &Profile::new("pin", "PIN", Origin::https("pin.example"), KeyFormat::exactly(6), 19);
+
+/// A well-formed key for each number.
+fn key(number: usize) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+}
+
+fn name(number: usize) -> Fingerprint {
+    key(number).fingerprint().unwrap()
+}
+
+fn time(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn staging() -> Staging {
+    Staging::at(time(1)).by("anna")
+}
+
+fn empty() -> KeySet {
+    KeySet::new(Kanal::PROFILE).unwrap()
+}
+
+/// Key 1 in force.
+fn adopted() -> KeySet {
+    let mut keys = empty();
+    keys.adopt(key(1), staging()).unwrap();
+    keys
+}
+
+/// Key 1 in force and key 2 pending.
+fn staged() -> (KeySet, RotationId) {
+    let mut keys = adopted();
+    let rotation = keys.stage(key(2), staging()).unwrap().rotation();
+    (keys, rotation)
+}
+
+/// Key 2 in force and key 1 previous.
+fn promoted() -> (KeySet, RotationId) {
+    let (mut keys, rotation) = staged();
+    keys.verify(rotation, time(2)).unwrap();
+    keys.promote(rotation, Promotion::Verified, time(3)).unwrap();
+    (keys, rotation)
+}
+
+/// The numbers of the keys that are in force, pending and previous.
+fn slots(keys: &KeySet) -> [Option<usize>; 3] {
+    [keys.current(), keys.pending(), keys.previous()]
+        .map(|slot| slot.map(|held| (0..200).find(|number| name(*number) == held.fingerprint()).unwrap()))
+}
+
+#[test]
+fn a_rotation_goes_from_staging_to_retirement() {
+    let (mut keys, rotation) = staged();
+    assert_eq!(slots(&keys), [Some(1), Some(2), None]);
+    assert_eq!(keys.promote(rotation, Promotion::Verified, time(2)), Err(KeySetError::Unverified));
+    keys.verify(rotation, time(2)).unwrap();
+    let before = keys.generation();
+    keys.promote(rotation, Promotion::Verified, time(3)).unwrap();
+    assert!(keys.generation() > before);
+    assert_eq!(slots(&keys), [Some(2), None, Some(1)]);
+    let times = |held: &Held| (held.verified(), held.promoted(), held.demoted());
+    assert_eq!(times(keys.current().unwrap()), (Some(time(2)), Some(time(3)), None));
+    assert_eq!(times(keys.previous().unwrap()), (None, Some(time(1)), Some(time(3))));
+    keys.retire(rotation, time(4)).unwrap();
+    assert_eq!(slots(&keys), [Some(2), None, None]);
+    assert_eq!(keys.retired(), [name(1)]);
+    assert_eq!(keys.place_of(name(1)), Some(Place::Retired));
+}
+
+#[test]
+fn a_step_that_is_done_twice_changes_nothing_the_second_time() {
+    let mut keys = empty();
+    let mut twice = |step: &dyn Fn(&mut KeySet) -> Result<Step, KeySetError>| {
+        let first = step(&mut keys).unwrap();
+        let document = keys.to_document().to_vec();
+        assert!(first.is_change());
+        assert_eq!(step(&mut keys), Ok(Step::Unchanged(first.rotation())));
+        assert_eq!(keys.to_document().to_vec(), document);
+        first.rotation()
+    };
+    twice(&|keys| keys.adopt(key(1), staging()));
+    let rotation = twice(&|keys| keys.stage(key(2), staging()));
+    twice(&|keys| keys.verify(rotation, time(2)));
+    twice(&|keys| keys.promote(rotation, Promotion::Verified, time(3)));
+    twice(&|keys| keys.roll_back(rotation, time(4)));
+    twice(&|keys| keys.promote(rotation, Promotion::Unverified, time(5)));
+    twice(&|keys| keys.retire(rotation, time(6)));
+    let given_up = twice(&|keys| keys.stage(key(3), staging()));
+    twice(&|keys| keys.abort(given_up));
+    twice(&|keys| keys.compromise(name(2), time(7)));
+}
+
+#[test]
+fn a_key_that_is_known_is_not_staged_and_the_error_says_where_it_is() {
+    let (mut keys, rotation) = promoted();
+    let known = |place| Err(KeySetError::Known { place });
+    assert_eq!(keys.stage(key(2), staging()), known(Place::Current));
+    assert_eq!(keys.stage(key(1), staging()), known(Place::Previous));
+    keys.retire(rotation, time(4)).unwrap();
+    assert_eq!(keys.stage(key(1), staging()), known(Place::Retired));
+    keys.compromise(name(9), time(5)).unwrap();
+    assert_eq!(keys.stage(key(9), staging()), known(Place::Compromised));
+    let given_up = keys.stage(key(3), staging()).unwrap().rotation();
+    keys.abort(given_up).unwrap();
+    assert_eq!(keys.stage(key(3), staging()), known(Place::Retired));
+    assert_eq!(slots(&keys), [Some(2), None, None]);
+}
+
+#[test]
+fn another_rotation_that_is_under_way_is_refused_and_says_since_when_and_by_whom() {
+    let (mut keys, rotation) = staged();
+    let error = keys.stage(key(3), staging()).unwrap_err();
+    assert_eq!(error, KeySetError::InProgress { rotation, since: time(1), by: "anna".to_owned() });
+    assert!(error.to_string().contains("begun by anna"));
+    keys.promote(rotation, Promotion::Unverified, time(2)).unwrap();
+    let next = keys.stage(key(3), staging()).unwrap().rotation();
+    assert!(matches!(keys.roll_back(rotation, time(3)), Err(KeySetError::InProgress { .. })));
+    let waits = KeySetError::PreviousThere { fingerprint: name(1) };
+    assert_eq!(keys.promote(next, Promotion::Unverified, time(3)), Err(waits));
+    keys.retire(rotation, time(3)).unwrap();
+    keys.promote(next, Promotion::Unverified, time(4)).unwrap();
+    assert_eq!(slots(&keys), [Some(3), None, Some(2)]);
+}
+
+#[test]
+fn a_rollback_puts_the_old_key_into_force_and_the_new_one_back_to_pending() {
+    let (mut keys, rotation) = promoted();
+    let before = keys.generation();
+    keys.roll_back(rotation, time(4)).unwrap();
+    assert!(keys.generation() > before, "what is in force is another key, so it has another number");
+    assert_eq!(slots(&keys), [Some(1), Some(2), None]);
+    assert_eq!(keys.pending().unwrap().verified(), None, "it has to be seen to work again");
+    keys.abort(rotation).unwrap();
+    assert_eq!(slots(&keys), [Some(1), None, None]);
+    assert_eq!(keys.roll_back(rotation, time(5)), Err(KeySetError::NotCurrent));
+    let first = keys.current().unwrap().rotation();
+    assert_eq!(keys.roll_back(first, time(5)), Err(KeySetError::NothingBefore));
+}
+
+#[test]
+fn steps_of_a_rotation_that_is_not_there_are_refused() {
+    let (mut keys, rotation) = staged();
+    let mut other = empty();
+    let mut foreign = rotation;
+    for number in 10..20 {
+        foreign = other.stage(key(number), staging()).unwrap().rotation();
+        other.abort(foreign).unwrap();
+    }
+    let not_pending = Err(KeySetError::NotPending { rotation: foreign });
+    assert_eq!(keys.verify(foreign, time(2)), not_pending);
+    assert_eq!(keys.promote(foreign, Promotion::Unverified, time(2)), not_pending);
+    assert_eq!(keys.abort(foreign), not_pending);
+    assert_eq!(keys.retire(foreign, time(2)), Err(KeySetError::NotCurrent));
+    assert_eq!(keys.roll_back(foreign, time(2)), Err(KeySetError::NotCurrent));
+    assert_eq!(keys.retire(rotation, time(2)), Err(KeySetError::NotCurrent), "it is only pending");
+    assert_eq!(slots(&keys), [Some(1), Some(2), None]);
+}
+
+#[test]
+fn a_leaked_key_in_force_gives_way_to_what_is_surest() {
+    // A verified pending key.
+    let (mut keys, rotation) = staged();
+    keys.verify(rotation, time(2)).unwrap();
+    keys.compromise(name(1), time(3)).unwrap();
+    assert_eq!(slots(&keys), [Some(2), None, None]);
+    // The previous key, where the pending one was not seen to work.
+    let (mut keys, _) = promoted();
+    keys.stage(key(3), staging()).unwrap();
+    keys.compromise(name(2), time(4)).unwrap();
+    assert_eq!(slots(&keys), [Some(1), Some(3), None]);
+    // Nothing.
+    let (mut keys, _) = staged();
+    let before = keys.generation();
+    keys.compromise(name(1), time(3)).unwrap();
+    assert_eq!(slots(&keys), [None, Some(2), None]);
+    assert!(keys.generation() > before, "that nothing is in force is news as well");
+}
+
+#[test]
+fn a_leaked_key_leaves_every_place_and_never_comes_back() {
+    let (mut keys, rotation) = promoted();
+    keys.compromise(name(1), time(4)).unwrap();
+    assert_eq!(slots(&keys), [Some(2), None, None]);
+    assert_eq!(keys.roll_back(rotation, time(5)), Err(KeySetError::NothingBefore));
+    let next = keys.stage(key(3), staging()).unwrap().rotation();
+    keys.verify(next, time(6)).unwrap();
+    keys.compromise(name(3), time(7)).unwrap();
+    assert_eq!(slots(&keys), [Some(2), None, None]);
+    assert!(keys.promote(next, Promotion::Verified, time(8)).is_err());
+    assert_eq!(keys.compromised(), [name(1), name(3)]);
+    for number in [1, 3] {
+        let refused = Err(KeySetError::Known { place: Place::Compromised });
+        assert_eq!(keys.stage(key(number), staging()), refused);
+    }
+}
+
+#[test]
+fn a_key_set_whose_only_key_leaked_takes_a_new_one() {
+    let mut keys = adopted();
+    keys.compromise(name(1), time(2)).unwrap();
+    assert_eq!(keys.adopt(key(1), staging()), Err(KeySetError::Known { place: Place::Compromised }));
+    let rotation = keys.stage(key(2), staging()).unwrap().rotation();
+    keys.verify(rotation, time(3)).unwrap();
+    keys.promote(rotation, Promotion::Verified, time(4)).unwrap();
+    assert_eq!(slots(&keys), [Some(2), None, None]);
+}
+
+#[test]
+fn retired_keys_are_forgotten_in_the_end_and_compromised_ones_never() {
+    let mut keys = adopted();
+    for number in 2..2 + MAX_RETIRED + 3 {
+        let rotation = keys.stage(key(number), staging()).unwrap().rotation();
+        keys.abort(rotation).unwrap();
+    }
+    assert_eq!(keys.retired().len(), MAX_RETIRED);
+    assert_eq!(keys.place_of(name(2)), None, "the oldest is forgotten");
+    for number in 100..100 + MAX_COMPROMISED {
+        keys.compromise(name(number), time(2)).unwrap();
+    }
+    assert_eq!(keys.compromise(name(199), time(3)), Err(KeySetError::TooManyCompromised));
+    assert_eq!(keys.place_of(name(100)), Some(Place::Compromised));
+    assert_eq!(slots(&keys), [Some(1), None, None]);
+}
+
+#[test]
+fn only_a_key_of_the_issuer_is_taken_and_only_where_it_cannot_be_guessed() {
+    let katana = || RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+    let mut keys = empty();
+    assert_eq!(keys.adopt(katana(), staging()), Err(KeySetError::OtherIssuer));
+    assert_eq!(keys.stage(katana(), staging()), Err(KeySetError::OtherIssuer));
+    keys.adopt(key(1), staging()).unwrap();
+    assert_eq!(keys.adopt(key(2), staging()), Err(KeySetError::HasKeys));
+    assert_eq!(KeySet::new(PIN).unwrap_err(), KeySetError::Weak);
+}
+
+#[test]
+fn what_a_person_notes_is_bounded_printable_and_not_the_key() {
+    let mut keys = empty();
+    for (staging, error) in [
+        (staging().with_note("x".repeat(101)), KeySetError::BadNote),
+        (staging().with_note("two\nlines"), KeySetError::BadNote),
+        (staging().by("a\u{7f}b"), KeySetError::BadNote),
+        (staging().by("x".repeat(65)), KeySetError::BadNote),
+        (staging().with_note(format!("new: {}", key(2).expose_secret())), KeySetError::KeyInNote),
+        (staging().by(key(2).expose_secret()), KeySetError::KeyInNote),
+    ] {
+        assert_eq!(keys.stage(key(2), staging), Err(error));
+    }
+    let place = Variable::new("X".repeat(200)).provenance();
+    let staging = staging().from(&place).with_note("ü".repeat(100));
+    keys.stage(key(2), staging).unwrap();
+    let pending = keys.pending().unwrap();
+    assert_eq!(pending.by(), Some("anna"));
+    assert_eq!(pending.from().unwrap().chars().count(), 64);
+    assert_eq!(pending.note().unwrap().chars().count(), 100);
+}
+
+#[test]
+fn a_clock_that_goes_back_is_written_down_as_it_says() {
+    let (mut keys, rotation) = staged();
+    keys.verify(rotation, SystemTime::UNIX_EPOCH - Duration::from_secs(9)).unwrap();
+    keys.promote(rotation, Promotion::Verified, time(0)).unwrap();
+    assert_eq!(keys.current().unwrap().verified(), Some(time(0)));
+    assert_eq!(slots(&keys), [Some(2), None, Some(1)]);
+}
+
+#[test]
+fn a_key_set_shows_fingerprints_and_no_key() {
+    let (keys, _) = promoted();
+    let shown = format!("{keys:?} {:?} {:#?} {:?}", keys.current(), keys.previous(), staging());
+    assert!(!shown.contains("Key0") && !shown.contains("0000"), "{shown}");
+    assert!(shown.contains(&name(1).to_string()) && shown.contains(&name(2).to_string()));
+}
