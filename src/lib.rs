@@ -17,6 +17,8 @@
 #![forbid(unsafe_code)]
 
 mod platform;
+#[cfg(feature = "sqlite")]
+mod private_file;
 
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
