@@ -32,6 +32,8 @@
 mod content;
 mod error;
 mod file;
+#[cfg(feature = "keychain")]
+mod keychain;
 mod memory;
 mod place;
 mod sealed;
@@ -42,6 +44,8 @@ use crate::source::Provenance;
 pub use content::{Document, DocumentContent};
 pub use error::DocumentError;
 pub use file::FileStore;
+#[cfg(feature = "keychain")]
+pub use keychain::{KeychainStore, MAX_KEYCHAIN_DOCUMENT};
 pub use memory::MemoryStore;
 pub use version::Version;
 

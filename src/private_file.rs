@@ -109,9 +109,8 @@ impl Lock {
         let Some(file) = open_locked(path).map_err(|error| Refusal::Unopened(error.kind()))? else {
             return Ok(None);
         };
-        let id = check(&file.metadata().map_err(|error| Refusal::Unseen(error.kind()))?)?;
-        // Where somebody has removed the file all the same, the next one locks another.
-        Ok((look(path)? == Some(id)).then_some(Self { _file: file }))
+        check(&file.metadata().map_err(|error| Refusal::Unseen(error.kind()))?)?;
+        Ok(Some(Self { _file: file }))
     }
 }
 

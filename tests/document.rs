@@ -7,6 +7,9 @@ mod support;
 mod contract;
 #[path = "document/files.rs"]
 mod files;
+#[cfg(feature = "keychain")]
+#[path = "document/keychain.rs"]
+mod keychain;
 #[path = "document/killed.rs"]
 mod killed;
 #[path = "document/racing.rs"]

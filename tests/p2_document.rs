@@ -24,7 +24,7 @@ fn leaves_nothing<T>(test: &'static str, work: impl FnOnce() -> T) {
 
 /// A content with the planted key in it; no part of it has been elsewhere on the heap.
 fn content() -> DocumentContent {
-    let mut bytes = Vec::with_capacity(4000);
+    let mut bytes = Vec::with_capacity(2400);
     for _ in 0..100 {
         bytes.extend_from_slice(KEY.as_bytes());
     }
@@ -88,5 +88,23 @@ fn a_document_that_is_refused_leaves_nothing() {
         bytes.resize(20_000, b'x');
         let large = DocumentContent::from(bytes);
         assert!(matches!(store.write(&large, None), Err(DocumentError::TooLarge { .. })));
+    });
+}
+
+#[cfg(feature = "keychain")]
+#[test]
+fn a_document_in_the_keychain_leaves_nothing() {
+    use keysheath::document::KeychainStore;
+    use keysheath::source::Keychain;
+
+    const TEST: &str = "a_document_in_the_keychain_leaves_nothing";
+    support::secret_service::with_keychain(TEST, |_| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = |name: &str| KeychainStore::new(Keychain::new(), name, folder.path().join(name));
+        // What the client sets up once is not part of it.
+        store("first").write(&content(), None).unwrap();
+        let found = residue_of(|| use_of(&store("second")));
+        println!("{found}: {}", TEST.replace('_', " "));
+        assert_eq!(found, NONE, "freed blocks with the key in them");
     });
 }

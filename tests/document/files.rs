@@ -1,7 +1,7 @@
 //! Files and folders that are refused, and left as they were.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -297,16 +297,4 @@ fn a_lock_that_is_held_is_waited_for_until_the_deadline_and_reading_goes_on() {
     drop(file);
     waiting.join().unwrap().unwrap();
     assert_eq!(text(&store), "second");
-}
-
-#[test]
-fn a_lock_whose_file_was_removed_is_taken_on_the_file_that_is_there() {
-    let (folder, store) = written();
-    let version = *there(&store).version();
-    let mut file = fs::File::options().write(true).open(folder.at("document.lock")).unwrap();
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    file.write_all(b"held").unwrap();
-    fs::remove_file(folder.at("document.lock")).unwrap();
-    store.write(&content("second"), Some(&version)).unwrap();
-    assert!(folder.at("document.lock").exists());
 }
