@@ -11,6 +11,7 @@ use keysheath::issuer::{Issuer, Kanal};
 use keysheath::source::{self, Keychain, KeychainItem, Problem};
 
 use super::contract::keeps_the_contract;
+use super::killed::{run_until_killed, survives};
 use super::racing::add_one;
 use super::{content, text, there};
 use crate::support::canary::{KANAL, assert_debug_silent, assert_error_silent};
@@ -30,6 +31,14 @@ fn written() -> (Folder, KeychainStore) {
     let store = store_at(&folder.at("lock"), "keys");
     store.write(&content("first"), None).unwrap();
     (folder, store)
+}
+
+/// A process of the same test with the same keychain.
+fn in_this_session(name: &'static str) -> Child {
+    let of_the_session = ["DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"];
+    of_the_session
+        .into_iter()
+        .fold(Child::new(name), |child, variable| child.var(variable, env::var_os(variable).unwrap()))
 }
 
 #[test]
@@ -67,20 +76,29 @@ fn two_processes_add_a_hundred_times_each_and_no_addition_is_lost() {
     with_keychain(NAME, |_| {
         let folder = Folder::new();
         let lock = folder.at("lock");
-        let children = [(); 2].map(|()| {
-            ["DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"]
-                .into_iter()
-                .fold(Child::new(NAME).var("LOCK", &lock), |child, name| {
-                    child.var(name, env::var_os(name).unwrap())
-                })
-                .spawn()
-        });
+        let children = [(); 2].map(|()| in_this_session(NAME).var("LOCK", &lock).spawn());
         for child in children {
             let output = child.wait_with_output().unwrap();
             let shown = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success() && shown.contains("conflicts: "), "{shown}");
         }
         assert_eq!(text(&store_at(&lock, "keys")), (2 * ROUNDS).to_string());
+    });
+}
+
+#[test]
+fn what_has_returned_survives_a_kill_of_the_writer() {
+    const NAME: &str = "keychain::what_has_returned_survives_a_kill_of_the_writer";
+    const KILLS: u64 = 50;
+    if let Some(lock) = env::var_os("LOCK") {
+        run_until_killed(&store_at(Path::new(&lock), "keys"));
+    }
+    with_keychain(NAME, |_| {
+        let folder = Folder::new();
+        let lock = folder.at("lock");
+        let spawn = || in_this_session(NAME).var("LOCK", &lock).spawn();
+        let untold = survives(KILLS, Duration::from_millis(100), &store_at(&lock, "keys"), spawn, &mut || ());
+        println!("{KILLS} kills: {untold} had written and not yet told");
     });
 }
 
