@@ -24,7 +24,8 @@ use disk::RealDisk;
 ///   one, and the folder is synced. Whoever is killed on the way leaves the old document or the new one, and once
 ///   [`write`](DocumentStore::write) has returned a power cut keeps the new one too, as far as the disk honours `fsync`.
 /// - **One writer at a time.** Writing takes a lock on `NAME.lock`, which the system releases when its process ends. It
-///   must not be removed or renamed while a process uses the store. Reading takes none.
+///   must not be removed or renamed while a process uses the store. Reading takes none; it syncs the folder, so that what
+///   is read lasts as well.
 /// - **Private.** Document and lock must be regular files of this user with nobody else's permissions. Links are refused.
 ///   The folder must be there, belong to root or this user, and be writable by nobody else unless it is sticky, as
 ///   `/tmp` is. (On Windows, owner and mode are not checked.)
@@ -72,13 +73,15 @@ impl FileStore {
         self
     }
 
+    /// Reading and writing are counted apart: writers that wait for the lock do not keep readers waiting.
     fn run<T: Send + 'static>(
         &self,
+        what: &str,
         work: impl FnOnce(&Path, &Seen) -> Result<T, DocumentError> + Send + 'static,
     ) -> Result<T, DocumentError> {
         let (path, seen) = (self.path.clone(), self.seen.clone());
         self.worker
-            .run_with(Place::of("document", &self.path), place::EXTRA, move |_| work(&path, &seen))
+            .run_with(Place::of(what, &self.path), place::EXTRA, move |_| work(&path, &seen))
             .map_err(DocumentError::Unavailable)?
     }
 }
@@ -93,9 +96,14 @@ impl DocumentStore for FileStore {
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.run(|path, seen| {
+        self.run("document read", |path, seen| {
             let path = place::settle(path)?;
-            seen.look(|| read(&path))
+            seen.look(|| {
+                let there = read(&path)?;
+                // A writer that was killed just after its renaming has left a document that may not last.
+                disk::make_last(&RealDisk, &path)?;
+                Ok(there)
+            })
         })
     }
 
@@ -106,7 +114,7 @@ impl DocumentStore for FileStore {
     ) -> Result<Version, DocumentError> {
         content.must_fit(self.limit())?;
         let (content, unchanged, patience) = (content.clone(), unchanged.copied(), self.worker.deadline());
-        self.run(move |path, seen| {
+        self.run("document written", move |path, seen| {
             let path = place::settle(path)?;
             let _lock = place::lock(&with_end(&path, ".lock"), patience)?;
             let there = seen.look(|| read(&path))?;

@@ -5,9 +5,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use keysheath::document::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, Version};
+use keysheath::source::MAX_CALLS_PER_PLACE;
 
 use super::{content, place, text, there, written};
 use crate::support::child::NOBODY;
@@ -288,13 +290,17 @@ fn a_lock_that_is_held_is_waited_for_until_the_deadline_and_reading_goes_on() {
     let hurried = store.clone().with_deadline(after);
     assert_eq!(hurried.write(&content("second"), Some(&version)), Err(DocumentError::Locked { after }));
     assert_eq!(text(&hurried), "first");
-    let waiting = std::thread::spawn({
+    // More of them than may call one place at once.
+    let waiting = [(); MAX_CALLS_PER_PLACE + 1].map(|()| {
         let store = store.clone();
-        move || store.write(&content("second"), Some(&version))
+        thread::spawn(move || store.write(&content("second"), Some(&version)))
     });
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(!waiting.is_finished());
+    thread::sleep(Duration::from_millis(100));
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    assert_eq!(text(&hurried), "first");
     drop(file);
-    waiting.join().unwrap().unwrap();
+    let outcomes = waiting.map(|waiting| waiting.join().unwrap());
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(DocumentError::Conflict))));
     assert_eq!(text(&store), "second");
 }

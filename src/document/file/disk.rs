@@ -32,7 +32,12 @@ pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(),
         let _ = disk.remove(&new);
         return Err(DocumentError::of_writing(error.kind()));
     }
-    // The new document is in its place, but may not last, so this is never `Full` or `ReadOnly`.
+    make_last(disk, path)
+}
+
+/// Makes what a path leads to last. Where this fails, the document is in its place all the same, so the error is never one
+/// that says that nothing has changed.
+pub(super) fn make_last<D: Disk>(disk: &D, path: &Path) -> Result<(), DocumentError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     disk.sync_folder(folder).map_err(|error| DocumentError::Io(error.kind()))
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::disk::{Disk, put};
+use super::disk::{Disk, make_last, put};
 use crate::document::sealed;
 use crate::document::{DocumentContent, Version};
 use crate::private_file::with_end;
@@ -24,7 +24,7 @@ enum Step {
     Rename(usize, PathBuf, PathBuf),
     Remove(PathBuf),
     SyncFolder,
-    /// A write of the store has returned.
+    /// A write or a read of the store has returned the document with this number.
     Returned(u64),
 }
 
@@ -192,4 +192,18 @@ fn without_any_one_of_its_syncs_a_power_cut_would_lose_a_document() {
         taken_out += 1;
     }
     assert_eq!(taken_out, 8, "two for each write");
+}
+
+#[test]
+fn what_was_read_after_its_writer_was_killed_lasts() {
+    let path = Path::new("/folder/document");
+    let mut killed = recorded(path);
+    let renamed = killed.iter().rposition(|step| matches!(step, Step::Rename(..))).unwrap();
+    killed.truncate(renamed + 1);
+    let read = Recording::default();
+    let without = [&killed[..], &[Step::Returned(4)]].concat();
+    assert!(first_loss(&without, path).is_some(), "a reader that syncs nothing may see what is lost");
+    make_last(&read, path).unwrap();
+    let with = [killed, read.steps.into_inner(), vec![Step::Returned(4)]].concat();
+    assert_eq!(first_loss(&with, path), None);
 }
