@@ -56,7 +56,7 @@ use crate::issuer::Profile;
 use crate::key::RawKey;
 
 pub use error::KeySetError;
-pub use form::{FORM_VERSION, MAX_DOCUMENT};
+pub use form::FORM_VERSION;
 pub use held::{Held, MAX_NOTE, MAX_PERSON, RotationId, Staging};
 pub use step::{Place, Promotion, Step};
 

@@ -1,6 +1,13 @@
 // The README's examples use these features; with fewer, its first lines must do.
 #![cfg_attr(
-    all(feature = "client", feature = "emulator", feature = "keychain", feature = "dotenv", feature = "probe"),
+    all(
+        feature = "client",
+        feature = "emulator",
+        feature = "keychain",
+        feature = "dotenv",
+        feature = "probe",
+        feature = "rotation"
+    ),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
@@ -9,14 +16,17 @@
         feature = "emulator",
         feature = "keychain",
         feature = "dotenv",
-        feature = "probe"
+        feature = "probe",
+        feature = "rotation"
     )),
     doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv`, `emulator`, `keychain` and `probe` are on."
+           features `client`, `dotenv`, `emulator`, `keychain`, `probe` and `rotation` are on."
 )]
 #![forbid(unsafe_code)]
 
 mod platform;
+#[cfg(any(feature = "rotation", feature = "sqlite"))]
+mod private_file;
 
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
@@ -30,6 +40,8 @@ pub mod key;
 pub mod source;
 pub mod keyref;
 pub mod chain;
+#[cfg(feature = "rotation")]
+pub mod document;
 pub mod handle;
 #[cfg(feature = "rotation")]
 pub mod keyset;

@@ -40,7 +40,7 @@ mod keychain;
 mod provenance;
 mod secret_text;
 mod systemd;
-mod worker;
+pub(crate) mod worker;
 
 use std::fmt;
 

@@ -94,10 +94,10 @@ fn a_step_that_is_done_twice_changes_nothing_the_second_time() {
     let mut keys = empty();
     let mut twice = |step: &dyn Fn(&mut KeySet) -> Result<Step, KeySetError>| {
         let first = step(&mut keys).unwrap();
-        let document = keys.to_document().to_vec();
+        let document = keys.to_document().expose_secret().to_vec();
         assert!(first.is_change());
         assert_eq!(step(&mut keys), Ok(Step::Unchanged(first.rotation())));
-        assert_eq!(keys.to_document().to_vec(), document);
+        assert_eq!(keys.to_document().expose_secret().to_vec(), document);
         first.rotation()
     };
     twice(&|keys| keys.adopt(key(1), staging()));
@@ -292,4 +292,25 @@ fn a_key_set_shows_fingerprints_and_no_key() {
     let shown = format!("{keys:?} {:?} {:#?} {:?}", keys.current(), keys.previous(), staging());
     assert!(!shown.contains("Key0") && !shown.contains("0000"), "{shown}");
     assert!(shown.contains(&name(1).to_string()) && shown.contains(&name(2).to_string()));
+}
+
+#[test]
+fn a_key_set_is_persisted_before_anybody_acts_on_it_and_read_again_by_the_next_process() {
+    use keysheath::document::{DocumentError, DocumentStore, FileStore};
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::new(folder.path().join("kanal"));
+    let (mut keys, rotation) = staged();
+    let first = store.write(&keys.to_document(), None).unwrap();
+    keys.verify(rotation, time(2)).unwrap();
+    let second = store.write(&keys.to_document(), Some(&first)).unwrap();
+    // Another process, with what it read before.
+    let (mut other, _) = staged();
+    other.promote(rotation, Promotion::Unverified, time(3)).unwrap();
+    assert_eq!(store.write(&other.to_document(), Some(&first)), Err(DocumentError::Conflict));
+    let there = FileStore::new(folder.path().join("kanal")).read().unwrap().unwrap();
+    assert_eq!(there.version(), &second);
+    let read = KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap();
+    assert_eq!(slots(&read), [Some(1), Some(2), None]);
+    assert!(read.pending().unwrap().verified().is_some());
 }

@@ -104,6 +104,7 @@ fn base64(text: &str) -> String {
 fn every_public_type_is_looked_at_here() {
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
+        include_str!("document/silent.rs"),
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/emulator.rs"),
         include_str!("p1_no_key_text/keyset.rs"),

@@ -90,7 +90,7 @@ fn a_document_that_is_written_and_read() {
     leaves_nothing("a_document_that_is_written_and_read", |keys| {
         keys.adopt(key(KEY), staging()).unwrap();
         let document = keys.to_document();
-        let read = KeySet::from_document(Kanal::PROFILE, &document).unwrap();
+        let read = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
         assert!(read.current().unwrap().key().matches(KEY.as_bytes()));
     });
 }
@@ -99,7 +99,9 @@ fn a_document_that_is_written_and_read() {
 fn a_document_that_is_broken_behind_its_key() {
     leaves_nothing("a_document_that_is_broken_behind_its_key", |keys| {
         keys.adopt(key(KEY), staging()).unwrap();
-        let mut document = keys.to_document();
+        let written = keys.to_document();
+        let mut document = zeroize::Zeroizing::new(Vec::with_capacity(64 * 1024));
+        document.extend_from_slice(written.expose_secret());
         for cut in [2, 40, 100] {
             let end = document.len().saturating_sub(cut);
             assert!(KeySet::from_document(Kanal::PROFILE, &document[..end]).is_err());
@@ -119,7 +121,7 @@ fn a_control_that_keeps_the_document_as_a_plain_text_is_caught() {
         let found = residue_of(|| {
             let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
             keys.adopt(key(KEY), staging()).unwrap();
-            let plain = keys.to_document().to_vec();
+            let plain = keys.to_document().expose_secret().to_vec();
             assert!(String::from_utf8(plain).unwrap().contains(KEY_BASE64));
         });
         assert_ne!(found, NONE, "the search is blind");

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::{MAX_COMPROMISED, MAX_DOCUMENT, MAX_NOTE, MAX_PERSON, Place, RotationId};
+use super::{MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, Place, RotationId};
+use crate::document::MAX_DOCUMENT;
 use crate::fingerprint::Fingerprint;
 
 /// A step that may not be, or a document that is no key set. Nothing was changed.

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::held::{Held, Moment, RotationId, check_text};
 use super::{KeySet, KeySetError, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use crate::document::{DocumentContent, MAX_DOCUMENT};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
 use crate::key::RawKey;
@@ -21,13 +22,6 @@ use crate::key::RawKey;
 /// assert_eq!(keysheath::keyset::FORM_VERSION, 1);
 /// ```
 pub const FORM_VERSION: u64 = 1;
-
-/// The largest document, in bytes: three of the longest keys, and a few KiB.
-///
-/// ```
-/// assert_eq!(keysheath::keyset::MAX_DOCUMENT, 32 * 1024);
-/// ```
-pub const MAX_DOCUMENT: usize = 32 * 1024;
 
 /// What a document says of itself, in every form.
 #[derive(Deserialize)]
@@ -82,18 +76,17 @@ const fn corrupt(rule: &'static str) -> KeySetError {
 }
 
 impl KeySet {
-    /// The key set as a document: JSON with the keys in it, so it belongs where a key does. The bytes are wiped when they
-    /// are dropped.
+    /// The key set as a document: JSON with the keys in it, so it belongs where a key does.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
     /// let keys = KeySet::new(Kanal::PROFILE)?;
     /// let document = keys.to_document();
-    /// assert!(KeySet::from_document(Kanal::PROFILE, &document)?.current().is_none());
+    /// assert!(KeySet::from_document(Kanal::PROFILE, document.expose_secret())?.current().is_none());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
     #[must_use]
-    pub fn to_document(&self) -> Zeroizing<Vec<u8>> {
+    pub fn to_document(&self) -> DocumentContent {
         // It never grows, so no block with a key in it is left behind.
         let mut text = Zeroizing::new(String::with_capacity(MAX_DOCUMENT));
         let written = write!(
@@ -120,7 +113,7 @@ impl KeySet {
         text.push_str(",\n");
         write_list(&mut text, "compromised", &self.compromised);
         text.push_str("\n}\n");
-        Zeroizing::new(std::mem::take(&mut *text).into_bytes())
+        DocumentContent::from(std::mem::take(&mut *text).into_bytes())
     }
 
     /// Reads a document that [`KeySet::to_document`] wrote, in this version or an earlier one.

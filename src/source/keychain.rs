@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use keyring_core::CredentialStore;
 use zeroize::Zeroize;
+#[cfg(feature = "rotation")]
+use zeroize::Zeroizing;
 
 use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
@@ -177,6 +179,38 @@ impl Keychain {
         })
     }
 
+    /// The bytes of an item. `held` is held until the keychain has answered, which may be after the deadline.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn load_bytes(
+        &self,
+        name: &str,
+        held: impl Send + 'static,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Problem> {
+        self.on_item(name, move |entry| {
+            let _ = &held;
+            match entry.get_secret() {
+                Ok(secret) => Ok(Some(Zeroizing::new(secret))),
+                Err(keyring_core::Error::NoEntry) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Stores bytes over those that the item holds. `held` is held until the keychain has answered, which may be after
+    /// the deadline.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn save_bytes(
+        &self,
+        name: &str,
+        bytes: Zeroizing<Vec<u8>>,
+        held: impl Send + 'static,
+    ) -> Result<(), Problem> {
+        self.on_item(name, move |entry| {
+            let _ = &held;
+            entry.set_secret(&bytes)
+        })
+    }
+
     fn on_item<T: Send + 'static>(
         &self,
         name: &str,
@@ -215,7 +249,7 @@ impl Keychain {
         SourceError::new(self.place(name), problem)
     }
 
-    fn place(&self, name: &str) -> Provenance {
+    pub(crate) fn place(&self, name: &str) -> Provenance {
         Provenance::Keychain { service: self.service.clone(), name: name.to_owned() }
     }
 }

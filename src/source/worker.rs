@@ -36,16 +36,16 @@ pub const MAX_CALLS: usize = 64;
 /// Runs calls on threads of their own. A call that nobody waits for any more is left behind and counted
 /// until it returns, if it ever does; what it returns then is dropped, and so wiped.
 #[derive(Clone, Debug)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     deadline: Duration,
 }
 
 /// What a call is made to: a hash, because the name of a place may be a key in the wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place(u64);
+pub(crate) struct Place(u64);
 
 impl Place {
-    pub(super) fn of(kind: &str, name: &impl Hash) -> Self {
+    pub(crate) fn of(kind: &str, name: &impl Hash) -> Self {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Self(HASHER.hash_one((kind, name)))
     }
@@ -73,7 +73,7 @@ fn calls() -> MutexGuard<'static, Calls> {
 }
 
 /// The right to one call; all threads of the call share it, and it ends with the last of them.
-pub(super) struct Permit {
+pub(crate) struct Permit {
     place: Place,
     left_behind: Mutex<bool>,
 }
@@ -148,21 +148,21 @@ impl Drop for Permit {
 }
 
 impl Worker {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { deadline: DEFAULT_DEADLINE }
     }
 
-    pub(super) const fn with_deadline(mut self, deadline: Duration) -> Self {
+    pub(crate) const fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    pub(super) const fn deadline(&self) -> Duration {
+    pub(crate) const fn deadline(&self) -> Duration {
         self.deadline
     }
 
     /// Runs `work` on `place` to its end or to the deadline.
-    pub(super) fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         place: Place,
         work: impl FnOnce() -> T + Send + 'static,
@@ -172,7 +172,7 @@ impl Worker {
 
     /// As [`Worker::run`], for work that keeps the deadline itself and may need `extra` time to put an end to things,
     /// and that starts more threads. The call is under way until the last of them has ended.
-    pub(super) fn run_with<T: Send + 'static>(
+    pub(crate) fn run_with<T: Send + 'static>(
         &self,
         place: Place,
         extra: Duration,

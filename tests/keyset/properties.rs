@@ -69,7 +69,7 @@ proptest! {
         acts in prop::collection::vec(act(), 1..80)
     ) {
         let mut keys = empty();
-        let mut persisted = keys.to_document().to_vec();
+        let mut persisted = keys.to_document().expose_secret().to_vec();
         let mut rotations = Vec::new();
         // Every key whose `stage` or `adopt` has returned, and every key that leaked.
         let (mut taken, mut leaked) = (Vec::new(), Vec::new());
@@ -79,10 +79,10 @@ proptest! {
             let outcome = take(&mut keys, act, &rotations, at);
             match outcome {
                 None => keys = KeySet::from_document(Kanal::PROFILE, &persisted).unwrap(),
-                Some(Err(_)) => prop_assert_eq!(&keys.to_document()[..], &persisted[..], "a refusal changes nothing"),
-                Some(Ok(Step::Unchanged(_))) => prop_assert_eq!(&keys.to_document()[..], &persisted[..]),
+                Some(Err(_)) => prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone(), "a refusal changes nothing"),
+                Some(Ok(Step::Unchanged(_))) => prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone()),
                 Some(Ok(Step::Done(rotation))) => {
-                    let document = keys.to_document().to_vec();
+                    let document = keys.to_document().expose_secret().to_vec();
                     prop_assert_ne!(&document, &persisted, "a change is seen in what is persisted");
                     persisted = document;
                     match *act {
@@ -96,11 +96,11 @@ proptest! {
                     // Doing it once more, as after a crash before the answer was seen, changes nothing.
                     let again = take(&mut keys, act, &rotations, at);
                     prop_assert!(again.is_none_or(|again| !again.is_ok_and(Step::is_change)), "{:?}", act);
-                    prop_assert_eq!(&keys.to_document()[..], &persisted[..]);
+                    prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone());
                 }
             }
             let read = KeySet::from_document(Kanal::PROFILE, &persisted).unwrap();
-            prop_assert_eq!(&read.to_document()[..], &persisted[..], "what is read is what was written");
+            prop_assert_eq!(read.to_document().expose_secret().to_vec(), persisted.clone(), "what is read is what was written");
             let now = slots(&keys)[0];
             if in_force.is_some() && !matches!(act, Act::Compromise(_)) {
                 prop_assert!(now.is_some(), "the key in force was lost by {:?}", act);

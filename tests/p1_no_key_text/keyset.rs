@@ -40,6 +40,7 @@ fn a_key_set_and_its_refusals_show_no_key() {
     assert_value_silent("a place", &place);
 
     let document = keys.to_document();
+    let document = document.expose_secret();
     for end in (0..document.len()).step_by(7) {
         refused(KeySet::from_document(Kanal::PROFILE, &document[..end]).map(drop).unwrap_err());
     }
@@ -50,4 +51,15 @@ fn a_key_set_and_its_refusals_show_no_key() {
     }
     let error: FingerprintError = KANAL.parse::<Fingerprint>().unwrap_err();
     assert_error_silent("no fingerprint", &error);
+}
+
+#[cfg(feature = "keychain")]
+#[test]
+fn a_document_store_shows_where_it_is_and_nothing_that_it_holds() {
+    use keysheath::document::{DocumentContent, KeychainStore};
+    use keysheath::source::Keychain;
+
+    let store = KeychainStore::new(Keychain::new(), "kanal", "/tmp/kanal.lock");
+    assert_debug_silent("a store", &store);
+    assert_debug_silent("a content", &DocumentContent::from(KANAL.as_bytes().to_vec()));
 }
