@@ -93,7 +93,7 @@ impl KeySet {
         self.previous.as_ref()
     }
 
-    /// The fingerprints of the last [`MAX_RETIRED`] keys that were retired or given up, the oldest first.
+    /// The fingerprints of the last [`MAX_RETIRED`](super::MAX_RETIRED) keys that were retired or given up, the oldest first.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
