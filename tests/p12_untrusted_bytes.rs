@@ -3,7 +3,7 @@
 //! What `cargo fuzz` runs on bytes that it makes up runs here on the committed seeds, as ordinary tests: the
 //! bodies are the same files.
 
-#![cfg(all(feature = "client", feature = "dotenv", feature = "registry"))]
+#![cfg(all(feature = "client", feature = "dotenv", feature = "registry", feature = "rotation"))]
 #![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait to implement")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -22,6 +22,8 @@ mod classify;
 mod dotenv;
 #[path = "../fuzz/bodies/key_ref.rs"]
 mod key_ref;
+#[path = "../fuzz/bodies/key_set.rs"]
+mod key_set;
 #[allow(unexpected_cfgs, reason = "`fuzzing` is set by cargo-fuzz")]
 #[path = "../fuzz/bodies/parse.rs"]
 mod parse;
@@ -98,7 +100,7 @@ fn each_fuzz_target_has_seeds_and_is_replayed_here() {
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
-        let targets = ["authorization_header", "classify", "dotenv", "key_ref", "parse"]
+        let targets = ["authorization_header", "classify", "dotenv", "key_ref", "key_set", "parse"]
             .map(|name| format!("{name}{suffix}"));
         assert_eq!(names, targets, "fuzz/{folder}");
     }
@@ -159,4 +161,9 @@ fn the_seeds_of_authorization_header_are_replayed() {
     // What is made once is not the seed's.
     authorization_header::authorization_header(b"");
     replay("authorization_header", authorization_header::authorization_header);
+}
+
+#[test]
+fn the_seeds_of_key_set_are_replayed() {
+    replay("key_set", key_set::key_set);
 }

@@ -1,0 +1,36 @@
+//! An untrusted document is read as a key set.
+
+use keysheath::document::MAX_DOCUMENT;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::keyset::{Held, KeySet, KeySetError, Place};
+
+pub fn key_set(data: &[u8]) {
+    let keys = match KeySet::from_document(Kanal::PROFILE, data) {
+        Ok(keys) => keys,
+        Err(error) => {
+            assert_eq!(error == KeySetError::TooLarge, data.len() > MAX_DOCUMENT);
+            assert!(!format!("{error} {error:?}").contains("S2V5"), "a key is shown");
+            return;
+        }
+    };
+    // Each key is in one place, and a leaked one in none of the three.
+    let slots = [
+        (keys.current(), Place::Current),
+        (keys.pending(), Place::Pending),
+        (keys.previous(), Place::Previous),
+    ];
+    for (held, place) in slots.into_iter().filter_map(|(held, place)| Some((held?, place))) {
+        assert_eq!(keys.place_of(held.fingerprint()), Some(place));
+        assert_eq!(held.key().fingerprint(), Some(held.fingerprint()));
+        assert!(!keys.compromised().contains(&held.fingerprint()), "a leaked key is back");
+    }
+    assert!(keys.current().is_none() || keys.generation().is_some());
+    // What is written of it is read as the same.
+    let written = keys.to_document();
+    assert!(written.expose_secret().len() <= MAX_DOCUMENT);
+    let again = KeySet::from_document(Kanal::PROFILE, written.expose_secret()).expect("it was just written");
+    assert_eq!(again.to_document().expose_secret(), written.expose_secret());
+    let texts =
+        |held: Option<&Held>| held.map(|held| format!("{:?}{:?}{:?}", held.by(), held.from(), held.note()));
+    assert_eq!(texts(again.pending()), texts(keys.pending()));
+}
