@@ -3,9 +3,11 @@
 #![cfg(all(feature = "registry", feature = "tracing"))]
 
 mod support;
+#[path = "support/traced.rs"]
+mod traced;
 
-use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Body, routing::get};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -17,14 +19,12 @@ use keysheath::registry::{
     TeamId, Wanted,
 };
 use tower::{Layer as _, ServiceExt as _};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 use support::Folder;
 use support::canary::{
     KANAL, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, draw_the_canary,
 };
+use traced::Collector;
 
 /// A registry that draws the canary, and nothing else.
 fn registry() -> KeyRegistry {
@@ -152,53 +152,6 @@ async fn no_answer_of_the_layer_shows_a_key() {
         let body = body.collect().await.unwrap().to_bytes();
         assert_silent("the body of an answer", &String::from_utf8_lossy(&body));
     }
-}
-
-/// Keeps every event and span that anything in this thread tells `tracing`.
-#[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<String>>>);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let _ = write!(self.0, " {field}={value:?}");
-    }
-}
-
-impl Collector {
-    fn keep(&self, metadata: &Metadata<'_>, record: impl FnOnce(&mut Line)) {
-        let mut line = Line(format!("{} {}", metadata.level(), metadata.target()));
-        record(&mut line);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.0);
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Subscriber for Collector {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, span: &Attributes<'_>) -> Id {
-        self.keep(span.metadata(), |line| span.record(line));
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        self.keep(event.metadata(), |line| event.record(line));
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 #[test]
