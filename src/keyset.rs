@@ -37,7 +37,7 @@
 //! keys.verify(rotation, now)?;
 //! keys.promote(rotation, Promotion::Verified, now)?;
 //! assert!(keys.current().unwrap().key().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
-//! keys.retire(rotation, now)?; // once a person has deleted the old key
+//! keys.retire(rotation)?; // once a person has deleted the old key
 //! assert!(keys.previous().is_none());
 //! # Ok::<(), keysheath::keyset::KeySetError>(())
 //! ```
@@ -292,11 +292,11 @@ impl KeySet {
     /// keys.adopt(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(now))?;
     /// let rotation = keys.stage(key("Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(now))?.rotation();
     /// keys.promote(rotation, Promotion::Unverified, now)?;
-    /// keys.retire(rotation, now)?;
+    /// keys.retire(rotation)?;
     /// assert_eq!(keys.retired().len(), 1);
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
-    pub fn retire(&mut self, rotation: RotationId, _at: SystemTime) -> Result<Step, KeySetError> {
+    pub fn retire(&mut self, rotation: RotationId) -> Result<Step, KeySetError> {
         if self.current.as_ref().is_none_or(|current| current.rotation() != rotation) {
             return Err(KeySetError::NotCurrent);
         }

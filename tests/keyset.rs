@@ -83,7 +83,7 @@ fn a_rotation_goes_from_staging_to_retirement() {
     let times = |held: &Held| (held.verified(), held.promoted(), held.demoted());
     assert_eq!(times(keys.current().unwrap()), (Some(time(2)), Some(time(3)), None));
     assert_eq!(times(keys.previous().unwrap()), (None, Some(time(1)), Some(time(3))));
-    keys.retire(rotation, time(4)).unwrap();
+    keys.retire(rotation).unwrap();
     assert_eq!(slots(&keys), [Some(2), None, None]);
     assert_eq!(keys.retired(), [name(1)]);
     assert_eq!(keys.place_of(name(1)), Some(Place::Retired));
@@ -106,7 +106,7 @@ fn a_step_that_is_done_twice_changes_nothing_the_second_time() {
     twice(&|keys| keys.promote(rotation, Promotion::Verified, time(3)));
     twice(&|keys| keys.roll_back(rotation, time(4)));
     twice(&|keys| keys.promote(rotation, Promotion::Unverified, time(5)));
-    twice(&|keys| keys.retire(rotation, time(6)));
+    twice(&|keys| keys.retire(rotation));
     let given_up = twice(&|keys| keys.stage(key(3), staging()));
     twice(&|keys| keys.abort(given_up));
     twice(&|keys| keys.compromise(name(2), time(7)));
@@ -118,7 +118,7 @@ fn a_key_that_is_known_is_not_staged_and_the_error_says_where_it_is() {
     let known = |place| Err(KeySetError::Known { place });
     assert_eq!(keys.stage(key(2), staging()), known(Place::Current));
     assert_eq!(keys.stage(key(1), staging()), known(Place::Previous));
-    keys.retire(rotation, time(4)).unwrap();
+    keys.retire(rotation).unwrap();
     assert_eq!(keys.stage(key(1), staging()), known(Place::Retired));
     keys.compromise(name(9), time(5)).unwrap();
     assert_eq!(keys.stage(key(9), staging()), known(Place::Compromised));
@@ -139,7 +139,7 @@ fn another_rotation_that_is_under_way_is_refused_and_says_since_when_and_by_whom
     assert!(matches!(keys.roll_back(rotation, time(3)), Err(KeySetError::InProgress { .. })));
     let waits = KeySetError::PreviousThere { fingerprint: name(1) };
     assert_eq!(keys.promote(next, Promotion::Unverified, time(3)), Err(waits));
-    keys.retire(rotation, time(3)).unwrap();
+    keys.retire(rotation).unwrap();
     keys.promote(next, Promotion::Unverified, time(4)).unwrap();
     assert_eq!(slots(&keys), [Some(3), None, Some(2)]);
 }
@@ -172,9 +172,9 @@ fn steps_of_a_rotation_that_is_not_there_are_refused() {
     assert_eq!(keys.verify(foreign, time(2)), not_pending);
     assert_eq!(keys.promote(foreign, Promotion::Unverified, time(2)), not_pending);
     assert_eq!(keys.abort(foreign), not_pending);
-    assert_eq!(keys.retire(foreign, time(2)), Err(KeySetError::NotCurrent));
+    assert_eq!(keys.retire(foreign), Err(KeySetError::NotCurrent));
     assert_eq!(keys.roll_back(foreign, time(2)), Err(KeySetError::NotCurrent));
-    assert_eq!(keys.retire(rotation, time(2)), Err(KeySetError::NotCurrent), "it is only pending");
+    assert_eq!(keys.retire(rotation), Err(KeySetError::NotCurrent), "it is only pending");
     assert_eq!(slots(&keys), [Some(1), Some(2), None]);
 }
 

@@ -54,7 +54,7 @@ fn a_key_that_is_retired() {
         let rotation = keys.stage(key(OTHER), staging()).unwrap().rotation();
         keys.verify(rotation, SystemTime::now()).unwrap();
         keys.promote(rotation, Promotion::Verified, SystemTime::now()).unwrap();
-        keys.retire(rotation, SystemTime::now()).unwrap();
+        keys.retire(rotation).unwrap();
     });
 }
 

@@ -54,7 +54,7 @@ fn take(
             keys.promote(recent(rotations, back)?, word, at)
         }
         Act::RollBack(back) => keys.roll_back(recent(rotations, back)?, at),
-        Act::Retire(back) => keys.retire(recent(rotations, back)?, at),
+        Act::Retire(back) => keys.retire(recent(rotations, back)?),
         Act::Abort(back) => keys.abort(recent(rotations, back)?),
         Act::Compromise(number) => keys.compromise(name(number), at),
         Act::Crash => return None,
