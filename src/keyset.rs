@@ -45,6 +45,7 @@
 mod error;
 mod form;
 mod held;
+mod in_force;
 mod rules;
 mod step;
 mod view;

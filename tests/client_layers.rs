@@ -160,7 +160,7 @@ async fn a_401_in_the_issuers_words_reports_the_generation_that_was_sent() {
         let sent = *response.extensions().get::<Sent>().unwrap();
         assert_eq!(sent.answer().meaning(), Meaning::KeyRefused);
         assert_eq!(handle.refused(), Some(sent.generation()));
-        assert_eq!(sent.generation(), handle.load().generation());
+        assert_eq!(sent.generation(), handle.load().unwrap().generation());
         let heads = server.heads();
         let lines = heads[0].to_lowercase().matches("authorization:").count();
         assert_eq!((heads.len(), lines, heads[0].matches(KEY).count()), (1, 1, 1), "{heads:?}");

@@ -13,9 +13,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::answer_body::{AnswerBody, ReadAhead};
-use super::sender::Sender;
+use super::sender::{Sender, Unsent};
 use super::{GuardError, OriginGuard};
-use crate::handle::{Generation, KeyHandle};
+use crate::handle::{Closed, KeyHandle, Snapshot};
 use crate::issuer::Issuer;
 
 /// Puts the key in force on every request of a tower client over [`http::Request`], if the request goes to the guard's
@@ -90,6 +90,9 @@ pub enum BearerError<E> {
     /// The request must not carry the key. It was not sent.
     #[error("{0}")]
     Guard(GuardError),
+    /// No key is in force. Nothing was sent.
+    #[error("{0}")]
+    Closed(Closed),
     /// The client below failed; the request may have been sent.
     #[error(
         "the HTTP client below the bearer layer failed, and the request may have reached the issuer: \
@@ -115,28 +118,29 @@ pin_project! {
         I: Issuer,
     {
         #[pin]
-        state: State<F, R>,
+        state: State<F, R, I>,
         sender: Arc<Sender<I>>,
     }
 }
 
 pin_project! {
     #[project = StateProjected]
-    enum State<F, R>
+    enum State<F, R, I>
     where
         R: Body,
+        I: Issuer,
     {
-        Refused { error: Option<GuardError> },
-        Sending { #[pin] future: F, generation: Generation },
-        Reading { reading: Option<Reading<R>> },
+        Refused { error: Option<Unsent> },
+        Sending { #[pin] future: F, snapshot: Option<Snapshot<I>> },
+        Reading { reading: Option<Reading<R, I>> },
     }
 }
 
 /// A response whose body is being read.
-struct Reading<R: Body> {
+struct Reading<R: Body, I: Issuer> {
     parts: response::Parts,
     ahead: ReadAhead<R>,
-    generation: Generation,
+    snapshot: Snapshot<I>,
 }
 
 impl<I: Issuer> BearerLayer<I> {
@@ -166,7 +170,7 @@ impl<E> BearerError<E> {
     #[must_use]
     pub fn into_inner(self) -> Option<E> {
         match self {
-            Self::Guard(_) => None,
+            Self::Guard(_) | Self::Closed(_) => None,
             Self::Inner(error) => Some(error),
         }
     }
@@ -196,7 +200,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let state = match self.sender.authorize(&mut request) {
-            Ok(generation) => State::Sending { future: self.inner.call(request), generation },
+            Ok(snapshot) => State::Sending { future: self.inner.call(request), snapshot: Some(snapshot) },
             Err(error) => State::Refused { error: Some(error) },
         };
         BearerFuture { state, sender: Arc::clone(&self.sender) }
@@ -218,23 +222,30 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjected::Refused { error } => {
-                    return Poll::Ready(Err(BearerError::Guard(error.take().expect(OVER))));
+                    return Poll::Ready(Err(match error.take().expect(OVER) {
+                        Unsent::Guard(error) => BearerError::Guard(error),
+                        Unsent::Closed(closed) => BearerError::Closed(closed),
+                    }));
                 }
-                StateProjected::Sending { future, generation } => {
-                    let generation = *generation;
+                StateProjected::Sending { future, snapshot } => {
                     let response = ready!(future.poll(context)).map_err(BearerError::Inner)?;
+                    let snapshot = snapshot.take().expect(OVER);
                     let (parts, body) = response.into_parts();
                     if !Sender::<I>::is_telling(parts.status, body.size_hint().lower()) {
                         let body = AnswerBody::untouched(body);
-                        return Poll::Ready(Ok(this.sender.answered(generation, parts, body)));
+                        return Poll::Ready(Ok(this.sender.answered(snapshot.generation(), parts, body)));
                     }
                     let ahead = ReadAhead::new(body);
-                    this.state.set(State::Reading { reading: Some(Reading { parts, ahead, generation }) });
+                    this.state.set(State::Reading { reading: Some(Reading { parts, ahead, snapshot }) });
                 }
                 StateProjected::Reading { reading } => {
                     ready!(reading.as_mut().expect(OVER).ahead.poll(context));
-                    let Reading { parts, ahead, generation } = reading.take().expect(OVER);
-                    return Poll::Ready(Ok(this.sender.answered(generation, parts, ahead.into_body())));
+                    let Reading { parts, ahead, snapshot } = reading.take().expect(OVER);
+                    return Poll::Ready(Ok(this.sender.answered(
+                        snapshot.generation(),
+                        parts,
+                        ahead.into_body(),
+                    )));
                 }
             }
         }
@@ -271,6 +282,7 @@ impl<E> fmt::Debug for BearerError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Guard(error) => f.debug_tuple("Guard").field(error).finish(),
+            Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
             Self::Inner(_) => f.write_str("Inner(..)"),
         }
     }

@@ -10,9 +10,9 @@ use http::{Extensions, Uri};
 use reqwest_middleware::{Error, Middleware, Next};
 
 use super::answer_body::ReadAhead;
-use super::sender::Sender;
+use super::sender::{Sender, Unsent};
 use super::{GuardError, OriginGuard};
-use crate::handle::{Generation, KeyHandle};
+use crate::handle::{Generation, KeyHandle, Snapshot};
 use crate::issuer::Issuer;
 
 /// Puts the key in force on every request of a [`reqwest_middleware`] client, by the same rules as
@@ -69,10 +69,10 @@ impl<I: Issuer> BearerMiddleware<I> {
         Self { sender: Sender::new(handle, guard) }
     }
 
-    fn authorize(&self, request: &mut Request) -> Result<Generation, GuardError> {
+    fn authorize(&self, request: &mut Request) -> Result<Snapshot<I>, Unsent> {
         // As reqwest itself makes a URI out of the URL, so what is checked is what is sent.
         let Ok(uri) = Uri::try_from(request.url().as_str()) else {
-            return Err(GuardError::Unreadable { expected: self.sender.guard().origin().clone() });
+            return Err(GuardError::Unreadable { expected: self.sender.guard().origin().clone() }.into());
         };
         self.sender.authorize_headers(&uri, request.headers_mut())
     }
@@ -104,9 +104,12 @@ impl<I: Issuer> Middleware for BearerMiddleware<I> {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let generation = self.authorize(&mut request).map_err(Error::middleware)?;
+        let snapshot = self.authorize(&mut request).map_err(|unsent| match unsent {
+            Unsent::Guard(error) => Error::middleware(error),
+            Unsent::Closed(closed) => Error::middleware(closed),
+        })?;
         let response = next.run(request, extensions).await?;
-        Ok(self.answered(generation, response).await)
+        Ok(self.answered(snapshot.generation(), response).await)
     }
 }
 

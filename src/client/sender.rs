@@ -11,7 +11,7 @@ use http_body::Body;
 use super::answer_body::AnswerBody;
 use super::{BearerHeader, GuardError, OriginGuard};
 use crate::failure::{Answer, MAX_BODY};
-use crate::handle::{Generation, KeyHandle};
+use crate::handle::{Closed, Generation, KeyHandle, Snapshot};
 use crate::issuer::Issuer;
 
 /// What became of a request that carried a key: which generation of the key it was, and what the issuer answered. Every
@@ -40,7 +40,7 @@ impl Sent {
     /// ```
     /// # use keysheath::{client::Sent, handle::KeyHandle, issuer::Kanal};
     /// fn was_the_key_in_force(sent: &Sent, handle: &KeyHandle<Kanal>) -> bool {
-    ///     sent.generation() == handle.load().generation()
+    ///     handle.load().is_ok_and(|now| now.generation() == sent.generation())
     /// }
     /// ```
     #[must_use]
@@ -68,6 +68,25 @@ pub(super) struct Sender<I: Issuer> {
     guard: OriginGuard<I>,
 }
 
+/// Why a request is not sent.
+#[derive(Debug)]
+pub(super) enum Unsent {
+    Guard(GuardError),
+    Closed(Closed),
+}
+
+impl From<GuardError> for Unsent {
+    fn from(error: GuardError) -> Self {
+        Self::Guard(error)
+    }
+}
+
+impl From<Closed> for Unsent {
+    fn from(closed: Closed) -> Self {
+        Self::Closed(closed)
+    }
+}
+
 impl<I: Issuer> Sender<I> {
     pub(super) const fn new(handle: KeyHandle<I>, guard: OriginGuard<I>) -> Self {
         Self { handle, guard }
@@ -83,10 +102,10 @@ impl<I: Issuer> Sender<I> {
 
     /// Puts the key in force on a request, if it may go where the request goes, and gives its generation. The value of
     /// the header is built once for each key.
-    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<Generation, GuardError> {
-        let snapshot = self.handle.load();
+    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<Snapshot<I>, Unsent> {
+        let snapshot = self.handle.load()?;
         self.guard.authorize(request, snapshot.kept(BearerHeader::new))?;
-        Ok(snapshot.generation())
+        Ok(snapshot)
     }
 
     /// As [`Sender::authorize`], for a request of another type.
@@ -95,10 +114,10 @@ impl<I: Issuer> Sender<I> {
         &self,
         uri: &Uri,
         headers: &mut HeaderMap,
-    ) -> Result<Generation, GuardError> {
-        let snapshot = self.handle.load();
+    ) -> Result<Snapshot<I>, Unsent> {
+        let snapshot = self.handle.load()?;
         self.guard.authorize_headers(uri, headers, snapshot.kept(BearerHeader::new))?;
-        Ok(snapshot.generation())
+        Ok(snapshot)
     }
 
     /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, and

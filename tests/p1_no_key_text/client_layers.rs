@@ -47,7 +47,7 @@ fn assert_future_silent<F, R: http_body::Body>(future: &BearerFuture<F, R, Kanal
 #[tokio::test]
 async fn a_handle_and_the_layers_show_nothing() {
     let handle = KeyHandle::fixed(kanal());
-    let snapshot: Snapshot<Kanal> = handle.load();
+    let snapshot: Snapshot<Kanal> = handle.load().unwrap();
     let generation: Generation = snapshot.generation();
     assert_debug_silent("KeyHandle", &handle);
     assert_debug_silent("Snapshot", &snapshot);

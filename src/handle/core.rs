@@ -1,0 +1,92 @@
+//! The state of a live handle: what is in force, and what was before it. Here is nothing of keys, so that models can
+//! drive it.
+
+use std::time::Instant;
+
+use super::holders::{Hold, Holders};
+use super::reload::Reload;
+use super::reloads::{Reloads, Ticket};
+use super::sync::{Arc, Guard, Mutex, Swap, lock};
+
+pub(super) struct Core<T> {
+    state: Swap<State<T>>,
+    /// One writer at a time, so that each decides by what is there.
+    writing: Mutex<()>,
+    pub(super) reloads: Arc<Reloads>,
+    pub(super) holders: Arc<Holders>,
+}
+
+/// What is in force. It is replaced as a whole, and alive for as long as anybody holds it.
+pub(super) struct State<T> {
+    pub(super) next: Next<T>,
+    _hold: Hold,
+}
+
+/// What is, or is to be, in force.
+pub(super) struct Next<T> {
+    /// Grows with every change of `current`.
+    pub(super) generation: u64,
+    pub(super) current: Arc<T>,
+    pub(super) previous: Option<Before<T>>,
+}
+
+/// What was in force before.
+pub(super) struct Before<T> {
+    pub(super) value: Arc<T>,
+    /// The last generation in which it was in force.
+    pub(super) generation: u64,
+    /// The end of its grace.
+    pub(super) until: Instant,
+}
+
+impl<T> Core<T> {
+    pub(super) fn new(generation: u64, current: T) -> Self {
+        let holders = Arc::new(Holders::new());
+        let next = Next { generation, current: Arc::new(current), previous: None };
+        let state = State { next, _hold: holders.hold(generation) };
+        let (writing, reloads) = (Mutex::new(()), Arc::new(Reloads::new()));
+        Self { state: Swap::new(state), writing, reloads, holders }
+    }
+
+    #[inline]
+    pub(super) fn load(&self) -> Guard<State<T>> {
+        self.state.load()
+    }
+
+    /// Replaces the state by what `next` makes of it, unless that is nothing or an older generation.
+    pub(super) fn update(&self, next: impl FnOnce(&Next<T>) -> Option<Next<T>>) -> bool {
+        let writing = lock(&self.writing);
+        let there = self.state.load();
+        let next = next(&there.next).filter(|next| next.generation >= there.next.generation);
+        drop(there);
+        let Some(next) = next else { return false };
+        let hold = self.holders.hold(next.generation);
+        let old = self.state.swap(Arc::new(State { next, _hold: hold }));
+        drop(writing);
+        drop(old);
+        self.reloads.tell();
+        true
+    }
+}
+
+impl<T> Core<T> {
+    /// What there is to say to somebody who waits for a generation past one; the ticket is theirs from look to look.
+    pub(super) fn look_past(&self, generation: u64, ticket: &mut Option<Ticket>) -> Option<Reload> {
+        if self.load().next.generation > generation {
+            return Some(Reload::Newer);
+        }
+        let Some(asked) = ticket.or_else(|| self.reloads.ask()) else {
+            return Some(Reload::NoRefresher);
+        };
+        *ticket = Some(asked);
+        let outcome = self.reloads.outcome(asked)?;
+        // What was published before the attempt ended may have come between the two looks.
+        Some(if self.load().next.generation > generation {
+            Reload::Newer
+        } else if outcome == Reload::Newer {
+            Reload::Unchanged
+        } else {
+            outcome
+        })
+    }
+}

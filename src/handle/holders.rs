@@ -1,0 +1,51 @@
+//! Who still holds which generation.
+
+use std::collections::BTreeMap;
+
+use super::sync::{Arc, Event, EventListener, Mutex, lock};
+
+/// How many holds there are on each generation.
+pub(super) struct Holders {
+    counts: Mutex<BTreeMap<u64, usize>>,
+    fewer: Event,
+}
+
+/// One hold on a generation, until it is dropped.
+pub(super) struct Hold {
+    holders: Arc<Holders>,
+    generation: u64,
+}
+
+impl Holders {
+    pub(super) fn new() -> Self {
+        Self { counts: Mutex::new(BTreeMap::new()), fewer: Event::default() }
+    }
+
+    pub(super) fn hold(self: &Arc<Self>, generation: u64) -> Hold {
+        *lock(&self.counts).entry(generation).or_default() += 1;
+        Hold { holders: Arc::clone(self), generation }
+    }
+
+    /// Whether nobody holds this generation or an older one.
+    pub(super) fn is_drained(&self, generation: u64) -> bool {
+        lock(&self.counts).first_key_value().is_none_or(|(oldest, _)| *oldest > generation)
+    }
+
+    pub(super) fn fewer(&self) -> EventListener {
+        self.fewer.listen()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.holders.counts);
+        if let Some(count) = counts.get_mut(&self.generation) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.generation);
+            }
+        }
+        drop(counts);
+        self.holders.fewer.notify_all();
+    }
+}

@@ -1,0 +1,27 @@
+//! What of a key set a handle holds.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Held, KeySet};
+use crate::handle::{Closed, Numbered};
+
+impl KeySet {
+    /// The keys for a handle. The previous key has what is left of `grace` since it was replaced; by a clock that was
+    /// set back since then, all of it.
+    pub(crate) fn in_force(&self, grace: Duration, now: SystemTime) -> Numbered<'_> {
+        let current = match &self.current {
+            Some(held) => Ok(held.key()),
+            None if self.compromised.is_empty() => Err(Closed::NoKey),
+            None => Err(Closed::Compromised),
+        };
+        let left = |held: &Held| {
+            let since = now.duration_since(held.demoted()?).unwrap_or_default();
+            grace.checked_sub(since).filter(|left| !left.is_zero())
+        };
+        let previous = self.previous.as_ref().and_then(|held| {
+            let until = Instant::now().checked_add(left(held)?)?;
+            Some((held.key(), until))
+        });
+        Numbered { generation: self.generation(), current, previous }
+    }
+}
