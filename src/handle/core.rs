@@ -43,7 +43,7 @@ impl<T> Core<T> {
     pub(super) fn new(generation: u64, current: T) -> Self {
         let holders = Arc::new(Holders::new());
         let next = Next { generation, current: Arc::new(current), previous: None };
-        let state = State { next, _hold: holders.hold(generation) };
+        let state = State { next, _hold: Holders::hold(&holders, generation) };
         let (writing, reloads) = (Mutex::new(()), Arc::new(Reloads::new()));
         Self { state: Swap::new(state), writing, reloads, holders }
     }
@@ -60,7 +60,7 @@ impl<T> Core<T> {
         let next = next(&there.next).filter(|next| next.generation >= there.next.generation);
         drop(there);
         let Some(next) = next else { return false };
-        let hold = self.holders.hold(next.generation);
+        let hold = Holders::hold(&self.holders, next.generation);
         let old = self.state.swap(Arc::new(State { next, _hold: hold }));
         drop(writing);
         drop(old);
@@ -75,12 +75,12 @@ impl<T> Core<T> {
         if self.load().next.generation > generation {
             return Some(Reload::Newer);
         }
-        let Some(asked) = ticket.or_else(|| self.reloads.ask()) else {
-            return Some(Reload::NoRefresher);
+        *ticket = ticket.or_else(|| self.reloads.ask());
+        let outcome = match *ticket {
+            Some(asked) => self.reloads.outcome(asked)?,
+            None => Reload::NoRefresher,
         };
-        *ticket = Some(asked);
-        let outcome = self.reloads.outcome(asked)?;
-        // What was published before the attempt ended may have come between the two looks.
+        // A key may have been published since the look above, before the attempt ended or the reloader left.
         Some(if self.load().next.generation > generation {
             Reload::Newer
         } else if outcome == Reload::Newer {

@@ -21,9 +21,9 @@ impl Holders {
         Self { counts: Mutex::new(BTreeMap::new()), fewer: Event::default() }
     }
 
-    pub(super) fn hold(self: &Arc<Self>, generation: u64) -> Hold {
-        *lock(&self.counts).entry(generation).or_default() += 1;
-        Hold { holders: Arc::clone(self), generation }
+    pub(super) fn hold(holders: &Arc<Self>, generation: u64) -> Hold {
+        *lock(&holders.counts).entry(generation).or_default() += 1;
+        Hold { holders: Arc::clone(holders), generation }
     }
 
     /// Whether nobody holds this generation or an older one.

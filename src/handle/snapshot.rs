@@ -11,6 +11,8 @@ use std::time::Instant;
 use super::core::State;
 #[cfg(feature = "rotation")]
 use super::holders::Hold;
+#[cfg(all(feature = "rotation", feature = "client"))]
+use super::holders::Holders;
 #[cfg(feature = "rotation")]
 use super::sync::Guard;
 use super::version::Version;
@@ -117,9 +119,9 @@ impl<I: Issuer> Snapshot<I> {
 
     /// The same for one request that is sent with it; its generation is held meanwhile.
     #[cfg(all(feature = "rotation", feature = "client"))]
-    pub(super) fn before(&self, holders: &Arc<super::holders::Holders>) -> Option<Self> {
+    pub(super) fn before(&self, holders: &Arc<Holders>) -> Option<Self> {
         let Previous(before) = self.previous()?;
-        let hold = Arc::new(holders.hold(before.generation));
+        let hold = Arc::new(Holders::hold(holders, before.generation));
         let version = Arc::clone(&before.value);
         Some(Self(Holding::Before { version, generation: Generation(before.generation), hold }))
     }

@@ -1,0 +1,72 @@
+//! Every order of steps.
+
+#![allow(dead_code, reason = "the crate uses more of these files than the models do")]
+
+#[path = "../../src/handle/core.rs"]
+mod core;
+#[path = "events.rs"]
+mod events;
+#[path = "../../src/handle/holders.rs"]
+mod holders;
+#[path = "models.rs"]
+mod models;
+#[path = "../../src/handle/reload.rs"]
+mod reload;
+#[path = "../../src/handle/reloads.rs"]
+mod reloads;
+#[path = "../../src/handle/wait.rs"]
+mod wait;
+
+/// In the place of `src/handle/sync.rs`.
+mod sync {
+    pub(super) use super::events::{Event, EventListener, Guard, Swap, lock, wait};
+    pub(super) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+}
+
+use loom::future::block_on;
+use loom::thread;
+
+fn check(model: fn()) {
+    // The models are small enough to be tried out to the end, without a bound on preemptions.
+    loom::model(model);
+}
+
+#[test]
+fn a_reader_never_sees_a_generation_go_back() {
+    check(models::a_reader_never_sees_a_generation_go_back);
+}
+
+#[test]
+fn two_writers_do_not_lose_each_other() {
+    check(models::two_writers_do_not_lose_each_other);
+}
+
+#[test]
+fn whoever_asks_is_answered_by_an_attempt_that_began_later() {
+    check(models::whoever_asks_is_answered_by_an_attempt_that_began_later);
+}
+
+#[test]
+fn whoever_asks_is_told_when_the_reloader_leaves() {
+    check(models::whoever_asks_is_told_when_the_reloader_leaves);
+}
+
+#[test]
+fn a_key_that_comes_before_the_reloader_leaves_is_not_missed() {
+    check(models::a_key_that_comes_before_the_reloader_leaves_is_not_missed);
+}
+
+#[test]
+fn a_publication_without_an_attempt_reaches_whoever_waits() {
+    check(models::a_publication_without_an_attempt_reaches_whoever_waits);
+}
+
+#[test]
+fn drained_means_that_nobody_holds_the_old_generation() {
+    check(models::drained_means_that_nobody_holds_the_old_generation);
+}
+
+#[test]
+fn a_future_is_woken_as_a_thread_is() {
+    check(models::a_future_is_woken_as_a_thread_is);
+}

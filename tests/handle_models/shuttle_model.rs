@@ -1,0 +1,55 @@
+//! Many orders of more steps than can be tried out.
+
+#![allow(dead_code, reason = "the crate uses more of these files than the models do")]
+
+#[path = "../../src/handle/core.rs"]
+mod core;
+#[path = "events.rs"]
+mod events;
+#[path = "../../src/handle/holders.rs"]
+mod holders;
+#[path = "models.rs"]
+mod models;
+#[path = "../../src/handle/reload.rs"]
+mod reload;
+#[path = "../../src/handle/reloads.rs"]
+mod reloads;
+#[path = "../../src/handle/wait.rs"]
+mod wait;
+
+/// In the place of `src/handle/sync.rs`.
+mod sync {
+    pub(super) use super::events::{Event, EventListener, Guard, Swap, lock, wait};
+    pub(super) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
+}
+
+use shuttle::future::block_on;
+use shuttle::thread;
+
+const ORDERS: usize = 2_000;
+
+fn check(model: fn()) {
+    shuttle::check_random(model, ORDERS);
+    shuttle::check_pct(model, ORDERS, 3);
+}
+
+#[test]
+fn the_models_that_loom_tries_out() {
+    for model in [
+        models::a_reader_never_sees_a_generation_go_back,
+        models::two_writers_do_not_lose_each_other,
+        models::whoever_asks_is_answered_by_an_attempt_that_began_later,
+        models::whoever_asks_is_told_when_the_reloader_leaves,
+        models::a_key_that_comes_before_the_reloader_leaves_is_not_missed,
+        models::a_publication_without_an_attempt_reaches_whoever_waits,
+        models::drained_means_that_nobody_holds_the_old_generation,
+        models::a_future_is_woken_as_a_thread_is,
+    ] {
+        check(model);
+    }
+}
+
+#[test]
+fn a_loaded_handle() {
+    check(models::a_loaded_handle);
+}
