@@ -47,6 +47,11 @@ fn whoever_asks_is_answered_by_an_attempt_that_began_later() {
 }
 
 #[test]
+fn an_attempt_s_answer_reaches_whoever_waits() {
+    check(models::an_attempt_s_answer_reaches_whoever_waits);
+}
+
+#[test]
 fn whoever_asks_is_told_when_the_reloader_leaves() {
     check(models::whoever_asks_is_told_when_the_reloader_leaves);
 }

@@ -103,6 +103,17 @@ pub(super) fn whoever_asks_is_answered_by_an_attempt_that_began_later() {
     reloader.join().unwrap();
 }
 
+pub(super) fn an_attempt_s_answer_reaches_whoever_waits() {
+    let handle = handle();
+    handle.reloads.attach();
+    let reloader = {
+        let handle = Arc::clone(&handle);
+        thread::spawn(move || reload_once(&handle, &Mutex::new(1)))
+    };
+    assert_eq!(ask(&handle, 1), Reload::Unchanged);
+    reloader.join().unwrap();
+}
+
 pub(super) fn whoever_asks_is_told_when_the_reloader_leaves() {
     let handle = handle();
     handle.reloads.attach();

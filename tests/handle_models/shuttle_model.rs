@@ -39,6 +39,7 @@ fn the_models_that_loom_tries_out() {
         models::a_reader_never_sees_a_generation_go_back,
         models::two_writers_do_not_lose_each_other,
         models::whoever_asks_is_answered_by_an_attempt_that_began_later,
+        models::an_attempt_s_answer_reaches_whoever_waits,
         models::whoever_asks_is_told_when_the_reloader_leaves,
         models::a_key_that_comes_before_the_reloader_leaves_is_not_missed,
         models::a_publication_without_an_attempt_reaches_whoever_waits,
