@@ -1,0 +1,140 @@
+//! A loaded client: threads that send one request after another, and count what came of them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use keysheath::client::{BearerError, BearerLayer, OriginGuard};
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::{Kanal, StoreId};
+use tower::{Layer as _, Service as _, ServiceExt as _};
+
+/// How many requests of one thread are under way at once.
+const AT_ONCE: usize = 4;
+
+/// How long a sender that has no key waits before it looks again.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The threads. They stop when it is dropped.
+pub struct Load {
+    counts: Arc<Counts>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    stop: AtomicBool,
+    answered: AtomicU64,
+    failed: AtomicU64,
+    unsent: AtomicU64,
+    first_failure: Mutex<Option<String>>,
+}
+
+impl Load {
+    /// A thread for each handle; all read the orders of one store, as a sync service does.
+    pub fn start(
+        guard: &OriginGuard<Kanal>,
+        store: StoreId,
+        handles: impl IntoIterator<Item = KeyHandle<Kanal>>,
+    ) -> Self {
+        let counts = Arc::new(Counts::default());
+        let uri = format!("{}/api/v1/stores/{store}/orders", guard.origin());
+        let threads = handles
+            .into_iter()
+            .map(|handle| {
+                let (counts, layer, uri) =
+                    (Arc::clone(&counts), BearerLayer::new(handle, guard.clone()), uri.clone());
+                thread::spawn(move || send(&layer, &uri, &counts))
+            })
+            .collect();
+        Self { counts, threads }
+    }
+
+    /// How many requests were answered as they should be.
+    pub fn answered(&self) -> u64 {
+        self.counts.answered.load(Ordering::Relaxed)
+    }
+
+    /// How many requests failed: another answer than a 2xx, or none.
+    pub fn failed(&self) -> u64 {
+        self.counts.failed.load(Ordering::Relaxed)
+    }
+
+    /// How many requests were not sent, because no key was in force.
+    pub fn unsent(&self) -> u64 {
+        self.counts.unsent.load(Ordering::Relaxed)
+    }
+
+    /// What the first failure was.
+    pub fn first_failure(&self) -> Option<String> {
+        self.counts.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.counts.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so on standard error, and counts no answers any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Counts {
+    fn fail(&self, why: String) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+}
+
+fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return counts.fail(format!("no runtime: {error}")),
+    };
+    runtime.block_on(async {
+        let client = layer.layer(Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>());
+        let senders: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                let (mut client, uri, counts) = (client.clone(), uri.to_owned(), Arc::clone(counts));
+                tokio::spawn(async move {
+                    while !counts.stop.load(Ordering::Relaxed) {
+                        let Ok(request) = Request::get(&uri).body(Empty::new()) else {
+                            return counts.fail("the URI is none".to_owned());
+                        };
+                        let answer = match client.ready().await {
+                            Ok(client) => client.call(request).await,
+                            Err(error) => Err(error),
+                        };
+                        match answer {
+                            Ok(response) if response.status().is_success() => {
+                                match response.into_body().collect().await {
+                                    Ok(_) => drop(counts.answered.fetch_add(1, Ordering::Relaxed)),
+                                    Err(_) => counts.fail("an answer broke off".to_owned()),
+                                }
+                            }
+                            Ok(response) => counts.fail(format!("an answer {}", response.status())),
+                            Err(BearerError::Closed(_)) => {
+                                counts.unsent.fetch_add(1, Ordering::Relaxed);
+                                tokio::time::sleep(PAUSE).await;
+                            }
+                            Err(error) => counts.fail(error.to_string()),
+                        }
+                    }
+                })
+            })
+            .collect();
+        for sender in senders {
+            if sender.await.is_err() {
+                counts.fail("a sender panicked".to_owned());
+            }
+        }
+    });
+}

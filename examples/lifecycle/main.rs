@@ -1,0 +1,260 @@
+//! The life of a key: created, stored, verified, promoted, rolled back, retired, leaked; and requests all the while.
+//!
+//! ```sh
+//! cargo run --example lifecycle --features client,emulator
+//! cargo run --example lifecycle --features client,emulator -- --seconds 60 --rotations 100
+//! ```
+//!
+//! It starts the emulator on 127.0.0.1 in the stead of Kanal, and does what a person would do in its app: create keys and
+//! delete them. Two services send requests from several threads. One rotates the keys; the other only follows the
+//! document that they are kept in, as another process would. A planned rotation fails no request; the number at
+//! the end says so, and the program ends with an error if it is not 0.
+
+mod load;
+mod options;
+mod probe;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use keysheath::client::OriginGuard;
+use keysheath::document::{DocumentStore, FileStore};
+use keysheath::emulator::{Emulator, OWN_STORE};
+use keysheath::fingerprint::Fingerprint;
+use keysheath::handle::{Generation, KeyHandle};
+use keysheath::issuer::Kanal;
+use keysheath::key::RawKey;
+use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::registry::KeyId;
+use keysheath::rotation::{
+    AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Transition, Verification,
+};
+
+use load::Load;
+use options::{Options, USAGE};
+use probe::OrdersProbe;
+
+type Failure = Box<dyn Error>;
+
+/// How often the service that does not rotate looks for a new key. A real one takes half a minute.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How long to wait for the requests under way.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("\nlifecycle: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let options = Options::parse(std::env::args_os().skip(1))?;
+    if options.help {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    if options.keychain {
+        return in_the_keychain(&options, folder.path());
+    }
+    let path = folder.path().join("kanal-keys");
+    println!("Keys in {}", path.display());
+    live(&options, folder.path(), || FileStore::new(&path))
+}
+
+#[cfg(feature = "keychain")]
+fn in_the_keychain(options: &Options, folder: &Path) -> Result<(), Failure> {
+    use keysheath::document::KeychainStore;
+    use keysheath::source::Keychain;
+
+    let name = format!("lifecycle-{}", std::process::id());
+    let keychain = Keychain::of_service("keysheath-example");
+    println!("Keys in the keychain, item keysheath-example/{name}");
+    let lock = folder.join("lock");
+    let outcome = live(options, folder, || KeychainStore::new(keychain.clone(), name.clone(), &lock));
+    keychain.delete(&name)?;
+    outcome
+}
+
+#[cfg(not(feature = "keychain"))]
+fn in_the_keychain(_: &Options, _: &Path) -> Result<(), Failure> {
+    Err("--keychain needs the feature keychain".into())
+}
+
+/// Who is on the stage.
+struct Scene {
+    emulator: Emulator,
+    rotation: Rotation,
+    /// Of the service that rotates.
+    handle: KeyHandle<Kanal>,
+    /// Of the service that only follows.
+    follower: KeyHandle<Kanal>,
+    /// What a person sees in the app, by which a key is deleted.
+    in_app: HashMap<Fingerprint, KeyId>,
+    load: Load,
+}
+
+fn live<S: DocumentStore + 'static>(
+    options: &Options,
+    folder: &Path,
+    open: impl Fn() -> S,
+) -> Result<(), Failure> {
+    let emulator = Emulator::kanal().start()?;
+    let guard = OriginGuard::for_loopback(emulator.origin().clone())?;
+    println!("The emulator stands in for Kanal on {}", emulator.origin());
+
+    let handle = KeyHandle::live();
+    let audit = folder.join("audit.jsonl");
+    let policy = RotationPolicy::new().with_key_name("production-shop").with_settle(Duration::ZERO);
+    let rotation = Rotation::open(open(), &handle, policy)?
+        .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE))
+        .with_audit(AuditLog::file(&audit))
+        .by("anna");
+    let refresher = Refresher::of_store(open(), RefreshSettings::new().with_poll_interval(POLL))?;
+
+    let follower = refresher.handle();
+    let handles = [handle.clone(), handle.clone(), follower.clone(), follower.clone()];
+    let in_app = HashMap::new();
+    let load = Load::start(&guard, OWN_STORE, handles);
+    let mut scene = Scene { emulator, rotation, handle, follower, in_app, load };
+
+    scene.first_key()?;
+    let start = Instant::now();
+    for number in 1..=options.rotations {
+        scene.rotate(number)?;
+        // Each has its share of the time.
+        let share = options.time.mul_f64(f64::from(number) / f64::from(options.rotations));
+        std::thread::sleep(share.saturating_sub(start.elapsed()));
+    }
+    let (answered, failed) = (scene.load.answered(), scene.load.failed());
+    scene.leak()?;
+
+    let rotations = options.rotations;
+    println!("\n  requests answered  {answered:>9}  while {rotations} rotations were made");
+    println!("  requests failed    {failed:>9}  before the compromise");
+    println!("  not sent           {:>9}  while no key was in force", scene.load.unsent());
+    println!("  answered after it  {:>9}", scene.load.answered() - answered);
+    println!("\nThe audit trail, of which these are the last lines:");
+    let trail = std::fs::read_to_string(&audit)?;
+    let lines: Vec<&str> = trail.lines().collect();
+    lines.iter().rev().take(6).rev().for_each(|line| println!("  {line}"));
+    println!("  ({} lines in all)", lines.len());
+    match scene.load.first_failure().filter(|_| failed > 0) {
+        Some(why) => Err(format!("{failed} requests failed, the first with {why}").into()),
+        None => Ok(()),
+    }
+}
+
+impl Scene {
+    /// What a person does in the app: the key is shown once.
+    fn create(&mut self) -> Result<RawKey, Failure> {
+        let new = self.emulator.create_key("production-shop")?;
+        let fingerprint = new.key().fingerprint().ok_or("the key has no fingerprint")?;
+        self.in_app.insert(fingerprint, new.record().id());
+        Ok(new.into_key())
+    }
+
+    fn delete(&mut self, fingerprint: Fingerprint) -> Result<(), Failure> {
+        let id = self.in_app.remove(&fingerprint).ok_or("the app has no such key")?;
+        Ok(self.emulator.delete_key(id)?)
+    }
+
+    fn first_key(&mut self) -> Result<(), Failure> {
+        println!("\n{}", self.rotation.next_step()?);
+        let key = self.create()?;
+        println!("  the app shows it once: {key:?}");
+        println!("  {}", self.rotation.adopt(key)?);
+        self.wait_until("the other service has the key", |scene| scene.follower.load().is_ok())?;
+        println!("  two services send with it, from four threads\n");
+        Ok(())
+    }
+
+    /// One planned rotation. Every third is rolled back once on the way.
+    fn rotate(&mut self, number: u32) -> Result<(), Failure> {
+        print!("rotation {number:>3}  ");
+        let old = self.handle.load()?.generation();
+        let key = self.create()?;
+        self.rotation.stage(key, Some("a planned rotation"))?;
+        mark("staged");
+        self.verify_and_promote()?;
+        if number.is_multiple_of(3) {
+            self.rotation.roll_back()?;
+            mark("rolled back");
+            self.verify_and_promote()?;
+        }
+        self.drain(old)?;
+        match self.rotation.next_step()? {
+            NextStep::Delete { fingerprint, .. } => self.delete(fingerprint)?,
+            step => return Err(format!("a deletion was to be asked for, and not: {step}").into()),
+        }
+        mark("old one deleted");
+        match self.rotation.retire()? {
+            Retirement::Retired { .. } => mark("retired"),
+            other => return Err(other.to_string().into()),
+        }
+        println!("{:>9} answered, {} failed", self.load.answered(), self.load.failed());
+        Ok(())
+    }
+
+    fn verify_and_promote(&self) -> Result<Transition, Failure> {
+        match self.rotation.verify()? {
+            Verification::Verified { .. } => mark("verified"),
+            other => return Err(other.to_string().into()),
+        }
+        let promoted = self.rotation.promote()?;
+        mark("promoted");
+        Ok(promoted)
+    }
+
+    /// Until neither service holds the old key. Between processes, each would show which generation it uses.
+    fn drain(&self, old: Generation) -> Result<(), Failure> {
+        self.wait_until("the other service follows", |scene| {
+            scene.follower.load().is_ok_and(|now| now.generation() > old)
+        })?;
+        for handle in [&self.handle, &self.follower] {
+            if !handle.drained(old).wait(PATIENCE) {
+                return Err("requests with the old key are still under way".into());
+            }
+        }
+        mark("drained");
+        Ok(())
+    }
+
+    /// A key stood in a log: it is never sent again, and with no other nothing is sent until there is a new one.
+    fn leak(&mut self) -> Result<(), Failure> {
+        let leaked = self.handle.load()?.current().fingerprint().ok_or("the key has no fingerprint")?;
+        println!("\nThe key {leaked} stood in a log.");
+        println!("  {}", self.rotation.compromise(leaked, Some("it stood in a log"))?);
+        self.wait_until("the other service has stopped", |scene| scene.follower.load().is_err())?;
+        println!("{}", self.rotation.next_step()?);
+        self.delete(leaked)?;
+        let key = self.create()?;
+        self.rotation.stage(key, Some("after the leak"))?;
+        self.verify_and_promote()?;
+        println!();
+        let before = self.load.answered();
+        self.wait_until("requests are answered again", |scene| scene.load.answered() > before)
+    }
+
+    fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) -> Result<(), Failure> {
+        let start = Instant::now();
+        while !is_so(self) {
+            if start.elapsed() > PATIENCE {
+                return Err(format!("after {} s it is not so: {what}", PATIENCE.as_secs()).into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+fn mark(what: &str) {
+    print!("{what} · ");
+    // What cannot be shown is no reason to stop.
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,206 @@
+//! P8: no repeatable request fails because of a planned rotation.
+//!
+//! A loaded client against the emulator, while keys rotate again and again: rolled back, aborted and retired, and the old
+//! one deleted the moment that a person is asked to, whether everybody has taken the new one up or not. Beside the
+//! service that rotates there are one that polls quickly, one that polls so rarely that it learns of each promotion by a
+//! 401, and a process of its own.
+//!
+//! `scripts/soak` runs the same with a million requests.
+#![cfg(all(feature = "client", feature = "emulator", feature = "probe", feature = "rotation"))]
+
+#[path = "../examples/lifecycle/load.rs"]
+mod load;
+mod support;
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use keysheath::client::OriginGuard;
+use keysheath::document::FileStore;
+use keysheath::emulator::{Emulator, OWN_STORE};
+use keysheath::fingerprint::Fingerprint;
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::Kanal;
+use keysheath::key::RawKey;
+use keysheath::origin::Origin;
+use keysheath::probe::KanalProbe;
+use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::registry::KeyId;
+use keysheath::rotation::{NextStep, Retirement, Rotation, RotationPolicy, Verification};
+
+use load::Load;
+use support::Child;
+
+/// How many requests and rotations there are to be at least, each a variable's or this.
+fn at_least(variable: &str, otherwise: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is no number")),
+        Err(_) => otherwise,
+    }
+}
+
+/// Waits as long as a busy machine may need.
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "not after a minute: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn settings(poll: Duration) -> RefreshSettings {
+    let short = Duration::from_millis(5);
+    RefreshSettings::new().with_poll_interval(poll).with_minimum_interval(short).with_longest_back_off(short)
+}
+
+/// The emulator, the rotation and what the app shows.
+struct Shop {
+    emulator: Emulator,
+    rotation: Rotation,
+    handle: KeyHandle<Kanal>,
+    in_app: HashMap<Fingerprint, KeyId>,
+}
+
+impl Shop {
+    fn open(path: &Path) -> Self {
+        let emulator = Emulator::kanal().start().unwrap();
+        let handle = KeyHandle::live();
+        let probe = KanalProbe::by_invalid_customer(OWN_STORE, []).at(guard(emulator.origin()));
+        let policy = RotationPolicy::new().with_settle(Duration::ZERO);
+        let rotation = Rotation::open(FileStore::new(path), &handle, policy).unwrap().with_probe(probe);
+        let mut shop = Self { emulator, rotation, handle, in_app: HashMap::new() };
+        let key = shop.create();
+        shop.rotation.adopt(key).unwrap();
+        shop
+    }
+
+    fn create(&mut self) -> RawKey {
+        let new = self.emulator.create_key("production-shop").unwrap();
+        self.in_app.insert(new.key().fingerprint().unwrap(), new.record().id());
+        new.into_key()
+    }
+
+    fn delete(&mut self, fingerprint: Fingerprint) {
+        self.emulator.delete_key(self.in_app.remove(&fingerprint).unwrap()).unwrap();
+    }
+
+    fn stage_and_promote(&mut self) {
+        let key = self.create();
+        self.rotation.stage(key, None).unwrap();
+        self.verify_and_promote();
+    }
+
+    fn verify_and_promote(&self) {
+        let verification = self.rotation.verify().unwrap();
+        assert!(matches!(verification, Verification::Verified { .. }), "{verification}");
+        self.rotation.promote().unwrap();
+    }
+
+    /// Deletes the old key as soon as that is asked for, which is when this process holds it no more.
+    fn finish(&mut self) {
+        eventually("the deletion is asked for", || {
+            !matches!(self.rotation.next_step().unwrap(), NextStep::Wait { .. })
+        });
+        match self.rotation.next_step().unwrap() {
+            NextStep::Delete { fingerprint, .. } => self.delete(fingerprint),
+            step => panic!("a deletion was to be asked for: {step}"),
+        }
+        let retirement = self.rotation.retire().unwrap();
+        assert!(matches!(retirement, Retirement::Retired { .. }), "{retirement}");
+    }
+
+    /// One planned rotation; some go wrong on the way, as people do.
+    fn rotate(&mut self, number: u64) {
+        if number % 5 == 4 {
+            let key = self.create();
+            let aborted = self.rotation.stage(key, None).unwrap().fingerprint().unwrap();
+            self.rotation.abort().unwrap();
+            self.delete(aborted);
+        }
+        self.stage_and_promote();
+        if number % 3 == 2 {
+            self.rotation.roll_back().unwrap();
+            self.verify_and_promote();
+        }
+        self.finish();
+    }
+}
+
+fn guard(origin: &Origin) -> OriginGuard<Kanal> {
+    OriginGuard::for_loopback(origin.clone()).unwrap()
+}
+
+#[test]
+fn no_repeatable_request_fails_because_of_a_planned_rotation() {
+    let child = Child::new("no_repeatable_request_fails_because_of_a_planned_rotation");
+    if child.is_here() {
+        return follow();
+    }
+    let requests = at_least("KEYSHEATH_SOAK_REQUESTS", 20_000);
+    let rotations = at_least("KEYSHEATH_SOAK_ROTATIONS", 30);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kanal-keys");
+    let mut shop = Shop::open(&path);
+    let quick = Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_millis(20))).unwrap();
+    let rare = Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_secs(3600))).unwrap();
+    let handles = [shop.handle.clone(), quick.handle(), rare.handle()];
+    let load = Load::start(&guard(shop.emulator.origin()), OWN_STORE, handles);
+    let stop = folder.path().join("stop");
+    let origin = shop.emulator.origin().to_string();
+    let mut other = child.var("KEYS", &path).var("ORIGIN", origin).var("STOP", &stop).spawn();
+    let mut told = BufReader::new(other.stdout.take().unwrap()).lines();
+    // The test harness writes into the same pipe.
+    let mut next = || told.by_ref().map(Result::unwrap).find_map(|line| line.strip_prefix("= ").map(str::to_owned));
+    assert_eq!(next().as_deref(), Some("sending"));
+
+    let mut number = 0;
+    while number < rotations || load.answered() < requests {
+        shop.rotate(number);
+        number += 1;
+        assert_eq!(load.failed(), 0, "rotation {number}: {:?}", load.first_failure());
+    }
+    let generation = shop.handle.load().unwrap().generation();
+    eventually("the rare one has followed", || {
+        rare.handle().load().is_ok_and(|now| now.generation() == generation)
+    });
+    assert_eq!((load.failed(), load.unsent()), (0, 0), "{:?}", load.first_failure());
+
+    std::fs::write(&stop, "").unwrap();
+    let counts = next().expect("the process says what it counted");
+    assert!(other.wait().unwrap().success());
+    let (answered, failed) = counts.split_once(' ').unwrap();
+    assert_eq!(failed, "0 failed");
+    let answered: u64 = answered.parse().unwrap();
+    assert!(answered > requests / 100, "the process took part: {answered}");
+    println!("{} requests, {number} rotations, 0 failed", load.answered() + answered);
+}
+
+/// What runs in a process of its own: the same load, over the same document, until a file says that it is to stop.
+fn follow() {
+    let variable = |name| std::env::var_os(name).unwrap();
+    let origin = Origin::parse(variable("ORIGIN").to_str().unwrap()).unwrap();
+    let store = FileStore::new(variable("KEYS"));
+    let refresher = Refresher::<Kanal>::of_store(store, settings(Duration::from_millis(200))).unwrap();
+    let load = Load::start(&guard(&origin), OWN_STORE, [refresher.handle()]);
+    eventually("the first answer", || load.answered() > 0);
+    println!("\n= sending");
+    let stop = variable("STOP");
+    while !Path::new(&stop).exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("\n= {} {} failed", load.answered(), load.failed() + load.unsent());
+}
+
+#[test]
+fn a_client_whose_key_never_changes_fails_so_the_load_would_see_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shop = Shop::open(&folder.path().join("kanal-keys"));
+    let key = shop.handle.load().unwrap().current().clone_key();
+    let load = Load::start(&guard(shop.emulator.origin()), OWN_STORE, [KeyHandle::fixed(key)]);
+    eventually("the first answer", || load.answered() > 0);
+    shop.rotate(0);
+    eventually("the first failure", || load.failed() > 0);
+    assert_eq!(load.first_failure().as_deref(), Some("an answer 401 Unauthorized"));
+}
