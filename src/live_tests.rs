@@ -1,10 +1,12 @@
 //! The client layers on a live handle: which request is sent a second time, when, with which key, and which is not.
 //!
-//! `answers` and `load` ask the emulator over real HTTP; in `steps` the test itself is the server, so that it decides what
+//! `answers`, `middleware` and `load` ask the emulator over real HTTP; in `steps` the test itself is the server, so that it decides what
 //! happens between any two steps of a request.
 
 mod answers;
 mod load;
+#[cfg(feature = "reqwest")]
+mod middleware;
 mod steps;
 
 use std::sync::Arc;

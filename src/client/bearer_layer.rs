@@ -42,7 +42,8 @@ use crate::issuer::Issuer;
 /// on the clone. With a fixed handle nothing is. *How long*: the wait for the reload ends with the refresher's deadline at
 /// the latest; dropping the future ends it at once.
 ///
-/// Where the client or the bodies cannot be cloned, use [`BearerLayer::without_repeating`]:
+/// Where the client or the bodies cannot be cloned, the service has no `call` for such a request, or
+/// [`Repeats`](super::Repeats) is said not to be implemented. Use [`BearerLayer::without_repeating`] there:
 ///
 /// ```compile_fail
 /// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
