@@ -2,8 +2,8 @@
 //!
 //! A [`BearerHeader`] is the value of the one `Authorization` header, built once. An [`OriginGuard`] puts it on
 //! a request, and only on one that goes to the issuer's origin. [`BearerLayer`] does both for every request of a tower
-//! client, with the key that a [`KeyHandle`](crate::handle::KeyHandle) has in force, and reads the answers;
-//! [`RetryLayer`] repeats what can be repeated. With the feature `reqwest`, `BearerMiddleware` is the same for reqwest.
+//! client, with the key that a [`KeyHandle`](crate::handle::KeyHandle) has in force, reads the answers, and repeats a
+//! request once whose key was replaced while it was under way; [`RetryLayer`] repeats what met a passing failure. With the feature `reqwest`, `BearerMiddleware` is the same for reqwest.
 //!
 //! ```
 //! use keysheath::{client::{BearerHeader, OriginGuard}, issuer::Kanal, key::ApiKey};
@@ -30,17 +30,23 @@
 mod bearer_header;
 mod origin_guard;
 mod answer_body;
+mod repeating;
 mod sender;
+mod bearer_error;
+mod bearer_future;
 mod bearer_layer;
 mod retry;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 
 pub use answer_body::AnswerBody;
+pub use bearer_error::BearerError;
+pub use bearer_future::BearerFuture;
 pub use bearer_header::BearerHeader;
-pub use bearer_layer::{BearerError, BearerFuture, BearerLayer, BearerService};
+pub use bearer_layer::{BearerLayer, BearerService};
 pub use origin_guard::{GuardError, OriginGuard, OverrideError};
-pub use retry::{NoErrors, Passing, Repeatable, Retry, RetryFuture, RetryLayer};
+pub use repeating::{NotRepeating, Repeatable, Repeating, Repeats};
+pub use retry::{NoErrors, Passing, Retry, RetryFuture, RetryLayer};
 pub use sender::Sent;
 
 #[cfg(feature = "reqwest")]

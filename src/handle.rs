@@ -172,14 +172,18 @@ impl<I: Issuer> KeyHandle<I> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn report_refused(&self, generation: Generation) {
+        drop(self.reload_after_refusal(generation));
+    }
+
+    /// As [`KeyHandle::report_refused`], for whoever then waits for the newer key: the report and the waiting ask for one
+    /// attempt, and not for one each where the first has begun in between.
+    pub(crate) fn reload_after_refusal(&self, generation: Generation) -> ReloadPast<I> {
         let now = self.generation();
         if generation <= now {
             self.refused_cell().fetch_max(generation.0, Ordering::Relaxed);
         }
-        #[cfg(feature = "rotation")]
-        if let (Inner::Live(live), true) = (&self.inner, generation == now) {
-            live.core.reloads.ask();
-        }
+        let reload = self.reload_past(generation);
+        if generation == now { reload.asked() } else { reload }
     }
 
     /// The latest generation that was reported as refused. Where it is the one in force, the key needs a person.
@@ -206,13 +210,19 @@ impl<I: Issuer> KeyHandle<I> {
         }
     }
 
-    /// The previous key within its grace, for one request; its generation is held meanwhile.
+    /// What to send in place of a key that was refused with this generation: a newer one in force, or else the previous
+    /// one within its grace, whose generation is held meanwhile. Both are looked for in one state, so that the key that
+    /// was refused is not found as the previous one of a newer.
     #[cfg(feature = "client")]
-    pub(crate) fn load_previous(&self) -> Option<Snapshot<I>> {
+    pub(crate) fn load_instead_of(&self, refused: Generation) -> Option<Snapshot<I>> {
+        let now = self.load().ok()?;
+        if now.generation() > refused {
+            return Some(now);
+        }
         match &self.inner {
             Inner::Fixed(_) => None,
             #[cfg(feature = "rotation")]
-            Inner::Live(live) => self.load().ok()?.before(&live.core.holders),
+            Inner::Live(live) => now.before(&live.core.holders),
         }
     }
 

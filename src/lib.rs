@@ -52,3 +52,6 @@ pub mod probe;
 pub mod registry;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+// Drives the top from the bottom, through what is not public.
+#[cfg(all(test, feature = "client", feature = "emulator", feature = "rotation"))]
+mod live_tests;

@@ -56,7 +56,9 @@ async fn ask_for<B: Body>(handle: &KeyHandle<Kanal>, response: Response<B>) -> R
         std::future::ready(Ok::<_, Infallible>(response.take().expect("one request")))
     });
     let request = Request::get("https://api.getkanal.com/").body(()).unwrap();
-    BearerLayer::new(handle.clone(), OriginGuard::new()).layer(client).call(request).await.unwrap()
+    // The response's body need not be Clone, and so the client is not.
+    let layer = BearerLayer::new(handle.clone(), OriginGuard::new()).without_repeating();
+    layer.layer(client).call(request).await.unwrap()
 }
 
 fn meaning<B>(response: &Response<B>) -> Meaning {

@@ -12,6 +12,8 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
+#[path = "p1_no_key_text/client.rs"]
+mod client;
 #[path = "p1_no_key_text/client_layers.rs"]
 mod client_layers;
 #[cfg(feature = "emulator")]
@@ -105,6 +107,7 @@ fn every_public_type_is_looked_at_here() {
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
         include_str!("document/silent.rs"),
+        include_str!("p1_no_key_text/client.rs"),
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/emulator.rs"),
         include_str!("p1_no_key_text/keyset.rs"),

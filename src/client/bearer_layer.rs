@@ -1,21 +1,19 @@
 //! The key on every request of a tower client.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use http::{Request, Response, response};
+use http::{Request, Response};
 use http_body::Body;
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::answer_body::{AnswerBody, ReadAhead};
-use super::sender::{Sender, Unsent};
-use super::{GuardError, OriginGuard};
-use crate::handle::{Closed, KeyHandle, Snapshot};
+use super::answer_body::AnswerBody;
+use super::sender::Sender;
+use super::{BearerError, BearerFuture, NotRepeating, OriginGuard, Repeating, Repeats};
+use crate::handle::KeyHandle;
 use crate::issuer::Issuer;
 
 /// Puts the key in force on every request of a tower client over [`http::Request`], if the request goes to the guard's
@@ -25,6 +23,47 @@ use crate::issuer::Issuer;
 /// documents a body, and it is neither a 2xx nor a 429, the layer reads up to 64 KiB of the body before it gives the
 /// response on, and then gives the body back whole; a longer, broken or compressed one is inconclusive. When the issuer
 /// says that it does not know the key, the generation that was sent is reported to the handle. The layer logs nothing.
+///
+/// # When the key was refused
+/// With a [live](KeyHandle) handle, a request is sent a second time where the issuer's own 401 refused its key and another
+/// key is to be had:
+///
+/// 1. a newer one: at once where one is in force already, and otherwise after the reload that the refusal asks for;
+/// 2. or else the previous key, while its grace lasts. Its generation counts as held until the answer is there.
+///
+/// It is repeated once in all, and never on a 403, 404, 422, 429 or 5xx, nor on the 401 of a proxy. The guard looks at the
+/// repetition again. Where there is no other key, or the handle was closed in the meantime because the key has leaked, the
+/// 401 is given back whole. A late 401 about an older generation asks for no reload, and takes nothing out of force.
+///
+/// *Which requests*: by the same rule as for [`RetryLayer`](super::RetryLayer), those whose method is GET, HEAD, OPTIONS,
+/// PUT or DELETE, and those that carry [`Repeatable`](super::Repeatable) among their extensions. A refused request has done
+/// nothing, if its issuer looks at the key first, as Kanal documents; Katana does not say, and so the rule is the careful
+/// one. *At what price*: before such a request is sent through a live handle, it and the client are cloned, without a key
+/// on the clone. With a fixed handle nothing is. *How long*: the wait for the reload ends with the refresher's deadline at
+/// the latest; dropping the future ends it at once.
+///
+/// Where the client or the bodies cannot be cloned, the service has no `call` for such a request, or
+/// [`Repeats`](super::Repeats) is said not to be implemented. Use [`BearerLayer::without_repeating`] there:
+///
+/// ```compile_fail
+/// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// struct Stream; // not Clone
+/// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
+/// # let client = service_fn(async |_: http::Request<Stream>| Ok::<_, std::io::Error>(http::Response::new(String::new())));
+/// let client = BearerLayer::new(handle, OriginGuard::new()).layer(client);
+/// let answered = client.oneshot(http::Request::new(Stream));
+/// ```
+///
+/// ```
+/// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// struct Stream; // not Clone
+/// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
+/// # let client = service_fn(async |_: http::Request<Stream>| Ok::<_, std::io::Error>(http::Response::new(String::new())));
+/// let client = BearerLayer::new(handle, OriginGuard::new()).without_repeating().layer(client);
+/// let answered = client.oneshot(http::Request::new(Stream));
+/// ```
 ///
 /// # Where it belongs
 /// - **Inside any redirect follower**, so that each hop is guarded; the client below must follow none of its own, and
@@ -48,8 +87,9 @@ use crate::issuer::Issuer;
 /// let answered = client.call(request);
 /// # Ok::<(), keysheath::format::FormatError>(())
 /// ```
-pub struct BearerLayer<I: Issuer> {
+pub struct BearerLayer<I: Issuer, M = Repeating> {
     sender: Arc<Sender<I>>,
+    repeats: PhantomData<fn() -> M>,
 }
 
 /// A client with a [`BearerLayer`] around it.
@@ -67,80 +107,10 @@ pub struct BearerLayer<I: Issuer> {
 /// let shop = Shop { client: BearerLayer::new(handle, OriginGuard::new()).layer(Client) };
 /// # Ok::<(), keysheath::format::FormatError>(())
 /// ```
-pub struct BearerService<S, I: Issuer> {
+pub struct BearerService<S, I: Issuer, M = Repeating> {
     inner: S,
     sender: Arc<Sender<I>>,
-}
-
-/// Why a request got no response.
-///
-/// The client's own error is neither shown nor a source of this one, because several libraries print secrets in theirs;
-/// [`BearerError::into_inner`] takes it out.
-///
-/// ```
-/// use keysheath::client::{BearerError, GuardError};
-///
-/// let refused = BearerError::<std::io::Error>::Guard(GuardError::UserInfo);
-/// assert!(refused.to_string().contains("remove it"));
-/// assert!(refused.into_inner().is_none());
-/// ```
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum BearerError<E> {
-    /// The request must not carry the key. It was not sent.
-    #[error("{0}")]
-    Guard(GuardError),
-    /// No key is in force. Nothing was sent.
-    #[error("{0}")]
-    Closed(Closed),
-    /// The client below failed; the request may have been sent.
-    #[error(
-        "the HTTP client below the bearer layer failed, and the request may have reached the issuer: \
-         take the client's own error out with into_inner, it is not shown here because it may hold a secret"
-    )]
-    Inner(E),
-}
-
-pin_project! {
-    /// The response of a [`BearerService`], to be awaited.
-    ///
-    /// ```
-    /// use keysheath::client::{BearerFuture, BearerService};
-    /// use keysheath::issuer::Kanal;
-    /// use tower::Service;
-    ///
-    /// /// The future of a `BearerService` around the client `C`.
-    /// type Answering<C, R> = BearerFuture<<C as Service<http::Request<()>>>::Future, R, Kanal>;
-    /// ```
-    pub struct BearerFuture<F, R, I>
-    where
-        R: Body,
-        I: Issuer,
-    {
-        #[pin]
-        state: State<F, R, I>,
-        sender: Arc<Sender<I>>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjected]
-    enum State<F, R, I>
-    where
-        R: Body,
-        I: Issuer,
-    {
-        Refused { error: Option<Unsent> },
-        Sending { #[pin] future: F, snapshot: Option<Snapshot<I>> },
-        Reading { reading: Option<Reading<R, I>> },
-    }
-}
-
-/// A response whose body is being read.
-struct Reading<R: Body, I: Issuer> {
-    parts: response::Parts,
-    ahead: ReadAhead<R>,
-    snapshot: Snapshot<I>,
+    repeats: PhantomData<fn() -> M>,
 }
 
 impl<I: Issuer> BearerLayer<I> {
@@ -154,147 +124,81 @@ impl<I: Issuer> BearerLayer<I> {
     /// ```
     #[must_use]
     pub fn new(handle: KeyHandle<I>, guard: OriginGuard<I>) -> Self {
-        Self { sender: Arc::new(Sender::new(handle, guard)) }
+        Self { sender: Arc::new(Sender::new(handle, guard)), repeats: PhantomData }
     }
-}
 
-impl<E> BearerError<E> {
-    /// The error of the client below, if it is one.
+    /// The same, for a client or for bodies that cannot be cloned: each request is sent once. A key that the issuer refuses
+    /// is still reported, so a live handle is reloaded, and the next request has the newer key.
     ///
     /// ```
-    /// # use keysheath::client::BearerError;
-    /// let error = BearerError::Inner(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    /// assert!(!error.to_string().contains("timed out"));
-    /// assert_eq!(error.into_inner().unwrap().kind(), std::io::ErrorKind::TimedOut);
+    /// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
+    /// let uploads = BearerLayer::new(handle.clone(), OriginGuard::new()).without_repeating();
+    /// # Ok::<(), keysheath::format::FormatError>(())
     /// ```
     #[must_use]
-    pub fn into_inner(self) -> Option<E> {
-        match self {
-            Self::Guard(_) | Self::Closed(_) => None,
-            Self::Inner(error) => Some(error),
-        }
+    pub fn without_repeating(self) -> BearerLayer<I, NotRepeating> {
+        BearerLayer { sender: self.sender, repeats: PhantomData }
     }
 }
 
-impl<S, I: Issuer> Layer<S> for BearerLayer<I> {
-    type Service = BearerService<S, I>;
+impl<S, I: Issuer, M> Layer<S> for BearerLayer<I, M> {
+    type Service = BearerService<S, I, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BearerService { inner, sender: Arc::clone(&self.sender) }
+        BearerService { inner, sender: Arc::clone(&self.sender), repeats: PhantomData }
     }
 }
 
-impl<S, I, B, R> Service<Request<B>> for BearerService<S, I>
+impl<S, I, M, B, R> Service<Request<B>> for BearerService<S, I, M>
 where
     S: Service<Request<B>, Response = Response<R>>,
     I: Issuer,
+    M: Repeats<S, B>,
     R: Body,
 {
     type Response = Response<AnswerBody<R>>;
     type Error = BearerError<S::Error>;
-    type Future = BearerFuture<S::Future, R, I>;
+    type Future = BearerFuture<S, B, R, I>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context).map_err(BearerError::Inner)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let state = match self.sender.authorize(&mut request) {
-            Ok(snapshot) => State::Sending { future: self.inner.call(request), snapshot: Some(snapshot) },
-            Err(error) => State::Refused { error: Some(error) },
-        };
-        BearerFuture { state, sender: Arc::clone(&self.sender) }
-    }
-}
-
-impl<F, R, E, I> Future for BearerFuture<F, R, I>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Body,
-    I: Issuer,
-{
-    type Output = Result<Response<AnswerBody<R>>, BearerError<E>>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        const OVER: &str = "a future is not polled again once it is ready";
-
-        let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProjected::Refused { error } => {
-                    return Poll::Ready(Err(match error.take().expect(OVER) {
-                        Unsent::Guard(error) => BearerError::Guard(error),
-                        Unsent::Closed(closed) => BearerError::Closed(closed),
-                    }));
-                }
-                StateProjected::Sending { future, snapshot } => {
-                    let response = ready!(future.poll(context)).map_err(BearerError::Inner)?;
-                    let snapshot = snapshot.take().expect(OVER);
-                    let (parts, body) = response.into_parts();
-                    if !Sender::<I>::is_telling(parts.status, body.size_hint().lower()) {
-                        let body = AnswerBody::untouched(body);
-                        return Poll::Ready(Ok(this.sender.answered(snapshot.generation(), parts, body)));
-                    }
-                    let ahead = ReadAhead::new(body);
-                    this.state.set(State::Reading { reading: Some(Reading { parts, ahead, snapshot }) });
-                }
-                StateProjected::Reading { reading } => {
-                    ready!(reading.as_mut().expect(OVER).ahead.poll(context));
-                    let Reading { parts, ahead, snapshot } = reading.take().expect(OVER);
-                    return Poll::Ready(Ok(this.sender.answered(
-                        snapshot.generation(),
-                        parts,
-                        ahead.into_body(),
-                    )));
-                }
-            }
+        let may_repeat = self.sender.may_repeat(request.method(), request.headers(), request.extensions());
+        // Before the key is on it.
+        let again = if may_repeat { M::keep(&self.inner, &request) } else { None };
+        let sender = Arc::clone(&self.sender);
+        match self.sender.authorize(&mut request) {
+            // The client that is ready is called now; its clone is asked whether it is ready before the repetition.
+            Ok(snapshot) => BearerFuture::sending(sender, self.inner.call(request), snapshot, again),
+            Err(unsent) => BearerFuture::refused(sender, unsent),
         }
     }
 }
 
-impl<I: Issuer> Clone for BearerLayer<I> {
+impl<I: Issuer, M> Clone for BearerLayer<I, M> {
     fn clone(&self) -> Self {
-        Self { sender: Arc::clone(&self.sender) }
+        Self { sender: Arc::clone(&self.sender), repeats: PhantomData }
     }
 }
 
-impl<S: Clone, I: Issuer> Clone for BearerService<S, I> {
+impl<S: Clone, I: Issuer, M> Clone for BearerService<S, I, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), sender: Arc::clone(&self.sender) }
+        Self { inner: self.inner.clone(), sender: Arc::clone(&self.sender), repeats: PhantomData }
     }
 }
 
-impl<I: Issuer> fmt::Debug for BearerLayer<I> {
+impl<I: Issuer, M> fmt::Debug for BearerLayer<I, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BearerLayer({:?}, {:?})", self.sender.handle(), self.sender.guard())
     }
 }
 
-impl<S, I: Issuer> fmt::Debug for BearerService<S, I> {
+impl<S, I: Issuer, M> fmt::Debug for BearerService<S, I, M> {
     /// Without the client, which may print what it holds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BearerService({:?}, {:?})", self.sender.handle(), self.sender.guard())
-    }
-}
-
-impl<E> fmt::Debug for BearerError<E> {
-    /// Without the client's own error.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Guard(error) => f.debug_tuple("Guard").field(error).finish(),
-            Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
-            Self::Inner(_) => f.write_str("Inner(..)"),
-        }
-    }
-}
-
-impl<F, R: Body, I: Issuer> fmt::Debug for BearerFuture<F, R, I> {
-    /// Without the request or the response that is under way.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.state {
-            State::Refused { .. } => "BearerFuture(refused)",
-            State::Sending { .. } => "BearerFuture(sending)",
-            State::Reading { .. } => "BearerFuture(reading the answer)",
-        })
     }
 }

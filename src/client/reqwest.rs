@@ -10,16 +10,19 @@ use http::{Extensions, Uri};
 use reqwest_middleware::{Error, Middleware, Next};
 
 use super::answer_body::ReadAhead;
-use super::sender::{Sender, Unsent};
+use super::sender::{Attempt, Sender};
 use super::{GuardError, OriginGuard};
-use crate::handle::{Generation, KeyHandle, Snapshot};
+use crate::handle::{KeyHandle, ReloadPast, Snapshot};
 use crate::issuer::Issuer;
 
 /// Puts the key in force on every request of a [`reqwest_middleware`] client, by the same rules as
 /// [`BearerLayer`](super::BearerLayer): the guard's origin or none, a [`Sent`](super::Sent) among each response's
-/// extensions, a key that the issuer refused reported to the handle.
+/// extensions, a key that the issuer refused reported to the handle, and with a live handle the request repeated once, with
+/// another key. A request whose body is a stream is not repeated: reqwest cannot clone it. A
+/// [`Repeatable`](super::Repeatable) is given to the request's builder, by `with_extension`.
 ///
-/// A request that must not carry the key is an [`Error::Middleware`] that holds a [`GuardError`].
+/// A request that must not carry the key is an [`Error::Middleware`] that holds a [`GuardError`]; where no key is in force,
+/// it holds a [`Closed`](crate::handle::Closed).
 ///
 /// # Where it belongs
 /// - **reqwest follows redirects below its middleware**, so that no hop but the first would be guarded, and uses the
@@ -69,20 +72,41 @@ impl<I: Issuer> BearerMiddleware<I> {
         Self { sender: Sender::new(handle, guard) }
     }
 
-    fn authorize(&self, request: &mut Request) -> Result<Snapshot<I>, Unsent> {
+    fn put_on(&self, request: &mut Request, snapshot: &Snapshot<I>) -> Result<(), GuardError> {
         // As reqwest itself makes a URI out of the URL, so what is checked is what is sent.
         let Ok(uri) = Uri::try_from(request.url().as_str()) else {
-            return Err(GuardError::Unreadable { expected: self.sender.guard().origin().clone() }.into());
+            return Err(GuardError::Unreadable { expected: self.sender.guard().origin().clone() });
         };
-        self.sender.authorize_headers(&uri, request.headers_mut())
+        self.sender.put_on_headers(&uri, request.headers_mut(), snapshot)
     }
 
-    async fn answered(&self, generation: Generation, mut response: Response) -> Response {
-        let length = response.content_length().unwrap_or(0);
+    /// Sends a request with a key, and gives what there is to wait for before it may be sent again.
+    async fn send(
+        &self,
+        attempt: Attempt,
+        mut request: Request,
+        snapshot: Snapshot<I>,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<(Response, Option<ReloadPast<I>>)> {
+        self.put_on(&mut request, &snapshot).map_err(Error::middleware)?;
+        let response = next.run(request, extensions).await?;
+        Ok(self.answered(attempt, snapshot, response).await)
+    }
+
+    /// The snapshot is held until the answer is there, because the generation that was sent is not drained before.
+    async fn answered(
+        &self,
+        attempt: Attempt,
+        snapshot: Snapshot<I>,
+        mut response: Response,
+    ) -> (Response, Option<ReloadPast<I>>) {
+        let (generation, length) = (snapshot.generation(), response.content_length().unwrap_or(0));
         if !Sender::<I>::is_telling(response.status(), length) {
-            let sent = self.sender.judge(generation, response.status(), response.headers(), &[]);
+            let (status, headers) = (response.status(), response.headers());
+            let (sent, reload) = self.sender.judge(attempt, generation, status, headers, &[]);
             response.extensions_mut().insert(sent);
-            return response;
+            return (response, reload);
         }
         let url = response.url().clone();
         let (mut parts, body) = http::Response::<Body>::from(response).into_parts();
@@ -92,7 +116,8 @@ impl<I: Issuer> BearerMiddleware<I> {
         }
         let mut ahead = ReadAhead::new(body);
         poll_fn(|context| ahead.poll(context)).await;
-        self.sender.answered(generation, parts, ahead.into_body()).map(Body::wrap).into()
+        let (response, reload) = self.sender.answered(attempt, generation, parts, ahead.into_body());
+        (response.map(Body::wrap).into(), reload)
     }
 }
 
@@ -100,16 +125,28 @@ impl<I: Issuer> BearerMiddleware<I> {
 impl<I: Issuer> Middleware for BearerMiddleware<I> {
     async fn handle(
         &self,
-        mut request: Request,
+        request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let snapshot = self.authorize(&mut request).map_err(|unsent| match unsent {
-            Unsent::Guard(error) => Error::middleware(error),
-            Unsent::Closed(closed) => Error::middleware(closed),
-        })?;
-        let response = next.run(request, extensions).await?;
-        Ok(self.answered(snapshot.generation(), response).await)
+        let handle = self.sender.handle();
+        // Before the key is on it. A body that is a stream cannot be cloned.
+        let may_repeat = self.sender.may_repeat(request.method(), request.headers(), extensions);
+        let again = if may_repeat { request.try_clone().map(|clone| (clone, next.clone())) } else { None };
+        let attempt = if again.is_some() { Attempt::First } else { Attempt::Only };
+        let snapshot = handle.load().map_err(Error::middleware)?;
+        let refused = snapshot.generation();
+        let (response, reload) = self.send(attempt, request, snapshot, extensions, next).await?;
+        let (Some((request, next)), Some(reload)) = (again, reload) else {
+            return Ok(response);
+        };
+        // Whatever comes of it, what is in the handle then decides.
+        reload.await;
+        let Some(snapshot) = handle.load_instead_of(refused) else {
+            return Ok(response);
+        };
+        drop(response);
+        Ok(self.send(Attempt::Repetition, request, snapshot, extensions, next).await?.0)
     }
 }
 

@@ -8,17 +8,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::repeating::can_be_repeated;
 use crate::failure::seconds;
 
 /// Repeats a request that can be repeated, when the answer or the error is a passing one.
 ///
-/// *Which requests*: those whose method is GET, HEAD, OPTIONS, PUT or DELETE, and those that carry [`Repeatable`] among
+/// *Which requests*: those whose method is GET, HEAD, OPTIONS, PUT or DELETE, and those that carry [`Repeatable`](super::Repeatable) among
 /// their extensions; the body must be `Clone`. *On what*: the statuses 429, 502, 503 and 504, and the errors that
 /// [`RetryLayer::with_passing_errors`] is told of; so never on a 401, 403, 404 or 422. *When*: after as many seconds as
 /// the response's `Retry-After` says; a response that asks for more than the longest wait is given back. Without the
@@ -70,21 +71,6 @@ pub struct Retry<S, W, P = NoErrors> {
     sleep: W,
     passing: P,
 }
-
-/// Marks a request as one that can be repeated, whatever its method is: put it among the request's extensions.
-///
-/// Whether the server does the thing once when it is asked twice is yours to know.
-///
-/// ```
-/// use keysheath::client::Repeatable;
-///
-/// let upsert = http::Request::post("https://api.getkanal.com/api/v1/stores/123/customers")
-///     .extension(Repeatable)
-///     .body(r#"{ "phone": "+33612345678" }"#)
-///     .unwrap();
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repeatable;
 
 /// No error is a passing one: what a [`RetryLayer`] starts from.
 ///
@@ -262,7 +248,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let again = (self.settings.attempts > 1 && can_be_repeated(&request)).then(|| request.clone());
+        let again = (self.settings.attempts > 1
+            && can_be_repeated(request.method(), request.headers(), request.extensions()))
+        .then(|| request.clone());
         // The one that is ready goes with this request, and a clone takes its place.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
@@ -276,15 +264,6 @@ where
             passing: self.passing.clone(),
         }
     }
-}
-
-fn can_be_repeated<B>(request: &Request<B>) -> bool {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-    );
-    let marked = || request.extensions().get::<Repeatable>().is_some();
-    !request.headers().contains_key(AUTHORIZATION) && (idempotent || marked())
 }
 
 impl<S, B, R, W, D, P> Future for RetryFuture<S, B, W, D, P>

@@ -5,17 +5,19 @@
 use http::Uri;
 use http::header::RETRY_AFTER;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::answer_body::AnswerBody;
+use super::repeating::can_be_repeated;
 use super::{BearerHeader, GuardError, OriginGuard};
 use crate::failure::{Answer, MAX_BODY};
-use crate::handle::{Closed, Generation, KeyHandle, Snapshot};
+use crate::handle::{Closed, Generation, KeyHandle, ReloadPast, Snapshot};
 use crate::issuer::Issuer;
 
 /// What became of a request that carried a key: which generation of the key it was, and what the issuer answered. Every
-/// response that comes through a client layer has one among its extensions.
+/// response that comes through a client layer has one among its extensions. It is about the attempt that the response
+/// is of: the last one.
 ///
 /// ```
 /// use keysheath::{client::Sent, failure::Meaning};
@@ -32,6 +34,7 @@ use crate::issuer::Issuer;
 pub struct Sent {
     generation: Generation,
     answer: Answer,
+    is_repeated: bool,
 }
 
 impl Sent {
@@ -60,12 +63,38 @@ impl Sent {
     pub const fn answer(&self) -> Answer {
         self.answer
     }
+
+    /// Whether this is the answer to a repetition: the request was sent before with another key, which the issuer refused.
+    ///
+    /// ```
+    /// # use keysheath::client::Sent;
+    /// fn log(sent: &Sent) {
+    ///     if sent.is_repeated() {
+    ///         println!("sent again, with the key of generation {}", sent.generation());
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn is_repeated(&self) -> bool {
+        self.is_repeated
+    }
 }
 
 /// A handle, and where its key may go.
 pub(super) struct Sender<I: Issuer> {
     handle: KeyHandle<I>,
     guard: OriginGuard<I>,
+}
+
+/// Which sending of a request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// There will be no other: the request was not kept.
+    Only,
+    /// The request may be sent again.
+    First,
+    /// It was sent before.
+    Repetition,
 }
 
 /// Why a request is not sent.
@@ -100,24 +129,36 @@ impl<I: Issuer> Sender<I> {
         &self.guard
     }
 
-    /// Puts the key in force on a request, if it may go where the request goes, and gives its generation. The value of
-    /// the header is built once for each key.
+    /// Whether a request that is sent now may be repeated, so that it is worth keeping.
+    pub(super) fn may_repeat(&self, method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
+        self.handle.is_live() && can_be_repeated(method, headers, extensions)
+    }
+
+    /// Puts the key in force on a request, if it may go where the request goes, and gives what holds it.
     pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<Snapshot<I>, Unsent> {
         let snapshot = self.handle.load()?;
-        self.guard.authorize(request, snapshot.kept(BearerHeader::new))?;
+        self.put_on(request, &snapshot)?;
         Ok(snapshot)
     }
 
-    /// As [`Sender::authorize`], for a request of another type.
+    /// Puts a key on a request, if it may go where the request goes. The value of the header is built once for each key.
+    pub(super) fn put_on<B>(
+        &self,
+        request: &mut Request<B>,
+        snapshot: &Snapshot<I>,
+    ) -> Result<(), GuardError> {
+        self.guard.authorize(request, snapshot.kept(BearerHeader::new))
+    }
+
+    /// As [`Sender::put_on`], for a request of another type.
     #[cfg(feature = "reqwest")]
-    pub(super) fn authorize_headers(
+    pub(super) fn put_on_headers(
         &self,
         uri: &Uri,
         headers: &mut HeaderMap,
-    ) -> Result<Snapshot<I>, Unsent> {
-        let snapshot = self.handle.load()?;
-        self.guard.authorize_headers(uri, headers, snapshot.kept(BearerHeader::new))?;
-        Ok(snapshot)
+        snapshot: &Snapshot<I>,
+    ) -> Result<(), GuardError> {
+        self.guard.authorize_headers(uri, headers, snapshot.kept(BearerHeader::new))
     }
 
     /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, and
@@ -128,32 +169,33 @@ impl<I: Issuer> Sender<I> {
         !by_status_alone && least_length <= MAX_BODY as u64 && documented()
     }
 
-    /// What an answer means; reports the generation if the issuer refused its key. `whole` is empty where the body was
-    /// not read to its end.
+    /// What an answer means. If the issuer refused the key, that is reported; and if the request may be sent again, there
+    /// is something to wait for first. `whole` is empty where the body was not read to its end.
     pub(super) fn judge(
         &self,
+        attempt: Attempt,
         generation: Generation,
         status: StatusCode,
         headers: &HeaderMap,
         whole: &[u8],
-    ) -> Sent {
+    ) -> (Sent, Option<ReloadPast<I>>) {
         let retry_after = headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
         let answer = I::PROFILE.classify(status.as_u16(), retry_after, whole);
-        if answer.meaning().refuses_key() {
-            self.handle.report_refused(generation);
-        }
-        Sent { generation, answer }
+        let reload = answer.meaning().refuses_key().then(|| self.handle.reload_after_refusal(generation));
+        let sent = Sent { generation, answer, is_repeated: attempt == Attempt::Repetition };
+        (sent, reload.filter(|_| attempt == Attempt::First))
     }
 
-    /// The response with what it means among its extensions.
+    /// The response with what it means among its extensions, and what [`Sender::judge`] gives to wait for.
     pub(super) fn answered<R: Body>(
         &self,
+        attempt: Attempt,
         generation: Generation,
         mut parts: Parts,
         body: AnswerBody<R>,
-    ) -> Response<AnswerBody<R>> {
-        let sent = self.judge(generation, parts.status, &parts.headers, body.whole());
+    ) -> (Response<AnswerBody<R>>, Option<ReloadPast<I>>) {
+        let (sent, reload) = self.judge(attempt, generation, parts.status, &parts.headers, body.whole());
         parts.extensions.insert(sent);
-        Response::from_parts(parts, body)
+        (Response::from_parts(parts, body), reload)
     }
 }

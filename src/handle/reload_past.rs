@@ -85,6 +85,17 @@ impl<I: Issuer> ReloadPast<I> {
         }
     }
 
+    /// Has asked already, and not only when it is first polled.
+    #[cfg_attr(not(feature = "rotation"), allow(unused_mut, reason = "a fixed key is not asked for"))]
+    pub(super) fn asked(mut self) -> Self {
+        match &self.handle.inner {
+            Inner::Fixed(_) => {}
+            #[cfg(feature = "rotation")]
+            Inner::Live(live) => self.ticket = live.core.reloads.ask(),
+        }
+        self
+    }
+
     fn of_a_fixed_key(&self) -> Reload {
         if self.past < Generation::FIRST { Reload::Newer } else { Reload::NoRefresher }
     }

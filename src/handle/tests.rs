@@ -134,7 +134,7 @@ mod live {
         let previous = Some((&first, until));
         raw.publish(&Numbered { generation: Generation::numbered(2), current: Ok(&second), previous });
         assert_eq!(handle.load().unwrap().kept(|_| 8), &8);
-        assert_eq!(handle.load_previous().unwrap().kept(|_| 0), &7);
+        assert_eq!(handle.load_instead_of(Generation(2)).unwrap().kept(|_| 0), &7);
         raw.publish(&numbered(3, Ok(&first)));
         assert_eq!(handle.load().unwrap().kept(|_| 0), &7);
     }
@@ -163,10 +163,30 @@ mod live {
         raw.publish_next(&key(FIRST), GRACE);
         raw.publish_next(&key(SECOND), GRACE);
         assert!(handle.is_drained(Generation(1)));
-        let previous = handle.load_previous().unwrap();
+        let previous = handle.load_instead_of(Generation(2)).unwrap();
+        assert_eq!(previous.generation(), Generation(1));
         assert!(!handle.is_drained(Generation(1)));
         drop(previous);
         assert!(handle.is_drained(Generation(1)));
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn in_place_of_a_refused_key_comes_a_newer_one_or_the_previous_one_within_its_grace_or_none() {
+        assert!(fixed().load_instead_of(Generation(1)).is_none());
+        let (handle, raw) = live();
+        assert!(handle.load_instead_of(Generation(1)).is_none(), "there is none");
+        raw.publish_next(&key(FIRST), GRACE);
+        assert!(handle.load_instead_of(Generation(1)).is_none(), "there is no other");
+        raw.publish_next(&key(SECOND), GRACE);
+        let instead = |refused| handle.load_instead_of(Generation(refused));
+        assert!(instead(1).unwrap().current().matches(SECOND.as_bytes()), "the newer one");
+        assert!(instead(2).unwrap().current().matches(FIRST.as_bytes()), "the previous one");
+        raw.publish_next(&key(THIRD), Duration::ZERO);
+        assert!(instead(2).unwrap().current().matches(THIRD.as_bytes()));
+        assert!(instead(3).is_none(), "the grace is over");
+        raw.publish(&numbered(4, Err(Closed::Compromised)));
+        assert!(instead(1).is_none() && instead(3).is_none() && instead(4).is_none(), "it is closed");
     }
 
     #[test]

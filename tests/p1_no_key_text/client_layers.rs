@@ -40,7 +40,11 @@ pub(super) fn send_and_repeat() {
     }
 }
 
-fn assert_future_silent<F, R: http_body::Body>(future: &BearerFuture<F, R, Kanal>) {
+fn assert_future_silent<S, R>(future: &BearerFuture<S, (), R, Kanal>)
+where
+    S: Service<Request<()>>,
+    R: http_body::Body,
+{
     assert_debug_silent("BearerFuture", future);
 }
 

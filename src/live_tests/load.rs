@@ -1,0 +1,116 @@
+//! Under load: several threads send requests while keys are replaced and deleted, and none fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tower::{Layer as _, ServiceExt as _};
+
+use super::{GRACE, PATIENCE, Reloader, generation, live, unlimited};
+use crate::client::{BearerLayer, OriginGuard, Sent};
+use crate::handle::Reload;
+use crate::key::RawKey;
+
+const ROTATIONS: u32 = 30;
+const CLIENTS: usize = 8;
+
+/// What the clients count.
+#[derive(Default)]
+struct Counts {
+    answered: AtomicU32,
+    repeated: AtomicU32,
+    failed: AtomicU32,
+    ended: AtomicBool,
+}
+
+#[test]
+fn no_request_fails_while_keys_are_replaced_and_deleted() {
+    let emulator = unlimited().start().unwrap();
+    let (handle, raw) = live();
+    raw.publish_next(emulator.key(), GRACE);
+    // Where the new key is before anybody has seen it.
+    let place = Arc::<Mutex<Option<RawKey>>>::default();
+    let read = Arc::clone(&place);
+    let reloader = Reloader::that(&raw, move |raw| {
+        let found = read.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match found {
+            Some(key) => {
+                raw.publish_next(&key, GRACE);
+                Reload::Newer
+            }
+            None => Reload::Unchanged,
+        }
+    });
+
+    let counts = Arc::<Counts>::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let layer =
+        BearerLayer::new(handle.clone(), OriginGuard::for_loopback(emulator.origin().clone()).unwrap());
+    let uri = format!("{}/api/v1/stores/123/orders", emulator.origin());
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (client, counts, uri) = (layer.layer(client.clone()), Arc::clone(&counts), uri.clone());
+            runtime.spawn(async move {
+                while !counts.ended.load(Ordering::SeqCst) {
+                    let request = Request::get(&uri).body(Empty::new()).unwrap();
+                    let answer = client.clone().oneshot(request).await.unwrap();
+                    let repeated = answer.extensions().get::<Sent>().unwrap().is_repeated();
+                    counts.repeated.fetch_add(u32::from(repeated), Ordering::SeqCst);
+                    counts.failed.fetch_add(u32::from(answer.status() != 200), Ordering::SeqCst);
+                    answer.into_body().collect().await.unwrap();
+                    counts.answered.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+
+    let mut id = emulator.key_id();
+    for rotation in 0..ROTATIONS {
+        let before = counts.answered.load(Ordering::SeqCst);
+        let until_some_are_answered = || {
+            while counts.answered.load(Ordering::SeqCst) < before + 50 {
+                std::thread::yield_now();
+            }
+        };
+        let new = emulator.create_key("next").unwrap();
+        let old = generation(u64::from(rotation) + 1);
+        match rotation % 4 {
+            // The old key is deleted under the requests that are on their way with it.
+            0 => {
+                raw.publish_next(new.key(), GRACE);
+                emulator.delete_key(id).unwrap();
+            }
+            // The old key is deleted before anybody here has seen the new one.
+            2 => {
+                *place.lock().unwrap() = Some(new.key().clone_key());
+                emulator.delete_key(id).unwrap();
+                while handle.load().unwrap().generation() == old {
+                    std::thread::yield_now();
+                }
+            }
+            // As it should be, so that whatever was repeated before comes to its end.
+            _ => {
+                raw.publish_next(new.key(), GRACE);
+                assert!(handle.drained(old).wait(PATIENCE));
+                emulator.delete_key(id).unwrap();
+            }
+        }
+        id = new.record().id();
+        until_some_are_answered();
+        assert_eq!(handle.load().unwrap().generation(), generation(u64::from(rotation) + 2));
+    }
+    counts.ended.store(true, Ordering::SeqCst);
+    for client in clients {
+        runtime.block_on(client).unwrap();
+    }
+    let count = |counter: &AtomicU32| counter.load(Ordering::SeqCst);
+    assert_eq!(count(&counts.failed), 0, "of {}", count(&counts.answered));
+    assert!(count(&counts.repeated) >= ROTATIONS / 4, "{} were repeated", count(&counts.repeated));
+    assert!(reloader.attempts() >= ROTATIONS / 4);
+}
