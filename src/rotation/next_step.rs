@@ -276,12 +276,13 @@ pub(super) struct Age {
 impl Age {
     /// By a clock that was set back since the key was staged it has no age, and is not due.
     pub(super) fn of(current: &Held, policy: &RotationPolicy, now: SystemTime) -> Self {
-        let age = now.duration_since(current.staged()).unwrap_or_default();
-        let is_overdue = age >= policy.max_age();
+        let age = now.duration_since(current.staged()).ok();
+        let is_older = |than| age.is_some_and(|age| age >= than);
+        let is_overdue = is_older(policy.max_age());
         Self {
-            since_staging: age,
+            since_staging: age.unwrap_or_default(),
             due: current.staged().checked_add(policy.max_age()),
-            is_due_soon: !is_overdue && age >= policy.max_age().saturating_sub(policy.warning()),
+            is_due_soon: !is_overdue && is_older(policy.max_age().saturating_sub(policy.warning())),
             is_overdue,
         }
     }

@@ -39,12 +39,14 @@ fn append(path: &Path, line: String) -> Result<(), AuditError> {
     let wrong = |error: std::io::Error| AuditError::of_writing(error.kind());
     let mut file = private_file::options().append(true).create(true).open(&path).map_err(wrong)?;
     private_file::check(&file.metadata().map_err(wrong)?)?;
+    // Held until the file is closed: what another process has written in part is not taken for a line that was cut.
+    lock(&file).map_err(wrong)?;
     let mut bytes = line.into_bytes();
     bytes.push(b'\n');
     if is_cut(&mut file).map_err(wrong)? {
         bytes.insert(0, b'\n');
     }
-    // One write: lines of several processes do not mix.
+    // One write: whoever is killed leaves the whole line or none, but for a full disk.
     let count = loop {
         match file.write(&bytes) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -67,6 +69,21 @@ fn is_cut(file: &mut File) -> std::io::Result<bool> {
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;
     Ok(last != [b'\n'])
+}
+
+#[cfg(unix)]
+fn lock(file: &File) -> std::io::Result<()> {
+    use rustix::fs::{FlockOperation, flock};
+
+    Ok(flock(file, FlockOperation::LockExclusive)?)
+}
+
+/// Appending is all there is; a line that another process has in hand may be taken for one that was cut, and then an
+/// empty line follows it.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
+fn lock(_: &File) -> std::io::Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]
