@@ -60,6 +60,7 @@ mod next_step;
 mod outcome;
 mod policy;
 mod probing;
+mod slot;
 mod status;
 mod steps;
 mod transition;
@@ -83,7 +84,8 @@ pub use outcome::{Retirement, Verification};
 pub use policy::{
     DEFAULT_ACTIVATION, DEFAULT_GRACE, DEFAULT_MAX_AGE, DEFAULT_SETTLE, DEFAULT_WARNING, RotationPolicy,
 };
-pub use status::{RotationStatus, SlotStatus};
+pub use slot::SlotStatus;
+pub use status::RotationStatus;
 pub use transition::Transition;
 
 use view::View;

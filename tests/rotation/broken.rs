@@ -206,6 +206,9 @@ fn where_others_always_come_first_a_step_gives_up_after_a_bounded_number() {
     }
 }
 
+/// Whether it is the refusal that is expected.
+type Is = fn(&KeySetError) -> bool;
+
 /// What is said of a file that is no document for this rotation; it is left as it was.
 #[track_caller]
 fn refused(path: &std::path::Path) -> RotationError {
@@ -244,7 +247,6 @@ fn a_document_that_is_truncated_newer_edited_or_another_issuers_is_refused_and_l
     foreign.adopt(katana, Staging::at(SystemTime::now())).unwrap();
     let newer = String::from_utf8(foreign.to_document().expose_secret().to_vec()).unwrap();
     let newer = newer.replace("\"form\": 1", "\"form\": 2").replace("katana", "kanal");
-    type Is = fn(&KeySetError) -> bool;
     let cases: [(DocumentContent, Is); 3] = [
         (foreign.to_document(), |error| *error == KeySetError::OtherIssuer),
         (newer.into_bytes().into(), |error| matches!(error, KeySetError::Newer { found: 2, .. })),
