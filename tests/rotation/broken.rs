@@ -22,7 +22,7 @@ enum Fault {
     Lost(bool),
     /// Writing says that it failed, and was done.
     Done(bool),
-    /// As `Done`, and then somebody else writes.
+    /// As `Done`, and then somebody else makes another step.
     DoneThenOther,
     /// As `Lost`, and then the place cannot be read either.
     LostThenSilent,
@@ -55,13 +55,14 @@ impl Faulty {
         self.is_silent.store(false, Ordering::SeqCst);
     }
 
-    /// Writes what is there once more, as somebody else might.
-    fn touch(&self) {
+    /// Writes what is there once more, as somebody else might, with a step of their own.
+    fn touch(&self, step: impl FnOnce(&mut KeySet)) {
         let there = self.inner.read().unwrap();
-        let keys = there.as_ref().map_or_else(
+        let mut keys = there.as_ref().map_or_else(
             || KeySet::new(Kanal::PROFILE).unwrap(),
             |there| KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap(),
         );
+        step(&mut keys);
         self.inner.write(&keys.to_document(), there.as_ref().map(Document::version)).unwrap();
     }
 }
@@ -101,7 +102,11 @@ impl DocumentStore for Faulty {
             }
             Some(Fault::DoneThenOther) => {
                 self.inner.write(content, unchanged)?;
-                self.touch();
+                let leaked = name(500 + self.writes.load(Ordering::SeqCst));
+                self.touch(|keys| {
+                    let step = keys.compromise(leaked, SystemTime::now());
+                    assert!(step.unwrap().is_change());
+                });
                 *fault = None;
                 Err(unavailable(false))
             }
@@ -110,7 +115,7 @@ impl DocumentStore for Faulty {
                 Err(unavailable(false))
             }
             Some(Fault::AlwaysLate) => {
-                self.touch();
+                self.touch(|_| {});
                 self.inner.write(content, unchanged)
             }
             _ => self.inner.write(content, unchanged),

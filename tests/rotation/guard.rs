@@ -2,7 +2,7 @@
 
 use keysheath::issuer::Katana;
 use keysheath::key::ApiKey;
-use keysheath::keyset::KeySetError;
+use keysheath::keyset::{KeySetError, Promotion, Staging};
 use keysheath::rotation::{Retirement, RotationError};
 use keysheath::source::Provenance;
 
@@ -84,6 +84,53 @@ fn a_key_that_changes_while_it_is_asked_about_is_not_marked() {
     let status = anna.status().unwrap();
     assert_eq!(status.pending().unwrap().verified(), None);
     assert_eq!(setup.slots(), [Some(1), Some(3), None]);
+}
+
+/// Puts another key set in the place of the one that is there while it is asked, with the same numbers and other keys.
+struct Replacing {
+    answers: Answers,
+    store: MemoryStore,
+    is_promoted: bool,
+}
+
+impl Probe for Replacing {
+    fn probe(&self, key: &RawKey) -> Report {
+        let now = SystemTime::now();
+        let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
+        keys.adopt(super::key(1), Staging::at(now)).unwrap();
+        let rotation = keys.stage(super::key(3), Staging::at(now)).unwrap().rotation();
+        if self.is_promoted {
+            keys.promote(rotation, Promotion::Unverified, now).unwrap();
+        }
+        let there = self.store.read().unwrap().unwrap();
+        self.store.write(&keys.to_document(), Some(there.version())).unwrap();
+        self.answers.probe(key)
+    }
+}
+
+#[test]
+fn an_answer_about_one_key_is_not_taken_for_another_that_has_its_number() {
+    let replaced = |setup: Setup<MemoryStore>, is_promoted| {
+        let (answers, store) = (setup.answers.clone(), setup.store.clone());
+        setup.rotation.with_probe(Replacing { answers, store, is_promoted })
+    };
+    let setup = staged();
+    setup.answers.accept(2);
+    let store = setup.store.clone();
+    let rotation = replaced(setup, false);
+    assert!(matches!(rotation.verify(), Err(RotationError::Refused(KeySetError::NotPending { .. }))));
+    assert_eq!(rotation.status().unwrap().pending().unwrap().verified(), None);
+    assert_eq!(slots(&store), [Some(1), Some(3), None]);
+    // Neither retired nor fallen back.
+    for deleted in [1, 2] {
+        let setup = promoted();
+        setup.clock.advance(3_600);
+        setup.answers.refuse(deleted);
+        let store = setup.store.clone();
+        let rotation = replaced(setup, true);
+        assert_eq!(rotation.retire(), Err(RotationError::Refused(KeySetError::NotCurrent)));
+        assert_eq!(slots(&store), [Some(3), None, Some(1)]);
+    }
 }
 
 #[test]
