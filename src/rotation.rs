@@ -59,6 +59,8 @@ mod error;
 mod next_step;
 mod outcome;
 mod policy;
+#[cfg(test)]
+mod power_cut;
 mod probing;
 mod slot;
 mod status;
