@@ -44,6 +44,8 @@ use crate::source::Provenance;
 pub use content::{Document, DocumentContent};
 pub use error::DocumentError;
 pub use file::FileStore;
+#[cfg(test)]
+pub(crate) use file::RecordedStore;
 #[cfg(feature = "keychain")]
 pub use keychain::{KeychainStore, MAX_KEYCHAIN_DOCUMENT};
 pub use memory::MemoryStore;

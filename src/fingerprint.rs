@@ -89,7 +89,7 @@ impl Fingerprint {
 /// Overwrites what a call that has just returned left on the stack. The hash keeps a copy of the key there, and what
 /// lies on the stack is copied to the heap with the next value that has a gap in it.
 #[inline(never)]
-fn wipe_stack() {
+pub(crate) fn wipe_stack() {
     // The compiler cannot know that nobody reads the array, so it has to write it.
     black_box(&mut [0_u8; 2048]);
 }

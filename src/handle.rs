@@ -98,10 +98,21 @@ struct Fixed<I: Issuer> {
 impl Generation {
     const FIRST: Self = Self(1);
 
+    /// What a cell of refused generations holds; 0 is none.
+    fn refused(cell: &AtomicU64) -> Option<Self> {
+        let refused = Self(cell.load(Ordering::Relaxed));
+        (refused >= Self::FIRST).then_some(refused)
+    }
+
     /// The generation with this number; the first is 1.
     #[cfg(feature = "rotation")]
     pub(crate) const fn numbered(number: u64) -> Option<Self> {
         if number == 0 { None } else { Some(Self(number)) }
+    }
+
+    #[cfg(feature = "rotation")]
+    pub(crate) const fn number(self) -> u64 {
+        self.0
     }
 }
 
@@ -196,8 +207,7 @@ impl<I: Issuer> KeyHandle<I> {
     /// ```
     #[must_use]
     pub fn refused(&self) -> Option<Generation> {
-        let refused = Generation(self.refused_cell().load(Ordering::Relaxed));
-        (refused >= Generation::FIRST).then_some(refused)
+        Generation::refused(self.refused_cell())
     }
 
     /// Whether its key can change, so that it is worth to ask for a newer one.

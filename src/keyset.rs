@@ -184,10 +184,11 @@ impl KeySet {
         Ok(Step::Done(rotation))
     }
 
-    /// Notes that the pending key was accepted for every store that it is to serve.
+    /// Notes that the pending key was accepted for every store that it is to serve; or the one in force, where it came there
+    /// without.
     ///
     /// # Errors
-    /// [`KeySetError::NotPending`] when that rotation's key is not pending and was not promoted.
+    /// [`KeySetError::NotPending`] when that rotation's key is neither pending nor in force.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
@@ -199,14 +200,14 @@ impl KeySet {
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
     pub fn verify(&mut self, rotation: RotationId, at: SystemTime) -> Result<Step, KeySetError> {
-        if self.current.as_ref().is_some_and(|current| current.rotation() == rotation) {
+        let held = match &mut self.current {
+            Some(current) if current.rotation() == rotation => current,
+            _ => self.pending_of(rotation)?,
+        };
+        if held.verified.is_some() {
             return Ok(Step::Unchanged(rotation));
         }
-        let pending = self.pending_of(rotation)?;
-        if pending.verified.is_some() {
-            return Ok(Step::Unchanged(rotation));
-        }
-        pending.verified = Some(Moment::from(at));
+        held.verified = Some(Moment::from(at));
         Ok(Step::Done(rotation))
     }
 
@@ -276,6 +277,39 @@ impl KeySet {
         let previous = self.previous.take().ok_or(KeySetError::NothingBefore)?;
         let replaced = self.current.replace(previous.back_in_force(at));
         self.pending = replaced.map(Held::back_to_pending);
+        self.generation += 1;
+        Ok(Step::Done(rotation))
+    }
+
+    /// Puts the previous key into force again because a person has deleted the one in force, which is retired. A key that is
+    /// pending stays so.
+    ///
+    /// # Errors
+    /// [`KeySetError::NotCurrent`] when that rotation's key is not in force, and [`KeySetError::NothingBefore`] when there
+    /// is no previous key.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Place, Promotion, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
+    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().erase();
+    /// keys.adopt(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(now))?;
+    /// let new = key("Zs1T6cN3bV7dL4qW9Xp2Kf8A");
+    /// let fingerprint = new.fingerprint().unwrap();
+    /// let rotation = keys.stage(new, Staging::at(now))?.rotation();
+    /// keys.promote(rotation, Promotion::Unverified, now)?;
+    /// keys.fall_back(rotation, now)?;
+    /// assert!(keys.current().unwrap().key().matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
+    /// assert_eq!(keys.place_of(fingerprint), Some(Place::Retired));
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn fall_back(&mut self, rotation: RotationId, at: SystemTime) -> Result<Step, KeySetError> {
+        if self.current.as_ref().is_none_or(|current| current.rotation() != rotation) {
+            return Err(KeySetError::NotCurrent);
+        }
+        let previous = self.previous.take().ok_or(KeySetError::NothingBefore)?;
+        if let Some(deleted) = self.current.replace(previous.back_in_force(at)) {
+            self.remember_retired(deleted.fingerprint());
+        }
         self.generation += 1;
         Ok(Step::Done(rotation))
     }

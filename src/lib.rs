@@ -48,6 +48,8 @@ pub mod keyset;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod probe;
+#[cfg(feature = "rotation")]
+pub mod rotation;
 #[cfg(feature = "registry")]
 pub mod registry;
 #[cfg(feature = "emulator")]

@@ -160,6 +160,32 @@ fn a_rollback_puts_the_old_key_into_force_and_the_new_one_back_to_pending() {
 }
 
 #[test]
+fn a_key_in_force_that_was_deleted_gives_way_to_the_previous_one_and_a_pending_key_stays() {
+    let (mut keys, rotation) = promoted();
+    let next = keys.stage(key(3), staging()).unwrap().rotation();
+    let before = keys.generation();
+    keys.fall_back(rotation, time(4)).unwrap();
+    assert!(keys.generation() > before);
+    assert_eq!(slots(&keys), [Some(1), Some(3), None]);
+    assert_eq!(keys.place_of(name(2)), Some(Place::Retired));
+    assert_eq!(keys.fall_back(rotation, time(5)), Err(KeySetError::NotCurrent));
+    let first = keys.current().unwrap().rotation();
+    assert_eq!(keys.fall_back(first, time(5)), Err(KeySetError::NothingBefore));
+    assert_eq!(keys.fall_back(next, time(5)), Err(KeySetError::NotCurrent));
+    assert_eq!(slots(&keys), [Some(1), Some(3), None]);
+}
+
+#[test]
+fn a_key_that_came_into_force_unverified_is_verified_there() {
+    let (mut keys, rotation) = staged();
+    keys.promote(rotation, Promotion::Unverified, time(2)).unwrap();
+    assert_eq!(keys.verify(rotation, time(3)), Ok(Step::Done(rotation)));
+    assert_eq!(keys.verify(rotation, time(4)), Ok(Step::Unchanged(rotation)));
+    assert_eq!(keys.current().unwrap().verified(), Some(time(3)));
+    assert_eq!(slots(&keys), [Some(2), None, Some(1)]);
+}
+
+#[test]
 fn steps_of_a_rotation_that_is_not_there_are_refused() {
     let (mut keys, rotation) = staged();
     let mut other = empty();

@@ -29,6 +29,9 @@ mod probes;
 #[cfg(feature = "sqlite")]
 #[path = "p1_no_key_text/registry.rs"]
 mod registry;
+#[cfg(feature = "rotation")]
+#[path = "p1_no_key_text/rotation.rs"]
+mod rotation;
 #[path = "p1_no_key_text/sources.rs"]
 mod sources;
 
@@ -114,6 +117,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
         include_str!("p1_no_key_text/registry.rs"),
+        include_str!("p1_no_key_text/rotation.rs"),
         include_str!("p1_no_key_text/sources.rs")
     );
     let these: HashSet<_> = these.split(|c: char| !c.is_alphanumeric()).collect();

@@ -17,6 +17,8 @@ use crate::private_file::{self, look, with_end};
 use crate::source::Provenance;
 use crate::source::worker::{Place, Worker};
 use disk::RealDisk;
+#[cfg(test)]
+pub(crate) use replay::RecordedStore;
 
 /// A document in a file of its own, for all processes of one user on one machine.
 ///

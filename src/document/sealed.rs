@@ -7,6 +7,7 @@ use hmac_sha256::Hash;
 use zeroize::Zeroizing;
 
 use super::{Document, DocumentContent, DocumentError, Version};
+use crate::fingerprint::wipe_stack;
 
 /// How many bytes stand before the content.
 pub(super) const HEADER: usize = NUMBERS_END + 32;
@@ -51,6 +52,15 @@ pub(super) fn open(mut bytes: Zeroizing<Vec<u8>>) -> Result<Document, DocumentEr
 }
 
 fn digest(numbers: &[u8], content: &[u8]) -> [u8; 32] {
+    let digest = hash(numbers, content);
+    // The hash keeps the end of the content on the stack, and a key may stand there.
+    wipe_stack();
+    digest
+}
+
+/// Not inlined, so that what it leaves on the stack lies where [`wipe_stack`] then writes.
+#[inline(never)]
+fn hash(numbers: &[u8], content: &[u8]) -> [u8; 32] {
     let mut hash = Hash::new();
     hash.update(numbers);
     hash.update(content);

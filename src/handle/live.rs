@@ -52,6 +52,7 @@ pub(crate) enum Published {
 trait Publish: Send + Sync {
     fn profile(&self) -> &'static Profile;
     fn generation(&self) -> Generation;
+    fn refused(&self) -> Option<Generation>;
     fn publish(&self, keys: &Numbered<'_>) -> Published;
     fn publish_next(&self, key: &RawKey, grace: Duration) -> Published;
 }
@@ -75,6 +76,11 @@ impl RawHandle {
     /// 0 before the first key.
     pub(crate) fn generation(&self) -> Generation {
         self.live.generation()
+    }
+
+    /// The latest generation that the issuer refused.
+    pub(crate) fn refused(&self) -> Option<Generation> {
+        self.live.refused()
     }
 
     /// Puts the keys of a key set in force, if they are not older than what is there.
@@ -134,6 +140,10 @@ impl<I: Issuer> Publish for Live<I> {
 
     fn generation(&self) -> Generation {
         Generation(self.core.load().next.generation)
+    }
+
+    fn refused(&self) -> Option<Generation> {
+        Generation::refused(&self.refused)
     }
 
     fn publish(&self, keys: &Numbered<'_>) -> Published {

@@ -170,7 +170,7 @@ impl KeySet {
 
 fn write_slot(text: &mut String, held: &Held) {
     text.push_str("{ \"key\": \"");
-    STANDARD.encode_string(held.key.expose_secret(), text);
+    write_key(text, &held.key);
     let _ = write!(text, "\", \"rotation\": {}, \"staged\": {}", held.rotation, held.staged.0);
     for (name, moment) in
         [("verified", held.verified), ("promoted", held.promoted), ("demoted", held.demoted)]
@@ -186,6 +186,15 @@ fn write_slot(text: &mut String, held: &Held) {
         }
     }
     text.push_str(" }");
+}
+
+/// A key in base64. Not by the library's `encode_string`, which leaves a copy on the stack.
+fn write_key(text: &mut String, key: &RawKey) {
+    let key = key.expose_secret();
+    let mut encoded = Zeroizing::new(vec![0; key.len().div_ceil(3) * 4]);
+    let length = STANDARD.encode_slice(key, &mut encoded).unwrap_or(0);
+    // Base64 is ASCII, and the block is as large as it must be.
+    text.push_str(std::str::from_utf8(&encoded[..length]).unwrap_or_default());
 }
 
 /// A printable text as JSON writes it.

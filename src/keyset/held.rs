@@ -35,6 +35,12 @@ pub const MAX_PERSON: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RotationId(pub(super) u64);
 
+impl RotationId {
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for RotationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

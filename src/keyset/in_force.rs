@@ -11,7 +11,8 @@ impl KeySet {
     pub(crate) fn in_force(&self, grace: Duration, now: SystemTime) -> Numbered<'_> {
         let current = match &self.current {
             Some(held) => Ok(held.key()),
-            None if self.compromised.is_empty() => Err(Closed::NoKey),
+            // A leaked key that never was in force here closes nothing.
+            None if self.generation == 0 => Err(Closed::NoKey),
             None => Err(Closed::Compromised),
         };
         let left = |held: &Held| {

@@ -2,12 +2,29 @@
 
 use std::time::SystemTime;
 
-use super::held::{Held, Moment, RotationId, Staging};
-use super::{KeySet, KeySetError, MAX_RETIRED};
+use super::held::{Held, Moment, RotationId, Staging, check_text};
+use super::{KeySet, KeySetError, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
 
 impl KeySet {
+    /// That who acts and what they note is short and printable, and that no key of this set stands in it.
+    pub(crate) fn check_words(&self, by: Option<&str>, note: Option<&str>) -> Result<(), KeySetError> {
+        let held = || [&self.pending, &self.current, &self.previous].into_iter().flatten();
+        for (text, longest) in [(by, MAX_PERSON), (note, MAX_NOTE)] {
+            check_text(text, longest)?;
+            if text.is_some_and(|text| held().any(|held| text.contains(held.key().expose_secret()))) {
+                return Err(KeySetError::KeyInNote);
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest rotation, under way or not.
+    pub(crate) fn newest_rotation(&self) -> Option<RotationId> {
+        (self.rotation > 0).then_some(RotationId(self.rotation))
+    }
+
     pub(super) fn checked(&self, key: &RawKey, staging: &Staging) -> Result<Fingerprint, KeySetError> {
         if key.profile() != self.profile {
             return Err(KeySetError::OtherIssuer);

@@ -12,6 +12,7 @@ enum Act {
     Verify(u8),
     Promote(u8, bool),
     RollBack(u8),
+    FallBack(u8),
     Retire(u8),
     Abort(u8),
     Compromise(usize),
@@ -27,6 +28,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => rotation.clone().prop_map(Act::Verify),
         4 => (rotation.clone(), any::<bool>()).prop_map(|(rotation, unverified)| Act::Promote(rotation, unverified)),
         2 => rotation.clone().prop_map(Act::RollBack),
+        1 => rotation.clone().prop_map(Act::FallBack),
         3 => rotation.clone().prop_map(Act::Retire),
         2 => rotation.prop_map(Act::Abort),
         1 => number.prop_map(Act::Compromise),
@@ -54,6 +56,7 @@ fn take(
             keys.promote(recent(rotations, back)?, word, at)
         }
         Act::RollBack(back) => keys.roll_back(recent(rotations, back)?, at),
+        Act::FallBack(back) => keys.fall_back(recent(rotations, back)?, at),
         Act::Retire(back) => keys.retire(recent(rotations, back)?),
         Act::Abort(back) => keys.abort(recent(rotations, back)?),
         Act::Compromise(number) => keys.compromise(name(number), at),

@@ -3,17 +3,18 @@
 //! What was written to a file and not synced may be there, in part, or not at all; of what was made, renamed and removed
 //! in a folder and not synced, any selection may be there. A name leads to the file that it was given to.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use zeroize::Zeroizing;
 
 use super::disk::{Disk, make_last, put};
 use crate::document::sealed;
-use crate::document::{DocumentContent, Version};
+use crate::document::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 use crate::private_file::with_end;
+use crate::source::Provenance;
 
 /// A step. Files are numbered as they are made.
 #[derive(Clone, Debug)]
@@ -30,14 +31,14 @@ enum Step {
 
 #[derive(Default)]
 struct Recording {
-    steps: RefCell<Vec<Step>>,
-    names: RefCell<HashMap<PathBuf, usize>>,
-    count: RefCell<usize>,
+    steps: Mutex<Vec<Step>>,
+    names: Mutex<HashMap<PathBuf, usize>>,
+    count: Mutex<usize>,
 }
 
 impl Recording {
     fn note(&self, step: Step) {
-        self.steps.borrow_mut().push(step);
+        self.steps.lock().unwrap().push(step);
     }
 }
 
@@ -45,9 +46,9 @@ impl Disk for Recording {
     type File = usize;
 
     fn create(&self, path: &Path) -> io::Result<usize> {
-        let number = *self.count.borrow();
-        *self.count.borrow_mut() += 1;
-        assert!(self.names.borrow_mut().insert(path.into(), number).is_none(), "it must not be there");
+        let number = *self.count.lock().unwrap();
+        *self.count.lock().unwrap() += 1;
+        assert!(self.names.lock().unwrap().insert(path.into(), number).is_none(), "it must not be there");
         self.note(Step::Create(number, path.into()));
         Ok(number)
     }
@@ -63,14 +64,14 @@ impl Disk for Recording {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let number = self.names.borrow_mut().remove(from).ok_or(ErrorKind::NotFound)?;
-        self.names.borrow_mut().insert(to.into(), number);
+        let number = self.names.lock().unwrap().remove(from).ok_or(ErrorKind::NotFound)?;
+        self.names.lock().unwrap().insert(to.into(), number);
         self.note(Step::Rename(number, from.into(), to.into()));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.names.borrow_mut().remove(path).ok_or(ErrorKind::NotFound)?;
+        self.names.lock().unwrap().remove(path).ok_or(ErrorKind::NotFound)?;
         self.note(Step::Remove(path.into()));
         Ok(())
     }
@@ -115,20 +116,30 @@ impl Platter {
     /// Whether some cut now loses the document: what is found then is neither what a write has returned nor what is
     /// being written.
     fn loses(&self, path: &Path) -> bool {
-        (0..1 << self.pending.len()).any(|selection| {
+        self.after_each_cut(path).into_iter().any(|found| match found {
+            None => self.returned > 0,
+            Some(document) => document.map_or(true, |document| {
+                let (number, _) = document.version().parts();
+                number < self.returned || number > self.returned + 1
+            }),
+        })
+    }
+
+    /// What each cut now could leave at a path.
+    fn after_each_cut(&self, path: &Path) -> Vec<Option<Result<Document, DocumentError>>> {
+        let mut found = Vec::new();
+        for selection in 0..1 << self.pending.len() {
             let mut names = self.names.clone();
             apply(&mut names, &self.pending, selection);
             match names.get(path) {
-                None => self.returned > 0,
-                Some(file) => self.contents(*file).into_iter().any(|bytes| {
-                    let document = sealed::open(Zeroizing::new(bytes));
-                    document.map_or(true, |document| {
-                        let (number, _) = document.version().parts();
-                        number < self.returned || number > self.returned + 1
-                    })
-                }),
+                None => found.push(None),
+                Some(file) => {
+                    let contents = self.contents(*file).into_iter();
+                    found.extend(contents.map(|bytes| Some(sealed::open(Zeroizing::new(bytes)))));
+                }
             }
-        })
+        }
+        found
     }
 
     /// What a file may hold after a cut.
@@ -154,6 +165,61 @@ fn apply(names: &mut HashMap<PathBuf, usize>, steps: &[Step], selection: usize) 
     }
 }
 
+/// A store whose steps are recorded, so that a test of what stands on it can cut the power anywhere.
+#[derive(Default)]
+pub(crate) struct RecordedStore {
+    disk: Recording,
+    there: Mutex<Option<Document>>,
+}
+
+impl RecordedStore {
+    const PATH: &str = "/folder/document";
+
+    /// Gives, for each cut at each instant, the number of the last write that had returned, and the document that is
+    /// found. A cut that leaves no whole document is a panic, where a write had returned.
+    pub(crate) fn for_each_cut(&self, mut look: impl FnMut(u64, &Document)) {
+        let steps = self.disk.steps.lock().unwrap();
+        for end in 0..=steps.len() {
+            let platter = Platter::after(&steps[..end]);
+            for found in platter.after_each_cut(Path::new(Self::PATH)) {
+                match found {
+                    Some(Ok(document)) => look(platter.returned, &document),
+                    _ => assert_eq!(platter.returned, 0, "the document is lost at step {end}"),
+                }
+            }
+        }
+    }
+}
+
+impl DocumentStore for &'static RecordedStore {
+    fn provenance(&self) -> Provenance {
+        Provenance::File { path: RecordedStore::PATH.into() }
+    }
+
+    fn limit(&self) -> usize {
+        MAX_DOCUMENT
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        make_last(&self.disk, Path::new(RecordedStore::PATH))?;
+        Ok(self.there.lock().unwrap().clone())
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        let mut there = self.there.lock().unwrap();
+        let version = Version::next(there.as_ref().map(Document::version), unchanged)?;
+        let header = sealed::header(&version, content);
+        put(&self.disk, Path::new(RecordedStore::PATH), &[&header, content.expose_secret()])?;
+        self.disk.note(Step::Returned(version.parts().0));
+        *there = Some(Document::new(content.clone(), version));
+        Ok(version)
+    }
+}
+
 /// The first prefix after which a cut loses the document.
 fn first_loss(steps: &[Step], path: &Path) -> Option<usize> {
     (0..=steps.len()).find(|&end| Platter::after(&steps[..end]).loses(path))
@@ -169,7 +235,7 @@ fn recorded(path: &Path) -> Vec<Step> {
         put(&disk, path, &[&header, content.expose_secret()]).unwrap();
         disk.note(Step::Returned(number));
     }
-    disk.steps.into_inner()
+    disk.steps.into_inner().unwrap()
 }
 
 #[test]
@@ -204,6 +270,6 @@ fn what_was_read_after_its_writer_was_killed_lasts() {
     let without = [&killed[..], &[Step::Returned(4)]].concat();
     assert!(first_loss(&without, path).is_some(), "a reader that syncs nothing may see what is lost");
     make_last(&read, path).unwrap();
-    let with = [killed, read.steps.into_inner(), vec![Step::Returned(4)]].concat();
+    let with = [killed, read.steps.into_inner().unwrap(), vec![Step::Returned(4)]].concat();
     assert_eq!(first_loss(&with, path), None);
 }

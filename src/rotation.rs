@@ -1,0 +1,238 @@
+//! Rotating a key: its key set, the place where that is persisted, a probe, and the handle that sends.
+//!
+//! A person makes the new key in the issuer's app and deletes the old one there; a [`Rotation`] does what lies between, and
+//! [`next_step`](Rotation::next_step) tells the person what to do now. Each step is **persisted, then published**: it
+//! is written to the document store, only if nobody else has written meanwhile; then the handle has it; then it is
+//! told to the audit. So memory is never ahead of the store, and whoever dies in the middle does the last step again.
+//!
+//! | step | what it does | asks the issuer |
+//! |---|---|---|
+//! | [`adopt`](Rotation::adopt) | takes the key in use as the one in force; once, to begin | no |
+//! | [`stage`](Rotation::stage) | persists a new key before anything else happens to it | no |
+//! | [`verify`](Rotation::verify) | notes that the new key works, for every store of the probe | yes |
+//! | [`promote`](Rotation::promote) | brings it into force; the old key is the previous one, and has its grace | no |
+//! | [`roll_back`](Rotation::roll_back) | brings the previous key back into force | no |
+//! | [`retire`](Rotation::retire) | forgets the previous key once the issuer refuses it and accepts the one in force | yes |
+//! | [`abort`](Rotation::abort) | gives the pending key up | no |
+//! | [`compromise`](Rotation::compromise) | a leaked key leaves every place, at once and for ever | no |
+//!
+//! # Which rotation a step is about
+//! A step is about the rotation that this `Rotation` has shown last: when it was opened, by a step of its own, or by
+//! [`status`](Rotation::status) or [`next_step`](Rotation::next_step). If somebody else has ended that rotation and begun
+//! another meanwhile, the step is refused and changes nothing: nobody promotes a key that they have not seen.
+//!
+//! # Blocking
+//! Everything here blocks, for the deadlines of the store, the probe and the audit file. In async code, call it through
+//! your runtime's `spawn_blocking`.
+//!
+//! ```
+//! use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::{ApiKey, RawKey}};
+//! use keysheath::failure::{Answer, Meaning};
+//! use keysheath::probe::{Finding, Probe, Report};
+//! use keysheath::rotation::{NextStep, Rotation, RotationPolicy, Verification};
+//!
+//! struct AlwaysAccepted; // in place of a KanalProbe
+//! impl Probe for AlwaysAccepted {
+//!     fn probe(&self, _: &RawKey) -> Report {
+//!         Report::new(Finding::new(Ok(Answer::new(201, Meaning::Accepted))))
+//!     }
+//! }
+//!
+//! let handle = KeyHandle::<Kanal>::live(); // what the client sends with
+//! let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?
+//!     .with_probe(AlwaysAccepted)
+//!     .by("anna");
+//! rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
+//!
+//! let new = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
+//! rotation.stage(new.as_raw(), Some("the spring rotation"))?;
+//! assert!(matches!(rotation.verify()?, Verification::Verified { .. }));
+//! rotation.promote()?;
+//! assert!(handle.load().unwrap().current().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
+//! assert!(matches!(rotation.next_step()?, NextStep::Wait { .. }), "until every process has it");
+//! # Ok::<(), keysheath::rotation::RotationError>(())
+//! ```
+
+mod audit;
+mod commit;
+mod error;
+mod next_step;
+mod outcome;
+mod policy;
+#[cfg(test)]
+mod power_cut;
+mod probing;
+mod slot;
+mod status;
+mod steps;
+mod transition;
+mod utc;
+mod view;
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use crate::document::DocumentStore;
+use crate::handle::{KeyHandle, RawHandle};
+use crate::issuer::Issuer;
+use crate::probe::Probe;
+
+pub use audit::{AuditAction, AuditError, AuditEvent, AuditLog};
+pub use commit::MAX_CONFLICTS;
+pub use error::RotationError;
+pub use next_step::{NextStep, Reason};
+pub use outcome::{Retirement, Verification};
+pub use policy::{
+    DEFAULT_ACTIVATION, DEFAULT_GRACE, DEFAULT_MAX_AGE, DEFAULT_SETTLE, DEFAULT_WARNING, RotationPolicy,
+};
+pub use slot::SlotStatus;
+pub use status::RotationStatus;
+pub use transition::Transition;
+
+use view::View;
+
+/// The rotation of the keys of one key set. Share it between threads as it is, or open one for each.
+///
+/// ```
+/// use keysheath::{document::FileStore, handle::KeyHandle, issuer::Kanal};
+/// use keysheath::rotation::{Rotation, RotationPolicy};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("kanal-keys");
+/// let rotation = Rotation::open(FileStore::new(path), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+/// println!("{}", rotation.next_step()?);
+/// # Ok::<(), keysheath::rotation::RotationError>(())
+/// ```
+pub struct Rotation {
+    store: Box<dyn DocumentStore>,
+    handle: RawHandle,
+    policy: RotationPolicy,
+    probe: Option<Box<dyn Probe>>,
+    audit: Vec<AuditLog>,
+    by: Option<String>,
+    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    seen: Mutex<Seen>,
+}
+
+/// What this `Rotation` has shown, and what it could not tell.
+#[derive(Default)]
+struct Seen {
+    view: View,
+    /// How many events are missing from an audit, and why the last one is.
+    unaudited: Option<(u64, AuditError)>,
+}
+
+impl Rotation {
+    /// Opens the key set in a store, which may be empty, and publishes what is in force to the handle.
+    ///
+    /// A handle has one key set, and no source beside it: their generations would not fit together.
+    ///
+    /// # Errors
+    /// [`RotationError::FixedHandle`], [`RotationError::OtherKeys`], and [`RotationError::Document`] or
+    /// [`RotationError::Unreadable`] when the key set cannot be had.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::rotation::{Rotation, RotationPolicy};
+    /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+    /// # Ok::<(), keysheath::rotation::RotationError>(())
+    /// ```
+    pub fn open<I: Issuer>(
+        store: impl DocumentStore + 'static,
+        handle: &KeyHandle<I>,
+        policy: RotationPolicy,
+    ) -> Result<Self, RotationError> {
+        let rotation = Self {
+            store: Box::new(store),
+            handle: handle.to_raw().ok_or(RotationError::FixedHandle)?,
+            policy,
+            probe: None,
+            audit: Vec::new(),
+            by: None,
+            clock: Box::new(SystemTime::now),
+            seen: Mutex::default(),
+        };
+        rotation.look_first()?;
+        Ok(rotation)
+    }
+
+    /// With a probe, for [`verify`](Rotation::verify) and [`retire`](Rotation::retire). It should ask for every store
+    /// that the keys serve.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::{probe::Probe, rotation::{Rotation, RotationError, RotationPolicy}};
+    /// fn open(probe: impl Probe + 'static) -> Result<Rotation, RotationError> {
+    ///     let handle = KeyHandle::<Kanal>::live();
+    ///     Ok(Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?.with_probe(probe))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_probe(mut self, probe: impl Probe + 'static) -> Self {
+        self.probe = Some(Box::new(probe));
+        self
+    }
+
+    /// With one more place that audit events go to.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
+    /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+    ///     .with_audit(AuditLog::file("/var/log/shop-sync/keys.jsonl"));
+    /// # Ok::<(), keysheath::rotation::RotationError>(())
+    /// ```
+    #[must_use]
+    pub fn with_audit(mut self, audit: AuditLog) -> Self {
+        self.audit.push(audit);
+        self
+    }
+
+    /// Says who acts: a person or a program, in at most [`MAX_PERSON`](crate::keyset::MAX_PERSON) printable characters.
+    /// Longer names and others are refused by each step.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::rotation::{Rotation, RotationPolicy};
+    /// let handle = KeyHandle::<Kanal>::live();
+    /// let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?.by("anna");
+    /// # Ok::<(), keysheath::rotation::RotationError>(())
+    /// ```
+    #[must_use]
+    pub fn by(mut self, who: impl Into<String>) -> Self {
+        self.by = Some(who.into());
+        self
+    }
+
+    /// With another clock, for tests. The grace that a handle counts down runs by the machine's own.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::rotation::{Rotation, RotationPolicy};
+    /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+    ///     .with_clock(|| SystemTime::UNIX_EPOCH);
+    /// # Ok::<(), keysheath::rotation::RotationError>(())
+    /// ```
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    fn now(&self) -> SystemTime {
+        (self.clock)()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Each change is made as a whole, so a panic elsewhere has left none half-way.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Rotation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rotation({:?} in {})", self.handle, self.store.provenance())
+    }
+}

@@ -1,0 +1,155 @@
+//! Who did what, and when.
+
+mod event;
+mod file;
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::private_file::Refusal;
+use crate::source::Problem;
+
+pub use event::{AuditAction, AuditEvent};
+
+use file::AuditFile;
+
+/// Where audit events go. Clones are the same place.
+///
+/// ```
+/// use keysheath::rotation::AuditLog;
+/// let log = AuditLog::callback(|event| println!("{event}"));
+/// ```
+#[derive(Clone)]
+pub struct AuditLog(Sink);
+
+#[derive(Clone)]
+enum Sink {
+    File(Arc<AuditFile>),
+    Callback(Arc<dyn Fn(&AuditEvent) + Send + Sync>),
+}
+
+/// An event was not written down. The step that it tells of is done all the same.
+///
+/// ```
+/// use keysheath::rotation::AuditError;
+/// assert!(AuditError::NoFolder.to_string().contains("make it"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// A link, no regular file, another user's, or open to others.
+    #[error(
+        "the audit file must be a regular file of this user that nobody else can read or write, and no link: chmod 600 it"
+    )]
+    NotPrivate,
+    /// There is no such folder.
+    #[error("the folder of the audit file is not there: make it")]
+    NoFolder,
+    /// The disk is full; a part of the line may stand there.
+    #[error("the disk of the audit file, or what this user may use of it, is full: make room")]
+    Full,
+    /// It may not be written.
+    #[error("the audit file cannot be written (its folder or disk is read-only): let this user write there")]
+    ReadOnly,
+    /// The operating system refused.
+    #[error("the audit file cannot be written ({0}): check the path, this user's rights and the disk")]
+    Io(ErrorKind),
+    /// It took too long. The line may still come.
+    #[error("the audit file did not take the line within {} ms: look at its disk", .after.as_millis())]
+    Slow {
+        /// The deadline.
+        after: Duration,
+    },
+    /// No call could be made: too many hang.
+    #[error("the audit file cannot be reached, earlier lines hang: look at its disk")]
+    Stuck,
+    /// The callback panicked.
+    #[error("the audit callback panicked: see its message on standard error, and mend it")]
+    Panicked,
+}
+
+impl AuditLog {
+    /// A file of JSON lines, one for each event, each in one write that is synced before the step returns.
+    ///
+    /// It is made with mode 600 where it is not there. What is there must be a regular file of this user that nobody else
+    /// can read or write; links are refused. It is opened anew for each line, so that it can be renamed at any time, as
+    /// `logrotate` does; it is never cut or removed here. A rotation writes some ten lines of less than 1 KiB. A line that
+    /// a full disk has cut short is ended before the next one.
+    ///
+    /// ```
+    /// use keysheath::rotation::AuditLog;
+    /// let log = AuditLog::file("/var/log/shop-sync/keys.jsonl");
+    /// ```
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Sink::File(Arc::new(AuditFile::new(path.into()))))
+    }
+
+    /// A function, called after each step is persisted and published, on the thread of the step, which waits for it. A
+    /// panic of it is caught.
+    ///
+    /// ```
+    /// use keysheath::rotation::AuditLog;
+    /// let log = AuditLog::callback(|event| eprintln!("{}", event.to_json()));
+    /// ```
+    #[must_use]
+    pub fn callback(function: impl Fn(&AuditEvent) + Send + Sync + 'static) -> Self {
+        Self(Sink::Callback(Arc::new(function)))
+    }
+
+    pub(super) fn tell(&self, event: &AuditEvent) -> Result<(), AuditError> {
+        match &self.0 {
+            Sink::File(file) => file.append(event.to_json()),
+            Sink::Callback(function) => {
+                // Nothing of ours is changed by it, so nothing can be left half-way.
+                catch_unwind(AssertUnwindSafe(|| function(event))).map_err(|payload| {
+                    // Dropping a payload may panic too; it is better lost.
+                    std::mem::forget(payload);
+                    AuditError::Panicked
+                })
+            }
+        }
+    }
+}
+
+impl AuditError {
+    fn of_writing(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
+            kind => Self::Io(kind),
+        }
+    }
+}
+
+impl From<Refusal> for AuditError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotPrivate => Self::NotPrivate,
+            Refusal::NoFolder => Self::NoFolder,
+            Refusal::Unseen(kind) | Refusal::Unopened(kind) => Self::of_writing(kind),
+        }
+    }
+}
+
+impl From<Problem> for AuditError {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Deadline { after } => Self::Slow { after },
+            _ => Self::Stuck,
+        }
+    }
+}
+
+impl fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Sink::File(file) => write!(f, "AuditLog({:?})", file.path()),
+            Sink::Callback(_) => f.write_str("AuditLog(callback)"),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Persist, then publish: how each step is made.
+
+use std::time::SystemTime;
+
+use super::view::View;
+use super::{AuditAction, AuditEvent, Rotation, RotationError, Transition};
+use crate::document::{Document, DocumentContent, DocumentError, Version};
+use crate::fingerprint::Fingerprint;
+use crate::handle::Published;
+use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
+
+/// How often a step is tried when others write at the same time. Each conflict means that another's step was made.
+///
+/// ```
+/// assert_eq!(keysheath::rotation::MAX_CONFLICTS, 32);
+/// ```
+pub const MAX_CONFLICTS: u32 = 32;
+
+/// How often what was read is compared with the handle, when a rotation is opened.
+const LOOKS: u32 = 3;
+
+/// The key that a step is about.
+#[derive(Clone, Default)]
+pub(super) struct Subject {
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) from: Option<String>,
+}
+
+/// A step that is persisted, and published.
+pub(super) struct Committed {
+    pub(super) keys: KeySet,
+    pub(super) step: Step,
+    is_change: bool,
+    is_published: bool,
+}
+
+/// What is known of a write that has failed.
+enum Fate {
+    Written,
+    /// Somebody else has written since.
+    Overtaken,
+    Unknown,
+}
+
+impl Subject {
+    pub(super) fn of(held: Option<&Held>) -> Self {
+        Self { fingerprint: held.map(Held::fingerprint), from: held.and_then(Held::from).map(str::to_owned) }
+    }
+}
+
+impl Rotation {
+    /// The key set as it is persisted.
+    pub(super) fn read(&self) -> Result<(KeySet, Option<Version>), RotationError> {
+        let there = self.store.read().map_err(|problem| self.of_document(problem))?;
+        let profile = self.handle.profile();
+        let keys = match &there {
+            None => KeySet::new(profile),
+            Some(there) => KeySet::from_document(profile, there.content().expose_secret()),
+        };
+        let keys =
+            keys.map_err(|problem| RotationError::Unreadable { place: self.store.provenance(), problem })?;
+        Ok((keys, there.as_ref().map(Document::version).copied()))
+    }
+
+    /// The first look: what is there must be what the handle has, or newer.
+    pub(super) fn look_first(&self) -> Result<(), RotationError> {
+        for _ in 0..LOOKS {
+            let (keys, _) = self.read()?;
+            let in_force = keys.in_force(self.policy.grace(), self.now());
+            if self.handle.publish(&in_force) != Published::Refused {
+                self.seen().view = View::of(&keys);
+                return Ok(());
+            }
+            // A refresher may have read a newer document since.
+        }
+        Err(RotationError::OtherKeys { place: self.store.provenance() })
+    }
+
+    /// Reads, shows and publishes what is there.
+    pub(super) fn look(&self, now: SystemTime) -> Result<KeySet, RotationError> {
+        let (keys, _) = self.read()?;
+        self.publish(&keys, now);
+        self.seen().view = View::of(&keys);
+        Ok(keys)
+    }
+
+    /// Whether the handle has these keys, or newer ones that somebody has published meanwhile.
+    fn publish(&self, keys: &KeySet, now: SystemTime) -> bool {
+        let published = self.handle.publish(&keys.in_force(self.policy.grace(), now));
+        published != Published::Refused || Some(self.handle.generation()) > keys.generation()
+    }
+
+    /// Makes a step on what is persisted, writes it if nothing has changed meanwhile, and publishes it.
+    pub(super) fn commit(
+        &self,
+        now: SystemTime,
+        mut step: impl FnMut(&mut KeySet) -> Result<Step, KeySetError>,
+    ) -> Result<Committed, RotationError> {
+        // A write whose fate is not known: if the step is found to be done, it was this one.
+        let mut doubt = None;
+        for _ in 0..MAX_CONFLICTS {
+            let (mut keys, version) = match (self.read(), &doubt) {
+                (Err(_), Some(problem)) => return Err(self.unsure(DocumentError::clone(problem))),
+                (read, _) => read?,
+            };
+            let step = step(&mut keys).map_err(RotationError::Refused)?;
+            if step.is_change() {
+                let content = keys.to_document();
+                match self.store.write(&content, version.as_ref()) {
+                    Ok(_) => {}
+                    Err(DocumentError::Conflict) => continue,
+                    Err(problem @ (DocumentError::Unavailable(_) | DocumentError::Io(_))) => {
+                        match self.fate_of(&content, version.as_ref()) {
+                            Fate::Written => {}
+                            Fate::Unknown => return Err(self.unsure(problem)),
+                            Fate::Overtaken => {
+                                doubt = Some(problem);
+                                continue;
+                            }
+                        }
+                    }
+                    Err(problem) => return Err(self.of_document(problem)),
+                }
+            }
+            let is_published = self.publish(&keys, now);
+            let is_change = step.is_change() || doubt.is_some();
+            return Ok(Committed { keys, step, is_change, is_published });
+        }
+        match doubt {
+            Some(problem) => Err(self.unsure(problem)),
+            None => Err(RotationError::Contended { place: self.store.provenance(), attempts: MAX_CONFLICTS }),
+        }
+    }
+
+    /// Whether a write that has failed was made even so. One that is not there may still come, after a deadline.
+    fn fate_of(&self, content: &DocumentContent, unchanged: Option<&Version>) -> Fate {
+        let Ok(there) = self.store.read() else { return Fate::Unknown };
+        let version = there.as_ref().map(Document::version);
+        if version == unchanged {
+            return Fate::Unknown;
+        }
+        match there {
+            Some(there) if there.content().expose_secret() == content.expose_secret() => Fate::Written,
+            _ => Fate::Overtaken,
+        }
+    }
+
+    /// Shows what a step did, and tells the audit.
+    pub(super) fn finish(
+        &self,
+        action: AuditAction,
+        place: Option<Place>,
+        committed: &Committed,
+        subject: Subject,
+        note: Option<&str>,
+        now: SystemTime,
+    ) -> Transition {
+        let Committed { keys, step, is_change, is_published } = committed;
+        // What leaked may be of any rotation, or of none.
+        let about = (action != AuditAction::Compromised).then_some(step.rotation());
+        {
+            let mut seen = self.seen();
+            seen.view = seen.view.after(keys, about);
+        }
+        let fingerprint = subject.fingerprint;
+        let unaudited = self.tell(&AuditEvent {
+            is_repeat: !is_change,
+            ..self.event(action, keys, about, subject, note, now)
+        });
+        Transition {
+            action,
+            profile: keys.profile(),
+            rotation: about,
+            fingerprint,
+            place,
+            generation: keys.generation(),
+            is_change: *is_change,
+            is_published: *is_published,
+            unaudited,
+        }
+    }
+
+    /// Tells the audit of something that is wrong.
+    pub(super) fn raise(
+        &self,
+        action: AuditAction,
+        keys: &KeySet,
+        rotation: RotationId,
+        held: Option<&Held>,
+        now: SystemTime,
+    ) {
+        self.tell(&self.event(action, keys, Some(rotation), Subject::of(held), None, now));
+    }
+
+    fn event(
+        &self,
+        action: AuditAction,
+        keys: &KeySet,
+        rotation: Option<RotationId>,
+        subject: Subject,
+        note: Option<&str>,
+        at: SystemTime,
+    ) -> AuditEvent {
+        AuditEvent {
+            at,
+            action,
+            issuer: keys.profile().name(),
+            rotation,
+            fingerprint: subject.fingerprint,
+            generation: keys.generation(),
+            by: self.by.clone(),
+            key_from: subject.from,
+            store: self.store.provenance().to_string(),
+            note: note.map(str::to_owned),
+            is_repeat: false,
+        }
+    }
+
+    /// Tells every place, and gives why the first that failed did.
+    fn tell(&self, event: &AuditEvent) -> Option<super::AuditError> {
+        #[cfg(feature = "tracing")]
+        if event.action().is_problem() {
+            tracing::warn!(audit = %event, "a key needs a person");
+        } else {
+            tracing::info!(audit = %event, "a step of a rotation");
+        }
+        let mut first = None;
+        for audit in &self.audit {
+            if let Err(error) = audit.tell(event) {
+                let mut seen = self.seen();
+                let before = seen.unaudited.as_ref().map_or(0, |(count, _)| *count);
+                seen.unaudited = Some((before.saturating_add(1), error.clone()));
+                first.get_or_insert(error);
+            }
+        }
+        first
+    }
+
+    fn of_document(&self, problem: DocumentError) -> RotationError {
+        RotationError::Document { place: self.store.provenance(), problem }
+    }
+
+    fn unsure(&self, problem: DocumentError) -> RotationError {
+        RotationError::Unsure { place: self.store.provenance(), problem }
+    }
+}

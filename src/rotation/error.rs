@@ -1,0 +1,77 @@
+//! What stops a step.
+
+use crate::document::DocumentError;
+use crate::keyset::KeySetError;
+use crate::source::Provenance;
+
+/// A step was not made, or whether it was is not known: why, and what to do next.
+///
+/// ```
+/// use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::rotation::{Rotation, RotationError, RotationPolicy};
+///
+/// let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
+/// let error = Rotation::open(MemoryStore::new(), &fixed, RotationPolicy::new()).unwrap_err();
+/// assert_eq!(error, RotationError::FixedHandle);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RotationError {
+    /// The key set cannot be read or written. Nothing was changed.
+    #[error("{place}: {problem}")]
+    Document {
+        /// Where the key set is.
+        place: Provenance,
+        /// What is wrong.
+        problem: DocumentError,
+    },
+    /// What is there is no key set, or not this issuer's. It was left as it is.
+    #[error("{place}: {problem}")]
+    Unreadable {
+        /// Where the key set should be.
+        place: Provenance,
+        /// What is wrong.
+        problem: KeySetError,
+    },
+    /// The step may not be. Nothing was changed.
+    #[error("{0}")]
+    Refused(KeySetError),
+    /// The place failed while the step was being written.
+    #[error(
+        "{place}: {problem}; whether the step was persisted is not known: do the same step again, that is harmless"
+    )]
+    Unsure {
+        /// Where the key set is.
+        place: Provenance,
+        /// What is wrong.
+        problem: DocumentError,
+    },
+    /// Others have written each time before this step could. Nothing was changed.
+    #[error("{place}: others have changed the key set {attempts} times meanwhile: do the step again")]
+    Contended {
+        /// Where the key set is.
+        place: Provenance,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The key of the handle never changes.
+    #[error("the key of this handle is fixed: give the rotation one that was made by KeyHandle::live")]
+    FixedHandle,
+    /// The handle has keys that are not of this key set. Nothing was changed.
+    #[error(
+        "the handle has a key that is not of the key set at {place}: give each key set a live handle of its own, and \
+         no source beside it"
+    )]
+    OtherKeys {
+        /// Where the key set is.
+        place: Provenance,
+    },
+    /// There is nothing that can ask the issuer.
+    #[error("there is no probe to ask the issuer with: give one, or use the step that goes without")]
+    NoProbe,
+    /// When the key set was last looked at, it had no key that this step is about. Nothing was changed.
+    #[error(
+        "when the key set was last looked at, it had no key for this step: ask for the status, and then decide"
+    )]
+    NothingThere,
+}

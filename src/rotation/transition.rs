@@ -1,0 +1,172 @@
+//! What a step did.
+
+use std::fmt;
+
+use super::next_step::Page;
+use super::{AuditAction, AuditError};
+use crate::fingerprint::Fingerprint;
+use crate::handle::Generation;
+use crate::issuer::Profile;
+use crate::keyset::{Place, RotationId};
+
+/// A step that is persisted.
+///
+/// ```
+/// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// # use keysheath::rotation::{Rotation, RotationPolicy};
+/// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+/// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+/// let transition = rotation.adopt(key.as_raw())?;
+/// assert_eq!(transition.to_string(), "adopted urdz-nrsd-3rmw-jtz2 (rotation 1): the key in force");
+/// # Ok::<(), keysheath::rotation::RotationError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub(super) action: AuditAction,
+    pub(super) profile: &'static Profile,
+    pub(super) rotation: Option<RotationId>,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) place: Option<Place>,
+    pub(super) generation: Option<Generation>,
+    pub(super) is_change: bool,
+    pub(super) is_published: bool,
+    pub(super) unaudited: Option<AuditError>,
+}
+
+impl Transition {
+    /// What was done.
+    ///
+    /// ```
+    /// # use keysheath::rotation::{AuditAction, Transition};
+    /// fn came_into_force(transition: &Transition) -> bool {
+    ///     transition.action() == AuditAction::Promoted
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn action(&self) -> AuditAction {
+        self.action
+    }
+
+    /// The rotation that the step is about; `None` for a leaked key, which may be of any.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn log(transition: &Transition) {
+    ///     println!("rotation {:?}", transition.rotation());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn rotation(&self) -> Option<RotationId> {
+        self.rotation
+    }
+
+    /// The key that the step is about; `None` where a repeated step finds it forgotten.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn log(transition: &Transition) {
+    ///     println!("key {:?}", transition.fingerprint());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
+    /// Where that key is now.
+    ///
+    /// ```
+    /// # use keysheath::{keyset::Place, rotation::Transition};
+    /// fn is_sent(transition: &Transition) -> bool {
+    ///     transition.place() == Some(Place::Current)
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// The generation that is in force now.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn log(transition: &Transition) {
+    ///     println!("generation {:?}", transition.generation());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// Whether the step changed anything; not when it had been done before.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn log(transition: &Transition) {
+    ///     println!("{}", if transition.is_change() { "done" } else { "it had been done before" });
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        self.is_change
+    }
+
+    /// Whether the handle has it. It has not where something else publishes to the same handle; then open the rotation
+    /// with a handle of its own.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn check(transition: &Transition) {
+    ///     assert!(transition.is_published(), "one handle, one key set");
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        self.is_published
+    }
+
+    /// Why an audit has no event of it; `None` where each has. The step is done all the same.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn warn(transition: &Transition) {
+    ///     if let Some(error) = transition.unaudited() {
+    ///         eprintln!("not in the audit: {error}");
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn unaudited(&self) -> Option<&AuditError> {
+        self.unaudited.as_ref()
+    }
+}
+
+impl fmt::Display for Transition {
+    /// One line: what was done, and what a person has to know of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_change {
+            f.write_str("it was so before: ")?;
+        }
+        write!(f, "{}", self.action)?;
+        if let Some(fingerprint) = self.fingerprint {
+            write!(f, " {fingerprint}")?;
+        }
+        if let Some(rotation) = self.rotation {
+            write!(f, " (rotation {rotation})")?;
+        }
+        if let Some(place) = self.place {
+            write!(f, ": {place}")?;
+        }
+        if matches!(self.action, AuditAction::Compromised | AuditAction::Aborted) {
+            write!(f, "; delete it now in {}", Page::to_delete(self.profile))?;
+        }
+        if !self.is_published {
+            f.write_str("; the handle does not have it, because something else publishes to it")?;
+        }
+        match &self.unaudited {
+            Some(error) => write!(f, "; it is not in the audit: {error}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Times as they are printed: UTC, to the second.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+const DAY: u64 = 86_400;
+
+/// What comes after it is printed as this: the last second of the year 9999.
+const LAST: u64 = 253_402_300_799;
+
+/// A time, printed as RFC 3339 has it (`2026-11-24T09:00:00Z`); with `{:#}` the day alone.
+#[derive(Clone, Copy)]
+pub(super) struct Utc(pub(super) SystemTime);
+
+/// A span of time, printed in its largest unit and the next.
+#[derive(Clone, Copy)]
+pub(super) struct Span(pub(super) Duration);
+
+impl Utc {
+    fn seconds(self) -> u64 {
+        self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().min(LAST)
+    }
+
+    /// Year, month and day.
+    pub(super) fn date(self) -> (u64, u64, u64) {
+        let mut day = self.seconds() / DAY;
+        let mut year = 1970;
+        while day >= days_of(year) {
+            day -= days_of(year);
+            year += 1;
+        }
+        let february = if is_leap(year) { 29 } else { 28 };
+        let mut month = 1;
+        for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+            if day < days {
+                break;
+            }
+            day -= days;
+            month += 1;
+        }
+        (year, month, day + 1)
+    }
+}
+
+const fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+const fn days_of(year: u64) -> u64 {
+    if is_leap(year) { 366 } else { 365 }
+}
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = self.date();
+        write!(f, "{year:04}-{month:02}-{day:02}")?;
+        if f.alternate() {
+            return Ok(());
+        }
+        let second = self.seconds() % DAY;
+        write!(f, "T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is left is never printed as nothing.
+        let seconds = self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0);
+        let unit = |f: &mut fmt::Formatter<'_>, count: u64, name: &str| {
+            write!(f, "{count} {name}{}", if count == 1 { "" } else { "s" })
+        };
+        let two = |f: &mut fmt::Formatter<'_>, large: (u64, &str), small: (u64, &str)| {
+            unit(f, large.0, large.1)?;
+            if small.0 > 0 {
+                f.write_str(" ")?;
+                unit(f, small.0, small.1)?;
+            }
+            Ok(())
+        };
+        match seconds {
+            0..60 => unit(f, seconds, "second"),
+            60..3600 => two(f, (seconds / 60, "minute"), (seconds % 60, "second")),
+            3600..DAY => two(f, (seconds / 3600, "hour"), (seconds / 60 % 60, "minute")),
+            _ => two(f, (seconds / DAY, "day"), (seconds / 3600 % 24, "hour")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Utc {
+        Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    // By `date -u -d @SECONDS`.
+    #[test]
+    fn times_are_printed_as_date_prints_them() {
+        for (seconds, printed) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_868_799, "2000-02-29T23:59:59Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_709_164_800, "2024-02-29T00:00:00Z"),
+            (1_795_510_531, "2026-11-24T08:55:31Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (LAST, "9999-12-31T23:59:59Z"),
+            (u64::MAX >> 2, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(at(seconds).to_string(), printed);
+        }
+        assert_eq!(format!("{:#}", at(1_795_510_531)), "2026-11-24");
+        assert_eq!(Utc(SystemTime::UNIX_EPOCH - Duration::from_secs(9)).to_string(), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn spans_are_printed_in_two_units() {
+        for (seconds, printed) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (60, "1 minute"),
+            (3_599, "59 minutes 59 seconds"),
+            (7_260, "2 hours 1 minute"),
+            (86_400, "1 day"),
+            (90 * 86_400 + 3_600, "90 days 1 hour"),
+        ] {
+            assert_eq!(Span(Duration::from_secs(seconds)).to_string(), printed);
+        }
+        assert_eq!(Span(Duration::from_millis(1)).to_string(), "1 second");
+    }
+}

@@ -1,0 +1,146 @@
+//! Rotations: what each step, outcome, error and audit shows.
+
+use std::sync::Arc;
+
+use keysheath::document::{DocumentContent, DocumentStore, FileStore, MemoryStore};
+use keysheath::failure::Answer;
+use keysheath::handle::KeyHandle;
+use keysheath::probe::{Finding, Probe, Report};
+use keysheath::rotation::{
+    AuditAction, AuditError, AuditEvent, AuditLog, NextStep, Reason, Retirement, Rotation, RotationError,
+    RotationPolicy, RotationStatus, SlotStatus, Transition, Verification,
+};
+
+use super::*;
+
+fn key(text: &str) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap()
+}
+
+/// Refuses the keys that are listed, and accepts every other.
+#[derive(Clone, Default)]
+struct Refuses(Arc<Mutex<Vec<&'static str>>>);
+
+impl Probe for Refuses {
+    fn probe(&self, key: &RawKey) -> Report {
+        let is_refused = self.0.lock().unwrap().iter().any(|text| key.matches(text.as_bytes()));
+        let meaning = if is_refused { Meaning::KeyRefused } else { Meaning::Accepted };
+        Report::new(Finding::new(Ok(Answer::new(if is_refused { 401 } else { 201 }, meaning))))
+    }
+}
+
+fn transition(what: &str, transition: &Result<Transition, RotationError>) {
+    match transition {
+        Ok(transition) => assert_value_silent(what, transition),
+        Err(error) => assert_error_silent(what, error),
+    }
+}
+
+/// What a rotation shows between two steps.
+fn look(rotation: &Rotation) {
+    assert_debug_silent("a rotation", rotation);
+    let status: RotationStatus = rotation.status().unwrap();
+    assert_value_silent("a status", &status);
+    let slots = [status.current(), status.pending(), status.previous()];
+    for slot in slots.into_iter().flatten() {
+        let slot: &SlotStatus = slot;
+        assert_value_silent("a place", slot);
+    }
+    let step: NextStep = rotation.next_step().unwrap();
+    assert_value_silent("a next step", &step);
+    if let NextStep::Create { reason, .. } = step {
+        let reason: Reason = reason;
+        assert_debug_silent("a reason", &reason);
+    }
+}
+
+#[test]
+fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
+    let folder = Folder::new();
+    let path = folder.at("audit.jsonl");
+    let refuses = Refuses::default();
+    let told = Arc::new(Mutex::new(Vec::<AuditEvent>::new()));
+    let sink = Arc::clone(&told);
+    let policy = RotationPolicy::new().with_activation(Duration::ZERO).with_grace(Duration::ZERO);
+    let policy = policy.with_settle(Duration::ZERO);
+    assert_debug_silent("a policy", &policy);
+    let logs = [
+        AuditLog::file(&path),
+        AuditLog::callback(move |event| sink.lock().unwrap().push(event.clone())),
+        AuditLog::file(folder.at("none/audit")),
+        AuditLog::callback(|_| panic!("on purpose")),
+    ];
+    let handle = KeyHandle::<Kanal>::live();
+    let mut rotation = Rotation::open(FileStore::new(folder.at("keys")), &handle, policy)
+        .unwrap()
+        .with_probe(refuses.clone())
+        .by("anna");
+    for log in logs {
+        assert_debug_silent("an audit log", &log);
+        rotation = rotation.with_audit(log);
+    }
+    look(&rotation);
+    transition("adopt", &rotation.adopt(&key(KANAL)));
+    transition("adopt again", &rotation.adopt(&key(OTHER)));
+    look(&rotation);
+    transition("stage the same", &rotation.stage(&key(KANAL), None));
+    transition("stage with the key as a note", &rotation.stage(&key(OTHER), Some(KANAL)));
+    transition("stage with the new key as a note", &rotation.stage(&key(OTHER), Some(OTHER)));
+    transition("stage", &rotation.stage(&key(OTHER), Some("spring")));
+    look(&rotation);
+    refuses.0.lock().unwrap().push(OTHER);
+    let verification: Verification = rotation.verify().unwrap();
+    assert_value_silent("a refused verification", &verification);
+    refuses.0.lock().unwrap().clear();
+    assert_value_silent("a verification", &rotation.verify().unwrap());
+    transition("promote", &rotation.promote());
+    look(&rotation);
+    for refused in [&[][..], &[KANAL, OTHER], &[OTHER]] {
+        *refuses.0.lock().unwrap() = refused.to_vec();
+        let retirement: Retirement = rotation.retire().unwrap();
+        assert_value_silent("a retirement", &retirement);
+        look(&rotation);
+    }
+    transition("roll back", &rotation.roll_back());
+    transition("abort", &rotation.abort());
+    let fingerprint = key(KANAL).fingerprint().unwrap();
+    transition("compromise with the key as a note", &rotation.compromise(fingerprint, Some(KANAL)));
+    transition("compromise", &rotation.compromise(fingerprint, None));
+    look(&rotation);
+    let told = told.lock().unwrap();
+    assert!(told.len() > 6, "only {} events", told.len());
+    for event in &*told {
+        assert_value_silent("an event", event);
+        assert_silent("a line", &event.to_json());
+        let action: AuditAction = event.action();
+        assert_value_silent("an action", &action);
+    }
+    let status = rotation.status().unwrap();
+    let error: &AuditError = status.unaudited().unwrap().1;
+    assert_error_silent("what the audit says", error);
+    assert_silent("the audit file", &std::fs::read_to_string(&path).unwrap());
+}
+
+#[test]
+fn a_rotation_that_is_refused_shows_no_key() {
+    let handle = KeyHandle::<Kanal>::live();
+    let refused = |what: &str, error: RotationError| assert_error_silent(what, &error);
+    let fixed = Rotation::open(MemoryStore::new(), &KeyHandle::fixed(kanal()), RotationPolicy::new());
+    refused("a fixed handle", fixed.map(drop).unwrap_err());
+    for text in [
+        KANAL.to_owned(),
+        format!("{{\"keysheath\": \"{KANAL}\", \"form\": 1}}"),
+        format!("{{\"keysheath\": \"key set\", \"form\": 1, \"issuer\": \"{KANAL}\"}}"),
+    ] {
+        let store = MemoryStore::new();
+        store.write(&DocumentContent::from(text.into_bytes()), None).unwrap();
+        let opened = Rotation::open(store, &handle, RotationPolicy::new());
+        refused("a document that is no key set", opened.map(drop).unwrap_err());
+    }
+    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap().by(KANAL);
+    refused("a name that is the key", rotation.adopt(&key(KANAL)).unwrap_err());
+    refused("nothing there", rotation.promote().unwrap_err());
+    let long =
+        Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap().by(KANAL.repeat(9));
+    refused("a long name", long.adopt(&key(OTHER)).unwrap_err());
+}

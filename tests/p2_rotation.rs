@@ -1,0 +1,145 @@
+//! P2, for rotations: a key that leaves each place leaves no freed heap block with it.
+#![cfg(all(target_os = "linux", feature = "rotation"))]
+
+#[path = "support/residue.rs"]
+mod residue;
+mod support;
+
+use keysheath::document::{FileStore, MemoryStore};
+use keysheath::failure::{Answer, Meaning};
+use keysheath::fingerprint::Fingerprint;
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::RawKey;
+use keysheath::probe::{Finding, Probe, Report};
+use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy};
+use residue::{KEY, NONE, Switch, alone, residue_of};
+
+#[global_allocator]
+static ALLOCATOR: Switch = Switch::new();
+
+const OTHER: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
+
+fn key(text: &str) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, text.as_bytes()).expect("well-formed")
+}
+
+fn name(text: &str) -> Fingerprint {
+    key(text).fingerprint().unwrap()
+}
+
+/// Accepts one key and refuses every other.
+struct Accepts(&'static str);
+
+impl Probe for Accepts {
+    fn probe(&self, key: &RawKey) -> Report {
+        let is_it = key.matches(self.0.as_bytes());
+        let meaning = if is_it { Meaning::Accepted } else { Meaning::KeyRefused };
+        Report::new(Finding::new(Ok(Answer::new(200, meaning))))
+    }
+}
+
+fn open(accepted: &'static str) -> Rotation {
+    Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+        .unwrap()
+        .with_probe(Accepts(accepted))
+        .with_audit(AuditLog::callback(|event| drop(event.to_json())))
+        .by("anna")
+}
+
+/// Measures in a process of its own, and wants nothing left behind.
+fn leaves_nothing(test: &'static str, work: impl FnOnce()) {
+    alone(test, &[], || {
+        let found = residue_of(work);
+        println!("{test}: {found}");
+        assert_eq!(found, NONE);
+    });
+}
+
+#[test]
+fn a_key_that_is_adopted_replaced_and_retired() {
+    leaves_nothing("a_key_that_is_adopted_replaced_and_retired", || {
+        let rotation = open(OTHER);
+        rotation.adopt(&key(KEY)).unwrap();
+        rotation.stage(&key(OTHER), Some("spring")).unwrap();
+        let _ = rotation.verify().unwrap();
+        rotation.promote().unwrap();
+        assert!(matches!(rotation.retire().unwrap(), Retirement::Retired { .. }));
+        drop(format!("{} {:?}", rotation.status().unwrap(), rotation.next_step().unwrap()));
+    });
+}
+
+#[test]
+fn a_key_that_is_staged_verified_and_given_up() {
+    leaves_nothing("a_key_that_is_staged_verified_and_given_up", || {
+        let rotation = open(KEY);
+        rotation.adopt(&key(OTHER)).unwrap();
+        rotation.stage(&key(KEY), None).unwrap();
+        let _ = rotation.verify().unwrap();
+        rotation.promote().unwrap();
+        rotation.roll_back().unwrap();
+        rotation.abort().unwrap();
+        assert!(rotation.stage(&key(KEY), None).is_err(), "it is retired");
+    });
+}
+
+#[test]
+fn a_key_that_was_deleted_by_mistake_and_one_that_is_refused() {
+    leaves_nothing("a_key_that_was_deleted_by_mistake_and_one_that_is_refused", || {
+        let handle = KeyHandle::<Kanal>::live();
+        let policy = RotationPolicy::new().with_activation(std::time::Duration::ZERO);
+        let rotation =
+            Rotation::open(MemoryStore::new(), &handle, policy).unwrap().with_probe(Accepts(OTHER));
+        rotation.adopt(&key(OTHER)).unwrap();
+        rotation.stage(&key(KEY), None).unwrap();
+        let _ = rotation.verify().unwrap();
+        rotation.promote_unverified().unwrap();
+        assert!(matches!(rotation.retire().unwrap(), Retirement::WrongKeyDeleted { .. }));
+    });
+}
+
+#[test]
+fn a_key_that_leaks_out_of_each_place() {
+    leaves_nothing("a_key_that_leaks_out_of_each_place", || {
+        let current = open(OTHER);
+        current.adopt(&key(KEY)).unwrap();
+        current.compromise(name(KEY), None).unwrap();
+        assert!(current.compromise(name(OTHER), Some(OTHER)).is_err());
+        let pending = open(OTHER);
+        pending.stage(&key(KEY), None).unwrap();
+        pending.compromise(name(KEY), None).unwrap();
+        let previous = open(OTHER);
+        previous.adopt(&key(KEY)).unwrap();
+        previous.stage(&key(OTHER), None).unwrap();
+        previous.promote_unverified().unwrap();
+        previous.compromise(name(KEY), None).unwrap();
+    });
+}
+
+#[test]
+fn a_key_that_is_rotated_in_a_file() {
+    leaves_nothing("a_key_that_is_rotated_in_a_file", || {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("keys"));
+        let handle = KeyHandle::<Kanal>::live();
+        let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
+        rotation.adopt(&key(KEY)).unwrap();
+        rotation.stage(&key(OTHER), None).unwrap();
+        rotation.promote_unverified().unwrap();
+        // Another process's view, with a copy of its own.
+        drop(Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap());
+        rotation.retire_unprobed().unwrap();
+    });
+}
+
+#[test]
+fn a_control_that_keeps_the_key_as_a_plain_text_is_caught() {
+    alone("a_control_that_keeps_the_key_as_a_plain_text_is_caught", &[], || {
+        let found = residue_of(|| {
+            let rotation = open(OTHER);
+            let plain = String::from(KEY);
+            rotation.adopt(&key(&plain)).unwrap();
+        });
+        assert_ne!(found, NONE, "the search is blind");
+    });
+}

@@ -1,0 +1,361 @@
+//! P7: a rotation survives the death of its process at any instant. The key in force and every key whose `stage` has
+//! returned are never lost, and the rotation goes on by doing the last step again.
+//!
+//! Power cuts are in `src/document/file/replay.rs`: each step is one document, written as it is written there.
+#![cfg(all(feature = "rotation", target_os = "linux"))]
+
+mod support;
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
+use keysheath::failure::{Answer, Meaning};
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::RawKey;
+use keysheath::keyset::{KeySet, Place};
+use keysheath::probe::{Finding, Probe, Report};
+use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy, Verification};
+use keysheath::source::Provenance;
+use support::{Child, Folder};
+
+fn key(number: u64) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+}
+
+fn number_of(key: &RawKey) -> u64 {
+    key.expose_secret().trim_start_matches("Key").parse().unwrap()
+}
+
+/// An issuer at which a person deletes every key but the newest and the one that is asked about as pending: it accepts
+/// what is in force or pending in the document, and refuses what is previous.
+struct Issued(PathBuf);
+
+impl Probe for Issued {
+    fn probe(&self, key: &RawKey) -> Report {
+        let there = read(&FileStore::new(&self.0));
+        let meaning = match there.place_of(key.fingerprint().unwrap()) {
+            Some(Place::Pending | Place::Current) => Meaning::Accepted,
+            _ => Meaning::KeyRefused,
+        };
+        Report::new(Finding::new(Ok(Answer::new(200, meaning))))
+    }
+}
+
+fn read(store: &dyn DocumentStore) -> KeySet {
+    let there = store.read().expect("it can be read").expect("it is there");
+    KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).expect("it is a whole key set")
+}
+
+fn tell(line: &str) {
+    let mut out = std::io::stdout();
+    out.write_all(format!("= {line}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+/// What a step does: it is done again by whoever comes after a death.
+#[derive(Clone, Copy, Debug)]
+enum Do {
+    Stage,
+    Verify,
+    Promote,
+    RollBack,
+    VerifyAgain,
+    PromoteAgain,
+    Retire,
+    StageAnother,
+    Abort,
+}
+
+/// One round. Its keys are those with the round's number and the number after it.
+const ROUND: [Do; 9] = [
+    Do::Stage,
+    Do::Verify,
+    Do::Promote,
+    Do::RollBack,
+    Do::VerifyAgain,
+    Do::PromoteAgain,
+    Do::Retire,
+    Do::StageAnother,
+    Do::Abort,
+];
+
+fn make(rotation: &Rotation, step: Do, number: u64) {
+    match step {
+        Do::Stage => drop(rotation.stage(&key(number), Some("round")).unwrap()),
+        Do::StageAnother => drop(rotation.stage(&key(number + 1), None).unwrap()),
+        Do::Verify | Do::VerifyAgain => {
+            assert!(matches!(rotation.verify().unwrap(), Verification::Verified { .. }));
+        }
+        Do::Promote | Do::PromoteAgain => drop(rotation.promote().unwrap()),
+        Do::RollBack => drop(rotation.roll_back().unwrap()),
+        Do::Retire => assert!(matches!(rotation.retire().unwrap(), Retirement::Retired { .. })),
+        Do::Abort => drop(rotation.abort().unwrap()),
+    }
+}
+
+fn open(store: impl DocumentStore + 'static, path: &Path) -> Rotation {
+    Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+        .unwrap()
+        .with_probe(Issued(path.to_owned()))
+        .with_audit(AuditLog::file(path.with_extension("audit")))
+        .by("child")
+}
+
+/// Where a round had come to, by what was told: the step that is to be done next, or again.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    number: u64,
+    step: usize,
+}
+
+impl At {
+    fn after(self) -> Self {
+        if self.step + 1 == ROUND.len() {
+            Self { number: self.number + 2, step: 0 }
+        } else {
+            Self { step: self.step + 1, ..self }
+        }
+    }
+}
+
+/// Rotates until it is killed. It begins with the step that was not told as done.
+fn rotate_for_ever(rotation: &Rotation, mut at: At) -> ! {
+    tell("opened");
+    loop {
+        tell(&format!("begin {} {}", at.number, at.step));
+        make(rotation, ROUND[at.step], at.number);
+        tell(&format!("done {} {}", at.number, at.step));
+        at = at.after();
+    }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap()
+}
+
+/// The keys of rounds, and where each was when it was last told.
+struct Ledger {
+    at: At,
+    /// Keys whose staging has returned.
+    staged: Vec<u64>,
+    /// Keys whose end has returned: retired or given up.
+    gone: HashMap<u64, &'static str>,
+    in_force: u64,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        Self { at: At { number: 10, step: 0 }, staged: Vec::new(), gone: HashMap::new(), in_force: 1 }
+    }
+
+    fn note_done(&mut self, at: At) {
+        let At { number, step } = at;
+        match ROUND[step] {
+            Do::Stage => self.staged.push(number),
+            Do::StageAnother => self.staged.push(number + 1),
+            Do::Promote | Do::PromoteAgain => self.in_force = number,
+            // The key of the round before, or the one that was adopted.
+            Do::RollBack => self.in_force = before(number),
+            Do::Retire => drop(self.gone.insert(before(number), "retired")),
+            Do::Abort => drop(self.gone.insert(number + 1, "given up")),
+            Do::Verify | Do::VerifyAgain => {}
+        }
+        self.at = at.after();
+    }
+
+    /// That what was told is there: nothing is lost.
+    fn check(&self, keys: &KeySet) {
+        let current = keys.current().expect("a key is in force");
+        let number = self.at.number;
+        let may_be = match ROUND[self.at.step] {
+            // The step that was not told as done may have been done.
+            Do::Promote | Do::PromoteAgain => [self.in_force, number],
+            Do::RollBack => [self.in_force, before(number)],
+            _ => [self.in_force, self.in_force],
+        };
+        assert!(may_be.contains(&number_of(current.key())), "{may_be:?} and {current:?} at {:?}", self.at);
+        let held = [keys.current(), keys.pending(), keys.previous()];
+        for &staged in self.staged.iter().rev().take(12).filter(|number| !self.gone.contains_key(number)) {
+            let is_held = held.into_iter().flatten().any(|held| number_of(held.key()) == staged);
+            let ends_now = match ROUND[self.at.step] {
+                Do::Retire => staged == before(number),
+                Do::Abort => staged == number + 1,
+                _ => false,
+            };
+            assert!(is_held || ends_now, "key {staged} is lost at {:?}", self.at);
+        }
+    }
+}
+
+/// The number of the key that a round replaces.
+fn before(number: u64) -> u64 {
+    if number == 10 { 1 } else { number - 2 }
+}
+
+/// Starts a child, kills it after a time or leaves that to itself, and notes what it told.
+fn kill_one(child: Child, ledger: &mut Ledger, after: Option<Duration>) {
+    let mut child = child.spawn();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.ends_with("= opened\n") {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child has not opened the key set");
+    }
+    let killing = thread::spawn(move || {
+        if let Some(after) = after {
+            thread::sleep(after);
+            child.kill().unwrap();
+        }
+        child.wait().unwrap()
+    });
+    loop {
+        line.clear();
+        out.read_line(&mut line).unwrap();
+        // A line that the kill has cut short was not told.
+        let Some(line) = line.strip_suffix('\n') else { break };
+        if let Some(done) = line.strip_prefix("= done ") {
+            let (number, step) = done.split_once(' ').unwrap();
+            ledger.note_done(At { number: number.parse().unwrap(), step: step.parse().unwrap() });
+        } else {
+            assert!(line.starts_with("= begin "), "{line}");
+        }
+    }
+    let status = killing.join().unwrap();
+    assert!(!status.success());
+    assert_eq!(status.code(), None, "it ended by a signal, and by no error of its own");
+}
+
+fn begin(path: &Path) {
+    let _ = open(FileStore::new(path), path).adopt(&key(1)).unwrap();
+}
+
+#[test]
+fn a_rotation_that_is_killed_at_any_instant_loses_no_key_and_goes_on() {
+    const NAME: &str = "a_rotation_that_is_killed_at_any_instant_loses_no_key_and_goes_on";
+    const KILLS: u64 = 300;
+    if Child::new(NAME).is_here() {
+        let path = PathBuf::from(variable("DOCUMENT"));
+        let at = At { number: variable("NUMBER").parse().unwrap(), step: variable("STEP").parse().unwrap() };
+        rotate_for_ever(&open(FileStore::new(&path), &path), at);
+    }
+    let folder = Folder::new();
+    let path = folder.at("keys");
+    begin(&path);
+    let (mut ledger, random) = (Ledger::new(), RandomState::new());
+    let mut steps_at_kill = HashMap::new();
+    for kill in 0..KILLS {
+        let child = Child::new(NAME)
+            .var("DOCUMENT", &path)
+            .var("NUMBER", ledger.at.number.to_string())
+            .var("STEP", ledger.at.step.to_string());
+        let pause = Duration::from_micros(random.hash_one(kill) % 30_000);
+        kill_one(child, &mut ledger, Some(pause));
+        ledger.check(&read(&FileStore::new(&path)));
+        *steps_at_kill.entry(ledger.at.step).or_insert(0) += 1;
+    }
+    println!("{KILLS} kills, {} keys staged, at the steps {steps_at_kill:?}", ledger.staged.len());
+    assert!(ledger.staged.len() > 10, "they hardly rotated");
+    assert!(steps_at_kill.len() > 3, "the kills came at the same steps: {steps_at_kill:?}");
+    // Every event is a whole line, whatever was killed.
+    let audit = std::fs::read_to_string(path.with_extension("audit")).unwrap();
+    for line in audit.lines() {
+        serde_json_line(line);
+    }
+}
+
+fn serde_json_line(line: &str) {
+    assert!(line.starts_with("{\"at\":\"") && line.ends_with('}'), "{line}");
+}
+
+/// A store that kills its process before or after the `n`-th call to it.
+struct Deadly {
+    inner: FileStore,
+    calls: AtomicU64,
+    dies_at: u64,
+}
+
+impl Deadly {
+    /// An instant between two things that are done.
+    fn instant(&self) {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == self.dies_at {
+            let own = rustix::process::getpid();
+            rustix::process::kill_process(own, rustix::process::Signal::KILL).unwrap();
+            loop {
+                thread::park();
+            }
+        }
+    }
+}
+
+impl DocumentStore for Deadly {
+    fn provenance(&self) -> Provenance {
+        self.inner.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.inner.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.instant();
+        let there = self.inner.read();
+        self.instant();
+        there
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.instant();
+        let written = self.inner.write(content, unchanged);
+        self.instant();
+        written
+    }
+}
+
+#[test]
+fn a_rotation_that_dies_at_any_boundary_of_any_step_loses_no_key_and_goes_on() {
+    const NAME: &str = "a_rotation_that_dies_at_any_boundary_of_any_step_loses_no_key_and_goes_on";
+    if Child::new(NAME).is_here() {
+        let path = PathBuf::from(variable("DOCUMENT"));
+        // Opening reads once; that is before any step.
+        let dies_at = variable("DIES_AT").parse::<u64>().unwrap() + 2;
+        let store = Deadly { inner: FileStore::new(&path), calls: AtomicU64::new(0), dies_at };
+        let rotation = open(store, &path);
+        rotate_for_ever(&rotation, At { number: 10, step: 0 });
+    }
+    // Each step reads and writes: that is four instants, and six where it looks before it asks the issuer.
+    let mut ends = HashMap::new();
+    for dies_at in 0..44 {
+        let folder = Folder::new();
+        let path = folder.at("keys");
+        begin(&path);
+        let mut ledger = Ledger::new();
+        let child = Child::new(NAME).var("DOCUMENT", &path).var("DIES_AT", dies_at.to_string());
+        kill_one(child, &mut ledger, None);
+        ledger.check(&read(&FileStore::new(&path)));
+        *ends.entry(ledger.at.step + 100 * usize::from(ledger.at.number > 10)).or_insert(0) += 1;
+        // The next process does the step again that was not told as done, and ends the round.
+        let rotation = open(FileStore::new(&path), &path);
+        let first = ledger.at.number;
+        while ledger.at.number == first {
+            make(&rotation, ROUND[ledger.at.step], ledger.at.number);
+            ledger.note_done(ledger.at);
+            ledger.check(&read(&FileStore::new(&path)));
+        }
+        let keys = read(&FileStore::new(&path));
+        assert_eq!(number_of(keys.current().unwrap().key()), first);
+        assert!(keys.pending().is_none() && keys.previous().is_none());
+    }
+    assert!((0..ROUND.len()).all(|step| ends.contains_key(&step)), "not every step was met: {ends:?}");
+}

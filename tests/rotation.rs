@@ -1,0 +1,214 @@
+//! Rotations: the whole life of keys, what goes wrong at each step, and several rotators at once.
+#![cfg(all(feature = "rotation", target_os = "linux"))]
+
+mod support;
+
+#[path = "rotation/audit.rs"]
+mod audit;
+#[path = "rotation/broken.rs"]
+mod broken;
+#[path = "rotation/guard.rs"]
+mod guard;
+#[cfg(all(feature = "emulator", feature = "probe"))]
+#[path = "rotation/life.rs"]
+mod life;
+#[path = "rotation/outcomes.rs"]
+mod outcomes;
+#[path = "rotation/racing.rs"]
+mod racing;
+#[path = "rotation/time.rs"]
+mod time;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use keysheath::document::{DocumentStore, MemoryStore};
+use keysheath::failure::{Answer, Meaning, Obstacle};
+use keysheath::fingerprint::Fingerprint;
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::RawKey;
+use keysheath::keyset::{KeySet, Place};
+use keysheath::probe::{Finding, Probe, Report};
+use keysheath::rotation::{AuditEvent, AuditLog, Rotation, RotationPolicy};
+
+/// A well-formed key for each number.
+fn key(number: u64) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+}
+
+fn name(number: u64) -> Fingerprint {
+    key(number).fingerprint().unwrap()
+}
+
+/// The numbers of the keys that are persisted in force, pending and previous.
+fn slots(store: &dyn DocumentStore) -> [Option<u64>; 3] {
+    let Some(there) = store.read().unwrap() else { return [None; 3] };
+    let keys = KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap();
+    [keys.current(), keys.pending(), keys.previous()].map(|slot| {
+        slot.map(|held| held.key().expose_secret().trim_start_matches("Key").parse::<u64>().unwrap())
+    })
+}
+
+/// The number of the key that a handle sends.
+fn sent(handle: &KeyHandle<Kanal>) -> Option<u64> {
+    let snapshot = handle.load().ok()?;
+    Some(snapshot.current().expose_secret().trim_start_matches("Key").parse().unwrap())
+}
+
+/// Where a key is, as it is persisted.
+fn place(store: &dyn DocumentStore, number: u64) -> Option<Place> {
+    let there = store.read().unwrap()?;
+    KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap().place_of(name(number))
+}
+
+/// A clock that a test sets, in seconds.
+#[derive(Clone)]
+struct Clock(Arc<AtomicU64>);
+
+/// 2026-11-24T08:55:31Z.
+const START: u64 = 1_795_510_531;
+
+impl Clock {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(START)))
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn set_back(&self, seconds: u64) {
+        self.0.fetch_sub(seconds, Ordering::SeqCst);
+    }
+}
+
+/// What an issuer answers about each key; one that it was not told of is unknown there.
+#[derive(Clone, Default)]
+struct Answers(Arc<Mutex<HashMap<Fingerprint, Report>>>);
+
+impl Answers {
+    fn set(&self, number: u64, report: Report) {
+        self.0.lock().unwrap().insert(name(number), report);
+    }
+
+    fn accept(&self, number: u64) {
+        self.set(number, accepted());
+    }
+
+    fn refuse(&self, number: u64) {
+        self.set(number, refused());
+    }
+}
+
+impl Probe for Answers {
+    fn probe(&self, key: &RawKey) -> Report {
+        self.0.lock().unwrap().get(&key.fingerprint().unwrap()).cloned().unwrap_or_else(refused)
+    }
+}
+
+fn answer(status: u16, meaning: Meaning) -> Report {
+    Report::new(Finding::new(Ok(Answer::new(status, meaning))))
+}
+
+fn accepted() -> Report {
+    answer(201, Meaning::Accepted)
+}
+
+fn refused() -> Report {
+    answer(401, Meaning::KeyRefused)
+}
+
+fn forbidden() -> Report {
+    answer(403, Meaning::StoreForbidden)
+}
+
+fn silent() -> Report {
+    Report::new(Finding::new(Err(Obstacle::Broken)))
+}
+
+/// A rotation over a store, with all that a test turns.
+struct Setup<S> {
+    store: S,
+    handle: KeyHandle<Kanal>,
+    clock: Clock,
+    answers: Answers,
+    events: Arc<Mutex<Vec<AuditEvent>>>,
+    rotation: Rotation,
+}
+
+impl<S: DocumentStore + Clone + 'static> Setup<S> {
+    fn over(store: S) -> Self {
+        let handle = KeyHandle::live();
+        let (clock, answers, events) = (Clock::new(), Answers::default(), Arc::default());
+        let rotation = another(&store, &handle, &clock, &answers, &events);
+        Self { store, handle, clock, answers, events, rotation }
+    }
+
+    /// Another one over the same document, with a handle of its own, as in another process.
+    fn another(&self) -> (Rotation, KeyHandle<Kanal>) {
+        let handle = KeyHandle::live();
+        let rotation = another(&self.store, &handle, &self.clock, &self.answers, &self.events);
+        (rotation, handle)
+    }
+
+    fn slots(&self) -> [Option<u64>; 3] {
+        slots(&self.store)
+    }
+
+    /// What the audit was told, by its names.
+    fn actions(&self) -> Vec<String> {
+        self.events.lock().unwrap().iter().map(|event| event.action().to_string()).collect()
+    }
+}
+
+fn another<S: DocumentStore + Clone + 'static>(
+    store: &S,
+    handle: &KeyHandle<Kanal>,
+    clock: &Clock,
+    answers: &Answers,
+    events: &Arc<Mutex<Vec<AuditEvent>>>,
+) -> Rotation {
+    let (clock, events) = (clock.clone(), Arc::clone(events));
+    Rotation::open(store.clone(), handle, RotationPolicy::new().with_key_name("production-shop"))
+        .unwrap()
+        .with_clock(move || clock.now())
+        .with_probe(answers.clone())
+        .with_audit(AuditLog::callback(move |event| events.lock().unwrap().push(event.clone())))
+        .by("anna")
+}
+
+/// Nothing yet.
+fn empty() -> Setup<MemoryStore> {
+    Setup::over(MemoryStore::new())
+}
+
+/// Key 1 in force.
+fn adopted() -> Setup<MemoryStore> {
+    let setup = empty();
+    setup.rotation.adopt(&key(1)).unwrap();
+    setup.answers.accept(1);
+    setup
+}
+
+/// Key 1 in force and key 2 pending.
+fn staged() -> Setup<MemoryStore> {
+    let setup = adopted();
+    setup.rotation.stage(&key(2), Some("spring")).unwrap();
+    setup
+}
+
+/// Key 2 in force and key 1 previous.
+fn promoted() -> Setup<MemoryStore> {
+    let setup = staged();
+    setup.answers.accept(2);
+    assert!(matches!(setup.rotation.verify(), Ok(keysheath::rotation::Verification::Verified { .. })));
+    setup.rotation.promote().unwrap();
+    setup
+}

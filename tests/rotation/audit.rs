@@ -1,0 +1,186 @@
+//! The audit: what is told, the file, and that its failure stops no step.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use keysheath::document::FileStore;
+use keysheath::rotation::{AuditAction, AuditError, Transition};
+
+use super::*;
+use crate::support::{Child, Folder, as_ordinary_user, set_mode};
+
+/// A rotation that writes its audit to a file.
+fn with_file(path: &Path) -> (Rotation, KeyHandle<Kanal>) {
+    let handle = KeyHandle::live();
+    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())
+        .unwrap()
+        .with_audit(AuditLog::file(path))
+        .by("anna");
+    (rotation, handle)
+}
+
+/// A step that must be made whatever becomes of the audit.
+fn adopt(path: &Path) -> Transition {
+    let (rotation, handle) = with_file(path);
+    let transition = rotation.adopt(&key(1)).unwrap();
+    assert_eq!(sent(&handle), Some(1), "it is persisted and published");
+    let status = rotation.status().unwrap();
+    let missing = status.unaudited().map(|(count, error)| (count, error.clone()));
+    assert_eq!(missing, transition.unaudited().map(|error| (1, error.clone())));
+    assert_eq!(status.to_string().contains("1 events are not in the audit"), missing.is_some());
+    transition
+}
+
+fn lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.ends_with('\n'));
+    text.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn each_event_is_one_line_of_json_in_a_file_that_is_this_users_alone() {
+    let folder = Folder::new();
+    let path = folder.at("audit.jsonl");
+    let (rotation, _) = with_file(&path);
+    rotation.adopt(&key(1)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    rotation.stage(&key(2), Some("a \"note\" \\ ü")).unwrap();
+    // As logrotate does.
+    fs::rename(&path, folder.at("audit.jsonl.1")).unwrap();
+    rotation.promote_unverified().unwrap();
+    rotation.compromise(name(2), None).unwrap();
+    let old = lines(&folder.at("audit.jsonl.1"));
+    let new = lines(&path);
+    assert_eq!((old.len(), new.len()), (2, 2));
+    let staged = &old[1];
+    assert_eq!(staged["action"], "staged");
+    assert_eq!(staged["fingerprint"], name(2).to_string());
+    assert_eq!((&staged["rotation"], &staged["generation"]), (&2.into(), &1.into()));
+    assert_eq!((&staged["by"], &staged["note"]), (&"anna".into(), &"a \"note\" \\ ü".into()));
+    assert_eq!((&staged["issuer"], &staged["store"]), (&"kanal".into(), &"memory document".into()));
+    assert_eq!((&staged["problem"], &staged["repeat"]), (&false.into(), &false.into()));
+    let at = staged["at"].as_str().unwrap();
+    assert!(at.len() == 20 && at.ends_with('Z'), "{at}");
+    assert_eq!((&new[1]["action"], &new[1]["problem"]), (&"compromised".into(), &true.into()));
+    assert_eq!(new[1]["key_from"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_line_that_was_cut_short_is_ended_before_the_next() {
+    let folder = Folder::new();
+    let path = folder.write("audit.jsonl", "{\"at\":\"2026-");
+    assert!(adopt(&path).unaudited().is_none());
+    let text = fs::read_to_string(&path).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("{\"at\":\"2026-"));
+    assert!(lines.next().unwrap().contains("\"adopted\"") && lines.next().is_none());
+}
+
+#[test]
+fn an_audit_file_that_is_not_to_be_trusted_is_left_alone_and_stops_no_step() {
+    let folder = Folder::new();
+    let target = folder.write("target", "text\n");
+    let link = folder.at("link");
+    symlink(&target, &link).unwrap();
+    let dangling = folder.at("dangling");
+    symlink(folder.at("nowhere"), &dangling).unwrap();
+    let open = folder.write("open", "text\n");
+    set_mode(&open, 0o640);
+    let fifo = folder.at("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    set_mode(&fifo, 0o600);
+    for path in [&link, &dangling, &open, &fifo, &folder.path().to_owned()] {
+        let transition = adopt(path);
+        assert_eq!(transition.unaudited(), Some(&AuditError::NotPrivate), "{}", path.display());
+        assert!(transition.to_string().contains("it is not in the audit: "), "{transition}");
+    }
+    assert_eq!(adopt(&folder.at("none/audit")).unaudited(), Some(&AuditError::NoFolder));
+    assert_eq!(fs::read(&target).unwrap(), b"text\n");
+    assert_eq!(fs::read(&open).unwrap(), b"text\n");
+    assert!(!folder.at("nowhere").exists());
+}
+
+#[test]
+fn an_audit_file_in_a_folder_that_is_read_only_stops_no_step() {
+    as_ordinary_user("audit::an_audit_file_in_a_folder_that_is_read_only_stops_no_step", || {
+        let folder = Folder::new();
+        set_mode(folder.path(), 0o500);
+        let transition = adopt(&folder.at("audit.jsonl"));
+        set_mode(folder.path(), 0o700);
+        assert_eq!(transition.unaudited(), Some(&AuditError::ReadOnly));
+    });
+}
+
+#[test]
+fn an_audit_file_on_a_full_disk_stops_no_step() {
+    const NAME: &str = "audit::an_audit_file_on_a_full_disk_stops_no_step";
+    Child::new(NAME).with_file_limit(2).run(|| {
+        let folder = Folder::new();
+        // 1,024 bytes may be there: the first event fits in half, the next not at all.
+        let path = folder.write("audit.jsonl", "x".repeat(900) + "\n");
+        assert_eq!(adopt(&path).unaudited(), Some(&AuditError::Full));
+        assert_eq!(adopt(&path).unaudited(), Some(&AuditError::Full));
+        assert_eq!(fs::metadata(&path).unwrap().len(), 1_024);
+    });
+}
+
+#[test]
+fn a_callback_that_panics_stops_no_step_and_no_other_audit() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let handle = KeyHandle::live();
+    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())
+        .unwrap()
+        .with_audit(AuditLog::callback(|_| panic!("on purpose")))
+        .with_audit(AuditLog::callback(move |event| sink.lock().unwrap().push(event.action())));
+    let transition = rotation.adopt(&key(1)).unwrap();
+    assert_eq!(transition.unaudited(), Some(&AuditError::Panicked));
+    assert_eq!(sent(&handle), Some(1));
+    assert_eq!(*seen.lock().unwrap(), [AuditAction::Adopted]);
+    rotation.stage(&key(2), None).unwrap();
+    assert_eq!(rotation.status().unwrap().unaudited().unwrap().0, 2);
+}
+
+#[test]
+fn an_event_is_told_only_once_the_step_is_persisted_and_published() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.at("keys"));
+    let handle = KeyHandle::live();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (sink, there, view) = (Arc::clone(&seen), store.clone(), handle.clone());
+    let rotation = Rotation::open(store, &handle, RotationPolicy::new())
+        .unwrap()
+        .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push((slots(&there), sent(&view)))));
+    rotation.adopt(&key(1)).unwrap();
+    rotation.stage(&key(2), None).unwrap();
+    rotation.promote_unverified().unwrap();
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [
+            ([Some(1), None, None], Some(1)),
+            ([Some(1), Some(2), None], Some(1)),
+            ([Some(2), None, Some(1)], Some(2)),
+        ]
+    );
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn tracing_is_told_as_well_and_of_a_problem_as_a_warning() {
+    #[path = "../support/traced.rs"]
+    mod traced;
+    let collector = traced::Collector::default();
+    tracing::subscriber::with_default(collector.clone(), || {
+        let setup = adopted();
+        setup.rotation.compromise(name(1), None).unwrap();
+    });
+    let lines = collector.lines();
+    let told = |level: &str, action: &str| {
+        lines.iter().any(|line| {
+            line.starts_with(level) && line.contains(action) && line.contains("keysheath::rotation")
+        })
+    };
+    assert!(told("INFO", "adopted") && told("WARN", "compromised"), "{lines:?}");
+}

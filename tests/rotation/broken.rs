@@ -1,0 +1,325 @@
+//! Documents that are broken, and stores that fail at each call.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::AtomicBool;
+
+use keysheath::document::{Document, DocumentContent, DocumentError, FileStore, Version};
+use keysheath::issuer::Katana;
+use keysheath::keyset::{KeySetError, Staging};
+use keysheath::rotation::{MAX_CONFLICTS, RotationError};
+use keysheath::source::{Problem, Provenance};
+
+use super::*;
+use crate::support::{Child, Folder, as_ordinary_user, set_mode};
+
+/// What is done to a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// Reading fails.
+    Read(bool),
+    /// Writing says that it failed, and had done nothing.
+    Lost(bool),
+    /// Writing says that it failed, and was done.
+    Done(bool),
+    /// As `Done`, and then somebody else makes another step.
+    DoneThenOther,
+    /// As `Lost`, and then the place cannot be read either.
+    LostThenSilent,
+    /// Somebody else writes each time before.
+    AlwaysLate,
+    /// The place gives an older document.
+    Stale,
+}
+
+/// A store that fails as it is told.
+#[derive(Clone, Default)]
+struct Faulty {
+    inner: MemoryStore,
+    fault: Arc<Mutex<Option<Fault>>>,
+    is_silent: Arc<AtomicBool>,
+    writes: Arc<AtomicU64>,
+}
+
+fn unavailable(is_io: bool) -> DocumentError {
+    if is_io {
+        DocumentError::Io(std::io::ErrorKind::TimedOut)
+    } else {
+        DocumentError::Unavailable(Problem::Unreachable)
+    }
+}
+
+impl Faulty {
+    fn set(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap() = fault;
+        self.is_silent.store(false, Ordering::SeqCst);
+    }
+
+    /// Writes what is there once more, as somebody else might, with a step of their own.
+    fn touch(&self, step: impl FnOnce(&mut KeySet)) {
+        let there = self.inner.read().unwrap();
+        let mut keys = there.as_ref().map_or_else(
+            || KeySet::new(Kanal::PROFILE).unwrap(),
+            |there| KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap(),
+        );
+        step(&mut keys);
+        self.inner.write(&keys.to_document(), there.as_ref().map(Document::version)).unwrap();
+    }
+}
+
+impl DocumentStore for Faulty {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("faulty", "store")
+    }
+
+    fn limit(&self) -> usize {
+        self.inner.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        if self.is_silent.load(Ordering::SeqCst) {
+            return Err(unavailable(false));
+        }
+        match *self.fault.lock().unwrap() {
+            Some(Fault::Read(is_io)) => Err(unavailable(is_io)),
+            Some(Fault::Stale) => Err(DocumentError::Stale),
+            _ => self.inner.read(),
+        }
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let mut fault = self.fault.lock().unwrap();
+        match *fault {
+            Some(Fault::Lost(is_io)) => Err(unavailable(is_io)),
+            Some(Fault::Done(is_io)) => {
+                self.inner.write(content, unchanged)?;
+                Err(unavailable(is_io))
+            }
+            Some(Fault::DoneThenOther) => {
+                self.inner.write(content, unchanged)?;
+                let leaked = name(500 + self.writes.load(Ordering::SeqCst));
+                self.touch(|keys| {
+                    let step = keys.compromise(leaked, SystemTime::now());
+                    assert!(step.unwrap().is_change());
+                });
+                *fault = None;
+                Err(unavailable(false))
+            }
+            Some(Fault::LostThenSilent) => {
+                self.is_silent.store(true, Ordering::SeqCst);
+                Err(unavailable(false))
+            }
+            Some(Fault::AlwaysLate) => {
+                self.touch(|_| {});
+                self.inner.write(content, unchanged)
+            }
+            _ => self.inner.write(content, unchanged),
+        }
+    }
+}
+
+/// The steps of a rotation, and what is in the places after each.
+type Do = fn(&Setup<Faulty>) -> Result<(), RotationError>;
+const STEPS: [(Do, [Option<u64>; 3]); 8] = [
+    (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
+    (|setup| setup.rotation.stage(&key(2), None).map(drop), [Some(1), Some(2), None]),
+    (|setup| setup.rotation.verify().map(drop), [Some(1), Some(2), None]),
+    (|setup| setup.rotation.promote().map(drop), [Some(2), None, Some(1)]),
+    (|setup| setup.rotation.retire().map(drop), [Some(2), None, None]),
+    (|setup| setup.rotation.stage(&key(3), None).map(drop), [Some(2), Some(3), None]),
+    (|setup| setup.rotation.abort().map(drop), [Some(2), None, None]),
+    (|setup| setup.rotation.compromise(name(2), None).map(drop), [None; 3]),
+];
+
+fn setup() -> Setup<Faulty> {
+    let setup = Setup::over(Faulty::default());
+    setup.answers.accept(2);
+    setup
+}
+
+/// What is persisted, and what is sent of it.
+fn state(setup: &Setup<Faulty>) -> (Option<Vec<u8>>, Option<u64>) {
+    let there = setup.store.inner.read().unwrap();
+    (there.map(|there| there.content().expose_secret().to_vec()), sent(&setup.handle))
+}
+
+#[test]
+fn a_store_that_fails_at_any_call_leaves_all_as_it_was_and_the_step_can_be_done_again() {
+    let setup = setup();
+    for (step, after) in STEPS {
+        for fault in [
+            Fault::Read(true),
+            Fault::Read(false),
+            Fault::Stale,
+            Fault::Lost(true),
+            Fault::Lost(false),
+            Fault::LostThenSilent,
+        ] {
+            let before = state(&setup);
+            setup.store.set(Some(fault));
+            let error = step(&setup).unwrap_err();
+            setup.store.set(None);
+            let is_unsure = matches!(error, RotationError::Unsure { .. });
+            assert_eq!(
+                is_unsure,
+                matches!(fault, Fault::Lost(_) | Fault::LostThenSilent),
+                "{fault:?}: {error}"
+            );
+            assert!(error.to_string().starts_with("faulty store: "), "{error}");
+            assert_eq!(state(&setup), before, "{fault:?}");
+        }
+        step(&setup).unwrap();
+        assert_eq!(slots(&setup.store.inner), after);
+        assert_eq!(sent(&setup.handle), after[0], "what is persisted is published");
+    }
+}
+
+#[test]
+fn a_write_that_was_made_although_it_says_that_it_failed_is_found_and_published() {
+    for fault in [Fault::Done(true), Fault::Done(false), Fault::DoneThenOther] {
+        let setup = setup();
+        for (step, after) in STEPS {
+            setup.store.set(Some(fault));
+            step(&setup).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+            setup.store.set(None);
+            assert_eq!((slots(&setup.store.inner), sent(&setup.handle)), (after, after[0]), "{fault:?}");
+        }
+        assert_eq!(setup.actions().len(), STEPS.len());
+        assert!(setup.events.lock().unwrap().iter().all(|event| !event.is_repeat()), "{fault:?}");
+    }
+}
+
+#[test]
+fn where_others_always_come_first_a_step_gives_up_after_a_bounded_number() {
+    let setup = setup();
+    for (step, _) in STEPS {
+        let before = state(&setup);
+        setup.store.set(Some(Fault::AlwaysLate));
+        let writes = setup.store.writes.load(Ordering::SeqCst);
+        let error = step(&setup).unwrap_err();
+        assert!(matches!(error, RotationError::Contended { attempts: MAX_CONFLICTS, .. }), "{error}");
+        assert_eq!(setup.store.writes.load(Ordering::SeqCst) - writes, u64::from(MAX_CONFLICTS));
+        setup.store.set(None);
+        // Others wrote the same again; from nothing, an empty key set.
+        assert!(before.0.is_none() || state(&setup) == before);
+        step(&setup).unwrap();
+    }
+}
+
+/// Whether it is the refusal that is expected.
+type Is = fn(&KeySetError) -> bool;
+
+/// What is said of a file that is no document for this rotation; it is left as it was.
+#[track_caller]
+fn refused(path: &std::path::Path) -> RotationError {
+    let bytes = fs::read(path).unwrap();
+    let handle = KeyHandle::<Kanal>::live();
+    let error = Rotation::open(FileStore::new(path), &handle, RotationPolicy::new()).map(drop).unwrap_err();
+    assert_eq!(fs::read(path).unwrap(), bytes);
+    assert!(handle.load().is_err(), "nothing is published");
+    assert!(error.to_string().starts_with(&format!("file {}: ", path.display())), "{error}");
+    error
+}
+
+#[test]
+fn a_document_that_is_truncated_newer_edited_or_another_issuers_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    let path = folder.at("keys");
+    let rotation = Rotation::open(FileStore::new(&path), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+    let rotation = rotation.unwrap();
+    rotation.adopt(&key(1)).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let corrupt = |error: &RotationError| {
+        matches!(error, RotationError::Document { problem: DocumentError::Corrupt, .. })
+    };
+    for cut in [0, 30, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert!(corrupt(&refused(&path)), "cut at {cut}");
+    }
+    let edited = String::from_utf8_lossy(&whole[56..]).replace("\"generation\": 1", "\"generation\": 9");
+    fs::write(&path, [&whole[..56], edited.as_bytes()].concat()).unwrap();
+    assert!(corrupt(&refused(&path)), "by hand");
+    fs::write(&path, [b"KSHDOC02", &whole[8..]].concat()).unwrap();
+    assert!(matches!(refused(&path), RotationError::Document { problem: DocumentError::Newer, .. }));
+    // Whole, as documents; but not key sets of ours.
+    let mut foreign = KeySet::new(Katana::PROFILE).unwrap();
+    let katana = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+    foreign.adopt(katana, Staging::at(SystemTime::now())).unwrap();
+    let newer = String::from_utf8(foreign.to_document().expose_secret().to_vec()).unwrap();
+    let newer = newer.replace("\"form\": 1", "\"form\": 2").replace("katana", "kanal");
+    let cases: [(DocumentContent, Is); 3] = [
+        (foreign.to_document(), |error| *error == KeySetError::OtherIssuer),
+        (newer.into_bytes().into(), |error| matches!(error, KeySetError::Newer { found: 2, .. })),
+        (b"{}".to_vec().into(), |error| matches!(error, KeySetError::Corrupt { .. })),
+    ];
+    for (content, is) in cases {
+        fs::remove_file(&path).unwrap();
+        FileStore::new(&path).write(&content, None).unwrap();
+        let error = refused(&path);
+        assert!(matches!(&error, RotationError::Unreadable { problem, .. } if is(problem)), "{error}");
+    }
+    // A rotation that has seen the document makes no step on one that was put in its place, and sends what it had.
+    assert!(rotation.stage(&key(2), None).is_err());
+}
+
+#[test]
+fn a_document_that_is_swapped_for_a_link_is_refused() {
+    let folder = Folder::new();
+    let path = folder.at("keys");
+    let handle = KeyHandle::<Kanal>::live();
+    let rotation = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(1)).unwrap();
+    fs::rename(&path, folder.at("elsewhere")).unwrap();
+    symlink(folder.at("elsewhere"), &path).unwrap();
+    let not_private = RotationError::Document {
+        place: Provenance::File { path: path.clone() },
+        problem: DocumentError::NotPrivate,
+    };
+    assert_eq!(rotation.stage(&key(2), None), Err(not_private.clone()));
+    assert_eq!(rotation.status().map(drop), Err(not_private.clone()));
+    assert_eq!(refused(&path), not_private);
+    assert_eq!(sent(&handle), Some(1), "the last good key stays in force");
+}
+
+#[test]
+fn on_a_full_disk_no_step_is_made_and_the_last_good_key_stays() {
+    const NAME: &str = "broken::on_a_full_disk_no_step_is_made_and_the_last_good_key_stays";
+    Child::new(NAME).with_file_limit(1).run(|| {
+        let folder = Folder::new();
+        let path = folder.at("keys");
+        let handle = KeyHandle::<Kanal>::live();
+        let rotation = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
+        // 512 bytes: one key fits, two do not.
+        rotation.adopt(&key(1)).unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = rotation.stage(&key(2), Some(&"x".repeat(100))).unwrap_err();
+        assert!(matches!(error, RotationError::Document { problem: DocumentError::Full, .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(sent(&handle), Some(1));
+    });
+}
+
+#[test]
+fn in_a_folder_that_is_read_only_no_step_is_made_and_what_is_there_is_sent() {
+    const NAME: &str = "broken::in_a_folder_that_is_read_only_no_step_is_made_and_what_is_there_is_sent";
+    as_ordinary_user(NAME, || {
+        let folder = Folder::new();
+        let path = folder.at("keys");
+        let first = KeyHandle::<Kanal>::live();
+        let rotation = Rotation::open(FileStore::new(&path), &first, RotationPolicy::new()).unwrap();
+        rotation.adopt(&key(1)).unwrap();
+        set_mode(folder.path(), 0o500);
+        let handle = KeyHandle::<Kanal>::live();
+        let rotation = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
+        assert_eq!(sent(&handle), Some(1));
+        let error = rotation.stage(&key(2), None).unwrap_err();
+        set_mode(folder.path(), 0o700);
+        assert!(matches!(error, RotationError::Document { problem: DocumentError::ReadOnly, .. }), "{error}");
+        assert_eq!(sent(&handle), Some(1));
+    });
+}

@@ -1,0 +1,238 @@
+//! A step is about what was shown; who acts and what they note; handles that do not fit.
+
+use keysheath::issuer::Katana;
+use keysheath::key::ApiKey;
+use keysheath::keyset::{KeySetError, Promotion, Staging};
+use keysheath::rotation::{Retirement, RotationError};
+use keysheath::source::Provenance;
+
+use super::*;
+
+#[test]
+fn a_step_is_not_made_on_a_rotation_that_somebody_else_has_begun_meanwhile() {
+    let setup = staged();
+    let (ben, _) = setup.another();
+    ben.abort().unwrap();
+    ben.stage(&key(3), None).unwrap();
+    setup.answers.accept(3);
+    let before = setup.slots();
+    let is_refused =
+        |error: RotationError| matches!(error, RotationError::Refused(KeySetError::NotPending { .. }));
+    assert!(is_refused(setup.rotation.promote_unverified().unwrap_err()));
+    assert!(is_refused(setup.rotation.verify().unwrap_err()));
+    assert!(is_refused(setup.rotation.abort().unwrap_err()));
+    assert_eq!(setup.slots(), before);
+    // Once it was shown, it can be acted on.
+    setup.rotation.status().unwrap();
+    setup.rotation.promote_unverified().unwrap();
+    assert_eq!(sent(&setup.handle), Some(3));
+    // Ben has not seen that; his own step was about the same rotation, so it is done.
+    assert!(!ben.promote().unwrap().is_change());
+}
+
+#[test]
+fn a_step_of_ones_own_does_not_show_what_somebody_else_has_begun() {
+    let setup = adopted();
+    let (ben, _) = setup.another();
+    ben.stage(&key(3), None).unwrap();
+    setup.rotation.compromise(name(9), None).unwrap();
+    assert!(setup.rotation.promote_unverified().is_ok_and(|promoted| !promoted.is_change()));
+    assert_eq!(setup.slots(), [Some(1), Some(3), None]);
+    // What leaked was Ben's rotation's newest number; it is still not shown.
+    ben.promote_unverified().unwrap();
+    setup.rotation.compromise(name(8), None).unwrap();
+    assert_eq!(setup.rotation.retire_unprobed(), Err(RotationError::NothingThere));
+    assert_eq!(setup.slots(), [Some(3), None, Some(1)]);
+}
+
+#[test]
+fn a_retirement_is_not_of_a_key_that_was_not_asked_about() {
+    let setup = promoted();
+    let (ben, _) = setup.another();
+    setup.clock.advance(3_600);
+    setup.answers.refuse(1);
+    assert!(matches!(ben.retire(), Ok(Retirement::Retired { .. })));
+    ben.stage(&key(3), None).unwrap();
+    ben.promote_unverified().unwrap();
+    let not_current = Err(RotationError::Refused(KeySetError::NotCurrent));
+    assert_eq!(setup.rotation.retire(), not_current.clone());
+    assert_eq!(setup.rotation.retire_unprobed().map(drop), not_current.clone().map(|_| ()));
+    assert_eq!(setup.rotation.roll_back().map(drop), not_current.map(|_| ()));
+    assert_eq!(setup.slots(), [Some(3), None, Some(2)]);
+}
+
+#[test]
+fn a_key_that_changes_while_it_is_asked_about_is_not_marked() {
+    /// Asks, and meanwhile another process gives the rotation up and begins one.
+    struct Meddling(Answers, Mutex<Option<Rotation>>);
+    impl Probe for Meddling {
+        fn probe(&self, key: &RawKey) -> Report {
+            if let Some(ben) = self.1.lock().unwrap().take() {
+                ben.abort().unwrap();
+                ben.stage(&super::key(3), None).unwrap();
+            }
+            self.0.probe(key)
+        }
+    }
+    let setup = staged();
+    setup.answers.accept(2);
+    setup.answers.accept(3);
+    let ben = setup.another().0;
+    let (anna, _) = setup.another();
+    let anna = anna.with_probe(Meddling(setup.answers.clone(), Mutex::new(Some(ben))));
+    assert!(matches!(anna.verify(), Err(RotationError::Refused(KeySetError::NotPending { .. }))));
+    let status = anna.status().unwrap();
+    assert_eq!(status.pending().unwrap().verified(), None);
+    assert_eq!(setup.slots(), [Some(1), Some(3), None]);
+}
+
+/// Puts another key set in the place of the one that is there while it is asked, with the same numbers and other keys.
+struct Replacing {
+    answers: Answers,
+    store: MemoryStore,
+    is_promoted: bool,
+}
+
+impl Probe for Replacing {
+    fn probe(&self, key: &RawKey) -> Report {
+        let now = SystemTime::now();
+        let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
+        keys.adopt(super::key(1), Staging::at(now)).unwrap();
+        let rotation = keys.stage(super::key(3), Staging::at(now)).unwrap().rotation();
+        if self.is_promoted {
+            keys.promote(rotation, Promotion::Unverified, now).unwrap();
+        }
+        let there = self.store.read().unwrap().unwrap();
+        self.store.write(&keys.to_document(), Some(there.version())).unwrap();
+        self.answers.probe(key)
+    }
+}
+
+#[test]
+fn an_answer_about_one_key_is_not_taken_for_another_that_has_its_number() {
+    let replaced = |setup: Setup<MemoryStore>, is_promoted| {
+        let (answers, store) = (setup.answers.clone(), setup.store.clone());
+        setup.rotation.with_probe(Replacing { answers, store, is_promoted })
+    };
+    let setup = staged();
+    setup.answers.accept(2);
+    let store = setup.store.clone();
+    let rotation = replaced(setup, false);
+    assert!(matches!(rotation.verify(), Err(RotationError::Refused(KeySetError::NotPending { .. }))));
+    assert_eq!(rotation.status().unwrap().pending().unwrap().verified(), None);
+    assert_eq!(slots(&store), [Some(1), Some(3), None]);
+    // Neither retired nor fallen back.
+    for deleted in [1, 2] {
+        let setup = promoted();
+        setup.clock.advance(3_600);
+        setup.answers.refuse(deleted);
+        let store = setup.store.clone();
+        let rotation = replaced(setup, true);
+        assert_eq!(rotation.retire(), Err(RotationError::Refused(KeySetError::NotCurrent)));
+        assert_eq!(slots(&store), [Some(3), None, Some(1)]);
+    }
+}
+
+#[test]
+fn with_nothing_shown_no_step_is_made() {
+    let setup = empty();
+    let nothing = RotationError::NothingThere;
+    let Setup { rotation, .. } = &setup;
+    assert_eq!(rotation.verify().map(drop), Err(nothing.clone()));
+    assert_eq!(rotation.retire().map(drop), Err(nothing.clone()));
+    for step in [
+        Rotation::promote,
+        Rotation::promote_unverified,
+        Rotation::roll_back,
+        Rotation::retire_unprobed,
+        Rotation::abort,
+    ] {
+        assert_eq!(step(rotation), Err(nothing.clone()));
+    }
+    assert!(setup.store.read().unwrap().is_none(), "nothing was written");
+    assert!(setup.events.lock().unwrap().is_empty());
+}
+
+#[test]
+fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
+    let setup = staged();
+    let before = setup.actions().len();
+    let long = "x".repeat(65);
+    for by in [long.as_str(), "an\nna", key(1).expose_secret(), key(2).expose_secret()] {
+        let rotation = setup.another().0.by(by);
+        for step in [
+            Rotation::promote_unverified,
+            Rotation::abort,
+            |rotation: &Rotation| rotation.compromise(name(1), None),
+            |rotation: &Rotation| rotation.stage(&key(3), None),
+        ] {
+            assert!(matches!(
+                step(&rotation),
+                Err(RotationError::Refused(KeySetError::BadNote | KeySetError::KeyInNote))
+            ));
+        }
+        assert!(rotation.verify().is_err() && rotation.retire().is_err());
+    }
+    let refused = |note: &str| setup.rotation.compromise(name(9), Some(note)).unwrap_err();
+    let in_note = RotationError::Refused(KeySetError::KeyInNote);
+    assert_eq!(refused(&format!("it was \"{}\".", key(9).expose_secret())), in_note);
+    assert_eq!(refused(&format!("x{}", key(1).expose_secret())), in_note);
+    assert_eq!(refused("two\nlines"), RotationError::Refused(KeySetError::BadNote));
+    assert_eq!(setup.slots(), [Some(1), Some(2), None]);
+    assert_eq!(setup.actions().len(), before);
+}
+
+#[test]
+fn where_a_key_was_had_from_is_kept_and_told() {
+    let setup = empty();
+    let place = Provenance::other("vault", "shop/kanal");
+    setup.rotation.adopt_from(&key(1), &place).unwrap();
+    setup.rotation.stage_from(&key(2), &place, Some("spring")).unwrap();
+    let status = setup.rotation.status().unwrap();
+    for slot in [status.current(), status.pending()] {
+        assert_eq!(slot.unwrap().from(), Some("vault shop/kanal"));
+        assert_eq!(slot.unwrap().by(), Some("anna"));
+    }
+    assert_eq!(status.pending().unwrap().note(), Some("spring"));
+    let events = setup.events.lock().unwrap();
+    assert!(events.iter().all(|event| event.key_from() == Some("vault shop/kanal")));
+    assert_eq!(events[1].note(), Some("spring"));
+}
+
+#[test]
+fn a_handle_that_does_not_fit_is_refused() {
+    let fixed = KeyHandle::fixed(key(1).typed::<Kanal>().unwrap());
+    let opened = Rotation::open(MemoryStore::new(), &fixed, RotationPolicy::new());
+    assert_eq!(opened.map(drop), Err(RotationError::FixedHandle));
+    // A handle that another key set has filled.
+    let setup = promoted();
+    let opened = Rotation::open(MemoryStore::new(), &setup.handle, RotationPolicy::new());
+    assert!(matches!(opened, Err(RotationError::OtherKeys { .. })));
+    let other = adopted();
+    let opened = Rotation::open(other.store.clone(), &setup.handle, RotationPolicy::new());
+    assert!(matches!(opened, Err(RotationError::OtherKeys { .. })));
+    assert_eq!(sent(&setup.handle), Some(2));
+    // The same key set again is well.
+    assert!(Rotation::open(setup.store.clone(), &setup.handle, RotationPolicy::new()).is_ok());
+    // Another issuer's document.
+    let katana = KeyHandle::<Katana>::live();
+    let opened = Rotation::open(setup.store.clone(), &katana, RotationPolicy::new());
+    let error = opened.map(drop).unwrap_err();
+    assert!(matches!(error, RotationError::Unreadable { problem: KeySetError::OtherIssuer, .. }), "{error}");
+    let foreign = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+    let refused = setup.rotation.stage(foreign.as_raw(), None);
+    assert_eq!(refused, Err(RotationError::Refused(KeySetError::OtherIssuer)));
+}
+
+#[test]
+fn two_rotations_that_share_a_handle_never_set_it_back() {
+    let setup = staged();
+    let ben = another(&setup.store, &setup.handle, &setup.clock, &setup.answers, &setup.events);
+    ben.promote_unverified().unwrap();
+    assert_eq!(sent(&setup.handle), Some(2));
+    // Key 2 is what Anna was shown as well, so she may roll it back.
+    setup.rotation.roll_back().unwrap();
+    assert_eq!(sent(&setup.handle), Some(1));
+    ben.status().unwrap();
+    assert_eq!((sent(&setup.handle), setup.slots()), (Some(1), [Some(1), Some(2), None]));
+}

@@ -1,0 +1,359 @@
+//! What each answer of the issuer comes to at each step.
+
+use keysheath::failure::{Answer, Meaning, Obstacle};
+use keysheath::handle::{Closed, KeyHandle};
+use keysheath::issuer::StoreId;
+use keysheath::keyset::{KeySetError, Place};
+use keysheath::probe::Finding;
+use keysheath::rotation::{AuditAction, NextStep, Retirement, RotationError, Verification};
+
+use super::*;
+
+/// What is persisted, byte for byte.
+fn document(setup: &Setup<MemoryStore>) -> Vec<u8> {
+    setup.store.read().unwrap().unwrap().content().expose_secret().to_vec()
+}
+
+fn retire(setup: &Setup<MemoryStore>) -> Retirement {
+    setup.rotation.retire().unwrap()
+}
+
+/// Answers that say nothing about a key.
+fn silences() -> Vec<Report> {
+    let mut all = vec![
+        silent(),
+        answer(429, Meaning::RateLimited),
+        answer(503, Meaning::Inconclusive),
+        answer(401, Meaning::KeyMissing),
+        answer(401, Meaning::Inconclusive),
+        Report::new(Finding::new(Err(Obstacle::Deadline { after: Duration::from_secs(1) }))),
+        Report::new(Finding::new(Err(Obstacle::WebPage { status: 200 }))),
+    ];
+    all.push(accepted().and(Finding::new(Err(Obstacle::Unreachable))));
+    all
+}
+
+#[test]
+fn a_rotation_goes_its_whole_way_and_each_step_is_published_and_told() {
+    let setup = adopted();
+    let Setup { rotation, handle, answers, clock, .. } = &setup;
+    assert_eq!(sent(handle), Some(1));
+    let staged = rotation.stage(&key(2), Some("spring")).unwrap();
+    assert_eq!((staged.fingerprint(), staged.place()), (Some(name(2)), Some(Place::Pending)));
+    assert_eq!(staged.rotation().unwrap().to_string(), "2");
+    assert_eq!(sent(handle), Some(1));
+    answers.accept(2);
+    assert!(matches!(rotation.verify().unwrap(), Verification::Verified { .. }));
+    let transition = rotation.promote().unwrap();
+    assert_eq!(transition.place(), Some(Place::Current));
+    assert!(transition.is_published() && transition.is_change() && transition.unaudited().is_none());
+    assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, Some(1)]));
+    assert!(handle.load().unwrap().previous().is_some(), "within its grace");
+    rotation.roll_back().unwrap();
+    assert_eq!((sent(handle), setup.slots()), (Some(1), [Some(1), Some(2), None]));
+    assert_eq!(rotation.promote(), Err(RotationError::Refused(KeySetError::Unverified)));
+    assert!(matches!(rotation.verify().unwrap(), Verification::Verified { .. }));
+    rotation.promote().unwrap();
+    clock.advance(3_600);
+    answers.refuse(1);
+    let Retirement::Retired { transition } = retire(&setup) else { panic!("it was deleted") };
+    assert_eq!((transition.fingerprint(), transition.place()), (Some(name(1)), Some(Place::Retired)));
+    assert!(handle.load().unwrap().previous().is_none());
+    rotation.stage(&key(3), None).unwrap();
+    rotation.abort().unwrap();
+    assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, None]));
+    rotation.compromise(name(2), Some("in a log")).unwrap();
+    assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    assert_eq!(
+        setup.actions(),
+        [
+            "adopted",
+            "staged",
+            "verified",
+            "promoted",
+            "rolled back",
+            "verified",
+            "promoted",
+            "retired",
+            "staged",
+            "aborted",
+            "compromised",
+        ]
+    );
+    let events = setup.events.lock().unwrap();
+    assert!(events.iter().all(|event| event.by() == Some("anna") && event.store() == "memory document"));
+    assert!(events.iter().all(|event| !event.is_repeat()));
+}
+
+#[test]
+fn every_step_that_is_done_again_changes_nothing_and_says_so() {
+    type Do = fn(&Rotation) -> Result<keysheath::rotation::Transition, RotationError>;
+    let setup = adopted();
+    setup.answers.accept(2);
+    let steps: [(Do, &str); 8] = [
+        (|rotation| rotation.adopt(&key(1)), "adopted"),
+        (|rotation| rotation.stage(&key(2), None), "staged"),
+        (
+            |rotation| match rotation.verify()? {
+                Verification::Verified { transition, .. } => Ok(transition),
+                other => panic!("{other}"),
+            },
+            "verified",
+        ),
+        (Rotation::promote, "promoted"),
+        (Rotation::roll_back, "rolled back"),
+        (Rotation::promote_unverified, "promoted unverified"),
+        (Rotation::retire_unprobed, "retired unprobed"),
+        (|rotation| rotation.compromise(name(9), None), "compromised"),
+    ];
+    for (step, action) in steps {
+        step(&setup.rotation).unwrap();
+        let before = document(&setup);
+        // By the same one, and by the next process after a death between the step and its answer.
+        for rotation in [&setup.rotation, &setup.another().0] {
+            let again = step(rotation).unwrap_or_else(|error| panic!("{action}: {error}"));
+            assert!(!again.is_change() && again.to_string().starts_with("it was so before: "), "{again}");
+            assert_eq!(document(&setup), before, "{action}");
+            let told = setup.events.lock().unwrap().last().cloned().unwrap();
+            assert!(told.is_repeat() && told.action().to_string() == action, "{told}");
+        }
+    }
+    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.abort().unwrap();
+    let before = document(&setup);
+    assert!(!setup.rotation.abort().unwrap().is_change());
+    assert!(!setup.another().0.abort().unwrap().is_change());
+    assert!(matches!(retire(&setup), Retirement::Retired { transition } if !transition.is_change()));
+    assert_eq!(document(&setup), before);
+}
+
+#[test]
+fn an_answer_that_says_nothing_changes_nothing_at_any_step() {
+    let setup = staged();
+    let before = document(&setup);
+    for report in silences() {
+        setup.answers.set(2, report.clone());
+        assert_eq!(setup.rotation.verify().unwrap(), Verification::Inconclusive { report });
+    }
+    assert_eq!(document(&setup), before);
+    let setup = promoted();
+    setup.clock.advance(86_400);
+    let (before, told) = (document(&setup), setup.actions());
+    for silence in silences() {
+        for other in [accepted(), refused(), silence.clone()] {
+            for (current, previous) in [(silence.clone(), other.clone()), (other.clone(), silence.clone())] {
+                setup.answers.set(2, current.clone());
+                setup.answers.set(1, previous.clone());
+                assert_eq!(retire(&setup), Retirement::Undecided { current, previous });
+                assert_eq!(document(&setup), before);
+                assert_eq!(sent(&setup.handle), Some(2));
+            }
+        }
+    }
+    let new: Vec<String> = setup.actions()[told.len()..].to_vec();
+    assert!(!new.is_empty() && new.iter().all(|action| action == "key refused"), "{new:?}");
+}
+
+#[test]
+fn a_refused_store_says_neither_that_the_key_is_bad_nor_that_it_is_good() {
+    let setup = staged();
+    let report = forbidden();
+    setup.answers.set(2, report.clone());
+    assert_eq!(setup.rotation.verify().unwrap(), Verification::StoreRefused { report });
+    assert_eq!(setup.rotation.promote(), Err(RotationError::Refused(KeySetError::Unverified)));
+    assert_eq!(setup.actions().last().unwrap(), "store refused");
+    let setup = promoted();
+    setup.clock.advance(86_400);
+    let before = document(&setup);
+    for (current, previous) in [
+        (forbidden(), refused()),
+        (forbidden(), accepted()),
+        (accepted(), forbidden()),
+        (refused(), forbidden()),
+        (forbidden(), forbidden()),
+    ] {
+        setup.answers.set(2, current);
+        setup.answers.set(1, previous);
+        assert!(matches!(retire(&setup), Retirement::Undecided { .. }));
+    }
+    assert_eq!(document(&setup), before);
+}
+
+#[test]
+fn a_key_that_serves_one_of_two_stores_is_not_verified_and_the_report_names_the_other() {
+    let setup = staged();
+    let at = |meaning, status, store| {
+        Finding::new(Ok(Answer::new(status, meaning))).at_store(StoreId::new(store).unwrap())
+    };
+    let report = Report::new(at(Meaning::Accepted, 201, 123)).and(at(Meaning::StoreForbidden, 403, 124));
+    setup.answers.set(2, report);
+    let verification = setup.rotation.verify().unwrap();
+    assert!(matches!(verification, Verification::StoreRefused { .. }));
+    assert!(verification.to_string().contains("store 124: 403"), "{verification}");
+    assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Verify { .. }));
+}
+
+#[test]
+fn a_refusal_of_a_key_that_was_just_staged_means_not_yet_and_later_that_it_is_bad() {
+    let setup = staged();
+    setup.answers.refuse(2);
+    let before = document(&setup);
+    setup.clock.advance(119);
+    assert!(matches!(setup.rotation.verify().unwrap(), Verification::NotYet { .. }));
+    // Set back, the clock cannot tell how old the key is.
+    setup.clock.set_back(365 * 86_400);
+    assert!(matches!(setup.rotation.verify().unwrap(), Verification::NotYet { .. }));
+    setup.clock.advance(365 * 86_400 + 1);
+    assert!(!setup.actions().contains(&"key refused".to_owned()));
+    assert!(matches!(setup.rotation.verify().unwrap(), Verification::KeyRefused { .. }));
+    assert_eq!(setup.actions().last().unwrap(), "key refused");
+    assert_eq!(document(&setup), before);
+}
+
+#[test]
+fn a_previous_key_that_still_works_is_kept_and_overdue_once_the_settle_time_is_over() {
+    let setup = promoted();
+    for (seconds, is_overdue) in [(0, false), (899, false), (1, true)] {
+        setup.clock.advance(seconds);
+        let expected = Retirement::StillAccepted { fingerprint: name(1), is_overdue };
+        assert_eq!(retire(&setup), expected);
+    }
+    assert_eq!(setup.slots(), [Some(2), None, Some(1)]);
+    assert_eq!(setup.actions().iter().filter(|action| *action == "still accepted").count(), 1);
+}
+
+#[test]
+fn where_the_wrong_key_was_deleted_the_previous_one_is_in_force_again_and_it_is_said_loudly() {
+    for with_pending in [false, true] {
+        let setup = promoted();
+        if with_pending {
+            setup.rotation.stage(&key(3), None).unwrap();
+        }
+        setup.clock.advance(3_600);
+        setup.answers.refuse(2);
+        let version = *setup.store.read().unwrap().unwrap().version();
+        let retirement = retire(&setup);
+        let Retirement::WrongKeyDeleted { transition, deleted, in_force } = &retirement else {
+            panic!("{retirement}")
+        };
+        assert_eq!((*deleted, *in_force), (name(2), name(1)));
+        assert!(transition.is_published() && retirement.to_string().contains("THE WRONG KEY WAS DELETED"));
+        let pending = with_pending.then_some(3);
+        assert_eq!((sent(&setup.handle), setup.slots()), (Some(1), [Some(1), pending, None]));
+        assert_eq!(place(&setup.store, 2), Some(Place::Retired));
+        let told = setup.events.lock().unwrap().last().cloned().unwrap();
+        assert!(told.action() == AuditAction::FellBack && told.action().is_problem());
+        assert_eq!(told.fingerprint(), Some(name(2)));
+        // In one write.
+        let one_more = format!("{:?}", setup.store.read().unwrap().unwrap().version());
+        let number =
+            |shown: String| shown.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap();
+        assert_eq!(number(one_more), number(format!("{version:?}")) + 1);
+        // The key that is gone does not come back.
+        let known = KeySetError::Known { place: Place::Retired };
+        if !with_pending {
+            assert_eq!(setup.rotation.stage(&key(2), None), Err(RotationError::Refused(known)));
+        }
+    }
+}
+
+#[test]
+fn a_key_in_force_that_the_issuer_may_not_know_yet_is_not_fallen_back_from() {
+    let setup = promoted();
+    setup.answers.refuse(2);
+    assert!(matches!(retire(&setup), Retirement::Undecided { .. }));
+    setup.answers.refuse(1);
+    assert!(matches!(retire(&setup), Retirement::Undecided { .. }));
+    assert_eq!(setup.slots(), [Some(2), None, Some(1)]);
+}
+
+#[test]
+fn where_both_keys_are_refused_nothing_is_changed_and_a_person_is_told_what_to_do() {
+    let setup = promoted();
+    setup.clock.advance(3_600);
+    setup.answers.refuse(1);
+    setup.answers.refuse(2);
+    let before = document(&setup);
+    let retirement = retire(&setup);
+    assert_eq!(retirement, Retirement::BothRefused { current: name(2), previous: name(1) });
+    assert!(retirement.to_string().contains("create a key at once"));
+    assert_eq!(document(&setup), before);
+    assert_eq!(setup.actions().last().unwrap(), "both refused");
+    // What it says can be done.
+    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.retire_unprobed().unwrap();
+    setup.answers.accept(3);
+    assert!(matches!(setup.rotation.verify().unwrap(), Verification::Verified { .. }));
+    setup.rotation.promote().unwrap();
+    assert_eq!(sent(&setup.handle), Some(3));
+}
+
+#[test]
+fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
+    let store = MemoryStore::new();
+    let handle = KeyHandle::live();
+    let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(1)).unwrap();
+    rotation.stage(&key(2), None).unwrap();
+    let transition = rotation.compromise(name(1), None).unwrap();
+    assert!(transition.to_string().contains("delete it now in Kanal (Settings → API Keys)"), "{transition}");
+    assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    assert_eq!(slots(&store), [None, Some(2), None]);
+    let known = RotationError::Refused(KeySetError::InProgress {
+        rotation: rotation.status().unwrap().pending().unwrap().rotation(),
+        since: rotation.status().unwrap().pending().unwrap().staged(),
+        by: "somebody".to_owned(),
+    });
+    assert_eq!(rotation.stage(&key(1), None), Err(known));
+    rotation.promote_unverified().unwrap();
+    assert_eq!(sent(&handle), Some(2));
+    let known = RotationError::Refused(KeySetError::Known { place: Place::Compromised });
+    assert_eq!(rotation.stage(&key(1), None), Err(known));
+    assert_eq!(rotation.adopt(&key(1)), Err(RotationError::Refused(KeySetError::HasKeys)));
+    // A previous key takes over, and what leaked as previous is gone.
+    rotation.stage(&key(3), None).unwrap();
+    rotation.promote_unverified().unwrap();
+    rotation.compromise(name(3), None).unwrap();
+    assert_eq!((sent(&handle), slots(&store)), (Some(2), [Some(2), None, None]));
+    // One that is known by its name alone.
+    rotation.compromise(name(9), None).unwrap();
+    assert!(rotation.stage(&key(9), None).is_err());
+    assert_eq!(rotation.status().unwrap().compromised(), [name(1), name(3), name(9)]);
+}
+
+#[test]
+fn a_key_that_leaked_before_there_was_one_in_force_closes_nothing_and_the_set_can_be_opened() {
+    let setup = empty();
+    setup.rotation.compromise(name(9), None).unwrap();
+    assert_eq!(setup.handle.load().unwrap_err(), Closed::NoKey);
+    let (rotation, handle) = setup.another();
+    rotation.adopt(&key(1)).unwrap();
+    assert_eq!(sent(&handle), Some(1));
+}
+
+#[test]
+fn without_a_probe_the_steps_that_ask_are_refused_and_others_go_without() {
+    let handle = KeyHandle::live();
+    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(1)).unwrap();
+    rotation.stage(&key(2), None).unwrap();
+    assert_eq!(rotation.verify(), Err(RotationError::NoProbe));
+    assert_eq!(rotation.retire(), Err(RotationError::NoProbe));
+    rotation.promote_unverified().unwrap();
+    let retired = rotation.retire_unprobed().unwrap();
+    assert_eq!(retired.fingerprint(), Some(name(1)));
+    assert_eq!(sent(&handle), Some(2));
+}
+
+#[test]
+fn a_key_in_force_that_was_not_verified_can_be_verified_there() {
+    let setup = staged();
+    setup.rotation.promote_unverified().unwrap();
+    setup.clock.advance(3_600);
+    let Ok(NextStep::Verify { fingerprint, place, .. }) = setup.rotation.next_step() else { panic!() };
+    assert_eq!((fingerprint, place), (name(2), Place::Current));
+    setup.answers.accept(2);
+    let Ok(Verification::Verified { transition, .. }) = setup.rotation.verify() else { panic!() };
+    assert_eq!(transition.place(), Some(Place::Current));
+    assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Delete { .. }));
+}
