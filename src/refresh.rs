@@ -174,8 +174,10 @@ impl<I: Issuer> Refresher<I> {
     ) -> Result<Self, RefreshError> {
         let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
         let mut place = Place::Store { store: Arc::new(store), taken: None };
-        let asker = Asker::new(&settings);
-        let first = asker.ask(&mut place, &raw, settings.grace, || ()).map_err(RefreshError::Store)?;
+        let mut asker = Asker::new(&settings);
+        let before = raw.generation();
+        let answer = asker.ask(&place, I::PROFILE, || ());
+        let first = place.take(answer, &raw, before, settings.grace).map_err(RefreshError::Store)?;
         Self::start(handle.clone(), raw, place, asker, first, settings)
     }
 

@@ -1,18 +1,20 @@
 //! The refresher's thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use event_listener::Listener as _;
 
 use super::pace::{Pace, Turn, next_poll};
-use super::place::{Outcome, Place};
+use super::place::{Answer, Outcome, Place};
 #[cfg(feature = "watch")]
 use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError};
 use crate::handle::{Generation, RawHandle, Reload};
+use crate::issuer::Profile;
 use crate::source::worker::{self, Worker};
+use crate::source::{DEFAULT_DEADLINE, Problem};
 
 /// What the refresher and its thread share.
 pub(super) struct Shared {
@@ -61,10 +63,21 @@ pub(super) struct Runner {
     changed: Option<Instant>,
 }
 
+/// How long a call that was left behind is given to come back before the place is called again. The crate's own sources keep
+/// a deadline of their own, and until then another call would hang where the first one does.
+const RETURN: Duration = DEFAULT_DEADLINE.saturating_mul(2);
+
 /// Asks a place within a deadline.
 pub(super) struct Asker {
     worker: Worker,
     place: worker::Place,
+    last: Option<Call>,
+}
+
+struct Call {
+    begun: Instant,
+    /// Held for as long as the call is under way.
+    under_way: Weak<()>,
 }
 
 impl Shared {
@@ -156,24 +169,34 @@ impl Asker {
         // Of its own: two refreshers of one place do not wait for each other.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let place = worker::Place::of("refresher", &NUMBER.fetch_add(1, Ordering::Relaxed));
-        Self { worker: Worker::around_others().with_deadline(settings.deadline), place }
+        Self { worker: Worker::around_others().with_deadline(settings.deadline), place, last: None }
     }
 
-    /// Asks the place and publishes what it says. `prepare` is done before, within the same deadline.
+    /// Asks the place; past the deadline it is left behind. `prepare` is done before, within the same deadline.
     pub(super) fn ask(
-        &self,
-        place: &mut Place,
-        handle: &RawHandle,
-        grace: Duration,
+        &mut self,
+        place: &Place,
+        profile: &'static Profile,
         prepare: impl FnOnce() + Send + 'static,
-    ) -> Result<Outcome, ReloadError> {
-        let before = handle.generation();
-        let question = place.question(handle.profile());
-        let answer = self.worker.run(self.place, move || {
+    ) -> Result<Answer, Problem> {
+        if self.last.as_ref().is_some_and(Call::still_hangs) {
+            return Err(Problem::Stuck { count: 1 });
+        }
+        let under_way = Arc::new(());
+        self.last = Some(Call { begun: Instant::now(), under_way: Arc::downgrade(&under_way) });
+        let question = place.question(profile);
+        self.worker.run(self.place, move || {
             prepare();
-            question()
-        });
-        place.take(answer, handle, before, grace)
+            let answer = question();
+            drop(under_way);
+            answer
+        })
+    }
+}
+
+impl Call {
+    fn still_hangs(&self) -> bool {
+        self.under_way.strong_count() > 0 && self.begun.elapsed() < RETURN
     }
 }
 
@@ -294,15 +317,25 @@ impl Runner {
     }
 
     fn ask(&mut self) -> Result<Outcome, ReloadError> {
-        let grace = self.settings.grace;
+        let before = self.handle.generation();
+        let answer = self.answer();
+        if self.shared.lock().is_stopping {
+            // Whoever dropped the refresher does not expect another key.
+            return Ok(Outcome::Same);
+        }
+        self.place.take(answer, &self.handle, before, self.settings.grace)
+    }
+
+    fn answer(&mut self) -> Result<Answer, Problem> {
+        let profile = self.handle.profile();
         #[cfg(feature = "watch")]
         if let Some(watch) = &self.watch {
             // First, so that what changes while the place is read is seen after it.
             self.changed = None;
             let watch = Arc::clone(watch);
-            return self.asker.ask(&mut self.place, &self.handle, grace, move || watch.arm());
+            return self.asker.ask(&self.place, profile, move || watch.arm());
         }
-        self.asker.ask(&mut self.place, &self.handle, grace, || ())
+        self.asker.ask(&self.place, profile, || ())
     }
 
     /// Notes how an attempt ended, and gives how many had failed before it.
