@@ -41,12 +41,14 @@
 //! # Ok::<(), keysheath::refresh::RefreshError>(())
 //! ```
 
+mod asker;
 mod error;
 mod event;
 mod pace;
 mod place;
 mod run;
 mod settings;
+mod shared;
 mod status;
 #[cfg(feature = "watch")]
 mod watch;
@@ -68,8 +70,10 @@ pub use status::RefreshStatus;
 #[cfg(feature = "watch")]
 pub use watch::{WatchProblem, Watching};
 
+use asker::Asker;
 use place::{Outcome, Place, publish_key};
-use run::{Asker, Runner, Shared};
+use run::Runner;
+use shared::Shared;
 
 /// Keeps a live handle up to date until it is dropped.
 ///

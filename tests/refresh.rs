@@ -51,8 +51,8 @@ fn a_key_that_is_replaced_comes_into_force_by_polling_and_the_old_one_has_its_gr
         assert!(now.previous().unwrap().key().matches(before.as_bytes()));
     }
     assert!(first.current().matches(KEY.as_bytes()), "a snapshot stays as it is");
-    let refreshed = |event: &RefreshEvent| matches!(event, RefreshEvent::Refreshed { .. });
-    eventually("each is told", || told.count(refreshed) == 4);
+    let is_new = |event: &RefreshEvent| matches!(event, RefreshEvent::Refreshed { .. });
+    eventually("each is told", || told.count(is_new) == 4);
     assert_eq!(told.events().len(), 4, "{:?}", told.events());
     let line = told.events()[0].to_string();
     assert!(

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
-use super::RefreshSettings;
+use super::{RefreshSettings, SHORTEST_POLL_INTERVAL};
 use crate::handle::Reload;
 
 /// What to do about a reload that is asked for.
@@ -79,8 +79,11 @@ impl Pace {
 
 /// When to poll again. Never, where that is beyond the clock.
 pub(super) fn next_poll(settings: &RefreshSettings, now: Instant) -> Option<Instant> {
+    let interval = settings.poll_interval;
     let part = f64::from(settings.jitter) / 100.0 * random_part();
-    now.checked_add(settings.poll_interval.mul_f64(1.0 - part))
+    // The longest interval does not come out of a float as it went in.
+    let off = Duration::try_from_secs_f64(interval.as_secs_f64() * part).unwrap_or(interval);
+    now.checked_add(interval.saturating_sub(off).max(SHORTEST_POLL_INTERVAL))
 }
 
 /// A number from 0 to 1. The standard library seeds each `RandomState` from the system's generator.
@@ -120,8 +123,16 @@ mod tests {
             for rest in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300].map(Duration::from_secs) {
                 pace.ended(start, was_asked, outcome);
                 assert_eq!(pace.turn(start), Turn::TooSoon, "{outcome}");
-                assert_eq!(pace.turn(start + rest - MINIMUM * 2), Turn::TooSoon, "{outcome}, {rest:?}");
-                assert_eq!(pace.turn(start + rest - MINIMUM), Turn::At(start + rest), "{outcome}");
+                assert_eq!(
+                    pace.turn(start + rest.saturating_sub(MINIMUM * 2)),
+                    Turn::TooSoon,
+                    "{outcome}, {rest:?}"
+                );
+                assert_eq!(
+                    pace.turn(start + rest.saturating_sub(MINIMUM)),
+                    Turn::At(start + rest),
+                    "{outcome}"
+                );
                 if rest < LONGEST {
                     assert_eq!(pace.turn(start + rest), Turn::Now, "{outcome}");
                 }
@@ -164,7 +175,9 @@ mod tests {
         let waits: Vec<Duration> = (0..200).map(|_| next_poll(&settings, now).unwrap() - now).collect();
         let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(*shortest >= Duration::from_secs(80) && *longest <= Duration::from_secs(100));
-        assert!(*longest - *shortest > Duration::from_secs(10), "{shortest:?} to {longest:?}");
+        assert!(longest.abs_diff(*shortest) > Duration::from_secs(10), "{shortest:?} to {longest:?}");
+        let all = settings.clone().with_poll_interval(Duration::ZERO).with_jitter(100);
+        assert_eq!(next_poll(&all, now), Some(now + SHORTEST_POLL_INTERVAL));
         let steady = settings.with_jitter(0);
         assert_eq!(next_poll(&steady, now), Some(now + Duration::from_secs(100)));
     }
@@ -178,6 +191,9 @@ mod tests {
             .with_longest_back_off(Duration::MAX);
         let now = Instant::now();
         assert_eq!(next_poll(&settings, now), None);
+        for percent in 1..=100 {
+            drop(next_poll(&settings.clone().with_jitter(percent), now));
+        }
         let mut pace = Pace::new(&settings);
         for _ in 0..100 {
             pace.ended(now, true, Reload::Failed);

@@ -1,40 +1,19 @@
 //! The refresher's thread.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use event_listener::Listener as _;
 
+use super::asker::Asker;
 use super::pace::{Pace, Turn, next_poll};
 use super::place::{Answer, Outcome, Place};
+use super::shared::{Ending, Shared};
 #[cfg(feature = "watch")]
 use super::watch::{self, Watch, Watching};
-use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError};
+use super::{RefreshEvent, RefreshSettings, ReloadError};
 use crate::handle::{Generation, RawHandle, Reload};
-use crate::issuer::Profile;
-use crate::source::worker::{self, Worker};
-use crate::source::{DEFAULT_DEADLINE, Problem};
-
-/// What the refresher and its thread share.
-pub(super) struct Shared {
-    state: Mutex<State>,
-    /// An attempt or the thread has ended.
-    ended: Condvar,
-    handle: RawHandle,
-    /// The handle counts its refreshers, so each leaves once.
-    has_left: AtomicBool,
-}
-
-struct State {
-    status: RefreshStatus,
-    is_stopping: bool,
-    has_ended: bool,
-    /// How many attempts were demanded, and how many of those demands were met.
-    demanded: u64,
-    met: u64,
-    outcome: Reload,
-}
+use crate::source::Problem;
 
 /// What is to be done next.
 enum Next {
@@ -63,153 +42,15 @@ pub(super) struct Runner {
     changed: Option<Instant>,
 }
 
-/// How long a call that was left behind is given to come back before the place is called again. The crate's own sources keep
-/// a deadline of their own, and until then another call would hang where the first one does.
-const RETURN: Duration = DEFAULT_DEADLINE.saturating_mul(2);
-
-/// Asks a place within a deadline.
-pub(super) struct Asker {
-    worker: Worker,
-    place: worker::Place,
-    last: Option<Call>,
-}
-
-struct Call {
-    begun: Instant,
-    /// Held for as long as the call is under way.
-    under_way: Weak<()>,
-}
-
-impl Shared {
-    /// Takes part in the handle's reloads.
-    pub(super) fn attach(handle: RawHandle, status: RefreshStatus) -> Self {
-        handle.attach();
-        let state = State {
-            status,
-            is_stopping: false,
-            has_ended: false,
-            demanded: 0,
-            met: 0,
-            outcome: Reload::NoRefresher,
-        };
-        Self { state: Mutex::new(state), ended: Condvar::new(), handle, has_left: AtomicBool::new(false) }
-    }
-
-    pub(super) fn status(&self) -> RefreshStatus {
-        self.lock().status.clone()
-    }
-
-    /// Tells the thread to end, and those who wait for a reload that there will be none.
-    pub(super) fn stop(&self) {
-        self.lock().is_stopping = true;
-        self.leave();
-        self.handle.wake_reloaders();
-    }
-
-    /// Blocks until the thread has ended; false after the timeout.
-    pub(super) fn wait_for_end(&self, timeout: Duration) -> bool {
-        self.wait(timeout, |state| state.has_ended.then_some(())).is_some()
-    }
-
-    /// Demands an attempt and waits for it, whatever the pace is; `None` after the timeout.
-    pub(super) fn demand(&self, timeout: Duration) -> Option<Reload> {
-        let mut state = self.lock();
-        state.demanded += 1;
-        let demand = state.demanded;
-        drop(state);
-        self.handle.wake_reloaders();
-        self.wait(timeout, |state| {
-            if state.met >= demand {
-                return Some(state.outcome);
-            }
-            state.has_ended.then_some(Reload::NoRefresher)
-        })
-    }
-
-    fn wait<R>(&self, timeout: Duration, look: impl Fn(&State) -> Option<R>) -> Option<R> {
-        let start = Instant::now();
-        let mut state = self.lock();
-        loop {
-            if let Some(found) = look(&state) {
-                return Some(found);
-            }
-            let rest = timeout.saturating_sub(start.elapsed());
-            if rest.is_zero() {
-                return None;
-            }
-            state = self.ended.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn leave(&self) {
-        if !self.has_left.swap(true, Ordering::Relaxed) {
-            self.handle.detach();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is made as a whole, so a panic elsewhere has left none half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Says that the thread has ended, however it ends: nobody may wait for it for ever.
-struct Ending(Arc<Shared>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.lock().has_ended = true;
-        self.0.leave();
-        self.0.ended.notify_all();
-    }
-}
-
-impl Asker {
-    pub(super) fn new(settings: &RefreshSettings) -> Self {
-        // Of its own: two refreshers of one place do not wait for each other.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let place = worker::Place::of("refresher", &NUMBER.fetch_add(1, Ordering::Relaxed));
-        Self { worker: Worker::around_others().with_deadline(settings.deadline), place, last: None }
-    }
-
-    /// Asks the place; past the deadline it is left behind. `prepare` is done before, within the same deadline.
-    pub(super) fn ask(
-        &mut self,
-        place: &Place,
-        profile: &'static Profile,
-        prepare: impl FnOnce() + Send + 'static,
-    ) -> Result<Answer, Problem> {
-        if self.last.as_ref().is_some_and(Call::still_hangs) {
-            return Err(Problem::Stuck { count: 1 });
-        }
-        let under_way = Arc::new(());
-        self.last = Some(Call { begun: Instant::now(), under_way: Arc::downgrade(&under_way) });
-        let question = place.question(profile);
-        self.worker.run(self.place, move || {
-            prepare();
-            let answer = question();
-            drop(under_way);
-            answer
-        })
-    }
-}
-
-impl Call {
-    fn still_hangs(&self) -> bool {
-        self.under_way.strong_count() > 0 && self.begun.elapsed() < RETURN
-    }
-}
-
 impl Runner {
     pub(super) fn new(place: Place, settings: RefreshSettings, asker: Asker, shared: Arc<Shared>) -> Self {
-        let handle = shared.handle.clone();
+        let handle = shared.handle();
         #[cfg(feature = "watch")]
         let watch = place.file().filter(|_| settings.is_watching).map(|file| Watch::of(file, handle.clone()));
         #[cfg(feature = "watch")]
         if let Some(watch) = &watch {
             let watch = Arc::clone(watch);
-            // Where it hangs, the watch says so.
-            let _ = asker.worker.run(asker.place, move || watch.arm());
+            asker.within_deadline(move || watch.arm());
         }
         let now = Instant::now();
         Self {
@@ -312,7 +153,7 @@ impl Runner {
         let mut state = self.shared.lock();
         (state.met, state.outcome) = (state.met.max(demanded), outcome);
         drop(state);
-        self.shared.ended.notify_all();
+        self.shared.tell();
         self.tell(result, failed_before);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex as Locked};
 
 use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
-use keysheath::handle::Reload;
+use keysheath::handle::{Closed, Drained, Previous, Reload, ReloadPast, Subscription};
 use keysheath::keyset::{KeySet, Staging};
 use keysheath::refresh::{
     RefreshError, RefreshEvent, RefreshSettings, RefreshStatus, Refresher, ReloadError, ReloadProblem,
@@ -66,6 +66,32 @@ fn a_refresher_of_a_source_shows_no_key() {
     look(&refresher);
     drop(refresher);
     assert_eq!(*events.lock().unwrap(), 9, "the key, six failures, the recovery, and the other key");
+}
+
+#[test]
+fn a_live_handle_and_what_is_waited_for_show_no_key() {
+    let folder = Folder::new();
+    let path = folder.write("key", KANAL);
+    let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
+    let refresher = Refresher::of_chain(chain, RefreshSettings::new()).unwrap();
+    let handle = refresher.handle();
+    let first = handle.load().unwrap();
+    folder.write("key", OTHER);
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    let snapshot = handle.load().unwrap();
+    let previous: Previous<'_, Kanal> = snapshot.previous().expect("it has its grace");
+    assert!(previous.key().matches(KANAL.as_bytes()));
+    assert_debug_silent("the previous key", &previous);
+    assert_debug_silent("a snapshot", &first);
+    assert_debug_silent("a snapshot with a previous key", &snapshot);
+    assert_debug_silent("a live handle", &handle);
+    let reload: ReloadPast<Kanal> = handle.reload_past(snapshot.generation());
+    assert_debug_silent("a reload that is waited for", &reload);
+    let drained: Drained<Kanal> = handle.drained(first.generation());
+    assert_debug_silent("a drain that is waited for", &drained);
+    let subscription: Subscription<Kanal> = handle.subscribe();
+    assert_debug_silent("a subscription", &subscription);
+    assert_error_silent("a closed handle", &Closed::Compromised);
 }
 
 #[test]

@@ -141,8 +141,10 @@ fn an_unchanged_document_is_not_published_again() {
     assert_ne!(end_of_grace(), first, "another version is published");
 }
 
+type BadDocument = (&'static str, DocumentContent, fn(&ReloadProblem) -> bool);
+
 /// What each bad document is, and what is said of it.
-fn bad_documents() -> Vec<(&'static str, DocumentContent, fn(&ReloadProblem) -> bool)> {
+fn bad_documents() -> Vec<BadDocument> {
     let whole = key_set(&[KEY, SECOND, THIRD]).to_document();
     let text = String::from_utf8(whole.expose_secret().to_vec()).unwrap();
     let is_corrupt =
