@@ -23,10 +23,12 @@ use keysheath::chain::Chain;
 use keysheath::handle::{KeyHandle, Reload};
 use keysheath::issuer::Kanal;
 use keysheath::key::ApiKey;
-use keysheath::refresh::{RefreshError, RefreshEvent, RefreshSettings, Refresher, SHORTEST_POLL_INTERVAL};
-use keysheath::source::{FileVariable, SecretFile, Variable};
+use keysheath::refresh::{
+    RefreshError, RefreshEvent, RefreshSettings, Refresher, ReloadProblem, SHORTEST_POLL_INTERVAL,
+};
+use keysheath::source::{FileVariable, Provenance, SecretFile, Variable};
 
-use common::{PATIENCE, SECOND, THIRD, Told, eventually, has, only_asked, quick};
+use common::{PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, only_asked, quick, text};
 use support::{Folder, KEY, in_child};
 
 fn of_file(folder: &Folder, settings: RefreshSettings) -> Refresher<Kanal> {
@@ -124,6 +126,33 @@ fn the_file_that_a_variable_names_is_followed_and_its_place_is_shown() {
         std::fs::write(&path, SECOND).unwrap();
         eventually("the file is followed", || has(&refresher.handle(), SECOND));
     });
+}
+
+#[test]
+fn a_variable_that_comes_to_name_another_file_is_a_failed_reload() {
+    // As a `FileVariable` answers in a process that changes its own environment.
+    let named = |path: &str| Provenance::FileVariable { name: "SHOP_FILE".into(), path: Some(path.into()) };
+    let source = Scripted::new(KEY);
+    let (one, two) = (named("/run/secrets/one"), named("/run/secrets/two"));
+    let first = one.clone();
+    source.does(move |_| Ok(text(KEY).with_provenance(first.clone())));
+    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    source.does(move |_| Ok(text(SECOND).with_provenance(two.clone())));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+    assert_eq!(refresher.status().problem().unwrap().problem(), &ReloadProblem::OtherFile);
+    assert!(has(&refresher.handle(), KEY));
+    source.does(move |_| Ok(text(SECOND).with_provenance(one.clone())));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+}
+
+#[test]
+fn where_a_key_was_found_is_shown_as_it_is_now() {
+    let source = Scripted::new(KEY);
+    source.does(|_| Ok(text(KEY).with_provenance(Provenance::other("vault", "kanal, version 1"))));
+    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    source.does(|_| Ok(text(SECOND).with_provenance(Provenance::other("vault", "kanal, version 2"))));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert_eq!(refresher.status().provenance().to_string(), "vault kanal, version 2");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::source::{self, Loaded, Problem, Provenance, Source, SourceError};
 pub(super) enum Place {
     Source {
         source: Arc<dyn Source>,
-        /// Where the first key was found.
+        /// Where the key was found the last time.
         found: Provenance,
     },
     Store {
@@ -92,7 +92,9 @@ impl Place {
                 if is_another_file(found, now.provenance()) {
                     return Err(ReloadError::new(provenance, ReloadProblem::OtherFile));
                 }
-                Ok(publish_key(now.key(), now.provenance(), handle, grace))
+                // The line in a `.env`, and what a source of the user's own says, may be others now.
+                *found = now.provenance().clone();
+                Ok(publish_key(now.key(), found, handle, grace))
             }
             (Self::Source { .. }, Ok(Answer::Key(Ok(Loaded::Absent(absence))))) => {
                 Err(ReloadError::new(provenance, ReloadProblem::Absent(absence)))
@@ -123,12 +125,12 @@ impl Place {
     }
 }
 
-/// Whether a variable that names a file names another one than at first. The environment of a process can be changed from
+/// Whether a variable that names a file names another one than before. The environment of a process can be changed from
 /// within.
-fn is_another_file(first: &Provenance, now: &Provenance) -> bool {
-    match (first, now) {
-        (Provenance::FileVariable { path: first, .. }, Provenance::FileVariable { path: now, .. }) => {
-            first != now
+fn is_another_file(before: &Provenance, now: &Provenance) -> bool {
+    match (before, now) {
+        (Provenance::FileVariable { path: before, .. }, Provenance::FileVariable { path: now, .. }) => {
+            before != now
         }
         _ => false,
     }
@@ -208,5 +210,19 @@ fn publish_document(
             *taken = Some((*document.version(), generation));
             Ok(generation.map(|generation| Current { generation, current }))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_names_another_file_is_another_place() {
+        let place =
+            |path: &str| Provenance::FileVariable { name: "SHOP_FILE".into(), path: Some(path.into()) };
+        assert!(is_another_file(&place("/run/secrets/one"), &place("/run/secrets/two")));
+        assert!(!is_another_file(&place("/run/secrets/one"), &place("/run/secrets/one")));
+        assert!(!is_another_file(&Provenance::other("vault", "1"), &Provenance::other("vault", "2")));
     }
 }

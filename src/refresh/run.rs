@@ -104,18 +104,16 @@ impl Runner {
             self.generation = in_force;
             self.pace.renewed();
         }
-        let mut until = self.poll;
+        let until = self.poll;
         #[cfg(feature = "watch")]
-        if let Some(due) = self.watch_due(now) {
-            until = Some(until.map_or(due, |until| until.min(due)));
-        }
+        let until = until.into_iter().chain(self.watch_due(now)).min();
         let turn = if self.handle.is_asked() { Some(self.pace.turn(now)) } else { None };
         if is_demanded || until.is_some_and(|until| until <= now) || turn == Some(Turn::Now) {
             return Next::Reload { was_asked: turn == Some(Turn::Now) };
         }
         match turn {
             Some(Turn::TooSoon) => Next::TooSoon,
-            Some(Turn::At(at)) => Next::Wait(Some(until.map_or(at, |until| until.min(at)))),
+            Some(Turn::At(at)) => Next::Wait(until.into_iter().chain([at]).min()),
             _ => Next::Wait(until),
         }
     }
@@ -133,7 +131,9 @@ impl Runner {
     fn reload(&mut self, was_asked: bool) {
         let attempt = self.handle.begin();
         let demanded = self.shared.lock().demanded;
-        let result = self.ask();
+        let Some(result) = self.ask() else {
+            return self.handle.end(attempt, Reload::NoRefresher);
+        };
         let in_force = self.handle.generation();
         let outcome = match &result {
             Ok(Outcome::Newer { .. }) => Reload::Newer,
@@ -157,14 +157,14 @@ impl Runner {
         self.tell(result, failed_before);
     }
 
-    fn ask(&mut self) -> Result<Outcome, ReloadError> {
+    /// None where the refresher was dropped meanwhile: whoever dropped it does not expect another key.
+    fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
         let before = self.handle.generation();
         let answer = self.answer();
         if self.shared.lock().is_stopping {
-            // Whoever dropped the refresher does not expect another key.
-            return Ok(Outcome::Same);
+            return None;
         }
-        self.place.take(answer, &self.handle, before, self.settings.grace)
+        Some(self.place.take(answer, &self.handle, before, self.settings.grace))
     }
 
     fn answer(&mut self) -> Result<Answer, Problem> {
@@ -187,6 +187,7 @@ impl Runner {
         match result {
             Ok(_) => {
                 status.last_success = SystemTime::now();
+                status.provenance = self.place.provenance();
                 (status.failures, status.problem) = (0, None);
             }
             Err(error) => {

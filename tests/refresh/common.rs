@@ -161,6 +161,10 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    pub fn shut(&self) {
+        *self.0.0.lock().unwrap() = false;
+    }
+
     pub fn pass(&self) {
         let shut = self.0.0.lock().unwrap();
         drop(self.0.1.wait_while(shut, |is_open| !*is_open).unwrap());

@@ -12,11 +12,12 @@ use keysheath::key::{ApiKey, RawKey};
 use keysheath::keyset::{KeySet, KeySetError, Promotion, Staging};
 use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
 use keysheath::source::Provenance;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::common::{
-    PATIENCE, SECOND, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist, quick,
-    raw,
+    Gate, PATIENCE, SECOND, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
+    quick, raw,
 };
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
 
@@ -281,6 +282,67 @@ fn a_handle_is_shared_with_others_who_publish_the_same_key_set() {
     // A handle that is ahead of the document.
     let error = Refresher::of_store_into(MemoryStore::new(), &handle, only_asked()).unwrap_err();
     assert!(matches!(error, RefreshError::Store(_)), "{error}");
+}
+
+/// A store whose answer was right when it was read, and comes late.
+#[derive(Clone)]
+struct Late {
+    store: Loose,
+    has_read: Arc<AtomicBool>,
+    gate: Gate,
+}
+
+impl DocumentStore for Late {
+    fn provenance(&self) -> Provenance {
+        self.store.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        let there = self.store.read();
+        self.has_read.store(true, Ordering::SeqCst);
+        self.gate.pass();
+        there
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.store.write(content, unchanged)
+    }
+}
+
+#[test]
+fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_failure() {
+    let handle = KeyHandle::<Kanal>::live();
+    let store = Loose::default();
+    store.put(key_set(&[KEY]).to_document(), version(1));
+    let fast = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
+    let late = Late { store: store.clone(), has_read: Arc::default(), gate: Gate::default() };
+    late.gate.open();
+    let slow = Refresher::of_store_into(late.clone(), &handle, only_asked().with_deadline(PATIENCE)).unwrap();
+    late.gate.shut();
+    late.has_read.store(false, Ordering::SeqCst);
+    // The same keys, with one that is staged.
+    let mut staged = key_set(&[KEY]);
+    staged.stage(raw(SECOND), Staging::at(SystemTime::now())).unwrap();
+    store.put(staged.to_document(), version(2));
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
+        eventually("it has read", || late.has_read.load(Ordering::SeqCst));
+        store.put(key_set(&[KEY, SECOND]).to_document(), version(3));
+        assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Newer));
+        late.gate.open();
+        assert_eq!(reload.join().unwrap(), Some(Reload::Newer), "there is a newer one, if not by this");
+    });
+    assert_eq!(slow.status().failures_in_a_row(), 0, "{}", slow.status());
+    assert!(has(&handle, SECOND));
+    assert_eq!(slow.refresh_now(PATIENCE), Some(Reload::Unchanged));
 }
 
 #[test]
