@@ -68,11 +68,11 @@ impl Shop {
         let emulator = Emulator::kanal().start().unwrap();
         let handle = KeyHandle::live();
         let probe = KanalProbe::by_invalid_customer(OWN_STORE, []).at(guard(emulator.origin()));
-        let policy = RotationPolicy::new().with_settle(Duration::ZERO);
+        let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
         let rotation = Rotation::open(FileStore::new(path), &handle, policy).unwrap().with_probe(probe);
         let mut shop = Self { emulator, rotation, handle, in_app: HashMap::new() };
         let key = shop.create();
-        shop.rotation.adopt(key).unwrap();
+        shop.rotation.adopt(&key).unwrap();
         shop
     }
 
@@ -88,7 +88,7 @@ impl Shop {
 
     fn stage_and_promote(&mut self) {
         let key = self.create();
-        self.rotation.stage(key, None).unwrap();
+        self.rotation.stage(&key, None).unwrap();
         self.verify_and_promote();
     }
 
@@ -115,7 +115,7 @@ impl Shop {
     fn rotate(&mut self, number: u64) {
         if number % 5 == 4 {
             let key = self.create();
-            let aborted = self.rotation.stage(key, None).unwrap().fingerprint().unwrap();
+            let aborted = self.rotation.stage(&key, None).unwrap().fingerprint().unwrap();
             self.rotation.abort().unwrap();
             self.delete(aborted);
         }
@@ -143,8 +143,10 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kanal-keys");
     let mut shop = Shop::open(&path);
-    let quick = Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_millis(20))).unwrap();
-    let rare = Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_secs(3600))).unwrap();
+    let quick =
+        Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_millis(20))).unwrap();
+    let rare =
+        Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_secs(3600))).unwrap();
     let handles = [shop.handle.clone(), quick.handle(), rare.handle()];
     let load = Load::start(&guard(shop.emulator.origin()), OWN_STORE, handles);
     let stop = folder.path().join("stop");
@@ -152,7 +154,8 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     let mut other = child.var("KEYS", &path).var("ORIGIN", origin).var("STOP", &stop).spawn();
     let mut told = BufReader::new(other.stdout.take().unwrap()).lines();
     // The test harness writes into the same pipe.
-    let mut next = || told.by_ref().map(Result::unwrap).find_map(|line| line.strip_prefix("= ").map(str::to_owned));
+    let mut next =
+        || told.by_ref().map(Result::unwrap).find_map(|line| line.strip_prefix("= ").map(str::to_owned));
     assert_eq!(next().as_deref(), Some("sending"));
 
     let mut number = 0;

@@ -110,7 +110,11 @@ fn live<S: DocumentStore + 'static>(
 
     let handle = KeyHandle::live();
     let audit = folder.join("audit.jsonl");
-    let policy = RotationPolicy::new().with_key_name("production-shop").with_settle(Duration::ZERO);
+    // A person gives other processes a quarter of an hour to take a new key up. Here both services are seen to have.
+    let policy = RotationPolicy::new()
+        .with_key_name("production-shop")
+        .with_grace(Duration::ZERO)
+        .with_settle(Duration::ZERO);
     let rotation = Rotation::open(open(), &handle, policy)?
         .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE))
         .with_audit(AuditLog::file(&audit))
@@ -168,7 +172,7 @@ impl Scene {
         println!("\n{}", self.rotation.next_step()?);
         let key = self.create()?;
         println!("  the app shows it once: {key:?}");
-        println!("  {}", self.rotation.adopt(key)?);
+        println!("  {}", self.rotation.adopt(&key)?);
         self.wait_until("the other service has the key", |scene| scene.follower.load().is_ok())?;
         println!("  two services send with it, from four threads\n");
         Ok(())
@@ -179,7 +183,7 @@ impl Scene {
         print!("rotation {number:>3}  ");
         let old = self.handle.load()?.generation();
         let key = self.create()?;
-        self.rotation.stage(key, Some("a planned rotation"))?;
+        self.rotation.stage(&key, Some("a planned rotation"))?;
         mark("staged");
         self.verify_and_promote()?;
         if number.is_multiple_of(3) {
@@ -234,7 +238,7 @@ impl Scene {
         println!("{}", self.rotation.next_step()?);
         self.delete(leaked)?;
         let key = self.create()?;
-        self.rotation.stage(key, Some("after the leak"))?;
+        self.rotation.stage(&key, Some("after the leak"))?;
         self.verify_and_promote()?;
         println!();
         let before = self.load.answered();
