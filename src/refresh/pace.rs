@@ -192,7 +192,7 @@ mod tests {
         let now = Instant::now();
         assert_eq!(next_poll(&settings, now), None);
         for percent in 1..=100 {
-            drop(next_poll(&settings.clone().with_jitter(percent), now));
+            let _ = next_poll(&settings.clone().with_jitter(percent), now);
         }
         let mut pace = Pace::new(&settings);
         for _ in 0..100 {
