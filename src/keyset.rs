@@ -21,6 +21,8 @@
 //! - A key that nobody has verified is promoted only by a word that says so ([`Promotion::Unverified`]).
 //! - A new key is not promoted while the previous one is still there: the old key would be forgotten before a person has
 //!   deleted it.
+//! - Where a person has deleted the key in force in place of the previous one, the previous one takes over
+//!   ([`KeySet::fall_back`]), and the deleted one is retired.
 //! - A compromised key leaves every place at once. What is in force then is the pending key if it is verified, else the
 //!   previous one, else nothing: failing closed is better than sending a key that leaked.
 //!

@@ -1,7 +1,7 @@
 //! P7: a rotation survives the death of its process at any instant. The key in force and every key whose `stage` has
 //! returned are never lost, and the rotation goes on by doing the last step again.
 //!
-//! Power cuts are in `src/document/file/replay.rs`: each step is one document, written as it is written there.
+//! Power cuts at every instant of a rotation are in `src/rotation/power_cut.rs`.
 #![cfg(all(feature = "rotation", target_os = "linux"))]
 
 mod support;

@@ -8,7 +8,7 @@ use crate::document::RecordedStore;
 use crate::handle::KeyHandle;
 use crate::issuer::{Issuer as _, Kanal};
 use crate::key::RawKey;
-use crate::keyset::{Held, KeySet};
+use crate::keyset::{Held, KeySet, RotationId};
 
 fn key(number: u64) -> RawKey {
     RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
@@ -36,7 +36,7 @@ fn a_power_cut_at_any_instant_of_a_rotation_loses_no_key_that_was_staged_and_non
     for (number, (step, in_force)) in steps.into_iter().enumerate() {
         let transition = step(&rotation).unwrap();
         assert!(transition.is_change());
-        taken = taken.max(in_force).max(transition.rotation().map_or(0, |rotation| rotation.number()));
+        taken = taken.max(in_force).max(transition.rotation().map_or(0, RotationId::number));
         expected.insert(number as u64 + 1, (Some(in_force), taken));
     }
     let mut cuts = 0;
