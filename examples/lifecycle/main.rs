@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keysheath::client::OriginGuard;
@@ -29,9 +30,7 @@ use keysheath::issuer::Kanal;
 use keysheath::key::RawKey;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
-use keysheath::rotation::{
-    AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Transition, Verification,
-};
+use keysheath::rotation::{AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Verification};
 
 use load::Load;
 use options::{Options, USAGE};
@@ -109,7 +108,7 @@ fn live<S: DocumentStore + 'static>(
     println!("The emulator stands in for Kanal on {}", emulator.origin());
 
     let handle = KeyHandle::live();
-    let audit = folder.join("audit.jsonl");
+    let (audit, trail) = (folder.join("audit.jsonl"), Arc::new(Mutex::new(Vec::new())));
     // A person gives other processes a quarter of an hour to take a new key up. Here both services are seen to have.
     let policy = RotationPolicy::new()
         .with_key_name("production-shop")
@@ -118,6 +117,10 @@ fn live<S: DocumentStore + 'static>(
     let rotation = Rotation::open(open(), &handle, policy)?
         .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE))
         .with_audit(AuditLog::file(&audit))
+        .with_audit(AuditLog::callback({
+            let trail = Arc::clone(&trail);
+            move |event| trail.lock().unwrap_or_else(PoisonError::into_inner).push(event.to_string())
+        }))
         .by("anna");
     let refresher = Refresher::of_store(open(), RefreshSettings::new().with_poll_interval(POLL))?;
 
@@ -143,11 +146,10 @@ fn live<S: DocumentStore + 'static>(
     println!("  requests failed    {failed:>9}  before the compromise");
     println!("  not sent           {:>9}  while no key was in force", scene.load.unsent());
     println!("  answered after it  {:>9}", scene.load.answered() - answered);
-    println!("\nThe audit trail, of which these are the last lines:");
-    let trail = std::fs::read_to_string(&audit)?;
-    let lines: Vec<&str> = trail.lines().collect();
-    lines.iter().rev().take(6).rev().for_each(|line| println!("  {line}"));
-    println!("  ({} lines in all)", lines.len());
+    let trail = trail.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = std::fs::read_to_string(&audit)?;
+    println!("\nThe audit trail has {} lines of JSON. The last say:", file.lines().count());
+    trail.iter().skip(trail.len().saturating_sub(6)).for_each(|event| println!("  {event}"));
     match scene.load.first_failure().filter(|_| failed > 0) {
         Some(why) => Err(format!("{failed} requests failed, the first with {why}").into()),
         None => Ok(()),
@@ -181,15 +183,14 @@ impl Scene {
     /// One planned rotation. Every third is rolled back once on the way.
     fn rotate(&mut self, number: u32) -> Result<(), Failure> {
         print!("rotation {number:>3}  ");
-        let old = self.handle.load()?.generation();
         let key = self.create()?;
         self.rotation.stage(&key, Some("a planned rotation"))?;
         mark("staged");
-        self.verify_and_promote()?;
+        let mut old = self.verify_and_promote()?;
         if number.is_multiple_of(3) {
             self.rotation.roll_back()?;
             mark("rolled back");
-            self.verify_and_promote()?;
+            old = self.verify_and_promote()?;
         }
         self.drain(old)?;
         match self.rotation.next_step()? {
@@ -205,18 +206,21 @@ impl Scene {
         Ok(())
     }
 
-    fn verify_and_promote(&self) -> Result<Transition, Failure> {
+    /// Gives the last generation of the old key.
+    fn verify_and_promote(&self) -> Result<Option<Generation>, Failure> {
         match self.rotation.verify()? {
             Verification::Verified { .. } => mark("verified"),
             other => return Err(other.to_string().into()),
         }
-        let promoted = self.rotation.promote()?;
+        let old = self.handle.load().ok().map(|now| now.generation());
+        self.rotation.promote()?;
         mark("promoted");
-        Ok(promoted)
+        Ok(old)
     }
 
     /// Until neither service holds the old key. Between processes, each would show which generation it uses.
-    fn drain(&self, old: Generation) -> Result<(), Failure> {
+    fn drain(&self, old: Option<Generation>) -> Result<(), Failure> {
+        let old = old.ok_or("there was no key before")?;
         self.wait_until("the other service follows", |scene| {
             scene.follower.load().is_ok_and(|now| now.generation() > old)
         })?;
