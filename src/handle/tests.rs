@@ -70,7 +70,7 @@ mod live {
         (handle, raw)
     }
 
-    fn numbered<'a>(generation: u64, current: Result<&'a RawKey, Closed>) -> Numbered<'a> {
+    fn numbered(generation: u64, current: Result<&RawKey, Closed>) -> Numbered<'_> {
         Numbered { generation: Generation::numbered(generation), current, previous: None }
     }
 
