@@ -9,6 +9,7 @@ mod load;
 mod middleware;
 mod steps;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -34,6 +35,11 @@ fn live() -> (KeyHandle<Kanal>, RawHandle) {
 
 fn generation(number: u64) -> Generation {
     Generation::numbered(number).expect("from 1")
+}
+
+/// What a request is answered, which must not wait for ever.
+async fn in_time<F: Future>(answer: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, answer).await.expect("it is answered")
 }
 
 /// Kanal without its rate limit: for each look at the clock, another window.

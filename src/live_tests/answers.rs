@@ -19,7 +19,7 @@ use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirectLayer;
 
-use super::{GRACE, PATIENCE, Reloader, generation, live, unlimited};
+use super::{GRACE, PATIENCE, Reloader, generation, in_time, live, unlimited};
 use crate::client::{AnswerBody, BearerError, BearerLayer, GuardError, OriginGuard, Repeatable, Sent};
 use crate::emulator::{Emulator, FOREIGN_STORE, Fault, FaultRule};
 use crate::failure::Meaning;
@@ -71,7 +71,7 @@ impl Shop {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Answered {
-        self.layer().layer(client()).oneshot(request).await.unwrap()
+        in_time(self.layer().layer(client()).oneshot(request)).await.unwrap()
     }
 
     fn get(&self) -> Request<Full<Bytes>> {
@@ -260,7 +260,7 @@ async fn a_broken_connection_of_the_repetition_is_the_clients_own_error() {
     let (shop, new) = Shop::with_a_new_key_elsewhere();
     shop.emulator.add_fault(FaultRule::new(Fault::Reset).nth(2)).unwrap();
     let _reloader = Reloader::that_finds(&shop.raw, new);
-    let error = shop.layer().layer(client()).oneshot(shop.get()).await.unwrap_err();
+    let error = in_time(shop.layer().layer(client()).oneshot(shop.get())).await.unwrap_err();
     assert!(matches!(error, BearerError::Inner(_)), "{error}");
     assert!(error.into_inner().is_some_and(|own| !own.is_connect()));
     assert_eq!(shop.statuses(), [401, 0]);
@@ -306,12 +306,12 @@ async fn a_layer_that_does_not_repeat_takes_a_body_that_streams_and_reports() {
     };
     let mut marked = put();
     marked.extensions_mut().insert(Repeatable);
-    let answer = client.clone().oneshot(marked).await.unwrap();
+    let answer = in_time(client.clone().oneshot(marked)).await.unwrap();
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::UNAUTHORIZED, false));
     assert_eq!(shop.handle.refused(), Some(generation(1)));
     assert_eq!(shop.handle.reload_past(generation(1)).wait(PATIENCE), Some(Reload::Newer));
     assert!(reloader.attempts() >= 1);
-    assert_eq!(client.oneshot(put()).await.unwrap().status(), StatusCode::CREATED);
+    assert_eq!(in_time(client.oneshot(put())).await.unwrap().status(), StatusCode::CREATED);
     assert_eq!(shop.statuses(), [401, 201]);
 }
 
@@ -348,7 +348,7 @@ async fn a_repetition_that_is_redirected_takes_no_key_along() {
     let _reloader = Reloader::that_finds(&shop.raw, strange());
     let client = FollowRedirectLayer::new().layer(layer(&shop.handle, &issuer).layer(client()));
     let request = Request::get(format!("{issuer}/")).body(Full::<Bytes>::default()).unwrap();
-    let error = client.oneshot(request).await.unwrap_err();
+    let error = in_time(client.oneshot(request)).await.unwrap_err();
     assert!(matches!(error, BearerError::Guard(GuardError::OtherOrigin { .. })), "{error}");
     let seen = seen.lock().unwrap();
     assert!(seen.len() == 2 && seen[0].contains(shop.emulator.key().expose_secret()), "{seen:?}");

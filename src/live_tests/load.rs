@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
 
-use super::{GRACE, PATIENCE, Reloader, generation, live, unlimited};
+use super::{GRACE, PATIENCE, Reloader, generation, in_time, live, unlimited};
 use crate::client::{BearerLayer, OriginGuard, Sent};
 use crate::handle::Reload;
 use crate::key::RawKey;
@@ -59,7 +59,7 @@ fn no_request_fails_while_keys_are_replaced_and_deleted() {
             runtime.spawn(async move {
                 while !counts.ended.load(Ordering::SeqCst) {
                     let request = Request::get(&uri).body(Empty::new()).unwrap();
-                    let answer = client.clone().oneshot(request).await.unwrap();
+                    let answer = in_time(client.clone().oneshot(request)).await.unwrap();
                     let repeated = answer.extensions().get::<Sent>().unwrap().is_repeated();
                     counts.repeated.fetch_add(u32::from(repeated), Ordering::SeqCst);
                     counts.failed.fetch_add(u32::from(answer.status() != 200), Ordering::SeqCst);

@@ -2,7 +2,7 @@
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 
-use super::{GRACE, PATIENCE, Reloader, generation, live, unlimited};
+use super::{GRACE, PATIENCE, Reloader, generation, in_time, live, unlimited};
 use crate::client::{BearerMiddleware, GuardError, OriginGuard, Repeatable, Sent, guarded_client};
 use crate::emulator::{Emulator, Fault, FaultRule};
 use crate::handle::{Closed, KeyHandle, Numbered, RawHandle, Reload};
@@ -60,12 +60,12 @@ fn sent(response: &reqwest::Response) -> Sent {
 #[tokio::test]
 async fn a_request_whose_key_was_replaced_is_sent_again_with_the_new_one() {
     let (shop, reloader) = Shop::after_a_rotation();
-    let answer = shop.get().send().await.unwrap();
+    let answer = in_time(shop.get().send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (200, true));
     assert_eq!((sent(&answer).generation(), shop.statuses()), (generation(2), vec![401, 200]));
     assert!(answer.url().path().ends_with("/orders"));
     assert_eq!((shop.handle.refused(), reloader.attempts()), (Some(generation(1)), 1));
-    let answer = shop.get().send().await.unwrap();
+    let answer = in_time(shop.get().send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (200, false));
     assert!(shop.handle.is_drained(generation(1)));
 }
@@ -73,18 +73,18 @@ async fn a_request_whose_key_was_replaced_is_sent_again_with_the_new_one() {
 #[tokio::test]
 async fn a_post_is_repeated_only_if_it_is_marked_and_its_body_is_no_stream() {
     let (shop, _reloader) = Shop::after_a_rotation();
-    let answer = shop.post(CUSTOMER.into()).send().await.unwrap();
+    let answer = in_time(shop.post(CUSTOMER.into()).send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (401, false));
     assert_eq!(answer.text().await.unwrap(), REFUSED);
     assert_eq!(shop.handle.reload_past(generation(1)).wait(PATIENCE), Some(Reload::Newer));
 
     let (shop, _reloader) = Shop::after_a_rotation();
     let stream = reqwest::Body::wrap(http_body_util::Full::<bytes::Bytes>::from(CUSTOMER));
-    let answer = shop.post(stream).with_extension(Repeatable).send().await.unwrap();
+    let answer = in_time(shop.post(stream).with_extension(Repeatable).send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), shop.statuses()), (401, vec![401]));
 
     let (shop, _reloader) = Shop::after_a_rotation();
-    let answer = shop.post(CUSTOMER.into()).with_extension(Repeatable).send().await.unwrap();
+    let answer = in_time(shop.post(CUSTOMER.into()).with_extension(Repeatable).send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), shop.statuses()), (201, vec![401, 201]));
 }
 
@@ -94,13 +94,13 @@ async fn without_another_key_the_401_is_given_back_whole_and_with_the_previous_o
     let bad = shop.emulator.create_key("bad").unwrap();
     shop.emulator.delete_key(bad.record().id()).unwrap();
     shop.raw.publish_next(bad.key(), GRACE);
-    let answer = shop.get().send().await.unwrap();
+    let answer = in_time(shop.get().send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).generation()), (200, generation(1)));
     assert_eq!(shop.handle.load().unwrap().generation(), generation(2));
 
     let keys = Numbered { generation: Some(generation(2)), current: Ok(bad.key()), previous: None };
     shop.raw.publish(&keys);
-    let answer = shop.get().send().await.unwrap();
+    let answer = in_time(shop.get().send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (401, false));
     assert_eq!(answer.text().await.unwrap(), REFUSED);
     assert_eq!(shop.statuses(), [401, 200, 401]);
@@ -115,9 +115,9 @@ async fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
         raw.publish(&Numbered { generation: Some(generation(2)), current: leaked, previous: None });
         Reload::Newer
     });
-    let answer = shop.get().send().await.unwrap();
+    let answer = in_time(shop.get().send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), shop.statuses()), (401, vec![401]));
-    let error = shop.get().send().await.unwrap_err();
+    let error = in_time(shop.get().send()).await.unwrap_err();
     let Error::Middleware(error) = error else { panic!("{error}") };
     assert_eq!(error.downcast_ref(), Some(&Closed::Compromised));
     assert_eq!(shop.statuses(), [401], "nothing is sent while no key is in force");
@@ -132,7 +132,7 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
     {
         shop.emulator.reset();
         shop.emulator.add_fault(FaultRule::new(Fault::status(status).with_body(body))).unwrap();
-        let answer = shop.get().send().await.unwrap();
+        let answer = in_time(shop.get().send()).await.unwrap();
         assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (status, false));
         assert_eq!(shop.statuses(), [status]);
         assert!(!shop.raw.is_asked() && shop.handle.refused().is_none(), "{status} {body}");
@@ -161,6 +161,6 @@ async fn the_guard_looks_at_the_repetition_too_and_its_failure_is_reqwests_own()
 
     let (shop, _reloader) = Shop::after_a_rotation();
     shop.emulator.add_fault(FaultRule::new(Fault::Reset).nth(2)).unwrap();
-    assert!(matches!(shop.get().send().await, Err(Error::Reqwest(_))));
+    assert!(matches!(in_time(shop.get().send()).await, Err(Error::Reqwest(_))));
     assert_eq!(shop.statuses(), [401, 0]);
 }
