@@ -307,6 +307,18 @@ impl RawChain {
     /// assert!(chain.load().is_err());
     /// ```
     pub fn load(&self) -> Result<Selected<RawKey>, ChainError> {
+        self.search().map(|(_, selected)| selected)
+    }
+
+    /// As [`RawChain::load`], with the one source that is asked from then on.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn select(mut self) -> Result<(Box<dyn Source>, Selected<RawKey>), ChainError> {
+        let (at, selected) = self.search()?;
+        Ok((self.links.swap_remove(at).source, selected))
+    }
+
+    /// The key, and the place in the chain of the source that has it.
+    fn search(&self) -> Result<(usize, Selected<RawKey>), ChainError> {
         let mut steps = Vec::with_capacity(self.links.len());
         let mut links = self.links.iter();
         let mut outcome = None;
@@ -322,13 +334,15 @@ impl RawChain {
                 break;
             }
         }
+        let at = steps.len().saturating_sub(1);
         steps.extend(links.map(|link| Step::not_asked(&*link.source)));
         let (profile, trail) = (self.profile, Trail::new(steps));
         match outcome {
             None => Err(ChainError::NoKey { profile, trail }),
             Some(Err(error)) => Err(ChainError::Broken { profile, error: Box::new(error), trail }),
             Some(Ok(found)) => {
-                Ok(Selected { provenance: found.provenance().clone(), key: found.into_key(), trail })
+                let provenance = found.provenance().clone();
+                Ok((at, Selected { provenance, key: found.into_key(), trail }))
             }
         }
     }

@@ -45,6 +45,8 @@ pub mod document;
 pub mod handle;
 #[cfg(feature = "rotation")]
 pub mod keyset;
+#[cfg(feature = "rotation")]
+pub mod refresh;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod probe;

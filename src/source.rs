@@ -58,6 +58,8 @@ pub use keychain::{Keychain, KeychainItem};
 pub use provenance::Provenance;
 pub use secret_text::SecretText;
 pub use systemd::SystemdCredential;
+#[cfg(feature = "watch")]
+pub(crate) use systemd::credential_path;
 pub use worker::{DEFAULT_DEADLINE, MAX_CALLS, MAX_CALLS_PER_PLACE};
 
 /// A place that a key is loaded from. Implement [`Source::read`] for a place of your own.

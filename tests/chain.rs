@@ -159,6 +159,34 @@ fn the_explanation_tells_the_same_key_from_another_one() {
 }
 
 #[test]
+fn the_explanation_says_whether_the_key_in_force_can_change_under_a_running_process() {
+    let folder = Folder::new();
+    let path = folder.write("key", KEY);
+    let child =
+        Child::new("the_explanation_says_whether_the_key_in_force_can_change_under_a_running_process");
+    child.var("SHOP_KEY", KEY).var("OTHER_FILE", &path).run(|| {
+        let path = std::env::var_os("OTHER_FILE").unwrap();
+        let shown = |chain: Chain<Kanal>| chain.explain().to_string();
+        let line = shown(Chain::new().with(Variable::new("SHOP_KEY")));
+        let fixed =
+            "← in force (it cannot change while a process runs: after a rotation, restart what uses it)\n";
+        assert!(line.ends_with(fixed), "{line}");
+        let followed = "← in force (a refresher follows this file)\n";
+        for chain in [Chain::new().with(SecretFile::new(path)), Chain::new().with(FileVariable::new("OTHER"))]
+        {
+            let line = shown(chain);
+            assert!(line.ends_with(followed), "{line}");
+        }
+        let command = Chain::new().with(keysheath::source::Command::new("printf").args(["%s", KEY]));
+        let line = shown(command);
+        assert!(line.ends_with("← in force\n"), "{line}");
+        // Of a key that is not in force there is nothing of it to say.
+        let chain = Chain::new().with(FileVariable::new("OTHER")).with(Variable::new("SHOP_KEY"));
+        assert!(!shown(chain).contains("cannot change"));
+    });
+}
+
+#[test]
 fn the_explanation_says_where_loading_ends_when_a_place_above_is_broken() {
     let (_folder, file) = places();
     let chain = Chain::<Kanal>::new().with(file("malformed")).with(file("key")).with(file("other"));

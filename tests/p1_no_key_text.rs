@@ -29,8 +29,14 @@ mod probes;
 #[cfg(feature = "sqlite")]
 #[path = "p1_no_key_text/registry.rs"]
 mod registry;
+#[cfg(feature = "rotation")]
+#[path = "p1_no_key_text/refresh.rs"]
+mod refresh;
 #[path = "p1_no_key_text/sources.rs"]
 mod sources;
+#[cfg(feature = "tracing")]
+#[path = "support/traced.rs"]
+mod traced;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -113,6 +119,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/keyset.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
+        include_str!("p1_no_key_text/refresh.rs"),
         include_str!("p1_no_key_text/registry.rs"),
         include_str!("p1_no_key_text/sources.rs")
     );

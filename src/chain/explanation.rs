@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Step, Witness};
-use crate::source::{Absence, Problem};
+use crate::source::{Absence, Problem, Provenance};
 
 /// What every source of a chain holds, asked one by one, and how it relates to the key in force. Its `Display`
 /// is one line a source.
@@ -151,7 +151,16 @@ impl fmt::Display for Explained {
         write!(f, "{}", self.step)?;
         f.write_str(match self.relation {
             Relation::Nothing => "",
-            Relation::InForce => " ← in force",
+            Relation::InForce => match self.step.provenance() {
+                // What another process sets, this one does not see.
+                place if place.is_fixed() => {
+                    " ← in force (it cannot change while a process runs: after a rotation, restart what uses it)"
+                }
+                Provenance::File { .. } | Provenance::FileVariable { .. } | Provenance::Dotenv { .. } => {
+                    " ← in force (a refresher follows this file)"
+                }
+                _ => " ← in force",
+            },
             Relation::SameKey => " (the key in force once more: replace both when it is rotated)",
             Relation::OtherKey => " (another key, shadowed by the key in force)",
             Relation::Stops => " ← loading ends here",

@@ -38,8 +38,8 @@ impl<I: Issuer> KeyHandle<I> {
     /// its source or store. Those who ask at the same time share one attempt, and an attempt that began before they
     /// asked does not answer them.
     ///
-    /// It needs no runtime. It takes as long as the refresher's deadline at most; where the place was asked a moment
-    /// ago, the answer is [`Reload::TooSoon`], without waiting.
+    /// It needs no runtime. It takes as long as an attempt that is under way, the rest of the refresher's minimum interval and
+    /// one attempt; while the refresher backs off, the answer is [`Reload::TooSoon`], without waiting.
     ///
     /// ```
     /// # use keysheath::{handle::{KeyHandle, Reload}, issuer::Kanal};

@@ -82,6 +82,7 @@ impl Reloads {
     }
 
     /// Ends an attempt; what it found was published before.
+    #[allow(clippy::needless_pass_by_value, reason = "taken, so that none ends twice")]
     pub(super) fn end(&self, attempt: Attempt, outcome: Reload) {
         let mut counts = lock(&self.counts);
         if attempt.0 > counts.ended {

@@ -48,13 +48,11 @@ impl Event {
 
 /// Blocks until the listener is woken; false once the deadline has passed.
 pub(super) fn wait(listener: EventListener, deadline: Option<Instant>) -> bool {
-    match deadline {
-        Some(deadline) => listener.wait_deadline(deadline).is_some(),
-        None => {
-            listener.wait();
-            true
-        }
+    if let Some(deadline) = deadline {
+        return listener.wait_deadline(deadline).is_some();
     }
+    listener.wait();
+    true
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

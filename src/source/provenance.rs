@@ -82,6 +82,11 @@ impl Provenance {
         let name = name.into();
         Self::Other { kind, name }
     }
+
+    /// Whether what stands there stays as it is while the process runs.
+    pub(crate) const fn is_fixed(&self) -> bool {
+        matches!(self, Self::Variable { .. })
+    }
 }
 
 impl fmt::Display for Provenance {

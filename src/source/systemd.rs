@@ -64,10 +64,7 @@ impl SystemdCredential {
                 rule: "a credential's name is one file name, without separators",
             });
         }
-        let directory = match std::env::var_os(DIRECTORY) {
-            Some(directory) if !directory.is_empty() => PathBuf::from(directory),
-            _ => return Ok(Reading::absent(Absence::NoCredentials)),
-        };
+        let Some(directory) = directory() else { return Ok(Reading::absent(Absence::NoCredentials)) };
         if !directory.is_absolute() {
             return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY is an absolute path" });
         }
@@ -80,6 +77,18 @@ impl SystemdCredential {
             file => file::reading(file, Absence::NoFile),
         })?
     }
+}
+
+/// Where systemd has put the credentials of this service.
+fn directory() -> Option<PathBuf> {
+    let directory = std::env::var_os(DIRECTORY).filter(|directory| !directory.is_empty());
+    directory.map(PathBuf::from)
+}
+
+/// The file of a credential, whether or not it is there.
+#[cfg(feature = "watch")]
+pub(crate) fn credential_path(name: &str) -> Option<PathBuf> {
+    directory().filter(|_| is_credential_name(name)).map(|directory| directory.join(name))
 }
 
 impl Source for SystemdCredential {

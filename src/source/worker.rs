@@ -38,6 +38,8 @@ pub const MAX_CALLS: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     deadline: Duration,
+    /// Whether its calls are among the [`MAX_CALLS`].
+    is_counted: bool,
 }
 
 /// What a call is made to: a hash, because the name of a place may be a key in the wrong place.
@@ -75,12 +77,13 @@ fn calls() -> MutexGuard<'static, Calls> {
 /// The right to one call; all threads of the call share it, and it ends with the last of them.
 pub(crate) struct Permit {
     place: Place,
+    is_counted: bool,
     left_behind: Mutex<bool>,
 }
 
 impl Permit {
     /// Waits for a turn, at most for `patience`.
-    fn take(place: Place, patience: Duration) -> Result<Arc<Self>, Problem> {
+    fn take(place: Place, is_counted: bool, patience: Duration) -> Result<Arc<Self>, Problem> {
         let start = Instant::now();
         let mut calls = calls();
         loop {
@@ -88,10 +91,10 @@ impl Permit {
             if count.left_behind >= MAX_CALLS_PER_PLACE {
                 return Err(Problem::Stuck { count: count.left_behind });
             }
-            if count.under_way < MAX_CALLS_PER_PLACE && calls.all < MAX_CALLS {
-                calls.all += 1;
+            if count.under_way < MAX_CALLS_PER_PLACE && (calls.all < MAX_CALLS || !is_counted) {
+                calls.all += usize::from(is_counted);
                 calls.places.entry(place).or_default().under_way += 1;
-                return Ok(Arc::new(Self { place, left_behind: Mutex::new(false) }));
+                return Ok(Arc::new(Self { place, is_counted, left_behind: Mutex::new(false) }));
             }
             let rest = patience.saturating_sub(start.elapsed());
             if rest.is_zero() {
@@ -134,7 +137,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let left_behind = *self.left_behind.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut calls = calls();
-        calls.all -= 1;
+        calls.all -= usize::from(self.is_counted);
         if let Some(count) = calls.places.get_mut(&self.place) {
             count.under_way -= 1;
             count.left_behind -= usize::from(left_behind);
@@ -149,7 +152,14 @@ impl Drop for Permit {
 
 impl Worker {
     pub(crate) const fn new() -> Self {
-        Self { deadline: DEFAULT_DEADLINE }
+        Self { deadline: DEFAULT_DEADLINE, is_counted: true }
+    }
+
+    /// A worker whose calls make calls of their own, to what [`Worker::new`] runs. They are bounded by place only: were
+    /// they among the [`MAX_CALLS`], as many of them could have every turn, and wait for one.
+    #[cfg(feature = "rotation")]
+    pub(crate) const fn around_others() -> Self {
+        Self { deadline: DEFAULT_DEADLINE, is_counted: false }
     }
 
     pub(crate) const fn with_deadline(mut self, deadline: Duration) -> Self {
@@ -179,7 +189,7 @@ impl Worker {
         work: impl FnOnce(&Arc<Permit>) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let start = Instant::now();
-        let permit = Permit::take(place, self.deadline)?;
+        let permit = Permit::take(place, self.is_counted, self.deadline)?;
         let own = Arc::clone(&permit);
         let result = permit.spawn(move || work(&own))?;
         let patience = self.deadline.saturating_add(extra).saturating_sub(start.elapsed());
@@ -313,6 +323,29 @@ mod tests {
             assert_eq!(outcome, Err(Problem::Unreachable));
         }
         assert_eq!(Worker::new().run(place, || 7), Ok(7));
+    }
+
+    #[cfg(feature = "rotation")]
+    #[test]
+    fn calls_around_others_leave_every_turn_to_those() {
+        let gate = Arc::new(Barrier::new(2 * MAX_CALLS + 1));
+        let calls: Vec<_> = (0..2 * MAX_CALLS)
+            .map(|number| {
+                let gate = Arc::clone(&gate);
+                let outer = Place::of("test around", &number);
+                thread::spawn(move || {
+                    Worker::around_others().run(outer, move || {
+                        gate.wait();
+                        Worker::new().run(Place::of("test within", &number), || 7)
+                    })
+                })
+            })
+            .collect();
+        // All of them are under way now, and none has made its own call.
+        gate.wait();
+        for call in calls {
+            assert_eq!(call.join().unwrap(), Ok(Ok(7)));
+        }
     }
 
     #[test]

@@ -1,0 +1,274 @@
+//! Keeping a handle up to date, from the one place that its key comes from.
+//!
+//! A [`Refresher`] asks one source, or reads the key set in one document store, again and again on a thread of its own, and
+//! publishes what it finds to a live [`KeyHandle`]. So a process takes a new key without a restart, also one that another
+//! process has promoted. It needs no async runtime.
+//!
+//! - **One place.** A chain is searched once, at the start. From then on only the source that answered is asked: that
+//!   its key is gone, or malformed, or cannot be read, is a failed reload, and no other source is asked, which
+//!   might hold the key of another account.
+//! - **The last good key stays in force** while reloads fail, and [`Refresher::status`] and the
+//!   [events](RefreshSettings::on_event) say so.
+//! - **Never back.** A key set that is older than what is in force is not taken: a restored copy, or a document that was begun
+//!   anew.
+//! - **Polled**, with jitter; with the feature `watch`, followed as well where the place is a file.
+//! - **Asked** when a request was refused: [`KeyHandle::report_refused`] of the generation in force asks for a reload, and
+//!   [`KeyHandle::reload_past`] waits for one. However many ask, one attempt answers them; attempts keep a minimum interval, and
+//!   back off while they find nothing newer.
+//! - **Within a deadline**: a place that hangs does not hang the refresher.
+//!
+//! An environment variable cannot change under a running process, so it is not polled, and the status says so. Keep the key in
+//! a file, the keychain or a key set where it is to be rotated without a restart.
+//!
+//! ```
+//! use std::time::Duration;
+//! use keysheath::{chain::Chain, handle::Reload, issuer::Kanal, source::SecretFile};
+//! use keysheath::refresh::{RefreshSettings, Refresher};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("kanal");
+//! std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+//! let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
+//! let refresher = Refresher::of_chain(chain, RefreshSettings::new())?;
+//! let handle = refresher.handle();
+//! let old = handle.load().unwrap();
+//!
+//! // Somebody rotates the key, and the issuer refuses the old one.
+//! std::fs::write(&path, "Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
+//! let reload = handle.reload_past(old.generation()).wait(Duration::from_secs(60));
+//! assert_eq!(reload, Some(Reload::Newer));
+//! assert!(handle.load().unwrap().current().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
+//! # Ok::<(), keysheath::refresh::RefreshError>(())
+//! ```
+
+mod asker;
+mod error;
+mod event;
+mod pace;
+mod place;
+mod run;
+mod settings;
+mod shared;
+mod status;
+#[cfg(feature = "watch")]
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use crate::chain::Chain;
+use crate::document::DocumentStore;
+use crate::handle::{KeyHandle, RawHandle, Reload};
+use crate::issuer::Issuer;
+
+pub use error::{RefreshError, ReloadError, ReloadProblem};
+pub use event::RefreshEvent;
+pub use settings::{RefreshSettings, SHORTEST_POLL_INTERVAL};
+pub use status::RefreshStatus;
+#[cfg(feature = "watch")]
+pub use watch::{WatchProblem, Watching};
+
+use asker::Asker;
+use place::{Outcome, Place, publish_key};
+use run::Runner;
+use shared::Shared;
+
+/// Keeps a live handle up to date until it is dropped.
+///
+/// Dropping it ends its thread, and waits for that: at most for the [deadline](RefreshSettings::with_deadline) of an attempt
+/// that hangs, which is then left behind. In async code, start and drop it through your runtime's `spawn_blocking`. The
+/// handle keeps the last key.
+///
+/// ```
+/// use keysheath::{document::FileStore, handle::Closed, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("kanal-keys");
+/// let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), RefreshSettings::new())?;
+/// // No key set is there yet. Once one is, this handle has its key.
+/// assert_eq!(refresher.handle().load().unwrap_err(), Closed::NoKey);
+/// # Ok::<(), keysheath::refresh::RefreshError>(())
+/// ```
+pub struct Refresher<I: Issuer> {
+    handle: KeyHandle<I>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    deadline: Duration,
+}
+
+impl<I: Issuer> Refresher<I> {
+    /// Loads the chain, and keeps a new handle up to date from the source that answered. Blocks as [`Chain::load`] does.
+    ///
+    /// # Errors
+    /// [`RefreshError::Chain`] when no key came out of the chain.
+    ///
+    /// ```no_run
+    /// use keysheath::{chain::Chain, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// let refresher = Refresher::of_chain(Chain::<Kanal>::for_service(), RefreshSettings::new())?;
+    /// println!("{:?}, {}", refresher.handle(), refresher.status());
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    pub fn of_chain(chain: Chain<I>, settings: RefreshSettings) -> Result<Self, RefreshError> {
+        Self::of_chain_into(chain, &KeyHandle::live(), settings)
+    }
+
+    /// As [`Refresher::of_chain`], for a live handle that is there already. A handle has its keys from one place: what a key set
+    /// has published to it is not to be mixed with a chain's keys.
+    ///
+    /// # Errors
+    /// As [`Refresher::of_chain`], and [`RefreshError::FixedHandle`].
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, handle::KeyHandle, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// let handle = KeyHandle::<Kanal>::live();
+    /// let refresher = Refresher::of_chain_into(Chain::for_service(), &handle, RefreshSettings::new())?;
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    pub fn of_chain_into(
+        chain: Chain<I>,
+        handle: &KeyHandle<I>,
+        settings: RefreshSettings,
+    ) -> Result<Self, RefreshError> {
+        let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
+        let (source, selected) = chain.erase().select().map_err(RefreshError::Chain)?;
+        let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace);
+        let place = Place::Source { source: Arc::from(source), found: selected.provenance().clone() };
+        let asker = Asker::new(&settings);
+        Self::start(handle.clone(), raw, place, asker, first, settings)
+    }
+
+    /// Reads the key set in a document store, and keeps a new handle up to date from it. Where there is no document yet, or no
+    /// key in force, the handle is [`Closed`](crate::handle::Closed) until there is. Blocks, at most for the deadline.
+    ///
+    /// # Errors
+    /// [`RefreshError::Store`] when the document cannot be had, or is no key set of this issuer and version.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
+    /// assert!(refresher.status().problem().is_none());
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    pub fn of_store(
+        store: impl DocumentStore + 'static,
+        settings: RefreshSettings,
+    ) -> Result<Self, RefreshError> {
+        Self::of_store_into(store, &KeyHandle::live(), settings)
+    }
+
+    /// As [`Refresher::of_store`], for a live handle that is there already, such as one that a rotation in this process
+    /// publishes the same key set to.
+    ///
+    /// # Errors
+    /// As [`Refresher::of_store`], also for a key set that is older than what the handle has, and
+    /// [`RefreshError::FixedHandle`].
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// let handle = KeyHandle::<Kanal>::live();
+    /// let refresher = Refresher::of_store_into(MemoryStore::new(), &handle, RefreshSettings::new())?;
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    pub fn of_store_into(
+        store: impl DocumentStore + 'static,
+        handle: &KeyHandle<I>,
+        settings: RefreshSettings,
+    ) -> Result<Self, RefreshError> {
+        let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
+        let mut place = Place::Store { store: Arc::new(store), taken: None };
+        let mut asker = Asker::new(&settings);
+        let before = raw.generation();
+        let answer = asker.ask(&place, I::PROFILE, || ());
+        let first = place.take(answer, &raw, before, settings.grace).map_err(RefreshError::Store)?;
+        Self::start(handle.clone(), raw, place, asker, first, settings)
+    }
+
+    fn start(
+        handle: KeyHandle<I>,
+        raw: RawHandle,
+        place: Place,
+        asker: Asker,
+        first: Outcome,
+        settings: RefreshSettings,
+    ) -> Result<Self, RefreshError> {
+        let status = RefreshStatus {
+            provenance: place.provenance(),
+            last_success: SystemTime::now(),
+            failures: 0,
+            problem: None,
+            #[cfg(feature = "watch")]
+            watching: Watching::at_start(settings.is_watching, place.file().is_some()),
+        };
+        let deadline = settings.deadline;
+        let shared = Arc::new(Shared::attach(raw, status));
+        let runner = Runner::new(place, settings, asker, Arc::clone(&shared));
+        let mut refresher = Self { handle, shared, thread: None, deadline };
+        let thread = thread::Builder::new()
+            .name("keysheath-refresh".into())
+            .spawn(move || runner.run(first))
+            .map_err(|error| RefreshError::NoThread(error.kind()))?;
+        refresher.thread = Some(thread);
+        Ok(refresher)
+    }
+
+    /// The handle that is kept up to date. Clone it for everything that sends the key.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
+    /// let handle = refresher.handle();
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> KeyHandle<I> {
+        self.handle.clone()
+    }
+
+    /// How it fares.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
+    /// println!("{}", refresher.status());
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> RefreshStatus {
+        self.shared.status()
+    }
+
+    /// Asks the place now, whatever the intervals are, and blocks until it has answered; `None` after the timeout. An
+    /// attempt that began before does not count. [`Refresher::status`] then says why one failed.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::{document::MemoryStore, handle::Reload, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
+    /// assert_eq!(refresher.refresh_now(Duration::from_secs(60)), Some(Reload::Unchanged));
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    #[must_use]
+    pub fn refresh_now(&self, timeout: Duration) -> Option<Reload> {
+        self.shared.demand(timeout)
+    }
+}
+
+impl<I: Issuer> Drop for Refresher<I> {
+    fn drop(&mut self) {
+        self.shared.stop();
+        let Some(thread) = self.thread.take() else { return };
+        // A callback that holds the last reference drops it on the very thread.
+        if thread.thread().id() != thread::current().id() && self.shared.wait_for_end(self.deadline) {
+            // Its panic, if it had one, is on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<I: Issuer> fmt::Debug for Refresher<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Refresher({:?}, {})", self.handle, self.shared.status().provenance())
+    }
+}

@@ -1,0 +1,110 @@
+//! What a refresher tells.
+
+use std::fmt;
+
+use super::ReloadError;
+use crate::fingerprint::Fingerprint;
+use crate::handle::{Closed, Generation};
+use crate::source::Provenance;
+
+/// What happened to a refresher; see [`RefreshSettings::on_event`](super::RefreshSettings::on_event). Its `Display` is a
+/// line for a log.
+///
+/// ```
+/// use keysheath::refresh::RefreshEvent;
+/// fn log(event: &RefreshEvent) {
+///     match event {
+///         RefreshEvent::Failed { failures: 1, .. } => eprintln!("warning: {event}"),
+///         RefreshEvent::Failed { .. } => {}
+///         _ => println!("{event}"),
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefreshEvent {
+    /// A key is in force that was not before; at the start, the first one.
+    Refreshed {
+        /// Its version number.
+        generation: Generation,
+        /// Its name; `None` where the issuer's keys could be guessed from it.
+        fingerprint: Option<Fingerprint>,
+        /// Where it came from.
+        provenance: Provenance,
+    },
+    /// No key is in force any more.
+    Closed {
+        /// Why.
+        closed: Closed,
+        /// Where that was read.
+        provenance: Provenance,
+    },
+    /// A reload failed; the last good key stays in force.
+    Failed {
+        /// Where and why.
+        error: ReloadError,
+        /// How many have failed in a row, this one included.
+        failures: u32,
+    },
+    /// A reload succeeded after others had failed.
+    Recovered {
+        /// Where.
+        provenance: Provenance,
+        /// How many had failed.
+        failures: u32,
+    },
+    /// The place cannot change while the process runs, so it is not polled. It is told once, at the start.
+    CannotChange {
+        /// The place.
+        provenance: Provenance,
+    },
+    /// The files of the place cannot be watched. Polling goes on.
+    #[cfg(feature = "watch")]
+    NotWatching {
+        /// The place.
+        provenance: Provenance,
+        /// Why.
+        problem: super::WatchProblem,
+    },
+}
+
+impl fmt::Display for RefreshEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refreshed { generation, fingerprint, provenance } => {
+                write!(f, "generation {generation} is in force")?;
+                if let Some(fingerprint) = fingerprint {
+                    write!(f, ", fingerprint {fingerprint}")?;
+                }
+                write!(f, ", from {provenance}")
+            }
+            Self::Closed { closed, provenance } => write!(f, "{provenance}: {closed}"),
+            Self::Failed { error, failures } => {
+                write!(f, "{error}; the last good key stays in force (reloads failed in a row: {failures})")
+            }
+            Self::Recovered { provenance, failures } => {
+                write!(f, "{provenance} can be read again (reloads that had failed: {failures})")
+            }
+            Self::CannotChange { provenance } => write!(
+                f,
+                "{provenance} cannot change while the process runs, so it is not polled: after a rotation, restart"
+            ),
+            #[cfg(feature = "watch")]
+            Self::NotWatching { provenance, problem } => {
+                write!(f, "{provenance} is polled and not watched: {problem}")
+            }
+        }
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl RefreshEvent {
+    pub(super) fn trace(&self) {
+        match self {
+            Self::Refreshed { .. } | Self::Recovered { .. } | Self::CannotChange { .. } => {
+                tracing::info!("{self}");
+            }
+            _ => tracing::warn!("{self}"),
+        }
+    }
+}

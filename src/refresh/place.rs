@@ -1,0 +1,228 @@
+//! The one place that a refresher asks, and what its answers do to the handle.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{ReloadError, ReloadProblem};
+use crate::document::{Document, DocumentError, DocumentStore, Version};
+use crate::fingerprint::Fingerprint;
+use crate::handle::{Closed, Generation, Published, RawHandle};
+use crate::issuer::Profile;
+use crate::key::RawKey;
+use crate::keyset::KeySet;
+use crate::source::{self, Loaded, Problem, Provenance, Source, SourceError};
+
+pub(super) enum Place {
+    Source {
+        source: Arc<dyn Source>,
+        /// Where the key was found the last time.
+        found: Provenance,
+    },
+    Store {
+        store: Arc<dyn DocumentStore>,
+        /// The last document that was taken.
+        taken: Option<(Version, Option<Generation>)>,
+    },
+}
+
+/// What a place says, not yet looked at.
+pub(super) enum Answer {
+    Key(Result<Loaded, SourceError>),
+    Document(Result<Option<Document>, DocumentError>),
+}
+
+/// What an answer did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// This is in force now.
+    Newer {
+        generation: Generation,
+        current: Result<Option<Fingerprint>, Closed>,
+        provenance: Provenance,
+    },
+    Same,
+}
+
+impl Place {
+    pub(super) fn provenance(&self) -> Provenance {
+        match self {
+            Self::Source { found, .. } => found.clone(),
+            Self::Store { store, .. } => store.provenance(),
+        }
+    }
+
+    /// The file that the place is, if it is one.
+    #[cfg(feature = "watch")]
+    pub(super) fn file(&self) -> Option<std::path::PathBuf> {
+        match self.provenance() {
+            Provenance::File { path }
+            | Provenance::FileVariable { path: Some(path), .. }
+            | Provenance::Dotenv { path, .. } => Some(path),
+            Provenance::Systemd { name } => source::credential_path(&name),
+            _ => None,
+        }
+    }
+
+    /// What asks the place, on whatever thread.
+    pub(super) fn question(&self, profile: &'static Profile) -> Box<dyn FnOnce() -> Answer + Send> {
+        match self {
+            Self::Source { source, .. } => {
+                let source = Arc::clone(source);
+                Box::new(move || Answer::Key(source::load(&*source, profile)))
+            }
+            Self::Store { store, .. } => {
+                let store = Arc::clone(store);
+                Box::new(move || Answer::Document(store.read()))
+            }
+        }
+    }
+
+    /// Publishes what an answer holds. `before` is the handle's generation from before the place was asked: what is older
+    /// than that has gone back, and what is only older than the handle is now was overtaken.
+    pub(super) fn take(
+        &mut self,
+        answer: Result<Answer, Problem>,
+        handle: &RawHandle,
+        before: Generation,
+        grace: Duration,
+    ) -> Result<Outcome, ReloadError> {
+        let provenance = self.provenance();
+        match (self, answer) {
+            (Self::Source { found, .. }, Ok(Answer::Key(Ok(Loaded::Found(now))))) => {
+                if is_another_file(found, now.provenance()) {
+                    return Err(ReloadError::new(provenance, ReloadProblem::OtherFile));
+                }
+                // The line in a `.env`, and what a source of the user's own says, may be others now.
+                *found = now.provenance().clone();
+                Ok(publish_key(now.key(), found, handle, grace))
+            }
+            (Self::Source { .. }, Ok(Answer::Key(Ok(Loaded::Absent(absence))))) => {
+                Err(ReloadError::new(provenance, ReloadProblem::Absent(absence)))
+            }
+            (Self::Source { .. }, Ok(Answer::Key(Err(error)))) => {
+                let problem = ReloadProblem::Source(error.problem().clone());
+                Err(ReloadError::new(error.provenance().clone(), problem))
+            }
+            (Self::Store { taken, .. }, Ok(Answer::Document(Ok(there)))) => {
+                publish_document(taken, there.as_ref(), handle, before, grace)
+                    .map(|current| current.map_or(Outcome::Same, |current| current.newer(&provenance)))
+                    .map_err(|problem| ReloadError::new(provenance, problem))
+            }
+            (Self::Store { .. }, Ok(Answer::Document(Err(error)))) => {
+                Err(ReloadError::new(provenance, ReloadProblem::Document(error)))
+            }
+            (Self::Store { .. }, Err(problem)) => {
+                let problem = ReloadProblem::Document(DocumentError::Unavailable(problem));
+                Err(ReloadError::new(provenance, problem))
+            }
+            (Self::Source { .. }, Err(problem)) => {
+                Err(ReloadError::new(provenance, ReloadProblem::Source(problem)))
+            }
+            (Self::Source { .. }, Ok(Answer::Document(_))) | (Self::Store { .. }, Ok(Answer::Key(_))) => {
+                unreachable!("a place answers its own question")
+            }
+        }
+    }
+}
+
+/// Whether a variable that names a file names another one than before. The environment of a process can be changed from
+/// within.
+fn is_another_file(before: &Provenance, now: &Provenance) -> bool {
+    match (before, now) {
+        (Provenance::FileVariable { path: before, .. }, Provenance::FileVariable { path: now, .. }) => {
+            before != now
+        }
+        _ => false,
+    }
+}
+
+/// Publishes a source's key, if it is another one than that in force.
+pub(super) fn publish_key(
+    key: &RawKey,
+    provenance: &Provenance,
+    handle: &RawHandle,
+    grace: Duration,
+) -> Outcome {
+    match handle.publish_next(key, grace) {
+        Published::Newer => Outcome::Newer {
+            generation: handle.generation(),
+            current: Ok(key.fingerprint()),
+            provenance: provenance.clone(),
+        },
+        // Another issuer's key, which alone is refused, was not loaded.
+        Published::Same | Published::Refused => Outcome::Same,
+    }
+}
+
+/// What a document has put in force.
+struct Current {
+    generation: Generation,
+    current: Result<Option<Fingerprint>, Closed>,
+}
+
+impl Current {
+    fn newer(self, provenance: &Provenance) -> Outcome {
+        let Self { generation, current } = self;
+        Outcome::Newer { generation, current, provenance: provenance.clone() }
+    }
+}
+
+fn publish_document(
+    taken: &mut Option<(Version, Option<Generation>)>,
+    there: Option<&Document>,
+    handle: &RawHandle,
+    before: Generation,
+    grace: Duration,
+) -> Result<Option<Current>, ReloadProblem> {
+    let first = Generation::numbered(1);
+    let has_key = Some(before) >= first;
+    let Some(document) = there else {
+        let was_there = taken.is_some() || has_key;
+        return if was_there { Err(ReloadProblem::Gone) } else { Ok(None) };
+    };
+    let went_back = |generation| {
+        let is_older = has_key && generation < Some(before);
+        if is_older { Err(ReloadProblem::WentBack { in_force: before }) } else { Ok(()) }
+    };
+    if let Some((_, generation)) = taken.filter(|(version, _)| version == document.version()) {
+        return went_back(generation).map(|()| None);
+    }
+    let keys = KeySet::from_document(handle.profile(), document.content().expose_secret())
+        .map_err(ReloadProblem::KeySet)?;
+    let generation = keys.generation();
+    went_back(generation)?;
+    let in_force = keys.in_force(grace, SystemTime::now());
+    let current = in_force.current.map(RawKey::fingerprint);
+    match handle.publish(&in_force) {
+        Published::Refused => {
+            let in_force = handle.generation();
+            if generation < Some(in_force) {
+                // A rotation in this process has published a newer one meanwhile; the next attempt reads it.
+                return Ok(None);
+            }
+            Err(ReloadProblem::OtherKey { in_force })
+        }
+        Published::Same => {
+            *taken = Some((*document.version(), generation));
+            Ok(None)
+        }
+        Published::Newer => {
+            *taken = Some((*document.version(), generation));
+            Ok(generation.map(|generation| Current { generation, current }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_names_another_file_is_another_place() {
+        let place =
+            |path: &str| Provenance::FileVariable { name: "SHOP_FILE".into(), path: Some(path.into()) };
+        assert!(is_another_file(&place("/run/secrets/one"), &place("/run/secrets/two")));
+        assert!(!is_another_file(&place("/run/secrets/one"), &place("/run/secrets/one")));
+        assert!(!is_another_file(&Provenance::other("vault", "1"), &Provenance::other("vault", "2")));
+    }
+}

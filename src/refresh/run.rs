@@ -1,0 +1,241 @@
+//! The refresher's thread.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use event_listener::Listener as _;
+
+use super::asker::Asker;
+use super::pace::{Pace, Turn, next_poll};
+use super::place::{Answer, Outcome, Place};
+use super::shared::{Ending, Shared};
+#[cfg(feature = "watch")]
+use super::watch::{self, Watch, Watching};
+use super::{RefreshEvent, RefreshSettings, ReloadError};
+use crate::handle::{Generation, RawHandle, Reload};
+use crate::source::Problem;
+
+/// What is to be done next.
+enum Next {
+    Stop,
+    Reload {
+        was_asked: bool,
+    },
+    TooSoon,
+    /// Until then, or until there is news.
+    Wait(Option<Instant>),
+}
+
+pub(super) struct Runner {
+    place: Place,
+    handle: RawHandle,
+    settings: RefreshSettings,
+    shared: Arc<Shared>,
+    asker: Asker,
+    pace: Pace,
+    poll: Option<Instant>,
+    /// As this refresher saw it last.
+    generation: Generation,
+    #[cfg(feature = "watch")]
+    watch: Option<Arc<Watch>>,
+    #[cfg(feature = "watch")]
+    changed: Option<Instant>,
+}
+
+impl Runner {
+    pub(super) fn new(place: Place, settings: RefreshSettings, asker: Asker, shared: Arc<Shared>) -> Self {
+        let handle = shared.handle();
+        #[cfg(feature = "watch")]
+        let watch = place.file().filter(|_| settings.is_watching).map(|file| Watch::of(file, handle.clone()));
+        #[cfg(feature = "watch")]
+        if let Some(watch) = &watch {
+            let watch = Arc::clone(watch);
+            asker.within_deadline(move || watch.arm());
+        }
+        let now = Instant::now();
+        Self {
+            pace: Pace::new(&settings),
+            // So that what changed between loading it and watching it is seen.
+            #[cfg(feature = "watch")]
+            changed: watch.is_some().then_some(now),
+            #[cfg(feature = "watch")]
+            watch,
+            poll: if place.provenance().is_fixed() { None } else { next_poll(&settings, now) },
+            generation: handle.generation(),
+            place,
+            handle,
+            settings,
+            shared,
+            asker,
+        }
+    }
+
+    /// Reloads until it is told to stop. `first` is what the start has put in force.
+    pub(super) fn run(mut self, first: Outcome) {
+        let _ending = Ending(Arc::clone(&self.shared));
+        #[cfg(feature = "watch")]
+        self.tell_watching();
+        self.tell_newer(first);
+        let provenance = self.place.provenance();
+        if provenance.is_fixed() {
+            self.settings.tell(&RefreshEvent::CannotChange { provenance });
+        }
+        loop {
+            let news = self.handle.work();
+            match self.next(Instant::now()) {
+                Next::Stop => return,
+                Next::Reload { was_asked } => self.reload(was_asked),
+                Next::TooSoon => self.handle.end(self.handle.begin(), Reload::TooSoon),
+                Next::Wait(Some(until)) => drop(news.wait_deadline(until)),
+                Next::Wait(None) => news.wait(),
+            }
+        }
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        let state = self.shared.lock();
+        if state.is_stopping {
+            return Next::Stop;
+        }
+        let is_demanded = state.demanded > state.met;
+        drop(state);
+        let in_force = self.handle.generation();
+        if self.generation != in_force {
+            self.generation = in_force;
+            self.pace.renewed();
+        }
+        let until = self.poll;
+        #[cfg(feature = "watch")]
+        let until = until.into_iter().chain(self.watch_due(now)).min();
+        let turn = if self.handle.is_asked() { Some(self.pace.turn(now)) } else { None };
+        if is_demanded || until.is_some_and(|until| until <= now) || turn == Some(Turn::Now) {
+            return Next::Reload { was_asked: turn == Some(Turn::Now) };
+        }
+        match turn {
+            Some(Turn::TooSoon) => Next::TooSoon,
+            Some(Turn::At(at)) => Next::Wait(until.into_iter().chain([at]).min()),
+            _ => Next::Wait(until),
+        }
+    }
+
+    /// When the files that have changed are to be read.
+    #[cfg(feature = "watch")]
+    fn watch_due(&mut self, now: Instant) -> Option<Instant> {
+        let watch = self.watch.as_ref()?;
+        if watch.take_change() {
+            self.changed.get_or_insert(now);
+        }
+        self.changed.map(|changed| changed + watch::DEBOUNCE)
+    }
+
+    fn reload(&mut self, was_asked: bool) {
+        let attempt = self.handle.begin();
+        let demanded = self.shared.lock().demanded;
+        let Some(result) = self.ask() else {
+            return self.handle.end(attempt, Reload::NoRefresher);
+        };
+        let in_force = self.handle.generation();
+        let outcome = match &result {
+            Ok(Outcome::Newer { .. }) => Reload::Newer,
+            // A rotation in this process was faster.
+            Ok(Outcome::Same) if self.generation != in_force => Reload::Newer,
+            Ok(Outcome::Same) => Reload::Unchanged,
+            Err(_) => Reload::Failed,
+        };
+        self.generation = in_force;
+        let now = Instant::now();
+        if self.poll.is_some_and(|poll| poll <= now) {
+            self.poll = next_poll(&self.settings, now);
+        }
+        self.pace.ended(now, was_asked, outcome);
+        let failed_before = self.note(&result);
+        self.handle.end(attempt, outcome);
+        let mut state = self.shared.lock();
+        (state.met, state.outcome) = (state.met.max(demanded), outcome);
+        drop(state);
+        self.shared.tell();
+        self.tell(result, failed_before);
+    }
+
+    /// None where the refresher was dropped meanwhile: whoever dropped it does not expect another key.
+    fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
+        let before = self.handle.generation();
+        let answer = self.answer();
+        if self.shared.lock().is_stopping {
+            return None;
+        }
+        Some(self.place.take(answer, &self.handle, before, self.settings.grace))
+    }
+
+    fn answer(&mut self) -> Result<Answer, Problem> {
+        let profile = self.handle.profile();
+        #[cfg(feature = "watch")]
+        if let Some(watch) = &self.watch {
+            // First, so that what changes while the place is read is seen after it.
+            self.changed = None;
+            let watch = Arc::clone(watch);
+            return self.asker.ask(&self.place, profile, move || watch.arm());
+        }
+        self.asker.ask(&self.place, profile, || ())
+    }
+
+    /// Notes how an attempt ended, and gives how many had failed before it.
+    fn note(&self, result: &Result<Outcome, ReloadError>) -> u32 {
+        let mut state = self.shared.lock();
+        let status = &mut state.status;
+        let failed_before = status.failures;
+        match result {
+            Ok(_) => {
+                status.last_success = SystemTime::now();
+                status.provenance = self.place.provenance();
+                (status.failures, status.problem) = (0, None);
+            }
+            Err(error) => {
+                status.failures = status.failures.saturating_add(1);
+                status.problem = Some(error.clone());
+            }
+        }
+        failed_before
+    }
+
+    fn tell(&mut self, result: Result<Outcome, ReloadError>, failed_before: u32) {
+        #[cfg(feature = "watch")]
+        self.tell_watching();
+        match result {
+            Ok(outcome) => {
+                if failed_before > 0 {
+                    let (provenance, failures) = (self.place.provenance(), failed_before);
+                    self.settings.tell(&RefreshEvent::Recovered { provenance, failures });
+                }
+                self.tell_newer(outcome);
+            }
+            Err(error) => {
+                let failures = failed_before.saturating_add(1);
+                self.settings.tell(&RefreshEvent::Failed { error, failures });
+            }
+        }
+    }
+
+    fn tell_newer(&self, outcome: Outcome) {
+        if let Outcome::Newer { generation, current, provenance } = outcome {
+            self.settings.tell(&match current {
+                Ok(fingerprint) => RefreshEvent::Refreshed { generation, fingerprint, provenance },
+                Err(closed) => RefreshEvent::Closed { closed, provenance },
+            });
+        }
+    }
+
+    /// Notes whether the files are watched, and tells of it where that is new.
+    #[cfg(feature = "watch")]
+    fn tell_watching(&self) {
+        let Some(watch) = &self.watch else { return };
+        let now = watch.state();
+        let before = std::mem::replace(&mut self.shared.lock().status.watching, now);
+        if let Watching::Failed(problem) = now
+            && before != now
+        {
+            let provenance = self.place.provenance();
+            self.settings.tell(&RefreshEvent::NotWatching { provenance, problem });
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! How a refresher works.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::RefreshEvent;
+
+/// The shortest time between two polls, whatever is set.
+///
+/// ```
+/// assert_eq!(keysheath::refresh::SHORTEST_POLL_INTERVAL.as_millis(), 10);
+/// ```
+pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How a refresher works: when it asks its place, how long it waits for it, and whom it tells.
+///
+/// | setting | default |
+/// |---|---|
+/// | [poll interval](Self::with_poll_interval) | 30 s |
+/// | [jitter](Self::with_jitter), taken off each interval | up to 20 % |
+/// | [minimum interval](Self::with_minimum_interval) between attempts that are asked for | 1 s |
+/// | [longest back-off](Self::with_longest_back_off) | 5 min |
+/// | [deadline](Self::with_deadline) of one attempt | 10 s |
+/// | [grace](Self::with_grace) of the previous key | 10 min |
+///
+/// ```
+/// use std::time::Duration;
+/// use keysheath::refresh::RefreshSettings;
+///
+/// let settings = RefreshSettings::new()
+///     .with_poll_interval(Duration::from_secs(10))
+///     .on_event(|event| println!("{event}"));
+/// ```
+#[derive(Clone)]
+pub struct RefreshSettings {
+    pub(super) poll_interval: Duration,
+    /// In percent.
+    pub(super) jitter: u8,
+    pub(super) minimum_interval: Duration,
+    pub(super) longest_back_off: Duration,
+    pub(super) deadline: Duration,
+    pub(super) grace: Duration,
+    #[cfg(feature = "watch")]
+    pub(super) is_watching: bool,
+    on_event: Option<Callback>,
+}
+
+type Callback = Arc<dyn Fn(&RefreshEvent) + Send + Sync>;
+
+impl RefreshSettings {
+    /// The defaults.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new();
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(30),
+            jitter: 20,
+            minimum_interval: Duration::from_secs(1),
+            longest_back_off: Duration::from_secs(5 * 60),
+            deadline: Duration::from_secs(10),
+            grace: Duration::from_secs(10 * 60),
+            #[cfg(feature = "watch")]
+            is_watching: false,
+            on_event: None,
+        }
+    }
+
+    /// The longest time between two polls; 30 s unless set, and at least [`SHORTEST_POLL_INTERVAL`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval.max(SHORTEST_POLL_INTERVAL);
+        self
+    }
+
+    /// How much of each interval may be taken off at random, in percent, so that processes that were started together do not
+    /// poll together; 20 unless set, and at most 100.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().with_jitter(50);
+    /// ```
+    #[must_use]
+    pub fn with_jitter(mut self, percent: u8) -> Self {
+        self.jitter = percent.min(100);
+        self
+    }
+
+    /// The shortest time between two attempts that are asked for; 1 s unless set. Whoever asks within it waits for its
+    /// end.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().with_minimum_interval(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_minimum_interval(mut self, interval: Duration) -> Self {
+        self.minimum_interval = interval;
+        self
+    }
+
+    /// The longest rest between attempts that are asked for; 5 min unless set. The minimum interval doubles up to it with
+    /// each attempt that fails, and with each that is asked for and finds the same key. Whoever asks while more than the
+    /// minimum interval is left of it is told [`Reload::TooSoon`](crate::handle::Reload::TooSoon) at once. Polls go on as ever.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().with_longest_back_off(Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn with_longest_back_off(mut self, longest: Duration) -> Self {
+        self.longest_back_off = longest;
+        self
+    }
+
+    /// How long one attempt may take; 10 s unless set. Past it the attempt has failed, and what it still brings is thrown
+    /// away. A place's own deadline holds as well.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().with_deadline(Duration::from_secs(2));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long a request that was refused may be repeated with the key that was in force before; 10 min unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().with_grace(Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Tells of each event, on the refresher's own thread. It must neither block nor wait for the refresher: meanwhile
+    /// nothing is reloaded. A panic in it is swallowed.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().on_event(|event| eprintln!("{event}"));
+    /// ```
+    #[must_use]
+    pub fn on_event(mut self, tell: impl Fn(&RefreshEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(tell));
+        self
+    }
+
+    /// Follows the files of the place as well, so that a change is seen at once: those of a `SecretFile`, a `FileVariable`, a
+    /// `DotenvFile`, a `SystemdCredential` and a `FileStore`. Elsewhere there is nothing to watch, and polling is all there
+    /// is. Polls go on as before.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().watching();
+    /// ```
+    #[cfg(feature = "watch")]
+    #[must_use]
+    pub fn watching(mut self) -> Self {
+        self.is_watching = true;
+        self
+    }
+
+    pub(super) fn tell(&self, event: &RefreshEvent) {
+        #[cfg(feature = "tracing")]
+        event.trace();
+        if let Some(tell) = &self.on_event {
+            // Its own message is on standard error; that it fails must not end the refresher.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tell(event)));
+        }
+    }
+}
+
+impl Default for RefreshSettings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for RefreshSettings {
+    /// Without the callback, which cannot be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("RefreshSettings");
+        shown
+            .field("poll_interval", &self.poll_interval)
+            .field("jitter", &self.jitter)
+            .field("minimum_interval", &self.minimum_interval)
+            .field("longest_back_off", &self.longest_back_off)
+            .field("deadline", &self.deadline)
+            .field("grace", &self.grace);
+        #[cfg(feature = "watch")]
+        shown.field("is_watching", &self.is_watching);
+        shown.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,120 @@
+//! What a refresher and its thread share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::RefreshStatus;
+use crate::handle::{RawHandle, Reload};
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// An attempt or the thread has ended.
+    ended: Condvar,
+    handle: RawHandle,
+    /// The handle counts its refreshers, so each leaves once.
+    has_left: AtomicBool,
+}
+
+pub(super) struct State {
+    pub(super) status: RefreshStatus,
+    pub(super) is_stopping: bool,
+    has_ended: bool,
+    /// How many attempts were demanded, and how many of those demands were met.
+    pub(super) demanded: u64,
+    pub(super) met: u64,
+    pub(super) outcome: Reload,
+}
+
+impl Shared {
+    /// Takes part in the handle's reloads.
+    pub(super) fn attach(handle: RawHandle, status: RefreshStatus) -> Self {
+        handle.attach();
+        let state = State {
+            status,
+            is_stopping: false,
+            has_ended: false,
+            demanded: 0,
+            met: 0,
+            outcome: Reload::NoRefresher,
+        };
+        Self { state: Mutex::new(state), ended: Condvar::new(), handle, has_left: AtomicBool::new(false) }
+    }
+
+    pub(super) fn handle(&self) -> RawHandle {
+        self.handle.clone()
+    }
+
+    pub(super) fn status(&self) -> RefreshStatus {
+        self.lock().status.clone()
+    }
+
+    /// Tells the thread to end, and those who wait for a reload that there will be none.
+    pub(super) fn stop(&self) {
+        self.lock().is_stopping = true;
+        self.leave();
+        self.handle.wake_reloaders();
+    }
+
+    /// Blocks until the thread has ended; false after the timeout.
+    pub(super) fn wait_for_end(&self, timeout: Duration) -> bool {
+        self.wait(timeout, |state| state.has_ended.then_some(())).is_some()
+    }
+
+    /// Demands an attempt and waits for it, whatever the pace is; `None` after the timeout.
+    pub(super) fn demand(&self, timeout: Duration) -> Option<Reload> {
+        let mut state = self.lock();
+        state.demanded += 1;
+        let demand = state.demanded;
+        drop(state);
+        self.handle.wake_reloaders();
+        self.wait(timeout, |state| {
+            if state.met >= demand {
+                return Some(state.outcome);
+            }
+            state.has_ended.then_some(Reload::NoRefresher)
+        })
+    }
+
+    /// Tells those who wait for an attempt or for the end to look.
+    pub(super) fn tell(&self) {
+        self.ended.notify_all();
+    }
+
+    fn wait<R>(&self, timeout: Duration, look: impl Fn(&State) -> Option<R>) -> Option<R> {
+        let start = Instant::now();
+        let mut state = self.lock();
+        loop {
+            if let Some(found) = look(&state) {
+                return Some(found);
+            }
+            let rest = timeout.saturating_sub(start.elapsed());
+            if rest.is_zero() {
+                return None;
+            }
+            state = self.ended.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn leave(&self) {
+        if !self.has_left.swap(true, Ordering::Relaxed) {
+            self.handle.detach();
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is made as a whole, so a panic elsewhere has left none half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that the thread has ended, however it ends: nobody may wait for it for ever.
+pub(super) struct Ending(pub(super) Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.lock().has_ended = true;
+        self.0.leave();
+        self.0.tell();
+    }
+}

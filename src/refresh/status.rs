@@ -1,0 +1,136 @@
+//! How a refresher fares.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use super::ReloadError;
+use crate::source::Provenance;
+
+/// How a refresher fares. Its `Display` is one line for a person.
+///
+/// ```
+/// use keysheath::{chain::Chain, issuer::Kanal, refresh::{RefreshSettings, Refresher}, source::SecretFile};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("kanal");
+/// std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+/// let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(SecretFile::new(&path)), RefreshSettings::new())?;
+/// let status = refresher.status();
+/// assert!(status.can_change() && status.problem().is_none());
+/// # Ok::<(), keysheath::refresh::RefreshError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshStatus {
+    pub(super) provenance: Provenance,
+    pub(super) last_success: SystemTime,
+    pub(super) failures: u32,
+    pub(super) problem: Option<ReloadError>,
+    #[cfg(feature = "watch")]
+    pub(super) watching: super::Watching,
+}
+
+impl RefreshStatus {
+    /// Where the keys come from.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshStatus;
+    /// fn log(status: &RefreshStatus) {
+    ///     println!("{}", status.provenance());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// When the place was last read and was good, whether or not it held a newer key.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshStatus;
+    /// fn is_old(status: &RefreshStatus) -> bool {
+    ///     status.last_success().elapsed().is_ok_and(|age| age.as_secs() > 3600)
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn last_success(&self) -> SystemTime {
+        self.last_success
+    }
+
+    /// How many reloads have failed since then.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshStatus;
+    /// fn is_well(status: &RefreshStatus) -> bool {
+    ///     status.failures_in_a_row() == 0
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn failures_in_a_row(&self) -> u32 {
+        self.failures
+    }
+
+    /// Why the last reload failed; `None` where it did not.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshStatus;
+    /// fn log(status: &RefreshStatus) {
+    ///     if let Some(problem) = status.problem() {
+    ///         eprintln!("{problem}");
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn problem(&self) -> Option<&ReloadError> {
+        self.problem.as_ref()
+    }
+
+    /// Whether what stands there can change at all while the process runs. A variable cannot, and is not polled.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshStatus;
+    /// fn needs_a_restart(status: &RefreshStatus) -> bool {
+    ///     !status.can_change()
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn can_change(&self) -> bool {
+        !self.provenance.is_fixed()
+    }
+
+    /// Whether its files are watched.
+    ///
+    /// ```
+    /// # use keysheath::refresh::{RefreshStatus, Watching};
+    /// fn is_watched(status: &RefreshStatus) -> bool {
+    ///     status.watching() == Watching::Files
+    /// }
+    /// ```
+    #[cfg(feature = "watch")]
+    #[must_use]
+    pub const fn watching(&self) -> super::Watching {
+        self.watching
+    }
+}
+
+impl fmt::Display for RefreshStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.problem {
+            Some(problem) => {
+                let failures = self.failures;
+                write!(
+                    f,
+                    "{problem}; the last good key stays in force (reloads failed in a row: {failures})"
+                )?;
+            }
+            None if !self.can_change() => write!(
+                f,
+                "{}: it cannot change while the process runs, so it is not polled; after a rotation, restart",
+                self.provenance
+            )?,
+            None => write!(f, "{}: well", self.provenance)?,
+        }
+        #[cfg(feature = "watch")]
+        write!(f, "; {}", self.watching)?;
+        Ok(())
+    }
+}

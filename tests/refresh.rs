@@ -1,0 +1,168 @@
+//! Refreshers: what they take up, what they never take, how they fail, how they are asked, and how they end.
+#![cfg(all(target_os = "linux", feature = "rotation"))]
+
+#[path = "refresh/common.rs"]
+mod common;
+mod support;
+
+#[path = "refresh/asked.rs"]
+mod asked;
+#[path = "refresh/ending.rs"]
+mod ending;
+#[path = "refresh/faults.rs"]
+mod faults;
+#[cfg(feature = "keychain")]
+#[path = "refresh/keychain.rs"]
+mod keychain;
+#[path = "refresh/stores.rs"]
+mod stores;
+
+use std::time::Duration;
+
+use keysheath::chain::Chain;
+use keysheath::handle::{KeyHandle, Reload};
+use keysheath::issuer::Kanal;
+use keysheath::key::ApiKey;
+use keysheath::refresh::{
+    RefreshError, RefreshEvent, RefreshSettings, Refresher, ReloadProblem, SHORTEST_POLL_INTERVAL,
+};
+use keysheath::source::{FileVariable, Provenance, SecretFile, Variable};
+
+use common::{PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, only_asked, quick, text};
+use support::{Folder, KEY, in_child};
+
+fn of_file(folder: &Folder, settings: RefreshSettings) -> Refresher<Kanal> {
+    let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
+    Refresher::of_chain(chain, settings).unwrap()
+}
+
+#[test]
+fn a_key_that_is_replaced_comes_into_force_by_polling_and_the_old_one_has_its_grace() {
+    let folder = Folder::new();
+    folder.write("key", KEY);
+    let told = Told::default();
+    let refresher = of_file(&folder, told.by(quick()));
+    let handle = refresher.handle();
+    let first = handle.load().unwrap();
+    let mut subscription = handle.subscribe();
+    for (key, before) in [(SECOND, KEY), (THIRD, SECOND), (KEY, THIRD)] {
+        folder.write("new", key);
+        std::fs::rename(folder.at("new"), folder.at("key")).unwrap();
+        let now = subscription.wait(PATIENCE).expect("it is polled").unwrap();
+        assert!(now.current().matches(key.as_bytes()));
+        assert!(now.previous().unwrap().key().matches(before.as_bytes()));
+    }
+    assert!(first.current().matches(KEY.as_bytes()), "a snapshot stays as it is");
+    let is_new = |event: &RefreshEvent| matches!(event, RefreshEvent::Refreshed { .. });
+    eventually("each is told", || told.count(is_new) == 4);
+    assert_eq!(told.events().len(), 4, "{:?}", told.events());
+    let line = told.events()[0].to_string();
+    assert!(
+        line.starts_with("generation 1 is in force, fingerprint urdz-nrsd-3rmw-jtz2, from file "),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_grace_of_nothing_leaves_no_previous_key() {
+    let folder = Folder::new();
+    folder.write("key", KEY);
+    let refresher = of_file(&folder, only_asked().with_grace(Duration::ZERO));
+    folder.write("key", SECOND);
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert!(refresher.handle().load().unwrap().previous().is_none());
+}
+
+#[test]
+fn a_chain_without_a_key_and_a_fixed_handle_are_errors_at_the_start() {
+    let folder = Folder::new();
+    let chain = || Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
+    let error = Refresher::of_chain(chain(), quick()).unwrap_err();
+    assert!(matches!(error, RefreshError::Chain(_)), "{error}");
+    assert!(error.to_string().contains("no Kanal key was found"), "{error}");
+    folder.write("key", KEY);
+    let fixed = KeyHandle::fixed(ApiKey::parse(SECOND).unwrap());
+    let error = Refresher::of_chain_into(chain(), &fixed, quick()).unwrap_err();
+    assert!(matches!(error, RefreshError::FixedHandle), "{error}");
+    let live = KeyHandle::live();
+    let refresher = Refresher::of_chain_into(chain(), &live, quick()).unwrap();
+    assert!(has(&live, KEY) && has(&refresher.handle(), KEY));
+}
+
+#[test]
+fn a_variable_is_not_polled_and_status_and_events_say_that_it_cannot_change() {
+    let name = "a_variable_is_not_polled_and_status_and_events_say_that_it_cannot_change";
+    in_child(name, &[("KANAL_API_KEY", KEY)], || {
+        let told = Told::default();
+        let chain = Chain::<Kanal>::new().with(Variable::new("KANAL_API_KEY"));
+        let refresher = Refresher::of_chain(chain, told.by(quick())).unwrap();
+        let cannot = |event: &RefreshEvent| matches!(event, RefreshEvent::CannotChange { .. });
+        eventually("it is told", || told.count(cannot) == 1);
+        let status = refresher.status();
+        assert!(!status.can_change());
+        assert!(status.to_string().contains("cannot change while the process runs"), "{status}");
+        let since = status.last_success();
+        // Many polls would fit in.
+        std::thread::sleep(SHORTEST_POLL_INTERVAL * 20);
+        assert_eq!(refresher.status().last_success(), since, "it was polled");
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+        assert!(refresher.status().last_success() > since);
+        assert!(has(&refresher.handle(), KEY));
+    });
+}
+
+#[test]
+fn the_file_that_a_variable_names_is_followed_and_its_place_is_shown() {
+    let folder = Folder::new();
+    let path = folder.write("key", KEY);
+    let name = "the_file_that_a_variable_names_is_followed_and_its_place_is_shown";
+    in_child(name, &[("KANAL_API_KEY_FILE", &path)], || {
+        let path = std::path::PathBuf::from(std::env::var_os("KANAL_API_KEY_FILE").unwrap());
+        let chain = Chain::<Kanal>::new().with(FileVariable::new("KANAL_API_KEY"));
+        let refresher = Refresher::of_chain(chain, quick()).unwrap();
+        assert!(refresher.status().can_change());
+        let place = format!("file {} (named by KANAL_API_KEY_FILE)", path.display());
+        assert_eq!(refresher.status().provenance().to_string(), place);
+        std::fs::write(&path, SECOND).unwrap();
+        eventually("the file is followed", || has(&refresher.handle(), SECOND));
+    });
+}
+
+#[test]
+fn a_variable_that_comes_to_name_another_file_is_a_failed_reload() {
+    // As a `FileVariable` answers in a process that changes its own environment.
+    let named = |path: &str| Provenance::FileVariable { name: "SHOP_FILE".into(), path: Some(path.into()) };
+    let source = Scripted::new(KEY);
+    let (one, two) = (named("/run/secrets/one"), named("/run/secrets/two"));
+    let first = one.clone();
+    source.does(move |_| Ok(text(KEY).with_provenance(first.clone())));
+    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    source.does(move |_| Ok(text(SECOND).with_provenance(two.clone())));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+    assert_eq!(refresher.status().problem().unwrap().problem(), &ReloadProblem::OtherFile);
+    assert!(has(&refresher.handle(), KEY));
+    source.does(move |_| Ok(text(SECOND).with_provenance(one.clone())));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+}
+
+#[test]
+fn where_a_key_was_found_is_shown_as_it_is_now() {
+    let source = Scripted::new(KEY);
+    source.does(|_| Ok(text(KEY).with_provenance(Provenance::other("vault", "kanal, version 1"))));
+    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    source.does(|_| Ok(text(SECOND).with_provenance(Provenance::other("vault", "kanal, version 2"))));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert_eq!(refresher.status().provenance().to_string(), "vault kanal, version 2");
+}
+
+#[test]
+fn a_callback_that_panics_does_not_end_the_refresher() {
+    let folder = Folder::new();
+    folder.write("key", KEY);
+    let settings = quick().on_event(|_| std::panic::resume_unwind(Box::new(())));
+    let refresher = of_file(&folder, settings);
+    for key in [SECOND, THIRD, KEY] {
+        folder.write("key", key);
+        eventually("the key is taken", || has(&refresher.handle(), key));
+    }
+}

@@ -1,0 +1,167 @@
+//! Reloads that are asked for: shared, kept apart, and put off.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keysheath::chain::Chain;
+use keysheath::handle::{KeyHandle, Reload};
+use keysheath::issuer::Kanal;
+use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::source::{Problem, Source as _, SourceError};
+
+use super::common::{
+    Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, text,
+};
+use crate::support::KEY;
+
+fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
+    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+}
+
+fn ask(handle: &KeyHandle<Kanal>) -> Reload {
+    handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
+}
+
+#[test]
+fn fifty_who_ask_share_one_attempt() {
+    let (source, gate) = (Scripted::new(KEY), Gate::default());
+    let refresher = of(&source, only_asked());
+    let handle = refresher.handle();
+    let passes = gate.clone();
+    source.does(move |_| {
+        passes.pass();
+        Ok(text(SECOND))
+    });
+    let generation = handle.load().unwrap().generation();
+    let asking = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..50)
+        .map(|_| {
+            let (handle, asking) = (handle.clone(), Arc::clone(&asking));
+            thread::spawn(move || {
+                let reload = handle.reload_past(generation);
+                asking.fetch_add(1, Ordering::SeqCst);
+                reload.wait(PATIENCE)
+            })
+        })
+        .collect();
+    eventually("all ask", || asking.load(Ordering::SeqCst) == 50 && source.calls() == 2);
+    gate.open();
+    for thread in threads {
+        assert_eq!(thread.join().unwrap(), Some(Reload::Newer));
+    }
+    // Those who asked when it had begun are answered by its key, and one more attempt at most.
+    assert!(source.calls() <= 3, "{} attempts", source.calls());
+}
+
+#[test]
+fn attempts_that_are_asked_for_keep_the_minimum_interval_and_who_asks_within_it_waits() {
+    const MINIMUM: Duration = Duration::from_millis(250);
+    let source = Scripted::new(KEY);
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let refresher = of(&source, only_asked().with_minimum_interval(MINIMUM));
+    let handle = refresher.handle();
+    let asked = Arc::clone(&times);
+    source.does(move |before| {
+        asked.lock().unwrap().push(Instant::now());
+        Ok(text([KEY, SECOND][before % 2]))
+    });
+    for _ in 0..4 {
+        assert_eq!(ask(&handle), Reload::Newer);
+    }
+    let times = times.lock().unwrap();
+    assert_eq!(times.len(), 4);
+    for pair in times.windows(2) {
+        assert!(pair[1] - pair[0] >= MINIMUM, "{:?}", pair[1] - pair[0]);
+    }
+}
+
+#[test]
+fn after_a_fruitless_attempt_who_asks_again_is_told_at_once_that_it_is_too_soon() {
+    let source = Scripted::new(KEY);
+    let refresher = of(&source, only_asked().with_minimum_interval(NEVER).with_longest_back_off(NEVER * 4));
+    let handle = refresher.handle();
+    assert_eq!(ask(&handle), Reload::Unchanged);
+    for _ in 0..20 {
+        assert_eq!(ask(&handle), Reload::TooSoon);
+    }
+    assert_eq!(source.calls(), 2);
+    source.gives(SECOND);
+    assert_eq!(ask(&handle), Reload::TooSoon, "the place is not asked");
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer), "it is demanded");
+    assert!(has(&handle, SECOND));
+}
+
+#[test]
+fn after_failures_attempts_back_off_and_the_one_after_them_recovers() {
+    let source = Scripted::new(KEY);
+    let minimum = Duration::from_millis(100);
+    let refresher =
+        of(&source, only_asked().with_minimum_interval(minimum).with_longest_back_off(minimum * 8));
+    let handle = refresher.handle();
+    let place = source.provenance();
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&times);
+    source.does(move |_| {
+        asked.lock().unwrap().push(Instant::now());
+        Err(SourceError::new(place.clone(), Problem::Unreachable))
+    });
+    while source.calls() < 5 {
+        let answer = ask(&handle);
+        assert!(matches!(answer, Reload::Failed | Reload::TooSoon), "{answer}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    for (pair, rest) in times.lock().unwrap().windows(2).zip([2, 4, 8]) {
+        assert!(pair[1] - pair[0] >= minimum * rest, "{:?} instead of {rest}", pair[1] - pair[0]);
+    }
+    eventually("four have failed", || refresher.status().failures_in_a_row() == 4);
+    source.gives(SECOND);
+    eventually("it is asked again in the end", || ask(&handle) != Reload::TooSoon);
+    assert!(has(&handle, SECOND));
+    // Whoever waits for a key has it before the status says so.
+    eventually("it has recovered", || refresher.status().failures_in_a_row() == 0);
+}
+
+#[test]
+fn polling_goes_on_while_asking_is_put_off() {
+    let source = Scripted::new(KEY);
+    let refresher = of(&source, quick().with_minimum_interval(NEVER).with_longest_back_off(NEVER * 4));
+    let handle = refresher.handle();
+    // A poll may answer as well.
+    eventually("asking is put off", || ask(&handle) == Reload::TooSoon);
+    source.gives(SECOND);
+    eventually("a poll finds it", || has(&handle, SECOND));
+}
+
+#[test]
+fn a_refusal_of_the_key_in_force_reloads_and_a_late_one_asks_for_nothing() {
+    let source = Scripted::new(KEY);
+    let refresher = of(&source, only_asked().with_minimum_interval(Duration::ZERO));
+    let handle = refresher.handle();
+    let first = handle.load().unwrap().generation();
+    source.gives(SECOND);
+    handle.report_refused(first);
+    eventually("it is reloaded", || has(&handle, SECOND));
+    assert_eq!(source.calls(), 2);
+    for _ in 0..50 {
+        handle.report_refused(first);
+    }
+    assert_eq!(handle.reload_past(first).wait(PATIENCE), Some(Reload::Newer), "there is a newer one already");
+    source.gives(THIRD);
+    // What the late ones had asked for would have been done before this.
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert_eq!(source.calls(), 3);
+}
+
+#[test]
+fn async_code_awaits_a_reload_without_a_runtime_of_the_refresher_s() {
+    let source = Scripted::new(KEY);
+    let refresher = of(&source, only_asked());
+    let handle = refresher.handle();
+    source.gives(SECOND);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let reload = runtime.block_on(async { handle.reload_past(handle.load().unwrap().generation()).await });
+    assert_eq!(reload, Reload::Newer);
+    assert!(has(&handle, SECOND));
+}

@@ -1,0 +1,172 @@
+//! What the tests of refreshers share.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use keysheath::document::{DocumentContent, DocumentStore};
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::Profile;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::RawKey;
+use keysheath::keyset::{KeySet, Promotion, Staging};
+use keysheath::refresh::{RefreshEvent, RefreshSettings};
+use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+
+/// Two keys of other accounts or rotations.
+pub const SECOND: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
+pub const THIRD: &str = "Qw3Er5Ty7Ui9Op1As2Df4Gh6";
+
+/// How long anything may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Longer than any test takes.
+pub const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Waits until it is so.
+#[track_caller]
+pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "it did not come to this: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A refresher that polls all the time.
+pub fn quick() -> RefreshSettings {
+    RefreshSettings::new().with_poll_interval(Duration::from_millis(10))
+}
+
+/// A refresher that does only what it is asked for.
+pub fn only_asked() -> RefreshSettings {
+    RefreshSettings::new().with_poll_interval(NEVER).with_jitter(0)
+}
+
+/// What was told.
+#[derive(Clone, Default)]
+pub struct Told(Arc<Mutex<Vec<RefreshEvent>>>);
+
+impl Told {
+    pub fn by(&self, settings: RefreshSettings) -> RefreshSettings {
+        let told = self.clone();
+        settings.on_event(move |event| told.0.lock().unwrap().push(event.clone()))
+    }
+
+    pub fn events(&self) -> Vec<RefreshEvent> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn count(&self, is_it: impl Fn(&RefreshEvent) -> bool) -> usize {
+        self.events().iter().filter(|event| is_it(event)).count()
+    }
+
+    pub fn failures(&self) -> usize {
+        self.count(|event| matches!(event, RefreshEvent::Failed { .. }))
+    }
+}
+
+pub fn has(handle: &KeyHandle<Kanal>, key: &str) -> bool {
+    handle.load().is_ok_and(|snapshot| snapshot.current().matches(key.as_bytes()))
+}
+
+pub fn raw(key: &str) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, key.as_bytes()).unwrap()
+}
+
+/// A key set with these keys, each brought into force after the one before.
+pub fn key_set(keys: &[&str]) -> KeySet {
+    let mut set = KeySet::new(Kanal::PROFILE).unwrap();
+    for key in keys {
+        bring_into_force(&mut set, key);
+    }
+    set
+}
+
+/// A step of a rotation by somebody else.
+pub fn bring_into_force(set: &mut KeySet, key: &str) {
+    let now = SystemTime::now();
+    if set.current().is_none() {
+        set.adopt(raw(key), Staging::at(now)).unwrap();
+        return;
+    }
+    if let Some(rotation) = set.current().map(keysheath::keyset::Held::rotation) {
+        set.retire(rotation).unwrap();
+    }
+    let rotation = set.stage(raw(key), Staging::at(now)).unwrap().rotation();
+    set.promote(rotation, Promotion::Unverified, now).unwrap();
+}
+
+/// Writes over whatever is there.
+pub fn persist(store: &dyn DocumentStore, content: &DocumentContent) {
+    let there = store.read().unwrap();
+    store.write(content, there.as_ref().map(keysheath::document::Document::version)).unwrap();
+}
+
+type Answer = dyn Fn(usize) -> Result<Reading, SourceError> + Send + Sync;
+
+/// A source that counts how often it is asked, and answers as its test says; clones are one.
+#[derive(Clone)]
+pub struct Scripted {
+    calls: Arc<AtomicUsize>,
+    answer: Arc<Mutex<Arc<Answer>>>,
+}
+
+impl Scripted {
+    pub fn new(key: &'static str) -> Self {
+        let scripted =
+            Self { calls: Arc::default(), answer: Arc::new(Mutex::new(Arc::new(|_| Ok(text(key))))) };
+        scripted.gives(key);
+        scripted
+    }
+
+    pub fn gives(&self, key: &'static str) {
+        self.does(move |_| Ok(text(key)));
+    }
+
+    /// From now on it does this; it is told how often it was asked before.
+    pub fn does(&self, answer: impl Fn(usize) -> Result<Reading, SourceError> + Send + Sync + 'static) {
+        *self.answer.lock().unwrap() = Arc::new(answer);
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+impl Source for Scripted {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("scripted place", "kanal")
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        let answer = Arc::clone(&self.answer.lock().unwrap());
+        answer(self.calls.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+pub fn text(key: &str) -> Reading {
+    Reading::present(SecretText::from(key.to_owned()))
+}
+
+/// A gate that is shut until it is opened, or dropped.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, std::sync::Condvar)>);
+
+impl Gate {
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub fn shut(&self) {
+        *self.0.0.lock().unwrap() = false;
+    }
+
+    pub fn pass(&self) {
+        let shut = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(shut, |is_open| !*is_open).unwrap());
+    }
+}

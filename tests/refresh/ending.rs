@@ -1,0 +1,106 @@
+//! How refreshers end.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use keysheath::chain::Chain;
+use keysheath::handle::Reload;
+use keysheath::issuer::Kanal;
+use keysheath::refresh::{RefreshSettings, Refresher};
+
+use super::common::{Gate, PATIENCE, SECOND, Scripted, eventually, has, only_asked, quick, text};
+use crate::support::in_time::in_time;
+use crate::support::{KEY, in_child};
+
+fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
+    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+}
+
+/// How many threads of refreshers this process has. The system keeps 15 bytes of a name.
+fn threads() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.starts_with("keysheath-refre")).count()
+}
+
+#[test]
+fn dropping_ends_the_thread_and_the_handle_keeps_its_key() {
+    in_child::<&str>("ending::dropping_ends_the_thread_and_the_handle_keeps_its_key", &[], || {
+        let source = Scripted::new(KEY);
+        let refreshers: Vec<_> = (0..20).map(|_| of(&source, quick())).collect();
+        eventually("each has its thread", || threads() == 20);
+        let handle = refreshers[0].handle();
+        drop(refreshers);
+        assert_eq!(threads(), 0, "dropping joins");
+        let calls = source.calls();
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(source.calls(), calls, "nobody asks any more");
+        assert!(has(&handle, KEY));
+        let generation = handle.load().unwrap().generation();
+        assert_eq!(handle.reload_past(generation).wait(PATIENCE), Some(Reload::NoRefresher));
+    });
+}
+
+#[test]
+fn a_refresher_whose_source_hangs_is_dropped_and_what_comes_later_is_not_taken() {
+    let (source, gate) = (Scripted::new(KEY), Gate::default());
+    let refresher = of(&source, only_asked().with_deadline(Duration::from_millis(200)));
+    let handle = refresher.handle();
+    let passes = gate.clone();
+    source.does(move |_| {
+        passes.pass();
+        Ok(text(SECOND))
+    });
+    let asks = handle.reload_past(handle.load().unwrap().generation());
+    let asks = thread::spawn(move || asks.wait(PATIENCE));
+    eventually("the source hangs", || source.calls() == 2);
+    in_time(PATIENCE, move || drop(refresher));
+    let answer = asks.join().unwrap().expect("an answer");
+    assert!(matches!(answer, Reload::NoRefresher | Reload::Failed), "{answer}");
+    gate.open();
+    thread::sleep(Duration::from_millis(50));
+    assert!(has(&handle, KEY));
+}
+
+#[test]
+fn what_an_attempt_brings_after_the_drop_has_begun_is_not_published() {
+    let (source, gate) = (Scripted::new(KEY), Gate::default());
+    let refresher = of(&source, only_asked().with_deadline(PATIENCE));
+    let handle = refresher.handle();
+    let passes = gate.clone();
+    source.does(move |_| {
+        passes.pass();
+        Ok(text(SECOND))
+    });
+    let generation = handle.load().unwrap().generation();
+    handle.report_refused(generation);
+    eventually("the attempt is under way", || source.calls() == 2);
+    let drops = thread::spawn(move || drop(refresher));
+    // That nobody reloads any more is said as soon as the drop has begun.
+    let asks = handle.reload_past(generation);
+    assert_eq!(asks.wait(PATIENCE), Some(Reload::NoRefresher));
+    gate.open();
+    drops.join().unwrap();
+    assert!(has(&handle, KEY));
+}
+
+#[test]
+fn a_refresher_is_dropped_on_its_own_thread() {
+    let source = Scripted::new(KEY);
+    let slot: Arc<Mutex<Option<Refresher<Kanal>>>> = Arc::default();
+    let own = Arc::clone(&slot);
+    let settings = quick().on_event(move |event| {
+        if event.to_string().starts_with("generation 2") {
+            drop(own.lock().unwrap().take());
+        }
+    });
+    let refresher = of(&source, settings);
+    let handle = refresher.handle();
+    *slot.lock().unwrap() = Some(refresher);
+    source.gives(SECOND);
+    eventually("it is dropped", || slot.lock().unwrap().is_none());
+    let generation = handle.load().unwrap().generation();
+    assert_eq!(handle.reload_past(generation).wait(PATIENCE), Some(Reload::NoRefresher));
+}

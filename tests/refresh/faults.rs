@@ -1,0 +1,131 @@
+//! Sources and stores that hang, panic or come back too late.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use keysheath::chain::Chain;
+use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
+use keysheath::handle::Reload;
+use keysheath::issuer::Kanal;
+use keysheath::refresh::{RefreshError, Refresher, ReloadProblem};
+use keysheath::source::{Problem, Provenance, SecretFile};
+
+use super::common::{
+    Gate, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist, quick, text,
+};
+use crate::support::{Folder, KEY};
+
+const SHORT: Duration = Duration::from_millis(30);
+
+/// An earlier call still hangs, so there was none.
+const STUCK: Problem = Problem::Stuck { count: 1 };
+
+#[test]
+fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_away() {
+    let (folder, source, gate) = (Folder::new(), Scripted::new(KEY), Gate::default());
+    let lower = folder.write("lower", THIRD);
+    let chain = Chain::<Kanal>::new().with(source.clone()).with(SecretFile::new(lower));
+    let refresher = Refresher::of_chain(chain, only_asked().with_deadline(SHORT)).unwrap();
+    let passes = gate.clone();
+    let late = Arc::new(AtomicBool::new(false));
+    let is_back = Arc::clone(&late);
+    source.does(move |_| {
+        passes.pass();
+        is_back.store(true, Ordering::SeqCst);
+        Ok(text(SECOND))
+    });
+    for expected in [Problem::Deadline { after: SHORT }, STUCK, STUCK, STUCK] {
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+        let problem = refresher.status().problem().unwrap().problem().clone();
+        assert_eq!(problem, ReloadProblem::Source(expected));
+        assert!(has(&refresher.handle(), KEY));
+    }
+    assert_eq!(source.calls(), 2, "while it hangs it is not asked again");
+    source.gives(KEY);
+    gate.open();
+    eventually("the late ones come back", || late.load(Ordering::SeqCst));
+    eventually("it is asked again", || refresher.refresh_now(PATIENCE) == Some(Reload::Unchanged));
+    assert!(has(&refresher.handle(), KEY), "a late answer was taken");
+    assert_eq!(refresher.handle().load().unwrap().generation().to_string(), "1");
+}
+
+#[test]
+fn a_source_that_panics_is_a_failed_reload_and_the_refresher_goes_on() {
+    let source = Scripted::new(KEY);
+    let told = Told::default();
+    let chain = Chain::<Kanal>::new().with(source.clone());
+    let refresher = Refresher::of_chain(chain, told.by(quick())).unwrap();
+    source.does(|_| std::panic::resume_unwind(Box::new(())));
+    eventually("it fails again and again", || told.failures() > 5);
+    let status = refresher.status();
+    assert_eq!(status.problem().unwrap().problem(), &ReloadProblem::Source(Problem::Unreachable));
+    assert!(status.to_string().contains("the last good key stays in force"), "{status}");
+    assert!(has(&refresher.handle(), KEY));
+    source.gives(SECOND);
+    eventually("it recovers", || has(&refresher.handle(), SECOND));
+}
+
+/// A store that hangs, and one that panics, where it is told to.
+#[derive(Clone)]
+struct Bad {
+    store: MemoryStore,
+    hangs: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
+    gate: Gate,
+}
+
+impl DocumentStore for Bad {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("bad store", "kanal")
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        if self.hangs.load(Ordering::SeqCst) {
+            self.gate.pass();
+        }
+        if self.panics.load(Ordering::SeqCst) {
+            std::panic::resume_unwind(Box::new(()));
+        }
+        self.store.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.store.write(content, unchanged)
+    }
+}
+
+#[test]
+fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_later() {
+    let bad = Bad {
+        store: MemoryStore::new(),
+        hangs: Arc::default(),
+        panics: Arc::default(),
+        gate: Gate::default(),
+    };
+    persist(&bad, &key_set(&[KEY]).to_document());
+    let start = || Refresher::<Kanal>::of_store(bad.clone(), only_asked().with_deadline(SHORT));
+    let refresher = start().unwrap();
+    for (fault, expected) in
+        [(&bad.hangs, Problem::Deadline { after: SHORT }), (&bad.panics, Problem::Unreachable)]
+    {
+        fault.store(true, Ordering::SeqCst);
+        let expected = ReloadProblem::Document(DocumentError::Unavailable(expected));
+        let RefreshError::Store(error) = start().unwrap_err() else { panic!("another error") };
+        assert_eq!(error.problem(), &expected);
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+        assert_eq!(refresher.status().problem().unwrap().problem(), &expected);
+        assert!(has(&refresher.handle(), KEY));
+        fault.store(false, Ordering::SeqCst);
+        bad.gate.open();
+        eventually("it recovers", || refresher.refresh_now(PATIENCE) == Some(Reload::Unchanged));
+    }
+}

@@ -1,0 +1,373 @@
+//! Key sets that others change: in this process, in another one, and in every way in which they should not.
+
+use std::fs;
+use std::time::SystemTime;
+
+use keysheath::document::{
+    Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
+};
+use keysheath::handle::{Closed, KeyHandle, Reload};
+use keysheath::issuer::{Issuer, Kanal, Katana};
+use keysheath::key::{ApiKey, RawKey};
+use keysheath::keyset::{KeySet, KeySetError, Promotion, Staging};
+use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
+use keysheath::source::Provenance;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::common::{
+    Gate, PATIENCE, SECOND, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
+    quick, raw,
+};
+use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
+
+/// A store that gives what a test put there, and has no memory of its own.
+#[derive(Clone, Default)]
+struct Loose(Arc<Mutex<Option<Document>>>);
+
+impl Loose {
+    fn put(&self, content: DocumentContent, version: Version) {
+        *self.0.lock().unwrap() = Some(Document::new(content, version));
+    }
+}
+
+impl DocumentStore for Loose {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("loose store", "kanal")
+    }
+
+    fn limit(&self) -> usize {
+        1 << 20
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+
+    fn write(&self, _: &DocumentContent, _: Option<&Version>) -> Result<Version, DocumentError> {
+        Err(DocumentError::ReadOnly)
+    }
+}
+
+fn version(sequence: u64) -> Version {
+    Version::new(sequence, 0)
+}
+
+#[test]
+fn a_promotion_is_seen_through_another_store_instance() {
+    let folder = Folder::new();
+    let path = folder.at("keys");
+    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), quick()).unwrap();
+    let handle = refresher.handle();
+    assert_eq!(handle.load().unwrap_err(), Closed::NoKey);
+    let (store, mut keys) = (FileStore::new(&path), KeySet::new(Kanal::PROFILE).unwrap());
+    // A key set without a key in force is none either.
+    persist(&store, &keys.to_document());
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(handle.load().unwrap_err(), Closed::NoKey);
+    for (number, key) in [KEY, SECOND, THIRD].into_iter().enumerate() {
+        bring_into_force(&mut keys, key);
+        persist(&store, &keys.to_document());
+        eventually("the key of the key set is in force", || has(&handle, key));
+        assert_eq!(handle.load().unwrap().generation().to_string(), (number + 1).to_string());
+    }
+    assert!(handle.load().unwrap().previous().unwrap().key().matches(SECOND.as_bytes()));
+    keys.retire(keys.current().unwrap().rotation()).unwrap();
+    persist(&store, &keys.to_document());
+    eventually("the retired key is gone", || handle.load().unwrap().previous().is_none());
+}
+
+#[test]
+fn a_promotion_by_another_process_is_seen() {
+    const NAME: &str = "stores::a_promotion_by_another_process_is_seen";
+    let child = Child::new(NAME);
+    if child.is_here() {
+        let store = FileStore::new(std::env::var_os("DOCUMENT").unwrap());
+        let mut keys =
+            KeySet::from_document(Kanal::PROFILE, store.read().unwrap().unwrap().content().expose_secret())
+                .unwrap();
+        bring_into_force(&mut keys, SECOND);
+        persist(&store, &keys.to_document());
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.at("keys");
+    persist(&FileStore::new(&path), &key_set(&[KEY]).to_document());
+    let told = Told::default();
+    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), told.by(quick())).unwrap();
+    let mut subscription = refresher.handle().subscribe();
+    assert!(has(&refresher.handle(), KEY));
+    let ended = child.var("DOCUMENT", &path).spawn().wait_with_output().unwrap();
+    assert!(ended.status.success());
+    let now = subscription.wait(PATIENCE).expect("the promotion is seen").unwrap();
+    assert!(now.current().matches(SECOND.as_bytes()));
+    assert_eq!(now.generation().to_string(), "2");
+    assert_eq!(told.failures(), 0, "{:?}", told.events());
+}
+
+#[test]
+fn a_compromise_closes_the_handle_and_is_told() {
+    let (store, mut keys) = (MemoryStore::new(), key_set(&[KEY]));
+    persist(&store, &keys.to_document());
+    let told = Told::default();
+    let refresher = Refresher::<Kanal>::of_store(store.clone(), told.by(only_asked())).unwrap();
+    keys.compromise(raw(KEY).fingerprint().unwrap(), SystemTime::now()).unwrap();
+    persist(&store, &keys.to_document());
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert_eq!(refresher.handle().load().unwrap_err(), Closed::Compromised);
+    let closed =
+        |event: &RefreshEvent| matches!(event, RefreshEvent::Closed { closed: Closed::Compromised, .. });
+    eventually("it is told", || told.count(closed) == 1);
+    bring_into_force(&mut keys, SECOND);
+    persist(&store, &keys.to_document());
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert!(has(&refresher.handle(), SECOND));
+}
+
+#[test]
+fn an_unchanged_document_is_not_published_again() {
+    let (store, keys) = (Loose::default(), key_set(&[KEY, SECOND]));
+    store.put(keys.to_document(), version(1));
+    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let end_of_grace = || refresher.handle().load().unwrap().previous().map(|previous| previous.until());
+    let first = end_of_grace();
+    assert!(first.is_some());
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(end_of_grace(), first, "it was published again");
+    // Not even looked at: what is there under the same version is no key set.
+    store.put(DocumentContent::from(b"garbage".to_vec()), version(1));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    store.put(keys.to_document(), version(2));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    assert_ne!(end_of_grace(), first, "another version is published");
+}
+
+type BadDocument = (&'static str, DocumentContent, fn(&ReloadProblem) -> bool);
+
+/// What each bad document is, and what is said of it.
+fn bad_documents() -> Vec<BadDocument> {
+    let whole = key_set(&[KEY, SECOND, THIRD]).to_document();
+    let text = String::from_utf8(whole.expose_secret().to_vec()).unwrap();
+    let is_corrupt =
+        |problem: &ReloadProblem| matches!(problem, ReloadProblem::KeySet(KeySetError::Corrupt { .. }));
+    let mut katana = KeySet::new(Katana::PROFILE).unwrap();
+    let key = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+    katana.adopt(key, Staging::at(SystemTime::now())).unwrap();
+    vec![
+        ("garbage", DocumentContent::from(THIRD.as_bytes().to_vec()), is_corrupt),
+        ("empty", DocumentContent::from(Vec::new()), is_corrupt),
+        ("truncated", DocumentContent::from(text.as_bytes()[..text.len() / 2].to_vec()), is_corrupt),
+        (
+            "edited",
+            DocumentContent::from(text.replacen("\"rotation\": 3", "\"rotation\": 1", 1).into_bytes()),
+            { is_corrupt },
+        ),
+        (
+            "newer",
+            DocumentContent::from(text.replace("\"form\": 1", "\"form\": 2").into_bytes()),
+            |problem| matches!(problem, ReloadProblem::KeySet(KeySetError::Newer { .. })),
+        ),
+        ("another issuer's", katana.to_document(), |problem| {
+            *problem == ReloadProblem::KeySet(KeySetError::OtherIssuer)
+        }),
+    ]
+}
+
+#[test]
+fn a_bad_document_is_an_error_at_the_start_and_later_a_failed_reload() {
+    for (name, content, expected) in bad_documents() {
+        let store = MemoryStore::new();
+        persist(&store, &content);
+        let error = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap_err();
+        let RefreshError::Store(error) = error else { panic!("{name}: {error}") };
+        assert!(expected(error.problem()), "{name}: {error}");
+
+        persist(&store, &key_set(&[KEY, SECOND]).to_document());
+        let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+        persist(&store, &content);
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{name}");
+        assert!(has(&refresher.handle(), SECOND), "{name}");
+        let previous = refresher.handle().load().unwrap();
+        assert!(previous.previous().unwrap().key().matches(KEY.as_bytes()), "{name}: the last good keys");
+        let error = refresher.status().problem().cloned().unwrap();
+        assert!(expected(error.problem()), "{name}: {error}");
+        for key in [KEY, SECOND, THIRD] {
+            assert_prints_nothing_of(&error, key);
+        }
+        persist(&store, &key_set(&[KEY, SECOND, THIRD]).to_document());
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer), "{name}");
+        assert_eq!(refresher.status().failures_in_a_row(), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_generation_that_goes_back_is_a_failed_reload_and_never_a_step_back() {
+    let store = Loose::default();
+    store.put(key_set(&[KEY, SECOND]).to_document(), version(2));
+    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let fails = |what: &str, expected: fn(&ReloadProblem) -> bool| {
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{what}");
+        let problem = refresher.status().problem().unwrap().problem().clone();
+        assert!(expected(&problem), "{what}: {problem}");
+        assert!(has(&refresher.handle(), SECOND), "{what}");
+        assert_eq!(refresher.handle().load().unwrap().generation().to_string(), "2", "{what}");
+    };
+    let went_back = |problem: &ReloadProblem| matches!(problem, ReloadProblem::WentBack { .. });
+    store.put(key_set(&[KEY]).to_document(), version(1));
+    fails("an older copy", went_back);
+    store.put(key_set(&[THIRD]).to_document(), version(9));
+    fails("begun anew", went_back);
+    store.put(KeySet::new(Kanal::PROFILE).unwrap().to_document(), version(10));
+    fails("begun anew, without a key", went_back);
+    store.put(key_set(&[KEY, THIRD]).to_document(), version(11));
+    fails("begun anew, and as far", |problem| matches!(problem, ReloadProblem::OtherKey { .. }));
+    *store.0.lock().unwrap() = None;
+    fails("deleted", |problem| *problem == ReloadProblem::Gone);
+    store.put(key_set(&[KEY, SECOND, THIRD]).to_document(), version(12));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+}
+
+#[test]
+fn a_document_file_that_is_harmed_keeps_the_last_good_key() {
+    let (folder, name) = (Folder::new(), "keys");
+    let path = folder.at(name);
+    let writer = FileStore::new(&path);
+    persist(&writer, &key_set(&[KEY]).to_document());
+    let good = fs::read(&path).unwrap();
+    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), only_asked()).unwrap();
+    let fails = |what: &str, expected: fn(&DocumentError) -> bool| {
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{what}");
+        assert!(has(&refresher.handle(), KEY), "{what}");
+        let error = refresher.status().problem().cloned().unwrap();
+        let ReloadProblem::Document(problem) = error.problem() else { panic!("{what}: {error}") };
+        assert!(expected(problem), "{what}: {error}");
+        assert!(error.to_string().starts_with(&format!("file {}: ", path.display())), "{error}");
+    };
+    let is_corrupt = |error: &DocumentError| *error == DocumentError::Corrupt;
+    folder.write(name, &good[..good.len() / 2]);
+    fails("truncated", is_corrupt);
+    folder.write(name, "");
+    fails("empty", is_corrupt);
+    folder.write(name, &good);
+    set_mode(&path, 0o644);
+    fails("open to others", |error| *error == DocumentError::NotPrivate);
+    fs::remove_file(&path).unwrap();
+    fails("deleted", |error| *error == DocumentError::Stale);
+    std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+    fails("a link", |error| *error == DocumentError::NotPrivate);
+    fs::remove_file(&path).unwrap();
+    // Begun anew by somebody, with other keys.
+    persist(&FileStore::new(&path), &key_set(&[SECOND]).to_document());
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+    assert!(has(&refresher.handle(), KEY), "begun anew");
+    folder.write(name, &good);
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+}
+
+#[test]
+fn a_handle_is_shared_with_others_who_publish_the_same_key_set() {
+    let store = MemoryStore::new();
+    persist(&store, &key_set(&[KEY]).to_document());
+    let handle = KeyHandle::<Kanal>::live();
+    let one = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
+    let two = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
+    persist(&store, &key_set(&[KEY, SECOND]).to_document());
+    assert_eq!(one.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert!(has(&two.handle(), SECOND));
+    assert!(matches!(two.refresh_now(PATIENCE), Some(Reload::Newer | Reload::Unchanged)));
+    assert_eq!(two.status().failures_in_a_row(), 0);
+    let fixed = KeyHandle::<Kanal>::fixed(ApiKey::parse(KEY).unwrap());
+    let error = Refresher::of_store_into(store, &fixed, only_asked()).unwrap_err();
+    assert!(matches!(error, RefreshError::FixedHandle), "{error}");
+    // A handle that is ahead of the document.
+    let error = Refresher::of_store_into(MemoryStore::new(), &handle, only_asked()).unwrap_err();
+    assert!(matches!(error, RefreshError::Store(_)), "{error}");
+}
+
+/// A store whose answer was right when it was read, and comes late.
+#[derive(Clone)]
+struct Late {
+    store: Loose,
+    has_read: Arc<AtomicBool>,
+    gate: Gate,
+}
+
+impl DocumentStore for Late {
+    fn provenance(&self) -> Provenance {
+        self.store.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        let there = self.store.read();
+        self.has_read.store(true, Ordering::SeqCst);
+        self.gate.pass();
+        there
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.store.write(content, unchanged)
+    }
+}
+
+#[test]
+fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_failure() {
+    let handle = KeyHandle::<Kanal>::live();
+    let store = Loose::default();
+    store.put(key_set(&[KEY]).to_document(), version(1));
+    let fast = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
+    let late = Late { store: store.clone(), has_read: Arc::default(), gate: Gate::default() };
+    late.gate.open();
+    let slow = Refresher::of_store_into(late.clone(), &handle, only_asked().with_deadline(PATIENCE)).unwrap();
+    late.gate.shut();
+    late.has_read.store(false, Ordering::SeqCst);
+    // The same keys, with one that is staged.
+    let mut staged = key_set(&[KEY]);
+    staged.stage(raw(SECOND), Staging::at(SystemTime::now())).unwrap();
+    store.put(staged.to_document(), version(2));
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
+        eventually("it has read", || late.has_read.load(Ordering::SeqCst));
+        store.put(key_set(&[KEY, SECOND]).to_document(), version(3));
+        assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Newer));
+        late.gate.open();
+        assert_eq!(reload.join().unwrap(), Some(Reload::Newer), "there is a newer one, if not by this");
+    });
+    assert_eq!(slow.status().failures_in_a_row(), 0, "{}", slow.status());
+    assert!(has(&handle, SECOND));
+    assert_eq!(slow.refresh_now(PATIENCE), Some(Reload::Unchanged));
+}
+
+#[test]
+fn many_promotions_by_others_are_never_seen_as_going_back() {
+    let folder = Folder::new();
+    let path = folder.at("keys");
+    let mut keys = key_set(&[KEY]);
+    persist(&FileStore::new(&path), &keys.to_document());
+    let told = Told::default();
+    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), told.by(quick())).unwrap();
+    let handle = refresher.handle();
+    let store = FileStore::new(&path);
+    for round in 0..40_u32 {
+        let now = SystemTime::now();
+        let key = raw(&format!("{round:02}{}", &THIRD[2..]));
+        let text = key.expose_secret().to_owned();
+        keys.retire(keys.current().unwrap().rotation()).unwrap();
+        let rotation = keys.stage(key, Staging::at(now)).unwrap().rotation();
+        persist(&store, &keys.to_document());
+        keys.promote(rotation, Promotion::Unverified, now).unwrap();
+        persist(&store, &keys.to_document());
+        if round % 8 == 0 {
+            eventually("it is in force", || has(&handle, &text));
+        }
+    }
+    eventually("the last one is in force", || handle.load().unwrap().generation().to_string() == "41");
+    assert_eq!(told.failures(), 0, "{:?}", told.events());
+}
