@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+use crate::handle::Snapshot;
 use crate::issuer::Issuer;
 use crate::key::ApiKey;
 
@@ -59,6 +60,25 @@ impl<I: Issuer> BearerHeader<I> {
         };
         value.set_sensitive(true);
         Self { value, issuer: PhantomData }
+    }
+
+    /// The value for the key of a snapshot. It is built once for each key of a handle, however often it is asked for, and
+    /// wiped together with the key.
+    ///
+    /// ```
+    /// use keysheath::{client::{BearerHeader, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    ///
+    /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
+    /// // For a client that no layer fits: hold the snapshot until the answer is there.
+    /// let snapshot = handle.load()?;
+    /// let mut request = http::Request::get("https://api.getkanal.com/api/v1/stores/1/orders").body(())?;
+    /// OriginGuard::new().authorize(&mut request, BearerHeader::of(&snapshot))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn of(snapshot: &Snapshot<I>) -> &Self {
+        snapshot.kept(Self::new)
     }
 
     /// The value, for a request that goes to the issuer. It shares the header's memory.

@@ -147,7 +147,7 @@ impl<I: Issuer> Sender<I> {
         request: &mut Request<B>,
         snapshot: &Snapshot<I>,
     ) -> Result<(), GuardError> {
-        self.guard.authorize(request, snapshot.kept(BearerHeader::new))
+        self.guard.authorize(request, BearerHeader::of(snapshot))
     }
 
     /// As [`Sender::put_on`], for a request of another type.
@@ -158,7 +158,7 @@ impl<I: Issuer> Sender<I> {
         headers: &mut HeaderMap,
         snapshot: &Snapshot<I>,
     ) -> Result<(), GuardError> {
-        self.guard.authorize_headers(uri, headers, snapshot.kept(BearerHeader::new))
+        self.guard.authorize_headers(uri, headers, BearerHeader::of(snapshot))
     }
 
     /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, and
