@@ -14,16 +14,21 @@ use std::future::{Future, ready};
 use std::hint::black_box;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier, OnceLock, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Empty;
+use keysheath::chain::Chain;
 use keysheath::client::{BearerHeader, BearerLayer, OriginGuard, RetryLayer};
 use keysheath::handle::KeyHandle;
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::key::ApiKey;
+use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::source::SecretFile;
 use subtle::ConstantTimeEq;
 use tower::{Layer, Service, service_fn};
 
@@ -31,6 +36,12 @@ const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";
 
 /// How many times the two take turns.
 const TURNS: u32 = 10_000;
+
+/// The same for what two threads do.
+const TURNS_OF_TWO: u32 = 300;
+
+/// How many calls each of the two makes in one turn: enough for the start to be nothing.
+const CALLS_OF_TWO: u32 = 50_000;
 
 /// How long one batch takes, about.
 const BATCH: Duration = Duration::from_micros(20);
@@ -53,6 +64,7 @@ fn main() {
     parsing();
     header();
     layer();
+    live_handle();
     assert_eq!(MISSED.load(Ordering::Relaxed), 0, "targets were missed");
 }
 
@@ -170,6 +182,30 @@ fn layer() {
     row("… and `RetryLayer` around it", both, "a ready-made value inserted by hand", theirs, Target::None);
 }
 
+/// The key in force of a live handle, as it is read for each request.
+fn live_handle() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("kanal");
+    std::fs::write(&path, KEY).expect("a file");
+    let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
+    let refresher = Refresher::of_chain(chain, RefreshSettings::new()).expect("the key is there");
+    let handle = refresher.handle();
+
+    let what = "`KeyHandle::load`, live, drop";
+    let ours = || drop(black_box(black_box(&handle).load()));
+    let swap = ArcSwap::from_pointee(kanal());
+    let theirs = || drop(black_box(black_box(&swap).load()));
+    row(what, ours, "`arc_swap::ArcSwap::load`, drop", theirs, Target::AtMost(1.3));
+    let lock = RwLock::new(Arc::new(kanal()));
+    let theirs = || drop(black_box(Arc::clone(&black_box(&lock).read().expect("no panic"))));
+    row_of_two("… by two threads", ours, "`RwLock<Arc<_>>`, read and clone, by two threads", theirs, 2.0);
+
+    let read = || black_box(&handle).load().map(|snapshot| BearerHeader::of(&snapshot).value().len());
+    let cell = OnceLock::from(BearerHeader::new(&kanal()));
+    let get = || black_box(&cell).get().map(|header| header.value().len());
+    row("`load` and `BearerHeader::of`, value", read, "`OnceLock::get`, value", get, Target::AtMost(3.0));
+}
+
 /// What a future that is ready at once gives.
 fn answer<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -194,6 +230,41 @@ fn row<A, B>(what: &str, ours: impl Fn() -> A, peer: &str, theirs: impl Fn() -> 
         our_best = our_best.min(nanoseconds(&ours, our_batch));
         their_best = their_best.min(nanoseconds(&theirs, their_batch));
     }
+    print_row(what, our_best, peer, their_best, target);
+}
+
+/// As [`row`], of what two threads do at the same time. The time is that of the slower thread, so the best turn is one in
+/// which both had a processor.
+fn row_of_two<A, B>(
+    what: &str,
+    ours: impl Fn() -> A + Sync,
+    peer: &str,
+    theirs: impl Fn() -> B + Sync,
+    least: f64,
+) {
+    let (mut our_best, mut their_best) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..TURNS_OF_TWO {
+        our_best = our_best.min(nanoseconds_of_two(&ours));
+        their_best = their_best.min(nanoseconds_of_two(&theirs));
+    }
+    print_row(what, our_best, peer, their_best, Target::Faster(least));
+}
+
+/// The time of one call where two threads make [`CALLS_OF_TWO`] each.
+fn nanoseconds_of_two<T>(work: &(impl Fn() -> T + Sync)) -> f64 {
+    let start = Barrier::new(2);
+    let one = || {
+        start.wait();
+        nanoseconds(work, CALLS_OF_TWO)
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(one);
+        let this = one();
+        this.max(other.join().expect("no panic"))
+    })
+}
+
+fn print_row(what: &str, our_best: f64, peer: &str, their_best: f64, target: Target) {
     let times = our_best / their_best;
     let ratio =
         if times > 1.0 { format!("{times:.2}× as long") } else { format!("{:.2}× faster", 1.0 / times) };
