@@ -39,7 +39,7 @@ pin_project! {
         state: State<S::Future, R, I>,
         sender: Arc<Sender<I>>,
         // What to send a second time, and by what; none once it must not be.
-        again: Option<(S, Request<B>)>,
+        again: Option<Box<(S, Request<B>)>>,
         attempt: Attempt,
     }
 }
@@ -78,7 +78,7 @@ where
         sender: Arc<Sender<I>>,
         future: S::Future,
         snapshot: Snapshot<I>,
-        again: Option<(S, Request<B>)>,
+        again: Option<Box<(S, Request<B>)>>,
     ) -> Self {
         let state = State::Sending { future, snapshot: Some(snapshot) };
         let attempt = if again.is_some() { Attempt::First } else { Attempt::Only };
@@ -142,9 +142,9 @@ where
                     this.state.set(State::Readying { refusal, refused });
                 }
                 StateProjected::Readying { refusal, refused } => {
-                    let (client, _) = this.again.as_mut().expect(OVER);
-                    ready!(client.poll_ready(context)).map_err(BearerError::Inner)?;
-                    let (mut client, mut request) = this.again.take().expect(OVER);
+                    let again = this.again.as_mut().expect(OVER);
+                    ready!(again.0.poll_ready(context)).map_err(BearerError::Inner)?;
+                    let (mut client, mut request) = *this.again.take().expect(OVER);
                     // Loaded anew, because the key may have leaked while the client made itself ready.
                     let Some(snapshot) = this.sender.handle().load_instead_of(*refused) else {
                         return Poll::Ready(Ok(refusal.take().expect(OVER)));

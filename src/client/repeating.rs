@@ -59,9 +59,9 @@ pub struct NotRepeating;
     note = "with `BearerLayer::new(…).without_repeating()` neither need be: a request is then sent once, and a refused key is still reported"
 )]
 pub trait Repeats<S, B>: sealed::Sealed {
-    /// What to send a second time, and by what.
+    /// What to send a second time, and by what. Boxed, because most futures are moved about without it.
     #[doc(hidden)]
-    fn keep(client: &S, request: &Request<B>) -> Option<(S, Request<B>)>;
+    fn keep(client: &S, request: &Request<B>) -> Option<Box<(S, Request<B>)>>;
 }
 
 mod sealed {
@@ -76,13 +76,13 @@ mod sealed {
 // The compiler is to name the trait above, whose message says what to do, and not `Clone`.
 #[diagnostic::do_not_recommend]
 impl<S: Clone, B: Clone> Repeats<S, B> for Repeating {
-    fn keep(client: &S, request: &Request<B>) -> Option<(S, Request<B>)> {
-        Some((client.clone(), request.clone()))
+    fn keep(client: &S, request: &Request<B>) -> Option<Box<(S, Request<B>)>> {
+        Some(Box::new((client.clone(), request.clone())))
     }
 }
 
 impl<S, B> Repeats<S, B> for NotRepeating {
-    fn keep(_: &S, _: &Request<B>) -> Option<(S, Request<B>)> {
+    fn keep(_: &S, _: &Request<B>) -> Option<Box<(S, Request<B>)>> {
         None
     }
 }
