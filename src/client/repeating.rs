@@ -41,6 +41,11 @@ pub struct Repeating;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRepeating;
 
+#[diagnostic::on_unimplemented(
+    message = "this client or this body cannot be cloned, so a request whose key was refused could not be sent again",
+    label = "the client below the bearer layer and the body of the request must be `Clone`",
+    note = "with `BearerLayer::new(…).without_repeating()` neither need be: a request is then sent once, and a refused key is still reported"
+)]
 /// Whether requests with a body `B` can be sent through a client `S`: by [`Repeating`] layers where both can be cloned, by
 /// [`NotRepeating`] ones always. It is implemented by these two alone.
 ///
@@ -53,11 +58,6 @@ pub struct NotRepeating;
 ///     body: B,
 /// }
 /// ```
-#[diagnostic::on_unimplemented(
-    message = "this client or this body cannot be cloned, so a request whose key was refused could not be sent again",
-    label = "the client below the bearer layer and the body of the request must be `Clone`",
-    note = "with `BearerLayer::new(…).without_repeating()` neither need be: a request is then sent once, and a refused key is still reported"
-)]
 pub trait Repeats<S, B>: sealed::Sealed {
     /// What to send a second time, and by what. Boxed, because most futures are moved about without it.
     #[doc(hidden)]
@@ -66,6 +66,7 @@ pub trait Repeats<S, B>: sealed::Sealed {
 
 mod sealed {
     /// Keeps the trait to the two.
+    #[doc(hidden)]
     pub trait Sealed {}
 
     impl Sealed for super::Repeating {}
