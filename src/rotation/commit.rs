@@ -1,6 +1,6 @@
 //! Persist, then publish: how each step is made.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::view::View;
 use super::{AuditAction, AuditEvent, Rotation, RotationError, Transition};
@@ -157,7 +157,8 @@ impl Rotation {
     ) -> Transition {
         let Committed { keys, step, is_change, is_published } = committed;
         // What leaked may be of any rotation, or of none.
-        let about = (action != AuditAction::Compromised).then_some(step.rotation());
+        let is_leak = matches!(action, AuditAction::Compromised | AuditAction::LeakDeleted);
+        let about = (!is_leak).then_some(step.rotation());
         {
             let mut seen = self.seen();
             seen.view = seen.view.after(keys, about);
@@ -177,6 +178,9 @@ impl Rotation {
             is_change: *is_change,
             is_published: *is_published,
             unaudited,
+            was_held: true,
+            left: Duration::ZERO,
+            is_drained: true,
         }
     }
 
