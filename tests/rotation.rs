@@ -18,6 +18,8 @@ mod outcomes;
 mod racing;
 #[path = "rotation/time.rs"]
 mod time;
+#[path = "rotation/told.rs"]
+mod told;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
