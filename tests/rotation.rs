@@ -9,6 +9,9 @@ mod audit;
 mod broken;
 #[path = "rotation/guard.rs"]
 mod guard;
+#[cfg(feature = "keychain")]
+#[path = "rotation/keychain.rs"]
+mod keychain;
 #[cfg(all(feature = "emulator", feature = "probe"))]
 #[path = "rotation/life.rs"]
 mod life;
