@@ -7,6 +7,8 @@ mod support;
 mod audit;
 #[path = "rotation/broken.rs"]
 mod broken;
+#[path = "rotation/full_disk.rs"]
+mod full_disk;
 #[path = "rotation/guard.rs"]
 mod guard;
 #[cfg(feature = "keychain")]
