@@ -1,6 +1,6 @@
 //! Persist, then publish: how each step is made.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::view::View;
 use super::{AuditAction, AuditEvent, Rotation, RotationError, Transition};
@@ -179,8 +179,7 @@ impl Rotation {
             is_published: *is_published,
             unaudited,
             was_held: true,
-            left: Duration::ZERO,
-            is_drained: true,
+            given_up: None,
         }
     }
 

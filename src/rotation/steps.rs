@@ -1,6 +1,7 @@
 //! The steps that ask nobody.
 
 use super::commit::Subject;
+use super::transition::GivenUp;
 use super::{AuditAction, Rotation, RotationError, Transition};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
@@ -258,8 +259,9 @@ impl Rotation {
         if let Some(rolled_back) = rolled_back {
             // By a clock that was set back since, no time is over.
             let since = now.duration_since(rolled_back).unwrap_or_default();
-            transition.left = self.policy.settle().saturating_sub(since);
-            transition.is_drained = self.is_drained(&committed.keys);
+            let left = self.policy.settle().saturating_sub(since);
+            let is_drained = self.is_drained(&committed.keys);
+            transition.given_up = Some(GivenUp { left, is_drained });
         }
         Ok(transition)
     }

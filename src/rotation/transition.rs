@@ -34,6 +34,12 @@ pub struct Transition {
     pub(super) is_published: bool,
     pub(super) unaudited: Option<AuditError>,
     pub(super) was_held: bool,
+    pub(super) given_up: Option<GivenUp>,
+}
+
+/// What keeps a key that was in force and is given up from being deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GivenUp {
     pub(super) left: Duration,
     pub(super) is_drained: bool,
 }
@@ -104,8 +110,8 @@ impl Transition {
     /// }
     /// ```
     #[must_use]
-    pub const fn left(&self) -> Duration {
-        self.left
+    pub fn left(&self) -> Duration {
+        self.given_up.as_ref().map_or(Duration::ZERO, |given_up| given_up.left)
     }
 
     /// Whether no request of this process holds a key that was in force, was rolled back and is given up; so for every
@@ -118,8 +124,8 @@ impl Transition {
     /// }
     /// ```
     #[must_use]
-    pub const fn is_drained(&self) -> bool {
-        self.is_drained
+    pub fn is_drained(&self) -> bool {
+        self.given_up.as_ref().is_none_or(|given_up| given_up.is_drained)
     }
 
     /// Where that key is now.
@@ -221,15 +227,15 @@ impl fmt::Display for Transition {
             AuditAction::Aborted if !self.is_change => {
                 write!(f, "; if it was in force before, wait for the settle time; then delete it in {page}")?;
             }
-            AuditAction::Aborted if self.left.is_zero() && self.is_drained => {
+            AuditAction::Aborted if self.left().is_zero() && self.is_drained() => {
                 write!(f, "; delete it now in {page}")?;
             }
             AuditAction::Aborted => {
                 f.write_str("; it was in force, so do not delete it yet")?;
-                if !self.left.is_zero() {
-                    write!(f, ": other processes have {} to take up the one in force", Span(self.left))?;
+                if !self.left().is_zero() {
+                    write!(f, ": other processes have {} to take up the one in force", Span(self.left()))?;
                 }
-                if !self.is_drained {
+                if !self.is_drained() {
                     f.write_str("; requests of this process still hold it")?;
                 }
                 write!(f, "; then delete it in {page}")?;
