@@ -114,6 +114,12 @@ impl Generation {
     pub(crate) const fn number(self) -> u64 {
         self.0
     }
+
+    /// The generation before this one; `None` for the first.
+    #[cfg(feature = "rotation")]
+    pub(crate) const fn before(self) -> Option<Self> {
+        Self::numbered(self.0.saturating_sub(1))
+    }
 }
 
 impl<I: Issuer> KeyHandle<I> {
@@ -197,7 +203,8 @@ impl<I: Issuer> KeyHandle<I> {
         if generation == now { reload.asked() } else { reload }
     }
 
-    /// The latest generation that was reported as refused. Where it is the one in force, the key needs a person.
+    /// The latest generation that was reported as refused. Where it is the one in force, the key needs a person. A rotation
+    /// whose probe then sees its key accepted takes the report back.
     ///
     /// ```
     /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};

@@ -48,6 +48,7 @@ mod error;
 mod form;
 mod held;
 mod in_force;
+mod leaked;
 mod rules;
 mod step;
 mod view;
@@ -60,7 +61,9 @@ use crate::key::RawKey;
 
 pub use error::KeySetError;
 pub use form::FORM_VERSION;
+pub(crate) use held::is_printable;
 pub use held::{Held, MAX_NOTE, MAX_PERSON, RotationId, Staging};
+pub use leaked::LeakedKey;
 pub use step::{Place, Promotion, Step};
 
 use held::Moment;
@@ -72,12 +75,21 @@ use held::Moment;
 /// ```
 pub const MAX_RETIRED: usize = 16;
 
-/// How many fingerprints of compromised keys are remembered. None is ever forgotten, so one more is refused.
+/// How many fingerprints of compromised keys are remembered. The leak of a key that is pending, in force or previous is
+/// never refused: beyond this number the oldest fingerprint is forgotten, and its key could be staged again.
 ///
 /// ```
-/// assert_eq!(keysheath::keyset::MAX_COMPROMISED, 32);
+/// assert_eq!(keysheath::keyset::MAX_COMPROMISED, 64);
 /// ```
-pub const MAX_COMPROMISED: usize = 32;
+pub const MAX_COMPROMISED: usize = 64;
+
+/// How many compromised keys may be remembered for one more to be named that is in no place. So much of
+/// [`MAX_COMPROMISED`] is left for those that are.
+///
+/// ```
+/// assert_eq!(keysheath::keyset::MAX_REPORTED, 32);
+/// ```
+pub const MAX_REPORTED: usize = 32;
 
 /// The keys of one rotation, and what is remembered of those that are gone.
 ///
@@ -99,6 +111,8 @@ pub struct KeySet {
     /// The oldest first.
     retired: Vec<Fingerprint>,
     compromised: Vec<Fingerprint>,
+    /// Those of the compromised ones that were in a place, and that nobody has said are deleted.
+    leaked: Vec<LeakedKey>,
 }
 
 impl KeySet {
@@ -125,6 +139,7 @@ impl KeySet {
             previous: None,
             retired: Vec::new(),
             compromised: Vec::new(),
+            leaked: Vec::new(),
         })
     }
 
@@ -252,8 +267,8 @@ impl KeySet {
     /// promoted or aborted.
     ///
     /// # Errors
-    /// [`KeySetError::NothingBefore`] when there is no previous key, [`KeySetError::InProgress`] when another key is
-    /// pending, and [`KeySetError::NotCurrent`] when that rotation's key is neither in force nor rolled back.
+    /// [`KeySetError::NothingBefore`] when there is no previous key, or that rotation's key is pending and never was in
+    /// force, [`KeySetError::InProgress`] when another key is pending, and [`KeySetError::NotCurrent`] when that rotation's key is neither in force nor rolled back.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Promotion, Staging}};
@@ -267,8 +282,14 @@ impl KeySet {
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
     pub fn roll_back(&mut self, rotation: RotationId, at: SystemTime) -> Result<Step, KeySetError> {
-        if self.pending.as_ref().is_some_and(|pending| pending.rotation() == rotation) {
-            return Ok(Step::Unchanged(rotation));
+        if let Some(pending) = self.pending.as_ref().filter(|pending| pending.rotation() == rotation) {
+            // One that never was in force was not rolled back.
+            let was_in_force = pending.demoted.is_some();
+            return if was_in_force {
+                Ok(Step::Unchanged(rotation))
+            } else {
+                Err(KeySetError::NothingBefore)
+            };
         }
         if self.current.as_ref().is_none_or(|current| current.rotation() != rotation) {
             return Err(KeySetError::NotCurrent);
@@ -278,7 +299,7 @@ impl KeySet {
         }
         let previous = self.previous.take().ok_or(KeySetError::NothingBefore)?;
         let replaced = self.current.replace(previous.back_in_force(at));
-        self.pending = replaced.map(Held::back_to_pending);
+        self.pending = replaced.map(|replaced| replaced.back_to_pending(at));
         self.generation += 1;
         Ok(Step::Done(rotation))
     }
@@ -373,10 +394,12 @@ impl KeySet {
     /// Notes that a key has leaked. It leaves every place and is never staged, promoted or rolled back to again. Where it
     /// was in force, the pending key takes over if it is verified, else the previous one, else there is none.
     ///
-    /// A key that is in no place can be named as well: it is then never staged.
+    /// A person is to delete it then; it is among [`KeySet::leaked`] until [`KeySet::confirm_deleted`]. A key that is in no
+    /// place can be named as well: it is then never staged.
     ///
     /// # Errors
-    /// [`KeySetError::TooManyCompromised`].
+    /// [`KeySetError::TooManyCompromised`], for a key that is in no place where [`MAX_REPORTED`] are remembered. A key that
+    /// is in one leaves it in any case.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
@@ -393,10 +416,7 @@ impl KeySet {
         if self.compromised.contains(&fingerprint) {
             return Ok(Step::Unchanged(newest));
         }
-        if self.compromised.len() == MAX_COMPROMISED {
-            return Err(KeySetError::TooManyCompromised);
-        }
-        self.compromised.push(fingerprint);
+        self.remember_compromised(fingerprint)?;
         self.retired.retain(|retired| *retired != fingerprint);
         let is_it = |held: &mut Held| held.fingerprint() == fingerprint;
         self.pending.take_if(is_it);

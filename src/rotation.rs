@@ -15,6 +15,7 @@
 //! | [`retire`](Rotation::retire) | forgets the previous key once the issuer refuses it and accepts the one in force | yes |
 //! | [`abort`](Rotation::abort) | gives the pending key up | no |
 //! | [`compromise`](Rotation::compromise) | a leaked key leaves every place, at once and for ever | no |
+//! | [`confirm_deleted`](Rotation::confirm_deleted) | notes that a person has deleted a leaked key | no |
 //!
 //! # Which rotation a step is about
 //! A step is about the rotation that this `Rotation` has shown last: when it was opened, by a step of its own, or by

@@ -13,7 +13,8 @@ use keysheath::format::KeyFormat;
 use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
 use keysheath::key::RawKey;
 use keysheath::keyset::{
-    Held, KeySet, KeySetError, MAX_COMPROMISED, MAX_RETIRED, Place, Promotion, RotationId, Staging, Step,
+    Held, KeySet, KeySetError, MAX_COMPROMISED, MAX_REPORTED, MAX_RETIRED, Place, Promotion, RotationId,
+    Staging, Step,
 };
 use keysheath::origin::Origin;
 use keysheath::source::{Source as _, Variable};
@@ -254,7 +255,7 @@ fn a_key_set_whose_only_key_leaked_takes_a_new_one() {
 }
 
 #[test]
-fn retired_keys_are_forgotten_in_the_end_and_compromised_ones_never() {
+fn retired_keys_are_forgotten_in_the_end_and_a_compromised_one_never_for_one_in_no_place() {
     let mut keys = adopted();
     for number in 2..2 + MAX_RETIRED + 3 {
         let rotation = keys.stage(key(number), staging()).unwrap().rotation();
@@ -262,12 +263,81 @@ fn retired_keys_are_forgotten_in_the_end_and_compromised_ones_never() {
     }
     assert_eq!(keys.retired().len(), MAX_RETIRED);
     assert_eq!(keys.place_of(name(2)), None, "the oldest is forgotten");
-    for number in 100..100 + MAX_COMPROMISED {
+    for number in 100..100 + MAX_REPORTED {
         keys.compromise(name(number), time(2)).unwrap();
     }
     assert_eq!(keys.compromise(name(199), time(3)), Err(KeySetError::TooManyCompromised));
     assert_eq!(keys.place_of(name(100)), Some(Place::Compromised));
     assert_eq!(slots(&keys), [Some(1), None, None]);
+}
+
+#[test]
+fn a_leaked_key_leaves_every_place_however_many_are_remembered() {
+    let (mut keys, rotation) = promoted();
+    keys.retire(rotation).unwrap();
+    for number in 300..300 + MAX_REPORTED {
+        keys.compromise(name(number), time(2)).unwrap();
+    }
+    let mut in_force = 2;
+    // Far more than are remembered, in each place.
+    for number in (3..3 + 2 * MAX_COMPROMISED).step_by(3) {
+        let rotation = keys.stage(key(number), staging()).unwrap().rotation();
+        keys.promote(rotation, Promotion::Unverified, time(3)).unwrap();
+        keys.stage(key(number + 1), staging()).unwrap();
+        for (leaked, left) in [
+            (in_force, [Some(number), Some(number + 1), None]),
+            (number + 1, [Some(number), None, None]),
+            (number, [None; 3]),
+        ] {
+            keys.compromise(name(leaked), time(4)).unwrap();
+            assert_eq!(slots(&keys), left);
+            assert_eq!(keys.place_of(name(leaked)), Some(Place::Compromised));
+            let document = keys.to_document();
+            let read = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
+            assert_eq!(read.compromised(), keys.compromised());
+        }
+        in_force = number + 2;
+        let rotation = keys.stage(key(in_force), staging()).unwrap().rotation();
+        keys.promote(rotation, Promotion::Unverified, time(5)).unwrap();
+    }
+    assert_eq!(keys.compromised().len(), MAX_COMPROMISED);
+    assert_eq!(keys.place_of(name(300)), None, "the oldest that is in no place is forgotten first");
+    assert!(keys.leaked().len() <= MAX_COMPROMISED);
+}
+
+#[test]
+fn a_key_that_leaked_from_a_place_is_to_be_deleted_until_a_person_says_that_it_is() {
+    let mut keys = empty();
+    keys.adopt(key(1), Staging::at(time(9))).unwrap();
+    assert_eq!(keys.confirm_deleted(name(1)), Err(KeySetError::NotCompromised), "it is in force");
+    keys.compromise(name(5), time(10)).unwrap();
+    assert!(keys.leaked().is_empty(), "it was in no place");
+    keys.compromise(name(1), time(10)).unwrap();
+    let leaked = |keys: &KeySet| -> Vec<_> {
+        keys.leaked().iter().map(|leaked| (leaked.fingerprint(), leaked.staged())).collect()
+    };
+    assert_eq!(leaked(&keys), [(name(1), time(9))]);
+    let document = keys.to_document();
+    let mut keys = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
+    assert_eq!(leaked(&keys), [(name(1), time(9))], "the next process is told as well");
+    assert!(keys.confirm_deleted(name(1)).unwrap().is_change());
+    assert!(!keys.confirm_deleted(name(1)).unwrap().is_change());
+    assert!(!keys.confirm_deleted(name(5)).unwrap().is_change());
+    assert!(keys.leaked().is_empty());
+    assert_eq!(keys.compromised(), [name(5), name(1)], "it is never taken again");
+}
+
+#[test]
+fn a_key_that_never_was_in_force_is_not_rolled_back() {
+    let (mut keys, rotation) = staged();
+    assert_eq!(keys.roll_back(rotation, time(2)), Err(KeySetError::NothingBefore));
+    assert_eq!(slots(&keys), [Some(1), Some(2), None]);
+    keys.promote(rotation, Promotion::Unverified, time(3)).unwrap();
+    keys.roll_back(rotation, time(4)).unwrap();
+    let document = keys.to_document();
+    let mut keys = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
+    assert_eq!(keys.pending().unwrap().demoted(), Some(time(4)), "the mark that it was in force");
+    assert_eq!(keys.roll_back(rotation, time(5)), Ok(Step::Unchanged(rotation)));
 }
 
 #[test]
@@ -289,6 +359,13 @@ fn what_a_person_notes_is_bounded_printable_and_not_the_key() {
         (staging().with_note("two\nlines"), KeySetError::BadNote),
         (staging().by("a\u{7f}b"), KeySetError::BadNote),
         (staging().by("x".repeat(65)), KeySetError::BadNote),
+        (staging().with_note("a \u{202e}evif a"), KeySetError::BadNote),
+        (staging().with_note("a\u{2066}b"), KeySetError::BadNote),
+        (staging().with_note("a\u{2069}b"), KeySetError::BadNote),
+        (staging().with_note("a\u{200f}b"), KeySetError::BadNote),
+        (staging().with_note("a\u{61c}b"), KeySetError::BadNote),
+        (staging().with_note("two\u{2028}lines"), KeySetError::BadNote),
+        (staging().by("two\u{2029}people"), KeySetError::BadNote),
         (staging().with_note(format!("new: {}", key(2).expose_secret())), KeySetError::KeyInNote),
         (staging().by(key(2).expose_secret()), KeySetError::KeyInNote),
     ] {

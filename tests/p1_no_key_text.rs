@@ -20,6 +20,9 @@ mod client_layers;
 #[path = "p1_no_key_text/emulator.rs"]
 mod emulator;
 #[cfg(feature = "rotation")]
+#[path = "p1_no_key_text/fixb.rs"]
+mod fixb;
+#[cfg(feature = "rotation")]
 #[path = "p1_no_key_text/keyset.rs"]
 mod keyset;
 #[path = "p1_no_key_text/other_libraries.rs"]
@@ -119,6 +122,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/client.rs"),
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/emulator.rs"),
+        include_str!("p1_no_key_text/fixb.rs"),
         include_str!("p1_no_key_text/keyset.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),

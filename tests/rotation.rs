@@ -7,8 +7,13 @@ mod support;
 mod audit;
 #[path = "rotation/broken.rs"]
 mod broken;
+#[path = "rotation/full_disk.rs"]
+mod full_disk;
 #[path = "rotation/guard.rs"]
 mod guard;
+#[cfg(feature = "keychain")]
+#[path = "rotation/keychain.rs"]
+mod keychain;
 #[cfg(all(feature = "emulator", feature = "probe"))]
 #[path = "rotation/life.rs"]
 mod life;
@@ -18,6 +23,8 @@ mod outcomes;
 mod racing;
 #[path = "rotation/time.rs"]
 mod time;
+#[path = "rotation/told.rs"]
+mod told;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::core::{Before, Core, Next};
@@ -53,6 +53,7 @@ trait Publish: Send + Sync {
     fn profile(&self) -> &'static Profile;
     fn generation(&self) -> Generation;
     fn refused(&self) -> Option<Generation>;
+    fn note_accepted(&self, generation: Generation);
     fn publish(&self, keys: &Numbered<'_>) -> Published;
     fn publish_next(&self, key: &RawKey, grace: Duration) -> Published;
 }
@@ -81,6 +82,12 @@ impl RawHandle {
     /// The latest generation that the issuer refused.
     pub(crate) fn refused(&self) -> Option<Generation> {
         self.live.refused()
+    }
+
+    /// Takes back that the issuer refused the key of this generation: it was seen to accept it since. What was reported of
+    /// another generation stays.
+    pub(crate) fn note_accepted(&self, generation: Generation) {
+        self.live.note_accepted(generation);
     }
 
     /// Puts the keys of a key set in force, if they are not older than what is there.
@@ -144,6 +151,11 @@ impl<I: Issuer> Publish for Live<I> {
 
     fn refused(&self) -> Option<Generation> {
         Generation::refused(&self.refused)
+    }
+
+    fn note_accepted(&self, generation: Generation) {
+        // Where it fails, there is a report of another generation, or none.
+        let _ = self.refused.compare_exchange(generation.0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn publish(&self, keys: &Numbered<'_>) -> Published {

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, Place, RotationId};
+use super::{MAX_NOTE, MAX_PERSON, MAX_REPORTED, Place, RotationId};
 use crate::document::MAX_DOCUMENT;
 use crate::fingerprint::Fingerprint;
 
@@ -67,14 +67,21 @@ pub enum KeySetError {
     /// There is no previous key.
     #[error("there is no previous key to go back to: it was retired, compromised, or there never was one")]
     NothingBefore,
-    /// No more compromised keys can be remembered.
+    /// No more compromised keys that are in no place can be remembered.
     #[error(
-        "{MAX_COMPROMISED} compromised keys are remembered, and none may be forgotten: begin a new key set"
+        "the key is in no place of this key set, and with {MAX_REPORTED} compromised keys no more of those are \
+         remembered: delete it in the app; for room, begin a new key set"
     )]
     TooManyCompromised,
+    /// That key was not reported as compromised.
+    #[error(
+        "that key is not among the compromised ones: look at the status, or report it as compromised first"
+    )]
+    NotCompromised,
     /// A note or a name is too long, or not printable.
     #[error(
-        "a note has at most {MAX_NOTE} printable characters, a name {MAX_PERSON}, and neither a line break: shorten it"
+        "a note has at most {MAX_NOTE} printable characters, a name {MAX_PERSON}, and neither a line break or a mark that turns the \
+         direction of text: shorten it"
     )]
     BadNote,
     /// The key stands in a note.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::held::{Held, Moment, RotationId, check_text};
-use super::{KeySet, KeySetError, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use super::{KeySet, KeySetError, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::document::{DocumentContent, MAX_DOCUMENT};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
@@ -51,6 +51,9 @@ struct Form<'a> {
     retired: Vec<&'a str>,
     #[serde(borrow)]
     compromised: Vec<&'a str>,
+    /// With the time of staging.
+    #[serde(borrow)]
+    leaked: Vec<(&'a str, u64)>,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +115,8 @@ impl KeySet {
         write_list(&mut text, "retired", &self.retired);
         text.push_str(",\n");
         write_list(&mut text, "compromised", &self.compromised);
+        text.push_str(",\n");
+        write_leaked(&mut text, &self.leaked);
         text.push_str("\n}\n");
         DocumentContent::from(std::mem::take(&mut *text).into_bytes())
     }
@@ -158,6 +163,7 @@ impl KeySet {
             previous: slot(form.previous)?,
             retired: read_list(&form.retired, MAX_RETIRED)?,
             compromised: read_list(&form.compromised, MAX_COMPROMISED)?,
+            leaked: read_leaked(&form.leaked)?,
             ..Self::new(profile)?
         };
         if keys.is_consistent() {
@@ -217,6 +223,14 @@ fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
     text.push(']');
 }
 
+fn write_leaked(text: &mut String, list: &[LeakedKey]) {
+    text.push_str("  \"leaked\": [");
+    for (at, LeakedKey { fingerprint, staged }) in list.iter().enumerate() {
+        let _ = write!(text, "{}[\"{fingerprint}\", {}]", if at == 0 { "" } else { ", " }, staged.0);
+    }
+    text.push(']');
+}
+
 fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetError> {
     let mut key = Zeroizing::new(vec![0; base64::decoded_len_estimate(slot.key.len())]);
     let length =
@@ -239,6 +253,14 @@ fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetEr
         from: slot.from.map(Cow::into_owned),
         note: slot.note.map(Cow::into_owned),
     })
+}
+
+fn read_leaked(list: &[(&str, u64)]) -> Result<Vec<LeakedKey>, KeySetError> {
+    // How many there are is bounded by the compromised ones, each of which is here once at most.
+    let names: Vec<&str> = list.iter().map(|(name, _)| *name).collect();
+    let names = read_list(&names, MAX_COMPROMISED)?;
+    let staged = list.iter().map(|(_, staged)| Moment(*staged));
+    Ok(names.into_iter().zip(staged).map(|(fingerprint, staged)| LeakedKey { fingerprint, staged }).collect())
 }
 
 fn read_list(list: &[&str], longest: usize) -> Result<Vec<Fingerprint>, KeySetError> {

@@ -59,7 +59,7 @@ impl From<SystemTime> for Moment {
 
 impl Moment {
     /// No later than a system's clock can tell.
-    fn to_time(self) -> SystemTime {
+    pub(super) fn to_time(self) -> SystemTime {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
@@ -103,7 +103,7 @@ impl Staging {
         self
     }
 
-    /// From this place. What is longer than [`MAX_PERSON`] characters is cut.
+    /// From this place. What is longer than [`MAX_PERSON`] characters is cut, and what is not printable replaced.
     ///
     /// ```
     /// # use keysheath::{keyset::Staging, source::{Source, Variable}};
@@ -112,7 +112,8 @@ impl Staging {
     /// ```
     #[must_use]
     pub fn from(mut self, place: &Provenance) -> Self {
-        self.from = Some(place.to_string().chars().take(MAX_PERSON).collect());
+        let shown = |c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER };
+        self.from = Some(place.to_string().chars().take(MAX_PERSON).map(shown).collect());
         self
     }
 
@@ -140,10 +141,21 @@ impl Staging {
     }
 }
 
+/// Whether a character is shown as itself. One that ends a line, or turns the direction in which a terminal shows what
+/// follows, could make a note look like a part of the sentence around it.
+pub(crate) fn is_printable(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !(c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}'))
+}
+
 pub(super) fn check_text(text: Option<&str>, longest: usize) -> Result<(), KeySetError> {
     let Some(text) = text else { return Ok(()) };
-    let is_printable = !text.chars().any(char::is_control);
-    if is_printable && text.chars().count() <= longest { Ok(()) } else { Err(KeySetError::BadNote) }
+    if text.chars().all(is_printable) && text.chars().count() <= longest {
+        Ok(())
+    } else {
+        Err(KeySetError::BadNote)
+    }
 }
 
 /// A key in a key set, and when it came where it is.
@@ -257,7 +269,7 @@ impl Held {
         self.promoted.map(Moment::to_time)
     }
 
-    /// When another key took its place.
+    /// When another key took its place. A pending key with this time was in force, and was rolled back.
     ///
     /// ```
     /// # use keysheath::keyset::Held;
@@ -322,9 +334,10 @@ impl Held {
         self
     }
 
-    /// What was seen of it counts no more: it was rolled back for a reason.
-    pub(super) fn back_to_pending(mut self) -> Self {
-        (self.verified, self.promoted, self.demoted) = (None, None, None);
+    /// What was seen of it counts no more: it was rolled back for a reason. The time stays as the mark that it was in
+    /// force, and so may still be in use.
+    pub(super) fn back_to_pending(mut self, at: SystemTime) -> Self {
+        (self.verified, self.promoted, self.demoted) = (None, None, Some(Moment::from(at)));
         self
     }
 }

@@ -78,5 +78,6 @@ impl KeySet {
             && newest.is_none_or(|newest| (1..=self.rotation).contains(&newest))
             && (self.current.is_none() || self.generation > 0)
             && (self.previous.is_none() || self.current.is_some())
+            && self.are_leaked_compromised()
     }
 }

@@ -157,7 +157,8 @@ impl Rotation {
     ) -> Transition {
         let Committed { keys, step, is_change, is_published } = committed;
         // What leaked may be of any rotation, or of none.
-        let about = (action != AuditAction::Compromised).then_some(step.rotation());
+        let is_leak = matches!(action, AuditAction::Compromised | AuditAction::LeakDeleted);
+        let about = (!is_leak).then_some(step.rotation());
         {
             let mut seen = self.seen();
             seen.view = seen.view.after(keys, about);
@@ -177,6 +178,8 @@ impl Rotation {
             is_change: *is_change,
             is_published: *is_published,
             unaudited,
+            was_held: true,
+            given_up: None,
         }
     }
 

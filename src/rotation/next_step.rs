@@ -82,6 +82,17 @@ pub enum NextStep {
         /// person must see to both.
         is_confirmed: bool,
     },
+    /// Delete a key that leaked in the app, at once, and confirm that it is deleted.
+    DeleteLeaked {
+        /// Whose.
+        profile: &'static Profile,
+        /// The key to delete.
+        fingerprint: Fingerprint,
+        /// When it was staged; an app shows no fingerprints.
+        staged: SystemTime,
+        /// The key in force, which is to be kept; `None` where there is none.
+        keep: Option<Fingerprint>,
+    },
     /// Retire the previous key: the issuer has refused one of the two keys, so that somebody has deleted one.
     Confirm {
         /// The previous key.
@@ -118,7 +129,7 @@ pub enum Reason {
     NoKey,
     /// The only one has leaked; delete that first.
     Leaked {
-        /// The last key that leaked.
+        /// The oldest key that leaked and that nobody has said is deleted.
         fingerprint: Fingerprint,
     },
     /// The key in force becomes too old soon.
@@ -164,21 +175,32 @@ impl Rotation {
     pub fn next_step(&self) -> Result<NextStep, RotationError> {
         let now = self.now();
         let keys = self.look(now)?;
-        let before = keys
-            .generation()
-            .map(Generation::number)
-            .and_then(|number| Generation::numbered(number.saturating_sub(1)));
         let surroundings = Surroundings {
             now,
             has_probe: self.probe.is_some(),
-            is_drained: before.is_none_or(|before| self.handle.is_drained(before)),
+            is_drained: self.is_drained(&keys),
             refused: self.handle.refused(),
         };
         Ok(decide(&keys, &self.policy, &surroundings))
     }
+
+    /// Whether no request of this process holds a generation before the one in force.
+    pub(super) fn is_drained(&self, keys: &KeySet) -> bool {
+        keys.generation().and_then(Generation::before).is_none_or(|before| self.handle.is_drained(before))
+    }
 }
 
 fn decide(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings) -> NextStep {
+    let leaked = keys.leaked().first();
+    let is_empty = keys.current().is_none() && keys.pending().is_none();
+    if let Some(leaked) = leaked.filter(|_| !is_empty) {
+        return NextStep::DeleteLeaked {
+            profile: keys.profile(),
+            fingerprint: leaked.fingerprint(),
+            staged: leaked.staged(),
+            keep: keys.current().map(Held::fingerprint),
+        };
+    }
     match (keys.current(), keys.previous(), keys.pending()) {
         (Some(current), Some(previous), _) => end_of_rotation(keys, current, previous, policy, around),
         (_, _, Some(pending)) => {
@@ -193,10 +215,9 @@ fn decide(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings) -> Next
         }
         (Some(current), None, None) => between_rotations(keys, current, policy, around),
         (None, _, None) => {
-            let reason = match keys.compromised().last() {
-                Some(&fingerprint) if keys.generation().is_some() => Reason::Leaked { fingerprint },
-                _ => Reason::NoKey,
-            };
+            // Both in one step: without a key nothing is sent.
+            let reason =
+                leaked.map_or(Reason::NoKey, |leaked| Reason::Leaked { fingerprint: leaked.fingerprint() });
             create(keys, policy, around, reason)
         }
     }
@@ -372,6 +393,18 @@ impl fmt::Display for NextStep {
                 } else {
                     " unprobed"
                 })
+            }
+            Self::DeleteLeaked { profile, fingerprint, staged, keep } => {
+                let page = Page::to_delete(profile);
+                let staged = Utc(*staged);
+                write!(
+                    f,
+                    "delete the leaked key with fingerprint {fingerprint} in {page} now: the one staged on {staged:#}"
+                )?;
+                if let Some(keep) = keep {
+                    write!(f, ", and not {keep}")?;
+                }
+                f.write_str("; then confirm that it is deleted")
             }
             Self::Confirm { fingerprint, in_force } => write!(
                 f,

@@ -90,8 +90,8 @@ impl RotationPolicy {
         }
     }
 
-    /// What new keys are called in the issuer's app; year and month are put after it. "production" unless set. Control
-    /// characters are taken out. It must not be secret.
+    /// What new keys are called in the issuer's app; year and month are put after it. "production" unless set. What is
+    /// not printable is taken out. It must not be secret.
     ///
     /// ```
     /// # use keysheath::rotation::RotationPolicy;
@@ -100,7 +100,7 @@ impl RotationPolicy {
     #[must_use]
     pub fn with_key_name(mut self, name: impl Into<String>) -> Self {
         self.key_name = name.into();
-        self.key_name.retain(|c| !c.is_control());
+        self.key_name.retain(crate::keyset::is_printable);
         self
     }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::commit::Subject;
 use super::steps::held_of;
 use super::{AuditAction, Retirement, Rotation, RotationError, Verification};
+use crate::handle::Generation;
 use crate::key::RawKey;
 use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId};
 use crate::probe::{Probe, Report, Verdict};
@@ -54,6 +55,9 @@ impl Rotation {
         let asked = Asked::about(held);
         let report = probe.probe(&asked.key);
         let now = self.now();
+        if keys.current().is_some_and(|current| asked.is_in(Some(current))) {
+            self.note_accepted(&report, keys.generation());
+        }
         let problem = |action| self.raise(action, &keys, rotation, Some(held), now);
         match report.verdict() {
             Verdict::Accepted => {}
@@ -113,6 +117,8 @@ impl Rotation {
         let Some(previous) = keys.previous() else { return self.was_retired(rotation) };
         let asked = [current, previous].map(Asked::about);
         let reports = [probe.probe(&asked[0].key), probe.probe(&asked[1].key)];
+        self.note_accepted(&reports[0], keys.generation());
+        self.note_accepted(&reports[1], keys.generation().and_then(Generation::before));
         let now = self.now();
         let is_refused = |at: usize| reports[at].verdict() == Verdict::KeyRefused;
         // It may have been accepted somewhere before the issuer knew it everywhere.
@@ -120,7 +126,8 @@ impl Rotation {
         match [&reports[0], &reports[1]].map(Report::verdict) {
             [Verdict::Accepted, Verdict::KeyRefused] => self.confirmed(rotation, &asked, now),
             [Verdict::Accepted, Verdict::Accepted] => {
-                let is_overdue = since_promotion(current, now) >= self.policy.settle();
+                let is_settled = since_promotion(current, now) >= self.policy.settle();
+                let is_overdue = is_settled && self.is_drained(&keys);
                 if is_overdue {
                     self.raise(AuditAction::StillAccepted, &keys, rotation, Some(previous), now);
                 }
@@ -155,6 +162,13 @@ impl Rotation {
                 let [current, previous] = reports;
                 Ok(Retirement::Undecided { current, previous })
             }
+        }
+    }
+
+    /// Takes back a refusal that the client was told of: one that came by mistake would else be told for ever.
+    fn note_accepted(&self, report: &Report, generation: Option<Generation>) {
+        if let Some(generation) = generation.filter(|_| report.verdict() == Verdict::Accepted) {
+            self.handle.note_accepted(generation);
         }
     }
 

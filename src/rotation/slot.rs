@@ -108,7 +108,7 @@ impl SlotStatus {
         self.promoted
     }
 
-    /// When another key took its place.
+    /// When another key took its place. A pending key with this time was in force, and was rolled back.
     ///
     /// ```
     /// # use keysheath::rotation::SlotStatus;

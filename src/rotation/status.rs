@@ -8,7 +8,7 @@ use super::utc::{Span, Utc};
 use super::{AuditError, Rotation, RotationError, SlotStatus};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
-use crate::keyset::{Held, KeySet};
+use crate::keyset::{Held, KeySet, LeakedKey};
 
 /// A clock may be this much behind what is written down before that is said: times are written in whole seconds, and
 /// the clocks of two machines differ.
@@ -35,6 +35,7 @@ pub struct RotationStatus {
     previous: Option<SlotStatus>,
     retired: Vec<Fingerprint>,
     compromised: Vec<Fingerprint>,
+    leaked: Vec<LeakedKey>,
     age: Option<Duration>,
     due: Option<SystemTime>,
     is_due_soon: bool,
@@ -85,6 +86,7 @@ impl Rotation {
             previous: slot(keys.previous()),
             retired: keys.retired().to_vec(),
             compromised: keys.compromised().to_vec(),
+            leaked: keys.leaked().to_vec(),
             age: age.as_ref().map(|age| age.since_staging),
             due: age.as_ref().and_then(|age| age.due),
             is_due_soon: age.as_ref().is_some_and(|age| age.is_due_soon),
@@ -184,6 +186,21 @@ impl RotationStatus {
     #[must_use]
     pub fn compromised(&self) -> &[Fingerprint] {
         &self.compromised
+    }
+
+    /// Those of the compromised keys that were in a place and that nobody has said are deleted, the oldest first.
+    ///
+    /// ```
+    /// # use keysheath::rotation::RotationStatus;
+    /// fn warn(status: &RotationStatus) {
+    ///     for leaked in status.leaked() {
+    ///         eprintln!("delete the key {} now", leaked.fingerprint());
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn leaked(&self) -> &[LeakedKey] {
+        &self.leaked
     }
 
     /// How long ago the key in force was staged or adopted; nothing, by a clock that was set back since.
@@ -310,6 +327,9 @@ impl fmt::Display for RotationStatus {
         }
         for fingerprint in &self.compromised {
             write!(f, "\n  compromised: {fingerprint}")?;
+            if let Some(leaked) = self.leaked.iter().find(|leaked| leaked.fingerprint() == *fingerprint) {
+                write!(f, ", staged {}, TO BE DELETED: nobody has said that it is", Utc(leaked.staged()))?;
+            }
         }
         if self.refused.is_some() && self.refused == self.generation {
             f.write_str("\n  REFUSED: the issuer has refused the key in force")?;

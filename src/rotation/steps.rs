@@ -1,6 +1,7 @@
 //! The steps that ask nobody.
 
 use super::commit::Subject;
+use super::transition::GivenUp;
 use super::{AuditAction, Rotation, RotationError, Transition};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
@@ -229,7 +230,8 @@ impl Rotation {
         Ok(self.finish(AuditAction::RetiredUnprobed, place, &committed, subject, None, now))
     }
 
-    /// Gives the pending key up. A person should delete it in the app.
+    /// Gives the pending key up. A person should delete it in the app: now, or where it was in force and rolled back, once
+    /// the settle time since then is over and no request holds it; the transition says which.
     ///
     /// # Errors
     /// [`RotationError`]; [`KeySetError::NotPending`] when it is in force already.
@@ -244,21 +246,33 @@ impl Rotation {
     pub fn abort(&self) -> Result<Transition, RotationError> {
         let rotation = self.seen().view.to_abort().ok_or(RotationError::NothingThere)?;
         let now = self.now();
-        let mut subject = Subject::default();
+        let (mut subject, mut rolled_back) = (Subject::default(), None);
         let committed = self.commit(now, |keys| {
             keys.check_words(self.by.as_deref(), None)?;
-            subject = Subject::of(held_of(keys, rotation));
+            let held = held_of(keys, rotation);
+            subject = Subject::of(held);
+            rolled_back = held.and_then(Held::demoted);
             keys.abort(rotation)
         })?;
-        Ok(self.finish(AuditAction::Aborted, Some(Place::Retired), &committed, subject, None, now))
+        let place = Some(Place::Retired);
+        let mut transition = self.finish(AuditAction::Aborted, place, &committed, subject, None, now);
+        if let Some(rolled_back) = rolled_back {
+            // By a clock that was set back since, no time is over.
+            let since = now.duration_since(rolled_back).unwrap_or_default();
+            let left = self.policy.settle().saturating_sub(since);
+            let is_drained = self.is_drained(&committed.keys);
+            transition.given_up = Some(GivenUp { left, is_drained });
+        }
+        Ok(transition)
     }
 
     /// Notes that a key has leaked, in whatever place it is, or in none. It is never again sent, staged or rolled back to.
     /// Where it was in force, the pending key takes over if it is verified, else the previous one; with neither, the
-    /// handle is closed and nothing is sent. No probe is needed.
+    /// handle is closed and nothing is sent. No probe is needed. A person is to delete the key at once, and to
+    /// [confirm](Rotation::confirm_deleted) that.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::TooManyCompromised`], and [`KeySetError::KeyInNote`] when the note has the key.
+    /// [`RotationError`]; [`KeySetError::TooManyCompromised`], for a key in no place alone, and [`KeySetError::KeyInNote`] when the note has the key.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, handle::{Closed, KeyHandle}, issuer::Kanal, key::ApiKey};
@@ -278,6 +292,7 @@ impl Rotation {
     ) -> Result<Transition, RotationError> {
         let now = self.now();
         let mut subject = Subject { fingerprint: Some(fingerprint), from: None };
+        let mut was_held = false;
         let committed = self.commit(now, |keys| {
             keys.check_words(self.by.as_deref(), note)?;
             if note.is_some_and(|note| has_key(note, keys, fingerprint)) {
@@ -286,9 +301,43 @@ impl Rotation {
             let slots = [keys.pending(), keys.current(), keys.previous()];
             let held = slots.into_iter().flatten().find(|held| held.fingerprint() == fingerprint);
             subject.from = held.and_then(Held::from).map(str::to_owned);
+            // Where this is done again, it was; until somebody says that it is deleted, that is known.
+            was_held =
+                held.is_some() || keys.leaked().iter().any(|leaked| leaked.fingerprint() == fingerprint);
             keys.compromise(fingerprint, now)
         })?;
-        Ok(self.finish(AuditAction::Compromised, Some(Place::Compromised), &committed, subject, note, now))
+        let place = Some(Place::Compromised);
+        let transition = self.finish(AuditAction::Compromised, place, &committed, subject, note, now);
+        Ok(Transition { was_held, ..transition })
+    }
+
+    /// Notes that a person has deleted a key that leaked, in the app. Until then, [`next_step`](Rotation::next_step) asks
+    /// for that. The key itself is gone from here, so that no probe can see it. It stays compromised for ever.
+    ///
+    /// # Errors
+    /// [`RotationError`]; [`KeySetError::NotCompromised`] for a key that was not reported as compromised.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::rotation::{Rotation, RotationPolicy};
+    /// # let handle = KeyHandle::<Kanal>::live();
+    /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
+    /// # rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
+    /// let leaked = "urdz-nrsd-3rmw-jtz2".parse().unwrap();
+    /// rotation.compromise(leaked, Some("in a log file"))?;
+    /// println!("{}", rotation.next_step()?); // first delete the key with fingerprint …
+    /// rotation.confirm_deleted(leaked)?;
+    /// # Ok::<(), keysheath::rotation::RotationError>(())
+    /// ```
+    pub fn confirm_deleted(&self, fingerprint: Fingerprint) -> Result<Transition, RotationError> {
+        let now = self.now();
+        let subject = Subject { fingerprint: Some(fingerprint), from: None };
+        let committed = self.commit(now, |keys| {
+            keys.check_words(self.by.as_deref(), None)?;
+            keys.confirm_deleted(fingerprint)
+        })?;
+        let place = Some(Place::Compromised);
+        Ok(self.finish(AuditAction::LeakDeleted, place, &committed, subject, None, now))
     }
 }
 

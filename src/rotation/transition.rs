@@ -1,8 +1,10 @@
 //! What a step did.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::next_step::Page;
+use super::utc::Span;
 use super::{AuditAction, AuditError};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
@@ -31,6 +33,15 @@ pub struct Transition {
     pub(super) is_change: bool,
     pub(super) is_published: bool,
     pub(super) unaudited: Option<AuditError>,
+    pub(super) was_held: bool,
+    pub(super) given_up: Option<GivenUp>,
+}
+
+/// What keeps a key that was in force and is given up from being deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    pub(super) left: Duration,
+    pub(super) is_drained: bool,
 }
 
 impl Transition {
@@ -71,6 +82,50 @@ impl Transition {
     #[must_use]
     pub const fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
+    }
+
+    /// Whether the key was pending, in force or the previous one before the step. Where a key that is reported as compromised
+    /// was not, nothing that is sent has changed: its fingerprint may have been mistyped.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn check(transition: &Transition) {
+    ///     if !transition.was_held() {
+    ///         eprintln!("nothing that is sent has changed: see that the fingerprint is the right one");
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn was_held(&self) -> bool {
+        self.was_held
+    }
+
+    /// What is left of the settle time of a key that was in force, was rolled back and is given up: so long it is not to be
+    /// deleted, because other processes may still send it. Nothing for every other step.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn log(aborted: &Transition) {
+    ///     println!("delete it in the app in {} s", aborted.left().as_secs());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.given_up.as_ref().map_or(Duration::ZERO, |given_up| given_up.left)
+    }
+
+    /// Whether no request of this process holds a key that was in force, was rolled back and is given up; so for every
+    /// other step.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn may_be_deleted(aborted: &Transition) -> bool {
+    ///     aborted.left().is_zero() && aborted.is_drained()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.given_up.as_ref().is_none_or(|given_up| given_up.is_drained)
     }
 
     /// Where that key is now.
@@ -158,8 +213,34 @@ impl fmt::Display for Transition {
         if let Some(place) = self.place {
             write!(f, ": {place}")?;
         }
-        if matches!(self.action, AuditAction::Compromised | AuditAction::Aborted) {
-            write!(f, "; delete it now in {}", Page::to_delete(self.profile))?;
+        let page = Page::to_delete(self.profile);
+        match self.action {
+            AuditAction::Compromised => {
+                if !self.was_held {
+                    f.write_str(
+                        "; it was in no place of this key set, and nothing that is sent has changed: see that the \
+                         fingerprint is the right one",
+                    )?;
+                }
+                write!(f, "; delete it now in {page}")?;
+            }
+            AuditAction::Aborted if !self.is_change => {
+                write!(f, "; if it was in force before, wait for the settle time; then delete it in {page}")?;
+            }
+            AuditAction::Aborted if self.left().is_zero() && self.is_drained() => {
+                write!(f, "; delete it now in {page}")?;
+            }
+            AuditAction::Aborted => {
+                f.write_str("; it was in force, so do not delete it yet")?;
+                if !self.left().is_zero() {
+                    write!(f, ": other processes have {} to take up the one in force", Span(self.left()))?;
+                }
+                if !self.is_drained() {
+                    f.write_str("; requests of this process still hold it")?;
+                }
+                write!(f, "; then delete it in {page}")?;
+            }
+            _ => {}
         }
         if !self.is_published {
             f.write_str("; the handle does not have it, because something else publishes to it")?;

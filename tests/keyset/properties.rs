@@ -16,6 +16,7 @@ enum Act {
     Retire(u8),
     Abort(u8),
     Compromise(usize),
+    ConfirmDeleted(usize),
     /// The process dies, and the next one reads what was persisted.
     Crash,
 }
@@ -31,7 +32,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => rotation.clone().prop_map(Act::FallBack),
         3 => rotation.clone().prop_map(Act::Retire),
         2 => rotation.prop_map(Act::Abort),
-        1 => number.prop_map(Act::Compromise),
+        1 => number.clone().prop_map(Act::Compromise),
+        1 => number.prop_map(Act::ConfirmDeleted),
         2 => Just(Act::Crash),
     ]
 }
@@ -60,6 +62,7 @@ fn take(
         Act::Retire(back) => keys.retire(recent(rotations, back)?),
         Act::Abort(back) => keys.abort(recent(rotations, back)?),
         Act::Compromise(number) => keys.compromise(name(number), at),
+        Act::ConfirmDeleted(number) => keys.confirm_deleted(name(number)),
         Act::Crash => return None,
     })
 }
@@ -78,7 +81,8 @@ proptest! {
         let (mut taken, mut leaked) = (Vec::new(), Vec::new());
         for (at, act) in acts.iter().enumerate() {
             let at = time(100 + at as u64);
-            let (in_force, generation) = (slots(&keys)[0], keys.generation());
+            let (places, generation, length) = (slots(&keys), keys.generation(), persisted.len());
+            let in_force = places[0];
             let outcome = take(&mut keys, act, &rotations, at);
             match outcome {
                 None => keys = KeySet::from_document(Kanal::PROFILE, &persisted).unwrap(),
@@ -104,7 +108,8 @@ proptest! {
             }
             let read = KeySet::from_document(Kanal::PROFILE, &persisted).unwrap();
             prop_assert_eq!(read.to_document().expose_secret().to_vec(), persisted.clone(), "what is read is what was written");
-            let now = slots(&keys)[0];
+            let held = slots(&keys);
+            let now = held[0];
             if in_force.is_some() && !matches!(act, Act::Compromise(_)) {
                 prop_assert!(now.is_some(), "the key in force was lost by {:?}", act);
             }
@@ -112,9 +117,16 @@ proptest! {
             if now != in_force {
                 prop_assert!(keys.generation() > generation, "another key in force has another number");
             }
+            if let Act::Compromise(number) = act
+                && places.contains(&Some(*number))
+            {
+                // However small the place for the document is, a leaked key can leave it.
+                prop_assert!(persisted.len() <= length, "{} bytes after {length}", persisted.len());
+                prop_assert!(keys.leaked().iter().any(|leaked| leaked.fingerprint() == name(*number)));
+            }
             for number in &leaked {
                 prop_assert_eq!(keys.place_of(name(*number)), Some(Place::Compromised));
-                prop_assert!(!slots(&keys).contains(&Some(*number)), "a leaked key is back");
+                prop_assert!(!held.contains(&Some(*number)), "a leaked key is back");
             }
             for number in &taken {
                 prop_assert!(keys.place_of(name(*number)).is_some(), "key {} is in no place", number);

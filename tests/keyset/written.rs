@@ -6,7 +6,7 @@ use keysheath::keyset::FORM_VERSION;
 use super::*;
 
 /// A document as each released form writes it: key 2 in force, key 3 pending, key 1 previous, key 4 retired, key 5
-/// compromised.
+/// compromised, and key 6 as well, which was pending and is not said to be deleted.
 const RELEASED: [&str; 1] = [include_str!("form_1.json")];
 
 fn read(text: &str) -> Result<KeySet, KeySetError> {
@@ -23,6 +23,8 @@ fn example() -> KeySet {
     keys.verify(rotation, time(11)).unwrap();
     keys.promote(rotation, Promotion::Verified, time(12)).unwrap();
     keys.compromise(name(5), time(13)).unwrap();
+    keys.stage(key(6), Staging::at(time(13))).unwrap();
+    keys.compromise(name(6), time(13)).unwrap();
     let place = Variable::new("KANAL_API_KEY").provenance();
     keys.stage(key(3), Staging::at(time(14)).from(&place)).unwrap();
     keys
@@ -69,7 +71,7 @@ fn a_document_that_is_cut_off_anywhere_is_refused() {
 #[test]
 fn a_document_that_was_edited_by_hand_is_refused_where_it_makes_no_sense() {
     let one = RELEASED[0];
-    let (first, second) = (name(1).to_string(), name(4).to_string());
+    let [first, second, sixth] = [1, 4, 6].map(|number| name(number).to_string());
     for (what, text) in [
         ("nothing", String::new()),
         ("no object", "[]".to_owned()),
@@ -81,11 +83,17 @@ fn a_document_that_was_edited_by_hand_is_refused_where_it_makes_no_sense() {
         ("a field twice", one.replace("\"generation\": 2,", "\"generation\": 2, \"generation\": 3,")),
         ("a negative number", one.replace("\"generation\": 2", "\"generation\": -2")),
         ("no generation", one.replace("\"generation\": 2", "\"generation\": 0")),
-        ("a rotation too few", one.replace("\"rotation\": 4,\n", "\"rotation\": 3,\n")),
+        ("a rotation too few", one.replace("\"rotation\": 5,\n", "\"rotation\": 4,\n")),
         ("a key that is no base64", one.replace("\"key\": \"S", "\"key\": \"*")),
         ("a key that is too short", one.replace("\"key\": \"S2V5", "\"key\": \"")),
         ("a fingerprint that is none", one.replace(&second, "urdz-nrsd-3rmw")),
         ("a fingerprint in capitals", one.replace(&second, &second.to_uppercase())),
+        (
+            "a leaked key that is not compromised",
+            one.replace(&format!("[[\"{sixth}\""), &format!("[[\"{second}\"")),
+        ),
+        ("a leaked key twice", one.replace("\", 13]]", &format!("\", 13], [\"{sixth}\", 13]]"))),
+        ("a leaked key without a time", one.replace("\", 13]]", "\"]]")),
         ("a key in two places", one.replace(&second, &first)),
         ("a long note", one.replace("spring", &"x".repeat(101))),
         ("a note with a line break", one.replace("spring", "spr\\ning")),
@@ -119,9 +127,17 @@ fn the_longest_keys_and_notes_fit_into_a_document() {
     let rotation = keys.stage(long('b'), noted()).unwrap().rotation();
     keys.promote(rotation, Promotion::Unverified, SystemTime::now()).unwrap();
     keys.stage(long('c'), noted()).unwrap();
-    for number in 0..MAX_COMPROMISED {
+    for number in 0..MAX_REPORTED {
         keys.compromise(name(number), time(1)).unwrap();
     }
+    let far = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::MAX >> 1);
+    for number in 0..MAX_COMPROMISED {
+        let pending = keys.pending().unwrap().fingerprint();
+        keys.compromise(pending, far).unwrap();
+        let text = format!("d{number:04095}");
+        keys.stage(RawKey::parse(LONG, text.as_bytes()).unwrap(), Staging::at(far)).unwrap();
+    }
+    assert_eq!(keys.leaked().len(), MAX_COMPROMISED);
     let document = keys.to_document();
     let document = document.expose_secret();
     assert!(document.len() <= MAX_DOCUMENT, "{}", document.len());

@@ -10,6 +10,10 @@ const MARK: &str = "KEYSHEATH_CHILD";
 /// What a child prints once the body has come to its end.
 const TOKEN: &str = "keysheath: the child has come to its end";
 
+/// The variable that tells a child where its small disk is.
+#[cfg(target_os = "linux")]
+const DISK: &str = "KEYSHEATH_DISK";
+
 /// The variables that would lead a child to its user's own keys, keychain or screen; a child has those that its
 /// test sets and no others.
 const LOOKED_AT: [&str; 11] = [
@@ -35,6 +39,8 @@ pub(crate) struct Child {
     name: &'static str,
     command: Command,
     stdin: &'static str,
+    /// Where the small disk is mounted; in no other process is anything in it.
+    disk: Option<super::Folder>,
 }
 
 impl Child {
@@ -49,7 +55,7 @@ impl Child {
         for variable in LOOKED_AT {
             command.env_remove(variable);
         }
-        Self { name, command, stdin: "" }
+        Self { name, command, stdin: "", disk: None }
     }
 
     pub(crate) fn var(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -89,6 +95,43 @@ impl Child {
         shell.args(self.command.get_args()).env(MARK, self.name);
         self.command = shell;
         self
+    }
+
+    /// Gives the child a disk of its own that holds no more than `size`, as `mount` counts it: a tmpfs that nobody else sees
+    /// and that goes with the child.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_a_small_disk(mut self, size: &str) -> Self {
+        if self.is_here() {
+            return self;
+        }
+        let namespace: &[&str] =
+            if rustix::process::geteuid().is_root() { &["--mount"] } else { &["--map-root-user", "--mount"] };
+        let script = "mount -t tmpfs -o mode=700,size=\"$1\" keysheath \"$0\" && shift && exec \"$@\"";
+        let disk = super::Folder::new();
+        let may = Command::new("unshare")
+            .args(namespace)
+            .args(["sh", "-c", script])
+            .arg(disk.path())
+            .args([size, "true"])
+            .output();
+        assert!(
+            may.as_ref().is_ok_and(|output| output.status.success()),
+            "a small disk can be mounted by root, or where a user may make user namespaces, with `unshare` and `mount` of \
+             Debian's util-linux and mount: {may:?}"
+        );
+        let mut shell = Command::new("unshare");
+        shell.args(namespace).args(["sh", "-c", script]).arg(disk.path()).arg(size);
+        shell.arg(std::env::current_exe().expect("the test knows its own file"));
+        shell.args(self.command.get_args()).env(MARK, self.name).env(DISK, disk.path());
+        self.command = shell;
+        self.disk = Some(disk);
+        self
+    }
+
+    /// In a child that has one: its small disk.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn small_disk() -> std::path::PathBuf {
+        std::env::var_os(DISK).expect("the child was given one").into()
     }
 
     /// Whether this process is the child.

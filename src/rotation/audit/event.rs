@@ -40,6 +40,8 @@ pub enum AuditAction {
     Aborted,
     /// A key has leaked.
     Compromised,
+    /// A person said that a compromised key was deleted.
+    LeakDeleted,
     /// The key in force was deleted in place of the previous one, which is in force again.
     FellBack,
     /// The issuer refused a key that should work.
@@ -86,6 +88,7 @@ impl fmt::Display for AuditAction {
             Self::RetiredUnprobed => "retired unprobed",
             Self::Aborted => "aborted",
             Self::Compromised => "compromised",
+            Self::LeakDeleted => "leaked key deleted",
             Self::FellBack => "fell back",
             Self::KeyRefused => "key refused",
             Self::StoreRefused => "store refused",

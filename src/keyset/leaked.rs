@@ -1,0 +1,130 @@
+//! Keys that leaked and that a person still has to delete.
+
+use std::time::SystemTime;
+
+use super::held::{Held, Moment, RotationId};
+use super::{KeySet, KeySetError, MAX_COMPROMISED, MAX_REPORTED, Step};
+use crate::fingerprint::Fingerprint;
+
+/// A compromised key that was in a place of the key set, and that nobody has said is deleted. The key itself is gone.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, LeakedKey, Staging}};
+///
+/// let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, SystemTime::now());
+/// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+/// let fingerprint = key.fingerprint().unwrap();
+/// keys.adopt(key.erase(), Staging::at(now))?;
+/// keys.compromise(fingerprint, now)?;
+/// let leaked: &LeakedKey = &keys.leaked()[0];
+/// assert_eq!(leaked.fingerprint(), fingerprint);
+/// # Ok::<(), keysheath::keyset::KeySetError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeakedKey {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) staged: Moment,
+}
+
+impl LeakedKey {
+    /// Its one-way name.
+    ///
+    /// ```
+    /// # use keysheath::keyset::LeakedKey;
+    /// fn log(leaked: &LeakedKey) {
+    ///     println!("{}", leaked.fingerprint());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// When it was staged or adopted; an app shows no fingerprints.
+    ///
+    /// ```
+    /// # use keysheath::keyset::LeakedKey;
+    /// fn log(leaked: &LeakedKey) {
+    ///     println!("{:?}", leaked.staged());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn staged(&self) -> SystemTime {
+        self.staged.to_time()
+    }
+}
+
+impl KeySet {
+    /// The compromised keys that were in a place of this key set and that nobody has said are deleted, the oldest first.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// assert!(KeySet::new(Kanal::PROFILE)?.leaked().is_empty());
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    #[must_use]
+    pub fn leaked(&self) -> &[LeakedKey] {
+        &self.leaked
+    }
+
+    /// Notes that a person has deleted a key that leaked. Its fingerprint stays among the compromised ones.
+    ///
+    /// # Errors
+    /// [`KeySetError::NotCompromised`] for a key that was not reported as compromised.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, SystemTime::now());
+    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+    /// # let fingerprint = key.fingerprint().unwrap();
+    /// # keys.adopt(key.erase(), Staging::at(now))?;
+    /// keys.compromise(fingerprint, now)?;
+    /// keys.confirm_deleted(fingerprint)?;
+    /// assert!(keys.leaked().is_empty() && keys.compromised() == [fingerprint]);
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    pub fn confirm_deleted(&mut self, fingerprint: Fingerprint) -> Result<Step, KeySetError> {
+        let newest = RotationId(self.rotation);
+        if !self.compromised.contains(&fingerprint) {
+            return Err(KeySetError::NotCompromised);
+        }
+        let before = self.leaked.len();
+        self.leaked.retain(|leaked| leaked.fingerprint != fingerprint);
+        Ok(if self.leaked.len() < before { Step::Done(newest) } else { Step::Unchanged(newest) })
+    }
+
+    /// Lists one more. A key in a place is never refused: it must be able to leave it.
+    pub(super) fn remember_compromised(&mut self, fingerprint: Fingerprint) -> Result<(), KeySetError> {
+        let slots = [&self.pending, &self.current, &self.previous];
+        let held = slots.into_iter().flatten().find(|held| held.fingerprint() == fingerprint);
+        match held.map(|held: &Held| held.staged) {
+            Some(staged) => self.leaked.push(LeakedKey { fingerprint, staged }),
+            None if self.compromised.len() >= MAX_REPORTED => return Err(KeySetError::TooManyCompromised),
+            None => {}
+        }
+        if self.compromised.len() == MAX_COMPROMISED {
+            self.forget_the_oldest();
+        }
+        self.compromised.push(fingerprint);
+        Ok(())
+    }
+
+    /// One that was deleted, or else the oldest of all.
+    fn forget_the_oldest(&mut self) {
+        let waits =
+            |fingerprint: &Fingerprint| self.leaked.iter().any(|leaked| leaked.fingerprint == *fingerprint);
+        let at = self.compromised.iter().position(|fingerprint| !waits(fingerprint)).unwrap_or(0);
+        let forgotten = self.compromised.remove(at);
+        self.leaked.retain(|leaked| leaked.fingerprint != forgotten);
+    }
+
+    /// Whether each of them is listed as compromised, and once.
+    pub(super) fn are_leaked_compromised(&self) -> bool {
+        let mut names: Vec<Fingerprint> = self.leaked.iter().map(LeakedKey::fingerprint).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.len() == self.leaked.len() && names.iter().all(|name| self.compromised.contains(name))
+    }
+}

@@ -1,0 +1,75 @@
+//! A disk that is full: a small tmpfs, in a mount namespace of its own.
+
+use std::fs;
+use std::path::Path;
+
+use keysheath::document::{DocumentError, FileStore};
+use keysheath::rotation::RotationError;
+
+use super::*;
+use crate::support::{Child, set_mode};
+
+/// Takes all the room that is left, to the last byte.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+
+    let mut file = fs::File::create(path).unwrap();
+    for size in [4096, 1] {
+        let block = vec![b'x'; size];
+        loop {
+            match file.write(&block) {
+                Ok(written) => assert!(written > 0),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The steps of a life, and what is in the places after each.
+type Do = fn(&Setup<FileStore>) -> Result<(), RotationError>;
+const STEPS: [(Do, [Option<u64>; 3]); 8] = [
+    (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
+    (|setup| setup.rotation.stage(&key(2), Some("spring")).map(drop), [Some(1), Some(2), None]),
+    (|setup| setup.rotation.verify().map(drop), [Some(1), Some(2), None]),
+    (|setup| setup.rotation.promote().map(drop), [Some(2), None, Some(1)]),
+    (|setup| setup.rotation.roll_back().map(drop), [Some(1), Some(2), None]),
+    (|setup| setup.rotation.abort().map(drop), [Some(1), None, None]),
+    (|setup| setup.rotation.stage(&key(3), None).map(drop), [Some(1), Some(3), None]),
+    (|setup| setup.rotation.compromise(name(1), None).map(drop), [None, Some(3), None]),
+];
+
+#[test]
+fn on_a_disk_without_room_no_step_is_made_the_last_good_key_stays_and_with_room_it_goes_on() {
+    const NAME: &str =
+        "full_disk::on_a_disk_without_room_no_step_is_made_the_last_good_key_stays_and_with_room_it_goes_on";
+    Child::new(NAME).with_a_small_disk("256k").run(|| {
+        let disk = Child::small_disk();
+        set_mode(&disk, 0o700);
+        let (path, ballast) = (disk.join("keys"), disk.join("ballast"));
+        let setup = Setup::over(FileStore::new(&path));
+        setup.answers.accept(2);
+        let mut before = ([None; 3], None);
+        for (at, (step, after)) in STEPS.into_iter().enumerate() {
+            let bytes = fs::read(&path).ok();
+            fill(&ballast);
+            let error = step(&setup).unwrap_err();
+            let is_full = matches!(&error, RotationError::Document { problem: DocumentError::Full, .. });
+            assert!(is_full, "step {at}: {error}");
+            assert_eq!(fs::read(&path).ok(), bytes, "step {at}");
+            assert_eq!((setup.slots(), sent(&setup.handle)), before, "step {at}");
+            // What is there can be read, and is sent by the next process.
+            let handle = KeyHandle::<Kanal>::live();
+            Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
+            assert_eq!(sent(&handle), before.1, "step {at}");
+            fs::remove_file(&ballast).unwrap();
+            let left: Vec<_> = fs::read_dir(&disk).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert!(left.len() <= 2, "step {at}: {left:?} beside the document and its lock");
+            step(&setup).unwrap_or_else(|error| panic!("step {at}, with room: {error}"));
+            assert_eq!((setup.slots(), sent(&setup.handle)), (after, after[0]), "step {at}");
+            before = (after, after[0]);
+        }
+    });
+}

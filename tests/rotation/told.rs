@@ -1,0 +1,194 @@
+//! What a person is told when keys leak, roll back, are given up, or are refused once by mistake.
+
+use keysheath::keyset::{KeySetError, MAX_REPORTED};
+use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Transition, Verification};
+
+use super::*;
+
+fn next(setup: &Setup<MemoryStore>) -> NextStep {
+    setup.rotation.next_step().unwrap()
+}
+
+#[test]
+fn a_key_in_force_that_leaks_is_closed_off_however_many_were_reported_before() {
+    let setup = adopted();
+    for number in 0..MAX_REPORTED as u64 {
+        setup.rotation.compromise(name(1_000 + number), None).unwrap();
+    }
+    let full = RotationError::Refused(KeySetError::TooManyCompromised);
+    assert_eq!(setup.rotation.compromise(name(999), None), Err(full));
+    assert_eq!(sent(&setup.handle), Some(1));
+    setup.rotation.compromise(name(1), None).unwrap();
+    assert_eq!((sent(&setup.handle), setup.slots()), (None, [None; 3]));
+    assert_eq!(place(&setup.store, 1), Some(Place::Compromised));
+}
+
+#[test]
+fn a_leaked_key_is_to_be_deleted_until_a_person_says_that_it_is_although_another_is_in_force() {
+    let setup = promoted();
+    setup.rotation.compromise(name(2), None).unwrap();
+    assert_eq!(sent(&setup.handle), Some(1));
+    let text = format!(
+        "delete the leaked key with fingerprint {} in Kanal (Settings → API Keys) now: the one staged on 2026-11-24, and \
+         not {}; then confirm that it is deleted",
+        name(2),
+        name(1)
+    );
+    // It comes before what else there is to do, and every process says it.
+    setup.rotation.stage(&key(3), None).unwrap();
+    for rotation in [&setup.rotation, &setup.another().0] {
+        assert_eq!(rotation.next_step().unwrap().to_string(), text);
+        let status = rotation.status().unwrap();
+        assert_eq!(status.leaked()[0].fingerprint(), name(2));
+        assert!(status.to_string().contains("TO BE DELETED"), "{status}");
+    }
+    let confirmed = setup.rotation.confirm_deleted(name(2)).unwrap();
+    assert!(confirmed.is_change());
+    assert_eq!(confirmed.to_string(), format!("leaked key deleted {}: a compromised key", name(2)));
+    assert!(!setup.rotation.confirm_deleted(name(2)).unwrap().is_change());
+    assert_eq!(setup.actions().last().unwrap(), "leaked key deleted");
+    assert!(matches!(next(&setup), NextStep::Verify { .. }));
+    assert!(!setup.rotation.status().unwrap().to_string().contains("TO BE DELETED"));
+    let unknown = RotationError::Refused(KeySetError::NotCompromised);
+    assert_eq!(setup.rotation.confirm_deleted(name(1)), Err(unknown));
+}
+
+#[test]
+fn with_no_key_in_force_the_reason_names_the_key_that_leaked_and_not_one_that_was_in_no_place() {
+    let setup = adopted();
+    setup.rotation.compromise(name(1), None).unwrap();
+    setup.rotation.compromise(name(9), None).unwrap();
+    let reason = |setup: &Setup<MemoryStore>| match next(setup) {
+        NextStep::Create { reason, .. } => reason,
+        other => panic!("{other}"),
+    };
+    assert_eq!(reason(&setup), Reason::Leaked { fingerprint: name(1) });
+    // A new key that is staged first does not make it forgotten.
+    setup.rotation.stage(&key(2), None).unwrap();
+    let NextStep::DeleteLeaked { fingerprint, keep, .. } = next(&setup) else { panic!() };
+    assert_eq!((fingerprint, keep), (name(1), None));
+    setup.rotation.abort().unwrap();
+    setup.rotation.confirm_deleted(name(1)).unwrap();
+    assert_eq!(reason(&setup), Reason::NoKey);
+}
+
+#[test]
+fn a_report_about_a_key_that_is_in_no_place_says_that_nothing_has_changed() {
+    let setup = promoted();
+    let says_so =
+        |transition: &Transition| transition.to_string().contains("nothing that is sent has changed");
+    for _ in 0..2 {
+        let mistyped = setup.rotation.compromise(name(9), None).unwrap();
+        assert!(!mistyped.was_held() && says_so(&mistyped), "{mistyped}");
+    }
+    assert_eq!((sent(&setup.handle), setup.slots()), (Some(2), [Some(2), None, Some(1)]));
+    for number in [1, 2] {
+        // Also where it is done again, after a death before the answer.
+        for _ in 0..2 {
+            let leaked = setup.rotation.compromise(name(number), None).unwrap();
+            assert!(leaked.was_held() && !says_so(&leaked), "{leaked}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_never_was_in_force_is_not_rolled_back_and_no_audit_says_so() {
+    let setup = staged();
+    let before = setup.actions();
+    let nothing = Err(RotationError::Refused(KeySetError::NothingBefore));
+    assert_eq!(setup.rotation.roll_back(), nothing);
+    assert_eq!(setup.another().0.roll_back(), nothing);
+    assert_eq!((setup.slots(), setup.actions()), ([Some(1), Some(2), None], before));
+}
+
+#[test]
+fn a_key_that_was_in_force_and_is_given_up_is_to_be_deleted_once_nobody_can_hold_it() {
+    let setup = promoted();
+    let request = setup.handle.load().unwrap();
+    setup.rotation.roll_back().unwrap();
+    setup.clock.advance(300);
+    let (another, _handle) = setup.another();
+    let aborted = setup.rotation.abort().unwrap();
+    assert_eq!((aborted.left(), aborted.is_drained()), (Duration::from_secs(600), false));
+    let shown = aborted.to_string();
+    assert!(
+        shown.contains(
+            "it was in force, so do not delete it yet: other processes have 10 minutes to take up the one in force; \
+             requests of this process still hold it; then delete it in Kanal (Settings → API Keys)"
+        ),
+        "{shown}"
+    );
+    // Who does it again does not know any more.
+    let again = another.abort().unwrap().to_string();
+    assert!(again.contains("if it was in force before, wait for the settle time"), "{again}");
+    drop(request);
+    // Settled and drained, it is deleted at once; and so is one that never was in force.
+    let setup = promoted();
+    setup.rotation.roll_back().unwrap();
+    setup.clock.advance(900);
+    assert!(setup.rotation.abort().unwrap().to_string().contains("; delete it now in Kanal"));
+    setup.rotation.stage(&key(3), None).unwrap();
+    assert!(setup.rotation.abort().unwrap().to_string().contains("; delete it now in Kanal"));
+    // By a clock that was set back, no time is over.
+    let setup = promoted();
+    setup.rotation.roll_back().unwrap();
+    setup.clock.set_back(86_400);
+    assert_eq!(setup.rotation.abort().unwrap().left(), Duration::from_secs(900));
+}
+
+#[test]
+fn a_previous_key_that_requests_still_hold_is_not_overdue_however_late_it_is() {
+    let setup = staged();
+    let request = setup.handle.load().unwrap();
+    setup.answers.accept(2);
+    assert!(matches!(setup.rotation.verify().unwrap(), Verification::Verified { .. }));
+    setup.rotation.promote().unwrap();
+    setup.clock.advance(86_400);
+    let kept = setup.rotation.retire().unwrap();
+    assert_eq!(kept, Retirement::StillAccepted { fingerprint: name(1), is_overdue: false });
+    assert!(!setup.actions().contains(&"still accepted".to_owned()));
+    drop(request);
+    let kept = setup.rotation.retire().unwrap();
+    assert_eq!(kept, Retirement::StillAccepted { fingerprint: name(1), is_overdue: true });
+}
+
+#[test]
+fn a_refusal_that_came_by_mistake_is_taken_back_once_the_key_is_seen_to_be_accepted() {
+    // Between rotations.
+    let setup = adopted();
+    let in_force = setup.handle.load().unwrap().generation();
+    setup.handle.report_refused(in_force);
+    assert!(matches!(next(&setup), NextStep::Refused { .. }));
+    for silence in [silent(), forbidden(), refused()] {
+        setup.answers.set(1, silence);
+        let _ = setup.rotation.verify().unwrap();
+        assert_eq!(setup.handle.refused(), Some(in_force), "only an accepted key says that it was a mistake");
+    }
+    setup.answers.accept(1);
+    assert!(matches!(setup.rotation.verify().unwrap(), Verification::Verified { .. }));
+    assert_eq!(setup.handle.refused(), None);
+    assert!(!setup.rotation.status().unwrap().to_string().contains("REFUSED"));
+    assert!(matches!(next(&setup), NextStep::Nothing { .. }));
+    // The next one counts again.
+    setup.handle.report_refused(in_force);
+    assert_eq!(setup.handle.refused(), Some(in_force));
+    // At the end of a rotation, of either key.
+    for of_previous in [false, true] {
+        let setup = promoted();
+        let in_force = setup.handle.load().unwrap();
+        let reported =
+            if of_previous { in_force.previous().unwrap().generation() } else { in_force.generation() };
+        setup.handle.report_refused(reported);
+        drop(in_force);
+        assert!(matches!(next(&setup), NextStep::Confirm { .. }));
+        assert!(matches!(setup.rotation.retire().unwrap(), Retirement::StillAccepted { .. }));
+        assert_eq!(setup.handle.refused(), None);
+        assert!(matches!(next(&setup), NextStep::Wait { .. }));
+    }
+    // The pending key says nothing of the one in force.
+    let setup = staged();
+    setup.handle.report_refused(in_force);
+    setup.answers.accept(2);
+    assert!(matches!(setup.rotation.verify().unwrap(), Verification::Verified { .. }));
+    assert_eq!(setup.handle.refused(), Some(in_force));
+}
