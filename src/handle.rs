@@ -49,7 +49,7 @@ use crate::key::ApiKey;
 
 pub use closed::Closed;
 #[cfg(feature = "rotation")]
-pub(crate) use live::{Numbered, Published, RawHandle};
+pub(crate) use live::{Numbered, Published, RawHandle, SourceClaim};
 pub use reload::Reload;
 pub use reload_past::ReloadPast;
 #[cfg(feature = "rotation")]

@@ -105,6 +105,8 @@ pub struct KeySet {
     generation: u64,
     /// The newest rotation, and so the number of those that there were.
     rotation: u64,
+    /// The first key that came in, by which this key set is told from another one.
+    begun: Option<Fingerprint>,
     current: Option<Held>,
     pending: Option<Held>,
     previous: Option<Held>,
@@ -134,6 +136,7 @@ impl KeySet {
             profile,
             generation: 0,
             rotation: 0,
+            begun: None,
             current: None,
             pending: None,
             previous: None,
@@ -165,7 +168,7 @@ impl KeySet {
             return Err(KeySetError::HasKeys);
         }
         self.refuse_known(fingerprint)?;
-        let rotation = self.next_rotation();
+        let rotation = self.next_rotation(fingerprint);
         let mut held = Held::new(key, fingerprint, rotation, staging);
         held.promoted = Some(held.staged);
         self.current = Some(held);
@@ -196,7 +199,7 @@ impl KeySet {
             return Err(pending.in_progress());
         }
         self.refuse_known(fingerprint)?;
-        let rotation = self.next_rotation();
+        let rotation = self.next_rotation(fingerprint);
         self.pending = Some(Held::new(key, fingerprint, rotation, staging));
         Ok(Step::Done(rotation))
     }

@@ -9,8 +9,12 @@
 //!   might hold the key of another account.
 //! - **The last good key stays in force** while reloads fail, and [`Refresher::status`] and the
 //!   [events](RefreshSettings::on_event) say so.
-//! - **Never back.** A key set that is older than what is in force is not taken: a restored copy, or a document that was begun
-//!   anew.
+//! - **Never back.** A key set that is older than what is in force is not taken, such as a restored copy; nor is one that
+//!   was begun with another key than the one whose keys the handle has, however new it is: another account's, or a
+//!   document that was begun anew. (One that was begun anew with the very same key is not told apart by that; it is not taken
+//!   until it has passed the generation in force.)
+//! - **One publisher.** A handle has its keys from one source, by one refresher at a time, or from one key set. Another one is
+//!   refused: a key that has leaked could come back by it.
 //! - **Polled**, with jitter; with the feature `watch`, followed as well where the place is a file.
 //! - **Asked** when a request was refused: [`KeyHandle::report_refused`] of the generation in force asks for a reload, and
 //!   [`KeyHandle::reload_past`] waits for one. However many ask, one attempt answers them; attempts keep a minimum interval, and
@@ -64,21 +68,22 @@ use crate::handle::{KeyHandle, RawHandle, Reload};
 use crate::issuer::Issuer;
 
 pub use error::{RefreshError, ReloadError, ReloadProblem};
-pub use event::RefreshEvent;
+pub use event::{MAX_WAITING_EVENTS, RefreshEvent};
 pub use settings::{RefreshSettings, SHORTEST_POLL_INTERVAL};
 pub use status::RefreshStatus;
 #[cfg(feature = "watch")]
 pub use watch::{WatchProblem, Watching};
 
 use asker::Asker;
+use event::Teller;
 use place::{Outcome, Place, publish_key};
 use run::Runner;
 use shared::Shared;
 
 /// Keeps a live handle up to date until it is dropped.
 ///
-/// Dropping it ends its thread, and waits for that: at most for the [deadline](RefreshSettings::with_deadline) of an attempt
-/// that hangs, which is then left behind. In async code, start and drop it through your runtime's `spawn_blocking`. The
+/// Dropping it ends its threads, and waits for that: at most for the [deadline](RefreshSettings::with_deadline) of an attempt
+/// that hangs, which is then left behind, as is a callback that hangs. In async code, start and drop it through your runtime's `spawn_blocking`. The
 /// handle keeps the last key.
 ///
 /// ```
@@ -95,6 +100,8 @@ pub struct Refresher<I: Issuer> {
     handle: KeyHandle<I>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The thread that tells of events.
+    telling: Option<JoinHandle<()>>,
     deadline: Duration,
 }
 
@@ -114,11 +121,11 @@ impl<I: Issuer> Refresher<I> {
         Self::of_chain_into(chain, &KeyHandle::live(), settings)
     }
 
-    /// As [`Refresher::of_chain`], for a live handle that is there already. A handle has its keys from one place: what a key set
-    /// has published to it is not to be mixed with a chain's keys.
+    /// As [`Refresher::of_chain`], for a live handle that is there already.
     ///
     /// # Errors
-    /// As [`Refresher::of_chain`], and [`RefreshError::FixedHandle`].
+    /// As [`Refresher::of_chain`], [`RefreshError::FixedHandle`], and [`RefreshError::OtherPublisher`] where the handle has its keys
+    /// from a key set, or another refresher of a source publishes to it. Once that one has ended, this may take its place.
     ///
     /// ```no_run
     /// # use keysheath::{chain::Chain, handle::KeyHandle, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
@@ -132,9 +139,11 @@ impl<I: Issuer> Refresher<I> {
         settings: RefreshSettings,
     ) -> Result<Self, RefreshError> {
         let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
+        let claim = raw.claim_for_source().ok_or(RefreshError::OtherPublisher)?;
         let (source, selected) = chain.erase().select().map_err(RefreshError::Chain)?;
         let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace);
-        let place = Place::Source { source: Arc::from(source), found: selected.provenance().clone() };
+        let place =
+            Place::Source { source: Arc::from(source), found: selected.provenance().clone(), _claim: claim };
         let asker = Asker::new(&settings);
         Self::start(handle.clone(), raw, place, asker, first, settings)
     }
@@ -162,8 +171,8 @@ impl<I: Issuer> Refresher<I> {
     /// publishes the same key set to.
     ///
     /// # Errors
-    /// As [`Refresher::of_store`], also for a key set that is older than what the handle has, and
-    /// [`RefreshError::FixedHandle`].
+    /// As [`Refresher::of_store`], also for a key set that is older than what the handle has, or another one;
+    /// [`RefreshError::FixedHandle`]; and [`RefreshError::OtherPublisher`] where the handle has its keys from a source.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
@@ -177,11 +186,18 @@ impl<I: Issuer> Refresher<I> {
         settings: RefreshSettings,
     ) -> Result<Self, RefreshError> {
         let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
+        if !raw.is_for_key_sets() {
+            return Err(RefreshError::OtherPublisher);
+        }
         let mut place = Place::Store { store: Arc::new(store), taken: None };
         let mut asker = Asker::new(&settings);
         let before = raw.generation();
         let answer = asker.ask(&place, I::PROFILE, || ());
         let first = place.take(answer, &raw, before, settings.grace).map_err(RefreshError::Store)?;
+        // Not before it was read: until then the handle may become a source's.
+        if !raw.claim_for_key_set() {
+            return Err(RefreshError::OtherPublisher);
+        }
         Self::start(handle.clone(), raw, place, asker, first, settings)
     }
 
@@ -198,17 +214,19 @@ impl<I: Issuer> Refresher<I> {
             last_success: SystemTime::now(),
             failures: 0,
             problem: None,
+            untold: 0,
             #[cfg(feature = "watch")]
-            watching: Watching::at_start(settings.is_watching, place.file().is_some()),
+            watching: Watching::at_start(settings.is_watching),
         };
         let deadline = settings.deadline;
         let shared = Arc::new(Shared::attach(raw, status));
-        let runner = Runner::new(place, settings, asker, Arc::clone(&shared));
-        let mut refresher = Self { handle, shared, thread: None, deadline };
+        let (teller, telling) = Teller::start(&settings, &shared).map_err(no_thread)?;
+        let runner = Runner::new(place, settings, asker, Arc::clone(&shared), teller);
+        let mut refresher = Self { handle, shared, thread: None, telling, deadline };
         let thread = thread::Builder::new()
             .name("keysheath-refresh".into())
             .spawn(move || runner.run(first))
-            .map_err(|error| RefreshError::NoThread(error.kind()))?;
+            .map_err(no_thread)?;
         refresher.thread = Some(thread);
         Ok(refresher)
     }
@@ -259,12 +277,19 @@ impl<I: Issuer> Drop for Refresher<I> {
     fn drop(&mut self) {
         self.shared.stop();
         let Some(thread) = self.thread.take() else { return };
+        let threads = [Some(thread), self.telling.take()];
+        let here = thread::current().id();
         // A callback that holds the last reference drops it on the very thread.
-        if thread.thread().id() != thread::current().id() && self.shared.wait_for_end(self.deadline) {
+        let is_own = threads.iter().flatten().any(|thread| thread.thread().id() == here);
+        if !is_own && self.shared.wait_for_end(self.deadline) {
             // Its panic, if it had one, is on standard error.
-            let _ = thread.join();
+            threads.into_iter().flatten().for_each(|thread| drop(thread.join()));
         }
     }
+}
+
+fn no_thread(error: std::io::Error) -> RefreshError {
+    RefreshError::NoThread(error.kind())
 }
 
 impl<I: Issuer> fmt::Debug for Refresher<I> {

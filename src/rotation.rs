@@ -127,7 +127,7 @@ struct Seen {
 impl Rotation {
     /// Opens the key set in a store, which may be empty, and publishes what is in force to the handle.
     ///
-    /// A handle has one key set, and no source beside it: their generations would not fit together.
+    /// A handle has one key set, and no source beside it: a key that has leaked could come back by the other one.
     ///
     /// # Errors
     /// [`RotationError::FixedHandle`], [`RotationError::OtherKeys`], and [`RotationError::Document`] or

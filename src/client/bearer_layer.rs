@@ -39,8 +39,9 @@ use crate::issuer::Issuer;
 /// PUT or DELETE, and those that carry [`Repeatable`](super::Repeatable) among their extensions. A refused request has done
 /// nothing, if its issuer looks at the key first, as Kanal documents; Katana does not say, and so the rule is the careful
 /// one. *At what price*: before such a request is sent through a live handle, it and the client are cloned, without a key
-/// on the clone. With a fixed handle nothing is. *How long*: the wait for the reload ends with the refresher's deadline at
-/// the latest; dropping the future ends it at once.
+/// on the clone. With a fixed handle nothing is. *How long*: the wait for the reload takes at most what is left of an
+/// attempt that is under way, the refresher's minimum interval and one attempt more, about 21 s by its defaults;
+/// dropping the future ends it at once.
 ///
 /// Where the client or the bodies cannot be cloned, the service has no `call` for such a request, or
 /// [`Repeats`](super::Repeats) is said not to be implemented. Use [`BearerLayer::without_repeating`] there:

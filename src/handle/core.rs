@@ -39,6 +39,21 @@ pub(super) struct Before<T> {
     pub(super) until: Instant,
 }
 
+impl<T> Next<T> {
+    /// That which is to follow what is there. A generation begins with what was before it, which is then retired or has
+    /// leaked; whoever says otherwise has read an older state, and would have a leaked key sent again. Neither is its grace
+    /// prolonged, as by a clock that is set back.
+    fn after(mut self, there: &Self) -> Self {
+        if self.generation == there.generation {
+            self.previous = self.previous.and_then(|before| {
+                let same = there.previous.as_ref().filter(|same| Arc::ptr_eq(&same.value, &before.value))?;
+                Some(Before { until: before.until.min(same.until), ..before })
+            });
+        }
+        self
+    }
+}
+
 impl<T> Core<T> {
     pub(super) fn new(generation: u64, current: T) -> Self {
         let holders = Arc::new(Holders::new());
@@ -53,11 +68,13 @@ impl<T> Core<T> {
         self.state.load()
     }
 
-    /// Replaces the state by what `next` makes of it, unless that is nothing or an older generation.
+    /// Replaces the state by what `next` makes of it, unless that is nothing or an older generation. Within a generation,
+    /// what was before it ends earlier or is gone, and never comes back.
     pub(super) fn update(&self, next: impl FnOnce(&Next<T>) -> Option<Next<T>>) -> bool {
         let writing = lock(&self.writing);
         let there = self.state.load();
         let next = next(&there.next).filter(|next| next.generation >= there.next.generation);
+        let next = next.map(|next| next.after(&there.next));
         drop(there);
         let Some(next) = next else { return false };
         let hold = Holders::hold(&self.holders, next.generation);

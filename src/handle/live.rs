@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use super::core::{Before, Core, Next};
 use super::holders::Holders;
 use super::reloads::{Attempt, Reloads};
-use super::sync::EventListener;
+use super::sync::{EventListener, Mutex, lock};
 use super::version::Version;
 use super::{Closed, Generation, Reload};
+use crate::fingerprint::Fingerprint;
 use crate::issuer::{Issuer, Profile};
 use crate::key::RawKey;
 
@@ -19,7 +20,27 @@ pub(super) struct Live<I: Issuer> {
     pub(super) core: Core<Version<I>>,
     /// The latest generation that the issuer refused; 0 for none, because the first generation is 1.
     pub(super) refused: AtomicU64,
+    /// Locked while the state is replaced, and never the other way round.
+    publisher: Mutex<Publisher>,
 }
+
+/// Who publishes to a handle. Key sets number their keys, and a source's keys are numbered as they come; beside each
+/// other, each would undo what the other has done, and a compromised key would come back.
+#[derive(Clone, Copy)]
+enum Publisher {
+    Nobody,
+    /// One refresher of a source, and after its end another one.
+    Source {
+        is_there: bool,
+    },
+    /// Refreshers and rotations of one key set: once it had a key in force, the one that this key began.
+    KeySet {
+        begun: Option<Fingerprint>,
+    },
+}
+
+/// The right of one refresher to publish a source's keys to a handle, until it is dropped.
+pub(crate) struct SourceClaim(RawHandle);
 
 /// A live handle, erased. It publishes and is told of work, and gives no key out.
 #[derive(Clone)]
@@ -33,6 +54,8 @@ pub(crate) struct RawHandle {
 pub(crate) struct Numbered<'a> {
     /// None for a key set that never had a key in force.
     pub(crate) generation: Option<Generation>,
+    /// The key that began the key set, by which it is told from others.
+    pub(crate) begun: Option<Fingerprint>,
     pub(crate) current: Result<&'a RawKey, Closed>,
     /// With the end of its grace.
     pub(crate) previous: Option<(&'a RawKey, Instant)>,
@@ -47,6 +70,8 @@ pub(crate) enum Published {
     Same,
     /// Nothing was changed: the handle has a newer generation, or another key in the same one, or is another issuer's.
     Refused,
+    /// Nothing was changed: the handle has its keys from a source, or from another key set.
+    OtherPublisher,
 }
 
 trait Publish: Send + Sync {
@@ -54,13 +79,38 @@ trait Publish: Send + Sync {
     fn generation(&self) -> Generation;
     fn refused(&self) -> Option<Generation>;
     fn note_accepted(&self, generation: Generation);
+    fn claim_for_source(&self) -> bool;
+    fn release_source(&self);
+    fn is_for_key_sets(&self) -> bool;
+    fn claim_for_key_set(&self) -> bool;
     fn publish(&self, keys: &Numbered<'_>) -> Published;
     fn publish_next(&self, key: &RawKey, grace: Duration) -> Published;
 }
 
 impl<I: Issuer> Live<I> {
     pub(super) fn new() -> Self {
-        Self { core: Core::new(0, Version::new(Err(Closed::NoKey))), refused: AtomicU64::new(0) }
+        Self {
+            core: Core::new(0, Version::new(Err(Closed::NoKey))),
+            refused: AtomicU64::new(0),
+            publisher: Mutex::new(Publisher::Nobody),
+        }
+    }
+}
+
+impl Publisher {
+    /// Whether the keys of the key set that was begun with this key may be published.
+    fn takes(self, key_set: Option<Fingerprint>) -> bool {
+        match self {
+            Self::Nobody | Self::KeySet { begun: None } => true,
+            Self::KeySet { begun } => key_set.is_none() || begun == key_set,
+            Self::Source { .. } => false,
+        }
+    }
+}
+
+impl Drop for SourceClaim {
+    fn drop(&mut self) {
+        self.0.live.release_source();
     }
 }
 
@@ -88,6 +138,21 @@ impl RawHandle {
     /// another generation stays.
     pub(crate) fn note_accepted(&self, generation: Generation) {
         self.live.note_accepted(generation);
+    }
+
+    /// For one who is to publish a source's keys. None while another one does, and where a key set is published.
+    pub(crate) fn claim_for_source(&self) -> Option<SourceClaim> {
+        self.live.claim_for_source().then(|| SourceClaim(self.clone()))
+    }
+
+    /// Whether key sets may be published.
+    pub(crate) fn is_for_key_sets(&self) -> bool {
+        self.live.is_for_key_sets()
+    }
+
+    /// For one who is to publish a key set that may be empty yet. False where a source's keys are published.
+    pub(crate) fn claim_for_key_set(&self) -> bool {
+        self.live.claim_for_key_set()
     }
 
     /// Puts the keys of a key set in force, if they are not older than what is there.
@@ -158,10 +223,42 @@ impl<I: Issuer> Publish for Live<I> {
         let _ = self.refused.compare_exchange(generation.0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    fn claim_for_source(&self) -> bool {
+        let mut publisher = lock(&self.publisher);
+        let may = matches!(*publisher, Publisher::Nobody | Publisher::Source { is_there: false });
+        if may {
+            *publisher = Publisher::Source { is_there: true };
+        }
+        may
+    }
+
+    fn release_source(&self) {
+        let has_keys = Publish::generation(self) >= Generation::FIRST;
+        *lock(&self.publisher) =
+            if has_keys { Publisher::Source { is_there: false } } else { Publisher::Nobody };
+    }
+
+    fn is_for_key_sets(&self) -> bool {
+        lock(&self.publisher).takes(None)
+    }
+
+    fn claim_for_key_set(&self) -> bool {
+        let mut publisher = lock(&self.publisher);
+        if let Publisher::Nobody = *publisher {
+            *publisher = Publisher::KeySet { begun: None };
+        }
+        publisher.takes(None)
+    }
+
     fn publish(&self, keys: &Numbered<'_>) -> Published {
         let generation = keys.generation.map_or(0, |generation| generation.0);
         let mut published = Published::Refused;
         self.core.update(|there| {
+            let mut publisher = lock(&self.publisher);
+            if !publisher.takes(keys.begun) {
+                published = Published::OtherPublisher;
+                return None;
+            }
             let is_same = holds(&there.current, keys.current);
             if generation < there.generation || (generation == there.generation && !is_same) {
                 return None;
@@ -174,6 +271,9 @@ impl<I: Issuer> Publish for Live<I> {
                     Some(Before { value, generation: generation.saturating_sub(1), until })
                 }
             };
+            // A key set that has had no key in force can still be given up for another one.
+            let begun = keys.begun.filter(|_| generation > 0);
+            *publisher = Publisher::KeySet { begun };
             published = if generation == there.generation { Published::Same } else { Published::Newer };
             Some(Next { generation, current, previous })
         });
@@ -183,6 +283,10 @@ impl<I: Issuer> Publish for Live<I> {
     fn publish_next(&self, key: &RawKey, grace: Duration) -> Published {
         let mut published = Published::Refused;
         self.core.update(|there| {
+            if let Publisher::KeySet { .. } = *lock(&self.publisher) {
+                published = Published::OtherPublisher;
+                return None;
+            }
             if holds(&there.current, Ok(key)) {
                 published = Published::Same;
                 return None;

@@ -46,6 +46,9 @@ enum Holding<I: Issuer> {
 
 /// The key that was in force before, within its grace: a request that was refused may be repeated with it.
 ///
+/// What it gives out is not counted: [`KeyHandle::drained`](super::KeyHandle::drained) of its generation knows nothing of a
+/// request that you send with [`Previous::key`] yourself. The layers of the client hold it for each request of theirs.
+///
 /// ```
 /// use keysheath::{handle::Snapshot, issuer::Kanal};
 /// fn log(snapshot: &Snapshot<Kanal>) {

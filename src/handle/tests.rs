@@ -71,7 +71,7 @@ mod live {
     }
 
     fn numbered(generation: u64, current: Result<&RawKey, Closed>) -> Numbered<'_> {
-        Numbered { generation: Generation::numbered(generation), current, previous: None }
+        Numbered { generation: Generation::numbered(generation), begun: None, current, previous: None }
     }
 
     fn is_in_force(handle: &KeyHandle<Kanal>, generation: u64, text: &str) {
@@ -113,6 +113,75 @@ mod live {
     }
 
     #[test]
+    fn within_a_generation_the_previous_key_never_comes_back_and_its_grace_only_shrinks() {
+        let (handle, raw) = live();
+        let (first, second, third) = (key(FIRST), key(SECOND), key(THIRD));
+        let publish = |generation, previous| {
+            let begun = first.fingerprint();
+            let generation = Generation::numbered(generation);
+            raw.publish(&Numbered { generation, begun, current: Ok(&second), previous })
+        };
+        let until = || handle.load().unwrap().previous().map(|previous| previous.until());
+        let end = Instant::now() + GRACE;
+        assert_eq!(publish(2, Some((&first, end))), Published::Newer);
+        assert_eq!(publish(2, Some((&first, end + GRACE))), Published::Same);
+        assert_eq!(until(), Some(end), "a clock that was set back prolongs nothing");
+        publish(2, Some((&first, end - GRACE / 2)));
+        assert_eq!(until(), Some(end - GRACE / 2));
+        publish(2, Some((&third, end)));
+        assert_eq!(until(), None, "another one was never the previous one");
+        publish(2, Some((&first, end)));
+        assert_eq!(until(), None, "it has leaked meanwhile");
+        publish(3, Some((&first, end)));
+        assert_eq!(until(), Some(end), "a newer generation says what was before it");
+    }
+
+    #[test]
+    fn a_handle_has_the_keys_of_one_source_or_of_one_key_set() {
+        let set = |generation, begun: &str, current: &RawKey, raw: &RawHandle| {
+            let (generation, begun) = (Generation::numbered(generation), key(begun).fingerprint());
+            raw.publish(&Numbered { generation, begun, current: Ok(current), previous: None })
+        };
+        let (handle, raw) = live();
+        assert_eq!(set(1, FIRST, &key(FIRST), &raw), Published::Newer);
+        assert_eq!(set(2, SECOND, &key(SECOND), &raw), Published::OtherPublisher);
+        assert_eq!(raw.publish_next(&key(SECOND), GRACE), Published::OtherPublisher);
+        assert!(raw.claim_for_source().is_none() && raw.claim_for_key_set());
+        is_in_force(&handle, 1, FIRST);
+        assert_eq!(set(2, FIRST, &key(SECOND), &raw), Published::Newer);
+
+        let (handle, raw) = live();
+        drop(raw.claim_for_source().unwrap());
+        let claim = raw.claim_for_source().expect("the first one has published nothing");
+        assert!(raw.claim_for_source().is_none(), "one at a time");
+        raw.publish_next(&key(FIRST), GRACE);
+        drop(claim);
+        assert!(!raw.claim_for_key_set() && !raw.is_for_key_sets());
+        assert_eq!(set(9, FIRST, &key(SECOND), &raw), Published::OtherPublisher);
+        is_in_force(&handle, 1, FIRST);
+        assert!(raw.claim_for_source().is_some(), "another one takes its place");
+    }
+
+    #[test]
+    fn each_generation_is_told_once() {
+        let (handle, raw) = live();
+        let keys = [key(FIRST), key(SECOND)];
+        let mut subscription = handle.subscribe();
+        let publisher = std::thread::spawn(move || {
+            for round in 0..100_000 {
+                raw.publish_next(&keys[round % 2], GRACE);
+            }
+        });
+        let mut last = Generation(0);
+        while last < Generation(100_000) {
+            let now = subscription.wait(Duration::from_secs(60)).unwrap().unwrap().generation();
+            assert!(now > last, "{now} was told after {last}");
+            last = now;
+        }
+        publisher.join().unwrap();
+    }
+
+    #[test]
     fn a_compromised_key_without_another_closes_the_handle_and_a_new_one_opens_it() {
         let (handle, raw) = live();
         raw.publish(&numbered(1, Ok(&key(FIRST))));
@@ -132,7 +201,12 @@ mod live {
         handle.load().unwrap().kept(|_| 7);
         let until = Instant::now() + GRACE;
         let previous = Some((&first, until));
-        raw.publish(&Numbered { generation: Generation::numbered(2), current: Ok(&second), previous });
+        raw.publish(&Numbered {
+            generation: Generation::numbered(2),
+            begun: None,
+            current: Ok(&second),
+            previous,
+        });
         assert_eq!(handle.load().unwrap().kept(|_| 8), &8);
         assert_eq!(handle.load_instead_of(Generation(2)).unwrap().kept(|_| 0), &7);
         raw.publish(&numbered(3, Ok(&first)));

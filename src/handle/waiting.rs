@@ -188,12 +188,16 @@ fn look_for_change<I: Issuer>(
     handle: &KeyHandle<I>,
     seen: &mut Generation,
 ) -> Option<Result<Snapshot<I>, Closed>> {
-    let now = handle.generation();
+    let Inner::Live(live) = &handle.inner else { return None };
+    // Both of one state: what is published between two looks would be told twice.
+    let state = live.core.load();
+    let now = Generation(state.next.generation);
     if now == *seen {
         return None;
     }
     *seen = now;
-    Some(handle.load())
+    let closed = state.next.current.key.as_ref().err().copied();
+    Some(closed.map_or_else(|| Ok(Snapshot::live(state)), Err))
 }
 
 impl Listening {

@@ -42,6 +42,8 @@ struct Form<'a> {
     generation: u64,
     rotation: u64,
     #[serde(borrow)]
+    begun: Option<&'a str>,
+    #[serde(borrow)]
     current: Option<Slot<'a>>,
     #[serde(borrow)]
     pending: Option<Slot<'a>>,
@@ -102,6 +104,10 @@ impl KeySet {
         );
         // Writing to a `String` cannot fail.
         let _ = written;
+        let _ = match self.begun {
+            Some(begun) => writeln!(text, "  \"begun\": \"{begun}\","),
+            None => writeln!(text, "  \"begun\": null,"),
+        };
         for (name, slot) in
             [("current", &self.current), ("pending", &self.pending), ("previous", &self.previous)]
         {
@@ -158,6 +164,7 @@ impl KeySet {
         let keys = Self {
             generation: form.generation,
             rotation: form.rotation,
+            begun: form.begun.map(read_fingerprint).transpose()?,
             current: slot(form.current)?,
             pending: slot(form.pending)?,
             previous: slot(form.previous)?,
@@ -267,6 +274,9 @@ fn read_list(list: &[&str], longest: usize) -> Result<Vec<Fingerprint>, KeySetEr
     if list.len() > longest {
         return Err(corrupt("it remembers more keys than there may be"));
     }
-    let read = |text: &&str| Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is none"));
-    list.iter().map(read).collect()
+    list.iter().map(|text| read_fingerprint(text)).collect()
+}
+
+fn read_fingerprint(text: &str) -> Result<Fingerprint, KeySetError> {
+    Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is none"))
 }

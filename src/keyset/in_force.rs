@@ -7,7 +7,7 @@ use crate::handle::{Closed, Numbered};
 
 impl KeySet {
     /// The keys for a handle. The previous key has what is left of `grace` since it was replaced; by a clock that was
-    /// set back since then, all of it.
+    /// set back since then, all of it. A handle that has it already never prolongs it.
     pub(crate) fn in_force(&self, grace: Duration, now: SystemTime) -> Numbered<'_> {
         let current = match &self.current {
             Some(held) => Ok(held.key()),
@@ -23,6 +23,6 @@ impl KeySet {
             let until = Instant::now().checked_add(left(held)?)?;
             Some((held.key(), until))
         });
-        Numbered { generation: self.generation(), current, previous }
+        Numbered { generation: self.generation(), begun: self.begun, current, previous }
     }
 }

@@ -38,7 +38,8 @@ impl KeySet {
         self.place_of(fingerprint).map_or(Ok(()), |place| Err(KeySetError::Known { place }))
     }
 
-    pub(super) fn next_rotation(&mut self) -> RotationId {
+    pub(super) fn next_rotation(&mut self, key: Fingerprint) -> RotationId {
+        self.begun.get_or_insert(key);
         self.rotation += 1;
         RotationId(self.rotation)
     }
@@ -76,6 +77,7 @@ impl KeySet {
         let newest = slots.into_iter().flatten().map(|held| held.rotation().0).max();
         all.len() == count
             && newest.is_none_or(|newest| (1..=self.rotation).contains(&newest))
+            && self.begun.is_some() == (self.rotation > 0)
             && (self.current.is_none() || self.generation > 0)
             && (self.previous.is_none() || self.current.is_some())
             && self.are_leaked_compromised()

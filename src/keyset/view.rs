@@ -45,6 +45,24 @@ impl KeySet {
         self.profile
     }
 
+    /// The fingerprint of the first key that this key set took in; `None` before that. It stays for ever, and tells this
+    /// key set from another one of the same issuer: a handle that has the keys of one refuses those of the other.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
+    /// let first = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+    /// let fingerprint = first.fingerprint();
+    /// let rotation = keys.stage(first.erase(), Staging::at(std::time::SystemTime::now()))?.rotation();
+    /// keys.abort(rotation)?;
+    /// assert_eq!(keys.begun(), fingerprint);
+    /// # Ok::<(), keysheath::keyset::KeySetError>(())
+    /// ```
+    #[must_use]
+    pub const fn begun(&self) -> Option<Fingerprint> {
+        self.begun
+    }
+
     /// The version number of what is in force; `None` before the first key.
     ///
     /// ```

@@ -98,7 +98,8 @@ async fn without_another_key_the_401_is_given_back_whole_and_with_the_previous_o
     assert_eq!((answer.status().as_u16(), sent(&answer).generation()), (200, generation(1)));
     assert_eq!(shop.handle.load().unwrap().generation(), generation(2));
 
-    let keys = Numbered { generation: Some(generation(2)), current: Ok(bad.key()), previous: None };
+    let keys =
+        Numbered { generation: Some(generation(2)), begun: None, current: Ok(bad.key()), previous: None };
     shop.raw.publish(&keys);
     let answer = in_time(shop.get().send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (401, false));
@@ -112,7 +113,12 @@ async fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
     let _reloader = Reloader::that(&shop.raw, |raw| {
         let leaked = Err(Closed::Compromised);
-        raw.publish(&Numbered { generation: Some(generation(2)), current: leaked, previous: None });
+        raw.publish(&Numbered {
+            generation: Some(generation(2)),
+            begun: None,
+            current: leaked,
+            previous: None,
+        });
         Reload::Newer
     });
     let answer = in_time(shop.get().send()).await.unwrap();

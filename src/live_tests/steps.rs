@@ -168,7 +168,7 @@ impl Scene {
     }
 
     fn publish(&self, number: u64, current: Result<&RawKey, Closed>) {
-        let keys = Numbered { generation: Some(generation(number)), current, previous: None };
+        let keys = Numbered { generation: Some(generation(number)), begun: None, current, previous: None };
         self.raw.publish(&keys);
     }
 }

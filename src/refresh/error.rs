@@ -30,6 +30,12 @@ pub enum RefreshError {
         "the handle is fixed on one key, so nothing can be published to it: make it with KeyHandle::live()"
     )]
     FixedHandle,
+    /// The handle has its keys from elsewhere.
+    #[error(
+        "the handle has its keys from a key set, or from another source, and a key that has leaked could come back \
+         by this one: give each source and each key set a live handle of its own"
+    )]
+    OtherPublisher,
     /// The operating system gave no thread.
     #[error("the refresher's thread could not be started ({0}): raise the limit of threads or of memory")]
     NoThread(ErrorKind),
@@ -93,6 +99,18 @@ pub enum ReloadProblem {
         /// What is in force.
         in_force: Generation,
     },
+    /// It is not the key set that the handle has its keys from: it was begun with another key.
+    #[error(
+        "its key set is not the one whose keys the handle has (it was begun with another key): see who began it anew \
+         or put another one there, and restore the right one; a restart takes this one"
+    )]
+    OtherKeySet,
+    /// The refresher has ended by a panic, of a source or a store of your own.
+    #[error(
+        "the refresher has ended by a panic, which is on standard error, and reloads no more: start another one, or \
+         restart"
+    )]
+    Ended,
     /// The key set has another key in the generation that is in force.
     #[error(
         "its key set has another key as generation {in_force} than the one in force: see who began it anew, and \

@@ -1,11 +1,23 @@
 //! What a refresher tells.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
-use super::ReloadError;
+use super::shared::{Shared, Telling};
+use super::{RefreshSettings, ReloadError};
 use crate::fingerprint::Fingerprint;
 use crate::handle::{Closed, Generation};
 use crate::source::Provenance;
+
+/// How many events wait for a callback that blocks; those beyond are counted, and not told.
+///
+/// ```
+/// assert_eq!(keysheath::refresh::MAX_WAITING_EVENTS, 64);
+/// ```
+pub const MAX_WAITING_EVENTS: usize = 64;
 
 /// What happened to a refresher; see [`RefreshSettings::on_event`](super::RefreshSettings::on_event). Its `Display` is a
 /// line for a log.
@@ -105,6 +117,44 @@ impl RefreshEvent {
                 tracing::info!("{self}");
             }
             _ => tracing::warn!("{self}"),
+        }
+    }
+}
+
+/// Tells of events, without waiting for the callback.
+#[derive(Clone)]
+pub(super) struct Teller {
+    queue: Option<SyncSender<RefreshEvent>>,
+    shared: Arc<Shared>,
+}
+
+impl Teller {
+    /// Starts the thread of the callback, if there is one. It ends with the last clone.
+    pub(super) fn start(
+        settings: &RefreshSettings,
+        shared: &Arc<Shared>,
+    ) -> std::io::Result<(Self, Option<JoinHandle<()>>)> {
+        let shared = Arc::clone(shared);
+        let Some(callback) = settings.callback() else { return Ok((Self { queue: None, shared }, None)) };
+        let (queue, events) = sync_channel(MAX_WAITING_EVENTS);
+        let telling = Telling::begin(Arc::clone(&shared));
+        let thread = thread::Builder::new().name("keysheath-events".into()).spawn(move || {
+            let _telling = telling;
+            for event in events {
+                // Its own message is on standard error; that it fails must not end the telling.
+                let _ = catch_unwind(AssertUnwindSafe(|| callback(&event)));
+            }
+        })?;
+        Ok((Self { queue: Some(queue), shared }, Some(thread)))
+    }
+
+    pub(super) fn tell(&self, event: RefreshEvent) {
+        #[cfg(feature = "tracing")]
+        event.trace();
+        let Some(queue) = &self.queue else { return };
+        if queue.try_send(event).is_err() {
+            let mut state = self.shared.lock();
+            state.status.untold = state.status.untold.saturating_add(1);
         }
     }
 }

@@ -49,6 +49,15 @@ impl Pace {
         }
     }
 
+    /// As [`Pace::turn`], for what does not wait for the end of a rest: the minimum interval alone is kept.
+    pub(super) fn turn_of_first_refusal(&mut self, now: Instant) -> Turn {
+        match (self.turn(now), self.rests_since.and_then(|since| since.checked_add(self.minimum))) {
+            (Turn::TooSoon, Some(at)) if at <= now => Turn::Now,
+            (Turn::TooSoon, Some(at)) => Turn::At(at),
+            (turn, _) => turn,
+        }
+    }
+
     /// Notes how an attempt ended.
     pub(super) fn ended(&mut self, now: Instant, was_asked: bool, outcome: Reload) {
         match outcome {
@@ -138,6 +147,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_first_refusal_keeps_the_minimum_interval_and_nothing_more() {
+        let (mut pace, start) = pace();
+        assert_eq!(pace.turn_of_first_refusal(start), Turn::Now);
+        for _ in 0..9 {
+            pace.ended(start, false, Reload::Failed);
+        }
+        assert_eq!(pace.turn(start + MINIMUM), Turn::TooSoon);
+        assert_eq!(pace.turn_of_first_refusal(start), Turn::At(start + MINIMUM));
+        assert_eq!(pace.turn_of_first_refusal(start + MINIMUM), Turn::Now);
+        assert_eq!(pace.turn_of_first_refusal(start + LONGEST), Turn::Now);
     }
 
     #[test]

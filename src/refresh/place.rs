@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{ReloadError, ReloadProblem};
 use crate::document::{Document, DocumentError, DocumentStore, Version};
 use crate::fingerprint::Fingerprint;
-use crate::handle::{Closed, Generation, Published, RawHandle};
+use crate::handle::{Closed, Generation, Published, RawHandle, SourceClaim};
 use crate::issuer::Profile;
 use crate::key::RawKey;
 use crate::keyset::KeySet;
@@ -17,6 +17,8 @@ pub(super) enum Place {
         source: Arc<dyn Source>,
         /// Where the key was found the last time.
         found: Provenance,
+        /// Held for as long as it may publish.
+        _claim: SourceClaim,
     },
     Store {
         store: Arc<dyn DocumentStore>,
@@ -149,8 +151,8 @@ pub(super) fn publish_key(
             current: Ok(key.fingerprint()),
             provenance: provenance.clone(),
         },
-        // Another issuer's key, which alone is refused, was not loaded.
-        Published::Same | Published::Refused => Outcome::Same,
+        // Another issuer's key, which is refused, was not loaded, and whoever publishes a source's key has the claim to.
+        Published::Same | Published::Refused | Published::OtherPublisher => Outcome::Same,
     }
 }
 
@@ -202,6 +204,7 @@ fn publish_document(
             }
             Err(ReloadProblem::OtherKey { in_force })
         }
+        Published::OtherPublisher => Err(ReloadProblem::OtherKeySet),
         Published::Same => {
             *taken = Some((*document.version(), generation));
             Ok(None)

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use event_listener::Listener as _;
 
 use super::asker::Asker;
+use super::event::Teller;
 use super::pace::{Pace, Turn, next_poll};
 use super::place::{Answer, Outcome, Place};
 use super::shared::{Ending, Shared};
@@ -36,21 +37,35 @@ pub(super) struct Runner {
     poll: Option<Instant>,
     /// As this refresher saw it last.
     generation: Generation,
+    /// The refusal that an attempt has been made for.
+    answered: Option<Generation>,
+    teller: Teller,
     #[cfg(feature = "watch")]
     watch: Option<Arc<Watch>>,
+    /// As it was told last.
+    #[cfg(feature = "watch")]
+    watching: Watching,
     #[cfg(feature = "watch")]
     changed: Option<Instant>,
 }
 
 impl Runner {
-    pub(super) fn new(place: Place, settings: RefreshSettings, asker: Asker, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        place: Place,
+        settings: RefreshSettings,
+        asker: Asker,
+        shared: Arc<Shared>,
+        teller: Teller,
+    ) -> Self {
         let handle = shared.handle();
         #[cfg(feature = "watch")]
         let watch = place.file().filter(|_| settings.is_watching).map(|file| Watch::of(file, handle.clone()));
         #[cfg(feature = "watch")]
         if let Some(watch) = &watch {
             let watch = Arc::clone(watch);
-            asker.within_deadline(move || watch.arm());
+            let armed = Arc::clone(&watch);
+            asker.within_deadline(move || armed.arm());
+            shared.lock().status.watching = watch.state();
         }
         let now = Instant::now();
         Self {
@@ -62,6 +77,10 @@ impl Runner {
             watch,
             poll: if place.provenance().is_fixed() { None } else { next_poll(&settings, now) },
             generation: handle.generation(),
+            answered: None,
+            teller,
+            #[cfg(feature = "watch")]
+            watching: Watching::Files,
             place,
             handle,
             settings,
@@ -72,13 +91,13 @@ impl Runner {
 
     /// Reloads until it is told to stop. `first` is what the start has put in force.
     pub(super) fn run(mut self, first: Outcome) {
-        let _ending = Ending(Arc::clone(&self.shared));
+        let _ending = Ending::new(Arc::clone(&self.shared), self.teller.clone());
         #[cfg(feature = "watch")]
         self.tell_watching();
         self.tell_newer(first);
         let provenance = self.place.provenance();
         if provenance.is_fixed() {
-            self.settings.tell(&RefreshEvent::CannotChange { provenance });
+            self.teller.tell(RefreshEvent::CannotChange { provenance });
         }
         loop {
             let news = self.handle.work();
@@ -107,7 +126,7 @@ impl Runner {
         let until = self.poll;
         #[cfg(feature = "watch")]
         let until = until.into_iter().chain(self.watch_due(now)).min();
-        let turn = if self.handle.is_asked() { Some(self.pace.turn(now)) } else { None };
+        let turn = if self.handle.is_asked() { Some(self.turn(now)) } else { None };
         if is_demanded || until.is_some_and(|until| until <= now) || turn == Some(Turn::Now) {
             return Next::Reload { was_asked: turn == Some(Turn::Now) };
         }
@@ -116,6 +135,16 @@ impl Runner {
             Some(Turn::At(at)) => Next::Wait(until.into_iter().chain([at]).min()),
             _ => Next::Wait(until),
         }
+    }
+
+    /// What to do about a reload that is asked for. That the key in force is refused for the first time is news, so it
+    /// does not wait until the place has recovered from a failure, or for what others have asked in vain.
+    fn turn(&mut self, now: Instant) -> Turn {
+        let refused = self.handle.refused();
+        if refused == Some(self.generation) && refused != self.answered {
+            return self.pace.turn_of_first_refusal(now);
+        }
+        self.pace.turn(now)
     }
 
     /// When the files that have changed are to be read.
@@ -129,6 +158,9 @@ impl Runner {
     }
 
     fn reload(&mut self, was_asked: bool) {
+        if was_asked {
+            self.answered = self.handle.refused();
+        }
         let attempt = self.handle.begin();
         let demanded = self.shared.lock().demanded;
         let Some(result) = self.ask() else {
@@ -205,20 +237,20 @@ impl Runner {
             Ok(outcome) => {
                 if failed_before > 0 {
                     let (provenance, failures) = (self.place.provenance(), failed_before);
-                    self.settings.tell(&RefreshEvent::Recovered { provenance, failures });
+                    self.teller.tell(RefreshEvent::Recovered { provenance, failures });
                 }
                 self.tell_newer(outcome);
             }
             Err(error) => {
                 let failures = failed_before.saturating_add(1);
-                self.settings.tell(&RefreshEvent::Failed { error, failures });
+                self.teller.tell(RefreshEvent::Failed { error, failures });
             }
         }
     }
 
     fn tell_newer(&self, outcome: Outcome) {
         if let Outcome::Newer { generation, current, provenance } = outcome {
-            self.settings.tell(&match current {
+            self.teller.tell(match current {
                 Ok(fingerprint) => RefreshEvent::Refreshed { generation, fingerprint, provenance },
                 Err(closed) => RefreshEvent::Closed { closed, provenance },
             });
@@ -227,15 +259,16 @@ impl Runner {
 
     /// Notes whether the files are watched, and tells of it where that is new.
     #[cfg(feature = "watch")]
-    fn tell_watching(&self) {
+    fn tell_watching(&mut self) {
         let Some(watch) = &self.watch else { return };
         let now = watch.state();
-        let before = std::mem::replace(&mut self.shared.lock().status.watching, now);
+        self.shared.lock().status.watching = now;
+        let before = std::mem::replace(&mut self.watching, now);
         if let Watching::Failed(problem) = now
             && before != now
         {
             let provenance = self.place.provenance();
-            self.settings.tell(&RefreshEvent::NotWatching { provenance, problem });
+            self.teller.tell(RefreshEvent::NotWatching { provenance, problem });
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct RefreshSettings {
     on_event: Option<Callback>,
 }
 
-type Callback = Arc<dyn Fn(&RefreshEvent) + Send + Sync>;
+pub(super) type Callback = Arc<dyn Fn(&RefreshEvent) + Send + Sync>;
 
 impl RefreshSettings {
     /// The defaults.
@@ -152,8 +152,9 @@ impl RefreshSettings {
         self
     }
 
-    /// Tells of each event, on the refresher's own thread. It must neither block nor wait for the refresher: meanwhile
-    /// nothing is reloaded. A panic in it is swallowed.
+    /// Tells of each event, in order, on a thread for that alone, so that one that blocks keeps nobody from a reload. Up to
+    /// [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) events wait for it; those beyond are not told, and the status
+    /// counts them. A panic in it is swallowed.
     ///
     /// ```
     /// # use keysheath::refresh::RefreshSettings;
@@ -180,13 +181,9 @@ impl RefreshSettings {
         self
     }
 
-    pub(super) fn tell(&self, event: &RefreshEvent) {
-        #[cfg(feature = "tracing")]
-        event.trace();
-        if let Some(tell) = &self.on_event {
-            // Its own message is on standard error; that it fails must not end the refresher.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tell(event)));
-        }
+    /// What tells of an event, if there is anything.
+    pub(super) fn callback(&self) -> Option<Callback> {
+        self.on_event.clone()
     }
 }
 

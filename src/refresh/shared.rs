@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::RefreshStatus;
+use super::event::Teller;
+use super::{RefreshEvent, RefreshStatus, ReloadError, ReloadProblem};
 use crate::handle::{RawHandle, Reload};
 
 pub(super) struct Shared {
@@ -20,6 +21,8 @@ pub(super) struct State {
     pub(super) status: RefreshStatus,
     pub(super) is_stopping: bool,
     has_ended: bool,
+    /// Whether there is a thread that tells of events.
+    is_telling: bool,
     /// How many attempts were demanded, and how many of those demands were met.
     pub(super) demanded: u64,
     pub(super) met: u64,
@@ -34,6 +37,7 @@ impl Shared {
             status,
             is_stopping: false,
             has_ended: false,
+            is_telling: false,
             demanded: 0,
             met: 0,
             outcome: Reload::NoRefresher,
@@ -56,9 +60,9 @@ impl Shared {
         self.handle.wake_reloaders();
     }
 
-    /// Blocks until the thread has ended; false after the timeout.
+    /// Blocks until the threads have ended; false after the timeout.
     pub(super) fn wait_for_end(&self, timeout: Duration) -> bool {
-        self.wait(timeout, |state| state.has_ended.then_some(())).is_some()
+        self.wait(timeout, |state| (state.has_ended && !state.is_telling).then_some(())).is_some()
     }
 
     /// Demands an attempt and waits for it, whatever the pace is; `None` after the timeout.
@@ -108,13 +112,53 @@ impl Shared {
     }
 }
 
-/// Says that the thread has ended, however it ends: nobody may wait for it for ever.
-pub(super) struct Ending(pub(super) Arc<Shared>);
+/// Says that the thread has ended, however it ends: nobody may wait for it for ever, or take it for well.
+pub(super) struct Ending {
+    shared: Arc<Shared>,
+    teller: Teller,
+}
+
+impl Ending {
+    pub(super) const fn new(shared: Arc<Shared>, teller: Teller) -> Self {
+        Self { shared, teller }
+    }
+}
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.lock().has_ended = true;
-        self.0.leave();
+        let mut state = self.shared.lock();
+        state.has_ended = true;
+        let mut failed = None;
+        // Unless it is told to stop, only a panic ends it.
+        if !state.is_stopping {
+            let status = &mut state.status;
+            let error = ReloadError::new(status.provenance.clone(), ReloadProblem::Ended);
+            status.failures = status.failures.saturating_add(1);
+            status.problem = Some(error.clone());
+            failed = Some(RefreshEvent::Failed { error, failures: status.failures });
+        }
+        drop(state);
+        if let Some(event) = failed {
+            self.teller.tell(event);
+        }
+        self.shared.leave();
+        self.shared.tell();
+    }
+}
+
+/// Says that the thread that tells of events is there, and that it has ended.
+pub(super) struct Telling(Arc<Shared>);
+
+impl Telling {
+    pub(super) fn begin(shared: Arc<Shared>) -> Self {
+        shared.lock().is_telling = true;
+        Self(shared)
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.lock().is_telling = false;
         self.0.tell();
     }
 }

@@ -25,6 +25,7 @@ pub struct RefreshStatus {
     pub(super) last_success: SystemTime,
     pub(super) failures: u32,
     pub(super) problem: Option<ReloadError>,
+    pub(super) untold: u64,
     #[cfg(feature = "watch")]
     pub(super) watching: super::Watching,
 }
@@ -84,6 +85,20 @@ impl RefreshStatus {
         self.problem.as_ref()
     }
 
+    /// How many events were not told, because the [callback](super::RefreshSettings::on_event) blocked and
+    /// [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) waited for it.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshStatus;
+    /// fn has_told_all(status: &RefreshStatus) -> bool {
+    ///     status.untold_events() == 0
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn untold_events(&self) -> u64 {
+        self.untold
+    }
+
     /// Whether what stands there can change at all while the process runs. A variable cannot, and is not polled.
     ///
     /// ```
@@ -128,6 +143,9 @@ impl fmt::Display for RefreshStatus {
                 self.provenance
             )?,
             None => write!(f, "{}: well", self.provenance)?,
+        }
+        if self.untold > 0 {
+            write!(f, "; events that were not told, because the callback blocks: {}", self.untold)?;
         }
         #[cfg(feature = "watch")]
         write!(f, "; {}", self.watching)?;

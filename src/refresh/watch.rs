@@ -211,12 +211,9 @@ fn problem(kind: &notify::ErrorKind) -> WatchProblem {
 }
 
 impl Watching {
-    pub(super) const fn at_start(is_asked_for: bool, is_file: bool) -> Self {
-        match (is_asked_for, is_file) {
-            (false, _) => Self::Off,
-            (true, false) => Self::NoFiles,
-            (true, true) => Self::Files,
-        }
+    /// Until files are watched.
+    pub(super) const fn at_start(is_asked_for: bool) -> Self {
+        if is_asked_for { Self::NoFiles } else { Self::Off }
     }
 }
 

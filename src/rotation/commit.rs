@@ -67,11 +67,15 @@ impl Rotation {
         for _ in 0..LOOKS {
             let (keys, _) = self.read()?;
             let in_force = keys.in_force(self.policy.grace(), self.now());
-            if self.handle.publish(&in_force) != Published::Refused {
-                self.seen().view = View::of(&keys);
-                return Ok(());
+            match self.handle.publish(&in_force) {
+                // A refresher may have read a newer document since.
+                Published::Refused => {}
+                Published::OtherPublisher => break,
+                Published::Newer | Published::Same => {
+                    self.seen().view = View::of(&keys);
+                    return Ok(());
+                }
             }
-            // A refresher may have read a newer document since.
         }
         Err(RotationError::OtherKeys { place: self.store.provenance() })
     }
@@ -86,8 +90,11 @@ impl Rotation {
 
     /// Whether the handle has these keys, or newer ones that somebody has published meanwhile.
     fn publish(&self, keys: &KeySet, now: SystemTime) -> bool {
-        let published = self.handle.publish(&keys.in_force(self.policy.grace(), now));
-        published != Published::Refused || Some(self.handle.generation()) > keys.generation()
+        match self.handle.publish(&keys.in_force(self.policy.grace(), now)) {
+            Published::Newer | Published::Same => true,
+            Published::Refused => Some(self.handle.generation()) > keys.generation(),
+            Published::OtherPublisher => false,
+        }
     }
 
     /// Makes a step on what is persisted, writes it if nothing has changed meanwhile, and publishes it.

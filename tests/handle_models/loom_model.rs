@@ -37,6 +37,11 @@ fn a_reader_never_sees_a_generation_go_back() {
 }
 
 #[test]
+fn a_stale_publication_never_brings_a_previous_key_back() {
+    check(models::a_stale_publication_never_brings_a_previous_key_back);
+}
+
+#[test]
 fn two_writers_do_not_lose_each_other() {
     check(models::two_writers_do_not_lose_each_other);
 }

@@ -2,7 +2,9 @@
 
 use std::future::poll_fn;
 
-use super::core::{Core, Next};
+use std::time::{Duration, Instant};
+
+use super::core::{Before, Core, Next};
 use super::reload::Reload;
 use super::sync::{Arc, Mutex, lock};
 use super::wait::{poll_until, wait_until};
@@ -59,6 +61,34 @@ pub(super) fn a_reader_never_sees_a_generation_go_back() {
     assert!(first <= second);
     writer.join().unwrap();
     assert_eq!(read(&handle), 3);
+}
+
+/// Publishes generation 2 after key 10, which has its grace; or says that it has none any more.
+fn publish_second(handle: &Handle, has_previous: bool) -> bool {
+    handle.update(|there| {
+        // As a live handle does: what is there already is used again.
+        let before = there.previous.as_ref().map(|before| &before.value);
+        let first = [Some(&there.current), before].into_iter().flatten().find(|value| ***value == 10);
+        let value = first.map_or_else(|| Arc::new(10), Arc::clone);
+        let until = Instant::now() + Duration::from_secs(60);
+        let previous = has_previous.then_some(Before { value, generation: 1, until });
+        Some(Next { generation: 2, current: Arc::new(20), previous })
+    })
+}
+
+/// One has read the keys before the previous one was compromised, and publishes after whoever did that.
+pub(super) fn a_stale_publication_never_brings_a_previous_key_back() {
+    let handle = handle();
+    let stale = {
+        let handle = Arc::clone(&handle);
+        thread::spawn(move || publish_second(&handle, true))
+    };
+    publish_second(&handle, true);
+    publish_second(&handle, false);
+    assert!(handle.load().next.previous.is_none(), "it was brought back");
+    assert!(stale.join().unwrap());
+    assert!(handle.load().next.previous.is_none(), "it was brought back");
+    assert_eq!(read(&handle), 2);
 }
 
 pub(super) fn two_writers_do_not_lose_each_other() {

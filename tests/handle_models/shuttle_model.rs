@@ -37,6 +37,7 @@ fn check(model: fn()) {
 fn the_models_that_loom_tries_out() {
     for model in [
         models::a_reader_never_sees_a_generation_go_back,
+        models::a_stale_publication_never_brings_a_previous_key_back,
         models::two_writers_do_not_lose_each_other,
         models::whoever_asks_is_answered_by_an_attempt_that_began_later,
         models::an_attempt_s_answer_reaches_whoever_waits,

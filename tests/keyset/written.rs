@@ -84,6 +84,8 @@ fn a_document_that_was_edited_by_hand_is_refused_where_it_makes_no_sense() {
         ("a negative number", one.replace("\"generation\": 2", "\"generation\": -2")),
         ("no generation", one.replace("\"generation\": 2", "\"generation\": 0")),
         ("a rotation too few", one.replace("\"rotation\": 5,\n", "\"rotation\": 4,\n")),
+        ("keys and no beginning", one.replace(&format!("\"begun\": \"{first}\""), "\"begun\": null")),
+        ("a beginning that is none", one.replace(&format!("\"begun\": \"{first}"), "\"begun\": \"x")),
         ("a key that is no base64", one.replace("\"key\": \"S", "\"key\": \"*")),
         ("a key that is too short", one.replace("\"key\": \"S2V5", "\"key\": \"")),
         ("a fingerprint that is none", one.replace(&second, "urdz-nrsd-3rmw")),
@@ -142,4 +144,18 @@ fn the_longest_keys_and_notes_fit_into_a_document() {
     let document = document.expose_secret();
     assert!(document.len() <= MAX_DOCUMENT, "{}", document.len());
     assert!(KeySet::from_document(LONG, document).is_ok());
+}
+
+#[test]
+fn a_key_set_keeps_the_name_of_the_key_that_began_it() {
+    let keys = example();
+    assert_eq!(keys.begun(), Some(name(1)));
+    let read = KeySet::from_document(Kanal::PROFILE, keys.to_document().expose_secret()).unwrap();
+    assert_eq!(read.begun(), Some(name(1)));
+    assert_eq!(KeySet::new(Kanal::PROFILE).unwrap().begun(), None);
+    let mut staged = KeySet::new(Kanal::PROFILE).unwrap();
+    let rotation = staged.stage(key(2), staging()).unwrap().rotation();
+    staged.abort(rotation).unwrap();
+    staged.adopt(key(3), staging()).unwrap();
+    assert_eq!(staged.begun(), Some(name(2)), "it stays");
 }

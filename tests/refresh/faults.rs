@@ -8,11 +8,12 @@ use keysheath::chain::Chain;
 use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 use keysheath::handle::Reload;
 use keysheath::issuer::Kanal;
-use keysheath::refresh::{RefreshError, Refresher, ReloadProblem};
+use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshError, RefreshEvent, Refresher, ReloadProblem};
 use keysheath::source::{Problem, Provenance, SecretFile};
 
 use super::common::{
-    Gate, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist, quick, text,
+    Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist,
+    quick, text,
 };
 use crate::support::{Folder, KEY};
 
@@ -41,6 +42,9 @@ fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_
         assert_eq!(problem, ReloadProblem::Source(expected));
         assert!(has(&refresher.handle(), KEY));
     }
+    // The first one may come to its source after its deadline only.
+    eventually("it was asked", || source.calls() == 2);
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
     assert_eq!(source.calls(), 2, "while it hangs it is not asked again");
     source.gives(KEY);
     gate.open();
@@ -128,4 +132,104 @@ fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_lat
         bad.gate.open();
         eventually("it recovers", || refresher.refresh_now(PATIENCE) == Some(Reload::Unchanged));
     }
+}
+
+#[test]
+fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_counted() {
+    let (source, gate) = (Scripted::new(KEY), Gate::default());
+    let passes = gate.clone();
+    let settings = only_asked().with_minimum_interval(Duration::ZERO).on_event(move |_| passes.pass());
+    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
+    let handle = refresher.handle();
+    for key in [SECOND, THIRD] {
+        source.gives(key);
+        let reload = handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE);
+        assert_eq!(reload, Some(Reload::Newer));
+        assert!(has(&handle, key));
+    }
+    assert_eq!(refresher.status().untold_events(), 0);
+    for round in 0..=MAX_WAITING_EVENTS {
+        source.gives(if round % 2 == 0 { KEY } else { SECOND });
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    }
+    eventually("some are not told", || refresher.status().untold_events() > 0);
+    assert!(refresher.status().to_string().contains("the callback blocks"), "{}", refresher.status());
+    gate.open();
+}
+
+#[test]
+fn the_first_refusal_does_not_wait_until_the_place_has_recovered() {
+    let source = Scripted::new(KEY);
+    let settings = only_asked().with_minimum_interval(Duration::from_millis(1)).with_longest_back_off(NEVER);
+    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
+    let handle = refresher.handle();
+    source.does(|_| std::panic::resume_unwind(Box::new(())));
+    for _ in 0..24 {
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+    }
+    source.gives(SECOND);
+    let first = handle.load().unwrap().generation();
+    assert_eq!(handle.reload_past(first).wait(PATIENCE), Some(Reload::TooSoon), "it backs off");
+    handle.report_refused(first);
+    eventually("the new key is in force", || has(&handle, SECOND));
+    // Once for each generation.
+    source.does(|_| std::panic::resume_unwind(Box::new(())));
+    for _ in 0..24 {
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+    }
+    let second = handle.load().unwrap().generation();
+    handle.report_refused(second);
+    let calls = source.calls();
+    eventually("it is asked", || {
+        source.calls() > calls || handle.reload_past(second).wait(PATIENCE) == Some(Reload::TooSoon)
+    });
+    eventually("it backs off again", || handle.reload_past(second).wait(PATIENCE) == Some(Reload::TooSoon));
+    let calls = source.calls();
+    handle.report_refused(second);
+    assert_eq!(handle.reload_past(second).wait(PATIENCE), Some(Reload::TooSoon));
+    assert_eq!(source.calls(), calls);
+}
+
+/// A store whose name cannot be said once it is told so.
+#[derive(Clone)]
+struct Nameless(MemoryStore, Arc<AtomicBool>);
+
+impl DocumentStore for Nameless {
+    fn provenance(&self) -> Provenance {
+        if self.1.load(Ordering::SeqCst) {
+            std::panic::resume_unwind(Box::new(()));
+        }
+        Provenance::other("nameless store", "kanal")
+    }
+
+    fn limit(&self) -> usize {
+        self.0.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.0.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.0.write(content, unchanged)
+    }
+}
+
+#[test]
+fn a_refresher_that_a_panic_has_ended_says_so() {
+    let (store, told) = (Nameless(MemoryStore::new(), Arc::default()), Told::default());
+    persist(&store, &key_set(&[KEY]).to_document());
+    let refresher = Refresher::<Kanal>::of_store(store.clone(), told.by(only_asked())).unwrap();
+    store.1.store(true, Ordering::SeqCst);
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::NoRefresher));
+    let status = refresher.status();
+    assert_eq!(status.problem().unwrap().problem(), &ReloadProblem::Ended);
+    assert_eq!(status.failures_in_a_row(), 1);
+    let ended = |event: &RefreshEvent| matches!(event, RefreshEvent::Failed { error, .. } if *error.problem() == ReloadProblem::Ended);
+    eventually("it is told", || told.count(ended) == 1);
+    assert!(has(&refresher.handle(), KEY));
 }

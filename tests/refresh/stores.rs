@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::SystemTime;
 
+use keysheath::chain::Chain;
 use keysheath::document::{
     Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
 };
@@ -11,13 +12,14 @@ use keysheath::issuer::{Issuer, Kanal, Katana};
 use keysheath::key::{ApiKey, RawKey};
 use keysheath::keyset::{KeySet, KeySetError, Promotion, Staging};
 use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
+use keysheath::rotation::{Rotation, RotationError, RotationPolicy};
 use keysheath::source::Provenance;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::common::{
-    Gate, PATIENCE, SECOND, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
-    quick, raw,
+    Gate, PATIENCE, SECOND, Scripted, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked,
+    persist, quick, raw,
 };
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
 
@@ -137,9 +139,58 @@ fn an_unchanged_document_is_not_published_again() {
     // Not even looked at: what is there under the same version is no key set.
     store.put(DocumentContent::from(b"garbage".to_vec()), version(1));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-    store.put(keys.to_document(), version(2));
+    let mut retired = key_set(&[KEY, SECOND]);
+    retired.retire(retired.current().unwrap().rotation()).unwrap();
+    store.put(retired.to_document(), version(2));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-    assert_ne!(end_of_grace(), first, "another version is published");
+    assert_eq!(end_of_grace(), None, "another version is published");
+}
+
+#[test]
+fn another_key_set_is_not_taken_however_new_it_is() {
+    let store = Loose::default();
+    store.put(key_set(&[KEY]).to_document(), version(1));
+    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let handle = refresher.handle();
+    // Another account's, or one that was begun anew and has forgotten what has leaked.
+    for (sequence, keys) in [(2, key_set(&[SECOND, THIRD])), (3, key_set(&[SECOND, KEY]))] {
+        store.put(keys.to_document(), version(sequence));
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
+        assert_eq!(refresher.status().problem().unwrap().problem(), &ReloadProblem::OtherKeySet);
+        assert!(has(&handle, KEY));
+        assert_eq!(handle.load().unwrap().generation().to_string(), "1");
+    }
+    let error = Rotation::open(store, &handle, RotationPolicy::new()).unwrap_err();
+    assert!(matches!(error, RotationError::OtherKeys { .. }), "{error}");
+    assert!(has(&handle, KEY));
+}
+
+#[test]
+fn a_handle_is_not_shared_by_a_source_and_a_key_set_or_by_two_sources() {
+    let chain = || Chain::<Kanal>::new().with(Scripted::new(KEY));
+    let (store, handle) = (MemoryStore::new(), KeyHandle::<Kanal>::live());
+    let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
+    let refused = |handle: &KeyHandle<Kanal>| {
+        let error = Refresher::of_chain_into(chain(), handle, only_asked()).unwrap_err();
+        assert!(matches!(error, RefreshError::OtherPublisher), "{error}");
+    };
+    refused(&handle);
+    rotation.adopt(&raw(KEY)).unwrap();
+    rotation.compromise(raw(KEY).fingerprint().unwrap(), None).unwrap();
+    refused(&handle);
+    assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    let empty = Refresher::<Kanal>::of_store(MemoryStore::new(), only_asked()).unwrap();
+    refused(&empty.handle());
+
+    let first = Refresher::of_chain(chain(), only_asked()).unwrap();
+    let handle = first.handle();
+    refused(&handle);
+    let error = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap_err();
+    assert!(matches!(error, RefreshError::OtherPublisher), "{error}");
+    let error = Rotation::open(store, &handle, RotationPolicy::new()).unwrap_err();
+    assert!(matches!(error, RotationError::OtherKeys { .. }), "{error}");
+    drop(first);
+    Refresher::of_chain_into(chain(), &handle, only_asked()).unwrap();
 }
 
 type BadDocument = (&'static str, DocumentContent, fn(&ReloadProblem) -> bool);
@@ -343,6 +394,34 @@ fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_fail
     assert_eq!(slow.status().failures_in_a_row(), 0, "{}", slow.status());
     assert!(has(&handle, SECOND));
     assert_eq!(slow.refresh_now(PATIENCE), Some(Reload::Unchanged));
+}
+
+#[test]
+fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
+    let handle = KeyHandle::<Kanal>::live();
+    let store = Loose::default();
+    let mut keys = key_set(&[KEY, SECOND]);
+    store.put(keys.to_document(), version(1));
+    let fast = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
+    let late = Late { store: store.clone(), has_read: Arc::default(), gate: Gate::default() };
+    late.gate.open();
+    let slow = Refresher::of_store_into(late.clone(), &handle, only_asked().with_deadline(PATIENCE)).unwrap();
+    late.gate.shut();
+    late.has_read.store(false, Ordering::SeqCst);
+    assert!(handle.load().unwrap().previous().unwrap().key().matches(KEY.as_bytes()));
+    // Another version, with the same keys in their places.
+    store.put(keys.to_document(), version(2));
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
+        eventually("it has read", || late.has_read.load(Ordering::SeqCst));
+        keys.compromise(raw(KEY).fingerprint().unwrap(), SystemTime::now()).unwrap();
+        store.put(keys.to_document(), version(3));
+        assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Unchanged));
+        assert!(handle.load().unwrap().previous().is_none());
+        late.gate.open();
+        assert_eq!(reload.join().unwrap(), Some(Reload::Unchanged));
+    });
+    assert!(handle.load().unwrap().previous().is_none(), "the compromised key is sent again");
 }
 
 #[test]
