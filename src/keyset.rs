@@ -10,7 +10,7 @@
 //!                      │   ▲          (verified)             │         │ the next promotion
 //!                abort │   └────────────────── roll back ────┘         ▼
 //!                      ▼                                            previous ───────► retired
-//!                   retired              compromise, in any place: ───────► compromised, for ever
+//!                   retired              compromise, in any place: ───────► compromised
 //! ```
 //!
 //! Rules, and why:

@@ -14,7 +14,7 @@
 //! | [`roll_back`](Rotation::roll_back) | brings the previous key back into force | no |
 //! | [`retire`](Rotation::retire) | forgets the previous key once the issuer refuses it and accepts the one in force | yes |
 //! | [`abort`](Rotation::abort) | gives the pending key up | no |
-//! | [`compromise`](Rotation::compromise) | a leaked key leaves every place, at once and for ever | no |
+//! | [`compromise`](Rotation::compromise) | a leaked key leaves every place at once, and comes back to none | no |
 //! | [`confirm_deleted`](Rotation::confirm_deleted) | notes that a person has deleted a leaked key | no |
 //!
 //! # Which rotation a step is about

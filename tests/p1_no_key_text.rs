@@ -20,8 +20,8 @@ mod client_layers;
 #[path = "p1_no_key_text/emulator.rs"]
 mod emulator;
 #[cfg(feature = "rotation")]
-#[path = "p1_no_key_text/fixb.rs"]
-mod fixb;
+#[path = "p1_no_key_text/leaks.rs"]
+mod leaks;
 #[cfg(feature = "rotation")]
 #[path = "p1_no_key_text/keyset.rs"]
 mod keyset;
@@ -122,7 +122,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/client.rs"),
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/emulator.rs"),
-        include_str!("p1_no_key_text/fixb.rs"),
+        include_str!("p1_no_key_text/leaks.rs"),
         include_str!("p1_no_key_text/keyset.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),

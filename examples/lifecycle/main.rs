@@ -241,6 +241,7 @@ impl Scene {
         self.wait_until("the other service has stopped", |scene| scene.follower.load().is_err())?;
         println!("{}", self.rotation.next_step()?);
         self.delete(leaked)?;
+        println!("  {}", self.rotation.confirm_deleted(leaked)?);
         let key = self.create()?;
         self.rotation.stage(&key, Some("after the leak"))?;
         self.verify_and_promote()?;

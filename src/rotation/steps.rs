@@ -312,7 +312,7 @@ impl Rotation {
     }
 
     /// Notes that a person has deleted a key that leaked, in the app. Until then, [`next_step`](Rotation::next_step) asks
-    /// for that. The key itself is gone from here, so that no probe can see it. It stays compromised for ever.
+    /// for that. The key itself is gone from here, so that no probe can see it. It stays among the compromised ones.
     ///
     /// # Errors
     /// [`RotationError`]; [`KeySetError::NotCompromised`] for a key that was not reported as compromised.
