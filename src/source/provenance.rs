@@ -61,6 +61,15 @@ pub enum Provenance {
         /// The item's name.
         name: String,
     },
+    /// A secret in OpenBao, or a field of it.
+    OpenBao {
+        /// The mount, a slash and the path.
+        place: String,
+        /// The field.
+        field: Option<String>,
+        /// Its version, once it was read.
+        version: Option<u64>,
+    },
     /// A source from outside this crate.
     Other {
         /// What kind of place it is.
@@ -109,6 +118,13 @@ impl fmt::Display for Provenance {
             }
             Self::Keychain { service, name } => {
                 write!(f, "keychain item {}/{}", service.escape_debug(), name.escape_debug())
+            }
+            Self::OpenBao { place, field, version } => {
+                write!(f, "openbao {}", place.escape_debug())?;
+                if let Some(field) = field {
+                    write!(f, ", field {}", field.escape_debug())?;
+                }
+                version.map_or(Ok(()), |version| write!(f, ", version {version}"))
             }
             Self::Other { kind, name } => write!(f, "{kind} {}", name.escape_debug()),
         }
