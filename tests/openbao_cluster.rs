@@ -142,6 +142,7 @@ fn eight_processes_that_race_lose_no_acknowledged_step() {
 #[test]
 fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledged_is_lost() {
     let mut cluster = Cluster::start();
+    cluster.wait_for_votes();
     let leader = cluster.leader().unwrap();
     // The address is the node that will be killed.
     let there = store(cluster.client(leader, true));

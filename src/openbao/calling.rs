@@ -113,7 +113,8 @@ impl Servers {
         token: Option<&HeaderValue>,
         until: Instant,
     ) -> Result<Answered, OpenBaoError> {
-        let mut at = self.preferred.load(Ordering::Relaxed) % self.members.len();
+        let mut turn = self.preferred.load(Ordering::Relaxed) % self.members.len();
+        let mut at = turn;
         let mut pause = PAUSES.0;
         let (mut redirects, mut sealed) = (0, 0);
         let mut was_repeated = false;
@@ -142,7 +143,9 @@ impl Servers {
             }
             thread::sleep(shortened(pause));
             pause = (pause * 2).min(PAUSES.1);
-            at = (at + 1) % self.members.len();
+            // From the one whose turn it was: where it pointed is not to hide the one after it.
+            turn = (turn + 1) % self.members.len();
+            at = turn;
             redirects = 0;
             was_repeated = true;
         }

@@ -288,6 +288,20 @@ impl Cluster {
         });
     }
 
+    /// Waits until every node has a vote: one that has joined a short while ago has none, and two that are left without
+    /// one elect nobody.
+    pub(crate) fn wait_for_votes(&self) {
+        wait_until("the votes", || {
+            let Some(leader) = self.leader() else { return false };
+            let url = self.url(leader, "sys/storage/raft/configuration");
+            let answer = ask(&self.agent, "GET", &url, &[("x-vault-token", &self.token)], &Value::Null);
+            answer.is_ok_and(|(_, answer)| {
+                let servers = answer["data"]["config"]["servers"].as_array().cloned().unwrap_or_default();
+                servers.len() == 3 && servers.iter().all(|server| server["voter"] == true)
+            })
+        });
+    }
+
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node] = None;
     }
