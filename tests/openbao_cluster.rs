@@ -70,14 +70,17 @@ fn say(action: &str, step: Result<Transition, RotationError>) {
                 );
             }
         }
-        Err(RotationError::Refused(
-            KeySetError::InProgress { .. }
-            | KeySetError::NotPending { .. }
-            | KeySetError::NotCurrent
-            | KeySetError::NothingBefore
-            | KeySetError::PreviousThere { .. },
-        ))
-        | Err(RotationError::Contended { .. } | RotationError::NothingThere) => {}
+        Err(
+            RotationError::Refused(
+                KeySetError::InProgress { .. }
+                | KeySetError::NotPending { .. }
+                | KeySetError::NotCurrent
+                | KeySetError::NothingBefore
+                | KeySetError::PreviousThere { .. },
+            )
+            | RotationError::Contended { .. }
+            | RotationError::NothingThere,
+        ) => {}
         Err(error) => panic!("{action}: {error}"),
     }
 }

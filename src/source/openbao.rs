@@ -1,6 +1,7 @@
 //! A field of a secret in OpenBao.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 
 use super::worker::{Place, Worker};
@@ -59,8 +60,13 @@ impl OpenBaoField {
         Self { entry: Arc::default(), place: place.into(), field: field.into() }
     }
 
-    fn provenance_of(&self, version: Option<u64>) -> Provenance {
-        Provenance::OpenBao { place: self.place.clone(), field: Some(self.field.clone()), version }
+    /// With version 0: before it was read.
+    fn provenance_of(&self, version: u64) -> Provenance {
+        Provenance::OpenBao {
+            place: self.place.clone(),
+            field: Some(self.field.clone()),
+            version: NonZeroU64::new(version),
+        }
     }
 
     fn text(&self) -> Result<Option<(SecretText, u64)>, OpenBaoError> {
@@ -92,7 +98,7 @@ pub(crate) fn worker(client: Option<&OpenBao>) -> (Worker, Place) {
 
 impl Source for OpenBaoField {
     fn provenance(&self) -> Provenance {
-        self.provenance_of(None)
+        self.provenance_of(0)
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
@@ -105,11 +111,9 @@ impl Source for OpenBaoField {
         Ok(match outcome {
             None => Reading::absent(Absence::NoSecret),
             Some((text, version)) if text.bytes().is_empty() => {
-                return Err(SourceError::new(self.provenance_of(Some(version)), Problem::Empty));
+                return Err(SourceError::new(self.provenance_of(version), Problem::Empty));
             }
-            Some((text, version)) => {
-                Reading::present(text).with_provenance(self.provenance_of(Some(version)))
-            }
+            Some((text, version)) => Reading::present(text).with_provenance(self.provenance_of(version)),
         })
     }
 }

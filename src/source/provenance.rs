@@ -1,6 +1,7 @@
 //! Where a key came from.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// Where a source looks, or where a key was found. Its `Display` is for messages and logs.
@@ -67,8 +68,8 @@ pub enum Provenance {
         place: String,
         /// The field.
         field: Option<String>,
-        /// Its version, once it was read.
-        version: Option<u64>,
+        /// Its version, counted from 1, once it was read.
+        version: Option<NonZeroU64>,
     },
     /// A source from outside this crate.
     Other {

@@ -204,7 +204,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
         // The jitter takes up to a fifth off each interval.
         let most = elapsed.as_secs_f64() / INTERVAL.mul_f64(0.8).as_secs_f64() + 2.0;
         let count = counting.count("metadata");
-        assert!((count as f64) < most, "{count} metadata requests in {elapsed:?}");
+        assert!(u32::try_from(count).is_ok_and(|count| f64::from(count) < most), "{count} in {elapsed:?}");
         // Once at the start, and once for each of the two steps or for both.
         assert!((2..=3).contains(&counting.count("data")), "{} reads", counting.count("data"));
     }

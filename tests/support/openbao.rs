@@ -211,10 +211,11 @@ impl Cluster {
                 data = data.display(),
             );
             for other in (0..3).filter(|other| *other != node) {
-                config += &format!(
-                    " retry_join {{\n leader_api_addr = \"https://127.0.0.1:{}\"\n leader_ca_cert_file = \"{at}/cert.pem\"\n }}\n",
-                    ports[other]
-                );
+                let api = ports[other];
+                config.push_str(" retry_join {\n leader_api_addr = ");
+                let join =
+                    format!("\"https://127.0.0.1:{api}\"\n leader_ca_cert_file = \"{at}/cert.pem\"\n }}\n");
+                config.push_str(&join);
             }
             folder.write(&format!("node{node}.hcl"), config + "}\n");
         }
@@ -233,7 +234,7 @@ impl Cluster {
                 _ => false,
             }
         });
-        cluster.token = made["root_token"].as_str().unwrap().to_owned();
+        made["root_token"].as_str().unwrap().clone_into(&mut cluster.token);
         cluster.wait_for(3);
         let mount = json!({ "type": "kv", "options": { "version": "2" } });
         wait_until("its engine", || {
