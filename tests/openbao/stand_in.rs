@@ -218,3 +218,20 @@ fn a_server_that_never_answers_is_left_at_the_deadline() {
         assert!(matches!(refusal(&source), OpenBaoError::NoAnswer(Obstacle::Deadline { .. })));
     });
 }
+
+#[test]
+fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let (active, _) = always(measured("200 OK", answer.as_bytes()));
+    let [port] = server::free_ports();
+    let dead = keysheath::origin::Origin::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+    let away = format!(
+        "HTTP/1.1 307 Away\r\nlocation: {dead}/v1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    let standby = Answering::with(away);
+    let client = OpenBao::at(dead, Login::token("s.secrettoken".to_owned())).unwrap();
+    let client = client.with_members([standby.origin(), active.origin()]).unwrap();
+    assert_gives_the_key(&field(client.with_deadline(Duration::from_secs(20)), "secret/kanal"));
+    assert!(!standby.heads().is_empty());
+}
