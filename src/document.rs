@@ -9,6 +9,7 @@
 //! | [`MemoryStore`] | no | no; its clones share the document |
 //! | [`FileStore`] | yes | those of one user on one machine |
 //! | `KeychainStore` (feature `keychain`) | yes | those of one user on one machine |
+//! | `OpenBaoStore` (feature `openbao`) | yes | those of a fleet |
 //!
 //! Stores block. In async code, call them through your runtime's `spawn_blocking`.
 //!
@@ -35,6 +36,8 @@ mod file;
 #[cfg(feature = "keychain")]
 mod keychain;
 mod memory;
+#[cfg(feature = "openbao")]
+mod openbao;
 mod place;
 mod sealed;
 mod version;
@@ -49,6 +52,8 @@ pub(crate) use file::RecordedStore;
 #[cfg(feature = "keychain")]
 pub use keychain::{KeychainStore, MAX_KEYCHAIN_DOCUMENT};
 pub use memory::MemoryStore;
+#[cfg(feature = "openbao")]
+pub use openbao::OpenBaoStore;
 pub use version::Version;
 
 /// The largest content of a document in memory and in a file, in bytes: three of the longest keys, and a few KiB.
@@ -98,6 +103,23 @@ pub trait DocumentStore: Send + Sync {
     /// [`DocumentError::Stale`] when the place gives an older document than it gave before, and others of
     /// [`DocumentError`] when what is there cannot be had.
     fn read(&self) -> Result<Option<Document>, DocumentError>;
+
+    /// The version of the document, or nothing where none was ever written. A refresher asks this at each poll, and reads the document only
+    /// where it is another one. Unless a store has a cheaper way, the document is read for it.
+    ///
+    /// ```
+    /// use keysheath::document::{DocumentContent, DocumentStore, MemoryStore};
+    /// let store = MemoryStore::new();
+    /// let written = store.write(&DocumentContent::from(b"text".to_vec()), None)?;
+    /// assert_eq!(store.version()?, Some(written));
+    /// # Ok::<(), keysheath::document::DocumentError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`DocumentStore::read`].
+    fn version(&self) -> Result<Option<Version>, DocumentError> {
+        Ok(self.read()?.map(|document| *document.version()))
+    }
 
     /// Writes the document if what is there is `unchanged` (with `None`: if nothing is there), and gives its version.
     /// Once this has returned, the document is persisted.

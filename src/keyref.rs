@@ -8,7 +8,7 @@
 //! | `systemd:kanal_api_key` | a credential that systemd passed |
 //! | `keychain:kanal`, `keychain:shop-sync/kanal` | a keychain item, of the service `keysheath` unless named |
 //! | `command:op read op://shop/kanal/key` | a program's output |
-//! | `openbao:mount/path#field` | a field in OpenBao; it is read and written as text, and not yet resolved |
+//! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, whose address and token the environment has |
 //!
 //! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#` and control characters;
 //! `?encoding=base64` may end any reference. The words of a command are split on single spaces, a space inside
@@ -198,12 +198,7 @@ impl KeyRef {
                 Some((program, words)) => self.encoded(Command::new(program.as_str()).args(words)),
                 None => return Err(parse::COMMAND_MISSING),
             },
-            Place::OpenBao { .. } => {
-                return Err(KeyRefError::Unsupported {
-                    scheme: "openbao",
-                    remedy: "this version has no OpenBao client; use another place",
-                });
-            }
+            Place::OpenBao { mount, path, field } => self.openbao(mount, path, field)?,
         })
     }
 
@@ -237,6 +232,21 @@ impl KeyRef {
         Err(KeyRefError::Unsupported {
             scheme: "keychain",
             remedy: "build keysheath with its feature `keychain`",
+        })
+    }
+
+    #[cfg(feature = "openbao")]
+    #[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
+    fn openbao(&self, mount: &str, path: &str, field: &str) -> Result<Box<dyn Source>, KeyRefError> {
+        Ok(self.encoded(crate::source::OpenBaoField::from_env(format!("{mount}/{path}"), field)))
+    }
+
+    #[cfg(not(feature = "openbao"))]
+    #[allow(clippy::unused_self, reason = "the signature is shared with the build that has the source")]
+    fn openbao(&self, _: &str, _: &str, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
+        Err(KeyRefError::Unsupported {
+            scheme: "openbao",
+            remedy: "build keysheath with its feature `openbao`",
         })
     }
 

@@ -31,12 +31,14 @@ mod private_file;
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
 pub mod failure;
-#[cfg(feature = "probe")]
+#[cfg(any(feature = "openbao", feature = "probe"))]
 mod outgoing;
 pub mod format;
 pub mod fingerprint;
 pub mod issuer;
 pub mod key;
+#[cfg(feature = "openbao")]
+pub mod openbao;
 pub mod source;
 pub mod keyref;
 pub mod chain;

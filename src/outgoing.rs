@@ -1,52 +1,77 @@
 //! Requests of our own: no proxy, no redirects, one deadline for the whole, and a bounded answer. What is sent in a
-//! header that is marked sensitive is in no log line and in no freed block afterwards.
+//! header that is marked sensitive or in a body, and the body of the answer, is in no log line and in no freed block
+//! afterwards.
 //!
 //! Who may be given a key is the caller's to decide, with an origin guard.
 
+mod framing;
 mod names;
 mod wiping;
 
 use std::io::{self, Read as _};
+#[cfg(feature = "openbao")]
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use http::{HeaderValue, Request};
+#[cfg(feature = "probe")]
+use http::HeaderValue;
+#[cfg(feature = "probe")]
+use http::header::RETRY_AFTER;
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Request, Response};
 use ureq::config::AutoHeaderValue;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector as _, DefaultConnector};
-use ureq::{Agent, AsSendBody, Body};
+use ureq::{Agent, Body};
 use zeroize::Zeroizing;
 
 use crate::failure::Obstacle;
 use crate::origin::Roots;
 use names::Names;
-use wiping::Wiping;
+use wiping::{Exchange, Wiping};
 
 /// How long a request may take at most, whatever is asked for; far below where adding to a clock would overflow.
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// The largest body that is read, in bytes; documented answers have under 1 KiB.
+#[cfg(feature = "probe")]
 pub(crate) const MAX_ANSWER: usize = 64 * 1024;
+
+/// How long a connection that is kept may rest before another one is made.
+#[cfg(feature = "openbao")]
+const LONGEST_REST: Duration = Duration::from_secs(15);
+
+/// How many connections at rest are kept.
+#[cfg(feature = "openbao")]
+const MAX_KEPT: usize = 4;
 
 /// How requests are sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     deadline: Duration,
     roots: Option<Roots>,
+    limit: usize,
 }
 
 /// What came back, whole.
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    pub(crate) retry_after: Option<HeaderValue>,
+    /// Without what only the connection is concerned with.
+    pub(crate) headers: HeaderMap,
     pub(crate) is_web_page: bool,
     /// It may echo the key.
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
+/// A connection, or what makes one: for one exchange at a time.
+struct Line {
+    agent: Agent,
+    exchange: Exchange,
+}
+
 impl Outgoing {
-    pub(crate) const fn new(deadline: Duration) -> Self {
-        Self { deadline, roots: None }
+    pub(crate) const fn new(deadline: Duration, limit: usize) -> Self {
+        Self { deadline, roots: None, limit }
     }
 
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
@@ -61,39 +86,59 @@ impl Outgoing {
 
     /// Sends one request over a connection of its own, and reads the whole answer. Blocks, at most until the
     /// deadline.
-    pub(crate) fn send(&self, mut request: Request<impl AsSendBody>) -> Result<Reply, Obstacle> {
-        let wiping = Wiping::take_from(request.headers_mut());
-        let response = self.agent(wiping).run(request).map_err(|error| self.obstacle(error))?;
-        let (parts, body) = response.into_parts();
-        let status = parts.status.as_u16();
+    #[cfg(feature = "probe")]
+    pub(crate) fn send(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
+        let reply = self.exchange(&self.line(0), request)?;
         // The body of a redirect is nobody's concern.
-        if parts.status.is_redirection() {
-            return Err(Obstacle::Redirect { status });
+        if (300..400).contains(&reply.status) {
+            return Err(Obstacle::Redirect { status: reply.status });
         }
-        let body = self.read(body)?;
-        Ok(Reply {
-            status,
-            retry_after: parts.headers.get(RETRY_AFTER).cloned(),
-            is_web_page: is_web_page(&parts.headers, &body),
-            body,
-        })
+        Ok(reply)
     }
 
-    fn agent(&self, wiping: Wiping) -> Agent {
+    fn exchange(&self, line: &Line, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
+        let (mut parts, body) = request.into_parts();
+        let body = line.exchange.begin(&mut parts.headers, body, self.limit);
+        let answer = if body.is_empty() {
+            line.run(Request::from_parts(parts, ()), self.deadline)
+        } else {
+            line.run(Request::from_parts(parts, body), self.deadline)
+        };
+        let counted = answer.map_err(|error| self.obstacle(error)).and_then(|answer| {
+            let (parts, body) = answer.into_parts();
+            Ok((parts, self.count(body)?))
+        });
+        // Whatever has come of it, nothing of it stays.
+        let (body, length) = line.exchange.end();
+        let (parts, counted) = counted?;
+        // Where ureq and the framing saw different bodies, there is none to rely on.
+        if counted != length {
+            return Err(Obstacle::NotHttp);
+        }
+        let is_web_page = is_web_page(&parts.headers, &body);
+        Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, is_web_page, body })
+    }
+
+    /// What makes connections, and keeps at most `kept` of them.
+    fn line(&self, kept: usize) -> Line {
+        let exchange = Exchange::default();
         let config = Agent::config_builder()
             // Unasked, ureq would take one from the environment, even for a loopback address.
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .timeout_global(Some(self.deadline))
-            .max_idle_connections(0)
+            .max_idle_connections(kept)
+            // It is wiped after each piece that comes.
+            .input_buffer_size(16 * 1024)
             // What another crate turns on in ureq, such as gzip, changes nothing here.
             .accept_encoding(AutoHeaderValue::None)
             .user_agent(concat!("keysheath/", env!("CARGO_PKG_VERSION")))
-            .tls_config(TlsConfig::builder().root_certs(self.root_certs()).build())
-            .build();
-        Agent::with_parts(config, DefaultConnector::new().chain(wiping), Names)
+            .tls_config(TlsConfig::builder().root_certs(self.root_certs()).build());
+        #[cfg(feature = "openbao")]
+        let config = config.max_idle_age(LONGEST_REST);
+        let connector = DefaultConnector::new().chain(Wiping(exchange.clone()));
+        Line { agent: Agent::with_parts(config.build(), connector, Names), exchange }
     }
 
     fn root_certs(&self) -> RootCerts {
@@ -105,24 +150,22 @@ impl Outgoing {
         }
     }
 
-    /// Reads into a buffer that never grows, because growing would leave copies behind.
-    fn read(&self, mut body: Body) -> Result<Zeroizing<Vec<u8>>, Obstacle> {
+    /// Reads the placeholder of a body to its end, and gives its length.
+    fn count(&self, mut body: Body) -> Result<usize, Obstacle> {
         let mut reader = body.as_reader();
-        let mut answer = Zeroizing::new(vec![0; MAX_ANSWER + 1]);
+        let mut piece = [0; 4096];
         let mut length = 0;
-        while length < answer.len() {
-            match reader.read(&mut answer[length..]) {
-                Ok(0) => break,
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => return Ok(length),
                 Ok(count) => length += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.obstacle(error.into())),
             }
+            if length > self.limit {
+                return Err(Obstacle::TooLarge { limit: self.limit });
+            }
         }
-        if length > MAX_ANSWER {
-            return Err(Obstacle::TooLarge { limit: MAX_ANSWER });
-        }
-        answer.truncate(length);
-        Ok(answer)
     }
 
     /// What an error means; its text may show what was sent and is dropped.
@@ -137,6 +180,72 @@ impl Outgoing {
             ureq::Error::BodyStalled => Obstacle::Broken,
             _ => Obstacle::Local,
         }
+    }
+}
+
+impl Line {
+    fn run(
+        &self,
+        request: Request<impl ureq::AsSendBody>,
+        deadline: Duration,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let request = self.agent.configure_request(request).timeout_global(Some(deadline)).build();
+        self.agent.run(request)
+    }
+}
+
+#[cfg(feature = "probe")]
+impl Reply {
+    /// The value of its `Retry-After`.
+    pub(crate) fn retry_after(&self) -> Option<&[u8]> {
+        self.headers.get(RETRY_AFTER).map(HeaderValue::as_bytes)
+    }
+}
+
+/// Connections that are kept, so that the next request need not make one.
+#[cfg(feature = "openbao")]
+#[derive(Clone, Default)]
+pub(crate) struct Kept(Arc<Mutex<Vec<Line>>>);
+
+#[cfg(feature = "openbao")]
+impl Kept {
+    /// Sends a request that can be repeated over a connection that was kept, where there is one, and reads the whole
+    /// answer, redirects included. A connection that has ended meanwhile is replaced. `request` makes the request.
+    pub(crate) fn send(
+        &self,
+        outgoing: &Outgoing,
+        request: impl Fn() -> Request<Zeroizing<Vec<u8>>>,
+    ) -> Result<Reply, Obstacle> {
+        let kept = self.lock().pop();
+        if let Some(line) = kept {
+            match outgoing.exchange(&line, request()) {
+                Err(Obstacle::Broken) => {}
+                answer => return self.keep(line, answer),
+            }
+        }
+        let line = outgoing.line(1);
+        let answer = outgoing.exchange(&line, request());
+        self.keep(line, answer)
+    }
+
+    fn keep(&self, line: Line, answer: Result<Reply, Obstacle>) -> Result<Reply, Obstacle> {
+        let mut kept = self.lock();
+        if answer.is_ok() && kept.len() < MAX_KEPT {
+            kept.push(line);
+        }
+        answer
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(feature = "openbao")]
+impl Outgoing {
+    /// As [`Outgoing::send`], redirects included: they are the caller's to judge.
+    pub(crate) fn send_once(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
+        self.exchange(&self.line(0), request)
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`Command`] | a program's standard output | it fails, floods, prints nothing or passes its deadline |
 //! | `DotenvFile` | one variable of a `.env` | a line cannot be read, or the variable stands there twice |
 //! | `KeychainItem` | the OS keychain | it is locked and nobody answers, or two items match |
+//! | `OpenBaoField` | a field of a secret in OpenBao or Vault | it was deleted, the field is missing, the token is refused |
 //!
 //! ```
 //! use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, SecretFile}};
@@ -37,6 +38,8 @@ mod error;
 mod file;
 #[cfg(feature = "keychain")]
 mod keychain;
+#[cfg(feature = "openbao")]
+pub(crate) mod openbao;
 mod provenance;
 mod secret_text;
 mod systemd;
@@ -55,6 +58,8 @@ pub use error::{Problem, SourceError};
 pub use file::{MAX_SECRET_FILE, SecretFile};
 #[cfg(feature = "keychain")]
 pub use keychain::{Keychain, KeychainItem};
+#[cfg(feature = "openbao")]
+pub use openbao::OpenBaoField;
 pub use provenance::Provenance;
 pub use secret_text::SecretText;
 pub use systemd::SystemdCredential;
@@ -206,6 +211,9 @@ pub enum Absence {
     /// The keychain has no such item, or no default collection to have it in.
     #[error("no such item in the keychain")]
     NoItem,
+    /// No secret was ever written there.
+    #[error("no such secret in OpenBao")]
+    NoSecret,
 }
 
 /// Something about a place that works and that a person should know.

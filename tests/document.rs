@@ -1,6 +1,12 @@
 //! Document stores: the contract that each keeps, many writers at once, broken files, and writers that are killed.
 #![cfg(all(feature = "rotation", target_os = "linux"))]
 
+#[cfg(feature = "openbao")]
+#[path = "support/http.rs"]
+mod http;
+#[cfg(feature = "openbao")]
+#[path = "support/openbao.rs"]
+mod server;
 mod support;
 
 #[path = "document/contract.rs"]
@@ -12,6 +18,9 @@ mod files;
 mod keychain;
 #[path = "document/killed.rs"]
 mod killed;
+#[cfg(feature = "openbao")]
+#[path = "document/openbao.rs"]
+mod openbao;
 #[path = "document/racing.rs"]
 mod racing;
 #[path = "document/silent.rs"]

@@ -96,11 +96,14 @@ fn a_keychain_reference_is_read_and_says_which_feature_it_needs() {
 }
 
 #[test]
-fn an_openbao_reference_is_read_and_not_yet_resolved() {
+fn an_openbao_reference_is_the_source_that_it_names() {
     let reference = parse("openbao:secret/shop/kanal#key");
     assert_eq!(reference.to_string(), "openbao:secret/shop/kanal#key");
-    let error = reference.source().err().expect("no source");
-    assert!(matches!(error, KeyRefError::Unsupported { scheme: "openbao", .. }));
+    let source = reference.source();
+    #[cfg(feature = "openbao")]
+    assert_eq!(source.unwrap().provenance().to_string(), "openbao secret/shop/kanal, field key");
+    #[cfg(not(feature = "openbao"))]
+    assert!(matches!(source.err(), Some(KeyRefError::Unsupported { scheme: "openbao", .. })));
 }
 
 #[cfg(unix)]

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+#[cfg(feature = "openbao")]
+use crate::openbao::OpenBaoError;
 use crate::private_file::Refusal;
 use crate::source::Problem;
 
@@ -37,6 +39,10 @@ pub enum DocumentError {
     /// The keychain answers, and does not give or take the item. Nothing was changed.
     #[error("the keychain cannot keep the document: {0}")]
     Keychain(Problem),
+    /// `OpenBao` answers, and does not give or take the document. Nothing was changed.
+    #[cfg(feature = "openbao")]
+    #[error("OpenBao does not give or take the document: {0}")]
+    OpenBao(Box<OpenBaoError>),
     /// Another writer had the lock for all of the deadline. Nothing was changed.
     #[error(
         "another process has held the document's lock for {} ms: do it again, or see which process hangs",

@@ -77,9 +77,26 @@ impl Seen {
         &self,
         read: impl FnOnce() -> Result<Option<Document>, DocumentError>,
     ) -> Result<Option<Document>, DocumentError> {
+        self.look_by(read, Document::version)
+    }
+
+    /// As [`Seen::look`], at the version alone.
+    #[cfg(feature = "openbao")]
+    pub(super) fn look_at_version(
+        &self,
+        read: impl FnOnce() -> Result<Option<Version>, DocumentError>,
+    ) -> Result<Option<Version>, DocumentError> {
+        self.look_by(read, |version| version)
+    }
+
+    fn look_by<T>(
+        &self,
+        read: impl FnOnce() -> Result<Option<T>, DocumentError>,
+        version: impl Fn(&T) -> &Version,
+    ) -> Result<Option<T>, DocumentError> {
         let before = number(self.lock().as_ref());
         let there = read()?;
-        let version = there.as_ref().map(Document::version);
+        let version = there.as_ref().map(version);
         if number(version) < before {
             return Err(DocumentError::Stale);
         }

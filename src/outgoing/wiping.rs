@@ -1,69 +1,214 @@
 //! A connection that keeps secrets: its buffers are wiped, and ureq never sees what is secret.
 //!
-//! Without the first, ureq frees its output buffer with the whole header in it. Without the second, it logs every byte
-//! that it sends at the level "trace". So it is given a placeholder, and the secret takes its place on the way out.
+//! Without the first, ureq frees its buffers with the whole head in them. Without the second, it logs every byte that
+//! it sends and receives at the level "trace". So it is given placeholders of the same length: for each sensitive
+//! header, for the body that is sent, and for the body of the answer. The secrets take their place on the way out, and the
+//! answer's body is laid aside on the way in.
 
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::framing::Framing;
 
 /// The first placeholder is made of this byte, the second of the next one, and so on.
 const FIRST_FILL: u8 = b'!';
 
-/// The values of a request's sensitive headers, in the order of its headers.
-type Secrets = Arc<[HeaderValue]>;
+/// What ureq sees of the body of an answer.
+const BODY_FILL: u8 = b'0';
 
-/// The last link of a chain of connectors, which makes what the others made keep secrets.
-pub(super) struct Wiping(Secrets);
+/// What one connection takes in before ureq has read it: more than the largest head that ureq reads.
+const INPUT: usize = 80 * 1024;
 
-/// A connection whose output is wiped as soon as it is sent, and whose input when it ends.
-pub(super) struct Wiped<T: Transport> {
-    inner: T,
-    /// What the first output still lacks.
-    secrets: Option<Secrets>,
+/// What ureq writes at once.
+const OUTPUT: usize = 16 * 1024;
+
+/// What is secret in the exchange that is under way: one at a time on a connection.
+#[derive(Clone, Default)]
+pub(super) struct Exchange(Arc<Mutex<Secrets>>);
+
+#[derive(Default)]
+struct Secrets {
+    /// The values of the request's sensitive headers, in the order of its headers; taken by the first output.
+    headers: Option<Box<[HeaderValue]>>,
+    body: Zeroizing<Vec<u8>>,
+    body_sent: usize,
+    framing: Framing,
+    answer: Zeroizing<Vec<u8>>,
+    answer_limit: usize,
+    /// How long the answer's body is, also where it is longer than what is kept.
+    answer_length: usize,
 }
 
-impl Wiping {
-    /// Takes the sensitive values out of a request's headers and leaves a placeholder of the same length for each.
-    pub(super) fn take_from(headers: &mut HeaderMap) -> Self {
-        let sensitive = headers.values_mut().filter(|value| value.is_sensitive());
-        let take = |(value, fill): (&mut HeaderValue, u8)| {
-            let placeholder = HeaderValue::from_bytes(&vec![fill; value.len()]).ok()?;
-            Some(mem::replace(value, placeholder))
+/// The last link of a chain of connectors, which makes what the others made keep secrets.
+pub(super) struct Wiping(pub(super) Exchange);
+
+/// A connection whose output is wiped as soon as it is sent, and whose input as soon as it is taken over.
+pub(super) struct Wiped<T: Transport> {
+    inner: T,
+    exchange: Exchange,
+    buffers: Shown,
+}
+
+/// What ureq writes and reads: nothing of it is secret but what a head may echo.
+struct Shown {
+    output: Vec<u8>,
+    input: Vec<u8>,
+    filled: usize,
+    consumed: usize,
+    is_progressing: bool,
+}
+
+impl Exchange {
+    /// Begins an exchange: takes the sensitive values out of a request's headers and leaves a placeholder of the same
+    /// length for each. Of the answer's body at most `answer_limit` bytes are kept. Gives a placeholder for the body.
+    pub(super) fn begin(
+        &self,
+        headers: &mut HeaderMap,
+        body: Zeroizing<Vec<u8>>,
+        answer_limit: usize,
+    ) -> Vec<u8> {
+        let placeholder = vec![BODY_FILL; body.len()];
+        *self.lock() = Secrets {
+            headers: Some(take_from(headers)),
+            body,
+            framing: Framing::new(),
+            answer_limit,
+            ..Secrets::default()
         };
-        Self(sensitive.zip(FIRST_FILL..).filter_map(take).collect())
+        placeholder
     }
+
+    /// Ends an exchange: the answer's body, and how long it was.
+    pub(super) fn end(&self) -> (Zeroizing<Vec<u8>>, usize) {
+        let secrets = mem::take(&mut *self.lock());
+        (secrets.answer, secrets.answer_length)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Secrets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Secrets {
+    /// Puts the secrets in the place of what ureq has written.
+    fn put_into(&mut self, output: &mut [u8]) -> Result<(), Error> {
+        let body = match self.headers.take() {
+            None => output,
+            Some(headers) => {
+                let end = output.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| at + 4);
+                let (head, body) = output.split_at_mut(end.unwrap_or(output.len()));
+                put_in_place(&headers, head)?;
+                body
+            }
+        };
+        let end = self.body_sent + body.len();
+        let secret = self.body.get(self.body_sent..end).ok_or_else(not_as_expected)?;
+        body.copy_from_slice(secret);
+        self.body_sent = end;
+        Ok(())
+    }
+
+    /// Takes what has come, and gives what ureq may see of it.
+    fn show(&mut self, come: &[u8], shown: &mut [u8]) {
+        for (byte, shown) in come.iter().zip(shown) {
+            let is_of_body = self.framing.is_of_body(*byte);
+            *shown = if is_of_body { BODY_FILL } else { *byte };
+            if is_of_body {
+                self.answer_length += 1;
+                if self.answer.len() < self.answer_limit {
+                    self.keep(*byte);
+                }
+            }
+        }
+    }
+
+    /// Appends without leaving a copy behind: the old block is wiped.
+    fn keep(&mut self, byte: u8) {
+        if self.answer.len() == self.answer.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity((self.answer.len() * 2).max(2048)));
+            larger.extend_from_slice(&self.answer);
+            self.answer = larger;
+        }
+        self.answer.push(byte);
+    }
+}
+
+fn take_from(headers: &mut HeaderMap) -> Box<[HeaderValue]> {
+    let sensitive = headers.values_mut().filter(|value| value.is_sensitive());
+    let take = |(value, fill): (&mut HeaderValue, u8)| {
+        let placeholder = HeaderValue::from_bytes(&vec![fill; value.len()]).ok()?;
+        Some(mem::replace(value, placeholder))
+    };
+    sensitive.zip(FIRST_FILL..).filter_map(take).collect()
+}
+
+fn not_as_expected() -> Error {
+    Error::Other("a request is not as it was expected".into())
+}
+
+/// Puts each secret in the place of its placeholder. A head that has not each placeholder exactly once is not sent:
+/// the issuer would refuse a placeholder as it refuses a bad key.
+fn put_in_place(secrets: &[HeaderValue], head: &mut [u8]) -> Result<(), Error> {
+    for (secret, fill) in secrets.iter().zip(FIRST_FILL..) {
+        let length = secret.len();
+        let is_placeholder = |bytes: &[u8]| bytes.iter().all(|byte| *byte == fill);
+        let mut found = head.windows(length.max(1)).enumerate().filter(|(_, bytes)| is_placeholder(bytes));
+        let (Some((start, _)), None) = (found.next(), found.next()) else {
+            return Err(not_as_expected());
+        };
+        head[start..start + length].copy_from_slice(secret.as_bytes());
+    }
+    Ok(())
 }
 
 impl<In: Transport> Connector<In> for Wiping {
     type Out = Wiped<In>;
 
     fn connect(&self, _: &ConnectionDetails<'_>, made: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(made.map(|inner| Wiped { inner, secrets: Some(Arc::clone(&self.0)) }))
+        Ok(made.map(|inner| Wiped { inner, exchange: self.0.clone(), buffers: Shown::new() }))
     }
 }
 
 impl<T: Transport> Transport for Wiped<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.inner.buffers()
+        &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        if let Some(secrets) = self.secrets.take() {
-            put_in_place(&secrets, &mut self.inner.buffers().output()[..amount])?;
+        let written = &mut self.buffers.output[..amount];
+        let placed = self.exchange.lock().put_into(written);
+        let mut sent = placed;
+        for piece in written.chunks(self.inner.buffers().output().len().max(1)) {
+            if sent.is_ok() {
+                self.inner.buffers().output()[..piece.len()].copy_from_slice(piece);
+                sent = self.inner.transmit_output(piece.len(), timeout);
+                self.inner.buffers().output()[..piece.len()].zeroize();
+            }
         }
-        let sent = self.inner.transmit_output(amount, timeout);
-        self.inner.buffers().output()[..amount].zeroize();
+        written.zeroize();
         sent
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.inner.await_input(timeout)
+        let has_come = self.inner.maybe_await_input(timeout)?;
+        let buffers = self.inner.buffers();
+        let come = buffers.input();
+        let room = self.buffers.input_append_buf();
+        let amount = come.len().min(room.len());
+        self.exchange.lock().show(&come[..amount], &mut room[..amount]);
+        buffers.input_consume(amount);
+        // Consumed to the end, the whole of the buffer is free, and can be wiped.
+        if buffers.input().is_empty() {
+            buffers.input_append_buf()[..amount].zeroize();
+        }
+        self.buffers.input_appended(amount);
+        Ok(has_come && amount > 0)
     }
 
     fn is_open(&mut self) -> bool {
@@ -79,26 +224,59 @@ impl<T: Transport> Drop for Wiped<T> {
     fn drop(&mut self) {
         let buffers = self.inner.buffers();
         buffers.output().zeroize();
-        // Consumed to the end, the whole of the input buffer is free, and can be wiped.
         let unread = buffers.input().len();
         buffers.input_consume(unread);
         buffers.input_append_buf().zeroize();
     }
 }
 
-/// Puts each secret in the place of its placeholder. A head that has not each placeholder exactly once is not sent:
-/// the issuer would refuse a placeholder as it refuses a bad key.
-fn put_in_place(secrets: &[HeaderValue], head: &mut [u8]) -> Result<(), Error> {
-    for (secret, fill) in secrets.iter().zip(FIRST_FILL..) {
-        let length = secret.len();
-        let is_placeholder = |bytes: &[u8]| bytes.iter().all(|byte| *byte == fill);
-        let mut found = head.windows(length.max(1)).enumerate().filter(|(_, bytes)| is_placeholder(bytes));
-        let (Some((start, _)), None) = (found.next(), found.next()) else {
-            return Err(Error::Other("a request's head is not as it was expected".into()));
-        };
-        head[start..start + length].copy_from_slice(secret.as_bytes());
+impl Shown {
+    fn new() -> Self {
+        Self { output: vec![0; OUTPUT], input: vec![0; INPUT], filled: 0, consumed: 0, is_progressing: false }
     }
-    Ok(())
+}
+
+impl Buffers for Shown {
+    fn output(&mut self) -> &mut [u8] {
+        &mut self.output
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[self.consumed..self.filled]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        if self.consumed > 0 {
+            self.input.copy_within(self.consumed..self.filled, 0);
+            self.filled -= self.consumed;
+            self.consumed = 0;
+        }
+        &mut self.input[self.filled..]
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.filled += amount;
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.is_progressing = amount > 0;
+        self.consumed += amount;
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        (&mut self.input[self.filled..], &mut self.output)
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.consumed < self.filled && self.is_progressing
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        // A head may echo the key.
+        self.input.zeroize();
+    }
 }
 
 impl fmt::Debug for Wiping {
@@ -133,7 +311,7 @@ mod tests {
             value.set_sensitive(sensitive);
             headers.insert(name, value);
         }
-        let Wiping(taken) = Wiping::take_from(&mut headers);
+        let taken = take_from(&mut headers);
         assert_eq!(headers["accept"], "application/json");
         let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
             format!("{name}: {}\r\n", value.to_str().unwrap())
@@ -155,5 +333,35 @@ mod tests {
         let mut empty = b"a: \r\n".to_vec();
         assert!(put_in_place(&secrets(&[""]), &mut empty).is_err());
         assert!(put_in_place(&secrets(&[]), &mut empty).is_ok());
+    }
+
+    #[test]
+    fn a_body_takes_the_place_of_its_placeholder_whatever_is_sent_at_once() {
+        for at_once in [1, 3, 7, 100] {
+            let exchange = Exchange::default();
+            let shown = exchange.begin(&mut HeaderMap::new(), Zeroizing::new(b"secret body".to_vec()), 100);
+            assert_eq!(shown, b"00000000000");
+            let mut head = b"POST / HTTP/1.1\r\n\r\n".to_vec();
+            exchange.lock().put_into(&mut head).unwrap();
+            assert_eq!(head, b"POST / HTTP/1.1\r\n\r\n");
+            let mut sent = shown;
+            for piece in sent.chunks_mut(at_once) {
+                exchange.lock().put_into(piece).unwrap();
+            }
+            assert_eq!(sent, b"secret body");
+            assert!(exchange.lock().put_into(&mut [0]).is_err(), "more than the body is not sent");
+        }
+    }
+
+    #[test]
+    fn of_an_answer_ureq_sees_the_head_alone_and_what_is_kept_is_bounded() {
+        let exchange = Exchange::default();
+        exchange.begin(&mut HeaderMap::new(), Zeroizing::default(), 4);
+        let come = b"HTTP/1.1 200 OK\r\n\r\nsecret";
+        let mut shown = vec![0; come.len()];
+        exchange.lock().show(come, &mut shown);
+        assert_eq!(shown, b"HTTP/1.1 200 OK\r\n\r\n000000");
+        let (kept, length) = exchange.end();
+        assert_eq!((&kept[..], length), (&b"secr"[..], 6));
     }
 }

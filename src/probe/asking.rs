@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Request;
 use http::header::{ACCEPT, HeaderValue};
-use ureq::AsSendBody;
+use zeroize::Zeroizing;
 
 use crate::client::{BearerHeader, OriginGuard};
 use crate::failure::{Answer, Obstacle};
@@ -44,7 +44,7 @@ pub(super) struct Asking<I: Issuer> {
 
 impl<I: Issuer> Asking<I> {
     pub(super) fn new() -> Self {
-        Self { guard: OriginGuard::new(), outgoing: Outgoing::new(DEFAULT_DEADLINE) }
+        Self { guard: OriginGuard::new(), outgoing: Outgoing::new(DEFAULT_DEADLINE, MAX_ANSWER) }
     }
 
     pub(super) fn at(mut self, guard: OriginGuard<I>) -> Self {
@@ -73,7 +73,7 @@ impl<I: Issuer> Asking<I> {
     pub(super) fn ask(
         &self,
         header: &BearerHeader<I>,
-        mut request: Request<impl AsSendBody>,
+        mut request: Request<Zeroizing<Vec<u8>>>,
     ) -> Result<Answer, Obstacle> {
         let uri = format!("{}{}", self.guard.origin(), request.uri());
         *request.uri_mut() = uri.parse().map_err(|_| Obstacle::Guarded)?;
@@ -84,8 +84,7 @@ impl<I: Issuer> Asking<I> {
         if reply.is_web_page && (200..300).contains(&reply.status) {
             return Err(Obstacle::WebPage { status: reply.status });
         }
-        let retry_after = reply.retry_after.as_ref().map(HeaderValue::as_bytes);
-        Ok(I::PROFILE.classify(reply.status, retry_after, &reply.body))
+        Ok(I::PROFILE.classify(reply.status, reply.retry_after(), &reply.body))
     }
 }
 

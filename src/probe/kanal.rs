@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Request;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::asking::Asking;
 use super::{Finding, Probe, Report};
@@ -144,7 +145,7 @@ impl KanalProbe {
         let path = format!("/api/v1/stores/{store}/customers");
         let request = Request::post(path)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(self.body)
+            .body(Zeroizing::new(self.body.as_bytes().to_vec()))
             .map_err(|_| Obstacle::Local)?;
         self.asking.ask(header, request)
     }

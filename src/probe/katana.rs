@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Request;
+use zeroize::Zeroizing;
 
 use super::asking::Asking;
 use super::{Finding, Probe, Report};
@@ -81,7 +82,7 @@ impl KatanaProbe {
 
     fn ask(&self, key: &RawKey) -> Result<Answer, Obstacle> {
         let header = Asking::header(key)?;
-        let request = Request::get(PATH).body(()).map_err(|_| Obstacle::Local)?;
+        let request = Request::get(PATH).body(Zeroizing::default()).map_err(|_| Obstacle::Local)?;
         self.asking.ask(&header, request)
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Place {
 pub(super) enum Answer {
     Key(Result<Loaded, SourceError>),
     Document(Result<Option<Document>, DocumentError>),
+    /// The document is the one that was taken.
+    SameDocument,
 }
 
 /// What an answer did.
@@ -72,9 +74,18 @@ impl Place {
                 let source = Arc::clone(source);
                 Box::new(move || Answer::Key(source::load(&*source, profile)))
             }
-            Self::Store { store, .. } => {
+            Self::Store { store, taken } => {
                 let store = Arc::clone(store);
-                Box::new(move || Answer::Document(store.read()))
+                let taken = taken.map(|(version, _)| version);
+                Box::new(move || match taken {
+                    None => Answer::Document(store.read()),
+                    Some(_) => match store.version() {
+                        Ok(there) if there == taken => Answer::SameDocument,
+                        // What is there now is not taken for gone or broken by its version alone.
+                        Ok(_) => Answer::Document(store.read()),
+                        Err(error) => Answer::Document(Err(error)),
+                    },
+                })
             }
         }
     }
@@ -110,6 +121,11 @@ impl Place {
                     .map(|current| current.map_or(Outcome::Same, |current| current.newer(&provenance)))
                     .map_err(|problem| ReloadError::new(provenance, problem))
             }
+            (Self::Store { taken, .. }, Ok(Answer::SameDocument)) => {
+                not_older(taken.as_ref().and_then(|(_, generation)| *generation), before)
+                    .map(|()| Outcome::Same)
+                    .map_err(|problem| ReloadError::new(provenance, problem))
+            }
             (Self::Store { .. }, Ok(Answer::Document(Err(error)))) => {
                 Err(ReloadError::new(provenance, ReloadProblem::Document(error)))
             }
@@ -120,7 +136,8 @@ impl Place {
             (Self::Source { .. }, Err(problem)) => {
                 Err(ReloadError::new(provenance, ReloadProblem::Source(problem)))
             }
-            (Self::Source { .. }, Ok(Answer::Document(_))) | (Self::Store { .. }, Ok(Answer::Key(_))) => {
+            (Self::Source { .. }, Ok(Answer::Document(_) | Answer::SameDocument))
+            | (Self::Store { .. }, Ok(Answer::Key(_))) => {
                 unreachable!("a place answers its own question")
             }
         }
@@ -169,6 +186,13 @@ impl Current {
     }
 }
 
+/// A key set of this generation is not to be older than what is in force.
+fn not_older(generation: Option<Generation>, before: Generation) -> Result<(), ReloadProblem> {
+    let has_key = Some(before) >= Generation::numbered(1);
+    let is_older = has_key && generation < Some(before);
+    if is_older { Err(ReloadProblem::WentBack { in_force: before }) } else { Ok(()) }
+}
+
 fn publish_document(
     taken: &mut Option<(Version, Option<Generation>)>,
     there: Option<&Document>,
@@ -182,17 +206,13 @@ fn publish_document(
         let was_there = taken.is_some() || has_key;
         return if was_there { Err(ReloadProblem::Gone) } else { Ok(None) };
     };
-    let went_back = |generation| {
-        let is_older = has_key && generation < Some(before);
-        if is_older { Err(ReloadProblem::WentBack { in_force: before }) } else { Ok(()) }
-    };
     if let Some((_, generation)) = taken.filter(|(version, _)| version == document.version()) {
-        return went_back(generation).map(|()| None);
+        return not_older(generation, before).map(|()| None);
     }
     let keys = KeySet::from_document(handle.profile(), document.content().expose_secret())
         .map_err(ReloadProblem::KeySet)?;
     let generation = keys.generation();
-    went_back(generation)?;
+    not_older(generation, before)?;
     let in_force = keys.in_force(grace, SystemTime::now());
     let current = in_force.current.map(RawKey::fingerprint);
     match handle.publish(&in_force) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::Provenance;
 use crate::format::FormatError;
+#[cfg(feature = "openbao")]
+use crate::openbao::OpenBaoError;
 
 /// A source has something, and a key cannot be had from it: where, what is wrong, and what to do next.
 ///
@@ -221,6 +223,10 @@ pub enum Problem {
     /// The keychain cannot hold such an item.
     #[error("the keychain cannot hold such a service, name or value: use shorter, plain names")]
     NotStorable,
+    /// OpenBao did not give it.
+    #[cfg(feature = "openbao")]
+    #[error("{0}")]
+    OpenBao(Box<OpenBaoError>),
     /// The place did not answer, for a reason of its own.
     #[error("it did not answer: check that it runs and can be reached")]
     Unreachable,

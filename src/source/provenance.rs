@@ -1,6 +1,7 @@
 //! Where a key came from.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// Where a source looks, or where a key was found. Its `Display` is for messages and logs.
@@ -61,6 +62,15 @@ pub enum Provenance {
         /// The item's name.
         name: String,
     },
+    /// A secret in OpenBao, or a field of it.
+    OpenBao {
+        /// The mount, a slash and the path.
+        place: String,
+        /// The field.
+        field: Option<String>,
+        /// Its version, counted from 1, once it was read.
+        version: Option<NonZeroU64>,
+    },
     /// A source from outside this crate.
     Other {
         /// What kind of place it is.
@@ -109,6 +119,13 @@ impl fmt::Display for Provenance {
             }
             Self::Keychain { service, name } => {
                 write!(f, "keychain item {}/{}", service.escape_debug(), name.escape_debug())
+            }
+            Self::OpenBao { place, field, version } => {
+                write!(f, "openbao {}", place.escape_debug())?;
+                if let Some(field) = field {
+                    write!(f, ", field {}", field.escape_debug())?;
+                }
+                version.map_or(Ok(()), |version| write!(f, ", version {version}"))
             }
             Self::Other { kind, name } => write!(f, "{kind} {}", name.escape_debug()),
         }

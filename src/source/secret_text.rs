@@ -23,6 +23,11 @@ impl SecretText {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
+    #[cfg(feature = "openbao")]
+    pub(super) const fn from_wiped(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keysheath::origin::Origin;
 
-/// Serves until the test's process ends. Each connection carries one request, without a body.
+/// Serves until the test's process ends. Each connection carries one request; its body, if it has one, is read and thrown away.
 pub struct Answering {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -61,6 +61,9 @@ fn serve(
     let mut head = String::new();
     let mut reader = BufReader::new(stream);
     while reader.read_line(&mut head)? > 2 {}
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    // A connection that is closed with something unread takes the answer with it.
+    io::copy(&mut reader.take(length.unwrap_or(0)), &mut io::sink())?;
     let answer = answer(&head);
     heads.lock().unwrap().push(head);
     stream.write_all(&answer)?;

@@ -1,0 +1,287 @@
+//! OpenBao: a server that keeps the secrets of a fleet. Vault has the same API.
+//!
+//! An [`OpenBao`] is a client of one server or cluster. A key is read from it by `source::OpenBaoField`, and the key set of a
+//! rotation is kept in it by `document::OpenBaoStore`; both ask a *key-value secrets engine of version 2*, which keeps
+//! versions and can write only if unchanged. Version 1 can not, and would ignore the request to do so: it is refused.
+//!
+//! OpenBao 2.7 is what this was tested against. Vault's documented API is the same one; it was not run.
+//!
+//! - **Where a token goes.** To the address and to the [members](OpenBao::with_members) that were named, over TLS (an
+//!   IP-literal loopback address excepted), without a proxy. A redirect is followed to those alone.
+//! - **Consistency.** Standbys answer reads from their own store, which may be behind. Each call carries what the server
+//!   said of the last answer (`X-Vault-Index`) and asks a standby that has not seen it to hand the call to the active node
+//!   (`X-Vault-Inconsistent: forward-active-node`).
+//! - **What passes.** A server that is away, an election, a rate limit and a failure are met by asking again, with pauses that double
+//!   from 0.1 s to 1 s, until the [deadline](OpenBao::with_deadline). A write is asked again only where the server surely has
+//!   not done it.
+//! - **Bounds.** An answer has at most [`MAX_ANSWER`] bytes.
+//!
+//! # Policies
+//! What a service needs that reads a key or follows a key set at `secret/shop/kanal`, and no more:
+//!
+//! ```text
+//! path "secret/data/shop/kanal"     { capabilities = ["read"] }
+//! path "secret/metadata/shop/kanal" { capabilities = ["read"] }
+//! ```
+//!
+//! And whoever rotates:
+//!
+//! ```text
+//! path "secret/data/shop/kanal"     { capabilities = ["create", "read", "update"] }
+//! path "secret/metadata/shop/kanal" { capabilities = ["read"] }
+//! ```
+//!
+//! A key alone (`OpenBaoField`) needs nothing of `metadata`. Beside them a token needs the policy `default`, which it has unless it was
+//! taken away: looking itself up (to tell a token that is refused from a policy that forbids) and renewing itself.
+//!
+//! # Try it
+//! ```text
+//! bao server -dev -dev-root-token-id=root &
+//! export BAO_ADDR=http://127.0.0.1:8200 BAO_TOKEN=root
+//! bao kv put secret/shop/kanal key=8fK2pX9mWq4Ld7Vb3Nc6Ts1Z
+//! ```
+//!
+//! Then `openbao:secret/shop/kanal#key` is a [key reference](crate::keyref::KeyRef) to it.
+//!
+//! ```no_run
+//! use keysheath::{issuer::{Issuer, Kanal}, openbao::OpenBao, source::{self, Loaded, OpenBaoField}};
+//!
+//! let source = OpenBaoField::new(OpenBao::from_env()?, "secret/shop/kanal", "key");
+//! if let Loaded::Found(found) = source::load(&source, Kanal::PROFILE)? {
+//!     println!("{:?} from {}", found.key(), found.provenance());
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod calling;
+pub(crate) mod entry;
+mod environment;
+mod error;
+mod json;
+mod login;
+mod name;
+mod secret;
+mod session;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use crate::origin::{Origin, Roots, Scheme};
+
+pub use error::OpenBaoError;
+pub use login::Login;
+
+use calling::{Answered, Call, Servers};
+use session::Session;
+
+/// How long one call may take unless told otherwise, logging in and asking again included: 8 s. The election after the loss of
+/// an active node was seen to take 2 to 7 s.
+///
+/// ```
+/// assert_eq!(keysheath::openbao::DEFAULT_DEADLINE.as_secs(), 8);
+/// ```
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(8);
+
+/// The largest answer that is read, in bytes: the metadata of some thousands of versions.
+///
+/// ```
+/// assert_eq!(keysheath::openbao::MAX_ANSWER, 512 * 1024);
+/// ```
+pub const MAX_ANSWER: usize = 512 * 1024;
+
+/// The most members of a cluster that can be named, the address included.
+///
+/// ```
+/// assert_eq!(keysheath::openbao::MAX_MEMBERS, 16);
+/// ```
+pub const MAX_MEMBERS: usize = 16;
+
+/// A client of one OpenBao server or cluster. Clones share its token and its connections.
+///
+/// Its calls are made by the source and the store that it is given to. It logs in at the first of them, so a client is not
+/// made for each: what it was set to before is shared, and a setting that is changed makes another client.
+///
+/// ```
+/// use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+///
+/// let address = Origin::parse("https://bao.example:8200")?;
+/// let client = OpenBao::at(address, Login::kubernetes("shop-sync"))?.with_namespace("shop")?;
+/// assert_eq!(format!("{client:?}"), "OpenBao(https://bao.example:8200, Login(Kubernetes at kubernetes))");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct OpenBao {
+    shared: Arc<Shared>,
+    deadline: Duration,
+}
+
+struct Shared {
+    servers: Servers,
+    session: Session,
+}
+
+impl OpenBao {
+    /// The server at an address. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`OpenBaoError::NotHttps`] for an address that is neither `https` nor an IP-literal loopback one.
+    ///
+    /// ```
+    /// use keysheath::{openbao::{Login, OpenBao, OpenBaoError}, origin::Origin};
+    ///
+    /// let address = Origin::parse("http://bao.example:8200")?;
+    /// let refused = OpenBao::at(address, Login::token(String::from("s.…")));
+    /// assert_eq!(refused.unwrap_err(), OpenBaoError::NotHttps);
+    /// # Ok::<(), keysheath::origin::OriginError>(())
+    /// ```
+    pub fn at(address: Origin, login: Login) -> Result<Self, OpenBaoError> {
+        check(&address)?;
+        let shared = Shared { servers: Servers::new(address), session: Session::new(login) };
+        Ok(Self { shared: Arc::new(shared), deadline: DEFAULT_DEADLINE })
+    }
+
+    /// The server that the environment names, as the command-line tools read it:
+    ///
+    /// | variable | also | what |
+    /// |---|---|---|
+    /// | `BAO_ADDR` | `VAULT_ADDR` | the address; without it there is none (the tools take a local one) |
+    /// | `BAO_TOKEN` | `VAULT_TOKEN` | the token; without it, that in `~/.vault-token` |
+    /// | `BAO_CACERT` | `VAULT_CACERT` | a file with the certificates of the authority |
+    /// | `BAO_NAMESPACE` | `VAULT_NAMESPACE` | the namespace |
+    ///
+    /// A variable that is set to nothing counts as not set. One prefix holds for all: where any `BAO_` variable is set, a
+    /// `VAULT_` one that is not the same as its partner is an error, because one server's token is not to go to another. (The
+    /// tools mix them.) Other variables are not read; none of them turns the check of certificates off.
+    ///
+    /// # Errors
+    /// [`OpenBaoError`], when one is missing or cannot be used, or when the two prefixes differ.
+    ///
+    /// ```no_run
+    /// let client = keysheath::openbao::OpenBao::from_env()?;
+    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+    /// ```
+    pub fn from_env() -> Result<Self, OpenBaoError> {
+        environment::read()
+    }
+
+    /// In a namespace, such as `team/shop`.
+    ///
+    /// # Errors
+    /// [`OpenBaoError::BadName`] for what is no name.
+    ///
+    /// ```
+    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
+    /// let client = client.with_namespace("team/shop")?;
+    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+    /// ```
+    pub fn with_namespace(self, namespace: &str) -> Result<Self, OpenBaoError> {
+        name::check(namespace)?;
+        let not_ascii = OpenBaoError::BadName { rule: "a namespace is printable ASCII" };
+        let value =
+            HeaderValue::from_str(namespace).ok().filter(|_| namespace.is_ascii()).ok_or(not_ascii)?;
+        Ok(self.with(|servers| servers.namespace = Some(value)))
+    }
+
+    /// With authorities of your own, in the stead of the public ones.
+    ///
+    /// ```no_run
+    /// # use keysheath::{openbao::{Login, OpenBao}, origin::{Origin, Roots}};
+    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
+    /// let client = client.with_roots(Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_roots(self, roots: Roots) -> Self {
+        self.with(|servers| servers.roots = Some(roots))
+    }
+
+    /// With the other members of the cluster: a redirect may lead to them, and they are asked when the address does not answer.
+    /// The token goes to each.
+    ///
+    /// # Errors
+    /// [`OpenBaoError::NotHttps`], as [`OpenBao::at`], and [`OpenBaoError::BadName`] for more than [`MAX_MEMBERS`].
+    ///
+    /// ```
+    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # let client = OpenBao::at(Origin::https("bao-1.example"), Login::kubernetes("shop-sync"))?;
+    /// let client = client.with_members([Origin::https("bao-2.example"), Origin::https("bao-3.example")])?;
+    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+    /// ```
+    pub fn with_members(self, members: impl IntoIterator<Item = Origin>) -> Result<Self, OpenBaoError> {
+        let mut all = vec![self.shared.servers.members[0].clone()];
+        for member in members {
+            check(&member)?;
+            if !all.contains(&member) {
+                all.push(member);
+            }
+            if all.len() > MAX_MEMBERS {
+                return Err(OpenBaoError::BadName { rule: "a cluster has at most 16 members" });
+            }
+        }
+        Ok(self.with(|servers| servers.members = all))
+    }
+
+    /// How long one call may take; [`DEFAULT_DEADLINE`] unless set, and at most an hour.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
+    /// let client = client.with_deadline(Duration::from_secs(3));
+    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline.min(crate::outgoing::MAX_DEADLINE);
+        self
+    }
+
+    /// The address.
+    ///
+    /// ```
+    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
+    /// assert_eq!(client.address().host(), "bao.example");
+    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+    /// ```
+    #[must_use]
+    pub fn address(&self) -> &Origin {
+        &self.shared.servers.members[0]
+    }
+
+    pub(crate) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Another client, without a token and connections yet.
+    fn with(&self, change: impl FnOnce(&mut Servers)) -> Self {
+        let mut servers = self.shared.servers.copy();
+        change(&mut servers);
+        let session = Session::new(self.shared.session.login.clone());
+        Self { shared: Arc::new(Shared { servers, session }), deadline: self.deadline }
+    }
+
+    fn until(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
+    fn call(&self, call: &Call<'_>, access: &'static str, until: Instant) -> Result<Answered, OpenBaoError> {
+        self.shared.session.call(&self.shared.servers, call, access, until)
+    }
+}
+
+/// A token goes over TLS, or stays on this machine.
+fn check(origin: &Origin) -> Result<(), OpenBaoError> {
+    let is_safe = origin.scheme() == Scheme::Https || origin.is_loopback();
+    if is_safe { Ok(()) } else { Err(OpenBaoError::NotHttps) }
+}
+
+impl fmt::Debug for OpenBao {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenBao({}, {:?})", self.address(), self.shared.session.login)
+    }
+}

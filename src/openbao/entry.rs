@@ -1,0 +1,250 @@
+//! One secret of a key-value secrets engine of version 2.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hmac_sha256::Hash;
+use zeroize::Zeroizing;
+
+use super::calling::{Answered, Call, says};
+use super::session::read;
+use super::{OpenBao, OpenBaoError, json, name};
+
+const READ: &str = "read MOUNT/data/PATH";
+#[cfg(feature = "rotation")]
+const READ_METADATA: &str = "read MOUNT/metadata/PATH";
+#[cfg(feature = "rotation")]
+const WRITE: &str = "create and update MOUNT/data/PATH";
+
+/// A secret at `mount/path`; clones share what is known of the mount.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    client: OpenBao,
+    place: Arc<str>,
+    /// Where the mount ends in the place, once OpenBao has said so.
+    mount: Arc<Mutex<Option<usize>>>,
+}
+
+/// Which version of a secret it is: its number, and a number made of the time at which it was written, which differs
+/// where the secret was deleted and made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) number: u64,
+    pub(crate) time: u64,
+}
+
+/// A version of a secret.
+pub(crate) struct Secret {
+    pub(crate) stamp: Stamp,
+    /// The whole answer.
+    answer: Answered,
+}
+
+/// How a write ended that OpenBao has answered.
+#[derive(Debug, PartialEq, Eq)]
+#[cfg(feature = "rotation")]
+pub(crate) enum Written {
+    Now(Stamp),
+    /// Another version is there than the one that was named. Nothing was written.
+    Conflict,
+}
+
+impl Secret {
+    /// The text of a field, or `None` where there is no such field.
+    pub(crate) fn field(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, OpenBaoError> {
+        let answer: json::Answer<json::Data<'_>> = read(&self.answer)?;
+        match json::field(answer.data.data, name) {
+            Err(json::NotAnObject) => Err(OpenBaoError::NotOpenBao { status: self.answer.status }),
+            Ok(None) => Ok(None),
+            Ok(Some(value)) => json::text(value).map(Some).ok_or(OpenBaoError::NotText),
+        }
+    }
+}
+
+impl Stamp {
+    fn of(number: u64, stamp: &json::Stamp) -> Result<Self, OpenBaoError> {
+        if stamp.destroyed {
+            return Err(OpenBaoError::Destroyed { version: number });
+        }
+        if !stamp.deletion_time.is_empty() {
+            return Err(OpenBaoError::Deleted { version: number });
+        }
+        let digest = Hash::hash(stamp.created_time.as_bytes());
+        let time = digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Ok(Self { number, time })
+    }
+}
+
+impl Entry {
+    pub(crate) fn new(client: OpenBao, place: &str) -> Self {
+        Self { client, place: place.into(), mount: Arc::default() }
+    }
+
+    #[cfg(feature = "rotation")]
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub(crate) fn client(&self) -> &OpenBao {
+        &self.client
+    }
+
+    /// The current version; `None` where none was ever written. Blocks.
+    pub(crate) fn read(&self) -> Result<Option<Secret>, OpenBaoError> {
+        let until = self.client.until();
+        let path = self.path("data", until)?;
+        let answer = self.client.call(&Call::get(&path), READ, until)?;
+        match answer.status {
+            200 => {}
+            404 => return self.nothing(&answer),
+            status => return Err(OpenBaoError::Rejected { status }),
+        }
+        // A mount of version 1 answers without metadata.
+        let stamp =
+            json::read::<json::Answer<json::Data<'_>>>(&answer.body).map(|answer| answer.data.metadata);
+        let stamp = stamp.ok_or_else(|| self.is_something_else(&answer))?;
+        let stamp = Stamp::of(stamp.version, &stamp)?;
+        Ok(Some(Secret { stamp, answer }))
+    }
+
+    /// Which version is the current one, without reading it. Blocks.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn current(&self) -> Result<Option<Stamp>, OpenBaoError> {
+        self.current_until(self.client.until())
+    }
+
+    #[cfg(feature = "rotation")]
+    fn current_until(&self, until: Instant) -> Result<Option<Stamp>, OpenBaoError> {
+        let path = self.path("metadata", until)?;
+        let answer = self.client.call(&Call::get(&path), READ_METADATA, until)?;
+        match answer.status {
+            200 => {}
+            404 => return self.nothing(&answer),
+            status => return Err(OpenBaoError::Rejected { status }),
+        }
+        let answer: json::Answer<json::AllMetadata> =
+            json::read(&answer.body).ok_or_else(|| self.is_something_else(&answer))?;
+        let number = answer.data.current_version;
+        if number == 0 {
+            return Ok(None);
+        }
+        let stamp = answer.data.versions.get(&number.to_string());
+        Stamp::of(number, stamp.ok_or(OpenBaoError::NotOpenBao { status: 200 })?).map(Some)
+    }
+
+    /// Writes a version if the current one is `unchanged` (with `None`: if none was ever written). `data` is an object.
+    /// Blocks.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn write(&self, data: &[u8], unchanged: Option<Stamp>) -> Result<Written, OpenBaoError> {
+        let until = self.client.until();
+        // A mount of version 1 would write whatever is there, so what it is now is asked anew.
+        *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let path = self.path("data", until)?;
+        // The number alone would also be that of a secret that was deleted and made again.
+        if self.current_until(until)? != unchanged {
+            return Ok(Written::Conflict);
+        }
+        let cas = unchanged.map_or(0, |unchanged| unchanged.number);
+        let end = format!(",\"options\":{{\"cas\":{cas}}}}}");
+        let mut body = Zeroizing::new(Vec::with_capacity(data.len() + end.len() + 16));
+        body.extend_from_slice(b"{\"data\":");
+        body.extend_from_slice(data);
+        body.extend_from_slice(end.as_bytes());
+        let answer = self.client.call(&Call::post(&path, body), WRITE, until)?;
+        match answer.status {
+            200 => {
+                let answer: json::Answer<json::Stamp> = read(&answer)?;
+                Stamp::of(answer.data.version, &answer.data).map(Written::Now)
+            }
+            // It may be the earlier attempt that has written.
+            400 if is_conflict(&answer) && answer.was_repeated => Err(OpenBaoError::Unsettled),
+            400 if is_conflict(&answer) => Ok(Written::Conflict),
+            404 => Err(not_there(&answer.body).unwrap_or(OpenBaoError::NoMount)),
+            204 => Err(OpenBaoError::NotVersion2),
+            status => Err(OpenBaoError::Rejected { status }),
+        }
+    }
+
+    /// The path of the secret's data or metadata.
+    fn path(&self, part: &str, until: Instant) -> Result<String, OpenBaoError> {
+        let known = *self.mount.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = match known {
+            Some(end) => end,
+            None => self.find_mount(until)?,
+        };
+        *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        let (mount, path) = self.place.split_at(end);
+        Ok(format!("{}{part}/{}", name::encoded(mount), name::encoded(path)))
+    }
+
+    /// Where the mount ends, its slash included. A mount may have slashes in its name, and only OpenBao knows it.
+    fn find_mount(&self, until: Instant) -> Result<usize, OpenBaoError> {
+        name::check(&self.place)?;
+        let path = format!("sys/internal/ui/mounts/{}", name::encoded(&self.place));
+        let call = Call::get(&path);
+        let answer = match self.client.call(&call, READ, until) {
+            Err(OpenBaoError::Forbidden { .. }) => return Err(OpenBaoError::NoMount),
+            answer => answer?,
+        };
+        match answer.status {
+            200 => {}
+            404 => return Err(not_there(&answer.body).unwrap_or(OpenBaoError::NoMount)),
+            status => return Err(OpenBaoError::Rejected { status }),
+        }
+        let answer: json::Answer<json::Mount> = read(&answer)?;
+        let mount = answer.data;
+        let version = mount.options.and_then(|options| options.version);
+        if mount.kind != "kv" || version.as_deref() != Some("2") {
+            return Err(OpenBaoError::NotVersion2);
+        }
+        let is_above = self.place.starts_with(&mount.path) && mount.path.ends_with('/');
+        if !is_above || mount.path.len() >= self.place.len() {
+            return Err(OpenBaoError::NoMount);
+        }
+        Ok(mount.path.len())
+    }
+
+    /// What a 404 means: that there is nothing, or that there is no place for it, or that what was there is gone.
+    fn nothing<T>(&self, answer: &Answered) -> Result<Option<T>, OpenBaoError> {
+        if let Some(error) = not_there(&answer.body) {
+            // What was mounted there may not be any more.
+            *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return Err(error);
+        }
+        let answer: json::Errors<'_> = read(answer)?;
+        match answer.data {
+            None => Ok(None),
+            Some(data) => {
+                Stamp::of(data.metadata.version, &data.metadata)?;
+                Err(OpenBaoError::NotOpenBao { status: 404 })
+            }
+        }
+    }
+
+    /// What an answer is that is none of version 2.
+    fn is_something_else(&self, answer: &Answered) -> OpenBaoError {
+        *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        match json::read::<json::Answer<serde::de::IgnoredAny>>(&answer.body) {
+            Some(_) => OpenBaoError::NotVersion2,
+            None => OpenBaoError::NotOpenBao { status: answer.status },
+        }
+    }
+}
+
+#[cfg(feature = "rotation")]
+fn is_conflict(answer: &Answered) -> bool {
+    says(&answer.body, "check-and-set parameter did not match")
+}
+
+/// What a 404 with a text says; `None` where it says nothing, or is not OpenBao's.
+pub(super) fn not_there(body: &[u8]) -> Option<OpenBaoError> {
+    if says(body, "namespace not found") {
+        return Some(OpenBaoError::NoNamespace);
+    }
+    match json::read::<json::Errors<'_>>(body) {
+        Some(json::Errors { errors: Some(errors), .. }) if errors.is_empty() => None,
+        Some(json::Errors { errors: None, data: Some(_) }) => None,
+        Some(_) => Some(OpenBaoError::NoMount),
+        None => Some(OpenBaoError::NotOpenBao { status: 404 }),
+    }
+}

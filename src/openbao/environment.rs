@@ -1,0 +1,96 @@
+//! The variables that the command-line tools of OpenBao and Vault read.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::{Login, OpenBao, OpenBaoError, secret};
+use crate::origin::{Origin, Roots};
+
+/// The largest file of certificates that is read, in bytes.
+const MAX_CERTIFICATES: usize = 1024 * 1024;
+
+/// The two names of each variable: of OpenBao and of Vault.
+const ADDRESS: [&str; 2] = ["BAO_ADDR", "VAULT_ADDR"];
+const TOKEN: [&str; 2] = ["BAO_TOKEN", "VAULT_TOKEN"];
+const CERTIFICATES: [&str; 2] = ["BAO_CACERT", "VAULT_CACERT"];
+const NAMESPACE: [&str; 2] = ["BAO_NAMESPACE", "VAULT_NAMESPACE"];
+
+/// A variable's value, wiped when dropped. Set to nothing counts as not set, as it does for those tools.
+struct Value(OsString);
+
+impl Value {
+    fn of(name: &str) -> Option<Self> {
+        env::var_os(name).map(Self).filter(|value| !value.0.is_empty())
+    }
+
+    fn text(&mut self, variable: &'static str) -> Result<Zeroizing<String>, OpenBaoError> {
+        match std::mem::take(&mut self.0).into_string() {
+            Ok(text) => Ok(Zeroizing::new(text)),
+            Err(value) => {
+                self.0 = value;
+                Err(OpenBaoError::BadVariable { variable, rule: "it is not UTF-8 text" })
+            }
+        }
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_encoded_bytes().zeroize();
+    }
+}
+
+/// The one prefix that is in use: 0 for `BAO_`, 1 for `VAULT_`.
+fn prefix() -> Result<usize, OpenBaoError> {
+    let all = [ADDRESS, TOKEN, CERTIFICATES, NAMESPACE];
+    let values = all.map(|names| (names, names.map(Value::of)));
+    if values.iter().all(|(_, [bao, _])| bao.is_none()) {
+        return Ok(1);
+    }
+    for ([_, variable], [bao, vault]) in &values {
+        let is_same = match (bao, vault) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(bao), Some(vault)) => bao.0 == vault.0,
+        };
+        if !is_same {
+            return Err(OpenBaoError::TwoPrefixes { variable });
+        }
+    }
+    Ok(0)
+}
+
+pub(super) fn read() -> Result<OpenBao, OpenBaoError> {
+    let prefix = prefix()?;
+    let variable = |names: [&'static str; 2]| {
+        let name = names[prefix];
+        Value::of(name).map(|mut value| Ok((value.text(name)?, name))).transpose()
+    };
+    let (address, name) = variable(ADDRESS)?.ok_or(OpenBaoError::NoAddress)?;
+    let origin = Origin::parse(&address).map_err(|_| OpenBaoError::BadVariable {
+        variable: name,
+        rule: "it is not scheme, host and port alone, such as https://bao.example:8200",
+    })?;
+    let login = match variable(TOKEN)? {
+        Some((mut token, _)) => Login::token(std::mem::take(&mut *token)),
+        None => Login::token_file(token_file().ok_or(OpenBaoError::NoToken)?),
+    };
+    let mut client = OpenBao::at(origin, login)?;
+    if let Some((namespace, _)) = variable(NAMESPACE)? {
+        client = client.with_namespace(namespace.trim_matches('/'))?;
+    }
+    if let Some((path, _)) = variable(CERTIFICATES)? {
+        let pem = secret::read(Path::new(&*path), MAX_CERTIFICATES)?;
+        client = client.with_roots(Roots::from_pem(&pem).map_err(OpenBaoError::BadRoots)?);
+    }
+    Ok(client)
+}
+
+/// Where both tools leave the token after a login.
+fn token_file() -> Option<PathBuf> {
+    let home = env::home_dir().filter(|home| !home.as_os_str().is_empty())?;
+    Some(home.join(".vault-token")).filter(|path| path.symlink_metadata().is_ok())
+}

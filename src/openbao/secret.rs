@@ -1,0 +1,138 @@
+//! Tokens and what they are obtained with.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::OpenBaoError;
+
+/// The longest token, role, secret ID or JWT, in bytes. A batch token has some hundreds, a JWT up to some thousands.
+const MAX_CREDENTIAL: usize = 8192;
+
+/// Bytes that are wiped when dropped, and printable ASCII.
+pub(super) struct Secret(Zeroizing<Vec<u8>>);
+
+/// The wiped memory that all clones of a header share.
+struct Shared(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Secret {
+    /// Takes the block over as it is.
+    pub(super) fn new(bytes: Zeroizing<Vec<u8>>) -> Result<Self, OpenBaoError> {
+        let is_plain = bytes.iter().all(u8::is_ascii_graphic);
+        let fits = (1..=MAX_CREDENTIAL).contains(&bytes.len());
+        if is_plain && fits { Ok(Self(bytes)) } else { Err(OpenBaoError::BadCredential) }
+    }
+
+    /// The first line of a file that is this user's or root's.
+    pub(super) fn from_file(path: &Path) -> Result<Self, OpenBaoError> {
+        let mut bytes = read(path, MAX_CREDENTIAL + 2)?;
+        let end = bytes.trim_ascii_end().len();
+        bytes.truncate(end);
+        Self::new(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn copy(&self) -> Self {
+        Self(Zeroizing::new(self.0.to_vec()))
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
+    /// A header's value that shares the memory with its clones, and that nothing prints.
+    pub(super) fn header(&self) -> Result<HeaderValue, OpenBaoError> {
+        let shared = Bytes::from_owner(Shared(self.copy().0));
+        let mut value = HeaderValue::from_maybe_shared(shared).map_err(|_| OpenBaoError::BadCredential)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+/// Reads a file that others cannot have written, into one block. May hang.
+pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenBaoError> {
+    let refused = |rule| OpenBaoError::FileRefused { path: path.into(), rule };
+    let mut file = open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
+        _ => refused("this user cannot open it: check its rights and those of each directory above it"),
+    })?;
+    check(&file).map_err(refused)?;
+    let mut bytes = Zeroizing::new(vec![0; limit + 1]);
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(refused("it cannot be read: check the disk")),
+        }
+    }
+    if length > limit {
+        return Err(refused("it is too large: name the file that holds this alone"));
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // A FIFO without a writer must not hang the open, and a terminal must not become ours.
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    options.open(path)
+}
+
+/// Whoever can write the file chooses who this process is, or whom it trusts.
+fn check(file: &File) -> Result<(), &'static str> {
+    let metadata = file.metadata().map_err(|_| "it cannot be looked at: check the disk")?;
+    if !metadata.is_file() {
+        return Err("it is no regular file: name the file itself");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+
+        if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+            return Err("it belongs to another user: chown it to root or to yourself");
+        }
+        if metadata.mode() & 0o022 != 0 {
+            return Err("others can write it: chmod go-w it");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_printable_and_bounded() {
+        let secret = |text: &str| Secret::new(Zeroizing::new(text.as_bytes().to_vec()));
+        for text in ["", "a b", "a\nb", "é", &"a".repeat(MAX_CREDENTIAL + 1)] {
+            assert_eq!(secret(text).err(), Some(OpenBaoError::BadCredential), "{}", text.len());
+        }
+        let longest = secret(&"a".repeat(MAX_CREDENTIAL)).unwrap();
+        assert!(longest.header().unwrap().is_sensitive());
+        assert!(longest.is(&longest.copy()) && !longest.is(&secret("a").unwrap()));
+    }
+}

@@ -1,0 +1,218 @@
+//! The token of a client: had at the first call, renewed ahead of its end, had anew when it is refused.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use super::calling::{Answered, Call, Servers};
+use super::login::{Login, Method};
+use super::secret::Secret;
+use super::{OpenBaoError, json};
+
+/// How soon a renewal that failed is tried again.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+
+pub(super) struct Session {
+    pub(super) login: Login,
+    token: Mutex<Option<Token>>,
+    /// How many tokens there have been.
+    count: AtomicU64,
+}
+
+struct Token {
+    secret: Secret,
+    header: HeaderValue,
+    /// Which token of this session it is.
+    number: u64,
+    lease: Option<Lease>,
+}
+
+#[derive(Clone, Copy)]
+struct Lease {
+    /// How long the first one was: what is much shorter nears the end that renewal cannot move.
+    first: Duration,
+    renew_at: Instant,
+    end: Instant,
+    is_renewable: bool,
+}
+
+impl Lease {
+    fn new(seconds: u64, is_renewable: bool, first: Option<Duration>) -> Option<Self> {
+        let length = Duration::from_secs(seconds);
+        let now = Instant::now();
+        let end = now.checked_add(length)?;
+        let first = first.unwrap_or(length);
+        // 0 is a token without an end.
+        (seconds > 0).then_some(Self {
+            first,
+            renew_at: now + length / 3 * 2,
+            end,
+            is_renewable: is_renewable && length * 2 >= first,
+        })
+    }
+}
+
+impl Session {
+    pub(super) const fn new(login: Login) -> Self {
+        Self { login, token: Mutex::new(None), count: AtomicU64::new(0) }
+    }
+
+    /// Sends a request with the token. A token that OpenBao does not know any more is replaced, once. `access` is what
+    /// the policies must allow.
+    pub(super) fn call(
+        &self,
+        servers: &Servers,
+        call: &Call<'_>,
+        access: &'static str,
+        until: Instant,
+    ) -> Result<Answered, OpenBaoError> {
+        let (header, number) = self.token(servers, until)?;
+        let answered = servers.call(call, Some(&header), until)?;
+        if answered.status != 403 {
+            return Ok(answered);
+        }
+        // Both a bad token and a policy that forbids are a 403, with texts that are not documented.
+        if lookup(servers, &header, until)?.is_some() {
+            return Err(OpenBaoError::Forbidden { access });
+        }
+        self.refused(number)?;
+        let (header, _) = self.token(servers, until)?;
+        let answered = servers.call(call, Some(&header), until)?;
+        if answered.status == 403 { Err(OpenBaoError::Forbidden { access }) } else { Ok(answered) }
+    }
+
+    /// The token in force. One caller gets or renews it, and the others wait for that.
+    fn token(&self, servers: &Servers, until: Instant) -> Result<(HeaderValue, u64), OpenBaoError> {
+        let mut token = self.lock();
+        let now = Instant::now();
+        let next = match token.take() {
+            None => self.obtain(servers, until)?,
+            Some(mut there) => match there.lease {
+                Some(lease) if lease.renew_at <= now => match self.renew(servers, &there, lease, until) {
+                    Ok(next) => next,
+                    // It is good for a while yet.
+                    Err(_) if now < lease.end => {
+                        there.lease = Some(Lease { renew_at: now + RENEWAL_PAUSE, ..lease });
+                        there
+                    }
+                    Err(error) => return Err(error),
+                },
+                _ => there,
+            },
+        };
+        let token = token.insert(next);
+        Ok((token.header.clone(), token.number))
+    }
+
+    fn renew(
+        &self,
+        servers: &Servers,
+        there: &Token,
+        lease: Lease,
+        until: Instant,
+    ) -> Result<Token, OpenBaoError> {
+        let number = there.number;
+        let can_log_in = self.login.body()?.is_some();
+        if lease.is_renewable {
+            let call = Call { is_repeatable: true, ..Call::post("auth/token/renew-self", json::object(&[])) };
+            let answered = servers.call(&call, Some(&there.header), until)?;
+            if answered.status == 200 {
+                let answer: json::LoggedIn<'_> = read(&answered)?;
+                let first = Some(lease.first);
+                let lease = Lease::new(answer.auth.lease_duration, answer.auth.renewable, first);
+                let (secret, header) = (there.secret.copy(), there.header.clone());
+                return Ok(Token { secret, header, number, lease });
+            }
+        }
+        if can_log_in {
+            return self.obtain(servers, until);
+        }
+        // Nothing can be done for it; when it has ended, OpenBao says so.
+        let (secret, header) = (there.secret.copy(), there.header.clone());
+        Ok(Token { secret, header, number, lease: None })
+    }
+
+    fn obtain(&self, servers: &Servers, until: Instant) -> Result<Token, OpenBaoError> {
+        let method = self.login.name();
+        let (secret, lease) = match (&self.login.method, self.login.body()?) {
+            (_, Some(body)) => {
+                let path = format!("auth/{}/login", super::name::encoded(self.login.mount()));
+                let answered = servers.call(&Call::post(&path, body), None, until)?;
+                match answered.status {
+                    200 => {}
+                    404 => {
+                        return Err(super::entry::not_there(&answered.body)
+                            .unwrap_or(OpenBaoError::NoLoginMount { method }));
+                    }
+                    _ => return Err(OpenBaoError::LoginRefused { method }),
+                }
+                let answer: json::LoggedIn<'_> = read(&answered)?;
+                let token = answer.auth.client_token.as_bytes().to_vec();
+                let lease = Lease::new(answer.auth.lease_duration, answer.auth.renewable, None);
+                (Secret::new(token.into())?, lease)
+            }
+            (Method::TokenFile(path), None) => (Secret::from_file(path)?, None),
+            (Method::Token(token), None) => {
+                let secret = token.secret()?;
+                let lease = lookup(servers, &secret.header()?, until)?
+                    .and_then(|found| Lease::new(found.ttl, found.renewable, None));
+                (secret, lease)
+            }
+            _ => unreachable!("the other logins have a body"),
+        };
+        self.numbered(secret, lease)
+    }
+
+    fn numbered(&self, secret: Secret, lease: Option<Lease>) -> Result<Token, OpenBaoError> {
+        let header = secret.header()?;
+        Ok(Token { secret, header, number: self.count.fetch_add(1, Ordering::Relaxed), lease })
+    }
+
+    /// OpenBao does not know this token. Whoever comes first forgets it, so that the next call gets another one.
+    fn refused(&self, number: u64) -> Result<(), OpenBaoError> {
+        let mut token = self.lock();
+        let Some(there) = token.as_ref().filter(|there| there.number == number) else {
+            return Ok(());
+        };
+        match &self.login.method {
+            Method::Token(_) => return Err(OpenBaoError::TokenRefused),
+            Method::TokenFile(path) => {
+                let secret = Secret::from_file(path)?;
+                if secret.is(&there.secret) {
+                    return Err(OpenBaoError::TokenRefused);
+                }
+                *token = Some(self.numbered(secret, None)?);
+            }
+            Method::AppRole { .. } | Method::Kubernetes { .. } => *token = None,
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Token>> {
+        // It is replaced as a whole, so a panic elsewhere has left a whole one or none.
+        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What OpenBao says of a token; `None` where it does not know it, or does not let it ask.
+fn lookup(
+    servers: &Servers,
+    token: &HeaderValue,
+    until: Instant,
+) -> Result<Option<json::Lookup>, OpenBaoError> {
+    let answered = servers.call(&Call::get("auth/token/lookup-self"), Some(token), until)?;
+    match answered.status {
+        200 => read::<json::Answer<json::Lookup>>(&answered).map(|answer| Some(answer.data)),
+        403 => Ok(None),
+        404 => {
+            Err(super::entry::not_there(&answered.body).unwrap_or(OpenBaoError::NotOpenBao { status: 404 }))
+        }
+        status => Err(OpenBaoError::Rejected { status }),
+    }
+}
+
+pub(super) fn read<'a, T: serde::Deserialize<'a>>(answered: &'a Answered) -> Result<T, OpenBaoError> {
+    json::read(&answered.body).ok_or(OpenBaoError::NotOpenBao { status: answered.status })
+}

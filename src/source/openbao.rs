@@ -1,0 +1,125 @@
+//! A field of a secret in OpenBao.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::{Arc, OnceLock};
+
+use super::worker::{Place, Worker};
+use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
+use crate::issuer::Profile;
+use crate::openbao::entry::Entry;
+use crate::openbao::{OpenBao, OpenBaoError};
+
+/// A field of a secret in OpenBao, in a key-value secrets engine of version 2: the current version.
+///
+/// That there is no such secret is an [`Absence`]. That it was deleted, that the field is missing or is not a text, that the token
+/// is refused or the server cannot be asked is an error, and ends a chain.
+///
+/// ```
+/// use keysheath::{openbao::{Login, OpenBao}, origin::Origin, source::{OpenBaoField, Source}};
+///
+/// let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
+/// let source = OpenBaoField::new(client, "secret/shop/kanal", "key");
+/// assert_eq!(source.provenance().to_string(), "openbao secret/shop/kanal, field key");
+/// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+/// ```
+#[derive(Clone)]
+pub struct OpenBaoField {
+    /// `None` until the environment was read.
+    entry: Arc<OnceLock<Entry>>,
+    place: String,
+    field: String,
+}
+
+impl OpenBaoField {
+    /// The field of the secret at `place`: the mount, a slash and the path, as `bao kv get` takes it. Where the mount ends
+    /// is asked of OpenBao, so its name may have slashes.
+    ///
+    /// ```
+    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin, source::OpenBaoField};
+    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
+    /// let source = OpenBaoField::new(client, "team/secret/shop/kanal", "key");
+    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+    /// ```
+    #[must_use]
+    pub fn new(client: OpenBao, place: impl Into<String>, field: impl Into<String>) -> Self {
+        let place = place.into();
+        let entry = OnceLock::from(Entry::new(client, &place));
+        Self { entry: Arc::new(entry), place, field: field.into() }
+    }
+
+    /// As [`OpenBaoField::new`], with the client of [`OpenBao::from_env`]. The environment is read at the first reading, and what is wrong
+    /// with it is an error of the source.
+    ///
+    /// ```
+    /// # use keysheath::source::OpenBaoField;
+    /// let source = OpenBaoField::from_env("secret/shop/kanal", "key");
+    /// ```
+    #[must_use]
+    pub fn from_env(place: impl Into<String>, field: impl Into<String>) -> Self {
+        Self { entry: Arc::default(), place: place.into(), field: field.into() }
+    }
+
+    /// With version 0: before it was read.
+    fn provenance_of(&self, version: u64) -> Provenance {
+        Provenance::OpenBao {
+            place: self.place.clone(),
+            field: Some(self.field.clone()),
+            version: NonZeroU64::new(version),
+        }
+    }
+
+    fn text(&self) -> Result<Option<(SecretText, u64)>, OpenBaoError> {
+        let entry = if let Some(entry) = self.entry.get() {
+            entry
+        } else {
+            let entry = Entry::new(OpenBao::from_env()?, &self.place);
+            self.entry.get_or_init(|| entry)
+        };
+        let Some(secret) = entry.read()? else { return Ok(None) };
+        let text = secret.field(&self.field)?.ok_or(OpenBaoError::NoField)?;
+        Ok(Some((SecretText::from_wiped(text), secret.stamp.number)))
+    }
+}
+
+/// How much longer than its own deadline a call is given: its end is reported as what it is.
+pub(crate) const EXTRA: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A worker for calls to a client, and what they are counted by.
+pub(crate) fn worker(client: Option<&OpenBao>) -> (Worker, Place) {
+    match client {
+        None => (Worker::new(), Place::of("openbao", &"environment")),
+        Some(client) => {
+            let worker = Worker::new().with_deadline(client.deadline());
+            (worker, Place::of("openbao", &client.address().to_string()))
+        }
+    }
+}
+
+impl Source for OpenBaoField {
+    fn provenance(&self) -> Provenance {
+        self.provenance_of(0)
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        let own = self.clone();
+        let (worker, place) = worker(self.entry.get().map(Entry::client));
+        let outcome = worker
+            .run_with(place, EXTRA, move |_| own.text())
+            .and_then(|text| text.map_err(|error| Problem::OpenBao(error.into())))
+            .map_err(|problem| SourceError::new(self.provenance(), problem))?;
+        Ok(match outcome {
+            None => Reading::absent(Absence::NoSecret),
+            Some((text, version)) if text.bytes().is_empty() => {
+                return Err(SourceError::new(self.provenance_of(version), Problem::Empty));
+            }
+            Some((text, version)) => Reading::present(text).with_provenance(self.provenance_of(version)),
+        })
+    }
+}
+
+impl fmt::Debug for OpenBaoField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenBaoField({})", self.provenance())
+    }
+}

@@ -1,0 +1,96 @@
+//! The variables, and key references that need them.
+
+use super::*;
+use keysheath::keyref::KeyRef;
+use support::Child;
+
+const REFERENCE: &str = "openbao:secret/shop/kanal#key";
+
+#[track_caller]
+fn source() -> Box<dyn Source> {
+    REFERENCE.parse::<KeyRef>().unwrap().source().unwrap()
+}
+
+fn child(name: &'static str) -> Child {
+    const ALL: [&str; 8] = [
+        "BAO_ADDR",
+        "BAO_TOKEN",
+        "BAO_CACERT",
+        "BAO_NAMESPACE",
+        "VAULT_ADDR",
+        "VAULT_TOKEN",
+        "VAULT_CACERT",
+        "VAULT_NAMESPACE",
+    ];
+    ALL.iter().fold(Child::new(name), |child, variable| child.without(variable)).var("HOME", "/nowhere")
+}
+
+#[test]
+fn a_reference_is_resolved_with_the_variables_of_either_prefix() {
+    const NAME: &str = "environment::a_reference_is_resolved_with_the_variables_of_either_prefix";
+    if child(NAME).is_here() {
+        child(NAME).run(|| assert_gives_the_key(&*source()));
+        return;
+    }
+    let server = Server::start();
+    server.put("secret/shop/kanal", &json!({ "key": KEY }));
+    let folder = support::Folder::new();
+    let certificates = folder.write("ca.pem", &server.pem);
+    let address = server.address().to_string();
+    folder.write(".vault-token", ROOT);
+    for prefix in ["BAO", "VAULT"] {
+        let name = |end: &str| format!("{prefix}_{end}");
+        let with = || child(NAME).var(&name("ADDR"), &address).var(&name("CACERT"), &certificates);
+        with().var(&name("TOKEN"), ROOT).run(|| ());
+        // Without a token, that which a login left in the home.
+        with().var(&name("TOKEN"), "").var("HOME", folder.path()).run(|| ());
+    }
+    // Both, and the same.
+    child(NAME)
+        .var("BAO_ADDR", &address)
+        .var("VAULT_ADDR", &address)
+        .var("BAO_TOKEN", ROOT)
+        .var("BAO_CACERT", &certificates)
+        .run(|| ());
+}
+
+#[test]
+fn what_is_missing_or_differs_is_said_and_nothing_is_sent() {
+    const NAME: &str = "environment::what_is_missing_or_differs_is_said_and_nothing_is_sent";
+    if child(NAME).is_here() {
+        child(NAME).run(|| println!("refusal: {:?}", refusal(&*source())));
+        return;
+    }
+    let long = "https://127.0.0.1:1/path";
+    let cases: [(&[(&str, &str)], &str); 10] = [
+        (&[], "NoAddress"),
+        (&[("BAO_ADDR", "")], "NoAddress"),
+        (&[("BAO_ADDR", "https://127.0.0.1:1")], "NoToken"),
+        (&[("BAO_TOKEN", "s.a")], "NoAddress"),
+        (&[("BAO_ADDR", long), ("BAO_TOKEN", "s.a")], "BadVariable { variable: \"BAO_ADDR\""),
+        (&[("VAULT_ADDR", "http://bao.example"), ("VAULT_TOKEN", "s.a")], "NotHttps"),
+        (
+            &[("BAO_ADDR", "https://127.0.0.1:1"), ("VAULT_TOKEN", "s.a")],
+            "TwoPrefixes { variable: \"VAULT_TOKEN\" }",
+        ),
+        (
+            &[
+                ("BAO_ADDR", "https://127.0.0.1:1"),
+                ("BAO_TOKEN", "s.a"),
+                ("VAULT_ADDR", "https://127.0.0.1:2"),
+            ],
+            "TwoPrefixes { variable: \"VAULT_ADDR\" }",
+        ),
+        (
+            &[("BAO_ADDR", "https://127.0.0.1:1"), ("BAO_TOKEN", "s.a"), ("BAO_CACERT", "/none.pem")],
+            "NoFile { path: \"/none.pem\" }",
+        ),
+        (&[("BAO_ADDR", "https://127.0.0.1:1"), ("BAO_TOKEN", "s.a"), ("BAO_NAMESPACE", "a//b")], "BadName"),
+    ];
+    for (variables, expected) in cases {
+        let child = variables.iter().fold(child(NAME), |child, (name, value)| child.var(name, value));
+        let output = child.run(|| ()).unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains(&format!("refusal: {expected}")), "{variables:?}: {shown}");
+    }
+}

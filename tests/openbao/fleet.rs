@@ -1,0 +1,255 @@
+//! Many processes that follow one key set, and servers behind a relay.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use keysheath::document::Document;
+use keysheath::handle::KeyHandle;
+use keysheath::key::RawKey;
+use keysheath::keyset::KeySet;
+use keysheath::origin::Origin;
+use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::rotation::{Rotation, RotationPolicy};
+
+use super::*;
+use support::{Child, Folder};
+
+/// Passes bytes on to a port of this machine, or not.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    port: u16,
+    is_away: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Relay {
+    pub(crate) fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Self {
+            port: listener.local_addr().unwrap().port(),
+            is_away: Arc::default(),
+            open: Arc::default(),
+        };
+        let own = relay.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if !own.is_away.load(Ordering::SeqCst) {
+                    let _ = own.join(&stream, target);
+                }
+            }
+        });
+        relay
+    }
+
+    fn join(&self, stream: &TcpStream, target: u16) -> io::Result<()> {
+        let other = TcpStream::connect(("127.0.0.1", target))?;
+        for (mut from, mut to) in [(stream.try_clone()?, other.try_clone()?), (other, stream.try_clone()?)] {
+            self.open.lock().unwrap().push(from.try_clone()?);
+            thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn stop(&self) {
+        self.is_away.store(true, Ordering::SeqCst);
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(crate) fn start(&self) {
+        self.is_away.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Passes requests on to a server, and counts them by what they ask.
+struct Counting {
+    origin: Origin,
+    counts: Arc<Mutex<HashMap<&'static str, usize>>>,
+}
+
+impl Counting {
+    fn to(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let counts = Arc::<Mutex<HashMap<_, _>>>::default();
+        let (counted, pem, base) = (Arc::clone(&counts), server.pem.clone(), server.url(""));
+        thread::spawn(move || {
+            let agent = crate::http::agent(Some(&pem));
+            for stream in listener.incoming().flatten() {
+                let _ = pass_on(&stream, &agent, &base, &counted);
+            }
+        });
+        Self { origin, counts }
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.counts.lock().unwrap().get(what).copied().unwrap_or(0)
+    }
+}
+
+fn pass_on(
+    mut stream: &TcpStream,
+    agent: &ureq::Agent,
+    base: &str,
+    counts: &Mutex<HashMap<&'static str, usize>>,
+) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while reader.read_line(&mut head)? > 2 {}
+    let mut lines = head.lines();
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let (method, path) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
+    let headers: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
+    let length =
+        headers.iter().find(|(name, _)| *name == "content-length").map(|(_, value)| value.parse().unwrap());
+    let mut body = String::new();
+    reader.take(length.unwrap_or(0)).read_to_string(&mut body)?;
+    let what = ["metadata", "data"].into_iter().find(|what| path.contains(&format!("/{what}/")));
+    *counts.lock().unwrap().entry(what.unwrap_or("other")).or_default() += 1;
+    let kept: Vec<_> = headers.into_iter().filter(|(name, _)| name.starts_with("x-vault")).collect();
+    let url = format!("{base}{}", path.trim_start_matches("/v1/"));
+    let body = serde_json::from_str(&body).unwrap_or(Value::Null);
+    let (status, answer) = server::ask(agent, method, &url, &kept, &body).map_err(io::Error::other)?;
+    stream.write_all(&answering::measured(&format!("{status} Passed"), answer.to_string().as_bytes()))
+}
+
+fn key(text: &str) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap()
+}
+
+fn has(handle: &KeyHandle<Kanal>, text: &str) -> bool {
+    handle.load().is_ok_and(|snapshot| snapshot.current().matches(text.as_bytes()))
+}
+
+#[test]
+fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() {
+    const NAME: &str = "fleet::two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll";
+    const PROCESSES: usize = 8;
+    const INTERVAL: Duration = Duration::from_secs(1);
+    if Child::new(NAME).is_here() {
+        let variable = |name: &str| std::env::var(name).unwrap();
+        let (folder, number) = (variable("FOLDER"), variable("NUMBER"));
+        let mark = |what: &str| std::path::Path::new(&folder).join(format!("{what}-{number}"));
+        let client =
+            OpenBao::at(Origin::parse(&variable("ORIGIN")).unwrap(), Login::token(ROOT.into())).unwrap();
+        let store = OpenBaoStore::new(client, "secret/keys");
+        let settings = RefreshSettings::new().with_poll_interval(INTERVAL).with_jitter(20);
+        let refresher = Refresher::<Kanal>::of_store(store, settings).unwrap();
+        let handles = [(); 25].map(|()| refresher.handle());
+        assert!(handles.iter().all(|handle| has(handle, KEY)));
+        std::fs::write(mark("ready"), "").unwrap();
+        thread::scope(|scope| {
+            for handle in &handles {
+                scope.spawn(move || {
+                    let now = handle.subscribe().wait(PATIENCE).expect("the promotion is seen").unwrap();
+                    assert!(now.current().matches(OTHER_KEY.as_bytes()));
+                });
+            }
+        });
+        std::fs::write(mark("seen"), "").unwrap();
+        wait_until("the end", || mark("end").exists());
+        assert!(refresher.status().problem().is_none(), "{}", refresher.status());
+        return;
+    }
+    let server = Server::start();
+    let store = OpenBaoStore::new(server.root(), "secret/keys");
+    let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(KEY)).unwrap();
+    let folder = Folder::new();
+    let counting = [(); PROCESSES].map(|()| Counting::to(&server));
+    let started = Instant::now();
+    let children: Vec<_> = (0..PROCESSES)
+        .map(|number| {
+            let child = Child::new(NAME).var("FOLDER", folder.path()).var("NUMBER", number.to_string());
+            child.var("ORIGIN", counting[number].origin.to_string()).spawn()
+        })
+        .collect();
+    let all = |what: &str| (0..PROCESSES).all(|number| folder.at(&format!("{what}-{number}")).exists());
+    wait_until("the children", || all("ready"));
+    // Some quiet polls first: they read no secret.
+    wait_until("quiet polls", || counting.iter().all(|counting| counting.count("metadata") >= 2));
+    assert!(
+        counting.iter().all(|counting| counting.count("data") == 1),
+        "an unchanged document was read again"
+    );
+    rotation.stage(&key(OTHER_KEY), None).unwrap();
+    rotation.promote_unverified().unwrap();
+    // From here on, who polls sees it.
+    let before: Vec<_> = counting.iter().map(|counting| counting.count("metadata")).collect();
+    let mut polls = [0; PROCESSES];
+    wait_until("all handles", || {
+        for (number, polls) in polls.iter_mut().enumerate() {
+            if !folder.at(&format!("seen-{number}")).exists() {
+                *polls = counting[number].count("metadata") - before[number];
+            }
+        }
+        all("seen")
+    });
+    println!("polls until the new key: {polls:?}");
+    let elapsed = started.elapsed();
+    for counting in &counting {
+        // The jitter takes up to a fifth off each interval.
+        let most = elapsed.as_secs_f64() / INTERVAL.mul_f64(0.8).as_secs_f64() + 2.0;
+        let count = counting.count("metadata");
+        assert!(u32::try_from(count).is_ok_and(|count| f64::from(count) < most), "{count} in {elapsed:?}");
+        // Once at the start, and once for each of the two steps or for both.
+        assert!((2..=3).contains(&counting.count("data")), "{} reads", counting.count("data"));
+    }
+    // What was under way when the key was promoted is one, and the one that saw it is another.
+    assert!(polls.iter().all(|polls| *polls <= 2), "{polls:?}");
+    (0..PROCESSES).for_each(|number| drop(folder.write(&format!("end-{number}"), "")));
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn a_document_that_is_gone_or_broken_is_told_and_the_key_stays_in_force() {
+    let mut server = Server::start();
+    let store = || OpenBaoStore::new(server.root().with_deadline(SHORT), "secret/keys");
+    let rotation = Rotation::open(store(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(KEY)).unwrap();
+    let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
+    let refresher = Refresher::<Kanal>::of_store(store(), settings).unwrap();
+    let fails = |refresher: &Refresher<Kanal>, words: &str| {
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(keysheath::handle::Reload::Failed));
+        let shown = refresher.status().to_string();
+        assert!(shown.contains(words), "{shown}");
+        assert!(has(&refresher.handle(), KEY));
+    };
+    server.put("secret/keys", &json!({ "keysheath": "other" }));
+    fails(&refresher, "damaged");
+    server.admin("DELETE", "secret/data/keys", &Value::Null);
+    fails(&refresher, "was deleted");
+    server.admin("DELETE", "secret/metadata/keys", &Value::Null);
+    fails(&refresher, "older document");
+    server.admin("POST", "sys/seal", &Value::Null);
+    fails(&refresher, "sealed");
+    server.stop();
+    fails(&refresher, "gave no answer");
+}
+
+#[test]
+fn a_key_set_is_kept_whole() {
+    let server = Server::start();
+    let store = OpenBaoStore::new(server.root(), "secret/keys");
+    let rotation = Rotation::open(store.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(KEY)).unwrap();
+    let there: Document = store.read().unwrap().unwrap();
+    let keys = KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap();
+    assert!(keys.current().is_some());
+}

@@ -1,0 +1,237 @@
+//! What stands where OpenBao is expected: proxies, pages, strangers, floods.
+
+use super::*;
+use crate::answering::{Answering, chunked, measured};
+use keysheath::failure::Obstacle;
+
+const MOUNT: &str = r#"{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}"#;
+const METADATA: &str = r#"{"data":{"current_version":1,"versions":{"1":{"created_time":"t"}}}}"#;
+
+/// A client of a stand-in whose token is said to be good, and that answers `answer` to everything about the secret.
+fn with(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (Answering, OpenBao) {
+    let stand_in = Answering::at("127.0.0.1", move |head| {
+        if head.contains("/lookup-self ") {
+            measured("200 OK", br#"{"data":{"ttl":0}}"#)
+        } else if head.contains("/sys/internal/ui/mounts/") {
+            measured("200 OK", MOUNT.as_bytes())
+        } else {
+            answer(head)
+        }
+    });
+    let client = OpenBao::at(stand_in.origin(), Login::token("s.secrettoken".to_owned())).unwrap();
+    (stand_in, client.with_deadline(SHORT))
+}
+
+fn always(answer: Vec<u8>) -> (Answering, OpenBao) {
+    with(move |_| answer.clone())
+}
+
+#[test]
+fn an_answer_that_is_not_openbaos_says_so_and_says_nothing_of_the_key() {
+    for (answer, expected) in [
+        (measured("200 OK", b"<html>sign in</html>"), OpenBaoError::NotOpenBao { status: 200 }),
+        (measured("404 Not Found", b"<html>none</html>"), OpenBaoError::NotOpenBao { status: 404 }),
+        (measured("502 Bad Gateway", b"<html>bad</html>"), OpenBaoError::NotOpenBao { status: 502 }),
+        (measured("404 Not Found", b"no such page"), OpenBaoError::NotOpenBao { status: 404 }),
+        (measured("200 OK", b""), OpenBaoError::NotOpenBao { status: 200 }),
+        (measured("200 OK", b"{\"data\":"), OpenBaoError::NotOpenBao { status: 200 }),
+        (measured("204 No Content", b""), OpenBaoError::Rejected { status: 204 }),
+        (measured("400 Bad Request", br#"{"errors":["no"]}"#), OpenBaoError::Rejected { status: 400 }),
+        (measured("418 Teapot", b"{}"), OpenBaoError::Rejected { status: 418 }),
+        (measured("500 Error", br#"{"errors":["internal"]}"#), OpenBaoError::Failed { status: 500 }),
+        (measured("429 Too Many", br#"{"errors":["quota"]}"#), OpenBaoError::TooManyRequests),
+        (measured("503 Unavailable", br#"{"errors":["no active node"]}"#), OpenBaoError::NoActiveNode),
+        (b"SSH-2.0-OpenSSH_9\r\n".to_vec(), OpenBaoError::NoAnswer(Obstacle::NotHttp)),
+    ] {
+        let shown = String::from_utf8_lossy(&answer).into_owned();
+        let (_stand_in, client) = always(answer);
+        assert_eq!(refusal(&field(client, "secret/kanal")), expected, "{shown}");
+    }
+}
+
+#[test]
+fn a_flood_is_not_read_to_its_end() {
+    let large = format!(r#"{{"data":{{"data":{{"key":"{}"}}}}}}"#, "x".repeat(10_000_000));
+    for answer in [measured("200 OK", large.as_bytes()), chunked("200 OK", large.as_bytes())] {
+        let (_stand_in, client) = always(answer);
+        let error = refusal(&field(client, "secret/kanal"));
+        let limit = keysheath::openbao::MAX_ANSWER;
+        assert_eq!(error, OpenBaoError::NoAnswer(Obstacle::TooLarge { limit }));
+    }
+    let (_stand_in, client) = always(measured("200 OK", "[".repeat(200_000).as_bytes()));
+    assert_eq!(refusal(&field(client, "secret/kanal")), OpenBaoError::NotOpenBao { status: 200 });
+}
+
+#[test]
+fn a_chunked_answer_is_read_whole() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":7,"created_time":"t"}}}}}}"#);
+    let (_stand_in, client) = always(chunked("200 OK", answer.as_bytes()));
+    assert_gives_the_key(&field(client, "secret/kanal"));
+}
+
+#[test]
+fn what_passes_is_asked_again_and_what_does_not_is_not() {
+    for (status, repeats) in [
+        ("429 Too Many", true),
+        ("503 Unavailable", true),
+        ("412 Precondition Failed", true),
+        ("500 Error", true),
+        ("400 Bad Request", false),
+        ("418 Teapot", false),
+    ] {
+        let (stand_in, client) = always(measured(status, b"{}"));
+        refusal(&field(client, "secret/kanal"));
+        let count = stand_in.heads().iter().filter(|head| head.starts_with("GET /v1/secret/data/")).count();
+        assert_eq!(count > 1, repeats, "{status}: {count}");
+        // Pauses of 0.05 s at least, that double.
+        assert!(count < 8, "{status}: {count}");
+    }
+}
+
+#[test]
+fn a_write_is_asked_again_only_where_it_was_not_done() {
+    for (status, repeats) in
+        [("429 Too Many", true), ("503 Unavailable", true), ("500 Error", false), ("502 Bad Gateway", false)]
+    {
+        let (stand_in, client) = with(move |head| {
+            if head.starts_with("GET") {
+                measured("200 OK", METADATA.as_bytes())
+            } else {
+                measured(status, b"{}")
+            }
+        });
+        let store = OpenBaoStore::new(client, "secret/keys");
+        let there = store.version().unwrap().unwrap();
+        let (is_definite, _) = refused(store.write(&content("text"), Some(&there)));
+        assert!(!is_definite, "{status}");
+        let count = stand_in.heads().iter().filter(|head| head.starts_with("POST")).count();
+        assert_eq!(count > 1, repeats, "{status}: {count}");
+    }
+}
+
+#[test]
+fn a_conflict_is_one_only_where_the_text_says_so_and_the_write_was_not_sent_before() {
+    let conflict = br#"{"errors":["check-and-set parameter did not match the current version"]}"#;
+    for (first, then, expected) in [
+        (measured("400 Bad Request", conflict), conflict.to_vec(), Err(DocumentError::Conflict)),
+        (measured("503 Unavailable", b"{}"), conflict.to_vec(), Ok((false, OpenBaoError::Unsettled))),
+        (
+            measured("400 Bad Request", br#"{"errors":["other"]}"#),
+            vec![],
+            Ok((true, OpenBaoError::Rejected { status: 400 })),
+        ),
+    ] {
+        let first = std::sync::Mutex::new(Some(first));
+        let (_stand_in, client) = with(move |head| {
+            if head.starts_with("GET") {
+                return measured("200 OK", METADATA.as_bytes());
+            }
+            first.lock().unwrap().take().unwrap_or_else(|| measured("400 Bad Request", &then))
+        });
+        let store = OpenBaoStore::new(client, "secret/keys");
+        let there = store.version().unwrap().unwrap();
+        let outcome = store.write(&content("text"), Some(&there));
+        match expected {
+            Err(error) => assert_eq!(outcome, Err(error)),
+            Ok(why) => assert_eq!(refused(outcome), why),
+        }
+    }
+}
+
+#[test]
+fn a_redirect_is_followed_to_a_member_and_nothing_goes_to_a_stranger() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let (active, _) = always(measured("200 OK", answer.as_bytes()));
+    let to = |location: &str| {
+        format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .into_bytes()
+    };
+    let (standby, client) = always(to(&format!("{}/v1/secret/data/kanal", active.origin())));
+    // Not named: nothing goes there.
+    assert_eq!(refusal(&field(client.clone(), "secret/kanal")), OpenBaoError::Redirected);
+    assert!(active.heads().is_empty());
+    // Named: the token goes along.
+    let named = client.clone().with_members([active.origin()]).unwrap();
+    assert_gives_the_key(&field(named, "secret/kanal"));
+    assert!(active.heads().iter().all(|head| head.contains("x-vault-token: s.secrettoken\r\n")));
+    assert!(standby.heads().iter().any(|head| head.contains("/data/kanal ")));
+
+    // The same host with another port or scheme, or what only looks like it, is a stranger.
+    let stranger = Answering::with(measured("200 OK", answer.as_bytes()));
+    let port = active.address.port();
+    for location in [
+        format!("http://127.0.0.1:{}/v1/secret/data/kanal", stranger.address.port()),
+        format!("https://127.0.0.1:{port}/v1/secret/data/kanal"),
+        format!("http://127.0.0.1:{port}@127.0.0.1:{}/", stranger.address.port()),
+        format!("http://localhost:{port}/v1/secret/data/kanal"),
+        "//127.0.0.1/".to_owned(),
+        "/v1/elsewhere".to_owned(),
+        "\u{fffd}".to_owned(),
+    ] {
+        let (_standby, client) = always(to(&location));
+        let client = client.with_members([active.origin()]).unwrap();
+        assert_eq!(refusal(&field(client, "secret/kanal")), OpenBaoError::Redirected, "{location}");
+    }
+    assert!(stranger.heads().is_empty(), "a stranger was asked");
+
+    // In circles, it comes to an end.
+    let (circle, client) = with(|head| {
+        let host = head.split("host: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        format!(
+            "HTTP/1.1 307 T\r\nlocation: http://{host}/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        )
+        .into_bytes()
+    });
+    assert_eq!(refusal(&field(client, "secret/kanal")), OpenBaoError::NoActiveNode);
+    assert!(circle.heads().len() < 60, "{}", circle.heads().len());
+}
+
+#[test]
+fn the_index_of_an_answer_goes_along_with_the_next_request() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nx-vault-index: eyJhIjoxfQ==\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{answer}",
+        answer.len()
+    );
+    let (stand_in, client) = always(head.into_bytes());
+    let source = field(client, "secret/kanal");
+    assert_gives_the_key(&source);
+    assert_gives_the_key(&source);
+    let heads: Vec<_> =
+        stand_in.heads().into_iter().filter(|head| head.contains("/secret/data/kanal ")).collect();
+    assert!(!heads[0].contains("x-vault-index"));
+    assert!(heads[1].contains("x-vault-index: eyJhIjoxfQ==\r\n"));
+    assert!(heads.iter().all(|head| head.contains("x-vault-inconsistent: forward-active-node\r\n")));
+}
+
+#[test]
+fn a_server_that_never_answers_is_left_at_the_deadline() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin =
+        keysheath::origin::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
+    let source = field(client.with_deadline(SHORT), "secret/kanal");
+    support::in_time::in_time(SHORT, move || {
+        assert!(matches!(refusal(&source), OpenBaoError::NoAnswer(Obstacle::Deadline { .. })));
+    });
+}
+
+#[test]
+fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let (active, _) = always(measured("200 OK", answer.as_bytes()));
+    let [port] = server::free_ports();
+    let dead = keysheath::origin::Origin::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+    let away = format!(
+        "HTTP/1.1 307 Away\r\nlocation: {dead}/v1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    let standby = Answering::with(away);
+    let client = OpenBao::at(dead, Login::token("s.secrettoken".to_owned())).unwrap();
+    let client = client.with_members([standby.origin(), active.origin()]).unwrap();
+    assert_gives_the_key(&field(client.with_deadline(Duration::from_secs(20)), "secret/kanal"));
+    assert!(!standby.heads().is_empty());
+}

@@ -1,0 +1,211 @@
+//! OpenBao as a cluster of three, with standbys that answer reads from their own stores.
+//!
+//! `KEYSHEATH_OPENBAO_ROUNDS` is how many rounds the racing processes do; `scripts/soak-openbao` does 500.
+#![cfg(all(feature = "openbao", feature = "rotation", target_os = "linux"))]
+
+#[path = "support/http.rs"]
+mod http;
+#[path = "support/openbao.rs"]
+mod server;
+mod support;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::RawKey;
+use keysheath::keyset::{KeySet, KeySetError};
+use keysheath::openbao::{Login, OpenBao};
+use keysheath::origin::{Origin, Roots};
+use keysheath::rotation::{Rotation, RotationError, RotationPolicy, Transition};
+
+use server::{Cluster, PATIENCE};
+use support::Child;
+
+fn key(number: u64) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, format!("KanalKey{number:016}").as_bytes()).unwrap()
+}
+
+fn content(text: &str) -> DocumentContent {
+    DocumentContent::from(text.as_bytes().to_vec())
+}
+
+fn store(client: OpenBao) -> OpenBaoStore {
+    OpenBaoStore::new(client.with_deadline(Duration::from_secs(30)), "secret/shop/keys")
+}
+
+fn standby(cluster: &Cluster) -> usize {
+    let leader = cluster.leader().expect("a leader");
+    (0..3).find(|node| *node != leader).unwrap()
+}
+
+#[test]
+fn fifty_writes_through_a_standby_each_see_the_one_before() {
+    let cluster = Cluster::start();
+    let store = store(cluster.client(standby(&cluster), false));
+    let mut last = None;
+    for number in 0..50 {
+        let there = store.read().unwrap_or_else(|error| panic!("read {number}: {error}"));
+        assert_eq!(there.as_ref().map(|there| *there.version()), last, "read {number} was stale");
+        assert_eq!(store.version(), Ok(last), "metadata {number} was stale");
+        last = Some(store.write(&content(&number.to_string()), last.as_ref()).unwrap_or_else(|error| {
+            panic!("write {number}: {error}");
+        }));
+    }
+}
+
+/// Does a step until the cluster has taken it. That another process was faster is no failure.
+fn say(action: &str, step: Result<Transition, RotationError>) {
+    match step {
+        Ok(transition) => {
+            if transition.is_change() {
+                println!(
+                    "= {action} {} {}",
+                    transition.fingerprint().unwrap(),
+                    transition.rotation().unwrap()
+                );
+            }
+        }
+        Err(
+            RotationError::Refused(
+                KeySetError::InProgress { .. }
+                | KeySetError::NotPending { .. }
+                | KeySetError::NotCurrent
+                | KeySetError::NothingBefore
+                | KeySetError::PreviousThere { .. },
+            )
+            | RotationError::Contended { .. }
+            | RotationError::NothingThere,
+        ) => {}
+        Err(error) => panic!("{action}: {error}"),
+    }
+}
+
+#[test]
+fn eight_processes_that_race_lose_no_acknowledged_step() {
+    const NAME: &str = "eight_processes_that_race_lose_no_acknowledged_step";
+    let rounds = std::env::var("KEYSHEATH_OPENBAO_ROUNDS").map_or(5, |rounds| rounds.parse::<u64>().unwrap());
+    if Child::new(NAME).is_here() {
+        let variable = |name: &str| std::env::var(name).unwrap();
+        let members: Vec<_> =
+            variable("MEMBERS").split(' ').map(|text| Origin::parse(text).unwrap()).collect();
+        let first = variable("FIRST").parse::<u64>().unwrap();
+        let at = usize::try_from(first / 10_000).unwrap() % 3;
+        let client = OpenBao::at(members[at].clone(), Login::token(variable("TOKEN"))).unwrap();
+        let client = client.with_roots(Roots::from_pem(variable("ROOTS").as_bytes()).unwrap());
+        let store = store(client.with_members(members).unwrap());
+        let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+        for number in first..first + rounds {
+            say("staged", rotation.stage(&key(number), None));
+            rotation.status().unwrap();
+            say("promoted", rotation.promote_unverified());
+            say("retired", rotation.retire_unprobed());
+        }
+        println!("= end");
+        return;
+    }
+    let cluster = Cluster::start();
+    let there = store(cluster.client(0, true));
+    let rotation = Rotation::open(there.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(1)).unwrap();
+    let members: Vec<_> = (0..3).map(|node| cluster.origin(node).to_string()).collect();
+    let children: Vec<_> = (1..=8_u64)
+        .map(|number| {
+            let child = Child::new(NAME).var("MEMBERS", members.join(" ")).var("TOKEN", &cluster.token);
+            child.var("ROOTS", &cluster.pem).var("FIRST", (number * 10_000).to_string()).spawn()
+        })
+        .collect();
+    let (mut staged, mut promoted) = (HashSet::new(), HashSet::new());
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && shown.contains("= end"), "{shown}");
+        for line in shown.lines().filter_map(|line| line.split_once("= ")) {
+            let words: Vec<_> = line.1.split(' ').map(str::to_owned).collect();
+            match words[0].as_str() {
+                "staged" => assert!(staged.insert(words[1].clone()), "staged twice: {}", words[1]),
+                "promoted" => assert!(promoted.insert(words[1].clone()), "promoted twice: {}", words[1]),
+                _ => {}
+            }
+        }
+    }
+    println!("{} staged, {} promoted", staged.len(), promoted.len());
+    // Each promotion that was acknowledged has made one generation, and none was overwritten.
+    let document: Document = there.read().unwrap().unwrap();
+    let keys = KeySet::from_document(Kanal::PROFILE, document.content().expose_secret()).unwrap();
+    let generation: usize = keys.generation().unwrap().to_string().parse().unwrap();
+    assert_eq!(generation, promoted.len() + 1, "a promotion was lost");
+    assert!(!promoted.is_empty());
+}
+
+#[test]
+fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::start();
+    cluster.wait_for_votes();
+    let leader = cluster.leader().unwrap();
+    // The address is the node that will be killed.
+    let there = store(cluster.client(leader, true));
+    let handle = KeyHandle::<Kanal>::live();
+    let rotation = Rotation::open(there.clone(), &handle, RotationPolicy::new()).unwrap();
+    rotation.adopt(&key(1)).unwrap();
+    let is_ending = AtomicBool::new(false);
+    let last = thread::scope(|scope| {
+        let rotating = scope.spawn(|| {
+            let mut number = 1;
+            let mut rounds_after = 0;
+            while rounds_after < 3 {
+                rounds_after += u32::from(is_ending.load(Ordering::SeqCst));
+                let next = key(number + 1);
+                until_done(|| rotation.stage(&next, None));
+                let keys = read(&there);
+                assert!(
+                    keys.pending().is_some_and(|held| held.key().matches(next.expose_secret().as_bytes()))
+                );
+                until_done(|| rotation.promote_unverified());
+                until_done(|| rotation.retire_unprobed());
+                number += 1;
+                assert!(read(&there).current().unwrap().key().matches(next.expose_secret().as_bytes()));
+            }
+            number
+        });
+        thread::sleep(Duration::from_millis(500));
+        cluster.kill(leader);
+        is_ending.store(true, Ordering::SeqCst);
+        rotating.join().unwrap()
+    });
+    let keys = read(&there);
+    assert!(keys.current().unwrap().key().matches(key(last).expose_secret().as_bytes()));
+    assert!(handle.load().unwrap().current().matches(key(last).expose_secret().as_bytes()));
+    let new = cluster.leader().expect("another leader");
+    assert_ne!(new, leader);
+    // It comes back as a standby, and catches up.
+    cluster.start_node(leader);
+    cluster.wait_for(3);
+    let version = there.version().unwrap();
+    assert_eq!(store(cluster.client(leader, true)).version(), Ok(version));
+}
+
+fn read(store: &OpenBaoStore) -> KeySet {
+    let document = store.read().unwrap().unwrap();
+    KeySet::from_document(Kanal::PROFILE, document.content().expose_secret()).unwrap()
+}
+
+/// Does a step again for as long as the store is away. A step that was done without saying so is done.
+fn until_done(step: impl Fn() -> Result<Transition, RotationError>) {
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        match step() {
+            Ok(_) => return,
+            Err(
+                RotationError::Unsure { problem: problem @ DocumentError::Unavailable(_), .. }
+                | RotationError::Document { problem: problem @ DocumentError::Unavailable(_), .. },
+            ) => println!("again: {problem}"),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(std::time::Instant::now() < end, "the store did not come back");
+    }
+}

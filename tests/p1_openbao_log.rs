@@ -1,0 +1,87 @@
+//! P1 for OpenBao: what ureq, rustls and everything else logs shows no part of a key, a token or a secret ID.
+#![cfg(all(feature = "openbao", feature = "rotation", target_os = "linux"))]
+
+#[path = "support/http.rs"]
+mod http;
+#[path = "support/openbao.rs"]
+mod server;
+mod support;
+
+use std::sync::{Mutex, PoisonError};
+
+use keysheath::document::{DocumentContent, DocumentStore as _, OpenBaoStore};
+use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::openbao::Login;
+use keysheath::source::{self, Loaded, OpenBaoField};
+use log::{LevelFilter, Log, Metadata, Record};
+use serde_json::{Value, json};
+
+use server::Server;
+use support::canary::{KANAL, traces_of};
+
+/// Keeps every line that anything in this process logs while it is asked to.
+struct Collector(Mutex<Vec<String>>);
+
+static LINES: Collector = Collector(Mutex::new(Vec::new()));
+
+impl Log for Collector {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = format!("{} {} {}", record.level(), record.target(), record.args());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn flush(&self) {}
+}
+
+/// The bytes that ureq's log shows in hexadecimal, sixteen to a line, in one text.
+fn bytes_shown(lines: &[String]) -> String {
+    let rows = lines.iter().filter(|line| line.contains("ureq_proto"));
+    rows.filter_map(|line| line.split(' ').next_back()).collect()
+}
+
+#[test]
+fn whatever_is_sent_and_received_is_logged_by_nobody() {
+    let server = Server::start();
+    server.put("secret/kanal", &json!({ "key": KANAL }));
+    server.admin("POST", "sys/auth/approle", &json!({ "type": "approle" }));
+    let policy = r#"path "secret/*" { capabilities = ["read", "create", "update"] }"#;
+    server.admin("POST", "sys/policies/acl/shop", &json!({ "policy": policy }));
+    server.admin("POST", "auth/approle/role/shop", &json!({ "policies": ["shop"], "token_ttl": "1h" }));
+    let role = server.admin("GET", "auth/approle/role/shop/role-id", &Value::Null);
+    let role = role["data"]["role_id"].as_str().unwrap().to_owned();
+    let secret = server.admin("POST", "auth/approle/role/shop/secret-id", &json!({}));
+    let secret = secret["data"]["secret_id"].as_str().unwrap().to_owned();
+    let token = server.token(policy, "1h");
+
+    log::set_logger(&LINES).expect("there is no other logger");
+    log::set_max_level(LevelFilter::Trace);
+    let logins = [Login::token(token.clone()), Login::app_role(role, secret.clone())];
+    for login in logins {
+        let client = server.client(login);
+        for _ in 0..2 {
+            let source = OpenBaoField::new(client.clone(), "secret/kanal", "key");
+            assert!(matches!(source::load(&source, Kanal::PROFILE), Ok(Loaded::Found(_))));
+        }
+        let store = OpenBaoStore::new(client, "secret/keys");
+        let there = store.version().unwrap();
+        let content = DocumentContent::from(KANAL.repeat(200).into_bytes());
+        store.write(&content, there.as_ref()).unwrap();
+        assert!(store.read().unwrap().is_some());
+    }
+    log::set_max_level(LevelFilter::Off);
+
+    let lines = LINES.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(lines.iter().any(|line| line.starts_with("TRACE ureq_proto")), "nothing was looked at");
+    let bytes = bytes_shown(&lines);
+    assert!(bytes.contains("x-vault-inconsistent"), "the heads are logged, and this finds them");
+    // In base64 the document stands in a body too, and the search knows that form.
+    for secret in [KANAL, &token[2..], &secret] {
+        for shown in [&lines.join("\n"), &bytes] {
+            assert_eq!(traces_of(secret, shown), [] as [&str; 0], "a secret is logged");
+        }
+    }
+}
