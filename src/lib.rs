@@ -31,7 +31,7 @@ mod private_file;
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
 pub mod failure;
-#[cfg(feature = "probe")]
+#[cfg(any(feature = "probe", feature = "oauth"))]
 mod outgoing;
 pub mod format;
 pub mod fingerprint;
@@ -52,6 +52,8 @@ pub mod client;
 pub mod probe;
 #[cfg(feature = "rotation")]
 pub mod rotation;
+#[cfg(feature = "oauth")]
+pub mod oauth;
 #[cfg(feature = "registry")]
 pub mod registry;
 #[cfg(feature = "emulator")]

@@ -1,8 +1,10 @@
 //! Requests of our own: no proxy, no redirects, one deadline for the whole, and a bounded answer. What is sent in a
-//! header that is marked sensitive is in no log line and in no freed block afterwards.
+//! header that is marked sensitive or in a secret body, and the body of an answer, is in no log line and in no freed block of
+//! ours afterwards.
 //!
 //! Who may be given a key is the caller's to decide, with an origin guard.
 
+mod intake;
 mod names;
 mod wiping;
 
@@ -19,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::failure::Obstacle;
 use crate::origin::Roots;
+use intake::Intake;
 use names::Names;
 use wiping::Wiping;
 
@@ -49,6 +52,7 @@ impl Outgoing {
         Self { deadline, roots: None }
     }
 
+    #[cfg(feature = "probe")]
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(MAX_DEADLINE);
         self
@@ -61,8 +65,22 @@ impl Outgoing {
 
     /// Sends one request over a connection of its own, and reads the whole answer. Blocks, at most until the
     /// deadline.
+    #[cfg(feature = "probe")]
     pub(crate) fn send(&self, mut request: Request<impl AsSendBody>) -> Result<Reply, Obstacle> {
         let wiping = Wiping::take_from(request.headers_mut());
+        self.exchange(request, wiping)
+    }
+
+    /// As [`Outgoing::send`], with a body that is secret.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn send_secret(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
+        let (mut parts, body) = request.into_parts();
+        let (wiping, placeholder) = Wiping::take_from(&mut parts.headers).with_body(body);
+        self.exchange(Request::from_parts(parts, placeholder), wiping)
+    }
+
+    fn exchange(&self, request: Request<impl AsSendBody>, wiping: Wiping) -> Result<Reply, Obstacle> {
+        let intake = wiping.intake();
         let response = self.agent(wiping).run(request).map_err(|error| self.obstacle(error))?;
         let (parts, body) = response.into_parts();
         let status = parts.status.as_u16();
@@ -70,7 +88,7 @@ impl Outgoing {
         if parts.status.is_redirection() {
             return Err(Obstacle::Redirect { status });
         }
-        let body = self.read(body)?;
+        let body = self.read(body, &intake)?;
         Ok(Reply {
             status,
             retry_after: parts.headers.get(RETRY_AFTER).cloned(),
@@ -105,24 +123,25 @@ impl Outgoing {
         }
     }
 
-    /// Reads into a buffer that never grows, because growing would leave copies behind.
-    fn read(&self, mut body: Body) -> Result<Zeroizing<Vec<u8>>, Obstacle> {
+    /// Reads to the end. What ureq gives is a stand-in; the body itself is in the intake.
+    fn read(&self, mut body: Body, intake: &Intake) -> Result<Zeroizing<Vec<u8>>, Obstacle> {
         let mut reader = body.as_reader();
-        let mut answer = Zeroizing::new(vec![0; MAX_ANSWER + 1]);
+        let mut stand_in = vec![0; 8 * 1024];
         let mut length = 0;
-        while length < answer.len() {
-            match reader.read(&mut answer[length..]) {
+        loop {
+            match reader.read(&mut stand_in) {
                 Ok(0) => break,
                 Ok(count) => length += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.obstacle(error.into())),
             }
+            if length > MAX_ANSWER {
+                return Err(Obstacle::TooLarge { limit: MAX_ANSWER });
+            }
         }
-        if length > MAX_ANSWER {
-            return Err(Obstacle::TooLarge { limit: MAX_ANSWER });
-        }
-        answer.truncate(length);
-        Ok(answer)
+        let body = intake.take();
+        // Whatever ureq counted otherwise than the intake is not a body to rely upon.
+        if body.len() == length { Ok(body) } else { Err(Obstacle::NotHttp) }
     }
 
     /// What an error means; its text may show what was sent and is dropped.

@@ -1,7 +1,8 @@
 //! A connection that keeps secrets: its buffers are wiped, and ureq never sees what is secret.
 //!
 //! Without the first, ureq frees its output buffer with the whole header in it. Without the second, it logs every byte
-//! that it sends at the level "trace". So it is given a placeholder, and the secret takes its place on the way out.
+//! that it sends or receives at the level "trace". So it is given a placeholder, and the secret takes its place on the way
+//! out; and of an answer's body it is given a stand-in on the way in.
 
 use std::fmt;
 use std::mem;
@@ -10,22 +11,36 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::intake::Intake;
 
 /// The first placeholder is made of this byte, the second of the next one, and so on.
 const FIRST_FILL: u8 = b'!';
+
+/// What a secret body's placeholder is made of.
+#[cfg(feature = "oauth")]
+const BODY_FILL: u8 = b'~';
 
 /// The values of a request's sensitive headers, in the order of its headers.
 type Secrets = Arc<[HeaderValue]>;
 
 /// The last link of a chain of connectors, which makes what the others made keep secrets.
-pub(super) struct Wiping(Secrets);
+pub(super) struct Wiping {
+    secrets: Secrets,
+    body: Option<Arc<Zeroizing<Vec<u8>>>>,
+    intake: Intake,
+}
 
 /// A connection whose output is wiped as soon as it is sent, and whose input when it ends.
 pub(super) struct Wiped<T: Transport> {
     inner: T,
     /// What the first output still lacks.
     secrets: Option<Secrets>,
+    body: Option<Arc<Zeroizing<Vec<u8>>>>,
+    /// How much of the body is sent.
+    sent: usize,
+    intake: Intake,
 }
 
 impl Wiping {
@@ -36,7 +51,21 @@ impl Wiping {
             let placeholder = HeaderValue::from_bytes(&vec![fill; value.len()]).ok()?;
             Some(mem::replace(value, placeholder))
         };
-        Self(sensitive.zip(FIRST_FILL..).filter_map(take).collect())
+        let secrets = sensitive.zip(FIRST_FILL..).filter_map(take).collect();
+        Self { secrets, body: None, intake: Intake::default() }
+    }
+
+    /// Takes a body that is secret, and gives a placeholder of the same length for it.
+    #[cfg(feature = "oauth")]
+    pub(super) fn with_body(mut self, body: Zeroizing<Vec<u8>>) -> (Self, Vec<u8>) {
+        let placeholder = vec![BODY_FILL; body.len()];
+        self.body = Some(Arc::new(body));
+        (self, placeholder)
+    }
+
+    /// Where the body of the answer will be.
+    pub(super) fn intake(&self) -> Intake {
+        self.intake.clone()
     }
 }
 
@@ -44,7 +73,8 @@ impl<In: Transport> Connector<In> for Wiping {
     type Out = Wiped<In>;
 
     fn connect(&self, _: &ConnectionDetails<'_>, made: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(made.map(|inner| Wiped { inner, secrets: Some(Arc::clone(&self.0)) }))
+        let (secrets, body, intake) = (Arc::clone(&self.secrets), self.body.clone(), self.intake.clone());
+        Ok(made.map(|inner| Wiped { inner, secrets: Some(secrets), body, sent: 0, intake }))
     }
 }
 
@@ -56,6 +86,10 @@ impl<T: Transport> Transport for Wiped<T> {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         if let Some(secrets) = self.secrets.take() {
             put_in_place(&secrets, &mut self.inner.buffers().output()[..amount])?;
+        } else if let Some(body) = &self.body {
+            let rest = body.get(self.sent..).unwrap_or_default();
+            put_body(rest, &mut self.inner.buffers().output()[..amount])?;
+            self.sent += amount;
         }
         let sent = self.inner.transmit_output(amount, timeout);
         self.inner.buffers().output()[..amount].zeroize();
@@ -63,7 +97,11 @@ impl<T: Transport> Transport for Wiped<T> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.inner.await_input(timeout)
+        let there = self.inner.buffers().input().len();
+        let more = self.inner.await_input(timeout);
+        // Also after an error: what has come is wiped with the rest.
+        self.intake.divert(self.inner.buffers(), there);
+        more
     }
 
     fn is_open(&mut self) -> bool {
@@ -101,6 +139,20 @@ fn put_in_place(secrets: &[HeaderValue], head: &mut [u8]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Puts the next part of a secret body in the place of its placeholder. Anything else than that is not sent.
+fn put_body(rest: &[u8], output: &mut [u8]) -> Result<(), Error> {
+    #[cfg(feature = "oauth")]
+    if let Some(part) = rest.get(..output.len())
+        && output.iter().all(|byte| *byte == BODY_FILL)
+    {
+        output.copy_from_slice(part);
+        return Ok(());
+    }
+    #[cfg(not(feature = "oauth"))]
+    let _ = (rest, output);
+    Err(Error::Other("a request's body is not as it was expected".into()))
+}
+
 impl fmt::Debug for Wiping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Wiping")
@@ -133,7 +185,7 @@ mod tests {
             value.set_sensitive(sensitive);
             headers.insert(name, value);
         }
-        let Wiping(taken) = Wiping::take_from(&mut headers);
+        let taken = Wiping::take_from(&mut headers).secrets;
         assert_eq!(headers["accept"], "application/json");
         let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
             format!("{name}: {}\r\n", value.to_str().unwrap())
