@@ -22,6 +22,9 @@ mod emulator;
 #[cfg(feature = "rotation")]
 #[path = "p1_no_key_text/keyset.rs"]
 mod keyset;
+#[cfg(feature = "oauth")]
+#[path = "p1_no_key_text/oauth.rs"]
+mod oauth;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
 #[path = "p1_no_key_text/probes.rs"]
@@ -120,6 +123,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/emulator.rs"),
         include_str!("p1_no_key_text/keyset.rs"),
+        include_str!("p1_no_key_text/oauth.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
         include_str!("p1_no_key_text/refresh.rs"),

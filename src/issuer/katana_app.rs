@@ -18,6 +18,12 @@ use crate::origin::Origin;
 /// assert_eq!(KatanaApp::PROFILE.origin(), Katana::PROFILE.origin());
 /// assert!(ApiKey::<KatanaApp>::parse("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2ln").is_ok());
 /// ```
+///
+/// ```compile_fail,E0308
+/// use keysheath::{issuer::{Katana, KatanaApp}, key::ApiKey};
+/// fn send(_: ApiKey<Katana>) {}
+/// send(ApiKey::<KatanaApp>::parse("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2ln").unwrap());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum KatanaApp {}
 

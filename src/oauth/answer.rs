@@ -84,14 +84,17 @@ pub(super) fn read<I: Issuer>(
     }
     let broken = |rule| TokenError::NotTokens { status, rule };
     // The library's errors print what they did not like, so they go no further.
-    let answer: Success<'_> = serde_json::from_slice(&reply.body).map_err(|_| broken("it is not JSON of that kind"))?;
+    let answer: Success<'_> =
+        serde_json::from_slice(&reply.body).map_err(|_| broken("it is not JSON of that kind"))?;
     if answer.token_type.is_some_and(|kind| !kind.0.eq_ignore_ascii_case("bearer")) {
         return Err(broken("the token is of another type than Bearer"));
     }
     let access = answer.access_token.ok_or(broken("there is no access token"))?;
     let access = ApiKey::parse(&access.0).map_err(|_| broken("the access token is not well-formed"))?;
     let refresh = match (answer.refresh_token, kept) {
-        (Some(token), _) => Secret::parse(token.0.as_bytes()).ok_or(broken("the refresh token is not well-formed"))?,
+        (Some(token), _) => {
+            Secret::parse(token.0.as_bytes()).ok_or(broken("the refresh token is not well-formed"))?
+        }
         (None, Some(kept)) => kept.duplicate(),
         (None, None) => return Err(broken("there is no refresh token; the scope must have offline_access")),
     };
@@ -169,7 +172,8 @@ mod tests {
             ("{}", 77.0),
             ("1e300", 366.0 * 24.0 * 3600.0),
         ] {
-            let body = format!(r#"{{"access_token":"{ACCESS}","refresh_token":"r","expires_in":{text},"x":{{}}}}"#);
+            let body =
+                format!(r#"{{"access_token":"{ACCESS}","refresh_token":"r","expires_in":{text},"x":{{}}}}"#);
             let lifetime = asked(200, &body).map(|read| read.lifetime.as_secs_f64());
             assert_eq!(lifetime, Ok(seconds), "{text}");
         }
@@ -193,7 +197,10 @@ mod tests {
             let error = asked(200, body).map(|_| ()).unwrap_err();
             assert!(matches!(error, TokenError::NotTokens { .. }), "{body}: {error}");
         }
-        assert_eq!(asked(200, "<html>").map(|_| ()), Err(TokenError::Inconclusive { status: 200, retry_after: None }));
+        assert_eq!(
+            asked(200, "<html>").map(|_| ()),
+            Err(TokenError::Inconclusive { status: 200, retry_after: None })
+        );
         let kept = Secret::parse(b"kept").unwrap();
         let body = format!(r#"{{"access_token":"{ACCESS}","token_type":"bearer"}}"#);
         let read = read::<KatanaApp>(&reply(200, &body), Some(&kept), DEFAULT).unwrap();
@@ -209,10 +216,18 @@ mod tests {
             assert_eq!(asked(status, refusal).map(|_| ()), Err(TokenError::Refused { status }));
         }
         for status in [429, 500, 502, 503, 504, 302, 199] {
-            assert_eq!(asked(status, refusal).map(|_| ()), Err(TokenError::Inconclusive { status, retry_after: None }));
+            assert_eq!(
+                asked(status, refusal).map(|_| ()),
+                Err(TokenError::Inconclusive { status, retry_after: None })
+            );
         }
-        for body in ["", "<html>invalid_grant</html>", "{}", r#"{"error":5}"#, r#"{"error":"access_denied"}"#] {
-            assert_eq!(asked(400, body).map(|_| ()), Err(TokenError::Inconclusive { status: 400, retry_after: None }), "{body}");
+        for body in ["", "<html>invalid_grant</html>", "{}", r#"{"error":5}"#, r#"{"error":"access_denied"}"#]
+        {
+            assert_eq!(
+                asked(400, body).map(|_| ()),
+                Err(TokenError::Inconclusive { status: 400, retry_after: None }),
+                "{body}"
+            );
         }
         let problem = AppProblem::Client;
         let client = asked(401, r#"{"error":"invalid_client"}"#).map(|_| ());

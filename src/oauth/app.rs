@@ -272,7 +272,12 @@ impl<I: Issuer> OAuthApp<I> {
             ("audience", self.audience.as_deref()),
         ];
         let fields = fields.iter().filter_map(|(name, value)| Some((*name, (*value)?.as_bytes())));
-        SignIn::begin(self.endpoints.authorisation(), &fields.collect::<Vec<_>>(), &redirect_uri, self.has_pkce)
+        SignIn::begin(
+            self.endpoints.authorisation(),
+            &fields.collect::<Vec<_>>(),
+            &redirect_uri,
+            self.has_pkce,
+        )
     }
 
     /// Exchanges the code that a sign-in has brought for tokens. Blocks, at most for the deadline. A code is good once; the
@@ -329,10 +334,8 @@ impl<I: Issuer> OAuthApp<I> {
         kept: Option<&Secret>,
     ) -> Result<Tokens<I>, TokenError> {
         let secret = self.load_secret()?;
-        let client = [
-            ("client_id", self.client_id.as_bytes()),
-            ("client_secret", secret.expose_secret().as_bytes()),
-        ];
+        let client =
+            [("client_id", self.client_id.as_bytes()), ("client_secret", secret.expose_secret().as_bytes())];
         let body = form::encode(&[fields, &client[..]].concat());
         let request = Request::post(self.endpoints.token())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")

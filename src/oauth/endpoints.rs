@@ -83,7 +83,8 @@ impl Endpoints {
 
 fn check(url: &str, which: &'static str) -> Result<String, SetupError> {
     let refused = SetupError::Endpoint { which };
-    let path_is_plain = |path: &str| path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte));
+    let path_is_plain =
+        |path: &str| path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte));
     let (scheme, rest) = url.split_once("://").ok_or(refused)?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let origin = Origin::parse(&format!("{scheme}://{authority}")).map_err(|_| refused)?;

@@ -33,7 +33,9 @@ pub enum SetupError {
         what: &'static str,
     },
     /// The system gives no random bytes.
-    #[error("the system gives no random bytes, so nobody could tell this sign-in from a forged one: try again later")]
+    #[error(
+        "the system gives no random bytes, so nobody could tell this sign-in from a forged one: try again later"
+    )]
     NoRandomness,
 }
 
@@ -75,7 +77,9 @@ pub enum TokenError {
     #[error("the authorisation server: {0}")]
     Unreachable(Obstacle),
     /// An answer that says nothing about the grant: 429, a 5xx, a proxy's.
-    #[error("{status}: no answer of a token endpoint; next: ask again later, and look at what stands in between")]
+    #[error(
+        "{status}: no answer of a token endpoint; next: ask again later, and look at what stands in between"
+    )]
     Inconclusive {
         /// The HTTP status.
         status: u16,
@@ -137,13 +141,17 @@ pub enum GrantError {
     #[error("{0}")]
     Document(DocumentError),
     /// What is there is not what this crate wrote.
-    #[error("the document is no grant ({rule}): restore it, or sign in again and save the tokens to another place")]
+    #[error(
+        "the document is no grant ({rule}): restore it, or sign in again and save the tokens to another place"
+    )]
     Corrupt {
         /// The rule that is broken.
         rule: &'static str,
     },
     /// A newer version has written it.
-    #[error("the grant has form {found}, and this version knows forms up to {known}: use the newer keysheath")]
+    #[error(
+        "the grant has form {found}, and this version knows forms up to {known}: use the newer keysheath"
+    )]
     Newer {
         /// Its form.
         found: u64,
@@ -210,14 +218,8 @@ impl TokenError {
 
 impl AppProblem {
     pub(super) fn of_code(code: &str) -> Option<Self> {
-        let all = [
-            Self::Request,
-            Self::Client,
-            Self::Unauthorized,
-            Self::GrantType,
-            Self::Scope,
-            Self::Target,
-        ];
+        let all =
+            [Self::Request, Self::Client, Self::Unauthorized, Self::GrantType, Self::Scope, Self::Target];
         all.into_iter().find(|problem| problem.code() == code)
     }
 

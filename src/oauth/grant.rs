@@ -209,21 +209,15 @@ impl Grant {
             expires: Moment(form.expires),
             lifetime: Duration::from_millis(form.lifetime),
             is_refused: form.refused,
-            lease: form.lease.map(|lease| Lease {
-                holder: lease.holder,
-                length: Duration::from_millis(lease.length),
-            }),
+            lease: form
+                .lease
+                .map(|lease| Lease { holder: lease.holder, length: Duration::from_millis(lease.length) }),
         })
     }
 
     /// The same tokens, with another lease.
     pub(super) fn with_lease(&self, lease: Option<Lease>) -> Self {
-        Self {
-            access: self.access.clone_key(),
-            refresh: self.refresh.duplicate(),
-            lease,
-            ..*self
-        }
+        Self { access: self.access.clone_key(), refresh: self.refresh.duplicate(), lease, ..*self }
     }
 }
 
@@ -237,9 +231,8 @@ fn write_base64(text: &mut String, secret: &[u8]) {
 
 fn read_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, GrantError> {
     let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-    let length = STANDARD
-        .decode_slice(text, &mut decoded)
-        .map_err(|_| corrupt("a token in it is not base64"))?;
+    let length =
+        STANDARD.decode_slice(text, &mut decoded).map_err(|_| corrupt("a token in it is not base64"))?;
     decoded.truncate(length);
     Ok(decoded)
 }

@@ -173,9 +173,10 @@ const fn page(answer: Option<&Answer>) -> (&'static str, &'static str) {
             "400 Bad Request",
             "This answer belongs to another sign-in, so it was not used. Start again from the program.",
         ),
-        Some(Err(_)) => {
-            ("400 Bad Request", "The sign-in did not work. The program that asked you to says what to do next.")
-        }
+        Some(Err(_)) => (
+            "400 Bad Request",
+            "The sign-in did not work. The program that asked you to says what to do next.",
+        ),
     }
 }
 

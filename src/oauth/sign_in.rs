@@ -56,7 +56,9 @@ pub struct AuthorizationCode(Secret);
 #[non_exhaustive]
 pub enum SignInError {
     /// The person said no: `access_denied`.
-    #[error("the person did not let the app in; next: ask them to sign in again and to agree, if that was a mistake")]
+    #[error(
+        "the person did not let the app in; next: ask them to sign in again and to agree, if that was a mistake"
+    )]
     Denied,
     /// The server says that something else is wrong.
     #[error(
@@ -65,7 +67,9 @@ pub enum SignInError {
     )]
     Refused,
     /// The answer belongs to another sign-in, or to none: it may be forged.
-    #[error("the answer belongs to another sign-in than this one, so it was not used; next: sign in again from the start")]
+    #[error(
+        "the answer belongs to another sign-in than this one, so it was not used; next: sign in again from the start"
+    )]
     WrongState,
     /// There is neither a code nor an error in it, or one of them twice, or it is too long.
     #[error("what came back is no answer of an authorisation server; next: sign in again from the start")]
@@ -91,7 +95,8 @@ impl SignIn {
         let mut fields = fields.to_vec();
         fields.push(("state", state.bytes()));
         if let Some(challenge) = &challenge {
-            fields.extend([("code_challenge", challenge.as_bytes()), ("code_challenge_method", &b"S256"[..])]);
+            fields
+                .extend([("code_challenge", challenge.as_bytes()), ("code_challenge_method", &b"S256"[..])]);
         }
         let query = form::encode(&fields);
         // A form is ASCII.
@@ -146,20 +151,20 @@ impl SignIn {
         }
         let fields = form::decode(query).ok_or(SignInError::Malformed)?;
         let one = |wanted: &[u8]| {
-            let mut found = fields.iter().filter(|(name, _)| name.as_slice() == wanted).map(|(_, value)| value);
+            let mut found =
+                fields.iter().filter(|(name, _)| name.as_slice() == wanted).map(|(_, value)| value);
             match (found.next(), found.next()) {
                 (value, None) => Ok(value),
                 _ => Err(SignInError::Malformed),
             }
         };
-        let is_ours = one(b"state")?.is_some_and(|state| bool::from(state.as_slice().ct_eq(self.state.bytes())));
+        let is_ours =
+            one(b"state")?.is_some_and(|state| bool::from(state.as_slice().ct_eq(self.state.bytes())));
         if !is_ours {
             return Err(SignInError::WrongState);
         }
         match (one(b"code")?, one(b"error")?) {
-            (Some(code), None) => {
-                Secret::parse(code).map(AuthorizationCode).ok_or(SignInError::Malformed)
-            }
+            (Some(code), None) => Secret::parse(code).map(AuthorizationCode).ok_or(SignInError::Malformed),
             (_, Some(error)) if error.as_slice() == b"access_denied" => Err(SignInError::Denied),
             (_, Some(_)) => Err(SignInError::Refused),
             (None, None) => Err(SignInError::Malformed),

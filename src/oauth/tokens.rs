@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::GrantError;
 use super::answer::Read;
 use super::grant::{self, Grant, Identity, Moment};
 use super::secret::Secret;
-use super::GrantError;
 use crate::document::{DocumentError, DocumentStore};
 use crate::issuer::Issuer;
 use crate::key::ApiKey;
@@ -113,4 +113,3 @@ impl<I: Issuer> fmt::Debug for Tokens<I> {
         write!(f, "Tokens({:?}, for {} s)", self.access, self.lifetime.as_secs())
     }
 }
-

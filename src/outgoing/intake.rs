@@ -119,7 +119,8 @@ impl Reader {
             Some(_) => {
                 let line = line.to_ascii_lowercase();
                 let coding = line.strip_prefix(b"transfer-encoding:");
-                self.is_chunked |= coding.is_some_and(|coding| coding.windows(7).any(|word| word == b"chunked"));
+                self.is_chunked |=
+                    coding.is_some_and(|coding| coding.windows(7).any(|word| word == b"chunked"));
             }
         }
     }

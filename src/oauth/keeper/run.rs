@@ -146,7 +146,9 @@ impl<I: Issuer> Runner<I> {
                 Turn::Rest(_) => return Reload::TooSoon,
                 Turn::Refresh => match self.take_lease() {
                     Ok(None) => {}
-                    Ok(Some((grant, version, begun))) => return self.refresh(&grant, version, begun, is_refused),
+                    Ok(Some((grant, version, begun))) => {
+                        return self.refresh(&grant, version, begun, is_refused);
+                    }
                     Err(problem) => return self.failed(problem),
                 },
             }
@@ -306,11 +308,15 @@ impl<I: Issuer> Runner<I> {
         };
         let now = Instant::now();
         self.looked = Some(now);
+        // Before the token is there, so that whoever sees it sees no trouble that is over.
+        self.failures = 0;
+        self.shared.change(|status| {
+            (status.state, status.failures, status.problem) = (GrantState::Good, 0, None);
+        });
         if let Err(problem) = self.take(grant, version, |_| (asked, lifetime)) {
             return self.failed(problem);
         }
         self.refused = if is_refused { self.refused.saturating_add(1) } else { 0 };
-        self.fine();
         self.rests_until = now.checked_add(self.settings.rest(self.refused.max(1)));
         Reload::Newer
     }
@@ -364,7 +370,8 @@ impl<I: Issuer> Runner<I> {
 
     /// Nothing has failed. A problem of the server is over when the server has answered, and one of the store by this.
     fn fine(&mut self) -> Reload {
-        let is_due = self.seen.as_ref().is_some_and(|seen| seen.is_refused || Instant::now() >= seen.token.due);
+        let is_due =
+            self.seen.as_ref().is_some_and(|seen| seen.is_refused || Instant::now() >= seen.token.due);
         if !is_due {
             self.failures = 0;
             self.shared.change(|status| (status.failures, status.problem) = (0, None));

@@ -88,7 +88,9 @@ pub enum KeeperError {
     #[error("{0}")]
     Grant(#[source] GrantError),
     /// The handle has a newer token, or one of another place.
-    #[error("the handle has a newer token than the store, or one of another place: give each grant a handle of its own")]
+    #[error(
+        "the handle has a newer token than the store, or one of another place: give each grant a handle of its own"
+    )]
     OtherHandle,
     /// The handle is fixed.
     #[error("the handle is fixed on one key: make it with KeyHandle::live")]

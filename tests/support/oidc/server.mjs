@@ -96,6 +96,8 @@ handler = async (request, response) => {
         await found?.destroy();
         return answer(response, found ? 200 : 404, {});
     }
+    // Katana documents the scope alone; this server wants OpenID's, and to be told to ask for consent.
+    if (path === "/auth") request.url = request.url.replace("scope=offline_access", "scope=openid%20offline_access&prompt=consent");
     return provide(request, response);
 };
 
