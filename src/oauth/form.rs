@@ -29,8 +29,11 @@ fn append(form: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+/// A name and its value.
+pub(super) type Field = (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
+
 /// The fields of a form, in order. None where a `%` is not followed by two digits.
-pub(super) fn decode(form: &str) -> Option<Vec<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>)>> {
+pub(super) fn decode(form: &str) -> Option<Vec<Field>> {
     let field = |field: &str| {
         let (name, value) = field.split_once('=').unwrap_or((field, ""));
         Some((decode_part(name)?, decode_part(value)?))

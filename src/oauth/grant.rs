@@ -268,7 +268,7 @@ mod tests {
             access: RawKey::parse(KatanaApp::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap(),
             refresh: Secret::parse(b"a refresh token \"with\" marks").unwrap(),
             expires: Moment(1_700_000_000_123),
-            lifetime: Duration::from_millis(3_600_000),
+            lifetime: Duration::from_secs(3600),
             is_refused: true,
             lease: Some(Lease { holder: u64::MAX, length: Duration::from_millis(1500) }),
         }

@@ -52,7 +52,7 @@ impl DocumentStore for Killing {
 }
 
 /// Runs the child until it is killed, and gives the server and the folder with the grant that it has left.
-fn killed(test: &'static str, at: &str, ttl: &str) -> Option<(Oidc, Folder)> {
+fn killed(test: &'static str, at: &str, ttl: &str) -> (Oidc, Folder) {
     let variable = |name: &str| std::env::var(name).unwrap();
     if Child::new(test).is_here() {
         let store = FileStore::new(variable("OIDC_GRANT"));
@@ -75,13 +75,13 @@ fn killed(test: &'static str, at: &str, ttl: &str) -> Option<(Oidc, Folder)> {
         .spawn();
     let status = child.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{status}");
-    Some((oidc, folder))
+    (oidc, folder)
 }
 
 #[test]
 fn killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_then_a_person_is_needed() {
     const TEST: &str = "killed::killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_then_a_person_is_needed";
-    let Some((oidc, folder)) = killed(TEST, "before 2", "\"accessTtl\": 25") else { return };
+    let (oidc, folder) = killed(TEST, "before 2", "\"accessTtl\": 25");
     assert_eq!(oidc.count("refreshed"), 1, "the server has used the refresh token up");
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
     wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
@@ -101,7 +101,7 @@ fn killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_t
 fn killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_moment() {
     const TEST: &str =
         "killed::killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_moment";
-    let Some((oidc, folder)) = killed(TEST, "after 1", "\"accessTtl\": 15") else { return };
+    let (oidc, folder) = killed(TEST, "after 1", "\"accessTtl\": 15");
     assert_eq!(oidc.count("refreshed"), 0);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
     let first = keeper.handle().load().unwrap().generation();
@@ -115,7 +115,7 @@ fn killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_mome
 fn killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_end() {
     const TEST: &str =
         "killed::killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_end";
-    let Some((oidc, folder)) = killed(TEST, "after 1", "") else { return };
+    let (oidc, folder) = killed(TEST, "after 1", "");
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
     oidc.forget(keeper.handle().load().unwrap().current().expose_secret());
     let (status, sent) = products(&keeper.handle(), &oidc.origin());
@@ -125,7 +125,7 @@ fn killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_
 #[test]
 fn killed_once_the_tokens_are_persisted_the_next_process_publishes_them() {
     const TEST: &str = "killed::killed_once_the_tokens_are_persisted_the_next_process_publishes_them";
-    let Some((oidc, folder)) = killed(TEST, "after 2", "") else { return };
+    let (oidc, folder) = killed(TEST, "after 2", "");
     assert_eq!(oidc.count("refreshed"), 1);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
     assert_eq!(keeper.handle().load().unwrap().generation().to_string(), "2");

@@ -213,17 +213,11 @@ impl<I: Issuer> Runner<I> {
         let (number, lease, is_refused) = (grant.number, grant.lease, grant.is_refused);
         self.seen = Some(Seen { version, since, number, lease, is_refused, token });
         self.grant = Some(grant);
-        match published {
-            Published::Refused => Err(KeeperProblem::WentBack),
-            Published::Newer => {
-                self.shared.change(|status| status.generation = Generation::numbered(number));
-                Ok(true)
-            }
-            Published::Same => {
-                self.shared.change(|status| status.generation = Generation::numbered(number));
-                Ok(false)
-            }
+        if published == Published::Refused {
+            return Err(KeeperProblem::WentBack);
         }
+        self.shared.change(|status| status.generation = Generation::numbered(number));
+        Ok(published == Published::Newer)
     }
 
     fn publish(&self, grant: &Grant, ends: Instant) -> Published {

@@ -114,7 +114,7 @@ mod tests {
         let due = |rest, random| Token::ending(now, rest, HOUR, random, &settings);
         assert_eq!(due(HOUR, 0.0).due, now + HOUR.mul_f64(0.8));
         assert_eq!(due(HOUR, 1.0).due, now + HOUR.mul_f64(0.7));
-        assert_eq!(due(HOUR, 0.5).last_moment, now + HOUR - LAST_MOMENT);
+        assert_eq!(due(HOUR, 0.5).last_moment, now + HOUR.saturating_sub(LAST_MOMENT));
         assert_eq!(due(HOUR / 10, 0.0).due, now);
         assert_eq!(due(Duration::ZERO, 0.0).ends, now);
         let all = settings.with_refresh_ahead(100).with_jitter(100);
