@@ -110,7 +110,7 @@ impl Seconds<'_> {
             Self::Text(text) => text.parse().ok()?,
             Self::Other(_) => return None,
         };
-        if seconds <= 0.0 {
+        if seconds.is_nan() || seconds <= 0.0 {
             return None;
         }
         let lifetime = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LIFETIME);
