@@ -1,5 +1,7 @@
 //! An app's sign-in, its tokens and their keeper, with the canary as the client secret, as the code and as each token.
 
+use std::fmt::Write as _;
+
 use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::handle::Reload;
 use keysheath::issuer::KatanaApp;
@@ -171,7 +173,8 @@ impl log::Log for Lines {
 
     fn log(&self, record: &log::Record<'_>) {
         let mut lines = self.0.lock().unwrap();
-        lines.push_str(&format!("{} {}\n", record.target(), record.args()));
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(lines, "{} {}", record.target(), record.args());
     }
 
     fn flush(&self) {}
