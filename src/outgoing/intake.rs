@@ -12,8 +12,11 @@ use super::MAX_ANSWER;
 /// What the stand-in is made of.
 const STAND_IN: u8 = b'~';
 
-/// The longest line of a head or of a chunk's size that is looked at, in bytes. ureq refuses a head that is longer.
-const MAX_LINE: usize = 64 * 1024;
+/// How much of a line of a head or of a chunk's size is looked at, in bytes; those that matter are shorter.
+const MAX_LINE: usize = 256;
+
+/// The header that says how a body is framed.
+const CODING: &[u8] = b"transfer-encoding:";
 
 /// Where the body goes; clones share it.
 #[derive(Clone, Default)]
@@ -21,8 +24,8 @@ pub(super) struct Intake(Arc<Mutex<Reader>>);
 
 struct Reader {
     state: State,
-    /// The line that is being read.
-    line: Vec<u8>,
+    /// The line that is being read. A server may give a key back in it, so it is wiped, and never grows.
+    line: Zeroizing<Vec<u8>>,
     status: Option<u16>,
     is_chunked: bool,
     body: Zeroizing<Vec<u8>>,
@@ -47,7 +50,8 @@ impl Default for Reader {
     fn default() -> Self {
         // It never grows, because growing would leave copies behind.
         let body = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
-        Self { state: State::Head, line: Vec::new(), status: None, is_chunked: false, body }
+        let line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+        Self { state: State::Head, line, status: None, is_chunked: false, body }
     }
 }
 
@@ -104,7 +108,10 @@ impl Reader {
     }
 
     fn read_head(&mut self, byte: u8) {
-        let Some(line) = self.ended_line(byte) else { return };
+        if !self.ends_line(byte) {
+            return;
+        }
+        let line = self.line.as_slice();
         match self.status {
             // "HTTP/1.1 200 OK"
             None => {
@@ -117,17 +124,20 @@ impl Reader {
                 self.state = if self.is_chunked { State::ChunkSize } else { State::Body };
             }
             Some(_) => {
-                let line = line.to_ascii_lowercase();
-                let coding = line.strip_prefix(b"transfer-encoding:");
+                let is = |text: &[u8], wanted: &[u8]| text.eq_ignore_ascii_case(wanted);
+                let names = line.split_at_checked(CODING.len()).filter(|(name, _)| is(name, CODING));
                 self.is_chunked |=
-                    coding.is_some_and(|coding| coding.windows(7).any(|word| word == b"chunked"));
+                    names.is_some_and(|(_, value)| value.windows(7).any(|word| is(word, b"chunked")));
             }
         }
+        self.line.clear();
     }
 
     fn read_size(&mut self, byte: u8) {
-        let Some(line) = self.ended_line(byte) else { return };
-        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if !self.ends_line(byte) {
+            return;
+        }
+        let digits = self.line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
         self.state = match size {
             Some(0) => State::Trailer,
@@ -135,21 +145,21 @@ impl Reader {
             // ureq refuses it too; until then, nothing of it is shown.
             None => State::Body,
         };
+        self.line.clear();
     }
 
-    /// The line that this byte ends, without its end.
-    fn ended_line(&mut self, byte: u8) -> Option<Vec<u8>> {
+    /// Whether this byte ends a line, which is then there without its end.
+    fn ends_line(&mut self, byte: u8) -> bool {
         if byte != b'\n' {
             if self.line.len() < MAX_LINE {
                 self.line.push(byte);
             }
-            return None;
+            return false;
         }
-        let mut line = mem::take(&mut self.line);
-        if line.last() == Some(&b'\r') {
-            line.pop();
+        if self.line.last() == Some(&b'\r') {
+            self.line.pop();
         }
-        Some(line)
+        true
     }
 }
 
