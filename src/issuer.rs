@@ -23,6 +23,8 @@
 
 mod kanal;
 mod katana;
+#[cfg(feature = "oauth")]
+mod katana_app;
 
 use std::fmt;
 
@@ -34,9 +36,16 @@ use crate::origin::Origin;
 
 pub use kanal::{Kanal, StoreId, StoreIdError};
 pub use katana::Katana;
+#[cfg(feature = "oauth")]
+pub use katana_app::KatanaApp;
 
 /// The issuers that this crate knows.
-pub(crate) const KNOWN: &[&Profile] = &[Kanal::PROFILE, Katana::PROFILE];
+pub(crate) const KNOWN: &[&Profile] = &[
+    Kanal::PROFILE,
+    Katana::PROFILE,
+    #[cfg(feature = "oauth")]
+    KatanaApp::PROFILE,
+];
 
 /// A type that stands for an issuer, so that the compiler keeps keys of different issuers apart.
 ///

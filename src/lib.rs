@@ -31,7 +31,7 @@ mod private_file;
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
 pub mod failure;
-#[cfg(any(feature = "openbao", feature = "probe"))]
+#[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
 mod outgoing;
 pub mod format;
 pub mod fingerprint;
@@ -54,6 +54,8 @@ pub mod client;
 pub mod probe;
 #[cfg(feature = "rotation")]
 pub mod rotation;
+#[cfg(feature = "oauth")]
+pub mod oauth;
 #[cfg(feature = "registry")]
 pub mod registry;
 #[cfg(feature = "emulator")]

@@ -12,14 +12,14 @@
 //! # Ok::<(), keysheath::origin::OriginError>(())
 //! ```
 
-#[cfg(any(feature = "openbao", feature = "probe"))]
+#[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
 mod roots;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-#[cfg(any(feature = "openbao", feature = "probe"))]
+#[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
 pub use roots::{Roots, RootsError};
 
 /// The longest host name that DNS can carry, in characters (RFC 1035, section 2.3.4).

@@ -13,9 +13,9 @@ use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-#[cfg(feature = "probe")]
+#[cfg(any(feature = "oauth", feature = "probe"))]
 use http::HeaderValue;
-#[cfg(feature = "probe")]
+#[cfg(any(feature = "oauth", feature = "probe"))]
 use http::header::RETRY_AFTER;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response};
@@ -34,7 +34,7 @@ use wiping::{Exchange, Wiping};
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// The largest body that is read, in bytes; documented answers have under 1 KiB.
-#[cfg(feature = "probe")]
+#[cfg(any(feature = "oauth", feature = "probe"))]
 pub(crate) const MAX_ANSWER: usize = 64 * 1024;
 
 /// How long a connection that is kept may rest before another one is made.
@@ -86,7 +86,7 @@ impl Outgoing {
 
     /// Sends one request over a connection of its own, and reads the whole answer. Blocks, at most until the
     /// deadline.
-    #[cfg(feature = "probe")]
+    #[cfg(any(feature = "oauth", feature = "probe"))]
     pub(crate) fn send(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
         let reply = self.exchange(&self.line(0), request)?;
         // The body of a redirect is nobody's concern.
@@ -194,7 +194,7 @@ impl Line {
     }
 }
 
-#[cfg(feature = "probe")]
+#[cfg(any(feature = "oauth", feature = "probe"))]
 impl Reply {
     /// The value of its `Retry-After`.
     pub(crate) fn retry_after(&self) -> Option<&[u8]> {

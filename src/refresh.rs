@@ -74,6 +74,9 @@ pub use status::RefreshStatus;
 #[cfg(feature = "watch")]
 pub use watch::{WatchProblem, Watching};
 
+#[cfg(feature = "oauth")]
+pub(crate) use pace::random_part;
+
 use asker::Asker;
 use event::Teller;
 use place::{Outcome, Place, publish_key};

@@ -31,6 +31,9 @@ mod keyset;
 #[cfg(all(feature = "openbao", feature = "rotation"))]
 #[path = "p1_no_key_text/openbao.rs"]
 mod openbao;
+#[cfg(feature = "oauth")]
+#[path = "p1_no_key_text/oauth.rs"]
+mod oauth;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
 #[path = "p1_no_key_text/probes.rs"]
@@ -131,6 +134,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/leaks.rs"),
         include_str!("p1_no_key_text/keyset.rs"),
         include_str!("p1_no_key_text/openbao.rs"),
+        include_str!("p1_no_key_text/oauth.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
         include_str!("p1_no_key_text/probes.rs"),
         include_str!("p1_no_key_text/refresh.rs"),

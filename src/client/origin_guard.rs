@@ -156,7 +156,8 @@ impl<I: Issuer> OriginGuard<I> {
         if origin.scheme() != Scheme::Https {
             return Err(OverrideError::NotHttps);
         }
-        let mut others = KNOWN.iter().filter(|other| **other != I::PROFILE);
+        // A Katana app's tokens go where Katana's keys do.
+        let mut others = KNOWN.iter().filter(|other| other.origin() != I::PROFILE.origin());
         match others.find(|other| is_in_domain_of(origin.host(), other.origin().host())) {
             Some(other) => Err(OverrideError::OtherIssuer { issuer: other.title() }),
             None => Ok(Self::at(origin)),

@@ -96,7 +96,7 @@ pub(super) fn next_poll(settings: &RefreshSettings, now: Instant) -> Option<Inst
 }
 
 /// A number from 0 to 1. The standard library seeds each `RandomState` from the system's generator.
-fn random_part() -> f64 {
+pub(crate) fn random_part() -> f64 {
     let random = RandomState::new().hash_one(std::process::id());
     f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }

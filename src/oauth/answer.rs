@@ -1,0 +1,237 @@
+//! Reading what a token endpoint answers.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use zeroize::Zeroize as _;
+
+use super::secret::Secret;
+use super::{AppProblem, TokenError};
+use crate::failure;
+use crate::issuer::Issuer;
+use crate::key::ApiKey;
+use crate::outgoing::Reply;
+
+/// The least and the greatest lifetime of an access token that are believed.
+pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// What a token response has in it.
+pub(super) struct Read<I: Issuer> {
+    pub(super) access: ApiKey<I>,
+    pub(super) refresh: Secret,
+    pub(super) lifetime: Duration,
+}
+
+/// A text of the answer, wiped when it was not borrowed from it.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// RFC 6749, section 5.1; what else is in it is ignored.
+#[derive(Deserialize)]
+struct Success<'a> {
+    #[serde(borrow)]
+    access_token: Option<Text<'a>>,
+    #[serde(borrow)]
+    refresh_token: Option<Text<'a>>,
+    #[serde(borrow)]
+    token_type: Option<Text<'a>>,
+    #[serde(borrow)]
+    expires_in: Option<Seconds<'a>>,
+}
+
+/// The standard wants a number, and some servers write a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds<'a> {
+    Number(f64),
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Other(IgnoredAny),
+}
+
+/// RFC 6749, section 5.2.
+#[derive(Deserialize)]
+struct Failure<'a> {
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
+}
+
+impl Drop for Text<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(text) = &mut self.0 {
+            text.zeroize();
+        }
+    }
+}
+
+/// The tokens, or why there are none. `kept` is the refresh token that stays in force where the server sends no other (RFC
+/// 6749, section 6).
+pub(super) fn read<I: Issuer>(
+    reply: &Reply,
+    kept: Option<&Secret>,
+    default_lifetime: Duration,
+) -> Result<Read<I>, TokenError> {
+    let status = reply.status;
+    if !(200..300).contains(&status) {
+        return Err(refusal(reply));
+    }
+    // A sign-in page of something in between comes with a 200.
+    if reply.is_web_page {
+        return Err(TokenError::Inconclusive { status, retry_after: None });
+    }
+    let broken = |rule| TokenError::NotTokens { status, rule };
+    // The library's errors print what they did not like, so they go no further.
+    let answer: Success<'_> =
+        serde_json::from_slice(&reply.body).map_err(|_| broken("it is not JSON of that kind"))?;
+    if answer.token_type.is_some_and(|kind| !kind.0.eq_ignore_ascii_case("bearer")) {
+        return Err(broken("the token is of another type than Bearer"));
+    }
+    let access = answer.access_token.ok_or(broken("there is no access token"))?;
+    let access = ApiKey::parse(&access.0).map_err(|_| broken("the access token is not well-formed"))?;
+    let refresh = match (answer.refresh_token, kept) {
+        (Some(token), _) => {
+            Secret::parse(token.0.as_bytes()).ok_or(broken("the refresh token is not well-formed"))?
+        }
+        (None, Some(kept)) => kept.duplicate(),
+        (None, None) => return Err(broken("there is no refresh token; the scope must have offline_access")),
+    };
+    let lifetime = answer.expires_in.and_then(|seconds| seconds.lifetime()).unwrap_or(default_lifetime);
+    Ok(Read { access, refresh, lifetime })
+}
+
+impl Seconds<'_> {
+    /// None for what is no positive number: that must not cost the tokens beside it.
+    fn lifetime(&self) -> Option<Duration> {
+        let seconds = match self {
+            Self::Number(seconds) => *seconds,
+            Self::Text(text) => text.parse().ok()?,
+            Self::Other(_) => return None,
+        };
+        if seconds.is_nan() || seconds <= 0.0 {
+            return None;
+        }
+        let lifetime = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LIFETIME);
+        Some(lifetime.clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME))
+    }
+}
+
+fn refusal(reply: &Reply) -> TokenError {
+    let status = reply.status;
+    let retry_after = reply.retry_after().and_then(failure::seconds);
+    // Only the server's own words count, and only where it speaks of the request: not on a 429 or a 5xx.
+    if !(400..500).contains(&status) || status == 429 {
+        return TokenError::Inconclusive { status, retry_after };
+    }
+    let answer: Option<Failure<'_>> = serde_json::from_slice(&reply.body).ok();
+    let Some(code) = answer.and_then(|answer| answer.error) else {
+        return TokenError::Inconclusive { status, retry_after };
+    };
+    if code == "invalid_grant" {
+        return TokenError::Refused { status };
+    }
+    match AppProblem::of_code(&code) {
+        Some(problem) => TokenError::AppRefused { status, problem },
+        None => TokenError::Inconclusive { status, retry_after },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::issuer::KatanaApp;
+
+    const ACCESS: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+
+    fn reply(status: u16, body: &str) -> Reply {
+        let body = Zeroizing::new(body.as_bytes().to_vec());
+        let is_web_page = body.starts_with(b"<");
+        Reply { status, headers: http::HeaderMap::new(), is_web_page, body }
+    }
+
+    fn asked(status: u16, body: &str) -> Result<Read<KatanaApp>, TokenError> {
+        read(&reply(status, body), None, Duration::from_secs(77))
+    }
+
+    #[test]
+    fn a_lifetime_is_taken_as_it_comes_and_nonsense_costs_no_token() {
+        for (text, seconds) in [
+            ("3600", 3600.0),
+            ("\"3600\"", 3600.0),
+            ("1.5", 1.5),
+            ("0.1", 1.0),
+            ("0", 77.0),
+            ("-5", 77.0),
+            ("null", 77.0),
+            ("\"soon\"", 77.0),
+            ("\"NaN\"", 77.0),
+            ("[1]", 77.0),
+            ("{}", 77.0),
+            ("1e300", 366.0 * 24.0 * 3600.0),
+        ] {
+            let body =
+                format!(r#"{{"access_token":"{ACCESS}","refresh_token":"r","expires_in":{text},"x":{{}}}}"#);
+            let lifetime = asked(200, &body).map(|read| read.lifetime.as_secs_f64());
+            assert_eq!(lifetime, Ok(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_success_without_both_tokens_is_no_token_response() {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"}"#,
+            r#"{"refresh_token":"r"}"#,
+            r#"{"access_token":"short","refresh_token":"r"}"#,
+            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6 s1Z","refresh_token":"r"}"#,
+            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":""}"#,
+            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":"\n"}"#,
+            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":"r","token_type":"DPoP"}"#,
+            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":"r""#,
+        ] {
+            let error = asked(200, body).map(|_| ()).unwrap_err();
+            assert!(matches!(error, TokenError::NotTokens { .. }), "{body}: {error}");
+        }
+        assert_eq!(
+            asked(200, "<html>").map(|_| ()),
+            Err(TokenError::Inconclusive { status: 200, retry_after: None })
+        );
+        let kept = Secret::parse(b"kept").unwrap();
+        let body = format!(r#"{{"access_token":"{ACCESS}","token_type":"bearer"}}"#);
+        let read = read::<KatanaApp>(&reply(200, &body), Some(&kept), DEFAULT).unwrap();
+        assert_eq!(read.refresh.bytes(), b"kept");
+    }
+
+    const DEFAULT: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn only_the_servers_own_words_refuse_the_grant() {
+        let refusal = r#"{"error":"invalid_grant","error_description":"no"}"#;
+        for status in [400, 401, 403] {
+            assert_eq!(asked(status, refusal).map(|_| ()), Err(TokenError::Refused { status }));
+        }
+        for status in [429, 500, 502, 503, 504, 302, 199] {
+            assert_eq!(
+                asked(status, refusal).map(|_| ()),
+                Err(TokenError::Inconclusive { status, retry_after: None })
+            );
+        }
+        for body in ["", "<html>invalid_grant</html>", "{}", r#"{"error":5}"#, r#"{"error":"access_denied"}"#]
+        {
+            assert_eq!(
+                asked(400, body).map(|_| ()),
+                Err(TokenError::Inconclusive { status: 400, retry_after: None }),
+                "{body}"
+            );
+        }
+        let problem = AppProblem::Client;
+        let client = asked(401, r#"{"error":"invalid_client"}"#).map(|_| ());
+        assert_eq!(client, Err(TokenError::AppRefused { status: 401, problem }));
+    }
+}

@@ -1,0 +1,348 @@
+//! A grant as it is written down: JSON, with a version, and the lease of whoever refreshes it.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::GrantError;
+use super::secret::Secret;
+use crate::document::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version};
+use crate::fingerprint::Fingerprint;
+use crate::issuer::Profile;
+use crate::key::RawKey;
+
+/// The form that is written. Forms 1 to this one are read.
+///
+/// ```
+/// assert_eq!(keysheath::oauth::GRANT_FORM_VERSION, 1);
+/// ```
+pub const GRANT_FORM_VERSION: u64 = 1;
+
+/// The longest lifetime and lease that are read, in milliseconds: a little over two years.
+const MAX_MILLIS: u64 = 1 << 36;
+
+/// What a person has granted an app, and how far the tokens of it have come.
+#[derive(Debug)]
+pub(super) struct Grant {
+    /// Grows with every access token; it is the generation in the handle.
+    pub(super) number: u64,
+    pub(super) access: RawKey,
+    pub(super) refresh: Secret,
+    /// When the access token ends, by the clock of the machine that has asked for it.
+    pub(super) expires: Moment,
+    pub(super) lifetime: Duration,
+    /// The server has refused the refresh token: a person must sign in again.
+    pub(super) is_refused: bool,
+    pub(super) lease: Option<Lease>,
+}
+
+/// Who may use the refresh token, and for how long at most. It has no moment in it: each one who sees it counts on a clock of
+/// their own from when they saw it first, so clocks that differ do no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) holder: u64,
+    pub(super) length: Duration,
+}
+
+/// Milliseconds since 1970, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(u64);
+
+/// Whose grant it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) profile: &'static Profile,
+    pub(super) client: String,
+    pub(super) server: String,
+}
+
+impl Identity {
+    /// By which a handle tells this app's grant from another publisher's keys. It is no secret that is hashed.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of("keysheath-grant", format!("{}\n{}", self.client, self.server).as_bytes())
+    }
+}
+
+/// What a document says of itself, in every form.
+#[derive(Deserialize)]
+struct Head<'a> {
+    keysheath: &'a str,
+    form: u64,
+}
+
+/// Form 1. What is secret is borrowed from the document, so that no copy is made that is not wiped.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form<'a> {
+    #[serde(rename = "keysheath")]
+    _kind: &'a str,
+    #[serde(rename = "form")]
+    _version: u64,
+    issuer: &'a str,
+    #[serde(borrow)]
+    client: Cow<'a, str>,
+    #[serde(borrow)]
+    server: Cow<'a, str>,
+    number: u64,
+    expires: u64,
+    lifetime: u64,
+    /// In base64, both.
+    access: &'a str,
+    refresh: &'a str,
+    refused: bool,
+    lease: Option<LeaseForm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LeaseForm {
+    holder: u64,
+    length: u64,
+}
+
+const fn corrupt(rule: &'static str) -> GrantError {
+    GrantError::Corrupt { rule }
+}
+
+impl Moment {
+    pub(super) fn of(time: SystemTime) -> Self {
+        Self(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+
+    pub(super) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is in the store, if it is a grant of this app.
+pub(super) fn read(
+    store: &dyn DocumentStore,
+    identity: &Identity,
+) -> Result<Option<(Grant, Version)>, GrantError> {
+    let Some(document) = store.read()? else { return Ok(None) };
+    let grant = Grant::from_document(identity, document.content().expose_secret())?;
+    Ok(Some((grant, *document.version())))
+}
+
+impl Grant {
+    /// JSON with the tokens in it, so it belongs where a key does.
+    pub(super) fn to_document(&self, identity: &Identity) -> Result<DocumentContent, GrantError> {
+        // It never grows, so no block with a token in it is left behind.
+        let mut text = Zeroizing::new(String::with_capacity(MAX_DOCUMENT));
+        // Writing to a `String` cannot fail.
+        let _ = write!(
+            text,
+            "{{\n  \"keysheath\": \"grant\",\n  \"form\": {GRANT_FORM_VERSION},\n  \"issuer\": \"{}\",\n",
+            identity.profile.name()
+        );
+        for (name, value) in [("client", &identity.client), ("server", &identity.server)] {
+            let _ = write!(text, "  \"{name}\": ");
+            write_quoted(&mut text, value);
+            text.push_str(",\n");
+        }
+        let _ = write!(
+            text,
+            "  \"number\": {},\n  \"expires\": {},\n  \"lifetime\": {},\n",
+            self.number,
+            self.expires.0,
+            millis(self.lifetime)
+        );
+        for (name, secret) in
+            [("access", self.access.expose_secret().as_bytes()), ("refresh", self.refresh.bytes())]
+        {
+            let _ = write!(text, "  \"{name}\": \"");
+            write_base64(&mut text, secret);
+            text.push_str("\",\n");
+        }
+        let _ = write!(text, "  \"refused\": {},\n  \"lease\": ", self.is_refused);
+        match &self.lease {
+            None => text.push_str("null"),
+            Some(Lease { holder, length }) => {
+                let _ = write!(text, "{{ \"holder\": {holder}, \"length\": {} }}", millis(*length));
+            }
+        }
+        text.push_str("\n}\n");
+        if text.len() > MAX_DOCUMENT {
+            return Err(GrantError::TooLarge { limit: MAX_DOCUMENT });
+        }
+        Ok(DocumentContent::from(std::mem::take(&mut *text).into_bytes()))
+    }
+
+    pub(super) fn from_document(identity: &Identity, document: &[u8]) -> Result<Self, GrantError> {
+        if document.len() > MAX_DOCUMENT {
+            return Err(corrupt("it is larger than one can be"));
+        }
+        // The library's errors print what they did not like, so they go no further.
+        let head: Head<'_> =
+            serde_json::from_slice(document).map_err(|_| corrupt("it is not whole, or not JSON"))?;
+        if head.keysheath != "grant" || head.form == 0 {
+            return Err(corrupt("it does not say that it is a grant"));
+        }
+        if head.form > GRANT_FORM_VERSION {
+            return Err(GrantError::Newer { found: head.form, known: GRANT_FORM_VERSION });
+        }
+        let form: Form<'_> = serde_json::from_slice(document)
+            .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
+        for (what, is_other) in [
+            ("issuer", form.issuer != identity.profile.name()),
+            ("client id", form.client != identity.client),
+            ("token endpoint", form.server != identity.server),
+        ] {
+            if is_other {
+                return Err(GrantError::Other { what });
+            }
+        }
+        let lengths = [form.lifetime, form.lease.as_ref().map_or(0, |lease| lease.length)];
+        // So that numbers can be added to and told by a signed one.
+        let is_in_bounds = form.number > 0 && form.number < u64::MAX >> 1 && form.expires < u64::MAX >> 1;
+        if !is_in_bounds || lengths.iter().any(|length| *length > MAX_MILLIS) {
+            return Err(corrupt("a number in it is out of bounds"));
+        }
+        let access = read_base64(form.access)?;
+        let refresh = read_base64(form.refresh)?;
+        Ok(Self {
+            number: form.number,
+            access: RawKey::parse(identity.profile, &access)
+                .map_err(|_| corrupt("the access token in it is not well-formed"))?,
+            refresh: Secret::parse(&refresh).ok_or(corrupt("the refresh token in it is not well-formed"))?,
+            expires: Moment(form.expires),
+            lifetime: Duration::from_millis(form.lifetime),
+            is_refused: form.refused,
+            lease: form
+                .lease
+                .map(|lease| Lease { holder: lease.holder, length: Duration::from_millis(lease.length) }),
+        })
+    }
+
+    /// The same tokens, with another lease.
+    pub(super) fn with_lease(&self, lease: Option<Lease>) -> Self {
+        Self { access: self.access.clone_key(), refresh: self.refresh.duplicate(), lease, ..*self }
+    }
+}
+
+/// In base64. Not by the library's `encode_string`, which leaves a copy on the stack.
+fn write_base64(text: &mut String, secret: &[u8]) {
+    let mut encoded = Zeroizing::new(vec![0; secret.len().div_ceil(3) * 4]);
+    let length = STANDARD.encode_slice(secret, &mut encoded).unwrap_or(0);
+    // Base64 is ASCII, and the block is as large as it must be.
+    text.push_str(std::str::from_utf8(&encoded[..length]).unwrap_or_default());
+}
+
+fn read_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, GrantError> {
+    let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+    let length =
+        STANDARD.decode_slice(text, &mut decoded).map_err(|_| corrupt("a token in it is not base64"))?;
+    decoded.truncate(length);
+    Ok(decoded)
+}
+
+/// A text of visible ASCII as JSON writes it.
+fn write_quoted(text: &mut String, value: &str) {
+    text.push('"');
+    for c in value.chars() {
+        if matches!(c, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::issuer::{Issuer, KatanaApp};
+
+    fn identity() -> Identity {
+        Identity {
+            profile: KatanaApp::PROFILE,
+            client: "a \"client\\".replace(' ', "-"),
+            server: "https://login.example/token".into(),
+        }
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            number: 7,
+            access: RawKey::parse(KatanaApp::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap(),
+            refresh: Secret::parse(b"a refresh token \"with\" marks").unwrap(),
+            expires: Moment(1_700_000_000_123),
+            lifetime: Duration::from_secs(3600),
+            is_refused: true,
+            lease: Some(Lease { holder: u64::MAX, length: Duration::from_millis(1500) }),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let (grant, identity) = (grant(), identity());
+        let document = grant.to_document(&identity).unwrap();
+        let read = Grant::from_document(&identity, document.expose_secret()).unwrap();
+        assert!(read.access == grant.access && read.refresh.bytes() == grant.refresh.bytes());
+        assert_eq!(
+            (read.number, read.expires, read.lifetime, read.is_refused, read.lease),
+            (7, grant.expires, grant.lifetime, true, grant.lease)
+        );
+        assert!(grant.with_lease(None).lease.is_none());
+    }
+
+    #[test]
+    fn the_longest_tokens_fit() {
+        let mut grant = grant();
+        grant.access = RawKey::parse(KatanaApp::PROFILE, &[b'x'; 4096]).unwrap();
+        grant.refresh = Secret::parse(&[b'x'; 4096]).unwrap();
+        let client = "\\".repeat(2048);
+        let identity = Identity { client, server: "x".repeat(2048), ..identity() };
+        assert!(grant.to_document(&identity).is_ok());
+    }
+
+    #[test]
+    fn another_apps_a_newer_and_a_damaged_grant_are_refused() {
+        let identity = identity();
+        let document = grant().to_document(&identity).unwrap();
+        let text = std::str::from_utf8(document.expose_secret()).unwrap();
+        for (changed, what) in [
+            (Identity { profile: crate::issuer::Katana::PROFILE, ..identity.clone() }, "issuer"),
+            (Identity { client: "another".into(), ..identity.clone() }, "client id"),
+            (Identity { server: "https://login.example/".into(), ..identity.clone() }, "token endpoint"),
+        ] {
+            let error = Grant::from_document(&changed, text.as_bytes()).unwrap_err();
+            assert_eq!(error, GrantError::Other { what });
+        }
+        for (from, to) in [
+            ("\"form\": 1", "\"form\": 0"),
+            ("\"grant\"", "\"key set\""),
+            ("\"number\": 7", "\"number\": 0"),
+            ("\"number\": 7", "\"number\": 18446744073709551615"),
+            ("\"number\": 7", "\"number\": -1"),
+            ("\"lifetime\": 3600000", "\"lifetime\": 18446744073709551615"),
+            ("\"length\": 1500", "\"length\": 18446744073709551615"),
+            ("\"length\": 1500", "\"length\": 1500, \"x\": 1"),
+            ("\"refused\": true", "\"refused\": true, \"refused\": true"),
+            ("\"access\": \"", "\"access\": \"!"),
+            ("\"refresh\": \"", "\"refresh\": \"AAAA"),
+            ("}\n", ""),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = Grant::from_document(&identity, text.replacen(from, to, 2).as_bytes()).unwrap_err();
+            assert!(matches!(error, GrantError::Corrupt { .. }), "{to}: {error}");
+        }
+        for length in 0..text.len() - 2 {
+            assert!(Grant::from_document(&identity, &text.as_bytes()[..length]).is_err(), "{length}");
+        }
+        let newer = text.replace("\"form\": 1", "\"form\": 2, \"more\": {}");
+        let error = Grant::from_document(&identity, newer.as_bytes()).unwrap_err();
+        assert_eq!(error, GrantError::Newer { found: 2, known: 1 });
+        let large = vec![b' '; MAX_DOCUMENT + 1];
+        assert!(Grant::from_document(&identity, &large).is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! Keeping an access token fresh, in this process and among all that share its grant.
+
+mod run;
+mod schedule;
+mod settings;
+mod shared;
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::{GrantError, OAuthApp};
+use crate::document::DocumentStore;
+use crate::handle::KeyHandle;
+use crate::issuer::Issuer;
+
+pub use settings::KeeperSettings;
+pub use status::{GrantState, KeeperError, KeeperProblem, KeeperStatus};
+
+use run::Runner;
+use shared::Shared;
+
+/// Keeps a live handle on a fresh access token until it is dropped.
+///
+/// It reads the grant on a thread of its own, publishes each new access token, and refreshes it ahead of its end, unless another
+/// process that shares the store has done so or is at it. A token that its API refuses is refreshed at once: the client layers wait
+/// for that. Whatever fails, the token in force stays there; [`TokenKeeper::status`] says what has failed.
+///
+/// Dropping it ends its thread and waits for that: a refresh that is under way is finished first, so that its tokens are not
+/// lost, within the length of the lease. In async code, start and drop it through your runtime's `spawn_blocking`.
+///
+/// ```no_run
+/// use keysheath::{document::FileStore, keyref::KeyRef, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
+///
+/// let secret: KeyRef = "env:KATANA_CLIENT_SECRET".parse()?;
+/// let app = OAuthApp::katana("my-client-id", secret.source()?)?;
+/// let keeper = TokenKeeper::start(app, FileStore::new("katana-grant"), KeeperSettings::new())?;
+/// println!("{:?}, {}", keeper.handle(), keeper.status());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct TokenKeeper<I: Issuer> {
+    handle: KeyHandle<I>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    patience: Duration,
+}
+
+impl<I: Issuer> TokenKeeper<I> {
+    /// Reads the grant, and keeps a new handle on its access token. Blocks as the store does; the server is asked later, on the
+    /// keeper's own thread.
+    ///
+    /// # Errors
+    /// [`KeeperError::Grant`] where there is no grant, or none that can be used.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, oauth::{KeeperSettings, OAuthApp, TokenKeeper}, source::SecretFile};
+    /// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+    /// // Nobody has signed in.
+    /// assert!(TokenKeeper::start(app, MemoryStore::new(), KeeperSettings::new()).is_err());
+    /// # Ok::<(), keysheath::oauth::SetupError>(())
+    /// ```
+    pub fn start(
+        app: OAuthApp<I>,
+        store: impl DocumentStore + 'static,
+        settings: KeeperSettings,
+    ) -> Result<Self, KeeperError> {
+        Self::start_into(app, store, &KeyHandle::live(), settings)
+    }
+
+    /// As [`TokenKeeper::start`], for a live handle that is there already.
+    ///
+    /// # Errors
+    /// As [`TokenKeeper::start`], and [`KeeperError::FixedHandle`] and [`KeeperError::OtherHandle`].
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
+    /// # use keysheath::source::SecretFile;
+    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+    /// let handle = KeyHandle::live();
+    /// assert!(TokenKeeper::start_into(app, MemoryStore::new(), &handle, KeeperSettings::new()).is_err());
+    /// # Ok::<(), keysheath::oauth::SetupError>(())
+    /// ```
+    pub fn start_into(
+        app: OAuthApp<I>,
+        store: impl DocumentStore + 'static,
+        handle: &KeyHandle<I>,
+        settings: KeeperSettings,
+    ) -> Result<Self, KeeperError> {
+        let raw = handle.to_raw().ok_or(KeeperError::FixedHandle)?;
+        let patience = settings.lease.max(app.deadline());
+        let shared = Arc::new(Shared::attach(raw, store.provenance()));
+        let mut runner = Runner::new(app, Arc::new(store), settings, Arc::clone(&shared));
+        // From here on, dropping it leaves the handle's reloads.
+        let mut keeper = Self { handle: handle.clone(), shared, thread: None, patience };
+        match runner.look() {
+            Ok(_) => {}
+            Err(KeeperProblem::Grant(error)) => return Err(KeeperError::Grant(error)),
+            Err(_) => return Err(KeeperError::OtherHandle),
+        }
+        let thread = thread::Builder::new()
+            .name("keysheath-oauth".into())
+            .spawn(move || runner.run())
+            .map_err(|error| KeeperError::NoThread(error.kind()))?;
+        keeper.thread = Some(thread);
+        Ok(keeper)
+    }
+
+    /// The handle that is kept fresh. Clone it for everything that sends the token.
+    ///
+    /// ```
+    /// # use keysheath::{handle::KeyHandle, issuer::KatanaApp, oauth::TokenKeeper};
+    /// fn handle(keeper: &TokenKeeper<KatanaApp>) -> KeyHandle<KatanaApp> {
+    ///     keeper.handle()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> KeyHandle<I> {
+        self.handle.clone()
+    }
+
+    /// How it fares.
+    ///
+    /// ```
+    /// # use keysheath::{issuer::KatanaApp, oauth::TokenKeeper};
+    /// fn log(keeper: &TokenKeeper<KatanaApp>) {
+    ///     println!("{}", keeper.status());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> KeeperStatus {
+        self.shared.status()
+    }
+}
+
+impl From<GrantError> for KeeperProblem {
+    fn from(error: GrantError) -> Self {
+        Self::Grant(error)
+    }
+}
+
+impl<I: Issuer> Drop for TokenKeeper<I> {
+    fn drop(&mut self) {
+        self.shared.stop();
+        let Some(thread) = self.thread.take() else { return };
+        if thread.thread().id() != thread::current().id() && self.shared.wait_for_end(self.patience) {
+            // Its panic, if it had one, is on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<I: Issuer> fmt::Debug for TokenKeeper<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenKeeper({:?}, {})", self.handle, self.shared.status().provenance())
+    }
+}

@@ -1,0 +1,180 @@
+//! How a keeper works.
+
+use std::time::Duration;
+
+/// How a [`TokenKeeper`](super::TokenKeeper) works.
+///
+/// | setting | default |
+/// |---|---|
+/// | [poll interval](Self::with_poll_interval) of the store | 30 s |
+/// | [refresh ahead](Self::with_refresh_ahead) of the end of an access token | 20 % of its lifetime |
+/// | [jitter](Self::with_jitter), added to that at random | up to 10 % of its lifetime |
+/// | [lease](Self::with_lease) of a refresh | 30 s |
+/// | [minimum interval](Self::with_minimum_interval) between attempts to refresh | 1 s |
+/// | [longest back-off](Self::with_longest_back_off) | 5 min |
+/// | [grace](Self::with_grace) of the previous token | 1 min |
+///
+/// ```
+/// use std::time::Duration;
+/// use keysheath::oauth::KeeperSettings;
+/// let settings = KeeperSettings::new().with_poll_interval(Duration::from_secs(10));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeeperSettings {
+    pub(super) poll_interval: Duration,
+    /// In percent, both.
+    pub(super) ahead: u8,
+    pub(super) jitter: u8,
+    pub(super) lease: Duration,
+    pub(super) minimum_interval: Duration,
+    pub(super) longest_back_off: Duration,
+    pub(super) grace: Duration,
+}
+
+/// The shortest of the intervals and of the lease.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+impl KeeperSettings {
+    /// The defaults.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperSettings;
+    /// assert_eq!(KeeperSettings::new(), KeeperSettings::default());
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(30),
+            ahead: 20,
+            jitter: 10,
+            lease: Duration::from_secs(30),
+            minimum_interval: Duration::from_secs(1),
+            longest_back_off: Duration::from_secs(5 * 60),
+            grace: Duration::from_secs(60),
+        }
+    }
+
+    /// The longest time between two looks at the store, so that what another process has refreshed is seen; at least 10 ms.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().with_poll_interval(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval.max(SHORTEST);
+        self
+    }
+
+    /// How much of its lifetime an access token has left when it is refreshed, in percent; at most 90.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().with_refresh_ahead(50);
+    /// ```
+    #[must_use]
+    pub fn with_refresh_ahead(mut self, percent: u8) -> Self {
+        self.ahead = percent.min(90);
+        self
+    }
+
+    /// How much of its lifetime may be added to that at random, in percent, so that processes do not refresh together; at most
+    /// 90.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().with_jitter(0);
+    /// ```
+    #[must_use]
+    pub fn with_jitter(mut self, percent: u8) -> Self {
+        self.jitter = percent.min(90);
+        self
+    }
+
+    /// How long a lease is; at least 10 ms. A request to the token endpoint ends within two thirds of it, whatever the app's
+    /// [deadline](super::super::OAuthApp::with_deadline) is, so that the rest is there to persist what it brought. Processes that
+    /// share a grant may differ in it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().with_lease(Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn with_lease(mut self, length: Duration) -> Self {
+        self.lease = length.clamp(SHORTEST, Duration::from_secs(24 * 60 * 60));
+        self
+    }
+
+    /// The shortest time between two attempts to refresh; at least 10 ms. Where an attempt fails, or a token is refused as soon
+    /// as it is there, it doubles.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().with_minimum_interval(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_minimum_interval(mut self, interval: Duration) -> Self {
+        self.minimum_interval = interval.max(SHORTEST);
+        self
+    }
+
+    /// How far it doubles.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().with_longest_back_off(Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn with_longest_back_off(mut self, longest: Duration) -> Self {
+        self.longest_back_off = longest;
+        self
+    }
+
+    /// How long a request that was refused may be repeated with the token that was in force before.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().with_grace(Duration::ZERO);
+    /// ```
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How long one request to the token endpoint may take.
+    pub(super) fn request_bound(&self) -> Duration {
+        self.lease / 3 * 2
+    }
+
+    /// How long to rest after so many attempts in a row that were of no use.
+    pub(super) fn rest(&self, in_a_row: u32) -> Duration {
+        let factor = 1_u32.checked_shl(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.minimum_interval.saturating_mul(factor).min(self.longest_back_off.max(self.minimum_interval))
+    }
+}
+
+impl Default for KeeperSettings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_doubles_up_to_the_longest_back_off() {
+        let settings = KeeperSettings::new();
+        let rests = [0, 1, 2, 3, 9, 10, 40, u32::MAX].map(|count| settings.rest(count).as_secs());
+        assert_eq!(rests, [1, 1, 2, 4, 256, 300, 300, 300]);
+        let short = settings.with_longest_back_off(Duration::ZERO);
+        assert_eq!(short.rest(5), Duration::from_secs(1));
+    }
+}

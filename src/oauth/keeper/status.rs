@@ -1,0 +1,193 @@
+//! How a keeper fares.
+
+use std::fmt;
+use std::io::ErrorKind;
+
+use super::super::{GrantError, TokenError};
+use crate::handle::Generation;
+use crate::source::Provenance;
+
+/// Where a grant stands.
+///
+/// ```
+/// use keysheath::oauth::GrantState;
+/// assert!(GrantState::Refused.to_string().contains("sign in"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GrantState {
+    /// Nothing speaks against the next refresh.
+    Good,
+    /// A refresh was begun and nobody knows how it ended: the next one may be refused.
+    InDoubt,
+    /// The server has refused the refresh token.
+    Refused,
+}
+
+/// How a keeper fares. Its `Display` is one line for a person.
+///
+/// ```
+/// use keysheath::oauth::{GrantState, KeeperStatus};
+/// fn alarm(status: &KeeperStatus) {
+///     if status.state() != GrantState::Good {
+///         eprintln!("ask somebody to sign in: {status}");
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeeperStatus {
+    pub(super) provenance: Provenance,
+    pub(super) generation: Option<Generation>,
+    pub(super) state: GrantState,
+    pub(super) failures: u32,
+    pub(super) problem: Option<KeeperProblem>,
+}
+
+/// Why the last attempt failed.
+///
+/// ```
+/// use keysheath::oauth::{GrantError, KeeperProblem};
+/// assert!(KeeperProblem::Grant(GrantError::None).to_string().contains("no grant yet"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeeperProblem {
+    /// The store cannot be used, or has something else in it.
+    #[error("{0}")]
+    Grant(#[source] GrantError),
+    /// The server gave no tokens.
+    #[error("{0}")]
+    Token(#[source] TokenError),
+    /// Another holder took over before the new tokens could be persisted, so they were thrown away.
+    #[error(
+        "another process has taken over while the tokens were under way, so they were thrown away; next: give the lease \
+         more time, and look at what was slow"
+    )]
+    Overtaken,
+    /// The document is older than what is in force: a restored copy, or one that was begun anew.
+    #[error(
+        "the grant is older than what this process has in force, so it was not taken; next: see who has put an older copy \
+         there, or start this process anew if it is meant"
+    )]
+    WentBack,
+}
+
+/// A keeper did not start.
+///
+/// ```
+/// use keysheath::{document::MemoryStore, oauth::{GrantError, KeeperError, KeeperSettings, OAuthApp, TokenKeeper}};
+/// use keysheath::source::SecretFile;
+/// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret")).unwrap();
+/// let error = TokenKeeper::start(app, MemoryStore::new(), KeeperSettings::new()).unwrap_err();
+/// assert_eq!(error, KeeperError::Grant(GrantError::None));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeeperError {
+    /// There is no grant that can be used.
+    #[error("{0}")]
+    Grant(#[source] GrantError),
+    /// The handle has a newer token, or one of another place.
+    #[error(
+        "the handle has a newer token than the store, or one of another place: give each grant a handle of its own"
+    )]
+    OtherHandle,
+    /// The handle is fixed.
+    #[error("the handle is fixed on one key: make it with KeyHandle::live")]
+    FixedHandle,
+    /// There is no thread to be had.
+    #[error("no thread can be started ({0}): check this machine's limits")]
+    NoThread(ErrorKind),
+}
+
+impl KeeperStatus {
+    /// Where the grant is persisted.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperStatus;
+    /// fn log(status: &KeeperStatus) {
+    ///     println!("{}", status.provenance());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// The access token that was published last, by its number in the grant.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperStatus;
+    /// fn log(status: &KeeperStatus) {
+    ///     println!("{:?}", status.generation());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// Where the grant stands, as this keeper saw it last.
+    ///
+    /// ```
+    /// # use keysheath::oauth::{GrantState, KeeperStatus};
+    /// fn needs_a_person(status: &KeeperStatus) -> bool {
+    ///     status.state() == GrantState::Refused
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn state(&self) -> GrantState {
+        self.state
+    }
+
+    /// How many attempts have failed since the last one that did not.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperStatus;
+    /// fn is_well(status: &KeeperStatus) -> bool {
+    ///     status.failures_in_a_row() == 0
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn failures_in_a_row(&self) -> u32 {
+        self.failures
+    }
+
+    /// Why the last attempt failed; `None` where it did not.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperStatus;
+    /// fn log(status: &KeeperStatus) {
+    ///     if let Some(problem) = status.problem() {
+    ///         eprintln!("{problem}");
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn problem(&self) -> Option<&KeeperProblem> {
+        self.problem.as_ref()
+    }
+}
+
+impl fmt::Display for GrantState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good",
+            Self::InDoubt => "in doubt: a refresh was begun and its end is not known, so somebody may have to sign in again",
+            Self::Refused => "refused by the server: somebody must sign in again",
+        })
+    }
+}
+
+impl fmt::Display for KeeperStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "grant in {}, {}", self.provenance, self.state)?;
+        if let Some(generation) = self.generation {
+            write!(f, ", access token {generation}")?;
+        }
+        match &self.problem {
+            Some(problem) => write!(f, "; {} failed in a row: {problem}", self.failures),
+            None => Ok(()),
+        }
+    }
+}

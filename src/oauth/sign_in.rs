@@ -1,0 +1,270 @@
+//! A person's sign-in under way: the URL to open, and the answer that comes back.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac_sha256::Hash;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::secret::Secret;
+use super::{SetupError, form};
+
+/// The longest answer that is read, in bytes: a code of the longest kind, and a state.
+pub(super) const MAX_QUERY: usize = 16 * 1024;
+
+/// A sign-in under way. It holds what proves that the answer belongs to it: the `state` and the PKCE verifier, so it stays with
+/// whoever has begun it, such as in the session of the person at a web server.
+///
+/// ```
+/// use keysheath::{oauth::{OAuthApp, SignInError}, source::SecretFile};
+///
+/// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+/// let sign_in = app.sign_in("https://shop.example/katana/callback")?;
+/// println!("open {}", sign_in.url());
+///
+/// // What comes to the redirect URI, after its question mark.
+/// let forged = sign_in.answer("code=abc&state=guessed");
+/// assert_eq!(forged.unwrap_err(), SignInError::WrongState);
+/// # Ok::<(), keysheath::oauth::SetupError>(())
+/// ```
+pub struct SignIn {
+    url: String,
+    redirect_uri: String,
+    state: Secret,
+    verifier: Option<Secret>,
+}
+
+/// A code that a sign-in has brought: good once and not for long, with the app's client secret.
+///
+/// ```
+/// # use keysheath::oauth::AuthorizationCode;
+/// fn log(code: &AuthorizationCode) {
+///     assert_eq!(format!("{code:?}"), "AuthorizationCode(redacted)");
+/// }
+/// ```
+pub struct AuthorizationCode(Secret);
+
+/// A sign-in brought no code: why, and what to do next. It holds no byte of the answer.
+///
+/// ```
+/// use keysheath::oauth::SignInError;
+/// assert!(SignInError::Denied.to_string().contains("did not let the app in"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignInError {
+    /// The person said no: `access_denied`.
+    #[error(
+        "the person did not let the app in; next: ask them to sign in again and to agree, if that was a mistake"
+    )]
+    Denied,
+    /// The server says that something else is wrong.
+    #[error(
+        "the authorisation server refuses the sign-in; next: check client id, redirect URI, scope and audience against the \
+         app's page at the issuer"
+    )]
+    Refused,
+    /// The answer belongs to another sign-in, or to none: it may be forged.
+    #[error(
+        "the answer belongs to another sign-in than this one, so it was not used; next: sign in again from the start"
+    )]
+    WrongState,
+    /// There is neither a code nor an error in it, or one of them twice, or it is too long.
+    #[error("what came back is no answer of an authorisation server; next: sign in again from the start")]
+    Malformed,
+    /// Nobody has signed in until then.
+    #[error("no answer came in time; next: sign in again, or wait longer")]
+    Deadline,
+    /// This machine gives no port to listen on, or cannot listen any more.
+    #[error("this machine cannot listen for the answer ({0}); next: name a free port")]
+    Listener(std::io::ErrorKind),
+}
+
+impl SignIn {
+    pub(super) fn begin(
+        endpoint: &str,
+        fields: &[(&str, &[u8])],
+        redirect_uri: &str,
+        has_pkce: bool,
+    ) -> Result<Self, SetupError> {
+        let state = random()?;
+        let verifier = if has_pkce { Some(random()?) } else { None };
+        let challenge = verifier.as_ref().map(challenge);
+        let mut fields = fields.to_vec();
+        fields.push(("state", state.bytes()));
+        if let Some(challenge) = &challenge {
+            fields
+                .extend([("code_challenge", challenge.as_bytes()), ("code_challenge_method", &b"S256"[..])]);
+        }
+        let query = form::encode(&fields);
+        // A form is ASCII.
+        let url = format!("{endpoint}?{}", String::from_utf8_lossy(&query));
+        Ok(Self { url, redirect_uri: redirect_uri.to_owned(), state, verifier })
+    }
+
+    /// What the person opens in a browser. It has the `state` in it, so it is for that person only.
+    ///
+    /// ```
+    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
+    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+    /// let url = app.sign_in("https://shop.example/callback")?.url().to_owned();
+    /// assert!(url.contains("&state=") && url.contains("&code_challenge_method=S256"));
+    /// # Ok::<(), keysheath::oauth::SetupError>(())
+    /// ```
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the answer comes to.
+    ///
+    /// ```
+    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
+    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+    /// let sign_in = app.sign_in("https://shop.example/callback")?;
+    /// assert_eq!(sign_in.redirect_uri(), "https://shop.example/callback");
+    /// # Ok::<(), keysheath::oauth::SetupError>(())
+    /// ```
+    #[must_use]
+    pub fn redirect_uri(&self) -> &str {
+        &self.redirect_uri
+    }
+
+    /// Reads the answer, the query of the request that came to the redirect URI. The state is looked at first: what does not
+    /// belong to this sign-in says nothing.
+    ///
+    /// # Errors
+    /// [`SignInError`], which says whether the person said no.
+    ///
+    /// ```
+    /// # use keysheath::{oauth::{OAuthApp, SignInError}, source::SecretFile};
+    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+    /// let sign_in = app.sign_in("https://shop.example/callback")?;
+    /// assert_eq!(sign_in.answer("error=access_denied").unwrap_err(), SignInError::WrongState);
+    /// # Ok::<(), keysheath::oauth::SetupError>(())
+    /// ```
+    pub fn answer(&self, query: &str) -> Result<AuthorizationCode, SignInError> {
+        if query.len() > MAX_QUERY {
+            return Err(SignInError::Malformed);
+        }
+        let fields = form::decode(query).ok_or(SignInError::Malformed)?;
+        let one = |wanted: &[u8]| {
+            let mut found =
+                fields.iter().filter(|(name, _)| name.as_slice() == wanted).map(|(_, value)| value);
+            match (found.next(), found.next()) {
+                (value, None) => Ok(value),
+                _ => Err(SignInError::Malformed),
+            }
+        };
+        let is_ours =
+            one(b"state")?.is_some_and(|state| bool::from(state.as_slice().ct_eq(self.state.bytes())));
+        if !is_ours {
+            return Err(SignInError::WrongState);
+        }
+        match (one(b"code")?, one(b"error")?) {
+            (Some(code), None) => Secret::parse(code).map(AuthorizationCode).ok_or(SignInError::Malformed),
+            (_, Some(error)) if error.as_slice() == b"access_denied" => Err(SignInError::Denied),
+            (_, Some(_)) => Err(SignInError::Refused),
+            (None, None) => Err(SignInError::Malformed),
+        }
+    }
+
+    pub(super) const fn verifier(&self) -> Option<&Secret> {
+        self.verifier.as_ref()
+    }
+}
+
+impl AuthorizationCode {
+    pub(super) const fn secret(&self) -> &Secret {
+        &self.0
+    }
+}
+
+/// 256 bits as 43 characters, which is also what a verifier must have at least (RFC 7636, section 4.1).
+fn random() -> Result<Secret, SetupError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *bytes).map_err(|_| SetupError::NoRandomness)?;
+    let mut text = Zeroizing::new([0; 43]);
+    let written = URL_SAFE_NO_PAD.encode_slice(*bytes, &mut *text);
+    // 32 bytes are 43 symbols.
+    if written != Ok(43) {
+        return Err(SetupError::NoRandomness);
+    }
+    Secret::parse(&*text).ok_or(SetupError::NoRandomness)
+}
+
+/// The S256 challenge of a verifier (RFC 7636, section 4.2); it goes through the browser and is no secret.
+fn challenge(verifier: &Secret) -> String {
+    URL_SAFE_NO_PAD.encode(Hash::hash(verifier.bytes()))
+}
+
+impl fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SignIn(to {})", self.redirect_uri)
+    }
+}
+
+impl fmt::Debug for AuthorizationCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthorizationCode(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun() -> (SignIn, String) {
+        let sign_in = SignIn::begin("https://login.example/a", &[], "https://shop.example/c", true).unwrap();
+        let state = String::from_utf8(sign_in.state.bytes().to_vec()).unwrap();
+        (sign_in, state)
+    }
+
+    #[test]
+    fn the_challenge_is_that_of_the_standards_own_example() {
+        // RFC 7636, appendix B.
+        let verifier = Secret::parse(b"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
+        assert_eq!(challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    }
+
+    #[test]
+    fn an_answer_is_believed_only_with_the_state_of_this_sign_in() {
+        let (sign_in, state) = begun();
+        let (_, other) = begun();
+        assert_ne!(state, other);
+        assert!(sign_in.answer(&format!("code=abc&state={state}&iss=https%3A%2F%2Flogin")).is_ok());
+        for wrong in [
+            "code=abc".to_owned(),
+            "code=abc&state=".to_owned(),
+            format!("code=abc&state={other}"),
+            format!("code=abc&state={}", &state[1..]),
+            format!("error=access_denied&state={other}"),
+            String::new(),
+        ] {
+            assert_eq!(sign_in.answer(&wrong).unwrap_err(), SignInError::WrongState, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_one_code_is_none() {
+        let (sign_in, state) = begun();
+        let long = "x".repeat(MAX_QUERY);
+        for (answer, error) in [
+            ("error=access_denied", SignInError::Denied),
+            ("error=access_denied&code=abc", SignInError::Denied),
+            ("error=invalid_scope&error_description=no", SignInError::Refused),
+            ("", SignInError::Malformed),
+            ("code=", SignInError::Malformed),
+            ("code=%00", SignInError::Malformed),
+            ("code=%zz", SignInError::Malformed),
+            ("code=a&code=b", SignInError::Malformed),
+            ("code=a&state=b", SignInError::Malformed),
+            (&format!("code={long}"), SignInError::Malformed),
+        ] {
+            let answer = format!("state={state}&{answer}");
+            assert_eq!(sign_in.answer(&answer).unwrap_err(), error, "{answer}");
+        }
+    }
+}

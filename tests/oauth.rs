@@ -1,0 +1,62 @@
+//! OAuth 2.0 against a real authorisation server, and against stand-ins for what a real one does not do.
+#![cfg(all(unix, feature = "oauth", feature = "emulator"))]
+
+#[path = "support/http.rs"]
+mod http;
+#[path = "support/oidc.rs"]
+mod oidc;
+#[path = "support/recorder.rs"]
+mod recorder;
+mod support;
+
+#[path = "oauth/answers.rs"]
+mod answers;
+#[path = "oauth/example.rs"]
+mod example;
+#[path = "oauth/fleet.rs"]
+mod fleet;
+#[path = "oauth/keeping.rs"]
+mod keeping;
+#[path = "oauth/killed.rs"]
+mod killed;
+#[path = "oauth/loopback.rs"]
+mod loopback;
+#[path = "oauth/sign_in.rs"]
+mod sign_in;
+#[path = "oauth/trouble.rs"]
+mod trouble;
+
+use std::time::Duration;
+
+use ::http::Request;
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use keysheath::client::{BearerLayer, OriginGuard, Sent};
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::KatanaApp;
+use keysheath::oauth::KeeperSettings;
+use keysheath::origin::Origin;
+use tower::{Layer as _, ServiceExt as _};
+
+/// Settings that lose no time.
+fn quick() -> KeeperSettings {
+    KeeperSettings::new()
+        .with_poll_interval(Duration::from_millis(200))
+        .with_minimum_interval(Duration::from_millis(50))
+        .with_longest_back_off(Duration::from_millis(500))
+        .with_lease(Duration::from_secs(20))
+}
+
+/// Asks Katana's check through a `BearerLayer`, and gives the status and what was sent.
+fn products(handle: &KeyHandle<KatanaApp>, api: &Origin) -> (u16, Sent) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+        let guard = OriginGuard::for_loopback(api.clone()).unwrap();
+        let client = BearerLayer::new(handle.clone(), guard).layer(client);
+        let request = Request::get(format!("{api}/v1/products?limit=1")).body(Empty::new()).unwrap();
+        let response = client.oneshot(request).await.unwrap();
+        (response.status().as_u16(), *response.extensions().get::<Sent>().unwrap())
+    })
+}

@@ -1,0 +1,230 @@
+//! What a token endpoint may answer that a real one does not: a stand-in says it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use keysheath::client::{OriginGuard, OverrideError};
+use keysheath::document::MemoryStore;
+use keysheath::failure::Obstacle;
+use keysheath::handle::Reload;
+use keysheath::issuer::{Kanal, Katana, KatanaApp};
+use keysheath::oauth::{GrantState, KeeperProblem, OAuthApp, TokenError, TokenKeeper, Tokens};
+use keysheath::origin::Origin;
+
+use crate::oidc::{CLIENT_SECRET, PATIENCE, app_at, wait_for};
+use crate::quick;
+use crate::recorder::{Recorder, Request, write_answer};
+use crate::support::{Folder, in_child};
+
+const JSON: &str = "200 OK\r\ncontent-type: application/json";
+
+/// A good answer, the one of this number.
+pub(crate) fn good(number: u32) -> String {
+    format!(
+        r#"{{"access_token":"access-token-of-number-{number}","refresh_token":"refresh-{number}","token_type":"Bearer","expires_in":3600}}"#
+    )
+}
+
+pub(crate) fn app(address: SocketAddr, folder: &Folder) -> OAuthApp<KatanaApp> {
+    app_at(address.port(), &folder.write("client-secret", CLIENT_SECRET))
+}
+
+/// Exchanges a made-up code.
+pub(crate) fn exchange(app: &OAuthApp<KatanaApp>) -> Result<Tokens<KatanaApp>, TokenError> {
+    let sign_in = app.sign_in("http://127.0.0.1:1/callback").unwrap();
+    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap();
+    let code = sign_in.answer(&format!("code=a-code%2B1&state={state}")).unwrap();
+    app.exchange(sign_in, code)
+}
+
+/// What comes of an answer.
+fn answered(head: &'static str, body: impl Into<String>) -> Result<Tokens<KatanaApp>, TokenError> {
+    let body = body.into();
+    let server = Recorder::raw(move |_, stream| write_answer(stream, head, &body));
+    exchange(&app(server.address, &Folder::new()))
+}
+
+#[test]
+fn a_code_is_sent_as_katana_documents_and_the_secret_in_the_body_alone() {
+    let server = Recorder::raw(|_, stream| write_answer(stream, JSON, &good(1)));
+    assert!(exchange(&app(server.address, &Folder::new())).is_ok());
+    let [request] = &server.requests()[..] else { panic!("one request") };
+    assert_eq!(request.line(), "POST /token");
+    assert_eq!(request.header("content-type"), ["application/x-www-form-urlencoded"]);
+    assert!(request.header("authorization").is_empty() && !request.head.contains(CLIENT_SECRET));
+    let (start, rest) = request.body.split_once("&code_verifier=").unwrap();
+    assert_eq!(
+        start,
+        "grant_type=authorization_code&code=a-code%2B1&redirect_uri=http%3A%2F%2F127.0.0.1%3A1%2Fcallback"
+    );
+    assert_eq!(rest.get(43..), Some(&*format!("&client_id=shop-sync&client_secret={CLIENT_SECRET}")));
+}
+
+#[test]
+fn a_response_without_a_lifetime_has_the_default_one_and_other_fields_are_ignored() {
+    let body = r#"{"refresh_token":"r","extra":{"a":[1,"x"]},"access_token":"access-token-of-number-1","scope":"x","id_token":null}"#;
+    let tokens = answered(JSON, body).unwrap();
+    assert_eq!(tokens.lifetime(), keysheath::oauth::DEFAULT_LIFETIME);
+    let server = Recorder::raw(move |_, stream| write_answer(stream, JSON, body));
+    let folder = Folder::new();
+    let app = app(server.address, &folder).with_default_lifetime(Duration::from_secs(60));
+    assert_eq!(exchange(&app).unwrap().lifetime().as_secs(), 60);
+}
+
+#[test]
+fn tokens_with_escapes_in_their_json_are_read() {
+    let body = r#"{"access_token":"access\/token\u002dof-number-1","refresh_token":"a\\b\"c"}"#;
+    let tokens = answered(JSON, body).unwrap();
+    assert!(tokens.access().matches(b"access/token-of-number-1"));
+}
+
+#[test]
+fn a_chunked_response_is_read_as_any_other() {
+    let server = Recorder::raw(|_, stream| {
+        let body = good(7);
+        let (first, second) = body.split_at(20);
+        write!(stream, "HTTP/1.1 {JSON}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")?;
+        for part in [first, second] {
+            write!(stream, "{:x};x=y\r\n", part.len())?;
+            stream.flush()?;
+            std::thread::sleep(Duration::from_millis(30));
+            write!(stream, "{part}\r\n")?;
+        }
+        write!(stream, "0\r\n\r\n")
+    });
+    let tokens = exchange(&app(server.address, &Folder::new())).unwrap();
+    assert!(tokens.access().matches(b"access-token-of-number-7"));
+}
+
+#[test]
+fn ten_megabytes_a_web_page_and_what_is_no_json_are_no_tokens_and_refuse_nothing() {
+    let large = format!(r#"{{"x":"{}",{}"#, "x".repeat(10 << 20), &good(1)[1..]);
+    let limit = 64 * 1024;
+    assert_eq!(answered(JSON, large).unwrap_err(), TokenError::Unreachable(Obstacle::TooLarge { limit }));
+    let page = "<html>invalid_grant: Sign in to the network</html>";
+    for head in ["200 OK\r\ncontent-type: text/html", "400 Bad\r\ncontent-type: text/html", "502 Bad Gateway"]
+    {
+        let error = answered(head, page).unwrap_err();
+        assert!(matches!(error, TokenError::Inconclusive { .. }), "{error}");
+    }
+    let error = answered(JSON, "not JSON").unwrap_err();
+    assert!(matches!(error, TokenError::NotTokens { status: 200, .. }), "{error}");
+    let busy = answered("429 Too Many\r\nretry-after: 7", r#"{"error":"invalid_grant"}"#).unwrap_err();
+    assert_eq!(busy.retry_after(), Some(Duration::from_secs(7)));
+    for error in [busy, error] {
+        assert!(!error.refuses_grant());
+    }
+}
+
+#[test]
+fn the_secret_and_the_tokens_follow_no_redirect_and_no_proxy() {
+    const TEST: &str = "answers::the_secret_and_the_tokens_follow_no_redirect_and_no_proxy";
+    let other = Recorder::plain("200 OK");
+    let proxy = format!("http://{}", other.address);
+    let variables = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"];
+    in_child(TEST, &variables.map(|name| (name, proxy.clone())), || {
+        let elsewhere = Recorder::plain("200 OK");
+        for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+            let head = format!("{status}\r\nlocation: http://{}/token", elsewhere.address);
+            let server = Recorder::plain(&head);
+            let error = exchange(&app(server.address, &Folder::new())).unwrap_err();
+            assert!(matches!(error, TokenError::Unreachable(Obstacle::Redirect { .. })), "{error}");
+            assert_eq!(server.requests().len(), 1);
+        }
+        assert!(elsewhere.requests().is_empty());
+    });
+    assert!(other.requests().is_empty(), "the proxy saw a request");
+}
+
+#[test]
+fn a_token_may_go_where_katanas_keys_go_and_no_other_issuers_key_follows_it() {
+    let guard = |text: &str| OriginGuard::<KatanaApp>::for_https(Origin::parse(text).unwrap()).map(|_| ());
+    assert_eq!(OriginGuard::<KatanaApp>::new().origin(), OriginGuard::<Katana>::new().origin());
+    assert_eq!(guard("https://sandbox.katanamrp.com"), Ok(()));
+    assert_eq!(guard("https://gateway.shop.example"), Ok(()));
+    assert_eq!(guard("https://api.getkanal.com"), Err(OverrideError::OtherIssuer { issuer: "Kanal" }));
+    let kanal = OriginGuard::<Kanal>::for_https(Origin::parse("https://api.katanamrp.com").unwrap());
+    assert!(kanal.is_err());
+}
+
+/// A keeper of a grant whose refreshes are answered in this way; the answers are numbered from 1.
+fn keeper(
+    folder: &Folder,
+    answer: impl Fn(u32) -> (&'static str, String) + Send + Sync + 'static,
+) -> (TokenKeeper<KatanaApp>, Recorder) {
+    let number = AtomicU32::new(0);
+    let server = Recorder::raw(move |request: &Request, stream| {
+        if request.body.contains("authorization_code") {
+            return write_answer(stream, JSON, &good(0));
+        }
+        let (head, body) = answer(1 + number.fetch_add(1, Ordering::SeqCst));
+        write_answer(stream, head, &body)
+    });
+    let (app, store) = (app(server.address, folder), MemoryStore::new());
+    exchange(&app).unwrap().save(&store).unwrap();
+    (TokenKeeper::start(app, store, quick()).unwrap(), server)
+}
+
+fn refused(keeper: &TokenKeeper<KatanaApp>) -> Option<Reload> {
+    let now = keeper.handle().load().unwrap().generation();
+    keeper.handle().report_refused(now);
+    keeper.handle().reload_past(now).wait(PATIENCE)
+}
+
+#[test]
+fn what_refuses_nothing_keeps_the_token_in_force_and_the_grant_heals() {
+    let folder = Folder::new();
+    let (keeper, _server) = keeper(&folder, |number| match number {
+        1 => ("429 Too Many", "{}".into()),
+        2 => ("401 No", r#"{"error":"invalid_client"}"#.into()),
+        number => (JSON, good(number)),
+    });
+    let first = keeper.handle().load().unwrap();
+    for problem in ["429", "invalid_client"] {
+        assert_eq!(refused(&keeper), Some(Reload::Failed));
+        let status = keeper.status();
+        assert!(status.to_string().contains(problem) && status.state() == GrantState::Good, "{status}");
+        assert_eq!(keeper.handle().load().unwrap().generation(), first.generation());
+    }
+    wait_for("the third answer", || refused(&keeper) == Some(Reload::Newer));
+    assert!(keeper.handle().load().unwrap().current().matches(b"access-token-of-number-3"));
+    assert_eq!((keeper.status().problem(), keeper.status().failures_in_a_row()), (None, 0));
+}
+
+#[test]
+fn an_answer_that_leaves_doubt_is_not_followed_by_a_second_use_of_the_token() {
+    let folder = Folder::new();
+    for (head, body) in
+        [("503 Down", "{}"), (JSON, "not JSON"), (JSON, "<html>"), ("500 Oops", "invalid_grant")]
+    {
+        let (keeper, server) = keeper(&folder, move |_| (head, body.into()));
+        assert_eq!(refused(&keeper), Some(Reload::Failed));
+        let status = keeper.status();
+        assert_eq!(status.state(), GrantState::InDoubt, "{status}");
+        assert!(matches!(status.problem(), Some(KeeperProblem::Token(_))));
+        // Polls see the lease that stays, and send nothing.
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(server.requests().len(), 2, "the exchange, and one refresh");
+        assert!(keeper.handle().load().is_ok());
+    }
+}
+
+#[test]
+fn a_server_that_sends_no_new_refresh_token_keeps_the_old_one_good() {
+    let folder = Folder::new();
+    let (keeper, server) = keeper(&folder, |number| {
+        (JSON, format!(r#"{{"access_token":"access-token-of-number-{number}","expires_in":3600}}"#))
+    });
+    for _ in 0..2 {
+        wait_for("a newer token", || refused(&keeper) == Some(Reload::Newer));
+    }
+    for request in &server.requests()[1..] {
+        assert!(
+            request.body.starts_with("grant_type=refresh_token&refresh_token=refresh-0&"),
+            "{}",
+            request.body
+        );
+    }
+    assert_eq!(server.requests().len(), 3);
+}

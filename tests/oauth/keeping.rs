@@ -1,0 +1,130 @@
+//! Keeping a token fresh at a real server.
+
+use std::time::{Duration, Instant};
+
+use keysheath::document::MemoryStore;
+use keysheath::handle::Reload;
+use keysheath::oauth::{GrantState, KeeperProblem, TokenError, TokenKeeper};
+
+use crate::oidc::{Oidc, PATIENCE, wait_for};
+use crate::{products, quick};
+
+#[test]
+fn a_token_is_refreshed_ahead_of_its_end_and_no_request_meets_an_old_one() {
+    let oidc = Oidc::start("\"accessTtl\": 3");
+    let store = MemoryStore::new();
+    oidc.grant_in(&store);
+    let keeper = TokenKeeper::start(oidc.app(), store, quick().with_refresh_ahead(50)).unwrap();
+    let handle = keeper.handle();
+    let start = Instant::now();
+    while oidc.count("refreshed") < 4 {
+        assert!(start.elapsed() < PATIENCE, "{}", keeper.status());
+        assert_eq!(products(&handle, &oidc.origin()).0, 200);
+    }
+    let refreshed = start.elapsed();
+    assert!(refreshed > Duration::from_secs(3), "not more often than is due: {refreshed:?}");
+    assert_eq!(keeper.status().state(), GrantState::Good);
+    assert_eq!(oidc.count("revoked"), 0);
+}
+
+#[test]
+fn a_token_that_is_refused_before_its_time_is_refreshed_once_for_all_who_wait_and_they_send_again() {
+    let oidc = Oidc::start("");
+    let store = MemoryStore::new();
+    oidc.grant_in(&store);
+    let keeper = TokenKeeper::start(oidc.app(), store, quick()).unwrap();
+    let handle = keeper.handle();
+    let first = handle.load().unwrap();
+    oidc.forget(first.current().expose_secret());
+    let sent: Vec<_> = std::thread::scope(|scope| {
+        let ask = || products(&handle, &oidc.origin());
+        let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    for (status, sent) in sent {
+        assert_eq!(status, 200);
+        assert!(sent.generation() > first.generation());
+    }
+    assert_eq!(oidc.count("refreshed"), 1);
+    // What is asked for without a refusal is a look at the store, and nothing more.
+    let now = handle.load().unwrap().generation();
+    assert_eq!(handle.reload_past(now).wait(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(oidc.count("refreshed"), 1);
+}
+
+#[test]
+fn an_api_that_refuses_every_token_does_not_make_a_storm_of_refreshes() {
+    let oidc = Oidc::start("");
+    let store = MemoryStore::new();
+    oidc.grant_in(&store);
+    let settings =
+        quick().with_minimum_interval(Duration::from_secs(2)).with_longest_back_off(Duration::from_secs(600));
+    let keeper = TokenKeeper::start(oidc.app(), store, settings).unwrap();
+    let handle = keeper.handle();
+    let start = Instant::now();
+    let mut too_soon = 0;
+    for _ in 0..20 {
+        let now = handle.load().unwrap().generation();
+        handle.report_refused(now);
+        too_soon += u32::from(handle.reload_past(now).wait(PATIENCE) == Some(Reload::TooSoon));
+    }
+    let most = 1 + start.elapsed().as_secs() / 2;
+    assert!(oidc.count("refreshed") <= most, "{} in {:?}", oidc.count("refreshed"), start.elapsed());
+    assert!(too_soon > 0);
+}
+
+#[test]
+fn a_grant_that_a_person_has_taken_away_is_told_from_a_server_that_is_down() {
+    let mut oidc = Oidc::start("");
+    let (store, other) = (MemoryStore::new(), MemoryStore::new());
+    oidc.grant_in(&store);
+    oidc.grant_in(&other);
+    let keeper = TokenKeeper::start(oidc.app(), store.clone(), quick()).unwrap();
+    oidc.revoke(keeper.handle().load().unwrap().current().expose_secret());
+    assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 401);
+    let status = keeper.status();
+    assert_eq!(status.state(), GrantState::Refused);
+    assert!(
+        matches!(status.problem(), Some(KeeperProblem::Token(TokenError::Refused { status: 400 }))),
+        "{status}"
+    );
+    // Whoever comes later knows it from the document, and asks the server no more.
+    let refused = oidc.count("refused");
+    let second = TokenKeeper::start(oidc.app(), store, quick()).unwrap();
+    wait_for("a look at the document", || second.status().state() == GrantState::Refused);
+    assert_eq!(products(&second.handle(), &oidc.origin()).0, 401);
+    assert_eq!(oidc.count("refused"), refused);
+
+    let keeper = TokenKeeper::start(oidc.app(), other, quick()).unwrap();
+    let handle = keeper.handle();
+    let before = handle.load().unwrap().generation();
+    oidc.stop();
+    handle.report_refused(before);
+    assert_eq!(handle.reload_past(before).wait(PATIENCE), Some(Reload::Failed));
+    let status = keeper.status();
+    assert_eq!(status.state(), GrantState::Good, "nothing was sent, so nothing is in doubt");
+    assert!(matches!(status.problem(), Some(KeeperProblem::Token(TokenError::Unreachable(_)))), "{status}");
+    assert_eq!(handle.load().unwrap().generation(), before, "the token stays in force");
+}
+
+#[test]
+fn two_who_refresh_one_token_lose_the_grant() {
+    // What the lease is there against: two stores with a copy of one grant each.
+    let oidc = Oidc::start("");
+    let (store, copy) = (MemoryStore::new(), MemoryStore::new());
+    oidc.grant_in(&store);
+    let document = keysheath::document::DocumentStore::read(&store).unwrap().unwrap();
+    keysheath::document::DocumentStore::write(&copy, document.content(), None).unwrap();
+    let keepers = [store, copy].map(|store| TokenKeeper::start(oidc.app(), store, quick()).unwrap());
+    let refuse = |keeper: &TokenKeeper<_>| {
+        let now = keeper.handle().load().unwrap().generation();
+        keeper.handle().report_refused(now);
+        keeper.handle().reload_past(now).wait(PATIENCE)
+    };
+    assert_eq!(refuse(&keepers[0]), Some(Reload::Newer));
+    assert_eq!(products(&keepers[0].handle(), &oidc.origin()).0, 200);
+    assert_eq!(refuse(&keepers[1]), Some(Reload::Failed));
+    assert_eq!(keepers[1].status().state(), GrantState::Refused);
+    assert_eq!(products(&keepers[0].handle(), &oidc.origin()).0, 401, "the winner's token as well");
+    assert_eq!(keepers[0].status().state(), GrantState::Refused);
+}

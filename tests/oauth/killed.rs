@@ -1,0 +1,139 @@
+//! A process that is killed in the middle of a refresh, and what the next one makes of it.
+
+use std::time::Duration;
+
+use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
+use keysheath::oauth::{GrantState, TokenKeeper};
+use keysheath::source::Provenance;
+
+use crate::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
+use crate::support::{Child, Folder};
+use crate::{products, quick};
+
+/// Kills its process at one moment: before or after one of its writes, which are numbered from 1.
+struct Killing {
+    store: FileStore,
+    writes: std::sync::atomic::AtomicU32,
+    at: String,
+}
+
+impl Killing {
+    fn die_at(&self, when: &str, write: u32) {
+        if self.at == format!("{when} {write}") {
+            std::process::abort();
+        }
+    }
+}
+
+impl DocumentStore for Killing {
+    fn provenance(&self) -> Provenance {
+        self.store.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.store.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        let write = 1 + self.writes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.die_at("before", write);
+        let written = self.store.write(content, unchanged);
+        self.die_at("after", write);
+        written
+    }
+}
+
+/// Runs the child until it is killed, and gives the server and the folder with the grant that it has left.
+fn killed(test: &'static str, at: &str, ttl: &str) -> (Oidc, Folder) {
+    let variable = |name: &str| std::env::var(name).unwrap();
+    if Child::new(test).is_here() {
+        let store = FileStore::new(variable("OIDC_GRANT"));
+        let store = Killing { store, writes: 0.into(), at: at.to_owned() };
+        let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
+        // As soon as it can be: a twentieth of the lifetime.
+        let settings = quick().with_refresh_ahead(90).with_jitter(90).with_lease(Duration::from_secs(2));
+        let keeper = TokenKeeper::start(app, store, settings).unwrap();
+        let now = keeper.handle().load().unwrap().generation();
+        keeper.handle().report_refused(now);
+        std::thread::sleep(Duration::from_secs(60));
+        panic!("it was to be killed: {}", keeper.status());
+    }
+    let (oidc, folder) = (Oidc::start(ttl), Folder::new());
+    oidc.grant_in(&FileStore::new(folder.at("grant")));
+    let mut child = Child::new(test)
+        .var("OIDC_PORT", oidc.port.to_string())
+        .var("OIDC_SECRET", folder.write("client-secret", CLIENT_SECRET))
+        .var("OIDC_GRANT", folder.at("grant"))
+        .spawn();
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{status}");
+    (oidc, folder)
+}
+
+#[test]
+fn killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_then_a_person_is_needed() {
+    const TEST: &str = "killed::killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_then_a_person_is_needed";
+    let (oidc, folder) = killed(TEST, "before 2", "\"accessTtl\": 30");
+    assert_eq!(oidc.count("refreshed"), 1, "the server has used the refresh token up");
+    // A keeper for whom a refresh is due from the start.
+    let settings = quick().with_refresh_ahead(90).with_jitter(90);
+    let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), settings).unwrap();
+    wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
+    // Nothing is tried that would cost the token in force.
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
+        assert_eq!(oidc.count("refused"), 0);
+    }
+    wait_for("the end", || keeper.status().state() == GrantState::Refused);
+    assert_eq!(oidc.count("refused"), 1);
+    // A person signs in, and it goes on.
+    oidc.grant_in(&FileStore::new(folder.at("grant")));
+    wait_for("the new grant", || keeper.status().state() == GrantState::Good);
+    wait_for("its token", || keeper.handle().load().unwrap().generation().to_string() == "2");
+    assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
+}
+
+#[test]
+fn killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_moment() {
+    const TEST: &str =
+        "killed::killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_moment";
+    let (oidc, folder) = killed(TEST, "after 1", "\"accessTtl\": 15");
+    assert_eq!(oidc.count("refreshed"), 0);
+    let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
+    let first = keeper.handle().load().unwrap().generation();
+    wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
+    wait_for("the next token", || keeper.handle().load().unwrap().generation() > first);
+    assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
+    assert_eq!((keeper.status().state(), oidc.count("refused")), (GrantState::Good, 0));
+}
+
+#[test]
+fn killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_end() {
+    const TEST: &str =
+        "killed::killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_end";
+    let (oidc, folder) = killed(TEST, "after 1", "");
+    let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
+    oidc.forget(keeper.handle().load().unwrap().current().expose_secret());
+    let (status, sent) = products(&keeper.handle(), &oidc.origin());
+    assert_eq!((status, sent.is_repeated()), (200, true));
+}
+
+#[test]
+fn killed_once_the_tokens_are_persisted_the_next_process_publishes_them() {
+    const TEST: &str = "killed::killed_once_the_tokens_are_persisted_the_next_process_publishes_them";
+    let (oidc, folder) = killed(TEST, "after 2", "");
+    assert_eq!(oidc.count("refreshed"), 1);
+    let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
+    assert_eq!(keeper.handle().load().unwrap().generation().to_string(), "2");
+    assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
+    assert_eq!((keeper.status().state(), oidc.count("refreshed")), (GrantState::Good, 1));
+}

@@ -1,0 +1,235 @@
+//! Stores that do not write, clocks that differ, holders that are too slow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
+use keysheath::handle::{KeyHandle, Reload};
+use keysheath::issuer::KatanaApp;
+use keysheath::key::ApiKey;
+use keysheath::oauth::{GrantError, GrantState, KeeperError, KeeperProblem, TokenKeeper};
+use keysheath::source::Provenance;
+
+use crate::answers::{app, exchange, good};
+use crate::oidc::{PATIENCE, wait_for};
+use crate::quick;
+use crate::recorder::{Recorder, write_answer};
+use crate::support::Folder;
+
+const JSON: &str = "200 OK\r\ncontent-type: application/json";
+
+/// A store that fails as it is told.
+#[derive(Clone, Default)]
+struct Failing {
+    store: MemoryStore,
+    /// How many of the next writes fail, once so many have not.
+    fail: Arc<AtomicU32>,
+    after: Arc<AtomicU32>,
+    /// Whether what fails was written all the same.
+    writes: bool,
+}
+
+impl DocumentStore for Failing {
+    fn provenance(&self) -> Provenance {
+        self.store.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.store.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        let less = |count: u32| count.checked_sub(1);
+        if self.after.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err()
+            && self.fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+        {
+            if self.writes {
+                self.store.write(content, unchanged)?;
+            }
+            return Err(DocumentError::Io(std::io::ErrorKind::Other));
+        }
+        self.store.write(content, unchanged)
+    }
+}
+
+/// A server that gives one token after the other, after doing something.
+fn server(before: impl Fn(u32) + Send + Sync + 'static) -> Recorder {
+    let number = AtomicU32::new(0);
+    Recorder::raw(move |_, stream| {
+        let number = number.fetch_add(1, Ordering::SeqCst);
+        before(number);
+        write_answer(stream, JSON, &good(number))
+    })
+}
+
+fn refused(keeper: &TokenKeeper<KatanaApp>) -> Option<Reload> {
+    let now = keeper.handle().load().unwrap().generation();
+    keeper.handle().report_refused(now);
+    keeper.handle().reload_past(now).wait(PATIENCE)
+}
+
+#[test]
+fn tokens_are_published_once_they_are_persisted_and_not_before() {
+    for writes in [false, true] {
+        let (folder, server) = (Folder::new(), server(|_| ()));
+        let store = Failing { writes, ..Failing::default() };
+        let app = app(server.address, &folder);
+        exchange(&app).unwrap().save(&store).unwrap();
+        let keeper = TokenKeeper::start(app, store.clone(), quick()).unwrap();
+        // The lease is written; then the disk is full, for a few tries.
+        store.fail.store(4, Ordering::SeqCst);
+        store.after.store(1, Ordering::SeqCst);
+        assert_eq!(refused(&keeper), Some(Reload::Newer));
+        assert_eq!(server.requests().len(), 2, "one refresh, whose tokens were kept until they were written");
+        let document = store.read().unwrap().unwrap();
+        let text = String::from_utf8(document.content().expose_secret().to_vec()).unwrap();
+        assert!(text.contains("\"number\": 2") && text.contains("\"lease\": null"), "{text}");
+        assert_eq!(keeper.status().problem(), None);
+    }
+}
+
+#[test]
+fn while_they_are_not_persisted_the_old_token_stays_in_force() {
+    let (folder, server) = (Folder::new(), server(|_| ()));
+    let store = Failing::default();
+    let app = app(server.address, &folder);
+    exchange(&app).unwrap().save(&store).unwrap();
+    let keeper = TokenKeeper::start(app, store.clone(), quick()).unwrap();
+    let handle = keeper.handle();
+    let first = handle.load().unwrap().generation();
+    store.fail.store(u32::MAX, Ordering::SeqCst);
+    store.after.store(1, Ordering::SeqCst);
+    handle.report_refused(first);
+    wait_for("the refresh", || server.requests().len() == 2);
+    assert_eq!(handle.reload_past(first).wait(Duration::from_secs(1)), None);
+    assert_eq!(handle.load().unwrap().generation(), first);
+    assert!(matches!(keeper.status().problem(), Some(KeeperProblem::Grant(_))));
+    store.fail.store(0, Ordering::SeqCst);
+    assert_eq!(handle.reload_past(first).wait(PATIENCE), Some(Reload::Newer));
+}
+
+#[test]
+fn a_holder_that_outlives_its_lease_writes_nothing_once_another_has_taken_over() {
+    let folder = Folder::new();
+    let store = MemoryStore::new();
+    let other = store.clone();
+    // While the server thinks, the document changes: another holder is at it.
+    let server = server(move |number| {
+        if number == 1 {
+            let there = other.read().unwrap().unwrap();
+            other.write(there.content(), Some(there.version())).unwrap();
+        }
+    });
+    let app = app(server.address, &folder);
+    exchange(&app).unwrap().save(&store).unwrap();
+    let keeper = TokenKeeper::start(app, store.clone(), quick()).unwrap();
+    let first = keeper.handle().load().unwrap().generation();
+    assert_eq!(refused(&keeper), Some(Reload::Failed));
+    assert_eq!(keeper.status().problem(), Some(&KeeperProblem::Overtaken));
+    assert_eq!(keeper.handle().load().unwrap().generation(), first);
+    let text = String::from_utf8(store.read().unwrap().unwrap().content().expose_secret().to_vec()).unwrap();
+    assert!(text.contains("\"number\": 1,") && text.contains("\"holder\""), "{text}");
+}
+
+/// The text of a grant, changed.
+fn change(store: &MemoryStore, change: impl Fn(&str) -> String) {
+    let there = store.read().unwrap().unwrap();
+    let text = change(std::str::from_utf8(there.content().expose_secret()).unwrap());
+    store.write(&DocumentContent::from(text.into_bytes()), Some(there.version())).unwrap();
+}
+
+fn with_number(text: &str, name: &str, value: u64) -> String {
+    let (start, rest) = text.split_once(&format!("\"{name}\": ")).unwrap();
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
+    format!("{start}\"{name}\": {value}{}", &rest[end..])
+}
+
+#[test]
+fn clocks_that_differ_cost_one_refresh_at_most() {
+    for expires in [0, 1, u64::MAX >> 2] {
+        let (folder, server, store) = (Folder::new(), server(|_| ()), MemoryStore::new());
+        let app = app(server.address, &folder);
+        exchange(&app).unwrap().save(&store).unwrap();
+        let shared = store.clone();
+        let keeper = TokenKeeper::start(app, store, quick()).unwrap();
+        // A machine whose clock is years off writes the next token, and this one sees it come.
+        change(&shared, |text| {
+            let text = with_number(&with_number(text, "expires", expires), "number", 2);
+            text.replacen("\"access\": \"", "\"access\": \"QUFB", 1)
+        });
+        wait_for("the next token", || keeper.handle().load().unwrap().generation().to_string() == "2");
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(server.requests().len(), 1, "it is fresh, whatever the clock says: {}", keeper.status());
+    }
+    // One that starts cannot know, and refreshes a token that its own clock says is over: once.
+    let (folder, server, store) = (Folder::new(), server(|_| ()), MemoryStore::new());
+    let app = app(server.address, &folder);
+    exchange(&app).unwrap().save(&store).unwrap();
+    change(&store, |text| with_number(text, "expires", 1));
+    let keeper = TokenKeeper::start(app, store, quick()).unwrap();
+    wait_for("a refresh", || keeper.handle().load().unwrap().generation().to_string() == "2");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn a_document_that_goes_back_or_away_or_is_no_grant_changes_nothing_in_force() {
+    let (folder, server, store) = (Folder::new(), server(|_| ()), MemoryStore::new());
+    let app = app(server.address, &folder);
+    exchange(&app).unwrap().save(&store).unwrap();
+    let old = store.read().unwrap().unwrap().content().clone();
+    let keeper = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap();
+    assert_eq!(refused(&keeper), Some(Reload::Newer));
+    let now = keeper.handle().load().unwrap().generation();
+    let write = |content: &DocumentContent| {
+        let version = *store.read().unwrap().unwrap().version();
+        store.write(content, Some(&version)).unwrap();
+    };
+    let garbage = DocumentContent::from(b"{\"keysheath\": \"grant\", \"form\": 1}".to_vec());
+    for (content, problem) in [(&old, "older"), (&garbage, "is no grant")] {
+        write(content);
+        wait_for(problem, || keeper.status().to_string().contains(problem));
+        assert_eq!(keeper.handle().load().unwrap().generation(), now);
+    }
+    assert_eq!(server.requests().len(), 2, "and nothing is sent");
+    let error = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap_err();
+    assert!(matches!(error, KeeperError::Grant(GrantError::Corrupt { .. })), "{error}");
+    write(&old);
+    let into = |handle: &KeyHandle<KatanaApp>| {
+        TokenKeeper::start_into(app.clone(), store.clone(), handle, quick()).map(|_| ()).unwrap_err()
+    };
+    assert_eq!(into(&keeper.handle()), KeeperError::OtherHandle);
+    let fixed = KeyHandle::fixed(ApiKey::parse("access-token-of-number-1").unwrap());
+    assert_eq!(into(&fixed), KeeperError::FixedHandle);
+}
+
+#[test]
+fn dropping_a_keeper_finishes_what_is_under_way_and_leaves_the_token_in_force() {
+    let folder = Folder::new();
+    let server = server(|number| std::thread::sleep(Duration::from_millis(u64::from(number) * 700)));
+    let (app, store) = (app(server.address, &folder), MemoryStore::new());
+    exchange(&app).unwrap().save(&store).unwrap();
+    let keeper = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap();
+    let handle = keeper.handle();
+    let now = handle.load().unwrap().generation();
+    handle.report_refused(now);
+    wait_for("the refresh", || server.requests().len() == 2);
+    drop(keeper);
+    assert!(handle.load().unwrap().generation() > now, "its tokens are not lost");
+    assert_eq!(
+        handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE),
+        Some(Reload::NoRefresher)
+    );
+    let next = TokenKeeper::start(app, store, quick()).unwrap();
+    assert_eq!(next.handle().load().unwrap().generation(), handle.load().unwrap().generation());
+    assert_eq!(next.status().state(), GrantState::Good);
+}

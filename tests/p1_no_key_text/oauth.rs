@@ -1,0 +1,220 @@
+//! An app's sign-in, its tokens and their keeper, with the canary as the client secret, as the code and as each token.
+
+use std::fmt::Write as _;
+
+use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
+use keysheath::handle::Reload;
+use keysheath::issuer::KatanaApp;
+use keysheath::oauth::{
+    AppProblem, AuthorizationCode, Endpoints, GrantError, GrantState, KeeperError, KeeperProblem,
+    KeeperSettings, KeeperStatus, LoopbackListener, OAuthApp, SetupError, SignIn, SignInError, TokenError,
+    TokenKeeper, Tokens,
+};
+
+use super::recorder::{Recorder, write_answer};
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const JSON: &str = "200 OK\r\ncontent-type: application/json";
+
+fn app(server: &Recorder, folder: &Folder) -> OAuthApp<KatanaApp> {
+    let url = |path: &str| format!("http://{}{path}", server.address);
+    let endpoints: Endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
+    assert_debug_silent("Endpoints", &endpoints);
+    let secret = folder.write("client-secret", KATANA);
+    let app = OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap().at(endpoints);
+    assert_debug_silent("OAuthApp", &app);
+    app
+}
+
+fn exchange(app: &OAuthApp<KatanaApp>) -> Result<Tokens<KatanaApp>, TokenError> {
+    let sign_in: SignIn = app.sign_in("http://127.0.0.1:1/callback").unwrap();
+    assert_debug_silent("SignIn", &sign_in);
+    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    assert!(!format!("{sign_in:?}").contains(&state));
+    let code: AuthorizationCode = sign_in.answer(&format!("code={KATANA}&state={state}")).unwrap();
+    assert_debug_silent("AuthorizationCode", &code);
+    for answer in [
+        format!("code={KATANA}&state={KATANA}"),
+        format!("error={KATANA}&error_description={KATANA}&state={state}"),
+        format!("{KATANA}={KATANA}&state={state}"),
+        format!("code={KATANA}%zz&state={state}"),
+    ] {
+        let error: SignInError = sign_in.answer(&answer).unwrap_err();
+        assert_error_silent("a sign-in without a code", &error);
+    }
+    app.exchange(sign_in, code)
+}
+
+/// What a server says that gives everything back that it was sent, and the canary besides.
+fn echo(status: &'static str, body: &str) -> Recorder {
+    let body = body.replace("CANARY", KATANA);
+    Recorder::raw(move |request, stream| {
+        let body = body.replace("ECHO", &request.body);
+        write_answer(stream, &format!("{status}\r\nx-key: {KATANA}"), &body)
+    })
+}
+
+const TOKENS: &str = r#"{"access_token":"CANARY","refresh_token":"CANARY","expires_in":3600}"#;
+
+#[test]
+fn whatever_a_token_endpoint_answers_no_error_shows_what_was_sent_or_received() {
+    let folder = Folder::new();
+    for (status, body) in [
+        (JSON, "CANARY"),
+        (JSON, r#"{"access_token":"CANARY CANARY","refresh_token":"CANARY"}"#),
+        (JSON, r#"{"access_token":{"CANARY":1},"refresh_token":"CANARY"}"#),
+        (JSON, r#"{"access_token":"CANARY","token_type":"CANARY"}"#),
+        (JSON, r#"{"access_token":"CANARY"}"#),
+        ("400 CANARY", r#"{"error":"invalid_grant","error_description":"CANARY ECHO"}"#),
+        ("400 Bad", r#"{"error":"CANARY"}"#),
+        ("401 Bad", r#"{"error":"invalid_client","x":"CANARY"}"#),
+        ("403 Bad", "<html>CANARY ECHO"),
+        ("302 Found\r\nlocation: /CANARY", "CANARY"),
+        ("500 CANARY", "CANARY ECHO"),
+    ] {
+        let server = echo(status, body);
+        let error: TokenError = exchange(&app(&server, &folder)).unwrap_err();
+        assert_error_silent("a token endpoint that gives no tokens", &error);
+        if let TokenError::AppRefused { problem, .. } = &error {
+            let problem: &AppProblem = problem;
+            assert_value_silent("what a server does not like", problem);
+        }
+    }
+    let garbage = Recorder::raw(|request, stream| write!(stream, "{KATANA}\r\n{}", request.body));
+    assert_error_silent("what does not speak HTTP", &exchange(&app(&garbage, &folder)).unwrap_err());
+    let malformed = folder.write("malformed", format!("{KATANA} {KATANA}"));
+    let app = OAuthApp::katana("shop-sync", SecretFile::new(malformed)).unwrap();
+    assert_error_silent("a malformed client secret", &exchange(&app).unwrap_err());
+    for error in [
+        Endpoints::new(KATANA, KATANA).unwrap_err(),
+        Endpoints::new(&format!("https://{KATANA}@login.example/"), "https://x/").unwrap_err(),
+        OAuthApp::katana(&format!("{KATANA}\n"), SecretFile::new("x")).unwrap_err(),
+    ] {
+        let error: SetupError = error;
+        assert_error_silent("an app that is not described well", &error);
+    }
+    // A person may take the one for the other.
+    let swapped = OAuthApp::katana(KATANA, SecretFile::new("x")).unwrap();
+    assert_debug_silent("an app whose client id is its secret", &swapped);
+}
+
+#[test]
+fn tokens_their_document_and_their_keeper_show_nothing() {
+    let folder = Folder::new();
+    let server = echo(JSON, TOKENS);
+    let app = app(&server, &folder);
+    let tokens = exchange(&app).unwrap();
+    assert!(tokens.access().matches(KATANA.as_bytes()));
+    assert_debug_silent("Tokens", &tokens);
+    let store = MemoryStore::new();
+    tokens.save(&store).unwrap();
+    let settings: KeeperSettings = KeeperSettings::new().with_poll_interval(Duration::from_millis(20));
+    let keeper = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
+    let look = || {
+        assert_debug_silent("TokenKeeper", &keeper);
+        let status: KeeperStatus = keeper.status();
+        assert_value_silent("a keeper's status", &status);
+        let state: GrantState = status.state();
+        assert_value_silent("a grant's state", &state);
+        if let Some(problem) = status.problem() {
+            let problem: &KeeperProblem = problem;
+            assert_error_silent("why a refresh failed", problem);
+        }
+        status
+    };
+    look();
+    let good = store.read().unwrap().unwrap();
+    let text = good.content().expose_secret();
+    let version = *good.version();
+    let garbage: [&[u8]; 4] = [KATANA.as_bytes(), &text[..text.len() - 3], b"", &text[9..]];
+    let mut version = version;
+    for harm in garbage {
+        version = store.write(&DocumentContent::from(harm.to_vec()), Some(&version)).unwrap();
+        let seen = look().failures_in_a_row();
+        while look().failures_in_a_row() <= seen {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let error: KeeperError =
+            TokenKeeper::start(app.clone(), store.clone(), settings).map(|_| ()).unwrap_err();
+        assert_error_silent("a keeper that does not start", &error);
+        let error: GrantError = exchange(&app).unwrap().save(&store).unwrap_err();
+        assert_error_silent("tokens that are not saved", &error);
+    }
+}
+
+#[test]
+fn the_listener_shows_nothing_of_what_comes() {
+    let app = OAuthApp::katana("shop-sync", SecretFile::new("x")).unwrap();
+    let listener = LoopbackListener::bind(0).unwrap();
+    assert_debug_silent("LoopbackListener", &listener);
+    let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
+    let address = listener.redirect_uri().split('/').nth(2).unwrap().to_owned();
+    let browser = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(stream, "GET /callback?code={KATANA}&state={KATANA} HTTP/1.1\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    });
+    assert_error_silent("a forged answer", &listener.wait(&sign_in, PATIENCE).unwrap_err());
+    assert_silent("the page", &browser.join().unwrap());
+}
+
+/// Keeps every line that `log` is given.
+struct Lines(Mutex<String>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let mut lines = self.0.lock().unwrap();
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(lines, "{} {}", record.target(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret() {
+    static LINES: Lines = Lines(Mutex::new(String::new()));
+    in_silent_child("oauth::no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret", &[], || {
+        log::set_logger(&LINES).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        let folder = Folder::new();
+        let chunked = Recorder::raw(|_, stream| {
+            let body = TOKENS.replace("CANARY", KATANA);
+            write!(stream, "HTTP/1.1 {JSON}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")?;
+            write!(stream, "{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+        });
+        let unbounded = Recorder::raw(|_, stream| {
+            write!(stream, "HTTP/1.1 {JSON}\r\n\r\n{}", TOKENS.replace("CANARY", KATANA))
+        });
+        // The head of an answer is logged; a token endpoint has no secret there.
+        let answer = |head: &'static str, body: &str| {
+            let body = body.replace("CANARY", KATANA);
+            Recorder::raw(move |request, stream| {
+                write_answer(stream, head, &body.replace("ECHO", &request.body))
+            })
+        };
+        for server in [answer(JSON, TOKENS), chunked, unbounded] {
+            let app = app(&server, &folder);
+            let store = MemoryStore::new();
+            exchange(&app).unwrap().save(&store).unwrap();
+            let keeper = TokenKeeper::start(app, store, KeeperSettings::new()).unwrap();
+            let now = keeper.handle().load().unwrap().generation();
+            keeper.handle().report_refused(now);
+            // Whether the server's token is another one or not, it was asked for.
+            assert_ne!(keeper.handle().reload_past(now).wait(PATIENCE), Some(Reload::NoRefresher));
+        }
+        let _ = exchange(&app(&answer("500 Oops", "CANARY ECHO"), &folder)).unwrap_err();
+        let lines = LINES.0.lock().unwrap().clone();
+        assert!(lines.contains("ureq_proto") && lines.lines().count() > 100, "nothing was logged");
+        assert_silent("what is logged", &lines);
+    });
+}

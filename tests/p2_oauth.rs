@@ -1,0 +1,171 @@
+//! P2, for OAuth: a client secret, a code and tokens that go to a server and come from it leave no freed heap block with
+//! them, over plain HTTP.
+//!
+//! The server runs in the parent process, because its own buffers would be found otherwise.
+#![cfg(all(target_os = "linux", feature = "oauth"))]
+
+#[path = "support/recorder.rs"]
+mod recorder;
+#[path = "support/residue.rs"]
+mod residue;
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use std::time::Duration;
+
+use keysheath::document::MemoryStore;
+use keysheath::handle::Reload;
+use keysheath::issuer::KatanaApp;
+use keysheath::oauth::{
+    Endpoints, KeeperSettings, LoopbackListener, OAuthApp, SignIn, TokenError, TokenKeeper,
+};
+use keysheath::origin::Roots;
+use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use recorder::{Recorder, write_answer};
+use residue::{KEY, NONE, Residue, Switch, alone, residue_of};
+use tls::OwnCertificate;
+use zeroize::Zeroizing;
+
+#[global_allocator]
+static ALLOCATOR: Switch = Switch::new();
+
+const JSON: &str = "200 OK\r\ncontent-type: application/json";
+
+/// Gives the planted key as the client secret.
+struct Planted;
+
+impl Source for Planted {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("test", "planted")
+    }
+
+    fn read(&self, _: &'static keysheath::issuer::Profile) -> Result<Reading, SourceError> {
+        Ok(Reading::present(SecretText::from(KEY.to_owned())))
+    }
+}
+
+fn app() -> OAuthApp<KatanaApp> {
+    let server = std::env::var("OAUTH_SERVER").unwrap();
+    let url = |path: &str| format!("{server}{path}");
+    let endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
+    let app = OAuthApp::katana("shop-sync", Planted).unwrap().at(endpoints);
+    match std::env::var("OAUTH_ROOTS") {
+        Ok(pem) => app.with_roots(Roots::from_pem(pem.as_bytes()).unwrap()),
+        Err(_) => app,
+    }
+}
+
+fn query(sign_in: &SignIn) -> Zeroizing<String> {
+    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap();
+    let mut query = Zeroizing::new(String::with_capacity(4096));
+    for part in ["code=", KEY, "&state=", state] {
+        query.push_str(part);
+    }
+    query
+}
+
+/// Signs in, keeps the grant, and refreshes it once.
+fn live(app: &OAuthApp<KatanaApp>) {
+    let sign_in = app.sign_in("http://127.0.0.1:1/callback").unwrap();
+    let code = sign_in.answer(&query(&sign_in)).unwrap();
+    let tokens = app.exchange(sign_in, code).unwrap();
+    drop(format!("{tokens:?}"));
+    let store = MemoryStore::new();
+    tokens.save(&store).unwrap();
+    let keeper = TokenKeeper::start(app.clone(), store, KeeperSettings::new()).unwrap();
+    let handle = keeper.handle();
+    let first = handle.load().unwrap().generation();
+    handle.report_refused(first);
+    assert_eq!(handle.reload_past(first).wait(Duration::from_secs(120)), Some(Reload::Newer));
+    drop(format!("{keeper:?} {}", keeper.status()));
+}
+
+/// The planted key in each token; the access tokens differ in what follows it.
+fn serve() -> impl Fn(&recorder::Request, &mut dyn recorder::Connection) -> std::io::Result<()> + Send + Sync
+{
+    let number = std::sync::atomic::AtomicU32::new(0);
+    move |_, stream| {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let body =
+            format!(r#"{{"access_token":"{KEY}-{number}","refresh_token":"{KEY}","expires_in":3600}}"#);
+        write_answer(stream, JSON, &body)
+    }
+}
+
+fn measured(test: &str, work: impl Fn()) -> Residue {
+    // What is made once, such as a random state, is made before.
+    work();
+    let found = residue_of(&work);
+    println!("{found}: {}", test.replace('_', " "));
+    found
+}
+
+#[test]
+fn a_sign_in_a_grant_and_a_refresh_leave_nothing() {
+    const TEST: &str = "a_sign_in_a_grant_and_a_refresh_leave_nothing";
+    let server = Recorder::raw(serve());
+    alone(TEST, &[("OAUTH_SERVER", &format!("http://{}", server.address))], || {
+        let app = app();
+        assert_eq!(measured(TEST, || live(&app)), NONE);
+    });
+}
+
+#[test]
+fn an_answer_that_is_no_token_response_leaves_nothing() {
+    const TEST: &str = "an_answer_that_is_no_token_response_leaves_nothing";
+    let server = Recorder::raw(|_, stream| {
+        write_answer(stream, JSON, &format!(r#"{{"access_token":"{KEY} {KEY}","refresh_token":"{KEY}"}}"#))
+    });
+    alone(TEST, &[("OAUTH_SERVER", &format!("http://{}", server.address))], || {
+        let app = app();
+        let found = measured(TEST, || {
+            let sign_in = app.sign_in("http://127.0.0.1:1/callback").unwrap();
+            let code = sign_in.answer(&query(&sign_in)).unwrap();
+            let error = app.exchange(sign_in, code).unwrap_err();
+            assert!(matches!(error, TokenError::NotTokens { .. }));
+            drop(format!("{error} {error:?}"));
+        });
+        assert_eq!(found, NONE);
+    });
+}
+
+#[test]
+fn the_listener_leaves_nothing_of_the_code() {
+    const TEST: &str = "the_listener_leaves_nothing_of_the_code";
+    alone(TEST, &[("OAUTH_SERVER", "http://127.0.0.1:1")], || {
+        let app = app();
+        let found = measured(TEST, || {
+            let listener = LoopbackListener::bind(0).unwrap();
+            let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
+            let address = listener.redirect_uri().split('/').nth(2).unwrap().to_owned();
+            let query = query(&sign_in);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    use std::io::{Read as _, Write as _};
+                    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+                    for part in [b"GET /callback?".as_slice(), query.as_bytes(), b" HTTP/1.1\r\n\r\n"] {
+                        stream.write_all(part).unwrap();
+                    }
+                    stream.read_to_end(&mut Vec::new()).unwrap();
+                });
+                assert!(listener.wait(&sign_in, Duration::from_secs(60)).is_ok());
+            });
+        });
+        assert_eq!(found, NONE);
+    });
+}
+
+#[test]
+fn over_tls_the_answers_plain_text_is_what_the_tls_library_leaves() {
+    const TEST: &str = "over_tls_the_answers_plain_text_is_what_the_tls_library_leaves";
+    let own = OwnCertificate::new();
+    let server = Recorder::serve(own.accept(), serve());
+    let origin = format!("https://localhost:{}", server.address.port());
+    alone(TEST, &[("OAUTH_SERVER", origin.as_str()), ("OAUTH_ROOTS", &own.pem)], || {
+        let app = app();
+        let found = measured(TEST, || live(&app));
+        // Two answers, each of which rustls decrypts into blocks of its own.
+        assert!(found.whole <= 4 && found.partial <= 4, "{found}");
+    });
+}
