@@ -149,9 +149,9 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
         Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_secs(3600))).unwrap();
     let handles = [shop.handle.clone(), quick.handle(), rare.handle()];
     let load = Load::start(&guard(shop.emulator.origin()), OWN_STORE, handles);
-    let stop = folder.path().join("stop");
+    let end = folder.path().join("stop");
     let origin = shop.emulator.origin().to_string();
-    let mut other = child.var("KEYS", &path).var("ORIGIN", origin).var("STOP", &stop).spawn();
+    let mut other = child.var("KEYS", &path).var("ORIGIN", origin).var("STOP", &end).spawn();
     let mut told = BufReader::new(other.stdout.take().unwrap()).lines();
     // The test harness writes into the same pipe.
     let mut next =
@@ -170,7 +170,7 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     });
     assert_eq!((load.failed(), load.unsent()), (0, 0), "{:?}", load.first_failure());
 
-    std::fs::write(&stop, "").unwrap();
+    std::fs::write(&end, "").unwrap();
     let counts = next().expect("the process says what it counted");
     assert!(other.wait().unwrap().success());
     let (answered, failed) = counts.split_once(' ').unwrap();
