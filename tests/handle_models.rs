@@ -4,6 +4,8 @@
 //! What stands for `arc-swap` and `event-listener` is written here: a value behind a lock that is held for one look, and an
 //! event by a counter. Those crates prove themselves; what is checked is how the handle uses them.
 
+#![allow(clippy::duplicate_mod, reason = "each checker has the files over its own locks")]
+
 #[path = "handle_models/loom_model.rs"]
 mod loom_model;
 #[path = "handle_models/shuttle_model.rs"]

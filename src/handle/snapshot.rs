@@ -9,7 +9,7 @@ use std::time::Instant;
 
 #[cfg(feature = "rotation")]
 use super::core::State;
-#[cfg(feature = "rotation")]
+#[cfg(all(feature = "rotation", feature = "client"))]
 use super::holders::Hold;
 #[cfg(all(feature = "rotation", feature = "client"))]
 use super::holders::Holders;
@@ -36,7 +36,7 @@ enum Holding<I: Issuer> {
     #[cfg(feature = "rotation")]
     Live(Guard<State<Version<I>>>),
     /// What was in force before, held for one request.
-    #[cfg(feature = "rotation")]
+    #[cfg(all(feature = "rotation", feature = "client"))]
     Before {
         version: Arc<Version<I>>,
         generation: Generation,
@@ -100,7 +100,7 @@ impl<I: Issuer> Snapshot<I> {
             Holding::Fixed(_) => Generation::FIRST,
             #[cfg(feature = "rotation")]
             Holding::Live(state) => Generation(state.next.generation),
-            #[cfg(feature = "rotation")]
+            #[cfg(all(feature = "rotation", feature = "client"))]
             Holding::Before { generation, .. } => *generation,
         }
     }
@@ -142,7 +142,7 @@ impl<I: Issuer> Snapshot<I> {
             Holding::Fixed(version) => version,
             #[cfg(feature = "rotation")]
             Holding::Live(state) => &state.next.current,
-            #[cfg(feature = "rotation")]
+            #[cfg(all(feature = "rotation", feature = "client"))]
             Holding::Before { version, .. } => version,
         }
     }
@@ -196,7 +196,7 @@ impl<I: Issuer> Clone for Snapshot<I> {
             Holding::Fixed(version) => Holding::Fixed(Arc::clone(version)),
             #[cfg(feature = "rotation")]
             Holding::Live(state) => Holding::Live(Guard::from_inner(Arc::clone(state))),
-            #[cfg(feature = "rotation")]
+            #[cfg(all(feature = "rotation", feature = "client"))]
             Holding::Before { version, generation, hold } => Holding::Before {
                 version: Arc::clone(version),
                 generation: *generation,

@@ -259,6 +259,8 @@ pub(super) fn a_loaded_handle() {
         let drained = || handle.holders.is_drained(generation - 1).then_some(());
         wait_until(None, || handle.holders.fewer(), drained).unwrap();
     }
-    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    for sender in senders {
+        sender.join().unwrap();
+    }
     reloader.join().unwrap();
 }
