@@ -291,6 +291,7 @@ impl<I: Issuer> Drop for Refresher<I> {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
 fn no_thread(error: std::io::Error) -> RefreshError {
     RefreshError::NoThread(error.kind())
 }

@@ -4,7 +4,7 @@
 //! What stands for `arc-swap` and `event-listener` is written here: a value behind a lock that is held for one look, and an
 //! event by a counter. Those crates prove themselves; what is checked is how the handle uses them.
 
-#![allow(clippy::duplicate_mod, reason = "the same files, once over each checker")]
+#![allow(clippy::duplicate_mod, reason = "each checker has the files over its own locks")]
 
 #[path = "handle_models/loom_model.rs"]
 mod loom_model;

@@ -254,8 +254,8 @@ impl<I: Issuer> Publish for Live<I> {
         let generation = keys.generation.map_or(0, |generation| generation.0);
         let mut published = Published::Refused;
         self.core.update(|there| {
-            let mut publisher = lock(&self.publisher);
-            if !publisher.takes(keys.begun) {
+            let mut who = lock(&self.publisher);
+            if !who.takes(keys.begun) {
                 published = Published::OtherPublisher;
                 return None;
             }
@@ -273,7 +273,7 @@ impl<I: Issuer> Publish for Live<I> {
             };
             // A key set that has had no key in force can still be given up for another one.
             let begun = keys.begun.filter(|_| generation > 0);
-            *publisher = Publisher::KeySet { begun };
+            *who = Publisher::KeySet { begun };
             published = if generation == there.generation { Published::Same } else { Published::Newer };
             Some(Next { generation, current, previous })
         });

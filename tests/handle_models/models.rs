@@ -79,11 +79,11 @@ fn publish_second(handle: &Handle, has_previous: bool) -> bool {
 /// One has read the keys before the previous one was compromised, and publishes after whoever did that.
 pub(super) fn a_stale_publication_never_brings_a_previous_key_back() {
     let handle = handle();
+    publish_second(&handle, true);
     let stale = {
         let handle = Arc::clone(&handle);
         thread::spawn(move || publish_second(&handle, true))
     };
-    publish_second(&handle, true);
     publish_second(&handle, false);
     assert!(handle.load().next.previous.is_none(), "it was brought back");
     assert!(stale.join().unwrap());
