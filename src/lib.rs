@@ -5,6 +5,7 @@
         feature = "emulator",
         feature = "keychain",
         feature = "dotenv",
+        feature = "oauth",
         feature = "probe",
         feature = "rotation"
     ),
@@ -16,11 +17,12 @@
         feature = "emulator",
         feature = "keychain",
         feature = "dotenv",
+        feature = "oauth",
         feature = "probe",
         feature = "rotation"
     )),
     doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv`, `emulator`, `keychain`, `probe` and `rotation` are on."
+           features `client`, `dotenv`, `emulator`, `keychain`, `oauth`, `probe` and `rotation` are on."
 )]
 #![forbid(unsafe_code)]
 
