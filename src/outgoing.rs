@@ -111,12 +111,18 @@ impl Outgoing {
         // Whatever has come of it, nothing of it stays.
         let (body, length) = line.exchange.end();
         let (parts, counted) = counted?;
-        // Where ureq and the framing saw different bodies, there is none to rely on.
-        if counted != length {
+        let status = parts.status.as_u16();
+        // These have none, whatever follows their head (RFC 9112, section 6.3).
+        let body = if matches!(status, 204 | 304) {
+            Zeroizing::default()
+        } else if counted == length {
+            body
+        } else {
+            // Where ureq and the framing saw different bodies, there is none to rely on.
             return Err(Obstacle::NotHttp);
-        }
+        };
         let is_web_page = is_web_page(&parts.headers, &body);
-        Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, is_web_page, body })
+        Ok(Reply { status, headers: parts.headers, is_web_page, body })
     }
 
     /// What makes connections, and keeps at most `kept` of them.

@@ -12,7 +12,7 @@ mod support;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use keysheath::handle::KeyHandle;
@@ -186,7 +186,11 @@ fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledge
     cluster.start_node(leader);
     cluster.wait_for(3);
     let version = there.version().unwrap();
-    assert_eq!(store(cluster.client(leader, true)).version(), Ok(version));
+    let start = Instant::now();
+    while store(cluster.client(leader, true)).version() != Ok(version) {
+        assert!(start.elapsed() < Duration::from_secs(60), "it has not caught up after a minute");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn read(store: &OpenBaoStore) -> KeySet {

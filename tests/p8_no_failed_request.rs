@@ -128,6 +128,11 @@ impl Shop {
     }
 }
 
+/// How many requests each sender of the other process has ended, at least.
+fn ended_in(progress: &Path) -> u64 {
+    std::fs::read_to_string(progress).map_or(0, |text| text.parse().unwrap())
+}
+
 fn guard(origin: &Origin) -> OriginGuard<Kanal> {
     OriginGuard::for_loopback(origin.clone()).unwrap()
 }
@@ -150,8 +155,10 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     let handles = [shop.handle.clone(), quick.handle(), rare.handle()];
     let load = Load::start(&guard(shop.emulator.origin()), OWN_STORE, handles);
     let end = folder.path().join("stop");
+    let progress = folder.path().join("progress");
     let origin = shop.emulator.origin().to_string();
-    let mut other = child.var("KEYS", &path).var("ORIGIN", origin).var("STOP", &end).spawn();
+    let child = child.var("KEYS", &path).var("ORIGIN", origin).var("STOP", &end).var("PROGRESS", &progress);
+    let mut other = child.spawn();
     let mut told = BufReader::new(other.stdout.take().unwrap()).lines();
     // The test harness writes into the same pipe.
     let mut next =
@@ -162,6 +169,13 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     while number < rotations || load.answered() < requests {
         shop.rotate(number);
         number += 1;
+        // A request is repeated once. So that none is refused twice, the next rotation begins when each that was refused
+        // in this one has its answer.
+        let (here, there) = (load.ended(), ended_in(&progress));
+        eventually("each sender has gone on", || {
+            let has_gone_on = |(now, then): (u64, &u64)| now >= then + 2;
+            load.ended().into_iter().zip(&here).all(has_gone_on) && ended_in(&progress) >= there + 2
+        });
         assert_eq!(load.failed(), 0, "rotation {number}: {:?}", load.first_failure());
     }
     let generation = shop.handle.load().unwrap().generation();
@@ -190,10 +204,14 @@ fn follow() {
     eventually("the first answer", || load.answered() > 0);
     println!("\n= sending");
     let stop = variable("STOP");
-    let stop = Path::new(&stop);
+    let (stop, progress) = (Path::new(&stop), variable("PROGRESS"));
     // A test that failed has taken the folder away.
     while !stop.exists() && stop.parent().is_some_and(Path::exists) {
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(1));
+        let ended = load.ended().into_iter().min().unwrap_or(0);
+        let new = Path::new(&progress).with_extension("new");
+        // In a folder that a failed test has taken away it cannot be written.
+        let _ = std::fs::write(&new, ended.to_string()).and_then(|()| std::fs::rename(&new, &progress));
     }
     println!("\n= {} {} failed", load.answered(), load.failed() + load.unsent());
 }

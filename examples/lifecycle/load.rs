@@ -33,6 +33,8 @@ struct Counts {
     answered: AtomicU64,
     failed: AtomicU64,
     unsent: AtomicU64,
+    /// How many requests each sender has ended.
+    ended: Mutex<Vec<Arc<AtomicU64>>>,
     first_failure: Mutex<Option<String>>,
 }
 
@@ -71,6 +73,14 @@ impl Load {
         self.counts.unsent.load(Ordering::Relaxed)
     }
 
+    /// How many requests each sender has ended. A sender has one request under way, so once each number has grown by two, no
+    /// request is under way that was begun before.
+    #[allow(dead_code, reason = "the test of P8 uses it")]
+    pub fn ended(&self) -> Vec<u64> {
+        let ended = self.counts.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
     /// What the first failure was.
     pub fn first_failure(&self) -> Option<String> {
         self.counts.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -104,6 +114,8 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
         let senders: Vec<_> = (0..AT_ONCE)
             .map(|_| {
                 let (mut client, uri, counts) = (client.clone(), uri.to_owned(), Arc::clone(counts));
+                let ended = Arc::new(AtomicU64::new(0));
+                counts.ended.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&ended));
                 tokio::spawn(async move {
                     while !counts.stop.load(Ordering::Relaxed) {
                         let Ok(request) = Request::get(&uri).body(Empty::new()) else {
@@ -127,6 +139,7 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
                             }
                             Err(error) => counts.fail(error.to_string()),
                         }
+                        ended.fetch_add(1, Ordering::Relaxed);
                     }
                 })
             })

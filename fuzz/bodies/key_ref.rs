@@ -124,6 +124,10 @@ fn check_place(place: &Provenance) {
         Provenance::Keychain { service, name } => {
             assert!(!service.is_empty() && !name.is_empty() && !name.contains('/'));
         }
+        Provenance::OpenBao { place, field, .. } => {
+            assert!(!place.is_empty() && field.as_ref().is_some_and(|field| !field.is_empty()));
+            assert!(!place.split('/').any(|part| part == ".."), "a path climbs");
+        }
         place => panic!("an unexpected place: {place:?}"),
     }
 }

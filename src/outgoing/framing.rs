@@ -1,5 +1,7 @@
 //! Where the body of an answer stands among the bytes that come (RFC 9112, sections 6 and 7).
 
+use zeroize::Zeroizing;
+
 /// The longest line of a head or of a chunk's size that is looked at; of a longer one only so much is.
 const MAX_LINE: usize = 256;
 
@@ -7,7 +9,8 @@ const MAX_LINE: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     state: State,
-    line: Vec<u8>,
+    /// A server may give a key back in a line of the head: it is wiped, and never grows, because growing leaves copies.
+    line: Zeroizing<Vec<u8>>,
     is_interim: bool,
     is_chunked: bool,
     is_first_line: bool,
@@ -29,7 +32,8 @@ enum State {
 
 impl Framing {
     pub(super) fn new() -> Self {
-        Self { is_first_line: true, ..Self::default() }
+        let line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+        Self { is_first_line: true, line, ..Self::default() }
     }
 
     /// Takes a byte, and says whether it is one of the body.
@@ -87,7 +91,7 @@ impl Framing {
 }
 
 fn is_chunked(line: &[u8]) -> bool {
-    let line = line.to_ascii_lowercase();
+    let line = Zeroizing::new(line.to_ascii_lowercase());
     line.starts_with(b"transfer-encoding:") && line.windows(7).any(|word| word == b"chunked")
 }
 
