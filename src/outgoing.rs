@@ -74,6 +74,7 @@ impl Outgoing {
         Self { deadline, roots: None, limit }
     }
 
+    #[cfg(any(feature = "openbao", feature = "probe"))]
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(MAX_DEADLINE);
         self
