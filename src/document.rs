@@ -33,6 +33,7 @@
 mod content;
 mod error;
 mod file;
+pub(crate) mod json;
 #[cfg(feature = "keychain")]
 mod keychain;
 mod memory;

@@ -84,9 +84,7 @@ impl<T> Core<T> {
         self.reloads.tell();
         true
     }
-}
 
-impl<T> Core<T> {
     /// What there is to say to somebody who waits for a generation past one; the ticket is theirs from look to look.
     pub(super) fn look_past(&self, generation: u64, ticket: &mut Option<Ticket>) -> Option<Reload> {
         if self.load().next.generation > generation {

@@ -4,14 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::str::FromStr as _;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::held::{Held, Moment, RotationId, check_text};
 use super::{KeySet, KeySetError, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
-use crate::document::{DocumentContent, MAX_DOCUMENT};
+use crate::document::{DocumentContent, MAX_DOCUMENT, json};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
 use crate::key::RawKey;
@@ -22,13 +20,6 @@ use crate::key::RawKey;
 /// assert_eq!(keysheath::keyset::FORM_VERSION, 1);
 /// ```
 pub const FORM_VERSION: u64 = 1;
-
-/// What a document says of itself, in every form.
-#[derive(Deserialize)]
-struct Head<'a> {
-    keysheath: &'a str,
-    form: u64,
-}
 
 /// Form 1. Everything is borrowed from the document, so that no copy of a key is made that is not wiped.
 #[derive(Deserialize)]
@@ -142,14 +133,11 @@ impl KeySet {
         if document.len() > MAX_DOCUMENT {
             return Err(KeySetError::TooLarge);
         }
-        // The library's errors print what they did not like, so they go no further.
-        let head: Head<'_> =
-            serde_json::from_slice(document).map_err(|_| corrupt("it is not whole, or not JSON"))?;
-        if head.keysheath != "key set" || head.form == 0 {
-            return Err(corrupt("it does not say that it is a key set"));
-        }
-        if head.form > FORM_VERSION {
-            return Err(KeySetError::Newer { found: head.form, known: FORM_VERSION });
+        let not_whole = |_| corrupt("it is not whole, or not JSON");
+        let form = json::form_of(document, "key set").map_err(not_whole)?;
+        let form = form.ok_or(corrupt("it does not say that it is a key set"))?;
+        if form > FORM_VERSION {
+            return Err(KeySetError::Newer { found: form, known: FORM_VERSION });
         }
         let form: Form<'_> = serde_json::from_slice(document)
             .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
@@ -183,7 +171,7 @@ impl KeySet {
 
 fn write_slot(text: &mut String, held: &Held) {
     text.push_str("{ \"key\": \"");
-    write_key(text, &held.key);
+    json::push_base64(text, held.key.expose_secret().as_bytes());
     let _ = write!(text, "\", \"rotation\": {}, \"staged\": {}", held.rotation, held.staged.0);
     for (name, moment) in
         [("verified", held.verified), ("promoted", held.promoted), ("demoted", held.demoted)]
@@ -195,31 +183,10 @@ fn write_slot(text: &mut String, held: &Held) {
     for (name, value) in [("by", &held.by), ("from", &held.from), ("note", &held.note)] {
         if let Some(value) = value {
             let _ = write!(text, ", \"{name}\": ");
-            write_quoted(text, value);
+            json::push_quoted(text, value);
         }
     }
     text.push_str(" }");
-}
-
-/// A key in base64. Not by the library's `encode_string`, which leaves a copy on the stack.
-fn write_key(text: &mut String, key: &RawKey) {
-    let key = key.expose_secret();
-    let mut encoded = Zeroizing::new(vec![0; key.len().div_ceil(3) * 4]);
-    let length = STANDARD.encode_slice(key, &mut encoded).unwrap_or(0);
-    // Base64 is ASCII, and the block is as large as it must be.
-    text.push_str(std::str::from_utf8(&encoded[..length]).unwrap_or_default());
-}
-
-/// A printable text as JSON writes it.
-fn write_quoted(text: &mut String, value: &str) {
-    text.push('"');
-    for c in value.chars() {
-        if matches!(c, '"' | '\\') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text.push('"');
 }
 
 fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
@@ -239,11 +206,8 @@ fn write_leaked(text: &mut String, list: &[LeakedKey]) {
 }
 
 fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetError> {
-    let mut key = Zeroizing::new(vec![0; base64::decoded_len_estimate(slot.key.len())]);
-    let length =
-        STANDARD.decode_slice(slot.key, &mut key).map_err(|_| corrupt("a key in it is not base64"))?;
-    let key =
-        RawKey::parse(profile, &key[..length]).map_err(|_| corrupt("a key in it is not well-formed"))?;
+    let key = json::read_base64(slot.key).ok_or(corrupt("a key in it is not base64"))?;
+    let key = RawKey::parse(profile, &key).map_err(|_| corrupt("a key in it is not well-formed"))?;
     for (text, longest) in [(&slot.by, MAX_PERSON), (&slot.from, MAX_PERSON), (&slot.note, MAX_NOTE)] {
         check_text(text.as_deref(), longest)
             .map_err(|_| corrupt("a note in it is too long, or not printable"))?;

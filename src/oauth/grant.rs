@@ -4,14 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::GrantError;
 use super::secret::Secret;
-use crate::document::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version};
+use crate::document::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version, json};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
 use crate::key::RawKey;
@@ -66,13 +64,6 @@ impl Identity {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of("keysheath-grant", format!("{}\n{}", self.client, self.server).as_bytes())
     }
-}
-
-/// What a document says of itself, in every form.
-#[derive(Deserialize)]
-struct Head<'a> {
-    keysheath: &'a str,
-    form: u64,
 }
 
 /// Form 1. What is secret is borrowed from the document, so that no copy is made that is not wiped.
@@ -146,7 +137,7 @@ impl Grant {
         );
         for (name, value) in [("client", &identity.client), ("server", &identity.server)] {
             let _ = write!(text, "  \"{name}\": ");
-            write_quoted(&mut text, value);
+            json::push_quoted(&mut text, value);
             text.push_str(",\n");
         }
         let _ = write!(
@@ -160,7 +151,7 @@ impl Grant {
             [("access", self.access.expose_secret().as_bytes()), ("refresh", self.refresh.bytes())]
         {
             let _ = write!(text, "  \"{name}\": \"");
-            write_base64(&mut text, secret);
+            json::push_base64(&mut text, secret);
             text.push_str("\",\n");
         }
         let _ = write!(text, "  \"refused\": {},\n  \"lease\": ", self.is_refused);
@@ -181,14 +172,11 @@ impl Grant {
         if document.len() > MAX_DOCUMENT {
             return Err(corrupt("it is larger than one can be"));
         }
-        // The library's errors print what they did not like, so they go no further.
-        let head: Head<'_> =
-            serde_json::from_slice(document).map_err(|_| corrupt("it is not whole, or not JSON"))?;
-        if head.keysheath != "grant" || head.form == 0 {
-            return Err(corrupt("it does not say that it is a grant"));
-        }
-        if head.form > GRANT_FORM_VERSION {
-            return Err(GrantError::Newer { found: head.form, known: GRANT_FORM_VERSION });
+        let not_whole = |_| corrupt("it is not whole, or not JSON");
+        let form = json::form_of(document, "grant").map_err(not_whole)?;
+        let form = form.ok_or(corrupt("it does not say that it is a grant"))?;
+        if form > GRANT_FORM_VERSION {
+            return Err(GrantError::Newer { found: form, known: GRANT_FORM_VERSION });
         }
         let form: Form<'_> = serde_json::from_slice(document)
             .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
@@ -207,8 +195,8 @@ impl Grant {
         if !is_in_bounds || lengths.iter().any(|length| *length > MAX_MILLIS) {
             return Err(corrupt("a number in it is out of bounds"));
         }
-        let access = read_base64(form.access)?;
-        let refresh = read_base64(form.refresh)?;
+        let token = |text| json::read_base64(text).ok_or(corrupt("a token in it is not base64"));
+        let (access, refresh) = (token(form.access)?, token(form.refresh)?);
         Ok(Self {
             number: form.number,
             access: RawKey::parse(identity.profile, &access)
@@ -227,34 +215,6 @@ impl Grant {
     pub(super) fn with_lease(&self, lease: Option<Lease>) -> Self {
         Self { access: self.access.clone_key(), refresh: self.refresh.duplicate(), lease, ..*self }
     }
-}
-
-/// In base64. Not by the library's `encode_string`, which leaves a copy on the stack.
-fn write_base64(text: &mut String, secret: &[u8]) {
-    let mut encoded = Zeroizing::new(vec![0; secret.len().div_ceil(3) * 4]);
-    let length = STANDARD.encode_slice(secret, &mut encoded).unwrap_or(0);
-    // Base64 is ASCII, and the block is as large as it must be.
-    text.push_str(std::str::from_utf8(&encoded[..length]).unwrap_or_default());
-}
-
-fn read_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, GrantError> {
-    let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-    let length =
-        STANDARD.decode_slice(text, &mut decoded).map_err(|_| corrupt("a token in it is not base64"))?;
-    decoded.truncate(length);
-    Ok(decoded)
-}
-
-/// A text of visible ASCII as JSON writes it.
-fn write_quoted(text: &mut String, value: &str) {
-    text.push('"');
-    for c in value.chars() {
-        if matches!(c, '"' | '\\') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text.push('"');
 }
 
 #[cfg(test)]

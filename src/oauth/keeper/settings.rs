@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::refresh::SHORTEST_POLL_INTERVAL;
+
 /// How a [`TokenKeeper`](super::TokenKeeper) works.
 ///
 /// | setting | default |
@@ -30,9 +32,6 @@ pub struct KeeperSettings {
     pub(super) longest_back_off: Duration,
     pub(super) grace: Duration,
 }
-
-/// The shortest of the intervals and of the lease.
-const SHORTEST: Duration = Duration::from_millis(10);
 
 impl KeeperSettings {
     /// The defaults.
@@ -63,7 +62,7 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval.max(SHORTEST);
+        self.poll_interval = interval.max(SHORTEST_POLL_INTERVAL);
         self
     }
 
@@ -103,7 +102,7 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_lease(mut self, length: Duration) -> Self {
-        self.lease = length.clamp(SHORTEST, Duration::from_secs(24 * 60 * 60));
+        self.lease = length.clamp(SHORTEST_POLL_INTERVAL, Duration::from_secs(24 * 60 * 60));
         self
     }
 
@@ -117,7 +116,7 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_minimum_interval(mut self, interval: Duration) -> Self {
-        self.minimum_interval = interval.max(SHORTEST);
+        self.minimum_interval = interval.max(SHORTEST_POLL_INTERVAL);
         self
     }
 
