@@ -26,6 +26,8 @@
 )]
 #![forbid(unsafe_code)]
 
+#[cfg(any(feature = "client", feature = "openbao", feature = "rotation"))]
+mod back_off;
 mod platform;
 #[cfg(any(feature = "rotation", feature = "sqlite"))]
 mod private_file;

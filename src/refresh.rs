@@ -74,9 +74,6 @@ pub use status::RefreshStatus;
 #[cfg(feature = "watch")]
 pub use watch::{WatchProblem, Watching};
 
-#[cfg(feature = "oauth")]
-pub(crate) use pace::random_part;
-
 use asker::Asker;
 use event::Teller;
 use place::{Outcome, Place, publish_key};

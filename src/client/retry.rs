@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,6 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::repeating::can_be_repeated;
+use crate::back_off::{doubled, random_part};
 use crate::failure::seconds;
 
 /// Repeats a request that can be repeated, when the answer or the error is a passing one.
@@ -333,12 +333,9 @@ impl Settings {
     }
 
     fn back_off(&self, failed: u32) -> Duration {
-        let wait = self.first_wait.saturating_mul(1_u32.checked_shl(failed).unwrap_or(u32::MAX));
-        let wait = wait.min(self.longest_wait);
-        // So that clients that failed together do not come back together. Each of these states is another number.
-        let random = RandomState::new().build_hasher().finish();
-        let part = f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX);
-        wait / 2 + (wait / 2).mul_f64(part)
+        let wait = doubled(self.first_wait, failed, self.longest_wait);
+        // So that clients that failed together do not come back together.
+        wait / 2 + (wait / 2).mul_f64(random_part())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Sending one request to whichever of the named servers takes it.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -12,6 +10,7 @@ use http::{HeaderValue, Method, Request};
 use zeroize::Zeroizing;
 
 use super::{MAX_ANSWER, OpenBaoError, json};
+use crate::back_off::random_part;
 use crate::failure::Obstacle;
 use crate::origin::{Origin, Roots, Scheme};
 use crate::outgoing::{Kept, Outgoing, Reply};
@@ -257,6 +256,5 @@ pub(super) fn says(body: &[u8], words: &str) -> bool {
 
 /// So that processes that were refused together do not come again together.
 fn shortened(pause: Duration) -> Duration {
-    let random = RandomState::new().hash_one(std::process::id()) % 1000;
-    pause.mul_f64(1.0 - f64::from(u16::try_from(random).unwrap_or(0)) / 2000.0)
+    pause.mul_f64(1.0 - random_part() / 2.0)
 }

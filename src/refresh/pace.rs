@@ -1,9 +1,9 @@
 //! When the place is asked next. It reads no clock.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use super::{RefreshSettings, SHORTEST_POLL_INTERVAL};
+use crate::back_off::{doubled, random_part};
 use crate::handle::Reload;
 
 /// What to do about a reload that is asked for.
@@ -80,9 +80,7 @@ impl Pace {
 
     /// The minimum interval, doubled for each failure and each fruitless attempt, up to the longest back-off.
     fn rest(&self) -> Duration {
-        let doublings = self.failures.saturating_add(self.fruitless);
-        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        self.minimum.saturating_mul(factor).min(self.longest)
+        doubled(self.minimum, self.failures.saturating_add(self.fruitless), self.longest)
     }
 }
 
@@ -93,12 +91,6 @@ pub(super) fn next_poll(settings: &RefreshSettings, now: Instant) -> Option<Inst
     // The longest interval does not come out of a float as it went in.
     let off = Duration::try_from_secs_f64(interval.as_secs_f64() * part).unwrap_or(interval);
     now.checked_add(interval.saturating_sub(off).max(SHORTEST_POLL_INTERVAL))
-}
-
-/// A number from 0 to 1. The standard library seeds each `RandomState` from the system's generator.
-pub(crate) fn random_part() -> f64 {
-    let random = RandomState::new().hash_one(std::process::id());
-    f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

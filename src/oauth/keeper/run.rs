@@ -11,10 +11,10 @@ use super::super::{GrantError, OAuthApp, TokenError, Tokens};
 use super::schedule::{Seen, Token, rest_of};
 use super::shared::{Ending, Shared};
 use super::{GrantState, KeeperProblem, KeeperSettings};
+use crate::back_off::random_part;
 use crate::document::{DocumentError, DocumentStore, Version};
 use crate::handle::{Generation, Numbered, Published, RawHandle, Reload};
 use crate::issuer::Issuer;
-use crate::refresh::random_part;
 
 /// How often the document is looked at while another holds the lease: soon enough for requests that wait.
 const WATCH: Duration = Duration::from_millis(100);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::back_off::doubled;
 use crate::refresh::SHORTEST_POLL_INTERVAL;
 
 /// How a [`TokenKeeper`](super::TokenKeeper) works.
@@ -153,8 +154,8 @@ impl KeeperSettings {
 
     /// How long to rest after so many attempts in a row that were of no use.
     pub(super) fn rest(&self, in_a_row: u32) -> Duration {
-        let factor = 1_u32.checked_shl(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.minimum_interval.saturating_mul(factor).min(self.longest_back_off.max(self.minimum_interval))
+        let longest = self.longest_back_off.max(self.minimum_interval);
+        doubled(self.minimum_interval, in_a_row.saturating_sub(1), longest)
     }
 }
 
