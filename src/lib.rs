@@ -31,6 +31,7 @@ mod back_off;
 mod platform;
 #[cfg(any(feature = "rotation", feature = "sqlite"))]
 mod private_file;
+mod trusted_file;
 
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;

@@ -5,56 +5,24 @@ mod support;
 #[path = "support/traced.rs"]
 mod traced;
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use keysheath::issuer::{Issuer as _, Kanal};
 use keysheath::key::ApiKey;
 use keysheath::source::{self, Keychain, KeychainItem, Loaded, Problem, SourceError};
-use log::{LevelFilter, Log, Metadata, Record};
 
 use support::canary::{assert_hides, traces_of};
+use support::logged::Lines;
 use support::secret_service::{SecretService, store_with_secret_tool, with_keychain};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const SHORT: Duration = Duration::from_millis(600);
 
-/// Keeps every line that anything in this process logs.
-struct Collector(Mutex<Vec<String>>);
+static LINES: Lines = Lines::new();
 
-static LINES: Collector = Collector(Mutex::new(Vec::new()));
-
-impl Log for Collector {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        let line = format!("{} {} {}", record.level(), record.target(), record.args());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-    }
-
-    fn flush(&self) {}
-}
-
-impl Collector {
-    fn install() {
-        log::set_logger(&LINES).expect("the child has no other logger");
-        log::set_max_level(LevelFilter::Trace);
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The first line that shows a part of the key, and which part.
-    fn leak(&self) -> Option<(&'static str, String)> {
-        self.lines().into_iter().find_map(|line| Some((*traces_of(KEY, &line).first()?, line)))
-    }
-
-    fn count_of(&self, start: &str) -> usize {
-        self.lines().iter().filter(|line| line.starts_with(start)).count()
-    }
+/// The first line that shows a part of the key, and which part.
+fn leak() -> Option<(&'static str, String)> {
+    LINES.all().into_iter().find_map(|line| Some((*traces_of(KEY, &line).first()?, line)))
 }
 
 fn load(keychain: &Keychain, name: &str) -> Result<Loaded, SourceError> {
@@ -110,11 +78,11 @@ fn drive(service: &mut SecretService) {
 #[test]
 fn nothing_that_is_logged_below_the_keychain_shows_a_key() {
     with_keychain("nothing_that_is_logged_below_the_keychain_shows_a_key", |service| {
-        Collector::install();
+        LINES.install();
         let traced = traced::Collector::default();
         tracing::subscriber::set_global_default(traced.clone()).expect("the child has no other subscriber");
         drive(service);
-        assert_eq!(LINES.leak(), None, "a line of the log shows a part of the key");
+        assert_eq!(leak(), None, "a line of the log shows a part of the key");
         let lines = traced.lines();
         let leak = lines.iter().find(|line| !traces_of(KEY, line).is_empty());
         assert_eq!(leak, None, "an event or a span shows a part of the key");
@@ -124,9 +92,9 @@ fn nothing_that_is_logged_below_the_keychain_shows_a_key() {
         for what in ["set secret for entry", "get secret from entry", "delete entry", "create entry wrapping"]
         {
             let start = format!("DEBUG keyring_core {what}");
-            assert!(LINES.count_of(&start) > 0, "no line starts with {start:?}");
+            assert!(LINES.all().iter().any(|line| line.starts_with(&start)), "no line starts with {start:?}");
         }
-        println!("{} lines, {of_zbus} events and spans of zbus", LINES.lines().len());
+        println!("{} lines, {of_zbus} events and spans of zbus", LINES.all().len());
     });
 }
 
@@ -135,19 +103,19 @@ fn a_key_that_is_logged_in_any_of_its_forms_is_noticed() {
     with_keychain("a_key_that_is_logged_in_any_of_its_forms_is_noticed", |_| {
         use base64::Engine as _;
 
-        Collector::install();
+        LINES.install();
         let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x{KEY}"));
         let forms = [KEY.to_owned(), format!("…{}…", &KEY[3..9]), encoded, format!("{:?}", KEY.as_bytes())];
         for form in forms {
-            assert_eq!(LINES.leak(), None);
+            assert_eq!(leak(), None);
             log::trace!("{form}");
-            assert!(LINES.leak().is_some(), "not noticed: {form}");
-            LINES.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            assert!(leak().is_some(), "not noticed: {form}");
+            LINES.clear();
         }
         // As keyring-core does by itself, with the error that it makes of a secret that is not text.
         let entry = keyring::v1::Entry::new(Keychain::SERVICE, "bytes").expect("it has its store");
         entry.set_secret(&[KEY.as_bytes(), b"\xff"].concat()).expect("stored");
         log::error!("{:?}", entry.get_password().expect_err("not text"));
-        assert!(LINES.leak().is_some());
+        assert!(leak().is_some());
     });
 }

@@ -79,6 +79,7 @@ use keysheath::source::{
 use support::canary::{
     self, all_of, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, traces,
 };
+use support::logged::Lines;
 use support::{Child, Folder, in_child, set_mode};
 
 const KANAL: &str = canary::KANAL;
@@ -434,29 +435,12 @@ fn a_panic_and_a_failing_main_say_nothing() {
     );
 }
 
-/// Keeps every line that is logged in this process.
-struct Collector(Mutex<Vec<String>>);
-
-impl log::Log for Collector {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let line = format!("{} {} {}", record.level(), record.target(), record.args());
-        self.0.lock().unwrap().push(line);
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn no_log_line_has_the_canary() {
-    static COLLECTOR: Collector = Collector(Mutex::new(Vec::new()));
+    static LINES: Lines = Lines::new();
     const NAME: &str = "no_log_line_has_the_canary";
     in_silent_child(NAME, &[("KANAL_API_KEY", KANAL)], || {
-        log::set_logger(&COLLECTOR).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
+        LINES.install();
         log::trace!("the collector works");
 
         let folder = Folder::new();
@@ -475,7 +459,7 @@ fn no_log_line_has_the_canary() {
         format!("env:{KANAL}=").parse::<KeyRef>().unwrap_err();
         probes::ask_over_http_and_over_tls();
 
-        let lines = COLLECTOR.0.lock().unwrap().clone();
+        let lines = LINES.all();
         assert!(lines[0].ends_with("the collector works"), "{lines:?}");
         assert!(
             lines.iter().any(|line| line.contains(" ureq"))

@@ -7,35 +7,17 @@ mod http;
 mod server;
 mod support;
 
-use std::sync::{Mutex, PoisonError};
-
 use keysheath::document::{DocumentContent, DocumentStore as _, OpenBaoStore};
 use keysheath::issuer::{Issuer as _, Kanal};
 use keysheath::openbao::Login;
 use keysheath::source::{self, Loaded, OpenBaoField};
-use log::{LevelFilter, Log, Metadata, Record};
 use serde_json::{Value, json};
 
 use server::Server;
 use support::canary::{KANAL, traces_of};
+use support::logged::Lines;
 
-/// Keeps every line that anything in this process logs while it is asked to.
-struct Collector(Mutex<Vec<String>>);
-
-static LINES: Collector = Collector(Mutex::new(Vec::new()));
-
-impl Log for Collector {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        let line = format!("{} {} {}", record.level(), record.target(), record.args());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-    }
-
-    fn flush(&self) {}
-}
+static LINES: Lines = Lines::new();
 
 /// The bytes that ureq's log shows in hexadecimal, sixteen to a line, in one text.
 fn bytes_shown(lines: &[String]) -> String {
@@ -57,8 +39,7 @@ fn whatever_is_sent_and_received_is_logged_by_nobody() {
     let secret = secret["data"]["secret_id"].as_str().unwrap().to_owned();
     let token = server.token(policy, "1h");
 
-    log::set_logger(&LINES).expect("there is no other logger");
-    log::set_max_level(LevelFilter::Trace);
+    LINES.install();
     let logins = [Login::token(token.clone()), Login::app_role(role, secret.clone())];
     for login in logins {
         let client = server.client(login);
@@ -72,9 +53,9 @@ fn whatever_is_sent_and_received_is_logged_by_nobody() {
         store.write(&content, there.as_ref()).unwrap();
         assert!(store.read().unwrap().is_some());
     }
-    log::set_max_level(LevelFilter::Off);
+    log::set_max_level(log::LevelFilter::Off);
 
-    let lines = LINES.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let lines = LINES.all();
     assert!(lines.iter().any(|line| line.starts_with("TRACE ureq_proto")), "nothing was looked at");
     let bytes = bytes_shown(&lines);
     assert!(bytes.contains("x-vault-inconsistent"), "the heads are logged, and this finds them");

@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::OpenBaoError;
+use crate::trusted_file::{self, Untrusted};
 
 /// The longest token, role, secret ID or JWT, in bytes. A batch token has some hundreds, a JWT up to some thousands.
 const MAX_CREDENTIAL: usize = 8192;
@@ -66,7 +67,7 @@ impl Secret {
 /// Reads a file that others cannot have written, into one block. May hang.
 pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenBaoError> {
     let refused = |rule| OpenBaoError::FileRefused { path: path.into(), rule };
-    let mut file = open(path).map_err(|error| match error.kind() {
+    let mut file = trusted_file::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
         _ => refused("this user cannot open it: check its rights and those of each directory above it"),
     })?;
@@ -88,37 +89,14 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Open
     Ok(bytes)
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        // A FIFO without a writer must not hang the open, and a terminal must not become ours.
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    options.open(path)
-}
-
 /// Whoever can write the file chooses who this process is, or whom it trusts.
 fn check(file: &File) -> Result<(), &'static str> {
     let metadata = file.metadata().map_err(|_| "it cannot be looked at: check the disk")?;
-    if !metadata.is_file() {
-        return Err("it is no regular file: name the file itself");
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-
-        if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
-            return Err("it belongs to another user: chown it to root or to yourself");
-        }
-        if metadata.mode() & 0o022 != 0 {
-            return Err("others can write it: chmod go-w it");
-        }
-    }
-    Ok(())
+    trusted_file::check(&metadata).map_err(|untrusted| match untrusted {
+        Untrusted::NotAFile => "it is no regular file: name the file itself",
+        Untrusted::ForeignOwner { .. } => "it belongs to another user: chown it to root or to yourself",
+        Untrusted::WritableByOthers { .. } => "others can write it: chmod go-w it",
+    })
 }
 
 #[cfg(test)]

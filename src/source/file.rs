@@ -13,6 +13,7 @@ use zeroize::Zeroize;
 use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError};
 use crate::issuer::Profile;
+use crate::trusted_file::{self, Untrusted};
 
 /// The largest key file that is read, in bytes: the longest key in base64, and a little more.
 ///
@@ -185,7 +186,7 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
             thread::sleep(PAUSE);
         }
         let before = Way::to(path);
-        match open_once(path) {
+        match trusted_file::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Err(Problem::BadPath { rule: "a path has no NUL byte" });
@@ -205,19 +206,6 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
         }
     }
     Err(Problem::DanglingLink)
-}
-
-fn open_once(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        // A FIFO without a writer must not hang the open, and a terminal must not become ours.
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    options.open(path)
 }
 
 /// How far a path leads.
@@ -247,10 +235,12 @@ impl Way {
 
 fn check(file: &File, permissions: Permissions, limit: usize) -> Result<Vec<Remark>, Problem> {
     let metadata = file.metadata().map_err(|error| Problem::Unreadable(error.kind()))?;
-    if !metadata.is_file() {
-        return Err(Problem::NotAFile);
-    }
-    let remarks = check_owner_and_mode(&metadata, permissions)?;
+    trusted_file::check(&metadata).map_err(|untrusted| match untrusted {
+        Untrusted::NotAFile => Problem::NotAFile,
+        Untrusted::ForeignOwner { uid } => Problem::ForeignOwner { uid },
+        Untrusted::WritableByOthers { mode } => Problem::WritableByOthers { mode },
+    })?;
+    let remarks = check_readers(&metadata, permissions)?;
     if metadata.len() > limit as u64 {
         return Err(Problem::TooLarge { limit });
     }
@@ -258,21 +248,10 @@ fn check(file: &File, permissions: Permissions, limit: usize) -> Result<Vec<Rema
 }
 
 #[cfg(unix)]
-fn check_owner_and_mode(
-    metadata: &std::fs::Metadata,
-    permissions: Permissions,
-) -> Result<Vec<Remark>, Problem> {
+fn check_readers(metadata: &std::fs::Metadata, permissions: Permissions) -> Result<Vec<Remark>, Problem> {
     use std::os::unix::fs::MetadataExt as _;
 
-    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o777);
-    let user = rustix::process::geteuid();
-    if uid != 0 && uid != user.as_raw() {
-        return Err(Problem::ForeignOwner { uid });
-    }
-    // The user's own group too: whether others are in it, now or later, cannot be told from here.
-    if mode & 0o022 != 0 {
-        return Err(Problem::WritableByOthers { mode });
-    }
+    let mode = metadata.mode() & 0o777;
     if permissions == Permissions::Strict && mode & 0o077 != 0 {
         return Err(Problem::ReadableByOthers { mode });
     }
@@ -285,7 +264,7 @@ fn check_owner_and_mode(
 
 #[cfg(not(unix))]
 #[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
-fn check_owner_and_mode(_: &std::fs::Metadata, _: Permissions) -> Result<Vec<Remark>, Problem> {
+fn check_readers(_: &std::fs::Metadata, _: Permissions) -> Result<Vec<Remark>, Problem> {
     Ok(Vec::new())
 }
 

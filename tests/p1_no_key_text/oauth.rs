@@ -1,7 +1,5 @@
 //! An app's sign-in, its tokens and their keeper, with the canary as the client secret, as the code and as each token.
 
-use std::fmt::Write as _;
-
 use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::handle::Reload;
 use keysheath::issuer::KatanaApp;
@@ -163,29 +161,11 @@ fn the_listener_shows_nothing_of_what_comes() {
     assert_silent("the page", &browser.join().unwrap());
 }
 
-/// Keeps every line that `log` is given.
-struct Lines(Mutex<String>);
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let mut lines = self.0.lock().unwrap();
-        // Writing to a `String` cannot fail.
-        let _ = writeln!(lines, "{} {}", record.target(), record.args());
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret() {
-    static LINES: Lines = Lines(Mutex::new(String::new()));
+    static LINES: Lines = Lines::new();
     in_silent_child("oauth::no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret", &[], || {
-        log::set_logger(&LINES).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
+        LINES.install();
         let folder = Folder::new();
         let chunked = Recorder::raw(|_, stream| {
             let body = TOKENS.replace("CANARY", KATANA);
@@ -213,7 +193,7 @@ fn no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret() {
             assert_ne!(keeper.handle().reload_past(now).wait(PATIENCE), Some(Reload::NoRefresher));
         }
         let _ = exchange(&app(&answer("500 Oops", "CANARY ECHO"), &folder)).unwrap_err();
-        let lines = LINES.0.lock().unwrap().clone();
+        let lines = LINES.all().join("\n");
         assert!(lines.contains("ureq_proto") && lines.lines().count() > 100, "nothing was logged");
         assert_silent("what is logged", &lines);
     });

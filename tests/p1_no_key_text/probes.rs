@@ -60,11 +60,10 @@ pub(crate) fn ask_over_http_and_over_tls() {
 
 #[test]
 fn the_client_underneath_would_log_the_key() {
-    static COLLECTOR: Collector = Collector(Mutex::new(Vec::new()));
+    static LINES: Lines = Lines::new();
     const NAME: &str = "probes::the_client_underneath_would_log_the_key";
     in_child::<&str>(NAME, &[], || {
-        log::set_logger(&COLLECTOR).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
+        LINES.install();
         let server = Recorder::plain("204 No Content");
         let origin = Origin::parse(&format!("http://{}", server.address)).unwrap();
         let mut request = Request::get(format!("{origin}/")).body(()).unwrap();
@@ -73,7 +72,7 @@ fn the_client_underneath_would_log_the_key() {
         let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
         agent.run(request).unwrap();
         // When this fails, ureq has stopped, and SECURITY.md can say so.
-        assert!(!traces(&COLLECTOR.0.lock().unwrap().join("\n")).is_empty());
+        assert!(!traces(&LINES.all().join("\n")).is_empty());
     });
 }
 

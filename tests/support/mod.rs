@@ -5,6 +5,7 @@ pub(crate) mod canary;
 pub(crate) mod child;
 #[cfg(target_os = "linux")]
 pub(crate) mod in_time;
+pub(crate) mod logged;
 #[cfg(target_os = "linux")]
 pub(crate) mod secret_service;
 
