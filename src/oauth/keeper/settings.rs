@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::back_off::doubled;
 use crate::refresh::SHORTEST_POLL_INTERVAL;
 
+/// The longest of the intervals and of the lease: far below where adding to a clock would overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How a [`TokenKeeper`](super::TokenKeeper) works.
 ///
 /// | setting | default |
@@ -54,7 +57,8 @@ impl KeeperSettings {
         }
     }
 
-    /// The longest time between two looks at the store, so that what another process has refreshed is seen; at least 10 ms.
+    /// The longest time between two looks at the store, so that what another process has refreshed is seen; at
+    /// least 10 ms, and at most a day.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -63,7 +67,7 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval.max(SHORTEST_POLL_INTERVAL);
+        self.poll_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST);
         self
     }
 
@@ -92,7 +96,7 @@ impl KeeperSettings {
         self
     }
 
-    /// How long a lease is; at least 10 ms. A request to the token endpoint ends within two thirds of it, whatever the app's
+    /// How long a lease is; at least 10 ms, and at most a day. A request to the token endpoint ends within two thirds of it, whatever the app's
     /// [deadline](super::super::OAuthApp::with_deadline) is, so that the rest is there to persist what it brought. Processes that
     /// share a grant may differ in it.
     ///
@@ -103,11 +107,11 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_lease(mut self, length: Duration) -> Self {
-        self.lease = length.clamp(SHORTEST_POLL_INTERVAL, Duration::from_secs(24 * 60 * 60));
+        self.lease = length.clamp(SHORTEST_POLL_INTERVAL, LONGEST);
         self
     }
 
-    /// The shortest time between two attempts to refresh; at least 10 ms. Where an attempt fails, or a token is refused as soon
+    /// The shortest time between two attempts to refresh; at least 10 ms, and at most a day. Where an attempt fails, or a token is refused as soon
     /// as it is there, it doubles.
     ///
     /// ```
@@ -117,11 +121,11 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_minimum_interval(mut self, interval: Duration) -> Self {
-        self.minimum_interval = interval.max(SHORTEST_POLL_INTERVAL);
+        self.minimum_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST);
         self
     }
 
-    /// How far it doubles.
+    /// How far it doubles; at most a day.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -130,7 +134,7 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_longest_back_off(mut self, longest: Duration) -> Self {
-        self.longest_back_off = longest;
+        self.longest_back_off = longest.min(LONGEST);
         self
     }
 
@@ -176,5 +180,14 @@ mod tests {
         assert_eq!(rests, [1, 1, 2, 4, 256, 300, 300, 300]);
         let short = settings.with_longest_back_off(Duration::ZERO);
         assert_eq!(short.rest(5), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn no_time_is_so_long_that_a_clock_would_overflow() {
+        let far = Duration::MAX;
+        let settings = KeeperSettings::new().with_poll_interval(far).with_lease(far);
+        let settings = settings.with_minimum_interval(far).with_longest_back_off(far);
+        let times = [settings.poll_interval, settings.lease, settings.rest(0), settings.rest(u32::MAX)];
+        assert_eq!(times, [LONGEST; 4]);
     }
 }
