@@ -27,6 +27,8 @@ mod core;
 mod holders;
 #[cfg(feature = "rotation")]
 mod live;
+#[cfg(feature = "client")]
+mod refusal;
 mod reload;
 mod reload_past;
 #[cfg(feature = "rotation")]
@@ -50,6 +52,8 @@ use crate::key::ApiKey;
 pub use closed::Closed;
 #[cfg(feature = "rotation")]
 pub(crate) use live::{Numbered, Published, RawHandle, SourceClaim};
+#[cfg(feature = "client")]
+pub(crate) use refusal::Refusal;
 pub use reload::Reload;
 pub use reload_past::ReloadPast;
 #[cfg(feature = "rotation")]
@@ -189,18 +193,35 @@ impl<I: Issuer> KeyHandle<I> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn report_refused(&self, generation: Generation) {
-        drop(self.reload_after_refusal(generation));
+        self.note_refused(generation);
+        #[cfg(feature = "rotation")]
+        if let (Inner::Live(live), true) = (&self.inner, generation == self.generation()) {
+            live.core.reloads.ask();
+        }
     }
 
-    /// As [`KeyHandle::report_refused`], for whoever then waits for the newer key: the report and the waiting ask for one
-    /// attempt, and not for one each where the first has begun in between.
-    pub(crate) fn reload_after_refusal(&self, generation: Generation) -> ReloadPast<I> {
-        let now = self.generation();
-        if generation <= now {
+    /// As [`KeyHandle::report_refused`], for whoever then waits for another key: the report and the waiting ask for one
+    /// attempt, and not for one each where the first has begun in between. Where the key that was refused is in force
+    /// again in a newer generation, the refusal is about that one.
+    #[cfg(feature = "client")]
+    pub(crate) fn reload_instead_of(&self, refusal: &Refusal<I>) -> ReloadPast<I> {
+        let generation = self.in_force_again(refusal).unwrap_or(refusal.generation);
+        self.note_refused(generation);
+        let reload = self.reload_past(generation).instead_of(refusal);
+        if generation == self.generation() { reload.asked() } else { reload }
+    }
+
+    /// The generation in force, if its key is the one that was refused.
+    #[cfg(feature = "client")]
+    fn in_force_again(&self, refusal: &Refusal<I>) -> Option<Generation> {
+        let now = self.load().ok().filter(|now| refusal.is_of(now.version()))?;
+        Some(now.generation())
+    }
+
+    fn note_refused(&self, generation: Generation) {
+        if generation <= self.generation() {
             self.refused_cell().fetch_max(generation.0, Ordering::Relaxed);
         }
-        let reload = self.reload_past(generation);
-        if generation == now { reload.asked() } else { reload }
     }
 
     /// The latest generation that was reported as refused. Where it is the one in force, the key needs a person. A rotation
@@ -227,13 +248,13 @@ impl<I: Issuer> KeyHandle<I> {
         }
     }
 
-    /// What to send in place of a key that was refused with this generation: a newer one in force, or else the previous
-    /// one within its grace, whose generation is held meanwhile. Both are looked for in one state, so that the key that
-    /// was refused is not found as the previous one of a newer.
+    /// What to send in place of a key that was refused: the one in force, if it is another, or else the previous one within
+    /// its grace, whose generation is held meanwhile. Both are looked for in one state, so that the key that was refused
+    /// is not found as the previous one of a newer.
     #[cfg(feature = "client")]
-    pub(crate) fn load_instead_of(&self, refused: Generation) -> Option<Snapshot<I>> {
+    pub(crate) fn load_instead_of(&self, refusal: &Refusal<I>) -> Option<Snapshot<I>> {
         let now = self.load().ok()?;
-        if now.generation() > refused {
+        if !refusal.is_of(now.version()) {
             return Some(now);
         }
         match &self.inner {

@@ -6,11 +6,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use keysheath::client::{BearerError, BearerLayer, OriginGuard};
+use keysheath::client::{BearerError, BearerLayer, OriginGuard, Sent};
 use keysheath::handle::KeyHandle;
 use keysheath::issuer::{Kanal, StoreId};
 use tower::{Layer as _, Service as _, ServiceExt as _};
@@ -104,6 +104,18 @@ impl Counts {
     }
 }
 
+/// What was answered, and to what.
+fn refusal<B>(response: &Response<B>) -> String {
+    let status = response.status();
+    match response.extensions().get::<Sent>() {
+        Some(sent) if sent.is_repeated() => {
+            format!("an answer {status} to generation {}, sent again", sent.generation())
+        }
+        Some(sent) => format!("an answer {status} to generation {}, sent once", sent.generation()),
+        None => format!("an answer {status}"),
+    }
+}
+
 fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -132,7 +144,7 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
                                     Err(_) => counts.fail("an answer broke off".to_owned()),
                                 }
                             }
-                            Ok(response) => counts.fail(format!("an answer {}", response.status())),
+                            Ok(response) => counts.fail(refusal(&response)),
                             Err(BearerError::Closed(_)) => {
                                 counts.unsent.fetch_add(1, Ordering::Relaxed);
                                 tokio::time::sleep(PAUSE).await;

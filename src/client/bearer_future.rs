@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::BearerError;
 use super::answer_body::{AnswerBody, ReadAhead};
 use super::sender::{Attempt, Sender, Unsent};
-use crate::handle::{Generation, ReloadPast, Snapshot};
+use crate::handle::{Refusal, ReloadPast, Snapshot};
 use crate::issuer::Issuer;
 
 pin_project! {
@@ -56,8 +56,8 @@ pin_project! {
         Sending { #[pin] future: F, snapshot: Option<Snapshot<I>> },
         Reading { reading: Option<Reading<R, I>> },
         // The answer that refused the key is given back where there is no other.
-        Reloading { reload: ReloadPast<I>, refusal: Option<Response<AnswerBody<R>>>, refused: Generation },
-        Readying { refusal: Option<Response<AnswerBody<R>>>, refused: Generation },
+        Reloading { reload: ReloadPast<I>, refused: Option<Refused<R, I>> },
+        Readying { refused: Option<Refused<R, I>> },
     }
 }
 
@@ -66,6 +66,12 @@ struct Reading<R: Body, I: Issuer> {
     parts: response::Parts,
     ahead: ReadAhead<R>,
     snapshot: Snapshot<I>,
+}
+
+/// The answer that refused a key, and which key.
+struct Refused<R: Body, I: Issuer> {
+    response: Response<AnswerBody<R>>,
+    refusal: Refusal<I>,
 }
 
 impl<S, B, R, I> BearerFuture<S, B, R, I>
@@ -115,8 +121,8 @@ where
                     let snapshot = snapshot.take().expect(OVER);
                     let (parts, body) = response.into_parts();
                     if !Sender::<I>::is_telling(parts.status, body.size_hint().lower()) {
-                        let (body, generation) = (AnswerBody::untouched(body), snapshot.generation());
-                        let (response, _) = this.sender.answered(*this.attempt, generation, parts, body);
+                        let body = AnswerBody::untouched(body);
+                        let (response, _) = this.sender.answered(*this.attempt, &snapshot, parts, body);
                         return Poll::Ready(Ok(response));
                     }
                     let ahead = ReadAhead::new(body);
@@ -125,29 +131,31 @@ where
                 StateProjected::Reading { reading } => {
                     ready!(reading.as_mut().expect(OVER).ahead.poll(context));
                     let Reading { parts, ahead, snapshot } = reading.take().expect(OVER);
-                    let (body, generation) = (ahead.into_body(), snapshot.generation());
-                    let (response, reload) = this.sender.answered(*this.attempt, generation, parts, body);
+                    let body = ahead.into_body();
+                    let (response, reload) = this.sender.answered(*this.attempt, &snapshot, parts, body);
                     let Some(reload) = reload else {
                         return Poll::Ready(Ok(response));
                     };
-                    this.state.set(State::Reloading { reload, refusal: Some(response), refused: generation });
+                    let refused = Some(Refused { response, refusal: snapshot.refusal() });
+                    this.state.set(State::Reloading { reload, refused });
                 }
-                StateProjected::Reloading { reload, refusal, refused } => {
+                StateProjected::Reloading { reload, refused } => {
                     // Whatever came of it, what is in the handle now decides.
                     ready!(Pin::new(reload).poll(context));
-                    if this.sender.handle().load_instead_of(*refused).is_none() {
-                        return Poll::Ready(Ok(refusal.take().expect(OVER)));
+                    let refused = refused.take().expect(OVER);
+                    if this.sender.handle().load_instead_of(&refused.refusal).is_none() {
+                        return Poll::Ready(Ok(refused.response));
                     }
-                    let (refusal, refused) = (refusal.take(), *refused);
-                    this.state.set(State::Readying { refusal, refused });
+                    this.state.set(State::Readying { refused: Some(refused) });
                 }
-                StateProjected::Readying { refusal, refused } => {
+                StateProjected::Readying { refused } => {
                     let again = this.again.as_mut().expect(OVER);
                     ready!(again.0.poll_ready(context)).map_err(BearerError::Inner)?;
                     let (mut client, mut request) = *this.again.take().expect(OVER);
+                    let refused = refused.take().expect(OVER);
                     // Loaded anew, because the key may have leaked while the client made itself ready.
-                    let Some(snapshot) = this.sender.handle().load_instead_of(*refused) else {
-                        return Poll::Ready(Ok(refusal.take().expect(OVER)));
+                    let Some(snapshot) = this.sender.handle().load_instead_of(&refused.refusal) else {
+                        return Poll::Ready(Ok(refused.response));
                     };
                     this.sender.put_on(&mut request, &snapshot).map_err(BearerError::Guard)?;
                     *this.attempt = Attempt::Repetition;

@@ -101,10 +101,10 @@ impl<I: Issuer> BearerMiddleware<I> {
         snapshot: Snapshot<I>,
         mut response: Response,
     ) -> (Response, Option<ReloadPast<I>>) {
-        let (generation, length) = (snapshot.generation(), response.content_length().unwrap_or(0));
+        let length = response.content_length().unwrap_or(0);
         if !Sender::<I>::is_telling(response.status(), length) {
             let (status, headers) = (response.status(), response.headers());
-            let (sent, reload) = self.sender.judge(attempt, generation, status, headers, &[]);
+            let (sent, reload) = self.sender.judge(attempt, &snapshot, status, headers, &[]);
             response.extensions_mut().insert(sent);
             return (response, reload);
         }
@@ -116,7 +116,7 @@ impl<I: Issuer> BearerMiddleware<I> {
         }
         let mut ahead = ReadAhead::new(body);
         poll_fn(|context| ahead.poll(context)).await;
-        let (response, reload) = self.sender.answered(attempt, generation, parts, ahead.into_body());
+        let (response, reload) = self.sender.answered(attempt, &snapshot, parts, ahead.into_body());
         (response.map(Body::wrap).into(), reload)
     }
 }
@@ -135,14 +135,14 @@ impl<I: Issuer> Middleware for BearerMiddleware<I> {
         let again = if may_repeat { request.try_clone().map(|clone| (clone, next.clone())) } else { None };
         let attempt = if again.is_some() { Attempt::First } else { Attempt::Only };
         let snapshot = handle.load().map_err(Error::middleware)?;
-        let refused = snapshot.generation();
+        let refusal = snapshot.refusal();
         let (response, reload) = self.send(attempt, request, snapshot, extensions, next).await?;
         let (Some((request, next)), Some(reload)) = (again, reload) else {
             return Ok(response);
         };
         // Whatever comes of it, what is in the handle then decides.
         reload.await;
-        let Some(snapshot) = handle.load_instead_of(refused) else {
+        let Some(snapshot) = handle.load_instead_of(&refusal) else {
             return Ok(response);
         };
         drop(response);

@@ -174,15 +174,17 @@ impl<I: Issuer> Sender<I> {
     pub(super) fn judge(
         &self,
         attempt: Attempt,
-        generation: Generation,
+        snapshot: &Snapshot<I>,
         status: StatusCode,
         headers: &HeaderMap,
         whole: &[u8],
     ) -> (Sent, Option<ReloadPast<I>>) {
         let retry_after = headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
         let answer = I::PROFILE.classify(status.as_u16(), retry_after, whole);
-        let reload = answer.meaning().refuses_key().then(|| self.handle.reload_after_refusal(generation));
-        let sent = Sent { generation, answer, is_repeated: attempt == Attempt::Repetition };
+        let is_refused = answer.meaning().refuses_key();
+        let reload = is_refused.then(|| self.handle.reload_instead_of(&snapshot.refusal()));
+        let sent =
+            Sent { generation: snapshot.generation(), answer, is_repeated: attempt == Attempt::Repetition };
         (sent, reload.filter(|_| attempt == Attempt::First))
     }
 
@@ -190,11 +192,11 @@ impl<I: Issuer> Sender<I> {
     pub(super) fn answered<R: Body>(
         &self,
         attempt: Attempt,
-        generation: Generation,
+        snapshot: &Snapshot<I>,
         mut parts: Parts,
         body: AnswerBody<R>,
     ) -> (Response<AnswerBody<R>>, Option<ReloadPast<I>>) {
-        let (sent, reload) = self.judge(attempt, generation, parts.status, &parts.headers, body.whole());
+        let (sent, reload) = self.judge(attempt, snapshot, parts.status, &parts.headers, body.whole());
         parts.extensions.insert(sent);
         (Response::from_parts(parts, body), reload)
     }

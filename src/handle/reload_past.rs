@@ -6,6 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+#[cfg(feature = "client")]
+use super::Refusal;
+#[cfg(feature = "rotation")]
+use super::live::Live;
 #[cfg(feature = "rotation")]
 use super::reloads::Ticket;
 #[cfg(feature = "rotation")]
@@ -31,6 +35,9 @@ pub struct ReloadPast<I: Issuer> {
     ticket: Option<Ticket>,
     #[cfg(feature = "rotation")]
     listening: Listening,
+    /// What is not to be taken for an answer, however new its generation is.
+    #[cfg(all(feature = "rotation", feature = "client"))]
+    refusal: Option<Refusal<I>>,
 }
 
 impl<I: Issuer> KeyHandle<I> {
@@ -56,6 +63,8 @@ impl<I: Issuer> KeyHandle<I> {
             ticket: None,
             #[cfg(feature = "rotation")]
             listening: Listening::default(),
+            #[cfg(all(feature = "rotation", feature = "client"))]
+            refusal: None,
         }
     }
 }
@@ -72,20 +81,65 @@ impl<I: Issuer> ReloadPast<I> {
     /// }
     /// ```
     #[must_use]
-    #[cfg_attr(not(feature = "rotation"), allow(unused_variables, reason = "a fixed key is not waited for"))]
-    pub fn wait(self, timeout: Duration) -> Option<Reload> {
-        match &self.handle.inner {
+    #[cfg_attr(
+        not(feature = "rotation"),
+        allow(unused_mut, unused_variables, reason = "nothing is waited for")
+    )]
+    pub fn wait(mut self, timeout: Duration) -> Option<Reload> {
+        let handle = self.handle.clone();
+        match &handle.inner {
             Inner::Fixed(_) => Some(self.of_a_fixed_key()),
             #[cfg(feature = "rotation")]
-            Inner::Live(live) => {
-                let mut ticket = self.ticket;
-                let look = || live.core.look_past(self.past.0, &mut ticket);
-                waiting::wait(timeout, || live.core.reloads.news(), look)
+            Inner::Live(live) => waiting::wait(timeout, || live.core.reloads.news(), || self.look(live)),
+        }
+    }
+
+    /// What there is to say now, if anything.
+    #[cfg(feature = "rotation")]
+    fn look(&mut self, live: &Live<I>) -> Option<Reload> {
+        loop {
+            let outcome = live.core.look_past(self.past.0, &mut self.ticket)?;
+            if !self.goes_on_after(outcome) {
+                return Some(outcome);
             }
         }
     }
 
+    /// A newer generation with the very key that was refused is no answer: the wait is then for one past it.
+    #[cfg(feature = "rotation")]
+    #[cfg_attr(
+        not(feature = "client"),
+        allow(clippy::unused_self, reason = "nobody says which key was refused")
+    )]
+    fn goes_on_after(&mut self, outcome: Reload) -> bool {
+        #[cfg(feature = "client")]
+        if outcome == Reload::Newer
+            && let Some(again) = self.refusal.as_ref().and_then(|refusal| self.handle.in_force_again(refusal))
+        {
+            self.handle.note_refused(again);
+            (self.past, self.ticket) = (again, None);
+            return true;
+        }
+        let _ = outcome;
+        false
+    }
+
+    /// For another key than the one that was refused.
+    #[cfg(feature = "client")]
+    #[cfg_attr(
+        not(feature = "rotation"),
+        allow(unused_mut, unused_variables, reason = "nothing is waited for")
+    )]
+    pub(super) fn instead_of(mut self, refusal: &Refusal<I>) -> Self {
+        #[cfg(feature = "rotation")]
+        {
+            self.refusal = Some(refusal.clone());
+        }
+        self
+    }
+
     /// Has asked already, and not only when it is first polled.
+    #[cfg(feature = "client")]
     #[cfg_attr(not(feature = "rotation"), allow(unused_mut, reason = "a fixed key is not asked for"))]
     pub(super) fn asked(mut self) -> Self {
         match &self.handle.inner {
@@ -107,12 +161,15 @@ impl<I: Issuer> Future for ReloadPast<I> {
     #[cfg_attr(not(feature = "rotation"), allow(unused_variables, reason = "a fixed key is not waited for"))]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reload> {
         let this = self.get_mut();
-        match &this.handle.inner {
+        let handle = this.handle.clone();
+        match &handle.inner {
             Inner::Fixed(_) => Poll::Ready(this.of_a_fixed_key()),
             #[cfg(feature = "rotation")]
             Inner::Live(live) => {
-                let look = || live.core.look_past(this.past.0, &mut this.ticket);
-                this.listening.poll(|| live.core.reloads.news(), look, context)
+                let mut listening = std::mem::take(&mut this.listening);
+                let poll = listening.poll(|| live.core.reloads.news(), || this.look(live), context);
+                this.listening = listening;
+                poll
             }
         }
     }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 #[cfg(feature = "rotation")]
 use std::time::Instant;
 
+#[cfg(feature = "client")]
+use super::Refusal;
 #[cfg(feature = "rotation")]
 use super::core::State;
 #[cfg(all(feature = "rotation", feature = "client"))]
@@ -136,8 +138,14 @@ impl<I: Issuer> Snapshot<I> {
         self.version().kept(make)
     }
 
+    /// That the issuer refused its key.
+    #[cfg(feature = "client")]
+    pub(crate) fn refusal(&self) -> Refusal<I> {
+        Refusal { version: Arc::clone(self.version()), generation: self.generation() }
+    }
+
     #[inline]
-    fn version(&self) -> &Version<I> {
+    pub(super) fn version(&self) -> &Arc<Version<I>> {
         match &self.0 {
             Holding::Fixed(version) => version,
             #[cfg(feature = "rotation")]

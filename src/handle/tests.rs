@@ -209,7 +209,8 @@ mod live {
             previous,
         });
         assert_eq!(handle.load().unwrap().kept(|_| 8), &8);
-        assert_eq!(handle.load_instead_of(Generation(2)).unwrap().kept(|_| 0), &7);
+        let refusal = handle.load().unwrap().refusal();
+        assert_eq!(handle.load_instead_of(&refusal).unwrap().kept(|_| 0), &7);
         raw.publish(&numbered(3, Ok(&first)));
         assert_eq!(handle.load().unwrap().kept(|_| 0), &7);
     }
@@ -238,7 +239,8 @@ mod live {
         raw.publish_next(&key(FIRST), GRACE);
         raw.publish_next(&key(SECOND), GRACE);
         assert!(handle.is_drained(Generation(1)));
-        let previous = handle.load_instead_of(Generation(2)).unwrap();
+        let refusal = handle.load().unwrap().refusal();
+        let previous = handle.load_instead_of(&refusal).unwrap();
         assert_eq!(previous.generation(), Generation(1));
         assert!(!handle.is_drained(Generation(1)));
         drop(previous);
@@ -248,20 +250,75 @@ mod live {
     #[cfg(feature = "client")]
     #[test]
     fn in_place_of_a_refused_key_comes_a_newer_one_or_the_previous_one_within_its_grace_or_none() {
-        assert!(fixed().load_instead_of(Generation(1)).is_none());
+        let refusal = |handle: &KeyHandle<Kanal>| handle.load().unwrap().refusal();
+        let fixed = fixed();
+        assert!(fixed.load_instead_of(&refusal(&fixed)).is_none());
         let (handle, raw) = live();
-        assert!(handle.load_instead_of(Generation(1)).is_none(), "there is none");
         raw.publish_next(&key(FIRST), GRACE);
-        assert!(handle.load_instead_of(Generation(1)).is_none(), "there is no other");
+        let first = refusal(&handle);
+        assert!(handle.load_instead_of(&first).is_none(), "there is no other");
         raw.publish_next(&key(SECOND), GRACE);
-        let instead = |refused| handle.load_instead_of(Generation(refused));
-        assert!(instead(1).unwrap().current().matches(SECOND.as_bytes()), "the newer one");
-        assert!(instead(2).unwrap().current().matches(FIRST.as_bytes()), "the previous one");
+        let second = refusal(&handle);
+        let instead = |refusal| handle.load_instead_of(refusal);
+        assert!(instead(&first).unwrap().current().matches(SECOND.as_bytes()), "the newer one");
+        assert!(instead(&second).unwrap().current().matches(FIRST.as_bytes()), "the previous one");
         raw.publish_next(&key(THIRD), Duration::ZERO);
-        assert!(instead(2).unwrap().current().matches(THIRD.as_bytes()));
-        assert!(instead(3).is_none(), "the grace is over");
-        raw.publish(&numbered(4, Err(Closed::Compromised)));
-        assert!(instead(1).is_none() && instead(3).is_none() && instead(4).is_none(), "it is closed");
+        let third = refusal(&handle);
+        assert!(instead(&second).unwrap().current().matches(THIRD.as_bytes()));
+        assert!(instead(&third).is_none(), "the grace is over");
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn in_place_of_a_refused_key_comes_none_where_the_handle_is_closed() {
+        let (handle, raw) = live();
+        raw.publish(&numbered(1, Ok(&key(FIRST))));
+        let refusal = handle.load().unwrap().refusal();
+        raw.publish(&numbered(2, Err(Closed::Compromised)));
+        assert!(handle.load_instead_of(&refusal).is_none());
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_rollback_to_the_key_that_was_refused_is_no_answer_to_the_refusal() {
+        let (handle, raw) = live();
+        raw.attach();
+        raw.publish(&numbered(1, Ok(&key(FIRST))));
+        let refusal = handle.load().unwrap().refusal();
+        let waiting = handle.reload_instead_of(&refusal);
+        // What the refresher reads was written in the middle of a rotation.
+        let attempt = raw.begin();
+        raw.publish(&numbered(3, Ok(&key(FIRST))));
+        raw.end(attempt, Reload::Newer);
+        assert!(handle.load_instead_of(&refusal).is_none());
+        let asks = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
+        while !raw.is_asked() && !asks.is_finished() {
+            std::thread::yield_now();
+        }
+        assert_eq!(handle.refused(), Some(Generation(3)), "the refusal is about the one in force");
+        let attempt = raw.begin();
+        raw.publish(&numbered(4, Ok(&key(SECOND))));
+        raw.end(attempt, Reload::Newer);
+        assert_eq!(asks.join().unwrap(), Some(Reload::Newer));
+        assert!(handle.load_instead_of(&refusal).unwrap().current().matches(SECOND.as_bytes()));
+        raw.detach();
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_late_refusal_of_a_key_that_is_in_force_again_asks_for_a_reload() {
+        let (handle, raw) = live();
+        raw.attach();
+        raw.publish(&numbered(1, Ok(&key(FIRST))));
+        let refusal = handle.load().unwrap().refusal();
+        raw.publish(&numbered(2, Ok(&key(SECOND))));
+        drop(handle.reload_instead_of(&refusal));
+        assert!(!raw.is_asked(), "another key is in force");
+        raw.publish(&numbered(3, Ok(&key(FIRST))));
+        drop(handle.reload_instead_of(&refusal));
+        assert!(raw.is_asked());
+        assert_eq!(handle.refused(), Some(Generation(3)));
+        raw.detach();
     }
 
     #[test]
