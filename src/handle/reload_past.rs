@@ -81,16 +81,15 @@ impl<I: Issuer> ReloadPast<I> {
     /// }
     /// ```
     #[must_use]
-    #[cfg_attr(
-        not(feature = "rotation"),
-        allow(unused_mut, unused_variables, reason = "nothing is waited for")
-    )]
-    pub fn wait(mut self, timeout: Duration) -> Option<Reload> {
-        let handle = self.handle.clone();
+    #[cfg_attr(not(feature = "rotation"), allow(unused_variables, reason = "nothing is waited for"))]
+    pub fn wait(self, timeout: Duration) -> Option<Reload> {
+        let (handle, past) = (self.handle.clone(), self.past);
+        #[cfg(feature = "rotation")]
+        let mut waiting = self;
         match &handle.inner {
-            Inner::Fixed(_) => Some(self.of_a_fixed_key()),
+            Inner::Fixed(_) => Some(of_a_fixed_key(past)),
             #[cfg(feature = "rotation")]
-            Inner::Live(live) => waiting::wait(timeout, || live.core.reloads.news(), || self.look(live)),
+            Inner::Live(live) => waiting::wait(timeout, || live.core.reloads.news(), || waiting.look(live)),
         }
     }
 
@@ -126,16 +125,14 @@ impl<I: Issuer> ReloadPast<I> {
 
     /// For another key than the one that was refused.
     #[cfg(feature = "client")]
-    #[cfg_attr(
-        not(feature = "rotation"),
-        allow(unused_mut, unused_variables, reason = "nothing is waited for")
-    )]
-    pub(super) fn instead_of(mut self, refusal: &Refusal<I>) -> Self {
+    pub(super) fn instead_of(self, refusal: &Refusal<I>) -> Self {
         #[cfg(feature = "rotation")]
+        return Self { refusal: Some(refusal.clone()), ..self };
+        #[cfg(not(feature = "rotation"))]
         {
-            self.refusal = Some(refusal.clone());
+            let _ = refusal;
+            self
         }
-        self
     }
 
     /// Has asked already, and not only when it is first polled.
@@ -149,10 +146,10 @@ impl<I: Issuer> ReloadPast<I> {
         }
         self
     }
+}
 
-    fn of_a_fixed_key(&self) -> Reload {
-        if self.past < Generation::FIRST { Reload::Newer } else { Reload::NoRefresher }
-    }
+fn of_a_fixed_key(past: Generation) -> Reload {
+    if past < Generation::FIRST { Reload::Newer } else { Reload::NoRefresher }
 }
 
 impl<I: Issuer> Future for ReloadPast<I> {
@@ -163,7 +160,7 @@ impl<I: Issuer> Future for ReloadPast<I> {
         let this = self.get_mut();
         let handle = this.handle.clone();
         match &handle.inner {
-            Inner::Fixed(_) => Poll::Ready(this.of_a_fixed_key()),
+            Inner::Fixed(_) => Poll::Ready(of_a_fixed_key(this.past)),
             #[cfg(feature = "rotation")]
             Inner::Live(live) => {
                 let mut listening = std::mem::take(&mut this.listening);
