@@ -26,6 +26,8 @@ mod core;
 #[cfg(feature = "rotation")]
 mod holders;
 #[cfg(feature = "rotation")]
+mod in_use;
+#[cfg(feature = "rotation")]
 mod live;
 #[cfg(feature = "client")]
 mod refusal;
@@ -50,6 +52,8 @@ use crate::issuer::Issuer;
 use crate::key::ApiKey;
 
 pub use closed::Closed;
+#[cfg(feature = "rotation")]
+pub(crate) use in_use::{InUse, Uses};
 #[cfg(feature = "rotation")]
 pub(crate) use live::{Numbered, Published, RawHandle, SourceClaim};
 #[cfg(feature = "client")]

@@ -58,6 +58,7 @@ use std::time::SystemTime;
 use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
 use crate::issuer::Profile;
 use crate::key::RawKey;
+use crate::utc::Moment;
 
 pub use error::KeySetError;
 pub use form::FORM_VERSION;
@@ -65,8 +66,6 @@ pub(crate) use held::is_printable;
 pub use held::{Held, MAX_NOTE, MAX_PERSON, RotationId, Staging};
 pub use leaked::LeakedKey;
 pub use step::{Place, Promotion, Step};
-
-use held::Moment;
 
 /// How many fingerprints of retired keys are remembered; then the oldest is forgotten, and its key could be staged again.
 ///

@@ -6,6 +6,7 @@
         feature = "keychain",
         feature = "dotenv",
         feature = "oauth",
+        feature = "openbao",
         feature = "probe",
         feature = "rotation"
     ),
@@ -18,11 +19,12 @@
         feature = "keychain",
         feature = "dotenv",
         feature = "oauth",
+        feature = "openbao",
         feature = "probe",
         feature = "rotation"
     )),
     doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv`, `emulator`, `keychain`, `oauth`, `probe` and `rotation` are on."
+           features `client`, `dotenv`, `emulator`, `keychain`, `oauth`, `openbao`, `probe` and `rotation` are on."
 )]
 #![forbid(unsafe_code)]
 
@@ -32,6 +34,8 @@ mod platform;
 #[cfg(any(feature = "rotation", feature = "sqlite"))]
 mod private_file;
 mod trusted_file;
+#[cfg(feature = "rotation")]
+mod utc;
 
 // In the order in which a key flows through them; each imports only from those above it.
 pub mod origin;
@@ -52,6 +56,8 @@ pub mod document;
 pub mod handle;
 #[cfg(feature = "rotation")]
 pub mod keyset;
+#[cfg(feature = "rotation")]
+pub mod presence;
 #[cfg(feature = "rotation")]
 pub mod refresh;
 #[cfg(feature = "client")]

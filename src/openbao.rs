@@ -31,6 +31,19 @@
 //! path "secret/metadata/shop/kanal" { capabilities = ["read"] }
 //! ```
 //!
+//! A service that [shows which key it uses](crate::presence) in `secret/shop/kanal-presence` needs, beside what it reads:
+//!
+//! ```text
+//! path "secret/data/shop/kanal-presence"     { capabilities = ["create", "read", "update"] }
+//! path "secret/metadata/shop/kanal-presence" { capabilities = ["read"] }
+//! ```
+//!
+//! And whoever rotates that fleet, to see it:
+//!
+//! ```text
+//! path "secret/data/shop/kanal-presence" { capabilities = ["read"] }
+//! ```
+//!
 //! A key alone (`OpenBaoField`) needs nothing of `metadata`. Beside them a token needs the policy `default`, which it has unless it was
 //! taken away: looking itself up (to tell a token that is refused from a policy that forbids) and renewing itself.
 //!

@@ -22,6 +22,10 @@
 //! [`status`](Rotation::status) or [`next_step`](Rotation::next_step). If somebody else has ended that rotation and begun
 //! another meanwhile, the step is refused and changes nothing: nobody promotes a key that they have not seen.
 //!
+//! # A fleet
+//! Processes on other machines follow the key set in a store that they share, such as OpenBao. Which of them use the old key still is
+//! what they show: the module [`presence`](crate::presence) has the walk-through.
+//!
 //! # Blocking
 //! Everything here blocks, for the deadlines of the store, the probe and the audit file. In async code, call it through
 //! your runtime's `spawn_blocking`.
@@ -67,7 +71,6 @@ mod slot;
 mod status;
 mod steps;
 mod transition;
-mod utc;
 mod view;
 
 use std::fmt;
@@ -77,6 +80,7 @@ use std::time::SystemTime;
 use crate::document::DocumentStore;
 use crate::handle::{KeyHandle, RawHandle};
 use crate::issuer::Issuer;
+use crate::presence::Fleet;
 use crate::probe::Probe;
 
 pub use audit::{AuditAction, AuditError, AuditEvent, AuditLog};
@@ -113,6 +117,8 @@ pub struct Rotation {
     audit: Vec<AuditLog>,
     by: Option<String>,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    /// Where the processes of the fleet show themselves.
+    presence: Vec<Box<dyn DocumentStore>>,
     seen: Mutex<Seen>,
 }
 
@@ -152,6 +158,7 @@ impl Rotation {
             audit: Vec::new(),
             by: None,
             clock: Box::new(SystemTime::now),
+            presence: Vec::new(),
             seen: Mutex::default(),
         };
         rotation.look_first()?;
@@ -204,6 +211,47 @@ impl Rotation {
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.by = Some(who.into());
         self
+    }
+
+    /// With a document that processes of the fleet [show](crate::presence::Presence::show) themselves in, so that
+    /// [`next_step`](Rotation::next_step) asks nobody to delete a key that one of them uses. A fleet that does not fit
+    /// into one has several.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::rotation::{Rotation, RotationPolicy};
+    /// let (keys, presence) = (MemoryStore::new(), MemoryStore::new());
+    /// let handle = KeyHandle::<Kanal>::live();
+    /// let rotation = Rotation::open(keys, &handle, RotationPolicy::new())?.with_presence(presence);
+    /// # Ok::<(), keysheath::rotation::RotationError>(())
+    /// ```
+    #[must_use]
+    pub fn with_presence(mut self, store: impl DocumentStore + 'static) -> Self {
+        self.presence.push(Box::new(store));
+        self
+    }
+
+    /// What the processes of the fleet show now: nobody, where no [presence](Rotation::with_presence) was given.
+    ///
+    /// # Errors
+    /// [`RotationError::Presence`].
+    ///
+    /// ```
+    /// # use keysheath::rotation::{Rotation, RotationError};
+    /// fn show(rotation: &Rotation) -> Result<(), RotationError> {
+    ///     println!("{}", rotation.fleet()?);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn fleet(&self) -> Result<Fleet, RotationError> {
+        let mut fleet = Fleet::empty(self.handle.profile());
+        for store in &self.presence {
+            let read = Fleet::read_as(self.handle.profile(), &**store);
+            let (shown, _) =
+                read.map_err(|problem| RotationError::Presence { place: store.provenance(), problem })?;
+            fleet.join(shown);
+        }
+        Ok(fleet)
     }
 
     /// With another clock, for tests. The grace that a handle counts down runs by the machine's own.

@@ -36,6 +36,9 @@ mod openbao;
 mod oauth;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
+#[cfg(feature = "rotation")]
+#[path = "p1_no_key_text/presence.rs"]
+mod presence;
 #[path = "p1_no_key_text/probes.rs"]
 mod probes;
 #[cfg(feature = "sqlite")]
@@ -137,6 +140,7 @@ fn every_public_type_is_looked_at_here() {
         include_str!("p1_no_key_text/openbao.rs"),
         include_str!("p1_no_key_text/oauth.rs"),
         include_str!("p1_no_key_text/other_libraries.rs"),
+        include_str!("p1_no_key_text/presence.rs"),
         include_str!("p1_no_key_text/probes.rs"),
         include_str!("p1_no_key_text/refresh.rs"),
         include_str!("p1_no_key_text/registry.rs"),

@@ -28,11 +28,21 @@ impl Holders {
 
     /// Whether nobody holds this generation or an older one.
     pub(super) fn is_drained(&self, generation: u64) -> bool {
-        lock(&self.counts).first_key_value().is_none_or(|(oldest, _)| *oldest > generation)
+        self.oldest().is_none_or(|oldest| oldest > generation)
+    }
+
+    /// The oldest generation that somebody holds.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        lock(&self.counts).first_key_value().map(|(oldest, _)| *oldest)
     }
 
     pub(super) fn fewer(&self) -> EventListener {
         self.fewer.listen()
+    }
+
+    /// Wakes those who wait for fewer, so that they look.
+    pub(super) fn wake(&self) {
+        self.fewer.notify_all();
     }
 }
 
@@ -46,6 +56,6 @@ impl Drop for Hold {
             }
         }
         drop(counts);
-        self.holders.fewer.notify_all();
+        self.holders.wake();
     }
 }

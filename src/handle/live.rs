@@ -10,10 +10,10 @@ use super::holders::Holders;
 use super::reloads::{Attempt, Reloads};
 use super::sync::{EventListener, Mutex, lock};
 use super::version::Version;
-use super::{Closed, Generation, Reload};
+use super::{Closed, Generation, InUse, Reload};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::{Issuer, Profile};
-use crate::key::RawKey;
+use crate::key::{ApiKey, RawKey};
 
 /// What clones of a live handle share.
 pub(super) struct Live<I: Issuer> {
@@ -77,6 +77,8 @@ pub(crate) enum Published {
 trait Publish: Send + Sync {
     fn profile(&self) -> &'static Profile;
     fn generation(&self) -> Generation;
+    /// The generation, its key's fingerprint, and that of the key set's first key.
+    fn in_force(&self) -> (Generation, Option<Fingerprint>, Option<Fingerprint>);
     fn refused(&self) -> Option<Generation>;
     fn note_accepted(&self, generation: Generation);
     fn claim_for_source(&self) -> bool;
@@ -171,6 +173,29 @@ impl RawHandle {
         self.holders.is_drained(generation.0)
     }
 
+    /// What is in use now. What a change in the middle of it would tell wrongly, it tells as older than it is.
+    pub(crate) fn in_use(&self) -> InUse {
+        let oldest = self.holders.oldest().map(Generation);
+        let (generation, key, begun) = self.live.in_force();
+        let has_had_key = generation >= Generation::FIRST;
+        let oldest = oldest.map_or(generation, |oldest| oldest.min(generation));
+        InUse {
+            generation: has_had_key.then_some(generation),
+            oldest: Some(oldest).filter(|_| has_had_key),
+            key,
+            begun,
+        }
+    }
+
+    /// Woken when fewer hold a generation. Listen, then look, then wait.
+    pub(crate) fn fewer(&self) -> EventListener {
+        self.holders.fewer()
+    }
+
+    pub(crate) fn wake_those_who_drain(&self) {
+        self.holders.wake();
+    }
+
     /// Takes part as one who reloads. As many times as it was attached, it must be detached.
     pub(crate) fn attach(&self) {
         self.reloads.attach();
@@ -212,6 +237,17 @@ impl<I: Issuer> Publish for Live<I> {
 
     fn generation(&self) -> Generation {
         Generation(self.core.load().next.generation)
+    }
+
+    fn in_force(&self) -> (Generation, Option<Fingerprint>, Option<Fingerprint>) {
+        // It is set before a key set's first key comes into force, and stays.
+        let state = self.core.load();
+        let begun = match *lock(&self.publisher) {
+            Publisher::KeySet { begun } => begun,
+            Publisher::Nobody | Publisher::Source { .. } => None,
+        };
+        let key = state.next.current.key.as_ref().ok().and_then(ApiKey::fingerprint);
+        (Generation(state.next.generation), key, begun)
     }
 
     fn refused(&self) -> Option<Generation> {

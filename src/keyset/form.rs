@@ -7,12 +7,13 @@ use std::str::FromStr as _;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::held::{Held, Moment, RotationId, check_text};
+use super::held::{Held, RotationId, check_text};
 use super::{KeySet, KeySetError, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::document::{DocumentContent, MAX_DOCUMENT, json};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
 use crate::key::RawKey;
+use crate::utc::Moment;
 
 /// The form that is written. Forms 1 to this one are read.
 ///

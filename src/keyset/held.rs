@@ -1,12 +1,13 @@
 //! A key in a key set, and what is known of it.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::KeySetError;
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
 use crate::source::Provenance;
+use crate::utc::Moment;
 
 /// The longest note, in characters.
 ///
@@ -44,23 +45,6 @@ impl RotationId {
 impl fmt::Display for RotationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// A time in whole seconds since 1970, as it is written down. What lies before is 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment(pub(super) u64);
-
-impl From<SystemTime> for Moment {
-    fn from(time: SystemTime) -> Self {
-        Self(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
-    }
-}
-
-impl Moment {
-    /// No later than a system's clock can tell.
-    pub(super) fn to_time(self) -> SystemTime {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use super::held::{Held, Moment, RotationId};
+use super::held::{Held, RotationId};
 use super::{KeySet, KeySetError, MAX_COMPROMISED, MAX_REPORTED, Step};
 use crate::fingerprint::Fingerprint;
+use crate::utc::Moment;
 
 /// A compromised key that was in a place of the key set, and that nobody has said is deleted. The key itself is gone.
 ///

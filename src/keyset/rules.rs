@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::held::{Held, Moment, RotationId, Staging, check_text};
+use super::held::{Held, RotationId, Staging, check_text};
 use super::{KeySet, KeySetError, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
+use crate::utc::Moment;
 
 impl KeySet {
     /// That who acts and what they note is short and printable, and that no key of this set stands in it.

@@ -2,6 +2,7 @@
 
 use crate::document::DocumentError;
 use crate::keyset::KeySetError;
+use crate::presence::PresenceError;
 use crate::source::Provenance;
 
 /// A step was not made, or whether it was is not known: why, and what to do next.
@@ -32,6 +33,14 @@ pub enum RotationError {
         place: Provenance,
         /// What is wrong.
         problem: KeySetError,
+    },
+    /// Which processes use which key cannot be seen.
+    #[error("which processes use which key cannot be seen, {place}: {problem}")]
+    Presence {
+        /// Where they show themselves.
+        place: Provenance,
+        /// What is wrong.
+        problem: PresenceError,
     },
     /// The step may not be. Nothing was changed.
     #[error("{0}")]

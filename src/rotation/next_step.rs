@@ -1,15 +1,19 @@
 //! What a person has to do now.
 
-use std::fmt;
+mod told;
+
 use std::time::{Duration, SystemTime};
 
 use super::probing::since_promotion;
-use super::utc::{Span, Utc};
 use super::{Rotation, RotationError, RotationPolicy};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::issuer::Profile;
 use crate::keyset::{Held, KeySet, Place, RotationId};
+use crate::presence::{Fleet, PresenceRecord};
+use crate::utc::Utc;
+
+pub(super) use told::Page;
 
 /// What a person has to do now. Its `Display` tells them, in the issuer's own words for where.
 ///
@@ -65,6 +69,8 @@ pub enum NextStep {
         left: Duration,
         /// Whether no request of this process holds the previous key.
         is_drained: bool,
+        /// The processes of the fleet that show that they do not have the key in force alone.
+        behind: Vec<PresenceRecord>,
     },
     /// Delete the previous key in the app, and retire it.
     Delete {
@@ -81,6 +87,12 @@ pub enum NextStep {
         /// Whether the key to keep was seen to work, and a probe will see that the right one was deleted. If not, the
         /// person must see to both.
         is_confirmed: bool,
+        /// How many processes show that they have the key in force alone; `None` where the rotation was given no
+        /// [presence](super::Rotation::with_presence). With none, the person must see that nobody uses the old one.
+        shown: Option<usize>,
+        /// The processes that have shown something else, and then nothing for their time to live. The person must see
+        /// that they use the old key no more.
+        silent: Vec<PresenceRecord>,
     },
     /// Delete a key that leaked in the app, at once, and confirm that it is deleted.
     DeleteLeaked {
@@ -152,18 +164,22 @@ pub(super) struct Surroundings {
     pub(super) is_drained: bool,
     /// The latest generation that the issuer refused.
     pub(super) refused: Option<Generation>,
+    /// What the processes of the fleet show, where it is looked at and they do.
+    pub(super) fleet: Option<Fleet>,
 }
 
 impl Rotation {
-    /// Tells what a person has to do now, by what is persisted, the clock, and what this process still sends. It asks
-    /// nothing over the network, and changes nothing; what is in force is published, where it is news.
+    /// Tells what a person has to do now, by what is persisted, the clock, what this process still sends, and what the
+    /// others [show](Rotation::with_presence). It asks the issuer nothing, and changes nothing; what is in force is
+    /// published, where it is news.
     ///
-    /// A deletion is asked for only once the key in force was accepted for every store, the settle time is over, and no
-    /// request of this process holds the old key. Where there is no probe, the person is told what to see for
-    /// themselves before.
+    /// A deletion is asked for only once the key in force was accepted for every store, the settle time is over, no
+    /// request of this process holds the old key, and every process that shows itself has the new one alone. Where there
+    /// is no probe, or a process has gone silent, the person is told what to see for themselves before.
     ///
     /// # Errors
-    /// [`RotationError::Document`] and [`RotationError::Unreadable`].
+    /// [`RotationError::Document`], [`RotationError::Unreadable`], and [`RotationError::Presence`] where there is an old key to
+    /// delete and who uses it cannot be seen.
     ///
     /// ```
     /// # use keysheath::rotation::{Rotation, RotationError};
@@ -180,8 +196,17 @@ impl Rotation {
             has_probe: self.probe.is_some(),
             is_drained: self.is_drained(&keys),
             refused: self.handle.refused(),
+            fleet: self.fleet_of(&keys)?,
         };
         Ok(decide(&keys, &self.policy, &surroundings))
+    }
+
+    /// What the processes of the fleet show, where there is an old key that they may use.
+    fn fleet_of(&self, keys: &KeySet) -> Result<Option<Fleet>, RotationError> {
+        if self.presence.is_empty() || keys.previous().is_none() {
+            return Ok(None);
+        }
+        self.fleet().map(Some)
     }
 
     /// Whether no request of this process holds a generation before the one in force.
@@ -238,8 +263,14 @@ fn end_of_rotation(
         return NextStep::Confirm { fingerprint, in_force: current.fingerprint() };
     }
     let left = policy.settle().saturating_sub(since_promotion(current, around.now));
-    if !left.is_zero() || !around.is_drained {
-        return NextStep::Wait { fingerprint, left, is_drained: around.is_drained };
+    let records = around.fleet.as_ref().map_or(&[][..], Fleet::records);
+    let (up_to_date, others): (Vec<_>, Vec<_>) =
+        records.iter().partition(|record| record.is_up_to_date(keys));
+    let is_silent = |record: &&PresenceRecord| record.is_silent_at(around.now);
+    let (silent, behind): (Vec<_>, Vec<_>) =
+        others.into_iter().cloned().partition(|record| is_silent(&record));
+    if !left.is_zero() || !around.is_drained || !behind.is_empty() {
+        return NextStep::Wait { fingerprint, left, is_drained: around.is_drained, behind };
     }
     let is_verified = current.verified().is_some();
     if around.has_probe && !is_verified {
@@ -253,6 +284,8 @@ fn end_of_rotation(
         note: previous.note().map(str::to_owned),
         keep: current.fingerprint(),
         is_confirmed: around.has_probe,
+        shown: around.fleet.as_ref().map(|_| up_to_date.iter().filter(|record| !is_silent(record)).count()),
+        silent,
     }
 }
 
@@ -305,141 +338,6 @@ impl Age {
             due: current.staged().checked_add(policy.max_age()),
             is_due_soon: !is_overdue && is_older(policy.max_age().saturating_sub(policy.warning())),
             is_overdue,
-        }
-    }
-}
-
-/// Where in the issuer's app.
-pub(super) struct Page {
-    title: &'static str,
-    path: &'static str,
-}
-
-impl Page {
-    fn to_create(profile: &Profile) -> Self {
-        Self { title: profile.title(), path: profile.key_page() }
-    }
-
-    /// Without the button that adds a key, which is the last part of the way.
-    pub(super) fn to_delete(profile: &Profile) -> Self {
-        let path = profile.key_page();
-        Self { title: profile.title(), path: path.rsplit_once(" → ").map_or(path, |(path, _)| path) }
-    }
-}
-
-impl fmt::Display for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.title, self.path)
-    }
-}
-
-impl fmt::Display for NextStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Create { profile, name, reason } => {
-                write!(
-                    f,
-                    "{}create a key named {name} in {}, then stage it",
-                    Because { reason, profile },
-                    Page::to_create(profile)
-                )
-            }
-            Self::Verify { fingerprint, rotation, place: Place::Pending } => {
-                write!(f, "verify the pending key {fingerprint} (rotation {rotation}), or abort it")
-            }
-            Self::Verify { fingerprint, rotation, place } => write!(
-                f,
-                "nobody has seen {place} work, {fingerprint} (rotation {rotation}): verify it before the old one is \
-                 deleted, or roll back"
-            ),
-            Self::VerifyByHand { fingerprint, rotation } => write!(
-                f,
-                "there is no probe: see for yourself that the pending key {fingerprint} (rotation {rotation}) works for \
-                 every store, then promote it unverified; or abort it"
-            ),
-            Self::Promote { fingerprint, rotation } => {
-                write!(f, "promote the verified key {fingerprint} (rotation {rotation})")
-            }
-            Self::Wait { fingerprint, left, is_drained } => {
-                write!(f, "wait, and keep the key {fingerprint}: ")?;
-                if !left.is_zero() {
-                    write!(f, "other processes have {} to take up the new one", Span(*left))?;
-                }
-                if !left.is_zero() && !is_drained {
-                    f.write_str("; ")?;
-                }
-                if *is_drained {
-                    Ok(())
-                } else {
-                    f.write_str("requests of this process still hold the old one")
-                }
-            }
-            Self::Delete { profile, fingerprint, staged, note, keep, is_confirmed } => {
-                if !is_confirmed {
-                    write!(f, "first see for yourself that the key {keep} works for every store; then ")?;
-                }
-                let page = Page::to_delete(profile);
-                write!(
-                    f,
-                    "delete the key with fingerprint {fingerprint} in {page}: the one staged on {:#}",
-                    Utc(*staged)
-                )?;
-                if let Some(note) = note {
-                    write!(f, " (noted: {note})")?;
-                }
-                write!(f, ", and not {keep}; then retire it")?;
-                f.write_str(if *is_confirmed {
-                    ", and keysheath will confirm that the right one is gone"
-                } else {
-                    " unprobed"
-                })
-            }
-            Self::DeleteLeaked { profile, fingerprint, staged, keep } => {
-                let page = Page::to_delete(profile);
-                let staged = Utc(*staged);
-                write!(
-                    f,
-                    "delete the leaked key with fingerprint {fingerprint} in {page} now: the one staged on {staged:#}"
-                )?;
-                if let Some(keep) = keep {
-                    write!(f, ", and not {keep}")?;
-                }
-                f.write_str("; then confirm that it is deleted")
-            }
-            Self::Confirm { fingerprint, in_force } => write!(
-                f,
-                "the issuer has refused {fingerprint} or {in_force}: retire the previous key now; keysheath will see which \
-                 one was deleted, and fall back if it was the wrong one"
-            ),
-            Self::Refused { profile, fingerprint, name } => write!(
-                f,
-                "the issuer has refused the key in force, {fingerprint}: verify it; if it was deleted, create a key named \
-                 {name} in {}, stage, verify and promote it",
-                Page::to_create(profile)
-            ),
-            Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
-            Self::Nothing { due: None } => f.write_str("nothing to do"),
-        }
-    }
-}
-
-struct Because<'a> {
-    reason: &'a Reason,
-    profile: &'a Profile,
-}
-
-impl fmt::Display for Because<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
-            Reason::NoKey => f.write_str("no key is in force: adopt the one in use, or "),
-            Reason::Leaked { fingerprint } => write!(
-                f,
-                "no key is in force, because the only one leaked: first delete the key with fingerprint {fingerprint} in \
-                 {}; then ",
-                Page::to_delete(self.profile)
-            ),
-            Reason::Soon { due } => write!(f, "the key in force is to be replaced by {:#}: ", Utc(*due)),
-            Reason::Overdue { due } => write!(f, "the key in force is overdue since {:#}: ", Utc(*due)),
         }
     }
 }

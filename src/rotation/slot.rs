@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::utc::Utc;
 use crate::fingerprint::Fingerprint;
 use crate::keyset::{Held, RotationId};
+use crate::utc::Utc;
 
 /// A key in its place, without the key.
 ///

@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::next_step::Age;
-use super::utc::{Span, Utc};
 use super::{AuditError, Rotation, RotationError, SlotStatus};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::keyset::{Held, KeySet, LeakedKey};
+use crate::utc::{Span, Utc};
 
 /// A clock may be this much behind what is written down before that is said: times are written in whole seconds, and
 /// the clocks of two machines differ.

@@ -4,12 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use super::next_step::Page;
-use super::utc::Span;
 use super::{AuditAction, AuditError};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::issuer::Profile;
 use crate::keyset::{Place, RotationId};
+use crate::utc::Span;
 
 /// A step that is persisted.
 ///

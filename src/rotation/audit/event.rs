@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::keyset::RotationId;
-use crate::rotation::utc::Utc;
+use crate::utc::Utc;
 
 /// What was done, or what was seen to be wrong.
 ///

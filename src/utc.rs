@@ -1,4 +1,4 @@
-//! Times as they are printed: UTC, to the second.
+//! Times as they are written down and printed: UTC, to the second.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -8,13 +8,30 @@ const DAY: u64 = 86_400;
 /// What comes after it is printed as this: the last second of the year 9999.
 const LAST: u64 = 253_402_300_799;
 
+/// A time in whole seconds since 1970, as it is written down. What lies before is 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(pub(crate) u64);
+
 /// A time, printed as RFC 3339 has it (`2026-11-24T09:00:00Z`); with `{:#}` the day alone.
 #[derive(Clone, Copy)]
-pub(super) struct Utc(pub(super) SystemTime);
+pub(crate) struct Utc(pub(crate) SystemTime);
 
 /// A span of time, printed in its largest unit and the next.
 #[derive(Clone, Copy)]
-pub(super) struct Span(pub(super) Duration);
+pub(crate) struct Span(pub(crate) Duration);
+
+impl From<SystemTime> for Moment {
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+}
+
+impl Moment {
+    /// No later than a system's clock can tell.
+    pub(crate) fn to_time(self) -> SystemTime {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
 
 impl Utc {
     fn seconds(self) -> u64 {
@@ -22,7 +39,7 @@ impl Utc {
     }
 
     /// Year, month and day.
-    pub(super) fn date(self) -> (u64, u64, u64) {
+    pub(crate) fn date(self) -> (u64, u64, u64) {
         let mut day = self.seconds() / DAY;
         let mut year = 1970;
         while day >= days_of(year) {

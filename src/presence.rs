@@ -1,0 +1,277 @@
+//! Which key each process of a fleet uses: what has to be known before the old one is deleted.
+//!
+//! A process [shows](Presence::show) itself in a document that the whole fleet can write: its name, the generation and the
+//! fingerprint of the key in force, the oldest generation that a request of it still holds, and when. That holds for a
+//! time to live, and is shown anew before that is over; a process that ends takes itself out. A
+//! [`Rotation`](crate::rotation::Rotation) that was [given](crate::rotation::Rotation::with_presence) the document asks nobody
+//! to delete the old key while one of them uses it.
+//!
+//! # Rotating the key of a fleet
+//!
+//! | who | does what | needs of the stores |
+//! |---|---|---|
+//! | each service process | follows the key set with a [`Refresher`](crate::refresh::Refresher), and shows itself | reads the key set; writes presence |
+//! | the rotator: one program, run by a person or a job, on any machine | stages, verifies, promotes, retires; asks [`next_step`](crate::rotation::Rotation::next_step) | writes the key set; reads presence |
+//! | a person | makes the new key in the issuer's app, and deletes the old one when told to | – |
+//!
+//! ```text
+//!    person            rotator             key set            service processes          presence
+//!      │   new key        │                   │                       │                       │
+//!      ├─────────────────►│ stage ───────────►│ pending               │ generation 4          │ A: 4   B: 4
+//!      │                  │ verify (probe) ──►│                       │                       │
+//!      │                  │ promote ─────────►│ current, previous     │                       │
+//!      │                  │                   │◄─── at the next poll ─┤ A has generation 5    │
+//!      │                  │                   │                       ├──────────────────────►│ A: 5   B: 4
+//!      │   wait: B uses   │ next_step ◄───────┼───────────────────────┼───────────────────────┤
+//!      │◄─────────────────┤                   │                       │ B has generation 5    │ A: 5   B: 5
+//!      │   delete the old │ next_step ◄───────┼───────────────────────┼───────────────────────┤
+//!      │◄─────────────────┤                   │                       │                       │
+//!      │  (deletes it)    │ retire (probe) ──►│ current               │                       │
+//! ```
+//!
+//! 1. **Stage and verify** in one place. Several rotators do no harm: a step is written only if the key set is unchanged, and one
+//!    who was overtaken is told so. What nobody has verified is not promoted.
+//! 2. **Promote** once. Every process has the new key within one poll interval of its refresher; a process whose request was
+//!    refused looks at once.
+//! 3. **It is safe to delete the old key** when [`next_step`](crate::rotation::Rotation::next_step) says
+//!    [`Delete`](crate::rotation::NextStep::Delete): the new key was accepted for every store; the settle time is over, which
+//!    covers processes that show nothing; no request of the rotator's own process holds the old key; and every process that
+//!    shows itself has the new key, with no request under way with an older one.
+//! 4. **Silent processes** are named in that step. One that has shown an older key and then nothing for its time to live has
+//!    been killed, or cannot reach the store, and may then use the old key still: a person looks before they delete.
+//! 5. **Retire** sees with the probe that the right key is gone.
+//!
+//! A leaked key does not wait for the fleet: it is deleted at once.
+//!
+//! # Limits
+//! - Presence is what processes say of themselves. Whoever can write the document can hold a deletion up, or let it be asked for too
+//!   early; requests then fail until every process has the new key, and no key leaks. Nothing in it is secret.
+//! - A process that does not show itself is not waited for, but for the settle time.
+//! - The times are those of the machines' clocks; a minute of difference is allowed for. A clock that is wrong by more than a time to live makes a process
+//!   silent, and that is said.
+//! - A document holds [`MAX_PROCESSES`]. A larger fleet uses several, and the rotation is given each.
+//!
+//! ```
+//! use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+//! use keysheath::presence::{Fleet, Presence, PresenceSettings};
+//! use keysheath::refresh::{RefreshSettings, Refresher};
+//! use keysheath::rotation::{Rotation, RotationPolicy};
+//!
+//! let (keys, presence) = (MemoryStore::new(), MemoryStore::new()); // an OpenBaoStore, for a fleet
+//!
+//! // The rotator.
+//! let rotation = Rotation::open(keys.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+//!     .with_presence(presence.clone());
+//! rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?.as_raw())?;
+//!
+//! // Each service process.
+//! let refresher = Refresher::<Kanal>::of_store(keys, RefreshSettings::new())?;
+//! let settings = PresenceSettings::new("shop-sync on shop-7");
+//! let _shown = Presence::show(presence, &refresher.handle(), settings)?;
+//!
+//! // kanal: 1 process
+//! //   shop-sync on shop-7 (generation 1, key …, shown 2026-11-24T09:00:00Z)
+//! println!("{}", rotation.fleet()?);
+//! # assert_eq!(rotation.fleet()?.records().len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod fleet;
+mod form;
+mod record;
+mod run;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use crate::back_off::random_number;
+use crate::document::DocumentStore;
+use crate::handle::{KeyHandle, Uses};
+use crate::issuer::Issuer;
+use crate::utc::Utc;
+
+pub use error::PresenceError;
+pub use fleet::{Fleet, MAX_PROCESSES};
+pub use form::PRESENCE_FORM_VERSION;
+pub use record::PresenceRecord;
+pub use settings::{DEFAULT_TIME_TO_LIVE, MAX_NAME, PresenceSettings};
+
+use run::{Shared, Shower};
+
+/// How long dropping waits for the process to be taken out of the fleet.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Shows this process in a document of the fleet until it is dropped.
+///
+/// Dropping it takes the process out, and waits for that at most five seconds; where it cannot be done, or the process is
+/// killed, the time to live ends it. In async code, start and drop it through your runtime's `spawn_blocking`.
+///
+/// A failure never touches the handle: keys are sent all the same. [`Presence::status`] tells of it, and with the feature
+/// `tracing` a warning.
+///
+/// ```
+/// use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+/// use keysheath::presence::{Presence, PresenceSettings};
+///
+/// let handle = KeyHandle::<Kanal>::live();
+/// let presence = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
+/// assert!(presence.status().problem().is_none());
+/// # Ok::<(), keysheath::presence::PresenceError>(())
+/// ```
+#[must_use = "the process is shown until this is dropped"]
+pub struct Presence {
+    name: String,
+    uses: Uses,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How it fares with showing a process.
+///
+/// ```
+/// # use keysheath::presence::Presence;
+/// fn warn(presence: &Presence) {
+///     if presence.status().problem().is_some() {
+///         eprintln!("{}", presence.status());
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PresenceStatus {
+    shown: SystemTime,
+    failures: u32,
+    problem: Option<PresenceError>,
+}
+
+impl Presence {
+    /// Shows this process, with what a handle has in use, in a document of the fleet: once before this returns, and then
+    /// whenever that changes and before the time to live is over. Blocks, as the store does.
+    ///
+    /// A process with several handles of one issuer shows each. A fixed handle is shown too: its process is waited for
+    /// until it has been restarted with the new key.
+    ///
+    /// # Errors
+    /// [`PresenceError`], where the process could not be shown the first time. A service that is to start even so tries
+    /// again later.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::presence::{Presence, PresenceError, PresenceSettings};
+    /// let handle = KeyHandle::<Kanal>::live();
+    /// let presence = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
+    /// # Ok::<(), PresenceError>(())
+    /// ```
+    pub fn show<I: Issuer>(
+        store: impl DocumentStore + 'static,
+        handle: &KeyHandle<I>,
+        settings: PresenceSettings,
+    ) -> Result<Self, PresenceError> {
+        settings.check()?;
+        if handle.load().is_ok_and(|now| settings.name.contains(now.current().expose_secret())) {
+            return Err(PresenceError::BadName { rule: "it has the key in it" });
+        }
+        let (uses, shared, name) = (handle.uses(), Arc::new(Shared::new()), settings.name.clone());
+        let shower = Shower {
+            store: Box::new(store),
+            uses: uses.clone(),
+            settings,
+            process: random_number(),
+            shared: Arc::clone(&shared),
+        };
+        let shown = shower.show()?;
+        let thread = thread::Builder::new()
+            .name("keysheath-presence".into())
+            .spawn(move || shower.run(shown))
+            .map_err(|error| PresenceError::NoThread(error.kind()))?;
+        Ok(Self { name, uses, shared, thread: Some(thread) })
+    }
+
+    /// How it fares.
+    ///
+    /// ```
+    /// # use keysheath::presence::Presence;
+    /// fn log(presence: &Presence) {
+    ///     println!("{}", presence.status());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> PresenceStatus {
+        self.shared.status().clone()
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.uses.wake();
+        if self.shared.wait_for_end(FAREWELL)
+            && let Some(thread) = self.thread.take()
+        {
+            // Its panic, if it had one, is on standard error.
+            drop(thread.join());
+        }
+    }
+}
+
+impl PresenceStatus {
+    /// When the process was last shown.
+    ///
+    /// ```
+    /// # use keysheath::presence::Presence;
+    /// fn log(presence: &Presence) {
+    ///     println!("{:?}", presence.status().shown());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn shown(&self) -> SystemTime {
+        self.shown
+    }
+
+    /// How many attempts in a row have failed since.
+    ///
+    /// ```
+    /// # use keysheath::presence::Presence;
+    /// fn is_well(presence: &Presence) -> bool {
+    ///     presence.status().failures() == 0
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Why the last attempt has failed; `None` where it has not.
+    ///
+    /// ```
+    /// # use keysheath::presence::Presence;
+    /// fn warn(presence: &Presence) {
+    ///     if let Some(problem) = presence.status().problem() {
+    ///         eprintln!("the rotator does not see this process: {problem}");
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn problem(&self) -> Option<&PresenceError> {
+        self.problem.as_ref()
+    }
+}
+
+impl fmt::Display for PresenceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shown {}", Utc(self.shown))?;
+        match &self.problem {
+            None => Ok(()),
+            Some(problem) => write!(f, ", then not {} times: {problem}", self.failures),
+        }
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presence({:?}, {:?})", self.name, self.uses.now().generation)
+    }
+}

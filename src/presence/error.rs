@@ -1,0 +1,73 @@
+//! What can go wrong with presence.
+
+use std::io::ErrorKind;
+
+use super::{MAX_NAME, MAX_PROCESSES};
+use crate::document::DocumentError;
+
+/// This process is not shown, or the fleet is not seen: why, and what to do next. Where is what
+/// [`DocumentStore::provenance`](crate::document::DocumentStore::provenance) says. Keys are sent all the same.
+///
+/// ```
+/// use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+/// use keysheath::presence::{Presence, PresenceError, PresenceSettings};
+///
+/// let handle = KeyHandle::<Kanal>::live();
+/// let error = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("")).unwrap_err();
+/// assert!(matches!(error, PresenceError::BadName { .. }));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PresenceError {
+    /// The document cannot be read or written.
+    #[error("{0}")]
+    Document(#[from] DocumentError),
+    /// What is there is no presence document. It was left as it is.
+    #[error(
+        "the presence document is damaged, or something else ({rule}): name a place of its own for it, or remove it; it was \
+         left as it is"
+    )]
+    Corrupt {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// What is there was written by a newer version of this crate.
+    #[error(
+        "the presence document has form {found}, and this version knows {known}: use the newer keysheath"
+    )]
+    Newer {
+        /// Its form.
+        found: u64,
+        /// The newest form that is known.
+        known: u64,
+    },
+    /// What is there is about another issuer's keys.
+    #[error("the presence document is about another issuer's keys: name one for each issuer")]
+    OtherIssuer,
+    /// The name of this process cannot be shown.
+    #[error("the process cannot be shown by this name: {rule} (1 to {MAX_NAME} characters)")]
+    BadName {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// No more processes fit.
+    #[error(
+        "{MAX_PROCESSES} processes show themselves in this document already: name another one for the rest, and \
+         give both to the rotation"
+    )]
+    Full,
+    /// Others have written each time before this process could.
+    #[error("others have written the presence document {attempts} times meanwhile; it is tried again")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The thread that shows the process has ended by a panic. It is not shown any more.
+    #[error(
+        "the thread that shows this process has ended by a panic: see its message on standard error, and restart"
+    )]
+    Ended,
+    /// No thread could be started.
+    #[error("no thread can be started to show the process ({0}): see this user's limits")]
+    NoThread(ErrorKind),
+}

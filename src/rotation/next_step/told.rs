@@ -1,0 +1,221 @@
+//! The next step, in words for a person.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{NextStep, Reason};
+use crate::fingerprint::Fingerprint;
+use crate::issuer::Profile;
+use crate::keyset::Place;
+use crate::presence::PresenceRecord;
+use crate::utc::{Span, Utc};
+
+/// How many processes are named in one sentence.
+const MOST_NAMED: usize = 8;
+
+/// Where in the issuer's app.
+pub(in crate::rotation) struct Page {
+    title: &'static str,
+    path: &'static str,
+}
+
+impl Page {
+    fn to_create(profile: &Profile) -> Self {
+        Self { title: profile.title(), path: profile.key_page() }
+    }
+
+    /// Without the button that adds a key, which is the last part of the way.
+    pub(in crate::rotation) fn to_delete(profile: &Profile) -> Self {
+        let path = profile.key_page();
+        Self { title: profile.title(), path: path.rsplit_once(" → ").map_or(path, |(path, _)| path) }
+    }
+}
+
+impl fmt::Display for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.title, self.path)
+    }
+}
+
+impl fmt::Display for NextStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { profile, name, reason } => {
+                write!(
+                    f,
+                    "{}create a key named {name} in {}, then stage it",
+                    Because { reason, profile },
+                    Page::to_create(profile)
+                )
+            }
+            Self::Verify { fingerprint, rotation, place: Place::Pending } => {
+                write!(f, "verify the pending key {fingerprint} (rotation {rotation}), or abort it")
+            }
+            Self::Verify { fingerprint, rotation, place } => write!(
+                f,
+                "nobody has seen {place} work, {fingerprint} (rotation {rotation}): verify it before the old one is \
+                 deleted, or roll back"
+            ),
+            Self::VerifyByHand { fingerprint, rotation } => write!(
+                f,
+                "there is no probe: see for yourself that the pending key {fingerprint} (rotation {rotation}) works for \
+                 every store, then promote it unverified; or abort it"
+            ),
+            Self::Promote { fingerprint, rotation } => {
+                write!(f, "promote the verified key {fingerprint} (rotation {rotation})")
+            }
+            Self::Wait { fingerprint, left, is_drained, behind } => {
+                write!(f, "wait, and keep the key {fingerprint}: ")?;
+                why_to_wait(*left, *is_drained, behind, f)
+            }
+            Self::Delete { profile, fingerprint, staged, note, keep, is_confirmed, shown, silent } => {
+                what_to_see_first(*keep, *is_confirmed, *shown, silent, f)?;
+                let page = Page::to_delete(profile);
+                write!(
+                    f,
+                    "delete the key with fingerprint {fingerprint} in {page}: the one staged on {:#}",
+                    Utc(*staged)
+                )?;
+                if let Some(note) = note {
+                    write!(f, " (noted: {note})")?;
+                }
+                write!(f, ", and not {keep}; then retire it")?;
+                f.write_str(if *is_confirmed {
+                    ", and keysheath will confirm that the right one is gone"
+                } else {
+                    " unprobed"
+                })
+            }
+            Self::DeleteLeaked { profile, fingerprint, staged, keep } => {
+                let page = Page::to_delete(profile);
+                let staged = Utc(*staged);
+                write!(
+                    f,
+                    "delete the leaked key with fingerprint {fingerprint} in {page} now: the one staged on {staged:#}"
+                )?;
+                if let Some(keep) = keep {
+                    write!(f, ", and not {keep}")?;
+                }
+                f.write_str("; then confirm that it is deleted")
+            }
+            Self::Confirm { fingerprint, in_force } => write!(
+                f,
+                "the issuer has refused {fingerprint} or {in_force}: retire the previous key now; keysheath will see which \
+                 one was deleted, and fall back if it was the wrong one"
+            ),
+            Self::Refused { profile, fingerprint, name } => write!(
+                f,
+                "the issuer has refused the key in force, {fingerprint}: verify it; if it was deleted, create a key named \
+                 {name} in {}, stage, verify and promote it",
+                Page::to_create(profile)
+            ),
+            Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
+            Self::Nothing { due: None } => f.write_str("nothing to do"),
+        }
+    }
+}
+
+fn why_to_wait(
+    left: Duration,
+    is_drained: bool,
+    behind: &[PresenceRecord],
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let mut reasons = Joined::by("; ");
+    if !left.is_zero() {
+        reasons.next(f)?;
+        write!(f, "other processes have {} to take up the new one", Span(left))?;
+    }
+    if !is_drained {
+        reasons.next(f)?;
+        f.write_str("requests of this process still hold the old one")?;
+    }
+    if !behind.is_empty() {
+        reasons.next(f)?;
+        write!(f, "not every process has the new one alone: {}", Named(behind))?;
+    }
+    Ok(())
+}
+
+/// What nobody but a person can see before the old key is deleted.
+fn what_to_see_first(
+    keep: Fingerprint,
+    is_confirmed: bool,
+    shown: Option<usize>,
+    silent: &[PresenceRecord],
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let is_nobody_there = shown == Some(0) && silent.is_empty();
+    if is_confirmed && !is_nobody_there && silent.is_empty() {
+        return Ok(());
+    }
+    f.write_str("first see for yourself ")?;
+    let mut sights = Joined::by(", and ");
+    if !is_confirmed {
+        sights.next(f)?;
+        write!(f, "that the key {keep} works for every store")?;
+    }
+    if is_nobody_there {
+        sights.next(f)?;
+        f.write_str("that no process uses the old key, for none shows itself")?;
+    }
+    if !silent.is_empty() {
+        sights.next(f)?;
+        write!(f, "that these, which are silent, use the old key no more: {}", Named(silent))?;
+    }
+    f.write_str("; then ")
+}
+
+struct Because<'a> {
+    reason: &'a Reason,
+    profile: &'a Profile,
+}
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            Reason::NoKey => f.write_str("no key is in force: adopt the one in use, or "),
+            Reason::Leaked { fingerprint } => write!(
+                f,
+                "no key is in force, because the only one leaked: first delete the key with fingerprint {fingerprint} in \
+                 {}; then ",
+                Page::to_delete(self.profile)
+            ),
+            Reason::Soon { due } => write!(f, "the key in force is to be replaced by {:#}: ", Utc(*due)),
+            Reason::Overdue { due } => write!(f, "the key in force is overdue since {:#}: ", Utc(*due)),
+        }
+    }
+}
+
+/// Writes what stands between the parts of a sentence, from the second one on.
+struct Joined {
+    by: &'static str,
+    is_first: bool,
+}
+
+impl Joined {
+    const fn by(by: &'static str) -> Self {
+        Self { by, is_first: true }
+    }
+
+    fn next(&mut self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if std::mem::take(&mut self.is_first) { Ok(()) } else { f.write_str(self.by) }
+    }
+}
+
+/// Processes, as many as a sentence can bear.
+struct Named<'a>(&'a [PresenceRecord]);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = Joined::by(", ");
+        for record in self.0.iter().take(MOST_NAMED) {
+            names.next(f)?;
+            write!(f, "{record}")?;
+        }
+        match self.0.len().saturating_sub(MOST_NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Presence: what each process of a fleet shows of the key that it uses, and what a rotator makes of it.
+#![cfg(all(feature = "rotation", target_os = "linux"))]
+
+mod support;
+
+#[path = "presence/broken.rs"]
+mod broken;
+#[path = "presence/processes.rs"]
+mod processes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use keysheath::chain::Chain;
+use keysheath::document::{DocumentStore, MemoryStore};
+use keysheath::failure::{Answer, Meaning};
+use keysheath::fingerprint::Fingerprint;
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::{ApiKey, RawKey};
+use keysheath::presence::{Fleet, Presence, PresenceRecord, PresenceSettings};
+use keysheath::probe::{Finding, Probe, Report};
+use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
+use keysheath::source::SecretFile;
+
+use support::Folder;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn key(number: u64) -> RawKey {
+    RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+}
+
+fn name(number: u64) -> Fingerprint {
+    key(number).fingerprint().unwrap()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+struct AlwaysAccepted;
+
+impl Probe for AlwaysAccepted {
+    fn probe(&self, _: &RawKey) -> Report {
+        Report::new(Finding::new(Ok(Answer::new(201, Meaning::Accepted))))
+    }
+}
+
+/// A rotator, and its clock: so many seconds ahead.
+struct Rotator<S> {
+    keys: S,
+    presence: S,
+    rotation: Rotation,
+    ahead: Arc<AtomicU64>,
+}
+
+impl<S: DocumentStore + Clone + 'static> Rotator<S> {
+    /// With key 1 in force, and no time to wait but for the fleet.
+    fn new(keys: S, presence: S) -> Self {
+        let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+        let ahead = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&ahead);
+        let rotation = Rotation::open(keys.clone(), &KeyHandle::<Kanal>::live(), policy).unwrap();
+        let rotation = rotation
+            .with_probe(AlwaysAccepted)
+            .with_presence(presence.clone())
+            .with_clock(move || SystemTime::now() + Duration::from_secs(clock.load(Ordering::SeqCst)));
+        rotation.adopt(&key(1)).unwrap();
+        Self { keys, presence, rotation, ahead }
+    }
+
+    fn promote(&self, number: u64) {
+        self.rotation.stage(&key(number), None).unwrap();
+        let _ = self.rotation.verify().unwrap();
+        self.rotation.promote().unwrap();
+    }
+
+    fn next(&self) -> NextStep {
+        self.rotation.next_step().unwrap()
+    }
+
+    /// The names of those that are waited for.
+    #[track_caller]
+    fn waits_for(&self) -> Vec<String> {
+        match self.next() {
+            NextStep::Wait { behind, .. } => names(&behind),
+            NextStep::Delete { .. } => Vec::new(),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// How many have shown the key in force alone, and the names of the silent.
+    #[track_caller]
+    fn deletes(&self) -> (Option<usize>, Vec<String>) {
+        match self.next() {
+            NextStep::Delete { fingerprint, shown, silent, .. } => {
+                assert_eq!(fingerprint, name(1));
+                (shown, names(&silent))
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    fn refresher(&self) -> Refresher<Kanal> {
+        let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
+        Refresher::of_store(self.keys.clone(), settings).unwrap()
+    }
+
+    fn show(&self, handle: &KeyHandle<Kanal>, name: &str) -> Presence {
+        Presence::show(self.presence.clone(), handle, settings(name)).unwrap()
+    }
+}
+
+fn in_memory() -> Rotator<MemoryStore> {
+    Rotator::new(MemoryStore::new(), MemoryStore::new())
+}
+
+/// So short that a change is shown within 50 ms, and what is shown is renewed within 330 ms.
+fn settings(name: &str) -> PresenceSettings {
+    PresenceSettings::new(name).with_time_to_live(Duration::from_secs(1))
+}
+
+fn names(records: &[PresenceRecord]) -> Vec<String> {
+    records.iter().map(|record| record.name().to_owned()).collect()
+}
+
+#[test]
+fn a_process_that_has_the_old_key_is_waited_for_and_named() {
+    let rotator = in_memory();
+    let (fast, slow) = (rotator.refresher(), rotator.refresher());
+    let _shown = [rotator.show(&fast.handle(), "fast"), rotator.show(&slow.handle(), "slow")];
+    rotator.promote(2);
+    let _ = fast.refresh_now(PATIENCE);
+    until("the fast one shows the new key", || rotator.waits_for() == ["slow"]);
+    let told = rotator.next().to_string();
+    let begins = format!(
+        "wait, and keep the key {}: not every process has the new one alone: slow (generation 1, key {}, shown ",
+        name(1),
+        name(1)
+    );
+    assert!(told.starts_with(&begins), "{told}");
+    let _ = slow.refresh_now(PATIENCE);
+    until("the slow one shows it too", || rotator.waits_for().is_empty());
+    assert_eq!(rotator.deletes(), (Some(2), vec![]));
+    let told = rotator.next().to_string();
+    assert!(told.starts_with(&format!("delete the key with fingerprint {} in Kanal", name(1))), "{told}");
+}
+
+#[test]
+fn a_request_under_way_with_the_old_key_is_waited_for() {
+    let rotator = in_memory();
+    let refresher = rotator.refresher();
+    let handle = refresher.handle();
+    let _shown = rotator.show(&handle, "busy");
+    let request = handle.load().unwrap();
+    rotator.promote(2);
+    let _ = refresher.refresh_now(PATIENCE);
+    until("it shows the new key", || rotator.rotation.fleet().unwrap().records()[0].key() == Some(name(2)));
+    let record = rotator.rotation.fleet().unwrap().records()[0].clone();
+    assert!(!record.is_drained());
+    assert!(record.to_string().contains("generation 2, "), "{record}");
+    assert!(record.to_string().contains("requests with generation 1 under way"), "{record}");
+    assert_eq!(rotator.waits_for(), ["busy"]);
+    drop(request);
+    until("it is drained", || rotator.waits_for().is_empty());
+    assert_eq!(rotator.deletes(), (Some(1), vec![]));
+}
+
+#[test]
+fn a_rollback_and_another_promotion_are_not_mistaken_for_the_first() {
+    let rotator = in_memory();
+    rotator.promote(2);
+    let refresher = rotator.refresher();
+    // It is not shown anew in this test.
+    let rare = PresenceSettings::new("late").with_time_to_live(Duration::from_secs(86_400));
+    let presence = Presence::show(rotator.presence.clone(), &refresher.handle(), rare);
+    assert_eq!(rotator.deletes(), (Some(1), vec![]));
+    rotator.rotation.roll_back().unwrap();
+    let _ = rotator.rotation.verify().unwrap();
+    rotator.rotation.promote().unwrap();
+    // The key is the same one again, and in between the process may have gone back as well.
+    assert_eq!(rotator.rotation.status().unwrap().generation().unwrap().to_string(), "4");
+    assert_eq!(rotator.waits_for(), ["late"]);
+    drop(presence);
+    assert_eq!(rotator.deletes(), (Some(0), vec![]));
+}
+
+#[test]
+fn where_nobody_shows_themselves_a_person_is_told_to_see_for_themselves() {
+    let rotator = in_memory();
+    rotator.promote(2);
+    let told = rotator.next().to_string();
+    let begins =
+        "first see for yourself that no process uses the old key, for none shows itself; then delete the key";
+    assert!(told.starts_with(begins), "{told}");
+}
+
+#[test]
+fn what_the_fleet_shows_does_not_shorten_the_settle_time_and_does_not_delay_the_deletion_of_a_leaked_key() {
+    let store = MemoryStore::new();
+    let policy = RotationPolicy::new().with_settle(Duration::from_secs(900));
+    let presence = MemoryStore::new();
+    let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let rotation = rotation.with_presence(presence.clone());
+    rotation.adopt(&key(1)).unwrap();
+    let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(2).expose_secret()).unwrap());
+    let old = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
+    let _up_to_date = Presence::show(presence.clone(), &fixed, settings("new")).unwrap();
+    rotation.stage(&key(2), None).unwrap();
+    rotation.promote_unverified().unwrap();
+    let NextStep::Wait { left, behind, .. } = rotation.next_step().unwrap() else { panic!() };
+    assert!(left > Duration::from_secs(800) && behind.is_empty());
+    let _behind = Presence::show(presence, &old, settings("old")).unwrap();
+    let told = rotation.next_step().unwrap().to_string();
+    assert!(told.contains("other processes have ") && told.contains("; not every process has"), "{told}");
+    rotation.compromise(name(1), None).unwrap();
+    assert!(matches!(rotation.next_step().unwrap(), NextStep::DeleteLeaked { .. }));
+}
+
+#[test]
+fn a_process_whose_key_is_of_no_key_set_is_told_by_its_key() {
+    let rotator = in_memory();
+    let folder = Folder::new();
+    let path = folder.write("kanal", key(1).expose_secret());
+    let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
+    let of_file = Refresher::of_chain(chain, RefreshSettings::new()).unwrap();
+    let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
+    let empty = KeyHandle::<Kanal>::live();
+    let _file = rotator.show(&of_file.handle(), "file");
+    let never = rotator.show(&fixed, "fixed");
+    let _empty = rotator.show(&empty, "empty");
+    assert!(rotator.rotation.fleet().unwrap().to_string().contains("empty (no key yet, shown "));
+    rotator.promote(2);
+    assert_eq!(rotator.waits_for(), ["file", "fixed"]);
+    std::fs::write(&path, key(2).expose_secret()).unwrap();
+    let _ = of_file.refresh_now(PATIENCE);
+    until("the file's key is shown", || rotator.waits_for() == ["fixed"]);
+    drop(never);
+    assert_eq!(rotator.deletes(), (Some(2), vec![]));
+}
+
+#[test]
+fn a_process_with_another_key_set_is_not_taken_for_up_to_date() {
+    let (rotator, other) = (in_memory(), in_memory());
+    other.promote(7);
+    other.rotation.retire_unprobed().unwrap();
+    other.promote(8);
+    let refresher = other.refresher();
+    let _shown = rotator.show(&refresher.handle(), "stray");
+    rotator.promote(2);
+    assert_eq!(rotator.rotation.fleet().unwrap().records()[0].generation().unwrap().to_string(), "3");
+    assert_eq!(rotator.waits_for(), ["stray"]);
+}
+
+#[test]
+fn a_fleet_can_have_several_documents() {
+    let (one, two) = (MemoryStore::new(), MemoryStore::new());
+    let handle = KeyHandle::<Kanal>::live();
+    let _shown = [
+        Presence::show(one.clone(), &handle, settings("a")).unwrap(),
+        Presence::show(two.clone(), &handle, settings("b")).unwrap(),
+    ];
+    let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+    let rotation = rotation.unwrap().with_presence(one).with_presence(two);
+    assert_eq!(names(rotation.fleet().unwrap().records()), ["a", "b"]);
+}
+
+#[test]
+fn a_change_is_shown_long_before_what_is_shown_is_renewed() {
+    let rotator = in_memory();
+    let refresher = rotator.refresher();
+    // A change is shown within 12 s, and a renewal is more than 64 s away, which nobody waits for here.
+    let rare = PresenceSettings::new("rare").with_time_to_live(Duration::from_secs(240));
+    let _shown = Presence::show(rotator.presence.clone(), &refresher.handle(), rare).unwrap();
+    rotator.promote(2);
+    let _ = refresher.refresh_now(PATIENCE);
+    until("it shows the new key", || rotator.waits_for().is_empty());
+}

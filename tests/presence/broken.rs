@@ -1,0 +1,151 @@
+//! Names that cannot be shown, and documents that cannot be had.
+
+use std::sync::atomic::AtomicBool;
+
+use keysheath::document::{Document, DocumentContent, DocumentError, FileStore, Version};
+use keysheath::presence::PresenceError;
+use keysheath::rotation::RotationError;
+use keysheath::source::{Problem, Provenance};
+
+use super::*;
+
+/// A store that can be taken away, or made to panic.
+#[derive(Clone, Default)]
+struct Shaky {
+    store: MemoryStore,
+    is_away: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
+    /// How many writes are still refused, as if somebody else were faster.
+    overtaken: Arc<AtomicU64>,
+}
+
+impl Shaky {
+    fn look(&self) -> Result<(), DocumentError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "the store panics, as the test wants");
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(DocumentError::Unavailable(Problem::Deadline { after: Duration::ZERO }));
+        }
+        Ok(())
+    }
+}
+
+impl DocumentStore for Shaky {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("shaky", "place")
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.look()?;
+        self.store.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.look()?;
+        let take = |left: u64| left.checked_sub(1);
+        if self.overtaken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
+            return Err(DocumentError::Conflict);
+        }
+        self.store.write(content, unchanged)
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_shown_is_refused_and_nothing_is_written() {
+    let store = MemoryStore::new();
+    let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
+    let with_key = format!("shop {}", key(1).expose_secret());
+    for name in ["", &"x".repeat(65), "a\nb", "a\"b", "a\\b", "caf\u{e9}", "\u{202e}x", &with_key] {
+        let error = Presence::show(store.clone(), &handle, settings(name)).unwrap_err();
+        assert!(matches!(error, PresenceError::BadName { .. }), "{name:?}: {error}");
+        support::assert_prints_nothing_of(&error, key(1).expose_secret());
+    }
+    assert!(store.read().unwrap().is_none());
+    assert!(Presence::show(store, &handle, settings(&"x".repeat(64))).is_ok());
+}
+
+#[test]
+fn what_is_no_presence_document_is_left_as_it_is_and_holds_a_deletion_up() {
+    let rotator = in_memory();
+    let text = b"{ \"keysheath\": \"key set\", \"form\": 1 }".to_vec();
+    rotator.presence.write(&DocumentContent::from(text.clone()), None).unwrap();
+    let handle = KeyHandle::<Kanal>::live();
+    let error = Presence::show(rotator.presence.clone(), &handle, settings("a")).unwrap_err();
+    assert!(matches!(error, PresenceError::Corrupt { .. }), "{error}");
+    assert_eq!(rotator.presence.read().unwrap().unwrap().content().expose_secret(), text);
+    // Before there is an old key it does not matter.
+    assert!(matches!(rotator.next(), NextStep::Nothing { .. }));
+    rotator.promote(2);
+    let error = rotator.rotation.next_step().unwrap_err();
+    assert!(matches!(error, RotationError::Presence { .. }), "{error}");
+    assert!(error.to_string().contains("cannot be seen"), "{error}");
+}
+
+#[test]
+fn a_place_that_is_away_is_told_and_shown_again_once_it_is_back() {
+    let shaky = Shaky::default();
+    let rotator = Rotator::new(Shaky::default(), shaky.clone());
+    let refresher = rotator.refresher();
+    let presence = rotator.show(&refresher.handle(), "a");
+    shaky.is_away.store(true, Ordering::SeqCst);
+    rotator.promote(2);
+    let _ = refresher.refresh_now(PATIENCE);
+    until("a failure", || presence.status().failures() > 1);
+    assert!(matches!(presence.status().problem(), Some(PresenceError::Document(_))));
+    assert!(presence.status().to_string().contains(", then not "), "{}", presence.status());
+    assert!(refresher.handle().load().unwrap().current().matches(key(2).expose_secret().as_bytes()));
+    assert!(matches!(rotator.rotation.next_step(), Err(RotationError::Presence { .. })));
+    shaky.is_away.store(false, Ordering::SeqCst);
+    until("it is shown again", || presence.status().problem().is_none());
+    until("with the new key", || rotator.waits_for().is_empty());
+    assert_eq!(rotator.deletes(), (Some(1), vec![]));
+}
+
+#[test]
+fn a_place_that_is_away_at_first_is_an_error() {
+    let shaky = Shaky::default();
+    shaky.is_away.store(true, Ordering::SeqCst);
+    let error = Presence::show(shaky, &KeyHandle::<Kanal>::live(), settings("a")).unwrap_err();
+    assert!(matches!(error, PresenceError::Document(DocumentError::Unavailable(_))), "{error}");
+}
+
+#[test]
+fn who_is_overtaken_tries_again_and_not_for_ever() {
+    let shaky = Shaky::default();
+    shaky.overtaken.store(5, Ordering::SeqCst);
+    let handle = KeyHandle::<Kanal>::live();
+    let shown = Presence::show(shaky.clone(), &handle, settings("a")).unwrap();
+    assert_eq!(Fleet::read::<Kanal>(&shaky).unwrap().records().len(), 1);
+    drop(shown);
+    shaky.overtaken.store(1000, Ordering::SeqCst);
+    let error = Presence::show(shaky, &handle, settings("b")).unwrap_err();
+    assert!(matches!(error, PresenceError::Contended { .. }), "{error}");
+}
+
+#[test]
+fn a_store_that_panics_ends_the_thread_and_the_status_says_so() {
+    let shaky = Shaky::default();
+    let presence = Presence::show(shaky.clone(), &KeyHandle::<Kanal>::live(), settings("a")).unwrap();
+    shaky.panics.store(true, Ordering::SeqCst);
+    until("the end", || presence.status().problem() == Some(&PresenceError::Ended));
+    drop(presence);
+}
+
+#[test]
+fn what_is_shown_is_renewed_before_its_time_is_over() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.at("presence"));
+    let presence = Presence::show(store.clone(), &KeyHandle::<Kanal>::live(), settings("a")).unwrap();
+    let shown = || Fleet::read::<Kanal>(&store).unwrap().records()[0].shown();
+    let first = shown();
+    until("it is shown anew", || shown() > first);
+    assert!(presence.status().problem().is_none());
+    assert!(presence.status().to_string().starts_with("shown 20"), "{}", presence.status());
+}

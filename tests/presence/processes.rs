@@ -1,0 +1,102 @@
+//! Real processes: many at once, and ones that are killed.
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child as Process, ChildStdout};
+
+use keysheath::document::FileStore;
+
+use super::*;
+use support::Child;
+
+/// A child, and what it writes: it would fail if nobody took that.
+struct Follower(Process, Lines<BufReader<ChildStdout>>);
+
+impl Follower {
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    fn ends_well(mut self) {
+        let shown: Vec<_> = self.1.map(Result::unwrap).collect();
+        assert!(self.0.wait().unwrap().success(), "{shown:?}");
+    }
+}
+
+/// Starts a child, and waits until it is shown.
+fn start(test: &'static str, folder: &Folder, name: &str) -> Follower {
+    let child = Child::new(test).var("FOLDER", folder.path()).var("NAME", name);
+    let mut child = child.spawn();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("= shown")), "{name} did not begin");
+    Follower(child, lines)
+}
+
+/// In a child: follows the key set and shows itself, until the file of its name is there.
+fn follow() {
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let (folder, name) = (std::path::PathBuf::from(variable("FOLDER")), variable("NAME"));
+    let poll = RefreshSettings::new().with_poll_interval(Duration::from_millis(100));
+    let refresher = Refresher::<Kanal>::of_store(FileStore::new(folder.join("keys")), poll).unwrap();
+    let store = FileStore::new(folder.join("presence"));
+    let presence = Presence::show(store, &refresher.handle(), settings(&name)).unwrap();
+    println!("= shown");
+    until("the end", || folder.join(format!("end-{name}")).exists());
+    assert!(presence.status().problem().is_none(), "{}", presence.status());
+}
+
+fn rotator(folder: &Folder) -> Rotator<FileStore> {
+    Rotator::new(FileStore::new(folder.at("keys")), FileStore::new(folder.at("presence")))
+}
+
+#[test]
+fn eight_processes_show_themselves_in_one_file_take_the_new_key_and_leave() {
+    const TEST: &str = "processes::eight_processes_show_themselves_in_one_file_take_the_new_key_and_leave";
+    if Child::new(TEST).is_here() {
+        return follow();
+    }
+    let folder = Folder::new();
+    let rotator = rotator(&folder);
+    let mut all: Vec<String> = (1..=8).map(|number| format!("worker-{number}")).collect();
+    let children: Vec<_> = all.iter().map(|name| start(TEST, &folder, name)).collect();
+    let mut shown = names(rotator.rotation.fleet().unwrap().records());
+    shown.sort();
+    assert_eq!(shown, all);
+    rotator.promote(2);
+    until("all have the new key", || rotator.waits_for().is_empty());
+    assert_eq!(rotator.deletes(), (Some(8), vec![]));
+    for name in all.drain(..) {
+        folder.write(&format!("end-{name}"), "");
+    }
+    children.into_iter().for_each(Follower::ends_well);
+    assert!(rotator.rotation.fleet().unwrap().records().is_empty(), "who ends takes itself out");
+}
+
+#[test]
+fn a_process_that_was_killed_with_the_old_key_is_waited_for_until_its_time_is_over_and_then_named() {
+    const TEST: &str = "processes::a_process_that_was_killed_with_the_old_key_is_waited_for_until_its_time_is_over_and_then_named";
+    if Child::new(TEST).is_here() {
+        return follow();
+    }
+    let folder = Folder::new();
+    let rotator = rotator(&folder);
+    let [killed, living] = ["killed", "living"].map(|name| start(TEST, &folder, name));
+    killed.kill();
+    rotator.promote(2);
+    until("the living one has the new key", || rotator.waits_for() == ["killed"]);
+    // A second, and the minute for clocks that differ. The other one goes on to show itself, by a clock that is behind
+    // the rotator's by less than that.
+    rotator.ahead.store(58, Ordering::SeqCst);
+    until("its time is over", || {
+        let step = rotator.next();
+        matches!(&step, NextStep::Delete { shown: Some(1), silent, .. } if names(silent) == ["killed"])
+    });
+    let told = rotator.next().to_string();
+    let begins = format!(
+        "first see for yourself that these, which are silent, use the old key no more: killed (generation 1, key {}, shown ",
+        name(1)
+    );
+    assert!(told.starts_with(&begins) && told.contains("); then delete the key"), "{told}");
+    folder.write("end-living", "");
+    living.ends_well();
+}
