@@ -2,7 +2,8 @@
 //!
 //! Both take turns, each round with a client and a connection of its own, and the whole time of a round is divided by its reads:
 //! what signing in, finding the mount and the handshake cost is in ours, and what starting a process costs is in `curl`'s.
-//! Beside them `ureq` alone, which both HTTP and TLS of ours are by: the rest is ours.
+//! Beside them `ureq` alone, which ours is made on, without a deadline, on this thread: what is between the two is mostly the
+//! thread that each load has for itself, so that it keeps its deadline whatever hangs.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -14,7 +15,7 @@ use keysheath::source::{self, Loaded, OpenBaoField};
 use serde_json::json;
 
 use crate::plot::{Axis, BLUE, GREY, ORANGE, Plot};
-use crate::server::{PATIENCE, ROOT, Server};
+use crate::server::{ROOT, Server};
 use crate::support::KEY;
 
 /// How many reads one round has.
@@ -63,7 +64,9 @@ pub(crate) fn report(server: &Server) -> bool {
         "| reading a key from OpenBao | {ours_mean:.1?} | curl, kept alive | {curls_mean:.1?} | {ratio:.2} | at most {AIM} |"
     );
     let beside = ours_mean.as_secs_f64() / ureqs_mean.as_secs_f64();
-    println!("| the same | {ours_mean:.1?} | ureq alone, kept alive | {ureqs_mean:.1?} | {beside:.2} | – |");
+    println!(
+        "| the same | {ours_mean:.1?} | ureq alone, without a deadline | {ureqs_mean:.1?} | {beside:.2} | – |"
+    );
     if let Some(path) = crate::plot_at("openbao-read.svg") {
         let caption = [
             format!(
@@ -83,7 +86,7 @@ pub(crate) fn report(server: &Server) -> bool {
         let half = |rounds: &Rounds| rounds.percentile(50).as_secs_f64() * 1000.0;
         let words = |name: &str, rounds: &Rounds| format!("{name}: half within {:.2} ms", half(rounds));
         panel.legend(&[
-            (GREY, words("ureq alone", &ureqs)),
+            (GREY, words("ureq alone, no deadline", &ureqs)),
             (ORANGE, words("curl, by its own count", &curls)),
             (BLUE, words("a load of the source", &ours)),
         ]);
@@ -178,7 +181,6 @@ fn by_ureq(server: &Server, token: &str) -> (Duration, Vec<Duration>) {
     let roots = ureq::tls::RootCerts::new_with_certs(&[root]);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .proxy(None)
-        .timeout_global(Some(PATIENCE))
         .tls_config(ureq::tls::TlsConfig::builder().root_certs(roots).build())
         .build()
         .into();
