@@ -79,7 +79,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With what a configuration file says beside.
+    pub(crate) fn start_with(config: &str) -> Self {
         let folder = crate::support::Folder::new();
+        folder.write("server.hcl", config);
         let [port] = free_ports();
         let process = Self::launch(folder.path(), port);
         let certificate = folder.at("vault-ca.pem");
@@ -110,6 +116,7 @@ impl Server {
             .arg(format!("-dev-root-token-id={ROOT}"))
             .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
             .arg(format!("-dev-tls-cert-dir={}", folder.display()))
+            .arg(format!("-config={}", folder.join("server.hcl").display()))
             .env("HOME", folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -118,6 +125,11 @@ impl Server {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("https://127.0.0.1:{}/v1/{path}", self.port)
+    }
+
+    /// A path in its folder.
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.folder.at(name)
     }
 
     fn health(&self) -> Option<u16> {
