@@ -82,7 +82,9 @@ pub use app::{DEFAULT_DEADLINE, DEFAULT_LIFETIME, OAuthApp};
 pub use endpoints::{Endpoints, MAX_PARAMETER};
 pub use error::{AppProblem, GrantError, SetupError, TokenError};
 pub use grant::GRANT_FORM_VERSION;
-pub use keeper::{GrantState, KeeperError, KeeperProblem, KeeperSettings, KeeperStatus, TokenKeeper};
+pub use keeper::{
+    GrantState, KeeperError, KeeperEvent, KeeperProblem, KeeperSettings, KeeperStatus, TokenKeeper,
+};
 pub use loopback::LoopbackListener;
 pub use sign_in::{AuthorizationCode, SignIn, SignInError};
 pub use tokens::Tokens;

@@ -54,6 +54,7 @@ mod run;
 mod settings;
 mod shared;
 mod status;
+pub(crate) mod teller;
 #[cfg(feature = "watch")]
 mod watch;
 
@@ -75,10 +76,10 @@ pub use status::RefreshStatus;
 pub use watch::{WatchProblem, Watching};
 
 use asker::Asker;
-use event::Teller;
 use place::{Outcome, Place, publish_key};
 use run::Runner;
 use shared::Shared;
+use teller::{Teller, Telling};
 
 /// Keeps a live handle up to date until it is dropped.
 ///
@@ -101,7 +102,7 @@ pub struct Refresher<I: Issuer> {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// The thread that tells of events.
-    telling: Option<JoinHandle<()>>,
+    telling: Option<Telling>,
     deadline: Duration,
 }
 
@@ -219,8 +220,9 @@ impl<I: Issuer> Refresher<I> {
             watching: Watching::at_start(settings.is_watching),
         };
         let deadline = settings.deadline;
-        let shared = Arc::new(Shared::attach(raw, status));
-        let (teller, telling) = Teller::start(&settings, &shared).map_err(no_thread)?;
+        // Before the handle counts this refresher: a failure here leaves nothing.
+        let (teller, telling) = Teller::start(settings.callback()).map_err(no_thread)?;
+        let shared = Arc::new(Shared::attach(raw, status, teller.untold()));
         let runner = Runner::new(place, settings, asker, Arc::clone(&shared), teller);
         let mut refresher = Self { handle, shared, thread: None, telling, deadline };
         let thread = thread::Builder::new()
@@ -277,14 +279,9 @@ impl<I: Issuer> Drop for Refresher<I> {
     fn drop(&mut self) {
         self.shared.stop();
         let Some(thread) = self.thread.take() else { return };
-        let threads = [Some(thread), self.telling.take()];
-        let here = thread::current().id();
-        // A callback that holds the last reference drops it on the very thread.
-        let is_own = threads.iter().flatten().any(|thread| thread.thread().id() == here);
-        if !is_own && self.shared.wait_for_end(self.deadline) {
-            // Its panic, if it had one, is on standard error.
-            threads.into_iter().flatten().for_each(|thread| drop(thread.join()));
-        }
+        teller::end(thread, self.telling.take(), self.deadline, |deadline| {
+            self.shared.wait_for_end(deadline)
+        });
     }
 }
 

@@ -23,6 +23,8 @@ mod killed;
 mod loopback;
 #[path = "oauth/sign_in.rs"]
 mod sign_in;
+#[path = "oauth/told.rs"]
+mod told;
 #[path = "oauth/trouble.rs"]
 mod trouble;
 

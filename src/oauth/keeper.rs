@@ -1,5 +1,6 @@
 //! Keeping an access token fresh, in this process and among all that share its grant.
 
+mod event;
 mod run;
 mod schedule;
 mod settings;
@@ -15,7 +16,9 @@ use super::{GrantError, OAuthApp};
 use crate::document::DocumentStore;
 use crate::handle::KeyHandle;
 use crate::issuer::Issuer;
+use crate::refresh::teller::{self, Teller, Telling};
 
+pub use event::KeeperEvent;
 pub use settings::KeeperSettings;
 pub use status::{GrantState, KeeperError, KeeperProblem, KeeperStatus};
 
@@ -26,10 +29,12 @@ use shared::Shared;
 ///
 /// It reads the grant on a thread of its own, publishes each new access token, and refreshes it ahead of its end, unless another
 /// process that shares the store has done so or is at it. A token that its API refuses is refreshed at once: the client layers wait
-/// for that. Whatever fails, the token in force stays there; [`TokenKeeper::status`] says what has failed.
+/// for that. Whatever fails, the token in force stays there; [`TokenKeeper::status`] and the [events](KeeperSettings::on_event) say
+/// what has failed.
 ///
-/// Dropping it ends its thread and waits for that: a refresh that is under way is finished first, so that its tokens are not
-/// lost, within the length of the lease. In async code, start and drop it through your runtime's `spawn_blocking`.
+/// Dropping it ends its threads and waits for that: a refresh that is under way is finished first, so that its tokens are not
+/// lost, within the length of the lease, and the last events are told. In async code, start and drop it through your runtime's
+/// `spawn_blocking`.
 ///
 /// ```no_run
 /// use keysheath::{document::FileStore, keyref::KeyRef, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
@@ -44,6 +49,8 @@ pub struct TokenKeeper<I: Issuer> {
     handle: KeyHandle<I>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The thread that tells of events.
+    telling: Option<Telling>,
     patience: Duration,
 }
 
@@ -72,7 +79,8 @@ impl<I: Issuer> TokenKeeper<I> {
     /// As [`TokenKeeper::start`], for a live handle that is there already.
     ///
     /// # Errors
-    /// As [`TokenKeeper::start`], and [`KeeperError::FixedHandle`] and [`KeeperError::OtherHandle`].
+    /// As [`TokenKeeper::start`]; [`KeeperError::FixedHandle`]; [`KeeperError::WentBack`] where the handle has a newer token of this
+    /// grant; and [`KeeperError::OtherPublisher`] where it has its keys from a source, a key set or another app's grant.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, handle::KeyHandle, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
@@ -90,19 +98,22 @@ impl<I: Issuer> TokenKeeper<I> {
     ) -> Result<Self, KeeperError> {
         let raw = handle.to_raw().ok_or(KeeperError::FixedHandle)?;
         let patience = settings.lease.max(app.deadline());
-        let shared = Arc::new(Shared::attach(raw, store.provenance()));
-        let mut runner = Runner::new(app, Arc::new(store), settings, Arc::clone(&shared));
+        // Before the handle counts this keeper: a failure here leaves nothing.
+        let (teller, telling) = Teller::start(settings.callback()).map_err(no_thread)?;
+        let shared = Arc::new(Shared::attach(raw, store.provenance(), teller.untold()));
+        let mut runner = Runner::new(app, Arc::new(store), settings, Arc::clone(&shared), teller);
         // From here on, dropping it leaves the handle's reloads.
-        let mut keeper = Self { handle: handle.clone(), shared, thread: None, patience };
+        let mut keeper = Self { handle: handle.clone(), shared, thread: None, telling, patience };
         match runner.look() {
             Ok(_) => {}
             Err(KeeperProblem::Grant(error)) => return Err(KeeperError::Grant(error)),
-            Err(_) => return Err(KeeperError::OtherHandle),
+            Err(KeeperProblem::OtherPublisher) => return Err(KeeperError::OtherPublisher),
+            Err(_) => return Err(KeeperError::WentBack),
         }
         let thread = thread::Builder::new()
             .name("keysheath-oauth".into())
             .spawn(move || runner.run())
-            .map_err(|error| KeeperError::NoThread(error.kind()))?;
+            .map_err(no_thread)?;
         keeper.thread = Some(thread);
         Ok(keeper)
     }
@@ -140,14 +151,18 @@ impl From<GrantError> for KeeperProblem {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+fn no_thread(error: std::io::Error) -> KeeperError {
+    KeeperError::NoThread(error.kind())
+}
+
 impl<I: Issuer> Drop for TokenKeeper<I> {
     fn drop(&mut self) {
         self.shared.stop();
         let Some(thread) = self.thread.take() else { return };
-        if thread.thread().id() != thread::current().id() && self.shared.wait_for_end(self.patience) {
-            // Its panic, if it had one, is on standard error.
-            let _ = thread.join();
-        }
+        teller::end(thread, self.telling.take(), self.patience, |patience| {
+            self.shared.wait_for_end(patience)
+        });
     }
 }
 

@@ -1,13 +1,9 @@
 //! What a refresher tells.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
 
-use super::shared::{Shared, Telling};
-use super::{RefreshSettings, ReloadError};
+use super::ReloadError;
+use super::teller::Event;
 use crate::fingerprint::Fingerprint;
 use crate::handle::{Closed, Generation};
 use crate::source::Provenance;
@@ -109,52 +105,14 @@ impl fmt::Display for RefreshEvent {
     }
 }
 
-#[cfg(feature = "tracing")]
-impl RefreshEvent {
-    pub(super) fn trace(&self) {
+impl Event for RefreshEvent {
+    #[cfg(feature = "tracing")]
+    fn trace(&self) {
         match self {
             Self::Refreshed { .. } | Self::Recovered { .. } | Self::CannotChange { .. } => {
                 tracing::info!("{self}");
             }
             _ => tracing::warn!("{self}"),
-        }
-    }
-}
-
-/// Tells of events, without waiting for the callback.
-#[derive(Clone)]
-pub(super) struct Teller {
-    queue: Option<SyncSender<RefreshEvent>>,
-    shared: Arc<Shared>,
-}
-
-impl Teller {
-    /// Starts the thread of the callback, if there is one. It ends with the last clone.
-    pub(super) fn start(
-        settings: &RefreshSettings,
-        shared: &Arc<Shared>,
-    ) -> std::io::Result<(Self, Option<JoinHandle<()>>)> {
-        let shared = Arc::clone(shared);
-        let Some(callback) = settings.callback() else { return Ok((Self { queue: None, shared }, None)) };
-        let (queue, events) = sync_channel(MAX_WAITING_EVENTS);
-        let telling = Telling::begin(Arc::clone(&shared));
-        let thread = thread::Builder::new().name("keysheath-events".into()).spawn(move || {
-            let _telling = telling;
-            for event in events {
-                // Its own message is on standard error; that it fails must not end the telling.
-                let _ = catch_unwind(AssertUnwindSafe(|| callback(&event)));
-            }
-        })?;
-        Ok((Self { queue: Some(queue), shared }, Some(thread)))
-    }
-
-    pub(super) fn tell(&self, event: RefreshEvent) {
-        #[cfg(feature = "tracing")]
-        event.trace();
-        let Some(queue) = &self.queue else { return };
-        if queue.try_send(event).is_err() {
-            let mut state = self.shared.lock();
-            state.status.untold = state.status.untold.saturating_add(1);
         }
     }
 }

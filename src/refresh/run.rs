@@ -6,10 +6,10 @@ use std::time::{Instant, SystemTime};
 use event_listener::Listener as _;
 
 use super::asker::Asker;
-use super::event::Teller;
 use super::pace::{Pace, Turn, next_poll};
 use super::place::{Answer, Outcome, Place};
 use super::shared::{Ending, Shared};
+use super::teller::Teller;
 #[cfg(feature = "watch")]
 use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
@@ -39,7 +39,7 @@ pub(super) struct Runner {
     generation: Generation,
     /// The refusal that an attempt has been made for.
     answered: Option<Generation>,
-    teller: Teller,
+    teller: Teller<RefreshEvent>,
     #[cfg(feature = "watch")]
     watch: Option<Arc<Watch>>,
     /// As it was told last.
@@ -55,7 +55,7 @@ impl Runner {
         settings: RefreshSettings,
         asker: Asker,
         shared: Arc<Shared>,
-        teller: Teller,
+        teller: Teller<RefreshEvent>,
     ) -> Self {
         let handle = shared.handle();
         #[cfg(feature = "watch")]

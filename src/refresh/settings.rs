@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::RefreshEvent;
+use super::teller::Callback;
 
 /// The shortest time between two polls, whatever is set.
 ///
@@ -43,10 +44,8 @@ pub struct RefreshSettings {
     pub(super) grace: Duration,
     #[cfg(feature = "watch")]
     pub(super) is_watching: bool,
-    on_event: Option<Callback>,
+    on_event: Option<Callback<RefreshEvent>>,
 }
-
-pub(super) type Callback = Arc<dyn Fn(&RefreshEvent) + Send + Sync>;
 
 impl RefreshSettings {
     /// The defaults.
@@ -182,7 +181,7 @@ impl RefreshSettings {
     }
 
     /// What tells of an event, if there is anything.
-    pub(super) fn callback(&self) -> Option<Callback> {
+    pub(super) fn callback(&self) -> Option<Callback<RefreshEvent>> {
         self.on_event.clone()
     }
 }

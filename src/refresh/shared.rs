@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::event::Teller;
+use super::teller::{Teller, Untold};
 use super::{RefreshEvent, RefreshStatus, ReloadError, ReloadProblem};
 use crate::handle::{RawHandle, Reload};
 
@@ -15,14 +15,13 @@ pub(super) struct Shared {
     handle: RawHandle,
     /// The handle counts its refreshers, so each leaves once.
     has_left: AtomicBool,
+    untold: Untold,
 }
 
 pub(super) struct State {
     pub(super) status: RefreshStatus,
     pub(super) is_stopping: bool,
     has_ended: bool,
-    /// Whether there is a thread that tells of events.
-    is_telling: bool,
     /// How many attempts were demanded, and how many of those demands were met.
     pub(super) demanded: u64,
     pub(super) met: u64,
@@ -31,18 +30,18 @@ pub(super) struct State {
 
 impl Shared {
     /// Takes part in the handle's reloads.
-    pub(super) fn attach(handle: RawHandle, status: RefreshStatus) -> Self {
+    pub(super) fn attach(handle: RawHandle, status: RefreshStatus, untold: Untold) -> Self {
         handle.attach();
         let state = State {
             status,
             is_stopping: false,
             has_ended: false,
-            is_telling: false,
             demanded: 0,
             met: 0,
             outcome: Reload::NoRefresher,
         };
-        Self { state: Mutex::new(state), ended: Condvar::new(), handle, has_left: AtomicBool::new(false) }
+        let (state, ended) = (Mutex::new(state), Condvar::new());
+        Self { state, ended, handle, has_left: AtomicBool::new(false), untold }
     }
 
     pub(super) fn handle(&self) -> RawHandle {
@@ -50,7 +49,9 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> RefreshStatus {
-        self.lock().status.clone()
+        let mut status = self.lock().status.clone();
+        status.untold = self.untold.count();
+        status
     }
 
     /// Tells the thread to end, and those who wait for a reload that there will be none.
@@ -60,9 +61,9 @@ impl Shared {
         self.handle.wake_reloaders();
     }
 
-    /// Blocks until the threads have ended; false after the timeout.
+    /// Blocks until the thread has ended; false after the timeout.
     pub(super) fn wait_for_end(&self, timeout: Duration) -> bool {
-        self.wait(timeout, |state| (state.has_ended && !state.is_telling).then_some(())).is_some()
+        self.wait(timeout, |state| state.has_ended.then_some(())).is_some()
     }
 
     /// Demands an attempt and waits for it, whatever the pace is; `None` after the timeout.
@@ -115,11 +116,11 @@ impl Shared {
 /// Says that the thread has ended, however it ends: nobody may wait for it for ever, or take it for well.
 pub(super) struct Ending {
     shared: Arc<Shared>,
-    teller: Teller,
+    teller: Teller<RefreshEvent>,
 }
 
 impl Ending {
-    pub(super) const fn new(shared: Arc<Shared>, teller: Teller) -> Self {
+    pub(super) const fn new(shared: Arc<Shared>, teller: Teller<RefreshEvent>) -> Self {
         Self { shared, teller }
     }
 }
@@ -143,22 +144,5 @@ impl Drop for Ending {
         }
         self.shared.leave();
         self.shared.tell();
-    }
-}
-
-/// Says that the thread that tells of events is there, and that it has ended.
-pub(super) struct Telling(Arc<Shared>);
-
-impl Telling {
-    pub(super) fn begin(shared: Arc<Shared>) -> Self {
-        shared.lock().is_telling = true;
-        Self(shared)
-    }
-}
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        self.0.lock().is_telling = false;
-        self.0.tell();
     }
 }

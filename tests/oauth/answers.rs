@@ -17,7 +17,7 @@ use crate::quick;
 use crate::recorder::{Recorder, Request, write_answer};
 use crate::support::{Folder, in_child};
 
-const JSON: &str = "200 OK\r\ncontent-type: application/json";
+pub(crate) const JSON: &str = "200 OK\r\ncontent-type: application/json";
 
 /// A good answer, the one of this number.
 pub(crate) fn good(number: u32) -> String {
@@ -153,6 +153,15 @@ fn keeper(
     folder: &Folder,
     answer: impl Fn(u32) -> (&'static str, String) + Send + Sync + 'static,
 ) -> (TokenKeeper<KatanaApp>, Recorder) {
+    let (app, store, server) = granted(folder, answer);
+    (TokenKeeper::start(app, store, quick()).unwrap(), server)
+}
+
+/// A grant whose refreshes are answered in this way; the answers are numbered from 1.
+pub(crate) fn granted(
+    folder: &Folder,
+    answer: impl Fn(u32) -> (&'static str, String) + Send + Sync + 'static,
+) -> (OAuthApp<KatanaApp>, MemoryStore, Recorder) {
     let number = AtomicU32::new(0);
     let server = Recorder::raw(move |request: &Request, stream| {
         if request.body.contains("authorization_code") {
@@ -163,10 +172,10 @@ fn keeper(
     });
     let (app, store) = (app(server.address, folder), MemoryStore::new());
     exchange(&app).unwrap().save(&store).unwrap();
-    (TokenKeeper::start(app, store, quick()).unwrap(), server)
+    (app, store, server)
 }
 
-fn refused(keeper: &TokenKeeper<KatanaApp>) -> Option<Reload> {
+pub(crate) fn refused(keeper: &TokenKeeper<KatanaApp>) -> Option<Reload> {
     let now = keeper.handle().load().unwrap().generation();
     keeper.handle().report_refused(now);
     keeper.handle().reload_past(now).wait(PATIENCE)
@@ -206,6 +215,8 @@ fn an_answer_that_leaves_doubt_is_not_followed_by_a_second_use_of_the_token() {
         // Polls see the lease that stays, and send nothing.
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(server.requests().len(), 2, "the exchange, and one refresh");
+        let status = keeper.status();
+        assert_eq!((status.state(), status.failures_in_a_row()), (GrantState::InDoubt, 1), "{status}");
         assert!(keeper.handle().load().is_ok());
     }
 }

@@ -207,7 +207,7 @@ fn a_document_that_goes_back_or_away_or_is_no_grant_changes_nothing_in_force() {
     let into = |handle: &KeyHandle<KatanaApp>| {
         TokenKeeper::start_into(app.clone(), store.clone(), handle, quick()).map(|_| ()).unwrap_err()
     };
-    assert_eq!(into(&keeper.handle()), KeeperError::OtherHandle);
+    assert_eq!(into(&keeper.handle()), KeeperError::WentBack);
     let fixed = KeyHandle::fixed(ApiKey::parse("access-token-of-number-1").unwrap());
     assert_eq!(into(&fixed), KeeperError::FixedHandle);
 }

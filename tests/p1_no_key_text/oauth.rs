@@ -4,9 +4,9 @@ use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::handle::Reload;
 use keysheath::issuer::KatanaApp;
 use keysheath::oauth::{
-    AppProblem, AuthorizationCode, Endpoints, GrantError, GrantState, KeeperError, KeeperProblem,
-    KeeperSettings, KeeperStatus, LoopbackListener, OAuthApp, SetupError, SignIn, SignInError, TokenError,
-    TokenKeeper, Tokens,
+    AppProblem, AuthorizationCode, Endpoints, GrantError, GrantState, KeeperError, KeeperEvent,
+    KeeperProblem, KeeperSettings, KeeperStatus, LoopbackListener, OAuthApp, SetupError, SignIn, SignInError,
+    TokenError, TokenKeeper, Tokens,
 };
 
 use super::recorder::{Recorder, write_answer};
@@ -108,8 +108,11 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
     assert_debug_silent("Tokens", &tokens);
     let store = MemoryStore::new();
     tokens.save(&store).unwrap();
-    let settings: KeeperSettings = KeeperSettings::new().with_poll_interval(Duration::from_millis(20));
-    let keeper = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
+    let settings: KeeperSettings = KeeperSettings::new()
+        .with_poll_interval(Duration::from_millis(20))
+        .on_event(|event: &KeeperEvent| assert_value_silent("an event", event));
+    assert_debug_silent("settings", &settings);
+    let keeper = TokenKeeper::start(app.clone(), store.clone(), settings.clone()).unwrap();
     let look = || {
         assert_debug_silent("TokenKeeper", &keeper);
         let status: KeeperStatus = keeper.status();
@@ -135,11 +138,82 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let error: KeeperError =
-            TokenKeeper::start(app.clone(), store.clone(), settings).map(|_| ()).unwrap_err();
+            TokenKeeper::start(app.clone(), store.clone(), settings.clone()).map(|_| ()).unwrap_err();
         assert_error_silent("a keeper that does not start", &error);
         let error: GrantError = exchange(&app).unwrap().save(&store).unwrap_err();
         assert_error_silent("tokens that are not saved", &error);
     }
+}
+
+/// Drives a keeper through everything that it tells, and gives how many events there were.
+fn told(folder: &Folder, settings: &KeeperSettings) -> usize {
+    use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+    let number = AtomicU32::new(0);
+    let server = Recorder::raw(move |request, stream| {
+        let body = TOKENS.replacen("CANARY", &format!("{KATANA}{}", number.load(Ordering::SeqCst)), 1);
+        let body = body.replace("CANARY", KATANA);
+        match number.fetch_add(1, Ordering::SeqCst) {
+            1 => write_answer(stream, "429 Too Many", KATANA),
+            3 => write_answer(stream, "503 Down", &format!("{KATANA} {}", request.body)),
+            5 => write_answer(stream, "400 Bad", r#"{"error":"invalid_grant"}"#),
+            _ => write_answer(stream, JSON, &body),
+        }
+    });
+    let app = app(&server, folder);
+    let store = MemoryStore::new();
+    exchange(&app).unwrap().save(&store).unwrap();
+    let count = std::sync::Arc::new(AtomicUsize::new(0));
+    let told = std::sync::Arc::clone(&count);
+    let settings = settings.clone().on_event(move |event: &KeeperEvent| {
+        assert_value_silent("an event", event);
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+    let keeper = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
+    let handle = keeper.handle();
+    let start = std::time::Instant::now();
+    while keeper.status().state() != GrantState::Refused {
+        assert!(start.elapsed() < PATIENCE, "{}", keeper.status());
+        let now = handle.load().unwrap().generation();
+        handle.report_refused(now);
+        assert_ne!(handle.reload_past(now).wait(PATIENCE), None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(keeper);
+    count.load(Ordering::SeqCst)
+}
+
+fn quick() -> KeeperSettings {
+    KeeperSettings::new()
+        .with_minimum_interval(Duration::from_millis(10))
+        .with_longest_back_off(Duration::from_millis(10))
+        .with_lease(Duration::from_secs(2))
+}
+
+/// Three tokens, three failures, two recoveries, doubt and refusal.
+const EVENTS: usize = 10;
+
+#[test]
+fn nothing_that_a_keeper_tells_shows_a_token() {
+    assert_eq!(told(&Folder::new(), &quick()), EVENTS);
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn what_a_keeper_tells_tracing_shows_no_token() {
+    use super::traced::Collector;
+
+    // The keeper's thread has no subscriber but the one of the whole process.
+    in_silent_child("oauth::what_a_keeper_tells_tracing_shows_no_token", &[], || {
+        let collector = Collector::default();
+        tracing::subscriber::set_global_default(collector.clone()).unwrap();
+        assert_eq!(told(&Folder::new(), &quick()), EVENTS);
+        let lines = collector.lines();
+        let own: Vec<&String> = lines.iter().filter(|line| line.contains("keysheath::oauth")).collect();
+        let levels = own.iter().map(|line| line.split(' ').next().unwrap()).collect::<Vec<_>>();
+        let expected = "INFO WARN INFO INFO WARN WARN INFO INFO WARN WARN";
+        assert_eq!(levels.join(" "), expected, "{own:#?}");
+        assert_silent("what tracing is told", &lines.join("\n"));
+    });
 }
 
 #[test]

@@ -10,11 +10,12 @@ use super::super::grant::{self, Grant, Identity, Lease, Moment};
 use super::super::{GrantError, OAuthApp, TokenError, Tokens};
 use super::schedule::{Seen, Token, rest_of};
 use super::shared::{Ending, Shared};
-use super::{GrantState, KeeperProblem, KeeperSettings};
+use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings};
 use crate::back_off::random_part;
 use crate::document::{DocumentError, DocumentStore, Version};
 use crate::handle::{Generation, Numbered, Published, RawHandle, Reload};
 use crate::issuer::Issuer;
+use crate::refresh::teller::Teller;
 
 /// How often the document is looked at while another holds the lease: soon enough for requests that wait.
 const WATCH: Duration = Duration::from_millis(100);
@@ -31,6 +32,7 @@ pub(super) struct Runner<I: Issuer> {
     identity: Identity,
     settings: KeeperSettings,
     shared: Arc<Shared>,
+    teller: Teller<KeeperEvent>,
     handle: RawHandle,
     /// This keeper, in a lease.
     me: u64,
@@ -39,9 +41,15 @@ pub(super) struct Runner<I: Issuer> {
     looked: Option<Instant>,
     /// A lease of this keeper with which it has sent nothing.
     unused: Option<Version>,
+    /// A lease of this keeper with which it has sent something, and nobody knows what came of it.
+    doubtful: Option<Version>,
+    /// As it was told last.
+    state: GrantState,
     /// Refreshes in a row that were asked for because a token was refused.
     refused: u32,
     failures: u32,
+    /// Whether the last of them was the server's, and not the store's.
+    is_servers: bool,
     /// No refresh before then.
     rests_until: Option<Instant>,
 }
@@ -62,6 +70,7 @@ impl<I: Issuer> Runner<I> {
         store: Arc<dyn DocumentStore>,
         settings: KeeperSettings,
         shared: Arc<Shared>,
+        teller: Teller<KeeperEvent>,
     ) -> Self {
         // The standard library seeds each `RandomState` from the system's generator.
         let me = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
@@ -72,20 +81,24 @@ impl<I: Issuer> Runner<I> {
             identity,
             settings,
             shared,
+            teller,
             handle,
             me,
             grant: None,
             seen: None,
             looked: None,
             unused: None,
+            doubtful: None,
+            state: GrantState::Good,
             refused: 0,
             failures: 0,
+            is_servers: false,
             rests_until: None,
         }
     }
 
     pub(super) fn run(mut self) {
-        let _ending = Ending(Arc::clone(&self.shared));
+        let _ending = Ending { shared: Arc::clone(&self.shared), teller: self.teller.clone() };
         let mut wake = self.wake(Instant::now());
         loop {
             let news = self.handle.work();
@@ -135,6 +148,8 @@ impl<I: Issuer> Runner<I> {
                 Err(problem) => return self.failed(problem),
             };
             if is_newer {
+                // Another's tokens, so the server gives some.
+                self.recovered();
                 return Reload::Newer;
             }
             match self.decide(Instant::now(), is_refused) {
@@ -163,6 +178,9 @@ impl<I: Issuer> Runner<I> {
             (state, turn) = (GrantState::Refused, Turn::Nothing);
         } else if seen.lease.is_some() && self.unused != Some(seen.version) {
             if seen.is_leased(now) {
+                if self.doubtful == Some(seen.version) {
+                    state = GrantState::InDoubt;
+                }
                 turn = if matches!(turn, Turn::Refresh) { Turn::Watch } else { Turn::Nothing };
             } else {
                 state = GrantState::InDoubt;
@@ -176,7 +194,7 @@ impl<I: Issuer> Runner<I> {
         {
             turn = Turn::Rest(until - now);
         }
-        self.shared.change(|status| status.state = state);
+        self.note_state(state);
         turn
     }
 
@@ -213,11 +231,19 @@ impl<I: Issuer> Runner<I> {
         let (number, lease, is_refused) = (grant.number, grant.lease, grant.is_refused);
         self.seen = Some(Seen { version, since, number, lease, is_refused, token });
         self.grant = Some(grant);
-        if matches!(published, Published::Refused | Published::OtherPublisher) {
-            return Err(KeeperProblem::WentBack);
+        match published {
+            Published::Refused => return Err(KeeperProblem::WentBack),
+            Published::OtherPublisher => return Err(KeeperProblem::OtherPublisher),
+            Published::Same | Published::Newer => {}
         }
-        self.shared.change(|status| status.generation = Generation::numbered(number));
-        Ok(published == Published::Newer)
+        let generation = Generation::numbered(number);
+        self.shared.change(|status| status.generation = generation);
+        let is_newer = published == Published::Newer;
+        if let Some(generation) = generation.filter(|_| is_newer) {
+            let provenance = self.store.provenance();
+            self.teller.tell(KeeperEvent::Refreshed { generation, provenance });
+        }
+        Ok(is_newer)
     }
 
     fn publish(&self, grant: &Grant, ends: Instant) -> Published {
@@ -282,12 +308,15 @@ impl<I: Issuer> Runner<I> {
                 // What is in the store now, others' changes included.
                 let looked = self.look();
                 let state = match (&error, &self.seen) {
+                    // Another's tokens are there.
+                    _ if looked == Ok(true) => GrantState::Good,
                     (TokenError::Refused { .. }, Some(seen)) if seen.is_refused => GrantState::Refused,
                     (error, _) if error.leaves_doubt() => GrantState::InDoubt,
                     _ => GrantState::Good,
                 };
-                self.shared.change(|status| status.state = state);
+                self.doubtful = error.leaves_doubt().then_some(version);
                 let outcome = self.failed(KeeperProblem::Token(error));
+                self.note_state(state);
                 if looked == Ok(true) { Reload::Newer } else { outcome }
             }
         }
@@ -304,10 +333,8 @@ impl<I: Issuer> Runner<I> {
         let now = Instant::now();
         self.looked = Some(now);
         // Before the token is there, so that whoever sees it sees no trouble that is over.
-        self.failures = 0;
-        self.shared.change(|status| {
-            (status.state, status.failures, status.problem) = (GrantState::Good, 0, None);
-        });
+        self.note_state(GrantState::Good);
+        self.recovered();
         if let Err(problem) = self.take(grant, version, |_| (asked, lifetime)) {
             return self.failed(problem);
         }
@@ -317,7 +344,7 @@ impl<I: Issuer> Runner<I> {
     }
 
     /// Writes until it is written, or until somebody else has: the old refresh token is used up.
-    fn persist(&self, grant: &Grant, leased: Version) -> Result<Version, KeeperProblem> {
+    fn persist(&mut self, grant: &Grant, leased: Version) -> Result<Version, KeeperProblem> {
         let content = grant.to_document(&self.identity)?;
         let (mut pause, longest) = PERSIST;
         let mut tries = 0;
@@ -342,8 +369,7 @@ impl<I: Issuer> Runner<I> {
             if self.shared.is_stopping() && tries >= LAST_TRIES {
                 return Err(GrantError::from(error).into());
             }
-            let problem = GrantError::from(error);
-            self.shared.change(|status| status.problem = Some(problem.into()));
+            self.note_failure(GrantError::from(error).into());
             // Not cut short when the keeper is dropped: what is not persisted is lost.
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest);
@@ -351,25 +377,49 @@ impl<I: Issuer> Runner<I> {
     }
 
     fn failed(&mut self, problem: KeeperProblem) -> Reload {
-        self.failures = self.failures.saturating_add(1);
-        let failures = self.failures;
         let asked = match &problem {
             KeeperProblem::Token(error) => error.retry_after().unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        let rest = self.settings.rest(failures).max(asked.min(self.settings.longest_back_off));
+        self.note_failure(problem);
+        let rest = self.settings.rest(self.failures).max(asked.min(self.settings.longest_back_off));
         self.rests_until = Instant::now().checked_add(rest);
-        self.shared.change(|status| (status.failures, status.problem) = (failures, Some(problem)));
         Reload::Failed
     }
 
-    /// Nothing has failed. A problem of the server is over when the server has answered, and one of the store by this.
+    fn note_failure(&mut self, problem: KeeperProblem) {
+        self.is_servers = matches!(problem, KeeperProblem::Token(_) | KeeperProblem::Overtaken);
+        self.failures = self.failures.saturating_add(1);
+        let (failures, provenance) = (self.failures, self.store.provenance());
+        self.shared.change(|status| (status.failures, status.problem) = (failures, Some(problem.clone())));
+        self.teller.tell(KeeperEvent::Failed { problem, failures, provenance });
+    }
+
+    fn recovered(&mut self) {
+        let failures = std::mem::take(&mut self.failures);
+        self.is_servers = false;
+        self.shared.change(|status| (status.failures, status.problem) = (0, None));
+        if failures > 0 {
+            self.teller.tell(KeeperEvent::Recovered { failures, provenance: self.store.provenance() });
+        }
+    }
+
+    /// Tells of it where it is another one than before.
+    fn note_state(&mut self, state: GrantState) {
+        self.shared.change(|status| status.state = state);
+        let provenance = self.store.provenance();
+        match state {
+            _ if std::mem::replace(&mut self.state, state) == state => {}
+            GrantState::Good => {}
+            GrantState::InDoubt => self.teller.tell(KeeperEvent::InDoubt { provenance }),
+            GrantState::Refused => self.teller.tell(KeeperEvent::Refused { provenance }),
+        }
+    }
+
+    /// Nothing has failed. A problem of the store is over by this; one of the server is over when there are new tokens.
     fn fine(&mut self) -> Reload {
-        let is_due =
-            self.seen.as_ref().is_some_and(|seen| seen.is_refused || Instant::now() >= seen.token.due);
-        if !is_due {
-            self.failures = 0;
-            self.shared.change(|status| (status.failures, status.problem) = (0, None));
+        if !self.is_servers {
+            self.recovered();
         }
         Reload::Unchanged
     }

@@ -1,9 +1,13 @@
 //! How a keeper works.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::KeeperEvent;
 use crate::back_off::doubled;
 use crate::refresh::SHORTEST_POLL_INTERVAL;
+use crate::refresh::teller::Callback;
 
 /// The longest of the intervals and of the lease: far below where adding to a clock would overflow.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -23,9 +27,11 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// ```
 /// use std::time::Duration;
 /// use keysheath::oauth::KeeperSettings;
-/// let settings = KeeperSettings::new().with_poll_interval(Duration::from_secs(10));
+/// let settings = KeeperSettings::new()
+///     .with_poll_interval(Duration::from_secs(10))
+///     .on_event(|event| println!("{event}"));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct KeeperSettings {
     pub(super) poll_interval: Duration,
     /// In percent, both.
@@ -35,6 +41,7 @@ pub struct KeeperSettings {
     pub(super) minimum_interval: Duration,
     pub(super) longest_back_off: Duration,
     pub(super) grace: Duration,
+    on_event: Option<Callback<KeeperEvent>>,
 }
 
 impl KeeperSettings {
@@ -42,7 +49,7 @@ impl KeeperSettings {
     ///
     /// ```
     /// # use keysheath::oauth::KeeperSettings;
-    /// assert_eq!(KeeperSettings::new(), KeeperSettings::default());
+    /// let settings = KeeperSettings::new();
     /// ```
     #[must_use]
     pub const fn new() -> Self {
@@ -54,6 +61,7 @@ impl KeeperSettings {
             minimum_interval: Duration::from_secs(1),
             longest_back_off: Duration::from_secs(5 * 60),
             grace: Duration::from_secs(60),
+            on_event: None,
         }
     }
 
@@ -151,6 +159,25 @@ impl KeeperSettings {
         self
     }
 
+    /// Tells of each event, in order, on a thread for that alone, so that one that blocks keeps nobody from a refresh. Up to
+    /// [`MAX_WAITING_EVENTS`](crate::refresh::MAX_WAITING_EVENTS) events wait for it; those beyond are not told, and the status
+    /// counts them. A panic in it is swallowed.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperSettings;
+    /// let settings = KeeperSettings::new().on_event(|event| eprintln!("{event}"));
+    /// ```
+    #[must_use]
+    pub fn on_event(mut self, tell: impl Fn(&KeeperEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(tell));
+        self
+    }
+
+    /// What tells of an event, if there is anything.
+    pub(super) fn callback(&self) -> Option<Callback<KeeperEvent>> {
+        self.on_event.clone()
+    }
+
     /// How long one request to the token endpoint may take.
     pub(super) fn request_bound(&self) -> Duration {
         self.lease / 3 * 2
@@ -166,6 +193,21 @@ impl KeeperSettings {
 impl Default for KeeperSettings {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for KeeperSettings {
+    /// Without the callback, which cannot be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeeperSettings")
+            .field("poll_interval", &self.poll_interval)
+            .field("ahead", &self.ahead)
+            .field("jitter", &self.jitter)
+            .field("lease", &self.lease)
+            .field("minimum_interval", &self.minimum_interval)
+            .field("longest_back_off", &self.longest_back_off)
+            .field("grace", &self.grace)
+            .finish_non_exhaustive()
     }
 }
 

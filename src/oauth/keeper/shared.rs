@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{GrantState, KeeperStatus};
+use super::{GrantState, KeeperEvent, KeeperProblem, KeeperStatus};
 use crate::handle::RawHandle;
+use crate::refresh::teller::{Teller, Untold};
 use crate::source::Provenance;
 
 pub(super) struct Shared {
@@ -15,6 +16,7 @@ pub(super) struct Shared {
     handle: RawHandle,
     /// The handle counts those who reload it, so each leaves once.
     has_left: AtomicBool,
+    untold: Untold,
 }
 
 struct State {
@@ -25,12 +27,12 @@ struct State {
 
 impl Shared {
     /// Takes part in the handle's reloads.
-    pub(super) fn attach(handle: RawHandle, provenance: Provenance) -> Self {
+    pub(super) fn attach(handle: RawHandle, provenance: Provenance, untold: Untold) -> Self {
         handle.attach();
         let (state, generation) = (GrantState::Good, None);
-        let status = KeeperStatus { provenance, generation, state, failures: 0, problem: None };
-        let state = State { status, is_stopping: false, has_ended: false };
-        Self { state: Mutex::new(state), news: Condvar::new(), handle, has_left: AtomicBool::new(false) }
+        let status = KeeperStatus { provenance, generation, state, failures: 0, problem: None, untold: 0 };
+        let state = Mutex::new(State { status, is_stopping: false, has_ended: false });
+        Self { state, news: Condvar::new(), handle, has_left: AtomicBool::new(false), untold }
     }
 
     pub(super) fn handle(&self) -> RawHandle {
@@ -38,7 +40,9 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> KeeperStatus {
-        self.lock().status.clone()
+        let mut status = self.lock().status.clone();
+        status.untold = self.untold.count();
+        status
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut KeeperStatus)) {
@@ -91,13 +95,30 @@ impl Shared {
     }
 }
 
-/// Says that the thread has ended, however it ends: nobody may wait for it for ever.
-pub(super) struct Ending(pub(super) Arc<Shared>);
+/// Says that the thread has ended, however it ends: nobody may wait for it for ever, or take it for well.
+pub(super) struct Ending {
+    pub(super) shared: Arc<Shared>,
+    pub(super) teller: Teller<KeeperEvent>,
+}
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.lock().has_ended = true;
-        self.0.leave();
-        self.0.news.notify_all();
+        let mut state = self.shared.lock();
+        state.has_ended = true;
+        let mut failed = None;
+        // Unless it is told to stop, only a panic ends it.
+        if !state.is_stopping {
+            let status = &mut state.status;
+            (status.failures, status.problem) =
+                (status.failures.saturating_add(1), Some(KeeperProblem::Ended));
+            let (failures, provenance) = (status.failures, status.provenance.clone());
+            failed = Some(KeeperEvent::Failed { problem: KeeperProblem::Ended, failures, provenance });
+        }
+        drop(state);
+        if let Some(event) = failed {
+            self.teller.tell(event);
+        }
+        self.shared.leave();
+        self.shared.news.notify_all();
     }
 }

@@ -41,6 +41,7 @@ pub struct KeeperStatus {
     pub(super) state: GrantState,
     pub(super) failures: u32,
     pub(super) problem: Option<KeeperProblem>,
+    pub(super) untold: u64,
 }
 
 /// Why the last attempt failed.
@@ -70,6 +71,18 @@ pub enum KeeperProblem {
          there, or start this process anew if it is meant"
     )]
     WentBack,
+    /// The handle has its keys from another publisher: a source, a key set, or the grant of another app.
+    #[error(
+        "the handle has its keys from another place than this grant, so the access token was not taken; next: give each \
+         grant, key set and source a handle of its own"
+    )]
+    OtherPublisher,
+    /// The keeper's thread has ended by a panic, whose message is on standard error: of the document store, for example.
+    #[error(
+        "the keeper has ended by a panic, whose message is on standard error; next: look at the store's code, and start the \
+         keeper anew"
+    )]
+    Ended,
 }
 
 /// A keeper did not start.
@@ -87,11 +100,17 @@ pub enum KeeperError {
     /// There is no grant that can be used.
     #[error("{0}")]
     Grant(#[source] GrantError),
-    /// The handle has a newer token, or one of another place.
+    /// The handle has a newer token of this grant, or another one with the same number.
     #[error(
-        "the handle has a newer token than the store, or one of another place: give each grant a handle of its own"
+        "the handle has a newer token than the grant in the store: see who has put an older copy there, or give a new handle if \
+         it is meant"
     )]
-    OtherHandle,
+    WentBack,
+    /// The handle has its keys from another publisher: a source, a key set, or the grant of another app.
+    #[error(
+        "the handle has its keys from another place: give each grant, key set and source a handle of its own"
+    )]
+    OtherPublisher,
     /// The handle is fixed.
     #[error("the handle is fixed on one key: make it with KeyHandle::live")]
     FixedHandle,
@@ -167,6 +186,19 @@ impl KeeperStatus {
     pub const fn problem(&self) -> Option<&KeeperProblem> {
         self.problem.as_ref()
     }
+
+    /// How many events were not told, because [the callback](super::KeeperSettings::on_event) blocks.
+    ///
+    /// ```
+    /// # use keysheath::oauth::KeeperStatus;
+    /// fn is_heard(status: &KeeperStatus) -> bool {
+    ///     status.untold_events() == 0
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn untold_events(&self) -> u64 {
+        self.untold
+    }
 }
 
 impl fmt::Display for GrantState {
@@ -185,9 +217,12 @@ impl fmt::Display for KeeperStatus {
         if let Some(generation) = self.generation {
             write!(f, ", access token {generation}")?;
         }
-        match &self.problem {
-            Some(problem) => write!(f, "; {} failed in a row: {problem}", self.failures),
-            None => Ok(()),
+        if let Some(problem) = &self.problem {
+            write!(f, "; {} failed in a row: {problem}", self.failures)?;
         }
+        if self.untold > 0 {
+            write!(f, "; events that were not told, because the callback blocks: {}", self.untold)?;
+        }
+        Ok(())
     }
 }

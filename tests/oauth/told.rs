@@ -1,0 +1,278 @@
+//! What a keeper tells, and whom it keeps from nothing.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keysheath::chain::Chain;
+use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
+use keysheath::handle::{KeyHandle, Reload};
+use keysheath::issuer::KatanaApp;
+use keysheath::oauth::{
+    GrantState, KeeperError, KeeperEvent, KeeperProblem, KeeperSettings, OAuthApp, TokenError, TokenKeeper,
+};
+use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshSettings, Refresher};
+use keysheath::source::{Provenance, SecretFile};
+
+use crate::answers::{JSON, exchange, good, granted, refused};
+use crate::oidc::{PATIENCE, wait_for};
+use crate::quick;
+use crate::support::Folder;
+
+/// Settings that hand each event on.
+fn telling() -> (KeeperSettings, Receiver<KeeperEvent>) {
+    let (sender, events) = channel();
+    (quick().on_event(move |event| sender.send(event.clone()).unwrap()), events)
+}
+
+/// The next event, in short.
+fn next(events: &Receiver<KeeperEvent>) -> String {
+    short(&events.recv_timeout(PATIENCE).expect("an event"))
+}
+
+fn short(event: &KeeperEvent) -> String {
+    let shown = event.to_string();
+    match event {
+        KeeperEvent::Refreshed { generation, .. } => {
+            assert!(shown.starts_with(&format!("access token {generation} of the grant in ")), "{shown}");
+            format!("refreshed {generation}")
+        }
+        KeeperEvent::Failed { problem, failures, .. } => {
+            assert!(shown.contains(&problem.to_string()), "{shown}");
+            format!("failed {failures}: {problem}")
+        }
+        KeeperEvent::Recovered { failures, .. } => format!("recovered {failures}"),
+        KeeperEvent::Refused { .. } => {
+            assert!(shown.contains("somebody must sign in again"), "{shown}");
+            "refused".into()
+        }
+        KeeperEvent::InDoubt { .. } => {
+            assert!(shown.contains("may have to sign in again"), "{shown}");
+            "in doubt".into()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Has the token refused again and again until there is an event, and gives that.
+fn asked(keeper: &TokenKeeper<KatanaApp>, events: &Receiver<KeeperEvent>) -> String {
+    let mut found = None;
+    wait_for("an event", || {
+        // How it ends is for others to test: two attempts may come of it.
+        refused(keeper);
+        found = events.try_recv().ok();
+        found.is_some()
+    });
+    short(&found.unwrap())
+}
+
+/// Those that are left once the keeper has ended.
+fn rest(events: &Receiver<KeeperEvent>) -> Vec<String> {
+    std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.to_string()).collect()
+}
+
+#[test]
+fn a_keeper_tells_of_each_token_of_what_fails_and_of_its_end_in_order() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| match number {
+        1 => ("429 Too Many", "{}".into()),
+        2 => ("401 No", r#"{"error":"invalid_client"}"#.into()),
+        number => (JSON, good(number)),
+    });
+    let (settings, events) = telling();
+    let keeper = TokenKeeper::start(app, store, settings).unwrap();
+    assert_eq!(next(&events), "refreshed 1");
+    let first = asked(&keeper, &events);
+    assert!(first.starts_with("failed 1: 429"), "{first}");
+    // A look at the store in between is no success of the server's.
+    std::thread::sleep(Duration::from_millis(600));
+    let second = asked(&keeper, &events);
+    assert!(second.starts_with("failed 2: 401"), "{second}");
+    assert_eq!([asked(&keeper, &events), next(&events)], ["recovered 2", "refreshed 2"]);
+    drop(keeper);
+    // It may have been refreshed once more.
+    assert!(rest(&events).iter().all(|event| event.starts_with("access token 3")));
+}
+
+#[test]
+fn that_a_person_must_sign_in_again_is_told_once_to_each_keeper() {
+    let folder = Folder::new();
+    let refusal = ("400 Bad", r#"{"error":"invalid_grant"}"#.to_owned());
+    let (app, store, _server) = granted(&folder, move |_| refusal.clone());
+    let ((settings, events), (others, other_events)) = (telling(), telling());
+    let keeper = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
+    let other = TokenKeeper::start(app.clone(), store.clone(), others).unwrap();
+    assert_eq!([next(&events), next(&other_events)], ["refreshed 1", "refreshed 1"]);
+    let failed = format!("failed 1: {}", TokenError::Refused { status: 400 });
+    assert_eq!([asked(&keeper, &events), next(&events)], [&*failed, "refused"]);
+    assert_eq!(next(&other_events), "refused", "it has read it in the document");
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(rest(&events).len() + rest(&other_events).len(), 0);
+    // Somebody signs in again.
+    exchange(&app).unwrap().save(&store).unwrap();
+    assert_eq!([next(&events), next(&events)], ["refreshed 2", "recovered 1"]);
+    assert_eq!(next(&other_events), "refreshed 2");
+    wait_for("a good grant", || keeper.status().state() == GrantState::Good);
+    drop((keeper, other));
+    assert_eq!(rest(&events).len() + rest(&other_events).len(), 0);
+}
+
+#[test]
+fn doubt_is_told_once_while_the_lease_lasts_and_after_it() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |_| ("503 Down", "{}".into()));
+    let (settings, events) = telling();
+    let settings = settings.with_lease(Duration::from_secs(1));
+    let keeper = TokenKeeper::start(app, store, settings).unwrap();
+    assert_eq!(next(&events), "refreshed 1");
+    // Once, so that it is tried once.
+    let handle = keeper.handle();
+    handle.report_refused(handle.load().unwrap().generation());
+    let failed = next(&events);
+    assert!(failed.starts_with("failed 1: 503"), "{failed}");
+    assert_eq!(next(&events), "in doubt");
+    for _ in 0..20 {
+        assert_eq!(keeper.status().state(), GrantState::InDoubt, "{}", keeper.status());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(keeper);
+    assert_eq!(rest(&events), [""; 0]);
+}
+
+#[test]
+fn a_callback_that_blocks_or_panics_keeps_nobody_from_a_refresh() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
+    let settings = quick().with_minimum_interval(Duration::ZERO).with_longest_back_off(Duration::ZERO);
+    let is_blocked = Arc::new(Mutex::new(()));
+    let (blocking, told) = (Arc::clone(&is_blocked), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&told);
+    let settings = settings.on_event(move |_| {
+        drop(blocking.lock());
+        assert_ne!(count.fetch_add(1, Ordering::SeqCst), 0, "the first one panics");
+    });
+    let block = is_blocked.lock().unwrap();
+    let keeper = TokenKeeper::start(app, store, settings).unwrap();
+    // One is being told, and so many wait. Each token is an event.
+    let kept = 1 + MAX_WAITING_EVENTS as u64;
+    let tokens = || keeper.handle().load().unwrap().generation().to_string().parse::<u64>().unwrap();
+    wait_for("more tokens than that", || {
+        refused(&keeper);
+        tokens() > kept + 3
+    });
+    wait_for("the count", || keeper.status().untold_events() == tokens() - kept);
+    let status = keeper.status();
+    assert!(status.to_string().contains("events that were not told"), "{status}");
+    drop(block);
+    drop(keeper);
+    assert_eq!(
+        told.load(Ordering::SeqCst),
+        1 + MAX_WAITING_EVENTS,
+        "the last ones are told before it has ended"
+    );
+}
+
+#[test]
+fn a_keeper_may_be_dropped_by_its_own_callback() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
+    let slot = Arc::new(Mutex::new(None::<TokenKeeper<KatanaApp>>));
+    let (own, dropped) = (Arc::clone(&slot), Arc::new(AtomicBool::new(false)));
+    let is_dropped = Arc::clone(&dropped);
+    let settings = quick().on_event(move |event| {
+        if matches!(event, KeeperEvent::Refreshed { generation, .. } if generation.to_string() == "2") {
+            drop(own.lock().unwrap().take());
+            is_dropped.store(true, Ordering::SeqCst);
+        }
+    });
+    let keeper = TokenKeeper::start(app, store, settings).unwrap();
+    let handle = keeper.handle();
+    *slot.lock().unwrap() = Some(keeper);
+    handle.report_refused(handle.load().unwrap().generation());
+    wait_for("the drop", || dropped.load(Ordering::SeqCst));
+    wait_for("the end", || {
+        let now = handle.load().unwrap().generation();
+        handle.reload_past(now).wait(PATIENCE) == Some(Reload::NoRefresher)
+    });
+}
+
+/// A store that panics once it is told to.
+#[derive(Clone, Default)]
+struct Panicking {
+    store: MemoryStore,
+    panics: Arc<AtomicBool>,
+}
+
+impl DocumentStore for Panicking {
+    fn provenance(&self) -> Provenance {
+        self.store.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
+        self.store.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.store.write(content, unchanged)
+    }
+}
+
+#[test]
+fn a_keeper_that_a_panic_ends_says_so_and_nobody_waits_for_it() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
+    let store = Panicking { store, panics: Arc::default() };
+    let (settings, events) = telling();
+    let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
+    assert_eq!(next(&events), "refreshed 1");
+    store.panics.store(true, Ordering::SeqCst);
+    assert_eq!(next(&events), format!("failed 1: {}", KeeperProblem::Ended));
+    let status = keeper.status();
+    assert_eq!((status.problem(), status.failures_in_a_row()), (Some(&KeeperProblem::Ended), 1), "{status}");
+    assert_eq!(refused(&keeper), Some(Reload::NoRefresher));
+}
+
+#[test]
+fn a_handle_of_another_publisher_is_told_from_a_grant_that_went_back() {
+    let folder = Folder::new();
+    let (app, store, server) = granted(&folder, |number| (JSON, good(number)));
+    let into = |app: &OAuthApp<KatanaApp>, store: &MemoryStore, handle: &KeyHandle<KatanaApp>| {
+        let (settings, events) = telling();
+        let error = TokenKeeper::start_into(app.clone(), store.clone(), handle, settings).map(|_| ());
+        let told = events.recv_timeout(PATIENCE);
+        assert_eq!(told, Err(RecvTimeoutError::Disconnected), "nothing is told of what did not start");
+        error.unwrap_err()
+    };
+    // A source's keys.
+    let key = folder.write("key", "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
+    let chain = Chain::<KatanaApp>::new().with(SecretFile::new(key));
+    let refresher = Refresher::of_chain(chain, RefreshSettings::new()).unwrap();
+    assert_eq!(into(&app, &store, &refresher.handle()), KeeperError::OtherPublisher);
+    // Another app's grant, however new it is.
+    let other =
+        OAuthApp::katana("another-app", SecretFile::new(folder.write("other", "another-client-secret")));
+    let url = |path: &str| format!("http://{}{path}", server.address);
+    let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
+    let (other, other_store) = (other.unwrap().at(endpoints), MemoryStore::new());
+    for _ in 0..3 {
+        exchange(&other).unwrap().save(&other_store).unwrap();
+    }
+    let keeper = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap();
+    assert_eq!(into(&other, &other_store, &keeper.handle()), KeeperError::OtherPublisher);
+    assert_eq!(keeper.handle().load().unwrap().generation().to_string(), "1", "nothing was changed");
+    // The same app's grant, begun anew.
+    let anew = MemoryStore::new();
+    exchange(&app).unwrap().save(&anew).unwrap();
+    assert_eq!(refused(&keeper), Some(Reload::Newer));
+    assert_eq!(into(&app, &anew, &keeper.handle()), KeeperError::WentBack);
+}
