@@ -77,6 +77,7 @@ mod loopback;
 mod secret;
 mod sign_in;
 mod tokens;
+mod view;
 
 pub use app::{DEFAULT_DEADLINE, DEFAULT_LIFETIME, OAuthApp};
 pub use endpoints::{Endpoints, MAX_PARAMETER};
@@ -88,3 +89,4 @@ pub use keeper::{
 pub use loopback::LoopbackListener;
 pub use sign_in::{AuthorizationCode, SignIn, SignInError};
 pub use tokens::Tokens;
+pub use view::GrantView;

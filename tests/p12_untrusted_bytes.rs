@@ -3,7 +3,14 @@
 //! What `cargo fuzz` runs on bytes that it makes up runs here on the committed seeds, as ordinary tests: the
 //! bodies are the same files.
 
-#![cfg(all(feature = "client", feature = "dotenv", feature = "registry", feature = "rotation"))]
+#![cfg(all(
+    feature = "client",
+    feature = "dotenv",
+    feature = "oauth",
+    feature = "openbao",
+    feature = "registry",
+    feature = "rotation"
+))]
 #![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait to implement")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -20,13 +27,21 @@ mod authorization_header;
 mod classify;
 #[path = "../fuzz/bodies/dotenv.rs"]
 mod dotenv;
+#[path = "../fuzz/bodies/grant.rs"]
+mod grant;
 #[path = "../fuzz/bodies/key_ref.rs"]
 mod key_ref;
 #[path = "../fuzz/bodies/key_set.rs"]
 mod key_set;
+#[path = "../fuzz/bodies/openbao.rs"]
+mod openbao;
 #[allow(unexpected_cfgs, reason = "`fuzzing` is set by cargo-fuzz")]
 #[path = "../fuzz/bodies/parse.rs"]
 mod parse;
+#[path = "../fuzz/bodies/sign_in.rs"]
+mod sign_in;
+#[path = "../fuzz/bodies/token_answer.rs"]
+mod token_answer;
 
 /// Counts the bytes that are allocated, and the most that ever were at once.
 struct Counting;
@@ -100,8 +115,19 @@ fn each_fuzz_target_has_seeds_and_is_replayed_here() {
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
-        let targets = ["authorization_header", "classify", "dotenv", "key_ref", "key_set", "parse"]
-            .map(|name| format!("{name}{suffix}"));
+        let targets = [
+            "authorization_header",
+            "classify",
+            "dotenv",
+            "grant",
+            "key_ref",
+            "key_set",
+            "openbao",
+            "parse",
+            "sign_in",
+            "token_answer",
+        ]
+        .map(|name| format!("{name}{suffix}"));
         assert_eq!(names, targets, "fuzz/{folder}");
     }
 }
@@ -166,4 +192,28 @@ fn the_seeds_of_authorization_header_are_replayed() {
 #[test]
 fn the_seeds_of_key_set_are_replayed() {
     replay("key_set", key_set::key_set);
+}
+
+#[test]
+fn the_seeds_of_grant_are_replayed() {
+    grant::grant(b"");
+    replay("grant", grant::grant);
+}
+
+#[test]
+fn the_seeds_of_token_answer_are_replayed() {
+    token_answer::token_answer(b"");
+    replay("token_answer", token_answer::token_answer);
+}
+
+#[test]
+fn the_seeds_of_sign_in_are_replayed() {
+    sign_in::sign_in(b"");
+    replay("sign_in", sign_in::sign_in);
+}
+
+#[test]
+fn the_seeds_of_openbao_are_replayed() {
+    openbao::openbao(b"");
+    replay("openbao", openbao::openbao);
 }

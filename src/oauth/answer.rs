@@ -83,9 +83,7 @@ pub(super) fn read<I: Issuer>(
         return Err(TokenError::Inconclusive { status, retry_after: None });
     }
     let broken = |rule| TokenError::NotTokens { status, rule };
-    // The library's errors print what they did not like, so they go no further.
-    let answer: Success<'_> =
-        serde_json::from_slice(&reply.body).map_err(|_| broken("it is not JSON of that kind"))?;
+    let answer: Success<'_> = object(&reply.body).ok_or(broken("it is not a JSON object of that kind"))?;
     if answer.token_type.is_some_and(|kind| !kind.0.eq_ignore_ascii_case("bearer")) {
         return Err(broken("the token is of another type than Bearer"));
     }
@@ -118,6 +116,12 @@ impl Seconds<'_> {
     }
 }
 
+/// The library would take a list as well, by the order of the fields. Its errors print what they did not like, so they go no further.
+fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    if is_object { serde_json::from_slice(body).ok() } else { None }
+}
+
 fn refusal(reply: &Reply) -> TokenError {
     let status = reply.status;
     let retry_after = reply.retry_after().and_then(failure::seconds);
@@ -125,7 +129,7 @@ fn refusal(reply: &Reply) -> TokenError {
     if !(400..500).contains(&status) || status == 429 {
         return TokenError::Inconclusive { status, retry_after };
     }
-    let answer: Option<Failure<'_>> = serde_json::from_slice(&reply.body).ok();
+    let answer: Option<Failure<'_>> = object(&reply.body);
     let Some(code) = answer.and_then(|answer| answer.error) else {
         return TokenError::Inconclusive { status, retry_after };
     };
@@ -185,6 +189,7 @@ mod tests {
         for body in [
             "",
             "[]",
+            r#"["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","r","Bearer",3600]"#,
             "{}",
             r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"}"#,
             r#"{"refresh_token":"r"}"#,
@@ -222,8 +227,14 @@ mod tests {
                 Err(TokenError::Inconclusive { status, retry_after: None })
             );
         }
-        for body in ["", "<html>invalid_grant</html>", "{}", r#"{"error":5}"#, r#"{"error":"access_denied"}"#]
-        {
+        for body in [
+            "",
+            "<html>invalid_grant</html>",
+            "{}",
+            r#"{"error":5}"#,
+            r#"{"error":"access_denied"}"#,
+            r#"["invalid_grant"]"#,
+        ] {
             assert_eq!(
                 asked(400, body).map(|_| ()),
                 Err(TokenError::Inconclusive { status: 400, retry_after: None }),

@@ -93,9 +93,11 @@ pub(super) struct Lookup {
     pub(super) renewable: bool,
 }
 
-/// Reads an answer; `None` where it is not what OpenBao sends.
+/// Reads an answer; `None` where it is not what OpenBao sends. The parser would take a list for an object, by the order of its
+/// fields.
 pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
-    serde_json::from_slice(body).ok()
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    if is_object { serde_json::from_slice(body).ok() } else { None }
 }
 
 /// What is no object.
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     fn text_of(json: &str) -> Option<String> {
-        let value: &RawValue = read(json.as_bytes())?;
+        let value: &RawValue = serde_json::from_str(json).ok()?;
         text(value).map(|text| String::from_utf8(text.to_vec()).unwrap())
     }
 
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn a_field_is_found_by_its_whole_name_and_is_no_other_ones_value() {
         let find = |json: &str, name: &str| {
-            let object: &RawValue = read(json.as_bytes()).unwrap();
+            let object: &RawValue = serde_json::from_str(json).unwrap();
             field(object, name).map(|found| found.map(|value| value.get().to_owned()))
         };
         let json = r#"{"a":"key","key":{"b":[1]},"k\u0065y2":"x"}"#;
@@ -244,6 +246,12 @@ mod tests {
         for not_an_object in ["[]", "null", "\"key\"", "1"] {
             assert_eq!(find(not_an_object, "key"), Err(NotAnObject));
         }
+    }
+
+    #[test]
+    fn an_answer_is_an_object() {
+        assert!(read::<Errors<'_>>(b" {\"errors\":[]}").is_some());
+        assert!(read::<Errors<'_>>(b"[[]]").is_none() && read::<Errors<'_>>(b"").is_none());
     }
 
     #[test]

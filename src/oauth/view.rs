@@ -1,0 +1,126 @@
+//! A grant as it stands in its store, for whoever keeps no token fresh: a check before a start, a monitor, a command-line tool.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use super::grant::{self, Moment};
+use super::{GrantError, OAuthApp};
+use crate::document::DocumentStore;
+use crate::handle::Generation;
+use crate::issuer::Issuer;
+
+/// A grant as it stands in its store, without its tokens. Its `Display` is one line for a person.
+///
+/// ```
+/// use keysheath::oauth::GrantView;
+/// fn needs_a_person(grant: &GrantView) -> bool {
+///     grant.is_refused()
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantView {
+    generation: Generation,
+    expires: Moment,
+    lifetime: Duration,
+    is_refused: bool,
+    has_lease: bool,
+}
+
+impl<I: Issuer> OAuthApp<I> {
+    /// Looks at the grant in a document store, and changes and sends nothing: whether somebody has signed in, and whether somebody must
+    /// again. Blocks as the store does.
+    ///
+    /// # Errors
+    /// [`GrantError::None`] where nobody has signed in yet, and the others where there is something that is no grant of this app.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, oauth::{GrantError, OAuthApp}, source::SecretFile};
+    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+    /// assert_eq!(app.grant_in(&MemoryStore::new()).unwrap_err(), GrantError::None);
+    /// # Ok::<(), keysheath::oauth::SetupError>(())
+    /// ```
+    pub fn grant_in(&self, store: &dyn DocumentStore) -> Result<GrantView, GrantError> {
+        let (grant, _) = grant::read(store, &self.identity())?.ok_or(GrantError::None)?;
+        Ok(GrantView {
+            generation: Generation::numbered(grant.number).ok_or(GrantError::None)?,
+            expires: grant.expires,
+            lifetime: grant.lifetime,
+            is_refused: grant.is_refused,
+            has_lease: grant.lease.is_some(),
+        })
+    }
+}
+
+impl GrantView {
+    /// Which access token is the newest.
+    ///
+    /// ```
+    /// # use keysheath::oauth::GrantView;
+    /// fn log(grant: &GrantView) {
+    ///     println!("access token {}", grant.generation());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// How long its access token still lives at this moment, by the clock of the machine that has asked for it; at most its whole
+    /// lifetime.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # use keysheath::oauth::GrantView;
+    /// fn is_over(grant: &GrantView) -> bool {
+    ///     grant.rest_at(SystemTime::now()).is_zero()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn rest_at(&self, moment: SystemTime) -> Duration {
+        self.expires.since(Moment::of(moment)).min(self.lifetime)
+    }
+
+    /// Whether the server has refused it, so that a person must sign in again.
+    ///
+    /// ```
+    /// # use keysheath::oauth::GrantView;
+    /// fn is_good(grant: &GrantView) -> bool {
+    ///     !grant.is_refused()
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Whether a refresh is under way, or was begun and nobody knows how it ended. A keeper that has seen the lease for as long as it
+    /// lasts tells the two apart ([`GrantState::InDoubt`](super::GrantState::InDoubt)); whoever looks once cannot.
+    ///
+    /// ```
+    /// # use keysheath::oauth::GrantView;
+    /// fn log(grant: &GrantView) {
+    ///     println!("a refresh is under way: {}", grant.has_lease());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn has_lease(&self) -> bool {
+        self.has_lease
+    }
+}
+
+impl fmt::Display for GrantView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "access token {}, good for {} s",
+            self.generation,
+            self.rest_at(SystemTime::now()).as_secs()
+        )?;
+        if self.is_refused {
+            f.write_str("; refused by the server: somebody must sign in again")?;
+        } else if self.has_lease {
+            f.write_str("; a refresh is under way, or was begun and its end is not known")?;
+        }
+        Ok(())
+    }
+}
