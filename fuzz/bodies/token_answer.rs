@@ -112,13 +112,18 @@ fn exchange() -> Result<Tokens<KatanaApp>, TokenError> {
 
 /// What another reader of JSON finds in the body.
 fn check(status: u16, body: &[u8], asked: &Result<Tokens<KatanaApp>, TokenError>) {
-    let there: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
+    let there: Option<Value> =
+        serde_json::from_str(&String::from_utf8_lossy(body)).ok().filter(Value::is_object);
     let field = |name: &str| there.as_ref().map_or(&Value::Null, |there| &there[name]);
     let is_success = (200..300).contains(&status);
     let speaks_of_it = (400..500).contains(&status) && status != 429;
     match asked {
         Ok(tokens) => {
             assert!(is_success, "{status} gives tokens");
+            // In what is ignored there may be what the other reader does not take, such as 1e999.
+            if there.is_none() {
+                return;
+            }
             assert_eq!(field("access_token"), tokens.access().expose_secret());
             let refresh = field("refresh_token").as_str().expect("a refresh token");
             assert!(refresh.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !refresh.is_empty());
