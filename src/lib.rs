@@ -33,6 +33,8 @@ mod back_off;
 mod platform;
 #[cfg(any(feature = "rotation", feature = "sqlite"))]
 mod private_file;
+#[cfg(any(feature = "oauth", feature = "openbao"))]
+mod raw_json;
 mod trusted_file;
 #[cfg(feature = "rotation")]
 mod utc;

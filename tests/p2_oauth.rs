@@ -131,6 +131,47 @@ fn an_answer_that_is_no_token_response_leaves_nothing() {
 }
 
 #[test]
+fn answers_that_are_written_in_another_way_leave_nothing() {
+    const TEST: &str = "answers_that_are_written_in_another_way_leave_nothing";
+    // The first character as an escape, which makes a parser copy the rest; then the key where no text should be.
+    // (An escaped name of a field is copied all the same.)
+    let escaped = format!("\\u0051{}", &KEY[1..]);
+    let cases = [
+        ("200 OK", format!(r#"{{"access_token":"{escaped}","refresh_token":"{KEY}"}}"#)),
+        ("200 OK", format!(r#"{{"access_token":"{KEY}","refresh_token":"{escaped}"}}"#)),
+        ("200 OK", format!(r#"{{"access_token":"{KEY}","refresh_token":"{KEY}","token_type":"{escaped}"}}"#)),
+        ("200 OK", format!(r#"{{"access_token":"{KEY}","refresh_token":"{KEY}","expires_in":"{escaped}"}}"#)),
+        (
+            "200 OK",
+            format!(r#"{{"access_token":"{KEY}","refresh_token":"{KEY}","expires_in":["{escaped}"]}}"#),
+        ),
+        ("200 OK", format!(r#"{{"access_token":"{KEY}","refresh_token":"{KEY}","x":"{escaped}"}}"#)),
+        ("200 OK", format!(r#"{{"access_token":{{"{KEY}":"{escaped}"}},"refresh_token":"{KEY}"}}"#)),
+        ("200 OK", format!(r#"{{"access_token":"{KEY}","refresh_token":"{KEY}"#)),
+        ("400 Bad Request", format!(r#"{{"error":"{escaped}"}}"#)),
+        ("400 Bad Request", format!(r#"{{"error":["{KEY}"]}}"#)),
+        ("400 Bad Request", format!(r#"{{"error":"invalid_grant","error_description":"{escaped}"}}"#)),
+    ];
+    let count = cases.len();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let server = Recorder::raw(move |_, stream| {
+        let (status, body) = &cases[next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)];
+        write_answer(stream, status, body)
+    });
+    alone(TEST, &[("OAUTH_SERVER", &format!("http://{}", server.address))], || {
+        let app = app();
+        let ask = || {
+            let sign_in = app.sign_in("http://127.0.0.1:1/callback").unwrap();
+            let code = sign_in.answer(&query(&sign_in)).unwrap();
+            drop(format!("{:?}", app.exchange(sign_in, code)));
+        };
+        let found: Vec<_> = (0..count).map(|_| residue_of(ask)).collect();
+        println!("{found:?}");
+        assert_eq!(found, vec![NONE; count], "freed blocks with what a server said");
+    });
+}
+
+#[test]
 fn the_listener_leaves_nothing_of_the_code() {
     const TEST: &str = "the_listener_leaves_nothing_of_the_code";
     alone(TEST, &[("OAUTH_SERVER", "http://127.0.0.1:1")], || {

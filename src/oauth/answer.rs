@@ -1,11 +1,9 @@
 //! Reading what a token endpoint answers.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
-use zeroize::Zeroize as _;
+use serde_json::value::RawValue;
 
 use super::secret::Secret;
 use super::{AppProblem, TokenError};
@@ -13,6 +11,7 @@ use crate::failure;
 use crate::issuer::Issuer;
 use crate::key::ApiKey;
 use crate::outgoing::Reply;
+use crate::raw_json::{read as read_object, text};
 
 /// The least and the greatest lifetime of an access token that are believed.
 pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
@@ -25,46 +24,24 @@ pub(super) struct Read<I: Issuer> {
     pub(super) lifetime: Duration,
 }
 
-/// A text of the answer, wiped when it was not borrowed from it.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// RFC 6749, section 5.1; what else is in it is ignored.
 #[derive(Deserialize)]
 struct Success<'a> {
     #[serde(borrow)]
-    access_token: Option<Text<'a>>,
+    access_token: Option<&'a RawValue>,
     #[serde(borrow)]
-    refresh_token: Option<Text<'a>>,
+    refresh_token: Option<&'a RawValue>,
     #[serde(borrow)]
-    token_type: Option<Text<'a>>,
+    token_type: Option<&'a RawValue>,
     #[serde(borrow)]
-    expires_in: Option<Seconds<'a>>,
-}
-
-/// The standard wants a number, and some servers write a text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds<'a> {
-    Number(f64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-    Other(IgnoredAny),
+    expires_in: Option<&'a RawValue>,
 }
 
 /// RFC 6749, section 5.2.
 #[derive(Deserialize)]
 struct Failure<'a> {
     #[serde(borrow)]
-    error: Option<Cow<'a, str>>,
-}
-
-impl Drop for Text<'_> {
-    fn drop(&mut self) {
-        if let Cow::Owned(text) = &mut self.0 {
-            text.zeroize();
-        }
-    }
+    error: Option<&'a RawValue>,
 }
 
 /// The tokens, or why there are none. `kept` is the refresh token that stays in force where the server sends no other (RFC
@@ -83,43 +60,39 @@ pub(super) fn read<I: Issuer>(
         return Err(TokenError::Inconclusive { status, retry_after: None });
     }
     let broken = |rule| TokenError::NotTokens { status, rule };
-    let answer: Success<'_> = object(&reply.body).ok_or(broken("it is not a JSON object of that kind"))?;
-    if answer.token_type.is_some_and(|kind| !kind.0.eq_ignore_ascii_case("bearer")) {
+    let answer: Success<'_> =
+        read_object(&reply.body).ok_or(broken("it is not a JSON object of that kind"))?;
+    let is_bearer = |kind: &RawValue| text(kind).is_some_and(|kind| kind.eq_ignore_ascii_case(b"bearer"));
+    if answer.token_type.is_some_and(|kind| !is_bearer(kind)) {
         return Err(broken("the token is of another type than Bearer"));
     }
     let access = answer.access_token.ok_or(broken("there is no access token"))?;
-    let access = ApiKey::parse(&access.0).map_err(|_| broken("the access token is not well-formed"))?;
+    let access = text(access).and_then(|access| ApiKey::parse_bytes(&access).ok());
+    let access = access.ok_or(broken("the access token is not well-formed"))?;
     let refresh = match (answer.refresh_token, kept) {
-        (Some(token), _) => {
-            Secret::parse(token.0.as_bytes()).ok_or(broken("the refresh token is not well-formed"))?
-        }
+        (Some(token), _) => text(token)
+            .and_then(|token| Secret::parse(&token))
+            .ok_or(broken("the refresh token is not well-formed"))?,
         (None, Some(kept)) => kept.duplicate(),
         (None, None) => return Err(broken("there is no refresh token; the scope must have offline_access")),
     };
-    let lifetime = answer.expires_in.and_then(|seconds| seconds.lifetime()).unwrap_or(default_lifetime);
+    let lifetime = answer.expires_in.and_then(lifetime).unwrap_or(default_lifetime);
     Ok(Read { access, refresh, lifetime })
 }
 
-impl Seconds<'_> {
-    /// None for what is no positive number: that must not cost the tokens beside it.
-    fn lifetime(&self) -> Option<Duration> {
-        let seconds = match self {
-            Self::Number(seconds) => *seconds,
-            Self::Text(text) => text.parse().ok()?,
-            Self::Other(_) => return None,
-        };
-        if seconds.is_nan() || seconds <= 0.0 {
-            return None;
-        }
-        let lifetime = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LIFETIME);
-        Some(lifetime.clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME))
+/// The standard wants a number, and some servers write a text. None for what is no positive number: that must not cost the tokens
+/// beside it.
+fn lifetime(seconds: &RawValue) -> Option<Duration> {
+    let number = |text: &str| text.parse::<f64>().ok();
+    let seconds = match text(seconds) {
+        Some(text) => number(std::str::from_utf8(&text).ok()?)?,
+        None => number(seconds.get())?,
+    };
+    if seconds.is_nan() || seconds <= 0.0 {
+        return None;
     }
-}
-
-/// The library would take a list as well, by the order of the fields. Its errors print what they did not like, so they go no further.
-fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
-    let is_object = body.trim_ascii_start().starts_with(b"{");
-    if is_object { serde_json::from_slice(body).ok() } else { None }
+    let lifetime = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LIFETIME);
+    Some(lifetime.clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME))
 }
 
 fn refusal(reply: &Reply) -> TokenError {
@@ -129,11 +102,11 @@ fn refusal(reply: &Reply) -> TokenError {
     if !(400..500).contains(&status) || status == 429 {
         return TokenError::Inconclusive { status, retry_after };
     }
-    let answer: Option<Failure<'_>> = object(&reply.body);
-    let Some(code) = answer.and_then(|answer| answer.error) else {
+    let answer: Option<Failure<'_>> = read_object(&reply.body);
+    let Some(code) = answer.and_then(|answer| text(answer.error?)) else {
         return TokenError::Inconclusive { status, retry_after };
     };
-    if code == "invalid_grant" {
+    if *code == *b"invalid_grant" {
         return TokenError::Refused { status };
     }
     match AppProblem::of_code(&code) {

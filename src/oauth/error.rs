@@ -217,10 +217,10 @@ impl TokenError {
 }
 
 impl AppProblem {
-    pub(super) fn of_code(code: &str) -> Option<Self> {
+    pub(super) fn of_code(code: &[u8]) -> Option<Self> {
         let all =
             [Self::Request, Self::Client, Self::Unauthorized, Self::GrantType, Self::Scope, Self::Target];
-        all.into_iter().find(|problem| problem.code() == code)
+        all.into_iter().find(|problem| problem.code().as_bytes() == code)
     }
 
     const fn code(self) -> &'static str {

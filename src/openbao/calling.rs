@@ -250,8 +250,9 @@ impl Servers {
 
 /// Whether one of an answer's errors has these words.
 pub(super) fn says(body: &[u8], words: &str) -> bool {
-    let errors = json::read::<json::Errors<'_>>(body).and_then(|answer| answer.errors);
-    errors.is_some_and(|errors| errors.iter().any(|error| error.contains(words)))
+    let errors = json::Errors::read(body).and_then(|answer| answer.errors).unwrap_or_default();
+    let says = |text: &[u8]| text.windows(words.len()).any(|part| part == words.as_bytes());
+    errors.into_iter().filter_map(json::text).any(|error| says(&error))
 }
 
 /// So that processes that were refused together do not come again together.

@@ -211,7 +211,8 @@ impl Entry {
             *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return Err(error);
         }
-        let answer: json::Errors<'_> = read(answer)?;
+        let answer =
+            json::Errors::read(&answer.body).ok_or(OpenBaoError::NotOpenBao { status: answer.status })?;
         match answer.data {
             None => Ok(None),
             Some(data) => {
@@ -241,7 +242,7 @@ pub(super) fn not_there(body: &[u8]) -> Option<OpenBaoError> {
     if says(body, "namespace not found") {
         return Some(OpenBaoError::NoNamespace);
     }
-    match json::read::<json::Errors<'_>>(body) {
+    match json::Errors::read(body) {
         Some(json::Errors { errors: Some(errors), .. }) if errors.is_empty() => None,
         Some(json::Errors { errors: None, data: Some(_) }) => None,
         Some(_) => Some(OpenBaoError::NoMount),

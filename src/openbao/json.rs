@@ -1,5 +1,5 @@
-//! What OpenBao answers and is sent, in JSON. Everything is borrowed from the answer, so that no copy of a secret is made
-//! that is not wiped; what the parser says of a text is dropped, because it shows it.
+//! What OpenBao answers and is sent, in JSON. What may be secret is taken as it is written, so that no copy of it is made that is
+//! not wiped: the parser would copy a text with escapes, and one that stands where a number should be.
 
 #[cfg(any(feature = "rotation", test))]
 use std::collections::BTreeMap;
@@ -9,13 +9,21 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+pub(super) use crate::raw_json::{read, text};
+
 /// Answers that are not there, and why; also of the status 400 and 403.
-#[derive(Deserialize)]
 pub(super) struct Errors<'a> {
-    #[serde(borrow, default)]
-    pub(super) errors: Option<Vec<std::borrow::Cow<'a, str>>>,
-    #[serde(default)]
+    /// Each of them a text.
+    pub(super) errors: Option<Vec<&'a RawValue>>,
     pub(super) data: Option<Metadata>,
+}
+
+#[derive(Deserialize)]
+struct ErrorsForm<'a> {
+    #[serde(borrow, default)]
+    errors: Option<&'a RawValue>,
+    #[serde(default)]
+    data: Option<Metadata>,
 }
 
 #[derive(Deserialize)]
@@ -71,18 +79,27 @@ pub(super) struct MountOptions {
     pub(super) version: Option<String>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct LoggedIn<'a> {
-    #[serde(borrow)]
-    pub(super) auth: Auth<'a>,
+/// What a login or a renewal answers.
+pub(super) struct Auth<'a> {
+    token: &'a RawValue,
+    pub(super) lease_duration: u64,
+    pub(super) is_renewable: bool,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Auth<'a> {
-    pub(super) client_token: &'a str,
-    pub(super) lease_duration: u64,
-    #[serde(default)]
-    pub(super) renewable: bool,
+struct LoggedIn<'a> {
+    #[serde(borrow)]
+    auth: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct AuthForm<'a> {
+    #[serde(borrow)]
+    client_token: &'a RawValue,
+    #[serde(borrow)]
+    lease_duration: &'a RawValue,
+    #[serde(borrow, default)]
+    renewable: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -93,11 +110,36 @@ pub(super) struct Lookup {
     pub(super) renewable: bool,
 }
 
-/// Reads an answer; `None` where it is not what OpenBao sends. The parser would take a list for an object, by the order of its
-/// fields.
-pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
-    let is_object = body.trim_ascii_start().starts_with(b"{");
-    if is_object { serde_json::from_slice(body).ok() } else { None }
+impl<'a> Errors<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let form: ErrorsForm<'_> = read(body)?;
+        let errors = match form.errors {
+            None => None,
+            Some(errors) => {
+                let is_list = errors.get().starts_with('[');
+                let errors: Vec<&RawValue> = is_list.then(|| serde_json::from_str(errors.get()).ok())??;
+                let are_texts = errors.iter().all(|error| error.get().starts_with('"'));
+                Some(are_texts.then_some(errors)?)
+            }
+        };
+        Some(Self { errors, data: form.data })
+    }
+}
+
+impl<'a> Auth<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let answer: LoggedIn<'_> = read(body)?;
+        let form: AuthForm<'_> = read(answer.auth.get().as_bytes())?;
+        Some(Self {
+            token: form.client_token,
+            lease_duration: form.lease_duration.get().parse().ok()?,
+            is_renewable: form.renewable.is_some_and(|value| value.get() == "true"),
+        })
+    }
+
+    pub(super) fn token(&self) -> Option<Zeroizing<Vec<u8>>> {
+        text(self.token)
+    }
 }
 
 /// What is no object.
@@ -145,47 +187,6 @@ pub(super) fn field<'a>(object: &'a RawValue, name: &str) -> Result<Option<&'a R
     serde::Deserializer::deserialize_map(&mut reader, Find(name)).map_err(|_| NotAnObject)
 }
 
-/// The text of a JSON string, in a block of its own that never grows; `None` where it is no string.
-pub(super) fn text(value: &RawValue) -> Option<Zeroizing<Vec<u8>>> {
-    let mut rest = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    let mut text = Zeroizing::new(Vec::with_capacity(rest.len()));
-    while let Some(at) = rest.find('\\') {
-        text.extend_from_slice(&rest.as_bytes()[..at]);
-        let escape = *rest.as_bytes().get(at + 1)?;
-        rest = rest.get(at + 2..)?;
-        let short = match escape {
-            b'"' | b'\\' | b'/' => escape,
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => {
-                let (character, length) = unicode(rest)?;
-                let mut encoded = Zeroizing::new([0; 4]);
-                text.extend_from_slice(character.encode_utf8(&mut *encoded).as_bytes());
-                rest = rest.get(length..)?;
-                continue;
-            }
-            _ => return None,
-        };
-        text.push(short);
-    }
-    text.extend_from_slice(rest.as_bytes());
-    Some(text)
-}
-
-/// What follows `\u`: the character, and the length of what says so.
-fn unicode(text: &str) -> Option<(char, usize)> {
-    let unit = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
-    let first = unit(text)?;
-    if !(0xd800..0xdc00).contains(&first) {
-        return Some((char::from_u32(first)?, 4));
-    }
-    let second = unit(text.get(4..)?.strip_prefix("\\u")?)?.checked_sub(0xdc00).filter(|low| *low < 0x400)?;
-    Some((char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + second)?, 10))
-}
-
 /// An object of texts that are printable ASCII, in a block that does not grow.
 pub(super) fn object(fields: &[(&str, &[u8])]) -> Zeroizing<Vec<u8>> {
     let length: usize = fields.iter().map(|(name, value)| name.len() + value.len() * 2 + 6).sum();
@@ -211,28 +212,6 @@ pub(super) fn object(fields: &[(&str, &[u8])]) -> Zeroizing<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn text_of(json: &str) -> Option<String> {
-        let value: &RawValue = serde_json::from_str(json).ok()?;
-        text(value).map(|text| String::from_utf8(text.to_vec()).unwrap())
-    }
-
-    #[test]
-    fn a_text_is_read_as_the_parser_reads_it() {
-        for json in [
-            r#""""#,
-            r#""8fK2pX""#,
-            r#""a\n\r\t\b\f\"\\\/b""#,
-            r#""\u0041\u00e9\u20ac\ud83d\ude00z""#,
-            r#""\ud83d\ude00""#,
-            "\"\u{e9}\\n\"",
-        ] {
-            assert_eq!(text_of(json), Some(serde_json::from_str::<String>(json).unwrap()), "{json}");
-        }
-        for json in ["1", "null", "{}", "[]", "true", r#""\ud83d""#, r#""\ud83d\u0041""#, r#""\udc00""#] {
-            assert_eq!(text_of(json), None, "{json}");
-        }
-    }
-
     #[test]
     fn a_field_is_found_by_its_whole_name_and_is_no_other_ones_value() {
         let find = |json: &str, name: &str| {
@@ -249,9 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_an_object() {
-        assert!(read::<Errors<'_>>(b" {\"errors\":[]}").is_some());
-        assert!(read::<Errors<'_>>(b"[[]]").is_none() && read::<Errors<'_>>(b"").is_none());
+    fn an_error_says_its_words_however_they_are_written_and_what_is_no_text_is_no_error() {
+        let count =
+            |body: &str| Errors::read(body.as_bytes()).map(|said| said.errors.map(|errors| errors.len()));
+        assert_eq!(count(r#"{"errors":["a","b\"\u0041"]}"#), Some(Some(2)));
+        assert_eq!(count(r#"{"errors":null}"#), Some(None));
+        assert_eq!(count("{}"), Some(None));
+        for body in [r#"{"errors":"a"}"#, r#"{"errors":[1]}"#, r#"{"errors":{"a":"b"}}"#, r#"["a"]"#] {
+            assert_eq!(count(body), None, "{body}");
+        }
     }
 
     #[test]

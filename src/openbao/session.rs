@@ -119,9 +119,8 @@ impl Session {
             let call = Call { is_repeatable: true, ..Call::post("auth/token/renew-self", json::object(&[])) };
             let answered = servers.call(&call, Some(&there.header), until)?;
             if answered.status == 200 {
-                let answer: json::LoggedIn<'_> = read(&answered)?;
-                let first = Some(lease.first);
-                let lease = Lease::new(answer.auth.lease_duration, answer.auth.renewable, first);
+                let auth = auth(&answered)?;
+                let lease = Lease::new(auth.lease_duration, auth.is_renewable, Some(lease.first));
                 let (secret, header) = (there.secret.copy(), there.header.clone());
                 return Ok(Token { secret, header, number, lease });
             }
@@ -148,10 +147,9 @@ impl Session {
                     }
                     _ => return Err(OpenBaoError::LoginRefused { method }),
                 }
-                let answer: json::LoggedIn<'_> = read(&answered)?;
-                let token = answer.auth.client_token.as_bytes().to_vec();
-                let lease = Lease::new(answer.auth.lease_duration, answer.auth.renewable, None);
-                (Secret::new(token.into())?, lease)
+                let auth = auth(&answered)?;
+                let token = auth.token().ok_or(OpenBaoError::NotOpenBao { status: answered.status })?;
+                (Secret::new(token)?, Lease::new(auth.lease_duration, auth.is_renewable, None))
             }
             (Method::TokenFile(path), None) => (Secret::from_file(path)?, None),
             (Method::Token(token), None) => {
@@ -211,6 +209,10 @@ fn lookup(
         }
         status => Err(OpenBaoError::Rejected { status }),
     }
+}
+
+fn auth(answered: &Answered) -> Result<json::Auth<'_>, OpenBaoError> {
+    json::Auth::read(&answered.body).ok_or(OpenBaoError::NotOpenBao { status: answered.status })
 }
 
 pub(super) fn read<'a, T: serde::Deserialize<'a>>(answered: &'a Answered) -> Result<T, OpenBaoError> {
