@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::failure::Obstacle;
 use crate::origin::Roots;
 use names::Names;
-use wiping::{Exchange, Wiping};
+use wiping::{Ended, Exchange, Wiping};
 
 /// How long a request may take at most, whatever is asked for; far below where adding to a clock would overflow.
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -110,8 +110,9 @@ impl Outgoing {
             Ok((parts, self.count(body)?))
         });
         // Whatever has come of it, nothing of it stays.
-        let (body, length) = line.exchange.end();
-        let (parts, counted) = counted?;
+        let Ended { body, length, is_sent } = line.exchange.end();
+        let (parts, counted) =
+            counted.map_err(|obstacle| if is_sent { after_sending(obstacle) } else { obstacle })?;
         let status = parts.status.as_u16();
         // These have none, whatever follows their head (RFC 9112, section 6.3).
         let body = if matches!(status, 204 | 304) {
@@ -253,6 +254,17 @@ impl Outgoing {
     /// As [`Outgoing::send`], redirects included: they are the caller's to judge.
     pub(crate) fn send_once(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
         self.exchange(&self.line(0), request)
+    }
+}
+
+/// What says of a request that it was not sent says something else of one that was: TLS that breaks in the middle of the answer, a
+/// network that goes away meanwhile.
+const fn after_sending(obstacle: Obstacle) -> Obstacle {
+    match obstacle {
+        Obstacle::HostNotFound | Obstacle::NotListening | Obstacle::Unreachable | Obstacle::Tls => {
+            Obstacle::Broken
+        }
+        other => other,
     }
 }
 

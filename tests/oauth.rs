@@ -8,6 +8,8 @@ mod oidc;
 #[path = "support/recorder.rs"]
 mod recorder;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 #[path = "oauth/answers.rs"]
 mod answers;

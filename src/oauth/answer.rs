@@ -15,7 +15,7 @@ use crate::raw_json::{read as read_object, text};
 
 /// The least and the greatest lifetime of an access token that are believed.
 pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
-const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What a token response has in it.
 pub(super) struct Read<I: Issuer> {

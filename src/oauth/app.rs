@@ -191,7 +191,8 @@ impl<I: Issuer> OAuthApp<I> {
         self
     }
 
-    /// How long an access token lives where the server does not say; [`DEFAULT_LIFETIME`] unless set, and at least 1 s.
+    /// How long an access token lives where the server does not say; [`DEFAULT_LIFETIME`] unless set, at least 1 s, and at most 366
+    /// days.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -202,7 +203,7 @@ impl<I: Issuer> OAuthApp<I> {
     /// ```
     #[must_use]
     pub fn with_default_lifetime(mut self, lifetime: Duration) -> Self {
-        self.default_lifetime = lifetime.max(answer::SHORTEST_LIFETIME);
+        self.default_lifetime = lifetime.clamp(answer::SHORTEST_LIFETIME, answer::LONGEST_LIFETIME);
         self
     }
 
@@ -305,13 +306,18 @@ impl<I: Issuer> OAuthApp<I> {
         if let Some(verifier) = sign_in.verifier() {
             fields.push(("code_verifier", verifier.bytes()));
         }
-        self.ask(&fields, self.deadline, None)
+        self.ask(&fields, &self.load_secret()?, self.deadline, None)
     }
 
-    /// Exchanges a refresh token for new tokens.
-    pub(super) fn refresh(&self, token: &Secret, within: Duration) -> Result<Tokens<I>, TokenError> {
+    /// Exchanges a refresh token for new tokens. The client secret was loaded before, because that may take any time.
+    pub(super) fn refresh(
+        &self,
+        token: &Secret,
+        client_secret: &RawKey,
+        within: Duration,
+    ) -> Result<Tokens<I>, TokenError> {
         let fields = [("grant_type", &b"refresh_token"[..]), ("refresh_token", token.bytes())];
-        self.ask(&fields, within, Some(token))
+        self.ask(&fields, client_secret, within, Some(token))
     }
 
     /// What tells one grant from another's.
@@ -330,10 +336,10 @@ impl<I: Issuer> OAuthApp<I> {
     fn ask(
         &self,
         fields: &[(&str, &[u8])],
+        secret: &RawKey,
         within: Duration,
         kept: Option<&Secret>,
     ) -> Result<Tokens<I>, TokenError> {
-        let secret = self.load_secret()?;
         let client =
             [("client_id", self.client_id.as_bytes()), ("client_secret", secret.expose_secret().as_bytes())];
         let body = form::encode(&[fields, &client[..]].concat());
@@ -354,7 +360,7 @@ impl<I: Issuer> OAuthApp<I> {
         Ok(Tokens::new(read, asked, asked_at, self.identity()))
     }
 
-    fn load_secret(&self) -> Result<RawKey, TokenError> {
+    pub(super) fn load_secret(&self) -> Result<RawKey, TokenError> {
         match source::load(&*self.secret, CLIENT_SECRET).map_err(TokenError::Secret)? {
             Loaded::Found(found) => Ok(found.into_key()),
             Loaded::Absent(absence) => Err(TokenError::NoSecret(absence)),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::GrantError;
@@ -82,9 +83,11 @@ struct Form<'a> {
     number: u64,
     expires: u64,
     lifetime: u64,
-    /// In base64, both.
-    access: &'a str,
-    refresh: &'a str,
+    /// In base64, both; as they are written, because the parser's error would copy one with escapes.
+    #[serde(borrow)]
+    access: &'a RawValue,
+    #[serde(borrow)]
+    refresh: &'a RawValue,
     refused: bool,
     lease: Option<LeaseForm>,
 }
@@ -195,7 +198,10 @@ impl Grant {
         if !is_in_bounds || lengths.iter().any(|length| *length > MAX_MILLIS) {
             return Err(corrupt("a number in it is out of bounds"));
         }
-        let token = |text| json::read_base64(text).ok_or(corrupt("a token in it is not base64"));
+        let token = |value: &RawValue| {
+            let text = value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            text.and_then(json::read_base64).ok_or(corrupt("a token in it is not base64"))
+        };
         let (access, refresh) = (token(form.access)?, token(form.refresh)?);
         Ok(Self {
             number: form.number,

@@ -43,6 +43,17 @@ struct Secrets {
     answer_limit: usize,
     /// How long the answer's body is, also where it is longer than what is kept.
     answer_length: usize,
+    is_sent: bool,
+}
+
+/// What has come of an exchange.
+pub(super) struct Ended {
+    /// The answer's body, as far as it is kept.
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// How long it was.
+    pub(super) length: usize,
+    /// Whether anything of the request has gone out: TLS shakes hands before that.
+    pub(super) is_sent: bool,
 }
 
 /// The last link of a chain of connectors, which makes what the others made keep secrets.
@@ -84,10 +95,10 @@ impl Exchange {
         placeholder
     }
 
-    /// Ends an exchange: the answer's body, and how long it was.
-    pub(super) fn end(&self) -> (Zeroizing<Vec<u8>>, usize) {
+    /// Ends an exchange.
+    pub(super) fn end(&self) -> Ended {
         let secrets = mem::take(&mut *self.lock());
-        (secrets.answer, secrets.answer_length)
+        Ended { body: secrets.answer, length: secrets.answer_length, is_sent: secrets.is_sent }
     }
 
     fn lock(&self) -> MutexGuard<'_, Secrets> {
@@ -189,6 +200,7 @@ impl<T: Transport> Transport for Wiped<T> {
                 self.inner.buffers().output()[..piece.len()].copy_from_slice(piece);
                 sent = self.inner.transmit_output(piece.len(), timeout);
                 self.inner.buffers().output()[..piece.len()].zeroize();
+                self.exchange.lock().is_sent |= sent.is_ok();
             }
         }
         written.zeroize();
@@ -361,7 +373,7 @@ mod tests {
         let mut shown = vec![0; come.len()];
         exchange.lock().show(come, &mut shown);
         assert_eq!(shown, b"HTTP/1.1 200 OK\r\n\r\n000000");
-        let (kept, length) = exchange.end();
-        assert_eq!((&kept[..], length), (&b"secr"[..], 6));
+        let ended = exchange.end();
+        assert_eq!((&ended.body[..], ended.length, ended.is_sent), (&b"secr"[..], 6, false));
     }
 }

@@ -1,16 +1,18 @@
 //! What a token endpoint may answer that a real one does not: a stand-in says it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use keysheath::client::{OriginGuard, OverrideError};
-use keysheath::document::MemoryStore;
+use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::failure::Obstacle;
 use keysheath::handle::Reload;
-use keysheath::issuer::{Kanal, Katana, KatanaApp};
+use keysheath::issuer::{Kanal, Katana, KatanaApp, Profile};
 use keysheath::oauth::{GrantState, KeeperProblem, OAuthApp, TokenError, TokenKeeper, Tokens};
 use keysheath::origin::Origin;
+use keysheath::source::{Provenance, Reading, SecretFile, SecretText, Source, SourceError};
 
 use crate::oidc::{CLIENT_SECRET, PATIENCE, app_at, wait_for};
 use crate::quick;
@@ -219,6 +221,109 @@ fn an_answer_that_leaves_doubt_is_not_followed_by_a_second_use_of_the_token() {
         assert_eq!((status.state(), status.failures_in_a_row()), (GrantState::InDoubt, 1), "{status}");
         assert!(keeper.handle().load().is_ok());
     }
+}
+
+/// A connection over TLS on which the server's words come in the clear.
+struct Corrupting(crate::tls::Stream);
+
+impl std::io::Read for Corrupting {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl std::io::Write for Corrupting {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.sock.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.sock.flush()
+    }
+}
+
+#[test]
+fn tls_that_breaks_after_the_request_was_sent_leaves_doubt_and_before_it_none() {
+    let folder = Folder::new();
+    let own = crate::tls::OwnCertificate::new();
+    let accept = own.accept();
+    let broken = Recorder::serve(
+        move |stream| accept(stream).map(Corrupting),
+        |_, stream| write_answer(stream, JSON, &good(1)),
+    );
+    let unknown = Recorder::start("200 OK", crate::tls::OwnCertificate::new().accept());
+    for (server, obstacle, state) in
+        [(&broken, Obstacle::Broken, GrantState::InDoubt), (&unknown, Obstacle::Tls, GrantState::Good)]
+    {
+        let url = |path: &str| format!("https://localhost:{}{path}", server.address.port());
+        let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
+        let roots = keysheath::origin::Roots::from_pem(own.pem.as_bytes()).unwrap();
+        let secret = SecretFile::new(folder.write("client-secret", CLIENT_SECRET));
+        let app = OAuthApp::katana("shop-sync", secret).unwrap().with_roots(roots).at(endpoints);
+        assert_eq!(exchange(&app).unwrap_err(), TokenError::Unreachable(obstacle));
+        // The grant of a server at that place, as a keeper finds it.
+        let (_, store, other) = granted(&folder, |_| ("500 Oops", String::new()));
+        let there = store.read().unwrap().unwrap();
+        let text = std::str::from_utf8(there.content().expose_secret()).unwrap();
+        let text = text.replace(&format!("http://{}/token", other.address), &url("/token"));
+        let content = DocumentContent::from(text.into_bytes());
+        store.write(&content, Some(there.version())).unwrap();
+        let keeper = TokenKeeper::start(app, store, quick()).unwrap();
+        keeper.handle().report_refused(keeper.handle().load().unwrap().generation());
+        wait_for("a failure", || keeper.status().problem().is_some());
+        wait_for("its state", || keeper.status().state() == state);
+        assert_eq!(keeper.status().problem(), Some(&KeeperProblem::Token(TokenError::Unreachable(obstacle))));
+    }
+    assert_eq!(broken.requests().len(), 2, "the exchange, and one refresh");
+}
+
+#[test]
+fn the_longest_default_lifetime_is_one_that_can_be_read_again() {
+    let (folder, store) = (Folder::new(), MemoryStore::new());
+    let server = Recorder::raw(|_, stream| {
+        let body = r#"{"access_token":"access-token-of-number-1","refresh_token":"r"}"#;
+        write_answer(stream, JSON, body)
+    });
+    let app = app(server.address, &folder).with_default_lifetime(Duration::MAX);
+    let tokens = exchange(&app).unwrap();
+    assert_eq!(tokens.lifetime(), Duration::from_secs(366 * 24 * 60 * 60));
+    tokens.save(&store).unwrap();
+    let keeper = TokenKeeper::start(app, store, quick().with_refresh_ahead(90).with_jitter(90)).unwrap();
+    assert_eq!(keeper.status().failures_in_a_row(), 0, "{}", keeper.status());
+}
+
+/// A client secret that takes its time, during which nobody may hold the lease.
+struct Slow(MemoryStore, Arc<AtomicU32>);
+
+impl Source for Slow {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("test", "slow")
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        std::thread::sleep(Duration::from_millis(300));
+        if let Some(there) = self.0.read().unwrap() {
+            let text = std::str::from_utf8(there.content().expose_secret()).unwrap().to_owned();
+            self.1.fetch_add(u32::from(!text.contains("\"lease\": null")), Ordering::SeqCst);
+        }
+        Ok(Reading::present(SecretText::from(CLIENT_SECRET.to_owned())))
+    }
+}
+
+#[test]
+fn a_client_secret_that_is_slow_to_load_uses_up_nothing_of_a_lease() {
+    let (folder, store, leased) = (Folder::new(), MemoryStore::new(), Arc::<AtomicU32>::default());
+    let (app, granted, server) = granted(&folder, |number| (JSON, good(number)));
+    let there = granted.read().unwrap().unwrap();
+    store.write(there.content(), None).unwrap();
+    drop(app);
+    let url = |path: &str| format!("http://{}{path}", server.address);
+    let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
+    let slow = Slow(store.clone(), Arc::clone(&leased));
+    let app = OAuthApp::katana("shop-sync", slow).unwrap().at(endpoints);
+    let keeper = TokenKeeper::start(app, store, quick()).unwrap();
+    wait_for("a newer token", || refused(&keeper) == Some(Reload::Newer));
+    assert_eq!(leased.load(Ordering::SeqCst), 0, "the lease was held while the secret was loaded");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::back_off::random_part;
 use crate::document::{DocumentError, DocumentStore, Version};
 use crate::handle::{Generation, Numbered, Published, RawHandle, Reload};
 use crate::issuer::Issuer;
+use crate::key::RawKey;
 use crate::refresh::teller::Teller;
 
 /// How often the document is looked at while another holds the lease: soon enough for requests that wait.
@@ -52,6 +53,13 @@ pub(super) struct Runner<I: Issuer> {
     is_servers: bool,
     /// No refresh before then.
     rests_until: Option<Instant>,
+}
+
+/// A grant with the lease of this keeper in it.
+struct Leased {
+    grant: Grant,
+    version: Version,
+    begun: Instant,
 }
 
 /// What is to be done about the grant now.
@@ -159,13 +167,18 @@ impl<I: Issuer> Runner<I> {
                     self.shared.sleep(rest);
                 }
                 Turn::Rest(_) => return Reload::TooSoon,
-                Turn::Refresh => match self.take_lease() {
-                    Ok(None) => {}
-                    Ok(Some((grant, version, begun))) => {
-                        return self.refresh(&grant, version, begun, is_refused);
+                Turn::Refresh => {
+                    // Before the lease, because it may take any time.
+                    let secret = match self.app.load_secret() {
+                        Ok(secret) => secret,
+                        Err(error) => return self.failed(KeeperProblem::Token(error)),
+                    };
+                    match self.take_lease() {
+                        Ok(None) => {}
+                        Ok(Some(leased)) => return self.refresh(&leased, &secret, is_refused),
+                        Err(problem) => return self.failed(problem),
                     }
-                    Err(problem) => return self.failed(problem),
-                },
+                }
             }
         }
     }
@@ -260,19 +273,18 @@ impl<I: Issuer> Runner<I> {
         })
     }
 
-    /// Writes the lease, and gives what to refresh, the version and when the lease was begun. None where somebody else has
-    /// written: look again.
-    fn take_lease(&mut self) -> Result<Option<(Grant, Version, Instant)>, KeeperProblem> {
+    /// Writes the lease. None where somebody else has written: look again.
+    fn take_lease(&mut self) -> Result<Option<Leased>, KeeperProblem> {
         let (Some(seen), Some(grant)) = (&self.seen, &self.grant) else { return Ok(None) };
         // Before it is written: nobody sees it earlier than this.
         let begun = Instant::now();
         let lease = Lease { holder: self.me, length: self.settings.lease };
-        let leased = grant.with_lease(Some(lease));
-        let content = leased.to_document(&self.identity)?;
+        let grant = grant.with_lease(Some(lease));
+        let content = grant.to_document(&self.identity)?;
         match self.store.write(&content, Some(&seen.version)) {
             Ok(version) => {
                 self.unused = Some(version);
-                Ok(Some((leased, version, begun)))
+                Ok(Some(Leased { grant, version, begun }))
             }
             Err(DocumentError::Conflict) => Ok(None),
             Err(error) => Err(GrantError::from(error).into()),
@@ -280,14 +292,16 @@ impl<I: Issuer> Runner<I> {
     }
 
     /// Asks the server, with the lease.
-    fn refresh(&mut self, grant: &Grant, version: Version, begun: Instant, is_refused: bool) -> Reload {
+    fn refresh(&mut self, leased: &Leased, secret: &RawKey, is_refused: bool) -> Reload {
+        let Leased { grant, version, begun } = leased;
+        let version = *version;
         let bound = self.settings.request_bound().saturating_sub(begun.elapsed());
         if bound.is_zero() {
             // Too slow already. Nothing was sent, so the next one may begin anew.
             return self.fine();
         }
         self.unused = None;
-        match self.app.refresh(&grant.refresh, bound) {
+        match self.app.refresh(&grant.refresh, secret, bound) {
             Ok(tokens) => self.renew(tokens, grant.number, version, is_refused),
             Err(error) => {
                 let next = if error.refuses_grant() {
