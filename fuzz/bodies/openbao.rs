@@ -20,9 +20,11 @@ use serde_json::Value;
 const TOKEN: &str = "s.token-that-is-never-shown";
 const SECRET_ID: &str = "secret-id-that-is-never-shown";
 
+/// A status and a body.
+type Answer = (u16, Vec<u8>);
+
 /// What is answered next, and what was answered last.
-static ANSWERS: Mutex<(VecDeque<(u16, Vec<u8>)>, Option<(u16, Vec<u8>)>)> =
-    Mutex::new((VecDeque::new(), None));
+static ANSWERS: Mutex<(VecDeque<Answer>, Option<Answer>)> = Mutex::new((VecDeque::new(), None));
 
 static SERVER: LazyLock<SocketAddr> = LazyLock::new(serve);
 
@@ -40,7 +42,7 @@ fn client(login: Login) -> OpenBao {
     OpenBao::at(origin, login).expect("loopback").with_deadline(Duration::from_millis(95))
 }
 
-fn set(answers: VecDeque<(u16, Vec<u8>)>) {
+fn set(answers: VecDeque<Answer>) {
     *ANSWERS.lock().unwrap_or_else(PoisonError::into_inner) = (answers, None);
 }
 
@@ -91,10 +93,10 @@ fn answer(mut stream: &TcpStream) -> Option<()> {
     stream.write_all(&bytes).ok()
 }
 
-fn parse(data: &[u8]) -> VecDeque<(u16, Vec<u8>)> {
+fn parse(data: &[u8]) -> VecDeque<Answer> {
     let text = data.split(|byte| *byte == b'\n');
     let mut answers = VecDeque::new();
-    let mut current: Option<(u16, Vec<u8>)> = None;
+    let mut current: Option<Answer> = None;
     for line in text {
         match &mut current {
             None => {
