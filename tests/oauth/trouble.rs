@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 use keysheath::handle::{KeyHandle, Reload};
@@ -232,4 +232,33 @@ fn dropping_a_keeper_finishes_what_is_under_way_and_leaves_the_token_in_force() 
     let next = TokenKeeper::start(app, store, quick()).unwrap();
     assert_eq!(next.handle().load().unwrap().generation(), handle.load().unwrap().generation());
     assert_eq!(next.status().state(), GrantState::Good);
+}
+
+#[test]
+fn a_grant_can_be_looked_at_without_a_keeper_and_nothing_is_sent_or_changed() {
+    let (folder, server, store) = (Folder::new(), server(|_| ()), MemoryStore::new());
+    let app = app(server.address, &folder);
+    assert_eq!(app.grant_in(&store), Err(GrantError::None));
+    exchange(&app).unwrap().save(&store).unwrap();
+    let version = *store.read().unwrap().unwrap().version();
+    let view = app.grant_in(&store).unwrap();
+    assert_eq!(
+        (view.generation().to_string(), view.is_refused(), view.has_lease()),
+        ("1".into(), false, false)
+    );
+    let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+    assert!(view.rest_at(now) <= hour && view.rest_at(now) > hour / 2, "{view}");
+    assert_eq!(view.rest_at(now - hour * 24), hour, "a clock that is set back makes no token live longer");
+    assert_eq!(view.rest_at(now + hour * 2), Duration::ZERO);
+    assert_eq!(*store.read().unwrap().unwrap().version(), version);
+    let lease = "\"lease\": { \"holder\": 7, \"length\": 1000 }";
+    change(&store, |text| text.replace("\"lease\": null", lease));
+    let view = app.grant_in(&store).unwrap();
+    assert!(view.has_lease() && view.to_string().contains("its end is not known"), "{view}");
+    change(&store, |text| text.replace("\"refused\": false", "\"refused\": true"));
+    let view = app.grant_in(&store).unwrap();
+    assert!(view.is_refused() && view.to_string().contains("somebody must sign in again"), "{view}");
+    change(&store, |text| text.replace("shop-sync", "another-app"));
+    assert_eq!(app.grant_in(&store), Err(GrantError::Other { what: "client id" }));
+    assert_eq!(server.requests().len(), 1, "the exchange alone");
 }

@@ -4,7 +4,7 @@ use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::handle::Reload;
 use keysheath::issuer::KatanaApp;
 use keysheath::oauth::{
-    AppProblem, AuthorizationCode, Endpoints, GrantError, GrantState, KeeperError, KeeperEvent,
+    AppProblem, AuthorizationCode, Endpoints, GrantError, GrantState, GrantView, KeeperError, KeeperEvent,
     KeeperProblem, KeeperSettings, KeeperStatus, LoopbackListener, OAuthApp, SetupError, SignIn, SignInError,
     TokenError, TokenKeeper, Tokens,
 };
@@ -126,6 +126,8 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
         status
     };
     look();
+    let view: GrantView = app.grant_in(&store).unwrap();
+    assert_value_silent("a grant that is looked at", &view);
     let good = store.read().unwrap().unwrap();
     let text = good.content().expose_secret();
     let version = *good.version();
@@ -140,6 +142,7 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
         let error: KeeperError =
             TokenKeeper::start(app.clone(), store.clone(), settings.clone()).map(|_| ()).unwrap_err();
         assert_error_silent("a keeper that does not start", &error);
+        assert_error_silent("a grant that cannot be looked at", &app.grant_in(&store).unwrap_err());
         let error: GrantError = exchange(&app).unwrap().save(&store).unwrap_err();
         assert_error_silent("tokens that are not saved", &error);
     }
