@@ -174,6 +174,20 @@ fn a_callback_that_blocks_or_panics_keeps_nobody_from_a_refresh() {
 }
 
 #[test]
+fn a_keeper_that_is_dropped_ends_once_its_last_event_is_told() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
+    let told = Arc::new(AtomicBool::new(false));
+    let is_told = Arc::clone(&told);
+    let settings = quick().on_event(move |_| {
+        std::thread::sleep(Duration::from_millis(500));
+        is_told.store(true, Ordering::SeqCst);
+    });
+    drop(TokenKeeper::start(app, store, settings).unwrap());
+    assert!(told.load(Ordering::SeqCst));
+}
+
+#[test]
 fn a_keeper_may_be_dropped_by_its_own_callback() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
