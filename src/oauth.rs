@@ -10,7 +10,9 @@
 //!    them the grant.
 //! 3. A [`TokenKeeper`] publishes the access token to a live [`KeyHandle`](crate::handle::KeyHandle) and refreshes it ahead of its
 //!    end, in as many processes and on as many machines as share the store. [`BearerLayer`](crate::client::BearerLayer) sends
-//!    it like a key: when it is refused before its time, the request waits for a refresh and is repeated once.
+//!    it like a key: when it is refused before its time, the request waits for a refresh and is repeated once. Its
+//!    [events](KeeperSettings::on_event) say when a person is needed, and so do its lines for `tracing` with that feature.
+//! 4. [`OAuthApp::grant_in`] looks at a grant without a keeper, such as before a start or in a monitor.
 //!
 //! # One refresh at a time
 //! Each refresh token is good once. If an old one is used, the server takes it for stolen and revokes the whole grant, the newest
@@ -30,7 +32,7 @@
 //!
 //! A grant in doubt keeps its access token in force for as long as that lives: the old refresh token is tried again only at the
 //! last moment, or when the access token is refused, because with a server that has used it up this ends the grant for good. Meanwhile
-//! [`KeeperStatus::state`] says [`GrantState::InDoubt`], which is the time to ask a person to sign in again. More than that the
+//! [`KeeperStatus::state`] says [`GrantState::InDoubt`], and [`KeeperEvent::InDoubt`] is told, which is the time to ask a person to sign in again. More than that the
 //! protocol does not allow. An answer that was lost on the way leaves the same doubt.
 //!
 //! # What is refused, and what is not

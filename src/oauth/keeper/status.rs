@@ -159,7 +159,8 @@ impl KeeperStatus {
         self.state
     }
 
-    /// How many attempts have failed since the last one that did not.
+    /// How many attempts have failed since the last one that did not. What the server has failed in is over when there are new tokens,
+    /// and not when the store could be read.
     ///
     /// ```
     /// # use keysheath::oauth::KeeperStatus;
