@@ -15,7 +15,7 @@ use keysheath::oauth::{
 use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshSettings, Refresher};
 use keysheath::source::{Provenance, SecretFile};
 
-use crate::answers::{JSON, exchange, good, granted, refused};
+use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
 use crate::oidc::{PATIENCE, wait_for};
 use crate::quick;
 use crate::support::Folder;
@@ -127,8 +127,7 @@ fn doubt_is_told_once_while_the_lease_lasts_and_after_it() {
     let keeper = TokenKeeper::start(app, store, settings).unwrap();
     assert_eq!(next(&events), "refreshed 1");
     // Once, so that it is tried once.
-    let handle = keeper.handle();
-    handle.report_refused(handle.load().unwrap().generation());
+    refused_once(&keeper);
     let failed = next(&events);
     assert!(failed.starts_with("failed 1: 503"), "{failed}");
     assert_eq!(next(&events), "in doubt");

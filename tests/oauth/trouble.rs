@@ -11,7 +11,7 @@ use keysheath::key::ApiKey;
 use keysheath::oauth::{GrantError, GrantState, KeeperError, KeeperProblem, TokenKeeper};
 use keysheath::source::Provenance;
 
-use crate::answers::{app, exchange, good};
+use crate::answers::{app, exchange, good, refused_once};
 use crate::oidc::{PATIENCE, wait_for};
 use crate::quick;
 use crate::recorder::{Recorder, write_answer};
@@ -133,8 +133,8 @@ fn a_holder_that_outlives_its_lease_writes_nothing_once_another_has_taken_over()
     exchange(&app).unwrap().save(&store).unwrap();
     let keeper = TokenKeeper::start(app, store.clone(), quick()).unwrap();
     let first = keeper.handle().load().unwrap().generation();
-    assert_eq!(refused(&keeper), Some(Reload::Failed));
-    assert_eq!(keeper.status().problem(), Some(&KeeperProblem::Overtaken));
+    refused_once(&keeper);
+    wait_for("the failure", || keeper.status().problem() == Some(&KeeperProblem::Overtaken));
     assert_eq!(keeper.handle().load().unwrap().generation(), first);
     let text = String::from_utf8(store.read().unwrap().unwrap().content().expose_secret().to_vec()).unwrap();
     assert!(text.contains("\"number\": 1,") && text.contains("\"holder\""), "{text}");
