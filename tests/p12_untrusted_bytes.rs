@@ -38,6 +38,8 @@ mod openbao;
 #[allow(unexpected_cfgs, reason = "`fuzzing` is set by cargo-fuzz")]
 #[path = "../fuzz/bodies/parse.rs"]
 mod parse;
+#[path = "../fuzz/bodies/presence.rs"]
+mod presence;
 #[path = "../fuzz/bodies/sign_in.rs"]
 mod sign_in;
 #[path = "../fuzz/bodies/token_answer.rs"]
@@ -124,6 +126,7 @@ fn each_fuzz_target_has_seeds_and_is_replayed_here() {
             "key_set",
             "openbao",
             "parse",
+            "presence",
             "sign_in",
             "token_answer",
         ]
@@ -198,6 +201,11 @@ fn the_seeds_of_key_set_are_replayed() {
 fn the_seeds_of_grant_are_replayed() {
     grant::grant(b"");
     replay("grant", grant::grant);
+}
+
+#[test]
+fn the_seeds_of_presence_are_replayed() {
+    replay("presence", presence::presence);
 }
 
 #[test]

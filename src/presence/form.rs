@@ -198,6 +198,10 @@ mod tests {
             let error = read(Kanal::PROFILE, text.replacen(from, to, 1).as_bytes()).unwrap_err();
             assert!(matches!(error, PresenceError::Corrupt { .. }), "{to}: {error}");
         }
+        let many = fleet((0..=128).map(record).collect());
+        let many = write(&many).unwrap();
+        let error = read(Kanal::PROFILE, many.expose_secret()).unwrap_err();
+        assert_eq!(error, corrupt("it has more processes than there may be"));
         let record = text.split("[\n    ").nth(1).unwrap().split("\n  ]").next().unwrap();
         let twice = text.replace(record, &format!("{record}, {record}"));
         assert_eq!(read(Kanal::PROFILE, twice.as_bytes()).unwrap_err(), corrupt("a process is there twice"));
