@@ -5,6 +5,8 @@
 mod answering;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/passing.rs"]
+mod passing;
 #[path = "support/openbao.rs"]
 mod server;
 mod support;

@@ -5,6 +5,8 @@
 
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/passing.rs"]
+mod passing;
 #[path = "support/openbao.rs"]
 mod server;
 mod support;
@@ -23,6 +25,7 @@ use keysheath::openbao::{Login, OpenBao};
 use keysheath::origin::{Origin, Roots};
 use keysheath::rotation::{Rotation, RotationError, RotationPolicy, Transition};
 
+use passing::Passing;
 use server::{Cluster, PATIENCE};
 use support::Child;
 
@@ -43,19 +46,57 @@ fn standby(cluster: &Cluster) -> usize {
     (0..3).find(|node| *node != leader).unwrap()
 }
 
+/// Writes fifty times, and reads after each. How many of the looks did not see what was written last.
+fn stale_of_fifty(store: &OpenBaoStore) -> usize {
+    let mut stale = 0;
+    let mut last = store.version().unwrap();
+    for number in 0..50 {
+        match store.write(&content(&number.to_string()), last.as_ref()) {
+            Ok(version) => last = Some(version),
+            // The store looks at what is there before it writes.
+            Err(DocumentError::Conflict) => stale += 1,
+            Err(error) => panic!("write {number}: {error}"),
+        }
+        let read = store.read().map(|there| there.map(|there| *there.version()));
+        stale += [read, store.version()].into_iter().filter(|seen| *seen != Ok(last)).count();
+    }
+    stale
+}
+
 #[test]
 fn fifty_writes_through_a_standby_each_see_the_one_before() {
     let cluster = Cluster::start();
-    let store = store(cluster.client(standby(&cluster), false));
-    let mut last = None;
-    for number in 0..50 {
-        let there = store.read().unwrap_or_else(|error| panic!("read {number}: {error}"));
-        assert_eq!(there.as_ref().map(|there| *there.version()), last, "read {number} was stale");
-        assert_eq!(store.version(), Ok(last), "metadata {number} was stale");
-        last = Some(store.write(&content(&number.to_string()), last.as_ref()).unwrap_or_else(|error| {
-            panic!("write {number}: {error}");
-        }));
+    assert_eq!(stale_of_fifty(&store(cluster.client(standby(&cluster), false))), 0);
+}
+
+/// One header says how far a standby must be, and the other what it does where it is not: without the first it answers
+/// from its own store, and without the second it refuses the call (by a 429, which the client would ask again).
+#[test]
+fn a_standby_hands_a_call_on_that_it_is_not_up_to_and_both_headers_are_needed_for_that() {
+    let cluster = Cluster::start();
+    let target = cluster.origin(standby(&cluster)).to_string();
+    let through = |without: Option<&'static str>| {
+        let passing = Passing::to(target.clone(), &cluster.pem, without);
+        let client = OpenBao::at(passing.origin.clone(), Login::token(cluster.token.clone())).unwrap();
+        let stale = stale_of_fifty(&store(client));
+        let refused = passing.count(|passed| matches!(passed.status, 412 | 429));
+        (stale, refused, passing.seen())
+    };
+    let (stale, refused, seen) = through(None);
+    assert_eq!((stale, refused), (0, 0));
+    let mut is_indexed = false;
+    for passed in &seen {
+        let has = |name: &str| passed.headers.iter().any(|header| header == name);
+        assert!(has("x-vault-inconsistent"), "{passed:?}");
+        assert!(has("x-vault-index") || !is_indexed, "{passed:?}");
+        is_indexed |= passed.is_indexed;
     }
+    assert!(is_indexed && seen.len() > 150, "{}", seen.len());
+
+    let (stale, refused, _) = through(Some("x-vault-index"));
+    assert!(stale > 0 && refused == 0, "without the index: {stale} stale, {refused} refused");
+    let (stale, refused, _) = through(Some("x-vault-inconsistent"));
+    assert!(stale == 0 && refused > 0, "without the word to hand on: {stale} stale, {refused} refused");
 }
 
 /// Does a step until the cluster has taken it. That another process was faster is no failure.

@@ -1,7 +1,6 @@
 //! Many processes that follow one key set, and servers behind a relay.
 
-use std::collections::HashMap;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +16,7 @@ use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
 
 use super::*;
+use crate::passing::Passing;
 use support::{Child, Folder};
 
 /// Passes bytes on to a port of this machine, or not.
@@ -74,56 +74,13 @@ impl Relay {
     }
 }
 
-/// Passes requests on to a server, and counts them by what they ask.
-struct Counting {
-    origin: Origin,
-    counts: Arc<Mutex<HashMap<&'static str, usize>>>,
+fn passing(server: &Server) -> Passing {
+    Passing::to(format!("https://127.0.0.1:{}", server.port), &server.pem, None)
 }
 
-impl Counting {
-    fn to(server: &Server) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let counts = Arc::<Mutex<HashMap<_, _>>>::default();
-        let (counted, pem, base) = (Arc::clone(&counts), server.pem.clone(), server.url(""));
-        thread::spawn(move || {
-            let agent = crate::http::agent(Some(&pem));
-            for stream in listener.incoming().flatten() {
-                let _ = pass_on(&stream, &agent, &base, &counted);
-            }
-        });
-        Self { origin, counts }
-    }
-
-    fn count(&self, what: &str) -> usize {
-        self.counts.lock().unwrap().get(what).copied().unwrap_or(0)
-    }
-}
-
-fn pass_on(
-    mut stream: &TcpStream,
-    agent: &ureq::Agent,
-    base: &str,
-    counts: &Mutex<HashMap<&'static str, usize>>,
-) -> io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while reader.read_line(&mut head)? > 2 {}
-    let mut lines = head.lines();
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let (method, path) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
-    let headers: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
-    let length =
-        headers.iter().find(|(name, _)| *name == "content-length").map(|(_, value)| value.parse().unwrap());
-    let mut body = String::new();
-    reader.take(length.unwrap_or(0)).read_to_string(&mut body)?;
-    let what = ["metadata", "data"].into_iter().find(|what| path.contains(&format!("/{what}/")));
-    *counts.lock().unwrap().entry(what.unwrap_or("other")).or_default() += 1;
-    let kept: Vec<_> = headers.into_iter().filter(|(name, _)| name.starts_with("x-vault")).collect();
-    let url = format!("{base}{}", path.trim_start_matches("/v1/"));
-    let body = serde_json::from_str(&body).unwrap_or(Value::Null);
-    let (status, answer) = server::ask(agent, method, &url, &kept, &body).map_err(io::Error::other)?;
-    stream.write_all(&answering::measured(&format!("{status} Passed"), answer.to_string().as_bytes()))
+/// How often the metadata or the data of a secret was asked for.
+fn asked(passing: &Passing, what: &str) -> usize {
+    passing.count(|passed| passed.path.contains(&format!("/{what}/")))
 }
 
 fn key(text: &str) -> RawKey {
@@ -169,44 +126,44 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
     let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
     let folder = Folder::new();
-    let counting = [(); PROCESSES].map(|()| Counting::to(&server));
+    let all_passing = [(); PROCESSES].map(|()| passing(&server));
     let started = Instant::now();
     let children: Vec<_> = (0..PROCESSES)
         .map(|number| {
             let child = Child::new(NAME).var("FOLDER", folder.path()).var("NUMBER", number.to_string());
-            child.var("ORIGIN", counting[number].origin.to_string()).spawn()
+            child.var("ORIGIN", all_passing[number].origin.to_string()).spawn()
         })
         .collect();
     let all = |what: &str| (0..PROCESSES).all(|number| folder.at(&format!("{what}-{number}")).exists());
     wait_until("the children", || all("ready"));
     // Some quiet polls first: they read no secret.
-    wait_until("quiet polls", || counting.iter().all(|counting| counting.count("metadata") >= 2));
+    wait_until("quiet polls", || all_passing.iter().all(|passing| asked(passing, "metadata") >= 2));
     assert!(
-        counting.iter().all(|counting| counting.count("data") == 1),
+        all_passing.iter().all(|passing| asked(passing, "data") == 1),
         "an unchanged document was read again"
     );
     rotation.stage(&key(OTHER_KEY), None).unwrap();
     rotation.promote_unverified().unwrap();
     // From here on, who polls sees it.
-    let before: Vec<_> = counting.iter().map(|counting| counting.count("metadata")).collect();
+    let before: Vec<_> = all_passing.iter().map(|passing| asked(passing, "metadata")).collect();
     let mut polls = [0; PROCESSES];
     wait_until("all handles", || {
         for (number, polls) in polls.iter_mut().enumerate() {
             if !folder.at(&format!("seen-{number}")).exists() {
-                *polls = counting[number].count("metadata") - before[number];
+                *polls = asked(&all_passing[number], "metadata") - before[number];
             }
         }
         all("seen")
     });
     println!("polls until the new key: {polls:?}");
     let elapsed = started.elapsed();
-    for counting in &counting {
+    for passing in &all_passing {
         // The jitter takes up to a fifth off each interval.
         let most = elapsed.as_secs_f64() / INTERVAL.mul_f64(0.8).as_secs_f64() + 2.0;
-        let count = counting.count("metadata");
+        let count = asked(passing, "metadata");
         assert!(u32::try_from(count).is_ok_and(|count| f64::from(count) < most), "{count} in {elapsed:?}");
         // Once at the start, and once for each of the two steps or for both.
-        assert!((2..=3).contains(&counting.count("data")), "{} reads", counting.count("data"));
+        assert!((2..=3).contains(&asked(passing, "data")), "{} reads", asked(passing, "data"));
     }
     // What was under way when the key was promoted is one, and the one that saw it is another.
     assert!(polls.iter().all(|polls| *polls <= 2), "{polls:?}");

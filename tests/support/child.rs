@@ -145,6 +145,12 @@ impl Child {
         self.command.spawn().expect("this test can be started a second time")
     }
 
+    /// As [`Child::spawn`], with a pipe for its standard input as well.
+    pub(crate) fn spawn_listening(mut self) -> std::process::Child {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        self.command.spawn().expect("this test can be started a second time")
+    }
+
     /// In the child: runs the body. Otherwise: runs the child, and gives what it wrote.
     pub(crate) fn run(mut self, body: impl FnOnce()) -> Option<Output> {
         if self.is_here() {

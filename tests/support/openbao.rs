@@ -319,6 +319,12 @@ impl Cluster {
         self.nodes[node] = None;
     }
 
+    pub(crate) fn start_if_killed(&mut self, node: usize) {
+        if self.nodes[node].is_none() {
+            self.start_node(node);
+        }
+    }
+
     pub(crate) fn origin(&self, node: usize) -> Origin {
         Origin::parse(&format!("https://127.0.0.1:{}", self.ports[node])).unwrap()
     }

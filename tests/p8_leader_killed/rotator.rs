@@ -1,0 +1,149 @@
+//! The process that rotates: it does one step after another, as it is told on its standard input, and tells when each is
+//! done. It may be killed at any instant; whoever is started next is told the same step again.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child as Process, ChildStdin};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keysheath::document::DocumentError;
+use keysheath::emulator::OWN_STORE;
+use keysheath::handle::KeyHandle;
+use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::RawKey;
+use keysheath::openbao::{Login, OpenBao};
+use keysheath::origin::{Origin, Roots};
+use keysheath::probe::KanalProbe;
+use keysheath::rotation::{NextStep, Retirement, Rotation, RotationError, RotationPolicy, Verification};
+
+use super::{PATIENCE, guard, store};
+use crate::server::Cluster;
+use crate::support::Child;
+
+/// In the test: the other process. Dropped, it ends.
+pub(super) struct Rotator {
+    process: Process,
+    input: ChildStdin,
+    told: Receiver<String>,
+}
+
+impl Rotator {
+    /// Starts one that asks this node first.
+    pub(super) fn start(child: Child, cluster: &Cluster, node: usize, issuer: &Origin) -> Self {
+        let members: Vec<_> = (0..3).map(|at| cluster.origin((node + at) % 3).to_string()).collect();
+        let child = child.var("MEMBERS", members.join(" ")).var("TOKEN", &cluster.token);
+        let child = child.var("ROOTS", &cluster.pem).var("ISSUER", issuer.to_string());
+        let mut process = child.spawn_listening();
+        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let (sender, told) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // The test harness writes into the same pipe.
+                if let Some(line) = line.strip_prefix("= ") {
+                    let _ = sender.send(line.to_owned());
+                }
+            }
+        });
+        Self { process, input, told }
+    }
+
+    pub(super) fn say(&mut self, command: &str) {
+        writeln!(self.input, "{command}").expect("the rotator listens");
+    }
+
+    /// What it tells next; `None` where it has come to its end.
+    pub(super) fn hear(&self) -> Option<String> {
+        match self.told.recv_timeout(PATIENCE * 2) {
+            Ok(told) => Some(told),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the rotator tells nothing"),
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Rotator {
+    fn drop(&mut self) {
+        // It may have ended before.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn tell(what: &str) {
+    let mut out = std::io::stdout();
+    out.write_all(format!("\n= {what}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+/// Does a step again for as long as the store is away. A step that was done without saying so is done.
+fn again<T>(step: impl Fn() -> Result<T, RotationError>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match step() {
+            Ok(done) => return done,
+            Err(
+                RotationError::Unsure { problem: problem @ DocumentError::Unavailable(_), .. }
+                | RotationError::Document { problem: problem @ DocumentError::Unavailable(_), .. },
+            ) => eprintln!("again: {problem}"),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(Instant::now() < end, "the store did not come back");
+    }
+}
+
+/// In the child: does what it is told, until nobody tells it anything any more.
+pub(super) fn work() {
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let members: Vec<_> = variable("MEMBERS").split(' ').map(|text| Origin::parse(text).unwrap()).collect();
+    let client = OpenBao::at(members[0].clone(), Login::token(variable("TOKEN"))).unwrap();
+    let client = client.with_roots(Roots::from_pem(variable("ROOTS").as_bytes()).unwrap());
+    let store = store(client.with_members(members).unwrap());
+    let issuer = Origin::parse(&variable("ISSUER")).unwrap();
+    // The old key is deleted as soon as that is asked for, and nothing is sent with it any more from then on.
+    let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let handle = KeyHandle::<Kanal>::live();
+    let rotation = again(|| Rotation::open(store.clone(), &handle, policy.clone()))
+        .with_probe(KanalProbe::by_invalid_customer(OWN_STORE, []).at(guard(&issuer)));
+    tell("open");
+    for command in std::io::stdin().lines().map_while(Result::ok) {
+        let (word, key) = command.split_once(' ').unwrap_or((&command, ""));
+        let key = || RawKey::parse(Kanal::PROFILE, key.as_bytes()).unwrap();
+        match word {
+            "adopt" => drop(again(|| rotation.adopt(&key()))),
+            "stage" => drop(again(|| rotation.stage(&key(), None))),
+            "promote" => drop(again(|| rotation.promote())),
+            "roll-back" => drop(again(|| rotation.roll_back())),
+            "verify" => {
+                let verification = again(|| rotation.verify());
+                assert!(matches!(verification, Verification::Verified { .. }), "{verification}");
+            }
+            "retire" => {
+                let retirement = again(|| rotation.retire());
+                assert!(matches!(retirement, Retirement::Retired { .. }), "{retirement}");
+            }
+            "ask" => {
+                tell(&deletion(&rotation));
+                continue;
+            }
+            _ => panic!("{command}"),
+        }
+        tell("done");
+    }
+}
+
+/// Waits until a deletion is asked for, and gives the fingerprint of the key to delete.
+fn deletion(rotation: &Rotation) -> String {
+    loop {
+        match again(|| rotation.next_step()) {
+            NextStep::Wait { .. } => thread::sleep(Duration::from_millis(1)),
+            NextStep::Delete { fingerprint, .. } => return fingerprint.to_string(),
+            step => panic!("a deletion was to be asked for: {step}"),
+        }
+    }
+}
