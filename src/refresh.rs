@@ -70,7 +70,7 @@ use crate::issuer::Issuer;
 
 pub use error::{RefreshError, ReloadError, ReloadProblem};
 pub use event::{MAX_WAITING_EVENTS, RefreshEvent};
-pub use settings::{RefreshSettings, SHORTEST_POLL_INTERVAL};
+pub use settings::{DEFAULT_LAG, RefreshSettings, SHORTEST_POLL_INTERVAL};
 pub use status::RefreshStatus;
 #[cfg(feature = "watch")]
 pub use watch::{WatchProblem, Watching};

@@ -14,6 +14,8 @@ mod faults;
 #[cfg(feature = "keychain")]
 #[path = "refresh/keychain.rs"]
 mod keychain;
+#[path = "refresh/lagging.rs"]
+mod lagging;
 #[path = "refresh/stores.rs"]
 mod stores;
 

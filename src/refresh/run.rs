@@ -1,7 +1,7 @@
 //! The refresher's thread.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use event_listener::Listener as _;
 
@@ -15,6 +15,9 @@ use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
 use crate::handle::{Generation, RawHandle, Reload};
 use crate::source::Problem;
+
+/// The first pause before a place that may be behind is asked again.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is to be done next.
 enum Next {
@@ -140,11 +143,15 @@ impl Runner {
     /// What to do about a reload that is asked for. That the key in force is refused for the first time is news, so it
     /// does not wait until the place has recovered from a failure, or for what others have asked in vain.
     fn turn(&mut self, now: Instant) -> Turn {
-        let refused = self.handle.refused();
-        if refused == Some(self.generation) && refused != self.answered {
+        if self.is_first_refusal() {
             return self.pace.turn_of_first_refusal(now);
         }
         self.pace.turn(now)
+    }
+
+    fn is_first_refusal(&self) -> bool {
+        let refused = self.handle.refused();
+        refused == Some(self.generation) && refused != self.answered
     }
 
     /// When the files that have changed are to be read.
@@ -158,12 +165,15 @@ impl Runner {
     }
 
     fn reload(&mut self, was_asked: bool) {
+        let is_first_refusal = was_asked && self.is_first_refusal();
         if was_asked {
             self.answered = self.handle.refused();
         }
         let attempt = self.handle.begin();
         let demanded = self.shared.lock().demanded;
-        let Some(result) = self.ask() else {
+        let lag =
+            if is_first_refusal { self.settings.lag_of(&self.place.provenance()) } else { Duration::ZERO };
+        let Some(result) = self.ask_for(lag) else {
             return self.handle.end(attempt, Reload::NoRefresher);
         };
         let in_force = self.handle.generation();
@@ -187,6 +197,38 @@ impl Runner {
         drop(state);
         self.shared.tell();
         self.tell(result, failed_before);
+    }
+
+    /// Asks the place, and again for so long while it has nothing newer: the issuer may act on what a replica has not heard of.
+    fn ask_for(&mut self, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
+        let mut result = self.ask()?;
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        while matches!(result, Ok(Outcome::Same)) {
+            let rest = lag.saturating_sub(start.elapsed());
+            if rest.is_zero() || !self.pause(pause.min(rest)) {
+                break;
+            }
+            pause = pause.saturating_mul(2);
+            result = self.ask()?;
+        }
+        (!self.shared.lock().is_stopping).then_some(result)
+    }
+
+    /// Waits for so long; false where somebody has brought another key into force meanwhile, or it is to stop.
+    fn pause(&self, pause: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            let news = self.handle.work();
+            if self.shared.lock().is_stopping || self.handle.generation() != self.generation {
+                return false;
+            }
+            let rest = pause.saturating_sub(start.elapsed());
+            if rest.is_zero() {
+                return true;
+            }
+            let _ = news.wait_timeout(rest);
+        }
     }
 
     /// None where the refresher was dropped meanwhile: whoever dropped it does not expect another key.

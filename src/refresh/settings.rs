@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::RefreshEvent;
 use super::teller::Callback;
+use crate::source::Provenance;
 
 /// The shortest time between two polls, whatever is set.
 ///
@@ -13,6 +14,14 @@ use super::teller::Callback;
 /// assert_eq!(keysheath::refresh::SHORTEST_POLL_INTERVAL.as_millis(), 10);
 /// ```
 pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How far an OpenBao may be behind unless told otherwise: 1 s. Its standbys answer from their own stores; in a cluster on one
+/// machine they were seen to be behind by some tens of milliseconds.
+///
+/// ```
+/// assert_eq!(keysheath::refresh::DEFAULT_LAG.as_secs(), 1);
+/// ```
+pub const DEFAULT_LAG: Duration = Duration::from_secs(1);
 
 /// How a refresher works: when it asks its place, how long it waits for it, and whom it tells.
 ///
@@ -24,6 +33,7 @@ pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// | [longest back-off](Self::with_longest_back_off) | 5 min |
 /// | [deadline](Self::with_deadline) of one attempt | 10 s |
 /// | [grace](Self::with_grace) of the previous key | 10 min |
+/// | [lag](Self::with_lag) of the place | 1 s for OpenBao, none for others |
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,6 +52,8 @@ pub struct RefreshSettings {
     pub(super) longest_back_off: Duration,
     pub(super) deadline: Duration,
     pub(super) grace: Duration,
+    /// `None`: by what the place is.
+    lag: Option<Duration>,
     #[cfg(feature = "watch")]
     pub(super) is_watching: bool,
     on_event: Option<Callback<RefreshEvent>>,
@@ -63,6 +75,7 @@ impl RefreshSettings {
             longest_back_off: Duration::from_secs(5 * 60),
             deadline: Duration::from_secs(10),
             grace: Duration::from_secs(10 * 60),
+            lag: None,
             #[cfg(feature = "watch")]
             is_watching: false,
             on_event: None,
@@ -151,6 +164,21 @@ impl RefreshSettings {
         self
     }
 
+    /// How far behind the place may be, such as a replica that has not heard of a promotion yet; [`DEFAULT_LAG`] for OpenBao and
+    /// none for others unless set. When the key in force is refused for the first time and the place has nothing newer, it is
+    /// asked again for so long, with pauses that double from 20 ms; whoever was refused waits for that.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::refresh::RefreshSettings;
+    /// let settings = RefreshSettings::new().with_lag(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_lag(mut self, lag: Duration) -> Self {
+        self.lag = Some(lag);
+        self
+    }
+
     /// Tells of each event, in order, on a thread for that alone, so that one that blocks keeps nobody from a reload. Up to
     /// [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) events wait for it; those beyond are not told, and the status
     /// counts them. A panic in it is swallowed.
@@ -180,6 +208,15 @@ impl RefreshSettings {
         self
     }
 
+    /// How far behind a place may be.
+    pub(super) fn lag_of(&self, place: &Provenance) -> Duration {
+        let by_place = match place {
+            Provenance::OpenBao { .. } => DEFAULT_LAG,
+            _ => Duration::ZERO,
+        };
+        self.lag.unwrap_or(by_place)
+    }
+
     /// What tells of an event, if there is anything.
     pub(super) fn callback(&self) -> Option<Callback<RefreshEvent>> {
         self.on_event.clone()
@@ -202,9 +239,27 @@ impl fmt::Debug for RefreshSettings {
             .field("minimum_interval", &self.minimum_interval)
             .field("longest_back_off", &self.longest_back_off)
             .field("deadline", &self.deadline)
-            .field("grace", &self.grace);
+            .field("grace", &self.grace)
+            .field("lag", &self.lag);
         #[cfg(feature = "watch")]
         shown.field("is_watching", &self.is_watching);
         shown.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openbao_may_be_behind_and_a_file_may_not_unless_a_lag_is_set() {
+        let openbao = Provenance::OpenBao { place: "secret/kanal".into(), field: None, version: None };
+        let file = Provenance::File { path: "kanal-keys".into() };
+        let settings = RefreshSettings::new();
+        assert_eq!((settings.lag_of(&openbao), settings.lag_of(&file)), (DEFAULT_LAG, Duration::ZERO));
+        for lag in [Duration::ZERO, Duration::from_secs(7)] {
+            let settings = settings.clone().with_lag(lag);
+            assert_eq!((settings.lag_of(&openbao), settings.lag_of(&file)), (lag, lag));
+        }
     }
 }

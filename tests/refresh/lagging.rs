@@ -1,0 +1,79 @@
+//! Places that are behind: a replica that has not heard yet of the key that is in force elsewhere.
+
+use std::thread;
+use std::time::Duration;
+
+use keysheath::chain::Chain;
+use keysheath::handle::{KeyHandle, Reload};
+use keysheath::issuer::Kanal;
+use keysheath::refresh::{RefreshSettings, Refresher};
+
+use super::common::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, text};
+use crate::support::KEY;
+
+fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
+    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+}
+
+/// As the layers do when the key in force is refused.
+fn refused(handle: &KeyHandle<Kanal>) -> Option<Reload> {
+    let now = handle.load().unwrap().generation();
+    handle.report_refused(now);
+    handle.reload_past(now).wait(PATIENCE)
+}
+
+#[test]
+fn a_place_that_has_nothing_newer_is_asked_again_when_its_key_is_refused_for_the_first_time() {
+    let source = Scripted::new(KEY);
+    let refresher = of(&source, only_asked().with_lag(PATIENCE));
+    source.does(|before| Ok(text(if before < 4 { KEY } else { SECOND })));
+    assert_eq!(refused(&refresher.handle()), Some(Reload::Newer));
+    assert!(has(&refresher.handle(), SECOND));
+    assert_eq!(source.calls(), 5);
+}
+
+#[test]
+fn a_place_that_is_never_behind_is_asked_once() {
+    for settings in [only_asked(), only_asked().with_lag(Duration::ZERO)] {
+        let source = Scripted::new(KEY);
+        let refresher = of(&source, settings);
+        assert_eq!(refused(&refresher.handle()), Some(Reload::Unchanged));
+        assert_eq!(source.calls(), 2);
+    }
+}
+
+#[test]
+fn a_reload_that_no_refusal_asks_for_asks_once() {
+    let source = Scripted::new(KEY);
+    let refresher = of(&source, only_asked().with_lag(NEVER));
+    let handle = refresher.handle();
+    let reload = handle.reload_past(handle.load().unwrap().generation());
+    assert_eq!(reload.wait(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(source.calls(), 3);
+}
+
+#[test]
+fn past_the_lag_a_refusal_is_final_and_the_next_one_of_the_same_key_is_not_waited_for() {
+    let source = Scripted::new(KEY);
+    let short = Duration::from_millis(1);
+    let settings = only_asked().with_minimum_interval(short).with_longest_back_off(short);
+    let refresher = of(&source, settings.with_lag(Duration::from_millis(200)));
+    assert_eq!(refused(&refresher.handle()), Some(Reload::Unchanged));
+    let calls = source.calls();
+    // Pauses of 20, 40, 80 ms and the rest, however late each one ends.
+    assert!((3..=6).contains(&calls), "{calls}");
+    assert_eq!(refused(&refresher.handle()), Some(Reload::Unchanged));
+    assert_eq!(source.calls(), calls + 1);
+}
+
+#[test]
+fn a_refresher_that_is_dropped_meanwhile_waits_no_longer() {
+    let source = Scripted::new(KEY);
+    let refresher = of(&source, only_asked().with_lag(NEVER));
+    let handle = refresher.handle();
+    let asking = thread::spawn(move || refused(&handle));
+    eventually("it asks again", || source.calls() > 3);
+    drop(refresher);
+    assert_eq!(asking.join().unwrap(), Some(Reload::NoRefresher));
+}
