@@ -280,7 +280,10 @@ fn follow(cluster: &Cluster, node: usize, poll: Duration) -> Refresher<Kanal> {
     let settings = RefreshSettings::new()
         .with_poll_interval(poll)
         .with_minimum_interval(short)
-        .with_longest_back_off(short);
+        .with_longest_back_off(short)
+        .with_deadline(PATIENCE)
+        .with_lag(Duration::from_secs(30))
+        .on_event(move |event| println!("handle at node {node}: {event}"));
     let store = store(cluster.client(node, true));
     // This node may not have heard of the key set yet.
     eventually("the key set", || store.version().unwrap().is_some());
