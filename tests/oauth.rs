@@ -7,6 +7,9 @@ mod http;
 mod oidc;
 #[path = "support/recorder.rs"]
 mod recorder;
+#[cfg(all(feature = "openbao", target_os = "linux"))]
+#[path = "support/openbao.rs"]
+mod server;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;

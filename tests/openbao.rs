@@ -19,6 +19,8 @@ mod fleet;
 mod login;
 #[path = "openbao/policies.rs"]
 mod policies;
+#[path = "openbao/restart.rs"]
+mod restart;
 #[path = "openbao/stand_in.rs"]
 mod stand_in;
 

@@ -186,11 +186,11 @@ impl Server {
     }
 }
 
-/// Three servers that keep one store.
+/// Servers that keep one store, on a disk: three, or one alone.
 pub(crate) struct Cluster {
     nodes: Vec<Option<Process>>,
     folder: crate::support::Folder,
-    pub(crate) ports: [u16; 3],
+    pub(crate) ports: Vec<u16>,
     pub(crate) pem: String,
     pub(crate) token: String,
     agent: ureq::Agent,
@@ -198,16 +198,25 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
+        Self::of(3)
+    }
+
+    /// One server.
+    pub(crate) fn alone() -> Self {
+        Self::of(1)
+    }
+
+    fn of(count: usize) -> Self {
         let folder = crate::support::Folder::new();
         let all: [u16; 6] = free_ports();
-        let ports = [all[0], all[1], all[2]];
+        let ports = all[..count].to_vec();
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let pem = cert.pem();
         folder.write("cert.pem", &pem);
         folder.write("key.pem", signing_key.serialize_pem());
         folder.write("seal.key", [7; 32]);
-        for node in 0..3 {
+        for node in 0..count {
             let data = folder.at(&format!("data{node}"));
             std::fs::create_dir(&data).unwrap();
             let at = folder.path().display();
@@ -222,7 +231,7 @@ impl Cluster {
                 peer = all[node + 3],
                 data = data.display(),
             );
-            for other in (0..3).filter(|other| *other != node) {
+            for other in (0..count).filter(|other| *other != node) {
                 let api = ports[other];
                 config.push_str(" retry_join {\n leader_api_addr = ");
                 let join =
@@ -233,8 +242,9 @@ impl Cluster {
         }
         let agent = crate::http::agent(Some(&pem));
         let token = String::new();
-        let mut cluster = Self { nodes: vec![None, None, None], folder, ports, pem, token, agent };
-        (0..3).for_each(|node| cluster.start_node(node));
+        let nodes = (0..count).map(|_| None).collect();
+        let mut cluster = Self { nodes, folder, ports, pem, token, agent };
+        (0..count).for_each(|node| cluster.start_node(node));
         let init = json!({ "recovery_shares": 1, "recovery_threshold": 1 });
         let mut made = Value::Null;
         wait_until("the first node", || {
@@ -247,7 +257,7 @@ impl Cluster {
             }
         });
         made["root_token"].as_str().unwrap().clone_into(&mut cluster.token);
-        cluster.wait_for(3);
+        cluster.wait_for(count);
         let mount = json!({ "type": "kv", "options": { "version": "2" } });
         wait_until("its engine", || {
             cluster.admin("POST", "sys/mounts/secret", &mount).is_some_and(|status| status < 300)
@@ -277,8 +287,13 @@ impl Cluster {
     }
 
     fn admin(&self, method: &str, path: &str, body: &Value) -> Option<u16> {
+        self.ask(method, path, body).map(|(status, _)| status)
+    }
+
+    /// Asks the active node as the administrator; `None` where there is none.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
         let url = self.url(self.leader()?, path);
-        ask(&self.agent, method, &url, &[("x-vault-token", &self.token)], body).ok().map(|(status, _)| status)
+        ask(&self.agent, method, &url, &[("x-vault-token", &self.token)], body).ok()
     }
 
     /// 200: active; 429: standby.
@@ -289,13 +304,13 @@ impl Cluster {
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
-        (0..3).find(|node| self.nodes[*node].is_some() && self.health(*node) == Some(200))
+        (0..self.nodes.len()).find(|node| self.nodes[*node].is_some() && self.health(*node) == Some(200))
     }
 
     /// Waits until one node is active and so many take requests.
     pub(crate) fn wait_for(&self, count: usize) {
         wait_until("the cluster", || {
-            let health: Vec<_> = (0..3).filter_map(|node| self.health(node)).collect();
+            let health: Vec<_> = (0..self.nodes.len()).filter_map(|node| self.health(node)).collect();
             health.iter().filter(|status| **status == 200).count() == 1
                 && health.iter().filter(|status| matches!(status, 200 | 429)).count() >= count
         });
@@ -319,6 +334,18 @@ impl Cluster {
         self.nodes[node] = None;
     }
 
+    /// Asks a node to end, and waits until it has.
+    pub(crate) fn stop(&mut self, node: usize) {
+        let mut process = self.nodes[node].take().expect("it runs");
+        let number = rustix::process::Pid::from_child(&process.0);
+        rustix::process::kill_process(number, rustix::process::Signal::TERM).unwrap();
+        let end = Instant::now() + PATIENCE;
+        while process.0.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn start_if_killed(&mut self, node: usize) {
         if self.nodes[node].is_none() {
             self.start_node(node);
@@ -334,6 +361,10 @@ impl Cluster {
         let roots = Roots::from_pem(self.pem.as_bytes()).unwrap();
         let client =
             OpenBao::at(self.origin(node), Login::token(self.token.clone())).unwrap().with_roots(roots);
-        if others { client.with_members((0..3).map(|node| self.origin(node))).unwrap() } else { client }
+        if others {
+            client.with_members((0..self.nodes.len()).map(|node| self.origin(node))).unwrap()
+        } else {
+            client
+        }
     }
 }
