@@ -19,6 +19,8 @@
 //! - **Asked** when a request was refused: [`KeyHandle::report_refused`] of the generation in force asks for a reload, and
 //!   [`KeyHandle::reload_past`] waits for one. However many ask, one attempt answers them; attempts keep a minimum interval, and
 //!   back off while they find nothing newer.
+//! - **Not misled by a replica**: a place that may be behind, as an OpenBao standby may, is asked again for the
+//!   [lag](RefreshSettings::with_lag) before the first refusal of a key is final.
 //! - **Within a deadline**: a place that hangs does not hang the refresher.
 //!
 //! An environment variable cannot change under a running process, so it is not polled, and the status says so. Keep the key in

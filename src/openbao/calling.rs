@@ -24,7 +24,8 @@ const MAX_REDIRECTS: u32 = 4;
 /// What was read or written last, as the server itself calls it: whoever answers next has to have seen it.
 const INDEX: &str = "x-vault-index";
 
-/// What a standby that has not seen it does: it asks the active node, instead of answering from its own store.
+/// What a standby that has not seen it does: it asks the active node. Without this header it refuses the call (OpenBao 2.7 with
+/// a 429), and without the other one it answers from its own store.
 const INCONSISTENT: &str = "x-vault-inconsistent";
 
 /// What a node says of an engine that it has just mounted, with a 400.

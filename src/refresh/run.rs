@@ -16,8 +16,8 @@ use super::{RefreshEvent, RefreshSettings, ReloadError};
 use crate::handle::{Generation, RawHandle, Reload};
 use crate::source::Problem;
 
-/// The first pause before a place that may be behind is asked again.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The pauses before a place that may be behind is asked again double from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// What is to be done next.
 enum Next {
@@ -203,13 +203,13 @@ impl Runner {
     fn ask_for(&mut self, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
         let mut result = self.ask()?;
         let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut pause = PAUSES.0;
         while matches!(result, Ok(Outcome::Same)) {
             let rest = lag.saturating_sub(start.elapsed());
             if rest.is_zero() || !self.pause(pause.min(rest)) {
                 break;
             }
-            pause = pause.saturating_mul(2);
+            pause = (pause * 2).min(PAUSES.1);
             result = self.ask()?;
         }
         (!self.shared.lock().is_stopping).then_some(result)

@@ -166,7 +166,7 @@ impl RefreshSettings {
 
     /// How far behind the place may be, such as a replica that has not heard of a promotion yet; [`DEFAULT_LAG`] for OpenBao and
     /// none for others unless set. When the key in force is refused for the first time and the place has nothing newer, it is
-    /// asked again for so long, with pauses that double from 20 ms; whoever was refused waits for that.
+    /// asked again for so long, with pauses that double from 20 ms to 0.5 s; whoever was refused waits for that.
     ///
     /// ```
     /// # use std::time::Duration;

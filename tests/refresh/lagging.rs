@@ -4,11 +4,13 @@ use std::thread;
 use std::time::Duration;
 
 use keysheath::chain::Chain;
+use keysheath::document::MemoryStore;
 use keysheath::handle::{KeyHandle, Reload};
 use keysheath::issuer::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::rotation::{Rotation, RotationPolicy};
 
-use super::common::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, text};
+use super::common::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, raw, text};
 use crate::support::KEY;
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
@@ -65,6 +67,26 @@ fn past_the_lag_a_refusal_is_final_and_the_next_one_of_the_same_key_is_not_waite
     assert!((3..=6).contains(&calls), "{calls}");
     assert_eq!(refused(&refresher.handle()), Some(Reload::Unchanged));
     assert_eq!(source.calls(), calls + 1);
+}
+
+#[test]
+fn another_key_from_within_this_process_ends_the_wait() {
+    let store = MemoryStore::new();
+    let handle = KeyHandle::<Kanal>::live();
+    let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
+    rotation.adopt(&raw(KEY)).unwrap();
+    let refresher = Refresher::of_store_into(store, &handle, only_asked().with_lag(NEVER)).unwrap();
+    let now = handle.load().unwrap().generation();
+    handle.report_refused(now);
+    let reload = handle.reload_past(now);
+    let asking = thread::spawn(move || reload.wait(PATIENCE));
+    // Time to ask in vain; where it does not, the key is simply there.
+    thread::sleep(Duration::from_millis(200));
+    rotation.stage(&raw(SECOND), None).unwrap();
+    rotation.promote_unverified().unwrap();
+    assert_eq!(asking.join().unwrap(), Some(Reload::Newer));
+    // It does not ask for ever what has nothing newer than that.
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
 }
 
 #[test]
