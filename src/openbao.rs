@@ -11,9 +11,10 @@
 //! - **Consistency.** Standbys answer reads from their own store, which may be behind. Each call carries what the server
 //!   said of the last answer (`X-Vault-Index`) and asks a standby that has not seen it to hand the call to the active node
 //!   (`X-Vault-Inconsistent: forward-active-node`). So a client sees what it has seen or written before, and nothing older; what
-//!   another client has just written it may see a little later, and in a standby that is cut off from the others not until
-//!   then. Nothing is overwritten by that, and a refresher asks again (`RefreshSettings::with_lag`) when its
-//!   key is refused.
+//!   another client has written it sees once the standby that it asks has heard of that: some tens of milliseconds later, and
+//!   later where the standby was away or is cut off. Nothing is overwritten by that: a step on an older key set is refused. A
+//!   refresher asks again (`RefreshSettings::with_lag`) when its key is refused. But a process that starts beside such a standby
+//!   may be shown an older next step: who acts on one asks a cluster whose members are all well.
 //! - **What passes.** A server that is away, an election, a rate limit and a failure are met by asking again, with pauses that double
 //!   from 0.1 s to 1 s, until the [deadline](OpenBao::with_deadline). A write is asked again only where the server surely has
 //!   not done it.

@@ -78,16 +78,25 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 struct State {
     generation: u64,
     pending: Option<Fingerprint>,
+    is_verified: bool,
     current: Option<Fingerprint>,
     previous: Option<Fingerprint>,
 }
 
 impl State {
+    fn in_store(store: &OpenBaoStore) -> Self {
+        let there = store.read().expect("the cluster comes back");
+        there.map_or_else(Self::default, |there| {
+            Self::of(&KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap())
+        })
+    }
+
     fn of(keys: &KeySet) -> Self {
         let name = |held: Option<&Held>| held.map(Held::fingerprint);
         Self {
             generation: keys.generation().map_or(0, |generation| generation.to_string().parse().unwrap()),
             pending: name(keys.pending()),
+            is_verified: keys.pending().is_some_and(|held| held.verified().is_some()),
             current: name(keys.current()),
             previous: name(keys.previous()),
         }
@@ -147,9 +156,9 @@ impl Fleet {
         emulator.add_fault(slow.for_route("/api/v1/stores/{store_id}/orders")).unwrap();
         let cluster = Cluster::start();
         cluster.wait_for_votes();
-        let rotator = Rotator::start(Child::new(NAME), &cluster, 0, emulator.origin());
-        let witness = store(cluster.client(1, true));
         let state = State::default();
+        let rotator = Rotator::start(Child::new(NAME), &cluster, 0, emulator.origin(), [state; 2]);
+        let witness = store(cluster.client(1, true));
         let in_app = HashMap::new();
         let random = RandomState::new();
         let mut fleet =
@@ -176,10 +185,7 @@ impl Fleet {
     }
 
     fn read(&self) -> State {
-        let there = self.witness.read().expect("the cluster comes back");
-        there.map_or_else(State::default, |there| {
-            State::of(&KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap())
-        })
+        State::in_store(&self.witness)
     }
 
     /// What was acknowledged is there. A standby may be behind for a moment, and what is lost does not come back.
@@ -197,15 +203,18 @@ impl Fleet {
 
     /// What is there once a step is done.
     fn after(&self, step: Step, new: Fingerprint) -> State {
-        let State { generation, pending, current, previous } = self.state;
+        let State { generation, pending, current, previous, .. } = self.state;
+        let (next, is_verified) = (generation + 1, false);
         match step {
-            Step::Stage => State { pending: Some(new), ..self.state },
-            Step::Verify | Step::Ask => self.state,
+            Step::Stage => State { pending: Some(new), is_verified, ..self.state },
+            Step::Verify => State { is_verified: true, ..self.state },
+            Step::Ask => self.state,
             Step::Promote => {
-                State { generation: generation + 1, pending: None, current: pending, previous: current }
+                State { generation: next, pending: None, is_verified, current: pending, previous: current }
             }
+            // It is to be verified anew.
             Step::RollBack => {
-                State { generation: generation + 1, pending: current, current: previous, previous: None }
+                State { generation: next, pending: current, is_verified, current: previous, previous: None }
             }
             Step::Retire => State { previous: None, ..self.state },
         }
@@ -242,7 +251,9 @@ impl Fleet {
                 self.state
             );
             let node = self.cluster.leader().unwrap_or(0);
-            self.rotator = Rotator::start(Child::new(NAME), &self.cluster, node, self.emulator.origin());
+            let states = [self.state, after];
+            self.rotator =
+                Rotator::start(Child::new(NAME), &self.cluster, node, self.emulator.origin(), states);
             assert_eq!(self.rotator.hear().as_deref(), Some("open"));
             self.rotator.say(command);
         }

@@ -17,7 +17,7 @@ use keysheath::origin::{Origin, Roots};
 use keysheath::probe::KanalProbe;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationError, RotationPolicy, Verification};
 
-use super::{PATIENCE, guard, store};
+use super::{PATIENCE, State, eventually, guard, store};
 use crate::server::Cluster;
 use crate::support::Child;
 
@@ -29,11 +29,19 @@ pub(super) struct Rotator {
 }
 
 impl Rotator {
-    /// Starts one that asks this node first.
-    pub(super) fn start(child: Child, cluster: &Cluster, node: usize, issuer: &Origin) -> Self {
+    /// Starts one that asks this node first, and begins once it sees one of these states there. A standby may be behind, one
+    /// that was killed before by whole rotations, and what a rotation sees then is older: its steps would be refused.
+    pub(super) fn start(
+        child: Child,
+        cluster: &Cluster,
+        node: usize,
+        issuer: &Origin,
+        states: [State; 2],
+    ) -> Self {
         let members: Vec<_> = (0..3).map(|at| cluster.origin((node + at) % 3).to_string()).collect();
         let child = child.var("MEMBERS", members.join(" ")).var("TOKEN", &cluster.token);
         let child = child.var("ROOTS", &cluster.pem).var("ISSUER", issuer.to_string());
+        let child = child.var("STATES", states.map(|state| format!("{state:?}")).join("\n"));
         let mut process = child.spawn_listening();
         let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
         let (sender, told) = mpsc::channel();
@@ -107,6 +115,11 @@ pub(super) fn work() {
     let issuer = Origin::parse(&variable("ISSUER")).unwrap();
     // The old key is deleted as soon as that is asked for, and nothing is sent with it any more from then on.
     let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let states = variable("STATES");
+    eventually("what is there is seen", || {
+        let seen = format!("{:?}", State::in_store(&store));
+        states.lines().any(|state| state == seen)
+    });
     let handle = KeyHandle::<Kanal>::live();
     let rotation = again(|| Rotation::open(store.clone(), &handle, policy.clone()))
         .with_probe(KanalProbe::by_invalid_customer(OWN_STORE, []).at(guard(&issuer)));
