@@ -11,7 +11,7 @@ use keysheath::issuer::KatanaApp;
 use keysheath::oauth::TokenKeeper;
 use keysheath::origin::Origin;
 
-use crate::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_at, wait_for};
+use crate::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_at};
 use crate::support::{Child, Folder};
 use crate::{products, quick};
 
@@ -111,6 +111,8 @@ fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails(
     use keysheath::document::OpenBaoStore;
     use keysheath::openbao::{Login, OpenBao};
     use keysheath::origin::Roots;
+
+    use crate::oidc::wait_for;
 
     const TEST: &str = "fleet::eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails";
     const PLACE: &str = "secret/shop/grant";
