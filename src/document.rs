@@ -122,6 +122,25 @@ pub trait DocumentStore: Send + Sync {
         Ok(self.read()?.map(|document| *document.version()))
     }
 
+    /// Whether a document that was read is what is there now. It is asked before somebody is told to do what cannot be
+    /// taken back. A store whose replicas may be behind can be sure of it only by a write: it may write the same content
+    /// once more, if nothing has changed, which gives it another version. Unless a store has such replicas, its version is
+    /// compared.
+    ///
+    /// ```
+    /// use keysheath::document::{DocumentContent, DocumentStore, MemoryStore};
+    /// let store = MemoryStore::new();
+    /// store.write(&DocumentContent::from(b"text".to_vec()), None)?;
+    /// assert!(store.is_current(&store.read()?.unwrap())?);
+    /// # Ok::<(), keysheath::document::DocumentError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`DocumentStore::read`] and, where it is written, [`DocumentStore::write`].
+    fn is_current(&self, document: &Document) -> Result<bool, DocumentError> {
+        Ok(self.version()?.as_ref() == Some(document.version()))
+    }
+
     /// Writes the document if what is there is `unchanged` (with `None`: if nothing is there), and gives its version.
     /// Once this has returned, the document is persisted.
     ///

@@ -23,10 +23,10 @@ use keysheath::key::RawKey;
 use keysheath::keyset::{KeySet, KeySetError};
 use keysheath::openbao::{Login, OpenBao};
 use keysheath::origin::{Origin, Roots};
-use keysheath::rotation::{Rotation, RotationError, RotationPolicy, Transition};
+use keysheath::rotation::{NextStep, Rotation, RotationError, RotationPolicy, Transition};
 
 use passing::Passing;
-use server::{Cluster, PATIENCE};
+use server::{Cluster, PATIENCE, wait_until};
 use support::Child;
 
 fn key(number: u64) -> RawKey {
@@ -232,6 +232,37 @@ fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledge
         assert!(start.elapsed() < Duration::from_secs(60), "it has not caught up after a minute");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
+    let mut cluster = Cluster::start();
+    cluster.wait_for_votes();
+    let leader = cluster.leader().unwrap();
+    let node = standby(&cluster);
+    let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let open = |client| Rotation::open(store(client), &KeyHandle::<Kanal>::live(), policy.clone()).unwrap();
+    let rotation = open(cluster.client(leader, true));
+    rotation.adopt(&key(1)).unwrap();
+    rotation.stage(&key(2), None).unwrap();
+    rotation.promote_unverified().unwrap();
+    assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
+    // What a standby has heard of by now.
+    let late = cluster.client(node, true).with_deadline(Duration::from_secs(5));
+    wait_until("the standby has heard of it", || {
+        OpenBaoStore::new(late.clone(), "secret/shop/keys")
+            .version()
+            .is_ok_and(|version| version == store(cluster.client(leader, true)).version().unwrap())
+    });
+    (0..3).filter(|other| *other != node).for_each(|other| cluster.kill(other));
+    let late = OpenBaoStore::new(late, "secret/shop/keys");
+    let rotation = Rotation::open(late, &KeyHandle::<Kanal>::live(), policy).unwrap();
+    assert_eq!(rotation.status().unwrap().generation().unwrap().to_string(), "2", "it answers reads");
+    let error = rotation.next_step().unwrap_err();
+    assert!(
+        matches!(error, RotationError::Document { problem: DocumentError::Unavailable(_), .. }),
+        "{error}"
+    );
 }
 
 fn read(store: &OpenBaoStore) -> KeySet {

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "rotation/audit.rs"]
 mod audit;
+#[path = "rotation/behind.rs"]
+mod behind;
 #[path = "rotation/broken.rs"]
 mod broken;
 #[path = "rotation/full_disk.rs"]

@@ -26,6 +26,8 @@ const CONTENT: &str = "content";
 /// - **Whole or not at all**, and it lasts as long as OpenBao's own storage does.
 /// - **Its version is cheap to ask**: [`version`](DocumentStore::version) reads the secret's metadata and no secret, so
 ///   a refresher reads the document only when it has changed.
+/// - **Standbys may be behind**, and one that has lost the others is for as long as that lasts. So before a rotation has a key
+///   deleted, it writes the document once more, unchanged: [`is_current`](DocumentStore::is_current).
 /// - **Older versions** stay in OpenBao, ten of them unless its mount is set otherwise, and hold the keys of that time.
 ///
 /// What a token has to be allowed is in the docs of [`openbao`](crate::openbao). The secret has the fields `keysheath` and `content`, and
@@ -87,6 +89,15 @@ impl DocumentStore for OpenBaoStore {
 
     fn version(&self) -> Result<Option<Version>, DocumentError> {
         self.run(|entry, seen| seen.look_at_version(|| Ok(entry.current().map_err(of_openbao)?.map(version))))
+    }
+
+    /// By writing the same once more: a standby that has lost the others answers reads, however old, and takes no write.
+    fn is_current(&self, document: &Document) -> Result<bool, DocumentError> {
+        match self.write(document.content(), Some(document.version())) {
+            Ok(_) => Ok(true),
+            Err(DocumentError::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn write(

@@ -16,8 +16,9 @@ use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
 /// ```
 pub const MAX_CONFLICTS: u32 = 32;
 
-/// How often what was read is compared with the handle, when a rotation is opened.
-const LOOKS: u32 = 3;
+/// How often what was read is compared with the handle, when a rotation is opened, and with what is there, before a key
+/// is to be deleted.
+pub(super) const LOOKS: u32 = 3;
 
 /// The key that a step is about.
 #[derive(Clone, Default)]
@@ -50,7 +51,7 @@ impl Subject {
 
 impl Rotation {
     /// The key set as it is persisted.
-    pub(super) fn read(&self) -> Result<(KeySet, Option<Version>), RotationError> {
+    pub(super) fn read(&self) -> Result<(KeySet, Option<Document>), RotationError> {
         let there = self.store.read().map_err(|problem| self.of_document(problem))?;
         let profile = self.handle.profile();
         let keys = match &there {
@@ -59,7 +60,7 @@ impl Rotation {
         };
         let keys =
             keys.map_err(|problem| RotationError::Unreadable { place: self.store.provenance(), problem })?;
-        Ok((keys, there.as_ref().map(Document::version).copied()))
+        Ok((keys, there))
     }
 
     /// The first look: what is there must be what the handle has, or newer.
@@ -81,11 +82,16 @@ impl Rotation {
     }
 
     /// Reads, shows and publishes what is there.
-    pub(super) fn look(&self, now: SystemTime) -> Result<KeySet, RotationError> {
-        let (keys, _) = self.read()?;
+    pub(super) fn look(&self, now: SystemTime) -> Result<(KeySet, Option<Document>), RotationError> {
+        let (keys, there) = self.read()?;
         self.publish(&keys, now);
         self.seen().view = View::of(&keys);
-        Ok(keys)
+        Ok((keys, there))
+    }
+
+    /// Whether what was read is there still, for sure.
+    pub(super) fn is_current(&self, there: Option<&Document>) -> Result<bool, RotationError> {
+        there.map_or(Ok(true), |there| self.store.is_current(there)).map_err(|error| self.of_document(error))
     }
 
     /// Whether the handle has these keys, or newer ones that somebody has published meanwhile.
@@ -106,18 +112,19 @@ impl Rotation {
         // A write whose fate is not known: if the step is found to be done, it was this one.
         let mut doubt = None;
         for _ in 0..MAX_CONFLICTS {
-            let (mut keys, version) = match (self.read(), &doubt) {
+            let (mut keys, there) = match (self.read(), &doubt) {
                 (Err(_), Some(problem)) => return Err(self.unsure(DocumentError::clone(problem))),
                 (read, _) => read?,
             };
+            let version = there.as_ref().map(Document::version);
             let step = step(&mut keys).map_err(RotationError::Refused)?;
             if step.is_change() {
                 let content = keys.to_document();
-                match self.store.write(&content, version.as_ref()) {
+                match self.store.write(&content, version) {
                     Ok(_) => {}
                     Err(DocumentError::Conflict) => continue,
                     Err(problem @ (DocumentError::Unavailable(_) | DocumentError::Io(_))) => {
-                        match self.fate_of(&content, version.as_ref()) {
+                        match self.fate_of(&content, version) {
                             Fate::Written => {}
                             Fate::Unknown => return Err(self.unsure(problem)),
                             Fate::Overtaken => {

@@ -4,6 +4,7 @@ mod told;
 
 use std::time::{Duration, SystemTime};
 
+use super::commit::LOOKS;
 use super::probing::since_promotion;
 use super::{Rotation, RotationError, RotationPolicy};
 use crate::fingerprint::Fingerprint;
@@ -171,15 +172,17 @@ pub(super) struct Surroundings {
 impl Rotation {
     /// Tells what a person has to do now, by what is persisted, the clock, what this process still sends, and what the
     /// others [show](Rotation::with_presence). It asks the issuer nothing, and changes nothing; what is in force is
-    /// published, where it is news.
+    /// published, where it is news. Before a deletion is asked for, what was read is
+    /// [confirmed](crate::document::DocumentStore::is_current), for which an OpenBao writes it once more.
     ///
     /// A deletion is asked for only once the key in force was accepted for every store, the settle time is over, no
     /// request of this process holds the old key, and every process that shows itself has the new one alone. Where there
     /// is no probe, or a process has gone silent, the person is told what to see for themselves before.
     ///
     /// # Errors
-    /// [`RotationError::Document`], [`RotationError::Unreadable`], and [`RotationError::Presence`] where there is an old key to
-    /// delete and who uses it cannot be seen.
+    /// [`RotationError::Document`], [`RotationError::Unreadable`], [`RotationError::Contended`] where the key set changes each
+    /// time before it is confirmed, and [`RotationError::Presence`] where there is an old key to delete and who uses it cannot
+    /// be seen.
     ///
     /// ```
     /// # use keysheath::rotation::{Rotation, RotationError};
@@ -189,16 +192,30 @@ impl Rotation {
     /// }
     /// ```
     pub fn next_step(&self) -> Result<NextStep, RotationError> {
-        let now = self.now();
-        let keys = self.look(now)?;
+        for _ in 0..LOOKS {
+            let now = self.now();
+            let (keys, there) = self.look(now)?;
+            let step = self.decide(&keys, now)?;
+            if !matches!(step, NextStep::Delete { .. }) {
+                return Ok(step);
+            }
+            // By a replica that is behind, the wrong key would be deleted. What the fleet shows is read after that anew.
+            if self.is_current(there.as_ref())? {
+                return self.decide(&keys, now);
+            }
+        }
+        Err(RotationError::Contended { place: self.store.provenance(), attempts: LOOKS })
+    }
+
+    fn decide(&self, keys: &KeySet, now: SystemTime) -> Result<NextStep, RotationError> {
         let surroundings = Surroundings {
             now,
             has_probe: self.probe.is_some(),
-            is_drained: self.is_drained(&keys),
+            is_drained: self.is_drained(keys),
             refused: self.handle.refused(),
-            fleet: self.fleet_of(&keys)?,
+            fleet: self.fleet_of(keys)?,
         };
-        Ok(decide(&keys, &self.policy, &surroundings))
+        Ok(decide(keys, &self.policy, &surroundings))
     }
 
     /// What the processes of the fleet show, where there is an old key that they may use.

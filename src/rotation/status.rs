@@ -75,7 +75,7 @@ impl Rotation {
     /// }
     /// ```
     pub fn status_at(&self, now: SystemTime) -> Result<RotationStatus, RotationError> {
-        let keys = self.look(self.now())?;
+        let (keys, _) = self.look(self.now())?;
         let age = keys.current().map(|current| Age::of(current, &self.policy, now));
         let slot = |held: Option<&Held>| held.map(SlotStatus::of);
         Ok(RotationStatus {

@@ -1,0 +1,128 @@
+//! A replica that is behind: what it shows of the key set is old, and a deletion cannot be taken back.
+
+use std::sync::atomic::AtomicBool;
+
+use keysheath::document::{Document, DocumentContent, DocumentError, Version};
+use keysheath::rotation::{NextStep, RotationError};
+use keysheath::source::{Problem, Provenance};
+
+use super::*;
+
+/// A store, and what a replica of it has heard of. Writes go to the store itself.
+#[derive(Clone, Default)]
+struct Replica {
+    store: MemoryStore,
+    heard: Arc<Mutex<Option<Document>>>,
+    /// Whether it hears of what is there once a write has shown that it is behind.
+    catches_up: Arc<AtomicBool>,
+    is_cut_off: Arc<AtomicBool>,
+}
+
+impl Replica {
+    fn freeze(&self) {
+        *self.heard.lock().unwrap() = self.store.read().unwrap();
+    }
+}
+
+impl DocumentStore for Replica {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("replica", "store")
+    }
+
+    fn limit(&self) -> usize {
+        self.store.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        let heard = self.heard.lock().unwrap();
+        match &*heard {
+            Some(heard) => Ok(Some(Document::new(heard.content().clone(), *heard.version()))),
+            None => self.store.read(),
+        }
+    }
+
+    fn is_current(&self, document: &Document) -> Result<bool, DocumentError> {
+        match self.write(document.content(), Some(document.version())) {
+            Ok(_) => Ok(true),
+            Err(DocumentError::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        if self.is_cut_off.load(Ordering::SeqCst) {
+            return Err(DocumentError::Unavailable(Problem::Deadline { after: Duration::ZERO }));
+        }
+        let written = self.store.write(content, unchanged);
+        if self.catches_up.load(Ordering::SeqCst) {
+            *self.heard.lock().unwrap() = None;
+        }
+        written
+    }
+}
+
+/// Key 2 is in force in place of key 1, as a replica has heard, and nothing is left to wait for.
+fn promoted() -> (Replica, Rotation) {
+    let replica = Replica::default();
+    let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let open = || Rotation::open(replica.clone(), &KeyHandle::<Kanal>::live(), policy.clone()).unwrap();
+    let rotation = open();
+    rotation.adopt(&key(1)).unwrap();
+    rotation.stage(&key(2), None).unwrap();
+    rotation.promote_unverified().unwrap();
+    assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
+    replica.freeze();
+    // It begins at the replica that is behind, so it has seen nothing newer.
+    (replica.clone(), open())
+}
+
+/// Somebody else goes back to key 1.
+fn roll_back(replica: &Replica) {
+    let policy = RotationPolicy::new();
+    let other = Rotation::open(replica.store.clone(), &KeyHandle::<Kanal>::live(), policy).unwrap();
+    other.roll_back().unwrap();
+    assert_eq!(slots(&replica.store), [Some(1), Some(2), None]);
+    assert_eq!(slots(replica), [Some(2), None, Some(1)], "the replica is behind");
+}
+
+#[test]
+fn a_key_that_is_in_force_again_is_not_to_be_deleted_by_what_a_replica_still_shows() {
+    let (replica, rotation) = promoted();
+    roll_back(&replica);
+    replica.catches_up.store(true, Ordering::SeqCst);
+    let step = rotation.next_step().unwrap();
+    assert!(matches!(step, NextStep::VerifyByHand { fingerprint, .. } if fingerprint == name(2)), "{step}");
+    assert_eq!(slots(&replica.store), [Some(1), Some(2), None], "nothing was changed");
+}
+
+#[test]
+fn where_a_replica_stays_behind_or_is_cut_off_nobody_is_asked_to_delete_a_key() {
+    let (replica, rotation) = promoted();
+    roll_back(&replica);
+    let error = rotation.next_step().unwrap_err();
+    assert!(matches!(error, RotationError::Contended { .. }), "{error}");
+    replica.is_cut_off.store(true, Ordering::SeqCst);
+    let error = rotation.next_step().unwrap_err();
+    assert!(
+        matches!(error, RotationError::Document { problem: DocumentError::Unavailable(_), .. }),
+        "{error}"
+    );
+    assert_eq!(slots(&replica.store), [Some(1), Some(2), None], "nothing was changed");
+}
+
+#[test]
+fn a_key_set_that_is_confirmed_is_as_it_was() {
+    let (replica, rotation) = promoted();
+    replica.catches_up.store(true, Ordering::SeqCst);
+    let before = replica.store.read().unwrap().unwrap();
+    assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
+    let after = replica.store.read().unwrap().unwrap();
+    assert_eq!(before.content().expose_secret(), after.content().expose_secret());
+    assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
+    rotation.retire_unprobed().unwrap();
+    assert_eq!(slots(&replica.store), [Some(2), None, None]);
+}
