@@ -1,11 +1,10 @@
 //! Which of the documents that a store has held.
 
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use super::{Document, DocumentError};
+use crate::back_off::random_number;
 
 /// Which document it is. It changes with every write, also when the same content is written again, and no part of the
 /// content is in it: it is a number that grows, and one that was drawn for this write.
@@ -54,9 +53,7 @@ impl Version {
         if sequence > Self::LAST {
             return Err(DocumentError::Corrupt);
         }
-        // The standard library seeds each `RandomState` from the system's generator.
-        let nonce = RandomState::new().hash_one((std::process::id(), SystemTime::now(), sequence));
-        Ok(Self { sequence, nonce })
+        Ok(Self { sequence, nonce: random_number() })
     }
 }
 

@@ -330,6 +330,11 @@ impl Cluster {
         });
     }
 
+    /// The process of a node that runs.
+    pub(crate) fn process(&self, node: usize) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.nodes[node].as_ref().expect("it runs").0)
+    }
+
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node] = None;
     }

@@ -6,13 +6,24 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use keysheath::origin::Origin;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Serves until the test's process ends. Each connection carries one request.
 pub(crate) struct Passing {
     pub(crate) origin: Origin,
     seen: Arc<Mutex<Vec<Passed>>>,
+}
+
+/// A cluster's active node, which takes the writes, and a standby that has the reads and hears of each write late: it stands
+/// still from before the write until it has been asked.
+pub(crate) struct Late {
+    pub(crate) leader: String,
+    pub(crate) standby: String,
+    /// The standby's process.
+    pub(crate) process: Pid,
 }
 
 /// A request that was passed on, and the status that came back.
@@ -32,6 +43,31 @@ impl Passing {
     /// To a server at `target`, such as `https://127.0.0.1:8200`, whose certificate is `pem`. The header `without` is taken
     /// away on the way.
     pub(crate) fn to(target: String, pem: &str, without: Option<&'static str>) -> Self {
+        Self::start(pem, without, move |_, _| target.clone())
+    }
+
+    /// As [`Passing::to`], to a standby that is late.
+    pub(crate) fn to_late(late: Late, pem: &str, without: Option<&'static str>) -> Self {
+        Self::start(pem, without, move |method, path| {
+            let is_write = method == "POST" && path.contains("/data/");
+            if is_write {
+                kill_process(late.process, Signal::STOP).unwrap();
+                return late.leader.clone();
+            }
+            let process = late.process;
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                kill_process(process, Signal::CONT).unwrap();
+            });
+            late.standby.clone()
+        })
+    }
+
+    fn start(
+        pem: &str,
+        without: Option<&'static str>,
+        target: impl Fn(&str, &str) -> String + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let seen = Arc::<Mutex<Vec<_>>>::default();
@@ -58,7 +94,7 @@ impl Passing {
 fn pass_on(
     mut stream: &TcpStream,
     agent: &ureq::Agent,
-    target: &str,
+    target: &dyn Fn(&str, &str) -> String,
     without: Option<&str>,
     seen: &Mutex<Vec<Passed>>,
 ) -> io::Result<()> {
@@ -74,7 +110,8 @@ fn pass_on(
     let mut body = String::new();
     reader.take(length.unwrap_or(0)).read_to_string(&mut body)?;
     let own = headers.iter().filter(|(name, _)| name.starts_with("x-vault"));
-    let mut request = ureq::http::Request::builder().method(method).uri(format!("{target}{path}"));
+    let mut request =
+        ureq::http::Request::builder().method(method).uri(format!("{}{path}", target(method, path)));
     for (name, value) in own.clone().filter(|(name, _)| Some(*name) != without) {
         request = request.header(*name, *value);
     }

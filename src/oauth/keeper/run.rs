@@ -1,6 +1,5 @@
 //! The keeper's thread.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +10,7 @@ use super::super::{GrantError, OAuthApp, TokenError, Tokens};
 use super::schedule::{Seen, Token, rest_of};
 use super::shared::{Ending, Shared};
 use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings};
-use crate::back_off::random_part;
+use crate::back_off::{random_number, random_part};
 use crate::document::{DocumentError, DocumentStore, Version};
 use crate::handle::{Generation, Numbered, Published, RawHandle, Reload};
 use crate::issuer::Issuer;
@@ -80,8 +79,6 @@ impl<I: Issuer> Runner<I> {
         shared: Arc<Shared>,
         teller: Teller<KeeperEvent>,
     ) -> Self {
-        // The standard library seeds each `RandomState` from the system's generator.
-        let me = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
         let (identity, handle) = (app.identity(), shared.handle());
         Self {
             app,
@@ -91,7 +88,7 @@ impl<I: Issuer> Runner<I> {
             shared,
             teller,
             handle,
-            me,
+            me: random_number(),
             grant: None,
             seen: None,
             looked: None,
