@@ -110,6 +110,25 @@ fn what_is_not_a_key_is_refused_and_not_absent() {
 }
 
 #[test]
+fn a_version_that_is_to_be_deleted_later_is_there_until_then() {
+    let server = Server::start();
+    server.admin("POST", "secret/metadata/kanal", &json!({ "delete_version_after": "1h" }));
+    server.admin("POST", "secret/metadata/keys", &json!({ "delete_version_after": "4s" }));
+    server.put("secret/kanal", &json!({ "key": KEY }));
+    assert_gives_the_key(&field(server.root(), "secret/kanal"));
+
+    let store = OpenBaoStore::new(server.root(), "secret/keys");
+    let version = store.write(&content("one"), None).unwrap();
+    assert_eq!(store.version(), Ok(Some(version)));
+    let version = store.write(&content("two"), Some(&version)).unwrap();
+    assert_eq!(store.read().unwrap().unwrap().version(), &version);
+    // And not after it.
+    wait_until("its end", || store.version().is_err());
+    assert_eq!(refused(store.version()), (true, OpenBaoError::Deleted { version: 2 }));
+    assert_eq!(refused(store.read()), (true, OpenBaoError::Deleted { version: 2 }));
+}
+
+#[test]
 fn a_version_that_was_deleted_or_destroyed_is_an_error_that_says_how_it_comes_back() {
     let server = Server::start();
     let source = field(server.root(), "secret/kanal");

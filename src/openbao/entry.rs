@@ -62,16 +62,11 @@ impl Secret {
 }
 
 impl Stamp {
-    fn of(number: u64, stamp: &json::Stamp) -> Result<Self, OpenBaoError> {
-        if stamp.destroyed {
-            return Err(OpenBaoError::Destroyed { version: number });
-        }
-        if !stamp.deletion_time.is_empty() {
-            return Err(OpenBaoError::Deleted { version: number });
-        }
+    /// Of a version that is there. It may have a time at which it will be deleted (`delete_version_after`).
+    fn of(number: u64, stamp: &json::Stamp) -> Self {
         let digest = Hash::hash(stamp.created_time.as_bytes());
         let time = digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        Ok(Self { number, time })
+        Self { number, time }
     }
 }
 
@@ -91,7 +86,10 @@ impl Entry {
 
     /// The current version; `None` where none was ever written. Blocks.
     pub(crate) fn read(&self) -> Result<Option<Secret>, OpenBaoError> {
-        let until = self.client.until();
+        self.read_until(self.client.until())
+    }
+
+    fn read_until(&self, until: Instant) -> Result<Option<Secret>, OpenBaoError> {
         let path = self.path("data", until)?;
         let answer = self.client.call(&Call::get(&path), READ, until)?;
         match answer.status {
@@ -103,7 +101,7 @@ impl Entry {
         let stamp =
             json::read::<json::Answer<json::Data<'_>>>(&answer.body).map(|answer| answer.data.metadata);
         let stamp = stamp.ok_or_else(|| self.is_something_else(&answer))?;
-        let stamp = Stamp::of(stamp.version, &stamp)?;
+        let stamp = Stamp::of(stamp.version, &stamp);
         Ok(Some(Secret { stamp, answer }))
     }
 
@@ -129,7 +127,15 @@ impl Entry {
             return Ok(None);
         }
         let stamp = answer.data.versions.get(&number.to_string());
-        Stamp::of(number, stamp.ok_or(OpenBaoError::NotOpenBao { status: 200 })?).map(Some)
+        let stamp = stamp.ok_or(OpenBaoError::NotOpenBao { status: 200 })?;
+        if stamp.destroyed {
+            return Err(OpenBaoError::Destroyed { version: number });
+        }
+        if stamp.deletion_time.is_empty() {
+            return Ok(Some(Stamp::of(number, stamp)));
+        }
+        // That time may be to come, and whether it is depends on OpenBao's clock alone.
+        Ok(self.read_until(until)?.map(|secret| secret.stamp))
     }
 
     /// Writes a version if the current one is `unchanged` (with `None`: if none was ever written). `data` is an object.
@@ -154,7 +160,7 @@ impl Entry {
         match answer.status {
             200 => {
                 let answer: json::Answer<json::Stamp> = read(&answer)?;
-                Stamp::of(answer.data.version, &answer.data).map(Written::Now)
+                Ok(Written::Now(Stamp::of(answer.data.version, &answer.data)))
             }
             // It may be the earlier attempt that has written.
             400 if is_conflict(&answer) && answer.was_repeated => Err(OpenBaoError::Unsettled),
@@ -216,8 +222,14 @@ impl Entry {
         match answer.data {
             None => Ok(None),
             Some(data) => {
-                Stamp::of(data.metadata.version, &data.metadata)?;
-                Err(OpenBaoError::NotOpenBao { status: 404 })
+                let version = data.metadata.version;
+                Err(if data.metadata.destroyed {
+                    OpenBaoError::Destroyed { version }
+                } else if data.metadata.deletion_time.is_empty() {
+                    OpenBaoError::NotOpenBao { status: 404 }
+                } else {
+                    OpenBaoError::Deleted { version }
+                })
             }
         }
     }

@@ -14,6 +14,9 @@ use super::{OpenBaoError, json};
 /// How soon a renewal that failed is tried again.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 
+/// Which part of a call's time a renewal may take.
+const RENEWAL_PART: u32 = 3;
+
 pub(super) struct Session {
     pub(super) login: Login,
     token: Mutex<Option<Token>>,
@@ -86,24 +89,26 @@ impl Session {
     /// The token in force. One caller gets or renews it, and the others wait for that.
     fn token(&self, servers: &Servers, until: Instant) -> Result<(HeaderValue, u64), OpenBaoError> {
         let mut token = self.lock();
-        let now = Instant::now();
         let next = match token.take() {
             None => self.obtain(servers, until)?,
-            Some(mut there) => match there.lease {
-                Some(lease) if lease.renew_at <= now => match self.renew(servers, &there, lease, until) {
-                    Ok(next) => next,
-                    // It is good for a while yet.
-                    Err(_) if now < lease.end => {
-                        there.lease = Some(Lease { renew_at: now + RENEWAL_PAUSE, ..lease });
-                        there
-                    }
-                    Err(error) => return Err(error),
-                },
-                _ => there,
-            },
+            Some(there) => self.kept_good(servers, there, until)?,
         };
         let token = token.insert(next);
         Ok((token.header.clone(), token.number))
+    }
+
+    /// The token, renewed or replaced where that is due.
+    fn kept_good(&self, servers: &Servers, there: Token, until: Instant) -> Result<Token, OpenBaoError> {
+        let now = Instant::now();
+        let Some(lease) = there.lease.filter(|lease| lease.renew_at <= now) else { return Ok(there) };
+        if lease.end <= now {
+            return self.renew(servers, &there, lease, until);
+        }
+        // It is good for a while yet, so most of the time is for the call that it is wanted for.
+        let soon = now + until.saturating_duration_since(now) / RENEWAL_PART;
+        let renewed = self.renew(servers, &there, lease, soon);
+        let later = Some(Lease { renew_at: now + RENEWAL_PAUSE, ..lease });
+        Ok(renewed.unwrap_or(Token { lease: later, ..there }))
     }
 
     fn renew(
@@ -114,7 +119,7 @@ impl Session {
         until: Instant,
     ) -> Result<Token, OpenBaoError> {
         let number = there.number;
-        let can_log_in = self.login.body()?.is_some();
+        let can_log_in = matches!(self.login.method, Method::AppRole { .. } | Method::Kubernetes { .. });
         if lease.is_renewable {
             let call = Call { is_repeatable: true, ..Call::post("auth/token/renew-self", json::object(&[])) };
             let answered = servers.call(&call, Some(&there.header), until)?;

@@ -106,6 +106,21 @@ fn callers_at_once_share_one_login() {
 }
 
 #[test]
+fn a_token_is_renewed_where_the_secret_id_that_it_was_had_for_is_gone() {
+    let (server, role, secret) = with_role("6s", &json!({ "secret_id_num_uses": 1 }));
+    let folder = support::Folder::new();
+    let path = folder.write("secret-id", &secret);
+    let source = field(server.client(Login::app_role_file(role, &path)), "secret/kanal");
+    assert_gives_the_key(&source);
+    std::fs::remove_file(&path).unwrap();
+    // Longer than it would live.
+    for _ in 0..9 {
+        std::thread::sleep(Duration::from_secs(1));
+        assert_gives_the_key(&source);
+    }
+}
+
+#[test]
 fn a_token_file_is_read_again_when_its_token_is_refused() {
     let server = Server::start();
     server.put("secret/kanal", &json!({ "key": KEY }));

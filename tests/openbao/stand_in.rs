@@ -235,3 +235,29 @@ fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
     assert_gives_the_key(&field(client.with_deadline(Duration::from_secs(20)), "secret/kanal"));
     assert!(!standby.heads().is_empty());
 }
+
+#[test]
+fn a_renewal_that_gets_no_answer_does_not_take_the_time_of_a_call_whose_token_is_good() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let stand_in = Answering::at("127.0.0.1", move |head| {
+        if head.contains("/lookup-self ") {
+            // It is to be renewed after two thirds of that.
+            measured("200 OK", br#"{"data":{"ttl":12,"renewable":true}}"#)
+        } else if head.contains("/renew-self ") {
+            // As where a standby answers what is read, and the active node that it hands this to is gone.
+            std::thread::sleep(Duration::from_millis(1500));
+            Vec::new()
+        } else if head.contains("/sys/internal/ui/mounts/") {
+            measured("200 OK", MOUNT.as_bytes())
+        } else {
+            measured("200 OK", answer.as_bytes())
+        }
+    });
+    let client = OpenBao::at(stand_in.origin(), Login::token("s.secrettoken".to_owned())).unwrap();
+    let source = field(client.with_deadline(Duration::from_secs(4)), "secret/kanal");
+    assert_gives_the_key(&source);
+    std::thread::sleep(Duration::from_millis(8200));
+    assert_gives_the_key(&source);
+    assert!(stand_in.heads().iter().any(|head| head.contains("/renew-self ")));
+}
