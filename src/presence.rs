@@ -46,7 +46,14 @@
 //! # Limits
 //! - Presence is what processes say of themselves. Whoever can write the document can hold a deletion up, or let it be asked for too
 //!   early; requests then fail until every process has the new key, and no key leaks. Nothing in it is secret.
-//! - A process that does not show itself is not waited for, but for the settle time.
+//! - A process that does not show itself is not waited for, but for the settle time. Neither is a forked child: it has neither
+//!   the thread that shows it nor that of a refresher.
+//! - A silent process is named for a day, by what the others show; where nobody else shows itself, for 30 days; and in a full
+//!   document until its room is needed. After that it is forgotten.
+//! - Each start of a process is a record of its own. One that is killed and started again and again can fill a document, until
+//!   the first of those records are silent.
+//! - A document is for one key set. A process that follows another one of the same issuer is never seen to have the new key, and
+//!   is waited for.
 //! - The times are those of the machines' clocks; a minute of difference is allowed for. A clock that is wrong by more than a time to live makes a process
 //!   silent, and that is said.
 //! - A document holds [`MAX_PROCESSES`]. A larger fleet uses several, and the rotation is given each.
@@ -108,7 +115,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Shows this process in a document of the fleet until it is dropped.
 ///
 /// Dropping it takes the process out, and waits for that at most five seconds; where it cannot be done, or the process is
-/// killed, the time to live ends it. In async code, start and drop it through your runtime's `spawn_blocking`.
+/// killed, the time to live ends it. So keep it until the last request has its answer: who is out is not waited for. In async code, start and drop it through your runtime's `spawn_blocking`.
 ///
 /// A failure never touches the handle: keys are sent all the same. [`Presence::status`] tells of it, and with the feature
 /// `tracing` a warning.

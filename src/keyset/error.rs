@@ -56,7 +56,9 @@ pub enum KeySetError {
     #[error("the pending key was not verified: verify it, or say that it is to be promoted even so")]
     Unverified,
     /// An older key waits to be retired.
-    #[error("the key {fingerprint} is still the previous one: delete it in the app and retire it first")]
+    #[error(
+        "the key {fingerprint} is still the previous one: once nobody uses it, delete it in the app and retire it first"
+    )]
     PreviousThere {
         /// Which key.
         fingerprint: Fingerprint,

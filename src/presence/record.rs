@@ -136,14 +136,19 @@ impl PresenceRecord {
         Duration::from_secs(apart) > self.time_to_live() + CLOCK_SLACK
     }
 
-    /// Whether the process uses the key in force in a key set and none before it, or has no key at all.
+    /// Whether the process uses the key in force in a key set and none before it, or had no key yet when that one was in
+    /// force already.
     pub(crate) fn is_up_to_date(&self, keys: &KeySet) -> bool {
+        let current = keys.current();
         if self.generation.is_none() {
-            return true;
+            // What it has taken up since can be the old key, where that was in force still when it showed this.
+            let since = current.map(|current| current.promoted().unwrap_or_else(|| current.staged()));
+            let since = since.and_then(|since| since.checked_add(CLOCK_SLACK));
+            return since.is_some_and(|since| self.shown() >= since);
         }
         // Where its generations are not this key set's, they say nothing; the key is the same one everywhere.
         let is_now = self.begun != keys.begun() || self.generation == keys.generation();
-        self.is_drained() && is_now && self.key == keys.current().map(Held::fingerprint)
+        self.is_drained() && is_now && self.key == current.map(Held::fingerprint)
     }
 }
 
@@ -159,5 +164,30 @@ impl fmt::Display for PresenceRecord {
             write!(f, ", requests with generation {oldest} under way")?;
         }
         write!(f, ", shown {})", Utc(self.shown()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::issuer::{Issuer, Kanal};
+    use crate::key::RawKey;
+    use crate::keyset::{Promotion, Staging};
+
+    #[test]
+    fn who_had_no_key_before_the_promotion_may_have_taken_up_the_old_one_since() {
+        let at = |second: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + second);
+        let key = |text: &[u8]| RawKey::parse(Kanal::PROFILE, text).unwrap();
+        let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
+        keys.adopt(key(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(at(0))).unwrap();
+        let staged = keys.stage(key(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(at(1000))).unwrap();
+        keys.promote(staged.rotation(), Promotion::Unverified, at(2000)).unwrap();
+        let nothing = InUse { generation: None, oldest: None, key: None, begun: None };
+        for (shown, is_up_to_date) in
+            [(0, false), (1999, false), (2000, false), (2059, false), (2060, true), (9000, true)]
+        {
+            let record = PresenceRecord::new(1, "a", nothing, at(shown), 600);
+            assert_eq!(record.is_up_to_date(&keys), is_up_to_date, "{shown}");
+        }
     }
 }

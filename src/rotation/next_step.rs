@@ -14,7 +14,7 @@ use crate::keyset::{Held, KeySet, Place, RotationId};
 use crate::presence::{Fleet, PresenceRecord};
 use crate::utc::Utc;
 
-pub(super) use told::Page;
+pub(super) use told::{Named, Page};
 
 /// What a person has to do now. Its `Display` tells them, in the issuer's own words for where.
 ///
@@ -224,6 +224,15 @@ impl Rotation {
             return Ok(None);
         }
         self.fleet().map(Some)
+    }
+
+    /// The processes of the fleet, silent ones included, that do not show that they have the key in force alone.
+    pub(super) fn who_may_use_another_than(
+        &self,
+        keys: &KeySet,
+    ) -> Result<Vec<PresenceRecord>, RotationError> {
+        let fleet = self.fleet()?;
+        Ok(fleet.records().iter().filter(|record| !record.is_up_to_date(keys)).cloned().collect())
     }
 
     /// Whether no request of this process holds a generation before the one in force.

@@ -68,7 +68,8 @@ pub enum Retirement {
     StillAccepted {
         /// The previous key.
         fingerprint: Fingerprint,
-        /// Whether the settle time has passed, so that it should be gone.
+        /// Whether it should be gone: the settle time has passed, and no request of this process and no process of the
+        /// [fleet](super::Rotation::with_presence) may use it.
         is_overdue: bool,
     },
     /// The key in force was deleted in place of the previous one, which works and is in force again.

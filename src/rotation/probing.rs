@@ -127,7 +127,9 @@ impl Rotation {
             [Verdict::Accepted, Verdict::KeyRefused] => self.confirmed(rotation, &asked, now),
             [Verdict::Accepted, Verdict::Accepted] => {
                 let is_settled = since_promotion(current, now) >= self.policy.settle();
-                let is_overdue = is_settled && self.is_drained(&keys);
+                let is_out_of_use =
+                    || self.who_may_use_another_than(&keys).is_ok_and(|behind| behind.is_empty());
+                let is_overdue = is_settled && self.is_drained(&keys) && is_out_of_use();
                 if is_overdue {
                     self.raise(AuditAction::StillAccepted, &keys, rotation, Some(previous), now);
                 }

@@ -231,7 +231,8 @@ impl Rotation {
     }
 
     /// Gives the pending key up. A person should delete it in the app: now, or where it was in force and rolled back, once
-    /// the settle time since then is over and no request holds it; the transition says which.
+    /// the settle time since then is over, no request holds it, and no process of the [fleet](Rotation::with_presence) shows
+    /// it; the transition says which.
     ///
     /// # Errors
     /// [`RotationError`]; [`KeySetError::NotPending`] when it is in force already.
@@ -261,7 +262,9 @@ impl Rotation {
             let since = now.duration_since(rolled_back).unwrap_or_default();
             let left = self.policy.settle().saturating_sub(since);
             let is_drained = self.is_drained(&committed.keys);
-            transition.given_up = Some(GivenUp { left, is_drained });
+            // The step is done, so that it is no error where the fleet cannot be seen.
+            let behind = self.who_may_use_another_than(&committed.keys).map_err(Box::new);
+            transition.given_up = Some(GivenUp { left, is_drained, behind });
         }
         Ok(transition)
     }

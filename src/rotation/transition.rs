@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::next_step::Page;
-use super::{AuditAction, AuditError};
+use super::next_step::{Named, Page};
+use super::{AuditAction, AuditError, RotationError};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::issuer::Profile;
 use crate::keyset::{Place, RotationId};
+use crate::presence::PresenceRecord;
 use crate::utc::Span;
 
 /// A step that is persisted.
@@ -42,6 +43,8 @@ pub struct Transition {
 pub(super) struct GivenUp {
     pub(super) left: Duration,
     pub(super) is_drained: bool,
+    /// The processes that do not show that they have the key in force alone, or why they cannot be seen.
+    pub(super) behind: Result<Vec<PresenceRecord>, Box<RotationError>>,
 }
 
 impl Transition {
@@ -120,12 +123,39 @@ impl Transition {
     /// ```
     /// # use keysheath::rotation::Transition;
     /// fn may_be_deleted(aborted: &Transition) -> bool {
-    ///     aborted.left().is_zero() && aborted.is_drained()
+    ///     aborted.left().is_zero() && aborted.is_drained() && aborted.behind().is_ok_and(<[_]>::is_empty)
     /// }
     /// ```
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.given_up.as_ref().is_none_or(|given_up| given_up.is_drained)
+    }
+
+    /// The processes of the [fleet](super::Rotation::with_presence), silent ones included, that may still use a key that was
+    /// in force, was rolled back and is given up; nobody for every other step.
+    ///
+    /// # Errors
+    /// [`RotationError::Presence`], where it cannot be seen who they are. The step is done all the same.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Transition;
+    /// fn log(aborted: &Transition) {
+    ///     match aborted.behind() {
+    ///         Ok(behind) => behind.iter().for_each(|record| println!("wait for {record}")),
+    ///         Err(error) => println!("{error}"),
+    ///     }
+    /// }
+    /// ```
+    pub fn behind(&self) -> Result<&[PresenceRecord], &RotationError> {
+        match self.given_up.as_ref().map(|given_up| &given_up.behind) {
+            None => Ok(&[]),
+            Some(Ok(behind)) => Ok(behind),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    fn may_be_deleted(&self) -> bool {
+        self.left().is_zero() && self.is_drained() && self.behind().is_ok_and(<[_]>::is_empty)
     }
 
     /// Where that key is now.
@@ -227,7 +257,7 @@ impl fmt::Display for Transition {
             AuditAction::Aborted if !self.is_change => {
                 write!(f, "; if it was in force before, wait for the settle time; then delete it in {page}")?;
             }
-            AuditAction::Aborted if self.left().is_zero() && self.is_drained() => {
+            AuditAction::Aborted if self.may_be_deleted() => {
                 write!(f, "; delete it now in {page}")?;
             }
             AuditAction::Aborted => {
@@ -237,6 +267,13 @@ impl fmt::Display for Transition {
                 }
                 if !self.is_drained() {
                     f.write_str("; requests of this process still hold it")?;
+                }
+                match self.behind() {
+                    Ok([]) => {}
+                    Ok(behind) => {
+                        write!(f, "; not every process has the one in force alone: {}", Named(behind))?
+                    }
+                    Err(error) => write!(f, "; {error}")?,
                 }
                 write!(f, "; then delete it in {page}")?;
             }

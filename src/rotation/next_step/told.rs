@@ -204,7 +204,7 @@ impl Joined {
 }
 
 /// Processes, as many as a sentence can bear.
-struct Named<'a>(&'a [PresenceRecord]);
+pub(in crate::rotation) struct Named<'a>(pub(in crate::rotation) &'a [PresenceRecord]);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

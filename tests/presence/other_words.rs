@@ -1,0 +1,60 @@
+//! What else tells a person to delete a key: giving a rolled-back one up, and a retirement that comes too early.
+
+use keysheath::document::DocumentContent;
+use keysheath::rotation::{Retirement, RotationError};
+
+use super::*;
+
+#[test]
+fn a_process_that_showed_no_key_before_the_promotion_is_not_taken_for_up_to_date() {
+    let rotator = in_memory();
+    // It is not shown anew in this test, as if it could not reach the document.
+    let rare = PresenceSettings::new("early").with_time_to_live(Duration::from_secs(3600));
+    let _shown = Presence::show(rotator.presence.clone(), &KeyHandle::<Kanal>::live(), rare).unwrap();
+    rotator.promote(2);
+    assert_eq!(rotator.waits_for(), ["early"]);
+    rotator.ahead.store(3700, Ordering::SeqCst);
+    assert_eq!(rotator.deletes(), (Some(0), vec!["early".to_owned()]));
+}
+
+#[test]
+fn a_rolled_back_key_that_a_process_shows_is_given_up_and_not_said_to_be_deleted_yet() {
+    let rotator = in_memory();
+    rotator.promote(2);
+    let refresher = rotator.refresher();
+    let shown = rotator.show(&refresher.handle(), "late");
+    rotator.rotation.roll_back().unwrap();
+    let aborted = rotator.rotation.abort().unwrap();
+    assert_eq!(names(aborted.behind().unwrap()), ["late"]);
+    let told = aborted.to_string();
+    let words = "it was in force, so do not delete it yet; not every process has the one in force alone: late (generation 2, ";
+    assert!(told.contains(words) && !told.contains("delete it now"), "{told}");
+    drop(shown);
+    // And what was never in force is nobody's.
+    rotator.rotation.stage(&key(3), None).unwrap();
+    assert_eq!(rotator.rotation.abort().unwrap().behind(), Ok(&[][..]));
+}
+
+#[test]
+fn a_rolled_back_key_is_given_up_where_the_fleet_cannot_be_seen_and_the_person_is_told_that() {
+    let rotator = in_memory();
+    rotator.promote(2);
+    rotator.rotation.roll_back().unwrap();
+    rotator.presence.write(&DocumentContent::from(b"{}".to_vec()), None).unwrap();
+    let aborted = rotator.rotation.abort().unwrap();
+    assert!(matches!(aborted.behind(), Err(RotationError::Presence { .. })));
+    let told = aborted.to_string();
+    assert!(told.contains("do not delete it yet; which processes use which key cannot be seen"), "{told}");
+}
+
+#[test]
+fn a_previous_key_that_a_process_shows_is_not_overdue() {
+    let rotator = in_memory();
+    let refresher = rotator.refresher();
+    let shown = rotator.show(&refresher.handle(), "late");
+    rotator.promote(2);
+    let kept = |is_overdue| Retirement::StillAccepted { fingerprint: name(1), is_overdue };
+    assert_eq!(rotator.rotation.retire().unwrap(), kept(false));
+    drop(shown);
+    assert_eq!(rotator.rotation.retire().unwrap(), kept(true));
+}
