@@ -156,7 +156,8 @@ pub struct PresenceStatus {
 
 impl Presence {
     /// Shows this process, with what a handle has in use, in a document of the fleet: once before this returns, and then
-    /// whenever that changes and before the time to live is over. Blocks, as the store does.
+    /// whenever that changes and before the time to live is over. Blocks, as the store does; while others write at the same
+    /// time, it tries for a tenth of the time to live, 10 s at least and a minute at most.
     ///
     /// A process with several handles of one issuer shows each. A fixed handle is shown too: its process is waited for
     /// until it has been restarted with the new key.

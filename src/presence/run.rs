@@ -12,11 +12,8 @@ use crate::back_off::{doubled, random_part};
 use crate::document::{DocumentError, DocumentStore};
 use crate::handle::{InUse, Uses};
 
-/// How often a write is tried when others write at the same time.
-const TRIES: u32 = 16;
-
-/// The longest pause between two of those tries; it grows to that.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// The longest pause between two tries when others write at the same time; it grows to that.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// What the thread and those who ask it share.
 pub(super) struct Shared {
@@ -88,6 +85,9 @@ impl Shower {
     /// Shows what is in use now, and says what that is.
     pub(super) fn show(&self) -> Result<InUse, PresenceError> {
         self.change(|fleet| {
+            if self.shared.is_stopping() {
+                return Ok(None);
+            }
             // Looked at again for each try: what is shown late is to be what is so then.
             let (in_use, now) = (self.uses.now(), SystemTime::now());
             let ttl = self.settings.time_to_live();
@@ -107,18 +107,26 @@ impl Shower {
         &self,
         change: impl Fn(&mut Fleet) -> Result<Option<T>, PresenceError>,
     ) -> Result<Option<T>, PresenceError> {
-        for attempt in 0..TRIES {
+        let begun = Instant::now();
+        let mut attempts: u32 = 0;
+        loop {
             let (mut fleet, version) = Fleet::read_as(self.uses.profile(), &*self.store)?;
             let Some(done) = change(&mut fleet)? else { return Ok(None) };
             match self.store.write(&fleet.to_document()?, version.as_ref()) {
                 Ok(_) => return Ok(Some(done)),
                 Err(DocumentError::Conflict) => {
-                    thread::sleep(doubled(PAUSE.0, attempt, PAUSE.1).mul_f64(random_part()));
+                    // One of those who write at the same time always succeeds, so that it is over once all have; each try of
+                    // the others costs the store as much.
+                    let pause = doubled(PAUSE.0, attempts, PAUSE.1).mul_f64(random_part());
+                    attempts = attempts.saturating_add(1);
+                    if begun.elapsed() + pause > self.settings.patience() {
+                        return Err(PresenceError::Contended { attempts });
+                    }
+                    thread::sleep(pause);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(PresenceError::Contended { attempts: TRIES })
     }
 
     /// Shows what is in use, as it was shown first, until it is told to stop.

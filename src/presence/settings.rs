@@ -22,6 +22,9 @@ pub const DEFAULT_TIME_TO_LIVE: Duration = Duration::from_secs(600);
 /// The bounds of a time to live: a second and a day.
 const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
 
+/// The least and the longest time for which a write is tried when others write at the same time.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+
 /// How a process shows itself: by which name, and for how long that holds.
 ///
 /// ```
@@ -83,6 +86,11 @@ impl PresenceSettings {
     /// The rests between attempts that fail: the first, and the longest, which leaves several before it is silent.
     pub(super) fn rests(&self) -> (Duration, Duration) {
         (self.time_to_live / 60, self.time_to_live / 6)
+    }
+
+    /// For how long a write is tried when others write at the same time, as when a whole fleet is started at once.
+    pub(super) fn patience(&self) -> Duration {
+        (self.time_to_live / 10).clamp(PATIENCE.0, PATIENCE.1)
     }
 
     pub(super) fn check(&self) -> Result<(), PresenceError> {

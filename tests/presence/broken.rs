@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use keysheath::document::{Document, DocumentContent, DocumentError, FileStore, Version};
-use keysheath::presence::PresenceError;
+use keysheath::presence::{MAX_PROCESSES, PresenceError};
 use keysheath::rotation::RotationError;
 use keysheath::source::{Problem, Provenance};
 
@@ -15,6 +15,8 @@ struct Shaky {
     store: MemoryStore,
     is_away: Arc<AtomicBool>,
     panics: Arc<AtomicBool>,
+    /// How long a write takes, in milliseconds.
+    slow: Arc<AtomicU64>,
     /// How many writes are still refused, as if somebody else were faster.
     overtaken: Arc<AtomicU64>,
 }
@@ -49,6 +51,7 @@ impl DocumentStore for Shaky {
         unchanged: Option<&Version>,
     ) -> Result<Version, DocumentError> {
         self.look()?;
+        thread::sleep(Duration::from_millis(self.slow.load(Ordering::SeqCst)));
         let take = |left: u64| left.checked_sub(1);
         if self.overtaken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
             return Err(DocumentError::Conflict);
@@ -127,6 +130,23 @@ fn who_is_overtaken_tries_again_and_not_for_ever() {
     shaky.overtaken.store(1000, Ordering::SeqCst);
     let error = Presence::show(shaky, &handle, settings("b")).unwrap_err();
     assert!(matches!(error, PresenceError::Contended { .. }), "{error}");
+}
+
+#[test]
+fn a_whole_fleet_that_is_started_at_once_is_shown_whole() {
+    let shaky = Shaky::default();
+    // As a cluster that keeps what is written on several disks.
+    shaky.slow.store(60, Ordering::SeqCst);
+    let handle = KeyHandle::<Kanal>::live();
+    let show = |number| Presence::show(shaky.clone(), &handle, PresenceSettings::new(format!("{number}")));
+    let mut fleet: Vec<Presence> = Vec::new();
+    thread::scope(|scope| {
+        let starts: Vec<_> = (0..MAX_PROCESSES).map(|number| scope.spawn(move || show(number))).collect();
+        fleet.extend(starts.into_iter().map(|start| start.join().unwrap().unwrap()));
+    });
+    assert_eq!(Fleet::read::<Kanal>(&shaky).unwrap().records().len(), MAX_PROCESSES);
+    // They need not be taken out one by one.
+    shaky.is_away.store(true, Ordering::SeqCst);
 }
 
 #[test]
