@@ -271,7 +271,7 @@ impl fmt::Display for Transition {
                 match self.behind() {
                     Ok([]) => {}
                     Ok(behind) => {
-                        write!(f, "; not every process has the one in force alone: {}", Named(behind))?
+                        write!(f, "; not every process has the one in force alone: {}", Named(behind))?;
                     }
                     Err(error) => write!(f, "; {error}")?,
                 }
