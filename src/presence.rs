@@ -48,10 +48,10 @@
 //!   early; requests then fail until every process has the new key, and no key leaks. Nothing in it is secret.
 //! - A process that does not show itself is not waited for, but for the settle time. Neither is a forked child: it has neither
 //!   the thread that shows it nor that of a refresher.
-//! - A silent process is named for a day, by what the others show; where nobody else shows itself, for 30 days; and in a full
-//!   document until its room is needed. After that it is forgotten.
-//! - Each start of a process is a record of its own. One that is killed and started again and again can fill a document, until
-//!   the first of those records are silent.
+//! - A silent process is named for a day, and in a full document until its room is needed. After that it is forgotten, by the next
+//!   process that has seen its silence itself.
+//! - Each start of a process is a record of its own, unless its name is [unique](PresenceSettings::with_unique_name). One that is
+//!   killed and started again and again can else fill a document, until the first of those records are silent.
 //! - A document is for one key set. A process that follows another one of the same issuer is never seen to have the new key, and
 //!   is waited for.
 //! - The times are those of the machines' clocks; a minute of difference is allowed for. A clock that is wrong by more than a time to live makes a process
@@ -90,6 +90,7 @@ mod record;
 mod run;
 mod settings;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -189,6 +190,7 @@ impl Presence {
             settings,
             process: random_number(),
             shared: Arc::clone(&shared),
+            unchanged: RefCell::default(),
         };
         let shown = shower.show()?;
         let thread = thread::Builder::new()

@@ -288,3 +288,22 @@ fn a_change_is_shown_long_before_what_is_shown_is_renewed() {
     let _ = refresher.refresh_now(PATIENCE);
     until("it shows the new key", || rotator.waits_for().is_empty());
 }
+
+#[test]
+fn a_process_of_a_unique_name_replaces_what_its_predecessor_has_left_behind() {
+    let rotator = in_memory();
+    let old = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
+    let _other = rotator.show(&old, "another");
+    // It is not shown anew in this test.
+    let unique = || PresenceSettings::new("shop-7").with_unique_name();
+    let predecessor = Presence::show(rotator.presence.clone(), &old, unique()).unwrap();
+    // As if it had been killed.
+    std::mem::forget(predecessor);
+    let new = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(2).expose_secret()).unwrap());
+    rotator.promote(2);
+    assert_eq!(rotator.waits_for(), ["another", "shop-7"]);
+    let _again = Presence::show(rotator.presence.clone(), &new, unique()).unwrap();
+    let fleet = rotator.rotation.fleet().unwrap();
+    assert!(fleet.records().iter().any(|record| record.key() == Some(name(2))));
+    assert_eq!(names(fleet.records()), ["another", "shop-7"]);
+}

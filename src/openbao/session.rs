@@ -133,9 +133,12 @@ impl Session {
         if can_log_in {
             return self.obtain(servers, until);
         }
-        // Nothing can be done for it; when it has ended, OpenBao says so.
+        // It is asked again, for what has refused may be a proxy; once it has ended, OpenBao says so.
+        let now = Instant::now();
+        let is_worth_it = lease.is_renewable && lease.end > now;
+        let lease = is_worth_it.then(|| Lease { renew_at: now + RENEWAL_PAUSE, ..lease });
         let (secret, header) = (there.secret.copy(), there.header.clone());
-        Ok(Token { secret, header, number, lease: None })
+        Ok(Token { secret, header, number, lease })
     }
 
     fn obtain(&self, servers: &Servers, until: Instant) -> Result<Token, OpenBaoError> {

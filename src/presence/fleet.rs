@@ -14,10 +14,8 @@ use crate::issuer::{Issuer, Profile};
 /// ```
 pub const MAX_PROCESSES: usize = 128;
 
-/// How long after it went silent a record is forgotten, where other processes vouch for the time, and where none does: a
-/// clock that is wrong is not to make a fleet forgotten.
-const FORGOTTEN_AFTER: (Duration, Duration) =
-    (Duration::from_secs(24 * 60 * 60), Duration::from_secs(30 * 24 * 60 * 60));
+/// How long after it went silent a record is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the processes of a fleet show: a record for each.
 ///
@@ -131,7 +129,6 @@ impl Fleet {
 
     /// Shows a process, in place of what it has shown before.
     pub(super) fn put(&mut self, record: PresenceRecord) -> Result<(), PresenceError> {
-        self.forget(&record);
         if let Some(there) = self.records.iter_mut().find(|there| there.process == record.process) {
             *there = record;
             return Ok(());
@@ -153,16 +150,17 @@ impl Fleet {
         self.records.len() < before
     }
 
-    /// Forgets what has been silent for long, as whoever shows itself now sees it.
-    fn forget(&mut self, newcomer: &PresenceRecord) {
-        let now = newcomer.shown.0;
-        let others = self.records.iter().filter(|there| there.process != newcomer.process);
-        let vouched = others.map(|there| there.shown.0).max().map_or(0, |latest| latest.min(now));
-        let silent = |there: &PresenceRecord, now: u64| {
-            Duration::from_secs(now.saturating_sub(there.shown.0)).saturating_sub(there.time_to_live())
-        };
+    /// Removes what other processes of the same name show.
+    pub(super) fn remove_named(&mut self, record: &PresenceRecord) {
+        self.records.retain(|there| there.process == record.process || there.name != record.name);
+    }
+
+    /// Forgets what has been silent for a day, as it was shown, and for its time to live before the eyes of whoever forgets it:
+    /// a clock that is wrong is not to make a fleet forgotten.
+    pub(super) fn forget(&mut self, now: SystemTime, unchanged: impl Fn(&PresenceRecord) -> Duration) {
         self.records.retain(|there| {
-            silent(there, vouched) <= FORGOTTEN_AFTER.0 && silent(there, now) <= FORGOTTEN_AFTER.1
+            let since = now.duration_since(there.shown()).unwrap_or_default();
+            since <= there.time_to_live() + FORGOTTEN_AFTER || unchanged(there) <= there.time_to_live()
         });
     }
 }
@@ -210,33 +208,34 @@ mod tests {
         fleet.records.iter().map(|record| record.process).collect()
     }
 
-    #[test]
-    fn a_record_is_forgotten_a_day_after_it_went_silent_where_another_vouches_for_the_time() {
-        let now = 1_800_000_000;
-        let mut there = fleet([shown(1, now - DAY - 700), shown(2, now - DAY - 500), shown(3, now - 30)]);
-        there.put(shown(4, now)).unwrap();
-        assert_eq!(processes(&there), [2, 3, 4]);
+    fn at(second: u64) -> SystemTime {
+        Moment(second).to_time()
     }
 
     #[test]
-    fn a_clock_that_is_days_ahead_makes_nobody_forgotten() {
+    fn a_record_is_forgotten_a_day_after_it_went_silent() {
         let now = 1_800_000_000;
-        let mut there = fleet([shown(1, now - 90), shown(2, now - 30)]);
-        there.put(shown(3, now + 20 * DAY)).unwrap();
-        assert_eq!(processes(&there), [1, 2, 3]);
-        // And what it has shown itself vouches for nothing afterwards.
-        there.put(shown(3, now + 21 * DAY)).unwrap();
-        assert_eq!(processes(&there), [1, 2, 3]);
+        let mut there = fleet([shown(1, now - DAY - 601), shown(2, now - DAY - 599), shown(3, now - 30)]);
+        there.forget(at(now), |_| Duration::from_secs(601));
+        assert_eq!(processes(&there), [2, 3]);
     }
 
     #[test]
-    fn who_is_alone_forgets_after_a_month() {
+    fn nobody_is_forgotten_by_a_clock_that_is_wrong() {
         let now = 1_800_000_000;
-        for (days, left) in [(29, vec![1, 2]), (31, vec![2])] {
-            let mut there = fleet([shown(1, now - days * DAY)]);
-            there.put(shown(2, now)).unwrap();
-            assert_eq!(processes(&there), left);
+        let mut there = fleet([shown(1, now - 90), shown(2, now - 30), shown(3, now + 9 * DAY)]);
+        for clock in [0, now, now + 3 * DAY, now + 365 * DAY] {
+            // They have been shown anew meanwhile, before the eyes of whoever has that clock.
+            there.forget(at(clock), |_| Duration::from_secs(600));
+            assert_eq!(processes(&there), [1, 2, 3], "{clock}");
         }
+    }
+
+    #[test]
+    fn a_predecessor_of_the_same_name_is_replaced_and_nobody_else() {
+        let mut there = fleet([shown(1, 5), shown(2, 6), shown(3, 7)]);
+        there.remove_named(&PresenceRecord { name: "number 2".into(), ..shown(3, 8) });
+        assert_eq!(processes(&there), [1, 3]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub const PRESENCE_FORM_VERSION: u64 = 1;
 
 const KIND: &str = "presence";
 
+/// The longest time to live, in seconds: a day.
+const LONGEST: u32 = 24 * 60 * 60;
+
 /// Form 1.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,7 +133,8 @@ fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
         key: fingerprint(form.key)?,
         begun: fingerprint(form.begun)?,
         shown: Moment(form.shown),
-        time_to_live: form.ttl,
+        // What is longer than it can be set to would hold a deletion up for years.
+        time_to_live: form.ttl.min(LONGEST),
     })
 }
 

@@ -1,5 +1,7 @@
 //! The thread that shows a process.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -30,6 +32,26 @@ pub(super) struct Shower {
     pub(super) settings: PresenceSettings,
     pub(super) process: u64,
     pub(super) shared: Arc<Shared>,
+    pub(super) unchanged: RefCell<Unchanged>,
+}
+
+/// Since when each record has been as it is, by a clock that nobody sets: what is to be forgotten must have been silent
+/// before these eyes.
+#[derive(Default)]
+pub(super) struct Unchanged(HashMap<u64, (SystemTime, Instant)>);
+
+impl Unchanged {
+    fn look(&mut self, records: &[PresenceRecord], now: Instant) {
+        let seen = |record: &PresenceRecord| {
+            let before = self.0.get(&record.process).filter(|(shown, _)| *shown == record.shown());
+            (record.process, before.copied().unwrap_or((record.shown(), now)))
+        };
+        self.0 = records.iter().map(seen).collect();
+    }
+
+    fn time_of(&self, record: &PresenceRecord, now: Instant) -> Duration {
+        self.0.get(&record.process).map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since))
+    }
 }
 
 impl Shared {
@@ -91,7 +113,14 @@ impl Shower {
             // Looked at again for each try: what is shown late is to be what is so then.
             let (in_use, now) = (self.uses.now(), SystemTime::now());
             let ttl = self.settings.time_to_live();
-            fleet.put(PresenceRecord::new(self.process, &self.settings.name, in_use, now, ttl))?;
+            let record = PresenceRecord::new(self.process, &self.settings.name, in_use, now, ttl);
+            if self.settings.is_unique {
+                fleet.remove_named(&record);
+            }
+            let (mut unchanged, seen_at) = (self.unchanged.borrow_mut(), Instant::now());
+            unchanged.look(fleet.records(), seen_at);
+            fleet.forget(now, |there| unchanged.time_of(there, seen_at));
+            fleet.put(record)?;
             Ok(Some(in_use))
         })
         .map(|shown| shown.unwrap_or_else(|| self.uses.now()))
@@ -177,4 +206,29 @@ impl Shower {
 
 fn after(time: Duration) -> Instant {
     Instant::now() + time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_unchanged_since_it_was_seen_first_as_it_is() {
+        let nothing = InUse { generation: None, oldest: None, key: None, begun: None };
+        let shown = |process, second| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            PresenceRecord::new(process, "a", nothing, at, 600)
+        };
+        let (mut unchanged, start) = (Unchanged::default(), Instant::now());
+        let minute = |count: u32| start + Duration::from_secs(60) * count;
+        let (silent, living) = (shown(1, 5), shown(2, 5));
+        assert_eq!(unchanged.time_of(&silent, start), Duration::ZERO, "it was never seen");
+        unchanged.look(&[silent.clone(), living], start);
+        let living = shown(2, 300);
+        unchanged.look(&[silent.clone(), living.clone()], minute(5));
+        assert_eq!(unchanged.time_of(&silent, minute(9)), Duration::from_secs(9 * 60));
+        assert_eq!(unchanged.time_of(&living, minute(9)), Duration::from_secs(4 * 60));
+        unchanged.look(&[], minute(10));
+        assert_eq!(unchanged.time_of(&silent, minute(10)), Duration::ZERO, "who comes again is new");
+    }
 }

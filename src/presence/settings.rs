@@ -38,6 +38,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceSettings {
     pub(super) name: String,
+    pub(super) is_unique: bool,
     time_to_live: Duration,
 }
 
@@ -51,7 +52,22 @@ impl PresenceSettings {
     /// ```
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), time_to_live: DEFAULT_TIME_TO_LIVE }
+        Self { name: name.into(), is_unique: false, time_to_live: DEFAULT_TIME_TO_LIVE }
+    }
+
+    /// Says that no other process has this name at the same time, such as that of a pod in a stateful set or of the one
+    /// service on a machine. What is shown by it already is then what a predecessor has left behind that was killed, and is
+    /// replaced: nobody waits for it, and a process that ends and starts again and again does not fill the document. Of two
+    /// living processes of one such name, one is not seen.
+    ///
+    /// ```
+    /// # use keysheath::presence::PresenceSettings;
+    /// let settings = PresenceSettings::new("shop-sync on shop-7").with_unique_name();
+    /// ```
+    #[must_use]
+    pub const fn with_unique_name(mut self) -> Self {
+        self.is_unique = true;
+        self
     }
 
     /// How long what is shown holds: a second to a day, in whole seconds. It is shown anew after about a third of it. Longer

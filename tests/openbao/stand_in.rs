@@ -261,3 +261,31 @@ fn a_renewal_that_gets_no_answer_does_not_take_the_time_of_a_call_whose_token_is
     assert_gives_the_key(&source);
     assert!(stand_in.heads().iter().any(|head| head.contains("/renew-self ")));
 }
+
+#[test]
+fn a_renewal_that_is_refused_is_tried_again_for_what_refused_may_be_a_proxy() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let stand_in = Answering::at("127.0.0.1", move |head| {
+        if head.contains("/lookup-self ") {
+            // It is to be renewed after two thirds of that.
+            measured("200 OK", br#"{"data":{"ttl":9,"renewable":true}}"#)
+        } else if head.contains("/renew-self ") {
+            measured("403 Forbidden", br#"{"errors":["not by this proxy"]}"#)
+        } else if head.contains("/sys/internal/ui/mounts/") {
+            measured("200 OK", MOUNT.as_bytes())
+        } else {
+            measured("200 OK", answer.as_bytes())
+        }
+    });
+    let client = OpenBao::at(stand_in.origin(), Login::token("s.secrettoken".to_owned())).unwrap();
+    let source = field(client.with_deadline(SHORT), "secret/kanal");
+    let renewals = || stand_in.heads().iter().filter(|head| head.contains("/renew-self ")).count();
+    assert_gives_the_key(&source);
+    let start = std::time::Instant::now();
+    while renewals() < 2 {
+        assert!(start.elapsed() < PATIENCE, "{} renewals", renewals());
+        assert_gives_the_key(&source);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -58,7 +58,14 @@ pub(super) struct Runner<I: Issuer> {
 struct Leased {
     grant: Grant,
     version: Version,
-    begun: Instant,
+    /// The first stands still while the machine is suspended, and the second can be set.
+    begun: (Instant, SystemTime),
+}
+
+impl Leased {
+    fn held_for(&self) -> Duration {
+        self.begun.0.elapsed().max(self.begun.1.elapsed().unwrap_or_default())
+    }
 }
 
 /// What is to be done about the grant now.
@@ -274,7 +281,7 @@ impl<I: Issuer> Runner<I> {
     fn take_lease(&mut self) -> Result<Option<Leased>, KeeperProblem> {
         let (Some(seen), Some(grant)) = (&self.seen, &self.grant) else { return Ok(None) };
         // Before it is written: nobody sees it earlier than this.
-        let begun = Instant::now();
+        let begun = (Instant::now(), SystemTime::now());
         let lease = Lease { holder: self.me, length: self.settings.lease };
         let grant = grant.with_lease(Some(lease));
         let content = grant.to_document(&self.identity)?;
@@ -290,9 +297,9 @@ impl<I: Issuer> Runner<I> {
 
     /// Asks the server, with the lease.
     fn refresh(&mut self, leased: &Leased, secret: &RawKey, is_refused: bool) -> Reload {
-        let Leased { grant, version, begun } = leased;
+        let Leased { grant, version, .. } = leased;
         let version = *version;
-        let bound = self.settings.request_bound().saturating_sub(begun.elapsed());
+        let bound = self.settings.request_bound().saturating_sub(leased.held_for());
         if bound.is_zero() {
             // Too slow already. Nothing was sent, so the next one may begin anew.
             return self.fine();
