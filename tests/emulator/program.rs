@@ -17,7 +17,11 @@ struct Program {
 
 impl Program {
     fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(command(arguments))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut reader = BufReader::new(child.stdout.take().unwrap());
         let mut lines = Vec::new();
         while !lines.iter().any(|line: &String| line.ends_with("/journal")) {
@@ -93,7 +97,11 @@ fn it_answers_as_katana_and_two_run_at_once() {
 fn it_ends_on_the_signals_that_end_a_process() {
     use std::os::unix::process::ExitStatusExt as _;
     for (name, number) in [("INT", 2), ("TERM", 15)] {
-        let mut program = Program::start(&[]);
+        // Tests that a shell runs in the background inherit that they ignore some.
+        let mut command = Command::new("env");
+        command.arg(format!("--default-signal={name}")).arg(env!("CARGO_BIN_EXE_keysheath-emulator"));
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut program = Program::of(command);
         let sent = Command::new("kill").args(["-s", name, &program.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
         let start = Instant::now();
