@@ -101,6 +101,9 @@ impl Entry {
         let stamp =
             json::read::<json::Answer<json::Data<'_>>>(&answer.body).map(|answer| answer.data.metadata);
         let stamp = stamp.ok_or_else(|| self.is_something_else(&answer))?;
+        if stamp.destroyed {
+            return Err(OpenBaoError::Destroyed { version: stamp.version });
+        }
         let stamp = Stamp::of(stamp.version, &stamp);
         Ok(Some(Secret { stamp, answer }))
     }
