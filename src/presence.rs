@@ -35,7 +35,7 @@
 //!    refused looks at once.
 //! 3. **It is safe to delete the old key** when [`next_step`](crate::rotation::Rotation::next_step) says
 //!    [`Delete`](crate::rotation::NextStep::Delete): the new key was accepted for every store; the settle time is over, which
-//!    covers processes that show nothing; no request of the rotator's own process holds the old key; and every process that
+//!    is all that covers processes that show nothing; no request of the rotator's own process holds the old key; and every process that
 //!    shows itself has the new key, with no request under way with an older one.
 //! 4. **Silent processes** are named in that step. One that has shown an older key and then nothing for its time to live has
 //!    been killed, or cannot reach the store, and may then use the old key still: a person looks before they delete.
@@ -108,7 +108,7 @@ pub use form::PRESENCE_FORM_VERSION;
 pub use record::PresenceRecord;
 pub use settings::{DEFAULT_TIME_TO_LIVE, MAX_NAME, PresenceSettings};
 
-use run::{Shared, Shower};
+use run::{Runner, Shared};
 
 /// How long dropping waits for the process to be taken out of the fleet.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -184,7 +184,7 @@ impl Presence {
             return Err(PresenceError::BadName { rule: "it has the key in it" });
         }
         let (uses, shared, name) = (handle.uses(), Arc::new(Shared::new()), settings.name.clone());
-        let shower = Shower {
+        let runner = Runner {
             store: Box::new(store),
             uses: uses.clone(),
             settings,
@@ -192,10 +192,10 @@ impl Presence {
             shared: Arc::clone(&shared),
             unchanged: RefCell::default(),
         };
-        let shown = shower.show()?;
+        let shown = runner.show()?;
         let thread = thread::Builder::new()
             .name("keysheath-presence".into())
-            .spawn(move || shower.run(shown))
+            .spawn(move || runner.run(shown))
             .map_err(|error| PresenceError::NoThread(error.kind()))?;
         Ok(Self { name, uses, shared, thread: Some(thread) })
     }

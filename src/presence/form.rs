@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 
 use serde::Deserialize;
 
-use super::settings::check_name;
+use super::settings::{LONGEST, check_name};
 use super::{Fleet, MAX_PROCESSES, PresenceError, PresenceRecord};
 use crate::document::{DocumentContent, MAX_DOCUMENT, json};
 use crate::fingerprint::Fingerprint;
@@ -21,9 +21,6 @@ use crate::utc::Moment;
 pub const PRESENCE_FORM_VERSION: u64 = 1;
 
 const KIND: &str = "presence";
-
-/// The longest time to live, in seconds: a day.
-const LONGEST: u32 = 24 * 60 * 60;
 
 /// Form 1.
 #[derive(Deserialize)]

@@ -26,7 +26,7 @@ pub(super) struct Shared {
 }
 
 /// Shows one process.
-pub(super) struct Shower {
+pub(super) struct Runner {
     pub(super) store: Box<dyn DocumentStore>,
     pub(super) uses: Uses,
     pub(super) settings: PresenceSettings,
@@ -103,7 +103,7 @@ impl Drop for Ending {
     }
 }
 
-impl Shower {
+impl Runner {
     /// Shows what is in use now, and says what that is.
     pub(super) fn show(&self) -> Result<InUse, PresenceError> {
         self.change(|fleet| {

@@ -20,7 +20,10 @@ pub const MAX_NAME: usize = 64;
 pub const DEFAULT_TIME_TO_LIVE: Duration = Duration::from_secs(600);
 
 /// The bounds of a time to live: a second and a day.
-const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
+const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(LONGEST as u64));
+
+/// In seconds: a day.
+pub(super) const LONGEST: u32 = 24 * 60 * 60;
 
 /// The least and the longest time for which a write is tried when others write at the same time.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));

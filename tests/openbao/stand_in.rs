@@ -236,18 +236,16 @@ fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
     assert!(!standby.heads().is_empty());
 }
 
-#[test]
-fn a_renewal_that_gets_no_answer_does_not_take_the_time_of_a_call_whose_token_is_good() {
+/// A client whose token lives for so many seconds, is to be renewed after two thirds of them, and gets this for it.
+fn renewed_by(seconds: u8, renewal: impl Fn() -> Vec<u8> + Send + 'static) -> (Answering, OpenBao) {
+    let token = format!(r#"{{"data":{{"ttl":{seconds},"renewable":true}}}}"#);
     let answer =
         format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
     let stand_in = Answering::at("127.0.0.1", move |head| {
         if head.contains("/lookup-self ") {
-            // It is to be renewed after two thirds of that.
-            measured("200 OK", br#"{"data":{"ttl":12,"renewable":true}}"#)
+            measured("200 OK", token.as_bytes())
         } else if head.contains("/renew-self ") {
-            // As where a standby answers what is read, and the active node that it hands this to is gone.
-            std::thread::sleep(Duration::from_millis(1500));
-            Vec::new()
+            renewal()
         } else if head.contains("/sys/internal/ui/mounts/") {
             measured("200 OK", MOUNT.as_bytes())
         } else {
@@ -255,36 +253,36 @@ fn a_renewal_that_gets_no_answer_does_not_take_the_time_of_a_call_whose_token_is
         }
     });
     let client = OpenBao::at(stand_in.origin(), Login::token("s.secrettoken".to_owned())).unwrap();
+    (stand_in, client)
+}
+
+fn renewals(stand_in: &Answering) -> usize {
+    stand_in.heads().iter().filter(|head| head.contains("/renew-self ")).count()
+}
+
+#[test]
+fn a_renewal_that_gets_no_answer_does_not_take_the_time_of_a_call_whose_token_is_good() {
+    let (stand_in, client) = renewed_by(12, || {
+        // As where a standby answers what is read, and the active node that it hands this to is gone.
+        std::thread::sleep(Duration::from_millis(1500));
+        Vec::new()
+    });
     let source = field(client.with_deadline(Duration::from_secs(4)), "secret/kanal");
     assert_gives_the_key(&source);
     std::thread::sleep(Duration::from_millis(8200));
     assert_gives_the_key(&source);
-    assert!(stand_in.heads().iter().any(|head| head.contains("/renew-self ")));
+    assert!(renewals(&stand_in) > 0);
 }
 
 #[test]
 fn a_renewal_that_is_refused_is_tried_again_for_what_refused_may_be_a_proxy() {
-    let answer =
-        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
-    let stand_in = Answering::at("127.0.0.1", move |head| {
-        if head.contains("/lookup-self ") {
-            // It is to be renewed after two thirds of that.
-            measured("200 OK", br#"{"data":{"ttl":9,"renewable":true}}"#)
-        } else if head.contains("/renew-self ") {
-            measured("403 Forbidden", br#"{"errors":["not by this proxy"]}"#)
-        } else if head.contains("/sys/internal/ui/mounts/") {
-            measured("200 OK", MOUNT.as_bytes())
-        } else {
-            measured("200 OK", answer.as_bytes())
-        }
-    });
-    let client = OpenBao::at(stand_in.origin(), Login::token("s.secrettoken".to_owned())).unwrap();
+    let refusal = || measured("403 Forbidden", br#"{"errors":["not by this proxy"]}"#);
+    let (stand_in, client) = renewed_by(9, refusal);
     let source = field(client.with_deadline(SHORT), "secret/kanal");
-    let renewals = || stand_in.heads().iter().filter(|head| head.contains("/renew-self ")).count();
     assert_gives_the_key(&source);
     let start = std::time::Instant::now();
-    while renewals() < 2 {
-        assert!(start.elapsed() < PATIENCE, "{} renewals", renewals());
+    while renewals(&stand_in) < 2 {
+        assert!(start.elapsed() < PATIENCE, "{} renewals", renewals(&stand_in));
         assert_gives_the_key(&source);
         std::thread::sleep(Duration::from_millis(200));
     }
