@@ -30,6 +30,7 @@
 
 #[cfg(any(feature = "client", feature = "openbao", feature = "rotation"))]
 mod back_off;
+mod internal;
 mod platform;
 #[cfg(any(feature = "rotation", feature = "sqlite"))]
 mod private_file;

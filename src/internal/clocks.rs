@@ -1,0 +1,94 @@
+//! Two clocks: a span has expired when either says so, and has settled only when both do.
+//!
+//! The monotonic clock stops while the machine is suspended; the wall clock can be set, forwards and backwards. Code that
+//! asks one of them alone takes an expired token for a fresh one, or a fresh key for a settled one.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    wall: SystemTime,
+    monotonic: Instant,
+}
+
+impl Clocks {
+    /// Reads both clocks.
+    pub(crate) fn now() -> Self {
+        Self { wall: SystemTime::now(), monotonic: Instant::now() }
+    }
+
+    /// A reading that is given, for tests and for callers with a clock of their own.
+    pub(crate) const fn at(wall: SystemTime, monotonic: Instant) -> Self {
+        Self { wall, monotonic }
+    }
+
+    /// The reading of the wall clock.
+    pub(crate) const fn wall(self) -> SystemTime {
+        self.wall
+    }
+
+    /// The reading of the monotonic clock.
+    pub(crate) const fn monotonic(self) -> Instant {
+        self.monotonic
+    }
+
+    /// The time since `earlier` by the clock that shows more: for what expires.
+    pub(crate) fn at_most_since(self, earlier: Self) -> Duration {
+        self.wall_since(earlier).max(self.monotonic_since(earlier))
+    }
+
+    /// The time since `earlier` by the clock that shows less: for what settles.
+    pub(crate) fn at_least_since(self, earlier: Self) -> Duration {
+        self.wall_since(earlier).min(self.monotonic_since(earlier))
+    }
+
+    /// Whether `span` has passed since `earlier` by either clock.
+    pub(crate) fn has_expired(self, earlier: Self, span: Duration) -> bool {
+        self.at_most_since(earlier) >= span
+    }
+
+    /// Whether `span` has passed since `earlier` by both clocks.
+    pub(crate) fn has_settled(self, earlier: Self, span: Duration) -> bool {
+        self.at_least_since(earlier) >= span
+    }
+
+    fn wall_since(self, earlier: Self) -> Duration {
+        self.wall.duration_since(earlier.wall).unwrap_or_default()
+    }
+
+    fn monotonic_since(self, earlier: Self) -> Duration {
+        self.monotonic.saturating_duration_since(earlier.monotonic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_suspended_machine_expires_but_does_not_settle() {
+        let start = Clocks::now();
+        let later = Clocks::at(start.wall() + 2 * HOUR, start.monotonic());
+        assert!(later.has_expired(start, HOUR));
+        assert!(!later.has_settled(start, HOUR));
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_expires_but_does_not_settle() {
+        let start = Clocks::now();
+        let later = Clocks::at(start.wall() - HOUR, start.monotonic() + HOUR);
+        assert!(later.has_expired(start, HOUR));
+        assert!(!later.has_settled(start, HOUR));
+    }
+
+    #[test]
+    fn both_clocks_together_settle() {
+        let start = Clocks::now();
+        let later = Clocks::at(start.wall() + HOUR, start.monotonic() + HOUR);
+        assert!(later.has_expired(start, HOUR) && later.has_settled(start, HOUR));
+        assert!(!later.has_expired(start, HOUR + Duration::from_nanos(1)));
+    }
+}
