@@ -101,6 +101,9 @@ struct Fixed<I: Issuer> {
     version: Arc<Version<I>>,
     /// As in a live handle.
     refused: AtomicU64,
+    /// Woken when a refusal is noted, and to end a wait for that.
+    #[cfg(feature = "rotation")]
+    news: sync::Event,
 }
 
 impl Generation {
@@ -141,7 +144,13 @@ impl<I: Issuer> KeyHandle<I> {
     #[must_use]
     pub fn fixed(key: ApiKey<I>) -> Self {
         let version = Arc::new(Version::new(Ok(key)));
-        Self { inner: Inner::Fixed(Arc::new(Fixed { version, refused: AtomicU64::new(0) })) }
+        let fixed = Fixed {
+            version,
+            refused: AtomicU64::new(0),
+            #[cfg(feature = "rotation")]
+            news: sync::Event::default(),
+        };
+        Self { inner: Inner::Fixed(Arc::new(fixed)) }
     }
 
     /// A handle whose key comes from a refresher or a rotation. It is [`Closed::NoKey`] until one of them publishes.
@@ -223,8 +232,19 @@ impl<I: Issuer> KeyHandle<I> {
     }
 
     fn note_refused(&self, generation: Generation) {
-        if generation <= self.generation() {
-            self.refused_cell().fetch_max(generation.0, Ordering::Relaxed);
+        if generation > self.generation() {
+            return;
+        }
+        let before = self.refused_cell().fetch_max(generation.0, Ordering::Relaxed);
+        // What is shown to other processes has changed.
+        match &self.inner {
+            _ if before >= generation.0 => {}
+            #[cfg(feature = "rotation")]
+            Inner::Fixed(fixed) => fixed.news.notify_all(),
+            #[cfg(feature = "rotation")]
+            Inner::Live(live) => live.core.holders.wake(),
+            #[cfg(not(feature = "rotation"))]
+            Inner::Fixed(_) => {}
         }
     }
 

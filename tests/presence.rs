@@ -307,3 +307,27 @@ fn a_process_of_a_unique_name_replaces_what_its_predecessor_has_left_behind() {
     assert!(fleet.records().iter().any(|record| record.key() == Some(name(2))));
     assert_eq!(names(fleet.records()), ["another", "shop-7"]);
 }
+
+#[test]
+fn a_refused_key_is_shown_until_another_is_active() {
+    let rotator = in_memory();
+    let refresher = rotator.refresher();
+    let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
+    let _shown = [rotator.show(&refresher.handle(), "live"), rotator.show(&fixed, "fixed")];
+    let refused = || -> Vec<_> {
+        let fleet = rotator.rotation.fleet().unwrap();
+        fleet.records().iter().map(PresenceRecord::refused_key).collect()
+    };
+    assert_eq!(refused(), [None, None]);
+    for handle in [refresher.handle(), fixed] {
+        handle.report_refused(handle.load().unwrap().generation());
+    }
+    until("both refusals are shown", || refused() == [Some(name(1)), Some(name(1))]);
+    let told = rotator.rotation.fleet().unwrap().to_string();
+    assert!(told.contains("generation 1 was REFUSED"), "{told}");
+    rotator.promote(2);
+    let _ = refresher.refresh_now(PATIENCE);
+    until("the new key is not refused", || refused() == [None, Some(name(1))]);
+    let record = rotator.rotation.fleet().unwrap().records()[0].clone();
+    assert_eq!(record.refused().map(|refused| refused.to_string()), Some("1".to_owned()));
+}

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::sync::{Event, EventListener};
-use super::{Generation, KeyHandle, RawHandle};
+use super::{Fixed, Generation, Inner, KeyHandle, RawHandle};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::{Issuer, Profile};
+use crate::key::ApiKey;
 
 /// The key in force, and how far back requests go that are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) struct InUse {
     pub(crate) key: Option<Fingerprint>,
     /// By which a key set is told from another one; `None` where the keys are of none.
     pub(crate) begun: Option<Fingerprint>,
+    /// The latest generation that the issuer refused.
+    pub(crate) refused: Option<Generation>,
 }
 
 /// A handle, fixed or live, seen by its numbers alone.
@@ -26,17 +29,35 @@ pub(crate) struct Uses(Of);
 
 #[derive(Clone)]
 enum Of {
-    Fixed { profile: &'static Profile, key: Option<Fingerprint>, woken: Arc<Event> },
+    Fixed { profile: &'static Profile, key: Option<Fingerprint>, fixed: Arc<dyn Refusable> },
     Live(RawHandle),
+}
+
+/// A fixed handle, erased.
+trait Refusable: Send + Sync {
+    fn refused(&self) -> Option<Generation>;
+    fn news(&self) -> &Event;
+}
+
+impl<I: Issuer> Refusable for Fixed<I> {
+    fn refused(&self) -> Option<Generation> {
+        Generation::refused(&self.refused)
+    }
+
+    fn news(&self) -> &Event {
+        &self.news
+    }
 }
 
 impl<I: Issuer> KeyHandle<I> {
     pub(crate) fn uses(&self) -> Uses {
-        let fixed = || {
-            let key = self.load().ok().and_then(|now| now.current().fingerprint());
-            Of::Fixed { profile: I::PROFILE, key, woken: Arc::default() }
-        };
-        Uses(self.to_raw().map_or_else(fixed, Of::Live))
+        Uses(match &self.inner {
+            Inner::Fixed(fixed) => {
+                let key = fixed.version.key.as_ref().ok().and_then(ApiKey::fingerprint);
+                Of::Fixed { profile: I::PROFILE, key, fixed: Arc::clone(fixed) as _ }
+            }
+            Inner::Live(live) => Of::Live(RawHandle::of(Arc::clone(live))),
+        })
     }
 }
 
@@ -50,26 +71,27 @@ impl Uses {
 
     pub(crate) fn now(&self) -> InUse {
         match &self.0 {
-            Of::Fixed { key, .. } => {
+            Of::Fixed { key, fixed, .. } => {
                 let first = Some(Generation::FIRST);
-                InUse { generation: first, oldest: first, key: *key, begun: None }
+                let refused = fixed.refused();
+                InUse { generation: first, oldest: first, key: *key, begun: None, refused }
             }
             Of::Live(live) => live.in_use(),
         }
     }
 
-    /// Woken when fewer hold a generation, as when another one comes into force, and by [`Uses::wake`]. Listen, then look,
-    /// then wait.
+    /// Woken when fewer hold a generation, as when another one comes into force, when a refusal is noted or taken back, and by
+    /// [`Uses::wake`]. Listen, then look, then wait.
     pub(crate) fn news(&self) -> EventListener {
         match &self.0 {
-            Of::Fixed { woken, .. } => woken.listen(),
+            Of::Fixed { fixed, .. } => fixed.news().listen(),
             Of::Live(live) => live.fewer(),
         }
     }
 
     pub(crate) fn wake(&self) {
         match &self.0 {
-            Of::Fixed { woken, .. } => woken.notify_all(),
+            Of::Fixed { fixed, .. } => fixed.news().notify_all(),
             Of::Live(live) => live.wake_those_who_drain(),
         }
     }

@@ -184,6 +184,7 @@ impl RawHandle {
             oldest: Some(oldest).filter(|_| has_had_key),
             key,
             begun,
+            refused: self.live.refused(),
         }
     }
 
@@ -256,7 +257,9 @@ impl<I: Issuer> Publish for Live<I> {
 
     fn note_accepted(&self, generation: Generation) {
         // Where it fails, there is a report of another generation, or none.
-        let _ = self.refused.compare_exchange(generation.0, 0, Ordering::Relaxed, Ordering::Relaxed);
+        if self.refused.compare_exchange(generation.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.core.holders.wake();
+        }
     }
 
     fn claim_for_source(&self) -> bool {

@@ -195,6 +195,7 @@ mod tests {
             oldest: None,
             key: None,
             begun: None,
+            refused: None,
             shown: Moment(at),
             time_to_live: 600,
         }

@@ -13,16 +13,17 @@ use crate::handle::Generation;
 use crate::issuer::Profile;
 use crate::utc::Moment;
 
-/// The form that is written. Forms 1 to this one are read.
+/// The newest form. Forms 1 to this one are read, and the lowest one that holds what is shown is written, so that
+/// processes with an older version of this crate can go on.
 ///
 /// ```
-/// assert_eq!(keysheath::presence::PRESENCE_FORM_VERSION, 1);
+/// assert_eq!(keysheath::presence::PRESENCE_FORM_VERSION, 2);
 /// ```
-pub const PRESENCE_FORM_VERSION: u64 = 1;
+pub const PRESENCE_FORM_VERSION: u64 = 2;
 
 const KIND: &str = "presence";
 
-/// Form 1.
+/// Forms 1 and 2. The second has refused generations.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form<'a> {
@@ -44,6 +45,8 @@ struct RecordForm<'a> {
     oldest: u64,
     key: Option<&'a str>,
     begun: Option<&'a str>,
+    #[serde(default)]
+    refused: u64,
     shown: u64,
     ttl: u32,
 }
@@ -53,8 +56,9 @@ const fn corrupt(rule: &'static str) -> PresenceError {
 }
 
 pub(super) fn write(fleet: &Fleet) -> Result<DocumentContent, PresenceError> {
+    let form = if fleet.records().iter().any(|record| record.refused.is_some()) { 2 } else { 1 };
     let mut text = format!(
-        "{{\n  \"keysheath\": \"{KIND}\",\n  \"form\": {PRESENCE_FORM_VERSION},\n  \"issuer\": \"{}\",\n  \"processes\": [",
+        "{{\n  \"keysheath\": \"{KIND}\",\n  \"form\": {form},\n  \"issuer\": \"{}\",\n  \"processes\": [",
         fleet.profile().name()
     );
     for (at, record) in fleet.records().iter().enumerate() {
@@ -72,7 +76,7 @@ fn push(text: &mut String, record: &PresenceRecord) {
     let number = |generation: Option<Generation>| generation.map_or(0, Generation::number);
     let _ = write!(
         text,
-        "{{ \"process\": {}, \"name\": \"{}\", \"generation\": {}, \"oldest\": {}",
+        "{{\"process\":{},\"name\":\"{}\",\"generation\":{},\"oldest\":{}",
         record.process,
         record.name,
         number(record.generation),
@@ -80,10 +84,13 @@ fn push(text: &mut String, record: &PresenceRecord) {
     );
     for (name, fingerprint) in [("key", record.key), ("begun", record.begun)] {
         if let Some(fingerprint) = fingerprint {
-            let _ = write!(text, ", \"{name}\": \"{fingerprint}\"");
+            let _ = write!(text, ",\"{name}\":\"{fingerprint}\"");
         }
     }
-    let _ = write!(text, ", \"shown\": {}, \"ttl\": {} }}", record.shown.0, record.time_to_live);
+    if let Some(refused) = record.refused {
+        let _ = write!(text, ",\"refused\":{refused}");
+    }
+    let _ = write!(text, ",\"shown\":{},\"ttl\":{}}}", record.shown.0, record.time_to_live);
 }
 
 pub(super) fn read(profile: &'static Profile, document: &[u8]) -> Result<Fleet, PresenceError> {
@@ -122,6 +129,9 @@ fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
     if form.oldest > form.generation || (form.oldest == 0) != (form.generation == 0) {
         return Err(corrupt("a generation in it is older than the oldest"));
     }
+    if form.refused > form.generation {
+        return Err(corrupt("a generation in it was refused before it came"));
+    }
     Ok(PresenceRecord {
         process: form.process,
         name: form.name.to_owned(),
@@ -129,6 +139,7 @@ fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
         oldest: Generation::numbered(form.oldest),
         key: fingerprint(form.key)?,
         begun: fingerprint(form.begun)?,
+        refused: Generation::numbered(form.refused),
         shown: Moment(form.shown),
         // What is longer than it can be set to would hold a deletion up for years.
         time_to_live: form.ttl.min(LONGEST),
@@ -148,6 +159,7 @@ mod tests {
             oldest: Generation::numbered(6),
             key: Some(Fingerprint::of("kanal", b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")),
             begun: Some(Fingerprint::of("kanal", b"Zs1T6cN3bV7dL4qW9Xp2Kf8A")),
+            refused: None,
             shown: Moment(1_795_510_531),
             time_to_live: 600,
         }
@@ -166,8 +178,36 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_written_in_form_2_and_nothing_else_is() {
+        let form_of = |records| {
+            let document = write(&fleet(records)).unwrap();
+            (json::form_of(document.expose_secret(), KIND).ok().flatten(), document)
+        };
+        assert_eq!(form_of(vec![record(1)]).0, Some(1));
+        for refused in [7, 6] {
+            let refused = Generation::numbered(refused);
+            let records = vec![record(1), PresenceRecord { refused, ..record(2) }];
+            let (form, document) = form_of(records.clone());
+            assert_eq!(form, Some(2));
+            assert_eq!(read(Kanal::PROFILE, document.expose_secret()).unwrap().records(), records);
+        }
+    }
+
+    #[test]
     fn as_many_as_there_may_be_fit_by_their_longest_names() {
-        let long = |process| PresenceRecord { name: "x".repeat(64), ..record(u64::MAX - process) };
+        let number = Generation::numbered(99_999);
+        let (generation, oldest, refused) = (number, number, number);
+        let long = |process| {
+            let there = record(u64::MAX - process);
+            PresenceRecord {
+                name: "x".repeat(64),
+                generation,
+                oldest,
+                refused,
+                time_to_live: LONGEST,
+                ..there
+            }
+        };
         assert!(write(&fleet((0..128).map(long).collect())).is_ok());
         let error = write(&fleet((0..200).map(long).collect())).unwrap_err();
         assert_eq!(error, PresenceError::Full);
@@ -178,19 +218,20 @@ mod tests {
         let document = write(&fleet(vec![record(5)])).unwrap();
         let text = std::str::from_utf8(document.expose_secret()).unwrap();
         assert_eq!(read(Katana::PROFILE, text.as_bytes()).unwrap_err(), PresenceError::OtherIssuer);
-        let newer = text.replace("\"form\": 1", "\"form\": 2, \"more\": {}");
+        let newer = text.replace("\"form\": 1", "\"form\": 3, \"more\": {}");
         let error = read(Kanal::PROFILE, newer.as_bytes()).unwrap_err();
-        assert_eq!(error, PresenceError::Newer { found: 2, known: 1 });
+        assert_eq!(error, PresenceError::Newer { found: 3, known: 2 });
         for (from, to) in [
             ("\"form\": 1", "\"form\": 0"),
             ("\"presence\"", "\"key set\""),
-            ("\"process\": 5", "\"process\": -5"),
+            ("\"process\":5", "\"process\":-5"),
             ("shop-sync on shop-7 (blue)", ""),
-            ("\"generation\": 7", "\"generation\": 5"),
-            ("\"oldest\": 6", "\"oldest\": 0"),
-            ("\"ttl\": 600", "\"ttl\": 99999999999"),
-            ("\"ttl\": 600", "\"ttl\": 600, \"x\": 1"),
-            ("\"key\": \"", "\"key\": \"!"),
+            ("\"generation\":7", "\"generation\":5"),
+            ("\"oldest\":6", "\"oldest\":0"),
+            ("\"ttl\":600", "\"ttl\":99999999999"),
+            ("\"shown\":", "\"refused\":8,\"shown\":"),
+            ("\"ttl\":600", "\"ttl\":600,\"x\":1"),
+            ("\"key\":\"", "\"key\":\"!"),
             ("(blue)", "\\u0007"),
             ("(blue)", "\u{e4}"),
             ("}\n  ]", "}, { }\n  ]"),

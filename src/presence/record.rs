@@ -30,6 +30,8 @@ pub struct PresenceRecord {
     pub(super) oldest: Option<Generation>,
     pub(super) key: Option<Fingerprint>,
     pub(super) begun: Option<Fingerprint>,
+    /// No newer than the generation.
+    pub(super) refused: Option<Generation>,
     pub(super) shown: Moment,
     /// In seconds.
     pub(super) time_to_live: u32,
@@ -37,9 +39,9 @@ pub struct PresenceRecord {
 
 impl PresenceRecord {
     pub(super) fn new(process: u64, name: &str, in_use: InUse, now: SystemTime, time_to_live: u32) -> Self {
-        let InUse { generation, oldest, key, begun } = in_use;
+        let InUse { generation, oldest, key, begun, refused } = in_use;
         let (name, shown) = (name.to_owned(), Moment::from(now));
-        Self { process, name, generation, oldest, key, begun, shown, time_to_live }
+        Self { process, name, generation, oldest, key, begun, refused, shown, time_to_live }
     }
 
     /// What the process calls itself.
@@ -80,6 +82,35 @@ impl PresenceRecord {
     #[must_use]
     pub const fn key(&self) -> Option<Fingerprint> {
         self.key
+    }
+
+    /// The latest generation that the issuer refused to the process; `None` where it refused none, or accepted that
+    /// generation since. It counts as [`generation`](PresenceRecord::generation) does.
+    ///
+    /// ```
+    /// # use keysheath::presence::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     println!("{:?}", record.refused());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn refused(&self) -> Option<Generation> {
+        self.refused
+    }
+
+    /// The active key there, if the issuer refused it: the requests of that process fail.
+    ///
+    /// ```
+    /// # use keysheath::presence::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     if let Some(key) = record.refused_key() {
+    ///         eprintln!("{} is refused the key {key}", record.name());
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn refused_key(&self) -> Option<Fingerprint> {
+        self.key.filter(|_| self.refused.is_some() && self.refused == self.generation)
     }
 
     /// Whether no request of the process was under way with an older key.
@@ -163,6 +194,9 @@ impl fmt::Display for PresenceRecord {
         if let Some(oldest) = self.oldest.filter(|_| !self.is_drained()) {
             write!(f, ", requests with generation {oldest} under way")?;
         }
+        if let Some(refused) = self.refused {
+            write!(f, ", generation {refused} was REFUSED")?;
+        }
         write!(f, ", shown {})", Utc(self.shown()))
     }
 }
@@ -182,7 +216,7 @@ mod tests {
         keys.adopt(key(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(at(0))).unwrap();
         let staged = keys.stage(key(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(at(1000))).unwrap();
         keys.promote(staged.rotation(), Promotion::Unverified, at(2000)).unwrap();
-        let nothing = InUse { generation: None, oldest: None, key: None, begun: None };
+        let nothing = InUse { generation: None, oldest: None, key: None, begun: None, refused: None };
         for (shown, is_up_to_date) in
             [(0, false), (1999, false), (2000, false), (2059, false), (2060, true), (9000, true)]
         {

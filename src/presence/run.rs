@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_record_is_unchanged_since_it_was_seen_first_as_it_is() {
-        let nothing = InUse { generation: None, oldest: None, key: None, begun: None };
+        let nothing = InUse { generation: None, oldest: None, key: None, begun: None, refused: None };
         let shown = |process, second| {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
             PresenceRecord::new(process, "a", nothing, at, 600)
