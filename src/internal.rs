@@ -2,5 +2,4 @@
 
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod clocks;
-#[allow(dead_code, reason = "the first user follows")]
 pub(crate) mod printable;

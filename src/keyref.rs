@@ -10,9 +10,11 @@
 //! | `command:op read op://shop/kanal/key` | a program's output |
 //! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, whose address and token the environment has |
 //!
-//! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#` and control characters;
-//! `?encoding=base64` may end any reference. The words of a command are split on single spaces, a space inside
-//! a word is `%20`, and quotation marks are refused: there is no shell. Printing and parsing are inverse.
+//! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#`, for white space, for control characters and others
+//! that are not shown as themselves (each byte of their UTF-8), and for `$`, `*` and `~`; `?encoding=base64` may end any
+//! reference. There is no shell, so a path or a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The words
+//! of a command are split on single spaces, a space inside a word is `%20`, and quotation marks are refused. Printing and
+//! parsing are inverse.
 //!
 //! # Security
 //! A reference is no secret, and not harmless either: `command:` runs a program. Resolving one needs
@@ -41,9 +43,10 @@ mod serde;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::internal::printable::Printable;
 use crate::source::{Command, Provenance, SecretFile, Source, SystemdCredential, Variable};
 
-use text::encode;
+use text::{Part, encode};
 
 /// The longest reference, in bytes.
 ///
@@ -133,8 +136,7 @@ pub enum KeyRefError {
     },
     /// `%` is not followed by the two digits of a character that may be written so.
     #[error(
-        "a % must be followed by the two hexadecimal digits of %, ?, # or a control character \
-         (and, in a command, of a space)"
+        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, white space or a control character"
     )]
     Escape,
     /// What follows `?` is not `encoding=base64`.
@@ -279,28 +281,28 @@ impl FromStr for KeyRef {
 impl fmt::Display for KeyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Env { name } => write!(f, "env:{}", encode(name, false))?,
-            Place::File { path } => write!(f, "file:{}", encode(path, false))?,
+            Place::Env { name } => write!(f, "env:{}", encode(name, Part::Name))?,
+            Place::File { path } => write!(f, "file:{}", encode(path, Part::Path))?,
             Place::Dotenv { path, name } => {
-                write!(f, "dotenv:{}#{}", encode(path, false), encode(name, false))?;
+                write!(f, "dotenv:{}#{}", encode(path, Part::Path), encode(name, Part::Name))?;
             }
-            Place::Systemd { name } => write!(f, "systemd:{}", encode(name, false))?,
+            Place::Systemd { name } => write!(f, "systemd:{}", encode(name, Part::Name))?,
             Place::Keychain { service, name } => {
                 f.write_str("keychain:")?;
                 if let Some(service) = service {
-                    write!(f, "{}/", encode(service, false))?;
+                    write!(f, "{}/", encode(service, Part::Name))?;
                 }
-                write!(f, "{}", encode(name, false))?;
+                write!(f, "{}", encode(name, Part::Name))?;
             }
             Place::Command { words } => {
                 for (at, word) in words.iter().enumerate() {
                     f.write_str(if at == 0 { "command:" } else { " " })?;
-                    write!(f, "{}", encode(word, true))?;
+                    write!(f, "{}", encode(word, Part::Word))?;
                 }
             }
             Place::OpenBao { mount, path, field } => {
-                let (path, field) = (encode(path, false), encode(field, false));
-                write!(f, "openbao:{}/{path}#{field}", encode(mount, false))?;
+                let (path, field) = (encode(path, Part::Name), encode(field, Part::Name));
+                write!(f, "openbao:{}/{path}#{field}", encode(mount, Part::Name))?;
             }
         }
         match self.encoding {
@@ -321,6 +323,6 @@ impl fmt::Debug for KeyRef {
             .to_string(),
             _ => self.to_string(),
         };
-        write!(f, "KeyRef({shown})")
+        write!(f, "KeyRef({})", Printable(&shown))
     }
 }

@@ -126,6 +126,19 @@ fn no_file_is_longer_than_500_lines() {
 }
 
 #[test]
+fn a_name_in_a_message_goes_through_the_printing_filter() {
+    for path in sources("src").iter().filter(|path| *path != "src/internal/printable.rs") {
+        let text = read(path);
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().lines();
+        for (number, line) in code.enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            for raw in [".display()", "escape_debug()", "escape_default()", "to_string_lossy()"] {
+                assert!(!line.contains(raw), "{path}:{}: {raw}: print it as Printable", number + 1);
+            }
+        }
+    }
+}
+
+#[test]
 fn architecture_lists_the_rooms_of_lib_rs_in_order() {
     let text = read("ARCHITECTURE.md");
     let listed: Vec<String> = text

@@ -34,6 +34,8 @@ mod openbao;
 #[cfg(feature = "oauth")]
 #[path = "p1_no_key_text/oauth.rs"]
 mod oauth;
+#[path = "p1_no_key_text/names.rs"]
+mod names;
 #[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
 #[cfg(feature = "rotation")]

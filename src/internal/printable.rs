@@ -1,6 +1,7 @@
 //! The printing filter: every name that comes from outside is printed through it.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 
 /// A name (a path, a variable, a program, a place) for a message. Control characters, line and paragraph separators,
 /// and characters that change the direction of text or have no width are printed as escapes, so that a name cannot
@@ -27,8 +28,18 @@ impl fmt::Debug for Printable<'_> {
     }
 }
 
+/// A path for a message, as [`Printable`] prints a name. What is not Unicode in it is printed as U+FFFD.
+#[derive(Clone, Copy)]
+pub(crate) struct PrintablePath<'a>(pub(crate) &'a Path);
+
+impl fmt::Display for PrintablePath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Printable(&self.0.to_string_lossy()).fmt(f)
+    }
+}
+
 /// Whether a character changes more of a line than its own place.
-const fn is_unsafe_to_print(character: char) -> bool {
+pub(crate) const fn is_unsafe_to_print(character: char) -> bool {
     matches!(
         character,
         '\0'..='\x1f'
@@ -57,6 +68,11 @@ mod tests {
             printed,
             "X\\u{a}2026-11-28 all is well\\u{d}\\u{1b}[2J\\u{9b}\\u{202e}\\u{2028}\\u{feff}"
         );
+    }
+
+    #[test]
+    fn a_path_is_printed_as_its_name_is() {
+        assert_eq!(PrintablePath(Path::new("/a\n\u{202e}b")).to_string(), "/a\\u{a}\\u{202e}b");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reading what follows a scheme.
 
-use super::text::decode;
+use super::text::{Expansion, Part, decode};
 use super::{KeyRefError, Place};
 use crate::source::{is_credential_name, is_item_name};
 
@@ -37,7 +37,11 @@ fn part(
         let rule = "a # of a name is written %23";
         return Err(KeyRefError::Refused { scheme, rule });
     }
-    let decoded = decode(text, false)?;
+    if text.trim() != text {
+        let rule = "white space at an end is not taken: remove it (%20 where a name really has it there)";
+        return Err(KeyRefError::Refused { scheme, rule });
+    }
+    let decoded = decode(text)?;
     if decoded.contains('\0') {
         let rule = "a name has no NUL";
         return Err(KeyRefError::Refused { scheme, rule });
@@ -65,6 +69,15 @@ fn variable_name(text: &str, scheme: &'static str, form: &'static str) -> Result
 }
 
 fn file_path(text: &str, scheme: &'static str, form: &'static str) -> Result<String, KeyRefError> {
+    if let Some(expansion) = Expansion::in_text(text, Part::Path) {
+        return Err(KeyRefError::Refused { scheme, rule: expansion.rule() });
+    }
+    // Of a URI with an empty host, such as file:///run/secrets/kanal, the path is meant.
+    let text = text.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(text);
+    if text.starts_with("//") {
+        let rule = "what follows // would be a host, and files are read on this machine: write one /";
+        return Err(KeyRefError::Refused { scheme, rule });
+    }
     let path = part(text, scheme, "the path", form)?;
     if path.split(['/', '\\']).any(|component| component == "..") {
         let rule = "a path with .. is refused: write where the file really is";
@@ -132,7 +145,10 @@ fn parse_command(text: &str) -> Result<Place, KeyRefError> {
     if text.contains('#') {
         return Err(refused("a # of a word is written %23"));
     }
-    let words = text.split(' ').map(|word| decode(word, true)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(expansion) = text.split(' ').find_map(|word| Expansion::in_text(word, Part::Word)) {
+        return Err(refused(expansion.rule()));
+    }
+    let words = text.split(' ').map(decode).collect::<Result<Vec<_>, _>>()?;
     if words.iter().any(|word| word.is_empty() || word.contains('\0')) {
         let rule = "words are split on single spaces, and none is empty or has a NUL";
         return Err(refused(rule));
@@ -151,6 +167,13 @@ fn parse_openbao(text: &str) -> Result<Place, KeyRefError> {
         return Err(KeyRefError::Refused {
             scheme: "openbao",
             rule: "write a mount, a / and a path without empty, . or .. components",
+        });
+    }
+    if path.split_once('/').is_some_and(|(first, _)| matches!(first, "data" | "metadata")) {
+        return Err(KeyRefError::Refused {
+            scheme: "openbao",
+            rule: "leave out the data/ or metadata/ of the HTTP interface: write openbao:secret/shop/kanal#key, \
+                   as `bao kv get secret/shop/kanal` takes it",
         });
     }
     let (mount, path) = (mount.to_owned(), path.to_owned());

@@ -4,21 +4,99 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::KeyRefError;
+use crate::internal::printable::is_unsafe_to_print;
 
-/// Whether a character is written as `%XX`; a space only inside a command's word.
-const fn is_escaped(c: char, in_word: bool) -> bool {
-    matches!(c, '%' | '?' | '#' | '\0'..='\x1f' | '\x7f') || (in_word && c == ' ')
+/// What kind of text a part of a reference is; it decides what is written as `%XX`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Name,
+    /// A shell would expand some characters of it.
+    Path,
+    /// A word of a command, which ends at a space.
+    Word,
 }
 
-pub(super) fn encode(text: &str, in_word: bool) -> Cow<'_, str> {
-    if !text.contains(|c| is_escaped(c, in_word)) {
+/// What a shell would expand, and nothing does here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expansion {
+    Home,
+    Variable,
+    Pattern,
+}
+
+impl Expansion {
+    /// The first one in a text that is not yet decoded.
+    pub(super) fn in_text(text: &str, part: Part) -> Option<Self> {
+        if part == Part::Name {
+            return None;
+        }
+        if text.starts_with('~') {
+            return Some(Self::Home);
+        }
+        text.char_indices().find_map(|(at, c)| match c {
+            '$' if is_variable(&text[at..]) => Some(Self::Variable),
+            '%' if read_byte(&text[at..]).is_none() && is_windows_variable(&text[at + 1..]) => {
+                Some(Self::Variable)
+            }
+            '*' if part == Part::Path => Some(Self::Pattern),
+            _ => None,
+        })
+    }
+
+    pub(super) const fn rule(self) -> &'static str {
+        match self {
+            Self::Home => {
+                "no shell expands the ~ here: write the folder itself, such as /home/shop (%7E where a name begins with ~)"
+            }
+            Self::Variable => {
+                "no shell expands a variable here: write its value (%24 where a name really has a $ there)"
+            }
+            Self::Pattern => "no shell expands the * here: name one file (%2A where a name really has a *)",
+        }
+    }
+}
+
+/// Whether a text that begins with `$` begins with what a shell expands.
+fn is_variable(text: &str) -> bool {
+    text[1..].starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '{' | '('))
+}
+
+/// Whether what follows a `%` is a name and another `%`, as Windows writes a variable.
+fn is_windows_variable(text: &str) -> bool {
+    let name = text.split_once('%').map_or("", |(name, _)| name);
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'(' | b')'));
+    plain && !name.is_empty()
+}
+
+/// Whether a character may be written as `%XX` at all, each byte of it.
+const fn may_be_escaped(c: char) -> bool {
+    matches!(c, '%' | '?' | '#' | '$' | '*' | '~') || c.is_whitespace() || is_unsafe_to_print(c)
+}
+
+/// Whether the character of `text` at `at` must be written as `%XX`.
+fn is_escaped(text: &str, at: usize, c: char, part: Part) -> bool {
+    let is_at_an_end = at == 0 || at + c.len_utf8() == text.len();
+    match c {
+        '%' | '?' | '#' => true,
+        ' ' if part == Part::Word => true,
+        '~' => at == 0 && part != Part::Name,
+        '$' => part != Part::Name && is_variable(&text[at..]),
+        '*' => part == Part::Path,
+        _ => is_unsafe_to_print(c) || (is_at_an_end && c.is_whitespace()),
+    }
+}
+
+pub(super) fn encode(text: &str, part: Part) -> Cow<'_, str> {
+    if !text.char_indices().any(|(at, c)| is_escaped(text, at, c, part)) {
         return Cow::Borrowed(text);
     }
     let mut encoded = String::with_capacity(text.len() + 2);
-    for c in text.chars() {
-        if is_escaped(c, in_word) {
-            // Writing to a `String` cannot fail.
-            let _ = write!(encoded, "%{:02X}", u32::from(c));
+    for (at, c) in text.char_indices() {
+        if is_escaped(text, at, c, part) {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a `String` cannot fail.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
         } else {
             encoded.push(c);
         }
@@ -26,51 +104,111 @@ pub(super) fn encode(text: &str, in_word: bool) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
-/// Reads `%XX` of the characters that [`encode`] writes so, and refuses those characters bare.
-pub(super) fn decode(text: &str, in_word: bool) -> Result<String, KeyRefError> {
+/// Reads `%XX` of characters that may be written so, and refuses bare control characters.
+pub(super) fn decode(text: &str) -> Result<String, KeyRefError> {
     let mut decoded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        rest = &rest[c.len_utf8()..];
         if c == '%' {
-            let digits = rest.get(..2).ok_or(KeyRefError::Escape)?;
-            let escaped = read_escape(digits, in_word).ok_or(KeyRefError::Escape)?;
+            let (escaped, after) = read_escape(rest).ok_or(KeyRefError::Escape)?;
             decoded.push(escaped);
-            rest = &rest[2..];
+            rest = after;
         } else if c.is_ascii_control() {
             return Err(KeyRefError::Escape);
         } else {
             decoded.push(c);
+            rest = &rest[c.len_utf8()..];
         }
     }
     Ok(decoded)
 }
 
-fn read_escape(digits: &str, in_word: bool) -> Option<char> {
+/// The character that a text begins with as `%XX`, and what follows it.
+fn read_escape(text: &str) -> Option<(char, &str)> {
+    let (first, mut rest) = read_byte(text)?;
+    let mut bytes = [first, 0, 0, 0];
+    let length = match first {
+        0..0x80 => 1,
+        0xc0..0xe0 => 2,
+        0xe0..0xf0 => 3,
+        _ => 4,
+    };
+    for place in &mut bytes[1..length] {
+        (*place, rest) = read_byte(rest)?;
+    }
+    let c = std::str::from_utf8(&bytes[..length]).ok()?.chars().next()?;
+    may_be_escaped(c).then_some((c, rest))
+}
+
+fn read_byte(text: &str) -> Option<(u8, &str)> {
+    let (digits, rest) = text.strip_prefix('%')?.split_at_checked(2)?;
     let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let byte = u8::from_str_radix(digits, 16).ok().filter(|_| hexadecimal)?;
-    Some(char::from(byte)).filter(|&c| is_escaped(c, in_word))
+    Some((byte, rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PARTS: [Part; 3] = [Part::Name, Part::Path, Part::Word];
+
     #[test]
     fn what_is_written_is_read_again() {
-        for text in ["", "plain", "50%?#", "a\nb\0c\x7f", "C:\\keys\\kanal", "schlüssel%41"] {
-            assert_eq!(decode(&encode(text, false), false).as_deref(), Ok(text));
-            assert_eq!(decode(&encode(text, true), true).as_deref(), Ok(text));
+        for text in [
+            "",
+            "plain",
+            "50%?#",
+            "a\nb\0c\x7f",
+            "C:\\keys\\kanal",
+            "\\\\server\\c$\\kanal",
+            "schlüssel%41",
+            "~/$HOME/*",
+            " \u{a0}a b\u{3000}",
+            "\u{9b}\u{202e}\u{2028}\u{feff}\u{e0001}",
+        ] {
+            for part in PARTS {
+                let encoded = encode(text, part);
+                assert_eq!(decode(&encoded).as_deref(), Ok(text));
+                assert_eq!(Expansion::in_text(&encoded, part), None, "{encoded}");
+                assert!(!encoded.contains(is_unsafe_to_print) && encoded.trim() == encoded, "{encoded:?}");
+            }
         }
-        assert_eq!(encode("a b", true), "a%20b");
-        assert_eq!(encode("a b", false), "a b");
+        assert_eq!(encode("a b", Part::Word), "a%20b");
+        assert_eq!(encode("a b", Part::Path), "a b");
+        assert_eq!(encode("~a/~b/$c$/*", Part::Path), "%7Ea/~b/%24c$/%2A");
+        assert_eq!(encode("\u{202e}", Part::Name), "%E2%80%AE");
     }
 
     #[test]
-    fn only_what_must_be_escaped_may_be() {
-        for text in ["%", "%4", "%41", "%zz", "%+1", "%20", "%é", "%2", "a\nb", "%FF"] {
-            assert_eq!(decode(text, false), Err(KeyRefError::Escape), "{text:?}");
+    fn only_what_may_be_escaped_is_read_as_such() {
+        for text in
+            ["%", "%4", "%41", "%zz", "%+1", "%é", "%2", "a\nb", "%FF", "%C3%A9", "%E2%80", "%E2%80%zz"]
+        {
+            assert_eq!(decode(text), Err(KeyRefError::Escape), "{text:?}");
         }
-        assert_eq!(decode("%3f%3F%25", false).as_deref(), Ok("??%"));
+        assert_eq!(decode("%3f%3F%25%20").as_deref(), Ok("??% "));
+        assert_eq!(decode("%E2%80%AE").as_deref(), Ok("\u{202e}"));
+    }
+
+    #[test]
+    fn what_a_shell_would_expand_is_seen() {
+        for (text, expansion) in [
+            ("~", Expansion::Home),
+            ("~shop/key", Expansion::Home),
+            ("/run/$USER/key", Expansion::Variable),
+            ("${HOME}/key", Expansion::Variable),
+            ("$(pwd)/key", Expansion::Variable),
+            ("%USERPROFILE%\\key", Expansion::Variable),
+            ("C:\\%ProgramFiles(x86)%\\key", Expansion::Variable),
+            ("/run/secrets/*", Expansion::Pattern),
+        ] {
+            assert_eq!(Expansion::in_text(text, Part::Path), Some(expansion), "{text}");
+        }
+        for text in ["/a~b", "/a/~b", "\\\\server\\c$\\key", "/a$", "%25%3F", "/100%25and%25"] {
+            assert_eq!(Expansion::in_text(text, Part::Path), None, "{text}");
+        }
+        assert_eq!(Expansion::in_text("a*", Part::Word), None);
+        assert_eq!(Expansion::in_text("~$HOME*", Part::Name), None);
     }
 }

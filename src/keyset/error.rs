@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::{MAX_NOTE, MAX_PERSON, MAX_REPORTED, Place, RotationId};
 use crate::document::MAX_DOCUMENT;
 use crate::fingerprint::Fingerprint;
+use crate::internal::printable::Printable;
 
 /// A step that may not be, or a document that is no key set. Nothing was changed.
 ///
@@ -37,7 +38,7 @@ pub enum KeySetError {
         place: Place,
     },
     /// Another key is pending.
-    #[error("rotation {rotation} is under way, begun by {by}: promote or abort it first")]
+    #[error("rotation {rotation} is under way, begun by {}: promote or abort it first", Printable(.by))]
     InProgress {
         /// Which rotation.
         rotation: RotationId,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::failure::Obstacle;
+use crate::internal::printable::PrintablePath;
 use crate::origin::RootsError;
 
 /// OpenBao did not give or take something, or could not be asked: why, and what to do next. It holds no byte of a token, of a
@@ -57,13 +58,13 @@ pub enum OpenBaoError {
     )]
     BadCredential,
     /// A file of the login is not there.
-    #[error("{} is not there: sign in first, mount it, or name another file", .path.display())]
+    #[error("{} is not there: sign in first, mount it, or name another file", PrintablePath(.path))]
     NoFile {
         /// The file.
         path: PathBuf,
     },
     /// A file of the login is not read.
-    #[error("{} is not read: {rule}", .path.display())]
+    #[error("{} is not read: {rule}", PrintablePath(.path))]
     FileRefused {
         /// The file.
         path: PathBuf,

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::OpenBaoError;
 use super::json;
 use super::secret::Secret;
+use crate::internal::printable::{Printable, PrintablePath};
 
 /// How a client gets its token. Nothing is read or sent before the first call.
 ///
@@ -198,8 +199,10 @@ impl fmt::Debug for Login {
         write!(f, "Login({}", self.name())?;
         match &self.method {
             Method::Token(_) => {}
-            Method::TokenFile(path) => write!(f, " {}", path.display())?,
-            Method::AppRole { .. } | Method::Kubernetes { .. } => write!(f, " at {}", self.mount())?,
+            Method::TokenFile(path) => write!(f, " {}", PrintablePath(path))?,
+            Method::AppRole { .. } | Method::Kubernetes { .. } => {
+                write!(f, " at {}", Printable(self.mount()))?;
+            }
         }
         f.write_str(")")
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::fingerprint::Fingerprint;
 use crate::handle::{Generation, InUse};
+use crate::internal::printable::Printable;
 use crate::keyset::{Held, KeySet};
 use crate::utc::{Moment, Utc};
 
@@ -185,7 +186,7 @@ impl PresenceRecord {
 
 impl fmt::Display for PresenceRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (", self.name)?;
+        write!(f, "{} (", Printable(&self.name))?;
         match (self.generation, self.key) {
             (None, _) => f.write_str("no key yet")?,
             (Some(generation), None) => write!(f, "generation {generation}, no key")?,

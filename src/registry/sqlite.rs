@@ -16,6 +16,7 @@ use super::record::{
     Change, Changed, KeyId, RecordStore, Records, Restriction, StoredKey, TeamId, sealed::Sealed,
 };
 use super::{RecordError, pepper::DIGEST};
+use crate::internal::printable::PrintablePath;
 use crate::issuer::{Profile, StoreId};
 use file::Place;
 use schema::Kept;
@@ -236,7 +237,7 @@ impl RecordStore for Sqlite {
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sqlite({})", self.place.path().display())
+        write!(f, "Sqlite({})", PrintablePath(self.place.path()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use crate::fingerprint::Fingerprint;
+use crate::internal::printable::Printable;
 use crate::keyset::{Held, RotationId};
 use crate::utc::Utc;
 
@@ -166,10 +167,10 @@ impl fmt::Display for SlotStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (rotation {}), staged {}", self.fingerprint, self.rotation, Utc(self.staged))?;
         if let Some(by) = self.by() {
-            write!(f, " by {by}")?;
+            write!(f, " by {}", Printable(by))?;
         }
         if let Some(from) = self.from() {
-            write!(f, " from {from}")?;
+            write!(f, " from {}", Printable(from))?;
         }
         for (what, at) in
             [("verified", self.verified), ("promoted", self.promoted), ("replaced", self.demoted)]
@@ -179,7 +180,7 @@ impl fmt::Display for SlotStatus {
             }
         }
         match self.note() {
-            Some(note) => write!(f, ", note: {note}"),
+            Some(note) => write!(f, ", note: {}", Printable(note)),
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Provenance;
 use crate::format::FormatError;
+use crate::internal::printable::Printable;
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
 
@@ -87,7 +88,7 @@ pub enum Problem {
     )]
     NotBase64,
     /// A variable and its `_FILE` partner are both set.
-    #[error("{variable} and {variable}_FILE are both set, and may differ: unset one of them")]
+    #[error("{0} and {0}_FILE are both set, and may differ: unset one of them", Printable(.variable))]
     BothSet {
         /// The variable without `_FILE`.
         variable: String,

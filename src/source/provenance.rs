@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::internal::printable::{Printable, PrintablePath};
 
 /// Where a source looks, or where a key was found. Its `Display` is for messages and logs.
 ///
@@ -102,50 +104,34 @@ impl Provenance {
 impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Variable { name } => write!(f, "variable {name}"),
-            Self::FileVariable { name, path: None } => write!(f, "the file that {name} names"),
+            Self::Variable { name } => write!(f, "variable {}", Printable(name)),
+            Self::FileVariable { name, path: None } => write!(f, "the file that {} names", Printable(name)),
             Self::FileVariable { name, path: Some(path) } => {
-                write!(f, "file {} (named by {name})", Shown(path))
+                write!(f, "file {} (named by {})", PrintablePath(path), Printable(name))
             }
-            Self::Dotenv { path, name, line: None } => write!(f, "{name} in {}", Shown(path)),
+            Self::Dotenv { path, name, line: None } => {
+                write!(f, "{} in {}", Printable(name), PrintablePath(path))
+            }
             Self::Dotenv { path, name, line: Some(line) } => {
-                write!(f, "{name} in {}, line {line}", Shown(path))
+                write!(f, "{} in {}, line {line}", Printable(name), PrintablePath(path))
             }
-            Self::File { path } => write!(f, "file {}", Shown(path)),
-            Self::Systemd { name } => write!(f, "systemd credential {}", name.escape_debug()),
+            Self::File { path } => write!(f, "file {}", PrintablePath(path)),
+            Self::Systemd { name } => write!(f, "systemd credential {}", Printable(name)),
             Self::Command { program, arguments } => {
                 let plural = if *arguments == 1 { "" } else { "s" };
-                write!(f, "command {} with {arguments} argument{plural}", Shown(program))
+                write!(f, "command {} with {arguments} argument{plural}", PrintablePath(program))
             }
             Self::Keychain { service, name } => {
-                write!(f, "keychain item {}/{}", service.escape_debug(), name.escape_debug())
+                write!(f, "keychain item {}/{}", Printable(service), Printable(name))
             }
             Self::OpenBao { place, field, version } => {
-                write!(f, "openbao {}", place.escape_debug())?;
+                write!(f, "openbao {}", Printable(place))?;
                 if let Some(field) = field {
-                    write!(f, ", field {}", field.escape_debug())?;
+                    write!(f, ", field {}", Printable(field))?;
                 }
                 version.map_or(Ok(()), |version| write!(f, ", version {version}"))
             }
-            Self::Other { kind, name } => write!(f, "{kind} {}", name.escape_debug()),
+            Self::Other { kind, name } => write!(f, "{kind} {}", Printable(name)),
         }
-    }
-}
-
-/// A path with control characters escaped, so that a name cannot forge a line of a log.
-struct Shown<'a>(&'a Path);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-
-        for c in self.0.to_string_lossy().chars() {
-            if c.is_control() {
-                write!(f, "{}", c.escape_debug())?;
-            } else {
-                f.write_char(c)?;
-            }
-        }
-        Ok(())
     }
 }

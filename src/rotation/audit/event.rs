@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
+use crate::internal::printable::Printable;
 use crate::keyset::RotationId;
 use crate::utc::Utc;
 
@@ -315,16 +316,16 @@ impl fmt::Display for AuditEvent {
         if let Some(rotation) = self.rotation {
             write!(f, " (rotation {rotation})")?;
         }
-        write!(f, " by {}", self.by().unwrap_or("somebody"))?;
+        write!(f, " by {}", Printable(self.by().unwrap_or("somebody")))?;
         if let Some(generation) = self.generation {
             write!(f, ", generation {generation}")?;
         }
         if let Some(from) = self.key_from() {
-            write!(f, ", key from {from}")?;
+            write!(f, ", key from {}", Printable(from))?;
         }
-        write!(f, ", in {}", self.store)?;
+        write!(f, ", in {}", Printable(&self.store))?;
         if let Some(note) = self.note() {
-            write!(f, ", note: {note}")?;
+            write!(f, ", note: {}", Printable(note))?;
         }
         if self.is_repeat { f.write_str(", as it was before") } else { Ok(()) }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{NextStep, Reason};
 use crate::fingerprint::Fingerprint;
+use crate::internal::printable::Printable;
 use crate::issuer::Profile;
 use crate::keyset::Place;
 use crate::presence::PresenceRecord;
@@ -43,8 +44,9 @@ impl fmt::Display for NextStep {
             Self::Create { profile, name, reason } => {
                 write!(
                     f,
-                    "{}create a key named {name} in {}, then stage it",
+                    "{}create a key named {} in {}, then stage it",
                     Because { reason, profile },
+                    Printable(name),
                     Page::to_create(profile)
                 )
             }
@@ -77,7 +79,7 @@ impl fmt::Display for NextStep {
                     Utc(*staged)
                 )?;
                 if let Some(note) = note {
-                    write!(f, " (noted: {note})")?;
+                    write!(f, " (noted: {})", Printable(note))?;
                 }
                 write!(f, ", and not {keep}; then retire it")?;
                 f.write_str(if *is_confirmed {
@@ -106,7 +108,8 @@ impl fmt::Display for NextStep {
             Self::Refused { profile, fingerprint, name } => write!(
                 f,
                 "the issuer has refused the key in force, {fingerprint}: verify it; if it was deleted, create a key named \
-                 {name} in {}, stage, verify and promote it",
+                 {} in {}, stage, verify and promote it",
+                Printable(name),
                 Page::to_create(profile)
             ),
             Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
