@@ -2,4 +2,7 @@
 
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod clocks;
+#[cfg(any(feature = "rotation", feature = "tracing"))]
+#[allow(dead_code, reason = "used with some features only")]
+pub(crate) mod events;
 pub(crate) mod printable;

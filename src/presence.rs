@@ -99,6 +99,7 @@ use std::time::{Duration, SystemTime};
 use crate::back_off::random_number;
 use crate::document::DocumentStore;
 use crate::handle::{KeyHandle, Uses};
+use crate::internal::events;
 use crate::issuer::Issuer;
 use crate::utc::Utc;
 
@@ -190,6 +191,8 @@ impl Presence {
             settings,
             process: random_number(),
             shared: Arc::clone(&shared),
+            #[cfg(feature = "tracing")]
+            trace: events::Trace::here(),
             unchanged: RefCell::default(),
         };
         let shown = runner.show()?;
@@ -218,12 +221,8 @@ impl Drop for Presence {
     fn drop(&mut self) {
         self.shared.stop();
         self.uses.wake();
-        if self.shared.wait_for_end(FAREWELL)
-            && let Some(thread) = self.thread.take()
-        {
-            // Its panic, if it had one, is on standard error.
-            drop(thread.join());
-        }
+        let Some(thread) = self.thread.take() else { return };
+        events::end(thread, None, FAREWELL, |timeout| self.shared.wait_for_end(timeout));
     }
 }
 

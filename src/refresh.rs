@@ -56,7 +56,6 @@ mod run;
 mod settings;
 mod shared;
 mod status;
-pub(crate) mod teller;
 #[cfg(feature = "watch")]
 mod watch;
 
@@ -68,6 +67,7 @@ use std::time::{Duration, SystemTime};
 use crate::chain::Chain;
 use crate::document::DocumentStore;
 use crate::handle::{KeyHandle, RawHandle, Reload};
+use crate::internal::events::{self, Teller, Telling};
 use crate::issuer::Issuer;
 
 pub use error::{RefreshError, ReloadError, ReloadProblem};
@@ -81,7 +81,6 @@ use asker::Asker;
 use place::{Outcome, Place, publish_key};
 use run::Runner;
 use shared::Shared;
-use teller::{Teller, Telling};
 
 /// Keeps a live handle up to date until it is dropped.
 ///
@@ -210,7 +209,7 @@ impl<I: Issuer> Refresher<I> {
         place: Place,
         asker: Asker,
         first: Outcome,
-        settings: RefreshSettings,
+        mut settings: RefreshSettings,
     ) -> Result<Self, RefreshError> {
         let status = RefreshStatus {
             provenance: place.provenance(),
@@ -223,7 +222,7 @@ impl<I: Issuer> Refresher<I> {
         };
         let deadline = settings.deadline;
         // Before the handle counts this refresher: a failure here leaves nothing.
-        let (teller, telling) = Teller::start(settings.callback()).map_err(no_thread)?;
+        let (teller, telling) = Teller::start(settings.on_event.take()).map_err(no_thread)?;
         let shared = Arc::new(Shared::attach(raw, status, teller.untold()));
         let runner = Runner::new(place, settings, asker, Arc::clone(&shared), teller);
         let mut refresher = Self { handle, shared, thread: None, telling, deadline };
@@ -281,7 +280,7 @@ impl<I: Issuer> Drop for Refresher<I> {
     fn drop(&mut self) {
         self.shared.stop();
         let Some(thread) = self.thread.take() else { return };
-        teller::end(thread, self.telling.take(), self.deadline, |deadline| {
+        events::end(thread, self.telling.take(), self.deadline, |deadline| {
             self.shared.wait_for_end(deadline)
         });
     }

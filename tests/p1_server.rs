@@ -8,6 +8,8 @@ mod traced;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use axum::{Router, body::Body, routing::get};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -164,6 +166,11 @@ fn a_browsers_request_is_warned_of_without_the_key() {
     tracing::subscriber::with_default(collector.clone(), || {
         for headers in sent() {
             let _ = registry.authorize(&headers, Wanted::NoStore);
+        }
+        // Lines are given beside, and requests do not wait for them.
+        let start = Instant::now();
+        while collector.lines().is_empty() && start.elapsed() < Duration::from_secs(60) {
+            thread::yield_now();
         }
     });
     let told = told.lock().unwrap();

@@ -18,6 +18,9 @@ mod keychain;
 mod lagging;
 #[path = "refresh/stores.rs"]
 mod stores;
+#[cfg(feature = "tracing")]
+#[path = "refresh/tracing.rs"]
+mod tracing;
 
 use std::time::Duration;
 

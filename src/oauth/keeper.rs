@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::{GrantError, OAuthApp};
 use crate::document::DocumentStore;
 use crate::handle::KeyHandle;
+use crate::internal::events::{self, Teller, Telling};
 use crate::issuer::Issuer;
-use crate::refresh::teller::{self, Teller, Telling};
 
 pub use event::KeeperEvent;
 pub use settings::KeeperSettings;
@@ -94,12 +94,12 @@ impl<I: Issuer> TokenKeeper<I> {
         app: OAuthApp<I>,
         store: impl DocumentStore + 'static,
         handle: &KeyHandle<I>,
-        settings: KeeperSettings,
+        mut settings: KeeperSettings,
     ) -> Result<Self, KeeperError> {
         let raw = handle.to_raw().ok_or(KeeperError::FixedHandle)?;
         let patience = settings.lease.max(app.deadline());
         // Before the handle counts this keeper: a failure here leaves nothing.
-        let (teller, telling) = Teller::start(settings.callback()).map_err(no_thread)?;
+        let (teller, telling) = Teller::start(settings.on_event.take()).map_err(no_thread)?;
         let shared = Arc::new(Shared::attach(raw, store.provenance(), teller.untold()));
         let mut runner = Runner::new(app, Arc::new(store), settings, Arc::clone(&shared), teller);
         // From here on, dropping it leaves the handle's reloads.
@@ -160,7 +160,7 @@ impl<I: Issuer> Drop for TokenKeeper<I> {
     fn drop(&mut self) {
         self.shared.stop();
         let Some(thread) = self.thread.take() else { return };
-        teller::end(thread, self.telling.take(), self.patience, |patience| {
+        events::end(thread, self.telling.take(), self.patience, |patience| {
             self.shared.wait_for_end(patience)
         });
     }

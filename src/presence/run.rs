@@ -13,6 +13,8 @@ use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings, PresenceStat
 use crate::back_off::{doubled, random_part};
 use crate::document::{DocumentError, DocumentStore};
 use crate::handle::{InUse, Uses};
+#[cfg(feature = "tracing")]
+use crate::internal::events::Trace;
 
 /// The longest pause between two tries when others write at the same time; it grows to that.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
@@ -33,6 +35,8 @@ pub(super) struct Runner {
     pub(super) process: u64,
     pub(super) shared: Arc<Shared>,
     pub(super) unchanged: RefCell<Unchanged>,
+    #[cfg(feature = "tracing")]
+    pub(super) trace: Trace,
 }
 
 /// Since when each record has been as it is, by a clock that nobody sets: what is to be forgotten must have been silent
@@ -195,7 +199,10 @@ impl Runner {
                     renewal = after(doubled(first, failures, longest).mul_f64(1.0 - random_part() / 2.0));
                     failures = failures.saturating_add(1);
                     #[cfg(feature = "tracing")]
-                    tracing::warn!(%problem, failures, "this process cannot show which key it uses");
+                    self.trace.line(|| {
+                        let problem = problem.to_string();
+                        move || tracing::warn!(%problem, failures, "this process cannot show which key it uses")
+                    });
                     let mut status = self.shared.status();
                     (status.failures, status.problem) = (failures, Some(problem));
                 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::ReloadError;
-use super::teller::Event;
 use crate::fingerprint::Fingerprint;
 use crate::handle::{Closed, Generation};
+use crate::internal::events::{Event, MAX_WAITING};
 use crate::source::Provenance;
 
 /// How many events wait for a callback that blocks; those beyond are counted, and not told.
@@ -13,7 +13,7 @@ use crate::source::Provenance;
 /// ```
 /// assert_eq!(keysheath::refresh::MAX_WAITING_EVENTS, 64);
 /// ```
-pub const MAX_WAITING_EVENTS: usize = 64;
+pub const MAX_WAITING_EVENTS: usize = MAX_WAITING;
 
 /// What happened to a refresher; see [`RefreshSettings::on_event`](super::RefreshSettings::on_event). Its `Display` is a
 /// line for a log.

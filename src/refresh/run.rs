@@ -9,11 +9,11 @@ use super::asker::Asker;
 use super::pace::{Pace, Turn, next_poll};
 use super::place::{Answer, Outcome, Place};
 use super::shared::{Ending, Shared};
-use super::teller::Teller;
 #[cfg(feature = "watch")]
 use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
 use crate::handle::{Generation, RawHandle, Reload};
+use crate::internal::events::Teller;
 use crate::source::Problem;
 
 /// The pauses before a place that may be behind is asked again double from the first to the second.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::RefreshEvent;
-use super::teller::Callback;
+use crate::internal::events::Callback;
 use crate::source::Provenance;
 
 /// The shortest time between two polls, whatever is set.
@@ -56,7 +56,7 @@ pub struct RefreshSettings {
     lag: Option<Duration>,
     #[cfg(feature = "watch")]
     pub(super) is_watching: bool,
-    on_event: Option<Callback<RefreshEvent>>,
+    pub(super) on_event: Option<Callback<RefreshEvent>>,
 }
 
 impl RefreshSettings {
@@ -215,11 +215,6 @@ impl RefreshSettings {
             _ => Duration::ZERO,
         };
         self.lag.unwrap_or(by_place)
-    }
-
-    /// What tells of an event, if there is anything.
-    pub(super) fn callback(&self) -> Option<Callback<RefreshEvent>> {
-        self.on_event.clone()
     }
 }
 

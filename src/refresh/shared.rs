@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::teller::{Teller, Untold};
 use super::{RefreshEvent, RefreshStatus, ReloadError, ReloadProblem};
 use crate::handle::{RawHandle, Reload};
+use crate::internal::events::{Teller, Untold};
 
 pub(super) struct Shared {
     state: Mutex<State>,

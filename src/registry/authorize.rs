@@ -11,6 +11,8 @@ use super::{KeyRegistry, Tables};
 use crate::failure::Meaning;
 #[cfg(feature = "emulator")]
 use crate::fingerprint::Fingerprint;
+#[cfg(feature = "tracing")]
+use crate::internal::events::Trace;
 use crate::issuer::Profile;
 
 impl Authorize for KeyRegistry {
@@ -46,10 +48,15 @@ impl Authorize for KeyRegistry {
         }
         if from_browser {
             #[cfg(feature = "tracing")]
-            tracing::warn!(
-                key = %id,
-                "a browser sent a request with this key, so it has reached a client that a customer controls: rotate it"
-            );
+            Trace::here().line(|| {
+                move || {
+                    tracing::warn!(
+                        key = %id,
+                        "a browser sent a request with this key, so it has reached a client that a customer controls: \
+                         rotate it"
+                    );
+                }
+            });
             (self.on_browser)(&principal);
         }
         Ok(principal)

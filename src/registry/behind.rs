@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::RegistryError;
 use super::error::RecordError;
 use super::record::{Change, Changed, KeyId, RecordStore, Seconds, StoredDigest};
+#[cfg(feature = "tracing")]
+use crate::internal::events::Trace;
 
 /// How exactly the last use of a key is written, in seconds: what is in memory is exact, what is written is at most so
 /// much older.
@@ -41,6 +43,8 @@ struct Shared {
     asked: Condvar,
     /// For those who asked: it was done.
     done: Condvar,
+    #[cfg(feature = "tracing")]
+    trace: Trace,
 }
 
 /// Held for an instant only, and never while something is written.
@@ -63,8 +67,13 @@ struct Waiting {
 
 impl Behind {
     pub(super) fn start(records: Arc<dyn RecordStore>) -> Result<Self, RegistryError> {
-        let shared =
-            Arc::new(Shared { state: Mutex::default(), asked: Condvar::new(), done: Condvar::new() });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            asked: Condvar::new(),
+            done: Condvar::new(),
+            #[cfg(feature = "tracing")]
+            trace: Trace::here(),
+        });
         let end = End(Arc::clone(&shared));
         let thread = thread::Builder::new()
             .name("keysheath-records".into())
@@ -141,7 +150,10 @@ impl Shared {
                 state.put_back(batch);
                 #[cfg(feature = "tracing")]
                 if state.failed.is_none() {
-                    tracing::warn!(%error, "last uses of keys could not be written; it is tried again");
+                    self.trace.line(|| {
+                        let error = error.to_string();
+                        move || tracing::warn!(%error, "last uses of keys could not be written; it is tried again")
+                    });
                 }
                 state.failed = Some(error);
             } else {

@@ -7,6 +7,8 @@ use super::{AuditAction, AuditEvent, Rotation, RotationError, Transition};
 use crate::document::{Document, DocumentContent, DocumentError, Version};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Published;
+#[cfg(feature = "tracing")]
+use crate::internal::events::Trace;
 use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
 
 /// How often a step is tried when others write at the same time. Each conflict means that another's step was made.
@@ -235,12 +237,6 @@ impl Rotation {
 
     /// Tells every place, and gives why the first that failed did.
     fn tell(&self, event: &AuditEvent) -> Option<super::AuditError> {
-        #[cfg(feature = "tracing")]
-        if event.action().is_problem() {
-            tracing::warn!(audit = %event, "a key needs a person");
-        } else {
-            tracing::info!(audit = %event, "a step of a rotation");
-        }
         let mut first = None;
         for audit in &self.audit {
             if let Err(error) = audit.tell(event) {
@@ -250,6 +246,17 @@ impl Rotation {
                 first.get_or_insert(error);
             }
         }
+        #[cfg(feature = "tracing")]
+        Trace::here().line_and_wait(|| {
+            let event = event.clone();
+            move || {
+                if event.action().is_problem() {
+                    tracing::warn!(audit = %event, "a key needs a person");
+                } else {
+                    tracing::info!(audit = %event, "a step of a rotation");
+                }
+            }
+        });
         first
     }
 

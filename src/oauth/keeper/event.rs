@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::KeeperProblem;
 use crate::handle::Generation;
-use crate::refresh::teller::Event;
+use crate::internal::events::Event;
 use crate::source::Provenance;
 
 /// What happened to a keeper; see [`KeeperSettings::on_event`](super::KeeperSettings::on_event). Its `Display` is a line for a

@@ -13,9 +13,9 @@ use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings};
 use crate::back_off::{random_number, random_part};
 use crate::document::{DocumentError, DocumentStore, Version};
 use crate::handle::{Generation, Numbered, Published, RawHandle, Reload};
+use crate::internal::events::Teller;
 use crate::issuer::Issuer;
 use crate::key::RawKey;
-use crate::refresh::teller::Teller;
 
 /// How often the document is looked at while another holds the lease: soon enough for requests that wait.
 const WATCH: Duration = Duration::from_millis(100);

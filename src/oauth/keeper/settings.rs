@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::KeeperEvent;
 use crate::back_off::doubled;
+use crate::internal::events::Callback;
 use crate::refresh::SHORTEST_POLL_INTERVAL;
-use crate::refresh::teller::Callback;
 
 /// The longest of the intervals and of the lease: far below where adding to a clock would overflow.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -41,7 +41,7 @@ pub struct KeeperSettings {
     pub(super) minimum_interval: Duration,
     pub(super) longest_back_off: Duration,
     pub(super) grace: Duration,
-    on_event: Option<Callback<KeeperEvent>>,
+    pub(super) on_event: Option<Callback<KeeperEvent>>,
 }
 
 impl KeeperSettings {
@@ -171,11 +171,6 @@ impl KeeperSettings {
     pub fn on_event(mut self, tell: impl Fn(&KeeperEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(tell));
         self
-    }
-
-    /// What tells of an event, if there is anything.
-    pub(super) fn callback(&self) -> Option<Callback<KeeperEvent>> {
-        self.on_event.clone()
     }
 
     /// How long one request to the token endpoint may take.

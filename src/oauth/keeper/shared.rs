@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{GrantState, KeeperEvent, KeeperProblem, KeeperStatus};
 use crate::handle::RawHandle;
-use crate::refresh::teller::{Teller, Untold};
+use crate::internal::events::{Teller, Untold};
 use crate::source::Provenance;
 
 pub(super) struct Shared {

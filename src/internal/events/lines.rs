@@ -1,0 +1,171 @@
+//! Lines for `tracing`, on one thread in the process.
+
+use std::collections::VecDeque;
+use std::process;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use tracing::dispatcher::{WeakDispatch, get_default, with_default};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::NoSubscriber;
+
+use super::contained;
+
+/// How many lines wait for a subscriber that blocks. Those beyond are lost; a warning says how many.
+const MAX_WAITING_LINES: usize = 1024;
+
+/// How long a step of a rotation, or dropping, waits for its lines. While one line takes longer, nothing waits.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+static LINES: Lines = Lines { state: Mutex::new(State::new()), work: Condvar::new(), done: Condvar::new() };
+
+/// Which subscriber lines go to.
+#[derive(Clone)]
+pub(crate) struct Trace(WeakDispatch);
+
+struct Lines {
+    state: Mutex<State>,
+    /// There is a line to give.
+    work: Condvar,
+    /// A line was given.
+    done: Condvar,
+}
+
+struct State {
+    waiting: VecDeque<Line>,
+    /// How many lines were taken on, and how many of those are done with.
+    taken_on: u64,
+    done: u64,
+    lost: u64,
+    /// Since when a line is being given.
+    since: Option<Instant>,
+    /// The thread, and the process that it is in: a forked child has none.
+    thread: Option<(u32, ThreadId)>,
+}
+
+struct Line {
+    to: Trace,
+    give: Box<dyn FnOnce() + Send>,
+}
+
+impl Trace {
+    /// The subscriber of the calling thread. Where it has none, or that one is gone when a line is given, the global one.
+    pub(crate) fn here() -> Self {
+        // Weak, so that a subscriber is never dropped on a thread of ours but the one of lines.
+        Self(get_default(tracing::Dispatch::downgrade))
+    }
+
+    /// Takes a line on; `make` makes what gives it, and is not called while nothing subscribes. False where it is lost,
+    /// because too many wait. Does not block.
+    pub(crate) fn line<G: FnOnce() + Send + 'static>(&self, make: impl FnOnce() -> G) -> bool {
+        if LevelFilter::current() == LevelFilter::OFF {
+            return true;
+        }
+        LINES.take_on(Line { to: self.clone(), give: Box::new(make()) })
+    }
+
+    /// As [`Trace::line`], and waits until the line was given, at most for [`PATIENCE`].
+    pub(crate) fn line_and_wait<G: FnOnce() + Send + 'static>(&self, make: impl FnOnce() -> G) {
+        if self.line(make) {
+            flush(PATIENCE);
+        }
+    }
+}
+
+/// Waits until the lines until now were given: at most for the timeout, and for [`PATIENCE`].
+pub(crate) fn flush(timeout: Duration) {
+    LINES.flush(timeout.min(PATIENCE));
+}
+
+impl State {
+    const fn new() -> Self {
+        Self { waiting: VecDeque::new(), taken_on: 0, done: 0, lost: 0, since: None, thread: None }
+    }
+
+    /// Whether the thread is there, in this very process.
+    fn has_thread(&self) -> bool {
+        self.thread.is_some_and(|(process, _)| process == process::id())
+    }
+}
+
+impl Lines {
+    fn take_on(&'static self, line: Line) -> bool {
+        let mut state = self.lock();
+        if !state.has_thread() {
+            let Ok(thread) =
+                thread::Builder::new().name("keysheath-tracing".into()).spawn(move || self.run())
+            else {
+                state.lost += 1;
+                return false;
+            };
+            // What a forked child has of its parent's is given by the parent.
+            *state = State { thread: Some((process::id(), thread.thread().id())), ..State::new() };
+        }
+        if state.waiting.len() >= MAX_WAITING_LINES {
+            state.lost += 1;
+            return false;
+        }
+        state.waiting.push_back(line);
+        state.taken_on += 1;
+        drop(state);
+        self.work.notify_one();
+        true
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            let Some(Line { to, give }) = state.waiting.pop_front() else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let lost = std::mem::take(&mut state.lost);
+            state.since = Some(Instant::now());
+            drop(state);
+            if lost > 0 {
+                contained(|| to.give(|| say_lost(lost)));
+            }
+            contained(|| to.give(give));
+            state = self.lock();
+            (state.since, state.done) = (None, state.done + 1);
+            self.done.notify_all();
+        }
+    }
+
+    fn flush(&self, timeout: Duration) {
+        let start = Instant::now();
+        let mut state = self.lock();
+        let last = state.taken_on;
+        let here = thread::current().id();
+        if !state.has_thread() || state.thread.is_some_and(|(_, thread)| thread == here) {
+            return;
+        }
+        while state.done < last {
+            let rest = timeout.saturating_sub(start.elapsed());
+            if rest.is_zero() || state.since.is_some_and(|since| since.elapsed() >= PATIENCE) {
+                return;
+            }
+            state = self.done.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is made as a whole, so a panic elsewhere has left none half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn say_lost(lost: u64) {
+    tracing::warn!(lost, "lines were lost, because the subscriber blocks");
+}
+
+impl Trace {
+    /// On the thread of lines only: all of this is foreign.
+    fn give(&self, line: impl FnOnce()) {
+        match self.0.upgrade().filter(|to| !to.is::<NoSubscriber>()) {
+            Some(to) => with_default(&to, line),
+            None => line(),
+        }
+    }
+}

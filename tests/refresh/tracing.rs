@@ -1,0 +1,186 @@
+//! Subscribers of `tracing` that block or panic: none of it reaches a refresher, a step, a presence or a drop.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use keysheath::chain::Chain;
+use keysheath::document::MemoryStore;
+use keysheath::handle::{KeyHandle, Reload};
+use keysheath::issuer::Kanal;
+use keysheath::presence::{Presence, PresenceSettings};
+use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::source::SecretFile;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use super::common::{Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, raw};
+use crate::support::in_time::in_time;
+use crate::support::{Folder, KEY, in_child};
+
+/// Does this with each event.
+struct Does<F>(F);
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Subscriber for Does<F> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("keysheath")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.0(event);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+fn globally(event: impl Fn(&Event<'_>) + Send + Sync + 'static) {
+    tracing::subscriber::set_global_default(Does(event)).unwrap();
+}
+
+fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
+    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+}
+
+/// Panics, with something that panics when it is dropped.
+fn panic_twice() {
+    struct Twice;
+    impl Drop for Twice {
+        fn drop(&mut self) {
+            std::panic::panic_any(Self);
+        }
+    }
+    std::panic::panic_any(Twice);
+}
+
+#[test]
+fn a_subscriber_that_blocks_stops_no_refresher() {
+    in_child::<&str>("tracing::a_subscriber_that_blocks_stops_no_refresher", &[], || {
+        let gate = Gate::default();
+        let shut = gate.clone();
+        globally(move |_| shut.pass());
+        let source = Scripted::new(KEY);
+        let refresher = of(&source, quick());
+        eventually("it polls", || source.calls() > 10);
+        let handle = refresher.handle();
+        source.gives(SECOND);
+        eventually("it takes a new key", || has(&handle, SECOND));
+        let asked = of(&source, only_asked());
+        let handle = asked.handle();
+        let answer = in_time(Duration::from_secs(3), move || {
+            handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE)
+        });
+        assert_eq!(answer, Some(Reload::Unchanged));
+        let start = Instant::now();
+        in_time(Duration::from_secs(3), move || drop((refresher, asked)));
+        assert!(start.elapsed() < Duration::from_secs(3), "no line is waited for longer than a second");
+        gate.open();
+    });
+}
+
+#[test]
+fn a_subscriber_that_blocks_delays_steps_by_a_second_at_most() {
+    in_child::<&str>("tracing::a_subscriber_that_blocks_delays_steps_by_a_second_at_most", &[], || {
+        let gate = Gate::default();
+        let shut = gate.clone();
+        globally(move |_| shut.pass());
+        let start = Instant::now();
+        in_time(Duration::from_secs(20), || {
+            let handle = KeyHandle::<Kanal>::live();
+            let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap();
+            rotation.adopt(&raw(KEY)).unwrap();
+            for key in [SECOND, THIRD] {
+                rotation.stage(&raw(key), None).unwrap();
+                rotation.abort().unwrap();
+            }
+            assert!(has(&handle, KEY));
+            let settings = PresenceSettings::new("a service");
+            drop(Presence::show(MemoryStore::new(), &handle, settings).unwrap());
+        });
+        assert!(start.elapsed() < Duration::from_secs(4), "five steps and a drop: {:?}", start.elapsed());
+        gate.open();
+    });
+}
+
+#[test]
+fn a_subscriber_that_panics_ends_nothing_while_unwinding_either() {
+    in_child::<&str>("tracing::a_subscriber_that_panics_ends_nothing_while_unwinding_either", &[], || {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        globally(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            panic_twice();
+        });
+        let folder = Folder::new();
+        folder.write("key", KEY);
+        let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
+        let refresher = Refresher::of_chain(chain, quick()).unwrap();
+        let handle = refresher.handle();
+        for key in [SECOND, THIRD] {
+            folder.write("key", key);
+            eventually("it goes on", || has(&handle, key));
+        }
+        let unwound = catch_unwind(AssertUnwindSafe(move || {
+            let _refresher = refresher;
+            panic!("the program fails");
+        }));
+        assert!(unwound.is_err());
+        // A source that panics ends its refresher, which tells of that while it unwinds.
+        let source = Scripted::new(KEY);
+        let refresher = of(&source, quick());
+        source.does(|_| panic!("a source fails"));
+        eventually("its panic is noted", || refresher.status().problem().is_some());
+        drop(refresher);
+        let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+        rotation.unwrap().adopt(&raw(KEY)).unwrap();
+        assert!(calls.load(Ordering::SeqCst) >= 6, "each line was given: {calls:?}");
+    });
+}
+
+#[test]
+fn lines_go_to_the_subscriber_of_the_thread_that_started_it() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&told);
+    let keep = move |event: &Event<'_>| kept.lock().unwrap().push(event.metadata().target().to_owned());
+    let source = Scripted::new(KEY);
+    tracing::subscriber::with_default(Does(keep), || {
+        let refresher = of(&source, only_asked());
+        source.gives(SECOND);
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+        drop(refresher);
+    });
+    assert_eq!(*told.lock().unwrap(), ["keysheath::refresh::event"; 2]);
+}
+
+#[test]
+fn lines_that_a_blocked_subscriber_loses_are_counted_and_said() {
+    in_child::<&str>("tracing::lines_that_a_blocked_subscriber_loses_are_counted_and_said", &[], || {
+        let (gate, lost) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+        let (shut, counted) = (gate.clone(), Arc::clone(&lost));
+        globally(move |event| {
+            shut.pass();
+            counted
+                .fetch_add(usize::from(event.fields().any(|field| field.name() == "lost")), Ordering::SeqCst);
+        });
+        let source = Scripted::new(KEY);
+        source.does(|calls| Ok(super::common::text(if calls % 2 == 0 { KEY } else { SECOND })));
+        let refresher = of(&source, only_asked());
+        for _ in 0..1100 {
+            assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+        }
+        eventually("lines are lost", || refresher.status().untold_events() > 0);
+        gate.open();
+        eventually("it is said", || lost.load(Ordering::SeqCst) > 0);
+    });
+}
