@@ -1,15 +1,32 @@
 //! Files that are this user's alone, and locks on them.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use zeroize::Zeroizing;
+
+/// The end of the name of a lock.
+pub(crate) const LOCK: &str = ".lock";
+
+/// The end of the name of a file that is to take another's place once it is whole.
+pub(crate) const NEW: &str = ".keysheath-new";
+
+/// How old a file must be before its times tell one write from the next: more than the coarsest clock of a file system,
+/// which is FAT's, of two seconds.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Why a file is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// No regular file, another user's, or open to others.
     NotPrivate,
+    /// It has a second name: a hard link.
+    Linked,
+    /// The name ends as those of keysheath's own files do.
+    Reserved,
     /// The folder is not there.
     NoFolder,
     /// It could not be looked at.
@@ -35,6 +52,89 @@ impl FileId {
     #[cfg(not(unix))]
     pub(crate) fn of(_: &Metadata) -> Self {
         Self {}
+    }
+}
+
+/// Which state of which file it is: another after each write, unless two came within [`SETTLED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    id: FileId,
+    length: u64,
+    modified: Option<SystemTime>,
+    /// Seconds and nanoseconds. No program can set it.
+    #[cfg(unix)]
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt as _;
+
+        Self {
+            id: FileId::of(metadata),
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+            #[cfg(unix)]
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether a later write has another stamp.
+    #[cfg(unix)]
+    pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = Duration::from_secs(u64::try_from(self.changed.0).unwrap_or(0));
+        now.checked_sub(changed).is_some_and(|age| age > SETTLED)
+    }
+
+    /// Whether a later write has another stamp.
+    #[cfg(not(unix))]
+    pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
+        let age = self.modified.and_then(|modified| now.duration_since(modified).ok());
+        age.is_some_and(|age| age > SETTLED)
+    }
+}
+
+/// Refuses names that end as those of keysheath's own files do: a file of such a name would be taken for a lock, or for what
+/// an interrupted write has left.
+pub(crate) fn refuse_reserved(path: &Path) -> Result<(), Refusal> {
+    let mut name = path.file_name().unwrap_or_default().as_encoded_bytes().to_ascii_lowercase();
+    // Windows drops these, so that the name is the same without them.
+    while cfg!(windows) && matches!(name.last(), Some(b'.' | b' ')) {
+        name.pop();
+    }
+    let is_reserved = [LOCK, NEW].iter().any(|end| name.ends_with(end.as_bytes()));
+    if is_reserved { Err(Refusal::Reserved) } else { Ok(()) }
+}
+
+/// The path, absolute. Where there is no working folder, it stays as it is, and is refused when it is used.
+pub(crate) fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// Removes what an interrupted write has left at a path, and nothing else. False where something else is there: a file that
+/// is not private, has more than `limit` bytes, or others than `may_begin` allows; what a power cut leaves may also be zeros.
+pub(crate) fn remove_left_over(
+    path: &Path,
+    limit: usize,
+    may_begin: impl Fn(&[u8]) -> bool,
+) -> io::Result<bool> {
+    match look(path) {
+        Ok(None) => return Ok(true),
+        Ok(Some(_)) => {}
+        Err(Refusal::Unseen(kind)) => return Err(kind.into()),
+        Err(_) => return Ok(false),
+    }
+    let file = options().write(false).open(path)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit || !(may_begin(&bytes) || bytes.iter().all(|&byte| byte == 0)) {
+        return Ok(false);
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(true),
     }
 }
 
@@ -69,6 +169,10 @@ pub(crate) fn check(metadata: &Metadata) -> Result<FileId, Refusal> {
         let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
         if !is_own || metadata.mode() & 0o077 != 0 {
             return Err(Refusal::NotPrivate);
+        }
+        // None is what a file has that was just replaced.
+        if metadata.nlink() > 1 {
+            return Err(Refusal::Linked);
         }
     }
     Ok(FileId::of(metadata))

@@ -21,6 +21,8 @@ mod killed;
 #[cfg(feature = "openbao")]
 #[path = "document/openbao.rs"]
 mod openbao;
+#[path = "document/neighbours.rs"]
+mod neighbours;
 #[path = "document/racing.rs"]
 mod racing;
 #[path = "document/silent.rs"]

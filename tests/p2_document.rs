@@ -48,6 +48,8 @@ fn use_of(store: &dyn DocumentStore) {
     store.write(document.content(), Some(&second)).unwrap();
     drop((clone, document));
     drop(store.read().unwrap());
+    // On this thread, from which the store may read.
+    store.version().unwrap();
 }
 
 #[test]

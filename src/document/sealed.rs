@@ -30,6 +30,11 @@ pub(super) fn header(version: &Version, content: &DocumentContent) -> [u8; HEADE
     header
 }
 
+/// Whether these bytes may be the begin of a document, as they are where a write was interrupted.
+pub(crate) fn may_begin(bytes: &[u8]) -> bool {
+    bytes.iter().zip(NAME).all(|(byte, expected)| byte == expected)
+}
+
 /// Reads header and content. The content stays in the block, which is wiped as a whole.
 pub(super) fn open(mut bytes: Zeroizing<Vec<u8>>) -> Result<Document, DocumentError> {
     if !bytes.starts_with(NAME) || bytes.len() < HEADER {

@@ -78,7 +78,6 @@ impl Seen {
     }
 
     /// As [`Seen::look`], at the version alone.
-    #[cfg(feature = "openbao")]
     pub(super) fn look_at_version(
         &self,
         read: impl FnOnce() -> Result<Option<Version>, DocumentError>,

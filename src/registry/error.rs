@@ -99,6 +99,18 @@ pub enum RecordError {
     /// The file may not be written.
     #[error("the records cannot be written (read-only, or the disk is full): mend that, and do it again")]
     ReadOnly,
+    /// The file or one beside it has a second name (a hard link), through which it could be changed.
+    #[error(
+        "the records or a file beside them have another name too (a hard link): remove the other name, or put a copy in the \
+         place of the file"
+    )]
+    Linked,
+    /// The name is like those of this crate's own files beside the records.
+    #[error(
+        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside the records: give the file \
+         another name"
+    )]
+    ReservedName,
     /// Another process has them open.
     #[error(
         "another process uses the records: stop it first, two registries on the same records would disagree"

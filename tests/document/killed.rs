@@ -103,7 +103,7 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
     let mut left = 0;
     let spawn = || Child::new(NAME).var("DOCUMENT", &path).spawn();
     let untold = survives(KILLS, Duration::from_millis(20), &FileStore::new(&path), spawn, &mut || {
-        left += u64::from(folder.at("document.new").exists());
+        left += u64::from(folder.at("document.keysheath-new").exists());
     });
     println!("{KILLS} kills: {left} left a file behind, {untold} had written and not yet told");
     assert!(left > 0, "no kill came within a write");

@@ -88,10 +88,49 @@ fn records_are_not_made_over_anything() {
     assert_eq!(Sqlite::create(place.0.at("other.db")).unwrap_err(), RecordError::Exists);
     assert!(!place.0.at("other.db").exists());
     // What a process that was killed while it made some has left is in nobody's way.
-    place.0.write("third.db.new", "half");
-    place.0.write("third.db.new-journal", "half");
+    let [left, journal] =
+        ["third.db.keysheath-new", "third.db.keysheath-new-journal"].map(|at| place.0.at(at));
+    fs::write(&left, "SQLite format 3\0half").unwrap();
+    set_mode(&left, 0o600);
+    fs::write(&journal, "half").unwrap();
     Sqlite::create(place.0.at("third.db")).unwrap();
-    assert!(!place.0.at("third.db.new").exists() && !place.0.at("third.db.new-journal").exists());
+    assert!(!left.exists() && !journal.exists());
+    // What a person has there is not.
+    place.0.write("fourth.db.new", "a person's");
+    Sqlite::create(place.0.at("fourth.db")).unwrap();
+    assert_eq!(fs::read(place.0.at("fourth.db.new")).unwrap(), b"a person's");
+    place.0.write("fifth.db.keysheath-new", "a person's");
+    assert_eq!(Sqlite::create(place.0.at("fifth.db")).unwrap_err(), RecordError::Exists);
+    assert_eq!(fs::read(place.0.at("fifth.db.keysheath-new")).unwrap(), b"a person's");
+}
+
+#[test]
+fn hard_links_of_records_their_log_and_lock_are_refused() {
+    let place = filled();
+    let second = place.0.at("second name");
+    for name in ["keys.db", "keys.db-wal", "keys.db.lock"] {
+        let path = place.0.at(name);
+        if !path.exists() {
+            place.0.write(name, "");
+        }
+        set_mode(&path, 0o600);
+        fs::hard_link(&path, &second).unwrap();
+        assert_eq!(refusal(&place), RecordError::Linked, "{name}");
+        fs::remove_file(&second).unwrap();
+    }
+    // That of a process that was killed just when it had made them is its own.
+    fs::hard_link(place.path(), place.0.at("keys.db.keysheath-new")).unwrap();
+    assert_eq!(place.open().len(), 200);
+    assert!(!place.0.at("keys.db.keysheath-new").exists());
+}
+
+#[test]
+fn records_cannot_be_called_like_a_lock() {
+    let place = filled();
+    for name in ["keys.db.lock", "KEYS.LOCK", "keys.db.keysheath-new"] {
+        assert_eq!(Sqlite::create(place.0.at(name)).unwrap_err(), RecordError::ReservedName, "{name}");
+        assert_eq!(Sqlite::open(place.0.at(name)).unwrap_err(), RecordError::ReservedName, "{name}");
+    }
 }
 
 #[test]

@@ -102,6 +102,54 @@ fn an_audit_file_that_is_not_to_be_trusted_is_left_alone_and_stops_no_step() {
     assert!(!folder.at("nowhere").exists());
 }
 
+/// An audit at `path` is refused, what is there is left as it is, and the step is made.
+#[track_caller]
+fn refuses(path: &Path, expected: &AuditError) {
+    let before = fs::read(path).ok();
+    let transition = adopt(path);
+    assert_eq!(transition.unaudited(), Some(expected), "{}", path.display());
+    assert_eq!(fs::read(path).ok(), before, "{}", path.display());
+}
+
+#[test]
+fn no_line_is_added_to_what_is_no_audit() {
+    let folder = Folder::new();
+    let keys = folder.at("keys");
+    Rotation::open(FileStore::new(&keys), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+        .unwrap()
+        .adopt(&key(1))
+        .unwrap();
+    refuses(&keys, &AuditError::NotAnAudit);
+    assert!(FileStore::new(&keys).read().unwrap().is_some());
+    let database = [&b"SQLite format 3\0"[..], &[0; 84]].concat();
+    let texts: [&[u8]; 4] = [b"KANAL_API_KEY=abc\n", b"{\"at\":1}\n", b"\n", &database];
+    for text in texts {
+        let path = folder.write("other", text);
+        set_mode(&path, 0o600);
+        refuses(&path, &AuditError::NotAnAudit);
+    }
+    fs::hard_link(folder.write("audit.jsonl", ""), folder.at("second")).unwrap();
+    set_mode(&folder.at("second"), 0o600);
+    refuses(&folder.at("second"), &AuditError::Linked);
+    for name in ["keys.lock", "keys.LOCK", "new.lock", "keys.keysheath-new"] {
+        refuses(&folder.at(name), &AuditError::ReservedName);
+    }
+}
+
+#[test]
+fn an_audit_is_never_made_a_document() {
+    let folder = Folder::new();
+    let path = folder.at("audit.jsonl");
+    assert!(adopt(&path).unaudited().is_none());
+    let before = fs::read(&path).unwrap();
+    let handle = KeyHandle::<Kanal>::live();
+    let error = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new())
+        .and_then(|rotation| rotation.adopt(&key(2)).map(drop))
+        .unwrap_err();
+    assert!(error.to_string().contains("not keysheath's"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
 #[test]
 fn an_audit_file_in_a_folder_that_is_read_only_stops_no_step() {
     as_ordinary_user("audit::an_audit_file_in_a_folder_that_is_read_only_stops_no_step", || {
@@ -119,7 +167,7 @@ fn an_audit_file_on_a_full_disk_stops_no_step() {
     Child::new(NAME).with_file_limit(2).run(|| {
         let folder = Folder::new();
         // 1,024 bytes may be there: the first event fits in half, the next not at all.
-        let path = folder.write("audit.jsonl", "x".repeat(900) + "\n");
+        let path = folder.write("audit.jsonl", "{\"at\":\"".to_owned() + &"x".repeat(893) + "\n");
         assert_eq!(adopt(&path).unaudited(), Some(&AuditError::Full));
         assert_eq!(adopt(&path).unaudited(), Some(&AuditError::Full));
         assert_eq!(fs::metadata(&path).unwrap().len(), 1_024);

@@ -1,11 +1,13 @@
 //! The steps that put a file in another's place, whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use crate::document::DocumentError;
-use crate::private_file::{self, with_end};
+use super::MAX_FILE;
+use crate::document::{DocumentError, sealed};
+use crate::private_file::{self, NEW, with_end};
 
 /// What is done to files. A test puts a disk that records in its place, and then cuts the power anywhere.
 pub(super) trait Disk {
@@ -17,44 +19,64 @@ pub(super) trait Disk {
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes what an interrupted write has left; false where something else is there.
+    fn remove_left_over(&self, path: &Path) -> io::Result<bool>;
     /// Makes what was renamed in a folder last.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 }
 
 /// Puts a file with these bytes at a path. The lock must be held.
 pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(), DocumentError> {
-    let new = with_end(path, ".new");
-    // What a writer that was killed has left; nobody else is here.
-    let made =
-        remove(disk, &new).and_then(|()| fill(disk, &new, parts)).and_then(|()| disk.rename(&new, path));
+    let new = with_end(path, NEW);
+    let wrong = |error: io::Error| DocumentError::of_writing(error.kind());
+    if !disk.remove_left_over(&new).map_err(wrong)? {
+        return Err(DocumentError::InTheWay);
+    }
+    let mut file = disk.create(&new).map_err(wrong)?;
+    let made = fill(disk, &mut file, parts).and_then(|()| disk.rename(&new, path));
     if let Err(error) = made {
         // It is in nobody's way if it stays: the next writer removes it.
         let _ = disk.remove(&new);
-        return Err(DocumentError::of_writing(error.kind()));
+        return Err(wrong(error));
     }
     make_last(disk, path)
 }
 
+/// Which name was made last, so that this is done once for each document and not for each look. `K` tells one renaming from
+/// the next.
+#[derive(Debug)]
+pub(super) struct Lasting<K>(Mutex<Option<K>>);
+
+impl<K> Default for Lasting<K> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<K: PartialEq> Lasting<K> {
+    /// Makes what a path leads to last, which is `there`.
+    pub(super) fn make<D: Disk>(&self, disk: &D, path: &Path, there: K) -> Result<(), DocumentError> {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&there) {
+            return Ok(());
+        }
+        make_last(disk, path)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(there);
+        Ok(())
+    }
+}
+
 /// Makes what a path leads to last. Where this fails, the document is in its place all the same, so the error is never one
 /// that says that nothing has changed.
-pub(super) fn make_last<D: Disk>(disk: &D, path: &Path) -> Result<(), DocumentError> {
+fn make_last<D: Disk>(disk: &D, path: &Path) -> Result<(), DocumentError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     disk.sync_folder(folder).map_err(|error| DocumentError::Io(error.kind()))
 }
 
-fn remove<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn fill<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = disk.create(path)?;
+fn fill<D: Disk>(disk: &D, file: &mut D::File, parts: &[&[u8]]) -> io::Result<()> {
     for part in parts {
-        disk.write(&mut file, part)?;
+        disk.write(file, part)?;
     }
-    disk.sync(&file)
+    disk.sync(file)
 }
 
 /// The disk that there is.
@@ -82,6 +104,10 @@ impl Disk for RealDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn remove_left_over(&self, path: &Path) -> io::Result<bool> {
+        private_file::remove_left_over(path, MAX_FILE, sealed::may_begin)
     }
 
     #[cfg(unix)]

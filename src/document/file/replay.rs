@@ -10,10 +10,10 @@ use std::sync::Mutex;
 
 use zeroize::Zeroizing;
 
-use super::disk::{Disk, make_last, put};
+use super::disk::{Disk, Lasting, put};
 use crate::document::sealed;
 use crate::document::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
-use crate::private_file::with_end;
+use crate::private_file::{NEW, with_end};
 use crate::source::Provenance;
 
 /// A step. Files are numbered as they are made.
@@ -74,6 +74,11 @@ impl Disk for Recording {
         self.names.lock().unwrap().remove(path).ok_or(ErrorKind::NotFound)?;
         self.note(Step::Remove(path.into()));
         Ok(())
+    }
+
+    fn remove_left_over(&self, path: &Path) -> io::Result<bool> {
+        let is_there = self.names.lock().unwrap().contains_key(path);
+        if is_there { self.remove(path).map(|()| true) } else { Ok(true) }
     }
 
     fn sync_folder(&self, _: &Path) -> io::Result<()> {
@@ -170,6 +175,7 @@ fn apply(names: &mut HashMap<PathBuf, usize>, steps: &[Step], selection: usize) 
 pub(crate) struct RecordedStore {
     disk: Recording,
     there: Mutex<Option<Document>>,
+    lasting: Lasting<Version>,
 }
 
 impl RecordedStore {
@@ -201,8 +207,11 @@ impl DocumentStore for &'static RecordedStore {
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
-        make_last(&self.disk, Path::new(RecordedStore::PATH))?;
-        Ok(self.there.lock().unwrap().clone())
+        let there = self.there.lock().unwrap().clone();
+        if let Some(document) = &there {
+            self.lasting.make(&self.disk, Path::new(RecordedStore::PATH), *document.version())?;
+        }
+        Ok(there)
     }
 
     fn write(
@@ -228,7 +237,7 @@ fn first_loss(steps: &[Step], path: &Path) -> Option<usize> {
 /// What four writes do, the first of them beside what a killed writer has left.
 fn recorded(path: &Path) -> Vec<Step> {
     let disk = Recording::default();
-    disk.create(&with_end(path, ".new")).unwrap();
+    disk.create(&with_end(path, NEW)).unwrap();
     for number in 1..=4 {
         let content = DocumentContent::from(format!("content number {number}").into_bytes());
         let header = sealed::header(&Version::new(number, 5), &content);
@@ -269,7 +278,32 @@ fn what_was_read_after_its_writer_was_killed_lasts() {
     let read = Recording::default();
     let without = [&killed[..], &[Step::Returned(4)]].concat();
     assert!(first_loss(&without, path).is_some(), "a reader that syncs nothing may see what is lost");
-    make_last(&read, path).unwrap();
+    Lasting::default().make(&read, path, 4).unwrap();
     let with = [killed, read.steps.into_inner().unwrap(), vec![Step::Returned(4)]].concat();
     assert_eq!(first_loss(&with, path), None);
+}
+
+#[test]
+fn a_name_is_made_last_once_for_each_document() {
+    let path = Path::new("/folder/document");
+    let killed = recorded(path);
+    let renames: Vec<_> = (0..killed.len()).filter(|&at| matches!(killed[at], Step::Rename(..))).collect();
+    let (lasting, disk) = (Lasting::default(), Recording::default());
+    let mut steps = killed[..=renames[2]].to_vec();
+    let mut look = |number: u64, steps: &mut Vec<Step>| {
+        lasting.make(&disk, path, number).unwrap();
+        let mut done = std::mem::take(&mut *disk.steps.lock().unwrap());
+        let syncs = done.len();
+        steps.append(&mut done);
+        steps.push(Step::Returned(number));
+        syncs
+    };
+    assert_eq!([(); 3].map(|()| look(3, &mut steps)), [1, 0, 0]);
+    // The next writer is killed after its renaming.
+    steps.extend_from_slice(&killed[renames[2] + 3..=renames[3]]);
+    let before = steps.len();
+    assert_eq!([(); 3].map(|()| look(4, &mut steps)), [1, 0, 0]);
+    assert_eq!(first_loss(&steps, path), None, "{steps:?}");
+    steps.remove(before);
+    assert!(first_loss(&steps, path).is_some(), "that sync is needed");
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::schema;
-use crate::private_file::{self, FileId, Lock, Refusal, look, resolve, with_end};
+use crate::private_file::{self, FileId, LOCK, Lock, NEW, Refusal, look, resolve, with_end};
 use crate::registry::RecordError;
 
 /// The length of a database's header (<https://www.sqlite.org/fileformat2.html#the_database_header>).
@@ -19,6 +19,9 @@ const LOCK_TRIES: u32 = 20;
 
 /// How long to wait between two of them.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// No empty records are larger, in bytes.
+const MAX_NEW: usize = 1 << 20;
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
@@ -34,9 +37,16 @@ pub(super) struct Place {
 impl Place {
     /// An existing file. Nothing is made where there is none, and what is refused is not changed.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
+        private_file::refuse_reserved(path)?;
         let path = resolve(path)?;
-        look(&path)?.ok_or(RecordError::Missing)?;
+        match look(&path) {
+            // Its second name may be the one that it was made under; it is looked at again with the lock.
+            Err(Refusal::Linked) => {}
+            found => drop(found?.ok_or(RecordError::Missing)?),
+        }
         let lock = take_lock(&path)?;
+        unlink_new(&path)?;
+        look(&path)?.ok_or(RecordError::Missing)?;
         Self::check(path, lock)
     }
 
@@ -45,12 +55,15 @@ impl Place {
         path: &Path,
         fill: impl FnOnce(&Path) -> Result<(), RecordError>,
     ) -> Result<Self, RecordError> {
+        private_file::refuse_reserved(path)?;
         let path = resolve(path)?;
         is_free(&path)?;
         let lock = take_lock(&path)?;
         is_free(&path)?;
-        // What a process that was killed has left; nobody else is here.
-        let new = with_end(&path, ".new");
+        let new = with_end(&path, NEW);
+        if !private_file::remove_left_over(&new, MAX_NEW, may_begin).map_err(|error| from_io(&error))? {
+            return Err(RecordError::Exists);
+        }
         remove(&new)?;
         private_file::options().create_new(true).open(&new).map_err(|error| from_io(&error))?;
         let made = fill(&new).and_then(|()| publish(&new, &path).map_err(|error| from_io(&error)));
@@ -101,7 +114,7 @@ fn check_header(header: &[u8; HEADER]) -> Result<(), RecordError> {
 
 /// The one process that may use the file: the lock is on a file beside it.
 fn take_lock(path: &Path) -> Result<Lock, RecordError> {
-    let path = with_end(path, ".lock");
+    let path = with_end(path, LOCK);
     for _ in 0..LOCK_TRIES {
         if let Some(lock) = Lock::try_take(&path)? {
             return Ok(lock);
@@ -115,10 +128,27 @@ impl From<Refusal> for RecordError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotPrivate => Self::NotPrivate,
+            Refusal::Linked => Self::Linked,
+            Refusal::Reserved => Self::ReservedName,
             Refusal::NoFolder => Self::NoFolder,
             Refusal::Unseen(kind) => Self::Io(kind),
             Refusal::Unopened(kind) => from_io(&kind.into()),
         }
+    }
+}
+
+/// Whether these bytes may be the begin of records that were not finished.
+fn may_begin(bytes: &[u8]) -> bool {
+    bytes.iter().zip(MAGIC).all(|(byte, expected)| byte == expected)
+}
+
+/// Removes the temporary name of records that were published by a process that was killed just then: they have two names.
+fn unlink_new(path: &Path) -> Result<(), RecordError> {
+    let new = with_end(path, NEW);
+    let id = |path: &Path| path.symlink_metadata().map(|metadata| FileId::of(&metadata));
+    match (id(&new), id(path)) {
+        (Ok(left), Ok(there)) if left == there && cfg!(unix) => remove(&new),
+        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,9 @@ use super::AuditError;
 use crate::private_file;
 use crate::source::worker::{Place, Worker};
 
+/// How each line begins.
+pub(super) const BEGIN: &str = "{\"at\":\"";
+
 /// How long one line may take. A step that is done already is not held up for longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -18,8 +21,8 @@ pub(super) struct AuditFile {
 }
 
 impl AuditFile {
-    pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path, worker: Worker::new().with_deadline(DEADLINE) }
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path: private_file::absolute(path), worker: Worker::new().with_deadline(DEADLINE) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -34,6 +37,7 @@ impl AuditFile {
 }
 
 fn append(path: &Path, line: String) -> Result<(), AuditError> {
+    private_file::refuse_reserved(path)?;
     let path = private_file::resolve(path)?;
     let is_new = private_file::look(&path)?.is_none();
     let wrong = |error: std::io::Error| AuditError::of_writing(error.kind());
@@ -41,6 +45,9 @@ fn append(path: &Path, line: String) -> Result<(), AuditError> {
     private_file::check(&file.metadata().map_err(wrong)?)?;
     // Held until the file is closed: what another process has written in part is not taken for a line that was cut.
     lock(&file).map_err(wrong)?;
+    if !is_audit(&mut file).map_err(wrong)? {
+        return Err(AuditError::NotAnAudit);
+    }
     let mut bytes = line.into_bytes();
     bytes.push(b'\n');
     if is_cut(&mut file).map_err(wrong)? {
@@ -58,6 +65,14 @@ fn append(path: &Path, line: String) -> Result<(), AuditError> {
     }
     file.sync_data().map_err(wrong)?;
     if is_new { sync_folder(&path).map_err(wrong) } else { Ok(()) }
+}
+
+/// Whether the file is empty, or begins as the first line of an audit does, which may have been cut.
+fn is_audit(file: &mut File) -> std::io::Result<bool> {
+    let mut bytes = Vec::with_capacity(BEGIN.len());
+    file.seek(SeekFrom::Start(0))?;
+    file.take(BEGIN.len() as u64).read_to_end(&mut bytes)?;
+    Ok(BEGIN.as_bytes().starts_with(&bytes))
 }
 
 /// Whether the last line has no end.
