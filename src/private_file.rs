@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "rotation")]
 use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
@@ -16,6 +17,7 @@ pub(crate) const NEW: &str = ".keysheath-new";
 
 /// How old a file must be before its times tell one write from the next: more than the coarsest clock of a file system,
 /// which is FAT's, of two seconds.
+#[cfg(feature = "rotation")]
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Why a file is not used.
@@ -56,6 +58,7 @@ impl FileId {
 }
 
 /// Which state of which file it is: another after each write, unless two came within [`SETTLED`].
+#[cfg(feature = "rotation")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     id: FileId,
@@ -66,6 +69,7 @@ pub(crate) struct Stamp {
     changed: (i64, i64),
 }
 
+#[cfg(feature = "rotation")]
 impl Stamp {
     pub(crate) fn of(metadata: &Metadata) -> Self {
         #[cfg(unix)]
@@ -109,6 +113,7 @@ pub(crate) fn refuse_reserved(path: &Path) -> Result<(), Refusal> {
 }
 
 /// The path, absolute. Where there is no working folder, it stays as it is, and is refused when it is used.
+#[cfg(feature = "rotation")]
 pub(crate) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }

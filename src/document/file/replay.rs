@@ -290,7 +290,7 @@ fn a_name_is_made_last_once_for_each_document() {
     let renames: Vec<_> = (0..killed.len()).filter(|&at| matches!(killed[at], Step::Rename(..))).collect();
     let (lasting, disk) = (Lasting::default(), Recording::default());
     let mut steps = killed[..=renames[2]].to_vec();
-    let mut look = |number: u64, steps: &mut Vec<Step>| {
+    let look = |number: u64, steps: &mut Vec<Step>| {
         lasting.make(&disk, path, number).unwrap();
         let mut done = std::mem::take(&mut *disk.steps.lock().unwrap());
         let syncs = done.len();
