@@ -23,7 +23,7 @@ use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "client")]
-pub(crate) use classify::{MAX_BODY, classify, seconds};
+pub(crate) use classify::{MAX_BODY, classify, is_documented, seconds};
 pub use obstacle::Obstacle;
 
 /// What an answer of an issuer means for the key that was sent.
@@ -236,6 +236,21 @@ fn quoted(text: &str) -> String {
     quoted.push('"');
     quoted
 }
+
+/// What an issuer of your own answers that names no rows of its own, through the feature
+/// `registry`'s `RequireKeyLayer`, and what its clients therefore understand. Each is the issuer's own word, as any other row
+/// is; an issuer that answers in other words names them in its profile, by `with_failures`.
+///
+/// ```
+/// use keysheath::failure::{Meaning, PLAIN};
+/// assert_eq!(PLAIN[1].meaning(), Meaning::KeyRefused);
+/// ```
+pub const PLAIN: &[Row] = &[
+    Row::new(401, "/error", Some("API key is missing"), Meaning::KeyMissing),
+    Row::new(401, "/error", Some("Invalid API key"), Meaning::KeyRefused),
+    Row::new(403, "/error", Some("API key does not authorize this store"), Meaning::StoreForbidden),
+    Row::new(404, "/error", Some("Store not found or paused"), Meaning::StoreNotFound),
+];
 
 /// Kanal's answers. The first four rows are its documented table, word for word, and so is the last; of the other two it
 /// documents the shape.

@@ -28,9 +28,9 @@ mod katana_app;
 
 use std::fmt;
 
-use crate::failure::Row;
 #[cfg(feature = "client")]
 use crate::failure::{self, Answer};
+use crate::failure::{PLAIN, Row};
 use crate::format::KeyFormat;
 use crate::origin::Origin;
 
@@ -118,7 +118,7 @@ impl Profile {
             format,
             entropy_bits,
             key_page: "the page of the issuer where keys are made",
-            failures: &[],
+            failures: PLAIN,
         }
     }
 
@@ -152,7 +152,8 @@ impl Profile {
         self
     }
 
-    /// With the answers that the issuer documents. Without any, nothing but success is conclusive.
+    /// With the answers that the issuer documents, in place of [`PLAIN`]. Without any, nothing but success is conclusive for
+    /// a key.
     ///
     /// ```
     /// # use keysheath::{failure::{Meaning, Row}, format::KeyFormat, issuer::Profile, origin::Origin};

@@ -19,7 +19,9 @@
 //! # Which row wins
 //! Kanal does not document which answer is given when several apply. This registry's choice, kept in one place: the key
 //! before the store; an unknown store before the authorisation, because Kanal's 403 tells of a store that exists as it is;
-//! the authorisation before the pause, so that a team does not learn that another team's store is paused.
+//! the authorisation before the pause, so that a team does not learn that another team's store is paused. A key that is
+//! restricted to a store is not authorised where a request names none, unless the service asks for that by name
+//! ([`Wanted::NoStoreForAnyKey`]).
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue};
@@ -57,6 +59,7 @@ mod require_key;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod static_keys;
+mod store_path;
 mod stores;
 
 use std::collections::HashMap;
@@ -110,7 +113,7 @@ pub use static_keys::StaticKeys;
 /// ```
 pub struct KeyRegistry {
     profile: &'static Profile,
-    peppers: Peppers,
+    peppers: Arc<Peppers>,
     tables: Arc<ShardedLock<Tables>>,
     /// Whoever changes something holds it while the records are written, and the tables only for an instant.
     writer: Mutex<Writer>,
@@ -169,7 +172,8 @@ impl KeyRegistry {
         if peppers.all().len() > MAX_PEPPERS {
             return Err(RegistryError::TooManyPeppers);
         }
-        let kept = records.load(profile)?;
+        let peppers = Arc::new(peppers);
+        let kept = records.load(profile, &peppers)?;
         let mut tables = Tables::default();
         for StoredKey { record, digest } in &kept.keys {
             let Some(pepper) = peppers.place_of(digest.pepper) else {
@@ -289,11 +293,10 @@ impl KeyRegistry {
         key: RawKey,
         digest: StoredDigest,
     ) -> Result<NewKey, RegistryError> {
-        let slot = self.read().keys.next_slot().ok_or(RegistryError::Full)?;
         let serial = writer.next_serial;
         let next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
         let record = KeyRecord {
-            id: KeyId::new(serial, slot),
+            id: KeyId::new(serial),
             team,
             name: name.into(),
             fingerprint: key.fingerprint(),

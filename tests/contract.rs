@@ -3,6 +3,9 @@
 
 #[path = "contract/curl.rs"]
 mod curl;
+#[cfg(feature = "probe")]
+#[path = "contract/own_issuer.rs"]
+mod own_issuer;
 #[path = "contract/suite.rs"]
 mod suite;
 #[path = "contract/wire.rs"]

@@ -277,7 +277,7 @@ fn what_it_does_not_understand_it_refuses_and_says_which_field() {
         ("POST", "/keys", json!({ "name": "x", "key": "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z" }), 400),
         ("POST", "/keys", json!(["x"]), 400),
         ("DELETE", "/keys/all", Value::Null, 400),
-        ("DELETE", "/keys/ffffffffffffffff", Value::Null, 404),
+        ("DELETE", "/keys/ffffffff", Value::Null, 404),
         ("POST", &format!("/keys/{id}/delete-after"), json!({ "requests": -1 }), 400),
         ("POST", &format!("/keys/{id}/delete-after"), json!({ "requests": "2" }), 400),
         ("POST", "/stores/0/pause", Value::Null, 400),

@@ -127,7 +127,9 @@ fn no_pepper_is_shown_by_what_holds_or_refuses_it() {
         [("short", KANAL.to_owned()), ("spaces", format!("{KANAL} {KANAL}")), ("empty", String::new())]
     {
         let error = load(name, &text).unwrap_err();
-        assert!(matches!(error, PepperError::Source(_)), "{name}");
+        assert!(matches!(error, PepperError::Malformed { .. }), "{name}");
+        let advice = error.to_string();
+        assert!(advice.contains("openssl rand -base64 32") && !advice.contains("key again"), "{advice}");
         assert_error_silent(name, &error);
     }
     let weak = load("weak", &KANAL[..4].repeat(20)).unwrap_err();

@@ -142,7 +142,8 @@ fn every_combination_of_the_store_rules_gives_the_row_that_is_documented() {
     let at = |number| Wanted::Store(store(number));
     // A store's row is the same for all: for a key without a restriction, for one restricted to 10, and to 11.
     for (what, wanted, expected) in [
-        ("no store", Wanted::NoStore, [None, None, None]),
+        ("no store", Wanted::NoStore, [None, Some(Forbidden), Some(Forbidden)]),
+        ("no store, any key", Wanted::NoStoreForAnyKey, [None, None, None]),
         ("not a store", Wanted::NotAStore, [Some(NotFound); 3]),
         ("an unknown store", at(99), [Some(NotFound); 3]),
         ("another team's", at(20), [Some(Forbidden); 3]),
@@ -153,8 +154,10 @@ fn every_combination_of_the_store_rules_gives_the_row_that_is_documented() {
         for (key, expected) in [&free, &to_10, &to_11].into_iter().zip(expected) {
             let answer = ask(&registry, key, wanted);
             assert_eq!(answer.err().map(|refusal| refusal.meaning()), expected, "{what}");
-            if let (Ok(principal), Wanted::Store(store)) = (answer, wanted) {
-                assert_eq!(principal.store(), Some(store));
+            if let Ok(principal) = answer {
+                assert_eq!(principal.store(), wanted.store());
+                let own = registry.key(principal.key().unwrap()).unwrap().restriction();
+                assert_eq!(principal.restriction(), own, "{what}");
             }
             if let (Err(refusal), Some(expected)) = (answer, expected) {
                 let (status, body) = match expected {
@@ -313,15 +316,7 @@ fn a_keys_number_is_read_as_it_is_written_and_in_no_other_way() {
     let registry = registry();
     let (id, _) = create(&registry, Restriction::None);
     assert_eq!(id.to_string().parse(), Ok(id));
-    for text in [
-        "",
-        "1",
-        "00000000000000000",
-        "000000000000000g",
-        "+000000000000000",
-        "0x00000000000000",
-        " 000000000000000",
-    ] {
+    for text in ["", "1", "000000000", "0000000g", "+0000000", "0x000000", " 0000000", "0000000100000000"] {
         assert_eq!(text.parse::<KeyId>(), Err(RegistryError::NotAKeyId), "{text:?}");
     }
 }

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "registry_sqlite/altered.rs"]
+mod altered;
 #[path = "registry_sqlite/killed.rs"]
 mod killed;
 #[path = "registry_sqlite/refused.rs"]
@@ -132,6 +134,8 @@ fn everything_survives_a_restart() {
         (&free, at(u64::MAX), Some(Meaning::StoreForbidden)),
         (&bound, at(10), None),
         (&bound, at(11), Some(Meaning::StoreNotFound)),
+        (&bound, Wanted::NoStore, Some(Meaning::StoreForbidden)),
+        (&bound, Wanted::NoStoreForAnyKey, None),
         (&gone, Wanted::NoStore, Some(Meaning::KeyRefused)),
     ] {
         assert_eq!(ask(&registry, key, wanted), expected, "{wanted:?}");
@@ -232,6 +236,7 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     let registry = place.create();
     let (_, key) = create(&registry, "used", Restriction::None);
     let (unused, _) = create(&registry, "unused", Restriction::None);
+    registry.put_store(store(10), TEAM).unwrap();
     let before = registry.keys(TEAM);
     drop(registry);
 
@@ -258,7 +263,7 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     drop(registry);
 
     let registry = place.open_with(Peppers::new(place.pepper("b"))).unwrap();
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, Wanted::Store(store(10))), None, "stores are under the new pepper too");
     assert_eq!(registry.keys(TEAM)[0].id(), before[0].id(), "a key keeps its number");
     assert_eq!(registry.keys(TEAM)[0].fingerprint(), before[0].fingerprint());
     drop(registry);

@@ -1,6 +1,9 @@
 //! The layer that requires a key, around services of every kind. What it answers is in `tests/contract.rs`.
 #![cfg(feature = "registry")]
 
+#[path = "require_key/paths.rs"]
+mod paths;
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
@@ -16,7 +19,8 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
 use keysheath::key::ApiKey;
 use keysheath::registry::{
-    KeyRegistry, Principal, RefusalBody, RequireKey, RequireKeyLayer, Restriction, StaticKeys, TeamId, Wanted,
+    Authorize, KeyRegistry, Principal, RefusalBody, RequireKey, RequireKeyLayer, Restriction, StaticKeys,
+    TeamId, Wanted,
 };
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
@@ -246,6 +250,12 @@ async fn no_way_of_writing_a_path_gets_past_its_store() {
         ("/api/v1/stores/123/./orders", 404),
         ("/api/v1/stores/123/%2e%2E/456/orders", 404),
         ("/api/v1/stores/123/..%5c456", 404),
+        ("/api/v1/stores/123/..;/456", 404),
+        ("/api/v1/stores/123/%252e%252e/456", 404),
+        ("/api/v1/stores/123/%c0%ae%c0%ae/456", 404),
+        ("/api/v1/stores/123/%00", 404),
+        ("/api/v1/Stores/456/stores/123", 404),
+        ("/%73tores/456/stores/123", 404),
         ("/api/v1/stores/123?store=456", 200),
     ] {
         let mut asked = request(Some(&key), ());
@@ -281,6 +291,51 @@ async fn whoever_prints_the_headers_further_in_does_not_see_the_key() {
     });
     let response = RequireKeyLayer::new(static_keys()).layer(echo).oneshot(request(Some(KEY), ())).await;
     assert_eq!(response.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_key_of_one_store_gets_through_no_route_without_a_store() {
+    let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
+    let store = StoreId::new(123).unwrap();
+    registry.put_store(store, TeamId::new(1)).unwrap();
+    let new = |restriction| {
+        let new = registry.create_key(TeamId::new(1), "name", restriction).unwrap();
+        new.key().expose_secret().to_owned()
+    };
+    let (free, bound) = (new(Restriction::None), new(Restriction::Store(store)));
+    let registry = Arc::new(registry);
+    let echo = service_fn(|request: Request<()>| async move {
+        let restriction = request.extensions().get::<Principal>().unwrap().restriction();
+        let mut response = Response::new(Empty::<Bytes>::new());
+        response.extensions_mut().insert(restriction);
+        Ok::<_, Infallible>(response)
+    });
+    let forbidden = r#"{ "error": "API key does not authorize this store" }"#;
+    let by_default = RequireKeyLayer::new(Arc::clone(&registry));
+    let response = by_default.layer(echo).oneshot(request(Some(&free), ())).await.unwrap();
+    assert_eq!(response.extensions().get(), Some(&Restriction::None));
+    let response = by_default.layer(echo).oneshot(request(Some(&bound), ())).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="kanal", error="insufficient_scope""#);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), forbidden);
+    let when_asked_for = RequireKeyLayer::for_any_key(registry);
+    for (key, restriction) in [(&free, Restriction::None), (&bound, Restriction::Store(store))] {
+        let response = when_asked_for.layer(echo).oneshot(request(Some(key), ())).await.unwrap();
+        assert_eq!(response.extensions().get(), Some(&restriction));
+    }
+}
+
+#[tokio::test]
+async fn keys_whose_type_is_chosen_at_run_time_fit_the_layer() {
+    let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
+    let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
+    let chosen: [(Arc<dyn Authorize>, u16); 2] = [(static_keys(), 200), (Arc::new(registry), 401)];
+    for (keys, status) in chosen {
+        let layer = RequireKeyLayer::new(keys).clone();
+        let service = layer.layer(ok).clone();
+        assert_eq!(service.oneshot(request(Some(KEY), ())).await.unwrap().status(), status);
+        assert_eq!(format!("{layer:?}"), "RequireKeyLayer");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use http_body::Body;
 use super::answer_body::AnswerBody;
 use super::repeating::can_be_repeated;
 use super::{BearerHeader, GuardError, OriginGuard};
-use crate::failure::{Answer, MAX_BODY};
+use crate::failure::{Answer, MAX_BODY, is_documented};
 use crate::handle::{Closed, Generation, KeyHandle, ReloadPast, Snapshot};
 use crate::issuer::Issuer;
 
@@ -164,7 +164,7 @@ impl<I: Issuer> Sender<I> {
     /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, and
     /// this one is not known to be longer than a documented one can be.
     pub(super) fn is_telling(status: StatusCode, least_length: u64) -> bool {
-        let documented = || I::PROFILE.failures().iter().any(|row| row.status() == status.as_u16());
+        let documented = || is_documented(I::PROFILE.failures(), status.as_u16());
         let by_status_alone = status.is_success() || status == StatusCode::TOO_MANY_REQUESTS;
         !by_status_alone && least_length <= MAX_BODY as u64 && documented()
     }

@@ -61,11 +61,11 @@ pub(super) async fn exchange(
 }
 
 /// Which store a path of Kanal's is for: its number follows the first segment `stores`. Where nothing stands there the
-/// request names no store, which Kanal documents an answer for.
+/// request names no store, which Kanal documents an answer for, whatever the key is restricted to.
 pub(super) fn wanted(path: &str) -> Wanted {
     let mut segments = path.split('/');
     match segments.find(|segment| *segment == "stores").and(segments.next()) {
-        None | Some("") => Wanted::NoStore,
+        None | Some("") => Wanted::NoStoreForAnyKey,
         Some(segment) => Wanted::from_segment(segment),
     }
 }

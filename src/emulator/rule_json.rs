@@ -15,7 +15,7 @@ pub(super) fn read(body: &Map<String, Value>) -> Result<FaultRule, &'static str>
     let mut rule = FaultRule::new(read_fault(body.get("fault").unwrap_or(&Value::Null))?);
     if let Some(key) = body.get("key") {
         let key = key.as_str().and_then(|text| text.parse().ok());
-        rule = rule.for_key(key.ok_or("key is a key's number: 16 hexadecimal digits in a text")?);
+        rule = rule.for_key(key.ok_or("key is a key's number: 8 hexadecimal digits in a text")?);
     }
     if let Some(store) = body.get("store") {
         let store = store.as_u64().and_then(StoreId::new);

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, Meaning, Row};
+use super::{Answer, Meaning, PLAIN, Row};
 
 /// The largest body that is looked at, in bytes; documented answers have under 1 KiB.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 
-/// Classifies a response by the rows that its issuer documents. The first row that fits decides.
+/// Classifies a response by the rows that its issuer documents. The first row that fits decides. For what the issuer does
+/// not document, a server of this crate answers with a row of [`PLAIN`], which is therefore understood; only that the key is
+/// refused must be the issuer's own row.
 pub(crate) fn classify(rows: &[Row], status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
     let meaning = match status {
         200..=299 => Meaning::Accepted,
@@ -20,16 +22,26 @@ pub(crate) fn classify(rows: &[Row], status: u16, retry_after: Option<&[u8]>, bo
 }
 
 fn from_rows(rows: &[Row], status: u16, body: &[u8]) -> Meaning {
-    if body.len() > MAX_BODY || !rows.iter().any(|row| row.status() == status) {
+    if body.len() > MAX_BODY || !is_documented(rows, status) {
         return Meaning::Inconclusive;
     }
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return Meaning::Inconclusive;
     };
-    rows.iter()
-        .filter(|row| row.status() == status)
-        .find(|row| fits(row, &body))
-        .map_or(Meaning::Inconclusive, Row::meaning)
+    let mut rows = rows_for(rows, status);
+    rows.find(|row| fits(row, &body)).map_or(Meaning::Inconclusive, Row::meaning)
+}
+
+/// Whether the body of an answer with this status can mean something.
+pub(crate) fn is_documented(rows: &[Row], status: u16) -> bool {
+    rows_for(rows, status).next().is_some()
+}
+
+fn rows_for(rows: &[Row], status: u16) -> impl Iterator<Item = &Row> {
+    let is_open = |row: &&Row| {
+        row.meaning() != Meaning::KeyRefused && !rows.iter().any(|own| own.meaning() == row.meaning())
+    };
+    rows.iter().chain(PLAIN.iter().filter(is_open)).filter(move |row| row.status() == status)
 }
 
 fn fits(row: &Row, body: &Value) -> bool {

@@ -6,7 +6,7 @@ use super::behind::USE_STEP;
 use super::credentials::Credentials;
 use super::index::Entry;
 use super::principal::{Authorize, Principal, Refusal, Wanted};
-use super::record::{Change, Changed, KeyId, StoredDigest};
+use super::record::{Change, Changed, KeyId, Restriction, StoredDigest};
 use super::{KeyRegistry, Tables};
 use crate::failure::Meaning;
 #[cfg(feature = "emulator")]
@@ -35,6 +35,7 @@ impl Authorize for KeyRegistry {
             team: Some(entry.team()),
             fingerprint: entry.fingerprint(),
             store: wanted.store(),
+            restriction: entry.restriction(),
             is_previous: false,
             from_browser,
         };
@@ -81,7 +82,9 @@ impl KeyRegistry {
     /// Which row wins when several apply: see the module's documentation. `None` where none does.
     fn store_refusal(tables: &Tables, entry: &Entry, wanted: Wanted) -> Option<Meaning> {
         let store = match wanted {
-            Wanted::NoStore => return None,
+            Wanted::NoStoreForAnyKey => return None,
+            Wanted::NoStore if entry.restriction() == Restriction::None => return None,
+            Wanted::NoStore => return Some(Meaning::StoreForbidden),
             Wanted::NotAStore => return Some(Meaning::StoreNotFound),
             Wanted::Store(store) => store,
         };

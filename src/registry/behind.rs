@@ -230,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::issuer::{Profile, StoreId};
+    use crate::registry::Peppers;
     use crate::registry::record::{Records, StoredKey, TeamId, sealed::Sealed};
 
     /// A store that keeps what is written behind, fails when it is told to, and hangs for as long as it is told to.
@@ -244,7 +245,7 @@ mod tests {
     impl Sealed for Arc<Fake> {}
 
     impl RecordStore for Arc<Fake> {
-        fn load(&self, _: &'static Profile) -> Result<Records, RecordError> {
+        fn load(&self, _: &'static Profile, _: &Arc<Peppers>) -> Result<Records, RegistryError> {
             unreachable!()
         }
 
@@ -287,11 +288,11 @@ mod tests {
     }
 
     fn used(key: u32, seconds: u32) -> Change {
-        Change { id: KeyId::new(key, key), what: Changed::Used(Seconds(seconds)) }
+        Change { id: KeyId::new(key), what: Changed::Used(Seconds(seconds)) }
     }
 
     fn written(fake: &Fake, key: u32) -> Option<u32> {
-        fake.written.lock().unwrap().get(&KeyId::new(key, key)).copied()
+        fake.written.lock().unwrap().get(&KeyId::new(key)).copied()
     }
 
     #[test]

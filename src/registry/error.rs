@@ -32,7 +32,7 @@ pub enum RegistryError {
     #[error("there is no such store, or it is not this team's: add the store first")]
     NoSuchStore,
     /// A text that is no key's number.
-    #[error("a key's number is 16 hexadecimal digits, as the list of keys shows it")]
+    #[error("a key's number is 8 hexadecimal digits, as the list of keys shows it")]
     NotAKeyId,
     /// Four billion keys are there, or were.
     #[error("this registry has made as many keys as it can number: open a new one")]
@@ -55,10 +55,10 @@ pub enum RegistryError {
     /// There are more than [`MAX_PEPPERS`](super::MAX_PEPPERS).
     #[error("a registry takes at most 16 peppers: drop those that no key is under, as keys_under tells")]
     TooManyPeppers,
-    /// There are keys under a pepper that was not given.
+    /// There are records under a pepper that was not given.
     #[error(
-        "there are keys under the pepper {id}, which was not given: load it too, as an older one; without it those keys \
-         are lost"
+        "there are records under the pepper {id}, which was not given: load it too, as an older one; without it those \
+         records are lost"
     )]
     PepperMissing {
         /// The pepper's one-way name.
@@ -116,9 +116,15 @@ pub enum RecordError {
         "another process uses the records: stop it first, two registries on the same records would disagree"
     )]
     Locked,
-    /// They are not what this crate wrote.
+    /// The write-ahead log beside the file is gone, or another one, while the records are open.
     #[error(
-        "the records are damaged, or not keysheath's: restore them from a backup; they were left as they are"
+        "the log beside the records (its name ends in -wal) was removed or replaced while they were open, so nothing more \
+         is written: leave it alone, stop this process, and look at the records before they are opened again"
+    )]
+    LogGone,
+    /// They are not what this crate wrote, or were altered.
+    #[error(
+        "the records are damaged, altered, or not keysheath's: restore them from a backup; they were left as they are"
     )]
     Corrupt,
     /// A newer version wrote them.
@@ -130,6 +136,17 @@ pub enum RecordError {
         /// The format's number in the file.
         found: i64,
         /// The newest that is known.
+        known: i64,
+    },
+    /// A version from before the first release wrote them.
+    #[error(
+        "the records have format {found}, from before format {known} sealed each row, and cannot be read any more: create \
+         new records, and a new key for each that they hold; they were left as they are"
+    )]
+    Older {
+        /// The format's number in the file.
+        found: i64,
+        /// The oldest that is read.
         known: i64,
     },
     /// They are another issuer's.

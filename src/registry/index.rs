@@ -1,6 +1,5 @@
 //! The keys in memory, found by their digest.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
@@ -11,31 +10,31 @@ use super::record::{KeyId, KeyRecord, Restriction, Seconds, TeamId};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::StoreId;
 
-/// How many slots are allocated at once, so that growing moves no key.
+/// How many places are allocated at once, so that growing moves no key.
 const CHUNK: u32 = 1024;
 
-/// Keys in slots, and a table of slots by digest.
+/// Keys in places, and two tables of places: by digest and by the key's number.
 ///
-/// The digest is keyed, so whoever sends keys cannot choose where they fall in the table; its first 64 bits are the hash
+/// A place is where a key lies in this process, and nothing outside knows it. Places are taken in turn and given again, so
+/// the memory follows the number of keys, whatever their numbers are.
+///
+/// The digest is keyed, so a client cannot choose where its keys fall in the table; the digest's first 64 bits are the hash
 /// as they are.
 #[derive(Default)]
 pub(super) struct Index {
-    /// Those without a key may be empty.
     chunks: Vec<Chunk>,
-    /// The first slot that was never taken.
+    /// The first place that was never taken.
     end: u32,
-    /// The slots before it that were given back, and those that records had left out. Few records may have large gaps,
-    /// and the file they come from is not trusted, so a gap takes no memory by its size.
+    /// The places before it that were given back.
     free: Vec<u32>,
-    gaps: Vec<Range<u32>>,
     by_digest: HashTable<u32>,
+    by_serial: HashTable<u32>,
 }
 
-/// The slots that are allocated together; none where no key is among them.
-#[derive(Default)]
+/// The places that are allocated together.
 struct Chunk {
     entries: Box<[Option<Entry>]>,
-    /// When the key in each slot was created: apart, because no request asks.
+    /// When the key in each place was created: apart, because no request asks.
     created: Box<[Seconds]>,
 }
 
@@ -62,34 +61,30 @@ fn hash(digest: &[u8; DIGEST]) -> u64 {
     u64::from_le_bytes(*hash)
 }
 
+/// Spreads numbers that follow one another over all 64 bits.
+const fn hash_of_serial(serial: u32) -> u64 {
+    (serial as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 impl Index {
     /// The key with this digest, if there is one. The table is asked by the digest's hash, and what it finds is compared
     /// in constant time.
     #[inline]
     pub(super) fn find(&self, digest: &[u8; DIGEST], pepper: u8) -> Option<(KeyId, &Entry)> {
-        let same = |slot: &u32| {
-            self.entry(*slot)
+        let same = |place: &u32| {
+            self.entry(*place)
                 .is_some_and(|entry| bool::from(entry.digest.ct_eq(digest)) && entry.pepper == pepper)
         };
-        let slot = *self.by_digest.find(hash(digest), same)?;
-        let entry = self.entry(slot)?;
-        Some((KeyId::new(entry.serial, slot), entry))
+        let entry = self.entry(*self.by_digest.find(hash(digest), same)?)?;
+        Some((KeyId::new(entry.serial), entry))
     }
 
     pub(super) fn get(&self, id: KeyId) -> Option<&Entry> {
-        self.entry(id.slot()).filter(|entry| entry.serial == id.serial())
+        self.entry(self.place(id)?)
     }
 
-    /// The slot that the next key takes; `None` where four billion are taken.
-    pub(super) fn next_slot(&self) -> Option<u32> {
-        let free = self.free.last().copied();
-        let free = free.or_else(|| self.gaps.last().map(|gap| gap.start));
-        free.or_else(|| Some(self.end).filter(|end| *end < u32::MAX))
-    }
-
-    /// Puts a key into the slot that its number names: the next one, or one beyond all that were ever taken.
+    /// Puts a key into a free place. No key with its number is there.
     pub(super) fn insert(&mut self, record: &KeyRecord, digest: [u8; DIGEST], pepper: u8) {
-        let slot = record.id.slot();
         let entry = Entry {
             digest,
             restriction: match record.restriction {
@@ -104,47 +99,57 @@ impl Index {
             is_named: record.fingerprint.is_some(),
             fingerprint: record.fingerprint.map_or([0; 10], Fingerprint::to_bytes),
         };
-        let (chunk, at) = place(slot);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.end += 1;
+            self.end - 1
+        });
+        let (chunk, at) = split(place);
         if self.chunks.len() <= chunk {
-            self.chunks.resize_with(chunk + 1, Chunk::default);
-        }
-        if self.chunks[chunk].entries.is_empty() {
             let (entries, created) = (0..CHUNK).map(|_| (None, Seconds(0))).unzip::<_, _, Vec<_>, Vec<_>>();
-            self.chunks[chunk] = Chunk { entries: entries.into(), created: created.into() };
+            self.chunks.push(Chunk { entries: entries.into(), created: created.into() });
         }
-        self.take_slot(slot);
         self.chunks[chunk].entries[at] = Some(entry);
         self.chunks[chunk].created[at] = record.created;
-        self.link(slot, &digest);
+        self.link(place, &digest);
+        let chunks = &self.chunks;
+        self.by_serial.insert_unique(hash_of_serial(record.id.serial()), place, |place| {
+            entry_of(chunks, *place).map_or(0, |entry| hash_of_serial(entry.serial))
+        });
     }
 
     /// Takes a key out. `false` where there is none with this number.
     pub(super) fn remove(&mut self, id: KeyId) -> bool {
-        let Some(entry) = self.get(id) else { return false };
-        let digest = entry.digest;
-        self.unlink(id.slot(), &digest);
-        let (chunk, at) = place(id.slot());
+        let Some(place) = self.place(id) else { return false };
+        let Some(digest) = self.entry(place).map(|entry| entry.digest) else { return false };
+        self.unlink(place, &digest);
+        let hash = hash_of_serial(id.serial());
+        if let Ok(found) = self.by_serial.find_entry(hash, |known| *known == place) {
+            found.remove();
+        }
+        let (chunk, at) = split(place);
         self.chunks[chunk].entries[at] = None;
-        self.free.push(id.slot());
+        self.free.push(place);
         true
     }
 
     /// Moves a key to another digest, unless it is gone.
     pub(super) fn rehash(&mut self, id: KeyId, digest: [u8; DIGEST], pepper: u8) -> bool {
-        let Some(old) = self.get(id).map(|entry| entry.digest) else { return false };
-        self.unlink(id.slot(), &old);
-        let (chunk, at) = place(id.slot());
+        let Some(place) = self.place(id) else { return false };
+        let Some(old) = self.entry(place).map(|entry| entry.digest) else { return false };
+        self.unlink(place, &old);
+        let (chunk, at) = split(place);
         if let Some(entry) = &mut self.chunks[chunk].entries[at] {
             (entry.digest, entry.pepper) = (digest, pepper);
         }
-        self.link(id.slot(), &digest);
+        self.link(place, &digest);
         true
     }
 
     /// What is known of a key.
     pub(super) fn record(&self, id: KeyId) -> Option<KeyRecord> {
-        let entry = self.get(id)?;
-        let (chunk, at) = place(id.slot());
+        let place = self.place(id)?;
+        let entry = self.entry(place)?;
+        let (chunk, at) = split(place);
         let used = entry.last_used.load(Ordering::Relaxed);
         Some(KeyRecord {
             id,
@@ -153,59 +158,50 @@ impl Index {
             fingerprint: entry.fingerprint(),
             created: self.chunks[chunk].created[at],
             last_used: (used != 0).then_some(Seconds(used)),
-            restriction: StoreId::new(entry.restriction).map_or(Restriction::None, Restriction::Store),
+            restriction: entry.restriction(),
         })
     }
 
+    /// Every key, in no order that means anything.
     pub(super) fn entries(&self) -> impl Iterator<Item = (KeyId, &Entry)> {
-        // From the chunk's place, because a chunk may be empty.
-        let slots = self.chunks.iter().zip((0_u32..).step_by(CHUNK as usize));
-        let slots = slots.flat_map(|(chunk, first)| chunk.entries.iter().zip(first..=first + (CHUNK - 1)));
-        slots.filter_map(|(entry, slot)| entry.as_ref().map(|entry| (KeyId::new(entry.serial, slot), entry)))
+        let entries = self.chunks.iter().flat_map(|chunk| chunk.entries.iter());
+        entries.flatten().map(|entry| (KeyId::new(entry.serial), entry))
     }
 
     pub(super) fn len(&self) -> usize {
         self.by_digest.len()
     }
 
-    fn take_slot(&mut self, slot: u32) {
-        if slot >= self.end {
-            if slot > self.end {
-                self.gaps.push(self.end..slot);
-            }
-            self.end = slot + 1;
-        } else if self.free.last() == Some(&slot) {
-            self.free.pop();
-        } else if let Some(gap) = self.gaps.last_mut() {
-            gap.start += 1;
-            if gap.start == gap.end {
-                self.gaps.pop();
-            }
-        }
+    fn place(&self, id: KeyId) -> Option<u32> {
+        let same = |place: &u32| self.entry(*place).is_some_and(|entry| entry.serial == id.serial());
+        self.by_serial.find(hash_of_serial(id.serial()), same).copied()
     }
 
-    fn entry(&self, slot: u32) -> Option<&Entry> {
-        let (chunk, at) = place(slot);
-        self.chunks.get(chunk)?.entries.get(at)?.as_ref()
+    fn entry(&self, place: u32) -> Option<&Entry> {
+        entry_of(&self.chunks, place)
     }
 
-    fn link(&mut self, slot: u32, digest: &[u8; DIGEST]) {
+    fn link(&mut self, place: u32, digest: &[u8; DIGEST]) {
         let chunks = &self.chunks;
-        self.by_digest.insert_unique(hash(digest), slot, |slot| {
-            let (chunk, at) = place(*slot);
-            chunks[chunk].entries[at].as_ref().map_or(0, |entry| hash(&entry.digest))
+        self.by_digest.insert_unique(hash(digest), place, |place| {
+            entry_of(chunks, *place).map_or(0, |entry| hash(&entry.digest))
         });
     }
 
-    fn unlink(&mut self, slot: u32, digest: &[u8; DIGEST]) {
-        if let Ok(found) = self.by_digest.find_entry(hash(digest), |known| *known == slot) {
+    fn unlink(&mut self, place: u32, digest: &[u8; DIGEST]) {
+        if let Ok(found) = self.by_digest.find_entry(hash(digest), |known| *known == place) {
             found.remove();
         }
     }
 }
 
-const fn place(slot: u32) -> (usize, usize) {
-    ((slot / CHUNK) as usize, (slot % CHUNK) as usize)
+fn entry_of(chunks: &[Chunk], place: u32) -> Option<&Entry> {
+    let (chunk, at) = split(place);
+    chunks.get(chunk)?.entries.get(at)?.as_ref()
+}
+
+const fn split(place: u32) -> (usize, usize) {
+    ((place / CHUNK) as usize, (place % CHUNK) as usize)
 }
 
 impl Entry {
@@ -219,6 +215,10 @@ impl Entry {
 
     pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
         self.is_named.then(|| Fingerprint::from_bytes(self.fingerprint))
+    }
+
+    pub(super) fn restriction(&self) -> Restriction {
+        StoreId::new(self.restriction).map_or(Restriction::None, Restriction::Store)
     }
 
     pub(super) fn serves(&self, store: StoreId) -> bool {
@@ -241,9 +241,9 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn record(serial: u32, slot: u32) -> KeyRecord {
+    fn record(serial: u32) -> KeyRecord {
         KeyRecord {
-            id: KeyId::new(serial, slot),
+            id: KeyId::new(serial),
             team: TeamId::new(1),
             name: "name".into(),
             fingerprint: None,
@@ -270,92 +270,78 @@ mod tests {
     fn keys_are_found_moved_and_taken_out_in_any_order() {
         let mut index = Index::default();
         for number in 0..3000 {
-            assert_eq!(index.next_slot(), Some(number));
-            index.insert(&record(number, number), digest(number), 0);
+            index.insert(&record(number), digest(number), 0);
         }
         for number in (0..3000).step_by(2) {
-            assert!(index.remove(KeyId::new(number, number)));
-            assert!(!index.remove(KeyId::new(number, number)), "it is gone");
+            assert!(index.remove(KeyId::new(number)));
+            assert!(!index.remove(KeyId::new(number)), "it is gone");
         }
         for number in (1..3000).step_by(4) {
-            assert!(index.rehash(KeyId::new(number, number), digest(number + 10_000), 1));
+            assert!(index.rehash(KeyId::new(number), digest(number + 10_000), 1));
         }
         for number in 0..3000 {
             let moved = number % 4 == 1;
             let found = index.find(&digest(number), 0).map(|(id, _)| id);
             let there = number % 2 == 1 && !moved;
-            assert_eq!(found, there.then(|| KeyId::new(number, number)), "{number}");
+            assert_eq!(found, there.then(|| KeyId::new(number)), "{number}");
             let found = index.find(&digest(number + 10_000), 1).map(|(id, _)| id);
-            assert_eq!(found, moved.then(|| KeyId::new(number, number)), "{number}");
+            assert_eq!(found, moved.then(|| KeyId::new(number)), "{number}");
+            assert_eq!(index.record(KeyId::new(number)), (number % 2 == 1).then(|| record(number)));
         }
         assert_eq!(index.len(), 1500);
         assert_eq!(index.entries().count(), 1500);
     }
 
     #[test]
-    fn a_slot_is_taken_again_by_another_number() {
+    fn a_place_that_was_given_back_is_taken_by_another_number() {
         let mut index = Index::default();
-        index.insert(&record(0, 0), digest(0), 0);
-        index.remove(KeyId::new(0, 0));
-        assert_eq!(index.next_slot(), Some(0));
-        index.insert(&record(1, 0), digest(1), 0);
-        assert!(index.get(KeyId::new(0, 0)).is_none());
-        assert!(!index.remove(KeyId::new(0, 0)));
-        assert!(index.get(KeyId::new(1, 0)).is_some());
-    }
-
-    #[test]
-    fn gaps_of_kept_records_are_filled_later() {
-        let mut index = Index::default();
-        index.insert(&record(9, 2), digest(9), 0);
-        index.insert(&record(7, 5), digest(7), 0);
-        let mut slots = Vec::new();
-        for serial in 10..15 {
-            let slot = index.next_slot().unwrap();
-            slots.push(slot);
-            index.insert(&record(serial, slot), digest(serial), 0);
+        for number in 0..10_000 {
+            index.insert(&record(number), digest(number), 0);
+            assert_eq!(index.get(KeyId::new(number)).unwrap().serial, number);
+            assert!(index.remove(KeyId::new(number)));
+            assert!(index.get(KeyId::new(number)).is_none());
         }
-        slots.sort_unstable();
-        assert_eq!(slots, [0, 1, 3, 4, 6]);
-        let ids: Vec<_> = index.entries().map(|(id, _)| id.slot()).collect();
-        assert_eq!(ids, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!((index.end, index.chunks.len(), index.free.len()), (1, 1, 1));
+        assert!(index.by_digest.is_empty() && index.by_serial.is_empty());
     }
 
     #[test]
-    fn a_gap_of_four_billion_slots_takes_no_memory_by_its_size() {
+    fn numbers_far_apart_take_the_memory_of_their_count() {
         let mut index = Index::default();
-        index.insert(&record(9, 2), digest(9), 0);
-        index.insert(&record(u32::MAX, u32::MAX - 1), digest(7), 0);
-        assert_eq!(index.chunks.iter().filter(|chunk| !chunk.entries.is_empty()).count(), 2);
-        assert_eq!((index.free.len(), index.gaps.len()), (0, 2));
-        assert_eq!(index.entries().map(|(id, _)| id.slot()).collect::<Vec<_>>(), [2, u32::MAX - 1]);
-        index.remove(KeyId::new(9, 2));
-        assert_eq!(index.next_slot(), Some(2));
+        let serials: Vec<u32> = (0..5_000).map(|number| number * 858_993).collect();
+        for &serial in &serials {
+            index.insert(&record(serial), digest(serial), 0);
+        }
+        assert_eq!((index.end, index.chunks.len()), (5_000, 5));
+        assert!(serials.iter().all(|&serial| index.get(KeyId::new(serial)).is_some()));
+        assert!(index.get(KeyId::new(1)).is_none());
+        index.insert(&record(u32::MAX), digest(u32::MAX), 0);
+        assert_eq!(index.record(KeyId::new(u32::MAX)), Some(record(u32::MAX)));
     }
 
     #[test]
-    fn a_digest_that_comes_late_does_not_go_to_the_key_that_took_the_slot() {
+    fn a_digest_that_comes_late_goes_to_no_other_key() {
         let mut index = Index::default();
-        index.insert(&record(0, 0), digest(0), 1);
-        index.remove(KeyId::new(0, 0));
-        index.insert(&record(1, 0), digest(1), 0);
-        assert!(!index.rehash(KeyId::new(0, 0), digest(7), 0), "the key is gone");
+        index.insert(&record(0), digest(0), 1);
+        index.remove(KeyId::new(0));
+        index.insert(&record(1), digest(1), 0);
+        assert!(!index.rehash(KeyId::new(0), digest(7), 0), "the key is gone");
         assert!(index.find(&digest(7), 0).is_none());
-        assert_eq!(index.find(&digest(1), 0).map(|(id, _)| id), Some(KeyId::new(1, 0)));
+        assert_eq!(index.find(&digest(1), 0).map(|(id, _)| id), Some(KeyId::new(1)));
     }
 
     #[test]
     fn a_digest_under_another_pepper_is_not_found() {
         let mut index = Index::default();
-        index.insert(&record(0, 0), digest(0), 1);
+        index.insert(&record(0), digest(0), 1);
         assert!(index.find(&digest(0), 0).is_none());
     }
 
     #[test]
     fn a_use_is_noted_once_a_step_and_never_backwards() {
         let mut index = Index::default();
-        index.insert(&record(0, 0), digest(0), 0);
-        let id = KeyId::new(0, 0);
+        index.insert(&record(0), digest(0), 0);
+        let id = KeyId::new(0);
         let entry = index.get(id).unwrap();
         assert!(entry.note_use(Seconds(600), 60));
         assert!(!entry.note_use(Seconds(659), 60));

@@ -13,7 +13,7 @@ use crate::issuer::Profile;
 use crate::key::RawKey;
 use crate::keyref::{KeyRef, KeyRefError};
 use crate::origin::Origin;
-use crate::source::{self, Absence, Loaded, SourceError};
+use crate::source::{self, Absence, Loaded, Problem, SourceError};
 
 /// What a pepper's text looks like: 32 to 512 `b64token` characters, such as `openssl rand -base64 32` prints. It is read
 /// as a key is, and sent nowhere.
@@ -29,6 +29,10 @@ const PROFILE: &Profile = &Profile::new(
 
 /// The context of BLAKE3's key derivation. It never changes.
 const CONTEXT: &str = "keysheath 2026-11-24 registry pepper v1";
+
+/// The same, for the seals of rows: what one key digests is never taken for what the other does.
+#[cfg(feature = "sqlite")]
+const SEAL_CONTEXT: &str = "keysheath 2026-11-28 registry row seal v1";
 
 /// How many peppers a registry takes.
 ///
@@ -62,6 +66,8 @@ pub(super) const DIGEST: usize = 16;
 /// ```
 pub struct Pepper {
     key: Zeroizing<[u8; 32]>,
+    #[cfg(feature = "sqlite")]
+    seal_key: Zeroizing<[u8; 32]>,
     id: Fingerprint,
 }
 
@@ -88,8 +94,18 @@ pub enum PepperError {
         /// Why there is none.
         absence: Absence,
     },
-    /// What stands there is no pepper, or cannot be had.
-    #[error("{0}")]
+    /// What stands there has not the form of a pepper.
+    #[error(
+        "what stands at {place} is no pepper, which is 32 to 512 letters, digits and -._~+/ in one line (and = at its end): \
+         make one with `openssl rand -base64 32` and put that alone there; where keys are under one already, put back that one"
+    )]
+    #[non_exhaustive]
+    Malformed {
+        /// Where.
+        place: source::Provenance,
+    },
+    /// What stands there cannot be had.
+    #[error("the pepper cannot be had from {0}")]
     Source(SourceError),
     /// It was not drawn at random.
     #[error(
@@ -113,7 +129,14 @@ impl Pepper {
     /// ```
     pub fn from_reference(reference: &KeyRef) -> Result<Self, PepperError> {
         let place = reference.source().map_err(PepperError::Reference)?;
-        match source::load(&*place, PROFILE).map_err(PepperError::Source)? {
+        let loaded = source::load(&*place, PROFILE).map_err(|error| match error.problem() {
+            // Their advice is about keys, which a person copies from a page.
+            Problem::Malformed(_) | Problem::Empty => {
+                PepperError::Malformed { place: error.provenance().clone() }
+            }
+            _ => PepperError::Source(error),
+        });
+        match loaded? {
             Loaded::Found(found) if is_weak(found.key()) => {
                 Err(PepperError::Weak { place: found.provenance().clone() })
             }
@@ -137,9 +160,13 @@ impl Pepper {
     }
 
     fn of(text: &RawKey) -> Self {
-        let key = blake3::derive_key(CONTEXT, text.expose_secret().as_bytes());
-        let id = Fingerprint::of(PROFILE.name(), text.expose_secret().as_bytes());
-        Self { key: Zeroizing::new(key), id }
+        let text = text.expose_secret().as_bytes();
+        Self {
+            key: Zeroizing::new(blake3::derive_key(CONTEXT, text)),
+            #[cfg(feature = "sqlite")]
+            seal_key: Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, text)),
+            id: Fingerprint::of(PROFILE.name(), text),
+        }
     }
 
     /// The one-way name that records are marked with.
@@ -157,11 +184,20 @@ impl Pepper {
     /// The digest of a key: the first 128 bits of BLAKE3 in its keyed mode.
     #[inline]
     pub(super) fn digest(&self, key: &[u8]) -> [u8; DIGEST] {
-        let hash = blake3::keyed_hash(&self.key, key);
-        let mut digest = [0; DIGEST];
-        digest.copy_from_slice(&hash.as_bytes()[..DIGEST]);
-        digest
+        first_half(&blake3::keyed_hash(&self.key, key))
     }
+
+    /// The seal of a row.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn seal(&self, row: &[u8]) -> [u8; DIGEST] {
+        first_half(&blake3::keyed_hash(&self.seal_key, row))
+    }
+}
+
+fn first_half(hash: &blake3::Hash) -> [u8; DIGEST] {
+    let mut half = [0; DIGEST];
+    half.copy_from_slice(&hash.as_bytes()[..DIGEST]);
+    half
 }
 
 /// Whether a text has so few different characters that nobody drew it at random.
@@ -229,6 +265,12 @@ impl Peppers {
 
     pub(super) fn current(&self) -> &Pepper {
         &self.all[0]
+    }
+
+    /// The pepper of this one-way name.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn named(&self, id: Fingerprint) -> Option<&Pepper> {
+        self.all.iter().find(|pepper| pepper.id == id)
     }
 
     /// The place of a pepper in [`Peppers::all`].

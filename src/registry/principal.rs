@@ -2,12 +2,12 @@
 
 use http::HeaderMap;
 
-use super::record::{KeyId, TeamId};
-use crate::failure::{Meaning, Row};
+use super::record::{KeyId, Restriction, TeamId};
+use crate::failure::{Meaning, PLAIN, Row};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::{Profile, StoreId};
 
-/// What a request wants to do something with.
+/// What a request wants to do something with. A type of your own that authorises refuses what it does not know.
 ///
 /// ```
 /// use keysheath::registry::Wanted;
@@ -15,9 +15,12 @@ use crate::issuer::{Profile, StoreId};
 /// assert_eq!(Wanted::from_segment("0"), Wanted::NotAStore);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Wanted {
-    /// No store: the service has none, or the path does not name one.
+    /// No store: the service has none, or the path does not name one. A key that is restricted to a store is refused.
     NoStore,
+    /// No store, for a service that keeps each key to its store itself, by [`Principal::restriction`].
+    NoStoreForAnyKey,
     /// This store.
     Store(StoreId),
     /// What stands where a store's number belongs is none.
@@ -48,7 +51,7 @@ impl Wanted {
     pub const fn store(self) -> Option<StoreId> {
         match self {
             Self::Store(store) => Some(store),
-            Self::NoStore | Self::NotAStore => None,
+            Self::NoStore | Self::NoStoreForAnyKey | Self::NotAStore => None,
         }
     }
 }
@@ -76,6 +79,7 @@ pub struct Principal {
     pub(super) team: Option<TeamId>,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) store: Option<StoreId>,
+    pub(super) restriction: Restriction,
     pub(super) is_previous: bool,
     pub(super) from_browser: bool,
 }
@@ -131,6 +135,13 @@ impl Principal {
     #[must_use]
     pub const fn store(&self) -> Option<StoreId> {
         self.store
+    }
+
+    /// Which stores the key may be used for. A request for a store is within it already; where a request names none, and
+    /// the layer was told to let such a key through, the service looks here.
+    #[must_use]
+    pub const fn restriction(&self) -> Restriction {
+        self.restriction
     }
 
     /// Whether it is the previous of [`StaticKeys`](super::StaticKeys): its holder has not taken up the new one yet.
@@ -206,17 +217,9 @@ pub struct Refusal {
     row: &'static Row,
 }
 
-/// What an issuer that documents no answer of its own gives.
-static OWN: [Row; 4] = [
-    Row::new(401, "/error", Some("API key is missing"), Meaning::KeyMissing),
-    Row::new(401, "/error", Some("Invalid API key"), Meaning::KeyRefused),
-    Row::new(403, "/error", Some("API key does not authorize this store"), Meaning::StoreForbidden),
-    Row::new(404, "/error", Some("Store not found or paused"), Meaning::StoreNotFound),
-];
-
 impl Refusal {
     /// The refusal with this meaning: the issuer's first row for it. An issuer that does not tell a missing key from a
-    /// wrong one gives the row for the wrong one, and one that documents neither gives a plain one.
+    /// wrong one gives the row for the wrong one, and one that documents neither gives a row of [`PLAIN`].
     ///
     /// ```
     /// use keysheath::{failure::Meaning, issuer::{Issuer, Katana}, registry::Refusal};
@@ -230,8 +233,8 @@ impl Refusal {
             .or_else(|| {
                 find(profile.failures(), Meaning::KeyRefused).filter(|_| meaning == Meaning::KeyMissing)
             })
-            .or_else(|| find(&OWN, meaning))
-            .unwrap_or(&OWN[1]);
+            .or_else(|| find(PLAIN, meaning))
+            .unwrap_or(&PLAIN[1]);
         Self { profile, meaning, row }
     }
 

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::error::RecordError;
-use super::pepper::DIGEST;
+use super::error::{RecordError, RegistryError};
+use super::pepper::{DIGEST, Peppers};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::{Profile, StoreId};
 
@@ -60,41 +61,37 @@ impl fmt::Display for TeamId {
 /// ```
 /// use keysheath::registry::KeyId;
 ///
-/// let id: KeyId = "0000000100000000".parse()?;
-/// assert_eq!(id.to_string(), "0000000100000000");
+/// let id: KeyId = "00000001".parse()?;
+/// assert_eq!(id.to_string(), "00000001");
 /// # Ok::<(), keysheath::registry::RegistryError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId(u64);
+pub struct KeyId(u32);
 
 impl KeyId {
-    /// `serial` counts the keys that were ever made, `slot` is a place in memory that a later key may take.
-    pub(super) const fn new(serial: u32, slot: u32) -> Self {
-        Self((serial as u64) << 32 | slot as u64)
+    /// `serial` counts the keys that were ever made.
+    pub(super) const fn new(serial: u32) -> Self {
+        Self(serial)
     }
 
     pub(super) const fn serial(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    pub(super) const fn slot(self) -> u32 {
-        (self.0 & 0xffff_ffff) as u32
+        self.0
     }
 }
 
 impl FromStr for KeyId {
-    type Err = super::RegistryError;
+    type Err = RegistryError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let bits = u64::from_str_radix(text, 16).ok().filter(|_| plain);
-        bits.map(Self).ok_or(super::RegistryError::NotAKeyId)
+        let plain = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let serial = u32::from_str_radix(text, 16).ok().filter(|_| plain);
+        serial.map(Self).ok_or(RegistryError::NotAKeyId)
     }
 }
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{:08x}", self.0)
     }
 }
 
@@ -300,7 +297,6 @@ pub struct StoredKey {
 #[derive(Debug, Default)]
 #[doc(hidden)]
 pub struct Records {
-    /// In the order of their slots, the lowest first.
     pub(super) keys: Vec<StoredKey>,
     pub(super) stores: Vec<(StoreId, TeamId, bool)>,
     pub(super) next_serial: u32,
@@ -319,8 +315,9 @@ pub struct Records {
 /// # Ok::<(), keysheath::registry::RegistryError>(())
 /// ```
 pub trait RecordStore: sealed::Sealed + Send + Sync + 'static {
+    /// Reads everything, and learns under which peppers to seal what is written.
     #[doc(hidden)]
-    fn load(&self, profile: &'static Profile) -> Result<Records, RecordError>;
+    fn load(&self, profile: &'static Profile, peppers: &Arc<Peppers>) -> Result<Records, RegistryError>;
 
     #[doc(hidden)]
     fn insert(&self, key: &StoredKey) -> Result<(), RecordError>;
@@ -373,7 +370,7 @@ pub struct InMemory;
 impl sealed::Sealed for InMemory {}
 
 impl RecordStore for InMemory {
-    fn load(&self, _: &'static Profile) -> Result<Records, RecordError> {
+    fn load(&self, _: &'static Profile, _: &Arc<Peppers>) -> Result<Records, RegistryError> {
         Ok(Records::default())
     }
 

@@ -13,6 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::principal::{Authorize, Refusal, Wanted};
+use super::store_path::store_of_path;
 
 /// What in a request names the store that it is for.
 type FindStore = dyn Fn(&http::request::Parts) -> Wanted + Send + Sync;
@@ -44,7 +45,7 @@ type FindStore = dyn Fn(&http::request::Parts) -> Wanted + Send + Sync;
 /// ```
 ///
 /// [`route_layer`]: https://docs.rs/axum/0.8/axum/struct.Router.html#method.route_layer
-pub struct RequireKeyLayer<A> {
+pub struct RequireKeyLayer<A: ?Sized> {
     keys: Arc<A>,
     find_store: Arc<FindStore>,
 }
@@ -61,14 +62,15 @@ pub struct RequireKeyLayer<A> {
 /// let service = layer.layer(()); // any service over http::Request
 /// # Ok::<(), keysheath::registry::RegistryError>(())
 /// ```
-pub struct RequireKey<S, A> {
+pub struct RequireKey<S, A: ?Sized> {
     inner: S,
     keys: Arc<A>,
     find_store: Arc<FindStore>,
 }
 
-impl<A: Authorize> RequireKeyLayer<A> {
-    /// For a service without stores.
+impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
+    /// For a service without stores, and for routes that name none. A key that is restricted to a store is refused there,
+    /// unless [`RequireKeyLayer::for_any_key`] is asked for.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -81,9 +83,26 @@ impl<A: Authorize> RequireKeyLayer<A> {
         Self::with_store(keys, |_| Wanted::NoStore)
     }
 
+    /// As [`RequireKeyLayer::new`], with keys that are restricted to a store let through. The service then keeps each key to
+    /// its store itself, by [`Principal::restriction`](super::Principal::restriction).
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, RequireKeyLayer}};
+    /// // Around a route such as `/api/v1/me`, which shows the key's own stores.
+    /// let layer = RequireKeyLayer::for_any_key(Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?));
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    #[must_use]
+    pub fn for_any_key(keys: Arc<A>) -> Self {
+        Self::with_store(keys, |_| Wanted::NoStoreForAnyKey)
+    }
+
     /// For paths as Kanal has them: the store's number follows the first segment `stores`. A path without a store, and one
-    /// that another server could read in another way (`..`, `%2F` and the like), is answered as a store that is not there,
-    /// so that no request gets past its store.
+    /// that some server could read in another way, is answered as a store that is not there, so that no request gets past
+    /// its store. Each segment is letters, digits and signs that mean nothing in a path, or such characters as `%XX`; one
+    /// that is empty or dots alone, and one with `;`, `\`, `%`, `/`, `?`, `#`, a control character or what is not UTF-8 behind
+    /// a `%XX`, is refused.
     ///
     /// The layer must see the whole path: put it around a nested router and not into it, and give the routes that have no
     /// store a layer of their own, by [`RequireKeyLayer::new`].
@@ -121,51 +140,32 @@ impl<A: Authorize> RequireKeyLayer<A> {
     }
 }
 
-/// The store that a path is for. What is not surely a store is none.
-fn store_of_path(path: &str) -> Wanted {
-    if path.split('/').any(is_doubtful) {
-        return Wanted::NotAStore;
-    }
-    let mut segments = path.split('/');
-    let store = segments.find(|segment| *segment == "stores").and(segments.next());
-    store.map_or(Wanted::NotAStore, Wanted::from_segment)
-}
-
-/// Whether a server that decodes or tidies a path could read another number of segments here.
-fn is_doubtful(segment: &str) -> bool {
-    let is_escaped_sign =
-        |code: &[u8]| [b"%2e", b"%2f", b"%5c"].iter().any(|sign| code.eq_ignore_ascii_case(&sign[..]));
-    matches!(segment, "." | "..")
-        || segment.contains('\\')
-        || (segment.contains('%') && segment.as_bytes().windows(3).any(is_escaped_sign))
-}
-
-impl<A> Clone for RequireKeyLayer<A> {
+impl<A: ?Sized> Clone for RequireKeyLayer<A> {
     fn clone(&self) -> Self {
         Self { keys: Arc::clone(&self.keys), find_store: Arc::clone(&self.find_store) }
     }
 }
 
-impl<S: Clone, A> Clone for RequireKey<S, A> {
+impl<S: Clone, A: ?Sized> Clone for RequireKey<S, A> {
     fn clone(&self) -> Self {
         let (keys, find_store) = (Arc::clone(&self.keys), Arc::clone(&self.find_store));
         Self { inner: self.inner.clone(), keys, find_store }
     }
 }
 
-impl<A> std::fmt::Debug for RequireKeyLayer<A> {
+impl<A: ?Sized> std::fmt::Debug for RequireKeyLayer<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RequireKeyLayer")
     }
 }
 
-impl<S, A> std::fmt::Debug for RequireKey<S, A> {
+impl<S, A: ?Sized> std::fmt::Debug for RequireKey<S, A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RequireKey")
     }
 }
 
-impl<S, A> Layer<S> for RequireKeyLayer<A> {
+impl<S, A: ?Sized> Layer<S> for RequireKeyLayer<A> {
     type Service = RequireKey<S, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -175,7 +175,7 @@ impl<S, A> Layer<S> for RequireKeyLayer<A> {
 
 impl<S, A, B, R> Service<Request<B>> for RequireKey<S, A>
 where
-    A: Authorize,
+    A: Authorize + ?Sized,
     S: Service<Request<B>, Response = Response<R>>,
 {
     type Response = Response<RefusalBody<R>>;

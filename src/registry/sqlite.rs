@@ -2,24 +2,24 @@
 
 mod file;
 mod schema;
+mod seal;
 
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 
-use super::record::{
-    Change, Changed, KeyId, RecordStore, Records, Restriction, StoredKey, TeamId, sealed::Sealed,
-};
-use super::{RecordError, pepper::DIGEST};
+use super::record::{Change, Changed, KeyId, RecordStore, Records, StoredKey, TeamId, sealed::Sealed};
+use super::{Peppers, RecordError, RegistryError};
 use crate::internal::printable::PrintablePath;
 use crate::issuer::{Profile, StoreId};
 use file::Place;
 use schema::Kept;
+use seal::{NUMBER, Sealer};
 
 /// Records in a file of SQLite, so that they survive a restart.
 ///
@@ -34,7 +34,8 @@ use schema::Kept;
 ///
 /// Beside a file `keys.db` lie `keys.db.lock`, which is empty and stays, and while a registry has it open or after it was
 /// killed `keys.db-wal`, which is a part of the records: **copy or move both together**, with the registry stopped. Without
-/// its log, a file may have keys again that were deleted.
+/// its log, a file may have keys again that were deleted. Where the log is removed or replaced while the records are open,
+/// every change from then on is [`RecordError::LogGone`].
 ///
 /// ```
 /// use keysheath::issuer::{Issuer, Kanal};
@@ -59,6 +60,8 @@ use schema::Kept;
 /// ```
 pub struct Sqlite {
     connection: Mutex<Connection>,
+    /// There once the records were read.
+    sealer: OnceLock<Sealer>,
     /// After the connection, so that the lock is the last to go.
     place: Place,
 }
@@ -111,21 +114,36 @@ impl Sqlite {
         let connection = connection(place.path(), place.has_log()).map_err(|error| from_sqlite(&error))?;
         schema::check(&connection)?;
         place.is_in_place()?;
-        Ok(Self { connection: Mutex::new(connection), place })
+        Ok(Self { connection: Mutex::new(connection), sealer: OnceLock::new(), place })
     }
 
     /// One transaction, on the disk when this returns.
     fn write(
         &self,
-        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+        change: impl FnOnce(&Transaction<'_>) -> Result<(), RecordError>,
     ) -> Result<(), RecordError> {
-        self.place.is_in_place()?;
         let mut connection = self.connection();
-        let written = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|all| {
-            change(&all)?;
-            all.commit()
-        });
-        written.map_err(|error| from_sqlite(&error))
+        self.is_in_place(&connection)?;
+        let all = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| from_sqlite(&error))?;
+        change(&all)?;
+        all.commit().map_err(|error| from_sqlite(&error))?;
+        // What was written into a file that has lost its name is not written.
+        self.is_in_place(&connection)
+    }
+
+    fn is_in_place(&self, connection: &Connection) -> Result<(), RecordError> {
+        let found = self.place.is_in_place();
+        if found == Err(RecordError::LogGone) {
+            // SQLite still has the log open, so what earlier changes have left in it alone can be saved.
+            let _ = checkpoint(connection);
+        }
+        found
+    }
+
+    fn sealer(&self) -> Result<&Sealer, RecordError> {
+        self.sealer.get().ok_or(RecordError::Missing)
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -137,94 +155,76 @@ impl Sqlite {
 impl Sealed for Sqlite {}
 
 impl RecordStore for Sqlite {
-    fn load(&self, profile: &'static Profile) -> Result<Records, RecordError> {
-        let Kept { issuer, records } = schema::read(&self.connection())?;
-        if issuer.as_deref().is_some_and(|issuer| issuer != profile.name()) {
-            return Err(RecordError::OtherIssuer);
-        }
+    fn load(&self, profile: &'static Profile, peppers: &Arc<Peppers>) -> Result<Records, RegistryError> {
+        let Kept { records, sealer, is_current } = schema::read(&self.connection(), profile, peppers)?;
         let connection = self.connection();
-        let is_kept = connection
+        let mode = connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
             // A copy that another tool made may be in another mode.
             .and_then(|_| {
                 connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
-            });
+            })
+            // The log of a copy that was not in this mode is opened by the next read.
+            .and_then(|mode| connection.query_row("SELECT one FROM meta", [], |_| Ok(mode)));
         drop(connection);
-        if is_kept.map_err(|error| from_sqlite(&error))? != "wal" {
-            return Err(RecordError::ReadOnly);
+        if mode.map_err(|error| from_sqlite(&error))? != "wal" {
+            return Err(RecordError::ReadOnly.into());
         }
-        if issuer.is_none() {
-            self.write(|all| all.execute("UPDATE meta SET issuer = ?1", [profile.name()]).map(drop))?;
+        self.place.note_log()?;
+        let sealer = match sealer {
+            Some(sealer) => sealer,
+            None => Sealer::new(profile, peppers, new_number()?),
+        };
+        if !is_current {
+            self.write(|all| {
+                schema::claim(all, profile, &sealer, &records).map_err(|error| from_sqlite(&error))
+            })?;
         }
+        // A registry reads its records once.
+        let _ = self.sealer.set(sealer);
         Ok(records)
     }
 
-    fn insert(&self, StoredKey { record, digest }: &StoredKey) -> Result<(), RecordError> {
-        let store = match record.restriction {
-            Restriction::None => None,
-            Restriction::Store(store) => Some(schema::store_bits(store)),
-        };
+    fn insert(&self, key: &StoredKey) -> Result<(), RecordError> {
+        let sealer = self.sealer()?;
         self.write(|all| {
-            let mut insert = all.prepare_cached(
-                "INSERT INTO keys (slot, serial, team, name, fingerprint, digest, pepper, created, last_used, store) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            )?;
-            insert.execute(params![
-                record.id.slot(),
-                record.id.serial(),
-                record.team.get(),
-                record.name,
-                record.fingerprint.map(crate::fingerprint::Fingerprint::to_bytes),
-                digest.digest,
-                digest.pepper.to_bytes(),
-                record.created.0,
-                record.last_used.map(|used| used.0),
-                store,
-            ])?;
+            schema::write_key(all, sealer, key)?;
             // Kept by itself, so that the newest key's number is not given again once that key was deleted.
-            all.prepare_cached("UPDATE meta SET next_serial = ?1")?
-                .execute([i64::from(record.id.serial()) + 1])
-                .map(drop)
+            let next_serial = key.record.id.serial().checked_add(1).ok_or(RecordError::Corrupt)?;
+            schema::write_next_serial(all, sealer, next_serial).map_err(|error| from_sqlite(&error))
         })
     }
 
     fn delete(&self, id: KeyId) -> Result<(), RecordError> {
         self.write(|all| {
-            all.prepare_cached("DELETE FROM keys WHERE slot = ?1 AND serial = ?2")?
-                .execute([id.slot(), id.serial()])
-                .map(drop)
+            let deleted = all
+                .prepare_cached("DELETE FROM keys WHERE serial = ?1")
+                .and_then(|mut delete| delete.execute([id.serial()]));
+            deleted.map(drop).map_err(|error| from_sqlite(&error))
         })?;
         // The log still has the row. The key is deleted either way, so a failure here is none.
-        let _ = self.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let _ = checkpoint(&self.connection());
         Ok(())
     }
 
     fn put_store(&self, store: StoreId, team: TeamId, paused: bool) -> Result<(), RecordError> {
+        let sealer = self.sealer()?;
         self.write(|all| {
-            all.prepare_cached("INSERT OR REPLACE INTO stores (store, team, is_paused) VALUES (?1, ?2, ?3)")?
-                .execute(params![schema::store_bits(store), team.get(), paused])
-                .map(drop)
+            schema::write_store(all, sealer, store, team, paused).map_err(|error| from_sqlite(&error))
         })
     }
 
     fn write_behind(&self, changes: &[Change]) -> Result<(), RecordError> {
-        // A key that was deleted meanwhile has no row, and one that took its slot has another serial.
+        let sealer = self.sealer()?;
         self.write(|all| {
-            let mut used = all.prepare_cached(
-                "UPDATE keys SET last_used = max(ifnull(last_used, 0), ?3) WHERE slot = ?1 AND serial = ?2",
-            )?;
-            let mut digest = all
-                .prepare_cached("UPDATE keys SET digest = ?3, pepper = ?4 WHERE slot = ?1 AND serial = ?2")?;
             for Change { id, what } in changes {
+                // A key that was deleted meanwhile has no row. What was altered meanwhile is not sealed again.
+                let Some(mut key) = schema::read_key(all, sealer, *id)? else { continue };
                 match what {
-                    Changed::Used(seconds) => {
-                        used.execute(params![id.slot(), id.serial(), seconds.0])?;
-                    }
-                    Changed::Digest(new) => {
-                        let bytes: &[u8; DIGEST] = &new.digest;
-                        digest.execute(params![id.slot(), id.serial(), bytes, new.pepper.to_bytes()])?;
-                    }
+                    Changed::Used(used) => key.record.last_used = key.record.last_used.max(Some(*used)),
+                    Changed::Digest(digest) => key.digest = *digest,
                 }
+                schema::write_key(all, sealer, &key)?;
             }
             Ok(())
         })
@@ -239,6 +239,19 @@ impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sqlite({})", PrintablePath(self.place.path()))
     }
+}
+
+/// Plays the log into the file, and empties it.
+fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// The number that tells this file's rows from those of every other.
+fn new_number() -> Result<[u8; NUMBER], RegistryError> {
+    let mut number = [0; NUMBER];
+    getrandom::fill(&mut number)
+        .map_err(|error| RegistryError::NoRandomness(std::io::Error::from(error).kind()))?;
+    Ok(number)
 }
 
 /// Opens a file that is there, alone, and with nothing in it trusted.

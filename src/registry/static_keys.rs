@@ -7,6 +7,7 @@ use http::HeaderMap;
 
 use super::credentials::Credentials;
 use super::principal::{Authorize, Principal, Refusal, Wanted};
+use super::record::Restriction;
 use crate::failure::Meaning;
 use crate::issuer::Profile;
 use crate::key::{IssuerMismatch, RawKey};
@@ -14,7 +15,8 @@ use crate::key::{IssuerMismatch, RawKey};
 /// The keys that one service accepts: a current one, and while its clients take that up, the previous one. They are
 /// replaced live, and a clone of what holds them is not needed: share it in an [`Arc`](std::sync::Arc).
 ///
-/// It knows nothing of teams and stores, so a request that names a store is authorised as any other.
+/// It knows nothing of teams and stores, so a request that names a store is authorised as any other. Where something else
+/// stands in the place of a store's number, it is refused as a store that is not there.
 ///
 /// ```
 /// use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
@@ -97,11 +99,15 @@ impl Authorize for StaticKeys {
         let previous = keys.previous.as_ref().filter(|previous| previous.matches(key));
         let found = if is_current { Some(&keys.current) } else { previous };
         let found = found.ok_or_else(|| refused(Meaning::KeyRefused))?;
+        if wanted == Wanted::NotAStore {
+            return Err(refused(Meaning::StoreNotFound));
+        }
         Ok(Principal {
             key: None,
             team: None,
             fingerprint: found.fingerprint(),
             store: wanted.store(),
+            restriction: Restriction::None,
             is_previous: !is_current,
             from_browser,
         })
@@ -150,6 +156,22 @@ mod tests {
             KEYS.map(|key| ask(&keys, key)),
             [Err(Meaning::KeyRefused), Err(Meaning::KeyRefused), Ok(false)]
         );
+    }
+
+    #[test]
+    fn what_is_no_store_is_refused_after_the_key_was_looked_at() {
+        const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+        let keys = StaticKeys::new(key(KEY));
+        let ask = |text: &str, wanted| {
+            let value = HeaderValue::try_from(format!("Bearer {text}")).unwrap();
+            let headers = [(http::header::AUTHORIZATION, value)].into_iter().collect();
+            keys.authorize(&headers, wanted).map(drop).map_err(|refusal| refusal.meaning())
+        };
+        assert_eq!(ask(KEY, Wanted::NotAStore), Err(Meaning::StoreNotFound));
+        assert_eq!(ask("Zs1T6cN3bV7dL4qW9Xp2Kf8A", Wanted::NotAStore), Err(Meaning::KeyRefused));
+        for wanted in [Wanted::NoStore, Wanted::NoStoreForAnyKey, Wanted::from_segment("7")] {
+            assert_eq!(ask(KEY, wanted), Ok(()));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) struct Place {
     /// With a folder that has no link in it, so that each file has one lock.
     path: PathBuf,
     id: FileId,
+    /// The write-ahead log that SQLite has open, once it does.
+    log: OnceLock<FileId>,
     _lock: Lock,
 }
 
@@ -81,11 +84,26 @@ impl Place {
         with_end(&self.path, "-wal").metadata().is_ok_and(|log| log.len() > 0)
     }
 
-    /// Says whether the path still leads to the file that was opened. One that was removed or replaced would take writes
-    /// that nobody reads again. It is not opened for that: closing it would give up SQLite's own lock.
+    /// Notes which file the write-ahead log is. SQLite has it open from the first read in this mode on.
+    pub(super) fn note_log(&self) -> Result<(), RecordError> {
+        let log = look(&with_end(&self.path, "-wal"))?.ok_or(RecordError::LogGone)?;
+        let _ = self.log.set(log);
+        Ok(())
+    }
+
+    /// Says whether the paths still lead to the file that was opened and to its log. One that was removed or replaced would
+    /// take writes that nobody reads again. Neither is opened for that: closing it would give up SQLite's own lock.
     pub(super) fn is_in_place(&self) -> Result<(), RecordError> {
-        let there = self.path.symlink_metadata().map(|metadata| FileId::of(&metadata));
-        if there.is_ok_and(|there| there == self.id) { Ok(()) } else { Err(RecordError::Missing) }
+        let is_there = |path: &Path, id: &FileId| {
+            path.symlink_metadata().is_ok_and(|metadata| FileId::of(&metadata) == *id)
+        };
+        if !is_there(&self.path, &self.id) {
+            return Err(RecordError::Missing);
+        }
+        match self.log.get() {
+            Some(log) if !is_there(&with_end(&self.path, "-wal"), log) => Err(RecordError::LogGone),
+            _ => Ok(()),
+        }
     }
 
     fn check(path: PathBuf, lock: Lock) -> Result<Self, RecordError> {
@@ -100,7 +118,7 @@ impl Place {
             kind => RecordError::Io(kind),
         })?;
         check_header(&header)?;
-        Ok(Self { path, id, _lock: lock })
+        Ok(Self { path, id, log: OnceLock::new(), _lock: lock })
     }
 }
 

@@ -1,37 +1,48 @@
 //! What the tables look like, and reading them without trusting them.
 
+use std::sync::Arc;
+
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::from_sqlite;
+use super::seal::{NUMBER, SEAL, Sealer, compare};
 use crate::fingerprint::Fingerprint;
-use crate::issuer::StoreId;
-use crate::registry::RecordError;
+use crate::issuer::{Profile, StoreId};
 use crate::registry::record::{
     KeyId, KeyRecord, Records, Restriction, Seconds, StoredDigest, StoredKey, TeamId, check_name,
 };
+use crate::registry::{Pepper, Peppers, RecordError, RegistryError};
 
 /// "kshr": marks the file as this crate's.
 const APPLICATION: i64 = 0x6b73_6872;
 
-/// The format. A file with a higher number is a newer version's.
-const VERSION: i64 = 1;
+/// The format. A file with a higher number is a newer version's. The first one had no seals.
+const VERSION: i64 = 2;
 
-/// Every table, in the order of their names, as SQLite keeps their text. A key's slot is its row's number, so that
+/// Every table, in the order of their names, as SQLite keeps their text. A key's serial is its row's number, so that
 /// there is no index beside a table that could disagree with it.
 const TABLES: [&str; 3] = [
-    "CREATE TABLE keys (slot INTEGER PRIMARY KEY, serial INTEGER NOT NULL, team INTEGER NOT NULL, name TEXT NOT NULL, \
-     fingerprint BLOB, digest BLOB NOT NULL, pepper BLOB NOT NULL, created INTEGER NOT NULL, last_used INTEGER, \
-     store INTEGER) STRICT",
-    "CREATE TABLE meta (one INTEGER PRIMARY KEY, issuer TEXT, next_serial INTEGER NOT NULL) STRICT",
-    "CREATE TABLE stores (store INTEGER PRIMARY KEY, team INTEGER NOT NULL, is_paused INTEGER NOT NULL) STRICT",
+    "CREATE TABLE keys (serial INTEGER PRIMARY KEY, team INTEGER NOT NULL, name TEXT NOT NULL, fingerprint BLOB, \
+     digest BLOB NOT NULL, pepper BLOB NOT NULL, created INTEGER NOT NULL, last_used INTEGER, store INTEGER, \
+     seal BLOB NOT NULL) STRICT",
+    "CREATE TABLE meta (one INTEGER PRIMARY KEY, issuer TEXT, number BLOB, next_serial INTEGER NOT NULL, \
+     pepper BLOB, seal BLOB) STRICT",
+    "CREATE TABLE stores (store INTEGER PRIMARY KEY, team INTEGER NOT NULL, is_paused INTEGER NOT NULL, \
+     pepper BLOB NOT NULL, seal BLOB NOT NULL) STRICT",
 ];
+
+/// The columns of a key, in the order in which they are read.
+const KEY: &str =
+    "SELECT serial, team, name, fingerprint, digest, pepper, created, last_used, store, seal FROM keys";
 
 /// What the tables hold.
 pub(super) struct Kept {
-    /// `None` until a registry has been opened with these records.
-    pub(super) issuer: Option<String>,
     pub(super) records: Records,
+    /// `None` until a registry has been opened with these records.
+    pub(super) sealer: Option<Sealer>,
+    /// Whether every row without a digest is sealed under the current pepper.
+    pub(super) is_current: bool,
 }
 
 /// Makes the tables in an empty file.
@@ -49,6 +60,7 @@ pub(super) fn check_version(application: i64, version: i64) -> Result<(), Record
         _ if application != APPLICATION => Err(RecordError::Corrupt),
         VERSION => Ok(()),
         newer if newer > VERSION => Err(RecordError::Newer { found: newer, known: VERSION }),
+        older if older > 0 => Err(RecordError::Older { found: older, known: VERSION }),
         _ => Err(RecordError::Corrupt),
     }
 }
@@ -71,31 +83,166 @@ fn number(connection: &Connection, question: &str) -> Result<i64, RecordError> {
     connection.query_row(question, [], |row| row.get(0)).map_err(|error| from_sqlite(&error))
 }
 
-/// Reads every row. One that no version of this crate has written makes the whole file corrupt: a key that is left out
-/// would be refused without a reason.
-pub(super) fn read(connection: &Connection) -> Result<Kept, RecordError> {
-    let meta = "SELECT issuer, next_serial FROM meta WHERE one = 1";
-    let (issuer, next_serial) = connection
-        .query_row(meta, [], |row| Ok((row.get(0)?, row.get(1)?)))
-        .map_err(|error| from_sqlite(&error))?;
-    // In the order that the index wants them in.
-    let keys = "SELECT slot, serial, team, name, fingerprint, digest, pepper, created, last_used, store FROM keys \
-                ORDER BY slot";
-    let keys = rows(connection, keys, |row| stored_key(row, next_serial))?;
-    let stores = rows(connection, "SELECT store, team, is_paused FROM stores", store)?;
+/// Reads every row. One that no version of this crate has written, or that was altered, makes the whole file corrupt: a
+/// key that is left out would be refused without a reason.
+pub(super) fn read(
+    connection: &Connection,
+    profile: &'static Profile,
+    peppers: &Arc<Peppers>,
+) -> Result<Kept, RegistryError> {
+    let Some((sealer, next_serial, mut is_current)) = meta(connection, profile, peppers)? else {
+        return Ok(Kept { records: Records::default(), sealer: None, is_current: false });
+    };
+    let keys = rows(connection, KEY, |row| stored_key(row, &sealer))?;
+    let stores = rows(connection, "SELECT store, team, is_paused, pepper, seal FROM stores", |row| {
+        let pepper = named(peppers, get(row, 3)?)?;
+        is_current &= pepper.id() == sealer.current().id();
+        Ok(store(row, &sealer, pepper)?)
+    })?;
     let mut digests: Vec<_> = keys.iter().map(|key| key.digest.digest).collect();
     digests.sort_unstable();
-    if digests.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(RecordError::Corrupt);
+    let is_double = digests.windows(2).any(|pair| pair[0] == pair[1]);
+    if is_double || keys.iter().any(|key| key.record.id.serial() >= next_serial) {
+        return Err(RecordError::Corrupt.into());
     }
-    Ok(Kept { issuer, records: Records { keys, stores, next_serial } })
+    Ok(Kept { records: Records { keys, stores, next_serial }, sealer: Some(sealer), is_current })
+}
+
+/// Whose records these are; `None` where no registry was opened with them yet.
+fn meta(
+    connection: &Connection,
+    profile: &'static Profile,
+    peppers: &Arc<Peppers>,
+) -> Result<Option<(Sealer, u32, bool)>, RegistryError> {
+    let query = "SELECT issuer, number, next_serial, pepper, seal FROM meta WHERE one = 1";
+    let (issuer, number, next_serial, pepper, seal) = connection
+        .query_row(query, [], |row| {
+            let issuer: Option<String> = row.get(0)?;
+            let (number, pepper, seal): (Option<[u8; NUMBER]>, Option<[u8; 10]>, Option<[u8; SEAL]>) =
+                (row.get(1)?, row.get(3)?, row.get(4)?);
+            Ok((issuer, number, row.get::<_, u32>(2)?, pepper, seal))
+        })
+        .map_err(|error| from_sqlite(&error))?;
+    match (issuer, number, pepper, seal) {
+        (None, None, None, None) if next_serial == 0 => {
+            let query = "SELECT EXISTS (SELECT 1 FROM keys) OR EXISTS (SELECT 1 FROM stores)";
+            let is_used: bool =
+                connection.query_row(query, [], |row| row.get(0)).map_err(|error| from_sqlite(&error))?;
+            if is_used { Err(RecordError::Corrupt.into()) } else { Ok(None) }
+        }
+        (Some(issuer), ..) if issuer != profile.name() => Err(RecordError::OtherIssuer.into()),
+        (Some(_), Some(number), Some(pepper), Some(seal)) => {
+            let sealer = Sealer::new(profile, peppers, number);
+            let pepper = named(peppers, pepper)?;
+            compare(seal, sealer.meta(pepper, next_serial))?;
+            let is_current = pepper.id() == sealer.current().id();
+            Ok(Some((sealer, next_serial, is_current)))
+        }
+        _ => Err(RecordError::Corrupt.into()),
+    }
+}
+
+/// The pepper of this one-way name.
+fn named(peppers: &Peppers, id: [u8; 10]) -> Result<&Pepper, RegistryError> {
+    let id = Fingerprint::from_bytes(id);
+    peppers.named(id).ok_or(RegistryError::PepperMissing { id })
+}
+
+/// Writes the issuer, and seals every row without a digest under the current pepper.
+pub(super) fn claim(
+    all: &Transaction<'_>,
+    profile: &'static Profile,
+    sealer: &Sealer,
+    records: &Records,
+) -> rusqlite::Result<()> {
+    all.execute("UPDATE meta SET issuer = ?1, number = ?2", params![profile.name(), sealer.number()])?;
+    write_next_serial(all, sealer, records.next_serial)?;
+    records
+        .stores
+        .iter()
+        .try_for_each(|&(store, team, is_paused)| write_store(all, sealer, store, team, is_paused))
+}
+
+/// Writes the number that the next key takes.
+pub(super) fn write_next_serial(
+    all: &Transaction<'_>,
+    sealer: &Sealer,
+    next_serial: u32,
+) -> rusqlite::Result<()> {
+    let pepper = sealer.current();
+    all.prepare_cached("UPDATE meta SET next_serial = ?1, pepper = ?2, seal = ?3")?
+        .execute(params![next_serial, pepper.id().to_bytes(), sealer.meta(pepper, next_serial)])
+        .map(drop)
+}
+
+/// Writes a store, in place of what was written of it before.
+pub(super) fn write_store(
+    all: &Transaction<'_>,
+    sealer: &Sealer,
+    store: StoreId,
+    team: TeamId,
+    is_paused: bool,
+) -> rusqlite::Result<()> {
+    let pepper = sealer.current();
+    let seal = sealer.store(pepper, store, team, is_paused);
+    all.prepare_cached(
+        "INSERT OR REPLACE INTO stores (store, team, is_paused, pepper, seal) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![store_bits(store), team.get(), is_paused, pepper.id().to_bytes(), seal])
+    .map(drop)
+}
+
+/// Writes a key, in place of what was written of it before.
+pub(super) fn write_key(all: &Transaction<'_>, sealer: &Sealer, key: &StoredKey) -> Result<(), RecordError> {
+    let StoredKey { record, digest } = key;
+    let seal = sealer.key(key).ok_or(RecordError::Corrupt)?;
+    let store = match record.restriction {
+        Restriction::None => None,
+        Restriction::Store(store) => Some(store_bits(store)),
+    };
+    let written = all
+        .prepare_cached(
+            "INSERT OR REPLACE INTO keys (serial, team, name, fingerprint, digest, pepper, created, last_used, store, \
+             seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )
+        .and_then(|mut insert| {
+            insert.execute(params![
+                record.id.serial(),
+                record.team.get(),
+                record.name,
+                record.fingerprint.map(Fingerprint::to_bytes),
+                digest.digest,
+                digest.pepper.to_bytes(),
+                record.created.0,
+                record.last_used.map(|used| used.0),
+                store,
+                seal,
+            ])
+        });
+    written.map(drop).map_err(|error| from_sqlite(&error))
+}
+
+/// Reads one key; `None` where it was deleted.
+pub(super) fn read_key(
+    all: &Transaction<'_>,
+    sealer: &Sealer,
+    id: KeyId,
+) -> Result<Option<StoredKey>, RecordError> {
+    let found = all
+        .prepare_cached(&format!("{KEY} WHERE serial = ?1"))
+        .and_then(|mut query| query.query_row([id.serial()], |row| Ok(stored_key(row, sealer))).optional());
+    match found.map_err(|error| from_sqlite(&error))? {
+        None => Ok(None),
+        // The pepper of a key that is in the registry was given.
+        Some(key) => key.map(Some).map_err(|_| RecordError::Corrupt),
+    }
 }
 
 fn rows<T>(
     connection: &Connection,
     query: &str,
-    read: impl Fn(&Row<'_>) -> Result<T, RecordError>,
-) -> Result<Vec<T>, RecordError> {
+    mut read: impl FnMut(&Row<'_>) -> Result<T, RegistryError>,
+) -> Result<Vec<T>, RegistryError> {
     let mut statement = connection.prepare(query).map_err(|error| from_sqlite(&error))?;
     let mut rows = statement.query([]).map_err(|error| from_sqlite(&error))?;
     let mut found = Vec::new();
@@ -105,42 +252,44 @@ fn rows<T>(
     Ok(found)
 }
 
-fn stored_key(row: &Row<'_>, next_serial: u32) -> Result<StoredKey, RecordError> {
-    let (slot, serial): (u32, u32) = (get(row, 0)?, get(row, 1)?);
-    let name: String = get(row, 3)?;
-    let last_used: Option<u32> = get(row, 8)?;
-    let restriction = match get::<Option<i64>>(row, 9)? {
+fn stored_key(row: &Row<'_>, sealer: &Sealer) -> Result<StoredKey, RegistryError> {
+    let name: String = get(row, 2)?;
+    let last_used: Option<u32> = get(row, 7)?;
+    let restriction = match get::<Option<i64>>(row, 8)? {
         None => Restriction::None,
         Some(store) => Restriction::Store(store_id(store)?),
     };
-    // A slot is first taken by the key that finds none free, so as many keys were made before it.
-    if serial >= next_serial || slot > serial || check_name(&name).is_err() || last_used == Some(0) {
-        return Err(RecordError::Corrupt);
+    if check_name(&name).is_err() || last_used == Some(0) {
+        return Err(RecordError::Corrupt.into());
     }
     let record = KeyRecord {
-        id: KeyId::new(serial, slot),
-        team: TeamId::new(get(row, 2)?),
+        id: KeyId::new(get(row, 0)?),
+        team: TeamId::new(get(row, 1)?),
         name: name.into(),
-        fingerprint: get::<Option<[u8; 10]>>(row, 4)?.map(Fingerprint::from_bytes),
-        created: Seconds(get(row, 7)?),
+        fingerprint: get::<Option<[u8; 10]>>(row, 3)?.map(Fingerprint::from_bytes),
+        created: Seconds(get(row, 6)?),
         last_used: last_used.map(Seconds),
         restriction,
     };
-    let digest = StoredDigest { digest: get(row, 5)?, pepper: Fingerprint::from_bytes(get(row, 6)?) };
-    Ok(StoredKey { record, digest })
+    let pepper = Fingerprint::from_bytes(get(row, 5)?);
+    let key = StoredKey { record, digest: StoredDigest { digest: get(row, 4)?, pepper } };
+    compare(get(row, 9)?, sealer.key(&key).ok_or(RegistryError::PepperMissing { id: pepper })?)?;
+    Ok(key)
 }
 
-fn store(row: &Row<'_>) -> Result<(StoreId, TeamId, bool), RecordError> {
+fn store(row: &Row<'_>, sealer: &Sealer, pepper: &Pepper) -> Result<(StoreId, TeamId, bool), RecordError> {
+    let (store, team) = (store_id(get(row, 0)?)?, TeamId::new(get(row, 1)?));
     let is_paused = match get::<i64>(row, 2)? {
         0 => false,
         1 => true,
         _ => return Err(RecordError::Corrupt),
     };
-    Ok((store_id(get(row, 0)?)?, TeamId::new(get(row, 1)?), is_paused))
+    compare(get(row, 4)?, sealer.store(pepper, store, team, is_paused))?;
+    Ok((store, team, is_paused))
 }
 
 /// A store's number as it is kept: all its 64 bits, with the highest as the sign.
-pub(super) const fn store_bits(store: StoreId) -> i64 {
+const fn store_bits(store: StoreId) -> i64 {
     store.get().cast_signed()
 }
 
