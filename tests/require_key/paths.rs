@@ -85,15 +85,12 @@ fn decoded(path: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = path;
     while let [first, more @ ..] = rest {
-        match (first, more.get(..2).and_then(hex)) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &more[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = more;
-            }
+        if let (b'%', Some(byte)) = (first, more.get(..2).and_then(hex)) {
+            bytes.push(byte);
+            rest = &more[2..];
+        } else {
+            bytes.push(*first);
+            rest = more;
         }
     }
     let text = |bytes: &[u8], from: &[u8], to: &[u8]| -> Vec<u8> {

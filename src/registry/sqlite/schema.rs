@@ -118,8 +118,9 @@ fn meta(
     let (issuer, number, next_serial, pepper, seal) = connection
         .query_row(query, [], |row| {
             let issuer: Option<String> = row.get(0)?;
-            let (number, pepper, seal): (Option<[u8; NUMBER]>, Option<[u8; 10]>, Option<[u8; SEAL]>) =
-                (row.get(1)?, row.get(3)?, row.get(4)?);
+            let number: Option<[u8; NUMBER]> = row.get(1)?;
+            let pepper: Option<[u8; 10]> = row.get(3)?;
+            let seal: Option<[u8; SEAL]> = row.get(4)?;
             Ok((issuer, number, row.get::<_, u32>(2)?, pepper, seal))
         })
         .map_err(|error| from_sqlite(&error))?;

@@ -81,7 +81,9 @@ impl Sealer {
         // A name of an issuer has no line's end.
         bytes.extend_from_slice(self.issuer.as_bytes());
         bytes.push(b'\n');
-        fields.iter().for_each(|field| bytes.extend_from_slice(field));
+        for field in fields {
+            bytes.extend_from_slice(field);
+        }
         pepper.seal(&bytes)
     }
 }
