@@ -86,6 +86,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use crate::internal::clocks;
 use crate::origin::{Origin, Roots, Scheme};
 
 pub use error::OpenBaoError;
@@ -283,7 +284,7 @@ impl OpenBao {
     }
 
     fn until(&self) -> Instant {
-        Instant::now() + self.deadline
+        clocks::after(self.deadline)
     }
 
     fn call(&self, call: &Call<'_>, access: &'static str, until: Instant) -> Result<Answered, OpenBaoError> {

@@ -49,13 +49,16 @@
 //! - A process that does not show itself is not waited for, but for the settle time. Neither is a forked child: it has neither
 //!   the thread that shows it nor that of a refresher.
 //! - A silent process is named for a day, and in a full document until its room is needed. After that it is forgotten, by the next
-//!   process that has seen its silence itself.
+//!   process that has itself seen it rest for its time to live, by a clock that nobody sets. A full document therefore takes a
+//!   new process only once one that is there, or that process itself, has watched for so long.
 //! - Each start of a process is a record of its own, unless its name is [unique](PresenceSettings::with_unique_name). One that is
 //!   killed and started again and again can else fill a document, until the first of those records are silent.
 //! - A document is for one key set. A process that follows another one of the same issuer is never seen to have the new key, and
 //!   is waited for.
-//! - The times are those of the machines' clocks; a minute of difference is allowed for. A clock that is wrong by more than a time to live makes a process
-//!   silent, and that is said.
+//! - The times are those of the machines' clocks; a minute of difference is allowed for, and half an hour where a process that
+//!   has no key yet is to be taken for one that cannot take up the old one any more. A clock that is wrong by more than a time
+//!   to live makes a process silent, and that is said. A machine that was suspended is silent until half a minute after it
+//!   resumes.
 //! - A document holds [`MAX_PROCESSES`]. A larger fleet uses several, and the rotation is given each.
 //!
 //! ```
@@ -89,16 +92,17 @@ mod form;
 mod record;
 mod run;
 mod settings;
+mod watched;
 
-use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::back_off::random_number;
 use crate::document::DocumentStore;
 use crate::handle::{KeyHandle, Uses};
+use crate::internal::clocks::Clocks;
 use crate::internal::events;
 use crate::issuer::Issuer;
 use crate::utc::Utc;
@@ -111,13 +115,17 @@ pub use settings::{DEFAULT_TIME_TO_LIVE, MAX_NAME, PresenceSettings};
 
 use run::{Runner, Shared};
 
-/// How long dropping waits for the process to be taken out of the fleet.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long dropping waits until processes are taken out of their fleets: in all, for those that are dropped one after
+/// another, and once that is used up, for each.
+const FAREWELL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(50));
 
 /// Shows this process in a document of the fleet until it is dropped.
 ///
-/// Dropping it takes the process out, and waits for that at most five seconds; where it cannot be done, or the process is
-/// killed, the time to live ends it. So keep it until the last request has its answer: who is out is not waited for. In async code, start and drop it through your runtime's `spawn_blocking`.
+/// Dropping it takes the process out, and waits for that: at most five seconds for all that are dropped one after another, and
+/// then 50 ms for each. Where it cannot be done, or the process is killed, the time to live ends it. So keep it until the last
+/// request has its answer: a process that is out is not waited for. [`close`](Presence::close) waits for a time of your own; to
+/// end several, [`stop`](Presence::stop) all of them first. In async code, start and end it through your runtime's
+/// `spawn_blocking`.
 ///
 /// A failure never touches the handle: keys are sent all the same. [`Presence::status`] tells of it, and with the feature
 /// `tracing` a warning.
@@ -133,7 +141,6 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// ```
 #[must_use = "the process is shown until this is dropped"]
 pub struct Presence {
-    name: String,
     uses: Uses,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -184,7 +191,7 @@ impl Presence {
         if handle.load().is_ok_and(|now| settings.name.contains(now.current().expose_secret())) {
             return Err(PresenceError::BadName { rule: "it has the key in it" });
         }
-        let (uses, shared, name) = (handle.uses(), Arc::new(Shared::new()), settings.name.clone());
+        let (uses, shared) = (handle.uses(), Arc::new(Shared::new()));
         let runner = Runner {
             store: Box::new(store),
             uses: uses.clone(),
@@ -193,14 +200,14 @@ impl Presence {
             shared: Arc::clone(&shared),
             #[cfg(feature = "tracing")]
             trace: events::Trace::here(),
-            unchanged: RefCell::default(),
+            clock: Box::new(Clocks::now),
         };
         let shown = runner.show()?;
         let thread = thread::Builder::new()
             .name("keysheath-presence".into())
             .spawn(move || runner.run(shown))
             .map_err(|error| PresenceError::NoThread(error.kind()))?;
-        Ok(Self { name, uses, shared, thread: Some(thread) })
+        Ok(Self { uses, shared, thread: Some(thread) })
     }
 
     /// How it fares.
@@ -215,14 +222,72 @@ impl Presence {
     pub fn status(&self) -> PresenceStatus {
         self.shared.status().clone()
     }
+
+    /// Begins to take the process out, and returns at once. Nothing is shown any more.
+    ///
+    /// ```
+    /// # use keysheath::presence::Presence;
+    /// # use std::time::Duration;
+    /// fn end(all: Vec<Presence>) {
+    ///     all.iter().for_each(Presence::stop);
+    ///     for presence in all {
+    ///         presence.close(Duration::from_secs(1));
+    ///     }
+    /// }
+    /// ```
+    pub fn stop(&self) {
+        self.shared.stop();
+        self.uses.wake();
+    }
+
+    /// Takes the process out, and blocks until that is done or the timeout is over. Returns whether it is out. Where it is not,
+    /// its thread goes on for as long as the store takes, and otherwise the time to live ends it.
+    ///
+    /// ```
+    /// # use keysheath::presence::Presence;
+    /// # use std::time::Duration;
+    /// fn end(presence: Presence) {
+    ///     if !presence.close(Duration::from_secs(30)) {
+    ///         eprintln!("the fleet waits for this process until its time to live is over");
+    ///     }
+    /// }
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "it is closed for its effect")]
+    pub fn close(mut self, timeout: Duration) -> bool {
+        self.stop();
+        self.end(timeout);
+        self.shared.is_out()
+    }
+
+    /// Waits for the end of the thread. After the timeout it is left behind.
+    fn end(&mut self, timeout: Duration) {
+        if let Some(thread) = self.thread.take() {
+            events::end(thread, None, timeout, |timeout| self.shared.wait_for_end(timeout));
+        }
+    }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.shared.stop();
-        self.uses.wake();
-        let Some(thread) = self.thread.take() else { return };
-        events::end(thread, None, FAREWELL, |timeout| self.shared.wait_for_end(timeout));
+        // What is left of the time that dropping may wait, and when that was so. It grows again with the time that passes.
+        static LEFT: LazyLock<Mutex<(Duration, Instant)>> =
+            LazyLock::new(|| Mutex::new((FAREWELL.0, Instant::now())));
+        let left = || LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+
+        if self.thread.is_none() {
+            return;
+        }
+        self.stop();
+        let begun = Instant::now();
+        let timeout = {
+            let mut left = left();
+            let rest = begun.saturating_duration_since(left.1);
+            *left = (left.0.saturating_add(rest).min(FAREWELL.0), begun);
+            left.0
+        };
+        self.end(timeout.max(FAREWELL.1));
+        let mut left = left();
+        *left = (left.0.saturating_sub(begun.elapsed()), Instant::now());
     }
 }
 
@@ -281,6 +346,6 @@ impl fmt::Display for PresenceStatus {
 
 impl fmt::Debug for Presence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Presence({:?}, {:?})", self.name, self.uses.now().generation)
+        write!(f, "Presence({:?})", self.uses.now())
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 const DAY: u64 = 86_400;
 
 /// What comes after it is printed as this: the last second of the year 9999.
-const LAST: u64 = 253_402_300_799;
+pub(crate) const LAST: u64 = 253_402_300_799;
 
 /// A time in whole seconds since 1970, as it is written down. What lies before is 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,9 +27,9 @@ impl From<SystemTime> for Moment {
 }
 
 impl Moment {
-    /// No later than a system's clock can tell.
+    /// No later than the year 9999, which the clock of every platform can tell.
     pub(crate) fn to_time(self) -> SystemTime {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(SystemTime::UNIX_EPOCH)
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.min(LAST))
     }
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for Utc {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What is left is never printed as nothing.
-        let seconds = self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0);
+        let seconds = self.0.as_secs().saturating_add(u64::from(self.0.subsec_nanos() > 0));
         let unit = |f: &mut fmt::Formatter<'_>, count: u64, name: &str| {
             write!(f, "{count} {name}{}", if count == 1 { "" } else { "s" })
         };
@@ -103,12 +103,41 @@ impl fmt::Display for Span {
     }
 }
 
+/// Numbers that are near to where something overflows, and any others.
+#[cfg(test)]
+pub(crate) fn extreme_numbers() -> impl proptest::strategy::Strategy<Value = u64> {
+    use proptest::strategy::Strategy as _;
+
+    let edges: [u64; 8] = [
+        0,
+        u32::MAX.into(),
+        LAST,
+        u64::MAX / 1_000_000_000,
+        u64::MAX / 10_000_000,
+        u64::MAX >> 2,
+        u64::MAX >> 1,
+        u64::MAX,
+    ];
+    let near = (0..edges.len(), -2_i64..=2).prop_map(move |(at, off)| edges[at].wrapping_add_signed(off));
+    proptest::prop_oneof![near, proptest::num::u64::ANY]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn any_number_is_a_time_that_is_printed_and_written_again(seconds in extreme_numbers()) {
+            let time = Moment(seconds).to_time();
+            assert_eq!(Moment::from(time).0, seconds.min(LAST));
+            assert_eq!(Utc(time).to_string().len(), "9999-12-31T23:59:59Z".len());
+            drop(Span(Duration::from_secs(seconds)).to_string());
+        }
+    }
+
     fn at(seconds: u64) -> Utc {
-        Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        Utc(Moment(seconds).to_time())
     }
 
     // By `date -u -d @SECONDS`.
@@ -124,12 +153,20 @@ mod tests {
             (1_798_761_599, "2026-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
             (LAST, "9999-12-31T23:59:59Z"),
+            (LAST + 1, "9999-12-31T23:59:59Z"),
             (u64::MAX >> 2, "9999-12-31T23:59:59Z"),
+            (u64::MAX, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(at(seconds).to_string(), printed);
         }
         assert_eq!(format!("{:#}", at(1_795_510_531)), "2026-11-24");
         assert_eq!(Utc(SystemTime::UNIX_EPOCH - Duration::from_secs(9)).to_string(), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn the_longest_span_is_printed() {
+        assert_eq!(Span(Duration::MAX).to_string(), "213503982334601 days 7 hours");
+        assert_eq!(Span(Duration::from_secs(u64::MAX)).to_string(), "213503982334601 days 7 hours");
     }
 
     #[test]

@@ -109,6 +109,25 @@ mod tests {
         assert_eq!(open(longer).unwrap_err(), DocumentError::Corrupt);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_numbers_in_a_header_are_read_or_corrupt(
+            sequence in crate::utc::extreme_numbers(),
+            nonce in crate::utc::extreme_numbers(),
+        ) {
+            let header = header(&Version::new(sequence, nonce), &DocumentContent::from(Vec::new()));
+            if let Ok(document) = open(Zeroizing::new(header.to_vec())) {
+                let version = *document.version();
+                assert_eq!(version, Version::new(sequence, nonce));
+                // What is written after it can be read again.
+                if let Ok(next) = Version::next(Some(&version), Some(&version)) {
+                    let header = super::header(&next, &DocumentContent::from(Vec::new()));
+                    assert!(open(Zeroizing::new(header.to_vec())).is_ok());
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_number_that_no_store_writes_is_corrupt() {
         for sequence in [0, Version::LAST + 1, u64::MAX] {

@@ -62,9 +62,32 @@ impl Clocks {
     }
 }
 
+/// A span that no wait outlives: a century.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The instant when a span from now is over. One beyond the clock is a century away.
+pub(crate) fn after(span: Duration) -> Instant {
+    later(Instant::now(), span)
+}
+
+/// The instant a span later. One beyond the clock is a century away.
+pub(crate) fn later(instant: Instant, span: Duration) -> Instant {
+    instant.checked_add(span).or_else(|| instant.checked_add(FAR)).unwrap_or(instant)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instant_beyond_the_clock_is_far_away() {
+        let now = Instant::now();
+        assert_eq!(later(now, HOUR), now + HOUR);
+        for span in [Duration::MAX, Duration::from_secs(u64::MAX >> 1), Duration::from_secs(i64::MAX as u64)]
+        {
+            assert!(later(now, span) > now + 1000 * HOUR, "{span:?}");
+        }
+    }
 
     const HOUR: Duration = Duration::from_secs(3600);
 

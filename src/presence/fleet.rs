@@ -127,17 +127,14 @@ impl Fleet {
         self.records.extend(other.records);
     }
 
-    /// Shows a process, in place of what it has shown before.
+    /// Shows a process, in place of what it has shown before. Make room first.
     pub(super) fn put(&mut self, record: PresenceRecord) -> Result<(), PresenceError> {
         if let Some(there) = self.records.iter_mut().find(|there| there.process == record.process) {
             *there = record;
             return Ok(());
         }
         if self.records.len() >= MAX_PROCESSES {
-            let now = record.shown();
-            let silent = self.records.iter().enumerate().filter(|(_, there)| there.is_silent_at(now));
-            let (oldest, _) = silent.min_by_key(|(_, there)| there.shown).ok_or(PresenceError::Full)?;
-            self.records.remove(oldest);
+            return Err(PresenceError::Full);
         }
         self.records.push(record);
         Ok(())
@@ -155,13 +152,27 @@ impl Fleet {
         self.records.retain(|there| there.process == record.process || there.name != record.name);
     }
 
-    /// Forgets what has been silent for a day, as it was shown, and for its time to live before the eyes of whoever forgets it:
-    /// a clock that is wrong is not to make a fleet forgotten.
-    pub(super) fn forget(&mut self, now: SystemTime, unchanged: impl Fn(&PresenceRecord) -> Duration) {
+    /// Makes room for a process, which has this number. Removed are only records that were seen to rest for their time to live:
+    /// those that have been silent for a day as it is written in them, and in a full document the one that has rested longest.
+    /// It is full for one that is there already, too: that one may have watched for longer than one that comes.
+    pub(super) fn make_room(
+        &mut self,
+        process: u64,
+        now: SystemTime,
+        rest_of: impl Fn(&PresenceRecord) -> Duration,
+    ) {
+        let is_gone =
+            |there: &PresenceRecord| there.process != process && rest_of(there) > there.time_to_live();
         self.records.retain(|there| {
             let since = now.duration_since(there.shown()).unwrap_or_default();
-            since <= there.time_to_live() + FORGOTTEN_AFTER || unchanged(there) <= there.time_to_live()
+            since <= there.time_to_live().saturating_add(FORGOTTEN_AFTER) || !is_gone(there)
         });
+        if self.records.len() >= MAX_PROCESSES {
+            let gone = self.records.iter().enumerate().filter(|(_, there)| is_gone(there));
+            if let Some((longest, _)) = gone.max_by_key(|(_, there)| rest_of(there)) {
+                self.records.remove(longest);
+            }
+        }
     }
 }
 
@@ -213,11 +224,14 @@ mod tests {
         Moment(second).to_time()
     }
 
+    /// Longer than any record here holds.
+    const LONG: Duration = Duration::from_secs(601);
+
     #[test]
     fn a_record_is_forgotten_a_day_after_it_went_silent() {
         let now = 1_800_000_000;
         let mut there = fleet([shown(1, now - DAY - 601), shown(2, now - DAY - 599), shown(3, now - 30)]);
-        there.forget(at(now), |_| Duration::from_secs(601));
+        there.make_room(9, at(now), |_| LONG);
         assert_eq!(processes(&there), [2, 3]);
     }
 
@@ -226,8 +240,8 @@ mod tests {
         let now = 1_800_000_000;
         let mut there = fleet([shown(1, now - 90), shown(2, now - 30), shown(3, now + 9 * DAY)]);
         for clock in [0, now, now + 3 * DAY, now + 365 * DAY] {
-            // They have been shown anew meanwhile, before the eyes of whoever has that clock.
-            there.forget(at(clock), |_| Duration::from_secs(600));
+            // They were shown again meanwhile, as the process that has that clock saw.
+            there.make_room(9, at(clock), |_| Duration::from_secs(600));
             assert_eq!(processes(&there), [1, 2, 3], "{clock}");
         }
     }
@@ -240,15 +254,40 @@ mod tests {
     }
 
     #[test]
-    fn a_full_document_makes_room_for_the_living_and_takes_it_from_the_longest_silent() {
+    fn a_clock_that_is_wrong_evicts_nobody_from_a_full_document() {
         let now = 1_800_000_000;
-        let living = |process| shown(process, now - 5);
-        let mut there = fleet((0..126).map(living).chain([shown(500, now - 800), shown(501, now - 900)]));
-        there.put(living(600)).unwrap();
-        assert!(!processes(&there).contains(&501) && processes(&there).contains(&500));
-        there.put(living(601)).unwrap();
-        assert_eq!(there.put(living(602)), Err(PresenceError::Full));
-        assert_eq!(there.put(living(601)), Ok(()), "who is there already stays");
+        // Clocks of other processes that differ by up to an hour.
+        let living = |process| shown(process, now - 1800 + process * 29);
+        let whole: Vec<u64> = (0..128).collect();
+        for clock in [0, now - 1200, now, now + 1200, now + 30 * DAY] {
+            let mut there = fleet((0..128).map(living));
+            // It has just come, and then has watched for not quite as long as they hold.
+            for watched in [0, 1, 600] {
+                there.make_room(600, at(clock), |_| Duration::from_secs(watched));
+                assert_eq!(there.put(shown(600, clock)), Err(PresenceError::Full), "{clock}");
+                assert_eq!(processes(&there), whole, "{clock}");
+            }
+            assert_eq!(there.put(shown(5, clock)), Ok(()), "one that is there already stays");
+        }
+    }
+
+    #[test]
+    fn a_full_document_loses_what_was_seen_to_rest_longest() {
+        let now = 1_800_000_000;
+        let rest_of = |there: &PresenceRecord| match there.process {
+            5 | 6 => Duration::from_secs(590 + there.process * 10),
+            _ => Duration::from_secs(200),
+        };
+        let mut there = fleet((0..128).map(|process| shown(process, now)));
+        // Room is made by one that is there, too, and never by its own record.
+        there.make_room(6, at(now), rest_of);
+        assert!(!processes(&there).contains(&5) && processes(&there).contains(&6));
+        there.put(shown(600, now)).unwrap();
+        there.make_room(601, at(now), rest_of);
+        there.put(shown(601, now)).unwrap();
+        assert!(!processes(&there).contains(&6));
+        there.make_room(602, at(now), rest_of);
+        assert_eq!(there.put(shown(602, now)), Err(PresenceError::Full));
         assert_eq!(there.records.len(), MAX_PROCESSES);
     }
 }

@@ -148,8 +148,11 @@ fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::issuer::{Issuer, Kanal, Katana};
+    use crate::utc::{LAST, extreme_numbers};
 
     fn record(process: u64) -> PresenceRecord {
         PresenceRecord {
@@ -175,6 +178,36 @@ mod tests {
         let records = vec![record(u64::MAX), none];
         let document = write(&fleet(records.clone())).unwrap();
         assert_eq!(read(Kanal::PROFILE, document.expose_secret()).unwrap().records(), records);
+    }
+
+    /// A whole day, and what clocks may differ by.
+    const LONGEST_HOLD: u64 = LONGEST as u64 + 60;
+
+    proptest::proptest! {
+        #[test]
+        fn any_numbers_are_read_or_corrupt_and_hold_nothing_up_for_long(
+            process in extreme_numbers(),
+            numbers in [extreme_numbers(), extreme_numbers(), extreme_numbers()],
+            shown in extreme_numbers(),
+            ttl in extreme_numbers(),
+            now in extreme_numbers(),
+        ) {
+            let [generation, oldest, refused] = numbers;
+            let document = format!(
+                r#"{{"keysheath":"presence","form":2,"issuer":"kanal","processes":[{{"process":{process},"name":"a",
+                "generation":{generation},"oldest":{oldest},"refused":{refused},"shown":{shown},"ttl":{ttl}}}]}}"#
+            );
+            if let Ok(fleet) = read(Kanal::PROFILE, document.as_bytes()) {
+                drop(format!("{fleet} {fleet:?}"));
+                let record = &fleet.records()[0];
+                assert!(record.is_silent_at(Moment(now).to_time()) || now.min(LAST).abs_diff(shown) <= LONGEST_HOLD);
+                assert_eq!(record.shown(), Moment(shown).to_time());
+                let again = write(&fleet).unwrap();
+                assert_eq!(read(Kanal::PROFILE, again.expose_secret()).unwrap().records(), fleet.records());
+                let mut fleet = fleet;
+                fleet.make_room(0, Moment(now).to_time(), |_| Duration::from_secs(now));
+            }
+        }
     }
 
     #[test]

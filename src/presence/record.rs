@@ -12,6 +12,10 @@ use crate::utc::{Moment, Utc};
 /// How much the clocks of two machines may differ before a record is taken as silent for it.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
+/// How much the clocks of a process and of a rotator may differ before the order of what they did is taken wrongly: as long as
+/// [`RotationPolicy`](crate::rotation::RotationPolicy) allows for unless told otherwise.
+const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
+
 /// What one process has shown of the key that it uses, and when.
 ///
 /// ```
@@ -165,7 +169,7 @@ impl PresenceRecord {
     #[must_use]
     pub fn is_silent_at(&self, now: SystemTime) -> bool {
         let apart = Moment::from(now).0.abs_diff(self.shown.0);
-        Duration::from_secs(apart) > self.time_to_live() + CLOCK_SLACK
+        Duration::from_secs(apart) > self.time_to_live().saturating_add(CLOCK_SLACK)
     }
 
     /// Whether the process uses the key in force in a key set and none before it, or had no key yet when that one was in
@@ -175,7 +179,7 @@ impl PresenceRecord {
         if self.generation.is_none() {
             // What it has taken up since can be the old key, where that was in force still when it showed this.
             let since = current.map(|current| current.promoted().unwrap_or_else(|| current.staged()));
-            let since = since.and_then(|since| since.checked_add(CLOCK_SLACK));
+            let since = since.and_then(|since| since.checked_add(CLOCK_SKEW));
             return since.is_some_and(|since| self.shown() >= since);
         }
         // Where its generations are not this key set's, they say nothing; the key is the same one everywhere.
@@ -219,7 +223,7 @@ mod tests {
         keys.promote(staged.rotation(), Promotion::Unverified, at(2000)).unwrap();
         let nothing = InUse { generation: None, oldest: None, key: None, begun: None, refused: None };
         for (shown, is_up_to_date) in
-            [(0, false), (1999, false), (2000, false), (2059, false), (2060, true), (9000, true)]
+            [(0, false), (2000, false), (2060, false), (3799, false), (3800, true), (9000, true)]
         {
             let record = PresenceRecord::new(1, "a", nothing, at(shown), 600);
             assert_eq!(record.is_up_to_date(&keys), is_up_to_date, "{shown}");

@@ -1,7 +1,5 @@
 //! The thread that shows a process.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -9,21 +7,29 @@ use std::time::{Duration, Instant, SystemTime};
 
 use event_listener::Listener as _;
 
+use super::watched::watched;
 use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings, PresenceStatus};
 use crate::back_off::{doubled, random_part};
 use crate::document::{DocumentError, DocumentStore};
 use crate::handle::{InUse, Uses};
+use crate::internal::clocks::{self, Clocks};
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 
 /// The longest pause between two tries when others write at the same time; it grows to that.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
+/// The longest wait. The clock by which a thread waits stops while the machine is suspended, so the other one is looked at this
+/// often.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// What the thread and those who ask it share.
 pub(super) struct Shared {
     status: Mutex<PresenceStatus>,
     is_stopping: AtomicBool,
     has_ended: Mutex<bool>,
+    /// Whether the process was taken out of the fleet.
+    is_out: AtomicBool,
     ended: Condvar,
 }
 
@@ -34,27 +40,26 @@ pub(super) struct Runner {
     pub(super) settings: PresenceSettings,
     pub(super) process: u64,
     pub(super) shared: Arc<Shared>,
-    pub(super) unchanged: RefCell<Unchanged>,
+    pub(super) clock: Box<dyn Fn() -> Clocks + Send>,
     #[cfg(feature = "tracing")]
     pub(super) trace: Trace,
 }
 
-/// Since when each record has been as it is, by a clock that nobody sets: what is to be forgotten must have been silent
-/// before these eyes.
-#[derive(Default)]
-pub(super) struct Unchanged(HashMap<u64, (SystemTime, Instant)>);
+/// A time to wait for, which is over when either clock says so. A wall clock that is set back ends it too: what is shown has the
+/// time of another day then.
+#[derive(Clone, Copy)]
+struct Alarm {
+    set: Clocks,
+    span: Duration,
+}
 
-impl Unchanged {
-    fn look(&mut self, records: &[PresenceRecord], now: Instant) {
-        let seen = |record: &PresenceRecord| {
-            let before = self.0.get(&record.process).filter(|(shown, _)| *shown == record.shown());
-            (record.process, before.copied().unwrap_or((record.shown(), now)))
-        };
-        self.0 = records.iter().map(seen).collect();
-    }
-
-    fn time_of(&self, record: &PresenceRecord, now: Instant) -> Duration {
-        self.0.get(&record.process).map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since))
+impl Alarm {
+    /// What is left of it.
+    fn left(&self, now: Clocks) -> Duration {
+        if now.wall() < self.set.wall() {
+            return Duration::ZERO;
+        }
+        self.span.saturating_sub(now.at_most_since(self.set))
     }
 }
 
@@ -65,6 +70,7 @@ impl Shared {
             status: Mutex::new(status),
             is_stopping: AtomicBool::new(false),
             has_ended: Mutex::new(false),
+            is_out: AtomicBool::new(false),
             ended: Condvar::new(),
         }
     }
@@ -81,6 +87,14 @@ impl Shared {
 
     fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    fn note_out(&self, is_out: bool) {
+        self.is_out.store(is_out, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_out(&self) -> bool {
+        self.is_out.load(Ordering::SeqCst)
     }
 
     /// Blocks until the thread has ended; false after the timeout.
@@ -115,15 +129,15 @@ impl Runner {
                 return Ok(None);
             }
             // Looked at again for each try: what is shown late is to be what is so then.
-            let (in_use, now) = (self.uses.now(), SystemTime::now());
+            let (in_use, now) = (self.uses.now(), (self.clock)());
             let ttl = self.settings.time_to_live();
-            let record = PresenceRecord::new(self.process, &self.settings.name, in_use, now, ttl);
+            let record = PresenceRecord::new(self.process, &self.settings.name, in_use, now.wall(), ttl);
             if self.settings.is_unique {
                 fleet.remove_named(&record);
             }
-            let (mut unchanged, seen_at) = (self.unchanged.borrow_mut(), Instant::now());
-            unchanged.look(fleet.records(), seen_at);
-            fleet.forget(now, |there| unchanged.time_of(there, seen_at));
+            let mut watched = watched();
+            watched.look(fleet.records(), now);
+            fleet.make_room(self.process, now.wall(), |there| watched.rest_of(there, now));
             fleet.put(record)?;
             Ok(Some(in_use))
         })
@@ -152,7 +166,7 @@ impl Runner {
                     // the others costs the store as much.
                     let pause = doubled(PAUSE.0, attempts, PAUSE.1).mul_f64(random_part());
                     attempts = attempts.saturating_add(1);
-                    if begun.elapsed() + pause > self.settings.patience() {
+                    if begun.elapsed().saturating_add(pause) > self.settings.patience() {
                         return Err(PresenceError::Contended { attempts });
                     }
                     thread::sleep(pause);
@@ -166,24 +180,25 @@ impl Runner {
     pub(super) fn run(self, mut shown: InUse) {
         let _ending = Ending(Arc::clone(&self.shared));
         let mut failures = 0;
+        let after = |span| Alarm { set: (self.clock)(), span };
         let mut renewal = after(self.settings.renewal());
         // When a change is to be shown.
-        let mut change: Option<Instant> = None;
+        let mut change: Option<Alarm> = None;
         loop {
             let news = self.uses.news();
             if self.shared.is_stopping() {
                 // Where it cannot be said, the time to live says it.
-                let _ = self.leave();
+                self.shared.note_out(self.leave().is_ok());
                 return;
             }
-            let now = Instant::now();
+            let now = (self.clock)();
             // One that could not be shown is tried again after the rest of that.
             let is_change = failures == 0 && self.uses.now() != shown;
             change =
                 change.filter(|_| is_change).or_else(|| is_change.then(|| after(self.settings.spread())));
-            let due = change.map_or(renewal, |change| change.min(renewal));
-            if now < due {
-                let _ = news.wait_deadline(due);
+            let left = change.map_or(Duration::MAX, |change| change.left(now)).min(renewal.left(now));
+            if !left.is_zero() {
+                let _ = news.wait_deadline(clocks::after(left.min(LONGEST_WAIT)));
                 continue;
             }
             change = None;
@@ -192,7 +207,7 @@ impl Runner {
                     (shown, failures) = (now_shown, 0);
                     renewal = after(self.settings.renewal());
                     let mut status = self.shared.status();
-                    (status.shown, status.failures, status.problem) = (SystemTime::now(), 0, None);
+                    (status.shown, status.failures, status.problem) = ((self.clock)().wall(), 0, None);
                 }
                 Err(problem) => {
                     let (first, longest) = self.settings.rests();
@@ -211,31 +226,94 @@ impl Runner {
     }
 }
 
-fn after(time: Duration) -> Instant {
-    Instant::now() + time
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use crate::document::MemoryStore;
+    use crate::handle::KeyHandle;
+    use crate::issuer::{Issuer as _, Kanal};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A process that is shown, and its clocks, which a test sets.
+    struct Shown {
+        store: MemoryStore,
+        shared: Arc<Shared>,
+        uses: Uses,
+        clocks: Arc<Mutex<Clocks>>,
+        thread: Option<thread::JoinHandle<()>>,
+    }
+
+    impl Shown {
+        fn new() -> Self {
+            let (store, handle) = (MemoryStore::new(), KeyHandle::<Kanal>::live());
+            let clocks = Arc::new(Mutex::new(Clocks::now()));
+            let (shared, clock) = (Arc::new(Shared::new()), Arc::clone(&clocks));
+            let runner = Runner {
+                store: Box::new(store.clone()),
+                uses: handle.uses(),
+                settings: PresenceSettings::new("a"),
+                process: 1,
+                shared: Arc::clone(&shared),
+                clock: Box::new(move || *clock.lock().unwrap()),
+                #[cfg(feature = "tracing")]
+                trace: crate::internal::events::Trace::here(),
+            };
+            let shown = runner.show().unwrap();
+            let thread = Some(thread::spawn(move || runner.run(shown)));
+            Self { store, shared, uses: handle.uses(), clocks, thread }
+        }
+
+        /// Sets the clocks, and lets the thread look at them, as it does of itself every half minute.
+        fn set(&self, clocks: Clocks) {
+            *self.clocks.lock().unwrap() = clocks;
+            self.uses.wake();
+        }
+
+        fn shown(&self) -> u64 {
+            let fleet = Fleet::read_as(Kanal::PROFILE, &self.store).unwrap().0;
+            fleet.records()[0].shown.0
+        }
+
+        #[track_caller]
+        fn is_shown_at(&self, clocks: Clocks) {
+            let expected = crate::utc::Moment::from(clocks.wall()).0;
+            let begun = Instant::now();
+            while self.shown() != expected {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{} is not {expected}", self.shown());
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    impl Drop for Shown {
+        fn drop(&mut self) {
+            self.shared.stop();
+            self.uses.wake();
+            let _ = self.thread.take().map(thread::JoinHandle::join);
+        }
+    }
+
     #[test]
-    fn a_record_is_unchanged_since_it_was_seen_first_as_it_is() {
-        let nothing = InUse { generation: None, oldest: None, key: None, begun: None, refused: None };
-        let shown = |process, second| {
-            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-            PresenceRecord::new(process, "a", nothing, at, 600)
-        };
-        let (mut unchanged, start) = (Unchanged::default(), Instant::now());
-        let minute = |count: u32| start + Duration::from_secs(60) * count;
-        let (silent, living) = (shown(1, 5), shown(2, 5));
-        assert_eq!(unchanged.time_of(&silent, start), Duration::ZERO, "it was never seen");
-        unchanged.look(&[silent.clone(), living], start);
-        let living = shown(2, 300);
-        unchanged.look(&[silent.clone(), living.clone()], minute(5));
-        assert_eq!(unchanged.time_of(&silent, minute(9)), Duration::from_secs(9 * 60));
-        assert_eq!(unchanged.time_of(&living, minute(9)), Duration::from_secs(4 * 60));
-        unchanged.look(&[], minute(10));
-        assert_eq!(unchanged.time_of(&silent, minute(10)), Duration::ZERO, "who comes again is new");
+    fn a_machine_that_was_suspended_shows_itself_at_once() {
+        let shown = Shown::new();
+        let start = *shown.clocks.lock().unwrap();
+        let resumed = Clocks::at(start.wall() + 2 * HOUR, start.monotonic());
+        shown.set(resumed);
+        shown.is_shown_at(resumed);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_shown_at_once() {
+        let shown = Shown::new();
+        let start = *shown.clocks.lock().unwrap();
+        let back = Clocks::at(start.wall() - HOUR, start.monotonic());
+        shown.set(back);
+        shown.is_shown_at(back);
+        // And the monotonic clock alone is enough.
+        let still = Clocks::at(back.wall(), start.monotonic() + HOUR);
+        shown.set(Clocks::at(back.wall() + Duration::from_secs(2), still.monotonic()));
+        shown.is_shown_at(Clocks::at(back.wall() + Duration::from_secs(2), still.monotonic()));
     }
 }

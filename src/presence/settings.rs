@@ -1,5 +1,6 @@
 //! How a process shows itself.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::PresenceError;
@@ -38,7 +39,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_
 /// let settings = PresenceSettings::new(format!("shop-sync {machine}/{}", std::process::id()))
 ///     .with_time_to_live(Duration::from_secs(300));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PresenceSettings {
     pub(super) name: String,
     pub(super) is_unique: bool,
@@ -114,6 +115,14 @@ impl PresenceSettings {
 
     pub(super) fn check(&self) -> Result<(), PresenceError> {
         check_name(&self.name).map_err(|rule| PresenceError::BadName { rule })
+    }
+}
+
+/// Without the name, in which a key may have been pasted.
+impl fmt::Debug for PresenceSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unique, length) = (if self.is_unique { "unique " } else { "" }, self.name.chars().count());
+        write!(f, "PresenceSettings({unique}name of {length} characters, {:?})", self.time_to_live)
     }
 }
 

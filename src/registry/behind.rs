@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::RegistryError;
 use super::error::RecordError;
 use super::record::{Change, Changed, KeyId, RecordStore, Seconds, StoredDigest};
+use crate::internal::clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 
@@ -109,7 +110,7 @@ impl Behind {
 
 impl Drop for Behind {
     fn drop(&mut self) {
-        let until = Instant::now() + PATIENCE;
+        let until = clocks::after(PATIENCE);
         let mut state = self.shared.state();
         state.is_ending = true;
         self.shared.asked.notify_one();
@@ -131,7 +132,7 @@ impl Shared {
     fn run(&self, records: &dyn RecordStore) {
         let mut state = self.state();
         loop {
-            let due = Instant::now() + GATHER;
+            let due = clocks::after(GATHER);
             while state.flushed == state.flushes && !state.is_ending {
                 let left = due.saturating_duration_since(Instant::now());
                 if left.is_zero() && !state.waiting.is_empty() {

@@ -8,6 +8,7 @@ use keysheath::rotation::RotationError;
 use keysheath::source::{Problem, Provenance};
 
 use super::*;
+use crate::support::in_child;
 
 /// A store that can be taken away, or made to panic.
 #[derive(Clone, Default)]
@@ -15,6 +16,7 @@ struct Shaky {
     store: MemoryStore,
     is_away: Arc<AtomicBool>,
     panics: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
     /// How long a write takes, in milliseconds.
     slow: Arc<AtomicU64>,
     /// How many writes are still refused, as if somebody else were faster.
@@ -23,6 +25,9 @@ struct Shaky {
 
 impl Shaky {
     fn look(&self) -> Result<(), DocumentError> {
+        while self.hangs.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(10));
+        }
         assert!(!self.panics.load(Ordering::SeqCst), "the store panics, as the test wants");
         if self.is_away.load(Ordering::SeqCst) {
             return Err(DocumentError::Unavailable(Problem::Deadline { after: Duration::ZERO }));
@@ -168,4 +173,84 @@ fn what_is_shown_is_renewed_before_its_time_is_over() {
     until("it is shown anew", || shown() > first);
     assert!(presence.status().problem().is_none());
     assert!(presence.status().to_string().starts_with("shown 20"), "{}", presence.status());
+}
+
+#[test]
+fn many_presences_end_in_one_bound_while_a_store_hangs() {
+    // In a process of its own: what is waited for there is bounded for all presences of a process.
+    in_child("broken::many_presences_end_in_one_bound_while_a_store_hangs", &[("NONE", "")], || {
+        let (hanging, well) = (Shaky::default(), Shaky::default());
+        let handle = KeyHandle::<Kanal>::live();
+        let show = |store: &Shaky, number: u32| {
+            Presence::show(store.clone(), &handle, settings(&format!("{number}"))).unwrap()
+        };
+        let several: Vec<_> = (0..5).map(|number| show(&hanging, number)).collect();
+        let last = show(&well, 6);
+        hanging.hangs.store(true, Ordering::SeqCst);
+        let begun = Instant::now();
+        drop(several);
+        assert!(begun.elapsed() < Duration::from_secs(14), "{:?}", begun.elapsed());
+        // What the others have used up is not taken from one that ends at once.
+        drop(last);
+        assert!(Fleet::read::<Kanal>(&well).unwrap().records().is_empty());
+        hanging.hangs.store(false, Ordering::SeqCst);
+        until("the others are out too", || Fleet::read::<Kanal>(&hanging).unwrap().records().is_empty());
+    });
+}
+
+#[test]
+fn closing_says_whether_the_process_is_out() {
+    let shaky = Shaky::default();
+    let handle = KeyHandle::<Kanal>::live();
+    let show = |name: &str| Presence::show(shaky.clone(), &handle, settings(name)).unwrap();
+    assert!(show("a").close(PATIENCE));
+    assert!(Fleet::read::<Kanal>(&shaky).unwrap().records().is_empty());
+    let several = [show("b"), show("c")];
+    shaky.hangs.store(true, Ordering::SeqCst);
+    several.iter().for_each(Presence::stop);
+    let begun = Instant::now();
+    assert_eq!(several.map(|presence| presence.close(Duration::from_millis(50))), [false, false]);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    shaky.hangs.store(false, Ordering::SeqCst);
+    until("both are out", || Fleet::read::<Kanal>(&shaky).unwrap().records().is_empty());
+    let away = show("d");
+    shaky.is_away.store(true, Ordering::SeqCst);
+    assert!(!away.close(PATIENCE), "it could not be taken out");
+}
+
+#[test]
+fn a_full_document_takes_a_process_that_has_watched_it() {
+    let store = MemoryStore::new();
+    // All have been silent for long, by a clock that may be wrong.
+    let processes: Vec<_> = (0..MAX_PROCESSES)
+        .map(|number| {
+            format!(r#"{{"process":{number},"name":"a","generation":0,"oldest":0,"shown":1000,"ttl":1}}"#)
+        })
+        .collect();
+    let text = format!(
+        r#"{{"keysheath":"presence","form":1,"issuer":"kanal","processes":[{}]}}"#,
+        processes.join(",")
+    );
+    store.write(&DocumentContent::from(text.into_bytes()), None).unwrap();
+    let handle = KeyHandle::<Kanal>::live();
+    let show = || Presence::show(store.clone(), &handle, settings("new"));
+    let error = show().unwrap_err();
+    assert_eq!(error, PresenceError::Full);
+    assert!(error.to_string().contains("try again after that"), "{error}");
+    let mut shown = None;
+    until("it is shown", || {
+        shown = shown.take().or_else(|| show().ok());
+        shown.is_some()
+    });
+    let fleet = Fleet::read::<Kanal>(&store).unwrap();
+    assert!(fleet.records().iter().any(|record| record.name() == "new"));
+}
+
+#[test]
+fn settings_and_presence_print_no_name_that_may_be_a_key() {
+    let pasted = key(2).expose_secret().to_owned();
+    let settings = settings(&pasted);
+    support::assert_nothing_of_in(&pasted, &format!("{settings:?} {settings:#?}"));
+    let presence = Presence::show(MemoryStore::new(), &KeyHandle::<Kanal>::live(), settings).unwrap();
+    support::assert_nothing_of_in(&pasted, &format!("{presence:?} {presence:#?}"));
 }
