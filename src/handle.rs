@@ -29,13 +29,13 @@ mod holders;
 mod in_use;
 #[cfg(feature = "rotation")]
 mod live;
-#[cfg(feature = "client")]
 mod refusal;
 mod reload;
 mod reload_past;
 #[cfg(feature = "rotation")]
 mod reloads;
 mod snapshot;
+mod stop;
 #[cfg(feature = "rotation")]
 mod sync;
 mod version;
@@ -46,7 +46,7 @@ mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::issuer::Issuer;
 use crate::key::ApiKey;
@@ -56,6 +56,8 @@ pub use closed::Closed;
 pub(crate) use in_use::{InUse, Uses};
 #[cfg(feature = "rotation")]
 pub(crate) use live::{Numbered, Published, RawHandle, SourceClaim};
+#[cfg(any(feature = "client", feature = "rotation"))]
+pub(crate) use refusal::Known;
 #[cfg(feature = "client")]
 pub(crate) use refusal::Refusal;
 pub use reload::Reload;
@@ -63,9 +65,11 @@ pub use reload_past::ReloadPast;
 #[cfg(feature = "rotation")]
 pub use snapshot::Previous;
 pub use snapshot::Snapshot;
+pub use stop::Stop;
 #[cfg(feature = "rotation")]
 pub use waiting::{Drained, Subscription};
 
+use refusal::Refusals;
 use version::Version;
 
 /// The version number of a key within one handle: it grows with every key that comes into force.
@@ -99,8 +103,8 @@ enum Inner<I: Issuer> {
 
 struct Fixed<I: Issuer> {
     version: Arc<Version<I>>,
-    /// As in a live handle.
-    refused: AtomicU64,
+    refusals: Refusals,
+    is_stopped: AtomicBool,
     /// Woken when a refusal is noted, and to end a wait for that.
     #[cfg(feature = "rotation")]
     news: sync::Event,
@@ -109,10 +113,9 @@ struct Fixed<I: Issuer> {
 impl Generation {
     const FIRST: Self = Self(1);
 
-    /// What a cell of refused generations holds; 0 is none.
-    fn refused(cell: &AtomicU64) -> Option<Self> {
-        let refused = Self(cell.load(Ordering::Relaxed));
-        (refused >= Self::FIRST).then_some(refused)
+    /// 0 is none.
+    fn counted(number: u64) -> Option<Self> {
+        (number > 0).then_some(Self(number))
     }
 
     /// The generation with this number; the first is 1.
@@ -146,7 +149,8 @@ impl<I: Issuer> KeyHandle<I> {
         let version = Arc::new(Version::new(Ok(key)));
         let fixed = Fixed {
             version,
-            refused: AtomicU64::new(0),
+            refusals: Refusals::default(),
+            is_stopped: AtomicBool::new(false),
             #[cfg(feature = "rotation")]
             news: sync::Event::default(),
         };
@@ -169,7 +173,7 @@ impl<I: Issuer> KeyHandle<I> {
     /// The key in force, with its generation. It takes no lock and makes nothing.
     ///
     /// # Errors
-    /// [`Closed`] when no key is in force. That of a fixed handle always is.
+    /// [`Closed`] when no key is in force. That of a fixed handle is, until it is [stopped](KeyHandle::stop).
     ///
     /// ```
     /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
@@ -180,6 +184,7 @@ impl<I: Issuer> KeyHandle<I> {
     #[inline]
     pub fn load(&self) -> Result<Snapshot<I>, Closed> {
         match &self.inner {
+            Inner::Fixed(fixed) if fixed.is_stopped.load(Ordering::Acquire) => Err(Closed::Compromised),
             Inner::Fixed(fixed) => Ok(Snapshot::fixed(Arc::clone(&fixed.version))),
             #[cfg(feature = "rotation")]
             Inner::Live(live) => {
@@ -190,76 +195,6 @@ impl<I: Issuer> KeyHandle<I> {
                 }
             }
         }
-    }
-
-    /// Notes that the issuer refused the key of this generation. The latest generation counts, in whatever order the
-    /// answers come; one that this handle has not had yet is another handle's, and ignored. Where it is the one in
-    /// force, the refresher is asked for a newer key; a late answer about an older one asks for nothing.
-    ///
-    /// The client layers call it on [`Meaning::KeyRefused`](crate::failure::Meaning::KeyRefused), and on nothing else.
-    ///
-    /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// handle.report_refused(handle.load()?.generation());
-    /// assert!(handle.refused().is_some());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn report_refused(&self, generation: Generation) {
-        self.note_refused(generation);
-        #[cfg(feature = "rotation")]
-        if let (Inner::Live(live), true) = (&self.inner, generation == self.generation()) {
-            live.core.reloads.ask();
-        }
-    }
-
-    /// As [`KeyHandle::report_refused`], for whoever then waits for another key: the report and the waiting ask for one
-    /// attempt, and not for one each where the first has begun in between. Where the key that was refused is in force
-    /// again in a newer generation, the refusal is about that one.
-    #[cfg(feature = "client")]
-    pub(crate) fn reload_instead_of(&self, refusal: &Refusal<I>) -> ReloadPast<I> {
-        let generation = self.in_force_again(refusal).unwrap_or(refusal.generation);
-        self.note_refused(generation);
-        let reload = self.reload_past(generation).instead_of(refusal);
-        if generation == self.generation() { reload.asked() } else { reload }
-    }
-
-    /// The generation in force, if its key is the one that was refused.
-    #[cfg(feature = "client")]
-    fn in_force_again(&self, refusal: &Refusal<I>) -> Option<Generation> {
-        let now = self.load().ok().filter(|now| refusal.is_of(now.version()))?;
-        Some(now.generation())
-    }
-
-    fn note_refused(&self, generation: Generation) {
-        if generation > self.generation() {
-            return;
-        }
-        let before = self.refused_cell().fetch_max(generation.0, Ordering::Relaxed);
-        // What is shown to other processes has changed.
-        match &self.inner {
-            _ if before >= generation.0 => {}
-            #[cfg(feature = "rotation")]
-            Inner::Fixed(fixed) => fixed.news.notify_all(),
-            #[cfg(feature = "rotation")]
-            Inner::Live(live) => live.core.holders.wake(),
-            #[cfg(not(feature = "rotation"))]
-            Inner::Fixed(_) => {}
-        }
-    }
-
-    /// The latest generation that was reported as refused. Where it is the one in force, the key needs a person. A rotation
-    /// whose probe then sees its key accepted takes the report back.
-    ///
-    /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// assert_eq!(handle.refused(), None);
-    /// # Ok::<(), keysheath::format::FormatError>(())
-    /// ```
-    #[must_use]
-    pub fn refused(&self) -> Option<Generation> {
-        Generation::refused(self.refused_cell())
     }
 
     /// Whether its key can change, so that it is worth to ask for a newer one.
@@ -303,14 +238,6 @@ impl<I: Issuer> KeyHandle<I> {
             Inner::Fixed(_) => Generation::FIRST,
             #[cfg(feature = "rotation")]
             Inner::Live(live) => Generation(live.core.load().next.generation),
-        }
-    }
-
-    fn refused_cell(&self) -> &AtomicU64 {
-        match &self.inner {
-            Inner::Fixed(fixed) => &fixed.refused,
-            #[cfg(feature = "rotation")]
-            Inner::Live(live) => &live.refused,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The client layers on a live handle: which request is sent a second time, when, with which key, and which is not.
 //!
-//! `answers`, `middleware` and `load` ask the emulator over real HTTP; in `steps` the test itself is the server, so that it decides what
+//! `answers`, `doubtful`, `middleware` and `load` ask the emulator over real HTTP; in `steps` the test itself is the server, so that it decides what
 //! happens between any two steps of a request.
 
 mod answers;
+mod doubtful;
 mod load;
 #[cfg(feature = "reqwest")]
 mod middleware;

@@ -23,6 +23,10 @@
 //!   [lag](RefreshSettings::with_lag) before the first refusal of a key is final.
 //! - **Within a deadline**: a place that hangs does not hang the refresher.
 //!
+//! A forked child has no refresher: its handles keep the key that they had, and say
+//! [`NoRefresher`](crate::handle::Reload::NoRefresher). Start one after the fork. A fork while another thread publishes can leave
+//! locks behind that are never given back, so fork before there are threads where you can.
+//!
 //! An environment variable cannot change under a running process, so it is not polled, and the status says so. Keep the key in
 //! a file, the keychain or a key set where it is to be rotated without a restart.
 //!
@@ -60,6 +64,7 @@ mod status;
 mod watch;
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -126,7 +131,7 @@ impl<I: Issuer> Refresher<I> {
     /// As [`Refresher::of_chain`], for a live handle that is there already.
     ///
     /// # Errors
-    /// As [`Refresher::of_chain`], [`RefreshError::FixedHandle`], and [`RefreshError::OtherPublisher`] where the handle has its keys
+    /// As [`Refresher::of_chain`], [`RefreshError::Place`] where the key was stopped in this handle, [`RefreshError::FixedHandle`], and [`RefreshError::OtherPublisher`] where the handle has its keys
     /// from a key set, or another refresher of a source publishes to it. Once that one has ended, this may take its place.
     ///
     /// ```no_run
@@ -143,7 +148,8 @@ impl<I: Issuer> Refresher<I> {
         let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
         let claim = raw.claim_for_source().ok_or(RefreshError::OtherPublisher)?;
         let (source, selected) = chain.erase().select().map_err(RefreshError::Chain)?;
-        let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace);
+        let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace)
+            .map_err(RefreshError::Place)?;
         let place =
             Place::Source { source: Arc::from(source), found: selected.provenance().clone(), _claim: claim };
         let asker = Asker::new(&settings);
@@ -154,7 +160,7 @@ impl<I: Issuer> Refresher<I> {
     /// key in force, the handle is [`Closed`](crate::handle::Closed) until there is. Blocks, at most for the deadline.
     ///
     /// # Errors
-    /// [`RefreshError::Store`] when the document cannot be had, or is no key set of this issuer and version.
+    /// [`RefreshError::Place`] when the document cannot be had, or is no key set of this issuer and version.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
@@ -191,11 +197,12 @@ impl<I: Issuer> Refresher<I> {
         if !raw.is_for_key_sets() {
             return Err(RefreshError::OtherPublisher);
         }
-        let mut place = Place::Store { store: Arc::new(store), taken: None };
+        let provenance = store.provenance();
+        let mut place = Place::Store { store: Arc::new(store), provenance, taken: None };
         let mut asker = Asker::new(&settings);
         let before = raw.generation();
         let answer = asker.ask(&place, I::PROFILE, || ());
-        let first = place.take(answer, &raw, before, settings.grace).map_err(RefreshError::Store)?;
+        let first = place.take(answer, &raw, before, settings.grace).map_err(RefreshError::Place)?;
         // Not before it was read: until then the handle may become a source's.
         if !raw.claim_for_key_set() {
             return Err(RefreshError::OtherPublisher);
@@ -278,8 +285,13 @@ impl<I: Issuer> Refresher<I> {
 
 impl<I: Issuer> Drop for Refresher<I> {
     fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return self.shared.stop() };
+        if self.shared.is_elsewhere() {
+            // There is nothing to end, and what the thread has locked is locked here for good.
+            mem::forget((thread, self.telling.take()));
+            return;
+        }
         self.shared.stop();
-        let Some(thread) = self.thread.take() else { return };
         events::end(thread, self.telling.take(), self.deadline, |deadline| {
             self.shared.wait_for_end(deadline)
         });

@@ -60,11 +60,11 @@ impl<R: Body> AnswerBody<R> {
         Self { read: Bytes::new(), next: None, rest: Rest::Untouched { body } }
     }
 
-    /// The body, if all of it was read ahead; otherwise nothing, since a part of an answer says nothing.
-    pub(super) fn whole(&self) -> &[u8] {
+    /// The body, if all of it was read ahead. A part of an answer says nothing.
+    pub(super) fn whole(&self) -> Option<&[u8]> {
         let ended = self.next.is_none() && matches!(self.rest, Rest::Ended);
         let trailers = matches!(&self.next, Some(Ok(frame)) if frame.is_trailers());
-        if ended || trailers { &self.read } else { &[] }
+        (ended || trailers).then_some(&*self.read)
     }
 }
 

@@ -13,8 +13,8 @@ use tower_service::Service;
 
 use super::BearerError;
 use super::answer_body::{AnswerBody, ReadAhead};
-use super::sender::{Attempt, Sender, Unsent};
-use crate::handle::{Refusal, ReloadPast, Snapshot};
+use super::sender::{Again, Attempt, Sender, UnderWay, Unsent};
+use crate::handle::{Refusal, ReloadPast};
 use crate::issuer::Issuer;
 
 pin_project! {
@@ -52,8 +52,7 @@ pin_project! {
         I: Issuer,
     {
         Refused { error: Option<Unsent> },
-        // The snapshot is there until the answer is, because the generation that was sent is not drained before.
-        Sending { #[pin] future: F, snapshot: Option<Snapshot<I>> },
+        Sending { #[pin] future: F, sent: Option<UnderWay<I>> },
         Reading { reading: Option<Reading<R, I>> },
         // The answer that refused the key is given back where there is no other.
         Reloading { reload: ReloadPast<I>, refused: Option<Refused<R, I>> },
@@ -65,7 +64,7 @@ pin_project! {
 struct Reading<R: Body, I: Issuer> {
     parts: response::Parts,
     ahead: ReadAhead<R>,
-    snapshot: Snapshot<I>,
+    sent: UnderWay<I>,
 }
 
 /// The answer that refused a key, and which key.
@@ -83,10 +82,10 @@ where
     pub(super) fn sending(
         sender: Arc<Sender<I>>,
         future: S::Future,
-        snapshot: Snapshot<I>,
+        sent: UnderWay<I>,
         again: Option<Box<(S, Request<B>)>>,
     ) -> Self {
-        let state = State::Sending { future, snapshot: Some(snapshot) };
+        let state = State::Sending { future, sent: Some(sent) };
         let attempt = if again.is_some() { Attempt::First } else { Attempt::Only };
         Self { state, sender, again, attempt }
     }
@@ -116,27 +115,27 @@ where
                         Unsent::Closed(closed) => BearerError::Closed(closed),
                     }));
                 }
-                StateProjected::Sending { future, snapshot } => {
+                StateProjected::Sending { future, sent } => {
                     let response = ready!(future.poll(context)).map_err(BearerError::Inner)?;
-                    let snapshot = snapshot.take().expect(OVER);
+                    let sent = sent.take().expect(OVER);
                     let (parts, body) = response.into_parts();
                     if !Sender::<I>::is_telling(parts.status, body.size_hint().lower()) {
                         let body = AnswerBody::untouched(body);
-                        let (response, _) = this.sender.answered(*this.attempt, &snapshot, parts, body);
+                        let (response, _) = this.sender.answered(*this.attempt, &sent, parts, body);
                         return Poll::Ready(Ok(response));
                     }
                     let ahead = ReadAhead::new(body);
-                    this.state.set(State::Reading { reading: Some(Reading { parts, ahead, snapshot }) });
+                    this.state.set(State::Reading { reading: Some(Reading { parts, ahead, sent }) });
                 }
                 StateProjected::Reading { reading } => {
                     ready!(reading.as_mut().expect(OVER).ahead.poll(context));
-                    let Reading { parts, ahead, snapshot } = reading.take().expect(OVER);
+                    let Reading { parts, ahead, sent } = reading.take().expect(OVER);
                     let body = ahead.into_body();
-                    let (response, reload) = this.sender.answered(*this.attempt, &snapshot, parts, body);
-                    let Some(reload) = reload else {
+                    let (response, again) = this.sender.answered(*this.attempt, &sent, parts, body);
+                    let Some(Again { reload, refusal }) = again else {
                         return Poll::Ready(Ok(response));
                     };
-                    let refused = Some(Refused { response, refusal: snapshot.refusal() });
+                    let refused = Some(Refused { response, refusal });
                     this.state.set(State::Reloading { reload, refused });
                 }
                 StateProjected::Reloading { reload, refused } => {
@@ -157,10 +156,10 @@ where
                     let Some(snapshot) = this.sender.handle().load_instead_of(&refused.refusal) else {
                         return Poll::Ready(Ok(refused.response));
                     };
-                    this.sender.put_on(&mut request, &snapshot).map_err(BearerError::Guard)?;
+                    let sent = this.sender.put_on(&mut request, snapshot).map_err(BearerError::Guard)?;
                     *this.attempt = Attempt::Repetition;
                     let future = client.call(request);
-                    this.state.set(State::Sending { future, snapshot: Some(snapshot) });
+                    this.state.set(State::Sending { future, sent: Some(sent) });
                 }
             }
         }

@@ -20,9 +20,10 @@ use crate::issuer::Issuer;
 /// origin, and refuses every other request before the client sees it.
 ///
 /// Each response carries a [`Sent`](super::Sent) among its extensions. Where its status is one for which the issuer
-/// documents a body, and it is neither a 2xx nor a 429, the layer reads up to 64 KiB of the body before it gives the
+/// documents a body, or a 401, and neither a 2xx nor a 429, the layer reads up to 64 KiB of the body before it gives the
 /// response on, and then gives the body back whole; a longer, broken or compressed one is inconclusive. When the issuer
-/// says that it does not know the key, the generation that was sent is reported to the handle. The layer logs nothing.
+/// says that it does not know the key, the generation that was sent is reported to the handle; a later answer that accepts
+/// the same key takes that back. The layer logs nothing.
 ///
 /// # When the key was refused
 /// With a [live](KeyHandle) handle, a request is sent a second time where the issuer's own 401 refused its key and another
@@ -31,7 +32,10 @@ use crate::issuer::Issuer;
 /// 1. a newer one: at once where one is in force already, and otherwise after the reload that the refusal asks for;
 /// 2. or else the previous key, while its grace lasts. Its generation counts as held until the answer is there.
 ///
-/// It is repeated once in all, and never on a 403, 404, 422, 429 or 5xx, nor on the 401 of a proxy. The guard looks at the
+/// A 401 without a body, as every answer to HEAD is, does not say whether it is the issuer's. The request is sent a second
+/// time even so, by the same rules, where another key is to be had; the key is not reported as refused.
+///
+/// It is repeated once in all, and never on a 403, 404, 422, 429 or 5xx, nor on a 401 whose body is not the issuer's. The guard looks at the
 /// repetition again. Where there is no other key, or the handle was closed in the meantime because the key has leaked, the
 /// 401 is given back whole. A late 401 about an older generation asks for no reload, and takes nothing out of force.
 ///
@@ -173,7 +177,7 @@ where
         let sender = Arc::clone(&self.sender);
         match self.sender.authorize(&mut request) {
             // The client that is ready is called now; its clone is asked whether it is ready before the repetition.
-            Ok(snapshot) => BearerFuture::sending(sender, self.inner.call(request), snapshot, again),
+            Ok(sent) => BearerFuture::sending(sender, self.inner.call(request), sent, again),
             Err(unsent) => BearerFuture::refused(sender, unsent),
         }
     }

@@ -10,9 +10,9 @@ use http::{Extensions, Uri};
 use reqwest_middleware::{Error, Middleware, Next};
 
 use super::answer_body::ReadAhead;
-use super::sender::{Attempt, Sender};
+use super::sender::{Again, Attempt, Sender, UnderWay};
 use super::{GuardError, OriginGuard};
-use crate::handle::{KeyHandle, ReloadPast, Snapshot};
+use crate::handle::{KeyHandle, Snapshot};
 use crate::issuer::Issuer;
 
 /// Puts the key in force on every request of a [`reqwest_middleware`] client, by the same rules as
@@ -72,7 +72,7 @@ impl<I: Issuer> BearerMiddleware<I> {
         Self { sender: Sender::new(handle, guard) }
     }
 
-    fn put_on(&self, request: &mut Request, snapshot: &Snapshot<I>) -> Result<(), GuardError> {
+    fn put_on(&self, request: &mut Request, snapshot: Snapshot<I>) -> Result<UnderWay<I>, GuardError> {
         // As reqwest itself makes a URI out of the URL, so what is checked is what is sent.
         let Ok(uri) = Uri::try_from(request.url().as_str()) else {
             return Err(GuardError::Unreadable { expected: self.sender.guard().origin().clone() });
@@ -88,25 +88,24 @@ impl<I: Issuer> BearerMiddleware<I> {
         snapshot: Snapshot<I>,
         extensions: &mut Extensions,
         next: Next<'_>,
-    ) -> reqwest_middleware::Result<(Response, Option<ReloadPast<I>>)> {
-        self.put_on(&mut request, &snapshot).map_err(Error::middleware)?;
+    ) -> reqwest_middleware::Result<(Response, Option<Again<I>>)> {
+        let sent = self.put_on(&mut request, snapshot).map_err(Error::middleware)?;
         let response = next.run(request, extensions).await?;
-        Ok(self.answered(attempt, snapshot, response).await)
+        Ok(self.answered(attempt, sent, response).await)
     }
 
-    /// The snapshot is held until the answer is there, because the generation that was sent is not drained before.
     async fn answered(
         &self,
         attempt: Attempt,
-        snapshot: Snapshot<I>,
+        sent: UnderWay<I>,
         mut response: Response,
-    ) -> (Response, Option<ReloadPast<I>>) {
+    ) -> (Response, Option<Again<I>>) {
         let length = response.content_length().unwrap_or(0);
         if !Sender::<I>::is_telling(response.status(), length) {
             let (status, headers) = (response.status(), response.headers());
-            let (sent, reload) = self.sender.judge(attempt, &snapshot, status, headers, &[]);
+            let (sent, again) = self.sender.judge(attempt, &sent, status, headers, None);
             response.extensions_mut().insert(sent);
-            return (response, reload);
+            return (response, again);
         }
         let url = response.url().clone();
         let (mut parts, body) = http::Response::<Body>::from(response).into_parts();
@@ -116,8 +115,8 @@ impl<I: Issuer> BearerMiddleware<I> {
         }
         let mut ahead = ReadAhead::new(body);
         poll_fn(|context| ahead.poll(context)).await;
-        let (response, reload) = self.sender.answered(attempt, &snapshot, parts, ahead.into_body());
-        (response.map(Body::wrap).into(), reload)
+        let (response, again) = self.sender.answered(attempt, &sent, parts, ahead.into_body());
+        (response.map(Body::wrap).into(), again)
     }
 }
 
@@ -135,9 +134,8 @@ impl<I: Issuer> Middleware for BearerMiddleware<I> {
         let again = if may_repeat { request.try_clone().map(|clone| (clone, next.clone())) } else { None };
         let attempt = if again.is_some() { Attempt::First } else { Attempt::Only };
         let snapshot = handle.load().map_err(Error::middleware)?;
-        let refusal = snapshot.refusal();
-        let (response, reload) = self.send(attempt, request, snapshot, extensions, next).await?;
-        let (Some((request, next)), Some(reload)) = (again, reload) else {
+        let (response, other) = self.send(attempt, request, snapshot, extensions, next).await?;
+        let (Some((request, next)), Some(Again { reload, refusal })) = (again, other) else {
             return Ok(response);
         };
         // Whatever comes of it, what is in the handle then decides.

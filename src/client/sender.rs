@@ -11,8 +11,8 @@ use http_body::Body;
 use super::answer_body::AnswerBody;
 use super::repeating::can_be_repeated;
 use super::{BearerHeader, GuardError, OriginGuard};
-use crate::failure::{Answer, MAX_BODY, is_documented};
-use crate::handle::{Closed, Generation, KeyHandle, ReloadPast, Snapshot};
+use crate::failure::{Answer, MAX_BODY, Meaning, is_documented};
+use crate::handle::{Closed, Generation, KeyHandle, Known, Refusal, ReloadPast, Snapshot};
 use crate::issuer::Issuer;
 
 /// What became of a request that carried a key: which generation of the key it was, and what the issuer answered. Every
@@ -86,6 +86,20 @@ pub(super) struct Sender<I: Issuer> {
     guard: OriginGuard<I>,
 }
 
+/// A key that is under way: the snapshot is there until the answer is, because the generation that was sent is not
+/// drained before.
+pub(super) struct UnderWay<I: Issuer> {
+    snapshot: Snapshot<I>,
+    /// When it was sent.
+    known: Known,
+}
+
+/// What there is to wait for before a request is sent again, and which key not to send.
+pub(super) struct Again<I: Issuer> {
+    pub(super) reload: ReloadPast<I>,
+    pub(super) refusal: Refusal<I>,
+}
+
 /// Which sending of a request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
@@ -135,19 +149,18 @@ impl<I: Issuer> Sender<I> {
     }
 
     /// Puts the key in force on a request, if it may go where the request goes, and gives what holds it.
-    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<Snapshot<I>, Unsent> {
-        let snapshot = self.handle.load()?;
-        self.put_on(request, &snapshot)?;
-        Ok(snapshot)
+    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<UnderWay<I>, Unsent> {
+        Ok(self.put_on(request, self.handle.load()?)?)
     }
 
     /// Puts a key on a request, if it may go where the request goes. The value of the header is built once for each key.
     pub(super) fn put_on<B>(
         &self,
         request: &mut Request<B>,
-        snapshot: &Snapshot<I>,
-    ) -> Result<(), GuardError> {
-        self.guard.authorize(request, BearerHeader::of(snapshot))
+        snapshot: Snapshot<I>,
+    ) -> Result<UnderWay<I>, GuardError> {
+        self.guard.authorize(request, BearerHeader::of(&snapshot))?;
+        Ok(self.under_way(snapshot))
     }
 
     /// As [`Sender::put_on`], for a request of another type.
@@ -156,48 +169,67 @@ impl<I: Issuer> Sender<I> {
         &self,
         uri: &Uri,
         headers: &mut HeaderMap,
-        snapshot: &Snapshot<I>,
-    ) -> Result<(), GuardError> {
-        self.guard.authorize_headers(uri, headers, BearerHeader::of(snapshot))
+        snapshot: Snapshot<I>,
+    ) -> Result<UnderWay<I>, GuardError> {
+        self.guard.authorize_headers(uri, headers, BearerHeader::of(&snapshot))?;
+        Ok(self.under_way(snapshot))
     }
 
-    /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, and
-    /// this one is not known to be longer than a documented one can be.
+    fn under_way(&self, snapshot: Snapshot<I>) -> UnderWay<I> {
+        UnderWay { snapshot, known: self.handle.known_refusals() }
+    }
+
+    /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, or it is a
+    /// 401, which may have none; and this one is not known to be longer than a documented one can be.
     pub(super) fn is_telling(status: StatusCode, least_length: u64) -> bool {
-        let documented = || is_documented(I::PROFILE.failures(), status.as_u16());
+        let documented = || {
+            status == StatusCode::UNAUTHORIZED || is_documented(I::PROFILE.failures(), status.as_u16())
+        };
         let by_status_alone = status.is_success() || status == StatusCode::TOO_MANY_REQUESTS;
         !by_status_alone && least_length <= MAX_BODY as u64 && documented()
     }
 
-    /// What an answer means. If the issuer refused the key, that is reported; and if the request may be sent again, there
-    /// is something to wait for first. `whole` is empty where the body was not read to its end.
+    /// What an answer means. That the issuer refused the key, or accepted it, is reported; and if the request may be sent
+    /// again, there is something to wait for first. `whole` is none where the body was not read to its end.
+    ///
+    /// A 401 without a body, as each answer to HEAD is, does not say who refused the key. Then a newer key is looked for, and
+    /// the key is not taken for refused.
     pub(super) fn judge(
         &self,
         attempt: Attempt,
-        snapshot: &Snapshot<I>,
+        sent: &UnderWay<I>,
         status: StatusCode,
         headers: &HeaderMap,
-        whole: &[u8],
-    ) -> (Sent, Option<ReloadPast<I>>) {
+        whole: Option<&[u8]>,
+    ) -> (Sent, Option<Again<I>>) {
+        let UnderWay { snapshot, known } = sent;
         let retry_after = headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
-        let answer = I::PROFILE.classify(status.as_u16(), retry_after, whole);
-        let is_refused = answer.meaning().refuses_key();
-        let reload = is_refused.then(|| self.handle.reload_instead_of(&snapshot.refusal()));
-        let sent =
-            Sent { generation: snapshot.generation(), answer, is_repeated: attempt == Attempt::Repetition };
-        (sent, reload.filter(|_| attempt == Attempt::First))
+        let answer = I::PROFILE.classify(status.as_u16(), retry_after, whole.unwrap_or_default());
+        let (generation, meaning) = (snapshot.generation(), answer.meaning());
+        if meaning.accepts_key() {
+            self.handle.accepted(generation, *known);
+        }
+        let is_doubtful =
+            || status == StatusCode::UNAUTHORIZED && meaning == Meaning::Inconclusive && whole == Some(&[]);
+        let is_first = attempt == Attempt::First;
+        let again = (meaning.refuses_key() || (is_first && is_doubtful())).then(|| {
+            let refusal = snapshot.refusal(meaning.refuses_key());
+            Again { reload: self.handle.reload_instead_of(&refusal), refusal }
+        });
+        let sent = Sent { generation, answer, is_repeated: attempt == Attempt::Repetition };
+        (sent, again.filter(|_| is_first))
     }
 
     /// The response with what it means among its extensions, and what [`Sender::judge`] gives to wait for.
     pub(super) fn answered<R: Body>(
         &self,
         attempt: Attempt,
-        snapshot: &Snapshot<I>,
+        sent: &UnderWay<I>,
         mut parts: Parts,
         body: AnswerBody<R>,
-    ) -> (Response<AnswerBody<R>>, Option<ReloadPast<I>>) {
-        let (sent, reload) = self.judge(attempt, snapshot, parts.status, &parts.headers, body.whole());
+    ) -> (Response<AnswerBody<R>>, Option<Again<I>>) {
+        let (sent, again) = self.judge(attempt, sent, parts.status, &parts.headers, body.whole());
         parts.extensions.insert(sent);
-        (Response::from_parts(parts, body), reload)
+        (Response::from_parts(parts, body), again)
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Core<T> {
 /// What is in force. It is replaced as a whole, and alive for as long as anybody holds it.
 pub(super) struct State<T> {
     pub(super) next: Next<T>,
+    /// Grows with each change of what is current, also within a generation.
+    pub(super) edition: u64,
     _hold: Hold,
 }
 
@@ -58,7 +60,7 @@ impl<T> Core<T> {
     pub(super) fn new(generation: u64, current: T) -> Self {
         let holders = Arc::new(Holders::new());
         let next = Next { generation, current: Arc::new(current), previous: None };
-        let state = State { next, _hold: Holders::hold(&holders, generation) };
+        let state = State { next, edition: 0, _hold: Holders::hold(&holders, generation) };
         let (writing, reloads) = (Mutex::new(()), Arc::new(Reloads::new()));
         Self { state: Swap::new(state), writing, reloads, holders }
     }
@@ -75,10 +77,12 @@ impl<T> Core<T> {
         let there = self.state.load();
         let next = next(&there.next).filter(|next| next.generation >= there.next.generation);
         let next = next.map(|next| next.after(&there.next));
+        let is_change = next.as_ref().is_some_and(|next| !Arc::ptr_eq(&next.current, &there.next.current));
+        let edition = there.edition + u64::from(is_change);
         drop(there);
         let Some(next) = next else { return false };
         let hold = Holders::hold(&self.holders, next.generation);
-        let old = self.state.swap(Arc::new(State { next, _hold: hold }));
+        let old = self.state.swap(Arc::new(State { next, edition, _hold: hold }));
         drop(writing);
         drop(old);
         self.reloads.tell();

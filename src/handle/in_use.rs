@@ -41,7 +41,7 @@ trait Refusable: Send + Sync {
 
 impl<I: Issuer> Refusable for Fixed<I> {
     fn refused(&self) -> Option<Generation> {
-        Generation::refused(&self.refused)
+        self.refusals.refused()
     }
 
     fn news(&self) -> &Event {

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::core::{Before, Core, Next};
 use super::holders::Holders;
+use super::refusal::{Known, Refusals};
 use super::reloads::{Attempt, Reloads};
+use super::stop::Stopped;
 use super::sync::{EventListener, Mutex, lock};
 use super::version::Version;
-use super::{Closed, Generation, InUse, Reload};
+use super::{Closed, Generation, InUse, Reload, Stop};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::{Issuer, Profile};
 use crate::key::{ApiKey, RawKey};
@@ -18,8 +20,11 @@ use crate::key::{ApiKey, RawKey};
 /// What clones of a live handle share.
 pub(super) struct Live<I: Issuer> {
     pub(super) core: Core<Version<I>>,
-    /// The latest generation that the issuer refused; 0 for none, because the first generation is 1.
-    pub(super) refused: AtomicU64,
+    pub(super) refusals: Refusals,
+    /// Keys that are not to be sent any more. Locked while the state is replaced.
+    pub(super) stopped: Mutex<Vec<Stopped>>,
+    /// The generation whose own key was stopped; 0 for none.
+    pub(super) stopped_in: AtomicU64,
     /// Locked while the state is replaced, and never the other way round.
     publisher: Mutex<Publisher>,
 }
@@ -68,7 +73,8 @@ pub(crate) enum Published {
     Newer,
     /// The key in force is the same.
     Same,
-    /// Nothing was changed: the handle has a newer generation, or another key in the same one, or is another issuer's.
+    /// Nothing was changed: the handle has a newer generation, or another key in the same one, or is another issuer's;
+    /// or it is a source's key that was stopped.
     Refused,
     /// Nothing was changed: the handle has its keys from a source, or from another key set.
     OtherPublisher,
@@ -80,6 +86,9 @@ trait Publish: Send + Sync {
     /// The generation, its key's fingerprint, and that of the key set's first key.
     fn in_force(&self) -> (Generation, Option<Fingerprint>, Option<Fingerprint>);
     fn refused(&self) -> Option<Generation>;
+    fn refusals(&self) -> &Refusals;
+    fn stop(&self, leaked: Fingerprint) -> Stop;
+    fn is_stopped(&self) -> bool;
     fn note_accepted(&self, generation: Generation);
     fn claim_for_source(&self) -> bool;
     fn release_source(&self);
@@ -93,7 +102,9 @@ impl<I: Issuer> Live<I> {
     pub(super) fn new() -> Self {
         Self {
             core: Core::new(0, Version::new(Err(Closed::NoKey))),
-            refused: AtomicU64::new(0),
+            refusals: Refusals::default(),
+            stopped: Mutex::new(Vec::new()),
+            stopped_in: AtomicU64::new(0),
             publisher: Mutex::new(Publisher::Nobody),
         }
     }
@@ -134,6 +145,24 @@ impl RawHandle {
     /// The latest generation that the issuer refused.
     pub(crate) fn refused(&self) -> Option<Generation> {
         self.live.refused()
+    }
+
+    /// Whether the active generation was refused, or doubted for a 401 without a body; and which news that is.
+    pub(crate) fn news_of_refusal(&self) -> Option<Known> {
+        let refusals = self.live.refusals();
+        let known = refusals.known();
+        refusals.is_about(self.generation()).then_some(known)
+    }
+
+    /// As [`KeyHandle::stop`](super::KeyHandle::stop), for a key that is known by its fingerprint.
+    #[allow(dead_code, reason = "for a rotation that cannot write")]
+    pub(crate) fn stop(&self, leaked: Fingerprint) -> Stop {
+        self.live.stop(leaked)
+    }
+
+    /// Whether the key that was published last was stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.live.is_stopped()
     }
 
     /// Takes back that the issuer refused the key of this generation: it was seen to accept it since. What was reported of
@@ -252,12 +281,24 @@ impl<I: Issuer> Publish for Live<I> {
     }
 
     fn refused(&self) -> Option<Generation> {
-        Generation::refused(&self.refused)
+        self.refusals.refused()
+    }
+
+    fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    fn stop(&self, leaked: Fingerprint) -> Stop {
+        self.stop_key(Stopped::Name(leaked))
+    }
+
+    fn is_stopped(&self) -> bool {
+        let stopped_in = self.stopped_in.load(Ordering::Acquire);
+        stopped_in > 0 && stopped_in == Publish::generation(self).0
     }
 
     fn note_accepted(&self, generation: Generation) {
-        // Where it fails, there is a report of another generation, or none.
-        if self.refused.compare_exchange(generation.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if self.refusals.accept(generation) {
             self.core.holders.wake();
         }
     }
@@ -298,12 +339,26 @@ impl<I: Issuer> Publish for Live<I> {
                 published = Published::OtherPublisher;
                 return None;
             }
-            let is_same = holds(&there.current, keys.current);
+            let stopped = lock(&self.stopped);
+            let is_stopped = |key: &RawKey| stopped.iter().any(|stopped| stopped.is(key));
+            let of_stopped = keys.current.is_ok_and(is_stopped);
+            if of_stopped && generation == there.generation {
+                published = Published::Same;
+                return None;
+            }
+            let previous = keys.previous.filter(|(key, _)| !is_stopped(key));
+            let (current, previous) = match previous {
+                Some((key, until)) if of_stopped && Instant::now() < until => (Ok(key), None),
+                _ if of_stopped => (Err(Closed::Compromised), None),
+                previous => (keys.current, previous),
+            };
+            drop(stopped);
+            let is_same = holds(&there.current, current);
             if generation < there.generation || (generation == there.generation && !is_same) {
                 return None;
             }
-            let current = reuse(there, keys.current)?;
-            let previous = match keys.previous {
+            let current = reuse(there, current)?;
+            let previous = match previous {
                 None => None,
                 Some((key, until)) => {
                     let value = reuse(there, Ok(key))?;
@@ -313,6 +368,9 @@ impl<I: Issuer> Publish for Live<I> {
             // A key set that has had no key in force can still be given up for another one.
             let begun = keys.begun.filter(|_| generation > 0);
             *who = Publisher::KeySet { begun };
+            if of_stopped {
+                self.stopped_in.store(generation, Ordering::Release);
+            }
             published = if generation == there.generation { Published::Same } else { Published::Newer };
             Some(Next { generation, current, previous })
         });
@@ -328,6 +386,9 @@ impl<I: Issuer> Publish for Live<I> {
             }
             if holds(&there.current, Ok(key)) {
                 published = Published::Same;
+                return None;
+            }
+            if lock(&self.stopped).iter().any(|stopped| stopped.is(key)) {
                 return None;
             }
             let current = reuse(there, Ok(key))?;

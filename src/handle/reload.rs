@@ -19,7 +19,8 @@ pub enum Reload {
     Failed,
     /// The place was asked a moment ago, and is not asked again yet.
     TooSoon,
-    /// Nothing reloads this handle: its key is fixed, or its refresher has ended.
+    /// Nothing reloads this handle: its key is fixed, its refresher has ended, or this is a forked child, which has no thread
+    /// of the refresher.
     NoRefresher,
 }
 

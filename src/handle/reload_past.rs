@@ -46,7 +46,9 @@ impl<I: Issuer> KeyHandle<I> {
     /// asked does not answer them.
     ///
     /// It needs no runtime. It takes as long as an attempt that is under way, the rest of the refresher's minimum interval and
-    /// one attempt; while the refresher backs off, the answer is [`Reload::TooSoon`], without waiting.
+    /// one attempt, each of which is [bounded](crate::refresh::RefreshSettings); while the refresher backs off, the answer
+    /// is [`Reload::TooSoon`], without waiting. In a forked child, which has no thread of the refresher, it is
+    /// [`Reload::NoRefresher`].
     ///
     /// ```
     /// # use keysheath::{handle::{KeyHandle, Reload}, issuer::Kanal};
@@ -89,6 +91,8 @@ impl<I: Issuer> ReloadPast<I> {
         match &handle.inner {
             Inner::Fixed(_) => Some(of_a_fixed_key(past)),
             #[cfg(feature = "rotation")]
+            Inner::Live(live) if live.core.reloads.is_elsewhere() => Some(in_a_fork(live, past)),
+            #[cfg(feature = "rotation")]
             Inner::Live(live) => waiting::wait(timeout, || live.core.reloads.news(), || waiting.look(live)),
         }
     }
@@ -115,12 +119,19 @@ impl<I: Issuer> ReloadPast<I> {
         if outcome == Reload::Newer
             && let Some(again) = self.refusal.as_ref().and_then(|refusal| self.handle.in_force_again(refusal))
         {
-            self.handle.note_refused(again);
+            self.note_again(again);
             (self.past, self.ticket) = (again, None);
             return true;
         }
         let _ = outcome;
         false
+    }
+
+    #[cfg(all(feature = "rotation", feature = "client"))]
+    fn note_again(&self, again: Generation) {
+        if let Some(refusal) = &self.refusal {
+            self.handle.note(refusal, again);
+        }
     }
 
     /// For another key than the one that was refused.
@@ -152,6 +163,12 @@ fn of_a_fixed_key(past: Generation) -> Reload {
     if past < Generation::FIRST { Reload::Newer } else { Reload::NoRefresher }
 }
 
+/// In a forked child nothing is asked for and nothing is listened to: both take locks that may never be given back.
+#[cfg(feature = "rotation")]
+fn in_a_fork<I: Issuer>(live: &Live<I>, past: Generation) -> Reload {
+    if live.core.load().next.generation > past.0 { Reload::Newer } else { Reload::NoRefresher }
+}
+
 impl<I: Issuer> Future for ReloadPast<I> {
     type Output = Reload;
 
@@ -161,6 +178,8 @@ impl<I: Issuer> Future for ReloadPast<I> {
         let handle = this.handle.clone();
         match &handle.inner {
             Inner::Fixed(_) => Poll::Ready(of_a_fixed_key(this.past)),
+            #[cfg(feature = "rotation")]
+            Inner::Live(live) if live.core.reloads.is_elsewhere() => Poll::Ready(in_a_fork(live, this.past)),
             #[cfg(feature = "rotation")]
             Inner::Live(live) => {
                 let mut listening = std::mem::take(&mut this.listening);

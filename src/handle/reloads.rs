@@ -1,10 +1,18 @@
 //! Reloads that are asked for, and what came of them: one at a time, however many ask.
 
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::reload::Reload;
 use super::sync::{Event, EventListener, Mutex, lock};
 
 /// Shared by those who ask and those who reload.
+///
+/// A forked child has the counts and not the reloaders, and a lock that another thread held is never given back there. So
+/// the process is compared first.
 pub(super) struct Reloads {
+    /// The process that the reloaders are in; 0 before the first.
+    process: AtomicU32,
     counts: Mutex<Counts>,
     /// A key was published, an attempt has ended, or the last reloader has left.
     news: Event,
@@ -34,20 +42,38 @@ pub(crate) struct Attempt(u64);
 impl Reloads {
     pub(super) fn new() -> Self {
         let counts = Counts { reloaders: 0, begun: 0, ended: 0, asked: 0, outcome: Reload::NoRefresher };
-        Self { counts: Mutex::new(counts), news: Event::default(), work: Event::default() }
+        let (news, work) = (Event::default(), Event::default());
+        Self { process: AtomicU32::new(0), counts: Mutex::new(counts), news, work }
     }
 
     pub(super) fn attach(&self) {
-        lock(&self.counts).reloaders += 1;
+        let mut counts = lock(&self.counts);
+        if self.process.swap(process::id(), Ordering::Relaxed) != process::id() {
+            // The reloaders of the process that this one was forked from are not here, nor are those who asked them.
+            (counts.reloaders, counts.asked, counts.ended) = (0, counts.begun, counts.begun);
+        }
+        counts.reloaders += 1;
     }
 
     pub(super) fn detach(&self) {
+        if self.is_elsewhere() {
+            return;
+        }
         lock(&self.counts).reloaders -= 1;
         self.news.notify_all();
     }
 
+    /// Whether the reloaders, if there are any, are in a process that this one was forked from.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        let process = self.process.load(Ordering::Relaxed);
+        process != 0 && process != process::id()
+    }
+
     /// Asks for an attempt. None when there is nobody to make one.
     pub(super) fn ask(&self) -> Option<Ticket> {
+        if self.is_elsewhere() {
+            return None;
+        }
         let mut counts = lock(&self.counts);
         if counts.reloaders == 0 {
             return None;

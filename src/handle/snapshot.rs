@@ -138,10 +138,10 @@ impl<I: Issuer> Snapshot<I> {
         self.version().kept(make)
     }
 
-    /// That the issuer refused its key.
+    /// That its key was refused: by the issuer for sure, or by one who did not say.
     #[cfg(feature = "client")]
-    pub(crate) fn refusal(&self) -> Refusal<I> {
-        Refusal { version: Arc::clone(self.version()), generation: self.generation() }
+    pub(crate) fn refusal(&self, is_certain: bool) -> Refusal<I> {
+        Refusal { version: Arc::clone(self.version()), generation: self.generation(), is_certain }
     }
 
     #[inline]

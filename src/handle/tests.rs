@@ -209,7 +209,7 @@ mod live {
             previous,
         });
         assert_eq!(handle.load().unwrap().kept(|_| 8), &8);
-        let refusal = handle.load().unwrap().refusal();
+        let refusal = handle.load().unwrap().refusal(true);
         assert_eq!(handle.load_instead_of(&refusal).unwrap().kept(|_| 0), &7);
         raw.publish(&numbered(3, Ok(&first)));
         assert_eq!(handle.load().unwrap().kept(|_| 0), &7);
@@ -239,7 +239,7 @@ mod live {
         raw.publish_next(&key(FIRST), GRACE);
         raw.publish_next(&key(SECOND), GRACE);
         assert!(handle.is_drained(Generation(1)));
-        let refusal = handle.load().unwrap().refusal();
+        let refusal = handle.load().unwrap().refusal(true);
         let previous = handle.load_instead_of(&refusal).unwrap();
         assert_eq!(previous.generation(), Generation(1));
         assert!(!handle.is_drained(Generation(1)));
@@ -250,7 +250,7 @@ mod live {
     #[cfg(feature = "client")]
     #[test]
     fn in_place_of_a_refused_key_comes_a_newer_one_or_the_previous_one_within_its_grace_or_none() {
-        let refusal = |handle: &KeyHandle<Kanal>| handle.load().unwrap().refusal();
+        let refusal = |handle: &KeyHandle<Kanal>| handle.load().unwrap().refusal(true);
         let fixed = fixed();
         assert!(fixed.load_instead_of(&refusal(&fixed)).is_none());
         let (handle, raw) = live();
@@ -273,7 +273,7 @@ mod live {
     fn in_place_of_a_refused_key_comes_none_where_the_handle_is_closed() {
         let (handle, raw) = live();
         raw.publish(&numbered(1, Ok(&key(FIRST))));
-        let refusal = handle.load().unwrap().refusal();
+        let refusal = handle.load().unwrap().refusal(true);
         raw.publish(&numbered(2, Err(Closed::Compromised)));
         assert!(handle.load_instead_of(&refusal).is_none());
     }
@@ -284,7 +284,7 @@ mod live {
         let (handle, raw) = live();
         raw.attach();
         raw.publish(&numbered(1, Ok(&key(FIRST))));
-        let refusal = handle.load().unwrap().refusal();
+        let refusal = handle.load().unwrap().refusal(true);
         let waiting = handle.reload_instead_of(&refusal);
         // What the refresher reads was written in the middle of a rotation.
         let attempt = raw.begin();
@@ -310,7 +310,7 @@ mod live {
         let (handle, raw) = live();
         raw.attach();
         raw.publish(&numbered(1, Ok(&key(FIRST))));
-        let refusal = handle.load().unwrap().refusal();
+        let refusal = handle.load().unwrap().refusal(true);
         raw.publish(&numbered(2, Ok(&key(SECOND))));
         drop(handle.reload_instead_of(&refusal));
         assert!(!raw.is_asked(), "another key is in force");

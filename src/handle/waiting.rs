@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::core::State;
 use super::sync::EventListener;
+use super::version::Version;
 use super::wait::{poll_until, wait_until};
 use super::{Closed, Generation, Inner, KeyHandle, Snapshot};
 use crate::issuer::Issuer;
@@ -45,7 +47,8 @@ pub struct Drained<I: Issuer> {
 /// ```
 pub struct Subscription<I: Issuer> {
     handle: KeyHandle<I>,
-    seen: Generation,
+    /// What was seen last: its generation, and which edition of it.
+    seen: (Generation, u64),
     listening: Listening,
 }
 
@@ -67,7 +70,11 @@ impl<I: Issuer> KeyHandle<I> {
     /// ```
     #[must_use]
     pub fn subscribe(&self) -> Subscription<I> {
-        Subscription { handle: self.clone(), seen: self.generation(), listening: Listening::default() }
+        let seen = match &self.inner {
+            Inner::Fixed(_) => (Generation::FIRST, 0),
+            Inner::Live(live) => seen_in(&live.core.load()),
+        };
+        Subscription { handle: self.clone(), seen, listening: Listening::default() }
     }
 
     /// Waits until no snapshot of this generation or an older one is there, and no request that was sent with it is without
@@ -184,14 +191,18 @@ impl<I: Issuer> Subscription<I> {
     }
 }
 
+fn seen_in<I: Issuer>(state: &State<Version<I>>) -> (Generation, u64) {
+    (Generation(state.next.generation), state.edition)
+}
+
 fn look_for_change<I: Issuer>(
     handle: &KeyHandle<I>,
-    seen: &mut Generation,
+    seen: &mut (Generation, u64),
 ) -> Option<Result<Snapshot<I>, Closed>> {
     let Inner::Live(live) = &handle.inner else { return None };
     // Both of one state: what is published between two looks would be told twice.
     let state = live.core.load();
-    let now = Generation(state.next.generation);
+    let now = seen_in(&state);
     if now == *seen {
         return None;
     }
@@ -234,6 +245,6 @@ impl<I: Issuer> fmt::Debug for Drained<I> {
 
 impl<I: Issuer> fmt::Debug for Subscription<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Subscription({:?}, seen generation {})", self.handle, self.seen)
+        write!(f, "Subscription({:?}, seen generation {})", self.handle, self.seen.0)
     }
 }

@@ -227,7 +227,6 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
     let html = "<html>Please sign in</html>";
     for (status, body) in [
         (401, html),
-        (401, ""),
         (401, r#"{ "error": "API key is missing" }"#),
         (403, r#"{ "error": "API key does not authorize this store" }"#),
         (403, REFUSED),

@@ -22,9 +22,9 @@ pub enum RefreshError {
     /// No key came out of the chain.
     #[error("{0}")]
     Chain(ChainError),
-    /// The document of a store cannot be used.
+    /// The document of a store, or the key of a source, cannot be used.
     #[error("{0}")]
-    Store(ReloadError),
+    Place(ReloadError),
     /// The handle is fixed on one key for ever.
     #[error(
         "the handle is fixed on one key, so nothing can be published to it: make it with KeyHandle::live()"
@@ -111,6 +111,12 @@ pub enum ReloadProblem {
          restart"
     )]
     Ended,
+    /// The key there was stopped in this process, because it has leaked.
+    #[error(
+        "the key there was stopped in this process, because it has leaked, and is not sent again: create a new key in \
+         the app, and put it there; in a key set, record the compromise first"
+    )]
+    Stopped,
     /// The key set has another key in the generation that is in force.
     #[error(
         "its key set has another key as generation {in_force} than the one in force: see who began it anew, and \

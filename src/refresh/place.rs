@@ -22,6 +22,8 @@ pub(super) enum Place {
     },
     Store {
         store: Arc<dyn DocumentStore>,
+        /// As it was at the start, so that the store is not asked for it on the refresher's thread.
+        provenance: Provenance,
         /// The last document that was taken.
         taken: Option<(Version, Option<Generation>)>,
     },
@@ -51,7 +53,7 @@ impl Place {
     pub(super) fn provenance(&self) -> Provenance {
         match self {
             Self::Source { found, .. } => found.clone(),
-            Self::Store { store, .. } => store.provenance(),
+            Self::Store { provenance, .. } => provenance.clone(),
         }
     }
 
@@ -74,7 +76,7 @@ impl Place {
                 let source = Arc::clone(source);
                 Box::new(move || Answer::Key(source::load(&*source, profile)))
             }
-            Self::Store { store, taken } => {
+            Self::Store { store, taken, .. } => {
                 let store = Arc::clone(store);
                 let taken = taken.map(|(version, _)| version);
                 Box::new(move || match taken {
@@ -107,7 +109,7 @@ impl Place {
                 }
                 // The line in a `.env`, and what a source of the user's own says, may be others now.
                 *found = now.provenance().clone();
-                Ok(publish_key(now.key(), found, handle, grace))
+                publish_key(now.key(), found, handle, grace)
             }
             (Self::Source { .. }, Ok(Answer::Key(Ok(Loaded::Absent(absence))))) => {
                 Err(ReloadError::new(provenance, ReloadProblem::Absent(absence)))
@@ -118,11 +120,13 @@ impl Place {
             }
             (Self::Store { taken, .. }, Ok(Answer::Document(Ok(there)))) => {
                 publish_document(taken, there.as_ref(), handle, before, grace)
+                    .and_then(|current| not_stopped(handle).map(|()| current))
                     .map(|current| current.map_or(Outcome::Same, |current| current.newer(&provenance)))
                     .map_err(|problem| ReloadError::new(provenance, problem))
             }
             (Self::Store { taken, .. }, Ok(Answer::SameDocument)) => {
                 not_older(taken.as_ref().and_then(|(_, generation)| *generation), before)
+                    .and_then(|()| not_stopped(handle))
                     .map(|()| Outcome::Same)
                     .map_err(|problem| ReloadError::new(provenance, problem))
             }
@@ -161,16 +165,23 @@ pub(super) fn publish_key(
     provenance: &Provenance,
     handle: &RawHandle,
     grace: Duration,
-) -> Outcome {
+) -> Result<Outcome, ReloadError> {
     match handle.publish_next(key, grace) {
-        Published::Newer => Outcome::Newer {
+        Published::Newer => Ok(Outcome::Newer {
             generation: handle.generation(),
             current: Ok(key.fingerprint()),
             provenance: provenance.clone(),
-        },
-        // Another issuer's key, which is refused, was not loaded, and whoever publishes a source's key has the claim to.
-        Published::Same | Published::Refused | Published::OtherPublisher => Outcome::Same,
+        }),
+        // Another issuer's key was not loaded.
+        Published::Refused => Err(ReloadError::new(provenance.clone(), ReloadProblem::Stopped)),
+        // Who publishes a source's key has the claim to.
+        Published::Same | Published::OtherPublisher => Ok(Outcome::Same),
     }
+}
+
+/// That the key there is not one that was stopped.
+fn not_stopped(handle: &RawHandle) -> Result<(), ReloadProblem> {
+    if handle.is_stopped() { Err(ReloadProblem::Stopped) } else { Ok(()) }
 }
 
 /// What a document has put in force.

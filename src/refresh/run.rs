@@ -12,7 +12,7 @@ use super::shared::{Ending, Shared};
 #[cfg(feature = "watch")]
 use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
-use crate::handle::{Generation, RawHandle, Reload};
+use crate::handle::{Generation, Known, RawHandle, Reload};
 use crate::internal::events::Teller;
 use crate::source::Problem;
 
@@ -41,7 +41,7 @@ pub(super) struct Runner {
     /// As this refresher saw it last.
     generation: Generation,
     /// The refusal that an attempt has been made for.
-    answered: Option<Generation>,
+    answered: Option<Known>,
     teller: Teller<RefreshEvent>,
     #[cfg(feature = "watch")]
     watch: Option<Arc<Watch>>,
@@ -150,8 +150,8 @@ impl Runner {
     }
 
     fn is_first_refusal(&self) -> bool {
-        let refused = self.handle.refused();
-        refused == Some(self.generation) && refused != self.answered
+        let news = self.handle.news_of_refusal();
+        news.is_some() && news != self.answered
     }
 
     /// When the files that have changed are to be read.
@@ -167,7 +167,7 @@ impl Runner {
     fn reload(&mut self, was_asked: bool) {
         let is_first_refusal = was_asked && self.is_first_refusal();
         if was_asked {
-            self.answered = self.handle.refused();
+            self.answered = self.handle.news_of_refusal();
         }
         let attempt = self.handle.begin();
         let demanded = self.shared.lock().demanded;

@@ -1,5 +1,6 @@
 //! What a refresher and its thread share.
 
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ pub(super) struct Shared {
     /// The handle counts its refreshers, so each leaves once.
     has_left: AtomicBool,
     untold: Untold,
+    /// The process that the thread is in.
+    process: u32,
 }
 
 pub(super) struct State {
@@ -41,7 +44,7 @@ impl Shared {
             outcome: Reload::NoRefresher,
         };
         let (state, ended) = (Mutex::new(state), Condvar::new());
-        Self { state, ended, handle, has_left: AtomicBool::new(false), untold }
+        Self { state, ended, handle, has_left: AtomicBool::new(false), untold, process: process::id() }
     }
 
     pub(super) fn handle(&self) -> RawHandle {
@@ -52,6 +55,11 @@ impl Shared {
         let mut status = self.lock().status.clone();
         status.untold = self.untold.count();
         status
+    }
+
+    /// Whether this is a forked child, which has no thread.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.process != process::id()
     }
 
     /// Tells the thread to end, and those who wait for a reload that there will be none.
@@ -68,6 +76,9 @@ impl Shared {
 
     /// Demands an attempt and waits for it, whatever the pace is; `None` after the timeout.
     pub(super) fn demand(&self, timeout: Duration) -> Option<Reload> {
+        if self.is_elsewhere() {
+            return Some(Reload::NoRefresher);
+        }
         let mut state = self.lock();
         state.demanded += 1;
         let demand = state.demanded;

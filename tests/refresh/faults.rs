@@ -123,7 +123,7 @@ fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_lat
     {
         fault.store(true, Ordering::SeqCst);
         let expected = ReloadProblem::Document(DocumentError::Unavailable(expected));
-        let RefreshError::Store(error) = start().unwrap_err() else { panic!("another error") };
+        let RefreshError::Place(error) = start().unwrap_err() else { panic!("another error") };
         assert_eq!(error.problem(), &expected);
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
         assert_eq!(refresher.status().problem().unwrap().problem(), &expected);

@@ -230,7 +230,7 @@ fn a_bad_document_is_an_error_at_the_start_and_later_a_failed_reload() {
         let store = MemoryStore::new();
         persist(&store, &content);
         let error = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap_err();
-        let RefreshError::Store(error) = error else { panic!("{name}: {error}") };
+        let RefreshError::Place(error) = error else { panic!("{name}: {error}") };
         assert!(expected(error.problem()), "{name}: {error}");
 
         persist(&store, &key_set(&[KEY, SECOND]).to_document());
@@ -332,7 +332,7 @@ fn a_handle_is_shared_with_others_who_publish_the_same_key_set() {
     assert!(matches!(error, RefreshError::FixedHandle), "{error}");
     // A handle that is ahead of the document.
     let error = Refresher::of_store_into(MemoryStore::new(), &handle, only_asked()).unwrap_err();
-    assert!(matches!(error, RefreshError::Store(_)), "{error}");
+    assert!(matches!(error, RefreshError::Place(_)), "{error}");
 }
 
 /// A store whose answer was right when it was read, and comes late.
