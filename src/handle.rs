@@ -93,6 +93,9 @@ pub struct Generation(u64);
 /// ```
 pub struct KeyHandle<I: Issuer> {
     inner: Inner<I>,
+    /// What ends with the last of the clones that have it.
+    #[cfg(feature = "rotation")]
+    kept: Option<Arc<dyn Send + Sync>>,
 }
 
 enum Inner<I: Issuer> {
@@ -154,7 +157,21 @@ impl<I: Issuer> KeyHandle<I> {
             #[cfg(feature = "rotation")]
             news: sync::Event::default(),
         };
-        Self { inner: Inner::Fixed(Arc::new(fixed)) }
+        Self::of(Inner::Fixed(Arc::new(fixed)))
+    }
+
+    const fn of(inner: Inner<I>) -> Self {
+        Self {
+            inner,
+            #[cfg(feature = "rotation")]
+            kept: None,
+        }
+    }
+
+    /// The same handle, which keeps something until its last clone is dropped.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn keeping(&self, kept: Arc<dyn Send + Sync>) -> Self {
+        Self { inner: self.inner.clone(), kept: Some(kept) }
     }
 
     /// A handle whose key comes from a refresher or a rotation. It is [`Closed::NoKey`] until one of them publishes.
@@ -167,7 +184,7 @@ impl<I: Issuer> KeyHandle<I> {
     #[cfg(feature = "rotation")]
     #[must_use]
     pub fn live() -> Self {
-        Self { inner: Inner::Live(Arc::new(live::Live::new())) }
+        Self::of(Inner::Live(Arc::new(live::Live::new())))
     }
 
     /// The key in force, with its generation. It takes no lock and makes nothing.
@@ -250,7 +267,11 @@ impl fmt::Display for Generation {
 
 impl<I: Issuer> Clone for KeyHandle<I> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self {
+            inner: self.inner.clone(),
+            #[cfg(feature = "rotation")]
+            kept: self.kept.clone(),
+        }
     }
 }
 

@@ -87,7 +87,7 @@ use place::{Outcome, Place, publish_key};
 use run::Runner;
 use shared::Shared;
 
-/// Keeps a live handle up to date until it is dropped.
+/// Keeps a live handle up to date until it is dropped. [`Refresher::into_handle`] gives a handle that keeps its refresher.
 ///
 /// Dropping it ends its threads, and waits for that: at most for the [deadline](RefreshSettings::with_deadline) of an attempt
 /// that hangs, which is then left behind, as is a callback that hangs. In async code, start and drop it through your runtime's `spawn_blocking`. The
@@ -103,13 +103,15 @@ use shared::Shared;
 /// assert_eq!(refresher.handle().load().unwrap_err(), Closed::NoKey);
 /// # Ok::<(), keysheath::refresh::RefreshError>(())
 /// ```
+#[must_use = "the handle is kept up to date until this is dropped; `into_handle` gives a handle that keeps it"]
 pub struct Refresher<I: Issuer> {
     handle: KeyHandle<I>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// The thread that tells of events.
     telling: Option<Telling>,
-    deadline: Duration,
+    /// How long dropping waits; none where a handle keeps it.
+    patience: Option<Duration>,
 }
 
 impl<I: Issuer> Refresher<I> {
@@ -232,7 +234,7 @@ impl<I: Issuer> Refresher<I> {
         let (teller, telling) = Teller::start(settings.on_event.take()).map_err(no_thread)?;
         let shared = Arc::new(Shared::attach(raw, status, teller.untold()));
         let runner = Runner::new(place, settings, asker, Arc::clone(&shared), teller);
-        let mut refresher = Self { handle, shared, thread: None, telling, deadline };
+        let mut refresher = Self { handle, shared, thread: None, telling, patience: Some(deadline) };
         let thread = thread::Builder::new()
             .name("keysheath-refresh".into())
             .spawn(move || runner.run(first))
@@ -241,7 +243,9 @@ impl<I: Issuer> Refresher<I> {
         Ok(refresher)
     }
 
-    /// The handle that is kept up to date. Clone it for everything that sends the key.
+    /// The handle that is kept up to date while this refresher is there. Clone it for everything that sends the key.
+    ///
+    /// It does not keep the refresher: see [`Refresher::into_handle`].
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
@@ -252,6 +256,24 @@ impl<I: Issuer> Refresher<I> {
     #[must_use]
     pub fn handle(&self) -> KeyHandle<I> {
         self.handle.clone()
+    }
+
+    /// A handle that keeps this refresher, for programs that need nothing else of it. The refresher ends when the last clone
+    /// of this handle is dropped, which does not wait for it.
+    ///
+    /// A [callback](RefreshSettings::on_event) that holds such a clone keeps the refresher to the end of the process.
+    ///
+    /// ```
+    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// let handle = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?.into_handle();
+    /// # Ok::<(), keysheath::refresh::RefreshError>(())
+    /// ```
+    #[must_use]
+    pub fn into_handle(mut self) -> KeyHandle<I> {
+        // It may be dropped in async code.
+        self.patience = None;
+        let handle = self.handle.clone();
+        handle.keeping(Arc::new(self))
     }
 
     /// How it fares.
@@ -292,9 +314,8 @@ impl<I: Issuer> Drop for Refresher<I> {
             return;
         }
         self.shared.stop();
-        events::end(thread, self.telling.take(), self.deadline, |deadline| {
-            self.shared.wait_for_end(deadline)
-        });
+        let Some(patience) = self.patience else { return };
+        events::end(thread, self.telling.take(), patience, |rest| self.shared.wait_for_end(rest));
     }
 }
 

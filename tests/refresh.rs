@@ -11,6 +11,10 @@ mod asked;
 mod ending;
 #[path = "refresh/faults.rs"]
 mod faults;
+#[path = "refresh/forked.rs"]
+mod forked;
+#[path = "refresh/handles.rs"]
+mod handles;
 #[cfg(feature = "keychain")]
 #[path = "refresh/keychain.rs"]
 mod keychain;

@@ -84,6 +84,7 @@ impl<I: Issuer> KeyHandle<I> {
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[allow(clippy::must_use_candidate, reason = "it is called for what it does")]
     pub fn stop(&self, leaked: &ApiKey<I>) -> Stop {
         match &self.inner {
             Inner::Fixed(fixed) => fixed.stop(leaked),

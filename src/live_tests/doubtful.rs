@@ -73,16 +73,6 @@ async fn a_head_whose_key_was_replaced_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_head_is_sent_again_with_a_key_that_is_there_already() {
-    let (shop, new) = Shop::after_a_rotation();
-    // In the time between the request and its answer.
-    let reloader = Reloader::that(&shop.raw, |_| Reload::Unchanged);
-    shop.raw.publish_next(&new, GRACE);
-    let (status, sent) = shop.send(Method::HEAD).await;
-    assert_eq!((status, sent.is_repeated(), reloader.attempts()), (StatusCode::OK, false, 0));
-}
-
-#[tokio::test]
 async fn a_get_whose_401_has_no_body_is_sent_again() {
     let shop = Shop::open();
     let new = shop.emulator.create_key("new").unwrap().key().clone_key();

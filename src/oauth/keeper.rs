@@ -45,6 +45,7 @@ use shared::Shared;
 /// println!("{:?}, {}", keeper.handle(), keeper.status());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "the token is kept fresh until this is dropped"]
 pub struct TokenKeeper<I: Issuer> {
     handle: KeyHandle<I>,
     shared: Arc<Shared>,

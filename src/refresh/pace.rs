@@ -41,17 +41,17 @@ impl Pace {
             self.fruitless = 0;
             return Turn::Now;
         }
-        // The rest is shorter than the longest back-off, so the sum is within the clock's reach unless that is not.
-        match since.checked_add(self.rest()) {
-            Some(at) if at <= now => Turn::Now,
-            Some(at) if at - now <= self.minimum => Turn::At(at),
+        // A rest is a day at most, so the sum is within the clock's reach.
+        match since + self.rest() {
+            at if at <= now => Turn::Now,
+            at if at - now <= self.minimum => Turn::At(at),
             _ => Turn::TooSoon,
         }
     }
 
     /// As [`Pace::turn`], for what does not wait for the end of a rest: the minimum interval alone is kept.
     pub(super) fn turn_of_first_refusal(&mut self, now: Instant) -> Turn {
-        match (self.turn(now), self.rests_since.and_then(|since| since.checked_add(self.minimum))) {
+        match (self.turn(now), self.rests_since.map(|since| since + self.minimum)) {
             (Turn::TooSoon, Some(at)) if at <= now => Turn::Now,
             (Turn::TooSoon, Some(at)) => Turn::At(at),
             (turn, _) => turn,
@@ -84,13 +84,11 @@ impl Pace {
     }
 }
 
-/// When to poll again. Never, where that is beyond the clock.
-pub(super) fn next_poll(settings: &RefreshSettings, now: Instant) -> Option<Instant> {
+/// When to poll again.
+pub(super) fn next_poll(settings: &RefreshSettings, now: Instant) -> Instant {
     let interval = settings.poll_interval;
     let part = f64::from(settings.jitter) / 100.0 * random_part();
-    // The longest interval does not come out of a float as it went in.
-    let off = Duration::try_from_secs_f64(interval.as_secs_f64() * part).unwrap_or(interval);
-    now.checked_add(interval.saturating_sub(off).max(SHORTEST_POLL_INTERVAL))
+    now + interval.saturating_sub(interval.mul_f64(part)).max(SHORTEST_POLL_INTERVAL)
 }
 
 #[cfg(test)]
@@ -186,32 +184,49 @@ mod tests {
     fn polls_come_at_random_within_the_jitter_and_never_later_than_the_interval() {
         let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(100)).with_jitter(20);
         let now = Instant::now();
-        let waits: Vec<Duration> = (0..200).map(|_| next_poll(&settings, now).unwrap() - now).collect();
+        let waits: Vec<Duration> = (0..200).map(|_| next_poll(&settings, now) - now).collect();
         let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(*shortest >= Duration::from_secs(80) && *longest <= Duration::from_secs(100));
         assert!(longest.abs_diff(*shortest) > Duration::from_secs(10), "{shortest:?} to {longest:?}");
         let all = settings.clone().with_poll_interval(Duration::ZERO).with_jitter(100);
-        assert_eq!(next_poll(&all, now), Some(now + SHORTEST_POLL_INTERVAL));
+        assert_eq!(next_poll(&all, now), now + SHORTEST_POLL_INTERVAL);
         let steady = settings.with_jitter(0);
-        assert_eq!(next_poll(&steady, now), Some(now + Duration::from_secs(100)));
+        assert_eq!(next_poll(&steady, now), now + Duration::from_secs(100));
     }
 
     #[test]
-    fn bounds_beyond_the_clock_are_no_panic() {
-        let settings = RefreshSettings::new()
-            .with_poll_interval(Duration::MAX)
-            .with_jitter(0)
-            .with_minimum_interval(Duration::MAX)
-            .with_longest_back_off(Duration::MAX);
+    fn every_wait_is_bounded_whatever_is_set() {
         let now = Instant::now();
-        assert_eq!(next_poll(&settings, now), None);
-        for percent in 1..=100 {
-            let _ = next_poll(&settings.clone().with_jitter(percent), now);
-        }
-        let mut pace = Pace::new(&settings);
-        for _ in 0..100 {
-            pace.ended(now, true, Reload::Failed);
-            assert_eq!(pace.turn(now), Turn::TooSoon);
+        let extremes = [Duration::ZERO, Duration::from_nanos(1), MINIMUM, LONGEST, Duration::MAX];
+        let all = extremes.iter().flat_map(|first| extremes.iter().map(move |second| (*first, *second)));
+        for (first, second) in all {
+            let settings = RefreshSettings::new()
+                .with_poll_interval(first)
+                .with_jitter(u8::MAX)
+                .with_minimum_interval(first)
+                .with_longest_back_off(second)
+                .with_deadline(second)
+                .with_grace(first)
+                .with_lag(second);
+            let day = Duration::from_secs(24 * 60 * 60);
+            assert!(next_poll(&settings, now) > now && next_poll(&settings, now) <= now + day);
+            assert!(settings.deadline > Duration::ZERO && settings.deadline <= Duration::from_secs(300));
+            let minute = Duration::from_secs(60);
+            let place = crate::source::Provenance::File { path: "kanal".into() };
+            assert!(settings.lag_of(&place) <= minute && now.checked_add(settings.grace).is_some());
+            let mut pace = Pace::new(&settings);
+            for failure in 0..100 {
+                let outcome = if failure % 2 == 0 { Reload::Failed } else { Reload::Unchanged };
+                pace.ended(now, true, outcome);
+                for turn in [pace.turn(now), pace.turn_of_first_refusal(now)] {
+                    match turn {
+                        Turn::TooSoon => {}
+                        Turn::At(at) => assert!(at > now && at <= now + minute, "{settings:?}"),
+                        Turn::Now => panic!("without a pause: {settings:?}"),
+                    }
+                }
+            }
+            assert_eq!(pace.turn(now + day), Turn::Now);
         }
     }
 }

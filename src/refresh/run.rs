@@ -78,7 +78,7 @@ impl Runner {
             changed: watch.is_some().then_some(now),
             #[cfg(feature = "watch")]
             watch,
-            poll: if place.provenance().is_fixed() { None } else { next_poll(&settings, now) },
+            poll: (!place.provenance().is_fixed()).then(|| next_poll(&settings, now)),
             generation: handle.generation(),
             answered: None,
             teller,
@@ -187,7 +187,7 @@ impl Runner {
         self.generation = in_force;
         let now = Instant::now();
         if self.poll.is_some_and(|poll| poll <= now) {
-            self.poll = next_poll(&self.settings, now);
+            self.poll = Some(next_poll(&self.settings, now));
         }
         self.pace.ended(now, was_asked, outcome);
         let failed_before = self.note(&result);

@@ -23,17 +23,31 @@ pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// ```
 pub const DEFAULT_LAG: Duration = Duration::from_secs(1);
 
+/// The longest poll interval and the longest back-off.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest minimum interval, and the longest lag: who was refused waits for both.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 60);
+
+const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// How a refresher works: when it asks its place, how long it waits for it, and whom it tells.
 ///
-/// | setting | default |
-/// |---|---|
-/// | [poll interval](Self::with_poll_interval) | 30 s |
-/// | [jitter](Self::with_jitter), taken off each interval | up to 20 % |
-/// | [minimum interval](Self::with_minimum_interval) between attempts that are asked for | 1 s |
-/// | [longest back-off](Self::with_longest_back_off) | 5 min |
-/// | [deadline](Self::with_deadline) of one attempt | 10 s |
-/// | [grace](Self::with_grace) of the previous key | 10 min |
-/// | [lag](Self::with_lag) of the place | 1 s for OpenBao, none for others |
+/// | setting | default | least | most |
+/// |---|---|---|---|
+/// | [poll interval](Self::with_poll_interval) | 30 s | 10 ms | a day |
+/// | [jitter](Self::with_jitter), taken off each interval | up to 20 % | 0 % | 100 % |
+/// | [minimum interval](Self::with_minimum_interval) between attempts that are asked for | 1 s | 10 ms | 1 min |
+/// | [longest back-off](Self::with_longest_back_off) | 5 min | the minimum interval | a day |
+/// | [deadline](Self::with_deadline) of one attempt | 10 s | 10 ms | 5 min |
+/// | [grace](Self::with_grace) of the previous key | 10 min | 0 | 366 days |
+/// | [lag](Self::with_lag) of the place | 1 s for OpenBao, none for others | 0 | 1 min |
+///
+/// A setting beyond its bounds is taken as the nearest of them. So who waits for a reload waits for a bounded time: for two
+/// attempts and the minimum interval, 21 s by the defaults. An attempt takes the deadline; one that waits for a place that
+/// may be behind takes the lag and one more deadline.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,7 +96,7 @@ impl RefreshSettings {
         }
     }
 
-    /// The longest time between two polls; 30 s unless set, and at least [`SHORTEST_POLL_INTERVAL`].
+    /// The longest time between two polls; 30 s unless set, at least [`SHORTEST_POLL_INTERVAL`], and a day at most.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -91,7 +105,7 @@ impl RefreshSettings {
     /// ```
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval.max(SHORTEST_POLL_INTERVAL);
+        self.poll_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST);
         self
     }
 
@@ -108,7 +122,7 @@ impl RefreshSettings {
         self
     }
 
-    /// The shortest time between two attempts that are asked for; 1 s unless set. Whoever asks within it waits for its
+    /// The shortest time between two attempts that are asked for; 1 s unless set, from 10 ms to a minute. Whoever asks within it waits for its
     /// end.
     ///
     /// ```
@@ -118,11 +132,11 @@ impl RefreshSettings {
     /// ```
     #[must_use]
     pub fn with_minimum_interval(mut self, interval: Duration) -> Self {
-        self.minimum_interval = interval;
+        self.minimum_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST_WAIT);
         self
     }
 
-    /// The longest rest between attempts that are asked for; 5 min unless set. The minimum interval doubles up to it with
+    /// The longest rest between attempts that are asked for; 5 min unless set, and a day at most. The minimum interval doubles up to it with
     /// each attempt that fails, and with each that is asked for and finds the same key. Whoever asks while more than the
     /// minimum interval is left of it is told [`Reload::TooSoon`](crate::handle::Reload::TooSoon) at once. Polls go on as ever.
     ///
@@ -133,11 +147,11 @@ impl RefreshSettings {
     /// ```
     #[must_use]
     pub fn with_longest_back_off(mut self, longest: Duration) -> Self {
-        self.longest_back_off = longest;
+        self.longest_back_off = longest.min(LONGEST);
         self
     }
 
-    /// How long one attempt may take; 10 s unless set. Past it the attempt has failed, and what it still brings is thrown
+    /// How long one attempt may take; 10 s unless set, from 10 ms to 5 min. Past it the attempt has failed, and what it still brings is thrown
     /// away. A place's own deadline holds as well.
     ///
     /// ```
@@ -147,11 +161,12 @@ impl RefreshSettings {
     /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = deadline.clamp(SHORTEST_POLL_INTERVAL, LONGEST_DEADLINE);
         self
     }
 
-    /// How long a request that was refused may be repeated with the key that was in force before; 10 min unless set.
+    /// How long a request that was refused may be repeated with the key that was in force before; 10 min unless set, and 366 days
+    /// at most.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -160,12 +175,12 @@ impl RefreshSettings {
     /// ```
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.grace = grace.min(LONGEST_GRACE);
         self
     }
 
     /// How far behind the place may be, such as a replica that has not heard of a promotion yet; [`DEFAULT_LAG`] for OpenBao and
-    /// none for others unless set. When the key in force is refused for the first time and the place has nothing newer, it is
+    /// none for others unless set, and a minute at most. When the key in force is refused for the first time and the place has nothing newer, it is
     /// asked again for so long, with pauses that double from 20 ms to 0.5 s; whoever was refused waits for that.
     ///
     /// ```
@@ -175,7 +190,7 @@ impl RefreshSettings {
     /// ```
     #[must_use]
     pub fn with_lag(mut self, lag: Duration) -> Self {
-        self.lag = Some(lag);
+        self.lag = Some(lag.min(LONGEST_WAIT));
         self
     }
 

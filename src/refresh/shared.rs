@@ -157,3 +157,47 @@ impl Drop for Ending {
         self.shared.tell();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::handle::KeyHandle;
+    use crate::issuer::Kanal;
+    use crate::source::Provenance;
+
+    #[test]
+    fn a_refresher_that_a_panic_has_ended_says_so() {
+        let handle = KeyHandle::<Kanal>::live();
+        let told = Arc::<Mutex<Vec<RefreshEvent>>>::default();
+        let keeps = Arc::clone(&told);
+        let (teller, telling) = Teller::start(Some(Arc::new(move |event: &RefreshEvent| {
+            keeps.lock().unwrap().push(event.clone())
+        })))
+        .unwrap();
+        let status = RefreshStatus {
+            provenance: Provenance::File { path: "kanal".into() },
+            last_success: SystemTime::now(),
+            failures: 0,
+            problem: None,
+            untold: 0,
+            #[cfg(feature = "watch")]
+            watching: super::super::Watching::at_start(false),
+        };
+        let shared = Arc::new(Shared::attach(handle.to_raw().unwrap(), status, teller.untold()));
+        let ending = Ending::new(Arc::clone(&shared), teller);
+        let thread = std::thread::spawn(move || {
+            let _ending = ending;
+            std::panic::resume_unwind(Box::new(()));
+        });
+        crate::internal::events::end(thread, telling, Duration::from_secs(60), |rest| {
+            shared.wait_for_end(rest)
+        });
+        let status = shared.status();
+        assert_eq!(status.problem().unwrap().problem(), &ReloadProblem::Ended);
+        assert_eq!(status.failures_in_a_row(), 1);
+        assert!(matches!(&told.lock().unwrap()[..], [RefreshEvent::Failed { failures: 1, .. }]));
+        assert_eq!(shared.demand(Duration::from_secs(60)), Some(Reload::NoRefresher));
+    }
+}

@@ -86,7 +86,7 @@ impl RefreshStatus {
     }
 
     /// How many events were not told, because the [callback](super::RefreshSettings::on_event) blocked and
-    /// [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) waited for it.
+    /// [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) waited for it, or because a subscriber of `tracing` blocked.
     ///
     /// ```
     /// # use keysheath::refresh::RefreshStatus;
@@ -145,7 +145,11 @@ impl fmt::Display for RefreshStatus {
             None => write!(f, "{}: well", self.provenance)?,
         }
         if self.untold > 0 {
-            write!(f, "; events that were not told, because the callback blocks: {}", self.untold)?;
+            write!(
+                f,
+                "; events that were not told, because the callback or the subscriber blocks: {}",
+                self.untold
+            )?;
         }
         #[cfg(feature = "watch")]
         write!(f, "; {}", self.watching)?;

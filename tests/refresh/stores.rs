@@ -190,7 +190,7 @@ fn a_handle_is_not_shared_by_a_source_and_a_key_set_or_by_two_sources() {
     let error = Rotation::open(store, &handle, RotationPolicy::new()).unwrap_err();
     assert!(matches!(error, RotationError::OtherKeys { .. }), "{error}");
     drop(first);
-    Refresher::of_chain_into(chain(), &handle, only_asked()).unwrap();
+    drop(Refresher::of_chain_into(chain(), &handle, only_asked()).unwrap());
 }
 
 type BadDocument = (&'static str, DocumentContent, fn(&ReloadProblem) -> bool);
