@@ -182,9 +182,8 @@ impl<I: Issuer> Sender<I> {
     /// Whether the body of an answer can tell something of the key: the issuer documents a body for the status, or it is a
     /// 401, which may have none; and this one is not known to be longer than a documented one can be.
     pub(super) fn is_telling(status: StatusCode, least_length: u64) -> bool {
-        let documented = || {
-            status == StatusCode::UNAUTHORIZED || is_documented(I::PROFILE.failures(), status.as_u16())
-        };
+        let documented =
+            || status == StatusCode::UNAUTHORIZED || is_documented(I::PROFILE.failures(), status.as_u16());
         let by_status_alone = status.is_success() || status == StatusCode::TOO_MANY_REQUESTS;
         !by_status_alone && least_length <= MAX_BODY as u64 && documented()
     }

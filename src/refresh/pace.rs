@@ -212,8 +212,8 @@ mod tests {
             assert!(next_poll(&settings, now) > now && next_poll(&settings, now) <= now + day);
             assert!(settings.deadline > Duration::ZERO && settings.deadline <= Duration::from_secs(300));
             let minute = Duration::from_secs(60);
-            let place = crate::source::Provenance::File { path: "kanal".into() };
-            assert!(settings.lag_of(&place) <= minute && now.checked_add(settings.grace).is_some());
+            let file = crate::source::Provenance::File { path: "kanal".into() };
+            assert!(settings.lag_of(&file) <= minute && now.checked_add(settings.grace).is_some());
             let mut pace = Pace::new(&settings);
             for failure in 0..100 {
                 let outcome = if failure % 2 == 0 { Reload::Failed } else { Reload::Unchanged };

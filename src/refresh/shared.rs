@@ -172,10 +172,10 @@ mod tests {
         let handle = KeyHandle::<Kanal>::live();
         let told = Arc::<Mutex<Vec<RefreshEvent>>>::default();
         let keeps = Arc::clone(&told);
-        let (teller, telling) = Teller::start(Some(Arc::new(move |event: &RefreshEvent| {
-            keeps.lock().unwrap().push(event.clone())
-        })))
-        .unwrap();
+        let callback = move |event: &RefreshEvent| {
+            keeps.lock().unwrap().push(event.clone());
+        };
+        let (teller, telling) = Teller::start(Some(Arc::new(callback))).unwrap();
         let status = RefreshStatus {
             provenance: Provenance::File { path: "kanal".into() },
             last_success: SystemTime::now(),
