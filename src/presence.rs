@@ -59,6 +59,8 @@
 //!   has no key yet is to be taken for one that cannot take up the old one any more. A clock that is wrong by more than a time
 //!   to live makes a process silent, and that is said. A machine that was suspended is silent until half a minute after it
 //!   resumes.
+//! - A write waits for its turn with the process's other calls: at most four to this document are under way at once, and 32 to one
+//!   OpenBao.
 //! - A document holds [`MAX_PROCESSES`]. A larger fleet uses several, and the rotation is given each.
 //!
 //! ```

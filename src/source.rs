@@ -41,6 +41,7 @@ mod keychain;
 #[cfg(feature = "openbao")]
 pub(crate) mod openbao;
 mod provenance;
+mod resource;
 mod secret_text;
 mod systemd;
 pub(crate) mod worker;
@@ -61,6 +62,7 @@ pub use keychain::{Keychain, KeychainItem};
 #[cfg(feature = "openbao")]
 pub use openbao::OpenBaoField;
 pub use provenance::Provenance;
+pub use resource::Resource;
 pub use secret_text::SecretText;
 pub use systemd::SystemdCredential;
 #[cfg(feature = "watch")]

@@ -1,6 +1,8 @@
 //! Keys that a program prints.
 #![cfg(target_os = "linux")]
 
+#[path = "command/host.rs"]
+mod host;
 mod support;
 
 use std::io::ErrorKind;
@@ -103,8 +105,16 @@ fn a_program_that_is_missing_is_named() {
 fn a_file_that_is_not_executable_is_not_started() {
     let folder = Folder::new();
     let path = folder.write("program", format!("#!/bin/sh\necho {KEY}\n"));
-    let problem = problem(&Command::new(&path));
-    assert_eq!(problem, Problem::NotStarted(ErrorKind::PermissionDenied));
+    assert_cannot_be_run(&Command::new(&path), "chmod +x");
+}
+
+/// The message says how what is there can be run.
+#[track_caller]
+fn assert_cannot_be_run(command: &Command, advice: &str) {
+    let error = error(command);
+    assert!(matches!(error.problem(), Problem::NotRunnable { .. }), "{error}");
+    assert!(error.to_string().contains(advice), "{error}");
+    assert!(!error.to_string().contains("PATH"), "{error}");
 }
 
 #[test]
@@ -113,7 +123,7 @@ fn no_shell_reads_a_program_or_an_argument() {
     let path = folder.write("program", format!("echo {KEY}\n"));
     set_mode(&path, 0o700);
     // Without its #! line it is a script for whatever shell the caller is, and we are none.
-    assert!(matches!(problem(&Command::new(&path)), Problem::NotStarted(_)));
+    assert_cannot_be_run(&Command::new(&path), "no `#!` line");
     let proof = folder.at("proof");
     let injected = format!("$(touch {0}); touch {0} `touch {0}`", proof.display());
     assert!(matches!(problem(&prints(&injected)), Problem::Malformed(_)));
@@ -139,9 +149,11 @@ fn a_program_that_a_signal_ends_is_an_error() {
 
 #[test]
 fn a_program_that_prints_nothing_is_an_error_and_not_an_absence() {
-    assert_eq!(problem(&Command::new("true")), Problem::Empty);
+    let error = error(&Command::new("true"));
+    assert_eq!(error.problem(), &Problem::NoOutput);
+    assert!(error.to_string().contains("the arguments that print the key"), "{error}");
     for text in ["\n", "\r\n", "\u{feff}", "\u{feff}\n"] {
-        assert_eq!(problem(&prints(text)), Problem::Empty, "{text:?}");
+        assert_eq!(problem(&prints(text)), Problem::NoOutput, "{text:?}");
     }
 }
 
@@ -325,7 +337,7 @@ fn a_program_has_no_input_and_a_group_of_its_own() {
     let child = Child::new("a_program_has_no_input_and_a_group_of_its_own").stdin(KEY);
     child.run(|| {
         // `cat` would print the key that stands on this process's own standard input.
-        assert_eq!(quick(|| problem(&Command::new("cat"))), Problem::Empty);
+        assert_eq!(quick(|| problem(&Command::new("cat"))), Problem::NoOutput);
         let folder = Folder::new();
         let group = folder.at("group");
         let writes = script(

@@ -4,6 +4,12 @@
 
 mod support;
 
+#[path = "keychain/hidden.rs"]
+mod hidden;
+#[path = "keychain/restarts.rs"]
+mod restarts;
+#[path = "support/stand_in_service.rs"]
+mod stand_in_service;
 #[path = "keychain/unreachable.rs"]
 mod unreachable;
 
@@ -90,6 +96,16 @@ fn every_call(keychain: &Keychain, deadline: Duration) -> [Problem; 4] {
         problem(in_time(deadline, move || c.list())),
         problem(in_time(deadline, move || d.delete("kanal"))),
     ]
+}
+
+/// Waits until it is so.
+#[track_caller]
+fn eventually(is_so: impl Fn() -> bool) {
+    let patience = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < patience, "it never comes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 // What it holds.
@@ -308,20 +324,58 @@ fn two_matching_items_are_ambiguous_and_the_message_says_what_to_do() {
             message.contains("2 items in the keychain match, from this tool or another one"),
             "{message}"
         );
-        assert!(message.contains("secret-tool clear"), "{message}");
+        for said in ["`Keychain::keep_one`", "alone deletes all of them", "`application` or `xdg:schema`"] {
+            assert!(message.contains(said), "{message}");
+        }
         assert_eq!(problem(outcome), Problem::Ambiguous { count: 2 });
         // None of the two is overwritten or deleted, and the list shows that there are two.
         assert_eq!(problem(save(&keychain, "kanal", KEY)), Problem::Ambiguous { count: 2 });
         assert_eq!(problem(keychain.delete("kanal")), Problem::Ambiguous { count: 2 });
         assert_eq!(keychain.list().unwrap(), ["kanal", "kanal"]);
 
-        let third = ["service", "keysheath", "username", "kanal", "shop", "two"];
+        let third = ["service", "keysheath", "username", "kanal", "application", "shop two"];
         store_with_secret_tool(&third, OTHER_KEY);
         assert_eq!(problem(load(&keychain, "kanal")), Problem::Ambiguous { count: 3 });
 
-        // The remedy of the message works.
-        assert!(secret_tool(&[&["clear"], &second[..]].concat(), "").status.success());
-        assert!(secret_tool(&[&["clear"], &third[..]].concat(), "").status.success());
+        // The remedies of the message work, and keep the only copy.
+        let by_attribute = |attribute: &[&str]| {
+            let both = ["clear", "service", "keysheath", "username", "kanal"];
+            assert!(secret_tool(&[&both, attribute].concat(), "").status.success());
+        };
+        by_attribute(&third[4..]);
+        assert_eq!(problem(load(&keychain, "kanal")), Problem::Ambiguous { count: 2 });
+        by_attribute(&second[4..]);
         assert_holds(&keychain, "kanal", KEY);
+    });
+}
+
+#[test]
+fn one_of_several_items_is_kept_by_the_key_that_it_holds() {
+    with_keychain("one_of_several_items_is_kept_by_the_key_that_it_holds", |_| {
+        let keychain = patient();
+        let keys = || {
+            let keys = keychain.load_all("kanal", Kanal::PROFILE).unwrap();
+            let mut keys: Vec<String> = keys.iter().map(|key| key.expose_secret().to_owned()).collect();
+            keys.sort();
+            keys
+        };
+        let key = |text| ApiKey::<Kanal>::parse(text).unwrap();
+        assert!(keys().is_empty());
+        assert_eq!(keychain.keep_one("kanal", key(KEY).as_raw()).unwrap(), None);
+        save(&keychain, "kanal", KEY).unwrap();
+        save(&keychain, "another", KEY).unwrap();
+        assert_eq!(keychain.keep_one("kanal", key(KEY).as_raw()).unwrap(), Some(0));
+        for (attribute, text) in [("application", OTHER_KEY), ("shop", OTHER_KEY), ("more", KEY)] {
+            let attributes = ["service", "keysheath", "username", "kanal", attribute, "one"];
+            store_with_secret_tool(&attributes, text);
+        }
+        assert_eq!(keys(), [KEY, KEY, OTHER_KEY, OTHER_KEY]);
+        // A key that none of them holds deletes nothing.
+        let none = key("Qw3eRt5yUi7oPa9sDf2gHj4k");
+        assert_eq!(keychain.keep_one("kanal", none.as_raw()).unwrap(), None);
+        assert_eq!(keys().len(), 4);
+        assert_eq!(keychain.keep_one("kanal", key(OTHER_KEY).as_raw()).unwrap(), Some(3));
+        assert_holds(&keychain, "kanal", OTHER_KEY);
+        assert_holds(&keychain, "another", KEY);
     });
 }

@@ -1,4 +1,4 @@
-//! P1 for the keychain: what keyring-core and everything below it logs shows no part of a key.
+//! P1 for the keychain: what zbus and everything else below it logs shows no part of a key.
 #![cfg(all(feature = "keychain", target_os = "linux"))]
 
 mod support;
@@ -51,7 +51,7 @@ fn drive(service: &mut SecretService) {
     assert_eq!(problem(keychain.save("kanal", key.as_raw())), Problem::Ambiguous { count: 2 });
     assert_eq!(problem(keychain.delete("kanal")), Problem::Ambiguous { count: 2 });
 
-    // Not UTF-8: where keyring-core's own errors carry the bytes.
+    // Not UTF-8, stored by another tool.
     let entry = keyring::v1::Entry::new(Keychain::SERVICE, "bytes").expect("it has its store");
     entry.set_secret(&[KEY.as_bytes(), b"\xff"].concat()).expect("stored");
     assert!(matches!(problem(load(&keychain, "bytes")), Problem::Malformed(_)));
@@ -88,12 +88,6 @@ fn nothing_that_is_logged_below_the_keychain_shows_a_key() {
         assert_eq!(leak, None, "an event or a span shows a part of the key");
         let of_zbus = lines.iter().filter(|line| line.contains(" zbus")).count();
         assert!(of_zbus > 50, "zbus told of {of_zbus} things only, of {}", lines.len());
-        // Otherwise nothing was looked at.
-        for what in ["set secret for entry", "get secret from entry", "delete entry", "create entry wrapping"]
-        {
-            let start = format!("DEBUG keyring_core {what}");
-            assert!(LINES.all().iter().any(|line| line.starts_with(&start)), "no line starts with {start:?}");
-        }
         println!("{} lines, {of_zbus} events and spans of zbus", LINES.all().len());
     });
 }

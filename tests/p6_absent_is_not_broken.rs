@@ -308,13 +308,15 @@ fn commands() {
         let shell =
             |script: &str| Command::new("sh").args(["-c", script]).with_deadline(Duration::from_secs(20));
         let not_started = |problem: &Problem| matches!(problem, Problem::NotStarted(_));
+        let not_runnable = |problem: &Problem| matches!(problem, Problem::NotRunnable { .. });
         // A program was named, so that it is missing is no absence; nor has its output one.
         table.row("a command", "absent", Command::new("no-such-program"), Stops(not_started));
-        table.row("a command", "empty", Command::new("true"), Stops(is_empty));
-        table.row("a command", "empty but for a newline", Command::new("echo"), Stops(is_empty));
+        let silent = |problem: &Problem| *problem == Problem::NoOutput;
+        table.row("a command", "empty", Command::new("true"), Stops(silent));
+        table.row("a command", "empty but for a newline", Command::new("echo"), Stops(silent));
         table.row("a command", "malformed", shell(&format!("echo {KEY}; echo {KEY}")), Stops(is_malformed));
         table.row("a command", "too large", shell(&format!("yes {KEY}")), Stops(is_too_large));
-        table.row("a command", "unreadable: not executable", Command::new(&good), Stops(not_started));
+        table.row("a command", "unreadable: not executable", Command::new(&good), Stops(not_runnable));
         let forbidden = Command::new(root.join("locked/program"));
         table.row("a command", "unreadable: in a locked folder", forbidden, Stops(not_started));
         let failed = |problem: &Problem| *problem == Problem::Failed { code: 1 };

@@ -17,7 +17,7 @@ use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
 use crate::private_file::{self, LOCK, Stamp, with_end};
 use crate::source::Provenance;
-use crate::source::worker::{Place, Worker};
+use crate::source::worker::{Place, Turn, Worker};
 use disk::{Lasting, RealDisk};
 #[cfg(test)]
 pub(crate) use replay::RecordedStore;
@@ -96,11 +96,11 @@ impl FileStore {
     fn run<T: Send + 'static>(
         &self,
         what: &str,
-        work: impl FnOnce(&Path, &Known) -> Result<T, DocumentError> + Send + 'static,
+        work: impl FnOnce(&Path, &Known, &Turn) -> Result<T, DocumentError> + Send + 'static,
     ) -> Result<T, DocumentError> {
         let (path, known) = (self.path.clone(), Arc::clone(&self.known));
         self.worker
-            .run_with(Place::of(what, &self.path), place::EXTRA, move |_| work(&path, &known))
+            .run_with(Place::of(what, &self.path), place::EXTRA, move |turn| work(&path, &known, turn))
             .map_err(DocumentError::Unavailable)?
     }
 }
@@ -115,7 +115,7 @@ impl DocumentStore for FileStore {
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.run("document read", |path, known| {
+        self.run("document read", |path, known, _| {
             let path = settle(path)?;
             known.seen.look(|| {
                 let Some((document, stamp)) = known.read(&path)? else { return Ok(None) };
@@ -131,7 +131,7 @@ impl DocumentStore for FileStore {
     }
 
     fn is_current(&self, document: &Document) -> Result<bool, DocumentError> {
-        let version = self.run("document read", |path, known| known.version(path))?;
+        let version = self.run("document read", |path, known, _| known.version(path))?;
         Ok(version.as_ref() == Some(document.version()))
     }
 
@@ -141,10 +141,10 @@ impl DocumentStore for FileStore {
         unchanged: Option<&Version>,
     ) -> Result<Version, DocumentError> {
         content.must_fit(self.limit())?;
-        let (content, unchanged, patience) = (content.clone(), unchanged.copied(), self.worker.deadline());
-        self.run("document written", move |path, known| {
+        let (content, unchanged) = (content.clone(), unchanged.copied());
+        self.run("document written", move |path, known, turn| {
             let path = settle(path)?;
-            let _lock = place::lock(&with_end(&path, LOCK), patience)?;
+            let _lock = place::lock(&with_end(&path, LOCK), turn)?;
             let there = known.seen.look(|| Ok(known.read(&path)?.map(|(document, _)| document)))?;
             let version = Version::next(there.as_ref().map(Document::version), unchanged.as_ref())?;
             disk::put(&RealDisk, &path, &[&sealed::header(&version, &content), content.expose_secret()])?;

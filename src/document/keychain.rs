@@ -1,6 +1,6 @@
 //! A document in an item of the keychain.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,9 +79,11 @@ impl KeychainStore {
     }
 
     fn take_lock(&self) -> Result<Lock, DocumentError> {
-        let (path, patience) = (self.lock.clone(), self.worker.deadline());
+        let path = self.lock.clone();
         self.worker
-            .run_with(Place::of("document", &self.lock), place::EXTRA, move |_| take(&path, patience))
+            .run_with(Place::of("document", &self.lock), place::EXTRA, move |turn| {
+                place::lock(&place::settle(&path)?, turn)
+            })
             .map_err(DocumentError::Unavailable)?
     }
 
@@ -123,10 +125,6 @@ impl DocumentStore for KeychainStore {
         self.seen.note(Some(&version));
         Ok(version)
     }
-}
-
-fn take(path: &Path, patience: Duration) -> Result<Lock, DocumentError> {
-    place::lock(&place::settle(path)?, patience)
 }
 
 fn of_keychain(problem: Problem) -> DocumentError {

@@ -67,8 +67,10 @@ impl OpenBaoStore {
         work: impl FnOnce(&Entry, &Seen) -> Result<T, DocumentError> + Send + 'static,
     ) -> Result<T, DocumentError> {
         let (entry, seen) = (self.entry.clone(), self.seen.clone());
-        let (worker, place) = worker(Some(self.entry.client()));
-        worker.run_with(place, EXTRA, move |_| work(&entry, &seen)).map_err(DocumentError::Unavailable)?
+        let (worker, place) = worker(Some(self.entry.client()), self.entry.place());
+        worker
+            .run_with(place, EXTRA, move |turn| work(&entry.within(turn.rest()), &seen))
+            .map_err(DocumentError::Unavailable)?
     }
 }
 

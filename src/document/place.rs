@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::DocumentError;
 use crate::private_file::{Lock, resolve};
+use crate::source::Problem;
+use crate::source::worker::Turn;
 
 /// How long to wait between two attempts to take a lock: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
@@ -22,17 +24,19 @@ pub(super) fn settle(path: &Path) -> Result<PathBuf, DocumentError> {
     Ok(path)
 }
 
-/// Waits for a lock, at most for `patience`.
-pub(super) fn lock(path: &Path, patience: Duration) -> Result<Lock, DocumentError> {
-    let start = Instant::now();
+/// Waits for a lock, as long as the call's deadline leaves. What was reported as late must not be done afterwards.
+pub(super) fn lock(path: &Path, turn: &Turn) -> Result<Lock, DocumentError> {
     let mut pause = PAUSES.0;
     loop {
         if let Some(lock) = Lock::try_take(path)? {
             return Ok(lock);
         }
-        let rest = patience.saturating_sub(start.elapsed());
+        let rest = turn.rest();
         if rest.is_zero() {
-            return Err(DocumentError::Locked { after: patience });
+            return Err(match turn.too_late() {
+                Problem::Deadline { after } => DocumentError::Locked { after },
+                late => DocumentError::Unavailable(late),
+            });
         }
         thread::sleep(pause.min(rest));
         pause = (pause * 2).min(PAUSES.1);

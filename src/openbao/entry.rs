@@ -1,7 +1,7 @@
 //! One secret of a key-value secrets engine of version 2.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hmac_sha256::Hash;
 use zeroize::Zeroizing;
@@ -82,6 +82,12 @@ impl Entry {
 
     pub(crate) fn client(&self) -> &OpenBao {
         &self.client
+    }
+
+    /// The same secret, for calls that have less time.
+    pub(crate) fn within(&self, rest: Duration) -> Self {
+        let deadline = rest.min(self.client.deadline());
+        Self { client: self.client.clone().with_deadline(deadline), ..self.clone() }
     }
 
     /// The current version; `None` where none was ever written. Blocks.

@@ -157,7 +157,7 @@ impl From<Refusal> for AuditError {
 impl From<Problem> for AuditError {
     fn from(problem: Problem) -> Self {
         match problem {
-            Problem::Deadline { after } => Self::Slow { after },
+            Problem::Deadline { after } | Problem::Queued { waited: after, .. } => Self::Slow { after },
             _ => Self::Stuck,
         }
     }

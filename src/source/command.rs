@@ -1,8 +1,12 @@
 //! The standard output of a program such as `pass`, `op` or `gcloud`.
 
-use std::ffi::OsString;
+#[cfg(unix)]
+mod lifeline;
+mod program;
+
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::process::{self, Child, Stdio};
+use std::process::{self, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
@@ -11,9 +15,10 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroize;
 
 use super::file::{self, MAX_SECRET_FILE};
-use super::worker::{Permit, Place, Worker};
+use super::worker::{Place, Turn, Worker};
 use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
 use crate::issuer::{KNOWN, Profile};
+use program::Program;
 
 /// How long the output may stay open after the program itself has ended.
 const GRACE_AFTER_EXIT: Duration = Duration::from_millis(500);
@@ -24,16 +29,33 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long a program may take to die.
 const TIME_TO_KILL: Duration = Duration::from_millis(500);
 
-/// Variables that hold keys, beside those of the issuers in this crate.
-const KEY_VARIABLES: [&str; 1] = ["KATANA_API_TOKEN"];
+/// Variables that hold secrets of this crate's users, beside those of the issuers. Their `_FILE` partners hold paths, which
+/// a program may need.
+const SECRET_VARIABLES: [&str; 6] = [
+    "KATANA_API_TOKEN",
+    "KATANA_CLIENT_SECRET",
+    "KEYSHEATH_PEPPER",
+    "KEYSHEATH_CONTROL_TOKEN",
+    "BAO_TOKEN",
+    "VAULT_TOKEN",
+];
 
 /// A program that prints the key: an argument vector, and no shell.
 ///
-/// One leading byte order mark and one final newline of its output are removed. It gets no standard input,
-/// its standard error is thrown away, and the variables that are known to hold keys are not in its
-/// environment. It runs in a process group of its own, so it cannot ask at the terminal: unlock what it needs
-/// beforehand. At the deadline the whole group is killed; a program that cannot be, such as one of another user, is
-/// left behind half a second later and counts as a call to it that hangs.
+/// One leading byte order mark and one final newline of its output are removed. It gets no standard input, and its
+/// standard error is thrown away.
+///
+/// - **Its environment** is this process's, without the variables that hold keys and tokens: those of the issuers,
+///   `KATANA_API_TOKEN`, `KATANA_CLIENT_SECRET`, `KEYSHEATH_PEPPER`, `KEYSHEATH_CONTROL_TOKEN`, `BAO_TOKEN` and `VAULT_TOKEN`.
+///   [`Command::pass_variable`] makes an exception.
+/// - **It cannot ask at the terminal**: it runs in a process group of its own, and is ended at once when it tries
+///   ([`Problem::WantsTerminal`]). Unlock what it needs beforehand.
+/// - **At the deadline** the whole group is killed. A program that cannot be, such as one of another user, is left behind
+///   half a second later and counts as a call to it that hangs.
+/// - **It does not outlive this process**: where there is a `/bin/sh`, one waits beside it, and kills the group once this
+///   process has ended, by a signal too. (Not on Windows. What a program starts in a group of its own is not reached.)
+/// - **Its exit status must reach this process**: where `SIGCHLD` is ignored, or something collects every child, it cannot
+///   be known whether the program succeeded, and its output is not used ([`Problem::ExitUnknown`]).
 ///
 /// ```
 /// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Command, Loaded}};
@@ -55,6 +77,7 @@ pub struct Command {
 struct Line {
     program: PathBuf,
     arguments: Vec<OsString>,
+    passed: Vec<OsString>,
 }
 
 impl Command {
@@ -66,7 +89,7 @@ impl Command {
     /// ```
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        let line = Line { program: program.into(), arguments: Vec::new() };
+        let line = Line { program: program.into(), arguments: Vec::new(), passed: Vec::new() };
         Self { line: Arc::new(line), worker: Worker::new() }
     }
 
@@ -79,6 +102,18 @@ impl Command {
     #[must_use]
     pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         Arc::make_mut(&mut self.line).arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Leaves a variable in the program's environment although it holds a secret: `vault` and `bao` take their token from one.
+    ///
+    /// ```
+    /// # use keysheath::source::Command;
+    /// let source = Command::new("vault").args(["kv", "get", "-field=key", "secret/kanal"]).pass_variable("VAULT_TOKEN");
+    /// ```
+    #[must_use]
+    pub fn pass_variable(mut self, name: impl Into<OsString>) -> Self {
+        Arc::make_mut(&mut self.line).passed.push(name.into());
         self
     }
 
@@ -96,51 +131,55 @@ impl Command {
     }
 
     fn run(&self, profile: &'static Profile) -> Result<SecretText, Problem> {
-        let (line, deadline) = (Arc::clone(&self.line), self.worker.deadline());
+        let line = Arc::clone(&self.line);
         let place = Place::of("command", &*self.line);
-        self.worker.run_with(place, TIME_TO_KILL, move |permit| line.run(profile, deadline, permit))?
+        self.worker.run_with(place, TIME_TO_KILL, move |turn| line.run(profile, turn))?
     }
 }
 
 impl Line {
-    fn run(
-        &self,
-        profile: &Profile,
-        deadline: Duration,
-        permit: &Arc<Permit>,
-    ) -> Result<SecretText, Problem> {
-        let start = Instant::now();
-        let mut child = self.spawn(profile)?;
-        let text = output(&mut child, start, deadline, permit);
+    fn run(&self, profile: &Profile, turn: &Turn) -> Result<SecretText, Problem> {
+        let mut program = self.start(profile)?;
+        let text = output(&mut program, turn);
         if text.is_err() {
-            kill(&mut child);
+            program.end();
         }
         let text = text?.without_mark_and_newline();
         if text.bytes().is_empty() {
-            return Err(Problem::Empty);
+            return Err(Problem::NoOutput);
         }
         Ok(text)
     }
 
-    fn spawn(&self, profile: &Profile) -> Result<Child, Problem> {
+    fn start(&self, profile: &Profile) -> Result<Program, Problem> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        pass_environment(&mut command, profile);
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command.spawn().map_err(|error| Problem::NotStarted(error.kind()))
+        self.pass_environment(&mut command, profile);
+        Program::start(&mut command).map_err(|error| program::not_started(&self.program, &error))
+    }
+
+    /// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave their
+    /// values behind: the standard library then copies the whole environment into memory that it does not wipe.
+    fn pass_environment(&self, command: &mut process::Command, profile: &Profile) {
+        let issuers: Vec<&str> = KNOWN.iter().copied().chain([profile]).map(Profile::variable).collect();
+        let is_secret = |name: &OsStr| {
+            // Windows takes names that differ in case for the same.
+            issuers.iter().chain(&SECRET_VARIABLES).any(|secret| name.eq_ignore_ascii_case(secret))
+        };
+        command.env_clear();
+        for (name, value) in std::env::vars_os() {
+            if !is_secret(&name) || self.passed.contains(&name) {
+                command.env(name, &value);
+            }
+            value.into_encoded_bytes().zeroize();
+        }
     }
 }
 
 /// Waits for the whole output and for a good end, both before the deadline.
-fn output(
-    child: &mut Child,
-    start: Instant,
-    deadline: Duration,
-    permit: &Arc<Permit>,
-) -> Result<SecretText, Problem> {
-    let pipe = child.stdout.take().ok_or(Problem::Unreachable)?;
-    let reader = permit.spawn(move || file::read_bounded(pipe, MAX_SECRET_FILE))?;
+fn output(program: &mut Program, turn: &Turn) -> Result<SecretText, Problem> {
+    let pipe = program.take_output().ok_or(Problem::Unreachable)?;
+    let reader = turn.spawn(move || file::read_bounded(pipe, MAX_SECRET_FILE))?;
     let mut output = None;
     let mut ended = None;
     loop {
@@ -153,78 +192,19 @@ fn output(
         } else if ended.is_none() {
             thread::sleep(LOOK);
         }
-        if ended.is_none() && has_succeeded(child)? {
+        if ended.is_none() && program.has_succeeded()? {
             ended = Some(Instant::now());
         }
         match (&mut output, ended) {
             (Some(_), Some(_)) => {
-                child.wait().map_err(|error| Problem::Unreadable(error.kind()))?;
+                program.collect();
                 return output.ok_or(Problem::Unreachable);
             }
             (None, Some(end)) if end.elapsed() > GRACE_AFTER_EXIT => return Err(Problem::OutputHeld),
-            _ if start.elapsed() > deadline => return Err(Problem::Deadline { after: deadline }),
+            _ if turn.rest().is_zero() => return Err(turn.too_late()),
             _ => {}
         }
     }
-}
-
-/// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave their
-/// values behind: the standard library then copies the whole environment into memory that it does not wipe.
-fn pass_environment(command: &mut process::Command, profile: &Profile) {
-    let issuers: Vec<&str> = KNOWN.iter().copied().chain([profile]).map(Profile::variable).collect();
-    command.env_clear();
-    for (name, value) in std::env::vars_os() {
-        // Windows takes names that differ in case for the same.
-        if !issuers.iter().chain(&KEY_VARIABLES).any(|known| name.eq_ignore_ascii_case(known)) {
-            command.env(name, &value);
-        }
-        value.into_encoded_bytes().zeroize();
-    }
-}
-
-/// Whether the program has ended, and well; it may still run.
-///
-/// It is not collected yet: until it is, its id stands for no other process, and that of its group for no
-/// other group, so that what it left running can be ended.
-#[cfg(unix)]
-fn has_succeeded(child: &mut Child) -> Result<bool, Problem> {
-    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    match waitid(WaitId::Pid(Pid::from_child(child)), options) {
-        Ok(None) => Ok(false),
-        Ok(Some(status)) => succeeded(status.exit_status()),
-        Err(error) => Err(Problem::Unreadable(error.kind())),
-    }
-}
-
-#[cfg(not(unix))]
-fn has_succeeded(child: &mut Child) -> Result<bool, Problem> {
-    match child.try_wait() {
-        Ok(None) => Ok(false),
-        Ok(Some(status)) => succeeded(status.code()),
-        Err(error) => Err(Problem::Unreadable(error.kind())),
-    }
-}
-
-/// A program without an exit status was ended by a signal.
-const fn succeeded(code: Option<i32>) -> Result<bool, Problem> {
-    match code {
-        Some(0) => Ok(true),
-        Some(code) => Err(Problem::Failed { code }),
-        None => Err(Problem::Killed),
-    }
-}
-
-/// Ends the program and what it started in its group, and collects it.
-fn kill(child: &mut Child) {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Pid, Signal, kill_process_group};
-        let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
-    }
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 impl Source for Command {

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::Provenance;
+use super::{Provenance, Resource};
 use crate::format::FormatError;
 use crate::internal::printable::Printable;
 #[cfg(feature = "openbao")]
@@ -166,6 +166,15 @@ pub enum Problem {
         /// The line, counted from 1.
         line: usize,
     },
+    /// The operating system has none left of something that the call needs.
+    #[error("the operating system has no {0}")]
+    Exhausted(Resource),
+    /// There is something of the program's name that cannot be run.
+    #[error("it cannot be run: {rule}")]
+    NotRunnable {
+        /// What keeps it from running, and what to do.
+        rule: &'static str,
+    },
     /// The program could not be started.
     #[error("it could not be started ({0}): check that the program is installed and on PATH")]
     NotStarted(io::ErrorKind),
@@ -175,6 +184,24 @@ pub enum Problem {
         /// The exit status.
         code: i32,
     },
+    /// The program ended well and printed nothing.
+    #[error(
+        "it printed nothing on its standard output: run it by hand, and give it the arguments that print the key"
+    )]
+    NoOutput,
+    /// The program was stopped because it wants to read from the terminal, or to change it.
+    #[error(
+        "it wants to prompt on the terminal, which it may not (it was ended): unlock it beforehand, or let it ask in a \
+         window"
+    )]
+    WantsTerminal,
+    /// The program ended, and its exit status went elsewhere.
+    #[error(
+        "it ended, and its exit status went elsewhere, so whether it succeeded is not known: this process ignores \
+         SIGCHLD (start it with `env --default-signal=CHLD`), or something in it collects \
+         every child (let it collect only its own)"
+    )]
+    ExitUnknown,
     /// A signal ended the program.
     #[error("it was ended by a signal; its output was thrown away: run it by hand to see why")]
     Killed,
@@ -193,9 +220,34 @@ pub enum Problem {
         /// The deadline.
         after: Duration,
     },
-    /// Too many earlier calls still hang.
+    /// Its turn never came: other calls to the place were under way until the deadline. It was not asked.
     #[error(
-        "{count} earlier calls to it still hang, so it was not asked again: restart what does not answer"
+        "it was not asked: the call waited {} ms for its turn, and {under_way} calls are under way; \
+         make fewer at once (threads can share one handle), or raise the deadline",
+        .waited.as_millis()
+    )]
+    Queued {
+        /// How long it waited: its whole deadline.
+        waited: Duration,
+        /// How many other calls had a turn at the end.
+        under_way: usize,
+    },
+    /// Its turn came late, and nothing came in what was left of the deadline.
+    #[error(
+        "the call waited {} ms for its turn behind others, and there was no answer in the {} ms that were left: \
+         make fewer calls at once (threads can share one handle), or raise the deadline",
+        .waited.as_millis(), .left.as_millis()
+    )]
+    LateTurn {
+        /// How long it waited for its turn.
+        waited: Duration,
+        /// What was left of the deadline.
+        left: Duration,
+    },
+    /// Too many earlier calls still hang. It is asked again after a while.
+    #[error(
+        "{count} earlier calls to it still hang, so it was not asked; it is tried again from time to time: \
+         answer what it waits for, or restart it"
     )]
     Stuck {
         /// How many.
@@ -209,13 +261,15 @@ pub enum Problem {
     NoKeychain,
     /// The keychain did not let the item be read or written.
     #[error(
-        "the keychain refuses access: it is locked, or it has no default collection; unlock or create it"
+        "the keychain refuses access: one of its collections is locked, or it has no default collection; unlock or create \
+         it (an item that is not found may be in any locked collection)"
     )]
     NoAccess,
     /// Several items match.
     #[error(
-        "{count} items in the keychain match, from this tool or another one: delete those that you do not \
-         want (with `secret-tool clear` or the keychain's own window)"
+        "{count} items in the keychain match, from this tool or another one: keep one with `Keychain::keep_one`, or delete \
+         the others in the keychain's own window. (`secret-tool clear` with the service and the name alone deletes all of \
+         them; name an attribute that only the unwanted one has, such as `application` or `xdg:schema`.)"
     )]
     Ambiguous {
         /// How many.

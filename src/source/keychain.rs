@@ -1,26 +1,49 @@
 //! The operating system's keychain: Secret Service on Linux, the login keychain on macOS, the Credential
 //! Manager on Windows.
 
-use std::collections::HashMap;
+#[cfg(any(windows, target_os = "macos"))]
+mod native;
+#[cfg(all(unix, not(target_os = "macos")))]
+mod prompt;
+#[cfg(all(unix, not(target_os = "macos")))]
+mod secret_service;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use keyring_core::CredentialStore;
-use zeroize::Zeroize;
-#[cfg(feature = "rotation")]
 use zeroize::Zeroizing;
 
+#[cfg(all(unix, not(target_os = "macos")))]
+use super::Resource;
 use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
 use crate::issuer::Profile;
 use crate::key::RawKey;
 
+#[cfg(any(windows, target_os = "macos"))]
+use native::{Fault, Items, Prompts, Store};
+#[cfg(all(unix, not(target_os = "macos")))]
+use {
+    prompt::Prompts,
+    secret_service::{Fault, Items, Store},
+};
+
+/// How long a call may take to end once its prompt is taken away.
+const TIME_TO_END: Duration = Duration::from_millis(300);
+
+/// What an item holds.
+type Secret = Zeroizing<Vec<u8>>;
+
 /// The items of one service in the keychain of the user.
 ///
-/// It holds a connection of its own and no process-wide default; a clone shares it. When the keychain's
-/// daemon was restarted, the connection is made anew. A locked keychain may ask its user to unlock it, and
-/// hangs until they do, so every call has a deadline.
+/// It holds a connection of its own and no process-wide default; a clone shares it. After a restart of the keychain's daemon
+/// it connects again. A locked keychain asks its user to unlock it, and every call has a deadline: past it, the prompt is
+/// taken away again.
+///
+/// On Linux, an item that is not found while a collection is locked may be in that collection, and some services
+/// (KeePassXC) do not show what they hold until it is unlocked. So nothing is absent until every collection is unlocked;
+/// where one of them cannot be, [`Keychain::in_default_collection`] looks at the default one alone.
 ///
 /// Everything with the user's rights can read the user's keychain once it is unlocked.
 ///
@@ -38,7 +61,8 @@ use crate::key::RawKey;
 pub struct Keychain {
     service: String,
     worker: Worker,
-    store: Arc<Mutex<Option<Arc<CredentialStore>>>>,
+    in_default_collection: bool,
+    store: Arc<Mutex<Option<Arc<Store>>>>,
 }
 
 /// A keychain item that holds the key and nothing else.
@@ -83,7 +107,12 @@ impl Keychain {
     /// ```
     #[must_use]
     pub fn of_service(service: impl Into<String>) -> Self {
-        Self { service: service.into(), worker: Worker::new(), store: Arc::default() }
+        Self {
+            service: service.into(),
+            worker: Worker::new(),
+            in_default_collection: false,
+            store: Arc::default(),
+        }
     }
 
     /// How long one call may take; 30 s unless set.
@@ -99,10 +128,23 @@ impl Keychain {
         self
     }
 
+    /// Looks at the default collection alone, on Linux, where a user may have several: the others may be locked, and what they
+    /// hold is neither found nor ambiguous.
+    ///
+    /// ```
+    /// # use keysheath::source::Keychain;
+    /// let keychain = Keychain::new().in_default_collection();
+    /// ```
+    #[must_use]
+    pub fn in_default_collection(mut self) -> Self {
+        self.in_default_collection = true;
+        self
+    }
+
     /// Stores a key, over the one that the item holds.
     ///
-    /// A call past its deadline is left behind and not called back: the keychain may still do it once it
-    /// answers again, over what was saved meanwhile.
+    /// A call past its deadline is left behind and not called back: once the keychain was asked to write, it may still do it
+    /// when it answers again, over what was saved meanwhile.
     ///
     /// # Errors
     /// [`SourceError`] when the keychain does not answer, is locked, has no collection, or several items
@@ -116,11 +158,13 @@ impl Keychain {
     /// ```
     pub fn save(&self, name: &str, key: &RawKey) -> Result<(), SourceError> {
         let key = key.clone_key();
-        self.on_item(name, move |entry| entry.set_secret(key.expose_secret().as_bytes()))
-            .map_err(|problem| self.error(name, problem))
+        self.on_item(name, move |store, items, prompts| {
+            store.save(items, key.expose_secret().as_bytes(), prompts)
+        })
+        .map_err(|problem| self.error(name, problem))
     }
 
-    /// The names of the service's items, in order. Locked items are unlocked for it. A name that stands
+    /// The names of the service's items, in order. Locked collections are unlocked for it. A name that stands
     /// there twice is ambiguous.
     ///
     /// # Errors
@@ -134,22 +178,10 @@ impl Keychain {
     /// # Ok::<(), keysheath::source::SourceError>(())
     /// ```
     pub fn list(&self) -> Result<Vec<String>, SourceError> {
-        if !is_item_name(&self.service) {
-            return Err(self.error("*", Problem::NotStorable));
-        }
-        let service = self.service.clone();
-        let names = self.on_store(move |store| {
-            let mut names: Vec<String> = store
-                .search(&search_for(&service))?
-                .iter()
-                .filter_map(keyring_core::Entry::get_specifiers)
-                .filter(|(found, _)| *found == service)
-                .map(|(_, name)| name)
-                .collect();
-            names.sort();
-            Ok(names)
-        });
-        names.map_err(|problem| self.error("*", problem))
+        let names = self.on_items(None, |store, items, prompts| store.names(items, prompts));
+        let mut names = names.map_err(|problem| self.error("*", problem))?;
+        names.sort();
+        Ok(names)
     }
 
     /// Deletes an item; `false` when there was none.
@@ -163,20 +195,54 @@ impl Keychain {
     /// # Ok::<(), keysheath::source::SourceError>(())
     /// ```
     pub fn delete(&self, name: &str) -> Result<bool, SourceError> {
-        let deleted = self.on_item(name, |entry| match entry.delete_credential() {
-            Ok(()) => Ok(true),
-            Err(keyring_core::Error::NoEntry) => Ok(false),
-            Err(error) => Err(error),
-        });
-        deleted.map_err(|problem| self.error(name, problem))
+        self.on_item(name, |store, items, prompts| store.delete(items, prompts))
+            .map_err(|problem| self.error(name, problem))
     }
 
-    fn load(&self, name: &str) -> Result<Option<SecretText>, Problem> {
-        self.on_item(name, |entry| match entry.get_secret() {
-            Ok(secret) => Ok(Some(SecretText::from(secret))),
-            Err(keyring_core::Error::NoEntry) => Ok(None),
-            Err(error) => Err(error),
+    /// Every key that an item of this name holds, where several items match: one of them may be the only copy. A probe or
+    /// the fingerprint tells which is good; [`Keychain::keep_one`] deletes the others.
+    ///
+    /// # Errors
+    /// As [`Keychain::save`], and when one of them holds no well-formed key.
+    ///
+    /// ```no_run
+    /// # use keysheath::{issuer::{Issuer, Kanal}, source::Keychain};
+    /// for key in Keychain::new().load_all("kanal", Kanal::PROFILE)? {
+    ///     println!("{key:?}");
+    /// }
+    /// # Ok::<(), keysheath::source::SourceError>(())
+    /// ```
+    pub fn load_all(&self, name: &str, profile: &'static Profile) -> Result<Vec<RawKey>, SourceError> {
+        let texts = self.on_item(name, |store, items, prompts| store.load_all(items, prompts));
+        let keys = texts.and_then(|texts| {
+            let keys = texts.iter().map(|text| RawKey::parse(profile, text).map_err(Problem::Malformed));
+            keys.collect()
+        });
+        keys.map_err(|problem| self.error(name, problem))
+    }
+
+    /// Deletes every item of this name but one that holds `key`, and returns how many were deleted. `None` where no item
+    /// holds it: then nothing is deleted.
+    ///
+    /// # Errors
+    /// As [`Keychain::save`]. Some of the items may be deleted by then, but never the one that is kept.
+    ///
+    /// ```no_run
+    /// # use keysheath::{issuer::Kanal, key::ApiKey, source::Keychain};
+    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
+    /// let deleted = Keychain::new().keep_one("kanal", key.as_raw())?;
+    /// # Ok::<(), keysheath::source::SourceError>(())
+    /// ```
+    pub fn keep_one(&self, name: &str, key: &RawKey) -> Result<Option<usize>, SourceError> {
+        let key = key.clone_key();
+        self.on_item(name, move |store, items, prompts| {
+            store.keep_one(items, |text| key.matches(text), prompts)
         })
+        .map_err(|problem| self.error(name, problem))
+    }
+
+    fn load(&self, name: &str) -> Result<Option<Secret>, Problem> {
+        self.on_item(name, |store, items, prompts| store.load(items, prompts))
     }
 
     /// The bytes of an item. `held` is held until the keychain has answered, which may be after the deadline.
@@ -185,14 +251,10 @@ impl Keychain {
         &self,
         name: &str,
         held: impl Send + 'static,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, Problem> {
-        self.on_item(name, move |entry| {
+    ) -> Result<Option<Secret>, Problem> {
+        self.on_item(name, move |store, items, prompts| {
             let _ = &held;
-            match entry.get_secret() {
-                Ok(secret) => Ok(Some(Zeroizing::new(secret))),
-                Err(keyring_core::Error::NoEntry) => Ok(None),
-                Err(error) => Err(error),
-            }
+            store.load(items, prompts)
         })
     }
 
@@ -202,46 +264,67 @@ impl Keychain {
     pub(crate) fn save_bytes(
         &self,
         name: &str,
-        bytes: Zeroizing<Vec<u8>>,
+        bytes: Secret,
         held: impl Send + 'static,
     ) -> Result<(), Problem> {
-        self.on_item(name, move |entry| {
+        self.on_item(name, move |store, items, prompts| {
             let _ = &held;
-            entry.set_secret(&bytes)
+            store.save(items, &bytes, prompts)
         })
     }
 
     fn on_item<T: Send + 'static>(
         &self,
         name: &str,
-        work: impl Fn(&keyring_core::Entry) -> keyring_core::Result<T> + Send + 'static,
+        work: impl Fn(&Store, &Items<'_>, &Prompts) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Problem> {
-        if !is_item_name(&self.service) || !is_item_name(name) {
+        if !is_item_name(name) {
             return Err(Problem::NotStorable);
         }
-        let (service, name) = (self.service.clone(), name.to_owned());
-        self.on_store(move |store| work(&store.build(&service, &name, None)?))
+        self.on_items(Some(name.to_owned()), work)
     }
 
     /// Works on the open store, and once more on a new one when the old one has lost its daemon.
-    fn on_store<T: Send + 'static>(
+    fn on_items<T: Send + 'static>(
         &self,
-        work: impl Fn(&CredentialStore) -> keyring_core::Result<T> + Send + 'static,
+        name: Option<String>,
+        work: impl Fn(&Store, &Items<'_>, &Prompts) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Problem> {
-        let slot = Arc::clone(&self.store);
-        let outcome = self.worker.run(Place::of("keychain", &self.service), move || {
-            let open = lock(&slot).clone();
-            if let Some(store) = open {
-                match work(&*store) {
-                    Err(keyring_core::Error::PlatformFailure(_)) => *lock(&slot) = None,
-                    outcome => return outcome.map_err(problem),
+        if !is_item_name(&self.service) {
+            return Err(Problem::NotStorable);
+        }
+        let (slot, service) = (Arc::clone(&self.store), self.service.clone());
+        let in_default_collection = self.in_default_collection;
+        let prompts = Prompts::default();
+        let own = prompts.clone();
+        let place = Place::of("keychain", &self.service);
+        // Past the deadline, what waits for a person ends.
+        let outcome = self.worker.run_or_end(
+            place,
+            TIME_TO_END,
+            move || prompts.end(),
+            move || {
+                let items = Items { service: &service, name: name.as_deref(), in_default_collection };
+                let open = lock(&slot).clone();
+                if let Some(store) = open {
+                    match work(&store, &items, &own) {
+                        Err(Fault::Lost) => forget(&slot, &store),
+                        Err(Fault::Problem(problem)) => return Err(problem),
+                        Ok(value) => return Ok(value),
+                    }
                 }
-            }
-            let store = open_store().map_err(|_| Problem::NoKeychain)?;
-            *lock(&slot) = Some(Arc::clone(&store));
-            work(&*store).map_err(problem)
-        });
-        // A call that hangs may hold the store's own lock for ever, so the next call gets a new one.
+                let store = Arc::new(Store::open()?);
+                *lock(&slot) = Some(Arc::clone(&store));
+                work(&store, &items, &own).map_err(|fault| match fault {
+                    Fault::Lost => {
+                        forget(&slot, &store);
+                        Problem::Unreachable
+                    }
+                    Fault::Problem(problem) => problem,
+                })
+            },
+        );
+        // What hangs may hold the store, so the next call gets a new one.
         outcome.inspect_err(|_| *lock(&self.store) = None)?
     }
 
@@ -286,10 +369,8 @@ impl Source for KeychainItem {
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         match self.keychain.load(&self.name) {
             Ok(None) => Ok(Reading::absent(Absence::NoItem)),
-            Ok(Some(text)) if text.bytes().is_empty() => {
-                Err(SourceError::new(self.provenance(), Problem::Empty))
-            }
-            Ok(Some(text)) => Ok(Reading::present(text)),
+            Ok(Some(text)) if text.is_empty() => Err(SourceError::new(self.provenance(), Problem::Empty)),
+            Ok(Some(text)) => Ok(Reading::present(SecretText::from_wiped(text))),
             Err(problem) => Err(SourceError::new(self.provenance(), problem)),
         }
     }
@@ -312,47 +393,7 @@ fn lock<T>(slot: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps what the error is and drops what it carries: some of them carry the secret.
-fn problem(error: keyring_core::Error) -> Problem {
-    use keyring_core::Error;
-
-    match error {
-        Error::Ambiguous(items) => Problem::Ambiguous { count: items.len() },
-        Error::NoStorageAccess(_) => Problem::NoAccess,
-        Error::TooLong(..) | Error::Invalid(..) => Problem::NotStorable,
-        Error::BadEncoding(mut secret) | Error::BadDataFormat(mut secret, _) => {
-            secret.zeroize();
-            Problem::Unreachable
-        }
-        _ => Problem::Unreachable,
-    }
-}
-
-#[cfg(all(unix, not(target_os = "macos")))]
-fn open_store() -> keyring_core::Result<Arc<CredentialStore>> {
-    let store: Arc<CredentialStore> = zbus_secret_service_keyring_store::Store::new()?;
-    Ok(store)
-}
-
-#[cfg(target_os = "macos")]
-fn open_store() -> keyring_core::Result<Arc<CredentialStore>> {
-    let store: Arc<CredentialStore> = apple_native_keyring_store::keychain::Store::new()?;
-    Ok(store)
-}
-
-#[cfg(windows)]
-fn open_store() -> keyring_core::Result<Arc<CredentialStore>> {
-    let store: Arc<CredentialStore> = windows_native_keyring_store::Store::new()?;
-    Ok(store)
-}
-
-/// The Windows store searches by a pattern over whole names, so there every item is looked at.
-#[cfg(windows)]
-fn search_for(_: &str) -> HashMap<&'static str, &str> {
-    HashMap::new()
-}
-
-#[cfg(not(windows))]
-fn search_for(service: &str) -> HashMap<&'static str, &str> {
-    HashMap::from([("service", service)])
+/// Takes a store out of the slot, unless another one is in it by now.
+fn forget(slot: &Mutex<Option<Arc<Store>>>, store: &Arc<Store>) {
+    lock(slot).take_if(|open| Arc::ptr_eq(open, store));
 }

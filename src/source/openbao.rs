@@ -4,11 +4,11 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 
-use super::worker::{Place, Worker};
+use super::worker::{Place, Turn, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
 use crate::issuer::Profile;
 use crate::openbao::entry::Entry;
-use crate::openbao::{OpenBao, OpenBaoError};
+use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
 
 /// A field of a secret in OpenBao, in a key-value secrets engine of version 2: the current version.
 ///
@@ -69,14 +69,14 @@ impl OpenBaoField {
         }
     }
 
-    fn text(&self) -> Result<Option<(SecretText, u64)>, OpenBaoError> {
+    fn text(&self, turn: &Turn) -> Result<Option<(SecretText, u64)>, OpenBaoError> {
         let entry = if let Some(entry) = self.entry.get() {
             entry
         } else {
             let entry = Entry::new(OpenBao::from_env()?, &self.place);
             self.entry.get_or_init(|| entry)
         };
-        let Some(secret) = entry.read()? else { return Ok(None) };
+        let Some(secret) = entry.within(turn.rest()).read()? else { return Ok(None) };
         let text = secret.field(&self.field)?.ok_or(OpenBaoError::NoField)?;
         Ok(Some((SecretText::from_wiped(text), secret.stamp.number)))
     }
@@ -85,14 +85,23 @@ impl OpenBaoField {
 /// How much longer than its own deadline a call is given: its end is reported as what it is.
 pub(crate) const EXTRA: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A worker for calls to a client, and what they are counted by.
-pub(crate) fn worker(client: Option<&OpenBao>) -> (Worker, Place) {
-    match client {
-        None => (Worker::new(), Place::of("openbao", &"environment")),
+/// A worker for calls to a secret, and what they are counted by: the secret, and the server that others are at as well.
+pub(crate) fn worker(client: Option<&OpenBao>, secret: &str) -> (Worker, Place) {
+    let (worker, server, limit) = match client {
+        None => (Worker::new(), String::from("environment"), MAX_CALLS_PER_SERVER),
         Some(client) => {
             let worker = Worker::new().with_deadline(client.deadline());
-            (worker, Place::of("openbao", &client.address().to_string()))
+            (worker, client.address().to_string(), client.max_calls())
         }
+    };
+    (worker, Place::of("openbao", &(&server, secret)).at_server(&server, limit))
+}
+
+/// What it means that OpenBao was not reached: where the turn came late, that is the reason.
+fn problem(error: OpenBaoError, turn: &Turn) -> Problem {
+    match turn.too_late() {
+        late @ Problem::LateTurn { .. } if turn.rest().is_zero() => late,
+        _ => Problem::OpenBao(error.into()),
     }
 }
 
@@ -103,10 +112,10 @@ impl Source for OpenBaoField {
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         let own = self.clone();
-        let (worker, place) = worker(self.entry.get().map(Entry::client));
+        let (worker, place) = worker(self.entry.get().map(Entry::client), &self.place);
         let outcome = worker
-            .run_with(place, EXTRA, move |_| own.text())
-            .and_then(|text| text.map_err(|error| Problem::OpenBao(error.into())))
+            .run_with(place, EXTRA, move |turn| own.text(turn).map_err(|error| problem(error, turn)))
+            .and_then(|text| text)
             .map_err(|problem| SourceError::new(self.provenance(), problem))?;
         Ok(match outcome {
             None => Reading::absent(Absence::NoSecret),

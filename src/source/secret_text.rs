@@ -23,7 +23,7 @@ impl SecretText {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
-    #[cfg(feature = "openbao")]
+    #[cfg(any(feature = "keychain", feature = "openbao"))]
     pub(super) const fn from_wiped(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
     }

@@ -1,13 +1,13 @@
 //! Work that may hang: with a deadline, and on a bounded number of threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Problem;
+use super::{Problem, Resource};
 use crate::fingerprint::wipe_stack;
 
 /// How long a source may take unless told otherwise: 30 s, so that a person can answer a prompt.
@@ -17,9 +17,13 @@ use crate::fingerprint::wipe_stack;
 /// ```
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many calls to one place (a file, a program with its arguments, a service of the keychain) may be under way at once in this
-/// process, however many sources name it. A further call waits for its turn until its deadline; once as many calls
-/// hang past theirs, further calls fail at once.
+/// How many calls to one place (a file, a program with its arguments, a service of the keychain, a secret in OpenBao) may
+/// be under way at once in this process, however many sources name it.
+///
+/// A further call waits for its turn until its deadline, in the order of arrival, and then fails with
+/// [`Problem::Queued`]. Once as many calls hang past their deadlines, further calls fail at once with [`Problem::Stuck`],
+/// but for one that tries whether the place answers again: 30 s after the last of them was given up, and twice as long
+/// after each try that hangs as well.
 ///
 /// ```
 /// assert_eq!(keysheath::source::MAX_CALLS_PER_PLACE, 4);
@@ -34,8 +38,15 @@ pub const MAX_CALLS_PER_PLACE: usize = 4;
 /// ```
 pub const MAX_CALLS: usize = 64;
 
-/// Runs calls on threads of their own. A call that nobody waits for any more is left behind and counted
-/// until it returns, if it ever does; what it returns then is dropped, and so wiped.
+/// How long a place whose calls all hang is left alone before one call tries it again; twice as long after each try that
+/// hangs as well, so that the threads which hang grow with the logarithm of the time.
+const REST: Duration = Duration::from_secs(30);
+
+/// A turn that came after less than this part of the deadline is no reason for a call that was too slow.
+const SHORT_WAIT: u32 = 10;
+
+/// Runs calls on threads of their own. A call that was given up is left behind and counted until it returns, if it ever
+/// does; what it returns then is dropped, and so wiped.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     deadline: Duration,
@@ -45,26 +56,113 @@ pub(crate) struct Worker {
 
 /// What a call is made to: a hash, because the name of a place may be a key in the wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place(u64);
+pub(crate) struct Place {
+    name: u64,
+    /// What the place shares with others, and how many calls to all of them may be under way.
+    server: Option<(u64, usize)>,
+}
 
 impl Place {
     pub(crate) fn of(kind: &str, name: &impl Hash) -> Self {
-        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        Self(HASHER.hash_one((kind, name)))
+        Self { name: hash(kind, name), server: None }
     }
+
+    /// A place at a server that takes no more than `limit` calls at once, to all of its places together.
+    #[cfg(feature = "openbao")]
+    pub(crate) fn at_server(mut self, server: &impl Hash, limit: usize) -> Self {
+        self.server = Some((hash("server", server), limit.max(1)));
+        self
+    }
+}
+
+fn hash(kind: &str, name: &impl Hash) -> u64 {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one((kind, name))
 }
 
 /// The calls under way in this process.
 #[derive(Default)]
 struct Calls {
-    places: HashMap<Place, Count>,
+    places: HashMap<u64, Count>,
+    servers: HashMap<u64, usize>,
     all: usize,
+    tickets: u64,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Count {
     under_way: usize,
     left_behind: usize,
+    /// Those left behind that are held against the place no more: it has answered another call since.
+    written_off: usize,
+    left_last: Option<Instant>,
+    /// The tickets of the calls that wait for their turn, in the order of arrival.
+    waiting: VecDeque<u64>,
+}
+
+/// What a call may do now.
+enum May {
+    Go,
+    Wait,
+    GiveUp { hanging: usize },
+}
+
+impl Count {
+    const fn hanging(&self) -> usize {
+        self.left_behind - self.written_off
+    }
+
+    /// What the place itself says.
+    fn may(&self) -> May {
+        let hanging = self.hanging();
+        if hanging < MAX_CALLS_PER_PLACE {
+            return if self.under_way - self.written_off < MAX_CALLS_PER_PLACE { May::Go } else { May::Wait };
+        }
+        let tries = u32::try_from(hanging - MAX_CALLS_PER_PLACE).unwrap_or(u32::MAX);
+        let rest = REST.saturating_mul(2_u32.saturating_pow(tries));
+        let is_tried = self.under_way > self.left_behind;
+        if !is_tried && self.left_last.is_none_or(|last| last.elapsed() >= rest) {
+            May::Go
+        } else {
+            May::GiveUp { hanging }
+        }
+    }
+}
+
+impl Calls {
+    fn may(&self, place: Place, is_counted: bool, ticket: u64) -> May {
+        // The one who asks waits in it.
+        let Some(count) = self.places.get(&place.name) else { return May::Go };
+        let of_place = count.may();
+        let is_first = count.waiting.front().is_none_or(|&first| first == ticket);
+        let has_room = (self.all < MAX_CALLS || !is_counted)
+            && place
+                .server
+                .is_none_or(|(server, limit)| self.servers.get(&server).copied().unwrap_or_default() < limit);
+        match of_place {
+            May::Go if !is_first || !has_room => May::Wait,
+            of_place => of_place,
+        }
+    }
+
+    fn forget_if_idle(&mut self, place: Place) {
+        let is_idle = |count: &Count| count.under_way == 0 && count.waiting.is_empty();
+        if self.places.get(&place.name).is_some_and(is_idle) {
+            self.places.remove(&place.name);
+        }
+    }
+
+    /// How many calls stand before one that waits: those of its place, or of its server, or all.
+    fn before(&self, place: Place) -> usize {
+        let of_place = self.places.get(&place.name).map_or(0, |count| count.under_way);
+        if of_place >= MAX_CALLS_PER_PLACE {
+            return of_place;
+        }
+        match place.server {
+            Some((server, limit)) if self.servers.get(&server).is_some_and(|&count| count >= limit) => limit,
+            _ => self.all.max(of_place),
+        }
+    }
 }
 
 static CALLS: LazyLock<Mutex<Calls>> = LazyLock::new(Mutex::default);
@@ -83,35 +181,60 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Waits for a turn, at most for `patience`.
-    fn take(place: Place, is_counted: bool, patience: Duration) -> Result<Arc<Self>, Problem> {
+    /// Waits for a turn, at most for `patience`, and says how long others kept it waiting.
+    fn take(place: Place, is_counted: bool, patience: Duration) -> Result<(Arc<Self>, Duration), Problem> {
         let start = Instant::now();
+        let mut waited = Duration::ZERO;
         let mut calls = calls();
-        loop {
-            let count = calls.places.get(&place).copied().unwrap_or_default();
-            if count.left_behind >= MAX_CALLS_PER_PLACE {
-                return Err(Problem::Stuck { count: count.left_behind });
-            }
-            if count.under_way < MAX_CALLS_PER_PLACE && (calls.all < MAX_CALLS || !is_counted) {
-                calls.all += usize::from(is_counted);
-                calls.places.entry(place).or_default().under_way += 1;
-                return Ok(Arc::new(Self { place, is_counted, left_behind: Mutex::new(false) }));
+        calls.tickets += 1;
+        let ticket = calls.tickets;
+        calls.places.entry(place.name).or_default().waiting.push_back(ticket);
+        let outcome = loop {
+            match calls.may(place, is_counted, ticket) {
+                May::Go => break Ok(()),
+                May::GiveUp { hanging } => break Err(Problem::Stuck { count: hanging }),
+                May::Wait => {}
             }
             let rest = patience.saturating_sub(start.elapsed());
             if rest.is_zero() {
-                return Err(Problem::Deadline { after: patience });
+                break Err(Problem::Queued { waited: patience, under_way: calls.before(place) });
             }
             calls = RETURNED.wait_timeout(calls, rest).unwrap_or_else(PoisonError::into_inner).0;
+            waited = start.elapsed();
+        };
+        if let Some(count) = calls.places.get_mut(&place.name) {
+            count.waiting.retain(|&other| other != ticket);
+            count.under_way += usize::from(outcome.is_ok());
         }
+        if outcome.is_ok() {
+            calls.all += usize::from(is_counted);
+            if let Some((server, _)) = place.server {
+                *calls.servers.entry(server).or_default() += 1;
+            }
+        }
+        calls.forget_if_idle(place);
+        drop(calls);
+        // The next in the queue may go as well, or was behind this one.
+        RETURNED.notify_all();
+        outcome?;
+        Ok((Arc::new(Self { place, is_counted, left_behind: Mutex::new(false) }), waited))
     }
 
-    /// Notes that nobody waits for this call any more. Where it returns, that is undone.
+    /// Notes that this call was given up. Where it returns, that is undone.
     fn leave_behind(&self) {
-        if let Some(count) = calls().places.get_mut(&self.place) {
+        if let Some(count) = calls().places.get_mut(&self.place.name) {
             count.left_behind += 1;
+            count.left_last = Some(Instant::now());
             *self.left_behind.lock().unwrap_or_else(PoisonError::into_inner) = true;
         }
         RETURNED.notify_all();
+    }
+
+    /// Notes that the place answers, so that those left behind are held against it no more.
+    fn has_answered(&self) {
+        if let Some(count) = calls().places.get_mut(&self.place.name) {
+            count.written_off = count.left_behind;
+        }
     }
 
     /// Starts another thread of the same call.
@@ -129,10 +252,10 @@ impl Permit {
             .spawn(move || {
                 let done = work();
                 drop(permit);
-                // Nobody may be waiting any more; then the result is dropped here.
+                // Where the caller has gone, the result is dropped here.
                 let _ = sender.send(done);
             })
-            .map_err(|error| Problem::Unreadable(error.kind()))?;
+            .map_err(|_| Problem::Exhausted(Resource::Threads))?;
         Ok(result)
     }
 }
@@ -142,15 +265,72 @@ impl Drop for Permit {
         let left_behind = *self.left_behind.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut calls = calls();
         calls.all -= usize::from(self.is_counted);
-        if let Some(count) = calls.places.get_mut(&self.place) {
+        if let Some(count) = calls.places.get_mut(&self.place.name) {
             count.under_way -= 1;
             count.left_behind -= usize::from(left_behind);
-            if count.under_way == 0 {
-                calls.places.remove(&self.place);
+            count.written_off = count.written_off.min(count.left_behind);
+        }
+        if let Some((server, _)) = self.place.server
+            && let Some(count) = calls.servers.get_mut(&server)
+        {
+            *count -= 1;
+            if *count == 0 {
+                calls.servers.remove(&server);
             }
         }
+        calls.forget_if_idle(self.place);
         drop(calls);
         RETURNED.notify_all();
+    }
+}
+
+/// The turn of a call: what is left of its deadline, and more threads for it.
+pub(crate) struct Turn {
+    permit: Arc<Permit>,
+    times: Times,
+}
+
+/// What a call has for itself: its deadline, without the time in which others kept it waiting.
+#[derive(Clone, Copy)]
+struct Times {
+    start: Instant,
+    waited: Duration,
+    deadline: Duration,
+}
+
+impl Times {
+    fn rest(self, extra: Duration) -> Duration {
+        let own = self.deadline.saturating_sub(self.waited).saturating_add(extra);
+        own.saturating_sub(self.start.elapsed())
+    }
+
+    fn too_late(self) -> Problem {
+        let Self { waited, deadline, .. } = self;
+        if waited.saturating_mul(SHORT_WAIT) <= deadline {
+            Problem::Deadline { after: deadline }
+        } else {
+            Problem::LateTurn { waited, left: deadline.saturating_sub(waited) }
+        }
+    }
+}
+
+impl Turn {
+    /// What is left of the deadline.
+    pub(crate) fn rest(&self) -> Duration {
+        self.times.rest(Duration::ZERO)
+    }
+
+    /// What it means that the deadline has passed: the place is slow, or the turn came late.
+    pub(crate) fn too_late(&self) -> Problem {
+        self.times.too_late()
+    }
+
+    /// Starts another thread of the same call.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Receiver<T>, Problem> {
+        self.permit.spawn(work)
     }
 }
 
@@ -171,10 +351,6 @@ impl Worker {
         self
     }
 
-    pub(crate) const fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
     /// Runs `work` on `place` to its end or to the deadline.
     pub(crate) fn run<T: Send + 'static>(
         &self,
@@ -184,177 +360,80 @@ impl Worker {
         self.run_with(place, Duration::ZERO, |_| work())
     }
 
+    /// As [`Worker::run`], for work that can be ended from outside: at the deadline `end` is called, and the work is given
+    /// `extra` time to see it.
+    #[cfg(feature = "keychain")]
+    pub(crate) fn run_or_end<T: Send + 'static>(
+        &self,
+        place: Place,
+        extra: Duration,
+        end: impl FnOnce(),
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let call = self.start(place, |_| work())?;
+        let outcome = call.wait(Duration::ZERO);
+        let outcome = outcome.or_else(|problem| {
+            end();
+            // What it gives now is how it ended.
+            call.wait(extra).and(Err(problem))
+        });
+        call.is_over(outcome.is_ok());
+        outcome
+    }
+
     /// As [`Worker::run`], for work that keeps the deadline itself and may need `extra` time to put an end to things,
     /// and that starts more threads. The call is under way until the last of them has ended.
     pub(crate) fn run_with<T: Send + 'static>(
         &self,
         place: Place,
         extra: Duration,
-        work: impl FnOnce(&Arc<Permit>) -> T + Send + 'static,
+        work: impl FnOnce(&Turn) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let start = Instant::now();
-        let permit = Permit::take(place, self.is_counted, self.deadline)?;
-        let own = Arc::clone(&permit);
-        let result = permit.spawn(move || work(&own))?;
-        let patience = self.deadline.saturating_add(extra).saturating_sub(start.elapsed());
-        let outcome = result.recv_timeout(patience);
-        // Another holder is a thread that goes on; one that has answered holds it no more.
-        if Arc::strong_count(&permit) > 1 {
-            permit.leave_behind();
-        }
-        outcome.map_err(|error| match error {
-            RecvTimeoutError::Timeout => Problem::Deadline { after: self.deadline },
+        let call = self.start(place, work)?;
+        let outcome = call.wait(extra);
+        call.is_over(outcome.is_ok());
+        outcome
+    }
+
+    fn start<T: Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce(&Turn) -> T + Send + 'static,
+    ) -> Result<Call<T>, Problem> {
+        let (permit, waited) = Permit::take(place, self.is_counted, self.deadline)?;
+        let times = Times { start: Instant::now(), waited, deadline: self.deadline };
+        let turn = Turn { permit: Arc::clone(&permit), times };
+        Ok(Call { result: permit.spawn(move || work(&turn))?, permit, times })
+    }
+}
+
+/// A call under way, for the one who waits for it.
+struct Call<T> {
+    permit: Arc<Permit>,
+    result: Receiver<T>,
+    times: Times,
+}
+
+impl<T> Call<T> {
+    /// Waits until the deadline, and `extra` time beyond it.
+    fn wait(&self, extra: Duration) -> Result<T, Problem> {
+        self.result.recv_timeout(self.times.rest(extra)).map_err(|error| match error {
+            RecvTimeoutError::Timeout => self.times.too_late(),
             // The work panicked; the message is on standard error, and holds nothing of ours.
             RecvTimeoutError::Disconnected => Problem::Unreachable,
         })
     }
+
+    /// Leaves it behind, where it goes on.
+    fn is_over(self, has_answered: bool) {
+        // Another holder is a thread that goes on; one that has answered holds it no more.
+        if Arc::strong_count(&self.permit) > 1 {
+            self.permit.leave_behind();
+        } else if has_answered {
+            self.permit.has_answered();
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-
-    use super::*;
-
-    /// A place that no other test calls.
-    fn place(name: &str) -> Place {
-        Place::of("test", &name)
-    }
-
-    #[test]
-    fn work_that_hangs_is_left_behind_counted_and_bounded_whoever_asks() {
-        let place = place("hangs");
-        let (release, held) = mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
-        for _ in 0..MAX_CALLS_PER_PLACE {
-            let held = Arc::clone(&held);
-            let worker = Worker::new().with_deadline(Duration::from_millis(20));
-            let outcome = worker.run(place, move || drop(held.lock().map(|held| held.recv())));
-            assert!(matches!(outcome, Err(Problem::Deadline { .. })));
-        }
-        let stuck = Worker::new().run(place, || ());
-        assert_eq!(stuck, Err(Problem::Stuck { count: MAX_CALLS_PER_PLACE }));
-        assert_eq!(Worker::new().run(Place::of("test", &"another"), || 7), Ok(7));
-        drop(release);
-        let patience = Instant::now() + Duration::from_secs(10);
-        while Worker::new().run(place, || ()).is_err() {
-            assert!(Instant::now() < patience, "the calls were not counted off");
-        }
-    }
-
-    #[test]
-    fn many_calls_at_once_take_turns_and_all_are_answered() {
-        let place = place("turns");
-        let at_once = Arc::new(Mutex::new((0, 0)));
-        thread::scope(|scope| {
-            for _ in 0..40 {
-                let at_once = Arc::clone(&at_once);
-                scope.spawn(move || {
-                    let outcome = Worker::new().run(place, move || {
-                        let mut counts = at_once.lock().unwrap();
-                        counts.0 += 1;
-                        counts.1 = counts.1.max(counts.0);
-                        drop(counts);
-                        thread::sleep(Duration::from_millis(5));
-                        at_once.lock().unwrap().0 -= 1;
-                        at_once.lock().unwrap().1
-                    });
-                    assert!(outcome.unwrap() <= MAX_CALLS_PER_PLACE);
-                });
-            }
-        });
-        assert!(!calls().places.contains_key(&place), "every call was counted off");
-    }
-
-    #[test]
-    fn calls_that_are_answered_never_count_as_hanging_however_many_there_are() {
-        let place = place("many");
-        let barrier = Barrier::new(64);
-        thread::scope(|scope| {
-            for _ in 0..64 {
-                scope.spawn(|| {
-                    barrier.wait();
-                    for _ in 0..100 {
-                        assert_eq!(Worker::new().run(place, || 7), Ok(7));
-                    }
-                });
-            }
-        });
-    }
-
-    #[test]
-    fn a_call_that_waits_for_its_turn_keeps_its_deadline() {
-        let place = place("waits");
-        let (release, held) = mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
-        thread::scope(|scope| {
-            for _ in 0..MAX_CALLS_PER_PLACE {
-                let held = Arc::clone(&held);
-                scope.spawn(move || {
-                    Worker::new().run(place, move || drop(held.lock().map(|held| held.recv())))
-                });
-            }
-            while calls().places.get(&place).is_none_or(|count| count.under_way < MAX_CALLS_PER_PLACE) {
-                thread::yield_now();
-            }
-            let after = Duration::from_millis(20);
-            let outcome = Worker::new().with_deadline(after).run(place, || ());
-            assert_eq!(outcome, Err(Problem::Deadline { after }));
-            drop(release);
-        });
-        assert_eq!(Worker::new().run(place, || 7), Ok(7));
-    }
-
-    #[test]
-    fn a_call_is_under_way_until_its_last_thread_has_ended() {
-        let place = place("threads");
-        let (release, held) = mpsc::channel::<()>();
-        let outcome = Worker::new().run_with(place, Duration::ZERO, move |permit| {
-            permit.spawn(move || held.recv().is_err()).unwrap()
-        });
-        let still = calls().places[&place];
-        assert_eq!((still.under_way, still.left_behind), (1, 1));
-        drop(release);
-        assert_eq!(outcome.unwrap().recv(), Ok(true));
-    }
-
-    #[test]
-    fn work_that_panics_is_an_error_and_does_not_count_as_stuck() {
-        let place = place("panics");
-        for _ in 0..=MAX_CALLS_PER_PLACE {
-            let outcome: Result<(), Problem> =
-                Worker::new().run(place, || std::panic::resume_unwind(Box::new(())));
-            assert_eq!(outcome, Err(Problem::Unreachable));
-        }
-        assert_eq!(Worker::new().run(place, || 7), Ok(7));
-    }
-
-    #[cfg(feature = "rotation")]
-    #[test]
-    fn calls_around_others_leave_every_turn_to_those() {
-        let gate = Arc::new(Barrier::new(2 * MAX_CALLS + 1));
-        let calls: Vec<_> = (0..2 * MAX_CALLS)
-            .map(|number| {
-                let gate = Arc::clone(&gate);
-                let outer = Place::of("test around", &number);
-                thread::spawn(move || {
-                    Worker::around_others().run(outer, move || {
-                        gate.wait();
-                        Worker::new().run(Place::of("test within", &number), || 7)
-                    })
-                })
-            })
-            .collect();
-        // All of them are under way now, and none has made its own call.
-        gate.wait();
-        for call in calls {
-            assert_eq!(call.join().unwrap(), Ok(Ok(7)));
-        }
-    }
-
-    #[test]
-    fn a_deadline_beyond_the_clock_is_no_panic() {
-        let worker = Worker::new().with_deadline(Duration::MAX);
-        assert_eq!(worker.run(place("clock"), || 7), Ok(7));
-    }
-}
+mod tests;

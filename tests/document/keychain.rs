@@ -111,7 +111,7 @@ fn a_second_item_of_the_same_name_is_ambiguous_and_nothing_is_changed() {
         let ambiguous = DocumentError::Keychain(Problem::Ambiguous { count: 2 });
         assert_eq!(store.read().unwrap_err(), ambiguous);
         assert_eq!(store.write(&content("second"), Some(&version)), Err(ambiguous.clone()));
-        assert!(ambiguous.to_string().contains("delete those that you do not want"), "{ambiguous}");
+        assert!(ambiguous.to_string().contains("delete the others"), "{ambiguous}");
     });
 }
 

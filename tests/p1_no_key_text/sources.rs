@@ -1,6 +1,6 @@
 //! Sources and chains over them.
 
-use keysheath::source::{Absence, Remark};
+use keysheath::source::{Absence, Remark, Resource};
 
 use super::*;
 
@@ -131,7 +131,7 @@ fn a_program_with_the_canary_in_its_arguments_and_output_is_never_shown() {
     assert_eq!(killed, Some(Problem::Killed));
     let flood = look("a program that floods", format!("while :; do echo {KANAL}; done"));
     assert!(matches!(flood, Some(Problem::TooLarge { .. })), "{flood:?}");
-    assert_eq!(look("a program that is silent", format!(": {KANAL}")), Some(Problem::Empty));
+    assert_eq!(look("a program that is silent", format!(": {KANAL}")), Some(Problem::NoOutput));
     let held = look("a program that leaves its output open", format!("sleep 3 & echo {KANAL}"));
     assert_eq!(held, Some(Problem::OutputHeld));
     let after = Duration::from_millis(100);
@@ -176,6 +176,13 @@ fn a_source_s_own_problem_has_no_place_for_a_key() {
         Problem::NoAccess,
         Problem::Ambiguous { count: 2 },
         Problem::NotStorable,
+        Problem::Exhausted(Resource::Descriptors),
+        Problem::Queued { waited: Duration::ZERO, under_way: 4 },
+        Problem::LateTurn { waited: Duration::ZERO, left: Duration::MAX },
+        Problem::NotRunnable { rule: "it is a folder" },
+        Problem::NoOutput,
+        Problem::WantsTerminal,
+        Problem::ExitUnknown,
         Problem::Unreachable,
     ] {
         assert_eq!(look_at("a source of one's own", Own(problem.clone())), Some(problem));

@@ -85,6 +85,40 @@ impl Child {
         self
     }
 
+    /// Starts the child through a shell script, which ends with `exec "$@"`.
+    #[cfg(unix)]
+    pub(crate) fn through_shell(mut self, script: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(std::env::current_exe().expect("the test knows its own file"));
+        self.wrap(shell);
+        self
+    }
+
+    /// Gives the child a terminal of its own, whose foreground group it is in.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn on_a_terminal(mut self) -> Self {
+        let mut words = vec![std::env::current_exe().expect("the test knows its own file").into_os_string()];
+        words.extend(self.command.get_args().map(OsStr::to_owned));
+        let quoted = words.iter().map(|word| format!("'{}'", word.to_str().expect("a plain path")));
+        let mut terminal = Command::new("script");
+        terminal.args([
+            "--quiet",
+            "--return",
+            "--command",
+            &quoted.collect::<Vec<_>>().join(" "),
+            "/dev/null",
+        ]);
+        self.command = with_environment(terminal, &self.command);
+        self
+    }
+
+    /// Starts the child by another program, whose last arguments are the child's own.
+    #[cfg(unix)]
+    fn wrap(&mut self, mut by: Command) {
+        by.args(self.command.get_args());
+        self.command = with_environment(by, &self.command);
+    }
+
     /// Bounds the size of the files that the child writes, in blocks of 512 bytes. A write beyond it is an error, as on a
     /// disk that is full, and needs no rights.
     #[cfg(unix)]
@@ -172,6 +206,18 @@ impl Child {
         assert!(whole, "the child of {} failed ({}):\n{out}\n{err}", self.name, output.status);
         Some(output)
     }
+}
+
+/// The variables that one command is given, given to another.
+#[cfg(unix)]
+fn with_environment(mut to: Command, from: &Command) -> Command {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
+    }
+    to
 }
 
 /// Runs `body` in a child with these variables.

@@ -1,0 +1,207 @@
+//! A program that runs. It is looked at and ended only while it is this process's own: once another has collected it, its
+//! number may be any other process's.
+
+use std::io;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command};
+
+#[cfg(unix)]
+use super::lifeline::Lifeline;
+use crate::source::Problem;
+
+/// A program that was started, in a process group of its own.
+pub(super) struct Program {
+    child: Child,
+    /// What stands for this process and for no other, where the kernel has it.
+    #[cfg(target_os = "linux")]
+    handle: Option<std::os::fd::OwnedFd>,
+    #[cfg(unix)]
+    _lifeline: Lifeline,
+}
+
+impl Program {
+    pub(super) fn start(command: &mut Command) -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            std::os::unix::process::CommandExt::process_group(command, 0);
+            let mut lifeline = Lifeline::start();
+            let child = command.spawn()?;
+            lifeline.hold(&child);
+            Ok(Self {
+                #[cfg(target_os = "linux")]
+                handle: {
+                    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+                    // Not before Linux 5.3, and not where it is filtered. Whether it is ours is seen when it is waited for.
+                    pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok()
+                },
+                child,
+                _lifeline: lifeline,
+            })
+        }
+        #[cfg(not(unix))]
+        Ok(Self { child: command.spawn()? })
+    }
+
+    pub(super) fn take_output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    use rustix::io::Errno;
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
+
+    use super::{Problem, Program};
+
+    /// A look that waits for nothing and collects nothing. Until a program is collected, its id stands for no other process,
+    /// and that of its group for no other group, so that what it left running can be ended.
+    const LOOK: WaitIdOptions =
+        WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
+
+    impl Program {
+        fn id(&self) -> WaitId<'_> {
+            #[cfg(target_os = "linux")]
+            if let Some(handle) = &self.handle {
+                return WaitId::PidFd(std::os::fd::AsFd::as_fd(handle));
+            }
+            WaitId::Pid(Pid::from_child(&self.child))
+        }
+
+        fn wait(&self, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
+            rustix::io::retry_on_intr(|| waitid(self.id(), options))
+        }
+
+        /// Whether the program has ended, and well; it may still run.
+        pub(in crate::source::command) fn has_succeeded(&mut self) -> Result<bool, Problem> {
+            let status = match self.wait(LOOK | WaitIdOptions::STOPPED) {
+                Ok(Some(status)) => status,
+                Ok(None) => return Ok(false),
+                Err(Errno::CHILD) => return Err(Problem::ExitUnknown),
+                Err(_) => return Err(Problem::Unreachable),
+            };
+            if let Some(signal) = status.stopping_signal() {
+                // What another process has stopped may go on.
+                let by_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw).contains(&signal);
+                return if by_terminal { Err(Problem::WantsTerminal) } else { Ok(false) };
+            }
+            match status.exit_status() {
+                Some(0) => Ok(true),
+                Some(code) => Err(Problem::Failed { code }),
+                // A program without an exit status was ended by a signal.
+                None => Err(Problem::Killed),
+            }
+        }
+
+        /// Collects a program that has ended.
+        pub(in crate::source::command) fn collect(&mut self) {
+            let _ = self.wait(WaitIdOptions::EXITED);
+        }
+
+        /// Ends the program and what it started in its group, and collects it.
+        pub(in crate::source::command) fn end(mut self) {
+            // One that another has collected is left alone, and with it what is left of its group.
+            if self.wait(LOOK).is_ok() {
+                let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+                self.kill();
+                self.collect();
+            }
+        }
+
+        #[cfg(target_os = "linux")]
+        fn kill(&mut self) {
+            match &self.handle {
+                Some(handle) => drop(rustix::process::pidfd_send_signal(handle, Signal::KILL)),
+                None => drop(self.child.kill()),
+            }
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        fn kill(&mut self) {
+            let _ = self.child.kill();
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Program {
+    /// Whether the program has ended, and well; it may still run.
+    pub(super) fn has_succeeded(&mut self) -> Result<bool, Problem> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(false),
+            Ok(Some(status)) => match status.code() {
+                Some(0) => Ok(true),
+                Some(code) => Err(Problem::Failed { code }),
+                None => Err(Problem::Killed),
+            },
+            Err(_) => Err(Problem::Unreachable),
+        }
+    }
+
+    /// Collects a program that has ended.
+    pub(super) fn collect(&mut self) {
+        let _ = self.child.wait();
+    }
+
+    /// Ends the program, and collects it.
+    pub(super) fn end(mut self) {
+        let _ = self.child.kill();
+        self.collect();
+    }
+}
+
+/// Why a program was not started, and what to do.
+#[cfg(unix)]
+pub(super) fn not_started(program: &Path, error: &io::Error) -> Problem {
+    use rustix::io::Errno;
+
+    use crate::source::Resource;
+
+    if let Some(resource) = Resource::of(error) {
+        return Problem::Exhausted(resource);
+    }
+    let there = find(program);
+    let rule = match Errno::from_io_error(error) {
+        Some(Errno::AGAIN) => return Problem::Exhausted(Resource::Processes),
+        Some(Errno::NOEXEC) => {
+            "it is no program of this machine, and no `#!` line says which interpreter runs it: add that line, or name the \
+             interpreter and give it the file as an argument"
+        }
+        Some(Errno::NOENT) if there.is_some() => {
+            "the interpreter of its `#!` line, or the loader that it was built for, is not there: install it, or correct the \
+             line (a line that ends in CR and LF names another file)"
+        }
+        Some(Errno::ACCESS) => match there {
+            Some(there) if there.is_dir() => "it is a folder: name the program in it",
+            Some(there) if rustix::fs::access(&*there, rustix::fs::Access::EXEC_OK).is_err() => {
+                "this user may not execute it: `chmod +x` it, and check that its disk is not mounted noexec"
+            }
+            Some(_) => {
+                "this user may not execute the interpreter of its `#!` line: correct the line, or the interpreter's mode"
+            }
+            None => return Problem::NotStarted(error.kind()),
+        },
+        Some(Errno::TXTBSY) => "it is being written: try again once it is installed",
+        Some(Errno::TOOBIG) => "its arguments and environment are too long: shorten them",
+        _ => return Problem::NotStarted(error.kind()),
+    };
+    Problem::NotRunnable { rule }
+}
+
+#[cfg(not(unix))]
+pub(super) fn not_started(_: &Path, error: &io::Error) -> Problem {
+    crate::source::Resource::of(error).map_or_else(|| Problem::NotStarted(error.kind()), Problem::Exhausted)
+}
+
+/// What stands where the program is looked for.
+#[cfg(unix)]
+fn find(program: &Path) -> Option<std::path::PathBuf> {
+    if program.as_os_str().is_empty() {
+        return None;
+    }
+    if program.components().count() > 1 || program.is_absolute() {
+        return program.exists().then(|| program.to_owned());
+    }
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.exists())
+}

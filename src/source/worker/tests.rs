@@ -1,0 +1,312 @@
+//! A process-wide count is under test, so each test has a place of its own.
+
+use std::sync::Barrier;
+
+use super::*;
+
+/// A place that no other test calls.
+fn place(name: &str) -> Place {
+    Place::of("test", &name)
+}
+
+#[test]
+fn work_that_hangs_is_left_behind_counted_and_bounded() {
+    let place = place("hangs");
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    for _ in 0..MAX_CALLS_PER_PLACE {
+        let held = Arc::clone(&held);
+        let worker = Worker::new().with_deadline(Duration::from_millis(20));
+        let outcome = worker.run(place, move || drop(held.lock().map(|held| held.recv())));
+        assert!(matches!(outcome, Err(Problem::Deadline { .. })));
+    }
+    let stuck = Worker::new().run(place, || ());
+    assert_eq!(stuck, Err(Problem::Stuck { count: MAX_CALLS_PER_PLACE }));
+    assert_eq!(Worker::new().run(Place::of("test", &"another"), || 7), Ok(7));
+    drop(release);
+    let patience = Instant::now() + Duration::from_secs(10);
+    while Worker::new().run(place, || ()).is_err() {
+        assert!(Instant::now() < patience, "the calls were not counted off");
+    }
+}
+
+#[test]
+fn many_calls_at_once_take_turns_and_all_are_answered() {
+    let place = place("turns");
+    let at_once = Arc::new(Mutex::new((0, 0)));
+    thread::scope(|scope| {
+        for _ in 0..40 {
+            let at_once = Arc::clone(&at_once);
+            scope.spawn(move || {
+                let outcome = Worker::new().run(place, move || {
+                    let mut counts = at_once.lock().unwrap();
+                    counts.0 += 1;
+                    counts.1 = counts.1.max(counts.0);
+                    drop(counts);
+                    thread::sleep(Duration::from_millis(5));
+                    at_once.lock().unwrap().0 -= 1;
+                    at_once.lock().unwrap().1
+                });
+                assert!(outcome.unwrap() <= MAX_CALLS_PER_PLACE);
+            });
+        }
+    });
+    assert!(!calls().places.contains_key(&place.name), "every call was counted off");
+}
+
+#[test]
+fn calls_that_are_answered_never_count_as_hanging_however_many_there_are() {
+    let place = place("many");
+    let barrier = Barrier::new(64);
+    thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                barrier.wait();
+                for _ in 0..100 {
+                    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_call_that_waits_for_its_turn_keeps_its_deadline() {
+    let place = place("waits");
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    thread::scope(|scope| {
+        for _ in 0..MAX_CALLS_PER_PLACE {
+            let held = Arc::clone(&held);
+            scope.spawn(move || Worker::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
+        }
+        while calls().places.get(&place.name).is_none_or(|count| count.under_way < MAX_CALLS_PER_PLACE) {
+            thread::yield_now();
+        }
+        let after = Duration::from_millis(20);
+        let outcome = Worker::new().with_deadline(after).run(place, || ());
+        assert_eq!(outcome, Err(Problem::Queued { waited: after, under_way: MAX_CALLS_PER_PLACE }));
+        drop(release);
+    });
+    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+}
+
+#[test]
+fn a_call_is_under_way_until_its_last_thread_has_ended() {
+    let place = place("threads");
+    let (release, held) = mpsc::channel::<()>();
+    let outcome = Worker::new()
+        .run_with(place, Duration::ZERO, move |turn| turn.spawn(move || held.recv().is_err()).unwrap());
+    let counts = calls().places.get(&place.name).map(|count| (count.under_way, count.left_behind));
+    assert_eq!(counts, Some((1, 1)));
+    drop(release);
+    assert_eq!(outcome.unwrap().recv(), Ok(true));
+}
+
+#[test]
+fn work_that_panics_is_an_error_and_does_not_count_as_stuck() {
+    let place = place("panics");
+    for _ in 0..=MAX_CALLS_PER_PLACE {
+        let outcome: Result<(), Problem> =
+            Worker::new().run(place, || std::panic::resume_unwind(Box::new(())));
+        assert_eq!(outcome, Err(Problem::Unreachable));
+    }
+    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+}
+
+#[cfg(feature = "rotation")]
+#[test]
+fn calls_around_others_leave_every_turn_to_those() {
+    let gate = Arc::new(Barrier::new(2 * MAX_CALLS + 1));
+    let calls: Vec<_> = (0..2 * MAX_CALLS)
+        .map(|number| {
+            let gate = Arc::clone(&gate);
+            let outer = Place::of("test around", &number);
+            thread::spawn(move || {
+                Worker::around_others().run(outer, move || {
+                    gate.wait();
+                    Worker::new().run(Place::of("test within", &number), || 7)
+                })
+            })
+        })
+        .collect();
+    // All of them are under way now, and none has made its own call.
+    gate.wait();
+    for call in calls {
+        assert_eq!(call.join().unwrap(), Ok(Ok(7)));
+    }
+}
+
+#[test]
+fn a_deadline_beyond_the_clock_is_no_panic() {
+    let worker = Worker::new().with_deadline(Duration::MAX);
+    assert_eq!(worker.run(place("clock"), || 7), Ok(7));
+}
+
+/// Hangs `count` calls to a place, each left behind, until what is given back is dropped.
+fn hang(place: Place, count: usize) -> mpsc::Sender<()> {
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    for _ in 0..count {
+        let held = Arc::clone(&held);
+        let worker = Worker::new().with_deadline(Duration::from_millis(5));
+        let outcome = worker.run(place, move || drop(held.lock().map(|held| held.recv())));
+        assert!(matches!(outcome, Err(Problem::Deadline { .. })), "{outcome:?}");
+    }
+    release
+}
+
+/// Lets a time pass since the last call to a place was given up.
+fn rest(place: Place, time: Duration) {
+    let mut calls = calls();
+    let last = &mut calls.places.get_mut(&place.name).unwrap().left_last;
+    *last = last.and_then(|last| last.checked_sub(time));
+}
+
+#[test]
+fn a_place_whose_calls_never_return_is_tried_again_in_time() {
+    let place = place("half-open");
+    let _held = hang(place, MAX_CALLS_PER_PLACE);
+    let stuck = |count| Err(Problem::Stuck { count });
+    assert_eq!(Worker::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE));
+    rest(place, REST);
+    // One call tries, and hangs as well: the next rest is twice as long.
+    let _held_too = hang(place, 1);
+    rest(place, REST);
+    assert_eq!(Worker::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE + 1));
+    rest(place, REST);
+    // One that answers opens the place for all.
+    for _ in 0..100 {
+        assert_eq!(Worker::new().run(place, || 7), Ok(7));
+    }
+    // Four more may hang before it is left alone again.
+    let _held_again = hang(place, MAX_CALLS_PER_PLACE);
+    assert_eq!(Worker::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE));
+}
+
+#[test]
+fn a_stuck_place_is_tried_by_one_call_at_a_time() {
+    let place = place("one try");
+    let held = hang(place, MAX_CALLS_PER_PLACE);
+    rest(place, REST);
+    let (release, hold) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let trying = scope.spawn(move || Worker::new().run(place, move || hold.recv().is_err()));
+        while calls().places[&place.name].under_way == MAX_CALLS_PER_PLACE {
+            thread::yield_now();
+        }
+        assert_eq!(Worker::new().run(place, || 7), Err(Problem::Stuck { count: MAX_CALLS_PER_PLACE }));
+        drop(release);
+        assert_eq!(trying.join().unwrap(), Ok(true));
+    });
+    drop(held);
+    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+}
+
+#[test]
+fn the_rest_of_a_stuck_place_doubles_and_never_overflows() {
+    for hanging in [MAX_CALLS_PER_PLACE, MAX_CALLS_PER_PLACE + 3, 1000, usize::MAX] {
+        let count =
+            |last| Count { under_way: hanging, left_behind: hanging, left_last: last, ..Count::default() };
+        assert!(matches!(count(Some(Instant::now())).may(), May::GiveUp { .. }));
+        assert!(matches!(count(None).may(), May::Go));
+    }
+}
+
+#[test]
+fn calls_take_their_turn_in_the_order_of_arrival() {
+    let place = place("order");
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..MAX_CALLS_PER_PLACE {
+            let held = Arc::clone(&held);
+            scope.spawn(move || Worker::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
+        }
+        for number in 0..20 {
+            while calls()
+                .places
+                .get(&place.name)
+                .is_none_or(|count| count.under_way < MAX_CALLS_PER_PLACE || count.waiting.len() < number)
+            {
+                thread::yield_now();
+            }
+            let order = Arc::clone(&order);
+            scope.spawn(move || {
+                Worker::new().run(place, move || {
+                    order.lock().unwrap().push(number);
+                    thread::sleep(Duration::from_millis(10));
+                })
+            });
+        }
+        while calls().places[&place.name].waiting.len() < 20 {
+            thread::yield_now();
+        }
+        drop(release);
+    });
+    // Four at a time, so a number may be noted three places from its own.
+    for (at, number) in order.lock().unwrap().iter().enumerate() {
+        assert!(at.abs_diff(*number) < MAX_CALLS_PER_PLACE, "{order:?}");
+    }
+}
+
+#[test]
+fn a_turn_that_comes_late_says_so_and_not_that_it_is_locked() {
+    let place = place("late");
+    let deadline = Duration::from_millis(400);
+    thread::scope(|scope| {
+        for _ in 0..MAX_CALLS_PER_PLACE {
+            scope.spawn(move || Worker::new().run(place, || thread::sleep(Duration::from_millis(200))));
+        }
+        while calls().places.get(&place.name).is_none_or(|count| count.under_way < MAX_CALLS_PER_PLACE) {
+            thread::yield_now();
+        }
+        let worker = Worker::new().with_deadline(deadline);
+        let outcome = worker.run_with(place, Duration::from_secs(5), |turn| {
+            let rest = turn.rest();
+            thread::sleep(rest);
+            (rest, turn.rest(), turn.too_late())
+        });
+        let (rest, none, problem) = outcome.unwrap();
+        assert!(rest < deadline && none.is_zero(), "{rest:?}");
+        let Problem::LateTurn { waited, left } = problem else { panic!("{problem:?}") };
+        assert!(waited + left == deadline && waited >= deadline / 10, "{waited:?}");
+        let message = problem.to_string();
+        assert!(message.contains("waited") && !message.contains("unlock"), "{message}");
+    });
+}
+
+#[cfg(feature = "openbao")]
+#[test]
+fn places_of_one_server_share_its_turns_and_no_others() {
+    let at = |name: &str| place(name).at_server(&"server", 2);
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    thread::scope(|scope| {
+        for name in ["first at it", "second at it"] {
+            let (held, place) = (Arc::clone(&held), at(name));
+            scope.spawn(move || Worker::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
+        }
+        while calls().servers.get(&hash("server", &"server")).is_none_or(|&count| count < 2) {
+            thread::yield_now();
+        }
+        let waited = Duration::from_millis(20);
+        let hurried = Worker::new().with_deadline(waited);
+        assert_eq!(hurried.run(at("third at it"), || 7), Err(Problem::Queued { waited, under_way: 2 }));
+        assert_eq!(hurried.run(place("elsewhere"), || 7), Ok(7));
+        drop(release);
+    });
+    assert_eq!(Worker::new().run(at("third at it"), || 7), Ok(7));
+    assert!(!calls().servers.contains_key(&hash("server", &"server")), "every call was counted off");
+}
+
+#[test]
+fn zero_and_endless_deadlines_are_no_panic() {
+    let place = place("ends of time");
+    for deadline in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let outcome =
+            Worker::new().with_deadline(deadline).run_with(place, Duration::MAX, |turn| turn.rest());
+        assert!(outcome.is_ok_and(|rest| rest <= deadline), "{deadline:?}");
+    }
+}
