@@ -42,7 +42,7 @@ type Secret = Zeroizing<Vec<u8>>;
 /// taken away again.
 ///
 /// On Linux, an item that is not found while a collection is locked may be in that collection, and some services
-/// (KeePassXC) do not show what they hold until it is unlocked. So nothing is absent until every collection is unlocked;
+/// (`KeePassXC`) do not show what they hold until it is unlocked. So nothing is absent until every collection is unlocked;
 /// where one of them cannot be, [`Keychain::in_default_collection`] looks at the default one alone.
 ///
 /// Everything with the user's rights can read the user's keychain once it is unlocked.
@@ -178,7 +178,7 @@ impl Keychain {
     /// # Ok::<(), keysheath::source::SourceError>(())
     /// ```
     pub fn list(&self) -> Result<Vec<String>, SourceError> {
-        let names = self.on_items(None, |store, items, prompts| store.names(items, prompts));
+        let names = self.on_items(None, Store::names);
         let mut names = names.map_err(|problem| self.error("*", problem))?;
         names.sort();
         Ok(names)
@@ -195,8 +195,7 @@ impl Keychain {
     /// # Ok::<(), keysheath::source::SourceError>(())
     /// ```
     pub fn delete(&self, name: &str) -> Result<bool, SourceError> {
-        self.on_item(name, |store, items, prompts| store.delete(items, prompts))
-            .map_err(|problem| self.error(name, problem))
+        self.on_item(name, Store::delete).map_err(|problem| self.error(name, problem))
     }
 
     /// Every key that an item of this name holds, where several items match: one of them may be the only copy. A probe or
@@ -213,7 +212,7 @@ impl Keychain {
     /// # Ok::<(), keysheath::source::SourceError>(())
     /// ```
     pub fn load_all(&self, name: &str, profile: &'static Profile) -> Result<Vec<RawKey>, SourceError> {
-        let texts = self.on_item(name, |store, items, prompts| store.load_all(items, prompts));
+        let texts = self.on_item(name, Store::load_all);
         let keys = texts.and_then(|texts| {
             let keys = texts.iter().map(|text| RawKey::parse(profile, text).map_err(Problem::Malformed));
             keys.collect()
@@ -242,7 +241,7 @@ impl Keychain {
     }
 
     fn load(&self, name: &str) -> Result<Option<Secret>, Problem> {
-        self.on_item(name, |store, items, prompts| store.load(items, prompts))
+        self.on_item(name, Store::load)
     }
 
     /// The bytes of an item. `held` is held until the keychain has answered, which may be after the deadline.

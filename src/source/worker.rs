@@ -377,7 +377,7 @@ impl Worker {
             // What it gives now is how it ended.
             call.wait(extra).and(Err(problem))
         });
-        call.is_over(outcome.is_ok());
+        call.finish(outcome.is_ok());
         outcome
     }
 
@@ -391,7 +391,7 @@ impl Worker {
     ) -> Result<T, Problem> {
         let call = self.start(place, work)?;
         let outcome = call.wait(extra);
-        call.is_over(outcome.is_ok());
+        call.finish(outcome.is_ok());
         outcome
     }
 
@@ -425,7 +425,7 @@ impl<T> Call<T> {
     }
 
     /// Leaves it behind, where it goes on.
-    fn is_over(self, has_answered: bool) {
+    fn finish(self, has_answered: bool) {
         // Another holder is a thread that goes on; one that has answered holds it no more.
         if Arc::strong_count(&self.permit) > 1 {
             self.permit.leave_behind();

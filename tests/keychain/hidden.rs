@@ -1,4 +1,4 @@
-//! Keychains that do not show what they hold while they are locked, as KeePassXC does.
+//! Keychains that do not show what they hold while they are locked, as `KeePassXC` does.
 
 use super::stand_in_service::{Person, StandIn};
 use super::*;

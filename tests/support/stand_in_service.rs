@@ -1,5 +1,7 @@
-//! A Secret Service of the tests' own, that behaves as real ones do which cannot be run here: KeePassXC answers a search with
+//! A Secret Service of the tests' own, that behaves as real ones do which cannot be run here: `KeePassXC` answers a search with
 //! nothing while its database is locked, shows no collection while it is closed, and asks before it writes.
+
+#![allow(clippy::needless_pass_by_value, reason = "a method of an interface owns what it is sent")]
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,7 +44,7 @@ struct State {
     person: Person,
     collections: HashMap<String, Collection>,
     default: Option<String>,
-    /// Whether it asks before it writes, as KeePassXC can.
+    /// Whether it asks before it writes, as `KeePassXC` can.
     asks_to_write: bool,
     /// Whether it answers a write only once it is let go on.
     holds_writes: bool,
@@ -100,7 +102,7 @@ impl StandIn {
         self.state().person = person;
     }
 
-    /// As KeePassXC with all databases closed: nothing is shown.
+    /// As `KeePassXC` with all databases closed: nothing is shown.
     pub fn close_databases(&self) {
         let mut state = self.state();
         state.collections.clear();
@@ -131,10 +133,6 @@ impl StandIn {
 }
 
 impl State {
-    fn collection_of(&self, path: &str) -> Option<String> {
-        path.strip_prefix(COLLECTIONS)?.split('/').next().map(str::to_owned)
-    }
-
     fn search(&self, wanted: &HashMap<String, String>, only: Option<&str>) -> Vec<OwnedObjectPath> {
         let mut found = Vec::new();
         for (name, collection) in &self.collections {
@@ -162,6 +160,10 @@ impl State {
             cbc::Decryptor::<aes::Aes128>::new(&self.sessions[secret.session.as_str()].into(), &iv.into());
         decryptor.decrypt_padded_vec::<Pkcs7>(&secret.value).expect("encrypted for this session")
     }
+}
+
+fn collection_of(path: &OwnedObjectPath) -> Option<&str> {
+    path.as_str().strip_prefix(COLLECTIONS)?.split('/').next()
 }
 
 fn path(text: &str) -> OwnedObjectPath {
@@ -245,10 +247,11 @@ struct Prompt {
 impl Prompt {
     async fn prompt(
         &self,
-        _window: &str,
+        window: &str,
         #[zbus(object_server)] server: &ObjectServer,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
     ) -> fdo::Result<()> {
+        assert_eq!(window, "", "there is no window");
         let (is_dismissed, created) = {
             let mut state = self.state.lock().expect("no panic");
             state.prompted += 1;
@@ -258,8 +261,8 @@ impl Prompt {
                 Person::Unlocks => match state.prompts.remove(&self.number) {
                     Some(Prompted::Unlock(objects)) => {
                         for object in objects {
-                            let name = state.collection_of(object.as_str()).expect("ours");
-                            state.collections.get_mut(&name).expect("there").is_locked = false;
+                            let name = collection_of(&object).expect("ours");
+                            state.collections.get_mut(name).expect("there").is_locked = false;
                         }
                         (false, None)
                     }
@@ -307,11 +310,12 @@ impl Served {
         &self,
         properties: HashMap<String, OwnedValue>,
         secret: Secret,
-        _replace: bool,
+        replace: bool,
         #[zbus(object_server)] server: &ObjectServer,
     ) -> fdo::Result<(OwnedObjectPath, OwnedObjectPath)> {
         let attributes = properties["org.freedesktop.Secret.Item.Attributes"].clone();
         let attributes = attributes.try_into().expect("names and texts");
+        assert!(replace, "a second item of the same attributes is not wanted");
         hold_writes(&self.state);
         let (is_asked, item) = {
             let state = self.state.lock().expect("no panic");

@@ -1,4 +1,4 @@
-//! The Secret Service of a session bus: gnome-keyring, KWallet, KeePassXC.
+//! The Secret Service of a session bus: gnome-keyring, `KWallet`, `KeePassXC`.
 //!
 //! Items are those of the *keyring* project: the attributes `service` and `username`, in the default collection.
 
@@ -177,7 +177,7 @@ impl Store {
         Ok((open.collect::<Result<_, Fault>>()?, Vec::new()))
     }
 
-    /// The collections that may hide an item. A service that shows no collection at all, as KeePassXC does while its
+    /// The collections that may hide an item. A service that shows no collection at all, as `KeePassXC` does while its
     /// databases are closed, may hide one as well. (gnome-keyring always shows that of the session.)
     fn locked_collections(&self, items: &Items<'_>) -> Result<Vec<OwnedObjectPath>, Fault> {
         let collections = if items.in_default_collection {
