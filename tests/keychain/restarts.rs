@@ -67,7 +67,8 @@ fn loads_under_many_restarts_of_the_daemon_are_good_after_each() {
             let _over = Over(&is_over);
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let keychain = impatient();
+                    // Longer than the daemon needs, so that what hangs past it hangs.
+                    let keychain = Keychain::new().with_deadline(Duration::from_secs(5));
                     while !is_over.load(Ordering::Relaxed) {
                         let is_good = matches!(load(&keychain, "kanal"), Ok(Loaded::Found(_)));
                         if is_good { &good } else { &bad }.fetch_add(1, Ordering::Relaxed);
@@ -82,8 +83,10 @@ fn loads_under_many_restarts_of_the_daemon_are_good_after_each() {
                     std::thread::sleep(Duration::from_millis(200));
                 }
                 service.restart();
-                // Not after a while: the first call that is made now.
-                assert_holds(&patient(), "kanal", KEY);
+                // Not after a while: the first calls that are made now.
+                for _ in 0..MAX_CALLS_PER_PLACE {
+                    assert_holds(&patient(), "kanal", KEY);
+                }
             }
         });
         println!("{} loads were good, {} were not", good.into_inner(), bad.into_inner());
