@@ -87,6 +87,8 @@ fn a_key_is_read_with_its_version_wherever_the_mount_ends() {
     let encoded = json!({ "key": support::KEY_IN_BASE64 });
     server.put("secret/encoded", &encoded);
     assert_gives_the_key(&field(server.root(), "secret/encoded").base64());
+    let patient = server.root().with_deadline(Duration::MAX);
+    assert_gives_the_key(&field(patient, "secret/encoded").base64());
 }
 
 #[test]

@@ -261,6 +261,19 @@ fn a_disk_that_is_full_keeps_the_old_document_and_nothing_else() {
 }
 
 #[test]
+fn a_deadline_without_end_or_of_no_time_is_no_panic() {
+    let (folder, store) = written();
+    let version = *there(&store).version();
+    let patient = store.clone().with_deadline(Duration::MAX);
+    let second = patient.write(&content("second"), Some(&version)).unwrap();
+    assert_eq!((text(&patient), patient.version()), ("second".to_owned(), Ok(Some(second))));
+    assert!(patient.is_current(&there(&patient)).unwrap());
+    let hurried = store.with_deadline(Duration::ZERO);
+    let _ = (hurried.read().is_ok(), hurried.write(&content("third"), Some(&second)));
+    assert!(folder.at("document").exists());
+}
+
+#[test]
 fn a_lock_that_is_held_is_waited_for_until_the_deadline_and_reading_goes_on() {
     let (folder, store) = written();
     let version = *there(&store).version();
