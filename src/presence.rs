@@ -97,6 +97,7 @@ mod settings;
 mod watched;
 
 use std::fmt;
+use std::process;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -146,6 +147,8 @@ pub struct Presence {
     uses: Uses,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The one that the thread is in. A forked child has a copy of this, and not the thread.
+    process: u32,
 }
 
 /// How it fares with showing a process.
@@ -209,7 +212,7 @@ impl Presence {
             .name("keysheath-presence".into())
             .spawn(move || runner.run(shown))
             .map_err(|error| PresenceError::NoThread(error.kind()))?;
-        Ok(Self { uses, shared, thread: Some(thread) })
+        Ok(Self { uses, shared, thread: Some(thread), process: process::id() })
     }
 
     /// How it fares.
@@ -238,12 +241,20 @@ impl Presence {
     /// }
     /// ```
     pub fn stop(&self) {
-        self.shared.stop();
-        self.uses.wake();
+        if !self.is_elsewhere() {
+            self.shared.stop();
+            self.uses.wake();
+        }
+    }
+
+    /// Whether this is a copy in a forked child, where locks may be held by threads that are not there.
+    fn is_elsewhere(&self) -> bool {
+        self.process != process::id()
     }
 
     /// Takes the process out, and blocks until that is done or the timeout is over. Returns whether it is out. Where it is not,
-    /// its thread goes on for as long as the store takes, and otherwise the time to live ends it.
+    /// its thread goes on for as long as the store takes, and otherwise the time to live ends it. In a forked child nothing is
+    /// waited for, and nothing is taken out.
     ///
     /// ```
     /// # use keysheath::presence::Presence;
@@ -258,12 +269,16 @@ impl Presence {
     pub fn close(mut self, timeout: Duration) -> bool {
         self.stop();
         self.end(timeout);
-        self.shared.is_out()
+        !self.is_elsewhere() && self.shared.is_out()
     }
 
     /// Waits for the end of the thread. After the timeout it is left behind.
     fn end(&mut self, timeout: Duration) {
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        if self.is_elsewhere() {
+            // It is another process's: its handle is not joined, and not detached either.
+            std::mem::forget(thread);
+        } else {
             events::end(thread, None, timeout, |timeout| self.shared.wait_for_end(timeout));
         }
     }
@@ -276,8 +291,8 @@ impl Drop for Presence {
             LazyLock::new(|| Mutex::new((FAREWELL.0, Instant::now())));
         let left = || LEFT.lock().unwrap_or_else(PoisonError::into_inner);
 
-        if self.thread.is_none() {
-            return;
+        if self.thread.is_none() || self.is_elsewhere() {
+            return self.end(Duration::ZERO);
         }
         self.stop();
         let begun = Instant::now();

@@ -1,6 +1,8 @@
 //! Presence: what each process of a fleet shows of the key that it uses, and what a rotator makes of it.
 #![cfg(all(feature = "rotation", target_os = "linux"))]
 
+#[path = "support/forked.rs"]
+mod fork;
 mod support;
 
 #[path = "presence/broken.rs"]

@@ -3,6 +3,8 @@
 
 #[path = "refresh/common.rs"]
 mod common;
+#[path = "support/forked.rs"]
+mod fork;
 mod support;
 
 #[path = "refresh/asked.rs"]

@@ -36,8 +36,9 @@ const MAX_FILE: usize = sealed::HEADER + MAX_DOCUMENT;
 ///   document, so that what is read lasts as well. [`version`](DocumentStore::version) syncs nothing and runs on the calling
 ///   thread, without the deadline: while the file is as it was when it was read last, it is looked at and not read.
 /// - **Private.** Document and lock must be regular files of this user with nobody else's permissions. Links are refused,
-///   symbolic and hard. A document cannot have a name that ends in `.lock` or `.keysheath-new`. The folder must be there, belong to root or this user, and be writable by nobody else unless it is sticky, as
-///   `/tmp` is. (On Windows, owner and mode are not checked.)
+///   symbolic and hard. A document cannot have a name that ends in `.lock` or `.keysheath-new`. The folder must be there,
+///   belong to root or this user, and be writable by nobody else unless it is sticky, as `/tmp` is. (On Windows, owner, mode
+///   and hard links are not checked.)
 /// - **Local.** On Linux and macOS, network file systems are refused, and so is FUSE on Linux: which of those it is cannot be told.
 ///
 /// ```

@@ -6,6 +6,8 @@ use std::process::{Child as Process, ChildStdout};
 use keysheath::document::FileStore;
 
 use super::*;
+use crate::fork::forked;
+use crate::support::in_child;
 use support::Child;
 
 /// A child, and what it writes: it would fail if nobody took that.
@@ -99,4 +101,23 @@ fn a_process_that_was_killed_with_the_old_key_is_waited_for_until_its_time_is_ov
     assert!(told.starts_with(&begins) && told.contains("); then delete the key"), "{told}");
     folder.write("end-living", "");
     living.ends_well();
+}
+
+#[test]
+fn a_forked_child_leaves_the_record_and_waits_for_no_thread() {
+    in_child("processes::a_forked_child_leaves_the_record_and_waits_for_no_thread", &[("NONE", "")], || {
+        let store = MemoryStore::new();
+        let show = || Presence::show(store.clone(), &KeyHandle::<Kanal>::live(), settings("a")).unwrap();
+        let mut both = vec![show(), show()];
+        let status = forked(|| {
+            let begun = Instant::now();
+            let is_out = both.pop().is_some_and(|presence| presence.close(PATIENCE));
+            both.clear();
+            !is_out && begun.elapsed() < Duration::from_secs(4)
+        });
+        assert_eq!(status, Some(0));
+        assert_eq!(Fleet::read::<Kanal>(&store).unwrap().records().len(), 2);
+        drop(both);
+        assert!(Fleet::read::<Kanal>(&store).unwrap().records().is_empty());
+    });
 }

@@ -1,8 +1,6 @@
 //! A child that is forked while a refresher runs: it has the handle, and not the thread.
-#![allow(unsafe_code, reason = "std has no fork")]
 
 use std::process;
-use std::time::{Duration, Instant};
 
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
@@ -10,33 +8,8 @@ use keysheath::issuer::Kanal;
 use keysheath::refresh::Refresher;
 
 use super::common::{PATIENCE, SECOND, Scripted, eventually, has, only_asked};
+use crate::fork::forked;
 use crate::support::{KEY, in_child};
-
-/// Runs the body in a forked child, and gives its exit status; none where it had to be killed.
-fn forked(body: impl FnOnce() -> bool) -> Option<i32> {
-    // SAFETY: the child calls no function of this test's other threads, and leaves by `_exit`.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "a child can be forked");
-    if child == 0 {
-        let is_so = body();
-        // SAFETY: nothing is run at this exit.
-        unsafe { libc::_exit(i32::from(!is_so)) };
-    }
-    let (start, mut status) = (Instant::now(), 0);
-    // SAFETY: it is the child that was forked above, and nobody else waits for it.
-    while unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == 0 {
-        if start.elapsed() > Duration::from_secs(20) {
-            // SAFETY: as above.
-            unsafe {
-                libc::kill(child, libc::SIGKILL);
-                libc::waitpid(child, &raw mut status, 0);
-            }
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
-}
 
 #[test]
 fn a_forked_child_is_told_at_once_that_nothing_reloads() {
