@@ -48,19 +48,20 @@
 //!   early; requests then fail until every process has the new key, and no key leaks. Nothing in it is secret.
 //! - A process that does not show itself is not waited for, but for the settle time. Neither is a forked child: it has neither
 //!   the thread that shows it nor that of a refresher.
-//! - A silent process is named for a day, and in a full document until its room is needed. After that it is forgotten, by the next
-//!   process that has itself seen it rest for its time to live, by a clock that nobody sets. A full document therefore takes a
-//!   new process only once one that is there, or that process itself, has watched for so long.
+//! - A silent process is named for a day, and in a full document until its room is needed. After that it is
+//!   forgotten, by the next process that has itself seen it rest for its time to live, by a clock that nobody
+//!   sets. A full document therefore takes a new process only once one that is there, or that process itself,
+//!   has watched for so long.
 //! - Each start of a process is a record of its own, unless its name is [unique](PresenceSettings::with_unique_name). One that is
 //!   killed and started again and again can else fill a document, until the first of those records are silent.
 //! - A document is for one key set. A process that follows another one of the same issuer is never seen to have the new key, and
 //!   is waited for.
-//! - The times are those of the machines' clocks; a minute of difference is allowed for, and half an hour where a process that
-//!   has no key yet is to be taken for one that cannot take up the old one any more. A clock that is wrong by more than a time
-//!   to live makes a process silent, and that is said. A machine that was suspended is silent until half a minute after it
-//!   resumes.
-//! - A write waits for its turn with the process's other calls: at most four to this document are under way at once, and 32 to one
-//!   OpenBao.
+//! - The times are those of the machines' clocks; a minute of difference is allowed for, and half an hour
+//!   where a process that has no key yet is to be taken for one that cannot take up the old one any more. A
+//!   clock that is wrong by more than a time to live makes a process silent, and that is said. A machine that
+//!   was suspended is silent until half a minute after it resumes.
+//! - A write waits for its turn with the process's other calls: at most four to this document are under way
+//!   at once, and 32 to one OpenBao.
 //! - A document holds [`MAX_PROCESSES`]. A larger fleet uses several, and the rotation is given each.
 //!
 //! ```
@@ -118,17 +119,17 @@ pub use settings::{DEFAULT_TIME_TO_LIVE, MAX_NAME, PresenceSettings};
 
 use run::{Runner, Shared};
 
-/// How long dropping waits until processes are taken out of their fleets: in all, for those that are dropped one after
-/// another, and once that is used up, for each.
+/// How long dropping waits until processes are taken out of their fleets: in all, for those that are dropped
+/// one after another, and once that is used up, for each.
 const FAREWELL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(50));
 
 /// Shows this process in a document of the fleet until it is dropped.
 ///
-/// Dropping it takes the process out, and waits for that: at most five seconds for all that are dropped one after another, and
-/// then 50 ms for each. Where it cannot be done, or the process is killed, the time to live ends it. So keep it until the last
-/// request has its answer: a process that is out is not waited for. [`close`](Presence::close) waits for a time of your own; to
-/// end several, [`stop`](Presence::stop) all of them first. In async code, start and end it through your runtime's
-/// `spawn_blocking`.
+/// Dropping it takes the process out, and waits for that: at most five seconds for all that are dropped one
+/// after another, and then 50 ms for each. Where it cannot be done, or the process is killed, the time to
+/// live ends it. So keep it until the last request has its answer: a process that is out is not waited for.
+/// [`close`](Presence::close) waits for a time of your own; to end several, [`stop`](Presence::stop) all of
+/// them first. In async code, start and end it through your runtime's `spawn_blocking`.
 ///
 /// A failure never touches the handle: keys are sent all the same. [`Presence::status`] tells of it, and with the feature
 /// `tracing` a warning.
@@ -252,9 +253,9 @@ impl Presence {
         self.process != process::id()
     }
 
-    /// Takes the process out, and blocks until that is done or the timeout is over. Returns whether it is out. Where it is not,
-    /// its thread goes on for as long as the store takes, and otherwise the time to live ends it. In a forked child nothing is
-    /// waited for, and nothing is taken out.
+    /// Takes the process out, and blocks until that is done or the timeout is over. Returns whether it is
+    /// out. Where it is not, its thread goes on for as long as the store takes, and otherwise the time to
+    /// live ends it. In a forked child nothing is waited for, and nothing is taken out.
     ///
     /// ```
     /// # use keysheath::presence::Presence;
@@ -286,7 +287,8 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        // What is left of the time that dropping may wait, and when that was so. It grows again with the time that passes.
+        // What is left of the time that dropping may wait, and when that was so. It grows again with the time
+        // that passes.
         static LEFT: LazyLock<Mutex<(Duration, Instant)>> =
             LazyLock::new(|| Mutex::new((FAREWELL.0, Instant::now())));
         let left = || LEFT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,8 +15,8 @@ pub(crate) const LOCK: &str = ".lock";
 /// The end of the name of a file that is to take another's place once it is whole.
 pub(crate) const NEW: &str = ".keysheath-new";
 
-/// How old a file must be before its times tell one write from the next: more than the coarsest clock of a file system,
-/// which is FAT's, of two seconds.
+/// How old a file must be before its times tell one write from the next: more than the coarsest clock of a
+/// file system, which is FAT's, of two seconds.
 #[cfg(feature = "rotation")]
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -100,8 +100,8 @@ impl Stamp {
     }
 }
 
-/// Refuses names that end as those of keysheath's own files do: a file of such a name would be taken for a lock, or for what
-/// an interrupted write has left.
+/// Refuses names that end as those of keysheath's own files do: a file of such a name would be taken for a
+/// lock, or for what an interrupted write has left.
 pub(crate) fn refuse_reserved(path: &Path) -> Result<(), Refusal> {
     let mut name = path.file_name().unwrap_or_default().as_encoded_bytes().to_ascii_lowercase();
     // Windows drops these, so that the name is the same without them.
@@ -118,8 +118,9 @@ pub(crate) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// Removes what an interrupted write has left at a path, and nothing else. False where something else is there: a file that
-/// is not private, has more than `limit` bytes, or others than `may_begin` allows; what a power cut leaves may also be zeros.
+/// Removes what an interrupted write has left at a path, and nothing else. False where something else is
+/// there: a file that is not private, has more than `limit` bytes, or others than `may_begin` allows; what a
+/// power cut leaves may also be zeros.
 pub(crate) fn remove_left_over(
     path: &Path,
     limit: usize,

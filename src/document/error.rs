@@ -72,20 +72,21 @@ pub enum DocumentError {
     NotPrivate,
     /// The document or its lock has a second name (a hard link), through which it could be changed.
     #[error(
-        "the document or the .lock beside it has another name too (a hard link): remove the other name, or put a copy in the \
-         place of the file"
+        "the document or the .lock beside it has another name too (a hard link): remove the other name, or \
+         put a copy in the place of the file"
     )]
     Linked,
     /// The name is like those of this crate's own files beside a document.
     #[error(
-        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: give the \
-         document another name"
+        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: \
+         give the document another name"
     )]
     ReservedName,
-    /// Something else is where a new document is written before it takes the old one's place. Nothing was changed.
+    /// Something else is where a new document is written before it takes the old one's place. Nothing was
+    /// changed.
     #[error(
-        "the file beside the document whose name ends in .keysheath-new is not what an interrupted write leaves: move it \
-         away; it was left as it is"
+        "the file beside the document whose name ends in .keysheath-new is not what an interrupted write \
+         leaves: move it away; it was left as it is"
     )]
     InTheWay,
     /// There is no such folder.

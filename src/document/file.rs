@@ -27,18 +27,20 @@ const MAX_FILE: usize = sealed::HEADER + MAX_DOCUMENT;
 
 /// A document in a file of its own, for all processes of one user on one machine.
 ///
-/// - **Whole or not at all.** It is written to a new file (`NAME.keysheath-new`, mode 600), which is synced and then renamed
-///   over the old one, and the folder is synced. A writer that is killed on the way leaves the old document or the new one, and
-///   once [`write`](DocumentStore::write) has returned a power cut keeps the new one too, as far as the disk honours `fsync`.
-///   What a killed writer has left is removed by the next one; a file of that name that is something else stops the write.
-/// - **One writer at a time.** Writing takes a lock on `NAME.lock`, which the system releases when its process ends. It
-///   must not be removed or renamed while a process uses the store. Reading takes none; it syncs the folder once for each
-///   document, so that what is read lasts as well. [`version`](DocumentStore::version) syncs nothing and runs on the calling
-///   thread, without the deadline: while the file is as it was when it was read last, it is looked at and not read.
-/// - **Private.** Document and lock must be regular files of this user with nobody else's permissions. Links are refused,
-///   symbolic and hard. A document cannot have a name that ends in `.lock` or `.keysheath-new`. The folder must be there,
-///   belong to root or this user, and be writable by nobody else unless it is sticky, as `/tmp` is. (On Windows, owner, mode
-///   and hard links are not checked.)
+/// - **Whole or not at all.** It is written to a new file (`NAME.keysheath-new`, mode 600), which is synced
+///   and then renamed over the old one, and the folder is synced. A writer that is killed on the way leaves
+///   the old document or the new one, and once [`write`](DocumentStore::write) has returned a power cut keeps
+///   the new one too, as far as the disk honours `fsync`. What a killed writer has left is removed by the
+///   next one; a file of that name that is something else stops the write.
+/// - **One writer at a time.** Writing takes a lock on `NAME.lock`, which the system releases when its
+///   process ends. It must not be removed or renamed while a process uses the store. Reading takes none; it
+///   syncs the folder once for each document, so that what is read lasts as well.
+///   [`version`](DocumentStore::version) syncs nothing and runs on the calling thread, without the deadline:
+///   while the file is as it was when it was read last, it is looked at and not read.
+/// - **Private.** Document and lock must be regular files of this user with nobody else's permissions. Links
+///   are refused, symbolic and hard. A document cannot have a name that ends in `.lock` or `.keysheath-new`.
+///   The folder must be there, belong to root or this user, and be writable by nobody else unless it is
+///   sticky, as `/tmp` is. (On Windows, owner, mode and hard links are not checked.)
 /// - **Local.** On Linux and macOS, network file systems are refused, and so is FUSE on Linux: which of those it is cannot be told.
 ///
 /// ```
@@ -156,7 +158,8 @@ impl DocumentStore for FileStore {
 }
 
 impl Known {
-    /// The version of what is there. It need not last: a version is told, and nothing is done for it but to read.
+    /// The version of what is there. It need not last: a version is told, and nothing is done for it but to
+    /// read.
     fn version(&self, path: &Path) -> Result<Option<Version>, DocumentError> {
         let path = settle(path)?;
         self.seen.look_at_version(|| {
@@ -196,7 +199,8 @@ impl fmt::Debug for FileStore {
     }
 }
 
-/// The path with its folder resolved, in a folder where a document can be kept, and by a name that it can have.
+/// The path with its folder resolved, in a folder where a document can be kept, and by a name that it can
+/// have.
 fn settle(path: &Path) -> Result<PathBuf, DocumentError> {
     private_file::refuse_reserved(path)?;
     place::settle(path)

@@ -80,8 +80,8 @@ impl Uses {
         }
     }
 
-    /// Woken when fewer hold a generation, as when another one comes into force, when a refusal is noted or taken back, and by
-    /// [`Uses::wake`]. Listen, then look, then wait.
+    /// Woken when fewer hold a generation, as when another one comes into force, when a refusal is noted or
+    /// taken back, and by [`Uses::wake`]. Listen, then look, then wait.
     pub(crate) fn news(&self) -> EventListener {
         match &self.0 {
             Of::Fixed { fixed, .. } => fixed.news().listen(),

@@ -152,9 +152,10 @@ impl Fleet {
         self.records.retain(|there| there.process == record.process || there.name != record.name);
     }
 
-    /// Makes room for a process, which has this number. Removed are only records that were seen to rest for their time to live:
-    /// those that have been silent for a day as it is written in them, and in a full document the one that has rested longest.
-    /// It is full for one that is there already, too: that one may have watched for longer than one that comes.
+    /// Makes room for a process, which has this number. Removed are only records that were seen to rest for
+    /// their time to live: those that have been silent for a day as it is written in them, and in a full
+    /// document the one that has rested longest. It is full for one that is there already, too: that one may
+    /// have watched for longer than one that comes.
     pub(super) fn make_room(
         &mut self,
         process: u64,

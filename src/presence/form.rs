@@ -13,8 +13,8 @@ use crate::handle::Generation;
 use crate::issuer::Profile;
 use crate::utc::Moment;
 
-/// The newest form. Forms 1 to this one are read, and the lowest one that holds what is shown is written, so that
-/// processes with an older version of this crate can go on.
+/// The newest form. Forms 1 to this one are read, and the lowest one that holds what is shown is written, so
+/// that processes with an older version of this crate can go on.
 ///
 /// ```
 /// assert_eq!(keysheath::presence::PRESENCE_FORM_VERSION, 2);
@@ -194,13 +194,15 @@ mod tests {
         ) {
             let [generation, oldest, refused] = numbers;
             let document = format!(
-                r#"{{"keysheath":"presence","form":2,"issuer":"kanal","processes":[{{"process":{process},"name":"a",
-                "generation":{generation},"oldest":{oldest},"refused":{refused},"shown":{shown},"ttl":{ttl}}}]}}"#
+                r#"{{"keysheath":"presence","form":2,"issuer":"kanal","processes":[{{
+                "process":{process},"name":"a","generation":{generation},"oldest":{oldest},"refused":{refused},
+                "shown":{shown},"ttl":{ttl}}}]}}"#
             );
             if let Ok(fleet) = read(Kanal::PROFILE, document.as_bytes()) {
                 drop(format!("{fleet} {fleet:?}"));
                 let record = &fleet.records()[0];
-                assert!(record.is_silent_at(Moment(now).to_time()) || now.min(LAST).abs_diff(shown) <= LONGEST_HOLD);
+                let apart = now.min(LAST).abs_diff(shown);
+                assert!(record.is_silent_at(Moment(now).to_time()) || apart <= LONGEST_HOLD);
                 assert_eq!(record.shown(), Moment(shown).to_time());
                 let again = write(&fleet).unwrap();
                 assert_eq!(read(Kanal::PROFILE, again.expose_secret()).unwrap().records(), fleet.records());

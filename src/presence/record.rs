@@ -12,8 +12,8 @@ use crate::utc::{Moment, Utc};
 /// How much the clocks of two machines may differ before a record is taken as silent for it.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
-/// How much the clocks of a process and of a rotator may differ before the order of what they did is taken wrongly: as long as
-/// [`RotationPolicy`](crate::rotation::RotationPolicy) allows for unless told otherwise.
+/// How much the clocks of a process and of a rotator may differ before the order of what they did is taken
+/// wrongly: as long as [`RotationPolicy`](crate::rotation::RotationPolicy) allows for unless told otherwise.
 const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
 
 /// What one process has shown of the key that it uses, and when.
@@ -89,8 +89,8 @@ impl PresenceRecord {
         self.key
     }
 
-    /// The latest generation that the issuer refused to the process; `None` where it refused none, or accepted that
-    /// generation since. It counts as [`generation`](PresenceRecord::generation) does.
+    /// The latest generation that the issuer refused to the process; `None` where it refused none, or
+    /// accepted that generation since. It counts as [`generation`](PresenceRecord::generation) does.
     ///
     /// ```
     /// # use keysheath::presence::PresenceRecord;

@@ -19,8 +19,8 @@ use crate::internal::events::Trace;
 /// The longest pause between two tries when others write at the same time; it grows to that.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-/// The longest wait. The clock by which a thread waits stops while the machine is suspended, so the other one is looked at this
-/// often.
+/// The longest wait. The clock by which a thread waits stops while the machine is suspended, so the other one
+/// is looked at this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What the thread and those who ask it share.
@@ -45,8 +45,8 @@ pub(super) struct Runner {
     pub(super) trace: Trace,
 }
 
-/// A time to wait for, which is over when either clock says so. A wall clock that is set back ends it too: what is shown has the
-/// time of another day then.
+/// A time to wait for, which is over when either clock says so. A wall clock that is set back ends it too:
+/// what is shown has the time of another day then.
 #[derive(Clone, Copy)]
 struct Alarm {
     set: Clocks,
@@ -122,8 +122,8 @@ impl Drop for Ending {
 }
 
 impl Runner {
-    /// Shows what is in use now, and says what that is.
-    pub(super) fn show(&self) -> Result<InUse, PresenceError> {
+    /// Shows what is in use now, and says what that is and by which clocks.
+    pub(super) fn show(&self) -> Result<(InUse, Clocks), PresenceError> {
         self.change(|fleet| {
             if self.shared.is_stopping() {
                 return Ok(None);
@@ -139,9 +139,9 @@ impl Runner {
             watched.look(fleet.records(), now);
             fleet.make_room(self.process, now.wall(), |there| watched.rest_of(there, now));
             fleet.put(record)?;
-            Ok(Some(in_use))
+            Ok(Some((in_use, now)))
         })
-        .map(|shown| shown.unwrap_or_else(|| self.uses.now()))
+        .map(|shown| shown.unwrap_or_else(|| (self.uses.now(), (self.clock)())))
     }
 
     /// Takes the process out of the fleet.
@@ -177,11 +177,11 @@ impl Runner {
     }
 
     /// Shows what is in use, as it was shown first, until it is told to stop.
-    pub(super) fn run(self, mut shown: InUse) {
+    pub(super) fn run(self, (mut shown, at): (InUse, Clocks)) {
         let _ending = Ending(Arc::clone(&self.shared));
         let mut failures = 0;
         let after = |span| Alarm { set: (self.clock)(), span };
-        let mut renewal = after(self.settings.renewal());
+        let mut renewal = Alarm { set: at, span: self.settings.renewal() };
         // When a change is to be shown.
         let mut change: Option<Alarm> = None;
         loop {
@@ -203,11 +203,11 @@ impl Runner {
             }
             change = None;
             match self.show() {
-                Ok(now_shown) => {
+                Ok((now_shown, at)) => {
                     (shown, failures) = (now_shown, 0);
-                    renewal = after(self.settings.renewal());
+                    renewal = Alarm { set: at, span: self.settings.renewal() };
                     let mut status = self.shared.status();
-                    (status.shown, status.failures, status.problem) = ((self.clock)().wall(), 0, None);
+                    (status.shown, status.failures, status.problem) = (at.wall(), 0, None);
                 }
                 Err(problem) => {
                     let (first, longest) = self.settings.rests();
@@ -216,7 +216,8 @@ impl Runner {
                     #[cfg(feature = "tracing")]
                     self.trace.line(|| {
                         let problem = problem.to_string();
-                        move || tracing::warn!(%problem, failures, "this process cannot show which key it uses")
+                        let told = "this process cannot show which key it uses";
+                        move || tracing::warn!(%problem, failures, "{told}")
                     });
                     let mut status = self.shared.status();
                     (status.failures, status.problem) = (failures, Some(problem));

@@ -11,8 +11,8 @@ use crate::utc::Moment;
 /// How many records are remembered.
 const MOST: usize = 16 * MAX_PROCESSES;
 
-/// Since when each record has been as it is. A record is removed only if it was seen to rest for its time to live: the time
-/// that is written in it is that of another machine, whose clock or this one's may be wrong.
+/// Since when each record has been as it is. A record is removed only if it was seen to rest for its time to
+/// live: the time that is written in it is that of another machine, whose clock or this one's may be wrong.
 ///
 /// Records are known by the number that their process drew, so that those of all documents are kept together.
 #[derive(Default)]
@@ -25,7 +25,8 @@ struct Sight {
     looked: Instant,
 }
 
-/// What this process has seen, whichever presence asked: one that was refused room, and asks again, goes on watching.
+/// What this process has seen, whichever presence asked: one that was refused room, and asks again, goes on
+/// watching.
 pub(super) fn watched() -> MutexGuard<'static, Watched> {
     static WATCHED: LazyLock<Mutex<Watched>> = LazyLock::new(Mutex::default);
     // Each change is made as a whole, so a panic elsewhere has left none half-way.

@@ -101,14 +101,14 @@ pub enum RecordError {
     ReadOnly,
     /// The file or one beside it has a second name (a hard link), through which it could be changed.
     #[error(
-        "the records or a file beside them have another name too (a hard link): remove the other name, or put a copy in the \
-         place of the file"
+        "the records or a file beside them have another name too (a hard link): remove the other name, or put a \
+         copy in the place of the file"
     )]
     Linked,
     /// The name is like those of this crate's own files beside the records.
     #[error(
-        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside the records: give the file \
-         another name"
+        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside the records: give \
+         the file another name"
     )]
     ReservedName,
     /// Another process has them open.

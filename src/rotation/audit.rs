@@ -51,14 +51,14 @@ pub enum AuditError {
     Linked,
     /// The name is like those of this crate's own files beside a document.
     #[error(
-        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: name another \
-         path for the audit"
+        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: \
+         name another path for the audit"
     )]
     ReservedName,
     /// Something else is there, such as the document of the rotation.
     #[error(
-        "the audit file holds something else than an audit, such as the keys themselves: name another path, or move the file \
-         away; it was left as it is"
+        "the audit file holds something else than an audit, such as the keys themselves: name another path, \
+         or move the file away; it was left as it is"
     )]
     NotAnAudit,
     /// There is no such folder.
@@ -90,11 +90,12 @@ pub enum AuditError {
 impl AuditLog {
     /// A file of JSON lines, one for each event, each in one write that is synced before the step returns.
     ///
-    /// It is made with mode 600 where it is not there. What is there must be a regular file of this user that nobody else
-    /// can read or write, and either empty or an audit; links are refused, symbolic and hard, and so are names that end in
-    /// `.lock` or `.keysheath-new`. A relative path is resolved now. It is opened for each line, so that it can be renamed at
-    /// any time, as `logrotate` does; it is never cut or removed here. A rotation writes some ten lines of less than 1 KiB. A line that
-    /// a full disk has cut short is ended before the next one.
+    /// It is made with mode 600 where it is not there. What is there must be a regular file of this user that
+    /// nobody else can read or write, and either empty or an audit; links are refused, symbolic and hard, and
+    /// so are names that end in `.lock` or `.keysheath-new`. A relative path is resolved now. It is opened
+    /// for each line, so that it can be renamed at any time, as `logrotate` does; it is never cut or removed
+    /// here. A rotation writes some ten lines of less than 1 KiB. A line that a full disk has cut short is
+    /// ended before the next one.
     ///
     /// ```
     /// use keysheath::rotation::AuditLog;

@@ -1,4 +1,5 @@
-//! What lies beside a document: neighbours are left alone, and names that look like the store's own are refused.
+//! What lies beside a document: neighbours are left alone, and names that look like the store's own are
+//! refused.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -42,8 +42,8 @@ pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(),
     make_last(disk, path)
 }
 
-/// Which name was made last, so that this is done once for each document and not for each look. `K` tells one renaming from
-/// the next.
+/// Which name was made last, so that this is done once for each document and not for each look. `K` tells one
+/// renaming from the next.
 #[derive(Debug)]
 pub(super) struct Lasting<K>(Mutex<Option<K>>);
 

@@ -91,8 +91,9 @@ impl Place {
         Ok(())
     }
 
-    /// Says whether the paths still lead to the file that was opened and to its log. One that was removed or replaced would
-    /// take writes that nobody reads again. Neither is opened for that: closing it would give up SQLite's own lock.
+    /// Says whether the paths still lead to the file that was opened and to its log. One that was removed or
+    /// replaced would take writes that nobody reads again. Neither is opened for that: closing it would give
+    /// up SQLite's own lock.
     pub(super) fn is_in_place(&self) -> Result<(), RecordError> {
         let is_there = |path: &Path, id: &FileId| {
             path.symlink_metadata().is_ok_and(|metadata| FileId::of(&metadata) == *id)
@@ -160,7 +161,8 @@ fn may_begin(bytes: &[u8]) -> bool {
     bytes.iter().zip(MAGIC).all(|(byte, expected)| byte == expected)
 }
 
-/// Removes the temporary name of records that were published by a process that was killed just then: they have two names.
+/// Removes the temporary name of records that were published by a process that was killed just then: they
+/// have two names.
 fn unlink_new(path: &Path) -> Result<(), RecordError> {
     let new = with_end(path, NEW);
     let id = |path: &Path| path.symlink_metadata().map(|metadata| FileId::of(&metadata));
