@@ -12,6 +12,8 @@ use std::io::{self, Read as _};
 #[cfg(feature = "openbao")]
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+#[cfg(feature = "openbao")]
+use std::time::Instant;
 
 #[cfg(any(feature = "oauth", feature = "probe"))]
 use http::HeaderValue;
@@ -26,6 +28,8 @@ use ureq::{Agent, Body};
 use zeroize::Zeroizing;
 
 use crate::failure::Obstacle;
+#[cfg(any(feature = "oauth", feature = "openbao"))]
+use crate::internal::clocks::Clocks;
 use crate::origin::Roots;
 use names::Names;
 use wiping::{Ended, Exchange, Wiping};
@@ -51,6 +55,30 @@ pub(crate) struct Outgoing {
     deadline: Duration,
     roots: Option<Roots>,
     limit: usize,
+    #[cfg(feature = "oauth")]
+    sending: Option<(Clocks, Duration)>,
+}
+
+/// Why nothing came back.
+#[derive(Clone, Copy)]
+pub(crate) struct Unanswered {
+    pub(crate) obstacle: Obstacle,
+    /// Whether anything of the request has gone out.
+    #[cfg_attr(not(feature = "oauth"), allow(dead_code, reason = "only a refresh asks"))]
+    pub(crate) is_sent: bool,
+}
+
+impl From<Obstacle> for Unanswered {
+    /// Of what was answered, or not sent at all.
+    fn from(obstacle: Obstacle) -> Self {
+        Self { obstacle, is_sent: false }
+    }
+}
+
+impl From<Unanswered> for Obstacle {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.obstacle
+    }
 }
 
 /// What came back, whole.
@@ -71,12 +99,25 @@ struct Line {
 
 impl Outgoing {
     pub(crate) const fn new(deadline: Duration, limit: usize) -> Self {
-        Self { deadline, roots: None, limit }
+        Self {
+            deadline,
+            roots: None,
+            limit,
+            #[cfg(feature = "oauth")]
+            sending: None,
+        }
     }
 
     #[cfg(any(feature = "openbao", feature = "probe"))]
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(MAX_DEADLINE);
+        self
+    }
+
+    /// Sends nothing once so much has passed since `begun` by either clock, such as while the machine was suspended.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn sending_within(mut self, begun: Clocks, span: Duration) -> Self {
+        self.sending = Some((begun, span));
         self
     }
 
@@ -88,22 +129,30 @@ impl Outgoing {
     /// Sends one request over a connection of its own, and reads the whole answer. Blocks, at most until the
     /// deadline.
     #[cfg(any(feature = "oauth", feature = "probe"))]
-    pub(crate) fn send(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
-        let reply = self.exchange(&self.line(0), request)?;
-        // The body of a redirect is nobody's concern.
+    pub(crate) fn send(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Unanswered> {
+        let reply = self.exchange(&self.line(0), request, self.deadline)?;
+        // The body of a redirect is of no use.
         if (300..400).contains(&reply.status) {
-            return Err(Obstacle::Redirect { status: reply.status });
+            return Err(Unanswered { obstacle: Obstacle::Redirect { status: reply.status }, is_sent: true });
         }
         Ok(reply)
     }
 
-    fn exchange(&self, line: &Line, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
+    /// Within what is left of the deadline.
+    fn exchange(
+        &self,
+        line: &Line,
+        request: Request<Zeroizing<Vec<u8>>>,
+        left: Duration,
+    ) -> Result<Reply, Unanswered> {
         let (mut parts, body) = request.into_parts();
         let body = line.exchange.begin(&mut parts.headers, body, self.limit);
+        #[cfg(feature = "oauth")]
+        line.exchange.send_within(self.sending);
         let answer = if body.is_empty() {
-            line.run(Request::from_parts(parts, ()), self.deadline)
+            line.run(Request::from_parts(parts, ()), left)
         } else {
-            line.run(Request::from_parts(parts, body), self.deadline)
+            line.run(Request::from_parts(parts, body), left)
         };
         let counted = answer.map_err(|error| self.obstacle(error)).and_then(|answer| {
             let (parts, body) = answer.into_parts();
@@ -111,8 +160,10 @@ impl Outgoing {
         });
         // Whatever has come of it, nothing of it stays.
         let Ended { body, length, is_sent } = line.exchange.end();
-        let (parts, counted) =
-            counted.map_err(|obstacle| if is_sent { after_sending(obstacle) } else { obstacle })?;
+        let (parts, counted) = counted.map_err(|obstacle| {
+            let obstacle = if is_sent { after_sending(obstacle) } else { obstacle };
+            Unanswered { obstacle, is_sent }
+        })?;
         let status = parts.status.as_u16();
         // These have none, whatever follows their head (RFC 9112, section 6.3).
         let body = if matches!(status, 204 | 304) {
@@ -121,7 +172,7 @@ impl Outgoing {
             body
         } else {
             // Where ureq and the framing saw different bodies, there is none to rely on.
-            return Err(Obstacle::NotHttp);
+            return Err(Unanswered { obstacle: Obstacle::NotHttp, is_sent });
         };
         let is_web_page = is_web_page(&parts.headers, &body);
         Ok(Reply { status, headers: parts.headers, is_web_page, body })
@@ -139,6 +190,7 @@ impl Outgoing {
             .max_idle_connections(kept)
             // It is wiped after each piece that comes.
             .input_buffer_size(16 * 1024)
+            .output_buffer_size(16 * 1024)
             // What another crate turns on in ureq, such as gzip, changes nothing here.
             .accept_encoding(AutoHeaderValue::None)
             .user_agent(concat!("keysheath/", env!("CARGO_PKG_VERSION")))
@@ -210,41 +262,55 @@ impl Reply {
     }
 }
 
-/// Connections that are kept, so that the next request need not make one.
+/// Connections that are kept, so that the next request need not make one, and since when each rests.
 #[cfg(feature = "openbao")]
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Mutex<Vec<Line>>>);
+pub(crate) struct Kept(Arc<Mutex<Vec<(Line, Clocks)>>>);
 
 #[cfg(feature = "openbao")]
 impl Kept {
     /// Sends a request that can be repeated over a connection that was kept, where there is one, and reads the whole
-    /// answer, redirects included. A connection that has ended meanwhile is replaced. `request` makes the request.
+    /// answer, redirects included. A connection that has ended meanwhile is replaced, for what is left of the deadline. `request`
+    /// makes the request.
     pub(crate) fn send(
         &self,
         outgoing: &Outgoing,
         request: impl Fn() -> Request<Zeroizing<Vec<u8>>>,
     ) -> Result<Reply, Obstacle> {
-        let kept = self.lock().pop();
+        let begun = Instant::now();
+        let kept = self.take();
         if let Some(line) = kept {
-            match outgoing.exchange(&line, request()) {
+            match outgoing.exchange(&line, request(), outgoing.deadline).map_err(Obstacle::from) {
                 Err(Obstacle::Broken) => {}
                 answer => return self.keep(line, answer),
             }
         }
+        let left = outgoing.deadline.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(Obstacle::Deadline { after: outgoing.deadline });
+        }
         let line = outgoing.line(1);
-        let answer = outgoing.exchange(&line, request());
-        self.keep(line, answer)
+        let answer = outgoing.exchange(&line, request(), left);
+        self.keep(line, answer.map_err(Obstacle::from))
+    }
+
+    /// One that has not rested too long by either clock: over a suspend, the other end gives up.
+    fn take(&self) -> Option<Line> {
+        let now = Clocks::now();
+        let mut kept = self.lock();
+        kept.retain(|(_, since)| !now.has_expired(*since, LONGEST_REST));
+        kept.pop().map(|(line, _)| line)
     }
 
     fn keep(&self, line: Line, answer: Result<Reply, Obstacle>) -> Result<Reply, Obstacle> {
         let mut kept = self.lock();
         if answer.is_ok() && kept.len() < MAX_KEPT {
-            kept.push(line);
+            kept.push((line, Clocks::now()));
         }
         answer
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Line, Clocks)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -253,7 +319,7 @@ impl Kept {
 impl Outgoing {
     /// As [`Outgoing::send`], redirects included: they are the caller's to judge.
     pub(crate) fn send_once(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
-        self.exchange(&self.line(0), request)
+        Ok(self.exchange(&self.line(0), request, self.deadline)?)
     }
 }
 
@@ -293,4 +359,83 @@ fn is_web_page(headers: &HeaderMap, body: &[u8]) -> bool {
         value.len() >= 9 && value[..9].eq_ignore_ascii_case(b"text/html")
     });
     html || body.trim_ascii_start().first() == Some(&b'<')
+}
+
+#[cfg(all(test, feature = "openbao"))]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    fn head(stream: &TcpStream) {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && { stream }.read(&mut byte).is_ok_and(|count| count > 0) {
+            head.push(byte[0]);
+        }
+    }
+
+    fn request(listener: &TcpListener) -> Request<Zeroizing<Vec<u8>>> {
+        let uri = format!("http://{}/", listener.local_addr().unwrap());
+        Request::get(uri).body(Zeroizing::default()).unwrap()
+    }
+
+    /// Answers the first request, and keeps the connection open.
+    fn first(listener: &TcpListener) -> TcpStream {
+        let mut stream = listener.accept().unwrap().0;
+        head(&stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+        stream
+    }
+
+    #[test]
+    fn a_kept_connection_that_breaks_late_leaves_the_rest_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let request = || request(&listener);
+        thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                let stream = first(&listener);
+                head(&stream);
+                thread::sleep(Duration::from_millis(700));
+                drop(stream);
+                // The next one is never answered.
+                let silent = listener.accept().unwrap().0;
+                thread::sleep(Duration::from_secs(3));
+                drop(silent);
+            });
+            let (kept, outgoing) = (Kept::default(), Outgoing::new(Duration::from_secs(1), 100));
+            assert_eq!(kept.send(&outgoing, request).map_err(|_| ()).unwrap().status, 200);
+            let start = Instant::now();
+            let after = Duration::from_secs(1);
+            assert_eq!(kept.send(&outgoing, request).map(|_| ()), Err(Obstacle::Deadline { after }));
+            let took = start.elapsed();
+            assert!(took < Duration::from_millis(1450), "one deadline, and not two: {took:?}");
+            server.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_connection_that_has_rested_long_by_either_clock_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let request = || request(&listener);
+        thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                let kept_open = first(&listener);
+                // Over the suspend, the other end has forgotten the first one.
+                drop(first(&listener));
+                drop(kept_open);
+            });
+            let (kept, outgoing) = (Kept::default(), Outgoing::new(Duration::from_secs(5), 100));
+            assert!(kept.send(&outgoing, request).is_ok());
+            let now = Clocks::now();
+            for (_, since) in &mut *kept.lock() {
+                // As many hours of the wall clock as the machine was suspended for.
+                *since = Clocks::at(now.wall() - Duration::from_secs(7200), now.monotonic());
+            }
+            assert!(kept.send(&outgoing, request).is_ok());
+            server.join().unwrap();
+        });
+    }
 }

@@ -6,8 +6,10 @@
 //! answer's body is laid aside on the way in.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
 use ureq::Error;
@@ -15,6 +17,8 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::framing::Framing;
+#[cfg(feature = "oauth")]
+use crate::internal::clocks::Clocks;
 
 /// The first placeholder is made of this byte, the second of the next one, and so on.
 const FIRST_FILL: u8 = b'!';
@@ -27,6 +31,9 @@ const INPUT: usize = 80 * 1024;
 
 /// What ureq writes at once.
 const OUTPUT: usize = 16 * 1024;
+
+/// How long what has come already is waited for once the deadline has passed: in one read, and in all.
+const LATE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// What is secret in the exchange that is under way: one at a time on a connection.
 #[derive(Clone, Default)]
@@ -44,6 +51,11 @@ struct Secrets {
     /// How long the answer's body is, also where it is longer than what is kept.
     answer_length: usize,
     is_sent: bool,
+    /// Since when, and for how long something may be sent.
+    #[cfg(feature = "oauth")]
+    sending: Option<(Clocks, Duration)>,
+    /// When the deadline was first seen to have passed.
+    late: Option<Instant>,
 }
 
 /// What has come of an exchange.
@@ -95,6 +107,12 @@ impl Exchange {
         placeholder
     }
 
+    /// Bounds the time in which the exchange that is begun may send.
+    #[cfg(feature = "oauth")]
+    pub(super) fn send_within(&self, sending: Option<(Clocks, Duration)>) {
+        self.lock().sending = sending;
+    }
+
     /// Ends an exchange.
     pub(super) fn end(&self) -> Ended {
         let secrets = mem::take(&mut *self.lock());
@@ -107,6 +125,22 @@ impl Exchange {
 }
 
 impl Secrets {
+    #[cfg(feature = "oauth")]
+    fn may_send(&self) -> bool {
+        self.sending.is_none_or(|(begun, span)| !Clocks::now().has_expired(begun, span))
+    }
+
+    #[cfg(not(feature = "oauth"))]
+    const fn may_send(&self) -> bool {
+        let _ = self;
+        true
+    }
+
+    /// Whether what has come already may still be read, once the deadline has passed.
+    fn may_read_late(&mut self) -> bool {
+        self.late.get_or_insert_with(Instant::now).elapsed() < LATE.1
+    }
+
     /// Puts the secrets in the place of what ureq has written.
     fn put_into(&mut self, output: &mut [u8]) -> Result<(), Error> {
         let body = match self.headers.take() {
@@ -193,6 +227,9 @@ impl<T: Transport> Transport for Wiped<T> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let written = &mut self.buffers.output[..amount];
+        if !self.exchange.lock().may_send() {
+            return Err(Error::Timeout(timeout.reason));
+        }
         let placed = self.exchange.lock().put_into(written);
         let mut sent = placed;
         for piece in written.chunks(self.inner.buffers().output().len().max(1)) {
@@ -208,7 +245,7 @@ impl<T: Transport> Transport for Wiped<T> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let has_come = self.inner.maybe_await_input(timeout)?;
+        let has_come = self.await_inner(timeout)?;
         let buffers = self.inner.buffers();
         let come = buffers.input();
         let room = self.buffers.input_append_buf();
@@ -229,6 +266,35 @@ impl<T: Transport> Transport for Wiped<T> {
 
     fn is_tls(&self) -> bool {
         self.inner.is_tls()
+    }
+}
+
+impl<T: Transport> Wiped<T> {
+    /// Waits until the deadline, and takes what has come by then: a process that was suspended in the middle of an exchange finds
+    /// the whole answer there, and the deadline over.
+    fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if !timeout.after.is_zero() {
+            match self.inner.maybe_await_input(timeout) {
+                Err(error) if is_timeout(&error) => {}
+                answer => return answer,
+            }
+        }
+        if !self.exchange.lock().may_read_late() {
+            return Err(Error::Timeout(timeout.reason));
+        }
+        let mut late = timeout;
+        late.after = LATE.0.into();
+        self.inner.maybe_await_input(late)
+    }
+}
+
+fn is_timeout(error: &Error) -> bool {
+    match error {
+        Error::Timeout(_) => true,
+        Error::Io(error) => {
+            matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::Interrupted)
+        }
+        _ => false,
     }
 }
 
