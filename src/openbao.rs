@@ -7,7 +7,8 @@
 //! OpenBao 2.7 is what this was tested against. Vault's documented API is the same one; it was not run.
 //!
 //! - **Where a token goes.** To the address and to the [members](OpenBao::with_members) that were named, over TLS (an
-//!   IP-literal loopback address excepted), without a proxy. A redirect is followed to those alone.
+//!   IP-literal loopback address excepted, and what [`OpenBao::at_plain_http`] names), without a proxy. A redirect is followed to
+//!   those alone.
 //! - **Consistency.** Standbys answer reads from their own store, which may be behind. Each call carries what the server
 //!   said of the last answer (`X-Vault-Index`) and asks a standby that has not seen it to hand the call to the active node
 //!   (`X-Vault-Inconsistent: forward-active-node`). So a client sees what it has seen or written before, and nothing older; what
@@ -78,6 +79,7 @@ mod calling;
 pub(crate) mod entry;
 mod environment;
 mod error;
+mod index;
 mod json;
 mod login;
 mod name;
@@ -158,7 +160,8 @@ impl OpenBao {
     /// The server at an address. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`OpenBaoError::NotHttps`] for an address that is neither `https` nor an IP-literal loopback one.
+    /// [`OpenBaoError::NotHttps`] for an address that is neither `https` nor an IP-literal loopback one, and
+    /// [`OpenBaoError::BadName`] for a login whose mount is no name.
     ///
     /// ```
     /// use keysheath::{openbao::{Login, OpenBao, OpenBaoError}, origin::Origin};
@@ -169,8 +172,34 @@ impl OpenBao {
     /// # Ok::<(), keysheath::origin::OriginError>(())
     /// ```
     pub fn at(address: Origin, login: Login) -> Result<Self, OpenBaoError> {
-        check(&address)?;
-        let shared = Shared { servers: Servers::new(address), session: Session::new(login) };
+        Self::of(Servers::new(address), login)
+    }
+
+    /// As [`OpenBao::at`], and the address may be one of plain HTTP, such as a host of a container network whose proxies add TLS.
+    /// **The token and every secret go to it in the clear**: whoever is on the way can read and change them. It holds for the
+    /// members that are named beside it as well, and for no other server.
+    ///
+    /// # Errors
+    /// [`OpenBaoError::BadName`], as [`OpenBao::at`].
+    ///
+    /// ```
+    /// use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    ///
+    /// let address = Origin::parse("http://openbao:8200")?;
+    /// assert!(OpenBao::at(address.clone(), Login::kubernetes("shop-sync")).is_err());
+    /// let client = OpenBao::at_plain_http(address, Login::kubernetes("shop-sync"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn at_plain_http(address: Origin, login: Login) -> Result<Self, OpenBaoError> {
+        let mut servers = Servers::new(address);
+        servers.is_plain = true;
+        Self::of(servers, login)
+    }
+
+    fn of(servers: Servers, login: Login) -> Result<Self, OpenBaoError> {
+        check(&servers.members[0], servers.is_plain)?;
+        name::check(login.mount())?;
+        let shared = Shared { servers, session: Session::new(login) };
         Ok(Self { shared: Arc::new(shared), deadline: DEFAULT_DEADLINE, max_calls: MAX_CALLS_PER_SERVER })
     }
 
@@ -178,14 +207,15 @@ impl OpenBao {
     ///
     /// | variable | also | what |
     /// |---|---|---|
-    /// | `BAO_ADDR` | `VAULT_ADDR` | the address; without it there is none (the tools take a local one) |
+    /// | `BAO_ADDR` | `VAULT_ADDR` | the address, with a path where OpenBao is served below one; without it there is none (the tools take a local one) |
     /// | `BAO_TOKEN` | `VAULT_TOKEN` | the token; without it, that in `~/.vault-token` |
     /// | `BAO_CACERT` | `VAULT_CACERT` | a file with the certificates of the authority |
     /// | `BAO_NAMESPACE` | `VAULT_NAMESPACE` | the namespace |
     ///
     /// A variable that is set to nothing counts as not set. One prefix holds for all: where any `BAO_` variable is set, a
     /// `VAULT_` one that is not the same as its partner is an error, because one server's token is not to go to another. (The
-    /// tools mix them.) Other variables are not read; none of them turns the check of certificates off.
+    /// tools mix them.) Of other variables one is read, `KEYSHEATH_OPENBAO_PLAIN_HTTP`: where it is the host of the address, that
+    /// may be one of plain HTTP, as for [`OpenBao::at_plain_http`]. None turns the check of certificates off.
     ///
     /// # Errors
     /// [`OpenBaoError`], when one is missing or cannot be used, or when the two prefixes differ.
@@ -217,6 +247,29 @@ impl OpenBao {
         Ok(self.with(|servers| servers.namespace = Some(value)))
     }
 
+    /// Served below a path, such as `/bao` behind a proxy that has other services too. It holds for all members.
+    ///
+    /// # Errors
+    /// [`OpenBaoError::BadName`] for what is no path of visible ASCII, or has parts that lead elsewhere.
+    ///
+    /// ```
+    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # let client = OpenBao::at(Origin::https("proxy.example"), Login::kubernetes("shop-sync"))?;
+    /// let client = client.with_path_prefix("/bao")?;
+    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
+    /// ```
+    pub fn with_path_prefix(self, prefix: &str) -> Result<Self, OpenBaoError> {
+        let path = prefix.strip_prefix('/').unwrap_or(prefix);
+        let path = path.strip_suffix('/').unwrap_or(path);
+        name::check(path)?;
+        if name::encoded(path) != path {
+            return Err(OpenBaoError::BadName {
+                rule: "a path before /v1 has letters, digits and -_.~/ alone",
+            });
+        }
+        Ok(self.with(|servers| servers.prefix = format!("/{path}")))
+    }
+
     /// With authorities of your own, in the stead of the public ones.
     ///
     /// ```no_run
@@ -245,7 +298,7 @@ impl OpenBao {
     pub fn with_members(self, members: impl IntoIterator<Item = Origin>) -> Result<Self, OpenBaoError> {
         let mut all = vec![self.shared.servers.members[0].clone()];
         for member in members {
-            check(&member)?;
+            check(&member, self.shared.servers.is_plain)?;
             if !all.contains(&member) {
                 all.push(member);
             }
@@ -329,10 +382,10 @@ impl OpenBao {
     }
 }
 
-/// A token goes over TLS, or stays on this machine.
-fn check(origin: &Origin) -> Result<(), OpenBaoError> {
+/// A token goes over TLS, or stays on this machine, unless somebody has said otherwise.
+fn check(origin: &Origin, is_plain: bool) -> Result<(), OpenBaoError> {
     let is_safe = origin.scheme() == Scheme::Https || origin.is_loopback();
-    if is_safe { Ok(()) } else { Err(OpenBaoError::NotHttps) }
+    if is_safe || is_plain { Ok(()) } else { Err(OpenBaoError::NotHttps) }
 }
 
 impl fmt::Debug for OpenBao {

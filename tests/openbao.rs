@@ -29,7 +29,7 @@ use std::time::Duration;
 use keysheath::document::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use keysheath::issuer::{Issuer as _, Kanal};
 use keysheath::openbao::{Login, OpenBao, OpenBaoError};
-use keysheath::origin::Roots;
+use keysheath::origin::{Origin, Roots};
 use keysheath::source::{self, Absence, OpenBaoField, Problem, Source};
 use serde_json::{Value, json};
 

@@ -9,6 +9,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION};
 use http::{HeaderValue, Method, Request};
 use zeroize::Zeroizing;
 
+use super::index::Index;
 use super::{MAX_ANSWER, OpenBaoError, json};
 use crate::back_off::random_part;
 use crate::failure::Obstacle;
@@ -34,12 +35,16 @@ const NOT_READY: &str = "will be unavailable for a brief period";
 /// The servers that a token may go to, and the connections to them.
 pub(super) struct Servers {
     pub(super) members: Vec<Origin>,
+    /// What stands before `/v1/` in each path, with its slash; nothing, unless a proxy serves OpenBao below a path.
+    pub(super) prefix: String,
+    /// Whether the token may go out in the clear.
+    pub(super) is_plain: bool,
     pub(super) namespace: Option<HeaderValue>,
     pub(super) roots: Option<Roots>,
     kept: Kept,
     /// The member that answered last.
     preferred: AtomicUsize,
-    index: Mutex<Option<HeaderValue>>,
+    index: Mutex<Option<Index>>,
 }
 
 /// A request, without the server that it goes to.
@@ -88,6 +93,8 @@ impl Servers {
     pub(super) fn new(origin: Origin) -> Self {
         Self {
             members: vec![origin],
+            prefix: String::new(),
+            is_plain: false,
             namespace: None,
             roots: None,
             kept: Kept::default(),
@@ -100,6 +107,8 @@ impl Servers {
     pub(super) fn copy(&self) -> Self {
         Self {
             members: self.members.clone(),
+            prefix: self.prefix.clone(),
+            is_plain: self.is_plain,
             namespace: self.namespace.clone(),
             roots: self.roots.clone(),
             ..Self::new(self.members[0].clone())
@@ -158,7 +167,8 @@ impl Servers {
             Some(roots) => outgoing.with_roots(roots.clone()),
             None => outgoing,
         };
-        let Ok(uri) = http::Uri::try_from(format!("{}/v1/{}", self.members[at], call.path)) else {
+        let Ok(uri) = http::Uri::try_from(format!("{}{}/v1/{}", self.members[at], self.prefix, call.path))
+        else {
             let error = OpenBaoError::BadName { rule: "mount and path are too long for a URL" };
             return Outcome::Failed { error, was_not_done: true, may_pass: false };
         };
@@ -206,7 +216,7 @@ impl Servers {
             headers.insert("x-vault-namespace", namespace.clone());
         }
         if let Some(index) = &*self.index.lock().unwrap_or_else(PoisonError::into_inner) {
-            headers.insert(INDEX, index.clone());
+            headers.insert(INDEX, index.header());
         }
         if let Some(token) = token {
             headers.insert("x-vault-token", token.clone());
@@ -218,7 +228,12 @@ impl Servers {
         let status = reply.status;
         let failed = |error, was_not_done, may_pass| Outcome::Failed { error, was_not_done, may_pass };
         if let Some(index) = reply.headers.get(INDEX) {
-            *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some(index.clone());
+            let came = Index::new(index.clone());
+            let mut there = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+            // Answers overtake each other on the way.
+            if !there.as_ref().is_some_and(|there| there.is_newer_than(&came)) {
+                *there = Some(came);
+            }
         }
         match status {
             300..400 => match self.member(reply.headers.get(LOCATION)) {

@@ -18,6 +18,9 @@ const TOKEN: [&str; 2] = ["BAO_TOKEN", "VAULT_TOKEN"];
 const CERTIFICATES: [&str; 2] = ["BAO_CACERT", "VAULT_CACERT"];
 const NAMESPACE: [&str; 2] = ["BAO_NAMESPACE", "VAULT_NAMESPACE"];
 
+/// The host that a token may go to in the clear.
+const PLAIN_HTTP: &str = "KEYSHEATH_OPENBAO_PLAIN_HTTP";
+
 /// A variable's value, wiped when dropped. Set to nothing counts as not set, as it does for those tools.
 struct Value(OsString);
 
@@ -70,15 +73,25 @@ pub(super) fn read() -> Result<OpenBao, OpenBaoError> {
         Value::of(name).map(|mut value| Ok((value.text(name)?, name))).transpose()
     };
     let (address, name) = variable(ADDRESS)?.ok_or(OpenBaoError::NoAddress)?;
-    let origin = Origin::parse(&address).map_err(|_| OpenBaoError::BadVariable {
+    let bad = || OpenBaoError::BadVariable {
         variable: name,
-        rule: "it is not scheme, host and port alone, such as https://bao.example:8200",
-    })?;
+        rule: "it is not scheme, host and port, and perhaps a path, such as https://bao.example:8200 or https://proxy.example/bao",
+    };
+    let host = address.find("://").map_or(0, |at| at + 3);
+    let end = address[host..].find('/').map_or(address.len(), |at| host + at);
+    let (origin, path) = address.split_at(end);
+    let origin = Origin::parse(origin).map_err(|_| bad())?;
     let login = match variable(TOKEN)? {
         Some((mut token, _)) => Login::token(std::mem::take(&mut *token)),
         None => Login::token_file(token_file().ok_or(OpenBaoError::NoToken)?),
     };
-    let mut client = OpenBao::at(origin, login)?;
+    let plain = Value::of(PLAIN_HTTP).map(|mut value| value.text(PLAIN_HTTP)).transpose()?;
+    let is_plain = plain.is_some_and(|host| host.eq_ignore_ascii_case(origin.host()));
+    let mut client =
+        if is_plain { OpenBao::at_plain_http(origin, login)? } else { OpenBao::at(origin, login)? };
+    if !matches!(path, "" | "/") {
+        client = client.with_path_prefix(path).map_err(|_| bad())?;
+    }
     if let Some((namespace, _)) = variable(NAMESPACE)? {
         client = client.with_namespace(namespace.trim_matches('/'))?;
     }

@@ -43,7 +43,8 @@ pub enum OpenBaoError {
     NoToken,
     /// The address is not one that a token may go to.
     #[error(
-        "a token goes over TLS only: write the address as https:// (http:// for an IP-literal loopback address)"
+        "a token goes over TLS: write the address as https:// (http:// is for an IP-literal loopback address, and for a host that \
+         is named to OpenBao::at_plain_http or by KEYSHEATH_OPENBAO_PLAIN_HTTP)"
     )]
     NotHttps,
     /// A namespace, a mount or a path is not well-formed.

@@ -10,6 +10,7 @@ use super::calling::{Answered, Call, Servers};
 use super::login::{Login, Method};
 use super::secret::Secret;
 use super::{OpenBaoError, json};
+use crate::internal::clocks::Clocks;
 
 /// How soon a renewal that failed is tried again.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
@@ -36,24 +37,31 @@ struct Token {
 struct Lease {
     /// How long the first one was: what is much shorter nears the end that renewal cannot move.
     first: Duration,
-    renew_at: Instant,
-    end: Instant,
+    /// Before it was asked for. OpenBao's own clock goes on while this machine is suspended.
+    since: Clocks,
+    length: Duration,
+    /// When a renewal was tried last.
+    tried: Option<Clocks>,
     is_renewable: bool,
 }
 
 impl Lease {
-    fn new(seconds: u64, is_renewable: bool, first: Option<Duration>) -> Option<Self> {
+    fn new(since: Clocks, seconds: u64, is_renewable: bool, first: Option<Duration>) -> Option<Self> {
         let length = Duration::from_secs(seconds);
-        let now = Instant::now();
-        let end = now.checked_add(length)?;
         let first = first.unwrap_or(length);
+        let is_renewable = is_renewable && length.saturating_mul(2) >= first;
         // 0 is a token without an end.
-        (seconds > 0).then_some(Self {
-            first,
-            renew_at: now + length / 3 * 2,
-            end,
-            is_renewable: is_renewable && length * 2 >= first,
-        })
+        (seconds > 0).then_some(Self { first, since, length, tried: None, is_renewable })
+    }
+
+    /// Whether it is to be renewed by now, by either clock.
+    fn is_due(&self, now: Clocks) -> bool {
+        let rests = self.tried.is_some_and(|tried| !now.has_expired(tried, RENEWAL_PAUSE));
+        !rests && now.has_expired(self.since, self.length / 3 * 2)
+    }
+
+    fn is_over(&self, now: Clocks) -> bool {
+        now.has_expired(self.since, self.length)
     }
 }
 
@@ -99,15 +107,16 @@ impl Session {
 
     /// The token, renewed or replaced where that is due.
     fn kept_good(&self, servers: &Servers, there: Token, until: Instant) -> Result<Token, OpenBaoError> {
-        let now = Instant::now();
-        let Some(lease) = there.lease.filter(|lease| lease.renew_at <= now) else { return Ok(there) };
-        if lease.end <= now {
+        let now = Clocks::now();
+        let Some(lease) = there.lease.filter(|lease| lease.is_due(now)) else { return Ok(there) };
+        if lease.is_over(now) {
             return self.renew(servers, &there, lease, until);
         }
         // It is good for a while yet, so most of the time is for the call that it is wanted for.
-        let soon = now + until.saturating_duration_since(now) / RENEWAL_PART;
+        let begun = now.monotonic();
+        let soon = begun + until.saturating_duration_since(begun) / RENEWAL_PART;
         let renewed = self.renew(servers, &there, lease, soon);
-        let later = Some(Lease { renew_at: now + RENEWAL_PAUSE, ..lease });
+        let later = Some(Lease { tried: Some(now), ..lease });
         Ok(renewed.unwrap_or(Token { lease: later, ..there }))
     }
 
@@ -122,10 +131,11 @@ impl Session {
         let can_log_in = matches!(self.login.method, Method::AppRole { .. } | Method::Kubernetes { .. });
         if lease.is_renewable {
             let call = Call { is_repeatable: true, ..Call::post("auth/token/renew-self", json::object(&[])) };
+            let asked = Clocks::now();
             let answered = servers.call(&call, Some(&there.header), until)?;
             if answered.status == 200 {
                 let auth = auth(&answered)?;
-                let lease = Lease::new(auth.lease_duration, auth.is_renewable, Some(lease.first));
+                let lease = Lease::new(asked, auth.lease_duration, auth.is_renewable, Some(lease.first));
                 let (secret, header) = (there.secret.copy(), there.header.clone());
                 return Ok(Token { secret, header, number, lease });
             }
@@ -134,15 +144,15 @@ impl Session {
             return self.obtain(servers, until);
         }
         // It is asked again, for what has refused may be a proxy; once it has ended, OpenBao says so.
-        let now = Instant::now();
-        let is_worth_it = lease.is_renewable && lease.end > now;
-        let lease = is_worth_it.then(|| Lease { renew_at: now + RENEWAL_PAUSE, ..lease });
+        let now = Clocks::now();
+        let is_worth_it = lease.is_renewable && !lease.is_over(now);
+        let lease = is_worth_it.then_some(Lease { tried: Some(now), ..lease });
         let (secret, header) = (there.secret.copy(), there.header.clone());
         Ok(Token { secret, header, number, lease })
     }
 
     fn obtain(&self, servers: &Servers, until: Instant) -> Result<Token, OpenBaoError> {
-        let method = self.login.name();
+        let (method, asked) = (self.login.name(), Clocks::now());
         let (secret, lease) = match (&self.login.method, self.login.body()?) {
             (_, Some(body)) => {
                 let path = format!("auth/{}/login", super::name::encoded(self.login.mount()));
@@ -157,13 +167,13 @@ impl Session {
                 }
                 let auth = auth(&answered)?;
                 let token = auth.token().ok_or(OpenBaoError::NotOpenBao { status: answered.status })?;
-                (Secret::new(token)?, Lease::new(auth.lease_duration, auth.is_renewable, None))
+                (Secret::new(token)?, Lease::new(asked, auth.lease_duration, auth.is_renewable, None))
             }
             (Method::TokenFile(path), None) => (Secret::from_file(path)?, None),
             (Method::Token(token), None) => {
                 let secret = token.secret()?;
                 let lease = lookup(servers, &secret.header()?, until)?
-                    .and_then(|found| Lease::new(found.ttl, found.renewable, None));
+                    .and_then(|found| Lease::new(asked, found.ttl, found.renewable, None));
                 (secret, lease)
             }
             _ => unreachable!("the other logins have a body"),
@@ -225,4 +235,34 @@ fn auth(answered: &Answered) -> Result<json::Auth<'_>, OpenBaoError> {
 
 pub(super) fn read<'a, T: serde::Deserialize<'a>>(answered: &'a Answered) -> Result<T, OpenBaoError> {
     json::read(&answered.body).ok_or(OpenBaoError::NotOpenBao { status: answered.status })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_token_is_renewed_and_ends_by_the_clock_that_shows_more() {
+        let start = Clocks::now();
+        let lease = Lease::new(start, 3600, true, None).unwrap();
+        let at = |wall, monotonic| Clocks::at(start.wall() + wall, start.monotonic() + monotonic);
+        assert!(!lease.is_due(at(HOUR / 2, HOUR / 2)) && lease.is_due(at(HOUR / 4 * 3, HOUR / 4 * 3)));
+        // Suspended for two hours: the monotonic clock stood still.
+        assert!(lease.is_due(at(HOUR * 2, Duration::ZERO)) && lease.is_over(at(HOUR * 2, Duration::ZERO)));
+        assert!(lease.is_over(at(Duration::ZERO, HOUR)), "a wall clock that was set back");
+        let tried = Lease { tried: Some(at(HOUR, HOUR)), ..lease };
+        assert!(!tried.is_due(at(HOUR, HOUR)) && tried.is_due(at(HOUR + RENEWAL_PAUSE, HOUR)));
+        assert!(Lease::new(start, 0, true, None).is_none());
+    }
+
+    #[test]
+    fn what_was_renewed_for_less_than_half_is_not_renewed_again() {
+        let start = Clocks::now();
+        for (seconds, is_renewable) in [(1800, true), (1799, false), (u64::MAX, true)] {
+            let lease = Lease::new(start, seconds, true, Some(HOUR)).unwrap();
+            assert_eq!(lease.is_renewable, is_renewable, "{seconds}");
+        }
+    }
 }

@@ -12,7 +12,8 @@ fn source() -> Box<dyn Source> {
 }
 
 fn child(name: &'static str) -> Child {
-    const ALL: [&str; 8] = [
+    const ALL: [&str; 9] = [
+        "KEYSHEATH_OPENBAO_PLAIN_HTTP",
         "BAO_ADDR",
         "BAO_TOKEN",
         "BAO_CACERT",
@@ -61,13 +62,24 @@ fn what_is_missing_or_differs_is_said_and_nothing_is_sent() {
         child(NAME).run(|| println!("refusal: {:?}", refusal(&*source())));
         return;
     }
-    let long = "https://127.0.0.1:1/path";
-    let cases: [(&[(&str, &str)], &str); 10] = [
+    let query = "https://127.0.0.1:1/path?x=1";
+    let plain = "KEYSHEATH_OPENBAO_PLAIN_HTTP";
+    let cases: [(&[(&str, &str)], &str); 14] = [
         (&[], "NoAddress"),
         (&[("BAO_ADDR", "")], "NoAddress"),
         (&[("BAO_ADDR", "https://127.0.0.1:1")], "NoToken"),
         (&[("BAO_TOKEN", "s.a")], "NoAddress"),
-        (&[("BAO_ADDR", long), ("BAO_TOKEN", "s.a")], "BadVariable { variable: \"BAO_ADDR\""),
+        (&[("BAO_ADDR", query), ("BAO_TOKEN", "s.a")], "BadVariable { variable: \"BAO_ADDR\""),
+        (
+            &[("BAO_ADDR", "https://127.0.0.1:1/a/../b"), ("BAO_TOKEN", "s.a")],
+            "BadVariable { variable: \"BAO_ADDR\"",
+        ),
+        (&[("BAO_ADDR", "http://localhost:1"), ("BAO_TOKEN", "s.a"), (plain, "bao.example")], "NotHttps"),
+        (&[("BAO_ADDR", "http://localhost:1"), ("BAO_TOKEN", "s.a"), (plain, "1")], "NotHttps"),
+        (
+            &[("BAO_ADDR", "http://localhost:1"), ("BAO_TOKEN", "s.a"), (plain, "localhost")],
+            "NoAnswer(NotListening)",
+        ),
         (&[("VAULT_ADDR", "http://bao.example"), ("VAULT_TOKEN", "s.a")], "NotHttps"),
         (
             &[("BAO_ADDR", "https://127.0.0.1:1"), ("VAULT_TOKEN", "s.a")],
@@ -93,4 +105,21 @@ fn what_is_missing_or_differs_is_said_and_nothing_is_sent() {
         let shown = String::from_utf8(output.stdout).unwrap();
         assert!(shown.contains(&format!("refusal: {expected}")), "{variables:?}: {shown}");
     }
+}
+
+#[test]
+fn an_address_may_have_a_path_and_be_plain_where_it_is_named() {
+    const NAME: &str = "environment::an_address_may_have_a_path_and_be_plain_where_it_is_named";
+    if child(NAME).is_here() {
+        child(NAME).run(|| assert_gives_the_key(&*source()));
+        return;
+    }
+    let (stand_in, _) = stand_in::below("/proxy/bao");
+    let address = format!("http://localhost:{}/proxy/bao/", stand_in.address.port());
+    child(NAME)
+        .var("BAO_ADDR", address)
+        .var("BAO_TOKEN", "s.secrettoken")
+        .var("KEYSHEATH_OPENBAO_PLAIN_HTTP", "LOCALHOST")
+        .run(|| ());
+    assert!(stand_in.heads().iter().all(|head| head.contains(" /proxy/bao/v1/")), "{:?}", stand_in.heads());
 }

@@ -287,3 +287,136 @@ fn a_renewal_that_is_refused_is_tried_again_for_what_refused_may_be_a_proxy() {
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// A stand-in that serves a key below a path alone, and a client of its address.
+pub(crate) fn below(prefix: &'static str) -> (Answering, OpenBao) {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let stand_in = Answering::at("127.0.0.1", move |head| {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let Some(path) = path.strip_prefix(prefix).filter(|path| path.starts_with("/v1/")) else {
+            return measured("404 Not Found", b"<html>another service</html>");
+        };
+        if path.ends_with("/lookup-self") {
+            measured("200 OK", br#"{"data":{"ttl":0}}"#)
+        } else if path.contains("/sys/internal/ui/mounts/") {
+            measured("200 OK", MOUNT.as_bytes())
+        } else {
+            measured("200 OK", answer.as_bytes())
+        }
+    });
+    let client = OpenBao::at(stand_in.origin(), Login::token("s.secrettoken".to_owned())).unwrap();
+    (stand_in, client)
+}
+
+#[test]
+fn a_server_below_a_path_is_asked_there() {
+    let (stand_in, client) = below("/proxy/bao");
+    for prefix in ["/proxy/bao", "proxy/bao", "/proxy/bao/"] {
+        let client = client.clone().with_path_prefix(prefix).unwrap();
+        assert_gives_the_key(&field(client, "secret/kanal"));
+    }
+    assert_eq!(refusal(&field(client.clone(), "secret/kanal")), OpenBaoError::NotOpenBao { status: 404 });
+    let asked = stand_in.heads().len();
+    for prefix in ["", "/", "//bao", "/bao//", "/../bao", "/./bao", "/b?o", "/b#o", "/b%2fo", "/b o", "/bäo"]
+    {
+        let refused = client.clone().with_path_prefix(prefix).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, OpenBaoError::BadName { .. }), "{prefix}: {refused}");
+    }
+    assert_eq!(stand_in.heads().len(), asked);
+}
+
+#[test]
+fn a_token_goes_in_the_clear_to_a_host_that_is_named_alone() {
+    let (stand_in, _) = below("");
+    let named = Origin::parse(&format!("http://localhost:{}", stand_in.address.port())).unwrap();
+    let other = Origin::parse("http://bao.example:8200").unwrap();
+    let login = || Login::token("s.secrettoken".to_owned());
+    let error = OpenBao::at(named.clone(), login()).map(|_| ()).unwrap_err();
+    assert_eq!(error, OpenBaoError::NotHttps);
+    assert!(error.to_string().contains("at_plain_http"), "{error}");
+    let client = OpenBao::at_plain_http(named, login()).unwrap();
+    assert_gives_the_key(&field(client, "secret/kanal"));
+    let strict = OpenBao::at(stand_in.origin(), login()).unwrap();
+    assert_eq!(strict.with_members([other]).map(|_| ()), Err(OpenBaoError::NotHttps));
+}
+
+#[test]
+fn the_index_that_is_kept_is_the_newest_and_not_the_last() {
+    use base64::Engine as _;
+
+    let index = |value: u32| {
+        let json = format!(r#"{{"cluster":"0a0814e0-4be0","value":"{value}"}}"#);
+        base64::engine::general_purpose::STANDARD.encode(json)
+    };
+    let values = std::sync::Mutex::new([38, 9, 100].into_iter());
+    // Answers that overtake each other: the one that was made first comes last.
+    let (stand_in, client) = with(move |_| {
+        let index = index(values.lock().unwrap().next().unwrap_or(100));
+        let answer = format!(
+            r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#
+        );
+        let length = answer.len();
+        format!("HTTP/1.1 200 OK\r\nx-vault-index: {index}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{answer}")
+            .into_bytes()
+    });
+    let source = field(client, "secret/kanal");
+    (0..4).for_each(|_| assert_gives_the_key(&source));
+    let heads: Vec<_> =
+        stand_in.heads().into_iter().filter(|head| head.contains("/secret/data/kanal ")).collect();
+    let sent: Vec<_> = heads
+        .iter()
+        .map(|head| head.lines().find_map(|line| line.strip_prefix("x-vault-index: ")).map(str::to_owned))
+        .collect();
+    let expected = [None, Some(38), Some(38), Some(100)];
+    assert_eq!(sent, expected.map(|value| value.map(index)));
+}
+
+#[test]
+fn a_login_whose_mount_leads_elsewhere_is_refused_at_once() {
+    let origin = || Origin::https("bao.example");
+    for mount in ["", "../sys", "a//b", "k8s/", "/k8s", "a\nb", "."] {
+        for login in [
+            Login::kubernetes("shop-sync").at_mount(mount),
+            Login::app_role("role".to_owned(), "secret".to_owned()).at_mount(mount),
+        ] {
+            let refused = OpenBao::at(origin(), login).map(|_| ()).unwrap_err();
+            assert!(matches!(refused, OpenBaoError::BadName { .. }), "{mount:?}: {refused}");
+        }
+    }
+    assert!(OpenBao::at(origin(), Login::kubernetes("shop-sync").at_mount("team/k8s")).is_ok());
+}
+
+#[test]
+fn a_login_that_is_renewed_for_little_logs_in_again() {
+    let answer =
+        format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
+    let stand_in = Answering::at("127.0.0.1", move |head| {
+        let auth = |seconds: u32| {
+            let json = format!(
+                r#"{{"auth":{{"client_token":"s.token","lease_duration":{seconds},"renewable":true}}}}"#
+            );
+            measured("200 OK", json.as_bytes())
+        };
+        if head.contains("/auth/approle/login ") {
+            auth(6)
+        } else if head.contains("/renew-self ") {
+            // Less than half of the first: the end that no renewal moves is near.
+            auth(2)
+        } else if head.contains("/sys/internal/ui/mounts/") {
+            measured("200 OK", MOUNT.as_bytes())
+        } else {
+            measured("200 OK", answer.as_bytes())
+        }
+    });
+    let login = Login::app_role("role".to_owned(), "secret".to_owned());
+    let source = field(OpenBao::at(stand_in.origin(), login).unwrap(), "secret/kanal");
+    let count = |what: &str| stand_in.heads().iter().filter(|head| head.contains(what)).count();
+    let start = std::time::Instant::now();
+    while count("/auth/approle/login ") < 2 {
+        assert!(start.elapsed() < PATIENCE, "{:?}", stand_in.heads());
+        assert_gives_the_key(&source);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(count("/renew-self "), 1, "it is renewed once, and had again after that");
+}
