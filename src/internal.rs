@@ -1,5 +1,7 @@
 //! What modules share and users never see.
 
+#[cfg(feature = "oauth")]
+pub(crate) mod boot_clock;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod clocks;
 #[cfg(any(feature = "rotation", feature = "tracing"))]

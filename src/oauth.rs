@@ -16,17 +16,25 @@
 //!
 //! # One refresh at a time
 //! Each refresh token is good once. If an old one is used, the server takes it for stolen and revokes the whole grant, the newest
-//! tokens included (RFC 9700, section 4.14.2; Katana documents it). So whoever refreshes first writes a **lease** into the grant's
-//! own document, with compare-and-swap, and everybody else waits for what comes of it. A lease has a length and no date: each
-//! one who sees it counts from when they saw it first, so clocks that differ do no harm. And because lease and tokens are one document,
-//! a holder that outlives its lease writes nothing once another has taken over: its write is a conflict.
+//! tokens included (RFC 9700, section 4.14.2; Katana documents it). So the first to refresh writes a **lease** into the grant's
+//! own document, with compare-and-swap, and the others wait for what comes of it. It sends the refresh token in the first two thirds of
+//! the lease or not at all.
 //!
-//! The new refresh token is persisted before its access token is published. What a process leaves that ends on the way:
+//! A lease ends for others when it has passed by every clock that can tell:
+//!
+//! - **A process that runs** counts from when it saw the lease first, on its own monotonic clock. Wall clocks do not matter.
+//! - **A process that has just started**, such as a cron job, goes by the date in the lease. On the holder's machine that is the clock
+//!   that counts from the machine's start (Linux) and the wall clock, both: a wall clock that was set cannot end a lease early. On
+//!   another machine it is the wall clock and [`MAX_CLOCK_DIFFERENCE`] more. Clocks that differ by more than that can cost the grant, so
+//!   keep the clocks of machines that share one by NTP.
+//!
+//! The new refresh token is persisted before its access token is looked at, and that before it is published. A late answer is
+//! waited for until the end of the lease, and what has arrived by then is read. What a process leaves that ends on the way:
 //!
 //! | it ends | the grant |
 //! |---|---|
 //! | before it has the lease | as it was |
-//! | with the lease, before the server has the request | whole, and *in doubt*: nobody can tell this case from the next |
+//! | with the lease, before the server has the request | whole, and *in doubt*: no one can tell this case from the next |
 //! | after the server has the request, before the tokens are persisted | lost with the tokens of the answer; *in doubt* until it is tried |
 //! | after the tokens are persisted | whole: others publish them |
 //!
@@ -34,6 +42,16 @@
 //! last moment, or when the access token is refused, because with a server that has used it up this ends the grant for good. Meanwhile
 //! [`KeeperStatus::state`] says [`GrantState::InDoubt`], and [`KeeperEvent::InDoubt`] is told, which is the time to ask a person to sign in again. More than that the
 //! protocol does not allow. An answer that was lost on the way leaves the same doubt.
+//!
+//! # Which grant it is
+//! Each sign-in has a random id. The first one in a place begins the lineage of that place, and a later sign-in that is saved there
+//! goes on with it: keepers take its tokens and tell [`KeeperEvent::Replaced`]. The grant of another place, such as another account's,
+//! is never taken for it: a keeper that finds one there says [`KeeperProblem::OtherGrant`], and a handle that has tokens of the one
+//! refuses those of the other.
+//!
+//! An **older copy** that is put back, such as from a backup, has a refresh token that is used up. A running keeper that has the newest
+//! writes it back at its next look ([`KeeperEvent::WrittenBack`]). Where no keeper runs, or a process starts before that look and a refresh
+//! is due, the copy is used, and a person must sign in again: do not restore grants.
 //!
 //! # What is refused, and what is not
 //! Only the server's own `invalid_grant` refuses a grant ([`GrantState::Refused`]: a person must sign in again). A server that
@@ -75,6 +93,7 @@ mod error;
 mod form;
 mod grant;
 mod keeper;
+mod lease;
 mod loopback;
 mod secret;
 mod sign_in;
@@ -88,6 +107,7 @@ pub use grant::GRANT_FORM_VERSION;
 pub use keeper::{
     GrantState, KeeperError, KeeperEvent, KeeperProblem, KeeperSettings, KeeperStatus, TokenKeeper,
 };
+pub use lease::MAX_CLOCK_DIFFERENCE;
 pub use loopback::LoopbackListener;
 pub use sign_in::{AuthorizationCode, SignIn, SignInError};
 pub use tokens::Tokens;

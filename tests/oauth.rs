@@ -1,6 +1,8 @@
 //! OAuth 2.0 against a real authorisation server, and against stand-ins for what a real one does not do.
 #![cfg(all(unix, feature = "oauth", feature = "emulator"))]
 
+#[path = "support/faketime.rs"]
+mod faketime;
 #[path = "support/http.rs"]
 mod http;
 #[path = "support/oidc.rs"]
@@ -16,12 +18,16 @@ mod tls;
 
 #[path = "oauth/answers.rs"]
 mod answers;
+#[path = "oauth/clocks.rs"]
+mod clocks;
 #[path = "oauth/example.rs"]
 mod example;
 #[path = "oauth/fleet.rs"]
 mod fleet;
 #[path = "oauth/keeping.rs"]
 mod keeping;
+#[path = "oauth/kept.rs"]
+mod kept;
 #[path = "oauth/killed.rs"]
 mod killed;
 #[path = "oauth/loopback.rs"]
@@ -32,6 +38,8 @@ mod sign_in;
 mod told;
 #[path = "oauth/trouble.rs"]
 mod trouble;
+#[path = "oauth/which.rs"]
+mod which;
 
 use std::time::Duration;
 

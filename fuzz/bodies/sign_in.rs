@@ -6,15 +6,27 @@ use std::net::TcpStream;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use keysheath::issuer::KatanaApp;
+use keysheath::issuer::{KatanaApp, Profile};
 use keysheath::oauth::{LoopbackListener, OAuthApp, SignIn, SignInError};
-use keysheath::source::SecretFile;
+use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
 
 /// How long the listener may wait; it never has to.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static APP: LazyLock<OAuthApp<KatanaApp>> =
-    LazyLock::new(|| OAuthApp::katana("an-app", SecretFile::new("none")).expect("a client id"));
+    LazyLock::new(|| OAuthApp::katana("an-app", Planted).expect("a client id"));
+
+struct Planted;
+
+impl Source for Planted {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("test", "planted")
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        Ok(Reading::present(SecretText::from("client-secret-of-the-app".to_owned())))
+    }
+}
 
 pub fn sign_in(data: &[u8]) {
     let Ok(listener) = LoopbackListener::bind(0) else { return };

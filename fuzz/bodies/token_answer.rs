@@ -125,7 +125,7 @@ fn check(status: u16, body: &[u8], asked: &Result<Tokens<KatanaApp>, TokenError>
             }
             assert_eq!(field("access_token"), tokens.access().expose_secret());
             let refresh = field("refresh_token").as_str().expect("a refresh token");
-            assert!(refresh.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !refresh.is_empty());
+            assert!((1..=8192).contains(&refresh.len()), "of any characters, and not of any length");
             let kind = field("token_type");
             assert!(kind.is_null() || kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")));
             let expires = field("expires_in");

@@ -17,11 +17,12 @@ use crate::raw_json::{read as read_object, text};
 pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// What a token response has in it.
-pub(super) struct Read<I: Issuer> {
-    pub(super) access: ApiKey<I>,
-    pub(super) refresh: Secret,
-    pub(super) lifetime: Duration,
+/// What a token response has in it: what cannot be had again, whatever is thought of the rest.
+pub(super) struct Answer<I: Issuer> {
+    /// `None` where the server sent none, and the one that was used stays good (RFC 6749, section 6).
+    pub(super) refresh: Option<Secret>,
+    /// With its lifetime.
+    pub(super) access: Result<(ApiKey<I>, Duration), TokenError>,
 }
 
 /// RFC 6749, section 5.1; what else is in it is ignored.
@@ -44,40 +45,44 @@ struct Failure<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// The tokens, or why there are none. `kept` is the refresh token that stays in force where the server sends no other (RFC
-/// 6749, section 6).
-pub(super) fn read<I: Issuer>(
-    reply: &Reply,
-    kept: Option<&Secret>,
-    default_lifetime: Duration,
-) -> Result<Read<I>, TokenError> {
+/// The tokens, or why there are none.
+pub(super) fn read<I: Issuer>(reply: &Reply, default_lifetime: Duration) -> Result<Answer<I>, TokenError> {
     let status = reply.status;
     if !(200..300).contains(&status) {
         return Err(refusal(reply));
     }
-    // A sign-in page of something in between comes with a 200.
-    if reply.is_web_page {
-        return Err(TokenError::Inconclusive { status, retry_after: None });
-    }
-    let broken = |rule| TokenError::NotTokens { status, rule };
-    let answer: Success<'_> =
-        read_object(&reply.body).ok_or(broken("it is not a JSON object of that kind"))?;
+    let Some(answer) = first_object::<Success<'_>>(&reply.body) else {
+        // A sign-in page of something in between comes with a 200.
+        return Err(if reply.is_web_page {
+            TokenError::Inconclusive { status, retry_after: None }
+        } else {
+            TokenError::NotTokens { status, rule: "it is not a JSON object of that kind" }
+        });
+    };
+    let refresh = answer.refresh_token.and_then(text).and_then(|token| Secret::refresh_token(&token));
+    let lifetime = answer.expires_in.and_then(lifetime).unwrap_or(default_lifetime);
+    let access = access(&answer).map(|access| (access, lifetime));
+    Ok(Answer { refresh, access: access.map_err(|rule| TokenError::NotTokens { status, rule }) })
+}
+
+fn access<I: Issuer>(answer: &Success<'_>) -> Result<ApiKey<I>, &'static str> {
     let is_bearer = |kind: &RawValue| text(kind).is_some_and(|kind| kind.eq_ignore_ascii_case(b"bearer"));
     if answer.token_type.is_some_and(|kind| !is_bearer(kind)) {
-        return Err(broken("the token is of another type than Bearer"));
+        return Err("the token is of another type than Bearer");
     }
-    let access = answer.access_token.ok_or(broken("there is no access token"))?;
+    let access = answer.access_token.ok_or("there is no access token")?;
     let access = text(access).and_then(|access| ApiKey::parse_bytes(&access).ok());
-    let access = access.ok_or(broken("the access token is not well-formed"))?;
-    let refresh = match (answer.refresh_token, kept) {
-        (Some(token), _) => text(token)
-            .and_then(|token| Secret::parse(&token))
-            .ok_or(broken("the refresh token is not well-formed"))?,
-        (None, Some(kept)) => kept.duplicate(),
-        (None, None) => return Err(broken("there is no refresh token; the scope must have offline_access")),
-    };
-    let lifetime = answer.expires_in.and_then(lifetime).unwrap_or(default_lifetime);
-    Ok(Read { access, refresh, lifetime })
+    access.ok_or("the access token is not well-formed")
+}
+
+/// The object that a body begins with: a mark of its encoding before it and anything after it must not cost the tokens.
+fn first_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    // The parser would take a list as well, by the order of the fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    T::deserialize(&mut serde_json::Deserializer::from_slice(body)).ok()
 }
 
 /// The standard wants a number, and some servers write a text. None for what is no positive number: that must not cost the tokens
@@ -130,8 +135,8 @@ mod tests {
         Reply { status, headers: http::HeaderMap::new(), is_web_page, body }
     }
 
-    fn asked(status: u16, body: &str) -> Result<Read<KatanaApp>, TokenError> {
-        read(&reply(status, body), None, Duration::from_secs(77))
+    fn asked(status: u16, body: &str) -> Result<(ApiKey<KatanaApp>, Duration), TokenError> {
+        read(&reply(status, body), Duration::from_secs(77))?.access
     }
 
     #[test]
@@ -152,24 +157,21 @@ mod tests {
         ] {
             let body =
                 format!(r#"{{"access_token":"{ACCESS}","refresh_token":"r","expires_in":{text},"x":{{}}}}"#);
-            let lifetime = asked(200, &body).map(|read| read.lifetime.as_secs_f64());
+            let lifetime = asked(200, &body).map(|(_, lifetime)| lifetime.as_secs_f64());
             assert_eq!(lifetime, Ok(seconds), "{text}");
         }
     }
 
     #[test]
-    fn a_success_without_both_tokens_is_no_token_response() {
+    fn a_success_without_an_access_token_is_no_token_response() {
         for body in [
             "",
             "[]",
             r#"["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","r","Bearer",3600]"#,
             "{}",
-            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"}"#,
             r#"{"refresh_token":"r"}"#,
             r#"{"access_token":"short","refresh_token":"r"}"#,
             r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6 s1Z","refresh_token":"r"}"#,
-            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":""}"#,
-            r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":"\n"}"#,
             r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":"r","token_type":"DPoP"}"#,
             r#"{"access_token":"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z","refresh_token":"r""#,
         ] {
@@ -180,10 +182,40 @@ mod tests {
             asked(200, "<html>").map(|_| ()),
             Err(TokenError::Inconclusive { status: 200, retry_after: None })
         );
-        let kept = Secret::parse(b"kept").unwrap();
-        let body = format!(r#"{{"access_token":"{ACCESS}","token_type":"bearer"}}"#);
-        let read = read::<KatanaApp>(&reply(200, &body), Some(&kept), DEFAULT).unwrap();
-        assert_eq!(read.refresh.bytes(), b"kept");
+    }
+
+    #[test]
+    fn whatever_is_wrong_beside_it_the_refresh_token_is_had() {
+        let long = "x".repeat(5000);
+        for (rest, is_good) in [
+            (format!(r#""access_token":"{ACCESS}","token_type":"bearer""#), true),
+            (format!(r#""access_token":"{ACCESS}","expires_in":"never","scope":[]"#), true),
+            (format!(r#""access_token":"{ACCESS}","expires_in":{{"x":1}}"#), true),
+            (format!(r#""access_token":"{ACCESS}","token_type":"DPoP""#), false),
+            (format!(r#""access_token":"{ACCESS}","token_type":7"#), false),
+            (format!(r#""access_token":"{long}""#), false),
+            (r#""access_token":"short""#.to_owned(), false),
+            (r#""access_token":null"#.to_owned(), false),
+            (r#""access_token":[1,{"a":2}]"#.to_owned(), false),
+            (r#""scope":"x""#.to_owned(), false),
+        ] {
+            for (token, json) in [("new", "new"), ("a\n\u{e9}", r"a\n\u00e9")] {
+                let object = format!(r#"{{{rest},"refresh_token":"{json}"}}"#);
+                for body in [object.clone(), format!("\u{feff}{object}"), format!("{object}\n--\n<p>")] {
+                    let answer = read::<KatanaApp>(&reply(200, &body), DEFAULT).unwrap();
+                    assert_eq!(answer.refresh.unwrap().bytes(), token.as_bytes(), "{body}");
+                    assert_eq!(answer.access.is_ok(), is_good, "{body}");
+                }
+            }
+        }
+        // With the wrong kind of content, as some proxies and servers label it.
+        let mut page = reply(200, &format!(r#"{{"access_token":"{ACCESS}","refresh_token":"new"}}"#));
+        page.is_web_page = true;
+        assert_eq!(read::<KatanaApp>(&page, DEFAULT).unwrap().refresh.unwrap().bytes(), b"new");
+        for none in [r#""""#, "null", "7"] {
+            let body = format!(r#"{{"access_token":"{ACCESS}","refresh_token":{none}}}"#);
+            assert!(read::<KatanaApp>(&reply(200, &body), DEFAULT).unwrap().refresh.is_none());
+        }
     }
 
     const DEFAULT: Duration = Duration::from_secs(1);

@@ -3,23 +3,25 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
-use super::answer;
+use super::answer::{self, Answer};
 use super::endpoints::{Endpoints, MAX_PARAMETER};
 use super::grant::Identity;
 use super::secret::Secret;
 use super::sign_in::{AuthorizationCode, SignIn};
-use super::{SetupError, TokenError, Tokens, form};
+use super::tokens::{Refreshed, Tokens};
+use super::{SetupError, TokenError, form};
 use crate::failure::Obstacle;
 use crate::format::KeyFormat;
+use crate::internal::clocks::Clocks;
 use crate::issuer::{Issuer, Katana, KatanaApp, Profile};
 use crate::key::RawKey;
 use crate::origin::{Origin, Roots};
-use crate::outgoing::{MAX_ANSWER, MAX_DEADLINE, Outgoing};
+use crate::outgoing::{MAX_ANSWER, MAX_DEADLINE, Outgoing, Unanswered};
 use crate::source::{self, Loaded, Source};
 
 /// How long an access token is taken to live where its server does not say: 1 h. Neither RFC 6749 nor Katana's documentation
@@ -30,7 +32,7 @@ use crate::source::{self, Loaded, Source};
 /// ```
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// How long one request to a token endpoint may take unless told otherwise: 10 s.
+/// How long the exchange of a code may take at the token endpoint unless told otherwise: 10 s.
 ///
 /// ```
 /// assert_eq!(keysheath::oauth::DEFAULT_DEADLINE.as_secs(), 10);
@@ -74,6 +76,24 @@ pub struct OAuthApp<I: Issuer> {
     deadline: Duration,
     roots: Option<Roots>,
     issuer: PhantomData<fn() -> I>,
+}
+
+/// Why there are no tokens.
+pub(super) struct Failed {
+    pub(super) error: TokenError,
+    /// Whether what was sent may have been used up all the same.
+    pub(super) leaves_doubt: bool,
+}
+
+impl Failed {
+    fn answered(error: TokenError) -> Self {
+        Self { leaves_doubt: error.leaves_doubt(), error }
+    }
+
+    fn of(unanswered: Unanswered) -> Self {
+        let Unanswered { obstacle, is_sent } = unanswered;
+        Self { error: TokenError::Unreachable(obstacle), leaves_doubt: is_sent }
+    }
 }
 
 impl OAuthApp<KatanaApp> {
@@ -177,14 +197,6 @@ impl<I: Issuer> OAuthApp<I> {
 
     /// Without PKCE (RFC 7636), for a server that refuses what it does not know. Katana does not document whether it takes
     /// it; RFC 9700 asks for it.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let url = app.without_pkce().sign_in("http://127.0.0.1:8080/callback")?.url().to_owned();
-    /// assert!(!url.contains("code_challenge"));
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
     #[must_use]
     pub fn without_pkce(mut self) -> Self {
         self.has_pkce = false;
@@ -207,8 +219,9 @@ impl<I: Issuer> OAuthApp<I> {
         self
     }
 
-    /// How long one request to the token endpoint may take, from looking up the host's name to the last byte of the answer;
-    /// [`DEFAULT_DEADLINE`] unless set, and at most an hour.
+    /// How long the exchange of a code may take, from looking up the host's name to the last byte of the answer;
+    /// [`DEFAULT_DEADLINE`] unless set, and at most an hour. A refresh is bounded by its
+    /// [lease](super::KeeperSettings::with_lease), which is at least as long: what a late answer brings cannot be had again.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -251,20 +264,26 @@ impl<I: Issuer> OAuthApp<I> {
     }
 
     /// Begins a sign-in that ends at `redirect_uri`, as it is registered with the server. Nothing is sent: a person opens
-    /// [`SignIn::url`] in a browser.
+    /// [`SignIn::url`] in a browser. The client secret is loaded first, and that it cannot be is an error here, before a person
+    /// has done anything. Blocks as its source does.
     ///
     /// # Errors
-    /// [`SetupError::Value`] for what cannot be a redirect URI, and [`SetupError::NoRandomness`].
+    /// [`SetupError::Secret`] and [`SetupError::NoSecret`], which name the place; [`SetupError::Value`] for what cannot be a
+    /// redirect URI; and [`SetupError::NoRandomness`].
     ///
     /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let sign_in = app.sign_in("https://shop.example/katana/callback")?;
-    /// assert!(sign_in.url().starts_with("https://login.katanamrp.com/authorize?"));
+    /// use keysheath::oauth::{OAuthApp, SetupError};
+    /// use keysheath::source::SecretFile;
+    ///
+    /// let app = OAuthApp::katana("my-client-id", SecretFile::new("/run/secrets/not-there"))?;
+    /// let error = app.sign_in("https://shop.example/katana/callback").unwrap_err();
+    /// assert!(matches!(error, SetupError::NoSecret { .. }));
+    /// assert!(error.to_string().contains("/run/secrets/not-there"));
     /// # Ok::<(), keysheath::oauth::SetupError>(())
     /// ```
     pub fn sign_in(&self, redirect_uri: &str) -> Result<SignIn, SetupError> {
         let redirect_uri = checked(redirect_uri, "redirect URI")?;
+        self.load_secret().map_err(SetupError::of_secret)?;
         let fields = [
             ("response_type", Some("code")),
             ("client_id", Some(self.client_id.as_str())),
@@ -306,18 +325,32 @@ impl<I: Issuer> OAuthApp<I> {
         if let Some(verifier) = sign_in.verifier() {
             fields.push(("code_verifier", verifier.bytes()));
         }
-        self.ask(&fields, &self.load_secret()?, self.deadline, None)
+        let secret = self.load_secret()?;
+        let outgoing = Outgoing::new(self.deadline, MAX_ANSWER);
+        let (answer, asked) = self.ask(&fields, &secret, outgoing).map_err(|failed| failed.error)?;
+        let access = answer.access?;
+        let rule = "there is no refresh token; the scope must have offline_access";
+        let refresh = answer.refresh.ok_or(TokenError::NotTokens { status: 200, rule })?;
+        Ok(Tokens::of_sign_in(access, refresh, asked, self.identity()))
     }
 
-    /// Exchanges a refresh token for new tokens. The client secret was loaded before, because that may take any time.
+    /// Exchanges a refresh token for new tokens. The client secret was loaded before, because that may take any time. Nothing is
+    /// sent once `lease` has passed since `begun` by either clock; an answer is waited for until `whole` has passed.
     pub(super) fn refresh(
         &self,
         token: &Secret,
         client_secret: &RawKey,
-        within: Duration,
-    ) -> Result<Tokens<I>, TokenError> {
+        sending: (Clocks, Duration),
+        whole: Duration,
+    ) -> Result<Refreshed<I>, Failed> {
         let fields = [("grant_type", &b"refresh_token"[..]), ("refresh_token", token.bytes())];
-        self.ask(&fields, client_secret, within, Some(token))
+        let outgoing =
+            Outgoing::new(whole.min(MAX_DEADLINE), MAX_ANSWER).sending_within(sending.0, sending.1);
+        let (answer, asked) = self.ask(&fields, client_secret, outgoing)?;
+        match answer {
+            Answer { refresh: None, access: Err(error) } => Err(Failed::answered(error)),
+            answer => Ok(Refreshed { answer, asked }),
+        }
     }
 
     /// What tells one grant from another's.
@@ -333,13 +366,13 @@ impl<I: Issuer> OAuthApp<I> {
         self.deadline
     }
 
+    /// What the token endpoint answers, and when it was asked.
     fn ask(
         &self,
         fields: &[(&str, &[u8])],
         secret: &RawKey,
-        within: Duration,
-        kept: Option<&Secret>,
-    ) -> Result<Tokens<I>, TokenError> {
+        outgoing: Outgoing,
+    ) -> Result<(Answer<I>, Clocks), Failed> {
         let client =
             [("client_id", self.client_id.as_bytes()), ("client_secret", secret.expose_secret().as_bytes())];
         let body = form::encode(&[fields, &client[..]].concat());
@@ -347,23 +380,24 @@ impl<I: Issuer> OAuthApp<I> {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .body(body)
-            .map_err(|_| TokenError::Unreachable(Obstacle::Guarded))?;
-        let outgoing = Outgoing::new(within.min(self.deadline), MAX_ANSWER);
+            .map_err(|_| Failed::of(Unanswered::from(Obstacle::Guarded)))?;
         let outgoing = match &self.roots {
             Some(roots) => outgoing.with_roots(roots.clone()),
             None => outgoing,
         };
         // Before it is sent: a token cannot live longer than that.
-        let (asked, asked_at) = (Instant::now(), SystemTime::now());
-        let reply = outgoing.send(request).map_err(TokenError::Unreachable)?;
-        let read = answer::read::<I>(&reply, kept, self.default_lifetime)?;
-        Ok(Tokens::new(read, asked, asked_at, self.identity()))
+        let asked = Clocks::now();
+        let reply = outgoing.send(request).map_err(Failed::of)?;
+        let answer = answer::read::<I>(&reply, self.default_lifetime).map_err(Failed::answered)?;
+        Ok((answer, asked))
     }
 
     pub(super) fn load_secret(&self) -> Result<RawKey, TokenError> {
         match source::load(&*self.secret, CLIENT_SECRET).map_err(TokenError::Secret)? {
             Loaded::Found(found) => Ok(found.into_key()),
-            Loaded::Absent(absence) => Err(TokenError::NoSecret(absence)),
+            Loaded::Absent(absence) => {
+                Err(TokenError::NoSecret { provenance: self.secret.provenance(), absence })
+            }
         }
     }
 }

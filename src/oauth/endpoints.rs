@@ -82,15 +82,15 @@ impl Endpoints {
 }
 
 fn check(url: &str, which: &'static str) -> Result<String, SetupError> {
-    let refused = SetupError::Endpoint { which };
+    let refused = || SetupError::Endpoint { which };
     let path_is_plain =
         |path: &str| path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte));
-    let (scheme, rest) = url.split_once("://").ok_or(refused)?;
+    let (scheme, rest) = url.split_once("://").ok_or_else(refused)?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-    let origin = Origin::parse(&format!("{scheme}://{authority}")).map_err(|_| refused)?;
+    let origin = Origin::parse(&format!("{scheme}://{authority}")).map_err(|_| refused())?;
     let may_be_used = origin.scheme() == Scheme::Https || origin.is_loopback();
     let fits = url.len() <= MAX_PARAMETER;
-    if may_be_used && fits && path_is_plain(path) { Ok(format!("{origin}{path}")) } else { Err(refused) }
+    if may_be_used && fits && path_is_plain(path) { Ok(format!("{origin}{path}")) } else { Err(refused()) }
 }
 
 impl fmt::Debug for Endpoints {
@@ -131,6 +131,6 @@ mod tests {
         ] {
             assert_eq!(check(url, "token"), Err(SetupError::Endpoint { which: "token" }), "{url}");
         }
-        assert_eq!(check("https://LOGIN.example", "token").as_deref(), Ok("https://login.example/"));
+        assert_eq!(check("https://LOGIN.example", "token"), Ok("https://login.example/".to_owned()));
     }
 }

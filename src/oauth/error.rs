@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::document::DocumentError;
 use crate::failure::Obstacle;
-use crate::source::{Absence, SourceError};
+use crate::source::{Absence, Provenance, SourceError};
 
 /// An app or its server is not described well. It never holds the text.
 ///
@@ -14,7 +14,7 @@ use crate::source::{Absence, SourceError};
 /// let plain = Endpoints::new("http://login.example/authorize", "https://login.example/token");
 /// assert_eq!(plain.unwrap_err(), SetupError::Endpoint { which: "authorisation" });
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
     /// An endpoint is not a URL that may be used.
@@ -32,6 +32,18 @@ pub enum SetupError {
         /// Which value.
         what: &'static str,
     },
+    /// The client secret is not there, and without it no sign-in can be finished.
+    #[error("the client secret is not in {provenance} ({absence}): put it there before anybody signs in")]
+    #[non_exhaustive]
+    NoSecret {
+        /// Where it was looked for.
+        provenance: Provenance,
+        /// What was found there.
+        absence: Absence,
+    },
+    /// The client secret cannot be had, or is not well-formed, and without it no sign-in can be finished.
+    #[error("the client secret: {0}")]
+    Secret(#[source] SourceError),
     /// The system gives no random bytes.
     #[error(
         "the system gives no random bytes, so nobody could tell this sign-in from a forged one: try again later"
@@ -95,8 +107,14 @@ pub enum TokenError {
         rule: &'static str,
     },
     /// The client secret is not there.
-    #[error("the client secret is not there ({0}); next: put it where its reference says")]
-    NoSecret(Absence),
+    #[error("the client secret is not in {provenance} ({absence}); next: put it there")]
+    #[non_exhaustive]
+    NoSecret {
+        /// Where it was looked for.
+        provenance: Provenance,
+        /// What was found there.
+        absence: Absence,
+    },
     /// The client secret cannot be had, or is not well-formed.
     #[error("the client secret: {0}")]
     Secret(#[source] SourceError),
@@ -164,12 +182,28 @@ pub enum GrantError {
         /// What is another one.
         what: &'static str,
     },
+    /// The tokens were saved before, and not here.
+    #[error(
+        "these tokens were saved in another place, and two places would use one refresh token twice: keep the grant in one place"
+    )]
+    SavedElsewhere,
     /// The tokens are larger than the place takes.
     #[error("the tokens are larger than the place takes, {limit} bytes: name a place that holds more")]
     TooLarge {
         /// Its bound, in bytes.
         limit: usize,
     },
+}
+
+impl SetupError {
+    /// Why the client secret was not loaded.
+    pub(super) fn of_secret(error: TokenError) -> Self {
+        match error {
+            TokenError::NoSecret { provenance, absence } => Self::NoSecret { provenance, absence },
+            TokenError::Secret(error) => Self::Secret(error),
+            _ => unreachable!("nothing else comes of loading it"),
+        }
+    }
 }
 
 impl TokenError {
@@ -201,17 +235,13 @@ impl TokenError {
         }
     }
 
-    /// Whether the refresh token that was sent may have been used up all the same: it was sent, and no answer tells.
+    /// Whether the refresh token may have been used up all the same, although this was answered.
     pub(super) const fn leaves_doubt(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::AppRefused { .. } | Self::NoSecret(_) | Self::Secret(_) => false,
-            Self::Unreachable(obstacle) => !matches!(
-                obstacle,
-                Obstacle::HostNotFound | Obstacle::NotListening | Obstacle::Unreachable | Obstacle::Tls
-            ),
+            Self::Refused { .. } | Self::AppRefused { .. } | Self::NoSecret { .. } | Self::Secret(_) => false,
             // Too many requests: it was not looked at.
             Self::Inconclusive { status, .. } => *status != 429,
-            Self::NotTokens { .. } => true,
+            Self::NotTokens { .. } | Self::Unreachable(_) => true,
         }
     }
 }

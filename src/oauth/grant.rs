@@ -9,18 +9,20 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::GrantError;
+use super::lease::{Lease, Taken};
 use super::secret::Secret;
 use crate::document::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version, json};
 use crate::fingerprint::Fingerprint;
+use crate::internal::boot_clock::BootTime;
 use crate::issuer::Profile;
 use crate::key::RawKey;
 
 /// The form that is written. Forms 1 to this one are read.
 ///
 /// ```
-/// assert_eq!(keysheath::oauth::GRANT_FORM_VERSION, 1);
+/// assert_eq!(keysheath::oauth::GRANT_FORM_VERSION, 2);
 /// ```
-pub const GRANT_FORM_VERSION: u64 = 1;
+pub const GRANT_FORM_VERSION: u64 = 2;
 
 /// The longest lifetime and lease that are read, in milliseconds: a little over two years.
 const MAX_MILLIS: u64 = 1 << 36;
@@ -28,6 +30,12 @@ const MAX_MILLIS: u64 = 1 << 36;
 /// What a person has granted an app, and how far the tokens of it have come.
 #[derive(Debug)]
 pub(super) struct Grant {
+    /// The first sign-in in this place, by which its grants are told from those of other accounts; 0 in form 1.
+    pub(super) lineage: u64,
+    /// The sign-in that it is of; 0 in form 1.
+    pub(super) id: u64,
+    /// Grows with every refresh token: of two documents, the one with the greater serial is the newer.
+    pub(super) serial: u64,
     /// Grows with every access token; it is the generation in the handle.
     pub(super) number: u64,
     pub(super) access: RawKey,
@@ -38,14 +46,6 @@ pub(super) struct Grant {
     /// The server has refused the refresh token: a person must sign in again.
     pub(super) is_refused: bool,
     pub(super) lease: Option<Lease>,
-}
-
-/// Who may use the refresh token, and for how long at most. It has no moment in it: each one who sees it counts on a clock of
-/// their own from when they saw it first, so clocks that differ do no harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lease {
-    pub(super) holder: u64,
-    pub(super) length: Duration,
 }
 
 /// Milliseconds since 1970, in UTC.
@@ -61,13 +61,14 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// By which a handle tells this app's grant from another publisher's keys. It is no secret that is hashed.
-    pub(super) fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of("keysheath-grant", format!("{}\n{}", self.client, self.server).as_bytes())
+    /// By which a handle tells one lineage of this app's grants from other publishers' keys. It is no secret that is hashed.
+    pub(super) fn fingerprint(&self, lineage: u64) -> Fingerprint {
+        let text = format!("{}\n{}\n{lineage}", self.client, self.server);
+        Fingerprint::of("keysheath-grant", text.as_bytes())
     }
 }
 
-/// Form 1. What is secret is borrowed from the document, so that no copy is made that is not wiped.
+/// Forms 1 and 2. What is secret is borrowed from the document, so that no copy is made that is not wiped.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form<'a> {
@@ -80,6 +81,10 @@ struct Form<'a> {
     client: Cow<'a, str>,
     #[serde(borrow)]
     server: Cow<'a, str>,
+    /// These three from form 2 on.
+    lineage: Option<u64>,
+    id: Option<u64>,
+    serial: Option<u64>,
     number: u64,
     expires: u64,
     lifetime: u64,
@@ -97,6 +102,10 @@ struct Form<'a> {
 struct LeaseForm {
     holder: u64,
     length: u64,
+    /// These from form 2 on.
+    taken: Option<u64>,
+    boot: Option<u64>,
+    since_boot: Option<u64>,
 }
 
 const fn corrupt(rule: &'static str) -> GrantError {
@@ -145,6 +154,11 @@ impl Grant {
         }
         let _ = write!(
             text,
+            "  \"lineage\": {},\n  \"id\": {},\n  \"serial\": {},\n",
+            self.lineage, self.id, self.serial
+        );
+        let _ = write!(
+            text,
             "  \"number\": {},\n  \"expires\": {},\n  \"lifetime\": {},\n",
             self.number,
             self.expires.0,
@@ -160,9 +174,7 @@ impl Grant {
         let _ = write!(text, "  \"refused\": {},\n  \"lease\": ", self.is_refused);
         match &self.lease {
             None => text.push_str("null"),
-            Some(Lease { holder, length }) => {
-                let _ = write!(text, "{{ \"holder\": {holder}, \"length\": {} }}", millis(*length));
-            }
+            Some(lease) => lease.write(&mut text),
         }
         text.push_str("\n}\n");
         if text.len() > MAX_DOCUMENT {
@@ -176,10 +188,10 @@ impl Grant {
             return Err(corrupt("it is larger than one can be"));
         }
         let not_whole = |_| corrupt("it is not whole, or not JSON");
-        let form = json::form_of(document, "grant").map_err(not_whole)?;
-        let form = form.ok_or(corrupt("it does not say that it is a grant"))?;
-        if form > GRANT_FORM_VERSION {
-            return Err(GrantError::Newer { found: form, known: GRANT_FORM_VERSION });
+        let version = json::form_of(document, "grant").map_err(not_whole)?;
+        let version = version.ok_or(corrupt("it does not say that it is a grant"))?;
+        if version > GRANT_FORM_VERSION {
+            return Err(GrantError::Newer { found: version, known: GRANT_FORM_VERSION });
         }
         let form: Form<'_> = serde_json::from_slice(document)
             .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
@@ -192,9 +204,17 @@ impl Grant {
                 return Err(GrantError::Other { what });
             }
         }
+        let has_serial = form.lineage.is_some() && form.id.is_some() && form.serial.is_some();
+        if version > 1 && !has_serial {
+            return Err(corrupt("a field is missing, unknown or not as it is written"));
+        }
+        let serial = form.serial.unwrap_or(form.number);
         let lengths = [form.lifetime, form.lease.as_ref().map_or(0, |lease| lease.length)];
+        let begun = form.lease.as_ref().and_then(|lease| lease.taken).unwrap_or(1);
         // So that numbers can be added to and told by a signed one.
-        let is_in_bounds = form.number > 0 && form.number < u64::MAX >> 1 && form.expires < u64::MAX >> 1;
+        let is_in_bounds = [form.number, serial, form.expires.max(1), begun.max(1)]
+            .iter()
+            .all(|number| (1..u64::MAX >> 1).contains(number));
         if !is_in_bounds || lengths.iter().any(|length| *length > MAX_MILLIS) {
             return Err(corrupt("a number in it is out of bounds"));
         }
@@ -204,22 +224,45 @@ impl Grant {
         };
         let (access, refresh) = (token(form.access)?, token(form.refresh)?);
         Ok(Self {
+            lineage: form.lineage.unwrap_or(0),
+            id: form.id.unwrap_or(0),
+            serial,
             number: form.number,
             access: RawKey::parse(identity.profile, &access)
                 .map_err(|_| corrupt("the access token in it is not well-formed"))?,
-            refresh: Secret::parse(&refresh).ok_or(corrupt("the refresh token in it is not well-formed"))?,
+            refresh: Secret::refresh_token(&refresh)
+                .ok_or(corrupt("the refresh token in it is not well-formed"))?,
             expires: Moment(form.expires),
             lifetime: Duration::from_millis(form.lifetime),
             is_refused: form.refused,
-            lease: form
-                .lease
-                .map(|lease| Lease { holder: lease.holder, length: Duration::from_millis(lease.length) }),
+            lease: form.lease.map(LeaseForm::read),
         })
     }
 
     /// The same tokens, with another lease.
     pub(super) fn with_lease(&self, lease: Option<Lease>) -> Self {
         Self { access: self.access.clone_key(), refresh: self.refresh.duplicate(), lease, ..*self }
+    }
+}
+
+impl Lease {
+    fn write(&self, text: &mut String) {
+        let _ = write!(text, "{{ \"holder\": {}, \"length\": {}", self.holder, millis(self.length));
+        if let Some(taken) = &self.taken {
+            let _ = write!(text, ", \"taken\": {}", taken.wall.0);
+            if let Some(BootTime { boot, millis }) = taken.boot {
+                let _ = write!(text, ", \"boot\": {boot}, \"since_boot\": {millis}");
+            }
+        }
+        text.push_str(" }");
+    }
+}
+
+impl LeaseForm {
+    fn read(self) -> Lease {
+        let boot = self.boot.zip(self.since_boot).map(|(boot, millis)| BootTime { boot, millis });
+        let taken = self.taken.map(|wall| Taken { wall: Moment(wall), boot });
+        Lease { holder: self.holder, length: Duration::from_millis(self.length), taken }
     }
 }
 
@@ -238,13 +281,23 @@ mod tests {
 
     fn grant() -> Grant {
         Grant {
+            lineage: u64::MAX,
+            id: 3,
+            serial: 9,
             number: 7,
             access: RawKey::parse(KatanaApp::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap(),
             refresh: Secret::parse(b"a refresh token \"with\" marks").unwrap(),
             expires: Moment(1_700_000_000_123),
             lifetime: Duration::from_secs(3600),
             is_refused: true,
-            lease: Some(Lease { holder: u64::MAX, length: Duration::from_millis(1500) }),
+            lease: Some(Lease {
+                holder: u64::MAX,
+                length: Duration::from_millis(1500),
+                taken: Some(Taken {
+                    wall: Moment(1_700_000_000_456),
+                    boot: Some(BootTime { boot: u64::MAX, millis: 77 }),
+                }),
+            }),
         }
     }
 
@@ -254,6 +307,7 @@ mod tests {
         let document = grant.to_document(&identity).unwrap();
         let read = Grant::from_document(&identity, document.expose_secret()).unwrap();
         assert!(read.access == grant.access && read.refresh.bytes() == grant.refresh.bytes());
+        assert_eq!((read.lineage, read.id, read.serial), (u64::MAX, 3, 9));
         assert_eq!(
             (read.number, read.expires, read.lifetime, read.is_refused, read.lease),
             (7, grant.expires, grant.lifetime, true, grant.lease)
@@ -262,10 +316,30 @@ mod tests {
     }
 
     #[test]
+    fn form_1_is_read_as_a_grant_of_no_known_sign_in() {
+        let (identity, document) = (identity(), grant().to_document(&identity()).unwrap());
+        let text = std::str::from_utf8(document.expose_secret()).unwrap();
+        let without = |text: &str, start: &str, end: &str| {
+            let (before, rest) = text.split_once(start).unwrap();
+            format!("{before}{}", rest.split_once(end).unwrap().1)
+        };
+        let text = without(text, "  \"lineage\"", "\n");
+        let text = without(&text, "  \"id\"", "\n");
+        let text = without(&text, "  \"serial\"", "\n");
+        let text = text
+            .replace(", \"taken\": 1700000000456, \"boot\": 18446744073709551615, \"since_boot\": 77", "");
+        assert!(Grant::from_document(&identity, text.as_bytes()).is_err(), "form 2 has all of them");
+        let text = text.replace("\"form\": 2", "\"form\": 1");
+        let read = Grant::from_document(&identity, text.as_bytes()).unwrap();
+        assert_eq!((read.lineage, read.id, read.serial, read.number), (0, 0, 7, 7));
+        assert_eq!(read.lease.map(|lease| lease.taken), Some(None));
+    }
+
+    #[test]
     fn the_longest_tokens_fit() {
         let mut grant = grant();
         grant.access = RawKey::parse(KatanaApp::PROFILE, &[b'x'; 4096]).unwrap();
-        grant.refresh = Secret::parse(&[b'x'; 4096]).unwrap();
+        grant.refresh = Secret::refresh_token(&[0xff; 8192]).unwrap();
         let client = "\\".repeat(2048);
         let identity = Identity { client, server: "x".repeat(2048), ..identity() };
         assert!(grant.to_document(&identity).is_ok());
@@ -285,7 +359,10 @@ mod tests {
             assert_eq!(error, GrantError::Other { what });
         }
         for (from, to) in [
-            ("\"form\": 1", "\"form\": 0"),
+            ("\"form\": 2", "\"form\": 0"),
+            ("\"serial\": 9", "\"serial\": 0"),
+            ("\"serial\": 9,\n", ""),
+            ("\"taken\": 1700000000456", "\"taken\": 18446744073709551615"),
             ("\"grant\"", "\"key set\""),
             ("\"number\": 7", "\"number\": 0"),
             ("\"number\": 7", "\"number\": 18446744073709551615"),
@@ -295,7 +372,7 @@ mod tests {
             ("\"length\": 1500", "\"length\": 1500, \"x\": 1"),
             ("\"refused\": true", "\"refused\": true, \"refused\": true"),
             ("\"access\": \"", "\"access\": \"!"),
-            ("\"refresh\": \"", "\"refresh\": \"AAAA"),
+            ("\"refresh\": \"", "\"refresh\": \"!"),
             ("}\n", ""),
         ] {
             assert!(text.contains(from), "{from}");
@@ -305,9 +382,9 @@ mod tests {
         for length in 0..text.len() - 2 {
             assert!(Grant::from_document(&identity, &text.as_bytes()[..length]).is_err(), "{length}");
         }
-        let newer = text.replace("\"form\": 1", "\"form\": 2, \"more\": {}");
+        let newer = text.replace("\"form\": 2", "\"form\": 3, \"more\": {}");
         let error = Grant::from_document(&identity, newer.as_bytes()).unwrap_err();
-        assert_eq!(error, GrantError::Newer { found: 2, known: 1 });
+        assert_eq!(error, GrantError::Newer { found: 3, known: 2 });
         let large = vec![b' '; MAX_DOCUMENT + 1];
         assert!(Grant::from_document(&identity, &large).is_err());
     }

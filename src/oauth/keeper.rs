@@ -1,6 +1,7 @@
 //! Keeping an access token fresh, in this process and among all that share its grant.
 
 mod event;
+mod refreshing;
 mod run;
 mod schedule;
 mod settings;
@@ -25,6 +26,9 @@ pub use status::{GrantState, KeeperError, KeeperProblem, KeeperStatus};
 use run::Runner;
 use shared::Shared;
 
+/// How long a keeper that is dropped is waited for beyond its lease, to persist what a refresh has brought.
+const PERSISTING: Duration = Duration::from_secs(5);
+
 /// Keeps a live handle on a fresh access token until it is dropped.
 ///
 /// It reads the grant on a thread of its own, publishes each new access token, and refreshes it ahead of its end, unless another
@@ -32,9 +36,16 @@ use shared::Shared;
 /// for that. Whatever fails, the token in force stays there; [`TokenKeeper::status`] and the [events](KeeperSettings::on_event) say
 /// what has failed.
 ///
+/// It goes by the wall clock and by the monotonic one, and a token ends when either says so. After a suspend, or when a clock is set,
+/// it finds out within 5 s.
+///
+/// New tokens are persisted before they are used. While the store does not take them they are kept, tried again, and not used
+/// ([`KeeperProblem::NotPersisted`]): the token in force stays there, and those who ask for a newer one are told at once that
+/// there is none.
+///
 /// Dropping it ends its threads and waits for that: a refresh that is under way is finished first, so that its tokens are not
-/// lost, within the length of the lease, and the last events are told. In async code, start and drop it through your runtime's
-/// `spawn_blocking`.
+/// lost, within the length of the lease and 5 s, and the last events are told. In async code, start and drop it through your
+/// runtime's `spawn_blocking`.
 ///
 /// ```no_run
 /// use keysheath::{document::FileStore, keyref::KeyRef, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
@@ -60,7 +71,7 @@ impl<I: Issuer> TokenKeeper<I> {
     /// keeper's own thread.
     ///
     /// # Errors
-    /// [`KeeperError::Grant`] where there is no grant, or none that can be used.
+    /// [`KeeperError::Grant`] where there is no grant, or none that can be used; [`KeeperError::LeaseTooShort`].
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, oauth::{KeeperSettings, OAuthApp, TokenKeeper}, source::SecretFile};
@@ -81,7 +92,7 @@ impl<I: Issuer> TokenKeeper<I> {
     ///
     /// # Errors
     /// As [`TokenKeeper::start`]; [`KeeperError::FixedHandle`]; [`KeeperError::WentBack`] where the handle has a newer token of this
-    /// grant; and [`KeeperError::OtherPublisher`] where it has its keys from a source, a key set or another app's grant.
+    /// grant; and [`KeeperError::OtherPublisher`] where it has its keys from a source, a key set or another grant.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, handle::KeyHandle, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
@@ -98,7 +109,10 @@ impl<I: Issuer> TokenKeeper<I> {
         mut settings: KeeperSettings,
     ) -> Result<Self, KeeperError> {
         let raw = handle.to_raw().ok_or(KeeperError::FixedHandle)?;
-        let patience = settings.lease.max(app.deadline());
+        if settings.lease < app.deadline() {
+            return Err(KeeperError::LeaseTooShort { lease: settings.lease, deadline: app.deadline() });
+        }
+        let patience = settings.lease + PERSISTING;
         // Before the handle counts this keeper: a failure here leaves nothing.
         let (teller, telling) = Teller::start(settings.on_event.take()).map_err(no_thread)?;
         let shared = Arc::new(Shared::attach(raw, store.provenance(), teller.untold()));

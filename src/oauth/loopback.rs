@@ -76,17 +76,6 @@ impl LoopbackListener {
     ///
     /// # Errors
     /// As [`SignIn::answer`], and [`SignInError::Deadline`] when none comes in time.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::{oauth::{LoopbackListener, OAuthApp, SignInError}, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret")).unwrap();
-    /// let listener = LoopbackListener::bind(0)?;
-    /// let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
-    /// let nobody = listener.wait(&sign_in, Duration::from_millis(1));
-    /// assert_eq!(nobody.unwrap_err(), SignInError::Deadline);
-    /// # Ok::<(), SignInError>(())
-    /// ```
     pub fn wait(self, sign_in: &SignIn, timeout: Duration) -> Result<AuthorizationCode, SignInError> {
         let start = Instant::now();
         loop {

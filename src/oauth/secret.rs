@@ -7,7 +7,10 @@ use secrecy::{ExposeSecret as _, SecretBox};
 /// The longest one that is taken, in bytes.
 pub(super) const MAX_SECRET: usize = 4096;
 
-/// 1 to 4,096 bytes of visible ASCII and spaces, which is what RFC 6749 (appendix A) allows of each of them. Wiped when
+/// The longest refresh token that is kept, in bytes.
+pub(super) const MAX_REFRESH: usize = 8192;
+
+/// Unless it is a refresh token, 1 to 4,096 bytes of visible ASCII and spaces, which is what RFC 6749 (appendix A) allows of each of them. Wiped when
 /// dropped, and never printed.
 pub(super) struct Secret(SecretBox<[u8]>);
 
@@ -18,6 +21,12 @@ impl Secret {
         let fits = (1..=MAX_SECRET).contains(&text.len());
         // One block of the exact size, so nothing is left behind by growing.
         (is_text && fits).then(|| Self(SecretBox::new(Box::from(text))))
+    }
+
+    /// A refresh token, of any bytes: what cannot be had again is kept as it comes. None for an empty one, and for one of more
+    /// than [`MAX_REFRESH`].
+    pub(super) fn refresh_token(bytes: &[u8]) -> Option<Self> {
+        (1..=MAX_REFRESH).contains(&bytes.len()).then(|| Self(SecretBox::new(Box::from(bytes))))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

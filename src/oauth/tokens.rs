@@ -1,43 +1,92 @@
 //! The tokens that a server has given.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use super::GrantError;
-use super::answer::Read;
+use super::answer::Answer;
 use super::grant::{self, Grant, Identity, Moment};
 use super::secret::Secret;
+use super::{GrantError, TokenError};
+use crate::back_off::{doubled, random_number, random_part};
 use crate::document::{DocumentError, DocumentStore};
+use crate::internal::clocks::Clocks;
 use crate::issuer::Issuer;
 use crate::key::ApiKey;
 
 /// How often [`Tokens::save`] tries again when others write at the same time.
-const TRIES: usize = 16;
+const TRIES: u32 = 16;
+
+/// The rest between two of them doubles from the first to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// An access token and a refresh token, fresh from the server. Save them before anything else: the code that brought them is
-/// used up.
+/// used up. They stay here when they cannot be saved, so that they can be saved again or in another place.
 ///
 /// ```
 /// use keysheath::{document::FileStore, issuer::KatanaApp, oauth::{GrantError, Tokens}};
-/// fn keep(tokens: Tokens<KatanaApp>) -> Result<(), GrantError> {
-///     tokens.save(&FileStore::new("/var/lib/shop-sync/katana-grant"))
+/// fn keep(tokens: &Tokens<KatanaApp>) -> Result<(), GrantError> {
+///     let first = tokens.save(&FileStore::new("/var/lib/shop-sync/katana-grant"));
+///     first.or_else(|_| tokens.save(&FileStore::new("/tmp/katana-grant")))
 /// }
 /// ```
 #[must_use = "they are lost unless they are saved"]
 pub struct Tokens<I: Issuer> {
-    pub(super) access: ApiKey<I>,
-    pub(super) refresh: Secret,
-    pub(super) lifetime: Duration,
+    access: ApiKey<I>,
+    refresh: Secret,
+    lifetime: Duration,
     /// When the server was asked.
-    pub(super) asked: Instant,
-    asked_at: SystemTime,
+    asked: Clocks,
+    /// By which this sign-in is told from others.
+    id: u64,
+    is_saved: AtomicBool,
     identity: Identity,
 }
 
+/// What a refresh has brought.
+pub(super) struct Refreshed<I: Issuer> {
+    pub(super) answer: Answer<I>,
+    /// When the server was asked.
+    pub(super) asked: Clocks,
+}
+
+impl<I: Issuer> Refreshed<I> {
+    /// The grant after this one, and what is wrong with the new access token: in that case the grant has the old one still.
+    pub(super) fn into_grant(self, before: &Grant) -> (Grant, Option<TokenError>) {
+        let mut grant = before.with_lease(None);
+        grant.serial += 1;
+        if let Some(refresh) = self.answer.refresh {
+            grant.refresh = refresh;
+        }
+        match self.answer.access {
+            Err(error) => (grant, Some(error)),
+            Ok((access, lifetime)) => {
+                grant.number += 1;
+                grant.access = access.erase();
+                grant.expires = end(self.asked, lifetime);
+                grant.lifetime = lifetime;
+                (grant, None)
+            }
+        }
+    }
+}
+
+/// When an access token ends that was asked for then.
+fn end(asked: Clocks, lifetime: Duration) -> Moment {
+    Moment::of(asked.wall().checked_add(lifetime).unwrap_or(asked.wall()))
+}
+
 impl<I: Issuer> Tokens<I> {
-    pub(super) fn new(read: Read<I>, asked: Instant, asked_at: SystemTime, identity: Identity) -> Self {
-        let Read { access, refresh, lifetime } = read;
-        Self { access, refresh, lifetime, asked, asked_at, identity }
+    /// Those of a sign-in.
+    pub(super) fn of_sign_in(
+        (access, lifetime): (ApiKey<I>, Duration),
+        refresh: Secret,
+        asked: Clocks,
+        identity: Identity,
+    ) -> Self {
+        let id = random_number().max(1);
+        Self { access, refresh, lifetime, asked, id, is_saved: AtomicBool::new(false), identity }
     }
 
     /// The access token alone, such as for one request of a command-line tool.
@@ -67,40 +116,58 @@ impl<I: Issuer> Tokens<I> {
     }
 
     /// Makes them the grant in a document store, in the place of the one that is there, if it is the same app's. Every keeper of
-    /// that store then uses them. Blocks as the store does.
+    /// that store then uses them, and tells of it ([`KeeperEvent::Replaced`](super::KeeperEvent::Replaced)). Blocks as the store
+    /// does.
+    ///
+    /// After a failure they can be saved again: where the failed call did save them, the next one finds them. Once they are
+    /// saved, no other place takes them, because two places would use one refresh token twice.
     ///
     /// # Errors
-    /// [`GrantError`] when the store cannot be used, or has something else in it.
+    /// [`GrantError`] when the store cannot be used, or has something else in it; [`GrantError::SavedElsewhere`].
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, issuer::KatanaApp, oauth::{GrantError, Tokens}};
-    /// fn keep(tokens: Tokens<KatanaApp>) -> Result<(), GrantError> {
+    /// fn keep(tokens: &Tokens<KatanaApp>) -> Result<(), GrantError> {
     ///     tokens.save(&MemoryStore::new())
     /// }
     /// ```
-    pub fn save(self, store: &dyn DocumentStore) -> Result<(), GrantError> {
-        let identity = self.identity.clone();
-        let mut grant = self.into_grant(0);
-        for _ in 0..TRIES {
-            let there = grant::read(store, &identity)?;
-            grant.number = there.as_ref().map_or(0, |(there, _)| there.number) + 1;
-            let content = grant.to_document(&identity)?;
+    pub fn save(&self, store: &dyn DocumentStore) -> Result<(), GrantError> {
+        for tries in 0..TRIES {
+            let there = grant::read(store, &self.identity)?;
+            if there.as_ref().is_some_and(|(there, _)| there.id == self.id) {
+                self.is_saved.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            if self.is_saved.load(Ordering::Relaxed) {
+                return Err(GrantError::SavedElsewhere);
+            }
+            let grant = self.grant_after(there.as_ref().map(|(there, _)| there));
+            let content = grant.to_document(&self.identity)?;
             match store.write(&content, there.as_ref().map(|(_, version)| version)) {
-                Err(DocumentError::Conflict) => {}
-                written => return Ok(written.map(|_| ())?),
+                // Others write at the same time.
+                Err(DocumentError::Conflict) => {
+                    thread::sleep(doubled(PAUSE.0, tries, PAUSE.1).mul_f64(0.5 + random_part() / 2.0));
+                }
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    self.is_saved.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
             }
         }
         Err(DocumentError::Conflict.into())
     }
 
-    /// As they are written down, as the grant with this number.
-    pub(super) fn into_grant(self, number: u64) -> Grant {
-        let expires = self.asked_at.checked_add(self.lifetime).unwrap_or(self.asked_at);
+    /// As they are written down, after what is there.
+    fn grant_after(&self, there: Option<&Grant>) -> Grant {
         Grant {
-            number,
-            access: self.access.erase(),
-            refresh: self.refresh,
-            expires: Moment::of(expires),
+            lineage: there.map_or(self.id, |there| there.lineage),
+            id: self.id,
+            serial: there.map_or(0, |there| there.serial) + 1,
+            number: there.map_or(0, |there| there.number) + 1,
+            access: self.access.as_raw().clone_key(),
+            refresh: self.refresh.duplicate(),
+            expires: end(self.asked, self.lifetime),
             lifetime: self.lifetime,
             is_refused: false,
             lease: None,

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::grant::{self, Moment};
-use super::{GrantError, OAuthApp};
+use super::lease::{Lease, Now};
+use super::{GrantError, GrantState, OAuthApp};
 use crate::document::DocumentStore;
 use crate::handle::Generation;
 use crate::issuer::Issuer;
@@ -17,14 +18,26 @@ use crate::issuer::Issuer;
 ///     grant.is_refused()
 /// }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct GrantView {
     generation: Generation,
     expires: Moment,
     lifetime: Duration,
     is_refused: bool,
-    has_lease: bool,
+    lease: Option<Lease>,
+    /// When it was looked at.
+    looked: Now,
 }
+
+impl PartialEq for GrantView {
+    /// Whether both show the same, whenever each was looked at.
+    fn eq(&self, other: &Self) -> bool {
+        let shown = |view: &Self| (view.generation, view.expires, view.lifetime, view.is_refused, view.lease);
+        shown(self) == shown(other)
+    }
+}
+
+impl Eq for GrantView {}
 
 impl<I: Issuer> OAuthApp<I> {
     /// Looks at the grant in a document store, and changes and sends nothing: whether somebody has signed in, and whether somebody must
@@ -46,7 +59,8 @@ impl<I: Issuer> OAuthApp<I> {
             expires: grant.expires,
             lifetime: grant.lifetime,
             is_refused: grant.is_refused,
-            has_lease: grant.lease.is_some(),
+            lease: grant.lease,
+            looked: Now::read(),
         })
     }
 }
@@ -63,6 +77,15 @@ impl GrantView {
     #[must_use]
     pub const fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// How long its access token still lives now: by the wall clock, or by the monotonic clock since this view was made, whichever
+    /// says less.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        let now = Now::read().clocks;
+        let then = self.rest_at(self.looked.clocks.wall());
+        self.rest_at(now.wall()).min(then.saturating_sub(now.at_most_since(self.looked.clocks)))
     }
 
     /// How long its access token still lives at this moment, by the clock of the machine that has asked for it; at most its whole
@@ -93,8 +116,19 @@ impl GrantView {
         self.is_refused
     }
 
-    /// Whether a refresh is under way, or was begun and nobody knows how it ended. A keeper that has seen the lease for as long as it
-    /// lasts tells the two apart ([`GrantState::InDoubt`](super::GrantState::InDoubt)); whoever looks once cannot.
+    /// Where it stands: in doubt where a refresh was begun and, by the date in its lease, is under way no more.
+    #[must_use]
+    pub fn state(&self) -> GrantState {
+        let Now { clocks, boot } = self.looked;
+        match self.lease {
+            _ if self.is_refused => GrantState::Refused,
+            Some(lease) if lease.is_over_by_date(clocks.wall(), boot) => GrantState::InDoubt,
+            _ => GrantState::Good,
+        }
+    }
+
+    /// Whether a refresh is under way, or was begun and its end is not known. [`GrantView::state`] tells the two apart by the
+    /// lease's date.
     ///
     /// ```
     /// # use keysheath::oauth::GrantView;
@@ -104,23 +138,19 @@ impl GrantView {
     /// ```
     #[must_use]
     pub const fn has_lease(&self) -> bool {
-        self.has_lease
+        self.lease.is_some()
     }
 }
 
 impl fmt::Display for GrantView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "access token {}, good for {} s",
-            self.generation,
-            self.rest_at(SystemTime::now()).as_secs()
-        )?;
-        if self.is_refused {
-            f.write_str("; refused by the server: somebody must sign in again")?;
-        } else if self.has_lease {
-            f.write_str("; a refresh is under way, or was begun and its end is not known")?;
+        write!(f, "access token {}, good for {} s", self.generation, self.rest().as_secs())?;
+        match self.state() {
+            GrantState::Good if self.has_lease() => {
+                f.write_str("; a refresh is under way, or was begun and its end is not known")
+            }
+            GrantState::Good => Ok(()),
+            state => write!(f, "; {state}"),
         }
-        Ok(())
     }
 }

@@ -60,6 +60,7 @@ fn killed(test: &'static str, at: &str, ttl: &str) -> (Oidc, Folder) {
         let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
         // As soon as it can be: a twentieth of the lifetime.
         let settings = quick().with_refresh_ahead(90).with_jitter(90).with_lease(Duration::from_secs(2));
+        let app = app.with_deadline(Duration::from_secs(2));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();
         let now = keeper.handle().load().unwrap().generation();
         keeper.handle().report_refused(now);

@@ -4,14 +4,19 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use keysheath::issuer::KatanaApp;
 use keysheath::oauth::{AuthorizationCode, LoopbackListener, OAuthApp, SignInError};
-use keysheath::source::SecretFile;
 
 use crate::oidc::PATIENCE;
+use crate::which::Counted;
+
+fn app() -> OAuthApp<KatanaApp> {
+    OAuthApp::katana("an-app", Counted::default()).unwrap()
+}
 
 /// What each of these requests is answered, and how the sign-in ends. `STATE` in a request is the sign-in's own.
 fn answered(requests: &[&str]) -> (Vec<String>, Result<AuthorizationCode, SignInError>) {
-    let app = OAuthApp::katana("an-app", SecretFile::new("none")).unwrap();
+    let app = app();
     let listener = LoopbackListener::bind(0).unwrap();
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
     let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
@@ -76,7 +81,7 @@ fn an_answer_with_another_state_ends_the_sign_in() {
 
 #[test]
 fn a_replayed_answer_finds_nobody() {
-    let app = OAuthApp::katana("an-app", SecretFile::new("none")).unwrap();
+    let app = app();
     let listener = LoopbackListener::bind(0).unwrap();
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
     let address = listener.redirect_uri().split('/').nth(2).unwrap().to_owned();
@@ -86,7 +91,7 @@ fn a_replayed_answer_finds_nobody() {
 
 #[test]
 fn a_connection_that_says_nothing_is_given_up_and_the_next_one_served() {
-    let app = OAuthApp::katana("an-app", SecretFile::new("none")).unwrap();
+    let app = app();
     let listener = LoopbackListener::bind(0).unwrap();
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
     let address = listener.redirect_uri().split('/').nth(2).unwrap().to_owned();

@@ -116,7 +116,7 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
         app.exchange(sign_in, code).map(|_| ()).unwrap_err()
     };
     let app = crate::oidc::app_at(oidc.port, &path);
-    assert!(matches!(exchange(&app), TokenError::NoSecret(_)), "there is no such file");
+    assert!(matches!(exchange(&app), TokenError::NoSecret { .. }), "there is no such file");
     std::fs::write(&path, "not the secret").unwrap();
     assert!(matches!(exchange(&app), TokenError::Secret(_)), "it is malformed");
     std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
@@ -126,7 +126,9 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
 
 #[test]
 fn the_url_has_what_katana_documents_and_state_and_pkce_beside_it() {
-    let app = keysheath::oauth::OAuthApp::katana("an-app", SecretFile::new("none")).unwrap();
+    let folder = crate::support::Folder::new();
+    let secret = SecretFile::new(folder.write("client-secret", crate::oidc::CLIENT_SECRET));
+    let app = keysheath::oauth::OAuthApp::katana("an-app", secret).unwrap();
     let sign_in = app.sign_in("https://shop.example/back?x=1").unwrap();
     let (endpoint, query) = sign_in.url().split_once('?').unwrap();
     assert_eq!(endpoint, "https://login.katanamrp.com/authorize");

@@ -21,7 +21,7 @@ use crate::quick;
 use crate::support::Folder;
 
 /// Settings that hand each event on.
-fn telling() -> (KeeperSettings, Receiver<KeeperEvent>) {
+pub(crate) fn telling() -> (KeeperSettings, Receiver<KeeperEvent>) {
     let (sender, events) = channel();
     (quick().on_event(move |event| sender.send(event.clone()).unwrap()), events)
 }
@@ -46,6 +46,10 @@ fn short(event: &KeeperEvent) -> String {
         KeeperEvent::Refused { .. } => {
             assert!(shown.contains("somebody must sign in again"), "{shown}");
             "refused".into()
+        }
+        KeeperEvent::Replaced { .. } => {
+            assert!(shown.contains("another sign-in"), "{shown}");
+            "replaced".into()
         }
         KeeperEvent::InDoubt { .. } => {
             assert!(shown.contains("may have to sign in again"), "{shown}");
@@ -111,8 +115,8 @@ fn that_a_person_must_sign_in_again_is_told_once_to_each_keeper() {
     assert_eq!(rest(&events).len() + rest(&other_events).len(), 0);
     // Somebody signs in again.
     exchange(&app).unwrap().save(&store).unwrap();
-    assert_eq!([next(&events), next(&events)], ["refreshed 2", "recovered 1"]);
-    assert_eq!(next(&other_events), "refreshed 2");
+    assert_eq!([next(&events), next(&events), next(&events)], ["replaced", "refreshed 2", "recovered 1"]);
+    assert_eq!([next(&other_events), next(&other_events)], ["replaced", "refreshed 2"]);
     wait_for("a good grant", || keeper.status().state() == GrantState::Good);
     drop((keeper, other));
     assert_eq!(rest(&events).len() + rest(&other_events).len(), 0);
@@ -124,6 +128,7 @@ fn doubt_is_told_once_while_the_lease_lasts_and_after_it() {
     let (app, store, _server) = granted(&folder, |_| ("503 Down", "{}".into()));
     let (settings, events) = telling();
     let settings = settings.with_lease(Duration::from_secs(1));
+    let app = app.with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store, settings).unwrap();
     assert_eq!(next(&events), "refreshed 1");
     // Once, so that it is tried once.
@@ -283,9 +288,9 @@ fn a_handle_of_another_publisher_is_told_from_a_grant_that_went_back() {
     let keeper = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap();
     assert_eq!(into(&other, &other_store, &keeper.handle()), KeeperError::OtherPublisher);
     assert_eq!(keeper.handle().load().unwrap().generation().to_string(), "1", "nothing was changed");
-    // The same app's grant, begun anew.
+    // The same app's grant in another place.
     let anew = MemoryStore::new();
     exchange(&app).unwrap().save(&anew).unwrap();
     assert_eq!(refused(&keeper), Some(Reload::Newer));
-    assert_eq!(into(&app, &anew, &keeper.handle()), KeeperError::WentBack);
+    assert_eq!(into(&app, &anew, &keeper.handle()), KeeperError::OtherPublisher);
 }

@@ -84,7 +84,8 @@ fn whatever_a_token_endpoint_answers_no_error_shows_what_was_sent_or_received() 
     assert_error_silent("what does not speak HTTP", &exchange(&app(&garbage, &folder)).unwrap_err());
     let malformed = folder.write("malformed", format!("{KATANA} {KATANA}"));
     let app = OAuthApp::katana("shop-sync", SecretFile::new(malformed)).unwrap();
-    assert_error_silent("a malformed client secret", &exchange(&app).unwrap_err());
+    let error: SetupError = app.sign_in("http://127.0.0.1:1/callback").unwrap_err();
+    assert_error_silent("a malformed client secret", &error);
     for error in [
         Endpoints::new(KATANA, KATANA).unwrap_err(),
         Endpoints::new(&format!("https://{KATANA}@login.example/"), "https://x/").unwrap_err(),
@@ -162,7 +163,7 @@ fn told(folder: &Folder, settings: &KeeperSettings) -> usize {
             _ => write_answer(stream, JSON, &body),
         }
     });
-    let app = app(&server, folder);
+    let app = app(&server, folder).with_deadline(Duration::from_secs(2));
     let store = MemoryStore::new();
     exchange(&app).unwrap().save(&store).unwrap();
     let count = std::sync::Arc::new(AtomicUsize::new(0));
@@ -221,7 +222,9 @@ fn what_a_keeper_tells_tracing_shows_no_token() {
 
 #[test]
 fn the_listener_shows_nothing_of_what_comes() {
-    let app = OAuthApp::katana("shop-sync", SecretFile::new("x")).unwrap();
+    let folder = Folder::new();
+    let secret = folder.write("client-secret", KATANA);
+    let app = OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap();
     let listener = LoopbackListener::bind(0).unwrap();
     assert_debug_silent("LoopbackListener", &listener);
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();

@@ -15,6 +15,7 @@ use crate::source::Provenance;
 /// fn log(event: &KeeperEvent) {
 ///     match event {
 ///         KeeperEvent::Refused { .. } | KeeperEvent::InDoubt { .. } => eprintln!("call somebody: {event}"),
+///         KeeperEvent::Replaced { .. } => eprintln!("somebody has signed in: {event}"),
 ///         KeeperEvent::Failed { failures: 1, .. } => eprintln!("warning: {event}"),
 ///         KeeperEvent::Failed { .. } => {}
 ///         _ => println!("{event}"),
@@ -28,6 +29,19 @@ pub enum KeeperEvent {
     Refreshed {
         /// Its number in the grant.
         generation: Generation,
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
+    /// Somebody has signed in again and saved the tokens in this place: from now on the access token is of that sign-in, which may
+    /// be another account's.
+    #[non_exhaustive]
+    Replaced {
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
+    /// The store had an older copy of the grant, whose refresh token is used up. This keeper has written the newest back.
+    #[non_exhaustive]
+    WrittenBack {
         /// Where the grant is persisted.
         provenance: Provenance,
     },
@@ -67,6 +81,17 @@ impl fmt::Display for KeeperEvent {
             Self::Refreshed { generation, provenance } => {
                 write!(f, "access token {generation} of the grant in {provenance} is in force")
             }
+            Self::Replaced { provenance } => {
+                write!(
+                    f,
+                    "the grant in {provenance} is of another sign-in than before: see whether that is meant"
+                )
+            }
+            Self::WrittenBack { provenance } => write!(
+                f,
+                "the grant in {provenance} was an older copy, whose refresh token is used up, and the newest was written back: \
+                 see what has put the copy there"
+            ),
             Self::Failed { problem, failures, provenance } => write!(
                 f,
                 "grant in {provenance}: {problem}; the access token in force stays there (failed in a row: {failures})"

@@ -1,10 +1,12 @@
 //! What a keeper knows of the grant, and when its access token is due. It reads no clock.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::super::grant::{Grant, Lease, Moment};
+use super::super::grant::{Grant, Moment};
+use super::super::lease::{Lease, Now};
 use super::KeeperSettings;
 use crate::document::Version;
+use crate::internal::clocks::Clocks;
 
 /// How close to the end of its access token a grant in doubt is tried, at most.
 const LAST_MOMENT: Duration = Duration::from_secs(30);
@@ -12,35 +14,58 @@ const LAST_MOMENT: Duration = Duration::from_secs(30);
 /// The document as it was seen last.
 pub(super) struct Seen {
     pub(super) version: Version,
-    /// When this version was seen first. A lease is counted from then.
-    pub(super) since: Instant,
+    /// When its lease was seen first.
+    pub(super) since: Clocks,
+    pub(super) serial: u64,
     pub(super) number: u64,
     pub(super) lease: Option<Lease>,
     pub(super) is_refused: bool,
     pub(super) token: Token,
 }
 
-/// An access token's time, by this process's own clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A moment to come. It is there once either clock says so: a suspended machine, or one whose clock is set, is not kept waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    from: Clocks,
+    after: Duration,
+}
+
+/// An access token's time.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Token {
-    pub(super) ends: Instant,
+    pub(super) ends: Due,
     /// When it is refreshed.
-    pub(super) due: Instant,
+    pub(super) due: Due,
     /// When it is refreshed although the grant is in doubt.
-    pub(super) last_moment: Instant,
+    pub(super) last_moment: Due,
+}
+
+impl Due {
+    pub(super) const fn after(from: Clocks, after: Duration) -> Self {
+        Self { from, after }
+    }
+
+    pub(super) fn is_over(self, now: Clocks) -> bool {
+        now.has_expired(self.from, self.after)
+    }
+
+    /// How long it is until then.
+    pub(super) fn rest(self, now: Clocks) -> Duration {
+        self.after.saturating_sub(now.at_most_since(self.from))
+    }
 }
 
 impl Seen {
     /// Whether a lease is there that may still be used by its holder.
-    pub(super) fn is_leased(&self, now: Instant) -> bool {
-        self.lease.is_some_and(|lease| now.saturating_duration_since(self.since) < lease.length)
+    pub(super) fn is_leased(&self, now: Now) -> bool {
+        self.lease.is_some_and(|lease| !lease.is_over(self.since, now))
     }
 }
 
 impl Token {
     /// One that ends after `rest`; `random` is from 0 to 1.
     pub(super) fn ending(
-        now: Instant,
+        from: Clocks,
         rest: Duration,
         lifetime: Duration,
         random: f64,
@@ -49,18 +74,16 @@ impl Token {
         let part = |percent: f64| lifetime.mul_f64(percent / 100.0);
         let ahead = part(f64::from(settings.ahead) + f64::from(settings.jitter) * random);
         let last = (lifetime / 10).min(LAST_MOMENT);
-        // A rest is bounded by the longest lifetime, a year.
-        let at = |time: Duration| now.checked_add(time).unwrap_or(now);
         Self {
-            ends: at(rest),
-            due: at(rest.saturating_sub(ahead.min(part(95.0)))),
-            last_moment: at(rest.saturating_sub(last)),
+            ends: Due::after(from, rest),
+            due: Due::after(from, rest.saturating_sub(ahead.min(part(95.0)))),
+            last_moment: Due::after(from, rest.saturating_sub(last)),
         }
     }
 }
 
 /// How long an access token still lives that was found in the document. `unwatched` is for how long nobody has looked before,
-/// none at the start: one that came since then is no older than that, whatever the clocks say.
+/// none at the start: one that came since then is no older than that, whatever the wall clocks say.
 pub(super) fn rest_of(grant: &Grant, clock: Moment, unwatched: Option<Duration>) -> Duration {
     let youngest = grant.lifetime;
     let oldest = unwatched.map_or(Duration::ZERO, |unwatched| youngest.saturating_sub(unwatched));
@@ -80,6 +103,9 @@ mod tests {
 
     fn grant(expires: SystemTime) -> Grant {
         Grant {
+            lineage: 1,
+            id: 1,
+            serial: 1,
             number: 1,
             access: RawKey::parse(KatanaApp::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap(),
             refresh: Secret::parse(b"x").unwrap(),
@@ -91,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_differ_move_the_end_by_no_more_than_the_time_in_which_nobody_looked() {
+    fn wrong_clocks_move_an_end_by_the_unwatched_time_at_most() {
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let unwatched = Some(Duration::from_secs(40));
         for (by_the_clock, at_start, watched) in [
@@ -108,16 +134,31 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_due_ahead_of_its_end_and_by_chance_a_little_earlier() {
+    fn a_token_is_due_ahead_of_its_end_and_by_chance_earlier() {
         let settings = KeeperSettings::new();
-        let now = Instant::now();
+        let now = Clocks::now();
         let due = |rest, random| Token::ending(now, rest, HOUR, random, &settings);
-        assert_eq!(due(HOUR, 0.0).due, now + HOUR.mul_f64(0.8));
-        assert_eq!(due(HOUR, 1.0).due, now + HOUR.mul_f64(0.7));
-        assert_eq!(due(HOUR, 0.5).last_moment, now + HOUR.saturating_sub(LAST_MOMENT));
-        assert_eq!(due(HOUR / 10, 0.0).due, now);
-        assert_eq!(due(Duration::ZERO, 0.0).ends, now);
+        assert_eq!(due(HOUR, 0.0).due.rest(now), HOUR.mul_f64(0.8));
+        assert_eq!(due(HOUR, 1.0).due.rest(now), HOUR.mul_f64(0.7));
+        assert_eq!(due(HOUR, 0.5).last_moment.rest(now), HOUR.saturating_sub(LAST_MOMENT));
+        assert!(due(HOUR / 10, 0.0).due.is_over(now));
+        assert!(due(Duration::ZERO, 0.0).ends.is_over(now));
         let all = settings.with_refresh_ahead(100).with_jitter(100);
-        assert!(Token::ending(now, HOUR, HOUR, 1.0, &all).due > now, "it is not due as soon as it is there");
+        assert!(!Token::ending(now, HOUR, HOUR, 1.0, &all).due.is_over(now), "not as soon as it is there");
+    }
+
+    #[test]
+    fn a_token_ends_by_the_clock_that_shows_more() {
+        let start = Clocks::now();
+        let token = Token::ending(start, HOUR, HOUR, 0.0, &KeeperSettings::new());
+        // Suspended for two hours: the monotonic clock stood still.
+        let resumed = Clocks::at(start.wall() + HOUR * 2, start.monotonic());
+        assert!(token.due.is_over(resumed) && token.ends.is_over(resumed));
+        assert_eq!(token.ends.rest(resumed), Duration::ZERO);
+        // The wall clock was set back by a day.
+        let set_back = Clocks::at(start.wall() - HOUR * 24, start.monotonic() + HOUR);
+        assert!(token.due.is_over(set_back) && token.ends.is_over(set_back));
+        let later = Clocks::at(start.wall() + HOUR / 2, start.monotonic() + HOUR / 2);
+        assert_eq!(token.ends.rest(later), HOUR / 2);
     }
 }

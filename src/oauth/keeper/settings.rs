@@ -104,9 +104,9 @@ impl KeeperSettings {
         self
     }
 
-    /// How long a lease is; at least 10 ms, and at most a day. A request to the token endpoint ends within two thirds of it, whatever the app's
-    /// [deadline](super::super::OAuthApp::with_deadline) is, so that the rest is there to persist what it brought. Processes that
-    /// share a grant may differ in it.
+    /// How long a lease is; at most a day, and at least the app's [deadline](super::super::OAuthApp::with_deadline): a keeper does
+    /// not start with a shorter one. The refresh token is sent in the first two thirds of it or not at all, and the answer is waited for
+    /// until its end. Processes that share a grant may differ in it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -173,8 +173,8 @@ impl KeeperSettings {
         self
     }
 
-    /// How long one request to the token endpoint may take.
-    pub(super) fn request_bound(&self) -> Duration {
+    /// Within which time of a lease the refresh token is sent.
+    pub(super) fn sending_bound(&self) -> Duration {
         self.lease / 3 * 2
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use super::super::{GrantError, TokenError};
 use crate::handle::Generation;
@@ -59,19 +60,39 @@ pub enum KeeperProblem {
     /// The server gave no tokens.
     #[error("{0}")]
     Token(#[source] TokenError),
-    /// Another holder took over before the new tokens could be persisted, so they were thrown away.
+    /// The server has given new tokens, and the store does not take them. They are kept and tried again until it does, or until the
+    /// keeper is dropped. They are not used meanwhile: a token that is in no store would be in force in this process alone, and
+    /// gone with it.
     #[error(
-        "another process has taken over while the tokens were under way, so they were thrown away; next: give the lease \
-         more time, and look at what was slow"
+        "new tokens are not persisted yet, and the old refresh token is used up ({0}); next: let the store be written before \
+         this process ends, or sign in again"
+    )]
+    NotPersisted(#[source] GrantError),
+    /// Newer tokens were there before the new ones could be persisted, or the grant was deleted, so they were thrown away.
+    #[error(
+        "newer tokens are there, or the grant is gone, so the tokens that were under way were thrown away; next: give the \
+         lease more time, and look at what was slow"
     )]
     Overtaken,
-    /// The document is older than what is in force: a restored copy, or one that was begun anew.
+    /// Taking the lease took so long that nothing was sent with it.
     #[error(
-        "the grant is older than what this process has in force, so it was not taken; next: see who has put an older copy \
-         there, or start this process anew if it is meant"
+        "the store took so long to write the lease that nothing was sent with it; next: give the lease more time, or see \
+         why the store is slow"
+    )]
+    SlowStore,
+    /// The document is of an earlier sign-in than what is in force.
+    #[error(
+        "the grant is of an earlier sign-in than this process has in force, so it was not taken; next: see what has put an \
+         older copy there, or restart this process if it is meant"
     )]
     WentBack,
-    /// The handle has its keys from another publisher: a source, a key set, or the grant of another app.
+    /// The document has the grant of another account, or one that was begun again in an empty place.
+    #[error(
+        "the grant is another one than this process has in force, so it was not taken; next: keep each account's grant in \
+         a place of its own, or restart this process if it is meant"
+    )]
+    OtherGrant,
+    /// The handle has its keys from another publisher: a source, a key set, or another grant.
     #[error(
         "the handle has its keys from another place than this grant, so the access token was not taken; next: give each \
          grant, key set and source a handle of its own"
@@ -100,13 +121,25 @@ pub enum KeeperError {
     /// There is no grant that can be used.
     #[error("{0}")]
     Grant(#[source] GrantError),
+    /// The lease is shorter than the app's deadline, so others would use a refresh token while it is still under way.
+    #[error(
+        "the lease of {lease:?} is shorter than the app's deadline of {deadline:?}, so one refresh token could be sent \
+         twice: give the lease more time (KeeperSettings::with_lease), or the app less (OAuthApp::with_deadline)"
+    )]
+    #[non_exhaustive]
+    LeaseTooShort {
+        /// The lease.
+        lease: Duration,
+        /// The app's deadline.
+        deadline: Duration,
+    },
     /// The handle has a newer token of this grant, or another one with the same number.
     #[error(
         "the handle has a newer token than the grant in the store: see who has put an older copy there, or give a new handle if \
          it is meant"
     )]
     WentBack,
-    /// The handle has its keys from another publisher: a source, a key set, or the grant of another app.
+    /// The handle has its keys from another publisher: a source, a key set, or another app's or account's grant.
     #[error(
         "the handle has its keys from another place: give each grant, key set and source a handle of its own"
     )]

@@ -1,0 +1,302 @@
+//! Refreshing the grant: the lease, the request, and persisting what it has brought.
+
+use std::thread;
+use std::time::Duration;
+
+use super::super::app::Failed;
+use super::super::grant::{self, Grant};
+use super::super::lease::Lease;
+use super::super::tokens::Refreshed;
+use super::super::{GrantError, TokenError};
+use super::run::Runner;
+use super::schedule::Due;
+use super::{GrantState, KeeperEvent, KeeperProblem};
+use crate::back_off::doubled;
+use crate::document::{DocumentError, Version};
+use crate::handle::Reload;
+use crate::internal::clocks::Clocks;
+use crate::issuer::Issuer;
+use crate::key::RawKey;
+
+/// The rest between attempts to persist tokens doubles from the first to the second.
+const PERSIST: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// How often tokens are tried to be persisted before those who ask for them are answered, and once more when the keeper is
+/// dropped: within about a second, beside what the store takes.
+const TRIES: u32 = 6;
+
+/// How often one attempt writes over what others have written meanwhile.
+const CONFLICTS: usize = 4;
+
+/// New tokens that the store has not taken yet. The refresh token before them is used up, so they are kept until it does.
+pub(super) struct Unsaved {
+    grant: Grant,
+    /// When its access token was asked for, and how long that lives.
+    token: (Clocks, Duration),
+    /// What is wrong with its access token.
+    verdict: Option<TokenError>,
+    over: Version,
+    is_refused: bool,
+    tries: u32,
+    /// When it is tried again.
+    pub(super) again: Due,
+}
+
+/// A grant with the lease of this keeper in it.
+pub(super) struct Leased {
+    grant: Grant,
+    version: Version,
+    lease: Lease,
+    begun: Clocks,
+}
+
+/// What has come of an older document.
+pub(super) enum WriteBack {
+    /// The newest is there again, or somebody else has written: the next look tells.
+    Done,
+    /// It is of another sign-in, and which of the two is wanted only a person knows.
+    OtherSignIn,
+}
+
+/// Why tokens were not written.
+enum NotWritten {
+    /// Newer ones are there, or there is no grant any more.
+    Overtaken,
+    Failed(GrantError),
+}
+
+impl<I: Issuer> Runner<I> {
+    /// Writes the lease. None where somebody else has written: look again.
+    pub(super) fn take_lease(&mut self) -> Result<Option<Leased>, KeeperProblem> {
+        let (Some(seen), Some(grant)) = (&self.seen, &self.grant) else { return Ok(None) };
+        // Before it is written: nobody sees it earlier than this.
+        let begun = Clocks::now();
+        let lease = Lease::taken_now(self.me, self.settings.lease);
+        let grant = grant.with_lease(Some(lease));
+        let content = grant.to_document(&self.identity)?;
+        // Even where it is written and the store says that it is not.
+        self.unused = Some(lease);
+        match self.store.write(&content, Some(&seen.version)) {
+            Ok(version) => Ok(Some(Leased { grant, version, lease, begun })),
+            Err(DocumentError::Conflict) => Ok(None),
+            Err(error) => Err(GrantError::from(error).into()),
+        }
+    }
+
+    /// Asks the server, with the lease.
+    pub(super) fn refresh(&mut self, leased: &Leased, secret: &RawKey, is_refused: bool) -> Reload {
+        let Leased { grant, version, lease, begun } = leased;
+        let sending = self.settings.sending_bound();
+        if Clocks::now().has_expired(*begun, sending) {
+            // Nothing was sent, so the refresh token is as it was.
+            return self.failed(KeeperProblem::SlowStore);
+        }
+        self.unused = None;
+        match self.app.refresh(&grant.refresh, secret, (*begun, sending), self.settings.lease) {
+            Ok(refreshed) => self.renew(refreshed, grant, *version, is_refused),
+            Err(Failed { error, leaves_doubt }) => {
+                // Where there is doubt, the lease stays: it tells everybody.
+                if !leaves_doubt {
+                    let refused = error.refuses_grant();
+                    let next = Grant { is_refused: refused, ..grant.with_lease(None) };
+                    // Where it cannot be written, this keeper knows it all the same.
+                    self.unused = Some(*lease);
+                    let content = next.to_document(&self.identity);
+                    drop(content.map(|content| self.store.write(&content, Some(version))));
+                }
+                // What is in the store now, others' changes included.
+                let looked = self.look();
+                let state = match (&error, &self.seen) {
+                    // Another's tokens are there.
+                    _ if looked == Ok(true) => GrantState::Good,
+                    (TokenError::Refused { .. }, Some(seen)) if seen.is_refused => GrantState::Refused,
+                    _ if leaves_doubt => GrantState::InDoubt,
+                    _ => GrantState::Good,
+                };
+                let outcome = self.failed(KeeperProblem::Token(error));
+                self.note_state(state);
+                if looked == Ok(true) { Reload::Newer } else { outcome }
+            }
+        }
+    }
+
+    /// Persists new tokens, and then publishes them. What is wrong with them is looked at after that.
+    fn renew(
+        &mut self,
+        refreshed: Refreshed<I>,
+        before: &Grant,
+        leased: Version,
+        is_refused: bool,
+    ) -> Reload {
+        let asked = refreshed.asked;
+        let (grant, verdict) = refreshed.into_grant(before);
+        let token = (asked, grant.lifetime);
+        let again = Due::after(Clocks::now(), Duration::ZERO);
+        self.unsaved = Some(Unsaved { grant, token, verdict, over: leased, is_refused, tries: 0, again });
+        loop {
+            let outcome = self.save_again();
+            match &self.unsaved {
+                Some(unsaved) if unsaved.tries < TRIES => {
+                    // Not cut short when the keeper is dropped: what is not persisted is lost.
+                    thread::sleep(unsaved.again.rest(Clocks::now()));
+                }
+                _ => return outcome,
+            }
+        }
+    }
+
+    /// Tries once to persist the tokens that are not, where that is due.
+    pub(super) fn save_again(&mut self) -> Reload {
+        let Some(mut unsaved) = self.unsaved.take_if(|unsaved| unsaved.again.is_over(Clocks::now())) else {
+            return Reload::Failed;
+        };
+        match self.write_tokens(&unsaved.grant, unsaved.over) {
+            Ok(version) => self.publish_saved(unsaved, version),
+            Err(NotWritten::Overtaken) => self.failed(KeeperProblem::Overtaken),
+            Err(NotWritten::Failed(error)) => {
+                unsaved.again = Due::after(Clocks::now(), doubled(PERSIST.0, unsaved.tries, PERSIST.1));
+                unsaved.tries = unsaved.tries.saturating_add(1);
+                self.unsaved = Some(unsaved);
+                self.note_failure(KeeperProblem::NotPersisted(error));
+                Reload::Failed
+            }
+        }
+    }
+
+    /// Before the end: a few last attempts to persist what is not.
+    pub(super) fn save_at_last(&mut self) {
+        for tries in 0..TRIES {
+            let Some(unsaved) = &mut self.unsaved else { return };
+            unsaved.again = Due::after(Clocks::now(), Duration::ZERO);
+            self.save_again();
+            if self.unsaved.is_some() {
+                thread::sleep(doubled(PERSIST.0, tries, PERSIST.1));
+            }
+        }
+    }
+
+    fn publish_saved(&mut self, unsaved: Unsaved, version: Version) -> Reload {
+        let Unsaved { grant, token, verdict, is_refused, .. } = unsaved;
+        let now = Clocks::now();
+        self.looked = Some(now);
+        // Before the token is there, so that one who sees it sees no trouble that is over.
+        self.note_state(GrantState::Good);
+        if verdict.is_none() {
+            self.recovered();
+        }
+        if let Err(problem) = self.take(grant, version, |_| token) {
+            return self.failed(problem);
+        }
+        if let Some(error) = verdict {
+            return self.failed(KeeperProblem::Token(error));
+        }
+        self.refused = if is_refused { self.refused.saturating_add(1) } else { 0 };
+        self.rests_until = Some(Due::after(now, self.settings.rest(self.refused.max(1))));
+        Reload::Newer
+    }
+
+    /// Writes tokens over what is older than they are: whatever lease is in it, the refresh token in it is used up.
+    fn write_tokens(&self, grant: &Grant, mut over: Version) -> Result<Version, NotWritten> {
+        let failed = NotWritten::Failed;
+        let content = grant.to_document(&self.identity).map_err(failed)?;
+        let mut error = DocumentError::Conflict;
+        for _ in 0..CONFLICTS {
+            match self.store.write(&content, Some(&over)) {
+                Ok(version) => return Ok(version),
+                Err(said) => error = said,
+            }
+            // Whether it was written is not known before it is read.
+            match grant::read(&*self.store, &self.identity) {
+                Ok(Some((there, version)))
+                    if there.serial == grant.serial && there.refresh.bytes() == grant.refresh.bytes() =>
+                {
+                    return Ok(version);
+                }
+                Ok(Some((there, version))) if there.id == grant.id && there.serial < grant.serial => {
+                    over = version;
+                }
+                Ok(_) => return Err(NotWritten::Overtaken),
+                Err(_) => break,
+            }
+            if error != DocumentError::Conflict {
+                break;
+            }
+        }
+        Err(failed(error.into()))
+    }
+
+    /// The store has an older document than the newest that was seen, such as a restored copy: its refresh token is used up, and
+    /// a process that used it would end the grant. So the newest is written back.
+    pub(super) fn write_back(
+        &mut self,
+        there: &Grant,
+        version: &Version,
+    ) -> Result<WriteBack, KeeperProblem> {
+        let Some(newest) = self.grant.as_ref().filter(|newest| newest.id == there.id) else {
+            return Ok(WriteBack::OtherSignIn);
+        };
+        let newest = newest.with_lease(None);
+        let content = newest.to_document(&self.identity)?;
+        match self.store.write(&content, Some(version)) {
+            Ok(version) => {
+                if let Some(seen) = &mut self.seen {
+                    (seen.version, seen.lease) = (version, None);
+                }
+                self.grant = Some(newest);
+                let provenance = self.store.provenance();
+                self.teller.tell(KeeperEvent::WrittenBack { provenance });
+                Ok(WriteBack::Done)
+            }
+            Err(DocumentError::Conflict) => Ok(WriteBack::Done),
+            Err(error) => Err(GrantError::from(error).into()),
+        }
+    }
+
+    pub(super) fn failed(&mut self, problem: KeeperProblem) -> Reload {
+        let asked = match &problem {
+            KeeperProblem::Token(error) => error.retry_after().unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        self.note_failure(problem);
+        let rest = self.settings.rest(self.failures).max(asked.min(self.settings.longest_back_off));
+        self.rests_until = Some(Due::after(Clocks::now(), rest));
+        Reload::Failed
+    }
+
+    pub(super) fn note_failure(&mut self, problem: KeeperProblem) {
+        self.is_servers = matches!(problem, KeeperProblem::Token(_) | KeeperProblem::Overtaken);
+        self.failures = self.failures.saturating_add(1);
+        let (failures, provenance) = (self.failures, self.store.provenance());
+        self.shared.change(|status| (status.failures, status.problem) = (failures, Some(problem.clone())));
+        self.teller.tell(KeeperEvent::Failed { problem, failures, provenance });
+    }
+
+    pub(super) fn recovered(&mut self) {
+        let failures = std::mem::take(&mut self.failures);
+        self.is_servers = false;
+        self.shared.change(|status| (status.failures, status.problem) = (0, None));
+        if failures > 0 {
+            self.teller.tell(KeeperEvent::Recovered { failures, provenance: self.store.provenance() });
+        }
+    }
+
+    /// Tells of it where it is another one than before.
+    pub(super) fn note_state(&mut self, state: GrantState) {
+        self.shared.change(|status| status.state = state);
+        let provenance = self.store.provenance();
+        match state {
+            _ if std::mem::replace(&mut self.state, state) == state => {}
+            GrantState::Good => {}
+            GrantState::InDoubt => self.teller.tell(KeeperEvent::InDoubt { provenance }),
+            GrantState::Refused => self.teller.tell(KeeperEvent::Refused { provenance }),
+        }
+    }
+
+    /// Nothing has failed. A problem of the store is over by this; one of the server is over when there are new tokens.
+    pub(super) fn fine(&mut self) -> Reload {
+        if !self.is_servers {
+            self.recovered();
+        }
+        Reload::Unchanged
+    }
+}

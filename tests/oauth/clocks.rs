@@ -1,0 +1,169 @@
+//! Wall clocks that move, and processes that live for a short while.
+
+use std::io::{BufRead as _, BufReader};
+use std::time::{Duration, Instant};
+
+use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
+use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
+use keysheath::source::Provenance;
+
+use crate::answers::{JSON, app, exchange, good};
+use crate::faketime::{set, with_clock};
+use crate::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
+use crate::quick;
+use crate::recorder::{Recorder, write_answer};
+use crate::support::{Child, Folder};
+
+const LEASE: Duration = Duration::from_secs(12);
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap()
+}
+
+fn child(test: &'static str, port: u16, folder: &Folder) -> Child {
+    Child::new(test)
+        .var("OIDC_PORT", port.to_string())
+        .var("OIDC_SECRET", folder.write("client-secret", CLIENT_SECRET))
+        .var("OIDC_GRANT", folder.at("grant"))
+}
+
+/// In a child: its app, its store, and settings with a lease of [`LEASE`].
+fn own() -> (OAuthApp<keysheath::issuer::KatanaApp>, FileStore, KeeperSettings) {
+    let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
+    let store = FileStore::new(variable("OIDC_GRANT"));
+    (app.with_deadline(LEASE / 2), store, quick().with_lease(LEASE))
+}
+
+#[test]
+fn a_token_that_ended_in_a_suspend_is_refreshed_at_once() {
+    const TEST: &str = "clocks::a_token_that_ended_in_a_suspend_is_refreshed_at_once";
+    if Child::new(TEST).is_here() {
+        let (app, store, _) = own();
+        // The defaults, so that nothing but the clocks wakes it.
+        let settings = KeeperSettings::new().with_poll_interval(Duration::from_secs(3600));
+        let keeper = TokenKeeper::start(app, store, settings).unwrap();
+        println!("started with {}", keeper.status());
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(20)
+            && keeper.handle().load().unwrap().generation().to_string() != "2"
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        println!("came to {} after {} s", keeper.status(), start.elapsed().as_secs());
+        return;
+    }
+    let folder = Folder::new();
+    let server = Recorder::raw(|_, stream| write_answer(stream, JSON, &good(1)));
+    let store = FileStore::new(folder.at("grant"));
+    exchange(&app(server.address, &folder)).unwrap().save(&store).unwrap();
+    let mut child = with_clock(child(TEST, server.address.port(), &folder), &folder).spawn();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(shown.any(|line| line.contains("started with")));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(server.requests().len(), 1, "the exchange alone: the token lives for an hour");
+    // As after two hours of suspend, in which the monotonic clock stood still.
+    set(&folder, "+2h");
+    let shown = shown.find(|line| line.contains("came to")).unwrap_or_default();
+    assert!(child.wait().unwrap().success());
+    assert!(shown.contains("access token 2"), "{shown}");
+    assert_eq!(server.requests().len(), 2);
+}
+
+/// A store that takes its time after the first write, which is the lease.
+struct SlowToReturn(FileStore, Duration);
+
+impl DocumentStore for SlowToReturn {
+    fn provenance(&self) -> Provenance {
+        self.0.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.0.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.0.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        let written = self.0.write(content, unchanged);
+        println!("has written");
+        std::thread::sleep(self.1);
+        written
+    }
+}
+
+/// Starts a process that takes the lease at once and goes on after `pause`; returns when it has the lease.
+fn holder(test: &'static str, oidc: &Oidc, folder: &Folder, pause: &str) -> std::process::Child {
+    let mut child = child(test, oidc.port, folder).var("OIDC_PAUSE", pause).spawn();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("has written")));
+    std::thread::spawn(move || lines.for_each(drop));
+    child
+}
+
+/// In a child: the holder where it is to pause, and otherwise a process that lives for a short while.
+fn hold_or_pass() {
+    let (app, store, settings) = own();
+    if let Ok(pause) = std::env::var("OIDC_PAUSE") {
+        let store = SlowToReturn(store, Duration::from_millis(pause.parse().unwrap()));
+        let keeper = TokenKeeper::start(app, store, settings).unwrap();
+        wait_for("its refresh", || keeper.handle().load().unwrap().generation().to_string() == "2");
+        return;
+    }
+    let keeper = TokenKeeper::start(app, store, settings).unwrap();
+    std::thread::sleep(Duration::from_millis(variable("OIDC_LIVES").parse().unwrap()));
+    println!("{}", keeper.status());
+}
+
+#[test]
+fn processes_that_live_shorter_than_a_lease_refresh_after_it() {
+    const TEST: &str = "clocks::processes_that_live_shorter_than_a_lease_refresh_after_it";
+    if Child::new(TEST).is_here() {
+        return hold_or_pass();
+    }
+    let (oidc, folder) = (Oidc::start("\"accessTtl\": 3"), Folder::new());
+    oidc.grant_in(&FileStore::new(folder.at("grant")));
+    // It is killed with the lease, and before it has sent anything.
+    let mut holder = holder(TEST, &oidc, &folder, "60000");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let taken = Instant::now();
+    for _ in 0..7 {
+        let child = child(TEST, oidc.port, &folder).var("OIDC_LIVES", "4000");
+        assert!(child.spawn().wait().unwrap().success());
+        let refreshed = oidc.count("refreshed");
+        assert!(refreshed == 0 || taken.elapsed() >= LEASE, "a lease is not cut short");
+        if refreshed > 0 {
+            break;
+        }
+    }
+    assert!(oidc.count("refreshed") > 0, "none of seven processes has refreshed");
+    assert_eq!((oidc.count("refused"), oidc.count("revoked")), (0, 0));
+    assert!(taken.elapsed() < LEASE * 2, "{:?}", taken.elapsed());
+}
+
+#[test]
+fn a_wall_clock_that_is_wrong_ends_no_lease_of_one_who_lives() {
+    const TEST: &str = "clocks::a_wall_clock_that_is_wrong_ends_no_lease_of_one_who_lives";
+    if Child::new(TEST).is_here() {
+        return hold_or_pass();
+    }
+    let (oidc, folder) = (Oidc::start("\"accessTtl\": 3"), Folder::new());
+    oidc.grant_in(&FileStore::new(folder.at("grant")));
+    let mut holder = holder(TEST, &oidc, &folder, "6000");
+    // Processes whose clock is hours ahead or behind look meanwhile, and the token is over for each of them.
+    for offset in ["+2h", "-2h", "+48h"] {
+        let child = child(TEST, oidc.port, &folder).var("OIDC_LIVES", "700");
+        let child = with_clock(child, &folder);
+        set(&folder, offset);
+        assert!(child.spawn().wait().unwrap().success());
+    }
+    assert_eq!(oidc.count("refreshed"), 0, "the holder has not sent anything yet");
+    assert!(holder.wait().unwrap().success());
+    assert_eq!((oidc.count("refreshed"), oidc.count("refused"), oidc.count("revoked")), (1, 0, 0));
+}

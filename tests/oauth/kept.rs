@@ -1,0 +1,210 @@
+//! What cannot be had again, and what is done so that it is not lost.
+
+use std::io::{BufRead as _, BufReader};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use keysheath::document::{DocumentStore as _, FileStore, MemoryStore};
+use keysheath::handle::Reload;
+use keysheath::oauth::{GrantState, KeeperProblem, KeeperSettings, TokenError, TokenKeeper};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};
+use crate::oidc::{CLIENT_SECRET, app_at, wait_for};
+use crate::quick;
+use crate::recorder::{Recorder, Request, write_answer};
+use crate::support::{Child, Folder};
+
+#[test]
+fn a_bad_access_token_costs_no_refresh_token() {
+    let long = "x".repeat(5000);
+    for body in [
+        format!(r#"{{"access_token":"{long}","refresh_token":"refresh-1","expires_in":3600}}"#),
+        r#"{"access_token":"short","refresh_token":"refresh-1"}"#.to_owned(),
+        r#"{"access_token":"access-token-of-number-1","token_type":"DPoP","refresh_token":"refresh-1"}"#
+            .to_owned(),
+        r#"{"refresh_token":"refresh-1","expires_in":[]}"#.to_owned(),
+        r#"{"access_token":["access-token-of-number-1"],"refresh_token":"refresh-1"} trailing"#.to_owned(),
+    ] {
+        let folder = Folder::new();
+        let shown = body.chars().take(60).collect::<String>();
+        let (app, store, server) =
+            granted(&folder, move |number| (JSON, if number == 1 { body.clone() } else { good(number) }));
+        let keeper = TokenKeeper::start(app, store, quick()).unwrap();
+        let first = keeper.handle().load().unwrap().generation();
+        refused_once(&keeper);
+        wait_for("the failure", || keeper.status().problem().is_some());
+        let problem = keeper.status().problem().cloned();
+        assert!(matches!(problem, Some(KeeperProblem::Token(TokenError::NotTokens { .. }))), "{problem:?}");
+        assert_eq!(keeper.handle().load().unwrap().generation(), first, "{shown}");
+        wait_for("a good answer", || refused(&keeper) == Some(Reload::Newer));
+        let second = &server.requests()[2];
+        assert!(second.body.contains("&refresh_token=refresh-1&"), "{shown}: {}", second.body);
+        assert_eq!(keeper.status().state(), GrantState::Good);
+    }
+}
+
+#[test]
+fn a_token_endpoint_that_takes_12_s_is_waited_for() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| {
+        std::thread::sleep(Duration::from_secs(12));
+        (JSON, good(number))
+    });
+    // The defaults: a deadline of 10 s, and a lease of 30 s.
+    let keeper = TokenKeeper::start(app, store, KeeperSettings::new()).unwrap();
+    assert_eq!(refused(&keeper), Some(Reload::Newer), "{}", keeper.status());
+    assert_eq!((keeper.status().state(), keeper.status().problem()), (GrantState::Good, None));
+}
+
+#[test]
+fn a_holder_that_was_stopped_reads_what_has_come_meanwhile() {
+    const TEST: &str = "kept::a_holder_that_was_stopped_reads_what_has_come_meanwhile";
+    let variable = |name: &str| std::env::var(name).unwrap();
+    if Child::new(TEST).is_here() {
+        let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
+        let settings = quick().with_lease(Duration::from_secs(9));
+        let store = FileStore::new(variable("OIDC_GRANT"));
+        let keeper = TokenKeeper::start(app.with_deadline(Duration::from_secs(6)), store, settings).unwrap();
+        refused_once(&keeper);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(30) && keeper.status().failures_in_a_row() == 0 {
+            if keeper.handle().load().unwrap().generation().to_string() == "2" {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        println!("came to {}", keeper.status());
+        return;
+    }
+    let (folder, holder) = (Folder::new(), Arc::new(AtomicU32::new(0)));
+    let pid = Arc::clone(&holder);
+    let server = Recorder::raw(move |request: &Request, stream| {
+        if request.body.contains("authorization_code") {
+            return write_answer(stream, JSON, &good(0));
+        }
+        // The holder is stopped while it waits, as a suspended machine is; the answer comes, and waits for it.
+        let holder = Pid::from_raw(pid.load(Ordering::SeqCst).cast_signed()).unwrap();
+        kill_process(holder, Signal::STOP).unwrap();
+        write_answer(stream, JSON, &good(1))?;
+        std::thread::sleep(Duration::from_secs(11));
+        kill_process(holder, Signal::CONT).unwrap();
+        Ok(())
+    });
+    exchange(&app(server.address, &folder)).unwrap().save(&FileStore::new(folder.at("grant"))).unwrap();
+    let mut child = Child::new(TEST)
+        .var("OIDC_PORT", server.address.port().to_string())
+        .var("OIDC_SECRET", folder.write("secret", CLIENT_SECRET))
+        .var("OIDC_GRANT", folder.at("grant"))
+        .spawn();
+    holder.store(child.id(), Ordering::SeqCst);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let shown = lines.filter(|line| line.contains("came to")).collect::<String>();
+    assert!(child.wait().unwrap().success());
+    assert!(shown.contains("good, access token 2"), "{shown}");
+    let grant = FileStore::new(folder.at("grant")).read().unwrap().unwrap().content().clone();
+    let text = String::from_utf8(grant.expose_secret().to_vec()).unwrap();
+    assert!(text.contains("\"number\": 2,"), "its tokens are persisted");
+    assert_eq!(server.requests().len(), 2, "the exchange, and one refresh");
+}
+
+#[test]
+fn after_a_503_a_keeper_does_not_wait_for_its_own_lease() {
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| match number {
+        1 => ("503 Down", "{}".into()),
+        number => (JSON, good(number)),
+    });
+    let keeper = TokenKeeper::start(app, store, quick()).unwrap();
+    let start = Instant::now();
+    wait_for("a newer token", || refused(&keeper) == Some(Reload::Newer));
+    assert!(start.elapsed() < Duration::from_secs(5), "a lease is 20 s: {:?}", start.elapsed());
+    assert_eq!(keeper.status().state(), GrantState::Good);
+}
+
+#[test]
+fn a_server_that_could_not_be_reached_leaves_no_doubt() {
+    // It takes the connection and says nothing in TLS, so nothing is sent until the deadline.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = |path: &str| format!("https://127.0.0.1:{}{path}", silent.local_addr().unwrap().port());
+    let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
+    let folder = Folder::new();
+    let (app, store, other) = granted(&folder, |number| (JSON, good(number)));
+    let there = store.read().unwrap().unwrap();
+    let text = std::str::from_utf8(there.content().expose_secret()).unwrap();
+    let text = text.replace(&format!("http://{}/token", other.address), &url("/token"));
+    store
+        .write(&keysheath::document::DocumentContent::from(text.into_bytes()), Some(there.version()))
+        .unwrap();
+    let app = app.at(endpoints).with_deadline(Duration::from_secs(1));
+    let keeper = TokenKeeper::start(app, store.clone(), quick().with_lease(Duration::from_secs(1))).unwrap();
+    refused_once(&keeper);
+    wait_for("the failure", || keeper.status().problem().is_some());
+    assert!(matches!(keeper.status().problem(), Some(KeeperProblem::Token(TokenError::Unreachable(_)))));
+    assert_eq!(keeper.status().state(), GrantState::Good, "{}", keeper.status());
+    let text = String::from_utf8(store.read().unwrap().unwrap().content().expose_secret().to_vec()).unwrap();
+    assert!(text.contains("\"lease\": null"), "{text}");
+}
+
+#[test]
+fn a_lease_shorter_than_the_deadline_is_refused() {
+    use keysheath::oauth::KeeperError;
+
+    let folder = Folder::new();
+    let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
+    let start = |deadline: u64, lease: u64| {
+        let app = app.clone().with_deadline(Duration::from_secs(deadline));
+        let settings = quick().with_lease(Duration::from_secs(lease));
+        TokenKeeper::start(app, store.clone(), settings).map(|_| ())
+    };
+    let error = start(10, 9).unwrap_err();
+    assert!(matches!(error, KeeperError::LeaseTooShort { .. }), "{error}");
+    assert!(error.to_string().contains("9s") && error.to_string().contains("10s"), "{error}");
+    assert_eq!(start(9, 9), Ok(()));
+}
+
+#[test]
+fn tokens_that_a_store_did_not_take_are_saved_elsewhere() {
+    use crate::trouble::Failing;
+
+    let folder = Folder::new();
+    let (app, _, _server) = granted(&folder, |number| (JSON, good(number)));
+    let (broken, place, third) = (Failing::default(), MemoryStore::new(), MemoryStore::new());
+    broken.fail.store(u32::MAX, Ordering::SeqCst);
+    let tokens = exchange(&app).unwrap();
+    assert!(tokens.save(&broken).is_err());
+    tokens.save(&place).unwrap();
+    let version = *place.read().unwrap().unwrap().version();
+    // Once more is no harm, and another place would use one refresh token twice.
+    tokens.save(&place).unwrap();
+    assert_eq!(*place.read().unwrap().unwrap().version(), version);
+    assert_eq!(tokens.save(&third), Err(keysheath::oauth::GrantError::SavedElsewhere));
+    assert!(third.read().unwrap().is_none());
+    // Written, and said not to be.
+    let writes = Failing { writes: true, ..Failing::default() };
+    writes.fail.store(1, Ordering::SeqCst);
+    let tokens = exchange(&app).unwrap();
+    assert!(tokens.save(&writes).is_err());
+    let version = *writes.read().unwrap().unwrap().version();
+    tokens.save(&writes).unwrap();
+    assert_eq!(*writes.read().unwrap().unwrap().version(), version, "it is found there");
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_told_before_the_browser() {
+    use keysheath::oauth::{OAuthApp, SetupError};
+    use keysheath::source::SecretFile;
+
+    let folder = Folder::new();
+    let app = |name: &str| OAuthApp::katana("shop-sync", SecretFile::new(folder.at(name))).unwrap();
+    let error = app("not-there").sign_in("http://127.0.0.1:1/callback").unwrap_err();
+    assert!(matches!(error, SetupError::NoSecret { .. }), "{error}");
+    assert!(error.to_string().contains(folder.at("not-there").to_str().unwrap()), "{error}");
+    folder.write("bad", "x y");
+    let error = app("bad").sign_in("http://127.0.0.1:1/callback").unwrap_err();
+    assert!(matches!(error, SetupError::Secret(_)), "{error}");
+    assert!(error.to_string().contains(folder.at("bad").to_str().unwrap()), "{error}");
+    folder.write("good", CLIENT_SECRET);
+    assert!(app("good").sign_in("http://127.0.0.1:1/callback").is_ok());
+}

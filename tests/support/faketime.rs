@@ -1,0 +1,27 @@
+//! A process whose wall clock a test moves, while its monotonic clock goes on as it does.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::PathBuf;
+
+use crate::support::{Child, Folder};
+
+fn library() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path());
+    let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.is_file());
+    found.expect("faketime is not installed: run scripts/setup")
+}
+
+/// The child with a wall clock that [`set`] moves.
+pub(crate) fn with_clock(child: Child, folder: &Folder) -> Child {
+    set(folder, "+0");
+    child
+        .var("LD_PRELOAD", library())
+        .var("FAKETIME_TIMESTAMP_FILE", folder.at("clock"))
+        .var("FAKETIME_NO_CACHE", "1")
+        .var("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+}
+
+/// Moves the wall clocks of the children with a clock in this folder, such as by `+2h`.
+pub(crate) fn set(folder: &Folder, offset: &str) {
+    folder.write("clock", offset);
+}
