@@ -25,6 +25,7 @@
 //! ```
 
 mod explanation;
+mod near_miss;
 mod selected;
 mod trail;
 
@@ -37,6 +38,7 @@ use crate::keyref::{KeyRef, KeyRefError};
 use crate::source::{self, FileVariable, Found, Loaded, Source, SystemdCredential, Variable};
 
 pub use explanation::{Explained, Explanation, Relation};
+pub use near_miss::NearMiss;
 pub use selected::{ChainError, Selected};
 pub use trail::{Step, Trail, Witness};
 
@@ -75,10 +77,10 @@ struct Link {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Added as a source.
+    /// Added as a source, or looked at by convention.
     Plain,
-    /// Named by a key reference: then somebody expects its place to be there.
-    Referenced,
+    /// Named as the place of the key: nothing there is an error ([`Source::required`]).
+    Named,
     /// The keychain of the standard chain, which may ask its user and so comes after a `.env`.
     #[cfg_attr(not(feature = "keychain"), allow(dead_code, reason = "there is then no standard chain"))]
     StandardKeychain,
@@ -136,7 +138,8 @@ impl<I: Issuer> Chain<I> {
     }
 
     /// Adds the issuer's variable of a `.env` file at the end; in the [standard](Chain::standard) chain, before its
-    /// keychain, which may ask its user. Parent folders are not searched.
+    /// keychain, which may ask its user. Parent folders are not searched. A file that is not there, or does not set the variable,
+    /// is an error: where it may be missing, add a [`DotenvFile`](source::DotenvFile) with [`with`](Self::with).
     ///
     /// ```
     /// # use keysheath::{chain::Chain, issuer::Kanal};
@@ -148,7 +151,7 @@ impl<I: Issuer> Chain<I> {
         Self::from_raw(self.raw.with_dotenv(path))
     }
 
-    /// Adds the source that a key reference names, at the end.
+    /// Adds the source that a key reference names, at the end. Nothing there is an error.
     ///
     /// # Errors
     /// As [`KeyRef::source`].
@@ -275,8 +278,8 @@ impl RawChain {
     pub fn with_dotenv(mut self, path: impl Into<std::path::PathBuf>) -> Self {
         let standard = self.links.iter().position(|link| link.kind == Kind::StandardKeychain);
         let place = standard.unwrap_or(self.links.len());
-        let source = source::DotenvFile::new(path, self.profile.variable());
-        self.links.insert(place, Link { source: Box::new(source), kind: Kind::Plain });
+        let source = source::DotenvFile::new(path, self.profile.variable()).required();
+        self.links.insert(place, Link { source: Box::new(source), kind: Kind::Named });
         self
     }
 
@@ -292,7 +295,7 @@ impl RawChain {
     /// # Ok::<(), keysheath::keyref::KeyRefError>(())
     /// ```
     pub fn with_reference(mut self, reference: &KeyRef) -> Result<Self, KeyRefError> {
-        self.links.push(Link { source: reference.source()?, kind: Kind::Referenced });
+        self.links.push(Link { source: reference.source()?, kind: Kind::Named });
         Ok(self)
     }
 
@@ -336,7 +339,10 @@ impl RawChain {
         }
         let at = steps.len().saturating_sub(1);
         steps.extend(links.map(|link| Step::not_asked(&*link.source)));
-        let (profile, trail) = (self.profile, Trail::new(steps));
+        let profile = self.profile;
+        let near_misses =
+            if matches!(outcome, Some(Ok(_))) { Vec::new() } else { NearMiss::of(&steps, profile) };
+        let trail = Trail::new(steps, near_misses);
         match outcome {
             None => Err(ChainError::NoKey { profile, trail }),
             Some(Err(error)) => Err(ChainError::Broken { profile, error: Box::new(error), trail }),
@@ -376,9 +382,15 @@ impl RawChain {
                 },
             };
             stopped |= relation == Relation::Stops;
-            explained.push(Explained::new(step, relation, link.kind == Kind::Referenced));
+            explained.push(Explained::new(step, relation, link.kind == Kind::Named));
         }
-        Explanation::new(explained)
+        let near_misses = if in_force.is_some() {
+            Vec::new()
+        } else {
+            let steps: Vec<Step> = explained.iter().map(|place| place.step().clone()).collect();
+            NearMiss::of(&steps, self.profile)
+        };
+        Explanation::new(explained, near_misses)
     }
 }
 

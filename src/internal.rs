@@ -7,4 +7,6 @@ pub(crate) mod clocks;
 #[cfg(any(feature = "rotation", feature = "tracing"))]
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod events;
+pub(crate) mod json_text;
+pub(crate) mod paths;
 pub(crate) mod printable;

@@ -11,29 +11,57 @@
 //! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, whose address and token the environment has |
 //!
 //! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#`, for white space, for control characters and others
-//! that are not shown as themselves (each byte of their UTF-8), and for `$`, `*` and `~`; `?encoding=base64` may end any
-//! reference. There is no shell, so a path or a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The words
-//! of a command are split on single spaces, a space inside a word is `%20`, and quotation marks are refused. Printing and
-//! parsing are inverse.
+//! that are not shown as themselves (each byte of their UTF-8), and for `$`, `*`, `~` and `&`. There is no shell, so a path or
+//! a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The words of a command are split on single spaces, a
+//! space inside a word is `%20`, and quotation marks are refused. Printing and parsing are inverse. A relative path is
+//! resolved when the reference is read.
+//!
+//! Options may end any reference, after a `?` and joined by `&`:
+//!
+//! | option | says | as |
+//! |---|---|---|
+//! | `field=NAME` | the text is a JSON object, with the key in this field | [`Source::field`] |
+//! | `line=NUMBER` | the key is this line of the text, counted from 1 | [`Source::line`] |
+//! | `encoding=base64` | the text, or the field or line of it, is in base64 | [`Source::base64`] |
+//! | `owner=UID` | of `file:` and `dotenv:`: the file may belong to this user too | [`SecretFile::trusting_owner`] |
+//! | `group=GID` | of `file:` and `dotenv:`: this group may write the file | [`SecretFile::trusting_group`] |
+//!
+//! A reference says where the key is expected. So a place that it names and that has nothing is an error
+//! ([`Problem::Missing`](crate::source::Problem::Missing)) and never an absence.
 //!
 //! # Security
 //! A reference is no secret, and not harmless either: `command:` runs a program. Resolving one needs
 //! [`KeyRef::allow_commands`], which a tool should call only for references that its user wrote. Paths with
 //! `..` are refused.
 //!
-//! With the feature `serde`, a reference is a string in a config file. Where a person put the key itself there, the
-//! error of this crate shows none of it; a parser may print the whole line beside that error, as `toml`'s `Display`
-//! does, so show the parser's bare message and place instead.
+//! A person may put the key itself where a reference belongs. The errors of this crate show none of it, but a parser may print
+//! the text that an error is about: `toml` prints the whole line, and `clap` the argument. So with the feature `serde`, reading
+//! a config file never fails because of what stands in the place of a reference: the [`KeyRef`] reports it when it is used, and
+//! [`KeyRef::problem`] before that. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
+//! `ArgMatches`, which keeps the argument):
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use keysheath::keyref::KeyRef;
+//!
+//! let command = clap::Command::new("shop-sync").arg(
+//!     clap::Arg::new("key").value_parser(|text: &str| Ok::<_, Infallible>(KeyRef::from_text(text))),
+//! );
+//! let matches = command.get_matches_from(["shop-sync", "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"]);
+//! let reference: &KeyRef = matches.get_one("key").unwrap();
+//! assert!(reference.problem().is_some());
+//! ```
 //!
 //! ```
 //! use keysheath::keyref::KeyRef;
 //!
-//! let reference: KeyRef = "file:/run/secrets/kanal?encoding=base64".parse()?;
-//! assert_eq!(reference.to_string(), "file:/run/secrets/kanal?encoding=base64");
+//! let reference: KeyRef = "file:/run/secrets/shop.json?field=KANAL_API_KEY&encoding=base64".parse()?;
+//! assert_eq!(reference.to_string(), "file:/run/secrets/shop.json?field=KANAL_API_KEY&encoding=base64");
 //! let source = reference.source()?;
 //! # Ok::<(), keysheath::keyref::KeyRefError>(())
 //! ```
 
+mod options;
 mod parse;
 mod text;
 
@@ -41,11 +69,13 @@ mod text;
 mod serde;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::internal::printable::Printable;
 use crate::source::{Command, Provenance, SecretFile, Source, SystemdCredential, Variable};
 
+use options::Options;
 use text::{Part, encode};
 
 /// The longest reference, in bytes.
@@ -72,26 +102,46 @@ pub const MAX_REFERENCE: usize = 4096;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct KeyRef {
     place: Place,
-    encoding: Encoding,
+    options: Options,
     commands_allowed: bool,
-}
-
-/// How the text stands in the place.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Encoding {
-    Plain,
-    Base64,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Place {
-    Env { name: String },
-    File { path: String },
-    Dotenv { path: String, name: String },
-    Systemd { name: String },
-    Keychain { service: Option<String>, name: String },
-    Command { words: Vec<String> },
-    OpenBao { mount: String, path: String, field: String },
+    Env {
+        name: String,
+    },
+    File {
+        path: FilePath,
+    },
+    Dotenv {
+        path: FilePath,
+        name: String,
+    },
+    Systemd {
+        name: String,
+    },
+    Keychain {
+        service: Option<String>,
+        name: String,
+    },
+    Command {
+        words: Vec<String>,
+    },
+    OpenBao {
+        mount: String,
+        path: String,
+        field: String,
+    },
+    /// What was to be a reference is none. Nothing of it is kept.
+    Invalid(KeyRefError),
+}
+
+/// A path as it is written, and as it was resolved when it was read.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct FilePath {
+    written: String,
+    resolved: PathBuf,
 }
 
 /// A text is not a key reference, or one that cannot be resolved here. It never holds the text, which may
@@ -101,7 +151,7 @@ enum Place {
 /// use keysheath::keyref::{KeyRef, KeyRefError};
 /// assert_eq!("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z".parse::<KeyRef>(), Err(KeyRefError::NoScheme));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRefError {
     /// There is no colon.
@@ -136,12 +186,18 @@ pub enum KeyRefError {
     },
     /// `%` is not followed by the two digits of a character that may be written so.
     #[error(
-        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, white space or a control character"
+        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control character"
     )]
     Escape,
-    /// What follows `?` is not `encoding=base64`.
-    #[error("after a ? only encoding=base64 can stand; a ? of a name is written %3F")]
+    /// What follows `?` is no option, or one twice.
+    #[error(
+        "after a ? stand options, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and of files \
+         owner=UID and group=GID; a ? of a name is written %3F"
+    )]
     Query,
+    /// In a config file, a reference is a text, and there is something else.
+    #[error("a key reference is a text, such as \"env:NAME\", and here is something else")]
+    NotText,
     /// The reference runs a program, and that was not allowed.
     #[error(
         "the reference runs a program, which this tool allows only where its user wrote the reference: \
@@ -174,11 +230,44 @@ impl KeyRef {
         self
     }
 
-    /// The source that the reference names. Nothing is read yet.
+    /// A reference from a text that a person may have put the key into. It never fails: what is no reference is a value that
+    /// reports so when it is used, and of whose text nothing is kept.
+    ///
+    /// ```
+    /// # use keysheath::keyref::{KeyRef, KeyRefError};
+    /// let reference = KeyRef::from_text("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
+    /// assert_eq!(reference.problem(), Some(KeyRefError::NoScheme));
+    /// assert_eq!(reference.source().err(), Some(KeyRefError::NoScheme));
+    /// ```
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        text.parse().unwrap_or_else(Self::invalid)
+    }
+
+    fn invalid(problem: KeyRefError) -> Self {
+        Self { place: Place::Invalid(problem), options: Options::default(), commands_allowed: false }
+    }
+
+    /// Why this is no reference, if it is none. See [`KeyRef::from_text`].
+    ///
+    /// ```
+    /// # use keysheath::keyref::KeyRef;
+    /// assert_eq!(KeyRef::from_text("env:KANAL_API_KEY").problem(), None);
+    /// ```
+    #[must_use]
+    pub const fn problem(&self) -> Option<KeyRefError> {
+        match self.place {
+            Place::Invalid(problem) => Some(problem),
+            _ => None,
+        }
+    }
+
+    /// The source that the reference names. Nothing is read yet. It is [required](Source::required): nothing there is an
+    /// error.
     ///
     /// # Errors
-    /// [`KeyRefError::CommandsNotAllowed`] for a command that was not allowed, and
-    /// [`KeyRefError::Unsupported`] where the source is not part of this build.
+    /// [`KeyRefError::CommandsNotAllowed`] for a command that was not allowed, [`KeyRefError::Unsupported`] where the source
+    /// is not part of this build, and [`KeyRef::problem`] where there is one.
     ///
     /// ```
     /// # use keysheath::{keyref::KeyRef, source::Source};
@@ -187,77 +276,78 @@ impl KeyRef {
     /// # Ok::<(), keysheath::keyref::KeyRefError>(())
     /// ```
     pub fn source(&self) -> Result<Box<dyn Source>, KeyRefError> {
+        Ok(Box::new(self.options.shape(self.plain_source()?).required()))
+    }
+
+    fn plain_source(&self) -> Result<Box<dyn Source>, KeyRefError> {
         Ok(match &self.place {
-            Place::Env { name } => self.encoded(Variable::new(name.as_str())),
-            Place::File { path } => self.encoded(SecretFile::new(path.as_str())),
+            Place::Env { name } => Box::new(Variable::new(name.as_str())),
+            Place::File { path } => {
+                let mut file = SecretFile::new(&path.resolved);
+                file = self.options.owner.into_iter().fold(file, SecretFile::trusting_owner);
+                Box::new(self.options.group.into_iter().fold(file, SecretFile::trusting_group))
+            }
             Place::Dotenv { path, name } => self.dotenv(path, name)?,
-            Place::Systemd { name } => self.encoded(SystemdCredential::new(name.as_str())),
-            Place::Keychain { service, name } => self.keychain(service.as_deref(), name)?,
+            Place::Systemd { name } => Box::new(SystemdCredential::new(name.as_str())),
+            Place::Keychain { service, name } => keychain(service.as_deref(), name)?,
             Place::Command { .. } if !self.commands_allowed => {
                 return Err(KeyRefError::CommandsNotAllowed);
             }
             Place::Command { words } => match words.split_first() {
-                Some((program, words)) => self.encoded(Command::new(program.as_str()).args(words)),
+                Some((program, words)) => Box::new(Command::new(program.as_str()).args(words)),
                 None => return Err(parse::COMMAND_MISSING),
             },
-            Place::OpenBao { mount, path, field } => self.openbao(mount, path, field)?,
+            Place::OpenBao { mount, path, field } => openbao(mount, path, field)?,
+            Place::Invalid(problem) => return Err(*problem),
         })
     }
 
     #[cfg(feature = "dotenv")]
     #[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
-    fn dotenv(&self, path: &str, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        Ok(self.encoded(crate::source::DotenvFile::new(path, name)))
+    fn dotenv(&self, path: &FilePath, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
+        use crate::source::DotenvFile;
+
+        let file = DotenvFile::new(&path.resolved, name);
+        let file = self.options.owner.into_iter().fold(file, DotenvFile::trusting_owner);
+        Ok(Box::new(self.options.group.into_iter().fold(file, DotenvFile::trusting_group)))
     }
 
     #[cfg(not(feature = "dotenv"))]
     #[allow(clippy::unused_self, reason = "the signature is shared with the build that has the source")]
-    fn dotenv(&self, _: &str, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    fn dotenv(&self, _: &FilePath, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
         Err(KeyRefError::Unsupported {
             scheme: "dotenv",
             remedy: "build keysheath with its feature `dotenv`",
         })
     }
+}
 
-    #[cfg(feature = "keychain")]
-    #[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
-    fn keychain(&self, service: Option<&str>, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        use crate::source::{Keychain, KeychainItem};
+#[cfg(feature = "keychain")]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
+fn keychain(service: Option<&str>, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    use crate::source::{Keychain, KeychainItem};
 
-        let keychain = Keychain::of_service(service.unwrap_or(Keychain::SERVICE));
-        Ok(self.encoded(KeychainItem::new(keychain, name)))
-    }
+    let keychain = Keychain::of_service(service.unwrap_or(Keychain::SERVICE));
+    Ok(Box::new(KeychainItem::new(keychain, name)))
+}
 
-    #[cfg(not(feature = "keychain"))]
-    #[allow(clippy::unused_self, reason = "the signature is shared with the build that has the source")]
-    fn keychain(&self, _: Option<&str>, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        Err(KeyRefError::Unsupported {
-            scheme: "keychain",
-            remedy: "build keysheath with its feature `keychain`",
-        })
-    }
+#[cfg(not(feature = "keychain"))]
+fn keychain(_: Option<&str>, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    Err(KeyRefError::Unsupported {
+        scheme: "keychain",
+        remedy: "build keysheath with its feature `keychain`",
+    })
+}
 
-    #[cfg(feature = "openbao")]
-    #[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
-    fn openbao(&self, mount: &str, path: &str, field: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        Ok(self.encoded(crate::source::OpenBaoField::from_env(format!("{mount}/{path}"), field)))
-    }
+#[cfg(feature = "openbao")]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
+fn openbao(mount: &str, path: &str, field: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    Ok(Box::new(crate::source::OpenBaoField::from_env(format!("{mount}/{path}"), field)))
+}
 
-    #[cfg(not(feature = "openbao"))]
-    #[allow(clippy::unused_self, reason = "the signature is shared with the build that has the source")]
-    fn openbao(&self, _: &str, _: &str, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        Err(KeyRefError::Unsupported {
-            scheme: "openbao",
-            remedy: "build keysheath with its feature `openbao`",
-        })
-    }
-
-    fn encoded(&self, source: impl Source + 'static) -> Box<dyn Source> {
-        match self.encoding {
-            Encoding::Base64 => Box::new(source.base64()),
-            Encoding::Plain => Box::new(source),
-        }
-    }
+#[cfg(not(feature = "openbao"))]
+fn openbao(_: &str, _: &str, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    Err(KeyRefError::Unsupported { scheme: "openbao", remedy: "build keysheath with its feature `openbao`" })
 }
 
 impl FromStr for KeyRef {
@@ -268,13 +358,16 @@ impl FromStr for KeyRef {
             return Err(KeyRefError::TooLong);
         }
         let (scheme, rest) = text.split_once(':').ok_or(KeyRefError::NoScheme)?;
-        let (rest, encoding) = match rest.split_once('?') {
-            None => (rest, Encoding::Plain),
-            Some((rest, "encoding=base64")) => (rest, Encoding::Base64),
-            Some(_) => return Err(KeyRefError::Query),
+        let (rest, options) = match rest.split_once('?') {
+            None => (rest, None),
+            Some((rest, options)) => (rest, Some(options)),
         };
         let place = parse::place(scheme, rest)?;
-        Ok(Self { place, encoding, commands_allowed: false })
+        let options = options.map_or(Ok(Options::default()), Options::parse)?;
+        if options.is_of_files() && !matches!(place, Place::File { .. } | Place::Dotenv { .. }) {
+            return Err(KeyRefError::Query);
+        }
+        Ok(Self { place, options, commands_allowed: false })
     }
 }
 
@@ -282,9 +375,10 @@ impl fmt::Display for KeyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::Env { name } => write!(f, "env:{}", encode(name, Part::Name))?,
-            Place::File { path } => write!(f, "file:{}", encode(path, Part::Path))?,
+            Place::File { path } => write!(f, "file:{}", encode(&path.written, Part::Path))?,
             Place::Dotenv { path, name } => {
-                write!(f, "dotenv:{}#{}", encode(path, Part::Path), encode(name, Part::Name))?;
+                let path = encode(&path.written, Part::Path);
+                write!(f, "dotenv:{path}#{}", encode(name, Part::Name))?;
             }
             Place::Systemd { name } => write!(f, "systemd:{}", encode(name, Part::Name))?,
             Place::Keychain { service, name } => {
@@ -304,11 +398,9 @@ impl fmt::Display for KeyRef {
                 let (path, field) = (encode(path, Part::Name), encode(field, Part::Name));
                 write!(f, "openbao:{}/{path}#{field}", encode(mount, Part::Name))?;
             }
+            Place::Invalid(_) => f.write_str("(no key reference)")?,
         }
-        match self.encoding {
-            Encoding::Base64 => f.write_str("?encoding=base64"),
-            Encoding::Plain => Ok(()),
-        }
+        self.options.fmt(f)
     }
 }
 

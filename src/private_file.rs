@@ -112,12 +112,6 @@ pub(crate) fn refuse_reserved(path: &Path) -> Result<(), Refusal> {
     if is_reserved { Err(Refusal::Reserved) } else { Ok(()) }
 }
 
-/// The path, absolute. Where there is no working folder, it stays as it is, and is refused when it is used.
-#[cfg(feature = "rotation")]
-pub(crate) fn absolute(path: PathBuf) -> PathBuf {
-    std::path::absolute(&path).unwrap_or(path)
-}
-
 /// Removes what an interrupted write has left at a path, and nothing else. False where something else is
 /// there: a file that is not private, has more than `limit` bytes, or others than `may_begin` allows; what a
 /// power cut leaves may also be zeros.

@@ -5,6 +5,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use crate::internal::json_text::unescape;
+
 /// Reads an object; `None` where it is none of that kind. The parser would take a list as well, by the order of the fields.
 pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     let is_object = json.trim_ascii_start().starts_with(b"{");
@@ -13,43 +15,7 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
 
 /// The text of a JSON string, in a block of its own that never grows; `None` where it is no string.
 pub(crate) fn text(value: &RawValue) -> Option<Zeroizing<Vec<u8>>> {
-    let mut rest = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    let mut text = Zeroizing::new(Vec::with_capacity(rest.len()));
-    while let Some(at) = rest.find('\\') {
-        text.extend_from_slice(&rest.as_bytes()[..at]);
-        let escape = *rest.as_bytes().get(at + 1)?;
-        rest = rest.get(at + 2..)?;
-        let short = match escape {
-            b'"' | b'\\' | b'/' => escape,
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => {
-                let (character, length) = unicode(rest)?;
-                let mut encoded = Zeroizing::new([0; 4]);
-                text.extend_from_slice(character.encode_utf8(&mut *encoded).as_bytes());
-                rest = rest.get(length..)?;
-                continue;
-            }
-            _ => return None,
-        };
-        text.push(short);
-    }
-    text.extend_from_slice(rest.as_bytes());
-    Some(text)
-}
-
-/// What follows `\u`: the character, and the length of what says so.
-fn unicode(text: &str) -> Option<(char, usize)> {
-    let unit = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
-    let first = unit(text)?;
-    if !(0xd800..0xdc00).contains(&first) {
-        return Some((char::from_u32(first)?, 4));
-    }
-    let second = unit(text.get(4..)?.strip_prefix("\\u")?)?.checked_sub(0xdc00).filter(|low| *low < 0x400)?;
-    Some((char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + second)?, 10))
+    unescape(value.get().strip_prefix('"')?.strip_suffix('"')?)
 }
 
 #[cfg(test)]

@@ -5,6 +5,10 @@
 //! malformed text, a file that others may write, a keychain that does not answer) is a [`SourceError`],
 //! and ends the search: falling through to another key would send data to another account.
 //!
+//! One leading byte order mark and one final newline (LF or CRLF) are removed from the text of every source. A text in
+//! base64, in a field of JSON or on one of several lines is read with [`Source::base64`], [`Source::field`] and
+//! [`Source::line`].
+//!
 //! Sources block. Whatever may hang (a file on a dead mount, a locked keychain, a command) runs on a
 //! thread of its own with a deadline. In async code, load through your runtime's `spawn_blocking`.
 //!
@@ -12,7 +16,7 @@
 //! |---|---|---|
 //! | [`Variable`] | an environment variable | it is malformed, or its `_FILE` partner is set as well |
 //! | [`FileVariable`] | the file that a `…_FILE` variable names | the file is gone, or as [`SecretFile`] |
-//! | [`SecretFile`] | a mounted secret | it is empty, too large, no regular file, or others may write it |
+//! | [`SecretFile`] | a mounted secret or a pipe | it is empty, too large, a folder or device, or others may write it |
 //! | [`SystemdCredential`] | `$CREDENTIALS_DIRECTORY` | as [`SecretFile`] |
 //! | [`Command`] | a program's standard output | it fails, floods, prints nothing or passes its deadline |
 //! | `DotenvFile` | one variable of a `.env` | a line cannot be read, or the variable stands there twice |
@@ -43,10 +47,9 @@ pub(crate) mod openbao;
 mod provenance;
 mod resource;
 mod secret_text;
+mod shape;
 mod systemd;
 pub(crate) mod worker;
-
-use std::fmt;
 
 use crate::issuer::Profile;
 use crate::key::RawKey;
@@ -54,6 +57,7 @@ use crate::key::RawKey;
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
+pub(crate) use env::variable as variable_text;
 pub use env::{FileVariable, Variable};
 pub use error::{Problem, SourceError};
 pub use file::{MAX_SECRET_FILE, SecretFile};
@@ -64,6 +68,9 @@ pub use openbao::OpenBaoField;
 pub use provenance::Provenance;
 pub use resource::Resource;
 pub use secret_text::SecretText;
+pub(crate) use secret_text::is_uuid;
+use shape::Shape;
+pub use shape::{Required, Shaped};
 pub use systemd::SystemdCredential;
 #[cfg(feature = "watch")]
 pub(crate) use systemd::credential_path;
@@ -108,11 +115,55 @@ pub trait Source: Send + Sync {
     /// use keysheath::source::{SecretFile, Source};
     /// let source = SecretFile::new("/run/secrets/kanal").base64();
     /// ```
-    fn base64(self) -> Base64<Self>
+    fn base64(self) -> Shaped<Self>
     where
         Self: Sized,
     {
-        Base64 { source: self }
+        Shaped::new(self, Shape::Base64)
+    }
+
+    /// This source, told that the text it reads is a JSON object, and that the key is the text in this field of it. The
+    /// object's other fields, and what is nested in them, may be anything.
+    ///
+    /// ```
+    /// use keysheath::source::{Command, Source};
+    /// let source = Command::new("aws")
+    ///     .args(["secretsmanager", "get-secret-value", "--secret-id", "shop", "--query", "SecretString", "--output", "text"])
+    ///     .field("KANAL_API_KEY");
+    /// ```
+    fn field(self, name: impl Into<String>) -> Shaped<Self>
+    where
+        Self: Sized,
+    {
+        Shaped::new(self, Shape::Field(name.into()))
+    }
+
+    /// This source, told that the text it reads has several lines, and that the key is this one of them, counted from 1.
+    ///
+    /// ```
+    /// use keysheath::source::{Command, Source};
+    /// let source = Command::new("pass").args(["show", "shop/kanal"]).line(1);
+    /// ```
+    fn line(self, line: usize) -> Shaped<Self>
+    where
+        Self: Sized,
+    {
+        Shaped::new(self, Shape::Line(line))
+    }
+
+    /// This source, told that it is where the key is expected: nothing there is then an error
+    /// ([`Problem::Missing`]) and no absence, so a chain does not go on past it. The sources of key references and of
+    /// `with_dotenv` are such.
+    ///
+    /// ```
+    /// use keysheath::source::{SecretFile, Source};
+    /// let source = SecretFile::new("/run/secrets/kanal").required();
+    /// ```
+    fn required(self) -> Required<Self>
+    where
+        Self: Sized,
+    {
+        Required::new(self)
     }
 }
 
@@ -133,14 +184,15 @@ enum Content {
 }
 
 impl Reading {
-    /// A text, not yet checked.
+    /// A text, not yet checked. One leading byte order mark and one final newline (LF or CRLF) of it are removed.
     ///
     /// ```
     /// # use keysheath::source::{Reading, SecretText};
     /// let reading = Reading::present(SecretText::from(Vec::new()));
     /// ```
     #[must_use]
-    pub const fn present(text: SecretText) -> Self {
+    pub fn present(text: SecretText) -> Self {
+        let text = text.without_mark_and_newline();
         Self(Content::Present { text, provenance: None, remarks: Vec::new() })
     }
 
@@ -186,7 +238,8 @@ impl Reading {
     }
 }
 
-/// Why nothing is there. None of these stops a chain.
+/// Why nothing is there. None of these stops a chain, unless the place was named as that of the key
+/// ([`Source::required`]).
 ///
 /// ```
 /// use keysheath::source::Absence;
@@ -234,6 +287,16 @@ pub enum Remark {
         /// The permission bits.
         mode: u32,
     },
+    /// The file has no name any more: it was replaced or removed where it is mounted from, as a file that is mounted alone (by
+    /// `subPath` or a bind mount) is.
+    #[error(
+        "it was replaced or removed where it is mounted from, and a mount of one file never shows another: mount its \
+         folder, and restart"
+    )]
+    Unlinked,
+    /// The text came through a pipe.
+    #[error("it is a pipe, which gives a text once")]
+    Pipe,
 }
 
 /// A key, where it came from, and what to know about that place.
@@ -341,43 +404,9 @@ pub fn load(source: &dyn Source, profile: &'static Profile) -> Result<Loaded, So
         Content::Present { text, provenance, remarks } => (text, provenance, remarks),
     };
     let provenance = provenance.unwrap_or_else(|| source.provenance());
-    let key = RawKey::parse(profile, text.bytes())
-        .map_err(|error| SourceError::new(provenance.clone(), Problem::Malformed(error)))?;
-    Ok(Loaded::Found(Found { key, provenance, remarks }))
-}
-
-/// A source whose text is base64-encoded; see [`Source::base64`].
-///
-/// ```
-/// use keysheath::source::{Source, Variable};
-/// let source = Variable::new("KANAL_API_KEY").base64();
-/// assert_eq!(source.provenance().to_string(), "variable KANAL_API_KEY");
-/// ```
-pub struct Base64<S> {
-    source: S,
-}
-
-impl<S: Source> Source for Base64<S> {
-    fn provenance(&self) -> Provenance {
-        self.source.provenance()
-    }
-
-    fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
-        match self.source.read(profile)?.0 {
-            Content::Present { text, provenance, remarks } => match text.decode_base64() {
-                Ok(text) => Ok(Reading(Content::Present { text, provenance, remarks })),
-                Err(problem) => {
-                    Err(SourceError::new(provenance.unwrap_or_else(|| self.provenance()), problem))
-                }
-            },
-            absent @ Content::Absent(_) => Ok(Reading(absent)),
-        }
-    }
-}
-
-impl<S: Source> fmt::Debug for Base64<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Base64({})", self.provenance())
+    match text.parse(profile) {
+        Ok(key) => Ok(Loaded::Found(Found { key, provenance, remarks })),
+        Err(problem) => Err(SourceError::new(provenance, problem)),
     }
 }
 

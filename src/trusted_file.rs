@@ -4,18 +4,36 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
+/// Whom a file may belong to, beside root and this user, and which group may write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "owner and group are Unix's"))]
+pub(crate) struct Trust {
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
+}
+
+/// What kind of file can be relied upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Regular,
+    /// A FIFO, or a pipe of this process. What was read of it is gone.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "pipes are Unix's"))]
+    Pipe,
+}
+
 /// Why a file is not relied upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Untrusted {
+    /// A folder, a socket or a device.
     NotAFile,
     #[cfg_attr(not(unix), allow(dead_code, reason = "owner and mode are Unix's"))]
-    ForeignOwner {
-        uid: u32,
-    },
+    ForeignOwner { uid: u32 },
+    /// Every user can.
     #[cfg_attr(not(unix), allow(dead_code, reason = "owner and mode are Unix's"))]
-    WritableByOthers {
-        mode: u32,
-    },
+    WritableByOthers { mode: u32 },
+    /// Its group can, and nobody else.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "owner and mode are Unix's"))]
+    WritableByGroup { mode: u32, gid: u32 },
 }
 
 /// Opens a file for reading, following links; what was opened is then checked, so nobody can swap it in between.
@@ -32,23 +50,38 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// A regular file that belongs to root or to this user, and that nobody else can write.
-pub(crate) fn check(metadata: &Metadata) -> Result<(), Untrusted> {
-    if !metadata.is_file() {
-        return Err(Untrusted::NotAFile);
-    }
+/// A regular file or a pipe that belongs to root, to this user or to who is trusted, and that nobody else can write but
+/// the group that is trusted.
+pub(crate) fn check(metadata: &Metadata, trust: Trust) -> Result<Kind, Untrusted> {
+    let kind = kind(metadata).ok_or(Untrusted::NotAFile)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
 
-        let (uid, mode) = (metadata.uid(), metadata.mode() & 0o777);
-        if ![0, rustix::process::geteuid().as_raw()].contains(&uid) {
+        let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o777);
+        if ![0, rustix::process::geteuid().as_raw()].contains(&uid) && trust.owner != Some(uid) {
             return Err(Untrusted::ForeignOwner { uid });
         }
-        // The user's own group too: whether others are in it, now or later, cannot be told from here.
-        if mode & 0o022 != 0 {
+        if mode & 0o002 != 0 {
             return Err(Untrusted::WritableByOthers { mode });
         }
+        // The user's own group too: whether others are in it, now or later, cannot be told from here.
+        if mode & 0o020 != 0 && trust.group != Some(gid) {
+            return Err(Untrusted::WritableByGroup { mode, gid });
+        }
     }
-    Ok(())
+    #[cfg(not(unix))]
+    let _ = trust;
+    Ok(kind)
+}
+
+fn kind(metadata: &Metadata) -> Option<Kind> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        if metadata.file_type().is_fifo() {
+            return Some(Kind::Pipe);
+        }
+    }
+    metadata.is_file().then_some(Kind::Regular)
 }

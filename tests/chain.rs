@@ -6,12 +6,14 @@ mod support;
 #[cfg(feature = "keychain")]
 use std::time::{Duration, Instant};
 
-use keysheath::chain::{Chain, ChainError, Explained, Relation, Selected, Trail, Witness};
+use keysheath::chain::{Chain, ChainError, Explained, NearMiss, Relation, Selected, Trail, Witness};
 use keysheath::fingerprint::Fingerprint;
 use keysheath::issuer::{Issuer, Kanal, Katana};
 use keysheath::key::ApiKey;
 use keysheath::keyref::KeyRef;
-use keysheath::source::{Absence, FileVariable, Problem, Provenance, Remark, SecretFile, Variable};
+use keysheath::source::{
+    Absence, FileVariable, Problem, Provenance, Remark, SecretFile, Source as _, Variable,
+};
 use support::{Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, set_mode};
 
 fn fingerprint(key: &str) -> Option<Fingerprint> {
@@ -220,8 +222,11 @@ fn a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_
     Child::new(name).run(|| {
         let (folder, file) = places();
         std::os::unix::fs::symlink("gone", folder.at("link")).unwrap();
-        let mut references =
-            vec![format!("file:{}", folder.at("missing").display()), "systemd:kanal".to_owned()];
+        let mut references = vec![
+            format!("file:{}", folder.at("missing").display()),
+            "systemd:kanal".into(),
+            "env:NO_SUCH".into(),
+        ];
         if cfg!(feature = "dotenv") {
             folder.write(".env", "A=1\n");
             references.push(format!("dotenv:{}#KANAL", folder.at(".env").display()));
@@ -231,6 +236,23 @@ fn a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_
             .iter()
             .fold(Chain::<Kanal>::new(), |chain, text| chain.with_reference(&text.parse().unwrap()).unwrap());
         assert!(half_configured(&chain).iter().all(|&half| half), "{}", chain.explain());
+        // Each of them ends the search alone, and the good key behind it is not taken.
+        for text in &references {
+            let chain =
+                Chain::<Kanal>::new().with_reference(&text.parse().unwrap()).unwrap().with(file("key"));
+            let (problem, witnesses) = broken(&chain);
+            assert!(matches!(problem, Problem::Missing { .. }), "{text}: {problem:?}");
+            assert_eq!(witnesses[1], Witness::NotAsked);
+        }
+        #[cfg(feature = "dotenv")]
+        for name in ["missing", ".env"] {
+            let chain = Chain::<Kanal>::new().with_dotenv(folder.at(name)).with(file("key"));
+            assert!(matches!(broken(&chain).0, Problem::Missing { .. }));
+            assert_eq!(half_configured(&chain), [true, false]);
+        }
+        let chain = Chain::<Kanal>::new().with(file("missing").required()).with(file("key"));
+        assert_eq!(broken(&chain).0, Problem::Missing { absence: Absence::NoFile });
+        assert_eq!(half_configured(&chain), [true, false]);
         // A source that was not named has nothing to be complete.
         let chain = Chain::<Kanal>::new().with(file("missing")).with(file("key")).with(file("link"));
         assert_eq!(half_configured(&chain), [false, false, true]);
@@ -285,8 +307,9 @@ mod beside_a_dotenv {
     #[test]
     fn in_the_standard_chain_a_dotenv_comes_before_its_keychain_and_no_other() {
         let chain = Chain::<Kanal>::standard().with(LikeAKeychain).with_dotenv("one").with_dotenv("two");
+        let here = format!("{}/", std::env::current_dir().unwrap().display());
         assert_eq!(
-            format!("{chain:?}"),
+            format!("{chain:?}").replace(&here, ""),
             "Chain(kanal, variable KANAL_API_KEY, the file that KANAL_API_KEY_FILE names, \
              systemd credential kanal_api_key, KANAL_API_KEY in one, KANAL_API_KEY in two, \
              keychain item keysheath/kanal, keychain item test/kanal)"
@@ -349,7 +372,71 @@ fn assert_ends_at_the_keychain() {
     assert_eq!(witnesses[..3], absent);
     assert_eq!(witnesses[3], Witness::Broken(Problem::NoKeychain));
     let message = chain.load().unwrap_err().to_string();
-    assert!(message.contains("DBUS_SESSION_BUS_ADDRESS"), "{message}");
+    // A first run: what is missing comes first, each cause is said once, and what to do is there.
+    let headline = "no Kanal key was found, and keychain item keysheath/kanal could not be asked: ";
+    assert!(message.starts_with(headline), "{message}");
+    assert!(message.contains("create one in Kanal (Settings → API Keys → Add API key)"), "{message}");
+    assert_eq!(message.matches("DBUS_SESSION_BUS_ADDRESS").count(), 1, "{message}");
+    assert!(message.contains("  1. variable KANAL_API_KEY: not set\n"), "{message}");
+    assert!(message.contains("could not be asked: no keychain answers"), "{message}");
+}
+
+#[test]
+fn an_error_says_each_cause_once() {
+    let (_folder, file) = places();
+    let chains = [
+        Chain::<Kanal>::new().with(file("missing")).with(file("malformed")).with(file("key")),
+        Chain::<Kanal>::new().with(file("missing").required()),
+        Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")),
+    ];
+    for (chain, cause) in
+        chains.iter().zip(["bytes where exactly 24", "no such file, and it was named", "not set"])
+    {
+        let error = chain.load().unwrap_err();
+        assert_eq!(error.to_string().matches(cause).count(), 1, "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "the cause would be printed again");
+    }
+}
+
+#[test]
+fn near_misses_are_named_and_no_part_of_a_value() {
+    let child = Child::new("near_misses_are_named_and_no_part_of_a_value");
+    let child = child.var("KANAL_KEY", KEY).var("KANAL_TOKEN", OTHER_KEY).var("kanal_api_key", KEY);
+    child.var("KANAL_SECRET", "").var("KATANA_API_KEY", KEY).var("UNRELATED_KEY", KEY).run(|| {
+        let chain = Chain::<Kanal>::for_service();
+        let error = chain.load().unwrap_err();
+        assert_prints_nothing_of(&error, KEY);
+        assert_prints_nothing_of(&error, OTHER_KEY);
+        let name = |set: &str| NearMiss::Name { set: set.to_owned(), read: "KANAL_API_KEY".to_owned() };
+        let other = NearMiss::OtherIssuer { set: "KATANA_API_KEY", title: "Kanal", read: "KANAL_API_KEY" };
+        let expected = [name("KANAL_KEY"), name("KANAL_TOKEN"), name("kanal_api_key"), other];
+        assert_eq!(error.trail().near_misses(), expected);
+        assert_eq!(chain.explain().near_misses(), expected);
+        for printed in [error.to_string(), chain.explain().to_string()] {
+            assert_nothing_of_in(KEY, &printed);
+            let near = "  near miss: KANAL_KEY is set, and the variable that is read is KANAL_API_KEY\n";
+            assert!(printed.contains(near), "{printed}");
+            assert!(printed.contains("KATANA_API_KEY holds a text in the form of a Kanal key"), "{printed}");
+        }
+        // Where a key is found, and where the variable is not read, there is nothing to say.
+        assert!(loaded(&Chain::new().with(Variable::new("KANAL_KEY"))).trail().near_misses().is_empty());
+        let file = Chain::<Kanal>::new().with(SecretFile::new("/no/such/key")).load().unwrap_err();
+        assert!(file.trail().near_misses().is_empty());
+    });
+}
+
+#[test]
+fn a_katana_key_under_the_name_of_kanal_is_a_near_miss() {
+    let uuid = "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071";
+    let child = Child::new("a_katana_key_under_the_name_of_kanal_is_a_near_miss");
+    child.var("KANAL_API_KEY", uuid).var("KATANA_API_TOKEN", uuid).run(|| {
+        let error = Chain::<Katana>::for_service().load().unwrap_err();
+        assert_prints_nothing_of(&error, uuid);
+        let message = error.to_string();
+        assert!(message.contains("Settings → API → Add new API key"), "{message}");
+        assert!(message.contains("KATANA_API_TOKEN is set, and the variable that is read is KATANA_API_KEY"));
+        assert!(message.contains("KANAL_API_KEY holds a text in the form of a Katana key"), "{message}");
+    });
 }
 
 #[cfg(all(target_os = "linux", feature = "keychain"))]

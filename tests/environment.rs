@@ -62,7 +62,7 @@ fn a_name_that_no_environment_can_hold_is_not_set() {
 
 #[test]
 fn a_malformed_variable_is_an_error_with_the_rule_and_a_hint() {
-    let (newline, quoted, short) = (format!("{KEY}\n"), format!("'{KEY}'"), &KEY[..23]);
+    let (newline, quoted, short) = (format!("{KEY}\n\n"), format!("'{KEY}'"), &KEY[..23]);
     let variables = [("NEWLINE", newline.as_str()), ("QUOTED", &quoted), ("SHORT", short), ("SPACE", " ")];
     in_child("a_malformed_variable_is_an_error_with_the_rule_and_a_hint", &variables, || {
         let length = |found| FormatRule::Length { found };
@@ -72,6 +72,65 @@ fn a_malformed_variable_is_an_error_with_the_rule_and_a_hint() {
         assert_eq!(malformed(&Variable::new("SPACE")), (length(1), Some(Hint::SurroundingSpace)));
         let message = error(&Variable::new("NEWLINE")).to_string();
         assert!(message.starts_with("variable NEWLINE: ") && message.contains("remove it"), "{message}");
+    });
+}
+
+#[test]
+fn one_final_newline_of_a_variable_is_removed_as_of_a_file() {
+    let variables = [("LF", format!("{KEY}\n")), ("CRLF", format!("{KEY}\r\n")), ("ALONE", "\n".to_owned())];
+    in_child("one_final_newline_of_a_variable_is_removed_as_of_a_file", &variables, || {
+        assert_gives_the_key(&Variable::new("LF"));
+        assert_gives_the_key(&Variable::new("CRLF"));
+        assert_eq!(problem(&Variable::new("ALONE")), Problem::Empty);
+    });
+}
+
+#[test]
+fn a_key_in_a_field_or_on_a_line_of_a_variable_is_read() {
+    let json =
+        format!("{{\"other\": [1, {{}}], \"KANAL_API_KEY\": \"{KEY}\", \"base64\": \"{KEY_IN_BASE64}\"}}");
+    let twice = format!("{{\"k\": \"{KEY}\", \"k\": \"{OTHER_KEY}\"}}");
+    let lines = format!("{KEY}\r\nuser: shop\n");
+    let variables =
+        [("JSON", json.as_str()), ("TWICE", &twice), ("LINES", &lines), ("PLAIN", KEY), ("EMPTY", "")];
+    in_child("a_key_in_a_field_or_on_a_line_of_a_variable_is_read", &variables, || {
+        let field = |variable: &str, name: &str| Variable::new(variable).field(name);
+        assert_gives_the_key(&field("JSON", "KANAL_API_KEY"));
+        assert_gives_the_key(&field("JSON", "base64").base64());
+        assert_gives_the_key(&Variable::new("LINES").line(1));
+        let name = |name: &str| name.to_owned();
+        assert_eq!(problem(&field("JSON", "key")), Problem::NoField { name: name("key") });
+        assert_eq!(problem(&field("JSON", "other")), Problem::FieldNotText { name: name("other") });
+        assert_eq!(problem(&field("TWICE", "k")), Problem::FieldTwice { name: name("k") });
+        assert_eq!(problem(&field("PLAIN", "k")), Problem::NotJson);
+        assert_eq!(problem(&Variable::new("LINES").line(3)), Problem::NoLine { line: 3, lines: 2 });
+        assert_eq!(absence(&field("EMPTY", "k")), Absence::EmptyVariable);
+    });
+}
+
+#[test]
+fn a_reference_in_the_place_of_a_key_is_called_one() {
+    let variables =
+        [("FILE", "file:/run/secrets/kanal"), ("COMMAND", "command:op read op://a"), ("URL", "https://a")];
+    in_child("a_reference_in_the_place_of_a_key_is_called_one", &variables, || {
+        assert_eq!(problem(&Variable::new("FILE")), Problem::Reference { scheme: "file" });
+        assert_eq!(problem(&Variable::new("COMMAND")), Problem::Reference { scheme: "command" });
+        assert!(
+            error(&Variable::new("FILE"))
+                .to_string()
+                .contains("holds a reference (file:…) in place of a key")
+        );
+        assert!(matches!(problem(&Variable::new("URL")), Problem::Malformed(_)));
+    });
+}
+
+#[test]
+fn a_katana_key_in_the_place_of_a_kanal_key_is_called_one() {
+    let variables = [("KANAL_API_KEY", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")];
+    in_child("a_katana_key_in_the_place_of_a_kanal_key_is_called_one", &variables, || {
+        let error = error(&Variable::of(Kanal::PROFILE));
+        assert_eq!(error.problem(), &Problem::OtherIssuer { other: "Katana", wanted: "Kanal" });
+        assert!(error.to_string().contains("has the form of a Katana key"), "{error}");
     });
 }
 
@@ -91,7 +150,7 @@ fn a_variable_that_is_not_unicode_is_malformed_and_not_printed() {
 
 #[test]
 fn a_variable_may_be_base64() {
-    let bad = format!("{KEY_IN_BASE64}\n");
+    let bad = format!("{KEY_IN_BASE64}\n\n");
     let variables = [("ENCODED", KEY_IN_BASE64), ("BAD", bad.as_str()), ("PLAIN", KEY)];
     in_child("a_variable_may_be_base64", &variables, || {
         assert_gives_the_key(&Variable::new("ENCODED").base64());
@@ -183,6 +242,46 @@ fn a_file_variable_goes_through_the_checks_of_a_secret_file() {
         assert_gives_the_key(&FileVariable::new("READABLE"));
         let strict = FileVariable::new("READABLE").strict_permissions();
         assert_eq!(problem(&strict), Problem::ReadableByOthers { mode: 0o644 });
+    });
+}
+
+#[test]
+fn a_file_variable_takes_a_relative_path_from_the_folder_of_its_start() {
+    let (first, second) = (Folder::new(), Folder::new());
+    first.write("kanal", KEY);
+    second.write("kanal", OTHER_KEY);
+    let child = Child::new("a_file_variable_takes_a_relative_path_from_the_folder_of_its_start");
+    let child = child.var("A_FILE", "./kanal").var("GONE_FILE", "missing/kanal").var("BARE_FILE", KEY);
+    child.var("FIRST", first.path()).var("SECOND", second.path()).run(|| {
+        let folder = |name: &str| std::env::var_os(name).unwrap();
+        std::env::set_current_dir(folder("FIRST")).unwrap();
+        std::fs::create_dir("missing").unwrap();
+        let sources = ["A", "GONE", "BARE"].map(FileVariable::new);
+        std::env::set_current_dir(folder("SECOND")).unwrap();
+        assert_gives_the_key(&sources[0]);
+        let gone = error(&sources[1]).to_string();
+        let whole = format!("{}/missing/kanal", folder("FIRST").display());
+        assert!(gone.contains(&whole), "{gone}");
+        // The folder is there, and the key in the place of the path is shown no more for that.
+        assert!(error(&sources[2]).to_string().starts_with("the file that BARE_FILE names: "));
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_slow_file_of_a_file_variable_is_named_and_has_no_prompt() {
+    let folder = Folder::new();
+    let path = folder.at("fifo");
+    let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status();
+    assert!(made.expect("mkfifo runs (Debian: coreutils)").success());
+    let child = Child::new("a_slow_file_of_a_file_variable_is_named_and_has_no_prompt");
+    child.var("SLOW_FILE", &path).run(|| {
+        let deadline = std::time::Duration::from_millis(100);
+        let error = error(&FileVariable::new("SLOW").with_deadline(deadline));
+        assert_eq!(error.problem(), &Problem::Slow { after: deadline });
+        let (message, path) = (error.to_string(), std::env::var("SLOW_FILE").unwrap());
+        assert!(message.starts_with(&format!("file {path} (named by SLOW_FILE): ")), "{message}");
+        assert!(message.contains("was not read within 100 ms") && !message.contains("prompt"), "{message}");
     });
 }
 

@@ -1,12 +1,13 @@
 //! Key references: what each names, that printing and parsing are inverse, and that a text which is no
 //! reference is never printed.
 
+#[path = "key_reference/properties.rs"]
+mod properties;
 mod support;
 
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::keyref::{KeyRef, KeyRefError, MAX_REFERENCE};
-use keysheath::source::{self, Loaded, Provenance, Source};
-use proptest::prelude::*;
+use keysheath::source::{self, Absence, Problem, Provenance, Source};
 use support::{KEY, KEY_IN_BASE64, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of};
 
 fn parse(text: &str) -> KeyRef {
@@ -24,46 +25,9 @@ fn source_of(text: &str) -> Box<dyn Source> {
     parse(text).allow_commands().source().unwrap_or_else(|error| panic!("{text:?}: {error}"))
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Part {
-    Name,
-    Path,
-    Word,
-}
-
-/// The encoding of a reference's part, written a second time from its description.
-fn escape(text: &str, part: Part) -> String {
-    let last = text.chars().count().saturating_sub(1);
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(u32::from(c), 0xad | 0x61c | 0x180e | 0xfeff | 0x200b..=0x200f | 0x2028..=0x202e
-                | 0x2060..=0x206f | 0xfff9..=0xfffb | 0xe0000..=0xe007f)
-    };
-    let encode = |(at, c): (usize, char)| {
-        let rest: String = text.chars().skip(at + 1).take(1).collect();
-        let expands = match c {
-            '~' => at == 0,
-            '$' => rest.contains(|c: char| c.is_ascii_alphabetic() || "_{(".contains(c)),
-            '*' => part == Part::Path,
-            _ => false,
-        };
-        let must = "%?#".contains(c)
-            || hidden(c)
-            || (expands && part != Part::Name)
-            || (c.is_whitespace() && (at == 0 || at == last))
-            || (c == ' ' && part == Part::Word);
-        if must {
-            c.to_string().bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02X}"))
-        } else {
-            c.to_string()
-        }
-    };
-    text.chars().enumerate().map(encode).collect()
-}
-
 #[test]
 fn each_scheme_names_its_source() {
-    let file = |path: &str| Provenance::File { path: path.into() };
+    let file = |path: &str| Provenance::File { path: std::path::absolute(path).unwrap() };
     let command = |program: &str, arguments| Provenance::Command { program: program.into(), arguments };
     for (text, provenance) in [
         ("env:KANAL_API_KEY", Provenance::Variable { name: "KANAL_API_KEY".to_owned() }),
@@ -94,7 +58,7 @@ fn a_dotenv_reference_names_its_file_and_variable() {
         ("dotenv:C:\\shop\\.env#A", "C:\\shop\\.env", "A"),
         ("dotenv:a%23b/.env#A.B", "a#b/.env", "A.B"),
     ] {
-        let (path, name) = (std::path::PathBuf::from(path), name.to_owned());
+        let (path, name) = (std::path::absolute(path).unwrap(), name.to_owned());
         assert_eq!(source_of(text).provenance(), Provenance::Dotenv { path, name, line: None });
     }
 }
@@ -156,7 +120,65 @@ fn a_reference_leads_to_the_key() {
     let loaded = source::load(&*source_of("command:printf %25s %24HOME"), Kanal::PROFILE);
     assert!(matches!(loaded, Err(error) if error.to_string().contains("5 bytes")));
     let loaded = source::load(&*source_of("env:NO_SUCH_VARIABLE"), Kanal::PROFILE);
-    assert!(matches!(loaded, Ok(Loaded::Absent(_))));
+    let missing = Problem::Missing { absence: Absence::NotSet };
+    assert!(matches!(loaded, Err(error) if *error.problem() == missing));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_options_of_a_reference_find_the_key_in_its_shape() {
+    let folder = support::Folder::new();
+    folder.write("json", format!("{{\"KANAL_API_KEY\": \"{KEY}\", \"a&b?\": \"{KEY_IN_BASE64}\\n\"}}\n"));
+    folder.write("pass", format!("{KEY}\nuser: shop\n"));
+    let path = folder.write("group", KEY);
+    support::set_mode(&path, 0o660);
+    let gid = std::os::unix::fs::MetadataExt::gid(&path.metadata().unwrap());
+    let folder = folder.path().display();
+    for text in [
+        format!("file:{folder}/json?field=KANAL_API_KEY"),
+        format!("file:{folder}/json?field=a%26b%3F&encoding=base64"),
+        format!("file:{folder}/pass?line=1"),
+        format!("file:{folder}/group?group={gid}"),
+        format!("command:cat {folder}/pass?line=1"),
+        format!("command:cat {folder}/json?field=KANAL_API_KEY"),
+    ] {
+        support::assert_gives_the_key(&*source_of(&text));
+        assert_eq!(parse(&text).to_string(), text);
+    }
+    // In any order; printed in one.
+    let reference = parse("file:/a?encoding=base64&field=k&group=2&owner=1");
+    assert_eq!(reference.to_string(), "file:/a?owner=1&group=2&field=k&encoding=base64");
+}
+
+#[test]
+fn a_text_that_is_no_reference_is_a_value_that_says_so_when_it_is_used() {
+    let reference = KeyRef::from_text(KEY);
+    assert_eq!(reference.problem(), Some(KeyRefError::NoScheme));
+    assert_eq!(reference.source().err(), Some(KeyRefError::NoScheme));
+    assert_eq!(reference.clone().allow_commands().source().err(), Some(KeyRefError::NoScheme));
+    for printed in [reference.to_string(), format!("{reference:?}")] {
+        assert_nothing_of_in(KEY, &printed);
+        assert!(printed.contains("no key reference"), "{printed}");
+        assert!(printed.parse::<KeyRef>().is_err());
+    }
+    assert_eq!(KeyRef::from_text("env:A"), parse("env:A"));
+}
+
+#[test]
+fn a_command_line_does_not_print_the_key_that_stands_for_a_reference() {
+    let command = |parser: clap::builder::ValueParser| {
+        clap::Command::new("shop").arg(clap::Arg::new("key").value_parser(parser))
+    };
+    let strict = command(clap::builder::ValueParser::new(|text: &str| text.parse::<KeyRef>()));
+    let error = strict.try_get_matches_from(["shop", KEY]).unwrap_err().to_string();
+    assert!(error.contains(KEY), "clap prints no argument any more: {error}");
+    let lenient = command(clap::builder::ValueParser::new(|text: &str| {
+        Ok::<_, std::convert::Infallible>(KeyRef::from_text(text))
+    }));
+    let matches = lenient.try_get_matches_from(["shop", KEY]).unwrap();
+    let reference: &KeyRef = matches.get_one("key").unwrap();
+    assert_eq!(reference.problem(), Some(KeyRefError::NoScheme));
+    assert_nothing_of_in(KEY, &format!("{reference:?}"));
 }
 
 #[test]
@@ -192,6 +214,24 @@ fn every_malformed_reference_is_refused_by_its_rule() {
         ("env:A?encoding=base64url", Query),
         ("env:A?encoding=base64?encoding=base64", Query),
         ("env:A?encoding=base64&x=y", Query),
+        ("env:A?encoding=base64&encoding=base64", Query),
+        ("env:A?field=a&line=1", Query),
+        ("env:A?field=", Query),
+        ("env:A?field= a", Query),
+        ("env:A?field=a#b", Query),
+        ("env:A?field", Query),
+        ("env:A?line=0", Query),
+        ("env:A?line=01", Query),
+        ("env:A?line=+1", Query),
+        ("env:A?line=-1", Query),
+        ("env:A?line=99999999999", Query),
+        ("env:A?owner=1000", Query),
+        ("systemd:a?group=1000", Query),
+        ("file:/a?owner=root", Query),
+        ("file:/a?owner=4294967296", Query),
+        ("file:/a?Owner=1", Query),
+        ("file:/a?owner=1&", Query),
+        ("file:/a?field=%41", Escape),
         ("file:/a?b", Query),
         ("command:op get a?b", Query),
         ("file:/a%", Escape),
@@ -392,94 +432,4 @@ fn debug_shows_of_a_command_its_program_and_the_number_of_its_arguments() {
         assert_nothing_of_in(OTHER_KEY, &printed);
     }
     assert_eq!(format!("{:?}", parse("file:/a?encoding=base64")), "KeyRef(file:/a?encoding=base64)");
-}
-
-/// A part without NUL and, as a path, without `..`.
-fn path() -> impl Strategy<Value = String> {
-    prop_oneof!["[^\0]{1,40}", r"([A-Z]:)?[\\/][a-z %?#.]{1,12}[\\/][a-z]{1,8}"]
-        .prop_filter("climbs", |path: &String| !path.split(['/', '\\']).any(|part| part == ".."))
-        .prop_filter("names a host", |path: &String| !path.starts_with("//"))
-}
-
-fn variable() -> impl Strategy<Value = String> {
-    "[A-Za-z_.][A-Za-z0-9_.]{0,30}"
-}
-
-fn item() -> impl Strategy<Value = String> {
-    r"[^/\p{Cc}]{1,30}"
-}
-
-fn word() -> impl Strategy<Value = String> {
-    "[^\0\"'`]{1,20}"
-}
-
-/// A reference of every scheme in its one canonical form.
-fn canonical() -> impl Strategy<Value = String> {
-    let part = |text: &str| escape(text, Part::Name);
-    let path_part = |text: &str| escape(text, Part::Path);
-    let place = prop_oneof![
-        variable().prop_map(|name| format!("env:{name}")),
-        path().prop_map(move |path| format!("file:{}", path_part(&path))),
-        (path(), variable()).prop_map(move |(path, name)| format!("dotenv:{}#{name}", path_part(&path))),
-        r"[^\x00/\\:.][^\x00/\\:]{0,30}".prop_map(move |name| format!("systemd:{}", part(&name))),
-        item().prop_map(move |name| format!("keychain:{}", part(&name))),
-        (item(), item()).prop_map(move |(service, name)| format!(
-            "keychain:{}/{}",
-            part(&service),
-            part(&name)
-        )),
-        proptest::collection::vec(word(), 1..6).prop_map(|words| {
-            let words: Vec<String> = words.iter().map(|word| escape(word, Part::Word)).collect();
-            format!("command:{}", words.join(" "))
-        }),
-        ("[^\0/.]{1,10}", "[^\0/.]{1,10}(/[^\0/.]{1,10}){0,2}", "[^\0]{1,10}").prop_map(
-            move |(mount, path, field)| format!("openbao:{}/{}#{}", part(&mount), part(&path), part(&field))
-        ),
-    ];
-    (place, any::<bool>()).prop_map(|(place, base64)| if base64 { place + "?encoding=base64" } else { place })
-}
-
-/// Something that is nearly a reference.
-fn nearly() -> impl Strategy<Value = String> {
-    let scheme = "(env|file|dotenv|systemd|keychain|command|openbao):";
-    let noise = prop_oneof![".*", "[%?#/:. A-F0-9\\\\'a=\n]{0,24}"];
-    let end = proptest::option::of(Just("?encoding=base64".to_owned()));
-    (scheme, noise, end).prop_map(|(scheme, noise, end)| scheme + &noise + &end.unwrap_or_default())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn what_is_read_is_printed_as_it_was(text in canonical()) {
-        prop_assert_eq!(parse(&text).to_string(), text);
-    }
-
-    #[test]
-    fn a_path_is_taken_as_it_stands(path in path()) {
-        let reference = parse(&format!("file:{}", escape(&path, Part::Path)));
-        let provenance = reference.source().expect("a file").provenance();
-        prop_assert_eq!(provenance, Provenance::File { path: path.into() });
-    }
-
-    #[test]
-    fn no_text_makes_parsing_panic_and_what_it_accepts_is_printed_back(
-        text in prop_oneof![any::<String>(), nearly(), canonical()],
-    ) {
-        if let Ok(reference) = text.parse::<KeyRef>() {
-            let printed = reference.to_string();
-            prop_assert_eq!(printed.parse::<KeyRef>(), Ok(reference.clone()), "{}", printed);
-            prop_assert!(printed.len() <= MAX_REFERENCE);
-            let _ = (format!("{reference:?}"), reference.allow_commands().source().map(|it| it.provenance()));
-        }
-    }
-
-    #[test]
-    fn no_accepted_path_climbs(text in nearly()) {
-        if let Ok(source) = text.parse::<KeyRef>().and_then(|reference| reference.source())
-            && let Provenance::File { path } | Provenance::Dotenv { path, .. } = source.provenance()
-        {
-            prop_assert!(path.components().all(|part| part != std::path::Component::ParentDir), "{:?}", path);
-        }
-    }
 }

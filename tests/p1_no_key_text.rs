@@ -78,8 +78,8 @@ use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
 use keysheath::keyref::{KeyRef, KeyRefError};
 use keysheath::origin::{Origin, OriginError};
 use keysheath::source::{
-    self, Base64, Command, DotenvFile, FileVariable, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance,
-    Reading, SecretFile, SecretText, Source, SourceError, SystemdCredential, Variable,
+    self, Command, DotenvFile, FileVariable, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance, Reading,
+    Required, SecretFile, SecretText, Shaped, Source, SourceError, SystemdCredential, Variable,
 };
 use support::canary::{
     self, all_of, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, traces,
@@ -282,8 +282,10 @@ fn a_key_reference_error_shows_nothing_and_a_command_shows_no_argument() {
     ] {
         let error: KeyRefError = text.parse::<KeyRef>().unwrap_err();
         assert_error_silent("KeyRefError", &error);
-        let error = serde_json::from_str::<KeyRef>(&serde_json::to_string(&text).unwrap()).unwrap_err();
-        assert_error_silent("KeyRefError by serde", &error);
+        let read: KeyRef = serde_json::from_str(&serde_json::to_string(&text).unwrap()).unwrap();
+        assert_eq!(read.problem(), Some(error));
+        assert_value_silent("a KeyRef that is none", &read);
+        assert_error_silent("KeyRefError by serde", &serde_json::to_string(&read).unwrap_err());
     }
     let command: KeyRef = format!("command:op read {KANAL}?encoding=base64").parse().unwrap();
     assert_eq!(format!("{command:?}"), "KeyRef(command op with 2 arguments)");

@@ -249,6 +249,8 @@ mod keys {
         leaves_nothing("keys::a_key_reference_that_is_a_key_is_refused", &[], || {
             let error = KEY.parse::<KeyRef>().unwrap_err();
             drop(format!("{error} {error:?}"));
+            let kept = KeyRef::from_text(KEY);
+            drop(format!("{kept} {kept:?} {:?}", kept.source().err()));
         });
     }
 }
@@ -275,6 +277,63 @@ mod sources {
         let (_folder, path) = file_of(&[KEY_BASE64, "\n"]);
         leaves_nothing("sources::a_file_in_base64_is_loaded", &[], || {
             loads(&SecretFile::new(path).base64(), Kanal::PROFILE);
+        });
+    }
+
+    #[test]
+    fn a_field_of_a_json_file_is_loaded() {
+        // With an escape in it, which a general parser would copy, and another secret beside it.
+        let escaped = &["{\"a\": [\"", KEY, "\"], \"k\": \"\\u0051", &KEY[1..], "\"}\n"];
+        let (_folder, path) = file_of(escaped);
+        leaves_nothing("sources::a_field_of_a_json_file_is_loaded", &[], || {
+            loads(&SecretFile::new(path).field("k"), Kanal::PROFILE);
+        });
+    }
+
+    #[test]
+    fn a_field_in_base64_of_a_json_file_is_loaded() {
+        let (_folder, path) = file_of(&["{\"k\": \"", KEY_BASE64, "\"}\n"]);
+        leaves_nothing("sources::a_field_in_base64_of_a_json_file_is_loaded", &[], || {
+            loads(&SecretFile::new(path).field("k").base64(), Kanal::PROFILE);
+        });
+    }
+
+    #[test]
+    fn a_json_file_without_the_field_is_refused() {
+        let (_folder, path) = file_of(&["{\"", KEY, "\": \"", KEY, "\", \"", KEY, "\\n\": 1}\n"]);
+        leaves_nothing("sources::a_json_file_without_the_field_is_refused", &[], || {
+            fails(&SecretFile::new(&path).field("k"), |problem| matches!(problem, Problem::NoField { .. }));
+            fails(&SecretFile::new(&path).field("k").base64(), |it| matches!(it, Problem::NoField { .. }));
+        });
+    }
+
+    #[test]
+    fn a_line_of_a_file_is_loaded() {
+        let (_folder, path) = file_of(&["shop\n", KEY, "\r\n", KEY, "\n"]);
+        leaves_nothing("sources::a_line_of_a_file_is_loaded", &[], || {
+            loads(&SecretFile::new(path).line(2), Kanal::PROFILE);
+        });
+    }
+
+    #[test]
+    fn a_field_of_a_variable_is_loaded_by_a_reference() {
+        let json = format!("{{\"k\": \"{KEY}\"}}\n");
+        leaves_nothing("sources::a_field_of_a_variable_is_loaded_by_a_reference", &[("SHOP", &json)], || {
+            let reference: KeyRef = "env:SHOP?field=k".parse().unwrap();
+            loads(&*reference.source().unwrap(), Kanal::PROFILE);
+        });
+    }
+
+    #[test]
+    fn a_pipe_is_loaded() {
+        use std::io::Write as _;
+        use std::os::fd::AsRawFd as _;
+
+        leaves_nothing("sources::a_pipe_is_loaded", &[], || {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(KEY.as_bytes()).unwrap();
+            drop(writer);
+            loads(&SecretFile::new(format!("/proc/self/fd/{}", reader.as_raw_fd())), Kanal::PROFILE);
         });
     }
 

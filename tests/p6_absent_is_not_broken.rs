@@ -22,12 +22,14 @@ use keysheath::source::{
 };
 use support::{Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of, set_mode};
 
+type IsExpected = fn(&Problem) -> bool;
+
 /// What a chain does at a source.
 enum Answer {
     /// It has nothing, for this reason, and the next one is asked.
     GoesOn(Absence),
     /// It is broken in this way, and the chain ends.
-    Stops(fn(&Problem) -> bool),
+    Stops(IsExpected),
 }
 
 use Answer::{GoesOn, Stops};
@@ -89,6 +91,17 @@ fn is_malformed(problem: &Problem) -> bool {
 
 fn is_empty(problem: &Problem) -> bool {
     *problem == Problem::Empty
+}
+
+fn is_missing(absence: Absence) -> IsExpected {
+    match absence {
+        Absence::NotSet => |it| *it == Problem::Missing { absence: Absence::NotSet },
+        Absence::EmptyVariable => |it| *it == Problem::Missing { absence: Absence::EmptyVariable },
+        Absence::NoFile => |it| *it == Problem::Missing { absence: Absence::NoFile },
+        Absence::NotInFile => |it| *it == Problem::Missing { absence: Absence::NotInFile },
+        Absence::NoCredentials => |it| *it == Problem::Missing { absence: Absence::NoCredentials },
+        other => panic!("no row has {other}"),
+    }
 }
 
 fn is_not_permitted(problem: &Problem) -> bool {
@@ -178,7 +191,9 @@ fn variables() {
     let folder = Folder::new();
     let child = child("variables", &folder)
         .var("EMPTY", "")
-        .var("MALFORMED", format!("{KEY}\n"))
+        .var("MALFORMED", format!("{KEY}\n\n"))
+        .var("NEWLINE", "\n")
+        .var("LINES", format!("{KEY}\n\nshop\n"))
         .var("NOT_UNICODE", std::ffi::OsStr::from_bytes(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1\xff"))
         .var("NOT_BASE64", format!("{KEY_IN_BASE64}!"))
         .var("BOTH", KEY)
@@ -191,12 +206,28 @@ fn variables() {
         row("empty", "EMPTY", GoesOn(Absence::EmptyVariable));
         row("malformed", "MALFORMED", Stops(is_malformed));
         row("unreadable: not Unicode", "NOT_UNICODE", Stops(is_malformed));
+        row("empty but for a newline", "NEWLINE", Stops(is_empty));
         row("beside its file variable", "BOTH", Stops(|problem| matches!(problem, Problem::BothSet { .. })));
         let encoded = Variable::new("NOT_BASE64").base64();
         table.row("a variable", "malformed base64", encoded, Stops(|it| *it == Problem::NotBase64));
         table.row("a base64 variable", "empty", Variable::new("EMPTY").base64(), {
             GoesOn(Absence::EmptyVariable)
         });
+        let named = |text: &str| text.parse::<KeyRef>().unwrap().source().unwrap();
+        let missing = |absence| Stops(is_missing(absence));
+        table.row("a variable reference", "absent", named("env:NO_SUCH_VARIABLE"), missing(Absence::NotSet));
+        table.row("a variable reference", "empty", named("env:EMPTY"), missing(Absence::EmptyVariable));
+        let json = |name: &str| Variable::new(name).field("k");
+        table.row("a field of a variable", "absent", json("NO_SUCH_VARIABLE"), GoesOn(Absence::NotSet));
+        table.row("a field of a variable", "no JSON", json("MALFORMED"), Stops(|it| *it == Problem::NotJson));
+        let line = |line| Variable::new("LINES").line(line);
+        table.row(
+            "a line of a variable",
+            "missing",
+            line(4),
+            Stops(|it| matches!(it, Problem::NoLine { .. })),
+        );
+        table.row("a line of a variable", "empty", line(2), Stops(is_empty));
         table.assert(&good);
     });
 }
@@ -239,7 +270,15 @@ fn secret_files() {
             let reference: KeyRef = format!("file:{}/{name}", root.display()).parse().unwrap();
             reference.source().unwrap()
         };
-        table.row("a file reference", "absent", reference("missing"), GoesOn(Absence::NoFile));
+        table.row("a file reference", "absent", reference("missing"), Stops(is_missing(Absence::NoFile)));
+        let required = file("missing").required();
+        table.row("a required file", "absent", required, Stops(is_missing(Absence::NoFile)));
+        table.row("a file", "in a folder that no shell expanded", SecretFile::new("~/kanal"), {
+            Stops(|problem| matches!(problem, Problem::BadPath { .. }))
+        });
+        table.row("a file", "without a name", SecretFile::new(""), {
+            Stops(|problem| matches!(problem, Problem::BadPath { .. }))
+        });
         file_rows(&mut table, "a file reference", reference);
         table.assert(&good);
     });
@@ -254,6 +293,8 @@ fn systemd_credentials() {
         let name = "a systemd credential";
         let credential = |name: &str| SystemdCredential::new(name);
         table.row(name, "absent", credential("missing"), GoesOn(Absence::NoFile));
+        let named = "systemd:missing".parse::<KeyRef>().unwrap().source().unwrap();
+        table.row("a systemd reference", "absent", named, Stops(is_missing(Absence::NoFile)));
         table.row(name, "empty", credential("empty"), Stops(is_empty));
         table.row(name, "malformed", credential("malformed"), Stops(is_malformed));
         table.row(name, "too large", credential("large"), Stops(is_too_large));

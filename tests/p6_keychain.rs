@@ -91,8 +91,9 @@ fn both_stop() -> Problem {
 fn an_absent_item_is_passed_over() {
     with_keychain("an_absent_item_is_passed_over", |_| {
         goes_on(by_item(LONG));
-        goes_on(by_reference("keychain:kanal"));
-        goes_on(by_reference("keychain:kanal?encoding=base64"));
+        let missing = Problem::Missing { absence: Absence::NoItem };
+        assert_eq!(stops(by_reference("keychain:kanal"), LONG), missing);
+        assert_eq!(stops(by_reference("keychain:kanal?encoding=base64"), LONG), missing);
         // The same chains with an item there: it is the keychain that is asked.
         store(KEY);
         for chain in [by_item(LONG), by_reference("keychain:kanal")] {
@@ -108,7 +109,8 @@ fn a_missing_default_collection_is_passed_over() {
     in_session("a_missing_default_collection_is_passed_over", || {
         let _service = Bus::start().with_daemon_without_collection();
         goes_on(by_item(LONG));
-        goes_on(by_reference("keychain:kanal"));
+        let missing = Problem::Missing { absence: Absence::NoItem };
+        assert_eq!(stops(by_reference("keychain:kanal"), LONG), missing);
     });
 }
 
@@ -124,7 +126,7 @@ fn an_empty_item_stops_the_chain() {
 #[test]
 fn a_malformed_item_stops_the_chain() {
     with_keychain("a_malformed_item_stops_the_chain", |_| {
-        for text in [format!("{KEY}\n"), format!("{KEY}{KEY}"), format!("Bearer {KEY}"), "  ".to_owned()] {
+        for text in [format!("{KEY}\n\n"), format!("{KEY}{KEY}"), format!("Bearer {KEY}"), "  ".to_owned()] {
             store(&text);
             assert!(matches!(both_stop(), Problem::Malformed(_)), "{}", text.len());
         }

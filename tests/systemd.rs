@@ -4,7 +4,7 @@
 mod support;
 
 use keysheath::issuer::{Issuer, Kanal, Katana};
-use keysheath::source::{Absence, Problem, Provenance, Source as _, SystemdCredential};
+use keysheath::source::{self, Absence, Problem, Provenance, Source as _, SystemdCredential};
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, error, found, in_child,
     problem, set_mode,
@@ -126,6 +126,39 @@ fn a_name_cannot_climb_out_of_the_directory() {
         // Dots alone do not make a name bad.
         assert_eq!(absence(&SystemdCredential::new("..name")), Absence::NoFile);
         assert_eq!(absence(&SystemdCredential::new("kanal.key")), Absence::NoFile);
+    });
+}
+
+/// The example of systemd's own page on credentials, shortened: on one line it is a well-formed key of Katana.
+const ENCRYPTED: &str = "k6iUCUh0RJCQyvL8k8q1UyAAAAABAAAADAAAABAAAAC1lFmbWAqWZ8dCCQkAAAAAgAAAAAAAAAALACMA0AAAACAAAAAAfgAg9uNpGmj8LL2nHE0ixcyc";
+
+#[test]
+fn an_encrypted_credential_is_no_key_and_the_remedy_is_named() {
+    let folder = Folder::new();
+    folder.write("one_line", ENCRYPTED);
+    folder.write("wrapped", format!("{}\n{}\n", &ENCRYPTED[..69], &ENCRYPTED[69..]));
+    with_credentials("an_encrypted_credential_is_no_key_and_the_remedy_is_named", &folder, || {
+        for name in ["one_line", "wrapped"] {
+            for profile in [Kanal::PROFILE, Katana::PROFILE] {
+                let error = source::load(&SystemdCredential::new(name), profile).unwrap_err();
+                assert_eq!(error.problem(), &Problem::EncryptedCredential, "{name}");
+                assert!(error.to_string().contains("LoadCredentialEncrypted="), "{error}");
+                support::assert_prints_nothing_of(&error, ENCRYPTED);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_key_in_a_field_or_on_a_line_of_a_credential_is_read() {
+    let folder = Folder::new();
+    folder.write("json", format!("{{\"kanal\": \"{KEY}\"}}"));
+    folder.write("lines", format!("user\n{KEY}\n"));
+    with_credentials("a_key_in_a_field_or_on_a_line_of_a_credential_is_read", &folder, || {
+        assert_gives_the_key(&SystemdCredential::new("json").field("kanal"));
+        assert_gives_the_key(&SystemdCredential::new("lines").line(2));
+        let deadline = std::time::Duration::from_secs(5);
+        assert_gives_the_key(&SystemdCredential::new("lines").with_deadline(deadline).line(2));
     });
 }
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::{Step, Witness};
-use crate::source::{Absence, Problem, Provenance};
+use super::trail::write_near_misses;
+use super::{NearMiss, Step, Witness};
+use crate::source::{Problem, Provenance, Remark};
 
 /// What every source of a chain holds, asked one by one, and how it relates to the key in force. Its `Display`
 /// is one line a source.
@@ -24,6 +25,7 @@ use crate::source::{Absence, Problem, Provenance};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     places: Vec<Explained>,
+    near_misses: Vec<NearMiss>,
 }
 
 /// One source of an [`Explanation`].
@@ -37,7 +39,7 @@ pub struct Explanation {
 pub struct Explained {
     step: Step,
     relation: Relation,
-    referenced: bool,
+    is_named: bool,
 }
 
 /// How what a source holds relates to the key in force.
@@ -66,8 +68,19 @@ pub enum Relation {
 }
 
 impl Explanation {
-    pub(super) const fn new(places: Vec<Explained>) -> Self {
-        Self { places }
+    pub(super) const fn new(places: Vec<Explained>, near_misses: Vec<NearMiss>) -> Self {
+        Self { places, near_misses }
+    }
+
+    /// What is nearly where the key was looked for, where no key was found.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// assert!(Chain::<Kanal>::new().explain().near_misses().is_empty());
+    /// ```
+    #[must_use]
+    pub fn near_misses(&self) -> &[NearMiss] {
+        &self.near_misses
     }
 
     /// The sources, in the order of the chain.
@@ -83,8 +96,8 @@ impl Explanation {
 }
 
 impl Explained {
-    pub(super) const fn new(step: Step, relation: Relation, referenced: bool) -> Self {
-        Self { step, relation, referenced }
+    pub(super) const fn new(step: Step, relation: Relation, is_named: bool) -> Self {
+        Self { step, relation, is_named }
     }
 
     /// What the source answered.
@@ -112,7 +125,7 @@ impl Explained {
     }
 
     /// Whether somebody meant the key to come from here and the place is missing: a `…_FILE` whose file is
-    /// gone, a link to nothing, a key reference without its file, item or keychain.
+    /// gone, a link to nothing, a place that a key reference or `with_dotenv` names and that has nothing or cannot be asked.
     ///
     /// ```
     /// # use keysheath::{chain::Chain, issuer::Kanal, keyref::KeyRef};
@@ -123,17 +136,20 @@ impl Explained {
     #[must_use]
     pub const fn is_half_configured(&self) -> bool {
         match self.step.witness() {
-            Witness::Broken(Problem::FileGone | Problem::DanglingLink) => true,
-            Witness::Broken(Problem::NoKeychain | Problem::NoAccess) => self.referenced,
-            Witness::Absent(absence) => {
-                self.referenced
-                    && matches!(
-                        absence,
-                        Absence::NoFile | Absence::NotInFile | Absence::NoCredentials | Absence::NoItem
-                    )
+            Witness::Broken(Problem::FileGone | Problem::DanglingLink | Problem::Missing { .. }) => true,
+            Witness::Broken(Problem::NoKeychain | Problem::NoAccess | Problem::NotStarted(_)) => {
+                self.is_named
             }
             _ => false,
         }
+    }
+}
+
+impl Explained {
+    /// Whether a file is one that can change, and be read again.
+    fn can_be_followed(&self) -> bool {
+        let never = |remark: &Remark| matches!(remark, Remark::Unlinked | Remark::Pipe);
+        !matches!(self.step.witness(), Witness::Found { remarks, .. } if remarks.iter().any(never))
     }
 }
 
@@ -142,7 +158,7 @@ impl fmt::Display for Explanation {
         for (at, place) in self.places.iter().enumerate() {
             writeln!(f, "  {}. {place}", at + 1)?;
         }
-        Ok(())
+        write_near_misses(&self.near_misses, f)
     }
 }
 
@@ -156,7 +172,9 @@ impl fmt::Display for Explained {
                 place if place.is_fixed() => {
                     " ← in force (it cannot change while a process runs: after a rotation, restart what uses it)"
                 }
-                Provenance::File { .. } | Provenance::FileVariable { .. } | Provenance::Dotenv { .. } => {
+                Provenance::File { .. } | Provenance::FileVariable { .. } | Provenance::Dotenv { .. }
+                    if self.can_be_followed() =>
+                {
                     " ← in force (a refresher follows this file)"
                 }
                 _ => " ← in force",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::trail::Below;
 use super::{Trail, Witness};
 use crate::issuer::Profile;
 use crate::source::{Provenance, SourceError};
@@ -31,22 +32,16 @@ pub struct Selected<K> {
 /// assert!(matches!(error, ChainError::NoKey { .. }));
 /// assert!(error.to_string().contains("Settings → API Keys"));
 /// ```
-#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
     /// Every source answered that it has nothing.
-    #[error(
-        "no {} key was found; create one at {} and put it into one of the places that were asked:\n{trail}",
-        .profile.title(), .profile.key_page()
-    )]
     NoKey {
         /// The issuer whose key was wanted.
         profile: &'static Profile,
         /// What every source answered.
         trail: Trail,
     },
-    /// A source has something that is broken; the sources after it were not asked.
-    #[error("the search for a {} key ended at a broken place: {error}\n{trail}{}", .profile.title(), below(.trail))]
+    /// A source has something that is broken, or could not be asked; the sources after it were not asked.
     Broken {
         /// The issuer whose key was wanted.
         profile: &'static Profile,
@@ -120,6 +115,49 @@ impl<K> Selected<K> {
     #[must_use]
     pub const fn trail(&self) -> &Trail {
         &self.trail
+    }
+}
+
+impl std::error::Error for ChainError {}
+
+impl fmt::Display for ChainError {
+    /// What is missing or wrong, and a line for each source. Each cause is said once.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKey { profile, trail } => write!(
+                f,
+                "no {} key was found: {}, and put it into one of these places:\n{trail}",
+                profile.title(),
+                Create(profile)
+            ),
+            Self::Broken { profile, error, trail } if error.problem().is_unasked() => {
+                write!(
+                    f,
+                    "no {title} key was found, and {place} could not be asked: let it be asked, or put the key into one of \
+                     the other places; where there is no key yet, {create}\n{trail}{}",
+                    below(trail),
+                    title = profile.title(),
+                    place = error.provenance(),
+                    create = Create(profile),
+                )
+            }
+            Self::Broken { profile, error, trail } => write!(
+                f,
+                "the search for a {} key ended at a broken place: {error}\n{}{}",
+                profile.title(),
+                Below(trail),
+                below(trail)
+            ),
+        }
+    }
+}
+
+/// Where a person makes a key.
+struct Create<'a>(&'a Profile);
+
+impl fmt::Display for Create<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "create one in {} ({})", self.0.title(), self.0.key_page())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::NearMiss;
 use crate::fingerprint::Fingerprint;
 use crate::source::{Absence, Loaded, Problem, Provenance, Remark, Source, SourceError};
 
@@ -17,6 +18,7 @@ use crate::source::{Absence, Loaded, Problem, Provenance, Remark, Source, Source
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trail {
     steps: Vec<Step>,
+    near_misses: Vec<NearMiss>,
 }
 
 /// What one source answered.
@@ -60,8 +62,19 @@ pub enum Witness {
 }
 
 impl Trail {
-    pub(super) const fn new(steps: Vec<Step>) -> Self {
-        Self { steps }
+    pub(super) const fn new(steps: Vec<Step>, near_misses: Vec<NearMiss>) -> Self {
+        Self { steps, near_misses }
+    }
+
+    /// What is nearly where the key was looked for, where no key was found.
+    ///
+    /// ```
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// assert!(Chain::<Kanal>::new().load().unwrap_err().trail().near_misses().is_empty());
+    /// ```
+    #[must_use]
+    pub fn near_misses(&self) -> &[NearMiss] {
+        &self.near_misses
     }
 
     /// The answers, in the order of the chain.
@@ -132,8 +145,27 @@ impl fmt::Display for Trail {
         for (at, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {step}", at + 1)?;
         }
-        Ok(())
+        write_near_misses(&self.near_misses, f)
     }
+}
+
+/// A trail below a headline that says what is broken.
+pub(super) struct Below<'a>(pub(super) &'a Trail);
+
+impl fmt::Display for Below<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, step) in self.0.steps.iter().enumerate() {
+            match step.witness {
+                Witness::Broken(_) => writeln!(f, "  {}. {}: broken", at + 1, step.provenance)?,
+                _ => writeln!(f, "  {}. {step}", at + 1)?,
+            }
+        }
+        write_near_misses(&self.0.near_misses, f)
+    }
+}
+
+pub(super) fn write_near_misses(near_misses: &[NearMiss], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    near_misses.iter().try_for_each(|near| writeln!(f, "  near miss: {near}"))
 }
 
 impl fmt::Display for Step {
@@ -141,6 +173,7 @@ impl fmt::Display for Step {
         write!(f, "{}: ", self.provenance)?;
         match &self.witness {
             Witness::Absent(absence) => write!(f, "{absence}"),
+            Witness::Broken(problem) if problem.is_unasked() => write!(f, "could not be asked: {problem}"),
             Witness::Broken(problem) => write!(f, "broken: {problem}"),
             Witness::NotAsked => f.write_str("not asked"),
             Witness::Found { fingerprint, remarks } => {

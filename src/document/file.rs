@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
+use crate::internal::paths::absolute;
 use crate::private_file::{self, LOCK, Stamp, with_end};
 use crate::source::Provenance;
 use crate::source::worker::{Place, Turn, Worker};
@@ -71,7 +72,7 @@ struct Known {
 }
 
 impl FileStore {
-    /// The document at `path`. Nothing is opened yet. A relative path is resolved now, and not again.
+    /// The document at `path`. Nothing is opened yet. A relative path is resolved here, once.
     ///
     /// ```
     /// # use keysheath::document::FileStore;
@@ -79,7 +80,7 @@ impl FileStore {
     /// ```
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: private_file::absolute(path.into()), worker: Worker::new(), known: Arc::default() }
+        Self { path: absolute(path.into()), worker: Worker::new(), known: Arc::default() }
     }
 
     /// How long one call may take, waiting for the lock included; 30 s unless set.

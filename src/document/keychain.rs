@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place, sealed};
+use crate::internal::paths::absolute;
 use crate::private_file::Lock;
 use crate::source::worker::{Place, Worker};
 use crate::source::{Keychain, Problem, Provenance};
@@ -59,7 +60,13 @@ impl KeychainStore {
     /// ```
     #[must_use]
     pub fn new(keychain: Keychain, name: impl Into<String>, lock: impl Into<PathBuf>) -> Self {
-        Self { keychain, name: name.into(), lock: lock.into(), worker: Worker::new(), seen: Seen::default() }
+        Self {
+            keychain,
+            name: name.into(),
+            lock: absolute(lock.into()),
+            worker: Worker::new(),
+            seen: Seen::default(),
+        }
     }
 
     /// How long a write may wait for the lock; 30 s unless set. Then it asks the keychain twice, each time for at most the

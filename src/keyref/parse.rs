@@ -1,7 +1,8 @@
 //! Reading what follows a scheme.
 
 use super::text::{Expansion, Part, decode};
-use super::{KeyRefError, Place};
+use super::{FilePath, KeyRefError, Place};
+use crate::internal::paths::absolute;
 use crate::source::{is_credential_name, is_item_name};
 
 pub(super) const COMMAND_MISSING: KeyRefError = KeyRefError::Missing {
@@ -68,7 +69,7 @@ fn variable_name(text: &str, scheme: &'static str, form: &'static str) -> Result
     Ok(name)
 }
 
-fn file_path(text: &str, scheme: &'static str, form: &'static str) -> Result<String, KeyRefError> {
+fn file_path(text: &str, scheme: &'static str, form: &'static str) -> Result<FilePath, KeyRefError> {
     if let Some(expansion) = Expansion::in_text(text, Part::Path) {
         return Err(KeyRefError::Refused { scheme, rule: expansion.rule() });
     }
@@ -83,7 +84,8 @@ fn file_path(text: &str, scheme: &'static str, form: &'static str) -> Result<Str
         let rule = "a path with .. is refused: write where the file really is";
         return Err(KeyRefError::Refused { scheme, rule });
     }
-    Ok(path)
+    let resolved = absolute(path.as_str().into());
+    Ok(FilePath { written: path, resolved })
 }
 
 fn parse_env(text: &str) -> Result<Place, KeyRefError> {

@@ -2,18 +2,24 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
-use serde::ser::{Serialize, Serializer};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Error as _, Serialize, Serializer};
 
-use super::KeyRef;
+use super::{KeyRef, KeyRefError};
 
 impl Serialize for KeyRef {
+    /// Fails for what is no reference; nothing of that was kept.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self.problem() {
+            None => serializer.collect_str(self),
+            Some(problem) => Err(S::Error::custom(problem)),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for KeyRef {
+    /// Never fails because of a value, which may be a key: a parser prints the line that an error is about. What is no
+    /// reference is reported when it is used.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Asked for a string, `serde_json` answers a number by an error that prints it, and never asks the
         // visitor. Formats that do not describe themselves can only be asked for a string, and hold no other
@@ -28,28 +34,27 @@ impl<'de> Deserialize<'de> for KeyRef {
 
 struct ReferenceVisitor;
 
-/// Serde's own answer to a value of another type prints the value, which may be a key: so each kind that has
-/// a value is refused here.
-macro_rules! refuse {
+/// Each kind of value but a string.
+macro_rules! is_no_text {
     ($($method:ident: $value:ty),* $(,)?) => {
-        $(fn $method<E: Error>(self, _: $value) -> Result<KeyRef, E> {
-            Err(E::custom("a key reference is a string, such as \"env:NAME\""))
+        $(fn $method<E>(self, _: $value) -> Result<KeyRef, E> {
+            Ok(KeyRef::invalid(KeyRefError::NotText))
         })*
     };
 }
 
-impl Visitor<'_> for ReferenceVisitor {
+impl<'de> Visitor<'de> for ReferenceVisitor {
     type Value = KeyRef;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key reference, such as \"env:NAME\"")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<KeyRef, E> {
-        text.parse().map_err(E::custom)
+    fn visit_str<E>(self, text: &str) -> Result<KeyRef, E> {
+        Ok(KeyRef::from_text(text))
     }
 
-    refuse! {
+    is_no_text! {
         visit_bool: bool,
         visit_i64: i64,
         visit_i128: i128,
@@ -57,5 +62,23 @@ impl Visitor<'_> for ReferenceVisitor {
         visit_u128: u128,
         visit_f64: f64,
         visit_bytes: &[u8],
+    }
+
+    fn visit_unit<E>(self) -> Result<KeyRef, E> {
+        Ok(KeyRef::invalid(KeyRefError::NotText))
+    }
+
+    fn visit_none<E>(self) -> Result<KeyRef, E> {
+        Ok(KeyRef::invalid(KeyRefError::NotText))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<KeyRef, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(KeyRef::invalid(KeyRefError::NotText))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KeyRef, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(KeyRef::invalid(KeyRefError::NotText))
     }
 }

@@ -14,6 +14,8 @@ pub(super) enum Part {
     Path,
     /// A word of a command, which ends at a space.
     Word,
+    /// The value of an option, which ends at a `&`.
+    Option,
 }
 
 /// What a shell would expand, and nothing does here.
@@ -27,7 +29,7 @@ pub(super) enum Expansion {
 impl Expansion {
     /// The first one in a text that is not yet decoded.
     pub(super) fn in_text(text: &str, part: Part) -> Option<Self> {
-        if part == Part::Name {
+        if matches!(part, Part::Name | Part::Option) {
             return None;
         }
         if text.starts_with('~') {
@@ -70,7 +72,7 @@ fn is_windows_variable(text: &str) -> bool {
 
 /// Whether a character may be written as `%XX` at all, each byte of it.
 const fn may_be_escaped(c: char) -> bool {
-    matches!(c, '%' | '?' | '#' | '$' | '*' | '~') || c.is_whitespace() || is_unsafe_to_print(c)
+    matches!(c, '%' | '?' | '#' | '$' | '*' | '~' | '&') || c.is_whitespace() || is_unsafe_to_print(c)
 }
 
 /// Whether the character of `text` at `at` must be written as `%XX`.
@@ -79,9 +81,10 @@ fn is_escaped(text: &str, at: usize, c: char, part: Part) -> bool {
     match c {
         '%' | '?' | '#' => true,
         ' ' if part == Part::Word => true,
-        '~' => at == 0 && part != Part::Name,
-        '$' => part != Part::Name && is_variable(&text[at..]),
+        '~' => at == 0 && matches!(part, Part::Path | Part::Word),
+        '$' => matches!(part, Part::Path | Part::Word) && is_variable(&text[at..]),
         '*' => part == Part::Path,
+        '&' => part == Part::Option,
         _ => is_unsafe_to_print(c) || (is_at_an_end && c.is_whitespace()),
     }
 }
@@ -151,7 +154,7 @@ fn read_byte(text: &str) -> Option<(u8, &str)> {
 mod tests {
     use super::*;
 
-    const PARTS: [Part; 3] = [Part::Name, Part::Path, Part::Word];
+    const PARTS: [Part; 4] = [Part::Name, Part::Path, Part::Word, Part::Option];
 
     #[test]
     fn what_is_written_is_read_again() {
@@ -163,7 +166,7 @@ mod tests {
             "C:\\keys\\kanal",
             "\\\\server\\c$\\kanal",
             "schlüssel%41",
-            "~/$HOME/*",
+            "~/$HOME/*&",
             " \u{a0}a b\u{3000}",
             "\u{9b}\u{202e}\u{2028}\u{feff}\u{e0001}",
         ] {

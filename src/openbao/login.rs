@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::OpenBaoError;
 use super::json;
 use super::secret::Secret;
+use crate::internal::paths::absolute;
 use crate::internal::printable::{Printable, PrintablePath};
 
 /// How a client gets its token. Nothing is read or sent before the first call.
@@ -87,7 +88,7 @@ impl Login {
     /// ```
     #[must_use]
     pub fn token_file(path: impl Into<PathBuf>) -> Self {
-        Self::by(Method::TokenFile(path.into()))
+        Self::by(Method::TokenFile(absolute(path.into())))
     }
 
     /// `AppRole`, with a secret ID. The blocks of both texts are taken over and wiped in place.
@@ -111,7 +112,7 @@ impl Login {
     /// ```
     #[must_use]
     pub fn app_role_file(role_id: String, secret_id: impl Into<PathBuf>) -> Self {
-        let secret = SecretId::File(secret_id.into());
+        let secret = SecretId::File(absolute(secret_id.into()));
         Self::by(Method::AppRole { role: Unchecked::new(role_id), secret })
     }
 
@@ -135,7 +136,7 @@ impl Login {
     #[must_use]
     pub fn with_jwt(mut self, path: impl Into<PathBuf>) -> Self {
         if let Method::Kubernetes { jwt, .. } = &mut self.method {
-            *jwt = path.into();
+            *jwt = absolute(path.into());
         }
         self
     }

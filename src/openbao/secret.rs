@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::OpenBaoError;
-use crate::trusted_file::{self, Untrusted};
+use crate::trusted_file::{self, Kind, Trust, Untrusted};
 
 /// The longest token, role, secret ID or JWT, in bytes. A batch token has some hundreds, a JWT up to some thousands.
 const MAX_CREDENTIAL: usize = 8192;
@@ -92,11 +92,14 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Open
 /// Whoever can write the file chooses who this process is, or whom it trusts.
 fn check(file: &File) -> Result<(), &'static str> {
     let metadata = file.metadata().map_err(|_| "it cannot be looked at: check the disk")?;
-    trusted_file::check(&metadata).map_err(|untrusted| match untrusted {
+    let kind = trusted_file::check(&metadata, Trust::default()).map_err(|untrusted| match untrusted {
         Untrusted::NotAFile => "it is no regular file: name the file itself",
         Untrusted::ForeignOwner { .. } => "it belongs to another user: chown it to root or to yourself",
-        Untrusted::WritableByOthers { .. } => "others can write it: chmod go-w it",
-    })
+        Untrusted::WritableByOthers { .. } | Untrusted::WritableByGroup { .. } => {
+            "others can write it: chmod go-w it"
+        }
+    })?;
+    if kind == Kind::Pipe { Err("it is no regular file: name the file itself") } else { Ok(()) }
 }
 
 #[cfg(test)]

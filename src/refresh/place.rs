@@ -115,6 +115,9 @@ impl Place {
                 Err(ReloadError::new(provenance, ReloadProblem::Absent(absence)))
             }
             (Self::Source { .. }, Ok(Answer::Key(Err(error)))) => {
+                if let Problem::Missing { absence } = error.problem() {
+                    return Err(ReloadError::new(provenance, ReloadProblem::Absent(*absence)));
+                }
                 let problem = ReloadProblem::Source(error.problem().clone());
                 Err(ReloadError::new(error.provenance().clone(), problem))
             }

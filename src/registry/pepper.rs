@@ -130,6 +130,9 @@ impl Pepper {
     pub fn from_reference(reference: &KeyRef) -> Result<Self, PepperError> {
         let place = reference.source().map_err(PepperError::Reference)?;
         let loaded = source::load(&*place, PROFILE).map_err(|error| match error.problem() {
+            Problem::Missing { absence } => {
+                PepperError::Absent { place: error.provenance().clone(), absence: *absence }
+            }
             // Their advice is about keys, which a person copies from a page.
             Problem::Malformed(_) | Problem::Empty => {
                 PepperError::Malformed { place: error.provenance().clone() }

@@ -144,7 +144,7 @@ impl Line {
         if text.is_err() {
             program.end();
         }
-        let text = text?.without_mark_and_newline();
+        let text = text?;
         if text.bytes().is_empty() {
             return Err(Problem::NoOutput);
         }

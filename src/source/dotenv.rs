@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use super::file::{self, Permissions};
-use super::worker::Worker;
+use super::file::{FileText, Reader};
 use super::{Absence, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError};
+use crate::internal::paths::absolute;
 use crate::issuer::Profile;
 
 /// The largest `.env` that is read, in bytes.
@@ -37,7 +38,7 @@ const MAX_DOTENV: usize = 256 * 1024;
 pub struct DotenvFile {
     path: PathBuf,
     name: String,
-    worker: Worker,
+    reader: Reader,
 }
 
 impl DotenvFile {
@@ -46,11 +47,49 @@ impl DotenvFile {
     /// ```
     /// # use keysheath::source::{DotenvFile, Source};
     /// let source = DotenvFile::new(".env", "KANAL_API_KEY");
-    /// assert_eq!(source.provenance().to_string(), "KANAL_API_KEY in .env");
+    /// let here = std::env::current_dir().unwrap();
+    /// assert_eq!(source.provenance().to_string(), format!("KANAL_API_KEY in {}/.env", here.display()));
     /// ```
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, name: impl Into<String>) -> Self {
-        Self { path: path.into(), name: name.into(), worker: Worker::new() }
+        Self { path: absolute(path.into()), name: name.into(), reader: Reader::new() }
+    }
+
+    /// Takes the file from this user too, as [`SecretFile::trusting_owner`](super::SecretFile::trusting_owner) does.
+    ///
+    /// ```
+    /// # use keysheath::source::DotenvFile;
+    /// let source = DotenvFile::new(".env", "KANAL_API_KEY").trusting_owner(1000);
+    /// ```
+    #[must_use]
+    pub fn trusting_owner(mut self, uid: u32) -> Self {
+        self.reader.trust.owner = Some(uid);
+        self
+    }
+
+    /// Takes a file that this group can write, as [`SecretFile::trusting_group`](super::SecretFile::trusting_group) does.
+    ///
+    /// ```
+    /// # use keysheath::source::DotenvFile;
+    /// let source = DotenvFile::new(".env", "KANAL_API_KEY").trusting_group(1000);
+    /// ```
+    #[must_use]
+    pub fn trusting_group(mut self, gid: u32) -> Self {
+        self.reader.trust.group = Some(gid);
+        self
+    }
+
+    /// How long opening and reading may take; 30 s unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::source::DotenvFile;
+    /// let source = DotenvFile::new(".env", "KANAL_API_KEY").with_deadline(Duration::from_secs(2));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.reader.worker = self.reader.worker.with_deadline(deadline);
+        self
     }
 
     fn place(&self, line: Option<usize>) -> Provenance {
@@ -58,9 +97,7 @@ impl DotenvFile {
     }
 
     fn find(&self) -> Result<Reading, Problem> {
-        let (path, name) = (self.path.clone(), self.name.clone());
-        let found = self.worker.run(file::place(&self.path), move || find_in_file(&path, &name))??;
-        Ok(match found {
+        Ok(match find_in_file(self.reader.read(&self.path, MAX_DOTENV)?, &self.name)? {
             InFile::NoFile => Reading::absent(Absence::NoFile),
             InFile::NotSet => Reading::absent(Absence::NotInFile),
             InFile::Set { text, .. } if text.bytes().is_empty() => Reading::absent(Absence::EmptyVariable),
@@ -78,8 +115,8 @@ enum InFile {
     Set { line: usize, text: SecretText, remarks: Vec<Remark> },
 }
 
-fn find_in_file(path: &Path, name: &str) -> Result<InFile, Problem> {
-    let Some((text, remarks)) = file::read_file(path, Permissions::Usual, MAX_DOTENV)? else {
+fn find_in_file(file: FileText, name: &str) -> Result<InFile, Problem> {
+    let Some((text, remarks)) = file else {
         return Ok(InFile::NoFile);
     };
     let mut text = text.without_mark_and_newline();

@@ -1,9 +1,11 @@
 //! Environment variables, and files that a variable names.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::file::{self, Permissions, WipedPath};
-use super::worker::Worker;
+use super::file::{MAX_SECRET_FILE, Permissions, Reader, WipedPath};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
 use crate::issuer::Profile;
 
@@ -30,7 +32,7 @@ pub struct Variable {
 /// A file that the environment variable `NAME_FILE` names, as Docker's images do it.
 ///
 /// When the variable is set and the file is not there, that is an error and not an absence: somebody meant
-/// the key to come from there.
+/// the key to come from there. A relative path is taken from the working folder of when the source was made.
 ///
 /// ```
 /// use keysheath::{issuer::{Issuer, Kanal}, source::{FileVariable, Source}};
@@ -41,8 +43,9 @@ pub struct Variable {
 #[derive(Clone, Debug)]
 pub struct FileVariable {
     variable: String,
-    permissions: Permissions,
-    worker: Worker,
+    /// The working folder of when it was made.
+    folder: PathBuf,
+    reader: Reader,
 }
 
 impl Variable {
@@ -79,7 +82,8 @@ impl FileVariable {
     /// ```
     #[must_use]
     pub fn new(variable: impl Into<String>) -> Self {
-        Self { variable: variable.into(), permissions: Permissions::default(), worker: Worker::new() }
+        let folder = std::env::current_dir().unwrap_or_default();
+        Self { variable: variable.into(), folder, reader: Reader::new() }
     }
 
     /// For the variable that the issuer's users know.
@@ -103,7 +107,48 @@ impl FileVariable {
     /// [`SecretFile::strict_permissions`]: super::SecretFile::strict_permissions
     #[must_use]
     pub fn strict_permissions(mut self) -> Self {
-        self.permissions = Permissions::Strict;
+        self.reader.permissions = Permissions::Strict;
+        self
+    }
+
+    /// Takes the file from this user too, as [`SecretFile::trusting_owner`] does.
+    ///
+    /// ```
+    /// # use keysheath::source::FileVariable;
+    /// let source = FileVariable::new("KANAL_API_KEY").trusting_owner(1000);
+    /// ```
+    ///
+    /// [`SecretFile::trusting_owner`]: super::SecretFile::trusting_owner
+    #[must_use]
+    pub fn trusting_owner(mut self, uid: u32) -> Self {
+        self.reader.trust.owner = Some(uid);
+        self
+    }
+
+    /// Takes a file that this group can write, as [`SecretFile::trusting_group`] does.
+    ///
+    /// ```
+    /// # use keysheath::source::FileVariable;
+    /// let source = FileVariable::new("KANAL_API_KEY").trusting_group(1000);
+    /// ```
+    ///
+    /// [`SecretFile::trusting_group`]: super::SecretFile::trusting_group
+    #[must_use]
+    pub fn trusting_group(mut self, gid: u32) -> Self {
+        self.reader.trust.group = Some(gid);
+        self
+    }
+
+    /// How long opening and reading the file may take; 30 s unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::source::FileVariable;
+    /// let source = FileVariable::new("KANAL_API_KEY").with_deadline(Duration::from_secs(2));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.reader.worker = self.reader.worker.with_deadline(deadline);
         self
     }
 }
@@ -144,18 +189,18 @@ impl Source for FileVariable {
             let variable = self.variable.clone();
             return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
         }
-        let path = WipedPath::from(path);
-        let asked = WipedPath::from(path.to_path_buf().into_os_string());
-        let permissions = self.permissions;
-        let reading = self.worker.run(file::place(&path), move || {
-            let text = file::read_key_file(&asked, permissions);
-            // A person may have put the key itself here, so the text is shown only once it is surely a path.
-            let is_path = matches!(text, Ok(Some(_))) || leads_somewhere(&asked);
-            (text, is_path)
+        let text = WipedPath::from(path);
+        let path = WipedPath::from(self.folder.join(&*text).into_os_string());
+        // A person may have put the key itself here, so the text is shown only once it is surely a path. That is told before
+        // the file is opened, which may hang.
+        let is_path = Arc::new(AtomicBool::new(false));
+        let (told, own) = (Arc::clone(&is_path), self.own_parts(&text));
+        let file = self.reader.read_after(&path, MAX_SECRET_FILE, move |path| {
+            told.store(leads_somewhere(path, own), Ordering::Release);
         });
-        let (text, is_path) = reading.unwrap_or_else(|problem| (Err(problem), false));
+        let is_path = is_path.load(Ordering::Acquire) || matches!(file, Ok(Some(_)));
         let place = self.place(is_path.then(|| path.to_path_buf()));
-        match text.and_then(|text| text.ok_or(Problem::FileGone)) {
+        match file.and_then(|file| file.ok_or(Problem::FileGone)) {
             Ok((text, remarks)) => Ok(Reading::present(text).with_remarks(remarks).with_provenance(place)),
             Err(problem) => Err(SourceError::new(place, problem)),
         }
@@ -167,13 +212,18 @@ impl FileVariable {
         format!("{}_FILE", self.variable)
     }
 
+    /// How many parts of the whole path are not of the variable's text.
+    fn own_parts(&self, text: &Path) -> usize {
+        if text.is_absolute() { 1 } else { self.folder.components().count() }
+    }
+
     fn place(&self, path: Option<PathBuf>) -> Provenance {
         Provenance::FileVariable { name: self.name(), path }
     }
 }
 
 /// The bytes of a variable, whatever they are. `std::env::var` would print them in its error.
-fn variable(name: &str) -> Option<SecretText> {
+pub(crate) fn variable(name: &str) -> Option<SecretText> {
     // A name with `=` or NUL is in no environment, and the standard library would panic on some systems.
     if name.is_empty() || name.contains(['=', '\0']) {
         return None;
@@ -182,8 +232,10 @@ fn variable(name: &str) -> Option<SecretText> {
     Some(SecretText::from(text.into_encoded_bytes()))
 }
 
-/// Whether the file is there, or a folder on the way to it. A key, too, may begin with `/` or `./`, so the
-/// look of a text does not tell.
-fn leads_somewhere(path: &Path) -> bool {
-    path.ancestors().any(|part| part.file_name().is_some() && part.exists())
+/// Whether the file is there, or a folder on the way to it beyond the first `parts`; the first such folder is looked at first. A
+/// key, too, may begin with `/` or `./`, so the look of a text does not tell.
+fn leads_somewhere(path: &Path, parts: usize) -> bool {
+    let ways: Vec<&Path> = path.ancestors().collect();
+    let mut ways = ways.into_iter().rev().filter(|way| way.components().count() > parts);
+    ways.any(|way| way.file_name().is_some() && way.exists())
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Provenance, Resource};
+use super::{Absence, Provenance, Resource};
 use crate::format::FormatError;
 use crate::internal::printable::Printable;
 #[cfg(feature = "openbao")]
@@ -65,6 +65,24 @@ impl SourceError {
     }
 }
 
+impl Problem {
+    /// Whether it is of what was to be asked, and says nothing of what is there.
+    pub(crate) const fn is_unasked(&self) -> bool {
+        matches!(
+            self,
+            Self::NoKeychain
+                | Self::NoAccess
+                | Self::Deadline { .. }
+                | Self::Slow { .. }
+                | Self::Queued { .. }
+                | Self::LateTurn { .. }
+                | Self::Exhausted(_)
+                | Self::Stuck { .. }
+                | Self::Unreachable
+        )
+    }
+}
+
 /// What is wrong with a source, and what to do next.
 ///
 /// ```
@@ -93,6 +111,64 @@ pub enum Problem {
         /// The variable without `_FILE`.
         variable: String,
     },
+    /// A place that a key reference or `with_dotenv` names, or that was said to be required, has nothing.
+    #[error("{absence}, and it was named as the place of the key: put the key there, or name another place")]
+    Missing {
+        /// Why there is nothing.
+        absence: Absence,
+    },
+    /// The text is no JSON object, and a field of one was asked for.
+    #[error("it is no JSON object, so it has no field: give the key alone, or correct the JSON")]
+    NotJson,
+    /// The JSON object does not have the field.
+    #[error("its JSON has no field {}: name the field that holds the key", Printable(.name))]
+    NoField {
+        /// The field.
+        name: String,
+    },
+    /// The JSON object has the field twice.
+    #[error("its JSON has the field {} twice: remove one of them", Printable(.name))]
+    FieldTwice {
+        /// The field.
+        name: String,
+    },
+    /// The field of the JSON object is no text.
+    #[error("the field {} of its JSON is no text: name the field that holds the key", Printable(.name))]
+    FieldNotText {
+        /// The field.
+        name: String,
+    },
+    /// The text does not have that many lines.
+    #[error("it has {lines} lines, and line {line} was asked for (the first is 1): name the line of the key")]
+    NoLine {
+        /// The line that was asked for, counted from 1.
+        line: usize,
+        /// How many there are.
+        lines: usize,
+    },
+    /// The text is a credential that systemd has encrypted.
+    #[error(
+        "it is a credential that systemd has encrypted: pass it to the service with LoadCredentialEncrypted= (or \
+         SetCredentialEncrypted=) in place of LoadCredential=, and read it as a systemd credential"
+    )]
+    EncryptedCredential,
+    /// The text is a key reference and not a key.
+    #[error(
+        "it holds a reference ({scheme}:…) in place of a key, and a reference is resolved only where one is expected: put \
+         the key itself here, or give the reference to the program's own setting"
+    )]
+    Reference {
+        /// The scheme.
+        scheme: &'static str,
+    },
+    /// The text has the form of another issuer's key.
+    #[error("it has the form of a {other} key, and a {wanted} key belongs here: copy the {wanted} key")]
+    OtherIssuer {
+        /// Whose key it seems to be.
+        other: &'static str,
+        /// Whose key belongs here.
+        wanted: &'static str,
+    },
     /// The path or the variable holds what no path can.
     #[error("the path is not valid here: {rule}")]
     BadPath {
@@ -105,15 +181,21 @@ pub enum Problem {
     /// A symbolic link points to nothing.
     #[error("it is a symbolic link to a file that is not there: mend or remove the link")]
     DanglingLink,
-    /// A directory, a FIFO, a socket or a device.
-    #[error("it is not a regular file: name the file that holds the key")]
+    /// A directory, a socket or a device.
+    #[error("it is neither a regular file nor a pipe: name the file that holds the key")]
     NotAFile,
+    /// A pipe came to its end and gave nothing.
+    #[error(
+        "it is a pipe that gave nothing: see what writes to it; a pipe gives its text once, so read it once"
+    )]
+    EmptyPipe,
     /// The operating system did not let the file be read.
     #[error("it cannot be read ({0}): let this user read it, and check each directory above it")]
     Unreadable(io::ErrorKind),
     /// Another user owns the file, and could put a key of their own there.
     #[error(
-        "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to yourself"
+        "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to yourself, or \
+         trust that user with trusting_owner({uid}), in a reference with ?owner={uid}"
     )]
     ForeignOwner {
         /// The owner.
@@ -124,6 +206,17 @@ pub enum Problem {
     WritableByOthers {
         /// The permission bits.
         mode: u32,
+    },
+    /// The file's group may write it, and could put a key of its own there.
+    #[error(
+        "its group (gid {gid}) can write it (mode {mode:03o}), and could put another key there: chmod g-w it, or trust \
+         that group with trusting_group({gid}), in a reference with ?group={gid}"
+    )]
+    WritableByGroup {
+        /// The permission bits.
+        mode: u32,
+        /// The group.
+        gid: u32,
     },
     /// Strict permissions were asked for, and others may read the file.
     #[error(
@@ -217,6 +310,15 @@ pub enum Problem {
         .after.as_millis()
     )]
     Deadline {
+        /// The deadline.
+        after: Duration,
+    },
+    /// A file or a pipe was not read within the deadline.
+    #[error(
+        "it was not read within {} ms: look at the disk or the network mount, or at what writes to the pipe, or raise the \
+         deadline", .after.as_millis()
+    )]
+    Slow {
         /// The deadline.
         after: Duration,
     },

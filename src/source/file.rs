@@ -1,19 +1,22 @@
 //! Files that hold a key and nothing else, and the checks that every file goes through.
 
+mod opening;
+mod pipe;
+
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use zeroize::Zeroize;
 
 use super::worker::{Place, Worker};
-use super::{Absence, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError};
+use super::{Absence, Problem, Provenance, Reading, Remark, Source, SourceError};
+use crate::internal::paths::{absolute, rule_broken_by};
 use crate::issuer::Profile;
-use crate::trusted_file::{self, Untrusted};
+use crate::trusted_file::Trust;
+
+pub(super) use opening::{FileText, read_bounded};
 
 /// The largest key file that is read, in bytes: the longest key in base64, and a little more.
 ///
@@ -24,10 +27,15 @@ pub const MAX_SECRET_FILE: usize = 8192;
 
 /// A file that holds the key: a Docker or Kubernetes secret, or one that you wrote with mode 600.
 ///
-/// One leading byte order mark and one final newline are removed. Symbolic links are followed, because
-/// Kubernetes mounts secrets through them; what is checked is the file that was opened, so nobody can swap it
-/// between the check and the read. It must be a regular file that belongs to root or to this user, and that
-/// nobody else can write, the user's own group included. (On Windows, owner and mode are not checked.)
+/// Symbolic links are followed, because Kubernetes mounts secrets through them; what is checked is the file that was opened,
+/// so nobody can swap it between the check and the read. It must be a regular file or a pipe that belongs to root or to this
+/// user, and that nobody else can write, the user's own group included; [`trusting_owner`](Self::trusting_owner) and
+/// [`trusting_group`](Self::trusting_group) name others. (On Windows, owner and mode are not checked.)
+///
+/// A relative path is resolved once, here, so a later change of the working folder does not change which file is read.
+///
+/// A pipe (a FIFO, `/dev/stdin`, `/dev/fd/N`, a shell's `<(…)`) is read to its end, under the deadline. It gives its text
+/// once: [`explain`](crate::chain::Chain::explain) and a refresher read it again.
 ///
 /// ```
 /// use std::io::Write;
@@ -45,9 +53,11 @@ pub const MAX_SECRET_FILE: usize = 8192;
 #[derive(Clone, Debug)]
 pub struct SecretFile {
     path: PathBuf,
-    permissions: Permissions,
-    worker: Worker,
+    reader: Reader,
 }
+
+/// How long after the deadline a pipe may take to see it.
+const TIME_TO_END: Duration = Duration::from_millis(100);
 
 /// How much others may do with a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +69,65 @@ pub(super) enum Permissions {
     Strict,
 }
 
+/// How files are read: by whose permissions, with whose trust, and within which deadline.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    pub(super) permissions: Permissions,
+    pub(super) trust: Trust,
+    pub(super) worker: Worker,
+}
+
+impl Reader {
+    pub(super) const fn new() -> Self {
+        Self {
+            permissions: Permissions::Usual,
+            trust: Trust { owner: None, group: None },
+            worker: Worker::new(),
+        }
+    }
+
+    /// Opens, checks and reads a file whose path went through [`absolute`]. `None` where there is no file.
+    pub(super) fn read(&self, path: &Path, limit: usize) -> Result<FileText, Problem> {
+        self.read_after(path, limit, |_| ())
+    }
+
+    /// As [`Reader::read`], and does something with the path before it is opened. That may hang as well.
+    pub(super) fn read_after(
+        &self,
+        path: &Path,
+        limit: usize,
+        first: impl FnOnce(&Path) + Send + 'static,
+    ) -> Result<FileText, Problem> {
+        if let Some(rule) = rule_broken_by(path) {
+            return Err(Problem::BadPath { rule });
+        }
+        let (own, asked) = (self.clone(), WipedPath::from(path.to_path_buf().into_os_string()));
+        let outcome = self.worker.run_with(Place::of("file", &path), TIME_TO_END, move |turn| {
+            first(&asked);
+            opening::read(&asked, &own, limit, turn)
+        });
+        match outcome.and_then(|file| file) {
+            // A file has no prompt to answer.
+            Err(Problem::Deadline { after }) => Err(Problem::Slow { after }),
+            Ok(None) => is_expandable(path).map_or(Ok(None), |rule| Err(Problem::BadPath { rule })),
+            outcome => outcome,
+        }
+    }
+}
+
+/// Why a file may be missing that a shell would have found.
+fn is_expandable(path: &Path) -> Option<&'static str> {
+    let mut parts = path.iter().map(std::ffi::OsStr::as_encoded_bytes);
+    let is_variable = |part: &[u8]| match part {
+        [b'$', first, ..] => first.is_ascii_alphabetic() || matches!(first, b'_' | b'{' | b'('),
+        [b'%', .., b'%'] => part.len() > 2,
+        _ => false,
+    };
+    parts.any(|part| part == b"~" || is_variable(part)).then_some(
+        "there is no such file, and no shell expands ~ or a variable here: write the folder itself",
+    )
+}
+
 impl SecretFile {
     /// The file at `path`.
     ///
@@ -68,7 +137,7 @@ impl SecretFile {
     /// ```
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), permissions: Permissions::Usual, worker: Worker::new() }
+        Self { path: absolute(path.into()), reader: Reader::new() }
     }
 
     /// Refuses a file that group or others can read. (Kubernetes mounts secrets with mode 644 unless
@@ -80,7 +149,33 @@ impl SecretFile {
     /// ```
     #[must_use]
     pub fn strict_permissions(mut self) -> Self {
-        self.permissions = Permissions::Strict;
+        self.reader.permissions = Permissions::Strict;
+        self
+    }
+
+    /// Takes the file from this user too, by number. That user can put another key there, and so choose the account that
+    /// receives the data: name the one that Docker Compose's host file or a sidecar's belongs to. In a user namespace, 65534
+    /// stands for every user without a number of its own there.
+    ///
+    /// ```
+    /// # use keysheath::source::SecretFile;
+    /// let source = SecretFile::new("/run/secrets/kanal").trusting_owner(1000);
+    /// ```
+    #[must_use]
+    pub fn trusting_owner(mut self, uid: u32) -> Self {
+        self.reader.trust.owner = Some(uid);
+        self
+    }
+
+    /// Takes a file that this group, by number, can write. Each of its members can put another key there.
+    ///
+    /// ```
+    /// # use keysheath::source::SecretFile;
+    /// let source = SecretFile::new("/run/secrets/kanal").trusting_group(1000);
+    /// ```
+    #[must_use]
+    pub fn trusting_group(mut self, gid: u32) -> Self {
+        self.reader.trust.group = Some(gid);
         self
     }
 
@@ -93,7 +188,7 @@ impl SecretFile {
     /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.worker = self.worker.with_deadline(deadline);
+        self.reader.worker = self.reader.worker.with_deadline(deadline);
         self
     }
 }
@@ -104,49 +199,18 @@ impl Source for SecretFile {
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        let path = WipedPath::from(self.path.clone().into_os_string());
-        let permissions = self.permissions;
-        self.worker
-            .run(place(&self.path), move || read_key_file(&path, permissions))
-            .and_then(|file| reading(file, Absence::NoFile))
+        self.reader
+            .read(&self.path, MAX_SECRET_FILE)
+            .map(|file| reading(file, Absence::NoFile))
             .map_err(|problem| SourceError::new(self.provenance(), problem))
     }
 }
 
-/// What a worker counts calls to a file by.
-pub(super) fn place(path: &Path) -> Place {
-    Place::of("file", &path)
-}
-
-/// A text and remarks, or nothing.
-pub(super) type FileText = Option<(SecretText, Vec<Remark>)>;
-
-pub(super) fn reading(file: Result<FileText, Problem>, absence: Absence) -> Result<Reading, Problem> {
-    Ok(match file? {
+pub(super) fn reading(file: FileText, absence: Absence) -> Reading {
+    match file {
         None => Reading::absent(absence),
         Some((text, remarks)) => Reading::present(text).with_remarks(remarks),
-    })
-}
-
-/// Reads a file that holds a key and nothing else. May hang.
-pub(super) fn read_key_file(path: &Path, permissions: Permissions) -> Result<FileText, Problem> {
-    let Some((text, remarks)) = read_file(path, permissions, MAX_SECRET_FILE)? else {
-        return Ok(None);
-    };
-    let text = text.without_mark_and_newline();
-    if text.bytes().is_empty() {
-        return Err(Problem::Empty);
     }
-    Ok(Some((text, remarks)))
-}
-
-/// Opens, checks and reads a file. `None` where there is no file. May hang.
-pub(super) fn read_file(path: &Path, permissions: Permissions, limit: usize) -> Result<FileText, Problem> {
-    let Some(file) = open(path)? else {
-        return Ok(None);
-    };
-    let remarks = check(&file, permissions, limit)?;
-    Ok(Some((read_bounded(file, limit)?, remarks)))
 }
 
 /// A path that is wiped when dropped: a person may have put the key where the path belongs.
@@ -169,116 +233,5 @@ impl Deref for WipedPath {
 impl Drop for WipedPath {
     fn drop(&mut self) {
         std::mem::take(&mut self.0).into_os_string().into_encoded_bytes().zeroize();
-    }
-}
-
-/// How often a file behind a link that leads nowhere is looked for again. Kubernetes swaps the link and removes what it
-/// led to, so a path can lead nowhere for an instant.
-const ATTEMPTS: u32 = 10;
-
-/// How long to wait between two of them.
-const PAUSE: Duration = Duration::from_millis(10);
-
-/// Opens a file; `None` where there is surely none.
-fn open(path: &Path) -> Result<Option<File>, Problem> {
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            thread::sleep(PAUSE);
-        }
-        let before = Way::to(path);
-        match trusted_file::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(Problem::BadPath { rule: "a path has no NUL byte" });
-            }
-            // A socket cannot be opened at all; only its kind says why.
-            Err(error) => {
-                return Err(match path.metadata() {
-                    Ok(metadata) if !metadata.is_file() => Problem::NotAFile,
-                    _ => Problem::Unreadable(error.kind()),
-                });
-            }
-            Ok(file) => return Ok(Some(file)),
-        }
-        // A link that led elsewhere before than after may have led nowhere in between.
-        if matches!((&before, Way::to(path)), (Way::EndsAt(before), Way::EndsAt(after)) if *before == after) {
-            return Ok(None);
-        }
-    }
-    Err(Problem::DanglingLink)
-}
-
-/// How far a path leads.
-enum Way {
-    /// To this folder, resolved, and no further; the next part of the path is not there.
-    EndsAt(PathBuf),
-    /// To its end, or to a link that leads nowhere.
-    Open,
-}
-
-impl Way {
-    fn to(path: &Path) -> Self {
-        for part in path.ancestors() {
-            // A relative path begins here.
-            let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
-            match part.symlink_metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Ok(_) if part != path => {
-                    return part.canonicalize().map_or(Self::Open, Self::EndsAt);
-                }
-                _ => return Self::Open,
-            }
-        }
-        Self::Open
-    }
-}
-
-fn check(file: &File, permissions: Permissions, limit: usize) -> Result<Vec<Remark>, Problem> {
-    let metadata = file.metadata().map_err(|error| Problem::Unreadable(error.kind()))?;
-    trusted_file::check(&metadata).map_err(|untrusted| match untrusted {
-        Untrusted::NotAFile => Problem::NotAFile,
-        Untrusted::ForeignOwner { uid } => Problem::ForeignOwner { uid },
-        Untrusted::WritableByOthers { mode } => Problem::WritableByOthers { mode },
-    })?;
-    let remarks = check_readers(&metadata, permissions)?;
-    if metadata.len() > limit as u64 {
-        return Err(Problem::TooLarge { limit });
-    }
-    Ok(remarks)
-}
-
-#[cfg(unix)]
-fn check_readers(metadata: &std::fs::Metadata, permissions: Permissions) -> Result<Vec<Remark>, Problem> {
-    use std::os::unix::fs::MetadataExt as _;
-
-    let mode = metadata.mode() & 0o777;
-    if permissions == Permissions::Strict && mode & 0o077 != 0 {
-        return Err(Problem::ReadableByOthers { mode });
-    }
-    let mut remarks = Vec::new();
-    if mode & 0o004 != 0 {
-        remarks.push(Remark::ReadableByOthers { mode });
-    }
-    Ok(remarks)
-}
-
-#[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
-fn check_readers(_: &std::fs::Metadata, _: Permissions) -> Result<Vec<Remark>, Problem> {
-    Ok(Vec::new())
-}
-
-/// Reads all there is into one block; more than `limit` bytes are an error, whatever the size said before.
-pub(super) fn read_bounded(mut reader: impl Read, limit: usize) -> Result<SecretText, Problem> {
-    let mut text = SecretText::with_capacity(1024.min(limit + 1));
-    let mut piece = zeroize::Zeroizing::new([0; 1024]);
-    loop {
-        match reader.read(&mut *piece) {
-            Ok(0) => return Ok(text),
-            Ok(count) if text.bytes().len() + count > limit => return Err(Problem::TooLarge { limit }),
-            Ok(count) => text.append(&piece[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Problem::Unreadable(error.kind())),
-        }
     }
 }

@@ -1,12 +1,16 @@
 //! A text on its way from a source to a key.
 
 use std::fmt;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::Problem;
+use super::systemd::is_encrypted;
+use crate::issuer::{Issuer as _, Katana, Profile};
+use crate::key::RawKey;
 
 /// Bytes that may be a key: wiped when dropped, spare capacity included, and never printed.
 ///
@@ -23,12 +27,11 @@ impl SecretText {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
-    #[cfg(any(feature = "keychain", feature = "openbao"))]
     pub(super) const fn from_wiped(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
@@ -43,18 +46,59 @@ impl SecretText {
         self.0.extend_from_slice(bytes);
     }
 
-    /// What every file-like source does: removes one leading byte order mark and one final newline (`\n` or
+    /// What is done to the text of every source: removes one leading byte order mark and one final newline (`\n` or
     /// `\r\n`), and nothing else.
-    pub(super) fn without_mark_and_newline(mut self) -> Self {
-        let mut end = self.0.len();
-        if self.0.ends_with(b"\n") {
-            end -= if self.0.ends_with(b"\r\n") { 2 } else { 1 };
-        }
+    pub(crate) fn without_mark_and_newline(self) -> Self {
         let start = if self.0.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        // The bytes stay in the block, which is wiped as a whole.
-        self.0.copy_within(start.min(end)..end, 0);
-        self.0.truncate(end.saturating_sub(start));
+        let end = without_newline(&self.0).len().max(start);
+        self.cut(start..end)
+    }
+
+    /// One line of it, counted from 1.
+    pub(super) fn line(self, line: usize) -> Result<Self, Problem> {
+        let mut start = 0;
+        let mut lines = 0;
+        for text in self.0.split_inclusive(|&byte| byte == b'\n') {
+            lines += 1;
+            if lines == line {
+                let end = start + without_newline(text).len();
+                return Ok(self.cut(start..end));
+            }
+            start += text.len();
+        }
+        Err(Problem::NoLine { line, lines })
+    }
+
+    /// What is in a range. The bytes stay in the block, which is wiped as a whole.
+    fn cut(mut self, range: Range<usize>) -> Self {
+        let length = range.len();
+        self.0.copy_within(range, 0);
+        self.0.truncate(length);
         self
+    }
+
+    /// The key that the text is, or why it is none.
+    pub(super) fn parse(&self, profile: &'static Profile) -> Result<RawKey, Problem> {
+        let text = self.bytes();
+        if text.is_empty() {
+            return Err(Problem::Empty);
+        }
+        // On one line it is a well-formed key of an issuer with long ones.
+        if is_encrypted(text) {
+            return Err(Problem::EncryptedCredential);
+        }
+        RawKey::parse(profile, text).map_err(|error| {
+            let is_of = |scheme: &str| {
+                text.strip_prefix(scheme.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
+            };
+            if let Some(scheme) = SCHEMES.into_iter().find(|scheme| is_of(scheme)) {
+                Problem::Reference { scheme }
+            } else if profile != Katana::PROFILE && is_uuid(text) {
+                Problem::OtherIssuer { other: Katana::PROFILE.title(), wanted: profile.title() }
+            } else {
+                Problem::Malformed(error)
+            }
+        })
     }
 
     pub(super) fn decode_base64(self) -> Result<Self, Problem> {
@@ -65,6 +109,22 @@ impl SecretText {
         decoded.0.truncate(length);
         Ok(decoded)
     }
+}
+
+/// The schemes of key references.
+const SCHEMES: [&str; 7] = ["env", "file", "dotenv", "systemd", "keychain", "command", "openbao"];
+
+/// The shape of the keys of Katana that people show in public.
+pub(crate) fn is_uuid(text: &[u8]) -> bool {
+    let fits = |(at, byte): (usize, &u8)| match at {
+        8 | 13 | 18 | 23 => *byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() == 36 && text.iter().enumerate().all(fits)
+}
+
+fn without_newline(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\r\n").or_else(|| text.strip_suffix(b"\n")).unwrap_or(text)
 }
 
 impl From<Vec<u8>> for SecretText {
@@ -109,6 +169,19 @@ mod tests {
         assert_eq!(stripped(b"\xef\xbb\xbf\n"), b"");
         assert_eq!(stripped(b"\n"), b"");
         assert_eq!(stripped(b""), b"");
+    }
+
+    #[test]
+    fn a_line_is_cut_out_of_several() {
+        let line =
+            |text: &str, line| SecretText::from(text.to_owned()).line(line).map(|text| text.bytes().to_vec());
+        assert_eq!(line("key\nuser: shop\r\n", 1).as_deref(), Ok(&b"key"[..]));
+        assert_eq!(line("user\r\nkey\r\n\r\nmore", 2).as_deref(), Ok(&b"key"[..]));
+        assert_eq!(line("user\nkey", 2).as_deref(), Ok(&b"key"[..]));
+        assert_eq!(line("a\n\nb", 2).as_deref(), Ok(&b""[..]));
+        for (text, at, lines) in [("a\n", 2, 1), ("a\nb", 3, 2), ("a", 0, 1), ("", 1, 0)] {
+            assert_eq!(line(text, at), Err(Problem::NoLine { line: at, lines }), "{text:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Credentials that systemd passes to a service.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::file::{self, Permissions};
-use super::worker::Worker;
+use subtle::ConstantTimeEq as _;
+
+use super::file::{self, MAX_SECRET_FILE, Reader};
 use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_credential_name};
 use crate::issuer::Profile;
 
@@ -30,7 +34,7 @@ const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 #[derive(Clone, Debug)]
 pub struct SystemdCredential {
     name: String,
-    worker: Worker,
+    reader: Reader,
 }
 
 impl SystemdCredential {
@@ -43,7 +47,7 @@ impl SystemdCredential {
     /// ```
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), worker: Worker::new() }
+        Self { name: name.into(), reader: Reader::new() }
     }
 
     /// The credential with the name of the issuer's variable in lower case, such as `kanal_api_key`.
@@ -58,6 +62,19 @@ impl SystemdCredential {
         Self::new(profile.variable().to_ascii_lowercase())
     }
 
+    /// How long opening and reading may take; 30 s unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::source::SystemdCredential;
+    /// let source = SystemdCredential::new("kanal_api_key").with_deadline(Duration::from_secs(2));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.reader.worker = self.reader.worker.with_deadline(deadline);
+        self
+    }
+
     fn find(&self) -> Result<Reading, Problem> {
         if !is_credential_name(&self.name) {
             return Err(Problem::BadPath {
@@ -69,14 +86,26 @@ impl SystemdCredential {
             return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY is an absolute path" });
         }
         let path = directory.join(&self.name);
-        self.worker.run(file::place(&path), move || match file::read_key_file(&path, Permissions::Usual) {
-            // systemd makes the directory before it starts the service.
-            Ok(None) if !directory.is_dir() => {
-                Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY names a directory that is there" })
-            }
-            file => file::reading(file, Absence::NoFile),
-        })?
+        let gone = Arc::new(AtomicBool::new(false));
+        let (told, folder) = (Arc::clone(&gone), directory);
+        // systemd makes the directory before it starts the service.
+        let file = self.reader.read_after(&path, MAX_SECRET_FILE, move |_| {
+            told.store(!folder.is_dir(), Ordering::Release);
+        })?;
+        if file.is_none() && gone.load(Ordering::Acquire) {
+            return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY names a directory that is there" });
+        }
+        Ok(file::reading(file, Absence::NoFile))
     }
+}
+
+/// What the base64 of each encrypted credential has from its 23rd character on, after an id: the sizes of key, block,
+/// initialisation vector and tag of AES-256-GCM.
+const SIZES: &[u8; 20] = b"AAAAABAAAADAAAABAAAA";
+
+/// Whether a text is a credential as `systemd-creds encrypt` writes it. In constant time: the text may be a key.
+pub(super) fn is_encrypted(text: &[u8]) -> bool {
+    text.get(22..42).is_some_and(|sizes| bool::from(sizes.ct_eq(SIZES)))
 }
 
 /// Where systemd has put the credentials of this service.

@@ -1,5 +1,6 @@
 //! Sources and chains over them.
 
+use keysheath::chain::NearMiss;
 use keysheath::source::{Absence, Remark, Resource};
 
 use super::*;
@@ -39,6 +40,10 @@ fn look_at(what: &str, source: impl Source + Debug + 'static) -> Option<Problem>
 fn look_at_chain<I: Issuer>(what: &str, chain: &Chain<I>) {
     assert_debug_silent(what, chain);
     let explanation = chain.explain();
+    let near_misses: &[NearMiss] = explanation.near_misses();
+    for near in near_misses {
+        assert_value_silent("NearMiss", near);
+    }
     assert_value_silent(what, &explanation);
     for place in explanation.places() {
         assert_value_silent("Explained", place);
@@ -85,8 +90,19 @@ fn a_file_with_the_canary_in_it_is_never_shown() {
         assert!(known, "{problem:?}");
     }
     let encoded = folder.write("encoded", base64(KANAL));
-    let source: Base64<SecretFile> = SecretFile::new(&encoded).base64();
+    let source: Shaped<SecretFile> = SecretFile::new(&encoded).base64();
     assert_eq!(look_at("a file in base64", source), None);
+    let required: Required<SecretFile> = SecretFile::new(folder.path().join("missing")).required();
+    assert!(matches!(look_at("a required file", required), Some(Problem::Missing { .. })));
+    let json =
+        folder.write("json", format!("{{\"{KANAL}\": 1, \"twice\": \"{KANAL}\", \"twice\": \"{KANAL}\"}}"));
+    for name in ["twice", "missing"] {
+        assert!(look_at("a field", SecretFile::new(&json).field(name)).is_some());
+    }
+    let broken = folder.write("broken", format!("{{\"k\": \"{KANAL}\", {KANAL}}}"));
+    assert_eq!(look_at("JSON that ends early", SecretFile::new(broken).field("k")), Some(Problem::NotJson));
+    let lines = folder.write("lines", format!("{KANAL}\n{KANAL}\n"));
+    assert!(matches!(look_at("a line", SecretFile::new(lines).line(3)), Some(Problem::NoLine { .. })));
     assert!(matches!(
         look_at("a file in base64, not told", SecretFile::new(encoded)),
         Some(Problem::Malformed(_))

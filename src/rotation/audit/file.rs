@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::AuditError;
+use crate::internal::paths::absolute;
 use crate::private_file;
 use crate::source::worker::{Place, Worker};
 
@@ -22,7 +23,7 @@ pub(super) struct AuditFile {
 
 impl AuditFile {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path: private_file::absolute(path), worker: Worker::new().with_deadline(DEADLINE) }
+        Self { path: absolute(path), worker: Worker::new().with_deadline(DEADLINE) }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -1,0 +1,136 @@
+//! What is nearly where the key was looked for.
+
+use std::fmt;
+
+use super::{Step, Witness};
+use crate::internal::printable::Printable;
+use crate::issuer::{Issuer as _, Kanal, Katana, Profile};
+use crate::key::RawKey;
+use crate::source::{Provenance, SecretText, is_uuid, variable_text};
+
+/// Something that is nearly where a key was looked for, and probably meant to be it. No part of any value is kept.
+///
+/// ```
+/// use keysheath::chain::NearMiss;
+/// let near = NearMiss::Name { set: "KANAL_KEY".to_owned(), read: "KANAL_API_KEY".to_owned() };
+/// assert_eq!(near.to_string(), "KANAL_KEY is set, and the variable that is read is KANAL_API_KEY");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NearMiss {
+    /// A variable of a similar name is set.
+    Name {
+        /// The variable that is set.
+        set: String,
+        /// The variable that is read.
+        read: String,
+    },
+    /// The variable of another issuer holds a text in the form of the key.
+    OtherIssuer {
+        /// The variable that is set.
+        set: &'static str,
+        /// Whose key its text looks like.
+        title: &'static str,
+        /// The variable that is read.
+        read: &'static str,
+    },
+}
+
+/// What people write after an issuer's name.
+const ENDS: [&str; 7] = ["_API_KEY", "_KEY", "_TOKEN", "_APIKEY", "_API_TOKEN", "_ACCESS_TOKEN", "_SECRET"];
+
+impl NearMiss {
+    /// Of the variables that a chain has read in vain.
+    pub(super) fn of(steps: &[Step], profile: &'static Profile) -> Vec<Self> {
+        let absent = steps.iter().filter(|step| step.has_nothing());
+        let mut found = Vec::new();
+        for step in absent {
+            let Provenance::Variable { name: read } = step.provenance() else { continue };
+            found.extend(
+                similar(read).filter(|name| is_set(name)).map(|set| Self::Name { set, read: read.clone() }),
+            );
+            if read == profile.variable() {
+                found.extend(Self::in_another_issuers_variable(profile));
+            }
+        }
+        found
+    }
+
+    fn in_another_issuers_variable(profile: &'static Profile) -> Option<Self> {
+        let (set, is_like): (_, fn(&[u8]) -> bool) = if profile == Kanal::PROFILE {
+            (Katana::PROFILE.variable(), |text| RawKey::parse(Kanal::PROFILE, text).is_ok())
+        } else if profile == Katana::PROFILE {
+            (Kanal::PROFILE.variable(), is_uuid)
+        } else {
+            return None;
+        };
+        let text = variable_text(set).map(SecretText::without_mark_and_newline)?;
+        let (title, read) = (profile.title(), profile.variable());
+        is_like(text.bytes()).then_some(Self::OtherIssuer { set, title, read })
+    }
+}
+
+/// Names that a variable is mistaken for, without its own.
+fn similar(name: &str) -> impl Iterator<Item = String> {
+    let upper = name.to_ascii_uppercase();
+    let stem = ENDS.iter().find_map(|end| upper.strip_suffix(end)).filter(|stem| !stem.is_empty());
+    let mut names: Vec<String> =
+        stem.into_iter().flat_map(|stem| ENDS.map(|end| format!("{stem}{end}"))).collect();
+    // Windows takes names that differ in case for the same.
+    if cfg!(unix) {
+        names.extend([upper.clone(), name.to_ascii_lowercase()]);
+        names.extend(
+            stem.into_iter().flat_map(|stem| ENDS.map(|end| format!("{stem}{end}").to_ascii_lowercase())),
+        );
+    }
+    names.sort();
+    names.dedup();
+    let own = name.to_owned();
+    names.into_iter().filter(move |name| *name != own)
+}
+
+fn is_set(name: &str) -> bool {
+    variable_text(name).is_some_and(|text| !text.bytes().is_empty())
+}
+
+impl Step {
+    /// Whether there is nothing in its place, be that an error or not.
+    fn has_nothing(&self) -> bool {
+        use crate::source::Problem;
+        matches!(self.witness(), Witness::Absent(_) | Witness::Broken(Problem::Missing { .. }))
+    }
+}
+
+impl fmt::Display for NearMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { set, read } => {
+                write!(f, "{} is set, and the variable that is read is {}", Printable(set), Printable(read))
+            }
+            Self::OtherIssuer { set, title, read } => {
+                write!(
+                    f,
+                    "{set} holds a text in the form of a {title} key: a {title} key belongs into {read}"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_names_are_those_that_people_write() {
+        let names: Vec<String> = similar("KANAL_API_KEY").collect();
+        for name in ["KANAL_KEY", "KANAL_TOKEN", "KANAL_APIKEY", "KANAL_API_TOKEN", "KANAL_SECRET"] {
+            assert!(names.iter().any(|other| other == name), "{name}: {names:?}");
+        }
+        assert!(!names.iter().any(|name| name == "KANAL_API_KEY"));
+        if cfg!(unix) {
+            assert!(names.iter().any(|name| name == "kanal_api_key"), "{names:?}");
+        }
+        assert!(similar("X").all(|name| name == "x"));
+    }
+}

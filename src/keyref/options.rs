@@ -1,0 +1,96 @@
+//! What follows the `?` of a reference.
+
+use std::fmt;
+
+use super::KeyRefError;
+use super::text::{Part, decode, encode};
+use crate::source::Source;
+
+/// How the text stands in the place, and whom its file may belong to.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Options {
+    pub(super) owner: Option<u32>,
+    pub(super) group: Option<u32>,
+    pick: Option<Pick>,
+    is_base64: bool,
+}
+
+/// The part of the text that is the key.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Pick {
+    Field(String),
+    Line(usize),
+}
+
+impl Options {
+    pub(super) fn parse(text: &str) -> Result<Self, KeyRefError> {
+        let mut options = Self::default();
+        for option in text.split('&') {
+            let (name, value) = option.split_once('=').ok_or(KeyRefError::Query)?;
+            let is_new = match name {
+                "owner" => options.owner.replace(number(value)?).is_none(),
+                "group" => options.group.replace(number(value)?).is_none(),
+                "field" => options.pick.replace(Pick::Field(field(value)?)).is_none(),
+                "line" => options.pick.replace(Pick::Line(line(value)?)).is_none(),
+                "encoding" if value == "base64" => !std::mem::replace(&mut options.is_base64, true),
+                _ => false,
+            };
+            if !is_new {
+                return Err(KeyRefError::Query);
+            }
+        }
+        Ok(options)
+    }
+
+    pub(super) const fn is_of_files(&self) -> bool {
+        self.owner.is_some() || self.group.is_some()
+    }
+
+    /// The source whose text is what these options say.
+    pub(super) fn shape(&self, source: Box<dyn Source>) -> Box<dyn Source> {
+        let source: Box<dyn Source> = match &self.pick {
+            None => source,
+            Some(Pick::Field(name)) => Box::new(source.field(name.as_str())),
+            Some(Pick::Line(line)) => Box::new(source.line(*line)),
+        };
+        if self.is_base64 { Box::new(source.base64()) } else { source }
+    }
+}
+
+/// In its one form: without a sign or leading zeros.
+fn number(text: &str) -> Result<u32, KeyRefError> {
+    let number: u32 = text.parse().map_err(|_| KeyRefError::Query)?;
+    if number.to_string() == text { Ok(number) } else { Err(KeyRefError::Query) }
+}
+
+fn line(text: &str) -> Result<usize, KeyRefError> {
+    let number = usize::try_from(number(text)?).map_err(|_| KeyRefError::Query)?;
+    if number == 0 { Err(KeyRefError::Query) } else { Ok(number) }
+}
+
+fn field(text: &str) -> Result<String, KeyRefError> {
+    if text.is_empty() || text.contains(['#', '?']) || text.trim() != text {
+        return Err(KeyRefError::Query);
+    }
+    decode(text)
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sign = '?';
+        let mut write = |name: &str, value: &str| {
+            write!(f, "{sign}{name}={value}")?;
+            sign = '&';
+            Ok(())
+        };
+        for (name, number) in [("owner", self.owner), ("group", self.group)] {
+            number.map_or(Ok(()), |number| write(name, &number.to_string()))?;
+        }
+        match &self.pick {
+            None => {}
+            Some(Pick::Field(name)) => write("field", &encode(name, Part::Option))?,
+            Some(Pick::Line(line)) => write("line", &line.to_string())?,
+        }
+        if self.is_base64 { write("encoding", "base64") } else { Ok(()) }
+    }
+}

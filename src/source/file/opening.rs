@@ -1,0 +1,198 @@
+//! Opening a file that may be swapped at any moment, and the checks on what was opened.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use super::pipe::Pipe;
+use super::{Permissions, Problem, Reader, Remark};
+use crate::source::worker::Turn;
+use crate::source::{Resource, SecretText};
+use crate::trusted_file::{self, Kind, Untrusted};
+
+/// A text and remarks, or nothing.
+pub(in crate::source) type FileText = Option<(SecretText, Vec<Remark>)>;
+
+/// How often a file that cannot stay as it is (behind a link that leads nowhere, or removed while it was opened) is opened
+/// again. Kubernetes swaps a link and removes what it led to, so a path can lead nowhere for an instant.
+const ATTEMPTS: u32 = 10;
+
+/// How long to wait between two of them.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Opens, checks and reads a file. `None` where there is no file. May hang.
+pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> Result<FileText, Problem> {
+    let Some(Opened { file, metadata, is_unlinked }) = open_to_stay(path)? else {
+        return Ok(None);
+    };
+    let (kind, mut remarks) = check(&metadata, reader, limit)?;
+    if is_unlinked {
+        remarks.push(Remark::Unlinked);
+    }
+    let text = match kind {
+        Kind::Regular => read_bounded(file, limit)?,
+        Kind::Pipe => {
+            remarks.push(Remark::Pipe);
+            let text =
+                read_bounded(Pipe::new(file, turn.rest()), limit).map_err(|problem| match problem {
+                    Problem::Unreadable(io::ErrorKind::TimedOut) => turn.too_late(),
+                    problem => problem,
+                })?;
+            if text.bytes().is_empty() {
+                return Err(Problem::EmptyPipe);
+            }
+            text
+        }
+    };
+    Ok(Some((text, remarks)))
+}
+
+struct Opened {
+    file: File,
+    metadata: Metadata,
+    /// Whether it has no name any more, and none will be given to another file in its place.
+    is_unlinked: bool,
+}
+
+/// Opens a file that has a name. One that was replaced between its opening and the look at it is opened again; where the path
+/// leads to the same nameless file still, it is a mount of that file alone, or a descriptor.
+fn open_to_stay(path: &Path) -> Result<Option<Opened>, Problem> {
+    let mut nameless = None;
+    for _ in 0..ATTEMPTS {
+        let Some(file) = open(path)? else { return Ok(None) };
+        let metadata = file.metadata().map_err(|error| Problem::Unreadable(error.kind()))?;
+        match nameless_id(&metadata) {
+            None => return Ok(Some(Opened { file, metadata, is_unlinked: false })),
+            id if id == nameless => return Ok(Some(Opened { file, metadata, is_unlinked: true })),
+            id => nameless = id,
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(Problem::DanglingLink)
+}
+
+/// The device and the number of a regular file without a name.
+#[cfg(unix)]
+fn nameless_id(metadata: &Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    (metadata.is_file() && metadata.nlink() == 0).then(|| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+const fn nameless_id(_: &Metadata) -> Option<(u64, u64)> {
+    None
+}
+
+/// Opens a file; `None` where there is surely none.
+fn open(path: &Path) -> Result<Option<File>, Problem> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            thread::sleep(PAUSE);
+        }
+        let before = Way::to(path);
+        match trusted_file::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(Problem::BadPath { rule: "a path has no NUL byte" });
+            }
+            // A socket cannot be opened at all; only its kind says why.
+            Err(error) => {
+                return Err(match path.metadata() {
+                    Ok(metadata) if !metadata.is_file() && !is_pipe(&metadata) => Problem::NotAFile,
+                    _ => Resource::of(&error).map_or(Problem::Unreadable(error.kind()), Problem::Exhausted),
+                });
+            }
+            Ok(file) => return Ok(Some(file)),
+        }
+        // A link that led elsewhere before than after may have led nowhere in between.
+        if matches!((&before, Way::to(path)), (Way::EndsAt(before), Way::EndsAt(after)) if *before == after) {
+            return Ok(None);
+        }
+    }
+    Err(Problem::DanglingLink)
+}
+
+#[cfg(unix)]
+fn is_pipe(metadata: &Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&metadata.file_type())
+}
+
+#[cfg(not(unix))]
+const fn is_pipe(_: &Metadata) -> bool {
+    false
+}
+
+/// How far a path leads.
+enum Way {
+    /// To this folder, resolved, and no further; the next part of the path is not there.
+    EndsAt(PathBuf),
+    /// To its end, or to a link that leads nowhere.
+    Open,
+}
+
+impl Way {
+    fn to(path: &Path) -> Self {
+        for part in path.ancestors() {
+            match part.symlink_metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(_) if part != path => {
+                    return part.canonicalize().map_or(Self::Open, Self::EndsAt);
+                }
+                _ => return Self::Open,
+            }
+        }
+        Self::Open
+    }
+}
+
+fn check(metadata: &Metadata, reader: &Reader, limit: usize) -> Result<(Kind, Vec<Remark>), Problem> {
+    let kind = trusted_file::check(metadata, reader.trust).map_err(|untrusted| match untrusted {
+        Untrusted::NotAFile => Problem::NotAFile,
+        Untrusted::ForeignOwner { uid } => Problem::ForeignOwner { uid },
+        Untrusted::WritableByOthers { mode } => Problem::WritableByOthers { mode },
+        Untrusted::WritableByGroup { mode, gid } => Problem::WritableByGroup { mode, gid },
+    })?;
+    let remarks = check_readers(metadata, reader.permissions)?;
+    if metadata.len() > limit as u64 {
+        return Err(Problem::TooLarge { limit });
+    }
+    Ok((kind, remarks))
+}
+
+#[cfg(unix)]
+fn check_readers(metadata: &Metadata, permissions: Permissions) -> Result<Vec<Remark>, Problem> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let mode = metadata.mode() & 0o777;
+    if permissions == Permissions::Strict && mode & 0o077 != 0 {
+        return Err(Problem::ReadableByOthers { mode });
+    }
+    let mut remarks = Vec::new();
+    if mode & 0o004 != 0 {
+        remarks.push(Remark::ReadableByOthers { mode });
+    }
+    Ok(remarks)
+}
+
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
+fn check_readers(_: &Metadata, _: Permissions) -> Result<Vec<Remark>, Problem> {
+    Ok(Vec::new())
+}
+
+/// Reads all there is into one block; more than `limit` bytes are an error, whatever the size said before.
+pub(in crate::source) fn read_bounded(mut reader: impl Read, limit: usize) -> Result<SecretText, Problem> {
+    let mut text = SecretText::with_capacity(1024.min(limit + 1));
+    let mut piece = zeroize::Zeroizing::new([0; 1024]);
+    loop {
+        match reader.read(&mut *piece) {
+            Ok(0) => return Ok(text),
+            Ok(count) if text.bytes().len() + count > limit => return Err(Problem::TooLarge { limit }),
+            Ok(count) => text.append(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Problem::Unreadable(error.kind())),
+        }
+    }
+}
