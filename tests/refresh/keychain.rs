@@ -79,7 +79,7 @@ fn an_item_in_every_bad_state_keeps_the_last_good_key_and_no_other_place_is_aske
             fails(&refresher, |problem| *problem == ReloadProblem::Absent(Absence::NoItem));
             store("");
             fails(&refresher, is(Problem::Empty));
-            store(&format!("{SECOND}\n"));
+            store(&format!("{SECOND}\n\n"));
             fails(&refresher, |problem| matches!(problem, ReloadProblem::Source(Problem::Malformed(_))));
             store(KEY);
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
