@@ -57,8 +57,8 @@ use crate::key::RawKey;
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
-pub(crate) use env::variable as variable_text;
 pub use env::{FileVariable, Variable};
+pub(crate) use env::{similar_names, variable as variable_text};
 pub use error::{Problem, SourceError};
 pub use file::{MAX_SECRET_FILE, SecretFile};
 #[cfg(feature = "keychain")]

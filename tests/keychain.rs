@@ -246,15 +246,18 @@ fn the_keyring_crate_reads_what_we_wrote_and_we_read_what_it_wrote_and_each_dele
 }
 
 #[test]
-fn an_item_with_a_trailing_newline_is_malformed_and_the_hint_says_so() {
-    with_keychain("an_item_with_a_trailing_newline_is_malformed_and_the_hint_says_so", |_| {
-        store_with_secret_tool(&["service", "keysheath", "username", "kanal"], &format!("{KEY}\n"));
+fn an_item_with_two_final_newlines_is_malformed_and_the_hint_says_so() {
+    with_keychain("an_item_with_two_final_newlines_is_malformed_and_the_hint_says_so", |_| {
+        store_with_secret_tool(&["service", "keysheath", "username", "kanal"], &format!("{KEY}\n\n"));
         let outcome = load(&patient(), "kanal");
         let message = outcome.as_ref().expect_err("malformed").to_string();
         let Problem::Malformed(error) = problem(outcome) else { panic!("{message}") };
         assert_eq!(error.hint(), Some(Hint::TrailingNewline));
         assert!(message.contains("it ends with a line break: remove it"), "{message}");
         assert!(message.starts_with("keychain item keysheath/kanal: "), "{message}");
+        // One is removed, as of a file.
+        store_with_secret_tool(&["service", "keysheath", "username", "kanal"], &format!("{KEY}\n"));
+        assert!(matches!(load(&patient(), "kanal"), Ok(Loaded::Found(_))));
     });
 }
 
@@ -279,7 +282,7 @@ fn an_item_of_another_issuers_format_is_malformed() {
         keychain.save("katana", key.as_raw()).unwrap();
         let outcome = load(&keychain, "katana");
         assert_hides(outcome.as_ref().expect_err("not Kanal's"), katana);
-        assert!(matches!(problem(outcome), Problem::Malformed(_)));
+        assert_eq!(problem(outcome), Problem::OtherIssuer { other: "Katana", wanted: "Kanal" });
         let item = KeychainItem::new(keychain, "katana");
         assert!(matches!(source::load(&item, Katana::PROFILE), Ok(Loaded::Found(_))));
     });

@@ -6,7 +6,7 @@ use super::{Step, Witness};
 use crate::internal::printable::Printable;
 use crate::issuer::{Issuer as _, Kanal, Katana, Profile};
 use crate::key::RawKey;
-use crate::source::{Provenance, SecretText, is_uuid, variable_text};
+use crate::source::{Problem, Provenance, SecretText, is_uuid, similar_names, variable_text};
 
 /// Something that is nearly where a key was looked for, and probably meant to be it. No part of any value is kept.
 ///
@@ -36,9 +36,6 @@ pub enum NearMiss {
     },
 }
 
-/// What people write after an issuer's name.
-const ENDS: [&str; 7] = ["_API_KEY", "_KEY", "_TOKEN", "_APIKEY", "_API_TOKEN", "_ACCESS_TOKEN", "_SECRET"];
-
 impl NearMiss {
     /// Of the variables that a chain has read in vain.
     pub(super) fn of(steps: &[Step], profile: &'static Profile) -> Vec<Self> {
@@ -47,7 +44,10 @@ impl NearMiss {
         for step in absent {
             let Provenance::Variable { name: read } = step.provenance() else { continue };
             found.extend(
-                similar(read).filter(|name| is_set(name)).map(|set| Self::Name { set, read: read.clone() }),
+                similar_names(read)
+                    .into_iter()
+                    .filter(|name| is_set(name))
+                    .map(|set| Self::Name { set, read: read.clone() }),
             );
             if read == profile.variable() {
                 found.extend(Self::in_another_issuers_variable(profile));
@@ -70,25 +70,6 @@ impl NearMiss {
     }
 }
 
-/// Names that a variable is mistaken for, without its own.
-fn similar(name: &str) -> impl Iterator<Item = String> {
-    let upper = name.to_ascii_uppercase();
-    let stem = ENDS.iter().find_map(|end| upper.strip_suffix(end)).filter(|stem| !stem.is_empty());
-    let mut names: Vec<String> =
-        stem.into_iter().flat_map(|stem| ENDS.map(|end| format!("{stem}{end}"))).collect();
-    // Windows takes names that differ in case for the same.
-    if cfg!(unix) {
-        names.extend([upper.clone(), name.to_ascii_lowercase()]);
-        names.extend(
-            stem.into_iter().flat_map(|stem| ENDS.map(|end| format!("{stem}{end}").to_ascii_lowercase())),
-        );
-    }
-    names.sort();
-    names.dedup();
-    let own = name.to_owned();
-    names.into_iter().filter(move |name| *name != own)
-}
-
 fn is_set(name: &str) -> bool {
     variable_text(name).is_some_and(|text| !text.bytes().is_empty())
 }
@@ -96,7 +77,6 @@ fn is_set(name: &str) -> bool {
 impl Step {
     /// Whether there is nothing in its place, be that an error or not.
     fn has_nothing(&self) -> bool {
-        use crate::source::Problem;
         matches!(self.witness(), Witness::Absent(_) | Witness::Broken(Problem::Missing { .. }))
     }
 }
@@ -114,23 +94,5 @@ impl fmt::Display for NearMiss {
                 )
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn similar_names_are_those_that_people_write() {
-        let names: Vec<String> = similar("KANAL_API_KEY").collect();
-        for name in ["KANAL_KEY", "KANAL_TOKEN", "KANAL_APIKEY", "KANAL_API_TOKEN", "KANAL_SECRET"] {
-            assert!(names.iter().any(|other| other == name), "{name}: {names:?}");
-        }
-        assert!(!names.iter().any(|name| name == "KANAL_API_KEY"));
-        if cfg!(unix) {
-            assert!(names.iter().any(|name| name == "kanal_api_key"), "{names:?}");
-        }
-        assert!(similar("X").all(|name| name == "x"));
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroize;
 
+use super::env::similar_names;
 use super::file::{self, MAX_SECRET_FILE};
 use super::worker::{Place, Turn, Worker};
 use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
@@ -145,7 +146,7 @@ impl Line {
             program.end();
         }
         let text = text?;
-        if text.bytes().is_empty() {
+        if text.has_nothing() {
             return Err(Problem::NoOutput);
         }
         Ok(text)
@@ -161,10 +162,14 @@ impl Line {
     /// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave their
     /// values behind: the standard library then copies the whole environment into memory that it does not wipe.
     fn pass_environment(&self, command: &mut process::Command, profile: &Profile) {
-        let issuers: Vec<&str> = KNOWN.iter().copied().chain([profile]).map(Profile::variable).collect();
+        let issuers = KNOWN.iter().copied().chain([profile]).map(Profile::variable);
+        // A key under a name that is nearly right is a key as well.
+        let secrets: Vec<String> =
+            issuers.flat_map(|name| similar_names(name).into_iter().chain([name.to_owned()])).collect();
         let is_secret = |name: &OsStr| {
             // Windows takes names that differ in case for the same.
-            issuers.iter().chain(&SECRET_VARIABLES).any(|secret| name.eq_ignore_ascii_case(secret))
+            let same = |secret: &str| name.eq_ignore_ascii_case(secret);
+            secrets.iter().any(|secret| same(secret)) || SECRET_VARIABLES.iter().any(|secret| same(secret))
         };
         command.env_clear();
         for (name, value) in std::env::vars_os() {

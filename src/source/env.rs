@@ -239,3 +239,39 @@ fn leads_somewhere(path: &Path, parts: usize) -> bool {
     let mut ways = ways.into_iter().rev().filter(|way| way.components().count() > parts);
     ways.any(|way| way.file_name().is_some() && way.exists())
 }
+
+/// What people write after an issuer's name.
+const ENDS: [&str; 7] = ["_API_KEY", "_KEY", "_TOKEN", "_APIKEY", "_API_TOKEN", "_ACCESS_TOKEN", "_SECRET"];
+
+/// Names that people give a variable in the place of its own, which is not among them.
+pub(crate) fn similar_names(name: &str) -> Vec<String> {
+    let upper = name.to_ascii_uppercase();
+    let stem = ENDS.iter().find_map(|end| upper.strip_suffix(end)).filter(|stem| !stem.is_empty());
+    let mut names: Vec<String> =
+        stem.into_iter().flat_map(|stem| ENDS.map(|end| format!("{stem}{end}"))).collect();
+    // Windows takes names that differ in case for the same.
+    if cfg!(unix) {
+        names.push(upper.clone());
+        names.extend(names.clone().iter().map(|name| name.to_ascii_lowercase()));
+    }
+    names.sort();
+    names.dedup();
+    names.retain(|other| other != name);
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_names_are_those_that_people_write() {
+        let names = similar_names("KANAL_API_KEY");
+        for name in ["KANAL_KEY", "KANAL_TOKEN", "KANAL_APIKEY", "KANAL_API_TOKEN", "KANAL_SECRET"] {
+            assert!(names.iter().any(|other| other == name), "{name}: {names:?}");
+        }
+        assert!(!names.iter().any(|name| name == "KANAL_API_KEY"));
+        assert_eq!(names.iter().any(|name| name == "kanal_api_key"), cfg!(unix));
+        assert!(similar_names("X").iter().all(|name| name == "x"));
+    }
+}

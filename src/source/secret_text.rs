@@ -54,6 +54,11 @@ impl SecretText {
         self.cut(start..end)
     }
 
+    /// Whether nothing is left of it without its mark and its final newline.
+    pub(super) fn has_nothing(&self) -> bool {
+        without_newline(self.0.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.0)).is_empty()
+    }
+
     /// One line of it, counted from 1.
     pub(super) fn line(self, line: usize) -> Result<Self, Problem> {
         let mut start = 0;

@@ -215,7 +215,11 @@ fn every_variable_of_this_crate_that_holds_a_secret_is_kept() {
     for known in ["BAO_TOKEN", "KANAL_API_KEY", "KEYSHEATH_PEPPER"] {
         assert!(names.iter().any(|name| name == known), "{names:?}");
     }
-    let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "YOUR_API_KEY").collect();
+    let names: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| *name != "YOUR_API_KEY" && !name.starts_with('_'))
+        .collect();
     let child = Child::new("host::every_variable_of_this_crate_that_holds_a_secret_is_kept");
     let child = names.iter().fold(child, |child, name| child.var(name, OTHER_KEY));
     child.run(|| {
