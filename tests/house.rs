@@ -202,7 +202,7 @@ fn refuses_to_build_for(target: &str) -> bool {
         .output()
         .expect("rustc runs");
     let errors = String::from_utf8(output.stderr).unwrap();
-    let refused = errors.contains("keysheath does not build for browsers or phones");
+    let refused = errors.contains("keysheath does not build for browsers, phones and the like");
     // A file without items builds to the end even so: nothing but the refusal may stop it.
     assert_ne!(refused, output.status.success(), "{target}: {errors}");
     refused
@@ -210,12 +210,29 @@ fn refuses_to_build_for(target: &str) -> bool {
 
 #[test]
 fn the_crate_refuses_to_build_for_browsers_and_phones_and_nowhere_else() {
-    for target in ["wasm32-unknown-unknown", "aarch64-linux-android", "aarch64-apple-ios"] {
+    for target in [
+        "wasm32-unknown-unknown",
+        "wasm64-unknown-unknown",
+        "wasm32-unknown-emscripten",
+        "aarch64-linux-android",
+        "aarch64-apple-ios",
+        "aarch64-apple-ios-macabi",
+        "aarch64-apple-tvos",
+        "aarch64-apple-watchos",
+        "aarch64-apple-visionos",
+        "aarch64-unknown-linux-ohos",
+        "x86_64-unknown-linux-ohos",
+    ] {
         assert!(refuses_to_build_for(target), "{target}");
     }
-    for target in
-        ["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc", "wasm32-wasip2"]
-    {
+    for target in [
+        "x86_64-unknown-linux-gnu",
+        "x86_64-unknown-linux-musl",
+        "aarch64-apple-darwin",
+        "x86_64-pc-windows-msvc",
+        "x86_64-unknown-freebsd",
+        "wasm32-wasip2",
+    ] {
         assert!(!refuses_to_build_for(target), "{target}");
     }
     assert!(read("src/lib.rs").contains("\nmod platform;"), "lib.rs must include the refusal");

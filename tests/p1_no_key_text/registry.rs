@@ -163,6 +163,11 @@ fn no_warning_of_a_registry_has_the_canary() {
         registry.authorize(&headers, Wanted::NoStore).unwrap();
         registry.flush().unwrap_err();
         registry.flush().unwrap_err();
+        // They are given to the subscriber on a thread of their own.
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while EVENTS.0.lock().unwrap().len() < 2 && std::time::Instant::now() < patience {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         let events = EVENTS.0.lock().unwrap().join("\n");
         assert_silent("a warning", &events);
         assert_eq!(events.matches("a browser sent a request with this key").count(), 1, "{events}");
