@@ -36,6 +36,7 @@
 //! the body, as Kanal documents. What is not documented and had to be chosen: which refusal wins when several apply (see
 //! [`registry`](crate::registry)), the body of a success, 200 or 201, what a product consists of, and the answers to a
 //! body that is too long (413, over [`MAX_BODY`]), too slow (408, after [`READ_TIMEOUT`]) or not said to be JSON (415).
+//! A request without one valid `Host`, and one with both `Content-Length` and `Transfer-Encoding`, is answered 400.
 //!
 //! # Control plane
 //! What the methods of [`Emulator`] do can be done over HTTP as well, on a port of its own, in JSON. Every request has
@@ -70,6 +71,7 @@ mod customers;
 mod error;
 mod exchange;
 mod fault;
+mod framing;
 mod journal;
 mod kanal_api;
 mod katana_api;
@@ -100,7 +102,7 @@ pub use fault::{Fault, FaultError, FaultId, FaultRule, MAX_FAULTS, MAX_LATENCY};
 pub use journal::{JournalEntry, MAX_JOURNAL};
 pub use rate_limit::{RATE_LIMIT, RATE_WINDOW};
 pub use server::MAX_CONNECTIONS;
-pub use settings::{READ_TIMEOUT, Settings};
+pub use settings::{MAX_READ_TIMEOUT, READ_TIMEOUT, Settings};
 pub use shop::{FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM};
 
 /// The largest body that is read, in bytes.

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::answer;
 use super::rule_json;
 use super::server::Answer;
-use super::shop::{Shop, lock};
+use super::shop::{Api, Shop, lock};
 use super::{EmulatorError, TEAM};
 use crate::failure::{Meaning, Row};
 use crate::format::KeyFormat;
@@ -130,6 +130,7 @@ async fn create_key(State(shop): Shared, request: axum::extract::Request) -> Ans
     let team = body.get("team").map_or(Ok(TEAM), team)?;
     let restriction = match body.get("store") {
         None | Some(Value::Null) => Restriction::None,
+        Some(_) if shop.api != Api::Kanal => return Err(bad("Katana has no stores: leave store out")),
         Some(number) => Restriction::Store(
             number.as_u64().and_then(StoreId::new).ok_or_else(|| bad("store is a positive number"))?,
         ),

@@ -22,6 +22,9 @@ pub enum EmulatorError {
         "a port on 127.0.0.1 cannot be had ({0}): name another, or leave it out and take any that is free"
     )]
     Bind(io::ErrorKind),
+    /// Kanal was to answer in a shape that it does not have.
+    #[error("Kanal has one shape of errors: leave with_nested_errors (--nested-errors) out, or start Katana")]
+    NestedErrors,
     /// The operating system gives no thread, or no way to wait for input.
     #[error("the operating system gives no thread or no event queue ({0}): look at this user's limits")]
     Runtime(io::ErrorKind),

@@ -49,7 +49,7 @@ pub enum Fault {
     /// The connection is reset (TCP RST) without an answer, once the request has arrived. It has no effect.
     Reset,
     /// Half of the body is sent under a `Content-Length` for the whole of it, and the connection is closed. The request
-    /// is looked at, and has its effect.
+    /// is looked at, and has its effect. An answer to `HEAD`, which has no body, is sent as it is.
     TruncatedBody,
 }
 

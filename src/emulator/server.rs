@@ -6,21 +6,26 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::header::{CONNECTION, HOST};
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::EmulatorError;
-use super::wire::{End, Fate, Inner, Stream};
+use super::answer;
+use super::wire::{Doubted, End, Fate, Inner, Stream};
 
 /// How many connections each port serves at once; the next waits.
 ///
@@ -143,11 +148,13 @@ async fn secure(
 /// Answers the requests of one connection, one after the other.
 async fn converse(stream: Stream, answer: Arc<Answer>, read_timeout: Duration) {
     let fate = Fate::default();
+    let conversation =
+        Conversation { answer, fate: fate.clone(), doubted: stream.doubted(), requests: AtomicUsize::new(0) };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(read_timeout)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), Conversation { answer, fate: fate.clone() });
+        .serve_connection(TokioIo::new(stream), conversation);
     let end = poll_fn(|context| {
         let polled = connection.poll_without_shutdown(context);
         match fate.end() {
@@ -162,6 +169,8 @@ async fn converse(stream: Stream, answer: Arc<Answer>, read_timeout: Duration) {
 struct Conversation {
     answer: Arc<Answer>,
     fate: Fate,
+    doubted: Doubted,
+    requests: AtomicUsize,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Conversation {
@@ -170,7 +179,32 @@ impl hyper::service::Service<Request<Incoming>> for Conversation {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let problem = if self.doubted.is(number) {
+            Some("a request gives its length once, by Content-Length or by Transfer-Encoding")
+        } else {
+            problem_of_host(&request)
+        };
+        if let Some(problem) = problem {
+            let mut response = answer::json(StatusCode::BAD_REQUEST, &json!({ "error": problem }));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         let answering = (self.answer)(request, self.fate.clone());
         Box::pin(async { Ok(answering.await) })
+    }
+}
+
+/// What is wrong with a request's `Host` (RFC 9112, section 3.2).
+fn problem_of_host<B>(request: &Request<B>) -> Option<&'static str> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() < Version::HTTP_11 => None,
+        (Some(host), None) => {
+            let authority = Authority::try_from(host.as_bytes()).ok();
+            let is_valid = authority.is_some_and(|authority| !authority.as_str().contains('@'));
+            (!is_valid).then_some("the Host header is not a host and a port")
+        }
+        _ => Some("a request has one Host header"),
     }
 }

@@ -28,6 +28,13 @@ use crate::registry::{KeyRegistry, Restriction};
 /// ```
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest time-out; a longer one counts as this.
+///
+/// ```
+/// assert_eq!(keysheath::emulator::MAX_READ_TIMEOUT.as_secs(), 24 * 60 * 60);
+/// ```
+pub const MAX_READ_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
 type Random = dyn FnMut(&mut [u8]) -> io::Result<()> + Send;
 
 /// How an emulator is to be: [`Emulator::kanal`] and [`Emulator::katana`] begin one.
@@ -47,6 +54,7 @@ pub struct Settings {
     clock: Arc<Clock>,
     random: Option<Box<Random>>,
     key: Option<RawKey>,
+    is_nested: bool,
     is_limited: bool,
     read_timeout: Duration,
     port: u16,
@@ -63,6 +71,7 @@ impl Settings {
             clock: Arc::new(SystemTime::now),
             random: None,
             key: None,
+            is_nested: false,
             is_limited: false,
             read_timeout: READ_TIMEOUT,
             port: 0,
@@ -143,21 +152,20 @@ impl Settings {
         self
     }
 
-    /// With Katana's errors in the shape that is nested under `error`, in place of the flat one. Kanal has one shape.
+    /// With Katana's errors in the shape that is nested under `error`, in place of the flat one. Kanal has one shape, and
+    /// does not start so.
     ///
     /// ```
     /// # use keysheath::emulator::Emulator;
     /// let emulator = Emulator::katana().with_nested_errors().start()?;
     /// # Ok::<(), keysheath::emulator::EmulatorError>(())
     /// ```
-    pub fn with_nested_errors(mut self) -> Self {
-        if matches!(self.api, Api::Katana { .. }) {
-            self.api = Api::Katana { nested: true };
-        }
+    pub const fn with_nested_errors(mut self) -> Self {
+        self.is_nested = true;
         self
     }
 
-    /// With another time-out than [`READ_TIMEOUT`].
+    /// With another time-out than [`READ_TIMEOUT`], of at most [`MAX_READ_TIMEOUT`].
     ///
     /// ```
     /// # use std::time::Duration;
@@ -166,7 +174,7 @@ impl Settings {
     /// # Ok::<(), keysheath::emulator::EmulatorError>(())
     /// ```
     pub const fn with_read_timeout(mut self, time: Duration) -> Self {
-        self.read_timeout = time;
+        self.read_timeout = if time.as_secs() < MAX_READ_TIMEOUT.as_secs() { time } else { MAX_READ_TIMEOUT };
         self
     }
 
@@ -213,7 +221,8 @@ impl Settings {
     /// Starts it. When this returns, both ports take connections.
     ///
     /// # Errors
-    /// [`EmulatorError`]: a port that is taken, or an operating system that gives no thread or no random bytes.
+    /// [`EmulatorError`]: a port that is taken, a setting that the issuer does not have, or an operating system that gives no
+    /// thread or no random bytes.
     ///
     /// ```
     /// # use keysheath::emulator::Emulator;
@@ -221,13 +230,18 @@ impl Settings {
     /// # Ok::<(), keysheath::emulator::EmulatorError>(())
     /// ```
     pub fn start(self) -> Result<Emulator, EmulatorError> {
+        let api = match self.api {
+            Api::Katana { .. } => Api::Katana { nested: self.is_nested },
+            Api::Kanal if self.is_nested => return Err(EmulatorError::NestedErrors),
+            Api::Kanal => Api::Kanal,
+        };
         let seed = self.seed.map_or_else(random_seed, Ok)?;
-        let registry = registry(self.api, &self.clock, self.random, self.seed)?;
+        let registry = registry(api, &self.clock, self.random, self.seed)?;
         let first = match self.key {
             None => registry.create_key(TEAM, "emulator", Restriction::None)?,
             Some(key) => registry.adopt_key(TEAM, "emulator", key)?,
         };
-        let shop = Shop::new(registry, self.api, self.clock, self.read_timeout, self.is_limited, seed);
+        let shop = Shop::new(registry, api, self.clock, self.read_timeout, self.is_limited, seed);
         let shop = Arc::new(shop);
 
         let (listener, control_listener) = (bind(self.port)?, bind(self.control_port)?);

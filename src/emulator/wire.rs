@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use super::framing::Framing;
 
 /// How long what a client still sends is read and thrown away after the answer, and at most how much. Closing at once
 /// would reset the connection, and the client might never see the answer.
@@ -26,6 +28,8 @@ pub(super) struct Stream {
     /// How long a client may take no byte of an answer.
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    framing: Framing,
+    doubted: Doubted,
 }
 
 #[derive(Debug)]
@@ -71,6 +75,16 @@ impl Fate {
     }
 }
 
+/// The number of a request on a connection, counted from 1, that gives its length twice; 0 where there was none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Doubted(Arc<AtomicUsize>);
+
+impl Doubted {
+    pub(super) fn is(&self, request: usize) -> bool {
+        self.0.load(Ordering::Relaxed) == request
+    }
+}
+
 /// The first half of a body under the length of the whole, after which the connection is cut.
 pub(super) fn truncated(whole: &Bytes, fate: Fate) -> Body {
     let first = Some(whole.slice(..whole.len() / 2)).filter(|first| !first.is_empty());
@@ -105,8 +119,13 @@ impl http_body::Body for Truncated {
 }
 
 impl Stream {
-    pub(super) const fn new(inner: Inner, patience: Duration) -> Self {
-        Self { inner, patience, stalled: None }
+    pub(super) fn new(inner: Inner, patience: Duration) -> Self {
+        Self { inner, patience, stalled: None, framing: Framing::default(), doubted: Doubted::default() }
+    }
+
+    /// Which request that has come gives its length twice.
+    pub(super) fn doubted(&self) -> Doubted {
+        self.doubted.clone()
     }
 
     /// Closes the connection in this way.
@@ -172,7 +191,12 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.both().poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = self.both().poll_read(context, buffer);
+        if let Some(request) = self.framing.follow(&buffer.filled()[before..]) {
+            self.doubted.0.store(request, Ordering::Relaxed);
+        }
+        polled
     }
 }
 

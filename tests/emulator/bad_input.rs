@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use keysheath::emulator::{Emulator, OWN_STORE};
+use keysheath::emulator::{Emulator, EmulatorError, Fault, FaultRule, OWN_STORE};
 use keysheath::failure::Meaning;
 use keysheath::origin::Origin;
 
@@ -220,6 +220,127 @@ fn what_is_not_http_is_answered_400_or_nothing_and_concerns_nobody_else() {
     let two_lengths = head(&emulator, true, "content-length: 1\r\ncontent-length: 2");
     assert!(raw(emulator.origin(), two_lengths).unwrap().starts_with("HTTP/1.1 400 "));
     assert_eq!(ask(&emulator, "POST", &customers_of(OWN_STORE), CUSTOMER).status, 201);
+}
+
+#[test]
+fn a_request_has_one_host() {
+    let emulator = Emulator::start().unwrap();
+    let key = emulator.key().expose_secret();
+    let ask = |version: &str, hosts: &[&str]| {
+        let hosts: String = hosts.iter().map(|host| format!("host:{host}\r\n")).collect();
+        let rest = format!("authorization: Bearer {key}\r\nconnection: close\r\n\r\n");
+        let request = format!("GET /api/v1/stores/123/orders {version}\r\n{hosts}{rest}");
+        let answers =
+            [emulator.origin(), emulator.control_origin()].map(|origin| raw(origin, &request).unwrap());
+        answers.map(|answer| answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap())
+    };
+    for hosts in [&[][..], &["127.0.0.1", "127.0.0.1"], &["a", "b"], &[""], &["a b"], &["user@a"], &["a/b"]] {
+        assert_eq!(ask("HTTP/1.1", hosts), [400, 400], "{hosts:?}");
+    }
+    assert_eq!(ask("HTTP/1.0", &["a", "b"]), [400, 400]);
+    for host in ["127.0.0.1", "localhost:8080", "[::1]:8080", "shop.example"] {
+        assert_eq!(ask("HTTP/1.1", &[host])[0], 200, "{host}");
+    }
+    assert_eq!(ask("HTTP/1.0", &[])[0], 200, "that version has none");
+    assert!(
+        emulator.journal().iter().all(|entry| entry.status == Some(200)),
+        "what is no request is not in it"
+    );
+}
+
+#[test]
+fn a_request_gives_its_length_once() {
+    let emulator = Emulator::start().unwrap();
+    let body = CUSTOMER;
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let (length, encoding) = (format!("content-length: {}", chunked.len()), "transfer-encoding: chunked");
+    for (first, second) in [(&*length, encoding), (encoding, &*length), ("content-length: 0", encoding)] {
+        let request = head(&emulator, true, &format!("{first}\r\n{second}")) + &chunked;
+        let answer = raw(emulator.origin(), &request).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{first}, {second}: {answer}");
+        assert!(answer.contains("connection: close") && answer.contains("Content-Length"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "nothing behind it was answered: {answer}");
+        assert!(emulator.customers(OWN_STORE).is_empty());
+        // And behind a good request on the same connection.
+        let good = head(&emulator, true, encoding) + &chunked;
+        let answers = raw(emulator.origin(), good.clone() + &request + &good).unwrap();
+        let statuses: Vec<&str> =
+            answers.matches("HTTP/1.1 201").chain(answers.matches("HTTP/1.1 400")).collect();
+        assert_eq!((statuses.len(), answers.matches("HTTP/1.1").count()), (2, 2), "{answers}");
+        assert_eq!(emulator.customers(OWN_STORE).len(), 1);
+        emulator.reset();
+    }
+}
+
+#[test]
+fn head_is_answered_as_get_without_the_body() {
+    let nested = Emulator::katana().with_nested_errors().start().unwrap();
+    let (kanal, katana) = (Emulator::start().unwrap(), Emulator::katana().start().unwrap());
+    for emulator in [&kanal, &katana, &nested] {
+        for fault in
+            [None, Some(Fault::status(503).with_body("<html>gateway</html>")), Some(Fault::status(429))]
+        {
+            emulator.clear_faults();
+            fault.map(|fault| emulator.add_fault(FaultRule::new(fault)).unwrap());
+            for path in [
+                "/api/v1/stores/123/orders",
+                "/api/v1/stores/456/orders",
+                "/api/v1/stores/789/orders",
+                "/api/v1/stores//orders",
+                "/v1/products",
+                "/v1/products?limit=0",
+                "/nothing",
+                "/api/v1/stores/123/customers",
+            ] {
+                for key in [emulator.key().expose_secret(), "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"] {
+                    let ask = |method: &str| {
+                        let head =
+                            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}");
+                        let answer = raw(emulator.origin(), head + "\r\nconnection: close\r\n\r\n").unwrap();
+                        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+                        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                        let status = head.split(' ').nth(1).unwrap().to_owned();
+                        (status, length.unwrap_or("none").to_owned(), body.len())
+                    };
+                    let (get, head) = (ask("GET"), ask("HEAD"));
+                    assert_eq!(get.1, get.2.to_string(), "{emulator:?} {path} {get:?}");
+                    assert_eq!((head.0, head.1, head.2), (get.0, get.1, 0), "{emulator:?} HEAD {path}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_whose_body_is_cut_short_has_no_body_to_cut() {
+    let emulator = Emulator::start().unwrap();
+    let key = emulator.key().expose_secret();
+    let ask = |method: &str| {
+        let head =
+            format!("{method} /api/v1/stores/123/orders HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}");
+        let answer = raw(emulator.origin(), head + "\r\nconnection: close\r\n\r\n").unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map(str::to_owned);
+        (length, body.len())
+    };
+    let whole = ask("GET");
+    emulator.add_fault(FaultRule::new(Fault::TruncatedBody)).unwrap();
+    assert_eq!(ask("HEAD"), (whole.0.clone(), 0));
+    assert_eq!(ask("GET"), (whole.0, whole.1 / 2));
+}
+
+#[test]
+fn a_time_out_that_no_clock_reaches_is_as_long_as_the_longest() {
+    let emulator = Emulator::kanal().with_read_timeout(Duration::MAX).start().unwrap();
+    assert_eq!(ask(&emulator, "POST", &customers_of(OWN_STORE), CUSTOMER).status, 201);
+    assert_eq!(ask(&emulator, "GET", "/api/v1/stores/123/orders", "").status, 200);
+}
+
+#[test]
+fn what_an_issuer_does_not_have_is_refused() {
+    let refused = Emulator::kanal().with_nested_errors().start().unwrap_err();
+    assert_eq!(refused, EmulatorError::NestedErrors);
+    assert!(refused.to_string().contains("--nested-errors"));
 }
 
 #[test]

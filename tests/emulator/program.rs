@@ -65,6 +65,16 @@ fn run(arguments: &[&str]) -> Output {
 #[test]
 fn it_prints_where_it_answers_and_one_key_that_works() {
     let program = Program::start(&["--store", "1001"]);
+    let stores: Vec<&str> =
+        program.lines.iter().skip_while(|line| !line.starts_with("stores")).take(3).map(|s| &**s).collect();
+    assert_eq!(
+        stores,
+        [
+            "stores   123 1001  (the key's)",
+            "         456  (another team's)",
+            "         789  (the key's, paused)",
+        ]
+    );
     let key = program.shown("key").to_owned();
     assert_eq!(program.status("/api/v1/stores/123/orders", &key), 200);
     assert_eq!(program.status("/api/v1/stores/1001/orders", &key), 200);
@@ -112,12 +122,123 @@ fn it_ends_on_the_signals_that_end_a_process() {
 }
 
 #[test]
+fn the_stores_that_are_printed_are_those_that_there_are() {
+    let program = Program::start(&["--store", "456", "--store", "789", "--store", "7", "--store", "7"]);
+    let key = program.shown("key").to_owned();
+    let statuses =
+        [123, 456, 7, 789].map(|store| program.status(&format!("/api/v1/stores/{store}/orders"), &key));
+    assert_eq!(statuses, [200, 200, 200, 404]);
+    let shown = program.lines.join("\n");
+    assert!(
+        shown.contains("stores   7 123 456  (the key's)\n         789  (the key's, paused)\n"),
+        "{shown}"
+    );
+    assert!(!shown.contains("another team"), "{shown}");
+}
+
+/// The one line of JSON that a program prints, and the program.
+fn start_as_json(arguments: &[&str]) -> (Program, serde_json::Value) {
+    let mut child = command(arguments).arg("--json").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let shown = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    (Program { child, lines: Vec::new() }, shown)
+}
+
+#[test]
+fn a_test_in_another_language_reads_one_line_of_json() {
+    let (_program, shown) = start_as_json(&["--store", "7", "--key", KEY]);
+    let at = |name: &str| shown[name].as_str().unwrap_or_else(|| panic!("{name}: {shown}")).to_owned();
+    assert_eq!((at("issuer"), at("key")), ("kanal".to_owned(), KEY.to_owned()));
+    assert_eq!(at("fingerprint"), "urdz-nrsd-3rmw-jtz2");
+    assert_eq!(shown["stores"], serde_json::json!({ "own": [7, 123], "foreign": [456], "paused": [789] }));
+    assert_eq!(shown["certificate"], serde_json::Value::Null);
+    let ask = |method: &str, url: String, key: &str| {
+        let request = ureq::http::Request::builder().method(method).uri(url);
+        let request = request.header("authorization", format!("Bearer {key}"));
+        send(&agent(None), request.body(String::new()).unwrap()).unwrap().status
+    };
+    let orders = format!("{}/api/v1/stores/7/orders", at("url"));
+    assert_eq!(ask("GET", orders.clone(), KEY), 200);
+    let own = format!("{}/keys/{}", at("control_url"), at("key_id"));
+    assert_eq!(ask("DELETE", own, &at("control_token")), 204);
+    assert_eq!(ask("GET", orders, KEY), 401);
+
+    let (_program, shown) = start_as_json(&["katana", "--key", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071"]);
+    assert_eq!((&shown["issuer"], &shown["stores"]), (&"katana".into(), &serde_json::Value::Null));
+    assert_eq!(shown["key"], "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071");
+    #[cfg(feature = "emulator-tls")]
+    {
+        let (_program, shown) = start_as_json(&["--tls"]);
+        assert!(shown["url"].as_str().unwrap().starts_with("https://127.0.0.1:"));
+        assert!(shown["certificate"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    }
+}
+
+#[test]
+fn options_that_do_not_apply_are_refused() {
+    for (arguments, why) in [
+        (&["--nested-errors"][..], "--nested-errors is Katana's"),
+        (&["kanal", "--nested-errors"], "--nested-errors is Katana's"),
+        (&["katana", "--store", "7"], "--store is Kanal's"),
+        (&["--store", "7", "katana"], "--store is Kanal's"),
+        (&["--port", "1", "--port", "2"], "--port is a number from 0 to 65535, once"),
+        (&["--key", KEY, "--key", KEY], "--key is a key, once"),
+        (&["katana", "--key", "short"], "--key is no key of Katana: 16 to 512"),
+        (&["--key", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071"], "--key is no key of Kanal: 24 to 24"),
+        (&["--key"], "--key is a key"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(why), "{arguments:?}: {error}");
+        assert_nothing_of_in(KEY, &error);
+        assert!(output.stdout.is_empty());
+    }
+}
+
+/// In a container it is process 1, which the kernel sends no signal that it has not asked for.
+#[cfg(target_os = "linux")]
+#[test]
+fn as_the_first_process_it_ends_on_the_signals_that_end_a_process() {
+    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("QUIT", 3)] {
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            env!("CARGO_BIN_EXE_keysheath-emulator"),
+        ]);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut program = Program::of(command);
+        let parent = program.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        let sent = Command::new("kill").args(["-s", name, children.trim()]).status();
+        assert!(sent.unwrap().success());
+        let until = Instant::now() + Duration::from_secs(10);
+        let status = loop {
+            if let Some(status) = program.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < until, "it still runs after SIG{name}");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(status.code(), Some(128 + number), "SIG{name}");
+    }
+}
+
+#[test]
 fn no_error_repeats_an_argument() {
     for arguments in [
         &[KEY][..],
         &["--port", KEY],
         &["--control-port", KEY],
         &["--seed", KEY],
+        &["--key", &KEY[1..]],
         &["--store", KEY],
         &["--store", "0"],
         &["--port"],
@@ -150,11 +271,35 @@ fn a_port_that_is_taken_is_an_error_that_says_so() {
 #[test]
 fn its_help_lists_every_option_and_its_version_is_the_crates() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
-    for option in
-        ["--port", "--control-port", "--seed", "--store", "--rate-limit", "--nested-errors", "--tls"]
-    {
-        assert!(help.contains(option), "{option}");
+    for option in [
+        "--port",
+        "--control-port",
+        "--key",
+        "--seed",
+        "--store",
+        "--rate-limit",
+        "--nested-errors",
+        "--tls",
+        "--json",
+    ] {
+        assert!(help.contains(&format!("\n  {option}")), "{option}");
     }
+    // Every path of the control plane and every field of a fault rule, as their sources have them.
+    let source = |name: &str| {
+        std::fs::read_to_string(format!("{}/src/emulator/{name}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    let control = source("control");
+    let routes: Vec<&str> =
+        control.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(routes.len() >= 9, "{routes:?}");
+    assert!(routes.iter().all(|route| help.contains(route)), "{routes:?}");
+    let rules = source("rule_json");
+    let fields =
+        rules.split("FIELDS").nth(1).unwrap().split(';').next().unwrap().split('"').skip(1).step_by(2);
+    for field in fields.chain(["status", "retry_after", "body", "latency_ms", "reset", "truncated_body"]) {
+        assert!(help.contains(&format!("\"{field}\"")), "{field}");
+    }
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "it fits a wide terminal");
     let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
     assert_eq!(version.trim(), concat!("keysheath-emulator ", env!("CARGO_PKG_VERSION")));
 }
