@@ -153,8 +153,8 @@ mod tests {
         let whole = Framing::default().follow(bytes.as_bytes());
         for length in 1..bytes.len() {
             let mut framing = Framing::default();
-            let pieces = bytes.as_bytes().chunks(length);
-            assert_eq!(pieces.filter_map(|piece| framing.follow(piece)).next(), whole, "{length}");
+            let mut pieces = bytes.as_bytes().chunks(length);
+            assert_eq!(pieces.find_map(|piece| framing.follow(piece)), whole, "{length}");
         }
         whole
     }

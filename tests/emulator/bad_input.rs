@@ -227,7 +227,7 @@ fn a_request_has_one_host() {
     let emulator = Emulator::start().unwrap();
     let key = emulator.key().expose_secret();
     let ask = |version: &str, hosts: &[&str]| {
-        let hosts: String = hosts.iter().map(|host| format!("host:{host}\r\n")).collect();
+        let hosts = hosts.iter().fold(String::new(), |lines, host| format!("{lines}host:{host}\r\n"));
         let rest = format!("authorization: Bearer {key}\r\nconnection: close\r\n\r\n");
         let request = format!("GET /api/v1/stores/123/orders {version}\r\n{hosts}{rest}");
         let answers =
