@@ -22,7 +22,8 @@ use keysheath::format::Hint;
 use keysheath::issuer::{Issuer, Kanal, Katana};
 use keysheath::key::ApiKey;
 use keysheath::source::{
-    self, Absence, Keychain, KeychainItem, Loaded, MAX_CALLS_PER_PLACE, Problem, Source, SourceError,
+    self, Absence, Keychain, KeychainItem, Loaded, MAX_CALLS_PER_PLACE, Problem, Resource, Source,
+    SourceError,
 };
 
 use support::canary::assert_hides;

@@ -11,6 +11,8 @@ mod passing;
 mod server;
 mod support;
 
+#[path = "openbao/crowd.rs"]
+mod crowd;
 #[path = "openbao/environment.rs"]
 mod environment;
 #[path = "openbao/fleet.rs"]

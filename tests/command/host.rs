@@ -265,11 +265,15 @@ fn a_host_without_descriptors_says_so_and_not_that_a_program_is_missing() {
             while let Ok(file) = File::open("/dev/null") {
                 held.push(file);
             }
-            let error = error(&prints(KEY));
-            assert_eq!(error.problem(), &Problem::Exhausted(Resource::Descriptors));
-            let message = error.to_string();
-            assert!(message.contains("file descriptors left") && message.contains("ulimit -n"), "{message}");
-            assert!(!message.contains("PATH"), "{message}");
+            for error in [error(&prints(KEY)), error(&source::SecretFile::new("/etc/passwd"))] {
+                assert_eq!(error.problem(), &Problem::Exhausted(Resource::Descriptors));
+                let message = error.to_string();
+                assert!(
+                    message.contains("file descriptors left") && message.contains("ulimit -n"),
+                    "{message}"
+                );
+                assert!(!message.contains("PATH") && !message.contains("this user"), "{message}");
+            }
             drop(held);
             assert_gives_the_key(&prints(KEY));
         });

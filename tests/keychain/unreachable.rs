@@ -99,6 +99,67 @@ fn a_locked_keychain_where_nobody_can_be_asked_refuses_every_call() {
 }
 
 #[test]
+fn a_second_collection_that_stays_locked_may_hide_an_item() {
+    with_keychain("unreachable::a_second_collection_that_stays_locked_may_hide_an_item", |service| {
+        service.restart_with_a_second_collection();
+        let keychain = patient();
+        assert_eq!(every_call(&keychain, LONG), [const { Problem::NoAccess }; 4]);
+        let of_default = patient().in_default_collection();
+        assert_absent(&of_default, "kanal");
+        assert!(!of_default.delete("kanal").unwrap());
+        save(&of_default, "kanal", KEY).unwrap();
+        assert_eq!(of_default.list().unwrap(), ["kanal"]);
+        // What is found needs no other collection.
+        assert_holds(&keychain, "kanal", KEY);
+        assert_holds(&of_default, "kanal", KEY);
+        assert!(keychain.delete("kanal").unwrap());
+        assert_absent(&of_default, "kanal");
+    });
+}
+
+#[test]
+fn an_item_of_the_same_name_in_a_locked_collection_is_not_passed_over() {
+    with_keychain(
+        "unreachable::an_item_of_the_same_name_in_a_locked_collection_is_not_passed_over",
+        |service| {
+            save(&patient(), "kanal", KEY).unwrap();
+            service.restart_with_a_second_collection();
+            assert_eq!(problem(load(&patient(), "kanal")), Problem::NoAccess);
+            assert_eq!(problem(patient().delete("kanal")), Problem::NoAccess);
+            assert_holds(&patient().in_default_collection(), "kanal", KEY);
+        },
+    );
+}
+
+#[test]
+fn a_process_without_descriptors_is_told_so_and_not_that_there_is_no_keychain() {
+    with_keychain(
+        "unreachable::a_process_without_descriptors_is_told_so_and_not_that_there_is_no_keychain",
+        |_| {
+            save(&patient(), "kanal", KEY).unwrap();
+            let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            limit.current = Some(128);
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("a lower limit");
+            let mut held = Vec::new();
+            // What was opened before is closed beside, so there may be some again.
+            let start = Instant::now();
+            let outcome = loop {
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    held.push(file);
+                }
+                match load(&patient(), "kanal") {
+                    Ok(_) if start.elapsed() < LONG => {}
+                    outcome => break outcome,
+                }
+            };
+            drop(held);
+            assert_eq!(problem(outcome), Problem::Exhausted(Resource::Descriptors));
+            assert_holds(&patient(), "kanal", KEY);
+        },
+    );
+}
+
+#[test]
 fn a_locked_keychain_whose_prompt_nobody_answers_ends_at_the_deadline() {
     in_session("unreachable::a_locked_keychain_whose_prompt_nobody_answers_ends_at_the_deadline", || {
         let service = Bus::start_with_silent_prompter().with_daemon();

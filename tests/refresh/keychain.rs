@@ -143,3 +143,27 @@ fn a_prompt_that_nobody_answers_ends_an_attempt_at_the_refresher_s_deadline() {
         eventually("it recovers", || refresher.refresh_now(PATIENCE) == Some(Reload::Unchanged));
     });
 }
+
+#[test]
+fn a_refresher_recovers_by_itself_from_prompts_that_were_given_up() {
+    in_session("keychain::a_refresher_recovers_by_itself_from_prompts_that_were_given_up", || {
+        let mut service = Bus::start_with_silent_prompter().with_daemon();
+        save(KEY);
+        let item = KeychainItem::new(patient().with_deadline(SHORT), "kanal");
+        let settings = quick().with_deadline(PATIENCE).with_minimum_interval(Duration::from_millis(10));
+        let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(item), settings).unwrap();
+        service.lock();
+        // More than may hang at once.
+        let failed =
+            |count| move |refresher: &Refresher<Kanal>| refresher.status().failures_in_a_row() >= count;
+        for count in 1..=6 {
+            let _ = refresher.refresh_now(PATIENCE);
+            eventually("an attempt fails", || failed(count)(&refresher));
+        }
+        service.restart();
+        save(SECOND);
+        // No person and no program asks it to.
+        eventually("it recovers", || has(&refresher.handle(), SECOND));
+        assert!(refresher.status().problem().is_none());
+    });
+}

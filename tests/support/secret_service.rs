@@ -154,6 +154,22 @@ impl SecretService {
         self.daemon = self.bus.unlocked_daemon();
     }
 
+    /// Restarts the daemon with a second collection, as empty or full as the default one is now, that stays locked.
+    pub fn restart_with_a_second_collection(&mut self) {
+        self.end_daemon();
+        let folder = self.bus.folder.join("data/keyrings");
+        fs::copy(folder.join("login.keyring"), folder.join("second.keyring"))
+            .expect("the daemon has stored it");
+        self.daemon = self.bus.unlocked_daemon();
+        let introspection = gdbus(
+            SERVICE,
+            "/org/freedesktop/secrets/collection/second",
+            "org.freedesktop.DBus.Introspectable.Introspect",
+            "",
+        );
+        assert!(introspection.contains("org.freedesktop.Secret.Collection"), "there is no second one");
+    }
+
     /// Ends the bus, and with it what is on it.
     pub fn end_bus(&mut self) {
         self.bus.process.end();
@@ -245,7 +261,11 @@ fn service_says(method: &str, argument: &str) -> String {
 fn gdbus(destination: &str, path: &str, method: &str, argument: &str) -> String {
     let mut command = program("gdbus", &folder());
     command.args(["call", "--session", "--timeout=10", "--dest", destination, "--object-path", path]);
-    command.args(["--method", method, argument]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(["--method", method])
+        .args((!argument.is_empty()).then_some(argument))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     let output = collect(Running::spawn(&mut command, "libglib2.0-bin"));
     String::from_utf8(output.stdout).expect("gdbus prints text")
 }
