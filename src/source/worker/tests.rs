@@ -189,9 +189,9 @@ fn a_stuck_place_is_tried_by_one_call_at_a_time() {
     let place = place("one try");
     let held = hang(place, MAX_CALLS_PER_PLACE);
     rest(place, REST);
-    let (release, hold) = mpsc::channel::<()>();
+    let (release, gate) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let trying = scope.spawn(move || Worker::new().run(place, move || hold.recv().is_err()));
+        let trying = scope.spawn(move || Worker::new().run(place, move || gate.recv().is_err()));
         while calls().places[&place.name].under_way == MAX_CALLS_PER_PLACE {
             thread::yield_now();
         }
@@ -305,8 +305,7 @@ fn places_of_one_server_share_its_turns_and_no_others() {
 fn zero_and_endless_deadlines_are_no_panic() {
     let place = place("ends of time");
     for deadline in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        let outcome =
-            Worker::new().with_deadline(deadline).run_with(place, Duration::MAX, |turn| turn.rest());
+        let outcome = Worker::new().with_deadline(deadline).run_with(place, Duration::MAX, Turn::rest);
         assert!(outcome.is_ok_and(|rest| rest <= deadline), "{deadline:?}");
     }
 }
