@@ -272,7 +272,7 @@ impl From<Error> for Fault {
             {
                 Problem::NoAccess.into()
             }
-            Error::Zbus(zbus::Error::InputOutput(error)) => {
+            Error::Zbus(zbus::Error::InputOutput(error) | zbus::Error::Connection(error, _)) => {
                 Resource::of(&error).map_or(Self::Lost, |resource| Problem::Exhausted(resource).into())
             }
             Error::Crypto(_) => Problem::Unreachable.into(),
