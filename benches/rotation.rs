@@ -71,7 +71,8 @@ fn transition() -> bool {
     let rotation =
         Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap().with_audit(audit);
     rotation.adopt(&ApiKey::<Kanal>::parse(&key(0)).unwrap().erase()).unwrap();
-    rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().erase(), None).unwrap();
+    let staged = rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().erase(), None).unwrap();
+    let id = staged.rotation().unwrap();
 
     let content = FileStore::new(&path).read().unwrap().unwrap().content().clone();
     let by_hand = FileStore::new(folder.path().join("by-hand"));
@@ -82,9 +83,9 @@ fn transition() -> bool {
     for number in 0..STEPS {
         let start = Instant::now();
         if number % 2 == 0 {
-            rotation.promote_unverified().unwrap();
+            rotation.promote_unverified(id).unwrap();
         } else {
-            rotation.roll_back().unwrap();
+            rotation.roll_back(id).unwrap();
         }
         ours.push(start.elapsed());
         let start = Instant::now();

@@ -49,8 +49,10 @@ mod form;
 mod held;
 mod in_force;
 mod leaked;
+mod probed;
 mod rules;
 mod step;
+mod texts;
 mod view;
 
 use std::time::SystemTime;
@@ -58,14 +60,18 @@ use std::time::SystemTime;
 use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
 use crate::issuer::Profile;
 use crate::key::RawKey;
-use crate::utc::Moment;
 
 pub use error::KeySetError;
 pub use form::FORM_VERSION;
-pub(crate) use held::is_printable;
-pub use held::{Held, MAX_NOTE, MAX_PERSON, RotationId, Staging};
+pub use held::{Held, RotationId, Staging};
+pub(crate) use in_force::LONGEST_WAIT;
 pub use leaked::LeakedKey;
+pub(crate) use step::Labelled;
 pub use step::{Place, Promotion, Step};
+pub(crate) use texts::{Hidden, is_printable};
+pub use texts::{MAX_NOTE, MAX_PERSON};
+
+use held::moment;
 
 /// How many fingerprints of retired keys are remembered; then the oldest is forgotten, and its key could be staged again.
 ///
@@ -75,7 +81,9 @@ pub use step::{Place, Promotion, Step};
 pub const MAX_RETIRED: usize = 16;
 
 /// How many fingerprints of compromised keys are remembered. The leak of a key that is pending, in force or previous is
-/// never refused: beyond this number the oldest fingerprint is forgotten, and its key could be staged again.
+/// never refused: beyond this number the oldest fingerprint is forgotten, and its key could be staged again. A place with room
+/// for less, as the keychain, remembers fewer: to make room for a step, retired keys are forgotten first, then compromised ones
+/// that no person has to delete any more, then the oldest of the others.
 ///
 /// ```
 /// assert_eq!(keysheath::keyset::MAX_COMPROMISED, 64);
@@ -89,6 +97,13 @@ pub const MAX_COMPROMISED: usize = 64;
 /// assert_eq!(keysheath::keyset::MAX_REPORTED, 32);
 /// ```
 pub const MAX_REPORTED: usize = 32;
+
+/// The largest number of a generation or rotation. A document with a larger one is refused, and a step that would need
+/// one is refused as well. At a rotation a second it is reached in 285 million years.
+pub(crate) const LAST_NUMBER: u64 = (1 << 53) - 1;
+
+/// The latest time that is written and read: the last second of the year 9999. Later ones are written as this one.
+const LAST_TIME: u64 = 253_402_300_799;
 
 /// The keys of one rotation, and what is remembered of those that are gone.
 ///
@@ -167,6 +182,7 @@ impl KeySet {
             return Err(KeySetError::HasKeys);
         }
         self.refuse_known(fingerprint)?;
+        self.must_count_on()?;
         let rotation = self.next_rotation(fingerprint);
         let mut held = Held::new(key, fingerprint, rotation, staging);
         held.promoted = Some(held.staged);
@@ -176,6 +192,8 @@ impl KeySet {
     }
 
     /// Takes a new key in, to be verified and promoted later. Persist it before anything is asked over the network.
+    ///
+    /// Staging the pending key once more with another name corrects its name, and changes nothing else.
     ///
     /// # Errors
     /// [`KeySetError::Known`] for a key that is current, previous, retired or compromised, [`KeySetError::InProgress`] when
@@ -191,46 +209,26 @@ impl KeySet {
     /// ```
     pub fn stage(&mut self, key: RawKey, staging: Staging) -> Result<Step, KeySetError> {
         let fingerprint = self.checked(&key, &staging)?;
-        if let Some(pending) = &self.pending {
-            if pending.fingerprint() == fingerprint {
-                return Ok(Step::Unchanged(pending.rotation()));
+        if let Some(pending) = &mut self.pending {
+            if pending.fingerprint() != fingerprint {
+                return Err(pending.in_progress());
             }
-            return Err(pending.in_progress());
+            let rotation = pending.rotation();
+            if staging.name().is_none() || staging.name() == pending.name.as_deref() {
+                return Ok(Step::Unchanged(rotation));
+            }
+            pending.name = staging.into_name();
+            return Ok(Step::Done(rotation));
         }
         self.refuse_known(fingerprint)?;
+        self.must_count_on()?;
         let rotation = self.next_rotation(fingerprint);
         self.pending = Some(Held::new(key, fingerprint, rotation, staging));
         Ok(Step::Done(rotation))
     }
 
-    /// Notes that the pending key was accepted for every store that it is to serve; or the one in force, where it came there
-    /// without.
-    ///
-    /// # Errors
-    /// [`KeySetError::NotPending`] when that rotation's key is neither pending nor in force.
-    ///
-    /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
-    /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
-    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
-    /// let rotation = keys.stage(key, Staging::at(now))?.rotation();
-    /// keys.verify(rotation, now)?;
-    /// assert!(keys.pending().unwrap().verified().is_some());
-    /// # Ok::<(), keysheath::keyset::KeySetError>(())
-    /// ```
-    pub fn verify(&mut self, rotation: RotationId, at: SystemTime) -> Result<Step, KeySetError> {
-        let held = match &mut self.current {
-            Some(current) if current.rotation() == rotation => current,
-            _ => self.pending_of(rotation)?,
-        };
-        if held.verified.is_some() {
-            return Ok(Step::Unchanged(rotation));
-        }
-        held.verified = Some(Moment::from(at));
-        Ok(Step::Done(rotation))
-    }
-
-    /// Brings the pending key into force. What was in force becomes the previous key.
+    /// Brings the pending key into force. What was in force becomes the previous key. A previous key that a probe saw
+    /// refused is retired by it: nothing is left of that one to delete.
     ///
     /// # Errors
     /// [`KeySetError::Unverified`] unless it was verified or [`Promotion::Unverified`] says so,
@@ -258,8 +256,13 @@ impl KeySet {
         if self.pending_of(rotation)?.verified.is_none() && promotion == Promotion::Verified {
             return Err(KeySetError::Unverified);
         }
-        if let Some(previous) = self.previous.as_ref().filter(|_| self.current.is_some()) {
-            return Err(KeySetError::PreviousThere { fingerprint: previous.fingerprint() });
+        let previous = self.previous.as_ref().filter(|_| self.current.is_some());
+        if let Some(previous) = previous.filter(|previous| previous.refused.is_none()) {
+            return Err(previous.still_there());
+        }
+        self.must_count_on()?;
+        if let Some(previous) = self.previous.take() {
+            self.remember_retired(previous.fingerprint());
         }
         self.bring_pending_into_force(at);
         Ok(Step::Done(rotation))
@@ -299,6 +302,9 @@ impl KeySet {
         if let Some(pending) = &self.pending {
             return Err(pending.in_progress());
         }
+        if self.previous.is_some() {
+            self.must_count_on()?;
+        }
         let previous = self.previous.take().ok_or(KeySetError::NothingBefore)?;
         let replaced = self.current.replace(previous.back_in_force(at));
         self.pending = replaced.map(|replaced| replaced.back_to_pending(at));
@@ -306,8 +312,8 @@ impl KeySet {
         Ok(Step::Done(rotation))
     }
 
-    /// Puts the previous key into force again because a person has deleted the one in force, which is retired. A key that is
-    /// pending stays so.
+    /// Puts the previous key into force again because a person has deleted the one in force, which is retired, and the issuer
+    /// accepts the previous one. A key that is pending stays so.
     ///
     /// # Errors
     /// [`KeySetError::NotCurrent`] when that rotation's key is not in force, and [`KeySetError::NothingBefore`] when there
@@ -331,8 +337,13 @@ impl KeySet {
         if self.current.as_ref().is_none_or(|current| current.rotation() != rotation) {
             return Err(KeySetError::NotCurrent);
         }
-        let previous = self.previous.take().ok_or(KeySetError::NothingBefore)?;
-        if let Some(deleted) = self.current.replace(previous.back_in_force(at)) {
+        if self.previous.is_some() {
+            self.must_count_on()?;
+        }
+        let mut previous = self.previous.take().ok_or(KeySetError::NothingBefore)?.back_in_force(at);
+        (previous.fell_back, previous.refused) = (Some(moment(at)), None);
+        previous.confirmed = previous.fell_back;
+        if let Some(deleted) = self.current.replace(previous) {
             self.remember_retired(deleted.fingerprint());
         }
         self.generation += 1;
@@ -418,6 +429,7 @@ impl KeySet {
         if self.compromised.contains(&fingerprint) {
             return Ok(Step::Unchanged(newest));
         }
+        self.must_count_on()?;
         self.remember_compromised(fingerprint)?;
         self.retired.retain(|retired| *retired != fingerprint);
         let is_it = |held: &mut Held| held.fingerprint() == fingerprint;

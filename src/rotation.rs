@@ -18,9 +18,14 @@
 //! | [`confirm_deleted`](Rotation::confirm_deleted) | notes that a person has deleted a leaked key | no |
 //!
 //! # Which rotation a step is about
-//! A step is about the rotation that this `Rotation` has shown last: when it was opened, by a step of its own, or by
-//! [`status`](Rotation::status) or [`next_step`](Rotation::next_step). If somebody else has ended that rotation and begun
-//! another meanwhile, the step is refused and changes nothing: nobody promotes a key that they have not seen.
+//! A step names the rotation that it is about, by the number from [`status`](Rotation::status),
+//! [`next_step`](Rotation::next_step) or the [`Transition`] of an earlier step. Where another thread or process has ended
+//! that rotation meanwhile, the step is refused and changes nothing: no caller acts on a key that it has not seen.
+//!
+//! # Clocks
+//! A key is asked to be deleted only once the settle time since the promotion is over by the wall clock and by the monotonic
+//! one of a process that saw the promotion all that time. A process that has just started has the written time alone,
+//! and adds a [bound on how much clocks differ](RotationPolicy::with_clock_skew).
 //!
 //! # A fleet
 //! Processes on other machines follow the key set in a store that they share, such as OpenBao. Which of them use the old key still is
@@ -50,9 +55,10 @@
 //! rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
 //!
 //! let new = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-//! rotation.stage(new.as_raw(), Some("the spring rotation"))?;
-//! assert!(matches!(rotation.verify()?, Verification::Verified { .. }));
-//! rotation.promote()?;
+//! let staged = rotation.stage(new.as_raw(), Some("the spring rotation"))?;
+//! let id = staged.rotation().expect("a staged key begins a rotation");
+//! assert!(matches!(rotation.verify(id)?, Verification::Verified { .. }));
+//! rotation.promote(id)?;
 //! assert!(handle.load().unwrap().current().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
 //! assert!(matches!(rotation.next_step()?, NextStep::Wait { .. }), "until every process has it");
 //! # Ok::<(), keysheath::rotation::RotationError>(())
@@ -60,42 +66,47 @@
 
 mod audit;
 mod commit;
+mod details;
 mod error;
+mod leak;
 mod next_step;
 mod outcome;
 mod policy;
 #[cfg(test)]
 mod power_cut;
 mod probing;
+mod settle;
 mod slot;
 mod status;
 mod steps;
 mod transition;
-mod view;
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crate::document::DocumentStore;
-use crate::handle::{KeyHandle, RawHandle};
+use crate::handle::{Generation, KeyHandle, RawHandle};
+use crate::internal::clocks::Clocks;
 use crate::issuer::Issuer;
 use crate::presence::Fleet;
 use crate::probe::Probe;
 
 pub use audit::{AuditAction, AuditError, AuditEvent, AuditLog};
 pub use commit::MAX_CONFLICTS;
+pub use details::KeyDetails;
 pub use error::RotationError;
 pub use next_step::{NextStep, Reason};
 pub use outcome::{Retirement, Verification};
 pub use policy::{
-    DEFAULT_ACTIVATION, DEFAULT_GRACE, DEFAULT_MAX_AGE, DEFAULT_SETTLE, DEFAULT_WARNING, RotationPolicy,
+    DEFAULT_ACTIVATION, DEFAULT_CLOCK_SKEW, DEFAULT_GRACE, DEFAULT_MAX_AGE, DEFAULT_SETTLE, DEFAULT_WARNING,
+    RotationPolicy,
 };
 pub use slot::SlotStatus;
 pub use status::RotationStatus;
 pub use transition::Transition;
 
-use view::View;
+use settle::Sight;
 
 /// The rotation of the keys of one key set. Share it between threads as it is, or open one for each.
 ///
@@ -116,16 +127,18 @@ pub struct Rotation {
     probe: Option<Box<dyn Probe>>,
     audit: Vec<AuditLog>,
     by: Option<String>,
-    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    clocks: Box<dyn Fn() -> Clocks + Send + Sync>,
     /// Where the processes of the fleet show themselves.
     presence: Vec<Box<dyn DocumentStore>>,
     seen: Mutex<Seen>,
 }
 
-/// What this `Rotation` has shown, and what it could not tell.
+/// What this `Rotation` has seen, and what it could not tell.
 #[derive(Default)]
 struct Seen {
-    view: View,
+    sight: Option<Sight>,
+    /// The generation whose refusal the audit was told of.
+    told_refused: Option<Generation>,
     /// How many events are missing from an audit, and why the last one is.
     unaudited: Option<(u64, AuditError)>,
 }
@@ -157,7 +170,7 @@ impl Rotation {
             probe: None,
             audit: Vec::new(),
             by: None,
-            clock: Box::new(SystemTime::now),
+            clocks: Box::new(Clocks::now),
             presence: Vec::new(),
             seen: Mutex::default(),
         };
@@ -254,7 +267,8 @@ impl Rotation {
         Ok(fleet)
     }
 
-    /// With another clock, for tests. The grace that a handle counts down runs by the machine's own.
+    /// With another clock, for tests: it stands for the wall clock and the monotonic one. The grace that a handle counts down
+    /// runs by the machine's own.
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -265,13 +279,29 @@ impl Rotation {
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
     #[must_use]
-    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.clock = Box::new(clock);
+    pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        let (start, monotonic) = (clock(), Instant::now());
+        self.with_clocks(move || {
+            let wall = clock();
+            let passed = wall.duration_since(start).unwrap_or_default();
+            (wall, monotonic.checked_add(passed).unwrap_or(monotonic))
+        })
+    }
+
+    /// With another wall clock and another monotonic one, for tests of clocks that are set.
+    #[must_use]
+    pub fn with_clocks(mut self, clocks: impl Fn() -> (SystemTime, Instant) + Send + Sync + 'static) -> Self {
+        self.clocks = Box::new(move || {
+            let (wall, monotonic) = clocks();
+            Clocks::at(wall, monotonic)
+        });
+        // What was seen until now was seen by other clocks.
+        self.seen().sight = None;
         self
     }
 
-    fn now(&self) -> SystemTime {
-        (self.clock)()
+    fn now(&self) -> Clocks {
+        (self.clocks)()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

@@ -24,6 +24,7 @@ use keysheath::keyset::{KeySet, KeySetError};
 use keysheath::openbao::{Login, OpenBao};
 use keysheath::origin::{Origin, Roots};
 use keysheath::rotation::{NextStep, Rotation, RotationError, RotationPolicy, Transition};
+use support::steps::Now as _;
 
 use passing::{Late, Passing};
 use server::{Cluster, PATIENCE, wait_until};
@@ -135,8 +136,7 @@ fn say(action: &str, step: Result<Transition, RotationError>) {
                 | KeySetError::NothingBefore
                 | KeySetError::PreviousThere { .. },
             )
-            | RotationError::Contended { .. }
-            | RotationError::NothingThere,
+            | RotationError::Contended { .. },
         ) => {}
         Err(error) => panic!("{action}: {error}"),
     }
@@ -159,8 +159,8 @@ fn eight_processes_that_race_lose_no_acknowledged_step() {
         for number in first..first + rounds {
             say("staged", rotation.stage(&key(number), None));
             rotation.status().unwrap();
-            say("promoted", rotation.promote_unverified());
-            say("retired", rotation.retire_unprobed());
+            say("promoted", rotation.promote_unverified_now());
+            say("retired", rotation.retire_unprobed_now());
         }
         println!("= end");
         return;
@@ -222,8 +222,8 @@ fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledge
                 assert!(
                     keys.pending().is_some_and(|held| held.key().matches(next.expose_secret().as_bytes()))
                 );
-                until_done(|| rotation.promote_unverified());
-                until_done(|| rotation.retire_unprobed());
+                until_done(|| rotation.promote_unverified_now());
+                until_done(|| rotation.retire_unprobed_now());
                 number += 1;
                 assert!(read(&there).current().unwrap().key().matches(next.expose_secret().as_bytes()));
             }
@@ -256,12 +256,15 @@ fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
     cluster.wait_for_votes();
     let leader = cluster.leader().unwrap();
     let node = standby(&cluster);
-    let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let policy = RotationPolicy::new()
+        .with_grace(Duration::ZERO)
+        .with_settle(Duration::ZERO)
+        .with_activation(Duration::ZERO);
     let open = |client| Rotation::open(store(client), &KeyHandle::<Kanal>::live(), policy.clone()).unwrap();
     let rotation = open(cluster.client(leader, true));
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
     // What a standby has heard of by now.
     let late = cluster.client(node, true).with_deadline(Duration::from_secs(5));

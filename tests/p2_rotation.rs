@@ -14,6 +14,7 @@ use keysheath::key::RawKey;
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy};
 use residue::{KEY, NONE, Switch, alone, residue_of};
+use support::steps::Now as _;
 
 #[global_allocator]
 static ALLOCATOR: Switch = Switch::new();
@@ -62,9 +63,9 @@ fn a_key_that_is_adopted_replaced_and_retired() {
         let rotation = open(OTHER);
         rotation.adopt(&key(KEY)).unwrap();
         rotation.stage(&key(OTHER), Some("spring")).unwrap();
-        let _ = rotation.verify().unwrap();
-        rotation.promote().unwrap();
-        assert!(matches!(rotation.retire().unwrap(), Retirement::Retired { .. }));
+        let _ = rotation.verify_now().unwrap();
+        rotation.promote_now().unwrap();
+        assert!(matches!(rotation.retire_now().unwrap(), Retirement::Retired { .. }));
         drop(format!("{} {:?}", rotation.status().unwrap(), rotation.next_step().unwrap()));
     });
 }
@@ -75,10 +76,10 @@ fn a_key_that_is_staged_verified_and_given_up() {
         let rotation = open(KEY);
         rotation.adopt(&key(OTHER)).unwrap();
         rotation.stage(&key(KEY), None).unwrap();
-        let _ = rotation.verify().unwrap();
-        rotation.promote().unwrap();
-        rotation.roll_back().unwrap();
-        rotation.abort().unwrap();
+        let _ = rotation.verify_now().unwrap();
+        rotation.promote_now().unwrap();
+        rotation.roll_back_now().unwrap();
+        rotation.abort_now().unwrap();
         assert!(rotation.stage(&key(KEY), None).is_err(), "it is retired");
     });
 }
@@ -92,9 +93,9 @@ fn a_key_that_was_deleted_by_mistake_and_one_that_is_refused() {
             Rotation::open(MemoryStore::new(), &handle, policy).unwrap().with_probe(Accepts(OTHER));
         rotation.adopt(&key(OTHER)).unwrap();
         rotation.stage(&key(KEY), None).unwrap();
-        let _ = rotation.verify().unwrap();
-        rotation.promote_unverified().unwrap();
-        assert!(matches!(rotation.retire().unwrap(), Retirement::WrongKeyDeleted { .. }));
+        let _ = rotation.verify_now().unwrap();
+        rotation.promote_unverified_now().unwrap();
+        assert!(matches!(rotation.retire_now().unwrap(), Retirement::WrongKeyDeleted { .. }));
     });
 }
 
@@ -111,7 +112,7 @@ fn a_key_that_leaks_out_of_each_place() {
         let previous = open(OTHER);
         previous.adopt(&key(KEY)).unwrap();
         previous.stage(&key(OTHER), None).unwrap();
-        previous.promote_unverified().unwrap();
+        previous.promote_unverified_now().unwrap();
         previous.compromise(name(KEY), None).unwrap();
     });
 }
@@ -125,10 +126,10 @@ fn a_key_that_is_rotated_in_a_file() {
         let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
         rotation.adopt(&key(KEY)).unwrap();
         rotation.stage(&key(OTHER), None).unwrap();
-        rotation.promote_unverified().unwrap();
+        rotation.promote_unverified_now().unwrap();
         // Another process's view, with a copy of its own.
         drop(Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap());
-        rotation.retire_unprobed().unwrap();
+        rotation.retire_unprobed_now().unwrap();
     });
 }
 

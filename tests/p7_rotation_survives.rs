@@ -24,6 +24,7 @@ use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::source::Provenance;
+use support::steps::Now as _;
 use support::{Child, Folder};
 
 fn key(number: u64) -> RawKey {
@@ -92,12 +93,12 @@ fn make(rotation: &Rotation, step: Do, number: u64) {
         Do::Stage => drop(rotation.stage(&key(number), Some("round")).unwrap()),
         Do::StageAnother => drop(rotation.stage(&key(number + 1), None).unwrap()),
         Do::Verify | Do::VerifyAgain => {
-            assert!(matches!(rotation.verify().unwrap(), Verification::Verified { .. }));
+            assert!(matches!(rotation.verify_now().unwrap(), Verification::Verified { .. }));
         }
-        Do::Promote | Do::PromoteAgain => drop(rotation.promote().unwrap()),
-        Do::RollBack => drop(rotation.roll_back().unwrap()),
-        Do::Retire => assert!(matches!(rotation.retire().unwrap(), Retirement::Retired { .. })),
-        Do::Abort => drop(rotation.abort().unwrap()),
+        Do::Promote | Do::PromoteAgain => drop(rotation.promote_now().unwrap()),
+        Do::RollBack => drop(rotation.roll_back_now().unwrap()),
+        Do::Retire => assert!(matches!(rotation.retire_now().unwrap(), Retirement::Retired { .. })),
+        Do::Abort => drop(rotation.abort_now().unwrap()),
     }
 }
 

@@ -29,6 +29,7 @@ use keysheath::probe::KanalProbe;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationPolicy, Verification};
+use support::steps::Now as _;
 
 use load::Load;
 use support::Child;
@@ -68,7 +69,10 @@ impl Shop {
         let emulator = Emulator::kanal().start().unwrap();
         let handle = KeyHandle::live();
         let probe = KanalProbe::by_invalid_customer(OWN_STORE, []).at(guard(emulator.origin()));
-        let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+        let policy = RotationPolicy::new()
+            .with_grace(Duration::ZERO)
+            .with_settle(Duration::ZERO)
+            .with_activation(Duration::ZERO);
         let rotation = Rotation::open(FileStore::new(path), &handle, policy).unwrap().with_probe(probe);
         let mut shop = Self { emulator, rotation, handle, in_app: HashMap::new() };
         let key = shop.create();
@@ -93,21 +97,26 @@ impl Shop {
     }
 
     fn verify_and_promote(&self) {
-        let verification = self.rotation.verify().unwrap();
+        let verification = self.rotation.verify_now().unwrap();
         assert!(matches!(verification, Verification::Verified { .. }), "{verification}");
-        self.rotation.promote().unwrap();
+        self.rotation.promote_now().unwrap();
     }
 
     /// Deletes the old key as soon as that is asked for, which is when this process holds it no more.
     fn finish(&mut self) {
-        eventually("the deletion is asked for", || {
-            !matches!(self.rotation.next_step().unwrap(), NextStep::Wait { .. })
+        eventually("the deletion is asked for", || match self.rotation.next_step().unwrap() {
+            NextStep::Wait { .. } => false,
+            NextStep::Verify { rotation, .. } => {
+                drop(self.rotation.verify(rotation).unwrap());
+                false
+            }
+            _ => true,
         });
         match self.rotation.next_step().unwrap() {
             NextStep::Delete { fingerprint, .. } => self.delete(fingerprint),
             step => panic!("a deletion was to be asked for: {step}"),
         }
-        let retirement = self.rotation.retire().unwrap();
+        let retirement = self.rotation.retire_now().unwrap();
         assert!(matches!(retirement, Retirement::Retired { .. }), "{retirement}");
     }
 
@@ -116,12 +125,12 @@ impl Shop {
         if number % 5 == 4 {
             let key = self.create();
             let aborted = self.rotation.stage(&key, None).unwrap().fingerprint().unwrap();
-            self.rotation.abort().unwrap();
+            self.rotation.abort_now().unwrap();
             self.delete(aborted);
         }
         self.stage_and_promote();
         if number % 3 == 2 {
-            self.rotation.roll_back().unwrap();
+            self.rotation.roll_back_now().unwrap();
             self.verify_and_promote();
         }
         self.finish();

@@ -29,6 +29,7 @@ use keysheath::probe::{Finding, Probe, Report};
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
 use keysheath::source::SecretFile;
+use support::steps::Now as _;
 
 use support::Folder;
 
@@ -69,7 +70,10 @@ struct Rotator<S> {
 impl<S: DocumentStore + Clone + 'static> Rotator<S> {
     /// With key 1 in force, and no time to wait but for the fleet.
     fn new(keys: S, presence: S) -> Self {
-        let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+        let policy = RotationPolicy::new()
+            .with_grace(Duration::ZERO)
+            .with_settle(Duration::ZERO)
+            .with_activation(Duration::ZERO);
         let ahead = Arc::new(AtomicU64::new(0));
         let clock = Arc::clone(&ahead);
         let rotation = Rotation::open(keys.clone(), &KeyHandle::<Kanal>::live(), policy).unwrap();
@@ -83,8 +87,9 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
 
     fn promote(&self, number: u64) {
         self.rotation.stage(&key(number), None).unwrap();
-        let _ = self.rotation.verify().unwrap();
-        self.rotation.promote().unwrap();
+        let _ = self.rotation.verify_now().unwrap();
+        self.rotation.promote_now().unwrap();
+        let _ = self.rotation.verify_now().unwrap();
     }
 
     fn next(&self) -> NextStep {
@@ -187,9 +192,10 @@ fn a_rollback_and_another_promotion_are_not_mistaken_for_the_first() {
     let rare = PresenceSettings::new("late").with_time_to_live(Duration::from_secs(86_400));
     let presence = Presence::show(rotator.presence.clone(), &refresher.handle(), rare);
     assert_eq!(rotator.deletes(), (Some(1), vec![]));
-    rotator.rotation.roll_back().unwrap();
-    let _ = rotator.rotation.verify().unwrap();
-    rotator.rotation.promote().unwrap();
+    rotator.rotation.roll_back_now().unwrap();
+    let _ = rotator.rotation.verify_now().unwrap();
+    rotator.rotation.promote_now().unwrap();
+    let _ = rotator.rotation.verify_now().unwrap();
     // The key is the same one again, and in between the process may have gone back as well.
     assert_eq!(rotator.rotation.status().unwrap().generation().unwrap().to_string(), "4");
     assert_eq!(rotator.waits_for(), ["late"]);
@@ -219,7 +225,7 @@ fn what_the_fleet_shows_does_not_shorten_the_settle_time_and_does_not_delay_the_
     let old = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
     let _up_to_date = Presence::show(presence.clone(), &fixed, settings("new")).unwrap();
     rotation.stage(&key(2), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     let NextStep::Wait { left, behind, .. } = rotation.next_step().unwrap() else { panic!() };
     assert!(left > Duration::from_secs(800) && behind.is_empty());
     let _behind = Presence::show(presence, &old, settings("old")).unwrap();
@@ -257,7 +263,7 @@ fn a_process_whose_key_is_of_no_key_set_is_told_by_its_key() {
 fn a_process_with_another_key_set_is_not_taken_for_up_to_date() {
     let (rotator, other) = (in_memory(), in_memory());
     other.promote(7);
-    other.rotation.retire_unprobed().unwrap();
+    other.rotation.retire_unprobed_now().unwrap();
     other.promote(8);
     let refresher = other.refresher();
     let _shown = rotator.show(&refresher.handle(), "stray");

@@ -9,6 +9,10 @@ mod audit;
 mod behind;
 #[path = "rotation/broken.rs"]
 mod broken;
+#[path = "rotation/clocks.rs"]
+mod clocks;
+#[path = "support/faketime.rs"]
+mod faketime;
 #[path = "rotation/full_disk.rs"]
 mod full_disk;
 #[path = "rotation/guard.rs"]
@@ -19,10 +23,18 @@ mod keychain;
 #[cfg(all(feature = "emulator", feature = "probe"))]
 #[path = "rotation/life.rs"]
 mod life;
+#[path = "rotation/limits.rs"]
+mod limits;
+#[path = "rotation/model.rs"]
+mod model;
+#[path = "rotation/named.rs"]
+mod named;
 #[path = "rotation/outcomes.rs"]
 mod outcomes;
 #[path = "rotation/racing.rs"]
 mod racing;
+#[path = "rotation/refusals.rs"]
+mod refusals;
 #[path = "rotation/time.rs"]
 mod time;
 #[path = "rotation/told.rs"]
@@ -42,6 +54,7 @@ use keysheath::key::RawKey;
 use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditEvent, AuditLog, Rotation, RotationPolicy};
+use support::steps::Now as _;
 
 /// A well-formed key for each number.
 fn key(number: u64) -> RawKey {
@@ -217,7 +230,7 @@ fn staged() -> Setup<MemoryStore> {
 fn promoted() -> Setup<MemoryStore> {
     let setup = staged();
     setup.answers.accept(2);
-    assert!(matches!(setup.rotation.verify(), Ok(keysheath::rotation::Verification::Verified { .. })));
-    setup.rotation.promote().unwrap();
+    assert!(matches!(setup.rotation.verify_now(), Ok(keysheath::rotation::Verification::Verified { .. })));
+    setup.rotation.promote_now().unwrap();
     setup
 }

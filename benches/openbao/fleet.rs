@@ -154,11 +154,11 @@ fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
         .map(|number| {
             // Anywhere in the intervals: waiting for the last handle would else begin each time where a poll has just been.
             thread::sleep(Duration::from_millis(u64::from(200 + number * 379 % 1000)));
-            rotation.stage(&raw(number), None).unwrap();
-            rotation.promote_unverified().unwrap();
+            let id = rotation.stage(&raw(number), None).unwrap().rotation().unwrap();
+            rotation.promote_unverified(id).unwrap();
             let promoted = SystemTime::now();
             let times = (0..PROCESSES * HANDLES).map(|_| after(promoted, &next(&said), number)).collect();
-            rotation.retire_unprobed().unwrap();
+            rotation.retire_unprobed(id).unwrap();
             times
         })
         .collect();

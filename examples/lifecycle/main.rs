@@ -28,9 +28,12 @@ use keysheath::fingerprint::Fingerprint;
 use keysheath::handle::{Generation, KeyHandle};
 use keysheath::issuer::Kanal;
 use keysheath::key::RawKey;
+use keysheath::keyset::RotationId;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
-use keysheath::rotation::{AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Verification};
+use keysheath::rotation::{
+    AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Transition, Verification,
+};
 
 use load::Load;
 use options::{Options, USAGE};
@@ -113,7 +116,8 @@ fn live<S: DocumentStore + 'static>(
     let policy = RotationPolicy::new()
         .with_key_name("production-shop")
         .with_grace(Duration::ZERO)
-        .with_settle(Duration::ZERO);
+        .with_settle(Duration::ZERO)
+        .with_activation(Duration::ZERO);
     let rotation = Rotation::open(open(), &handle, policy)?
         .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE))
         .with_audit(AuditLog::file(&audit))
@@ -184,21 +188,23 @@ impl Scene {
     fn rotate(&mut self, number: u32) -> Result<(), Failure> {
         print!("rotation {number:>3}  ");
         let key = self.create()?;
-        self.rotation.stage(&key, Some("a planned rotation"))?;
+        let id = rotation_of(&self.rotation.stage(&key, Some("a planned rotation"))?)?;
         mark("staged");
-        let mut old = self.verify_and_promote()?;
+        let mut old = self.verify_and_promote(id)?;
         if number.is_multiple_of(3) {
-            self.rotation.roll_back()?;
+            self.rotation.roll_back(id)?;
             mark("rolled back");
-            old = self.verify_and_promote()?;
+            old = self.verify_and_promote(id)?;
         }
         self.drain(old)?;
+        // Before anything is deleted, the new key is seen to work once more.
+        self.verify(id)?;
         match self.rotation.next_step()? {
             NextStep::Delete { fingerprint, .. } => self.delete(fingerprint)?,
             step => return Err(format!("a deletion was to be asked for, and not: {step}").into()),
         }
         mark("old one deleted");
-        match self.rotation.retire()? {
+        match self.rotation.retire(id)? {
             Retirement::Retired { .. } => mark("retired"),
             other => return Err(other.to_string().into()),
         }
@@ -207,15 +213,20 @@ impl Scene {
     }
 
     /// Gives the last generation of the old key.
-    fn verify_and_promote(&self) -> Result<Option<Generation>, Failure> {
-        match self.rotation.verify()? {
+    fn verify_and_promote(&self, id: RotationId) -> Result<Option<Generation>, Failure> {
+        self.verify(id)?;
+        let old = self.handle.load().ok().map(|now| now.generation());
+        self.rotation.promote(id)?;
+        mark("promoted");
+        Ok(old)
+    }
+
+    fn verify(&self, id: RotationId) -> Result<(), Failure> {
+        match self.rotation.verify(id)? {
             Verification::Verified { .. } => mark("verified"),
             other => return Err(other.to_string().into()),
         }
-        let old = self.handle.load().ok().map(|now| now.generation());
-        self.rotation.promote()?;
-        mark("promoted");
-        Ok(old)
+        Ok(())
     }
 
     /// Until neither service holds the old key. Between processes, each would show which generation it uses.
@@ -243,8 +254,8 @@ impl Scene {
         self.delete(leaked)?;
         println!("  {}", self.rotation.confirm_deleted(leaked)?);
         let key = self.create()?;
-        self.rotation.stage(&key, Some("after the leak"))?;
-        self.verify_and_promote()?;
+        let id = rotation_of(&self.rotation.stage(&key, Some("after the leak"))?)?;
+        self.verify_and_promote(id)?;
         println!();
         let before = self.load.answered();
         self.wait_until("requests are answered again", |scene| scene.load.answered() > before)
@@ -260,6 +271,10 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+fn rotation_of(step: &Transition) -> Result<RotationId, Failure> {
+    Ok(step.rotation().ok_or("the step is of no rotation")?)
 }
 
 fn mark(what: &str) {

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::step::Labelled;
 use super::{MAX_NOTE, MAX_PERSON, MAX_REPORTED, Place, RotationId};
 use crate::document::MAX_DOCUMENT;
 use crate::fingerprint::Fingerprint;
@@ -58,15 +59,22 @@ pub enum KeySetError {
     Unverified,
     /// An older key waits to be retired.
     #[error(
-        "the key {fingerprint} is still the previous one: once nobody uses it, delete it in the app and retire it first"
+        "{} is still the previous one: once no process uses it, delete it in the app and retire it first",
+        label(.name.as_deref(), .fingerprint)
     )]
+    #[non_exhaustive]
     PreviousThere {
         /// Which key.
         fingerprint: Fingerprint,
+        /// Its name in the app, where it is known.
+        name: Option<String>,
     },
     /// That rotation's key is not in force.
     #[error("that rotation's key is not in force: look at the status")]
     NotCurrent,
+    /// That key is not pending, active or previous.
+    #[error("that key is not in this key set any more: look at the status")]
+    NotHeld,
     /// There is no previous key.
     #[error("there is no previous key to go back to: it was retired, compromised, or there never was one")]
     NothingBefore,
@@ -87,8 +95,11 @@ pub enum KeySetError {
          direction of text: shorten it"
     )]
     BadNote,
-    /// The key stands in a note.
-    #[error("the key itself stands in the note or in a name: remove it there")]
+    /// A key, or a part of one, is in a note or in a name, in whatever form.
+    #[error(
+        "a part of a key, as it is or encoded, is in the note or in a name: write it without, and name a key by its \
+         fingerprint"
+    )]
     KeyInNote,
     /// The document is larger than any key set.
     #[error("the document has more than {MAX_DOCUMENT} bytes, so it is no key set: restore it from a backup")]
@@ -99,6 +110,12 @@ pub enum KeySetError {
         /// The rule that it breaks.
         rule: &'static str,
     },
+    /// A number is as large as it can be written.
+    #[error(
+        "the numbers of this key set are as large as they can be, so no further step can be written: restore it from a \
+         backup, or begin a new key set"
+    )]
+    Exhausted,
     /// A newer version wrote it.
     #[error("the document has form {found}, and this version reads up to {known}: use the newer keysheath")]
     Newer {
@@ -107,4 +124,8 @@ pub enum KeySetError {
         /// The newest that is known.
         known: u64,
     },
+}
+
+const fn label<'a>(name: Option<&'a str>, fingerprint: &Fingerprint) -> Labelled<'a> {
+    Labelled { name, fingerprint: *fingerprint }
 }

@@ -7,8 +7,9 @@ use std::str::FromStr as _;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::held::{Held, RotationId, check_text};
-use super::{KeySet, KeySetError, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use super::held::{Held, RotationId};
+use super::texts::check_text;
+use super::{KeySet, KeySetError, LAST_TIME, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::document::{DocumentContent, MAX_DOCUMENT, json};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
@@ -45,10 +46,13 @@ struct Form<'a> {
     retired: Vec<&'a str>,
     #[serde(borrow)]
     compromised: Vec<&'a str>,
-    /// With the time of staging.
     #[serde(borrow)]
-    leaked: Vec<(&'a str, u64)>,
+    leaked: Vec<Leaked<'a>>,
 }
+
+/// Written as a list: a fingerprint, the time of staging, and the name in the app where it is known.
+#[derive(Deserialize)]
+struct Leaked<'a>(&'a str, u64, #[serde(borrow, default)] Option<Cow<'a, str>>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +64,11 @@ struct Slot<'a> {
     verified: Option<u64>,
     promoted: Option<u64>,
     demoted: Option<u64>,
+    confirmed: Option<u64>,
+    refused: Option<u64>,
+    fell_back: Option<u64>,
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     by: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -85,7 +94,7 @@ impl KeySet {
     #[must_use]
     pub fn to_document(&self) -> DocumentContent {
         // It never grows, so no block with a key in it is left behind.
-        let mut text = Zeroizing::new(String::with_capacity(MAX_DOCUMENT));
+        let mut text = Zeroizing::new(String::with_capacity(self.longest().max(MAX_DOCUMENT)));
         let written = write!(
             text,
             "{{\n  \"keysheath\": \"key set\",\n  \"form\": {FORM_VERSION},\n  \"issuer\": \"{}\",\n  \
@@ -117,6 +126,19 @@ impl KeySet {
         write_leaked(&mut text, &self.leaked);
         text.push_str("\n}\n");
         DocumentContent::from(std::mem::take(&mut *text).into_bytes())
+    }
+
+    /// No less than the length of the document: what stands beside texts and keys, and those with each byte escaped.
+    fn longest(&self) -> usize {
+        let long = |text: &Option<String>| text.as_ref().map_or(0, |text| 2 * text.len());
+        let slot = |held: &Held| {
+            let texts = [&held.name, &held.by, &held.from, &held.note].map(long).iter().sum::<usize>();
+            512 + 2 * held.key.expose_secret().len() + texts
+        };
+        let slots =
+            [&self.current, &self.pending, &self.previous].into_iter().flatten().map(slot).sum::<usize>();
+        let leaked = self.leaked.iter().map(|leaked| 64 + long(&leaked.name)).sum::<usize>();
+        1024 + slots + 32 * (self.retired.len() + self.compromised.len()) + leaked
     }
 
     /// Reads a document that [`KeySet::to_document`] wrote, in this version or an earlier one.
@@ -159,7 +181,7 @@ impl KeySet {
             previous: slot(form.previous)?,
             retired: read_list(&form.retired, MAX_RETIRED)?,
             compromised: read_list(&form.compromised, MAX_COMPROMISED)?,
-            leaked: read_leaked(&form.leaked)?,
+            leaked: read_leaked(form.leaked)?,
             ..Self::new(profile)?
         };
         if keys.is_consistent() {
@@ -174,14 +196,20 @@ fn write_slot(text: &mut String, held: &Held) {
     text.push_str("{ \"key\": \"");
     json::push_base64(text, held.key.expose_secret().as_bytes());
     let _ = write!(text, "\", \"rotation\": {}, \"staged\": {}", held.rotation, held.staged.0);
-    for (name, moment) in
-        [("verified", held.verified), ("promoted", held.promoted), ("demoted", held.demoted)]
-    {
+    for (name, moment) in [
+        ("verified", held.verified),
+        ("promoted", held.promoted),
+        ("demoted", held.demoted),
+        ("confirmed", held.confirmed),
+        ("refused", held.refused),
+        ("fell_back", held.fell_back),
+    ] {
         if let Some(Moment(seconds)) = moment {
             let _ = write!(text, ", \"{name}\": {seconds}");
         }
     }
-    for (name, value) in [("by", &held.by), ("from", &held.from), ("note", &held.note)] {
+    let texts = [("name", &held.name), ("by", &held.by), ("from", &held.from), ("note", &held.note)];
+    for (name, value) in texts {
         if let Some(value) = value {
             let _ = write!(text, ", \"{name}\": ");
             json::push_quoted(text, value);
@@ -200,8 +228,13 @@ fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
 
 fn write_leaked(text: &mut String, list: &[LeakedKey]) {
     text.push_str("  \"leaked\": [");
-    for (at, LeakedKey { fingerprint, staged }) in list.iter().enumerate() {
-        let _ = write!(text, "{}[\"{fingerprint}\", {}]", if at == 0 { "" } else { ", " }, staged.0);
+    for (at, LeakedKey { fingerprint, staged, name }) in list.iter().enumerate() {
+        let _ = write!(text, "{}[\"{fingerprint}\", {}", if at == 0 { "" } else { ", " }, staged.0);
+        if let Some(name) = name {
+            text.push_str(", ");
+            json::push_quoted(text, name);
+        }
+        text.push(']');
     }
     text.push(']');
 }
@@ -209,30 +242,53 @@ fn write_leaked(text: &mut String, list: &[LeakedKey]) {
 fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetError> {
     let key = json::read_base64(slot.key).ok_or(corrupt("a key in it is not base64"))?;
     let key = RawKey::parse(profile, &key).map_err(|_| corrupt("a key in it is not well-formed"))?;
-    for (text, longest) in [(&slot.by, MAX_PERSON), (&slot.from, MAX_PERSON), (&slot.note, MAX_NOTE)] {
-        check_text(text.as_deref(), longest)
-            .map_err(|_| corrupt("a note in it is too long, or not printable"))?;
+    let names = [&slot.name, &slot.by, &slot.from].map(|name| (name, MAX_PERSON));
+    for (text, longest) in names.into_iter().chain([(&slot.note, MAX_NOTE)]) {
+        read_text(text.as_deref(), longest)?;
     }
+    let moment = |seconds: Option<u64>| seconds.map(read_moment).transpose();
     Ok(Held {
         fingerprint: key.fingerprint().ok_or(KeySetError::Weak)?,
         key,
         rotation: RotationId(slot.rotation),
-        staged: Moment(slot.staged),
-        verified: slot.verified.map(Moment),
-        promoted: slot.promoted.map(Moment),
-        demoted: slot.demoted.map(Moment),
+        staged: read_moment(slot.staged)?,
+        verified: moment(slot.verified)?,
+        promoted: moment(slot.promoted)?,
+        demoted: moment(slot.demoted)?,
+        confirmed: moment(slot.confirmed)?,
+        refused: moment(slot.refused)?,
+        fell_back: moment(slot.fell_back)?,
+        name: slot.name.map(Cow::into_owned),
         by: slot.by.map(Cow::into_owned),
         from: slot.from.map(Cow::into_owned),
         note: slot.note.map(Cow::into_owned),
     })
 }
 
-fn read_leaked(list: &[(&str, u64)]) -> Result<Vec<LeakedKey>, KeySetError> {
+fn read_leaked(list: Vec<Leaked<'_>>) -> Result<Vec<LeakedKey>, KeySetError> {
     // How many there are is bounded by the compromised ones, each of which is here once at most.
-    let names: Vec<&str> = list.iter().map(|(name, _)| *name).collect();
-    let names = read_list(&names, MAX_COMPROMISED)?;
-    let staged = list.iter().map(|(_, staged)| Moment(*staged));
-    Ok(names.into_iter().zip(staged).map(|(fingerprint, staged)| LeakedKey { fingerprint, staged }).collect())
+    if list.len() > MAX_COMPROMISED {
+        return Err(corrupt("it remembers more keys than there may be"));
+    }
+    let read = |Leaked(fingerprint, staged, name)| {
+        read_text(name.as_deref(), MAX_PERSON)?;
+        let (fingerprint, staged) = (read_fingerprint(fingerprint)?, read_moment(staged)?);
+        Ok(LeakedKey { fingerprint, staged, name: name.map(Cow::into_owned) })
+    };
+    list.into_iter().map(read).collect()
+}
+
+/// A time that no clock shows would panic, or be taken for a day in 1970, where it is added to or compared.
+const fn read_moment(seconds: u64) -> Result<Moment, KeySetError> {
+    if seconds <= LAST_TIME {
+        Ok(Moment(seconds))
+    } else {
+        Err(corrupt("a time in it is after the year 9999"))
+    }
+}
+
+fn read_text(text: Option<&str>, longest: usize) -> Result<(), KeySetError> {
+    check_text(text, longest).map_err(|_| corrupt("a note in it is too long, or not printable"))
 }
 
 fn read_list(list: &[&str], longest: usize) -> Result<Vec<Fingerprint>, KeySetError> {

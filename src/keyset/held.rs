@@ -1,27 +1,16 @@
 //! A key in a key set, and what is known of it.
 
 use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::time::SystemTime;
 
-use super::KeySetError;
+use super::texts::{Hidden, MAX_NOTE, MAX_PERSON, check_text, has_part_of, is_printable};
+use super::{KeySetError, LAST_TIME};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
 use crate::source::Provenance;
 use crate::utc::Moment;
-
-/// The longest note, in characters.
-///
-/// ```
-/// assert_eq!(keysheath::keyset::MAX_NOTE, 100);
-/// ```
-pub const MAX_NOTE: usize = 100;
-
-/// The longest name of who staged a key, and of where they had it from, in characters.
-///
-/// ```
-/// assert_eq!(keysheath::keyset::MAX_PERSON, 64);
-/// ```
-pub const MAX_PERSON: usize = 64;
 
 /// The number of a rotation: each key that is staged begins one.
 ///
@@ -48,6 +37,20 @@ impl fmt::Display for RotationId {
     }
 }
 
+impl FromStr for RotationId {
+    type Err = ParseIntError;
+
+    /// Reads the number that `Display` prints, as a person types it for a command.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// A time as it is written down: not beyond what can be read again.
+pub(super) fn moment(time: SystemTime) -> Moment {
+    Moment(Moment::from(time).0.min(LAST_TIME))
+}
+
 /// What is noted when a key is staged.
 ///
 /// ```
@@ -55,9 +58,10 @@ impl fmt::Display for RotationId {
 /// use keysheath::keyset::Staging;
 /// let staging = Staging::at(SystemTime::now()).by("anna").with_note("the yearly rotation");
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Staging {
     at: Moment,
+    name: Option<String>,
     by: Option<String>,
     from: Option<String>,
     note: Option<String>,
@@ -72,7 +76,15 @@ impl Staging {
     /// ```
     #[must_use]
     pub fn at(time: SystemTime) -> Self {
-        Self { at: Moment::from(time), by: None, from: None, note: None }
+        Self { at: moment(time), name: None, by: None, from: None, note: None }
+    }
+
+    /// With the key's name in the issuer's app; at most [`MAX_PERSON`] printable characters. An app shows names, and no
+    /// fingerprints.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// By this person or program; at most [`MAX_PERSON`] printable characters.
@@ -113,11 +125,25 @@ impl Staging {
         self
     }
 
-    /// That each text is short and printable, and that nobody wrote the key into one.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(super) fn into_name(self) -> Option<String> {
+        self.name
+    }
+
+    /// Checks that each text is short and printable, and that no part of the key is in one.
     pub(super) fn check(&self, key: &RawKey) -> Result<(), KeySetError> {
-        for (text, longest) in [(&self.by, MAX_PERSON), (&self.from, MAX_PERSON), (&self.note, MAX_NOTE)] {
+        let texts = [
+            (&self.name, MAX_PERSON),
+            (&self.by, MAX_PERSON),
+            (&self.from, MAX_PERSON),
+            (&self.note, MAX_NOTE),
+        ];
+        for (text, longest) in texts {
             check_text(text.as_deref(), longest)?;
-            if text.as_deref().is_some_and(|text| text.contains(key.expose_secret())) {
+            if text.as_deref().is_some_and(|text| has_part_of(text, key)) {
                 return Err(KeySetError::KeyInNote);
             }
         }
@@ -125,20 +151,16 @@ impl Staging {
     }
 }
 
-/// Whether a character is shown as itself. One that ends a line, or turns the direction in which a terminal shows what
-/// follows, could make a note look like a part of the sentence around it.
-pub(crate) fn is_printable(c: char) -> bool {
-    let turns =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    !(c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}'))
-}
-
-pub(super) fn check_text(text: Option<&str>, longest: usize) -> Result<(), KeySetError> {
-    let Some(text) = text else { return Ok(()) };
-    if text.chars().all(is_printable) && text.chars().count() <= longest {
-        Ok(())
-    } else {
-        Err(KeySetError::BadNote)
+impl fmt::Debug for Staging {
+    /// Without the texts: a key may have been pasted into one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging")
+            .field("at", &self.at)
+            .field("name", &Hidden(self.name.as_deref()))
+            .field("by", &Hidden(self.by.as_deref()))
+            .field("from", &Hidden(self.from.as_deref()))
+            .field("note", &Hidden(self.note.as_deref()))
+            .finish()
     }
 }
 
@@ -161,6 +183,13 @@ pub struct Held {
     pub(super) verified: Option<Moment>,
     pub(super) promoted: Option<Moment>,
     pub(super) demoted: Option<Moment>,
+    /// When a probe accepted it since it became the active key, and refused it not since.
+    pub(super) confirmed: Option<Moment>,
+    /// When a probe refused it; none accepted it since.
+    pub(super) refused: Option<Moment>,
+    /// When it became the active key again because the key that had replaced it was deleted.
+    pub(super) fell_back: Option<Moment>,
+    pub(super) name: Option<String>,
     pub(super) by: Option<String>,
     pub(super) from: Option<String>,
     pub(super) note: Option<String>,
@@ -168,9 +197,23 @@ pub struct Held {
 
 impl Held {
     pub(super) fn new(key: RawKey, fingerprint: Fingerprint, rotation: RotationId, staging: Staging) -> Self {
-        let Staging { at, by, from, note } = staging;
-        let (verified, promoted, demoted) = (None, None, None);
-        Self { key, fingerprint, rotation, staged: at, verified, promoted, demoted, by, from, note }
+        let Staging { at: staged, name, by, from, note } = staging;
+        Self {
+            key,
+            fingerprint,
+            rotation,
+            staged,
+            verified: None,
+            promoted: None,
+            demoted: None,
+            confirmed: None,
+            refused: None,
+            fell_back: None,
+            name,
+            by,
+            from,
+            note,
+        }
     }
 
     /// The key.
@@ -266,6 +309,30 @@ impl Held {
         self.demoted.map(Moment::to_time)
     }
 
+    /// When a probe accepted it since it came into force; `None` where none has, or one refused it since.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<SystemTime> {
+        self.confirmed.map(Moment::to_time)
+    }
+
+    /// When a probe saw the issuer refuse it; `None` where none has, or one accepted it since.
+    #[must_use]
+    pub fn refused(&self) -> Option<SystemTime> {
+        self.refused.map(Moment::to_time)
+    }
+
+    /// When it became the active key again because the key that had replaced it was deleted.
+    #[must_use]
+    pub fn fell_back(&self) -> Option<SystemTime> {
+        self.fell_back.map(Moment::to_time)
+    }
+
+    /// Its name in the issuer's app, as it was given or suggested.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Who staged it.
     ///
     /// ```
@@ -313,15 +380,21 @@ impl Held {
         }
     }
 
+    pub(super) fn still_there(&self) -> KeySetError {
+        KeySetError::PreviousThere { fingerprint: self.fingerprint, name: self.name.clone() }
+    }
+
     pub(super) fn back_in_force(mut self, at: SystemTime) -> Self {
-        (self.promoted, self.demoted) = (Some(Moment::from(at)), None);
+        (self.promoted, self.demoted) = (Some(moment(at)), None);
+        (self.confirmed, self.fell_back) = (None, None);
         self
     }
 
     /// What was seen of it counts no more: it was rolled back for a reason. The time stays as the mark that it was in
     /// force, and so may still be in use.
     pub(super) fn back_to_pending(mut self, at: SystemTime) -> Self {
-        (self.verified, self.promoted, self.demoted) = (None, None, Some(Moment::from(at)));
+        (self.verified, self.promoted, self.demoted) = (None, None, Some(moment(at)));
+        (self.confirmed, self.fell_back) = (None, None);
         self
     }
 }

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::held::{Held, RotationId};
 use super::{KeySet, KeySetError, MAX_COMPROMISED, MAX_REPORTED, Step};
+use crate::document::DocumentContent;
 use crate::fingerprint::Fingerprint;
 use crate::utc::Moment;
 
@@ -26,6 +27,7 @@ use crate::utc::Moment;
 pub struct LeakedKey {
     pub(super) fingerprint: Fingerprint,
     pub(super) staged: Moment,
+    pub(super) name: Option<String>,
 }
 
 impl LeakedKey {
@@ -40,6 +42,12 @@ impl LeakedKey {
     #[must_use]
     pub const fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// Its name in the issuer's app, as it was given or suggested; an app shows no fingerprints.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// When it was staged or adopted; an app shows no fingerprints.
@@ -100,8 +108,8 @@ impl KeySet {
     pub(super) fn remember_compromised(&mut self, fingerprint: Fingerprint) -> Result<(), KeySetError> {
         let slots = [&self.pending, &self.current, &self.previous];
         let held = slots.into_iter().flatten().find(|held| held.fingerprint() == fingerprint);
-        match held.map(|held: &Held| held.staged) {
-            Some(staged) => self.leaked.push(LeakedKey { fingerprint, staged }),
+        match held.map(|held: &Held| (held.staged, held.name.clone())) {
+            Some((staged, name)) => self.leaked.push(LeakedKey { fingerprint, staged, name }),
             None if self.compromised.len() >= MAX_REPORTED => return Err(KeySetError::TooManyCompromised),
             None => {}
         }
@@ -119,6 +127,25 @@ impl KeySet {
         let at = self.compromised.iter().position(|fingerprint| !waits(fingerprint)).unwrap_or(0);
         let forgotten = self.compromised.remove(at);
         self.leaked.retain(|leaked| leaked.fingerprint != forgotten);
+    }
+
+    /// Writes the key set into at most `limit` bytes, where that can be done by forgetting keys that are gone: first the
+    /// retired ones, then the compromised ones that no person has to delete any more, then the others; in each, the oldest
+    /// first.
+    pub(crate) fn write_within(&mut self, limit: usize) -> DocumentContent {
+        loop {
+            let document = self.to_document();
+            if document.expose_secret().len() <= limit {
+                return document;
+            }
+            if !self.retired.is_empty() {
+                self.retired.remove(0);
+            } else if !self.compromised.is_empty() {
+                self.forget_the_oldest();
+            } else {
+                return document;
+            }
+        }
     }
 
     /// Whether each of them is listed as compromised, and once.

@@ -2,19 +2,19 @@
 
 use std::time::SystemTime;
 
-use super::held::{Held, RotationId, Staging, check_text};
-use super::{KeySet, KeySetError, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use super::held::{Held, RotationId, Staging, moment};
+use super::texts::{check_text, has_part_of};
+use super::{KeySet, KeySetError, LAST_NUMBER, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
-use crate::utc::Moment;
 
 impl KeySet {
-    /// That who acts and what they note is short and printable, and that no key of this set stands in it.
+    /// Checks that who acts and what they note is short and printable, and that no part of a key of this set is in it.
     pub(crate) fn check_words(&self, by: Option<&str>, note: Option<&str>) -> Result<(), KeySetError> {
         let held = || [&self.pending, &self.current, &self.previous].into_iter().flatten();
         for (text, longest) in [(by, MAX_PERSON), (note, MAX_NOTE)] {
             check_text(text, longest)?;
-            if text.is_some_and(|text| held().any(|held| text.contains(held.key().expose_secret()))) {
+            if text.is_some_and(|text| held().any(|held| has_part_of(text, held.key()))) {
                 return Err(KeySetError::KeyInNote);
             }
         }
@@ -35,6 +35,15 @@ impl KeySet {
         key.fingerprint().ok_or(KeySetError::Weak)
     }
 
+    /// Checks that the numbers can grow by one more step.
+    pub(super) const fn must_count_on(&self) -> Result<(), KeySetError> {
+        if self.generation < LAST_NUMBER && self.rotation < LAST_NUMBER {
+            Ok(())
+        } else {
+            Err(KeySetError::Exhausted)
+        }
+    }
+
     pub(super) fn refuse_known(&self, fingerprint: Fingerprint) -> Result<(), KeySetError> {
         self.place_of(fingerprint).map_or(Ok(()), |place| Err(KeySetError::Known { place }))
     }
@@ -45,15 +54,15 @@ impl KeySet {
         RotationId(self.rotation)
     }
 
-    pub(super) fn pending_of(&mut self, rotation: RotationId) -> Result<&mut Held, KeySetError> {
-        let pending = self.pending.as_mut().filter(|pending| pending.rotation() == rotation);
+    pub(super) fn pending_of(&self, rotation: RotationId) -> Result<&Held, KeySetError> {
+        let pending = self.pending.as_ref().filter(|pending| pending.rotation() == rotation);
         pending.ok_or(KeySetError::NotPending { rotation })
     }
 
     pub(super) fn bring_pending_into_force(&mut self, at: SystemTime) {
         let Some(pending) = self.pending.take() else { return };
         if let Some(mut old) = self.current.replace(pending.back_in_force(at)) {
-            old.demoted = Some(Moment::from(at));
+            old.demoted = Some(moment(at));
             self.previous = Some(old);
         }
         self.generation += 1;
@@ -75,9 +84,14 @@ impl KeySet {
         let count = all.len();
         all.sort_unstable();
         all.dedup();
-        let newest = slots.into_iter().flatten().map(|held| held.rotation().0).max();
+        let mut rotations: Vec<u64> = slots.into_iter().flatten().map(|held| held.rotation().0).collect();
+        rotations.sort_unstable();
+        let are_counted = rotations.iter().all(|rotation| (1..=self.rotation).contains(rotation));
         all.len() == count
-            && newest.is_none_or(|newest| (1..=self.rotation).contains(&newest))
+            && are_counted
+            && rotations.windows(2).all(|two| two[0] < two[1])
+            && self.rotation <= LAST_NUMBER
+            && self.generation <= LAST_NUMBER
             && self.begun.is_some() == (self.rotation > 0)
             && (self.current.is_none() || self.generation > 0)
             && (self.previous.is_none() || self.current.is_some())

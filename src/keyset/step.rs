@@ -3,6 +3,8 @@
 use std::fmt;
 
 use super::RotationId;
+use crate::fingerprint::Fingerprint;
+use crate::internal::printable::Printable;
 
 /// What a step did.
 ///
@@ -100,5 +102,20 @@ impl fmt::Display for Place {
             Self::Retired => "a retired key",
             Self::Compromised => "a compromised key",
         })
+    }
+}
+
+/// A key as a person can find it: by its name in the app, where that is known, and its fingerprint.
+pub(crate) struct Labelled<'a> {
+    pub(crate) name: Option<&'a str>,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+impl fmt::Display for Labelled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(f, "the key named {} ({})", Printable(name), self.fingerprint),
+            None => write!(f, "the key {}", self.fingerprint),
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::private_file::Refusal;
 use crate::source::Problem;
+use crate::source::worker::{Place, Worker};
 
 pub use event::{AuditAction, AuditEvent};
 
@@ -29,8 +30,13 @@ pub struct AuditLog(Sink);
 #[derive(Clone)]
 enum Sink {
     File(Arc<AuditFile>),
-    Callback(Arc<dyn Fn(&AuditEvent) + Send + Sync>),
+    Callback(Callback),
 }
+
+type Callback = Arc<dyn Fn(&AuditEvent) + Send + Sync>;
+
+/// How long an audit may take for one event. A step that is done already is not held up for longer.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// An event was not written down. The step that it tells of is done all the same.
 ///
@@ -82,8 +88,21 @@ pub enum AuditError {
     /// No call could be made: too many hang.
     #[error("the audit file cannot be reached, earlier lines hang: look at its disk")]
     Stuck,
+    /// The callback took too long. It may still end.
+    #[error(
+        "the audit callback did not return within {} ms: let it hand the event over and return", .after.as_millis()
+    )]
+    CallbackSlow {
+        /// The deadline.
+        after: Duration,
+    },
+    /// The callback was not called: earlier calls of it hang.
+    #[error(
+        "the audit callback was not called, earlier calls of it hang: let it hand the event over and return"
+    )]
+    CallbackStuck,
     /// The callback panicked.
-    #[error("the audit callback panicked: see its message on standard error, and mend it")]
+    #[error("the audit callback panicked: see its message on standard error, and correct it")]
     Panicked,
 }
 
@@ -106,8 +125,8 @@ impl AuditLog {
         Self(Sink::File(Arc::new(AuditFile::new(path.into()))))
     }
 
-    /// A function, called after each step is persisted and published, on the thread of the step, which waits for it. A
-    /// panic of it is caught.
+    /// A function, called after each step is persisted and published, on a thread of its own. The step waits for it, for 5 s
+    /// at most, so that its own result can say whether the event was taken. A panic of it is caught.
     ///
     /// ```
     /// use keysheath::rotation::AuditLog;
@@ -121,16 +140,28 @@ impl AuditLog {
     pub(super) fn tell(&self, event: &AuditEvent) -> Result<(), AuditError> {
         match &self.0 {
             Sink::File(file) => file.append(event.to_json()),
-            Sink::Callback(function) => {
-                // Nothing of ours is changed by it, so nothing can be left half-way.
-                catch_unwind(AssertUnwindSafe(|| function(event))).map_err(|payload| {
-                    // Dropping a payload may panic too; it is better lost.
-                    std::mem::forget(payload);
-                    AuditError::Panicked
-                })
-            }
+            Sink::Callback(function) => call(function, event),
         }
     }
+}
+
+fn call(function: &Callback, event: &AuditEvent) -> Result<(), AuditError> {
+    let (called, event) = (Arc::clone(function), event.clone());
+    let place = Place::of("audit callback", &Arc::as_ptr(function).cast::<()>());
+    let returned = Worker::around_others().with_deadline(DEADLINE).run(place, move || {
+        // Nothing of ours is changed by it, so nothing can be left half-way.
+        catch_unwind(AssertUnwindSafe(|| called(&event))).map_err(|payload| {
+            // Dropping a payload may panic too; it is better lost.
+            std::mem::forget(payload);
+            AuditError::Panicked
+        })
+    });
+    returned.unwrap_or_else(|problem| {
+        Err(match problem {
+            Problem::Deadline { after } => AuditError::CallbackSlow { after },
+            _ => AuditError::CallbackStuck,
+        })
+    })
 }
 
 impl AuditError {

@@ -1,12 +1,10 @@
 //! Persist, then publish: how each step is made.
 
-use std::time::SystemTime;
-
-use super::view::View;
 use super::{AuditAction, AuditEvent, Rotation, RotationError, Transition};
 use crate::document::{Document, DocumentContent, DocumentError, Version};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Published;
+use crate::internal::clocks::Clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
@@ -26,6 +24,7 @@ pub(super) const LOOKS: u32 = 3;
 #[derive(Clone, Default)]
 pub(super) struct Subject {
     pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) name: Option<String>,
     pub(super) from: Option<String>,
 }
 
@@ -47,7 +46,11 @@ enum Fate {
 
 impl Subject {
     pub(super) fn of(held: Option<&Held>) -> Self {
-        Self { fingerprint: held.map(Held::fingerprint), from: held.and_then(Held::from).map(str::to_owned) }
+        Self {
+            fingerprint: held.map(Held::fingerprint),
+            name: held.and_then(Held::name).map(str::to_owned),
+            from: held.and_then(Held::from).map(str::to_owned),
+        }
     }
 }
 
@@ -69,13 +72,14 @@ impl Rotation {
     pub(super) fn look_first(&self) -> Result<(), RotationError> {
         for _ in 0..LOOKS {
             let (keys, _) = self.read()?;
-            let in_force = keys.in_force(self.policy.grace(), self.now());
+            let now = self.now();
+            let in_force = keys.in_force(self.policy.grace(), now.wall());
             match self.handle.publish(&in_force) {
                 // A refresher may have read a newer document since.
                 Published::Refused => {}
                 Published::OtherPublisher => break,
                 Published::Newer | Published::Same => {
-                    self.seen().view = View::of(&keys);
+                    self.sight(&keys, now, false);
                     return Ok(());
                 }
             }
@@ -83,11 +87,11 @@ impl Rotation {
         Err(RotationError::OtherKeys { place: self.store.provenance() })
     }
 
-    /// Reads, shows and publishes what is there.
-    pub(super) fn look(&self, now: SystemTime) -> Result<(KeySet, Option<Document>), RotationError> {
+    /// Reads and publishes what is there.
+    pub(super) fn look(&self, now: Clocks) -> Result<(KeySet, Option<Document>), RotationError> {
         let (keys, there) = self.read()?;
         self.publish(&keys, now);
-        self.seen().view = View::of(&keys);
+        self.sight(&keys, now, false);
         Ok((keys, there))
     }
 
@@ -97,8 +101,8 @@ impl Rotation {
     }
 
     /// Whether the handle has these keys, or newer ones that somebody has published meanwhile.
-    fn publish(&self, keys: &KeySet, now: SystemTime) -> bool {
-        match self.handle.publish(&keys.in_force(self.policy.grace(), now)) {
+    fn publish(&self, keys: &KeySet, now: Clocks) -> bool {
+        match self.handle.publish(&keys.in_force(self.policy.grace(), now.wall())) {
             Published::Newer | Published::Same => true,
             Published::Refused => Some(self.handle.generation()) > keys.generation(),
             Published::OtherPublisher => false,
@@ -108,7 +112,7 @@ impl Rotation {
     /// Makes a step on what is persisted, writes it if nothing has changed meanwhile, and publishes it.
     pub(super) fn commit(
         &self,
-        now: SystemTime,
+        now: Clocks,
         mut step: impl FnMut(&mut KeySet) -> Result<Step, KeySetError>,
     ) -> Result<Committed, RotationError> {
         // A write whose fate is not known: if the step is found to be done, it was this one.
@@ -121,7 +125,8 @@ impl Rotation {
             let version = there.as_ref().map(Document::version);
             let step = step(&mut keys).map_err(RotationError::Refused)?;
             if step.is_change() {
-                let content = keys.to_document();
+                // What is remembered of keys that are gone stops no step.
+                let content = keys.write_within(self.store.limit());
                 match self.store.write(&content, version) {
                     Ok(_) => {}
                     Err(DocumentError::Conflict) => continue,
@@ -139,6 +144,7 @@ impl Rotation {
                 }
             }
             let is_published = self.publish(&keys, now);
+            self.sight(&keys, now, step.is_change());
             let is_change = step.is_change() || doubt.is_some();
             return Ok(Committed { keys, step, is_change, is_published });
         }
@@ -161,7 +167,7 @@ impl Rotation {
         }
     }
 
-    /// Shows what a step did, and tells the audit.
+    /// Says what a step did, and tells the audit.
     pub(super) fn finish(
         &self,
         action: AuditAction,
@@ -169,17 +175,13 @@ impl Rotation {
         committed: &Committed,
         subject: Subject,
         note: Option<&str>,
-        now: SystemTime,
+        now: Clocks,
     ) -> Transition {
         let Committed { keys, step, is_change, is_published } = committed;
         // What leaked may be of any rotation, or of none.
         let is_leak = matches!(action, AuditAction::Compromised | AuditAction::LeakDeleted);
         let about = (!is_leak).then_some(step.rotation());
-        {
-            let mut seen = self.seen();
-            seen.view = seen.view.after(keys, about);
-        }
-        let fingerprint = subject.fingerprint;
+        let (fingerprint, name) = (subject.fingerprint, subject.name.clone());
         let unaudited = self.tell(&AuditEvent {
             is_repeat: !is_change,
             ..self.event(action, keys, about, subject, note, now)
@@ -189,6 +191,7 @@ impl Rotation {
             profile: keys.profile(),
             rotation: about,
             fingerprint,
+            name,
             place,
             generation: keys.generation(),
             is_change: *is_change,
@@ -206,7 +209,7 @@ impl Rotation {
         keys: &KeySet,
         rotation: RotationId,
         held: Option<&Held>,
-        now: SystemTime,
+        now: Clocks,
     ) {
         self.tell(&self.event(action, keys, Some(rotation), Subject::of(held), None, now));
     }
@@ -218,14 +221,15 @@ impl Rotation {
         rotation: Option<RotationId>,
         subject: Subject,
         note: Option<&str>,
-        at: SystemTime,
+        at: Clocks,
     ) -> AuditEvent {
         AuditEvent {
-            at,
+            at: at.wall(),
             action,
             issuer: keys.profile().name(),
             rotation,
             fingerprint: subject.fingerprint,
+            name: subject.name,
             generation: keys.generation(),
             by: self.by.clone(),
             key_from: subject.from,

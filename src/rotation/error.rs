@@ -1,6 +1,7 @@
 //! What stops a step.
 
 use crate::document::DocumentError;
+use crate::fingerprint::Fingerprint;
 use crate::keyset::KeySetError;
 use crate::presence::PresenceError;
 use crate::source::Provenance;
@@ -78,9 +79,17 @@ pub enum RotationError {
     /// There is nothing that can ask the issuer.
     #[error("there is no probe to ask the issuer with: give one, or use the step that goes without")]
     NoProbe,
-    /// When the key set was last looked at, it had no key that this step is about. Nothing was changed.
+    /// The active key has leaked, and this process sends it no more; but that is not persisted.
     #[error(
-        "when the key set was last looked at, it had no key for this step: ask for the status, and then decide"
+        "{cause}; this process no longer sends the leaked key {fingerprint}, but that is not persisted: \
+         other processes do not know yet, and still send the key, as this one will after a restart. Report the leak once more, \
+         as soon as the cause is removed; if the leak cannot wait, delete the key in the app now, and the requests of \
+         every process fail until another key is promoted"
     )]
-    NothingThere,
+    LeakNotPersisted {
+        /// Which key.
+        fingerprint: Fingerprint,
+        /// Why it is not persisted.
+        cause: Box<RotationError>,
+    },
 }

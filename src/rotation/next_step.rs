@@ -1,172 +1,33 @@
 //! What a person has to do now.
 
+mod step;
 mod told;
 
 use std::time::{Duration, SystemTime};
 
 use super::commit::LOOKS;
-use super::probing::since_promotion;
-use super::{Rotation, RotationError, RotationPolicy};
-use crate::fingerprint::Fingerprint;
+use super::{AuditAction, Rotation, RotationError, RotationPolicy};
 use crate::handle::Generation;
-use crate::issuer::Profile;
-use crate::keyset::{Held, KeySet, Place, RotationId};
+use crate::internal::clocks::Clocks;
+use crate::keyset::{Held, KeySet, LeakedKey, Place, RotationId};
 use crate::presence::{Fleet, PresenceRecord};
 use crate::utc::Utc;
 
+pub use step::{NextStep, Reason};
 pub(super) use told::{Named, Page};
 
-/// What a person has to do now. Its `Display` tells them, in the issuer's own words for where.
-///
-/// ```
-/// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
-/// # use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
-/// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
-/// let step = rotation.next_step()?;
-/// assert!(matches!(step, NextStep::Create { .. }));
-/// assert!(step.to_string().contains("Settings → API Keys → Add API key"));
-/// # Ok::<(), keysheath::rotation::RotationError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NextStep {
-    /// Create a key in the app, and stage it.
-    Create {
-        /// Whose.
-        profile: &'static Profile,
-        /// What to call it there.
-        name: String,
-        /// Why.
-        reason: Reason,
-    },
-    /// Verify a key.
-    Verify {
-        /// Which key.
-        fingerprint: Fingerprint,
-        /// Its rotation.
-        rotation: RotationId,
-        /// Pending, or in force.
-        place: Place,
-    },
-    /// See by hand that a key works: there is no probe.
-    VerifyByHand {
-        /// Which key.
-        fingerprint: Fingerprint,
-        /// Its rotation.
-        rotation: RotationId,
-    },
-    /// Promote the pending key.
-    Promote {
-        /// Which key.
-        fingerprint: Fingerprint,
-        /// Its rotation.
-        rotation: RotationId,
-    },
-    /// Wait: the previous key may still be in use.
-    Wait {
-        /// The previous key.
-        fingerprint: Fingerprint,
-        /// What is left of the settle time.
-        left: Duration,
-        /// Whether no request of this process holds the previous key.
-        is_drained: bool,
-        /// The processes of the fleet that show that they do not have the key in force alone.
-        behind: Vec<PresenceRecord>,
-    },
-    /// Delete the previous key in the app, and retire it.
-    Delete {
-        /// Whose.
-        profile: &'static Profile,
-        /// The key to delete.
-        fingerprint: Fingerprint,
-        /// When it was staged; an app shows no fingerprints.
-        staged: SystemTime,
-        /// What was noted of it then.
-        note: Option<String>,
-        /// The key to keep.
-        keep: Fingerprint,
-        /// Whether the key to keep was seen to work, and a probe will see that the right one was deleted. If not, the
-        /// person must see to both.
-        is_confirmed: bool,
-        /// How many processes show that they have the key in force alone; `None` where the rotation was given no
-        /// [presence](super::Rotation::with_presence). With none, the person must see that nobody uses the old one.
-        shown: Option<usize>,
-        /// The processes that have shown something else, and then nothing for their time to live. The person must see
-        /// that they use the old key no more.
-        silent: Vec<PresenceRecord>,
-    },
-    /// Delete a key that leaked in the app, at once, and confirm that it is deleted.
-    DeleteLeaked {
-        /// Whose.
-        profile: &'static Profile,
-        /// The key to delete.
-        fingerprint: Fingerprint,
-        /// When it was staged; an app shows no fingerprints.
-        staged: SystemTime,
-        /// The key in force, which is to be kept; `None` where there is none.
-        keep: Option<Fingerprint>,
-    },
-    /// Retire the previous key: the issuer has refused one of the two keys, so that somebody has deleted one.
-    Confirm {
-        /// The previous key.
-        fingerprint: Fingerprint,
-        /// The key in force.
-        in_force: Fingerprint,
-    },
-    /// See why the issuer refuses the key in force.
-    Refused {
-        /// Whose.
-        profile: &'static Profile,
-        /// The key in force.
-        fingerprint: Fingerprint,
-        /// What to call the next one.
-        name: String,
-    },
-    /// Nothing.
-    Nothing {
-        /// When the key in force becomes too old; `None` where that is later than a clock can tell.
-        due: Option<SystemTime>,
-    },
-}
-
-/// Why a key is to be created.
-///
-/// ```
-/// use keysheath::rotation::Reason;
-/// assert_ne!(Reason::NoKey, Reason::Soon { due: std::time::SystemTime::UNIX_EPOCH });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reason {
-    /// There is none.
-    NoKey,
-    /// The only one has leaked; delete that first.
-    Leaked {
-        /// The oldest key that leaked and that nobody has said is deleted.
-        fingerprint: Fingerprint,
-    },
-    /// The key in force becomes too old soon.
-    Soon {
-        /// When.
-        due: SystemTime,
-    },
-    /// The key in force is too old.
-    Overdue {
-        /// Since when.
-        due: SystemTime,
-    },
-}
-
 /// What is known beside the key set.
-pub(super) struct Surroundings {
-    pub(super) now: SystemTime,
-    pub(super) has_probe: bool,
+struct Surroundings {
+    now: SystemTime,
+    has_probe: bool,
     /// Whether no request of this process holds a generation before the one in force.
-    pub(super) is_drained: bool,
-    /// The latest generation that the issuer refused.
-    pub(super) refused: Option<Generation>,
+    is_drained: bool,
+    /// What is left of the time to wait before the previous key is deleted.
+    left: Duration,
+    /// The latest generation that the issuer refused to this process.
+    refused: Option<Generation>,
     /// What the processes of the fleet show, where it is looked at and they do.
-    pub(super) fleet: Option<Fleet>,
+    fleet: Option<Fleet>,
 }
 
 impl Rotation {
@@ -175,9 +36,14 @@ impl Rotation {
     /// published, where it is news. Before a deletion is asked for, what was read is
     /// [confirmed](crate::document::DocumentStore::is_current), for which an OpenBao writes it once more.
     ///
-    /// A deletion is asked for only once the key in force was accepted for every store, the settle time is over, no
-    /// request of this process holds the old key, and every process that shows itself has the new one alone. Where there
-    /// is no probe, or a process has gone silent, the person is told what to see for themselves before.
+    /// A deletion is asked for only once a probe accepted the active key for every store since it was promoted, and none
+    /// refused it since; the settle time and the activation time are over; no request of this process holds the old key;
+    /// and every process that shows itself has the new one alone. Where there is no probe, or a process has gone silent,
+    /// the person is told what to see for themselves before.
+    ///
+    /// Where the issuer refuses the active key, that comes first: as a probe has noted it, as this process's own requests
+    /// were told, or as a process of the fleet shows. It is told to the audit, once for each generation. Between
+    /// rotations, a fleet that cannot be seen says nothing.
     ///
     /// # Errors
     /// [`RotationError::Document`], [`RotationError::Unreadable`], [`RotationError::Contended`] where the key set changes each
@@ -207,23 +73,49 @@ impl Rotation {
         Err(RotationError::Contended { place: self.store.provenance(), attempts: LOOKS })
     }
 
-    fn decide(&self, keys: &KeySet, now: SystemTime) -> Result<NextStep, RotationError> {
-        let surroundings = Surroundings {
-            now,
-            has_probe: self.probe.is_some(),
-            is_drained: self.is_drained(keys),
-            refused: self.handle.refused(),
-            fleet: self.fleet_of(keys)?,
-        };
-        Ok(decide(keys, &self.policy, &surroundings))
+    fn decide(&self, keys: &KeySet, now: Clocks) -> Result<NextStep, RotationError> {
+        let around = self.surroundings(keys, now, self.fleet_of(keys)?);
+        if let Some(current) = keys.current().filter(|current| is_reported(keys, current, &around)) {
+            self.raise_reported(keys, current, now);
+        }
+        Ok(decide(keys, &self.policy, &around))
     }
 
-    /// What the processes of the fleet show, where there is an old key that they may use.
+    /// The next step by what is known of the keys alone, to be told with the outcome of a step.
+    pub(super) fn advice(&self, keys: &KeySet, now: Clocks) -> NextStep {
+        decide(keys, &self.policy, &self.surroundings(keys, now, None))
+    }
+
+    fn surroundings(&self, keys: &KeySet, now: Clocks, fleet: Option<Fleet>) -> Surroundings {
+        let left = keys.current().map_or(Duration::ZERO, |current| {
+            self.left_to_settle(current, now).max(self.left_to_activate(current, now))
+        });
+        Surroundings {
+            now: now.wall(),
+            has_probe: self.probe.is_some(),
+            is_drained: self.is_drained(keys),
+            left,
+            refused: self.handle.refused(),
+            fleet,
+        }
+    }
+
+    /// Tells the audit that the issuer refuses the active key, once for each generation.
+    fn raise_reported(&self, keys: &KeySet, current: &Held, now: Clocks) {
+        let told = std::mem::replace(&mut self.seen().told_refused, keys.generation());
+        if told != keys.generation() {
+            self.raise(AuditAction::ActiveKeyRefused, keys, current.rotation(), Some(current), now);
+        }
+    }
+
+    /// What the processes of the fleet show. Only where there is an old key to delete does it stop the step that it cannot be
+    /// seen.
     fn fleet_of(&self, keys: &KeySet) -> Result<Option<Fleet>, RotationError> {
-        if self.presence.is_empty() || keys.previous().is_none() {
+        if self.presence.is_empty() || keys.current().is_none() {
             return Ok(None);
         }
-        self.fleet().map(Some)
+        let fleet = self.fleet().map(Some);
+        if keys.previous().is_some() { fleet } else { Ok(fleet.unwrap_or_default()) }
     }
 
     /// The processes of the fleet, silent ones included, that do not show that they have the key in force alone.
@@ -248,30 +140,57 @@ fn decide(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings) -> Next
         return NextStep::DeleteLeaked {
             profile: keys.profile(),
             fingerprint: leaked.fingerprint(),
+            name: owned(leaked.name()),
             staged: leaked.staged(),
             keep: keys.current().map(Held::fingerprint),
+            keep_name: owned(keys.current().and_then(Held::name)),
         };
     }
     match (keys.current(), keys.previous(), keys.pending()) {
-        (Some(current), Some(previous), _) => end_of_rotation(keys, current, previous, policy, around),
-        (_, _, Some(pending)) => {
-            let (fingerprint, rotation) = (pending.fingerprint(), pending.rotation());
-            if pending.verified().is_some() {
-                NextStep::Promote { fingerprint, rotation }
-            } else if around.has_probe {
-                NextStep::Verify { fingerprint, rotation, place: Place::Pending }
-            } else {
-                NextStep::VerifyByHand { fingerprint, rotation }
+        (Some(current), Some(previous), pending) => {
+            if current.refused().is_none() || previous.refused().is_none() {
+                return end_of_rotation(keys, current, previous, policy, around);
             }
+            pending.map_or_else(
+                || create(keys, policy, around, Reason::Refused { fingerprint: current.fingerprint() }),
+                |pending| begin_of_rotation(pending, around),
+            )
         }
+        (_, _, Some(pending)) => begin_of_rotation(pending, around),
         (Some(current), None, None) => between_rotations(keys, current, policy, around),
         (None, _, None) => {
             // Both in one step: without a key nothing is sent.
-            let reason =
-                leaked.map_or(Reason::NoKey, |leaked| Reason::Leaked { fingerprint: leaked.fingerprint() });
+            let reason = leaked.map_or(Reason::NoKey, |leaked| Reason::Leaked {
+                fingerprint: leaked.fingerprint(),
+                name: owned(leaked.name()),
+            });
             create(keys, policy, around, reason)
         }
     }
+}
+
+fn begin_of_rotation(pending: &Held, around: &Surroundings) -> NextStep {
+    let (fingerprint, rotation) = (pending.fingerprint(), pending.rotation());
+    if pending.refused().is_some() {
+        NextStep::Abort { fingerprint, name: owned(pending.name()), rotation }
+    } else if pending.verified().is_some() {
+        NextStep::Promote { fingerprint, rotation }
+    } else if around.has_probe {
+        NextStep::Verify { fingerprint, rotation, place: Place::Pending }
+    } else {
+        NextStep::VerifyByHand { fingerprint, rotation }
+    }
+}
+
+/// Whether requests of this process or of the fleet were told that the issuer refuses the active key. What a silent process
+/// has shown counts until a probe accepts the key.
+fn is_reported(keys: &KeySet, current: &Held, around: &Surroundings) -> bool {
+    let records = around.fleet.as_ref().map_or(&[][..], Fleet::records);
+    let is_shown = records.iter().any(|record| {
+        record.refused_key() == Some(current.fingerprint())
+            && (!record.is_silent_at(around.now) || current.confirmed().is_none())
+    });
+    is_shown || (around.refused.is_some() && around.refused == keys.generation())
 }
 
 fn end_of_rotation(
@@ -282,33 +201,47 @@ fn end_of_rotation(
     around: &Surroundings,
 ) -> NextStep {
     let fingerprint = previous.fingerprint();
-    let in_force = keys.generation().map_or(0, Generation::number);
-    // Of this generation or the one before: the issuer has stopped to know one of the two keys.
-    let is_refused = around.refused.is_some_and(|refused| refused.number() + 1 >= in_force);
-    if is_refused && around.has_probe {
-        return NextStep::Confirm { fingerprint, in_force: current.fingerprint() };
+    let before = keys.generation().and_then(Generation::before);
+    let is_previous_refused =
+        previous.refused().is_some() || (around.refused.is_some() && around.refused == before);
+    let is_current_refused = current.refused().is_some() || is_reported(keys, current, around);
+    if around.has_probe && (is_current_refused || is_previous_refused) {
+        let (in_force, rotation) = (current.fingerprint(), current.rotation());
+        return NextStep::Confirm { fingerprint, in_force, rotation };
     }
-    let left = policy.settle().saturating_sub(since_promotion(current, around.now));
+    if is_current_refused {
+        return see_refusal(keys, current, policy, around);
+    }
     let records = around.fleet.as_ref().map_or(&[][..], Fleet::records);
     let (up_to_date, others): (Vec<_>, Vec<_>) =
         records.iter().partition(|record| record.is_up_to_date(keys));
     let is_silent = |record: &&PresenceRecord| record.is_silent_at(around.now);
     let (silent, behind): (Vec<_>, Vec<_>) =
         others.into_iter().cloned().partition(|record| is_silent(&record));
-    if !left.is_zero() || !around.is_drained || !behind.is_empty() {
-        return NextStep::Wait { fingerprint, left, is_drained: around.is_drained, behind };
+    let name = owned(previous.name());
+    if !around.left.is_zero() || !around.is_drained || !behind.is_empty() {
+        return NextStep::Wait {
+            fingerprint,
+            name,
+            left: around.left,
+            is_drained: around.is_drained,
+            behind,
+        };
     }
-    let is_verified = current.verified().is_some();
-    if around.has_probe && !is_verified {
+    // Not by what was seen before the promotion: a key that was deleted since would be the only one left.
+    if around.has_probe && current.confirmed().is_none() {
         let (fingerprint, rotation) = (current.fingerprint(), current.rotation());
         return NextStep::Verify { fingerprint, rotation, place: Place::Current };
     }
     NextStep::Delete {
         profile: keys.profile(),
         fingerprint,
+        name,
         staged: previous.staged(),
-        note: previous.note().map(str::to_owned),
+        note: owned(previous.note()),
         keep: current.fingerprint(),
+        keep_name: owned(current.name()),
+        rotation: current.rotation(),
         is_confirmed: around.has_probe,
         shown: around.fleet.as_ref().map(|_| up_to_date.iter().filter(|record| !is_silent(record)).count()),
         silent,
@@ -321,12 +254,14 @@ fn between_rotations(
     policy: &RotationPolicy,
     around: &Surroundings,
 ) -> NextStep {
-    if around.refused.is_some() && around.refused == keys.generation() {
-        return NextStep::Refused {
-            profile: keys.profile(),
-            fingerprint: current.fingerprint(),
-            name: name_of_the_next(policy, around.now),
-        };
+    if current.refused().is_some() {
+        return create(keys, policy, around, Reason::Refused { fingerprint: current.fingerprint() });
+    }
+    if is_reported(keys, current, around) {
+        return see_refusal(keys, current, policy, around);
+    }
+    if current.fell_back().is_some() {
+        return create(keys, policy, around, Reason::FellBack);
     }
     let age = Age::of(current, policy, around.now);
     match age.due {
@@ -336,13 +271,39 @@ fn between_rotations(
     }
 }
 
-fn create(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings, reason: Reason) -> NextStep {
-    NextStep::Create { profile: keys.profile(), name: name_of_the_next(policy, around.now), reason }
+fn see_refusal(keys: &KeySet, current: &Held, policy: &RotationPolicy, around: &Surroundings) -> NextStep {
+    NextStep::Refused {
+        profile: keys.profile(),
+        fingerprint: current.fingerprint(),
+        rotation: current.rotation(),
+        previous: keys.previous().map(Held::fingerprint),
+        name: name_of_the_next(keys, policy, around.now),
+        has_probe: around.has_probe,
+    }
 }
 
-fn name_of_the_next(policy: &RotationPolicy, now: SystemTime) -> String {
+fn create(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings, reason: Reason) -> NextStep {
+    NextStep::Create { profile: keys.profile(), name: name_of_the_next(keys, policy, around.now), reason }
+}
+
+fn owned(text: Option<&str>) -> Option<String> {
+    text.map(str::to_owned)
+}
+
+/// What to call the next key. The number is that of its rotation, which no other key has; the month is for people, and
+/// tells two key sets of one app apart.
+pub(super) fn name_of_the_next(keys: &KeySet, policy: &RotationPolicy, now: SystemTime) -> String {
     let (year, month, _) = Utc(now).date();
-    format!("{}-{year:04}-{month:02}", policy.key_name())
+    let number = keys.newest_rotation().map_or(0, RotationId::number) + 1;
+    let mut name = format!("{}-{year:04}-{month:02}-r{number}", policy.key_name());
+    // A person may have given another key this very name.
+    let slots = [keys.current(), keys.pending(), keys.previous()].into_iter().flatten();
+    let given: Vec<&str> =
+        slots.filter_map(Held::name).chain(keys.leaked().iter().filter_map(LeakedKey::name)).collect();
+    while given.contains(&name.as_str()) {
+        name.push('b');
+    }
+    name
 }
 
 /// How old a key is, and whether that is too old.

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use super::Transition;
+use super::{NextStep, Transition};
 use crate::fingerprint::Fingerprint;
+use crate::keyset::{Labelled, Place};
 use crate::probe::Report;
 
-/// What [`Rotation::verify`](super::Rotation::verify) came to. But for `Verified`, nothing was changed.
+/// What [`Rotation::verify`](super::Rotation::verify) came to. An acceptance and a refusal are noted; otherwise nothing was
+/// changed.
 ///
 /// ```
 /// use keysheath::rotation::Verification;
@@ -30,10 +32,15 @@ pub enum Verification {
         /// What each place answered.
         report: Report,
     },
-    /// The issuer says that it does not know the key.
+    /// The issuer says that it does not know the key, and that is noted.
+    #[non_exhaustive]
     KeyRefused {
         /// What each place answered.
         report: Report,
+        /// Where the key is: pending, or in force.
+        place: Place,
+        /// What to do now.
+        next: Box<NextStep>,
     },
     /// The key does not serve every store; the report names them.
     StoreRefused {
@@ -65,14 +72,18 @@ pub enum Retirement {
         transition: Transition,
     },
     /// The previous key still works: nobody has deleted it. Nothing was changed.
+    #[non_exhaustive]
     StillAccepted {
         /// The previous key.
         fingerprint: Fingerprint,
+        /// Its name in the app, where it is known.
+        name: Option<String>,
         /// Whether it should be gone: the settle time has passed, and no request of this process and no process of the
         /// [fleet](super::Rotation::with_presence) may use it.
         is_overdue: bool,
     },
     /// The key in force was deleted in place of the previous one, which works and is in force again.
+    #[non_exhaustive]
     WrongKeyDeleted {
         /// The step: the fall back.
         transition: Transition,
@@ -80,15 +91,22 @@ pub enum Retirement {
         deleted: Fingerprint,
         /// The key that is in force again.
         in_force: Fingerprint,
+        /// The name of that key in the app, where it is known.
+        name: Option<String>,
+        /// What to do now.
+        next: Box<NextStep>,
     },
-    /// The issuer refuses both keys. Nothing was changed: there is no key to fall back to.
+    /// The issuer refuses both keys, and that is noted: there is no key to fall back to.
+    #[non_exhaustive]
     BothRefused {
         /// The key in force.
         current: Fingerprint,
         /// The previous key.
         previous: Fingerprint,
+        /// What to do now.
+        next: Box<NextStep>,
     },
-    /// The answers do not tell. Nothing was changed.
+    /// The answers do not tell. Both keys stay.
     Undecided {
         /// What was answered about the key in force.
         current: Report,
@@ -106,11 +124,15 @@ impl fmt::Display for Verification {
                 "the issuer does not know the key yet; nothing was changed: verify it again in a moment",
                 report,
             ),
-            Self::KeyRefused { report } => (
-                "the issuer does not know the key; nothing was changed: see whether it was deleted, or copied from \
-                 another account; abort it, and create another",
-                report,
-            ),
+            Self::KeyRefused { report, place: Place::Current, next } => {
+                return write!(
+                    f,
+                    "THE ISSUER REFUSES THE ACTIVE KEY, so that requests fail; {next}\n{report}"
+                );
+            }
+            Self::KeyRefused { report, next, .. } => {
+                return write!(f, "the pending key does not work; {next}\n{report}");
+            }
             Self::StoreRefused { report } => (
                 "the key does not serve every store; nothing was changed: see below which, create a key for all of \
                  them, or mend the probe's list",
@@ -129,27 +151,30 @@ impl fmt::Display for Retirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retired { transition } => write!(f, "{transition}"),
-            Self::StillAccepted { fingerprint, is_overdue: true } => {
-                write!(f, "OVERDUE: the key {fingerprint} still works: delete it in the app, then retire it")
+            Self::StillAccepted { fingerprint, name, is_overdue } => {
+                let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
+                if *is_overdue {
+                    write!(f, "OVERDUE: {key} still works: delete it in the app, then retire it")
+                } else {
+                    write!(f, "{key} still works, and may be in use: wait until its deletion is asked for")
+                }
             }
-            Self::StillAccepted { fingerprint, is_overdue: false } => write!(
+            Self::WrongKeyDeleted { transition, deleted, in_force, name, next } => {
+                let key = Labelled { name: name.as_deref(), fingerprint: *in_force };
+                write!(
+                    f,
+                    "THE WRONG KEY WAS DELETED: {deleted} is gone, and {key}, which should have been, is in force \
+                     again: do not delete that one; {next}\n{transition}"
+                )
+            }
+            Self::BothRefused { current, previous, next } => write!(
                 f,
-                "the key {fingerprint} still works, and may be in use: wait until its deletion is asked for"
-            ),
-            Self::WrongKeyDeleted { transition, deleted, in_force } => write!(
-                f,
-                "THE WRONG KEY WAS DELETED: {deleted} is gone, and {in_force}, which should have been, is in force \
-                 again: do not delete that one; create another key and stage it\n{transition}"
-            ),
-            Self::BothRefused { current, previous } => write!(
-                f,
-                "BOTH KEYS ARE REFUSED: {current}, in force, and {previous}, the previous one; nothing was changed, and \
-                 no request can succeed: create a key at once, stage it, report both of these as compromised or retire \
-                 the previous one without a probe, then verify and promote the new one"
+                "BOTH KEYS ARE REFUSED: {current}, in force, and {previous}, the previous one, so that no request can \
+                 succeed; {next}, and verify and promote it: that retires the previous one"
             ),
             Self::Undecided { current, previous } => write!(
                 f,
-                "the answers do not tell, and nothing was changed: retire it again later\nthe key in force: \
+                "the answers do not tell, and both keys stay: retire it again later\nthe key in force: \
                  {current}\nthe previous key: {previous}"
             ),
         }

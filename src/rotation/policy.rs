@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::keyset::LONGEST_WAIT;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -35,7 +37,8 @@ pub const DEFAULT_GRACE: Duration = MINUTE.saturating_mul(10);
 /// ```
 pub const DEFAULT_SETTLE: Duration = MINUTE.saturating_mul(15);
 
-/// How long after staging a refusal of the new key means "not yet": 2 minutes. How long an issuer takes to know a key that
+/// How long after staging a refusal of a key that was never accepted means "not yet": 2 minutes. No key is deleted in favour
+/// of one that is younger. How long an issuer takes to know a key that
 /// was just created is not documented.
 ///
 /// ```
@@ -43,7 +46,19 @@ pub const DEFAULT_SETTLE: Duration = MINUTE.saturating_mul(15);
 /// ```
 pub const DEFAULT_ACTIVATION: Duration = MINUTE.saturating_mul(2);
 
-/// How often keys are rotated, and how long each wait is.
+/// By how much the wall clocks of two machines may differ: 30 minutes. A process that has not seen a promotion for as long as
+/// the settle time itself, such as a command that runs for a second, knows its time only by the clock of whoever
+/// promoted: it waits for so much longer.
+///
+/// ```
+/// assert_eq!(keysheath::rotation::DEFAULT_CLOCK_SKEW.as_secs(), 30 * 60);
+/// ```
+pub const DEFAULT_CLOCK_SKEW: Duration = MINUTE.saturating_mul(30);
+
+/// The longest part of a key's name that is set; a month and a number follow it.
+const MAX_KEY_NAME: usize = 36;
+
+/// How often keys are rotated, and how long each wait is. A span of more than 100 years counts as 100 years.
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,6 +78,12 @@ pub struct RotationPolicy {
     grace: Duration,
     settle: Duration,
     activation: Duration,
+    clock_skew: Duration,
+}
+
+/// A span that every clock can add to the time of now.
+const fn bounded(span: Duration) -> Duration {
+    if span.as_secs() < LONGEST_WAIT.as_secs() { span } else { LONGEST_WAIT }
 }
 
 impl Default for RotationPolicy {
@@ -87,20 +108,25 @@ impl RotationPolicy {
             grace: DEFAULT_GRACE,
             settle: DEFAULT_SETTLE,
             activation: DEFAULT_ACTIVATION,
+            clock_skew: DEFAULT_CLOCK_SKEW,
         }
     }
 
-    /// What new keys are called in the issuer's app; year and month are put after it. "production" unless set. What is
-    /// not printable is taken out. It must not be secret.
+    /// What new keys are called in the issuer's app; the month and the number of the rotation follow, so that no name is
+    /// suggested twice. "production" unless set. What is not printable is taken out, and what is longer than 36 characters is
+    /// cut. It must not be secret.
     ///
     /// ```
     /// # use keysheath::rotation::RotationPolicy;
-    /// let policy = RotationPolicy::new().with_key_name("production-shop"); // production-shop-2026-11
+    /// let policy = RotationPolicy::new().with_key_name("production-shop"); // production-shop-2026-11-r2
     /// ```
     #[must_use]
     pub fn with_key_name(mut self, name: impl Into<String>) -> Self {
         self.key_name = name.into();
         self.key_name.retain(crate::keyset::is_printable);
+        if let Some((end, _)) = self.key_name.char_indices().nth(MAX_KEY_NAME) {
+            self.key_name.truncate(end);
+        }
         self
     }
 
@@ -113,7 +139,7 @@ impl RotationPolicy {
     /// ```
     #[must_use]
     pub const fn with_max_age(mut self, age: Duration) -> Self {
-        self.max_age = age;
+        self.max_age = bounded(age);
         self
     }
 
@@ -126,7 +152,7 @@ impl RotationPolicy {
     /// ```
     #[must_use]
     pub const fn with_warning(mut self, warning: Duration) -> Self {
-        self.warning = warning;
+        self.warning = bounded(warning);
         self
     }
 
@@ -139,7 +165,7 @@ impl RotationPolicy {
     /// ```
     #[must_use]
     pub const fn with_grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.grace = bounded(grace);
         self
     }
 
@@ -153,7 +179,7 @@ impl RotationPolicy {
     /// ```
     #[must_use]
     pub const fn with_settle(mut self, settle: Duration) -> Self {
-        self.settle = settle;
+        self.settle = bounded(settle);
         self
     }
 
@@ -166,8 +192,22 @@ impl RotationPolicy {
     /// ```
     #[must_use]
     pub const fn with_activation(mut self, activation: Duration) -> Self {
-        self.activation = activation;
+        self.activation = bounded(activation);
         self
+    }
+
+    /// With another bound on how much the wall clocks of two machines may differ. Where all machines keep their clocks by
+    /// NTP, a minute is enough.
+    #[must_use]
+    pub const fn with_clock_skew(mut self, skew: Duration) -> Self {
+        self.clock_skew = bounded(skew);
+        self
+    }
+
+    /// By how much the wall clocks of two machines may differ.
+    #[must_use]
+    pub const fn clock_skew(&self) -> Duration {
+        self.clock_skew
     }
 
     /// What new keys are called, without year and month.
@@ -219,7 +259,7 @@ impl RotationPolicy {
     /// ```
     /// # use std::time::Duration;
     /// # use keysheath::rotation::{DEFAULT_GRACE, RotationPolicy};
-    /// assert_eq!(RotationPolicy::new().with_settle(Duration::ZERO).settle(), DEFAULT_GRACE);
+    /// assert_eq!(RotationPolicy::new().with_settle(Duration::ZERO).with_activation(Duration::ZERO).settle(), DEFAULT_GRACE);
     /// ```
     #[must_use]
     pub fn settle(&self) -> Duration {

@@ -14,18 +14,22 @@ fn key(number: u64) -> RawKey {
     RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
 }
 
+fn id(number: u64) -> RotationId {
+    number.to_string().parse().unwrap()
+}
+
 #[test]
 fn a_power_cut_at_any_instant_of_a_rotation_loses_no_key_that_was_staged_and_none_in_force() {
     type Do = fn(&Rotation) -> Result<Transition, RotationError>;
     let steps: [(Do, u64); 9] = [
         (|rotation| rotation.adopt(&key(1)), 1),
         (|rotation| rotation.stage(&key(2), Some("note")), 1),
-        (Rotation::promote_unverified, 2),
-        (Rotation::roll_back, 1),
-        (Rotation::promote_unverified, 2),
-        (Rotation::retire_unprobed, 2),
+        (|rotation| rotation.promote_unverified(id(2)), 2),
+        (|rotation| rotation.roll_back(id(2)), 1),
+        (|rotation| rotation.promote_unverified(id(2)), 2),
+        (|rotation| rotation.retire_unprobed(id(2)), 2),
         (|rotation| rotation.stage(&key(3), None), 2),
-        (Rotation::promote_unverified, 3),
+        (|rotation| rotation.promote_unverified(id(3)), 3),
         (|rotation| rotation.compromise(key(3).fingerprint().unwrap(), None), 2),
     ];
     let store: &RecordedStore = Box::leak(Box::default());

@@ -6,19 +6,23 @@ use super::commit::Subject;
 use super::steps::held_of;
 use super::{AuditAction, Retirement, Rotation, RotationError, Verification};
 use crate::handle::Generation;
+use crate::internal::clocks::Clocks;
 use crate::key::RawKey;
-use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId};
+use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
 use crate::probe::{Probe, Report, Verdict};
 
 /// A key that is asked about.
 struct Asked {
     key: RawKey,
     staged: SystemTime,
+    /// Whether the issuer has accepted it before, so that it does not have to come to know it.
+    was_accepted: bool,
 }
 
 impl Asked {
     fn about(held: &Held) -> Self {
-        Self { key: held.key().clone_key(), staged: held.staged() }
+        let was_accepted = held.verified().is_some() || held.confirmed().is_some();
+        Self { key: held.key().clone_key(), staged: held.staged(), was_accepted }
     }
 
     /// Whether this key is still in a place.
@@ -28,26 +32,17 @@ impl Asked {
 }
 
 impl Rotation {
-    /// Asks the issuer about the pending key, or about the one in force where none is pending, and notes that it works if
-    /// every place accepts it. Whatever else is answered changes nothing.
+    /// Asks the issuer about the key of a rotation, pending or active, and notes whether it works: it does if every place
+    /// accepts it. A refusal is noted as well, so that every process with this key set knows of it. Whatever else is
+    /// answered changes nothing.
     ///
-    /// An issuer may not know a key yet that was just created: a refusal within
-    /// [`activation`](super::RotationPolicy::activation) after staging is [`Verification::NotYet`].
+    /// An issuer may not know a key yet that was just created: a refusal of a key that was never accepted, within
+    /// [`activation`](super::RotationPolicy::activation) after staging, is [`Verification::NotYet`].
     ///
     /// # Errors
     /// [`RotationError`]; [`RotationError::NoProbe`], and [`KeySetError::NotPending`] when that rotation is over.
-    ///
-    /// ```
-    /// # use keysheath::rotation::{Rotation, RotationError, Verification};
-    /// fn verify(rotation: &Rotation) -> Result<bool, RotationError> {
-    ///     let verification = rotation.verify()?;
-    ///     println!("{verification}");
-    ///     Ok(matches!(verification, Verification::Verified { .. }))
-    /// }
-    /// ```
-    pub fn verify(&self) -> Result<Verification, RotationError> {
+    pub fn verify(&self, rotation: RotationId) -> Result<Verification, RotationError> {
         let probe = self.expect_probe()?;
-        let rotation = self.seen().view.to_promote().ok_or(RotationError::NothingThere)?;
         let not_there = KeySetError::NotPending { rotation };
         let (keys, _) = self.read()?;
         keys.check_words(self.by.as_deref(), None).map_err(RotationError::Refused)?;
@@ -55,26 +50,33 @@ impl Rotation {
         let asked = Asked::about(held);
         let report = probe.probe(&asked.key);
         let now = self.now();
-        if keys.current().is_some_and(|current| asked.is_in(Some(current))) {
+        let is_active = asked.is_in(keys.current());
+        if is_active {
             self.note_accepted(&report, keys.generation());
         }
-        let problem = |action| self.raise(action, &keys, rotation, Some(held), now);
         match report.verdict() {
             Verdict::Accepted => {}
             Verdict::KeyRefused if self.is_new(&asked, now) => return Ok(Verification::NotYet { report }),
             Verdict::KeyRefused => {
-                problem(AuditAction::KeyRefused);
-                return Ok(Verification::KeyRefused { report });
+                let action = if is_active { AuditAction::ActiveKeyRefused } else { AuditAction::KeyRefused };
+                self.raise(action, &keys, rotation, Some(held), now);
+                let keys = self.note(&[(&asked, Verdict::KeyRefused)], now)?;
+                let place = if is_active { Place::Current } else { Place::Pending };
+                return Ok(Verification::KeyRefused {
+                    report,
+                    place,
+                    next: Box::new(self.advice(&keys, now)),
+                });
             }
             Verdict::StoreRefused => {
-                problem(AuditAction::StoreRefused);
+                self.raise(AuditAction::StoreRefused, &keys, rotation, Some(held), now);
                 return Ok(Verification::StoreRefused { report });
             }
             Verdict::Inconclusive => return Ok(Verification::Inconclusive { report }),
         }
         let committed = self.commit(now, |keys| {
             if asked.is_in(to_verify(keys, rotation)) {
-                keys.verify(rotation, now)
+                keys.verify(rotation, now.wall())
             } else {
                 Err(not_there.clone())
             }
@@ -86,30 +88,23 @@ impl Rotation {
     }
 
     /// Sees whether a person has deleted the previous key, and the right one: asks the issuer about the previous key and
-    /// the one in force.
+    /// the one in force. The rotation is that of the active key, which has replaced the previous one.
     ///
     /// | key in force | previous key | outcome |
     /// |---|---|---|
     /// | accepted | refused | [`Retired`](Retirement::Retired) |
-    /// | accepted | accepted | [`StillAccepted`](Retirement::StillAccepted), nothing is changed |
+    /// | accepted | accepted | [`StillAccepted`](Retirement::StillAccepted), both keys stay |
     /// | refused | accepted | [`WrongKeyDeleted`](Retirement::WrongKeyDeleted): the previous key is in force again, in one write |
-    /// | refused | refused | [`BothRefused`](Retirement::BothRefused), nothing is changed |
-    /// | anything else | anything else | [`Undecided`](Retirement::Undecided), nothing is changed |
+    /// | refused | refused | [`BothRefused`](Retirement::BothRefused), both keys stay |
+    /// | anything else | anything else | [`Undecided`](Retirement::Undecided), both keys stay |
+    ///
+    /// What was accepted and what was refused is noted in each case. A refusal of an active key that was never accepted,
+    /// within [`activation`](super::RotationPolicy::activation) after staging, decides nothing.
     ///
     /// # Errors
     /// [`RotationError`]; [`RotationError::NoProbe`], and [`KeySetError::NotCurrent`] when another key is in force by now.
-    ///
-    /// ```
-    /// # use keysheath::rotation::{Retirement, Rotation, RotationError};
-    /// fn confirm(rotation: &Rotation) -> Result<bool, RotationError> {
-    ///     let retirement = rotation.retire()?;
-    ///     println!("{retirement}");
-    ///     Ok(matches!(retirement, Retirement::Retired { .. }))
-    /// }
-    /// ```
-    pub fn retire(&self) -> Result<Retirement, RotationError> {
+    pub fn retire(&self, rotation: RotationId) -> Result<Retirement, RotationError> {
         let probe = self.expect_probe()?;
-        let rotation = self.seen().view.to_retire().ok_or(RotationError::NothingThere)?;
         let (keys, _) = self.read()?;
         keys.check_words(self.by.as_deref(), None).map_err(RotationError::Refused)?;
         let current = keys.current().filter(|current| current.rotation() == rotation);
@@ -120,54 +115,78 @@ impl Rotation {
         self.note_accepted(&reports[0], keys.generation());
         self.note_accepted(&reports[1], keys.generation().and_then(Generation::before));
         let now = self.now();
-        let is_refused = |at: usize| reports[at].verdict() == Verdict::KeyRefused;
-        // It may have been accepted somewhere before the issuer knew it everywhere.
-        let is_new = is_refused(0) && self.is_new(&asked[0], now);
-        match [&reports[0], &reports[1]].map(Report::verdict) {
+        let verdicts = [&reports[0], &reports[1]].map(Report::verdict);
+        let is_new = verdicts[0] == Verdict::KeyRefused && self.is_new(&asked[0], now);
+        let is_refused = verdicts[0] == Verdict::KeyRefused && !is_new;
+        let noted =
+            [(&asked[0], if is_new { Verdict::Inconclusive } else { verdicts[0] }), (&asked[1], verdicts[1])];
+        match verdicts {
             [Verdict::Accepted, Verdict::KeyRefused] => self.confirmed(rotation, &asked, now),
             [Verdict::Accepted, Verdict::Accepted] => {
-                let is_settled = since_promotion(current, now) >= self.policy.settle();
+                let is_settled = self.left_to_settle(current, now).is_zero();
                 let is_out_of_use =
                     || self.who_may_use_another_than(&keys).is_ok_and(|behind| behind.is_empty());
                 let is_overdue = is_settled && self.is_drained(&keys) && is_out_of_use();
                 if is_overdue {
                     self.raise(AuditAction::StillAccepted, &keys, rotation, Some(previous), now);
                 }
-                Ok(Retirement::StillAccepted { fingerprint: previous.fingerprint(), is_overdue })
+                self.note(&noted, now)?;
+                let name = previous.name().map(str::to_owned);
+                Ok(Retirement::StillAccepted { fingerprint: previous.fingerprint(), name, is_overdue })
             }
-            [Verdict::KeyRefused, Verdict::Accepted] if !is_new => {
+            [Verdict::KeyRefused, Verdict::Accepted] if is_refused => {
                 let (deleted, in_force) = (current.fingerprint(), previous.fingerprint());
+                let name = previous.name().map(str::to_owned);
                 let subject = Subject::of(Some(current));
                 let committed = self.commit(now, |keys| {
                     must_be_in_place(keys, &asked)?;
-                    keys.fall_back(rotation, now)
+                    keys.fall_back(rotation, now.wall())
                 })?;
                 let transition =
                     self.finish(AuditAction::FellBack, Some(Place::Retired), &committed, subject, None, now);
-                Ok(Retirement::WrongKeyDeleted { transition, deleted, in_force })
+                let next = Box::new(self.advice(&committed.keys, now));
+                Ok(Retirement::WrongKeyDeleted { transition, deleted, in_force, name, next })
             }
-            [Verdict::KeyRefused, Verdict::KeyRefused] if !is_new => {
+            [Verdict::KeyRefused, Verdict::KeyRefused] if is_refused => {
                 self.raise(AuditAction::BothRefused, &keys, rotation, Some(current), now);
                 let (current, previous) = (current.fingerprint(), previous.fingerprint());
-                Ok(Retirement::BothRefused { current, previous })
+                let keys = self.note(&noted, now)?;
+                Ok(Retirement::BothRefused { current, previous, next: Box::new(self.advice(&keys, now)) })
             }
-            [of_current, _] => {
-                match of_current {
-                    Verdict::KeyRefused if !is_new => {
-                        self.raise(AuditAction::KeyRefused, &keys, rotation, Some(current), now);
-                    }
-                    Verdict::StoreRefused => {
-                        self.raise(AuditAction::StoreRefused, &keys, rotation, Some(current), now);
-                    }
-                    _ => {}
+            _ => {
+                if is_refused {
+                    self.raise(AuditAction::ActiveKeyRefused, &keys, rotation, Some(current), now);
+                } else if verdicts[0] == Verdict::StoreRefused {
+                    self.raise(AuditAction::StoreRefused, &keys, rotation, Some(current), now);
                 }
+                self.note(&noted, now)?;
                 let [current, previous] = reports;
                 Ok(Retirement::Undecided { current, previous })
             }
         }
     }
 
-    /// Takes back a refusal that the client was told of: one that came by mistake would else be told for ever.
+    /// Notes what was seen of keys that are still in a place, in one write, and none where it is known.
+    fn note(&self, seen: &[(&Asked, Verdict)], now: Clocks) -> Result<KeySet, RotationError> {
+        let committed = self.commit(now, |keys| {
+            let mut step = None;
+            for (asked, verdict) in seen {
+                let Some(fingerprint) = asked.key.fingerprint() else { continue };
+                let noted = match verdict {
+                    Verdict::Accepted => keys.note_accepted(fingerprint, now.wall()),
+                    Verdict::KeyRefused => keys.note_refused(fingerprint, now.wall()),
+                    Verdict::StoreRefused | Verdict::Inconclusive => continue,
+                };
+                // One that has left the key set meanwhile is of no interest.
+                step = noted.ok().filter(|noted| noted.is_change()).or(step);
+            }
+            let newest = keys.newest_rotation().ok_or(KeySetError::NotHeld)?;
+            Ok(step.unwrap_or(Step::Unchanged(newest)))
+        })?;
+        Ok(committed.keys)
+    }
+
+    /// Takes back a refusal that the client was told of: one that came by mistake would otherwise stay.
     fn note_accepted(&self, report: &Report, generation: Option<Generation>) {
         if let Some(generation) = generation.filter(|_| report.verdict() == Verdict::Accepted) {
             self.handle.note_accepted(generation);
@@ -178,7 +197,7 @@ impl Rotation {
         &self,
         rotation: RotationId,
         asked: &[Asked; 2],
-        now: SystemTime,
+        now: Clocks,
     ) -> Result<Retirement, RotationError> {
         let mut subject = Subject::default();
         let committed = self.commit(now, |keys| {
@@ -187,7 +206,9 @@ impl Rotation {
                 must_be_in_place(keys, asked)?;
             }
             subject = Subject::of(keys.previous());
-            keys.retire(rotation)
+            let retired = keys.retire(rotation)?;
+            let is_noted = keys.verify(rotation, now.wall())?.is_change();
+            Ok(if is_noted { Step::Done(rotation) } else { retired })
         })?;
         let place = Some(Place::Retired);
         let transition = self.finish(AuditAction::Retired, place, &committed, subject, None, now);
@@ -208,19 +229,14 @@ impl Rotation {
 
     /// Whether the issuer may not know a key yet. By a clock that was set back since its staging it may not, which errs on
     /// the side of asking again.
-    fn is_new(&self, asked: &Asked, now: SystemTime) -> bool {
-        now.duration_since(asked.staged).unwrap_or_default() < self.policy.activation()
+    fn is_new(&self, asked: &Asked, now: Clocks) -> bool {
+        let age = now.wall().duration_since(asked.staged).unwrap_or_default();
+        !asked.was_accepted && age < self.policy.activation()
     }
 
     fn expect_probe(&self) -> Result<&dyn Probe, RotationError> {
         self.probe.as_deref().ok_or(RotationError::NoProbe)
     }
-}
-
-/// How long a key has been in force; by a clock that was set back since, no time.
-pub(super) fn since_promotion(current: &Held, now: SystemTime) -> std::time::Duration {
-    let since = current.promoted().unwrap_or_else(|| current.staged());
-    now.duration_since(since).unwrap_or_default()
 }
 
 /// The pending key or the one in force, where it is of this rotation.
@@ -229,7 +245,7 @@ fn to_verify(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
         .filter(|held| keys.previous().is_none_or(|previous| previous.rotation() != held.rotation()))
 }
 
-/// That the key in force and the previous one are those that were asked about.
+/// Checks that the key in force and the previous one are those that were asked about.
 fn must_be_in_place(keys: &KeySet, asked: &[Asked; 2]) -> Result<(), KeySetError> {
     let is_so = asked[0].is_in(keys.current()) && asked[1].is_in(keys.previous());
     if is_so { Ok(()) } else { Err(KeySetError::NotCurrent) }

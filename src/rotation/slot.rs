@@ -24,6 +24,9 @@ pub struct SlotStatus {
     verified: Option<SystemTime>,
     promoted: Option<SystemTime>,
     demoted: Option<SystemTime>,
+    confirmed: Option<SystemTime>,
+    refused: Option<SystemTime>,
+    name: Option<String>,
     by: Option<String>,
     from: Option<String>,
     note: Option<String>,
@@ -38,6 +41,9 @@ impl SlotStatus {
             verified: held.verified(),
             promoted: held.promoted(),
             demoted: held.demoted(),
+            confirmed: held.confirmed(),
+            refused: held.refused(),
+            name: held.name().map(str::to_owned),
             by: held.by().map(str::to_owned),
             from: held.from().map(str::to_owned),
             note: held.note().map(str::to_owned),
@@ -122,6 +128,24 @@ impl SlotStatus {
         self.demoted
     }
 
+    /// When a probe accepted it since it came into force; `None` where none has, or one refused it since.
+    #[must_use]
+    pub const fn confirmed(&self) -> Option<SystemTime> {
+        self.confirmed
+    }
+
+    /// When a probe saw the issuer refuse it; `None` where none has, or one accepted it since.
+    #[must_use]
+    pub const fn refused(&self) -> Option<SystemTime> {
+        self.refused
+    }
+
+    /// Its name in the issuer's app, as it was given or suggested.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Who staged it.
     ///
     /// ```
@@ -165,6 +189,9 @@ impl SlotStatus {
 impl fmt::Display for SlotStatus {
     /// One line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.name() {
+            write!(f, "{}, ", Printable(name))?;
+        }
         write!(f, "{} (rotation {}), staged {}", self.fingerprint, self.rotation, Utc(self.staged))?;
         if let Some(by) = self.by() {
             write!(f, " by {}", Printable(by))?;
@@ -172,9 +199,12 @@ impl fmt::Display for SlotStatus {
         if let Some(from) = self.from() {
             write!(f, " from {}", Printable(from))?;
         }
-        for (what, at) in
-            [("verified", self.verified), ("promoted", self.promoted), ("replaced", self.demoted)]
-        {
+        for (what, at) in [
+            ("verified", self.verified),
+            ("promoted", self.promoted),
+            ("replaced", self.demoted),
+            ("REFUSED", self.refused),
+        ] {
             if let Some(at) = at {
                 write!(f, ", {what} {}", Utc(at))?;
             }

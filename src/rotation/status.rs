@@ -7,7 +7,8 @@ use super::next_step::Age;
 use super::{AuditError, Rotation, RotationError, SlotStatus};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
-use crate::keyset::{Held, KeySet, LeakedKey};
+use crate::internal::printable::Printable;
+use crate::keyset::{Held, KeySet, LeakedKey, RotationId};
 use crate::utc::{Span, Utc};
 
 /// A clock may be this much behind what is written down before that is said: times are written in whole seconds, and
@@ -42,6 +43,7 @@ pub struct RotationStatus {
     is_overdue: bool,
     clock_behind: Option<Duration>,
     refused: Option<Generation>,
+    newest: Option<RotationId>,
     unaudited: Option<(u64, AuditError)>,
 }
 
@@ -59,7 +61,7 @@ impl Rotation {
     /// }
     /// ```
     pub fn status(&self) -> Result<RotationStatus, RotationError> {
-        self.status_at(self.now())
+        self.status_at(self.now().wall())
     }
 
     /// As [`Rotation::status`], for another time.
@@ -92,7 +94,8 @@ impl Rotation {
             is_due_soon: age.as_ref().is_some_and(|age| age.is_due_soon),
             is_overdue: age.as_ref().is_some_and(|age| age.is_overdue),
             clock_behind: behind(&keys, now),
-            refused: self.handle.refused(),
+            refused: self.handle.refused().filter(|refused| Some(*refused) <= keys.generation()),
+            newest: keys.newest_rotation(),
             unaudited: self.seen().unaudited.clone(),
         })
     }
@@ -287,6 +290,19 @@ impl RotationStatus {
         self.refused
     }
 
+    /// The newest rotation, under way or not; `None` before the first.
+    #[must_use]
+    pub const fn newest_rotation(&self) -> Option<RotationId> {
+        self.newest
+    }
+
+    /// Whether the issuer has refused the active key: to this process, or to a probe.
+    #[must_use]
+    pub fn is_active_key_refused(&self) -> bool {
+        let by_probe = self.current.as_ref().is_some_and(|current| current.refused().is_some());
+        by_probe || (self.refused.is_some() && self.refused == self.generation)
+    }
+
     /// How many events of this `Rotation` are missing from an audit, and why the last one is; `None` where none is.
     ///
     /// ```
@@ -328,11 +344,14 @@ impl fmt::Display for RotationStatus {
         for fingerprint in &self.compromised {
             write!(f, "\n  compromised: {fingerprint}")?;
             if let Some(leaked) = self.leaked.iter().find(|leaked| leaked.fingerprint() == *fingerprint) {
+                if let Some(name) = leaked.name() {
+                    write!(f, ", named {}", Printable(name))?;
+                }
                 write!(f, ", staged {}, TO BE DELETED: nobody has said that it is", Utc(leaked.staged()))?;
             }
         }
-        if self.refused.is_some() && self.refused == self.generation {
-            f.write_str("\n  REFUSED: the issuer has refused the key in force")?;
+        if self.is_active_key_refused() {
+            f.write_str("\n  REFUSED: the issuer has refused the active key")?;
         }
         if let Some(behind) = self.clock_behind {
             write!(f, "\n  the clock is {} behind what is written down: check it", Span(behind))?;

@@ -1,12 +1,11 @@
 //! The steps that ask nobody.
 
 use super::commit::Subject;
+use super::next_step::name_of_the_next;
 use super::transition::GivenUp;
-use super::{AuditAction, Rotation, RotationError, Transition};
-use crate::fingerprint::Fingerprint;
+use super::{AuditAction, KeyDetails, Rotation, RotationError, Transition};
 use crate::key::RawKey;
-use crate::keyset::{Held, KeySet, KeySetError, Place, Promotion, RotationId, Staging};
-use crate::source::Provenance;
+use crate::keyset::{Held, KeySet, Place, Promotion, RotationId, Staging};
 
 /// The key of a rotation, wherever it is.
 pub(super) fn held_of(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
@@ -20,7 +19,7 @@ impl Rotation {
     /// Takes a key that is in use already as the one in force. This begins a key set; its age is counted from now.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::HasKeys`] when another key is in force or pending.
+    /// [`RotationError`]; [`KeySetError::HasKeys`](crate::keyset::KeySetError::HasKeys) when another key is in force or pending.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
@@ -33,23 +32,15 @@ impl Rotation {
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
     pub fn adopt(&self, key: &RawKey) -> Result<Transition, RotationError> {
-        self.take_in(AuditAction::Adopted, key, None, None)
+        self.take_in(AuditAction::Adopted, key, &KeyDetails::new())
     }
 
-    /// As [`Rotation::adopt`], with the place that the key was loaded from.
+    /// As [`Rotation::adopt`], with what is told of the key.
     ///
     /// # Errors
-    /// As [`Rotation::adopt`].
-    ///
-    /// ```
-    /// # use keysheath::{rotation::{Rotation, RotationError}, source::Found};
-    /// fn begin(rotation: &Rotation, found: &Found) -> Result<(), RotationError> {
-    ///     println!("{}", rotation.adopt_from(found.key(), found.provenance())?);
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn adopt_from(&self, key: &RawKey, place: &Provenance) -> Result<Transition, RotationError> {
-        self.take_in(AuditAction::Adopted, key, Some(place), None)
+    /// As [`Rotation::adopt`], and [`KeySetError::KeyInNote`](crate::keyset::KeySetError::KeyInNote) and [`KeySetError::BadNote`](crate::keyset::KeySetError::BadNote) for what is told.
+    pub fn adopt_with(&self, key: &RawKey, details: &KeyDetails) -> Result<Transition, RotationError> {
+        self.take_in(AuditAction::Adopted, key, details)
     }
 
     /// Persists a new key, to be verified and promoted later. Once this has returned, the key is not lost, whatever happens
@@ -57,8 +48,8 @@ impl Rotation {
     /// step is to be done again.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::Known`] for a key that is current, previous, retired or compromised, and
-    /// [`KeySetError::InProgress`] when another key is pending.
+    /// [`RotationError`]; [`KeySetError::Known`](crate::keyset::KeySetError::Known) for a key that is current, previous, retired or compromised, and
+    /// [`KeySetError::InProgress`](crate::keyset::KeySetError::InProgress) when another key is pending.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey, keyset::Place};
@@ -70,155 +61,109 @@ impl Rotation {
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
     pub fn stage(&self, key: &RawKey, note: Option<&str>) -> Result<Transition, RotationError> {
-        self.take_in(AuditAction::Staged, key, None, note)
+        let details = note.into_iter().fold(KeyDetails::new(), KeyDetails::with_note);
+        self.stage_with(key, &details)
     }
 
-    /// As [`Rotation::stage`], with the place that the key was loaded from.
+    /// As [`Rotation::stage`], with what is told of the key. Without a name, it is recorded under the one that
+    /// [`next_step`](Rotation::next_step) suggests. To correct a name, stage the key once more with the right one.
     ///
     /// # Errors
-    /// As [`Rotation::stage`].
-    ///
-    /// ```
-    /// # use keysheath::{rotation::{Rotation, RotationError}, source::Found};
-    /// fn take_in(rotation: &Rotation, found: &Found) -> Result<(), RotationError> {
-    ///     println!("{}", rotation.stage_from(found.key(), found.provenance(), None)?);
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn stage_from(
-        &self,
-        key: &RawKey,
-        place: &Provenance,
-        note: Option<&str>,
-    ) -> Result<Transition, RotationError> {
-        self.take_in(AuditAction::Staged, key, Some(place), note)
+    /// As [`Rotation::stage`], and [`KeySetError::KeyInNote`](crate::keyset::KeySetError::KeyInNote) and [`KeySetError::BadNote`](crate::keyset::KeySetError::BadNote) for what is told.
+    pub fn stage_with(&self, key: &RawKey, details: &KeyDetails) -> Result<Transition, RotationError> {
+        self.take_in(AuditAction::Staged, key, details)
     }
 
     fn take_in(
         &self,
         action: AuditAction,
         key: &RawKey,
-        from: Option<&Provenance>,
-        note: Option<&str>,
+        details: &KeyDetails,
     ) -> Result<Transition, RotationError> {
         let now = self.now();
-        let mut staging = Staging::at(now);
+        let mut staging = details.add_to(Staging::at(now.wall()));
         if let Some(by) = &self.by {
             staging = staging.by(by);
         }
-        if let Some(from) = from {
-            staging = staging.from(from);
-        }
-        if let Some(note) = note {
-            staging = staging.with_note(note);
+        if let Some(name) = details.name() {
+            staging = staging.with_name(name);
         }
         let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), note)?;
-            match action {
-                AuditAction::Adopted => keys.adopt(key.clone_key(), staging.clone()),
-                _ => keys.stage(key.clone_key(), staging.clone()),
+            keys.check_words(self.by.as_deref(), details.note())?;
+            keys.check_words(details.name(), None)?;
+            if action == AuditAction::Adopted {
+                return keys.adopt(key.clone_key(), staging.clone());
             }
+            let is_new = key.fingerprint().is_some_and(|key| keys.place_of(key).is_none());
+            let staging = staging.clone();
+            let staging = if is_new && details.name().is_none() {
+                staging.with_name(name_of_the_next(keys, &self.policy, now.wall()))
+            } else {
+                staging
+            };
+            keys.stage(key.clone_key(), staging)
         })?;
         let place = if action == AuditAction::Adopted { Place::Current } else { Place::Pending };
         let subject = Subject::of(held_of(&committed.keys, committed.step.rotation()));
-        Ok(self.finish(action, Some(place), &committed, subject, note, now))
+        Ok(self.finish(action, Some(place), &committed, subject, details.note(), now))
     }
 
-    /// Brings the pending key into force, which was verified. What was in force is the previous key, and has its grace.
+    /// Brings the pending key into force, which was verified. What was in force is the previous key, and has its grace. A
+    /// previous key that a probe saw refused is retired by it.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::Unverified`], [`KeySetError::PreviousThere`] while an older key waits to be
-    /// retired, and [`KeySetError::NotPending`].
-    ///
-    /// ```
-    /// # use keysheath::{keyset::KeySetError, rotation::{Rotation, RotationError}};
-    /// fn promote(rotation: &Rotation) -> Result<(), RotationError> {
-    ///     match rotation.promote() {
-    ///         Err(RotationError::Refused(KeySetError::Unverified)) => println!("verify it first"),
-    ///         promoted => println!("{}", promoted?),
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn promote(&self) -> Result<Transition, RotationError> {
-        self.bring_into_force(AuditAction::Promoted, Promotion::Verified)
+    /// [`RotationError`]; [`KeySetError::Unverified`](crate::keyset::KeySetError::Unverified), [`KeySetError::PreviousThere`](crate::keyset::KeySetError::PreviousThere) while an older key waits to be
+    /// retired, and [`KeySetError::NotPending`](crate::keyset::KeySetError::NotPending).
+    pub fn promote(&self, rotation: RotationId) -> Result<Transition, RotationError> {
+        self.bring_into_force(rotation, AuditAction::Promoted, Promotion::Verified)
     }
 
     /// As [`Rotation::promote`], for a key that nobody has seen work: where there is no probe, or no time.
     ///
     /// # Errors
-    /// As [`Rotation::promote`], [`KeySetError::Unverified`] excepted.
-    ///
-    /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
-    /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let handle = KeyHandle::<Kanal>::live();
-    /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
-    /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-    /// rotation.stage(key.as_raw(), None)?;
-    /// rotation.promote_unverified()?;
-    /// assert!(handle.load().is_ok());
-    /// # Ok::<(), keysheath::rotation::RotationError>(())
-    /// ```
-    pub fn promote_unverified(&self) -> Result<Transition, RotationError> {
-        self.bring_into_force(AuditAction::PromotedUnverified, Promotion::Unverified)
+    /// As [`Rotation::promote`], [`KeySetError::Unverified`](crate::keyset::KeySetError::Unverified) excepted.
+    pub fn promote_unverified(&self, rotation: RotationId) -> Result<Transition, RotationError> {
+        self.bring_into_force(rotation, AuditAction::PromotedUnverified, Promotion::Unverified)
     }
 
     fn bring_into_force(
         &self,
+        rotation: RotationId,
         action: AuditAction,
         promotion: Promotion,
     ) -> Result<Transition, RotationError> {
-        let rotation = self.seen().view.to_promote().ok_or(RotationError::NothingThere)?;
         let now = self.now();
         let committed = self.commit(now, |keys| {
             keys.check_words(self.by.as_deref(), None)?;
-            keys.promote(rotation, promotion, now)
+            keys.promote(rotation, promotion, now.wall())
         })?;
         let subject = Subject::of(held_of(&committed.keys, rotation));
         Ok(self.finish(action, Some(Place::Current), &committed, subject, None, now))
     }
 
-    /// Brings the previous key back into force. The key that had replaced it is pending again, to be verified anew or
-    /// aborted.
+    /// Brings the previous key back into force. The rotation is that of the active key, which is pending again: to be verified
+    /// and promoted once more, or aborted.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::NothingBefore`] when there is no previous key, and [`KeySetError::InProgress`]
+    /// [`RotationError`]; [`KeySetError::NothingBefore`](crate::keyset::KeySetError::NothingBefore) when there is no previous key, and [`KeySetError::InProgress`](crate::keyset::KeySetError::InProgress)
     /// when another key is pending.
-    ///
-    /// ```
-    /// # use keysheath::rotation::{Rotation, RotationError};
-    /// fn undo(rotation: &Rotation) -> Result<(), RotationError> {
-    ///     println!("{}", rotation.roll_back()?);
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn roll_back(&self) -> Result<Transition, RotationError> {
-        let rotation = self.seen().view.to_roll_back().ok_or(RotationError::NothingThere)?;
+    pub fn roll_back(&self, rotation: RotationId) -> Result<Transition, RotationError> {
         let now = self.now();
         let committed = self.commit(now, |keys| {
             keys.check_words(self.by.as_deref(), None)?;
-            keys.roll_back(rotation, now)
+            keys.roll_back(rotation, now.wall())
         })?;
         let subject = Subject::of(held_of(&committed.keys, rotation));
         Ok(self.finish(AuditAction::RolledBack, Some(Place::Pending), &committed, subject, None, now))
     }
 
-    /// Forgets the previous key because a person says that it was deleted. Where there is a probe, use
-    /// [`retire`](Rotation::retire): it sees whether that is so, and whether it was the right one.
+    /// Forgets the previous key because a person says that it was deleted. The rotation is that of the active key, which has
+    /// replaced it. Where there is a probe, use [`retire`](Rotation::retire): it sees whether that is so, and whether it was
+    /// the right one.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::NotCurrent`] when the key that had replaced it is not in force any more.
-    ///
-    /// ```
-    /// # use keysheath::rotation::{Rotation, RotationError};
-    /// fn was_deleted(rotation: &Rotation) -> Result<(), RotationError> {
-    ///     println!("{}", rotation.retire_unprobed()?);
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn retire_unprobed(&self) -> Result<Transition, RotationError> {
-        let rotation = self.seen().view.to_retire().ok_or(RotationError::NothingThere)?;
+    /// [`RotationError`]; [`KeySetError::NotCurrent`](crate::keyset::KeySetError::NotCurrent) when the key that had replaced it is not in force any more.
+    pub fn retire_unprobed(&self, rotation: RotationId) -> Result<Transition, RotationError> {
         let now = self.now();
         let mut subject = Subject::default();
         let committed = self.commit(now, |keys| {
@@ -235,17 +180,8 @@ impl Rotation {
     /// it; the transition says which.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::NotPending`] when it is in force already.
-    ///
-    /// ```
-    /// # use keysheath::rotation::{Rotation, RotationError};
-    /// fn give_up(rotation: &Rotation) -> Result<(), RotationError> {
-    ///     println!("{}", rotation.abort()?);
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn abort(&self) -> Result<Transition, RotationError> {
-        let rotation = self.seen().view.to_abort().ok_or(RotationError::NothingThere)?;
+    /// [`RotationError`]; [`KeySetError::NotPending`](crate::keyset::KeySetError::NotPending) when it is in force already.
+    pub fn abort(&self, rotation: RotationId) -> Result<Transition, RotationError> {
         let now = self.now();
         let (mut subject, mut rolled_back) = (Subject::default(), None);
         let committed = self.commit(now, |keys| {
@@ -258,9 +194,7 @@ impl Rotation {
         let place = Some(Place::Retired);
         let mut transition = self.finish(AuditAction::Aborted, place, &committed, subject, None, now);
         if let Some(rolled_back) = rolled_back {
-            // By a clock that was set back since, no time is over.
-            let since = now.duration_since(rolled_back).unwrap_or_default();
-            let left = self.policy.settle().saturating_sub(since);
+            let left = self.left_since(rolled_back, self.policy.settle(), now);
             let is_drained = self.is_drained(&committed.keys);
             // The step is done, so that it is no error where the fleet cannot be seen.
             let behind = self.who_may_use_another_than(&committed.keys).map_err(Box::new);
@@ -268,87 +202,4 @@ impl Rotation {
         }
         Ok(transition)
     }
-
-    /// Notes that a key has leaked, in whatever place it is, or in none. It is never again sent, staged or rolled back to.
-    /// Where it was in force, the pending key takes over if it is verified, else the previous one; with neither, the
-    /// handle is closed and nothing is sent. No probe is needed. A person is to delete the key at once, and to
-    /// [confirm](Rotation::confirm_deleted) that.
-    ///
-    /// # Errors
-    /// [`RotationError`]; [`KeySetError::TooManyCompromised`], for a key in no place alone, and [`KeySetError::KeyInNote`] when the note has the key.
-    ///
-    /// ```
-    /// # use keysheath::{document::MemoryStore, handle::{Closed, KeyHandle}, issuer::Kanal, key::ApiKey};
-    /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let handle = KeyHandle::<Kanal>::live();
-    /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
-    /// # rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
-    /// let leaked = "urdz-nrsd-3rmw-jtz2".parse().unwrap();
-    /// println!("{}", rotation.compromise(leaked, Some("in a log file"))?);
-    /// assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
-    /// # Ok::<(), keysheath::rotation::RotationError>(())
-    /// ```
-    pub fn compromise(
-        &self,
-        fingerprint: Fingerprint,
-        note: Option<&str>,
-    ) -> Result<Transition, RotationError> {
-        let now = self.now();
-        let mut subject = Subject { fingerprint: Some(fingerprint), from: None };
-        let mut was_held = false;
-        let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), note)?;
-            if note.is_some_and(|note| has_key(note, keys, fingerprint)) {
-                return Err(KeySetError::KeyInNote);
-            }
-            let slots = [keys.pending(), keys.current(), keys.previous()];
-            let held = slots.into_iter().flatten().find(|held| held.fingerprint() == fingerprint);
-            subject.from = held.and_then(Held::from).map(str::to_owned);
-            // Where this is done again, it was; until somebody says that it is deleted, that is known.
-            was_held =
-                held.is_some() || keys.leaked().iter().any(|leaked| leaked.fingerprint() == fingerprint);
-            keys.compromise(fingerprint, now)
-        })?;
-        let place = Some(Place::Compromised);
-        let transition = self.finish(AuditAction::Compromised, place, &committed, subject, note, now);
-        Ok(Transition { was_held, ..transition })
-    }
-
-    /// Notes that a person has deleted a key that leaked, in the app. Until then, [`next_step`](Rotation::next_step) asks
-    /// for that. The key itself is gone from here, so that no probe can see it. It stays among the compromised ones.
-    ///
-    /// # Errors
-    /// [`RotationError`]; [`KeySetError::NotCompromised`] for a key that was not reported as compromised.
-    ///
-    /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
-    /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let handle = KeyHandle::<Kanal>::live();
-    /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
-    /// # rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
-    /// let leaked = "urdz-nrsd-3rmw-jtz2".parse().unwrap();
-    /// rotation.compromise(leaked, Some("in a log file"))?;
-    /// println!("{}", rotation.next_step()?); // first delete the key with fingerprint …
-    /// rotation.confirm_deleted(leaked)?;
-    /// # Ok::<(), keysheath::rotation::RotationError>(())
-    /// ```
-    pub fn confirm_deleted(&self, fingerprint: Fingerprint) -> Result<Transition, RotationError> {
-        let now = self.now();
-        let subject = Subject { fingerprint: Some(fingerprint), from: None };
-        let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), None)?;
-            keys.confirm_deleted(fingerprint)
-        })?;
-        let place = Some(Place::Compromised);
-        Ok(self.finish(AuditAction::LeakDeleted, place, &committed, subject, None, now))
-    }
-}
-
-/// Whether a word of a note is the key with this fingerprint, which the key set need not have.
-fn has_key(note: &str, keys: &KeySet, fingerprint: Fingerprint) -> bool {
-    let ends = |c: char| c.is_whitespace() || "\"'`,;:()[]{}<>".contains(c);
-    note.split(ends).any(|word| {
-        let key = RawKey::parse(keys.profile(), word.as_bytes()).ok();
-        key.and_then(|key| key.fingerprint()) == Some(fingerprint)
-    })
 }

@@ -7,6 +7,7 @@ use super::next_step::{Named, Page};
 use super::{AuditAction, AuditError, RotationError};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
+use crate::internal::printable::Printable;
 use crate::issuer::Profile;
 use crate::keyset::{Place, RotationId};
 use crate::presence::PresenceRecord;
@@ -29,6 +30,7 @@ pub struct Transition {
     pub(super) profile: &'static Profile,
     pub(super) rotation: Option<RotationId>,
     pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) name: Option<String>,
     pub(super) place: Option<Place>,
     pub(super) generation: Option<Generation>,
     pub(super) is_change: bool,
@@ -85,6 +87,12 @@ impl Transition {
     #[must_use]
     pub const fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
+    }
+
+    /// The key's name in the issuer's app, as it was given or suggested.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Whether the key was pending, in force or the previous one before the step. Where a key that is reported as compromised
@@ -156,6 +164,11 @@ impl Transition {
 
     fn may_be_deleted(&self) -> bool {
         self.left().is_zero() && self.is_drained() && self.behind().is_ok_and(<[_]>::is_empty)
+    }
+
+    /// The key, for a person who looks for it in the app.
+    fn to_delete(&self) -> String {
+        self.name().map_or_else(|| "it".to_owned(), |name| format!("the key named {}", Printable(name)))
     }
 
     /// Where that key is now.
@@ -234,6 +247,9 @@ impl fmt::Display for Transition {
             f.write_str("it was so before: ")?;
         }
         write!(f, "{}", self.action)?;
+        if let Some(name) = self.name() {
+            write!(f, " {},", Printable(name))?;
+        }
         if let Some(fingerprint) = self.fingerprint {
             write!(f, " {fingerprint}")?;
         }
@@ -252,13 +268,17 @@ impl fmt::Display for Transition {
                          fingerprint is the right one",
                     )?;
                 }
-                write!(f, "; delete it now in {page}")?;
+                write!(f, "; delete {} now in {page}", self.to_delete())?;
             }
             AuditAction::Aborted if !self.is_change => {
-                write!(f, "; if it was in force before, wait for the settle time; then delete it in {page}")?;
+                let key = self.to_delete();
+                write!(
+                    f,
+                    "; if it was in force before, wait for the settle time; then delete {key} in {page}"
+                )?;
             }
             AuditAction::Aborted if self.may_be_deleted() => {
-                write!(f, "; delete it now in {page}")?;
+                write!(f, "; delete {} now in {page}", self.to_delete())?;
             }
             AuditAction::Aborted => {
                 f.write_str("; it was in force, so do not delete it yet")?;
@@ -275,7 +295,7 @@ impl fmt::Display for Transition {
                     }
                     Err(error) => write!(f, "; {error}")?,
                 }
-                write!(f, "; then delete it in {page}")?;
+                write!(f, "; then delete {} in {page}", self.to_delete())?;
             }
             _ => {}
         }

@@ -17,6 +17,7 @@ use keysheath::rotation::{Rotation, RotationPolicy};
 
 use super::*;
 use crate::passing::Passing;
+use crate::support::steps::Now as _;
 use support::{Child, Folder};
 
 /// Passes bytes on to a port of this machine, or not.
@@ -143,7 +144,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
         "an unchanged document was read again"
     );
     rotation.stage(&key(OTHER_KEY), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     // From here on, who polls sees it.
     let before: Vec<_> = all_passing.iter().map(|passing| asked(passing, "metadata")).collect();
     let mut polls = [0; PROCESSES];

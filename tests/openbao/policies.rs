@@ -7,6 +7,7 @@ use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
 
 use super::*;
+use crate::support::steps::Now as _;
 
 /// The policies as the docs show them: of who reads and of who rotates, of who shows itself and of who sees that.
 fn documented() -> [String; 4] {
@@ -70,7 +71,10 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
         OpenBaoStore::new(server.client(Login::token(server.token(&policy, "1h"))), place)
     };
     let (keys, presence) = ("secret/shop/kanal", "secret/shop/kanal-presence");
-    let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let policy = RotationPolicy::new()
+        .with_grace(Duration::ZERO)
+        .with_settle(Duration::ZERO)
+        .with_activation(Duration::ZERO);
     let rotator = [&rotates, &sees];
     let rotation = Rotation::open(store(&rotator, keys), &KeyHandle::<Kanal>::live(), policy).unwrap();
     let rotation = rotation.with_presence(store(&rotator, presence));
@@ -83,7 +87,7 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
     let settings = PresenceSettings::new("shop-sync on shop-7").with_time_to_live(Duration::from_secs(1));
     let shown = Presence::show(store(&service, presence), &refresher.handle(), settings.clone()).unwrap();
     rotation.stage(&key(OTHER_KEY), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     let told = rotation.next_step().unwrap();
     assert!(
         matches!(&told, NextStep::Wait { behind, .. } if behind[0].name() == "shop-sync on shop-7"),

@@ -8,6 +8,7 @@ use keysheath::rotation::{Rotation, RotationPolicy};
 use super::*;
 use crate::passing::{Passed, Passing};
 use crate::server::Cluster;
+use crate::support::steps::Now as _;
 
 const RULES: &str = r#"path "secret/*" { capabilities = ["read", "create", "update"] }"#;
 
@@ -79,8 +80,8 @@ fn a_server_that_ends_and_comes_back_with_its_data_finds_its_clients_where_they_
         assert_eq!(relay.count(is_mount), mounts, "where the mount ends is known");
         let next = format!("{}{number}", &OTHER_KEY[..23]);
         rotation.stage(&key(&next), None).unwrap();
-        rotation.promote_unverified().unwrap();
-        rotation.retire_unprobed().unwrap();
+        rotation.promote_unverified_now().unwrap();
+        rotation.retire_unprobed_now().unwrap();
         wait_until("the promotion", || has(&refresher.handle(), &next));
         assert_ne!(store.version().unwrap(), version);
         in_force = next;

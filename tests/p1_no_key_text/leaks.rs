@@ -8,6 +8,7 @@ use keysheath::keyset::{KeySet, KeySetError, LeakedKey, Staging};
 use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
 
 use super::*;
+use crate::support::steps::Now as _;
 
 fn canary() -> RawKey {
     RawKey::parse(Kanal::PROFILE, KANAL.as_bytes()).unwrap()
@@ -35,5 +36,5 @@ fn a_key_that_leaked_shows_nothing_of_itself_until_it_is_deleted() {
     assert_value_silent("a next step", &step);
     assert_value_silent("a status", &rotation.status().unwrap());
     assert_value_silent("a confirmation", &rotation.confirm_deleted(fingerprint).unwrap());
-    assert_value_silent("what was given up", &rotation.abort().unwrap());
+    assert_value_silent("what was given up", &rotation.abort_now().unwrap());
 }

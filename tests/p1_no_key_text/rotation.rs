@@ -12,6 +12,7 @@ use keysheath::rotation::{
 };
 
 use super::*;
+use crate::support::steps::Now as _;
 
 fn key(text: &str) -> RawKey {
     RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap()
@@ -62,7 +63,7 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
     let told = Arc::new(Mutex::new(Vec::<AuditEvent>::new()));
     let sink = Arc::clone(&told);
     let policy = RotationPolicy::new().with_activation(Duration::ZERO).with_grace(Duration::ZERO);
-    let policy = policy.with_settle(Duration::ZERO);
+    let policy = policy.with_settle(Duration::ZERO).with_activation(Duration::ZERO);
     assert_debug_silent("a policy", &policy);
     let logs = [
         AuditLog::file(&path),
@@ -89,20 +90,20 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
     transition("stage", &rotation.stage(&key(OTHER), Some("spring")));
     look(&rotation);
     refuses.0.lock().unwrap().push(OTHER);
-    let verification: Verification = rotation.verify().unwrap();
+    let verification: Verification = rotation.verify_now().unwrap();
     assert_value_silent("a refused verification", &verification);
     refuses.0.lock().unwrap().clear();
-    assert_value_silent("a verification", &rotation.verify().unwrap());
-    transition("promote", &rotation.promote());
+    assert_value_silent("a verification", &rotation.verify_now().unwrap());
+    transition("promote", &rotation.promote_now());
     look(&rotation);
     for refused in [&[][..], &[KANAL, OTHER], &[OTHER]] {
         *refuses.0.lock().unwrap() = refused.to_vec();
-        let retirement: Retirement = rotation.retire().unwrap();
+        let retirement: Retirement = rotation.retire_now().unwrap();
         assert_value_silent("a retirement", &retirement);
         look(&rotation);
     }
-    transition("roll back", &rotation.roll_back());
-    transition("abort", &rotation.abort());
+    transition("roll back", &rotation.roll_back_now());
+    transition("abort", &rotation.abort_now());
     let fingerprint = key(KANAL).fingerprint().unwrap();
     transition("compromise with the key as a note", &rotation.compromise(fingerprint, Some(KANAL)));
     transition("compromise", &rotation.compromise(fingerprint, None));
@@ -139,7 +140,7 @@ fn a_rotation_that_is_refused_shows_no_key() {
     }
     let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap().by(KANAL);
     refused("a name that is the key", rotation.adopt(&key(KANAL)).unwrap_err());
-    refused("nothing there", rotation.promote().unwrap_err());
+    refused("nothing there", rotation.promote_now().unwrap_err());
     let long =
         Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap().by(KANAL.repeat(9));
     refused("a long name", long.adopt(&key(OTHER)).unwrap_err());

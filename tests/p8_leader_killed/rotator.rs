@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::steps::Now as _;
 use keysheath::document::DocumentError;
 use keysheath::emulator::OWN_STORE;
 use keysheath::handle::KeyHandle;
@@ -114,7 +115,10 @@ pub(super) fn work() {
     let store = store(client.with_members(members).unwrap());
     let issuer = Origin::parse(&variable("ISSUER")).unwrap();
     // The old key is deleted as soon as that is asked for, and nothing is sent with it any more from then on.
-    let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let policy = RotationPolicy::new()
+        .with_grace(Duration::ZERO)
+        .with_settle(Duration::ZERO)
+        .with_activation(Duration::ZERO);
     let states = variable("STATES");
     eventually("what is there is seen", || {
         let seen = format!("{:?}", State::in_store(&store));
@@ -130,14 +134,14 @@ pub(super) fn work() {
         match word {
             "adopt" => drop(again(|| rotation.adopt(&key()))),
             "stage" => drop(again(|| rotation.stage(&key(), None))),
-            "promote" => drop(again(|| rotation.promote())),
-            "roll-back" => drop(again(|| rotation.roll_back())),
+            "promote" => drop(again(|| rotation.promote_now())),
+            "roll-back" => drop(again(|| rotation.roll_back_now())),
             "verify" => {
-                let verification = again(|| rotation.verify());
+                let verification = again(|| rotation.verify_now());
                 assert!(matches!(verification, Verification::Verified { .. }), "{verification}");
             }
             "retire" => {
-                let retirement = again(|| rotation.retire());
+                let retirement = again(|| rotation.retire_now());
                 assert!(matches!(retirement, Retirement::Retired { .. }), "{retirement}");
             }
             "ask" => {
@@ -155,6 +159,7 @@ fn deletion(rotation: &Rotation) -> String {
     loop {
         match again(|| rotation.next_step()) {
             NextStep::Wait { .. } => thread::sleep(Duration::from_millis(1)),
+            NextStep::Verify { rotation: id, .. } => drop(again(|| rotation.verify(id))),
             NextStep::Delete { fingerprint, .. } => return fingerprint.to_string(),
             step => panic!("a deletion was to be asked for: {step}"),
         }

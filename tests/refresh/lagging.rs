@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use crate::support::steps::Now as _;
 use keysheath::chain::Chain;
 use keysheath::document::MemoryStore;
 use keysheath::handle::{KeyHandle, Reload};
@@ -83,7 +84,7 @@ fn another_key_from_within_this_process_ends_the_wait() {
     // Time to ask in vain; where it does not, the key is simply there.
     thread::sleep(Duration::from_millis(200));
     rotation.stage(&raw(SECOND), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     assert_eq!(asking.join().unwrap(), Some(Reload::Newer));
     // It does not ask for ever what has nothing newer than that.
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::steps::Now as _;
 use keysheath::chain::Chain;
 use keysheath::document::MemoryStore;
 use keysheath::handle::{KeyHandle, Reload};
@@ -102,7 +103,7 @@ fn a_subscriber_that_blocks_delays_steps_by_a_second_at_most() {
             rotation.adopt(&raw(KEY)).unwrap();
             for key in [SECOND, THIRD] {
                 rotation.stage(&raw(key), None).unwrap();
-                rotation.abort().unwrap();
+                rotation.abort_now().unwrap();
             }
             assert!(has(&handle, KEY));
             let settings = PresenceSettings::new("a service");

@@ -49,7 +49,7 @@ fn each_event_is_one_line_of_json_in_a_file_that_is_this_users_alone() {
     rotation.stage(&key(2), Some("a \"note\" \\ ü")).unwrap();
     // As logrotate does.
     fs::rename(&path, folder.at("audit.jsonl.1")).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     rotation.compromise(name(2), None).unwrap();
     let old = lines(&folder.at("audit.jsonl.1"));
     let new = lines(&path);
@@ -192,6 +192,68 @@ fn a_callback_that_panics_stops_no_step_and_no_other_audit() {
 }
 
 #[test]
+fn a_callback_that_hangs_holds_a_step_up_for_a_bounded_time() {
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let handle = KeyHandle::live();
+    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())
+        .unwrap()
+        .with_audit(AuditLog::callback(move |_| drop(gate.lock().map(|gate| gate.recv()))));
+    let start = std::time::Instant::now();
+    let transition = rotation.adopt(&key(1)).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(60));
+    assert!(matches!(transition.unaudited(), Some(AuditError::CallbackSlow { .. })), "{transition}");
+    assert_eq!(sent(&handle), Some(1));
+    drop(open);
+}
+
+#[test]
+fn a_callback_runs_on_no_thread_of_a_step() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+        .unwrap()
+        .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push(std::thread::current().id())));
+    rotation.adopt(&key(1)).unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() == 1 && !seen.contains(&std::thread::current().id()));
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn the_audit_has_an_event_before_tracing_has_it() {
+    use tracing::span::{Attributes, Id, Record};
+
+    /// Notes whether the audit had the event already.
+    struct Watching(std::path::PathBuf, Arc<Mutex<Vec<bool>>>);
+    impl tracing::Subscriber for Watching {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target().starts_with("keysheath::rotation")
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.1
+                .lock()
+                .unwrap()
+                .push(fs::read_to_string(&self.0).is_ok_and(|text| text.contains("adopted")));
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    let folder = Folder::new();
+    let path = folder.at("audit.jsonl");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    tracing::subscriber::with_default(Watching(path.clone(), Arc::clone(&seen)), || {
+        with_file(&path).0.adopt(&key(1)).unwrap();
+    });
+    assert_eq!(*seen.lock().unwrap(), [true]);
+}
+
+#[test]
 fn an_event_is_told_only_once_the_step_is_persisted_and_published() {
     let folder = Folder::new();
     let store = FileStore::new(folder.at("keys"));
@@ -203,7 +265,7 @@ fn an_event_is_told_only_once_the_step_is_persisted_and_published() {
         .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push((slots(&there), sent(&view)))));
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     assert_eq!(
         *seen.lock().unwrap(),
         [

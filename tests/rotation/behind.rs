@@ -68,12 +68,15 @@ impl DocumentStore for Replica {
 /// Key 2 is in force in place of key 1, as a replica has heard, and nothing is left to wait for.
 fn promoted() -> (Replica, Rotation) {
     let replica = Replica::default();
-    let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::ZERO);
+    let policy = RotationPolicy::new()
+        .with_grace(Duration::ZERO)
+        .with_settle(Duration::ZERO)
+        .with_activation(Duration::ZERO);
     let open = || Rotation::open(replica.clone(), &KeyHandle::<Kanal>::live(), policy.clone()).unwrap();
     let rotation = open();
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
     replica.freeze();
     // It begins at the replica that is behind, so it has seen nothing newer.
@@ -84,7 +87,7 @@ fn promoted() -> (Replica, Rotation) {
 fn roll_back(replica: &Replica) {
     let policy = RotationPolicy::new();
     let other = Rotation::open(replica.store.clone(), &KeyHandle::<Kanal>::live(), policy).unwrap();
-    other.roll_back().unwrap();
+    other.roll_back_now().unwrap();
     assert_eq!(slots(&replica.store), [Some(1), Some(2), None]);
     assert_eq!(slots(replica), [Some(2), None, Some(1)], "the replica is behind");
 }
@@ -123,6 +126,6 @@ fn a_key_set_that_is_confirmed_is_as_it_was() {
     let after = replica.store.read().unwrap().unwrap();
     assert_eq!(before.content().expose_secret(), after.content().expose_secret());
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
-    rotation.retire_unprobed().unwrap();
+    rotation.retire_unprobed_now().unwrap();
     assert_eq!(slots(&replica.store), [Some(2), None, None]);
 }

@@ -128,11 +128,11 @@ type Do = fn(&Setup<Faulty>) -> Result<(), RotationError>;
 const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
     (|setup| setup.rotation.stage(&key(2), None).map(drop), [Some(1), Some(2), None]),
-    (|setup| setup.rotation.verify().map(drop), [Some(1), Some(2), None]),
-    (|setup| setup.rotation.promote().map(drop), [Some(2), None, Some(1)]),
-    (|setup| setup.rotation.retire().map(drop), [Some(2), None, None]),
+    (|setup| setup.rotation.verify_now().map(drop), [Some(1), Some(2), None]),
+    (|setup| setup.rotation.promote_now().map(drop), [Some(2), None, Some(1)]),
+    (|setup| setup.rotation.retire_now().map(drop), [Some(2), None, None]),
     (|setup| setup.rotation.stage(&key(3), None).map(drop), [Some(2), Some(3), None]),
-    (|setup| setup.rotation.abort().map(drop), [Some(2), None, None]),
+    (|setup| setup.rotation.abort_now().map(drop), [Some(2), None, None]),
     (|setup| setup.rotation.compromise(name(2), None).map(drop), [None; 3]),
 ];
 
@@ -164,14 +164,21 @@ fn a_store_that_fails_at_any_call_leaves_all_as_it_was_and_the_step_can_be_done_
             setup.store.set(Some(fault));
             let error = step(&setup).unwrap_err();
             setup.store.set(None);
-            let is_unsure = matches!(error, RotationError::Unsure { .. });
+            // A leaked key that was sent is stopped all the same, and the cause stands within.
+            let (is_leak, cause) = match &error {
+                RotationError::LeakNotPersisted { cause, .. } => (true, &**cause),
+                other => (false, other),
+            };
+            let is_unsure = matches!(cause, RotationError::Unsure { .. });
             assert_eq!(
                 is_unsure,
                 matches!(fault, Fault::Lost(_) | Fault::LostThenSilent),
                 "{fault:?}: {error}"
             );
             assert!(error.to_string().starts_with("faulty store: "), "{error}");
-            assert_eq!(state(&setup), before, "{fault:?}");
+            let after = state(&setup);
+            assert_eq!(after.0, before.0, "{fault:?}");
+            assert_eq!(after.1, before.1.filter(|_| !is_leak), "{fault:?}");
         }
         step(&setup).unwrap();
         assert_eq!(slots(&setup.store.inner), after);
@@ -201,12 +208,16 @@ fn where_others_always_come_first_a_step_gives_up_after_a_bounded_number() {
         let before = state(&setup);
         setup.store.set(Some(Fault::AlwaysLate));
         let writes = setup.store.writes.load(Ordering::SeqCst);
-        let error = step(&setup).unwrap_err();
+        let mut error = step(&setup).unwrap_err();
+        let is_leak = matches!(error, RotationError::LeakNotPersisted { .. });
+        if let RotationError::LeakNotPersisted { cause, .. } = error {
+            error = *cause;
+        }
         assert!(matches!(error, RotationError::Contended { attempts: MAX_CONFLICTS, .. }), "{error}");
         assert_eq!(setup.store.writes.load(Ordering::SeqCst) - writes, u64::from(MAX_CONFLICTS));
         setup.store.set(None);
         // Others wrote the same again; from nothing, an empty key set.
-        assert!(before.0.is_none() || state(&setup) == before);
+        assert!(before.0.is_none() || is_leak || state(&setup) == before);
         step(&setup).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE, PAUSED_STORE, T
 use keysheath::issuer::StoreId;
 use keysheath::probe::{KanalProbe, Verdict};
 use keysheath::registry::{NewKey, Restriction};
-use keysheath::rotation::{NextStep, Retirement, RotationError, Verification};
+use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Verification};
 
 use super::*;
 use crate::support::Folder;
@@ -56,9 +56,11 @@ impl<S: DocumentStore> Life<S> {
     fn replace(&self) -> NewKey {
         let new = self.emulator.create_key("production").unwrap();
         self.rotation.stage(new.key(), None).unwrap();
-        assert!(matches!(self.rotation.verify().unwrap(), Verification::Verified { .. }));
-        self.rotation.promote().unwrap();
+        assert!(matches!(self.rotation.verify_now().unwrap(), Verification::Verified { .. }));
+        self.rotation.promote_now().unwrap();
         self.clock.advance(3_600);
+        assert!(matches!(self.rotation.next_step().unwrap(), NextStep::Verify { .. }));
+        assert!(matches!(self.rotation.verify_now().unwrap(), Verification::Verified { .. }));
         new
     }
 }
@@ -70,11 +72,11 @@ fn whole_life(life: &Life<impl DocumentStore>) {
         assert!(life.sends(new.key()));
         assert!(matches!(life.rotation.next_step().unwrap(), NextStep::Delete { .. }));
         assert!(matches!(
-            life.rotation.retire().unwrap(),
+            life.rotation.retire_now().unwrap(),
             Retirement::StillAccepted { is_overdue: true, .. }
         ));
         life.emulator.delete_key(old).unwrap();
-        assert!(matches!(life.rotation.retire().unwrap(), Retirement::Retired { .. }));
+        assert!(matches!(life.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
         assert!(matches!(life.rotation.next_step().unwrap(), NextStep::Nothing { .. }));
         old = new.record().id();
     }
@@ -123,21 +125,21 @@ fn no_fault_on_the_way_changes_anything_at_any_step() {
     };
     for fault in faults() {
         during(&fault, &|| {
-            let verification = life.rotation.verify().unwrap();
+            let verification = life.rotation.verify_now().unwrap();
             assert!(matches!(verification, Verification::Inconclusive { .. }), "{fault:?}: {verification}");
         });
     }
-    assert!(matches!(life.rotation.verify().unwrap(), Verification::Verified { .. }));
-    life.rotation.promote().unwrap();
+    assert!(matches!(life.rotation.verify_now().unwrap(), Verification::Verified { .. }));
+    life.rotation.promote_now().unwrap();
     life.clock.advance(3_600);
     life.emulator.delete_key(life.emulator.key_id()).unwrap();
     for fault in faults() {
         during(&fault, &|| {
-            let retirement = life.rotation.retire().unwrap();
+            let retirement = life.rotation.retire_now().unwrap();
             assert!(matches!(retirement, Retirement::Undecided { .. }), "{fault:?}: {retirement}");
         });
     }
-    assert!(matches!(life.rotation.retire().unwrap(), Retirement::Retired { .. }));
+    assert!(matches!(life.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
 }
 
 #[test]
@@ -145,7 +147,7 @@ fn a_key_that_is_restricted_to_one_of_two_stores_is_not_verified() {
     let life = life(MemoryStore::new());
     let restricted = life.emulator.registry().create_key(TEAM, "one", Restriction::Store(OWN_STORE)).unwrap();
     life.rotation.stage(restricted.key(), None).unwrap();
-    let Verification::StoreRefused { report } = life.rotation.verify().unwrap() else { panic!() };
+    let Verification::StoreRefused { report } = life.rotation.verify_now().unwrap() else { panic!() };
     let refused: Vec<u64> = report
         .findings()
         .iter()
@@ -153,11 +155,11 @@ fn a_key_that_is_restricted_to_one_of_two_stores_is_not_verified() {
         .map(|finding| finding.store().unwrap().get())
         .collect();
     assert_eq!(refused, [SECOND_STORE]);
-    assert!(matches!(life.rotation.promote(), Err(RotationError::Refused(_))));
+    assert!(matches!(life.rotation.promote_now(), Err(RotationError::Refused(_))));
     assert!(life.sends(life.emulator.key()));
     // A paused store says nothing against the key either.
     life.emulator.pause_store(OWN_STORE).unwrap();
-    assert!(matches!(life.rotation.verify().unwrap(), Verification::StoreRefused { .. }));
+    assert!(matches!(life.rotation.verify_now().unwrap(), Verification::StoreRefused { .. }));
     assert_ne!(OWN_STORE, PAUSED_STORE);
 }
 
@@ -166,13 +168,14 @@ fn where_a_person_deletes_the_wrong_key_the_old_one_takes_over() {
     let life = life(MemoryStore::new());
     let new = life.replace();
     life.emulator.delete_key(new.record().id()).unwrap();
-    assert!(matches!(life.rotation.retire().unwrap(), Retirement::WrongKeyDeleted { .. }));
+    assert!(matches!(life.rotation.retire_now().unwrap(), Retirement::WrongKeyDeleted { .. }));
     assert!(life.sends(life.emulator.key()));
-    // And where both are deleted, nothing is changed.
+    assert!(matches!(life.rotation.next_step().unwrap(), NextStep::Create { reason: Reason::FellBack, .. }));
+    // And where both are deleted, each stays in its place.
     let new = life.replace();
     life.emulator.delete_key(new.record().id()).unwrap();
     life.emulator.delete_key(life.emulator.key_id()).unwrap();
-    let before = life.document();
-    assert!(matches!(life.rotation.retire().unwrap(), Retirement::BothRefused { .. }));
-    assert_eq!(life.document(), before);
+    assert!(matches!(life.rotation.retire_now().unwrap(), Retirement::BothRefused { .. }));
+    assert!(life.sends(new.key()));
+    assert!(matches!(life.rotation.next_step().unwrap(), NextStep::Create { .. }));
 }

@@ -15,7 +15,7 @@ fn document(setup: &Setup<MemoryStore>) -> Vec<u8> {
 }
 
 fn retire(setup: &Setup<MemoryStore>) -> Retirement {
-    setup.rotation.retire().unwrap()
+    setup.rotation.retire_now().unwrap()
 }
 
 /// Answers that say nothing about a key.
@@ -43,24 +43,24 @@ fn a_rotation_goes_its_whole_way_and_each_step_is_published_and_told() {
     assert_eq!(staged.rotation().unwrap().to_string(), "2");
     assert_eq!(sent(handle), Some(1));
     answers.accept(2);
-    assert!(matches!(rotation.verify().unwrap(), Verification::Verified { .. }));
-    let transition = rotation.promote().unwrap();
+    assert!(matches!(rotation.verify_now().unwrap(), Verification::Verified { .. }));
+    let transition = rotation.promote_now().unwrap();
     assert_eq!(transition.place(), Some(Place::Current));
     assert!(transition.is_published() && transition.is_change() && transition.unaudited().is_none());
     assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, Some(1)]));
     assert!(handle.load().unwrap().previous().is_some(), "within its grace");
-    rotation.roll_back().unwrap();
+    rotation.roll_back_now().unwrap();
     assert_eq!((sent(handle), setup.slots()), (Some(1), [Some(1), Some(2), None]));
-    assert_eq!(rotation.promote(), Err(RotationError::Refused(KeySetError::Unverified)));
-    assert!(matches!(rotation.verify().unwrap(), Verification::Verified { .. }));
-    rotation.promote().unwrap();
+    assert_eq!(rotation.promote_now(), Err(RotationError::Refused(KeySetError::Unverified)));
+    assert!(matches!(rotation.verify_now().unwrap(), Verification::Verified { .. }));
+    rotation.promote_now().unwrap();
     clock.advance(3_600);
     answers.refuse(1);
     let Retirement::Retired { transition } = retire(&setup) else { panic!("it was deleted") };
     assert_eq!((transition.fingerprint(), transition.place()), (Some(name(1)), Some(Place::Retired)));
     assert!(handle.load().unwrap().previous().is_none());
     rotation.stage(&key(3), None).unwrap();
-    rotation.abort().unwrap();
+    rotation.abort_now().unwrap();
     assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, None]));
     rotation.compromise(name(2), Some("in a log")).unwrap();
     assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
@@ -94,16 +94,16 @@ fn every_step_that_is_done_again_changes_nothing_and_says_so() {
         (|rotation| rotation.adopt(&key(1)), "adopted"),
         (|rotation| rotation.stage(&key(2), None), "staged"),
         (
-            |rotation| match rotation.verify()? {
+            |rotation| match rotation.verify_now()? {
                 Verification::Verified { transition, .. } => Ok(transition),
                 other => panic!("{other}"),
             },
             "verified",
         ),
-        (Rotation::promote, "promoted"),
-        (Rotation::roll_back, "rolled back"),
-        (Rotation::promote_unverified, "promoted unverified"),
-        (Rotation::retire_unprobed, "retired unprobed"),
+        (Rotation::promote_now, "promoted"),
+        (Rotation::roll_back_now, "rolled back"),
+        (Rotation::promote_unverified_now, "promoted unverified"),
+        (Rotation::retire_unprobed_now, "retired unprobed"),
         (|rotation| rotation.compromise(name(9), None), "compromised"),
     ];
     for (step, action) in steps {
@@ -119,10 +119,10 @@ fn every_step_that_is_done_again_changes_nothing_and_says_so() {
         }
     }
     setup.rotation.stage(&key(3), None).unwrap();
-    setup.rotation.abort().unwrap();
+    setup.rotation.abort_now().unwrap();
     let before = document(&setup);
-    assert!(!setup.rotation.abort().unwrap().is_change());
-    assert!(!setup.another().0.abort().unwrap().is_change());
+    assert!(!setup.rotation.abort_now().unwrap().is_change());
+    assert!(!setup.another().0.abort_now().unwrap().is_change());
     assert!(matches!(retire(&setup), Retirement::Retired { transition } if !transition.is_change()));
     assert_eq!(document(&setup), before);
 }
@@ -133,25 +133,30 @@ fn an_answer_that_says_nothing_changes_nothing_at_any_step() {
     let before = document(&setup);
     for report in silences() {
         setup.answers.set(2, report.clone());
-        assert_eq!(setup.rotation.verify().unwrap(), Verification::Inconclusive { report });
+        assert_eq!(setup.rotation.verify_now().unwrap(), Verification::Inconclusive { report });
     }
     assert_eq!(document(&setup), before);
     let setup = promoted();
     setup.clock.advance(86_400);
-    let (before, told) = (document(&setup), setup.actions());
+    let told = setup.actions();
     for silence in silences() {
-        for other in [accepted(), refused(), silence.clone()] {
+        let before = document(&setup);
+        setup.answers.set(2, silence.clone());
+        setup.answers.set(1, silence.clone());
+        assert!(matches!(retire(&setup), Retirement::Undecided { .. }));
+        assert_eq!(document(&setup), before);
+        for other in [accepted(), refused()] {
             for (current, previous) in [(silence.clone(), other.clone()), (other.clone(), silence.clone())] {
                 setup.answers.set(2, current.clone());
                 setup.answers.set(1, previous.clone());
                 assert_eq!(retire(&setup), Retirement::Undecided { current, previous });
-                assert_eq!(document(&setup), before);
+                assert_eq!(setup.slots(), [Some(2), None, Some(1)]);
                 assert_eq!(sent(&setup.handle), Some(2));
             }
         }
     }
     let new: Vec<String> = setup.actions()[told.len()..].to_vec();
-    assert!(!new.is_empty() && new.iter().all(|action| action == "key refused"), "{new:?}");
+    assert!(!new.is_empty() && new.iter().all(|action| action == "active key refused"), "{new:?}");
 }
 
 #[test]
@@ -159,12 +164,11 @@ fn a_refused_store_says_neither_that_the_key_is_bad_nor_that_it_is_good() {
     let setup = staged();
     let report = forbidden();
     setup.answers.set(2, report.clone());
-    assert_eq!(setup.rotation.verify().unwrap(), Verification::StoreRefused { report });
-    assert_eq!(setup.rotation.promote(), Err(RotationError::Refused(KeySetError::Unverified)));
+    assert_eq!(setup.rotation.verify_now().unwrap(), Verification::StoreRefused { report });
+    assert_eq!(setup.rotation.promote_now(), Err(RotationError::Refused(KeySetError::Unverified)));
     assert_eq!(setup.actions().last().unwrap(), "store refused");
     let setup = promoted();
     setup.clock.advance(86_400);
-    let before = document(&setup);
     for (current, previous) in [
         (forbidden(), refused()),
         (forbidden(), accepted()),
@@ -176,7 +180,7 @@ fn a_refused_store_says_neither_that_the_key_is_bad_nor_that_it_is_good() {
         setup.answers.set(1, previous);
         assert!(matches!(retire(&setup), Retirement::Undecided { .. }));
     }
-    assert_eq!(document(&setup), before);
+    assert_eq!(setup.slots(), [Some(2), None, Some(1)]);
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn a_key_that_serves_one_of_two_stores_is_not_verified_and_the_report_names_the_
     };
     let report = Report::new(at(Meaning::Accepted, 201, 123)).and(at(Meaning::StoreForbidden, 403, 124));
     setup.answers.set(2, report);
-    let verification = setup.rotation.verify().unwrap();
+    let verification = setup.rotation.verify_now().unwrap();
     assert!(matches!(verification, Verification::StoreRefused { .. }));
     assert!(verification.to_string().contains("store 124: 403"), "{verification}");
     assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Verify { .. }));
@@ -199,24 +203,30 @@ fn a_refusal_of_a_key_that_was_just_staged_means_not_yet_and_later_that_it_is_ba
     setup.answers.refuse(2);
     let before = document(&setup);
     setup.clock.advance(119);
-    assert!(matches!(setup.rotation.verify().unwrap(), Verification::NotYet { .. }));
+    assert!(matches!(setup.rotation.verify_now().unwrap(), Verification::NotYet { .. }));
     // Set back, the clock cannot tell how old the key is.
     setup.clock.set_back(365 * 86_400);
-    assert!(matches!(setup.rotation.verify().unwrap(), Verification::NotYet { .. }));
+    assert!(matches!(setup.rotation.verify_now().unwrap(), Verification::NotYet { .. }));
     setup.clock.advance(365 * 86_400 + 1);
     assert!(!setup.actions().contains(&"key refused".to_owned()));
-    assert!(matches!(setup.rotation.verify().unwrap(), Verification::KeyRefused { .. }));
-    assert_eq!(setup.actions().last().unwrap(), "key refused");
     assert_eq!(document(&setup), before);
+    let Verification::KeyRefused { place, next, .. } = setup.rotation.verify_now().unwrap() else { panic!() };
+    assert_eq!(setup.actions().last().unwrap(), "key refused");
+    assert_eq!(place, Place::Pending);
+    assert!(matches!(*next, NextStep::Abort { .. }), "{next}");
+    assert_eq!(setup.another().0.next_step().unwrap(), *next, "every other process knows");
 }
 
 #[test]
 fn a_previous_key_that_still_works_is_kept_and_overdue_once_the_settle_time_is_over() {
     let setup = promoted();
-    for (seconds, is_overdue) in [(0, false), (899, false), (1, true)] {
+    for (seconds, expected) in [(0, false), (899, false), (1, true)] {
         setup.clock.advance(seconds);
-        let expected = Retirement::StillAccepted { fingerprint: name(1), is_overdue };
-        assert_eq!(retire(&setup), expected);
+        let kept = retire(&setup);
+        assert!(
+            matches!(kept, Retirement::StillAccepted { is_overdue, .. } if is_overdue == expected),
+            "{kept}"
+        );
     }
     assert_eq!(setup.slots(), [Some(2), None, Some(1)]);
     assert_eq!(setup.actions().iter().filter(|action| *action == "still accepted").count(), 1);
@@ -233,7 +243,7 @@ fn where_the_wrong_key_was_deleted_the_previous_one_is_in_force_again_and_it_is_
         setup.answers.refuse(2);
         let version = *setup.store.read().unwrap().unwrap().version();
         let retirement = retire(&setup);
-        let Retirement::WrongKeyDeleted { transition, deleted, in_force } = &retirement else {
+        let Retirement::WrongKeyDeleted { transition, deleted, in_force, .. } = &retirement else {
             panic!("{retirement}")
         };
         assert_eq!((*deleted, *in_force), (name(2), name(1)));
@@ -259,7 +269,8 @@ fn where_the_wrong_key_was_deleted_the_previous_one_is_in_force_again_and_it_is_
 
 #[test]
 fn a_key_in_force_that_the_issuer_may_not_know_yet_is_not_fallen_back_from() {
-    let setup = promoted();
+    let setup = staged();
+    setup.rotation.promote_unverified_now().unwrap();
     setup.answers.refuse(2);
     assert!(matches!(retire(&setup), Retirement::Undecided { .. }));
     setup.answers.refuse(1);
@@ -275,17 +286,24 @@ fn where_both_keys_are_refused_nothing_is_changed_and_a_person_is_told_what_to_d
     setup.answers.refuse(2);
     let before = document(&setup);
     let retirement = retire(&setup);
-    assert_eq!(retirement, Retirement::BothRefused { current: name(2), previous: name(1) });
-    assert!(retirement.to_string().contains("create a key at once"));
-    assert_eq!(document(&setup), before);
+    let Retirement::BothRefused { current, previous, next, .. } = &retirement else { panic!("{retirement}") };
+    assert_eq!((*current, *previous), (name(2), name(1)));
+    assert!(retirement.to_string().contains("; the issuer refuses the active key, "), "{retirement}");
+    assert_eq!(setup.slots(), [Some(2), None, Some(1)]);
+    assert_ne!(document(&setup), before, "every other process is to know");
     assert_eq!(setup.actions().last().unwrap(), "both refused");
-    // What it says can be done.
+    // What it says can be done, and each next step leads on.
+    assert_eq!(setup.another().0.next_step().unwrap(), **next);
+    assert!(matches!(**next, NextStep::Create { .. }));
     setup.rotation.stage(&key(3), None).unwrap();
-    setup.rotation.retire_unprobed().unwrap();
+    assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Verify { place: Place::Pending, .. }));
     setup.answers.accept(3);
-    assert!(matches!(setup.rotation.verify().unwrap(), Verification::Verified { .. }));
-    setup.rotation.promote().unwrap();
-    assert_eq!(sent(&setup.handle), Some(3));
+    assert!(matches!(setup.rotation.verify_now().unwrap(), Verification::Verified { .. }));
+    assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Promote { .. }));
+    setup.rotation.promote_now().unwrap();
+    assert_eq!((sent(&setup.handle), setup.slots()), (Some(3), [Some(3), None, Some(2)]));
+    assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Confirm { .. }));
+    assert!(matches!(retire(&setup), Retirement::Retired { .. }));
 }
 
 #[test]
@@ -305,14 +323,14 @@ fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
         by: "somebody".to_owned(),
     });
     assert_eq!(rotation.stage(&key(1), None), Err(known));
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     assert_eq!(sent(&handle), Some(2));
     let known = RotationError::Refused(KeySetError::Known { place: Place::Compromised });
     assert_eq!(rotation.stage(&key(1), None), Err(known));
     assert_eq!(rotation.adopt(&key(1)), Err(RotationError::Refused(KeySetError::HasKeys)));
     // A previous key takes over, and what leaked as previous is gone.
     rotation.stage(&key(3), None).unwrap();
-    rotation.promote_unverified().unwrap();
+    rotation.promote_unverified_now().unwrap();
     rotation.compromise(name(3), None).unwrap();
     assert_eq!((sent(&handle), slots(&store)), (Some(2), [Some(2), None, None]));
     // One that is known by its name alone.
@@ -337,10 +355,10 @@ fn without_a_probe_the_steps_that_ask_are_refused_and_others_go_without() {
     let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap();
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
-    assert_eq!(rotation.verify(), Err(RotationError::NoProbe));
-    assert_eq!(rotation.retire(), Err(RotationError::NoProbe));
-    rotation.promote_unverified().unwrap();
-    let retired = rotation.retire_unprobed().unwrap();
+    assert_eq!(rotation.verify_now(), Err(RotationError::NoProbe));
+    assert_eq!(rotation.retire_now(), Err(RotationError::NoProbe));
+    rotation.promote_unverified_now().unwrap();
+    let retired = rotation.retire_unprobed_now().unwrap();
     assert_eq!(retired.fingerprint(), Some(name(1)));
     assert_eq!(sent(&handle), Some(2));
 }
@@ -348,12 +366,12 @@ fn without_a_probe_the_steps_that_ask_are_refused_and_others_go_without() {
 #[test]
 fn a_key_in_force_that_was_not_verified_can_be_verified_there() {
     let setup = staged();
-    setup.rotation.promote_unverified().unwrap();
+    setup.rotation.promote_unverified_now().unwrap();
     setup.clock.advance(3_600);
     let Ok(NextStep::Verify { fingerprint, place, .. }) = setup.rotation.next_step() else { panic!() };
     assert_eq!((fingerprint, place), (name(2), Place::Current));
     setup.answers.accept(2);
-    let Ok(Verification::Verified { transition, .. }) = setup.rotation.verify() else { panic!() };
+    let Ok(Verification::Verified { transition, .. }) = setup.rotation.verify_now() else { panic!() };
     assert_eq!(transition.place(), Some(Place::Current));
     assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Delete { .. }));
 }

@@ -47,13 +47,13 @@ fn two_processes_rotate_a_thousand_rounds_and_no_acknowledged_step_is_lost() {
             try_to("staged", rotation.stage(&key(number), None));
             // What is there may be the other's; it is shown, and then acted on.
             rotation.status().unwrap();
-            try_to("promoted", rotation.promote_unverified());
+            try_to("promoted", rotation.promote_unverified_now());
             if number % 7 == 0 {
-                try_to("rolled", rotation.roll_back());
+                try_to("rolled", rotation.roll_back_now());
                 rotation.status().unwrap();
-                try_to("aborted", rotation.abort());
+                try_to("aborted", rotation.abort_now());
             }
-            try_to("retired", rotation.retire_unprobed());
+            try_to("retired", rotation.retire_unprobed_now());
             let keys = rotation.status().unwrap();
             assert!(keys.current().is_some() && sent(&handle).is_some(), "a key is always in force");
         }

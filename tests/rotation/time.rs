@@ -22,7 +22,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     let setup = empty();
     says(
         &setup,
-        "no key is in force: adopt the one in use, or create a key named production-shop-2026-11 in Kanal (Settings → \
+        "no key is in force: adopt the one in use, or create a key named production-shop-2026-11-r1 in Kanal (Settings → \
          API Keys → Add API key), then stage it",
     );
     setup.rotation.adopt(&key(1)).unwrap();
@@ -31,11 +31,11 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     setup.clock.advance(76 * DAY);
     says(
         &setup,
-        "the key in force is to be replaced by 2027-02-22: create a key named production-shop-2027-02 in Kanal \
+        "the key in force is to be replaced by 2027-02-22: create a key named production-shop-2027-02-r2 in Kanal \
          (Settings → API Keys → Add API key), then stage it",
     );
     setup.clock.advance(14 * DAY);
-    let Reason::Overdue { due } = (match next(&setup) {
+    let Reason::Overdue { due, .. } = (match next(&setup) {
         NextStep::Create { reason, .. } => reason,
         other => panic!("{other}"),
     }) else {
@@ -46,9 +46,9 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     let two = name(2);
     says(&setup, &format!("verify the pending key {two} (rotation 2), or abort it"));
     setup.answers.accept(2);
-    let _ = setup.rotation.verify().unwrap();
+    let _ = setup.rotation.verify_now().unwrap();
     says(&setup, &format!("promote the verified key {two} (rotation 2)"));
-    setup.rotation.promote().unwrap();
+    setup.rotation.promote_now().unwrap();
     let one = name(1);
     says(
         &setup,
@@ -58,20 +58,28 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     says(
         &setup,
         &format!(
+            "verify the active key, {two} (rotation 2), before the old one is deleted; if it does not work, roll back"
+        ),
+    );
+    let _ = setup.rotation.verify_now().unwrap();
+    says(
+        &setup,
+        &format!(
             "delete the key with fingerprint {one} in Kanal (Settings → API Keys): the one staged on 2026-11-24, and not \
-             {two}; then retire it, and keysheath will confirm that the right one is gone"
+             the key named production-shop-2027-02-r2 ({two}); then retire it, and keysheath will confirm that the right \
+             one is gone"
         ),
     );
     setup.answers.refuse(1);
-    assert!(matches!(setup.rotation.retire().unwrap(), Retirement::Retired { .. }));
+    assert!(matches!(setup.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
     assert!(matches!(next(&setup), NextStep::Nothing { .. }));
     setup.rotation.compromise(two, None).unwrap();
     says(
         &setup,
         &format!(
-            "no key is in force, because the only one leaked: first delete the key with fingerprint {two} in Kanal \
-             (Settings → API Keys); then create a key named production-shop-2027-02 in Kanal (Settings → API Keys → Add \
-             API key), then stage it"
+            "no key is in force, because the only one leaked: first delete the key named production-shop-2027-02-r2 \
+             (fingerprint {two}) in Kanal (Settings → API Keys); then create a key named production-shop-2027-02-r3 in \
+             Kanal (Settings → API Keys → Add API key), then stage it"
         ),
     );
 }
@@ -81,13 +89,14 @@ fn nobody_is_asked_to_delete_a_key_that_a_request_of_this_process_still_holds() 
     let setup = staged();
     let request = setup.handle.load().unwrap();
     setup.answers.accept(2);
-    let _ = setup.rotation.verify().unwrap();
-    setup.rotation.promote().unwrap();
+    let _ = setup.rotation.verify_now().unwrap();
+    setup.rotation.promote_now().unwrap();
     setup.clock.advance(DAY);
     let NextStep::Wait { left, is_drained, .. } = next(&setup) else { panic!() };
     assert_eq!((left, is_drained), (Duration::ZERO, false));
     assert!(next(&setup).to_string().ends_with("requests of this process still hold the old one"));
     drop(request);
+    let _ = setup.rotation.verify_now().unwrap();
     let NextStep::Delete { note, keep, is_confirmed, .. } = next(&setup) else { panic!() };
     assert_eq!((note, keep, is_confirmed), (None, name(2), true));
 }
@@ -95,7 +104,7 @@ fn nobody_is_asked_to_delete_a_key_that_a_request_of_this_process_still_holds() 
 #[test]
 fn a_deletion_is_asked_for_only_once_the_new_key_was_seen_to_work() {
     let setup = staged();
-    setup.rotation.promote_unverified().unwrap();
+    setup.rotation.promote_unverified_now().unwrap();
     setup.clock.advance(DAY);
     assert!(matches!(next(&setup), NextStep::Verify { place: Place::Current, .. }));
     // Another process of this key set, without a probe: the person has to see for themselves.
@@ -107,13 +116,14 @@ fn a_deletion_is_asked_for_only_once_the_new_key_was_seen_to_work() {
     let step = rotation.next_step().unwrap().to_string();
     let first = format!("first see for yourself that the key {} works for every store; then delete", name(2));
     assert!(step.starts_with(&first) && step.ends_with("then retire it unprobed"), "{step}");
-    rotation.roll_back().unwrap();
+    rotation.roll_back_now().unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::VerifyByHand { .. }));
 }
 
 #[test]
 fn a_pending_key_does_not_hide_that_the_old_one_is_to_be_retired() {
     let setup = promoted();
+    let _ = setup.rotation.verify_now().unwrap();
     setup.rotation.stage(&key(3), None).unwrap();
     assert!(matches!(next(&setup), NextStep::Wait { .. }));
     setup.clock.advance(DAY);
@@ -172,6 +182,7 @@ fn a_status_tells_ages_and_what_is_in_each_place() {
 #[test]
 fn a_clock_that_jumps_back_a_year_makes_nothing_overdue_and_is_told() {
     let setup = promoted();
+    let _ = setup.rotation.verify_now().unwrap();
     setup.clock.advance(DAY);
     assert!(matches!(next(&setup), NextStep::Delete { .. }));
     setup.clock.set_back(366 * DAY);
@@ -182,15 +193,15 @@ fn a_clock_that_jumps_back_a_year_makes_nothing_overdue_and_is_told() {
     assert!(status.to_string().contains("the clock is 365 days behind"), "{status}");
     // Nobody is asked to delete a key by such a clock, and a key that works is not overdue.
     assert!(matches!(next(&setup), NextStep::Wait { left, .. } if left == Duration::from_secs(900)));
-    let kept = setup.rotation.retire().unwrap();
+    let kept = setup.rotation.retire_now().unwrap();
     assert!(matches!(kept, Retirement::StillAccepted { is_overdue: false, .. }));
     // The steps go on all the same.
     setup.answers.refuse(1);
-    assert!(matches!(setup.rotation.retire().unwrap(), Retirement::Retired { .. }));
+    assert!(matches!(setup.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
     setup.rotation.stage(&key(3), None).unwrap();
     setup.answers.accept(3);
-    let _ = setup.rotation.verify().unwrap();
-    setup.rotation.promote().unwrap();
+    let _ = setup.rotation.verify_now().unwrap();
+    setup.rotation.promote_now().unwrap();
     assert_eq!(sent(&setup.handle), Some(3));
     setup.clock.advance(366 * DAY);
     assert!(setup.rotation.status().unwrap().is_overdue(), "by the right clock it is old");
@@ -206,9 +217,9 @@ fn a_clock_before_1970_and_one_at_the_end_of_time_do_not_panic() {
         let setup = promoted();
         let rotation = setup.another().0.with_clock(move || now);
         drop(format!("{} {}", rotation.status().unwrap(), rotation.next_step().unwrap()));
-        drop(rotation.retire().unwrap());
+        drop(rotation.retire_now().unwrap());
         drop(rotation.stage(&key(3), None).unwrap().to_string());
-        drop(rotation.roll_back());
+        drop(rotation.roll_back_now());
         drop(format!("{} {}", rotation.status().unwrap(), rotation.next_step().unwrap()));
     }
     let policy = RotationPolicy::new().with_max_age(Duration::MAX).with_settle(Duration::MAX);
@@ -216,5 +227,5 @@ fn a_clock_before_1970_and_one_at_the_end_of_time_do_not_panic() {
     drop(format!("{} {}", rotation.status().unwrap(), rotation.next_step().unwrap()));
     let policy = RotationPolicy::new().with_max_age(Duration::MAX);
     let rotation = Rotation::open(adopted().store, &KeyHandle::<Kanal>::live(), policy).unwrap();
-    assert_eq!(rotation.next_step().unwrap().to_string(), "nothing to do");
+    assert!(matches!(rotation.next_step().unwrap(), NextStep::Nothing { .. }));
 }

@@ -8,6 +8,8 @@ pub(crate) mod in_time;
 pub(crate) mod logged;
 #[cfg(target_os = "linux")]
 pub(crate) mod secret_service;
+#[cfg(feature = "rotation")]
+pub(crate) mod steps;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -45,8 +45,10 @@ pub enum AuditAction {
     LeakDeleted,
     /// The key in force was deleted in place of the previous one, which is in force again.
     FellBack,
-    /// The issuer refused a key that should work.
+    /// The issuer refused a pending key that should work.
     KeyRefused,
+    /// The issuer refuses the active key: requests fail.
+    ActiveKeyRefused,
     /// The issuer refused a store to a key that should serve it.
     StoreRefused,
     /// The previous key should be deleted by now, and still works.
@@ -69,6 +71,7 @@ impl AuditAction {
             Self::Compromised
                 | Self::FellBack
                 | Self::KeyRefused
+                | Self::ActiveKeyRefused
                 | Self::StoreRefused
                 | Self::StillAccepted
                 | Self::BothRefused
@@ -92,6 +95,7 @@ impl fmt::Display for AuditAction {
             Self::LeakDeleted => "leaked key deleted",
             Self::FellBack => "fell back",
             Self::KeyRefused => "key refused",
+            Self::ActiveKeyRefused => "active key refused",
             Self::StoreRefused => "store refused",
             Self::StillAccepted => "still accepted",
             Self::BothRefused => "both refused",
@@ -122,6 +126,7 @@ pub struct AuditEvent {
     pub(in crate::rotation) issuer: &'static str,
     pub(in crate::rotation) rotation: Option<RotationId>,
     pub(in crate::rotation) fingerprint: Option<Fingerprint>,
+    pub(in crate::rotation) name: Option<String>,
     pub(in crate::rotation) generation: Option<Generation>,
     pub(in crate::rotation) by: Option<String>,
     pub(in crate::rotation) key_from: Option<String>,
@@ -181,6 +186,12 @@ impl AuditEvent {
     #[must_use]
     pub const fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
+    }
+
+    /// The key's name in the issuer's app, where it is known.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// The generation in force after it.
@@ -278,6 +289,7 @@ impl AuditEvent {
             issuer: self.issuer,
             rotation: self.rotation.map(RotationId::number),
             fingerprint: self.fingerprint.map(|fingerprint| fingerprint.to_string()),
+            name: self.name.as_deref(),
             generation: self.generation.map(Generation::number),
             by: self.by.as_deref(),
             key_from: self.key_from.as_deref(),
@@ -298,6 +310,7 @@ struct Line<'a> {
     issuer: &'a str,
     rotation: Option<u64>,
     fingerprint: Option<String>,
+    name: Option<&'a str>,
     generation: Option<u64>,
     by: Option<&'a str>,
     key_from: Option<&'a str>,

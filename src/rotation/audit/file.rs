@@ -3,18 +3,14 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::AuditError;
+use super::{AuditError, DEADLINE};
 use crate::internal::paths::absolute;
 use crate::private_file;
 use crate::source::worker::{Place, Worker};
 
 /// How each line begins.
 pub(super) const BEGIN: &str = "{\"at\":\"";
-
-/// How long one line may take. A step that is done already is not held up for longer.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) struct AuditFile {
     path: PathBuf,

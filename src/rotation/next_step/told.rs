@@ -7,7 +7,7 @@ use super::{NextStep, Reason};
 use crate::fingerprint::Fingerprint;
 use crate::internal::printable::Printable;
 use crate::issuer::Profile;
-use crate::keyset::Place;
+use crate::keyset::{Labelled, Place};
 use crate::presence::PresenceRecord;
 use crate::utc::{Span, Utc};
 
@@ -53,10 +53,10 @@ impl fmt::Display for NextStep {
             Self::Verify { fingerprint, rotation, place: Place::Pending } => {
                 write!(f, "verify the pending key {fingerprint} (rotation {rotation}), or abort it")
             }
-            Self::Verify { fingerprint, rotation, place } => write!(
+            Self::Verify { fingerprint, rotation, .. } => write!(
                 f,
-                "nobody has seen {place} work, {fingerprint} (rotation {rotation}): verify it before the old one is \
-                 deleted, or roll back"
+                "verify the active key, {fingerprint} (rotation {rotation}), before the old one is deleted; if it does not \
+                 work, roll back"
             ),
             Self::VerifyByHand { fingerprint, rotation } => write!(
                 f,
@@ -66,21 +66,40 @@ impl fmt::Display for NextStep {
             Self::Promote { fingerprint, rotation } => {
                 write!(f, "promote the verified key {fingerprint} (rotation {rotation})")
             }
-            Self::Wait { fingerprint, left, is_drained, behind } => {
-                write!(f, "wait, and keep the key {fingerprint}: ")?;
-                why_to_wait(*left, *is_drained, behind, f)
-            }
-            Self::Delete { profile, fingerprint, staged, note, keep, is_confirmed, shown, silent } => {
-                what_to_see_first(*keep, *is_confirmed, *shown, silent, f)?;
-                let page = Page::to_delete(profile);
+            Self::Abort { fingerprint, name, rotation } => {
+                let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
                 write!(
                     f,
-                    "delete the key with fingerprint {fingerprint} in {page}: the one staged on {:#}",
-                    Utc(*staged)
-                )?;
+                    "the issuer refuses {key}, which is pending (rotation {rotation}): see whether it was deleted, or copied \
+                     from another account; abort it, and create another"
+                )
+            }
+            Self::Wait { fingerprint, name, left, is_drained, behind } => {
+                let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
+                write!(f, "wait, and keep {key}: ")?;
+                why_to_wait(*left, *is_drained, behind, f)
+            }
+            Self::Delete {
+                profile,
+                fingerprint,
+                name,
+                staged,
+                note,
+                keep,
+                keep_name,
+                rotation: _,
+                is_confirmed,
+                shown,
+                silent,
+            } => {
+                what_to_see_first(*keep, *is_confirmed, *shown, silent, f)?;
+                let page = Page::to_delete(profile);
+                let key = ToDelete { kind: "", name: name.as_deref(), fingerprint: *fingerprint };
+                write!(f, "delete {key} in {page}: the one staged on {:#}", Utc(*staged))?;
                 if let Some(note) = note {
                     write!(f, " (noted: {})", Printable(note))?;
                 }
+                let keep = Labelled { name: keep_name.as_deref(), fingerprint: *keep };
                 write!(f, ", and not {keep}; then retire it")?;
                 f.write_str(if *is_confirmed {
                     ", and keysheath will confirm that the right one is gone"
@@ -88,32 +107,57 @@ impl fmt::Display for NextStep {
                     " unprobed"
                 })
             }
-            Self::DeleteLeaked { profile, fingerprint, staged, keep } => {
+            Self::DeleteLeaked { profile, fingerprint, name, staged, keep, keep_name } => {
                 let page = Page::to_delete(profile);
-                let staged = Utc(*staged);
-                write!(
-                    f,
-                    "delete the leaked key with fingerprint {fingerprint} in {page} now: the one staged on {staged:#}"
-                )?;
+                let key = ToDelete { kind: "leaked ", name: name.as_deref(), fingerprint: *fingerprint };
+                write!(f, "delete {key} in {page} now: the one staged on {:#}", Utc(*staged))?;
                 if let Some(keep) = keep {
-                    write!(f, ", and not {keep}")?;
+                    write!(f, ", and not {}", Labelled { name: keep_name.as_deref(), fingerprint: *keep })?;
                 }
                 f.write_str("; then confirm that it is deleted")
             }
-            Self::Confirm { fingerprint, in_force } => write!(
+            Self::Confirm { fingerprint, in_force, rotation: _ } => write!(
                 f,
                 "the issuer has refused {fingerprint} or {in_force}: retire the previous key now; keysheath will see which \
                  one was deleted, and fall back if it was the wrong one"
             ),
-            Self::Refused { profile, fingerprint, name } => write!(
-                f,
-                "the issuer has refused the key in force, {fingerprint}: verify it; if it was deleted, create a key named \
-                 {} in {}, stage, verify and promote it",
-                Printable(name),
-                Page::to_create(profile)
-            ),
+            Self::Refused { profile, fingerprint, rotation: _, previous, name, has_probe } => {
+                let name = Printable(name);
+                write!(f, "the issuer has refused the active key, {fingerprint}: ")?;
+                f.write_str(if *has_probe { "verify it" } else { "see whether it was deleted" })?;
+                if let Some(previous) = previous {
+                    return write!(
+                        f,
+                        ", and do not delete the previous one, {previous}; if it was deleted, roll back and abort it"
+                    );
+                }
+                write!(
+                    f,
+                    "; if it was deleted, create a key named {name} in {}, stage, verify and promote it",
+                    Page::to_create(profile)
+                )
+            }
             Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
             Self::Nothing { due: None } => f.write_str("nothing to do"),
+        }
+    }
+}
+
+/// A key for a person who deletes it: the name first, because an app shows no fingerprints.
+struct ToDelete<'a> {
+    kind: &'static str,
+    name: Option<&'a str>,
+    fingerprint: Fingerprint,
+}
+
+impl fmt::Display for ToDelete<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, fingerprint } = self;
+        match name {
+            Some(name) => {
+                write!(f, "the {kind}key named {} (fingerprint {fingerprint})", Printable(name))
+            }
+            None => write!(f, "the {kind}key with fingerprint {fingerprint}"),
         }
     }
 }
@@ -178,11 +222,17 @@ impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
             Reason::NoKey => f.write_str("no key is in force: adopt the one in use, or "),
-            Reason::Leaked { fingerprint } => write!(
+            Reason::Leaked { fingerprint, name } => write!(
                 f,
-                "no key is in force, because the only one leaked: first delete the key with fingerprint {fingerprint} in \
-                 {}; then ",
+                "no key is in force, because the only one leaked: first delete {} in {}; then ",
+                ToDelete { kind: "", name: name.as_deref(), fingerprint: *fingerprint },
                 Page::to_delete(self.profile)
+            ),
+            Reason::Refused { fingerprint } => {
+                write!(f, "the issuer refuses the active key, {fingerprint}, and requests fail: ")
+            }
+            Reason::FellBack => f.write_str(
+                "the new key was deleted, and the one that it was to replace is active again; do not delete that: ",
             ),
             Reason::Soon { due } => write!(f, "the key in force is to be replaced by {:#}: ", Utc(*due)),
             Reason::Overdue { due } => write!(f, "the key in force is overdue since {:#}: ", Utc(*due)),

@@ -1,0 +1,155 @@
+//! Texts that a person typed: short, printable, and without a key.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::KeySetError;
+use crate::key::RawKey;
+
+/// The longest note, in characters.
+///
+/// ```
+/// assert_eq!(keysheath::keyset::MAX_NOTE, 100);
+/// ```
+pub const MAX_NOTE: usize = 100;
+
+/// The longest name: of a key in the app, of who staged it, and of where it was loaded from, in characters.
+///
+/// ```
+/// assert_eq!(keysheath::keyset::MAX_PERSON, 64);
+/// ```
+pub const MAX_PERSON: usize = 64;
+
+/// A text that shares this many consecutive letters and digits with a key, in one of the forms that are looked for, is
+/// refused.
+const RUN: usize = 8;
+
+/// Whether a character is shown as itself. One that ends a line, or turns the direction in which a terminal shows what
+/// follows, could make a note look like a part of the sentence around it.
+pub(crate) fn is_printable(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !(c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}'))
+}
+
+pub(super) fn check_text(text: Option<&str>, longest: usize) -> Result<(), KeySetError> {
+    let Some(text) = text else { return Ok(()) };
+    if text.chars().all(is_printable) && text.chars().count() <= longest {
+        Ok(())
+    } else {
+        Err(KeySetError::BadNote)
+    }
+}
+
+/// A text for `Debug`: its length alone, because a person may have pasted a key into it.
+pub(crate) struct Hidden<'a>(pub(crate) Option<&'a str>);
+
+impl fmt::Debug for Hidden<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(text) => write!(f, "{} characters", text.chars().count()),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+/// Whether a text has a part of a key in it: as it is, in other capitals, with something between its characters,
+/// reversed, or in hexadecimal, percent encoding, base64 or base64url.
+pub(super) fn has_part_of(text: &str, key: &RawKey) -> bool {
+    let secret = key.expose_secret().as_bytes();
+    let text = letters_and_digits(text.as_bytes());
+    let plain = letters_and_digits(secret);
+    if plain.len() < RUN {
+        return !plain.is_empty() && share_a_run(&text, &plain, plain.len());
+    }
+    let mut reversed = plain.clone();
+    reversed.reverse();
+    // Without its signs, percent encoding is hexadecimal.
+    let [plain, reversed, hexadecimal] =
+        [plain, reversed, hexadecimal(secret)].map(|form| share_a_run(&text, &form, RUN));
+    // Base64 takes three bytes at a time, and there may be other bytes before the key.
+    let base64 = (0..3).filter_map(|skipped| secret.get(skipped..)).any(|rest| {
+        let encoded = base64(rest);
+        share_a_run(&text, &letters_and_digits(&encoded), RUN)
+    });
+    plain || reversed || hexadecimal || base64
+}
+
+/// The letters and digits of a text, in lower case, in one block.
+fn letters_and_digits(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut kept = Zeroizing::new(Vec::with_capacity(text.len()));
+    kept.extend(text.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase));
+    kept
+}
+
+fn hexadecimal(secret: &[u8]) -> Zeroizing<Vec<u8>> {
+    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
+    let mut digits = Zeroizing::new(Vec::with_capacity(secret.len() * 2));
+    digits.extend(secret.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    digits
+}
+
+fn base64(secret: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut encoded = Zeroizing::new(vec![0; secret.len().div_ceil(3) * 4]);
+    let length = STANDARD_NO_PAD.encode_slice(secret, &mut encoded).unwrap_or(0);
+    encoded.truncate(length);
+    encoded
+}
+
+fn share_a_run(text: &[u8], form: &[u8], run: usize) -> bool {
+    text.windows(run).any(|part| form.windows(run).any(|of_key| part == of_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::issuer::{Issuer as _, Kanal};
+
+    const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+
+    fn is_refused(text: &str) -> bool {
+        has_part_of(text, &RawKey::parse(Kanal::PROFILE, KEY.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_key_in_disguise_is_found() {
+        let reversed: String = KEY.chars().rev().collect();
+        let percent = "%38%66%4B%32%70%58%39%6D%57%71%34%4C%64";
+        let spaced: String = KEY.chars().flat_map(|c| [c, ' ']).collect();
+        for text in [
+            KEY,
+            &KEY[1..],
+            &KEY[..23],
+            "it was 2pX9mWq4, I think",
+            &KEY.to_lowercase(),
+            &KEY.to_uppercase(),
+            &reversed,
+            percent,
+            &spaced,
+            "8fK2-pX9m-Wq4L-d7Vb",
+            // By `printf %s KEY | base64`, with one and two characters before it, and by `xxd -p`.
+            "OGZLMnBYOW1XcTRMZDdWYjNOYzZUczFa",
+            "eDhmSzJwWDltV3E0TGQ3VmIzTmM2VHMxWg",
+            "eHg4ZksycFg5bVdxNExkN1ZiM05jNlRzMVo",
+            "38664b32705839",
+        ] {
+            assert!(is_refused(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_note_is_no_key() {
+        for text in [
+            "",
+            "the yearly rotation",
+            "8fK2pX9 is its beginning",
+            "urdz-nrsd-3rmw-jtz2",
+            "läuft am 2026-11-24 ab",
+        ] {
+            assert!(!is_refused(text), "{text}");
+        }
+    }
+}
