@@ -77,3 +77,16 @@ pub mod emulator;
 // Drives the top from the bottom, through what is not public.
 #[cfg(all(test, feature = "client", feature = "emulator", feature = "rotation"))]
 mod live_tests;
+
+// What a first program needs.
+#[doc(no_inline)]
+pub use crate::{
+    chain::{Chain, ChainError},
+    fingerprint::Fingerprint,
+    handle::KeyHandle,
+    issuer::{Issuer, Kanal, Katana, StoreId},
+    key::ApiKey,
+    keyref::KeyRef,
+    origin::Origin,
+    source::Source,
+};

@@ -382,6 +382,30 @@ fn assert_ends_at_the_keychain() {
 }
 
 #[test]
+fn the_root_has_the_names_of_a_first_program() {
+    use keysheath::{
+        ApiKey, Chain, ChainError, Fingerprint, Issuer, KeyHandle, KeyRef, Origin, Source, StoreId,
+    };
+
+    fn first_program<I: Issuer>(chain: &Chain<I>) -> Result<(KeyHandle<I>, Option<Fingerprint>), ChainError> {
+        let key: ApiKey<I> = chain.load()?.into_key();
+        let fingerprint = key.fingerprint();
+        Ok((KeyHandle::fixed(key), fingerprint))
+    }
+
+    let (_folder, file) = places();
+    let chain = Chain::<keysheath::Kanal>::new().with(file("key"));
+    assert_eq!(first_program(&chain).unwrap().1, fingerprint(KEY));
+    assert!(first_program(&Chain::<keysheath::Katana>::new()).is_err());
+    let source: Box<dyn Source> = KeyRef::from_text("env:A").source().unwrap();
+    assert_eq!(source.provenance().to_string(), "variable A");
+    assert_eq!(
+        (Origin::https("a.example").to_string(), StoreId::new(7).unwrap().get()),
+        ("https://a.example".into(), 7)
+    );
+}
+
+#[test]
 fn an_error_says_each_cause_once() {
     let (_folder, file) = places();
     let chains = [

@@ -148,6 +148,24 @@ fn a_program_that_a_signal_ends_is_an_error() {
 }
 
 #[test]
+fn a_relative_program_is_resolved_once() {
+    let (first, second) = (support::Folder::new(), support::Folder::new());
+    for (folder, key) in [(&first, KEY), (&second, support::OTHER_KEY)] {
+        let program = folder.write("key", format!("#!/bin/sh\necho {key}\n"));
+        support::set_mode(&program, 0o700);
+    }
+    let child = support::Child::new("a_relative_program_is_resolved_once");
+    child.var("FIRST", first.path()).var("SECOND", second.path()).run(|| {
+        std::env::set_current_dir(std::env::var_os("FIRST").unwrap()).unwrap();
+        let source = Command::new("./key");
+        std::env::set_current_dir(std::env::var_os("SECOND").unwrap()).unwrap();
+        support::assert_gives_the_key(&source);
+        // A bare name is one of `PATH`, and no file here.
+        assert!(matches!(problem(&Command::new("key")), Problem::NotStarted(_)));
+    });
+}
+
+#[test]
 fn a_program_that_prints_nothing_is_an_error_and_not_an_absence() {
     let error = error(&Command::new("true"));
     assert_eq!(error.problem(), &Problem::NoOutput);

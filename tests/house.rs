@@ -139,6 +139,23 @@ fn a_name_in_a_message_goes_through_the_printing_filter() {
 }
 
 #[test]
+fn an_error_is_printed_with_its_cause_or_has_it_as_a_source() {
+    let mut transparent = 0;
+    for path in sources("src") {
+        let text = read(&path);
+        for (at, _) in text.match_indices("#[source]").chain(text.match_indices("#[from]")) {
+            let message = text[..at].rfind("#[error(").unwrap_or_else(|| panic!("{path}: no message"));
+            assert!(
+                text[message..].starts_with("#[error(transparent)]"),
+                "{path}: the cause is printed twice"
+            );
+            transparent += 1;
+        }
+    }
+    assert!(transparent > 0, "the search finds none");
+}
+
+#[test]
 fn architecture_lists_the_rooms_of_lib_rs_in_order() {
     let text = read("ARCHITECTURE.md");
     let listed: Vec<String> = text

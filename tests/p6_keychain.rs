@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use keysheath::chain::{Chain, ChainError, Relation, Witness};
-use keysheath::issuer::Kanal;
+use keysheath::issuer::{Issuer as _, Kanal};
 use keysheath::keyref::KeyRef;
 use keysheath::source::{
     Absence, DEFAULT_DEADLINE, Keychain, KeychainItem, Problem, SecretFile, Source as _,
@@ -185,6 +185,11 @@ fn a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too() {
         store(KEY);
         service.stop();
         assert_eq!(stops(by_item(SHORT), SHORT), Problem::Deadline { after: SHORT });
+        let item = KeychainItem::of(Kanal::PROFILE).with_deadline(SHORT);
+        assert_eq!(
+            stops(Chain::new().with(item).with(lower_source()), SHORT),
+            Problem::Deadline { after: SHORT }
+        );
         // A reference cannot set its deadline, so this one takes as long as the default.
         let problem = stops(by_reference("keychain:kanal"), DEFAULT_DEADLINE);
         assert_eq!(problem, Problem::Deadline { after: DEFAULT_DEADLINE });

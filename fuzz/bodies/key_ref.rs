@@ -8,7 +8,7 @@ use keysheath::source::Provenance;
 
 /// One bad reference for each message, so that every message is known beforehand and none can hold a byte of
 /// the text that it is about.
-const BAD: [&str; 37] = [
+const BAD: [&str; 57] = [
     "text",
     "other:text",
     "env:",
@@ -45,6 +45,26 @@ const BAD: [&str; 37] = [
     "openbao:a/b#",
     "openbao:a#b",
     "openbao:a/b#b#c",
+    "env: a",
+    "env:A?field=%41",
+    "env:A?owner=1",
+    "file:~",
+    "file:$a",
+    "file:*",
+    "file://a",
+    "file: a",
+    "dotenv:~#b",
+    "dotenv:$a#b",
+    "dotenv:*#b",
+    "dotenv://a#b",
+    "dotenv: a#b",
+    "systemd: a",
+    "keychain: a",
+    "command:~",
+    "command:$a",
+    "openbao: a/b#c",
+    "openbao:a/b# c",
+    "openbao:a/data/b#c",
     "openbao:a/%00#b",
 ];
 

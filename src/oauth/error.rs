@@ -43,7 +43,7 @@ pub enum SetupError {
     },
     /// The client secret cannot be had, or is not well-formed, and without it no sign-in can be finished.
     #[error("the client secret: {0}")]
-    Secret(#[source] SourceError),
+    Secret(SourceError),
     /// The system gives no random bytes.
     #[error(
         "the system gives no random bytes, so nobody could tell this sign-in from a forged one: try again later"
@@ -117,7 +117,7 @@ pub enum TokenError {
     },
     /// The client secret cannot be had, or is not well-formed.
     #[error("the client secret: {0}")]
-    Secret(#[source] SourceError),
+    Secret(SourceError),
 }
 
 /// What a server does not like about an app: an error code of RFC 6749, section 5.2.

@@ -20,7 +20,7 @@ use crate::document::DocumentError;
 #[non_exhaustive]
 pub enum PresenceError {
     /// The document cannot be read or written.
-    #[error("{0}")]
+    #[error(transparent)]
     Document(#[from] DocumentError),
     /// What is there is no presence document. It was left as it is.
     #[error(

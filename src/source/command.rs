@@ -18,6 +18,7 @@ use super::env::similar_names;
 use super::file::{self, MAX_SECRET_FILE};
 use super::worker::{Place, Turn, Worker};
 use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
+use crate::internal::paths::absolute;
 use crate::issuer::{KNOWN, Profile};
 use program::Program;
 
@@ -90,7 +91,7 @@ impl Command {
     /// ```
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        let line = Line { program: program.into(), arguments: Vec::new(), passed: Vec::new() };
+        let line = Line { program: resolved(program.into()), arguments: Vec::new(), passed: Vec::new() };
         Self { line: Arc::new(line), worker: Worker::new() }
     }
 
@@ -135,6 +136,15 @@ impl Command {
         let line = Arc::clone(&self.line);
         let place = Place::of("command", &*self.line);
         self.worker.run_with(place, TIME_TO_KILL, move |turn| line.run(profile, turn))?
+    }
+}
+
+/// A relative path is taken from the working folder of this moment; a bare name is looked up on `PATH`.
+fn resolved(program: PathBuf) -> PathBuf {
+    if program.components().nth(1).is_some() || program.starts_with(".") {
+        absolute(program)
+    } else {
+        program
     }
 }
 

@@ -348,6 +348,19 @@ impl KeychainItem {
         Self { keychain, name: name.into() }
     }
 
+    /// How long one call may take; as long as the keychain's own deadline unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::source::{Keychain, KeychainItem};
+    /// let source = KeychainItem::new(Keychain::new(), "kanal").with_deadline(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.keychain = self.keychain.with_deadline(deadline);
+        self
+    }
+
     /// The item of the issuer's name, of the service [`Keychain::SERVICE`].
     ///
     /// ```

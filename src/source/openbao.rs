@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::worker::{Place, Turn, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
@@ -29,6 +30,7 @@ pub struct OpenBaoField {
     entry: Arc<OnceLock<Entry>>,
     place: String,
     field: String,
+    deadline: Option<Duration>,
 }
 
 impl OpenBaoField {
@@ -45,7 +47,7 @@ impl OpenBaoField {
     pub fn new(client: OpenBao, place: impl Into<String>, field: impl Into<String>) -> Self {
         let place = place.into();
         let entry = OnceLock::from(Entry::new(client, &place));
-        Self { entry: Arc::new(entry), place, field: field.into() }
+        Self { entry: Arc::new(entry), place, field: field.into(), deadline: None }
     }
 
     /// As [`OpenBaoField::new`], with the client of [`OpenBao::from_env`]. The environment is read at the first reading, and what is wrong
@@ -57,7 +59,20 @@ impl OpenBaoField {
     /// ```
     #[must_use]
     pub fn from_env(place: impl Into<String>, field: impl Into<String>) -> Self {
-        Self { entry: Arc::default(), place: place.into(), field: field.into() }
+        Self { entry: Arc::default(), place: place.into(), field: field.into(), deadline: None }
+    }
+
+    /// How long reading may take, signing in included; as long as the client's own deadline unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::source::OpenBaoField;
+    /// let source = OpenBaoField::from_env("secret/shop/kanal", "key").with_deadline(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
     }
 
     /// With version 0: before it was read.
@@ -113,6 +128,7 @@ impl Source for OpenBaoField {
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         let own = self.clone();
         let (worker, place) = worker(self.entry.get().map(Entry::client), &self.place);
+        let worker = self.deadline.into_iter().fold(worker, Worker::with_deadline);
         let outcome = worker
             .run_with(place, EXTRA, move |turn| own.text(turn).map_err(|error| problem(error, turn)))
             .and_then(|text| text)

@@ -220,6 +220,18 @@ fn a_server_that_never_answers_is_left_at_the_deadline() {
 }
 
 #[test]
+fn a_source_has_a_shorter_deadline_than_its_client() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin =
+        keysheath::origin::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
+    let source = field(client.with_deadline(Duration::from_secs(60)), "secret/kanal").with_deadline(SHORT);
+    support::in_time::in_time(SHORT, move || {
+        assert!(matches!(refusal(&source), OpenBaoError::NoAnswer(Obstacle::Deadline { .. })));
+    });
+}
+
+#[test]
 fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
     let answer =
         format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);

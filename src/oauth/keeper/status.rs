@@ -55,11 +55,11 @@ pub struct KeeperStatus {
 #[non_exhaustive]
 pub enum KeeperProblem {
     /// The store cannot be used, or has something else in it.
-    #[error("{0}")]
-    Grant(#[source] GrantError),
+    #[error(transparent)]
+    Grant(GrantError),
     /// The server gave no tokens.
-    #[error("{0}")]
-    Token(#[source] TokenError),
+    #[error(transparent)]
+    Token(TokenError),
     /// The server has given new tokens, and the store does not take them. They are kept and tried again until it does, or until the
     /// keeper is dropped. They are not used meanwhile: a token that is in no store would be in force in this process alone, and
     /// gone with it.
@@ -67,7 +67,7 @@ pub enum KeeperProblem {
         "new tokens are not persisted yet, and the old refresh token is used up ({0}); next: let the store be written before \
          this process ends, or sign in again"
     )]
-    NotPersisted(#[source] GrantError),
+    NotPersisted(GrantError),
     /// Newer tokens were there before the new ones could be persisted, or the grant was deleted, so they were thrown away.
     #[error(
         "newer tokens are there, or the grant is gone, so the tokens that were under way were thrown away; next: give the \
@@ -119,8 +119,8 @@ pub enum KeeperProblem {
 #[non_exhaustive]
 pub enum KeeperError {
     /// There is no grant that can be used.
-    #[error("{0}")]
-    Grant(#[source] GrantError),
+    #[error(transparent)]
+    Grant(GrantError),
     /// The lease is shorter than the app's deadline, so others would use a refresh token while it is still under way.
     #[error(
         "the lease of {lease:?} is shorter than the app's deadline of {deadline:?}, so one refresh token could be sent \
