@@ -310,7 +310,10 @@ impl RawChain {
     /// assert!(chain.load().is_err());
     /// ```
     pub fn load(&self) -> Result<Selected<RawKey>, ChainError> {
-        self.search().map(|(_, selected)| selected)
+        let (_, selected) = self.search()?;
+        #[cfg(feature = "tracing")]
+        selected.trace_remarks();
+        Ok(selected)
     }
 
     /// As [`RawChain::load`], with the one source that is asked from then on.

@@ -156,8 +156,12 @@ impl<I: Issuer> Refresher<I> {
         let (source, selected) = chain.erase().select().map_err(RefreshError::Chain)?;
         let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace)
             .map_err(RefreshError::Place)?;
-        let place =
-            Place::Source { source: Arc::from(source), found: selected.provenance().clone(), _claim: claim };
+        let place = Place::Source {
+            source: Arc::from(source),
+            found: selected.provenance().clone(),
+            remarks: selected.remarks().to_vec(),
+            _claim: claim,
+        };
         let asker = Asker::new(&settings);
         Self::start(handle.clone(), raw, place, asker, first, settings)
     }
@@ -226,6 +230,7 @@ impl<I: Issuer> Refresher<I> {
     ) -> Result<Self, RefreshError> {
         let status = RefreshStatus {
             provenance: place.provenance(),
+            remarks: place.remarks().to_vec(),
             last_success: SystemTime::now(),
             failures: 0,
             problem: None,

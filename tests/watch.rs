@@ -314,5 +314,103 @@ fn where_the_system_lets_nothing_be_watched_polling_goes_on_and_the_status_says_
         // Once there is room, it is watched: no more is needed than the next poll.
         setrlimit(Resource::Nofile, limit).unwrap();
         eventually("it is watched", || refresher.status().watching() == Watching::Files);
+        // And that is told as well, once.
+        eventually("it is taken back", || {
+            told.count(|event| matches!(event, RefreshEvent::WatchingAgain { .. })) == 1
+        });
     });
+}
+
+/// The watchers that this process has.
+fn instances() -> usize {
+    let open =
+        fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| fs::read_link(file.unwrap().path()).ok());
+    open.filter(|target| target.to_string_lossy().contains("inotify")).count()
+}
+
+#[test]
+fn two_hundred_refreshers_share_one_watcher() {
+    in_child::<&str>("two_hundred_refreshers_share_one_watcher", &[], || {
+        let folder = Folder::new();
+        let mut refreshers = Vec::new();
+        for number in 0..200 {
+            // Some share a folder, and some have their own.
+            let at = folder.at(&format!("keys-{}", number % 120));
+            fs::create_dir_all(&at).unwrap();
+            let path = at.join(format!("key-{number}"));
+            write(&path, KEY);
+            let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
+            refreshers.push((path, Refresher::of_chain(chain, watching()).unwrap()));
+        }
+        for (_, refresher) in &refreshers {
+            assert_eq!(refresher.status().watching(), Watching::Files, "{}", refresher.status());
+        }
+        assert_eq!(instances(), 1);
+        for (path, refresher) in &refreshers {
+            write(path, SECOND);
+            takes(refresher, SECOND);
+        }
+        // Those that go take nothing from those that stay.
+        let (stay, go): (Vec<_>, Vec<_>) =
+            refreshers.into_iter().enumerate().partition(|(number, _)| number % 3 == 0);
+        drop(go);
+        for (_, (path, refresher)) in &stay {
+            write(path, THIRD);
+            takes(refresher, THIRD);
+        }
+        assert_eq!(instances(), 1);
+        drop(stay);
+        eventually("the watcher goes with the last of them", || instances() == 0);
+    });
+}
+
+#[test]
+fn fast_swaps_are_never_told_as_a_folder_that_cannot_be_watched() {
+    let folder = Folder::new();
+    swap(folder.path(), 0, KEY);
+    symlink("..data/key", folder.at("key")).unwrap();
+    let told = Told::default();
+    let refreshers: Vec<_> =
+        (0..4).map(|_| of(SecretFile::new(folder.at("key")), told.by(quick().watching()))).collect();
+    let start = std::time::Instant::now();
+    let mut round = 0;
+    while start.elapsed() < Duration::from_secs(5) {
+        round += 1;
+        swap(folder.path(), round, KEYS[round % 3]);
+        for refresher in &refreshers {
+            let watching = refresher.status().watching();
+            assert_eq!(watching, Watching::Files, "after {round} swaps");
+        }
+    }
+    swap(folder.path(), round + 1, SECOND);
+    for refresher in &refreshers {
+        takes(refresher, SECOND);
+        eventually("it is well", || refresher.status().problem().is_none());
+        assert_eq!(refresher.status().watching(), Watching::Files);
+    }
+    assert_eq!(told.count(|event| matches!(event, RefreshEvent::NotWatching { .. })), 0, "{round} swaps");
+}
+
+#[test]
+fn two_paths_to_one_folder_are_both_watched() {
+    let folder = Folder::new();
+    let (keys, path) = (folder.at("keys"), folder.at("keys/key"));
+    fs::create_dir(&keys).unwrap();
+    write(&path, KEY);
+    symlink("keys", folder.at("link")).unwrap();
+    let direct = of(SecretFile::new(&path), watching());
+    let linked = of(SecretFile::new(folder.at("link/key")), watching());
+    for key in [SECOND, THIRD] {
+        write(&path, key);
+        takes(&direct, key);
+        takes(&linked, key);
+    }
+    drop(direct);
+    // The folder is made again, while one of its users has gone.
+    fs::remove_dir_all(&keys).unwrap();
+    fs::create_dir(&keys).unwrap();
+    write(&path, KEY);
+    takes(&linked, KEY);
+    write(&path, SECOND);
+    takes(&linked, SECOND);
 }

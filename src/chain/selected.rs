@@ -4,8 +4,10 @@ use std::fmt;
 
 use super::trail::Below;
 use super::{Trail, Witness};
+#[cfg(feature = "tracing")]
+use crate::internal::events::Trace;
 use crate::issuer::Profile;
-use crate::source::{Provenance, SourceError};
+use crate::source::{Provenance, Remark, SourceError};
 
 /// A key, where it came from, and what every source answered. `K` is an [`ApiKey`](crate::key::ApiKey) or a
 /// [`RawKey`](crate::key::RawKey).
@@ -103,6 +105,35 @@ impl<K> Selected<K> {
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// What a person should know about the place, such as that every user can read the file. With the feature `tracing`,
+    /// loading a chain gives a warning for each.
+    ///
+    /// ```no_run
+    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// for remark in Chain::<Kanal>::for_service().load()?.remarks() {
+    ///     eprintln!("{remark}");
+    /// }
+    /// # Ok::<(), keysheath::chain::ChainError>(())
+    /// ```
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        let found = self.trail.steps().iter().find_map(|step| match step.witness() {
+            Witness::Found { remarks, .. } => Some(&**remarks),
+            _ => None,
+        });
+        found.unwrap_or_default()
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(super) fn trace_remarks(&self) {
+        for remark in self.remarks() {
+            Trace::here().line_and_wait(|| {
+                let (place, remark) = (self.provenance.to_string(), remark.clone());
+                move || tracing::warn!("{place}: {remark}")
+            });
+        }
     }
 
     /// What every source answered.

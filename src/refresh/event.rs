@@ -6,7 +6,7 @@ use super::ReloadError;
 use crate::fingerprint::Fingerprint;
 use crate::handle::{Closed, Generation};
 use crate::internal::events::{Event, MAX_WAITING};
-use crate::source::Provenance;
+use crate::source::{Provenance, Remark};
 
 /// How many events wait for a callback that blocks; those beyond are counted, and not told.
 ///
@@ -66,6 +66,14 @@ pub enum RefreshEvent {
         /// The place.
         provenance: Provenance,
     },
+    /// The key was found, and with it something that a person should know, such as a file that every user can read. It is
+    /// told once for as long as it is so.
+    Remarked {
+        /// The place.
+        provenance: Provenance,
+        /// What.
+        remark: Remark,
+    },
     /// The files of the place cannot be watched. Polling goes on.
     #[cfg(feature = "watch")]
     NotWatching {
@@ -73,6 +81,12 @@ pub enum RefreshEvent {
         provenance: Provenance,
         /// Why.
         problem: super::WatchProblem,
+    },
+    /// The files of the place are watched again, after [`RefreshEvent::NotWatching`].
+    #[cfg(feature = "watch")]
+    WatchingAgain {
+        /// The place.
+        provenance: Provenance,
     },
 }
 
@@ -97,10 +111,13 @@ impl fmt::Display for RefreshEvent {
                 f,
                 "{provenance} cannot change while the process runs, so it is not polled: after a rotation, restart"
             ),
+            Self::Remarked { provenance, remark } => write!(f, "{provenance}: {remark}"),
             #[cfg(feature = "watch")]
             Self::NotWatching { provenance, problem } => {
                 write!(f, "{provenance} is polled and not watched: {problem}")
             }
+            #[cfg(feature = "watch")]
+            Self::WatchingAgain { provenance } => write!(f, "{provenance} is watched again"),
         }
     }
 }
@@ -112,6 +129,8 @@ impl Event for RefreshEvent {
             Self::Refreshed { .. } | Self::Recovered { .. } | Self::CannotChange { .. } => {
                 tracing::info!("{self}");
             }
+            #[cfg(feature = "watch")]
+            Self::WatchingAgain { .. } => tracing::info!("{self}"),
             _ => tracing::warn!("{self}"),
         }
     }

@@ -10,13 +10,15 @@ use crate::handle::{Closed, Generation, Published, RawHandle, SourceClaim};
 use crate::issuer::Profile;
 use crate::key::RawKey;
 use crate::keyset::KeySet;
-use crate::source::{self, Loaded, Problem, Provenance, Source, SourceError};
+use crate::source::{self, Loaded, Problem, Provenance, Remark, Source, SourceError};
 
 pub(super) enum Place {
     Source {
         source: Arc<dyn Source>,
         /// Where the key was found the last time.
         found: Provenance,
+        /// What was remarked on then.
+        remarks: Vec<Remark>,
         /// Held for as long as it may publish.
         _claim: SourceClaim,
     },
@@ -54,6 +56,14 @@ impl Place {
         match self {
             Self::Source { found, .. } => found.clone(),
             Self::Store { provenance, .. } => provenance.clone(),
+        }
+    }
+
+    /// What was remarked on when the key was found the last time.
+    pub(super) fn remarks(&self) -> &[Remark] {
+        match self {
+            Self::Source { remarks, .. } => remarks,
+            Self::Store { .. } => &[],
         }
     }
 
@@ -103,12 +113,12 @@ impl Place {
     ) -> Result<Outcome, ReloadError> {
         let provenance = self.provenance();
         match (self, answer) {
-            (Self::Source { found, .. }, Ok(Answer::Key(Ok(Loaded::Found(now))))) => {
+            (Self::Source { found, remarks, .. }, Ok(Answer::Key(Ok(Loaded::Found(now))))) => {
                 if is_another_file(found, now.provenance()) {
                     return Err(ReloadError::new(provenance, ReloadProblem::OtherFile));
                 }
                 // The line in a `.env`, and what a source of the user's own says, may be others now.
-                *found = now.provenance().clone();
+                (*found, *remarks) = (now.provenance().clone(), now.remarks().to_vec());
                 publish_key(now.key(), found, handle, grace)
             }
             (Self::Source { .. }, Ok(Answer::Key(Ok(Loaded::Absent(absence))))) => {

@@ -14,7 +14,7 @@ use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
 use crate::handle::{Generation, Known, RawHandle, Reload};
 use crate::internal::events::Teller;
-use crate::source::Problem;
+use crate::source::{Problem, Remark};
 
 /// The pauses before a place that may be behind is asked again double from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -43,6 +43,8 @@ pub(super) struct Runner {
     /// The refusal that an attempt has been made for.
     answered: Option<Known>,
     teller: Teller<RefreshEvent>,
+    /// What was told of and is still so.
+    remarked: Vec<Remark>,
     #[cfg(feature = "watch")]
     watch: Option<Arc<Watch>>,
     /// As it was told last.
@@ -82,6 +84,7 @@ impl Runner {
             generation: handle.generation(),
             answered: None,
             teller,
+            remarked: Vec::new(),
             #[cfg(feature = "watch")]
             watching: Watching::Files,
             place,
@@ -98,6 +101,7 @@ impl Runner {
         #[cfg(feature = "watch")]
         self.tell_watching();
         self.tell_newer(first);
+        self.tell_remarks();
         let provenance = self.place.provenance();
         if provenance.is_fixed() {
             self.teller.tell(RefreshEvent::CannotChange { provenance });
@@ -262,6 +266,7 @@ impl Runner {
             Ok(_) => {
                 status.last_success = SystemTime::now();
                 status.provenance = self.place.provenance();
+                status.remarks = self.place.remarks().to_vec();
                 (status.failures, status.problem) = (0, None);
             }
             Err(error) => {
@@ -282,6 +287,7 @@ impl Runner {
                     self.teller.tell(RefreshEvent::Recovered { provenance, failures });
                 }
                 self.tell_newer(outcome);
+                self.tell_remarks();
             }
             Err(error) => {
                 let failures = failed_before.saturating_add(1);
@@ -299,6 +305,15 @@ impl Runner {
         }
     }
 
+    fn tell_remarks(&mut self) {
+        let remarks = self.place.remarks().to_vec();
+        for remark in remarks.iter().filter(|remark| !self.remarked.contains(remark)) {
+            let (provenance, remark) = (self.place.provenance(), remark.clone());
+            self.teller.tell(RefreshEvent::Remarked { provenance, remark });
+        }
+        self.remarked = remarks;
+    }
+
     /// Notes whether the files are watched, and tells of it where that is new.
     #[cfg(feature = "watch")]
     fn tell_watching(&mut self) {
@@ -306,11 +321,13 @@ impl Runner {
         let now = watch.state();
         self.shared.lock().status.watching = now;
         let before = std::mem::replace(&mut self.watching, now);
-        if let Watching::Failed(problem) = now
-            && before != now
-        {
-            let provenance = self.place.provenance();
-            self.teller.tell(RefreshEvent::NotWatching { provenance, problem });
+        if before == now {
+            return;
         }
+        let provenance = self.place.provenance();
+        self.teller.tell(match now {
+            Watching::Failed(problem) => RefreshEvent::NotWatching { provenance, problem },
+            _ => RefreshEvent::WatchingAgain { provenance },
+        });
     }
 }

@@ -178,6 +178,7 @@ mod tests {
         let (teller, telling) = Teller::start(Some(Arc::new(callback))).unwrap();
         let status = RefreshStatus {
             provenance: Provenance::File { path: "kanal".into() },
+            remarks: Vec::new(),
             last_success: SystemTime::now(),
             failures: 0,
             problem: None,

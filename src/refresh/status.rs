@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::ReloadError;
-use crate::source::Provenance;
+use crate::source::{Provenance, Remark};
 
 /// How a refresher fares. Its `Display` is one line for a person.
 ///
@@ -22,6 +22,7 @@ use crate::source::Provenance;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshStatus {
     pub(super) provenance: Provenance,
+    pub(super) remarks: Vec<Remark>,
     pub(super) last_success: SystemTime,
     pub(super) failures: u32,
     pub(super) problem: Option<ReloadError>,
@@ -99,7 +100,24 @@ impl RefreshStatus {
         self.untold
     }
 
-    /// Whether what stands there can change at all while the process runs. A variable cannot, and is not polled.
+    /// What was remarked on when the key was read the last time, such as a file that every user can read.
+    ///
+    /// ```
+    /// # use keysheath::refresh::RefreshStatus;
+    /// fn log(status: &RefreshStatus) {
+    ///     for remark in status.remarks() {
+    ///         eprintln!("{}: {remark}", status.provenance());
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+
+    /// Whether what stands there can change at all while the process runs. A variable cannot, and is not polled. A file that
+    /// is mounted alone cannot either once it was replaced where it is mounted from; one of the
+    /// [remarks](RefreshStatus::remarks) then says so.
     ///
     /// ```
     /// # use keysheath::refresh::RefreshStatus;
@@ -108,7 +126,7 @@ impl RefreshStatus {
     /// }
     /// ```
     #[must_use]
-    pub const fn can_change(&self) -> bool {
+    pub fn can_change(&self) -> bool {
         !self.provenance.is_fixed()
     }
 
@@ -137,12 +155,20 @@ impl fmt::Display for RefreshStatus {
                     "{problem}; the last good key stays in force (reloads failed in a row: {failures})"
                 )?;
             }
-            None if !self.can_change() => write!(
+            None if self.provenance.is_fixed() => write!(
                 f,
                 "{}: it cannot change while the process runs, so it is not polled; after a rotation, restart",
                 self.provenance
             )?,
-            None => write!(f, "{}: well", self.provenance)?,
+            None if self.remarks.is_empty() => write!(f, "{}: well", self.provenance)?,
+            None => {}
+        }
+        for (number, remark) in self.remarks.iter().enumerate() {
+            let is_first = number == 0 && self.problem.is_none() && !self.provenance.is_fixed();
+            match is_first {
+                true => write!(f, "{}: {remark}", self.provenance)?,
+                false => write!(f, "; {remark}")?,
+            }
         }
         if self.untold > 0 {
             write!(

@@ -2,28 +2,30 @@
 //!
 //! What is watched are folders, not recursively, and never the file itself: a watch on a file is dead once another file
 //! has taken its name. Kubernetes replaces the link `..data`, and with it what `key` leads to; so the folders of all links
-//! on the way are watched, and the way is walked anew before each reading.
+//! on the way are watched, and the way is walked anew before each reading. All refreshers share one watcher.
 
+mod hub;
 mod way;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use notify::event::{Event, EventKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-
 use crate::handle::RawHandle;
+use crate::internal::events::contained;
+use hub::{Hub, Wanted};
 use way::Entry;
 
 /// How long after a change its file is read. A change is seldom one event alone, and a file that is written without end is
 /// read no more often than this.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
+
+/// How often a way is walked that changes meanwhile, until a pause is made; and after how many pauses it waits for a poll.
+const WALKS: (u32, u32) = (5, 100);
 
 /// Whether the files of a place are watched. Its `Display` ends a [`RefreshStatus`](super::RefreshStatus).
 ///
@@ -75,35 +77,29 @@ pub enum WatchProblem {
 /// Watches the way to one file.
 pub(super) struct Watch {
     file: PathBuf,
-    /// Armed anew on the thread of each attempt, which may hang.
-    armed: Mutex<Armed>,
+    /// Held by the thread that looks at the way, which may hang.
+    looking: Mutex<()>,
+    /// How often in a row the way was another one by the time that it was watched.
+    raced: AtomicU32,
     state: Mutex<Watching>,
     signal: Arc<Signal>,
-}
-
-#[derive(Default)]
-struct Armed {
-    watcher: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
 }
 
 /// What the watcher's thread and the refresher's share.
 struct Signal {
     has_changed: AtomicBool,
-    /// What counts: the files and links on the way, and their folders.
-    looked_for: Mutex<BTreeSet<PathBuf>>,
     handle: RawHandle,
 }
 
 impl Watch {
     pub(super) fn of(file: PathBuf, handle: RawHandle) -> Arc<Self> {
-        let signal = Signal { has_changed: AtomicBool::new(false), looked_for: Mutex::default(), handle };
         Arc::new(Self {
             file,
-            armed: Mutex::default(),
+            looking: Mutex::new(()),
+            raced: AtomicU32::new(0),
             // Until it is armed for the first time.
             state: Mutex::new(Watching::Failed(WatchProblem::Hangs)),
-            signal: Arc::new(signal),
+            signal: Arc::new(Signal { has_changed: AtomicBool::new(false), handle }),
         })
     }
 
@@ -118,80 +114,62 @@ impl Watch {
 
     /// Watches the way to the file as it is now. It may hang where the file system does.
     pub(super) fn arm(&self) {
-        let state = match self.armed.try_lock() {
-            // The library's thread may be gone, and then its functions panic.
-            Ok(mut armed) => match catch_unwind(AssertUnwindSafe(|| self.arm_anew(&mut armed))) {
-                Ok(Ok(())) => Watching::Files,
-                Ok(Err(problem)) => Watching::Failed(problem),
-                Err(_) => {
-                    armed.watcher = None;
+        let state = match self.looking.try_lock() {
+            Ok(_looking) => {
+                let hub = Hub::current();
+                // The library's thread may be gone, and then its functions panic.
+                catch_unwind(AssertUnwindSafe(|| self.follow(&hub))).unwrap_or_else(|payload| {
+                    contained(|| drop(payload));
+                    hub.reset();
                     Watching::Failed(WatchProblem::Failed)
-                }
-            },
+                })
+            }
             Err(TryLockError::WouldBlock) => Watching::Failed(WatchProblem::Hangs),
             Err(TryLockError::Poisoned(_)) => Watching::Failed(WatchProblem::Failed),
         };
         *lock(&self.state) = state;
     }
 
-    /// Also where nothing seems to have changed: a folder that was made again may have the number of the old one, and
-    /// nothing says that a watch is dead. What changes while a folder is not watched is read right after.
-    fn arm_anew(&self, armed: &mut Armed) -> Result<(), WatchProblem> {
-        let Armed { watcher, folders } = armed;
-        let watcher = match watcher {
-            Some(watcher) => watcher,
-            none => none.insert(self.new_watcher()?),
-        };
-        for folder in std::mem::take(folders) {
-            // It may be gone, and its watch with it.
-            let _ = watcher.unwatch(&folder);
-        }
-        let way = way::to(&self.file);
-        let mut looked_for = BTreeSet::new();
-        for Entry { folder, name } in &way {
-            looked_for.insert(folder.join(name));
-            looked_for.insert(folder.clone());
-        }
-        *lock(&self.signal.looked_for) = looked_for;
-        let mut outcome = Ok(());
-        for Entry { folder, .. } in way {
-            if folders.contains(&folder) {
-                continue;
+    /// Where the way is another one by the time that it is watched, as in the middle of a swap, it is walked again.
+    fn follow(&self, hub: &Hub) -> Watching {
+        for _ in 0..WALKS.0 {
+            let way = way::to(&self.file);
+            let mut wanted = Wanted::new();
+            for Entry { folder, name } in &way {
+                wanted.entry(folder.clone()).or_default().insert(name.clone());
             }
-            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    folders.insert(folder);
+            match hub.set(&self.signal, wanted) {
+                Err(WatchProblem::Refused(ErrorKind::NotFound)) => {}
+                Err(problem) => return Watching::Failed(problem),
+                Ok(()) if way::to(&self.file) == way => {
+                    self.raced.store(0, Ordering::Relaxed);
+                    return Watching::Files;
                 }
-                // The other folders are watched even so.
-                Err(error) => outcome = Err(problem(&error.kind)),
+                Ok(()) => {}
             }
         }
-        outcome
+        if self.raced.fetch_add(1, Ordering::Relaxed) >= WALKS.1 {
+            return Watching::Failed(WatchProblem::Refused(ErrorKind::NotFound));
+        }
+        // The folders that hold the links are watched; what lies behind them is walked to after the next pause.
+        self.signal.changed();
+        Watching::Files
     }
+}
 
-    fn new_watcher(&self) -> Result<RecommendedWatcher, WatchProblem> {
-        let signal = Arc::clone(&self.signal);
-        notify::recommended_watcher(move |event: notify::Result<Event>| signal.hear(event.ok().as_ref()))
-            .map_err(|error| problem(&error.kind))
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let hub = Hub::current();
+        let _ = catch_unwind(AssertUnwindSafe(|| hub.leave(&self.signal))).map_err(|payload| {
+            contained(|| drop(payload));
+        });
     }
 }
 
 impl Signal {
-    /// Hears of an event; without one, of an error, after which nobody knows what has changed.
-    fn hear(&self, event: Option<&Event>) {
-        if event.is_none_or(|event| self.is_looked_for(event)) {
-            self.has_changed.store(true, Ordering::Release);
-            self.handle.wake_reloaders();
-        }
-    }
-
-    fn is_looked_for(&self, event: &Event) -> bool {
-        // Our own reading is an access.
-        if matches!(event.kind, EventKind::Access(_)) {
-            return false;
-        }
-        let looked_for = lock(&self.looked_for);
-        event.need_rescan() || event.paths.iter().any(|path| looked_for.contains(path))
+    fn changed(&self) {
+        self.has_changed.store(true, Ordering::Release);
+        self.handle.wake_reloaders();
     }
 }
 
