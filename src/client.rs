@@ -40,7 +40,7 @@ mod retry;
 mod reqwest;
 
 pub use answer_body::AnswerBody;
-pub use bearer_error::BearerError;
+pub use bearer_error::{BearerError, ClientError};
 pub use bearer_future::BearerFuture;
 pub use bearer_header::BearerHeader;
 pub use bearer_layer::{BearerLayer, BearerService};

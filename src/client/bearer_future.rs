@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use super::BearerError;
 use super::answer_body::{AnswerBody, ReadAhead};
+use super::bearer_error::BoxError;
 use super::sender::{Again, Attempt, Sender, UnderWay, Unsent};
 use crate::handle::{Refusal, ReloadPast};
 use crate::issuer::Issuer;
@@ -97,11 +98,11 @@ where
 
 impl<S, B, R, I> Future for BearerFuture<S, B, R, I>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>, Error: Into<BoxError>>,
     R: Body,
     I: Issuer,
 {
-    type Output = Result<Response<AnswerBody<R>>, BearerError<S::Error>>;
+    type Output = Result<Response<AnswerBody<R>>, BearerError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         const OVER: &str = "a future is not polled again once it is ready";
@@ -116,7 +117,7 @@ where
                     }));
                 }
                 StateProjected::Sending { future, sent } => {
-                    let response = ready!(future.poll(context)).map_err(BearerError::Inner)?;
+                    let response = ready!(future.poll(context)).map_err(BearerError::sending)?;
                     let sent = sent.take().expect(OVER);
                     let (parts, body) = response.into_parts();
                     if !Sender::<I>::is_telling(parts.status, body.size_hint().lower()) {
@@ -149,7 +150,7 @@ where
                 }
                 StateProjected::Readying { refused } => {
                     let again = this.again.as_mut().expect(OVER);
-                    ready!(again.0.poll_ready(context)).map_err(BearerError::Inner)?;
+                    ready!(again.0.poll_ready(context)).map_err(BearerError::readying)?;
                     let (mut client, mut request) = *this.again.take().expect(OVER);
                     let refused = refused.take().expect(OVER);
                     // Loaded anew, because the key may have leaked while the client made itself ready.

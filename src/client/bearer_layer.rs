@@ -11,6 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::answer_body::AnswerBody;
+use super::bearer_error::BoxError;
 use super::sender::Sender;
 use super::{BearerError, BearerFuture, NotRepeating, OriginGuard, Repeating, Repeats};
 use crate::handle::KeyHandle;
@@ -157,17 +158,17 @@ impl<S, I: Issuer, M> Layer<S> for BearerLayer<I, M> {
 
 impl<S, I, M, B, R> Service<Request<B>> for BearerService<S, I, M>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>, Error: Into<BoxError>>,
     I: Issuer,
     M: Repeats<S, B>,
     R: Body,
 {
     type Response = Response<AnswerBody<R>>;
-    type Error = BearerError<S::Error>;
+    type Error = BearerError;
     type Future = BearerFuture<S, B, R, I>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context).map_err(BearerError::Inner)
+        self.inner.poll_ready(context).map_err(BearerError::readying)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {

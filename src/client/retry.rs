@@ -194,15 +194,14 @@ impl<W, P> RetryLayer<W, P> {
         self
     }
 
-    /// Which errors pass by themselves, such as a connection that was refused. An error does not say whether the
-    /// request arrived; a request that can be repeated may arrive twice.
+    /// Which errors pass by themselves, such as a connection that was refused. Where the request may have arrived, one that
+    /// can be repeated may arrive twice.
     ///
     /// ```
-    /// use hyper_util::client::legacy;
     /// use keysheath::client::{BearerError, RetryLayer};
     ///
     /// let layer = RetryLayer::new(tokio::time::sleep).with_passing_errors(
-    ///     |error: &BearerError<legacy::Error>| matches!(error, BearerError::Inner(error) if error.is_connect()),
+    ///     |error: &BearerError| matches!(error, BearerError::Inner(error) if !error.may_have_arrived()),
     /// );
     /// ```
     #[must_use]

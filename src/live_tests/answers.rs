@@ -261,7 +261,10 @@ async fn a_broken_connection_of_the_repetition_is_the_clients_own_error() {
     let _reloader = Reloader::that_finds(&shop.raw, new);
     let error = in_time(shop.layer().layer(client()).oneshot(shop.get())).await.unwrap_err();
     assert!(matches!(error, BearerError::Inner(_)), "{error}");
-    assert!(error.into_inner().is_some_and(|own| !own.is_connect()));
+    let BearerError::Inner(failed) = error else { panic!("{error}") };
+    assert!(failed.may_have_arrived(), "{failed}");
+    let own = failed.get_ref::<hyper_util::client::legacy::Error>();
+    assert!(own.is_some_and(|own| !own.is_connect()));
     assert_eq!(shop.statuses(), [401, 0]);
 }
 
@@ -354,4 +357,25 @@ async fn a_repetition_that_is_redirected_takes_no_key_along() {
     assert!(seen[1].contains(STRANGE) && !seen[1].contains(shop.emulator.key().expose_secret()));
     assert_eq!(seen[1].to_lowercase().matches("authorization:").count(), 1);
     assert!(seen_elsewhere.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_connection_keeps_its_cause_and_sent_nothing() {
+    let (handle, raw) = live();
+    raw.publish_next(&strange(), GRACE);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let origin = Origin::parse(&format!("http://{free}")).unwrap();
+    let request = Request::get(format!("{origin}/")).body(Full::<Bytes>::default()).unwrap();
+    let error = in_time(layer(&handle, &origin).layer(client()).oneshot(request)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("connection refused") && text.contains("before anything was sent"), "{text}");
+    let BearerError::Inner(failed) = error else { panic!("{error}") };
+    assert!(!failed.may_have_arrived());
+    assert!(failed.get_ref::<hyper_util::client::legacy::Error>().is_some_and(|own| own.is_connect()));
+    // A client that makes no connection at all: this one speaks no TLS.
+    let unconnected = crate::client::OriginGuard::<Kanal>::new();
+    let client = BearerLayer::new(handle, unconnected).layer(client());
+    let request = Request::get("https://api.getkanal.com/").body(Full::<Bytes>::default()).unwrap();
+    let error = in_time(client.oneshot(request)).await.unwrap_err();
+    assert!(matches!(&error, BearerError::Inner(failed) if !failed.may_have_arrived()), "{error}");
 }

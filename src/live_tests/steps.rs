@@ -27,7 +27,7 @@ const KEYS: [&str; 3] = ["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "Zs1T6cN3bV7dL4qW9Xp2Kf8A",
 const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
 
 type Plain = Response<Full<Bytes>>;
-type Outcome = Result<Response<AnswerBody<Full<Bytes>>>, BearerError<io::Error>>;
+type Outcome = Result<Response<AnswerBody<Full<Bytes>>>, BearerError>;
 type Asking = Pin<Box<BearerFuture<Stage, Counted, Full<Bytes>, Kanal>>>;
 
 /// A client whose answers the test gives. It must be asked whether it is ready before each call, and a clone anew.
@@ -379,7 +379,7 @@ fn a_failure_of_the_repetition_is_the_clients_own_error() {
             io::ErrorKind::ConnectionReset
         };
         let error = poll(&mut asking).unwrap().unwrap_err();
-        assert_eq!(error.into_inner().unwrap().kind(), expected);
+        assert_eq!(error.into_inner().unwrap().downcast::<io::Error>().unwrap().kind(), expected);
     }
 }
 

@@ -58,7 +58,7 @@ async fn a_handle_without_a_key_sends_and_shows_nothing() {
     assert!(matches!(error, BearerError::Closed(Closed::NoKey)), "{error}");
     assert_error_silent("BearerError of a closed handle", &error);
     assert!(error.into_inner().is_none());
-    let leaked = BearerError::<std::io::Error>::Closed(Closed::Compromised);
+    let leaked = BearerError::Closed(Closed::Compromised);
     assert_error_silent("BearerError of a leaked key", &leaked);
     assert_eq!(format!("{leaked:?}"), "Closed(Compromised)");
     assert_eq!(leaked.to_string(), Closed::Compromised.to_string());
