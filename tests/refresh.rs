@@ -177,3 +177,25 @@ fn a_callback_that_panics_does_not_end_the_refresher() {
         eventually("the key is taken", || has(&refresher.handle(), key));
     }
 }
+
+#[test]
+fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
+    let folder = Folder::new();
+    let path = folder.write("key", KEY);
+    support::set_mode(&path, 0o644);
+    let told = Told::default();
+    let refresher = of_file(&folder, told.by(only_asked()));
+    let remarks = || told.count(|event| matches!(event, RefreshEvent::Remarked { .. }));
+    for _ in 0..3 {
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    }
+    eventually("it is told", || remarks() == 1);
+    let status = refresher.status();
+    assert!(status.to_string().contains("every user of this machine can read it"), "{status}");
+    support::set_mode(&path, 0o600);
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    assert!(refresher.status().remarks().is_empty());
+    support::set_mode(&path, 0o644);
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+    eventually("it is told again", || remarks() == 2);
+}

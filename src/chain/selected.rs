@@ -130,7 +130,7 @@ impl<K> Selected<K> {
     pub(super) fn trace_remarks(&self) {
         for remark in self.remarks() {
             Trace::here().line_and_wait(|| {
-                let (place, remark) = (self.provenance.to_string(), remark.clone());
+                let (place, remark) = (self.provenance.to_string(), *remark);
                 move || tracing::warn!("{place}: {remark}")
             });
         }

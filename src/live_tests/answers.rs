@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirectLayer;
@@ -263,7 +263,7 @@ async fn a_broken_connection_of_the_repetition_is_the_clients_own_error() {
     assert!(matches!(error, BearerError::Inner(_)), "{error}");
     let BearerError::Inner(failed) = error else { panic!("{error}") };
     assert!(failed.may_have_arrived(), "{failed}");
-    let own = failed.get_ref::<hyper_util::client::legacy::Error>();
+    let own = failed.get_ref::<legacy::Error>();
     assert!(own.is_some_and(|own| !own.is_connect()));
     assert_eq!(shop.statuses(), [401, 0]);
 }
@@ -371,9 +371,9 @@ async fn a_refused_connection_keeps_its_cause_and_sent_nothing() {
     assert!(text.contains("connection refused") && text.contains("before anything was sent"), "{text}");
     let BearerError::Inner(failed) = error else { panic!("{error}") };
     assert!(!failed.may_have_arrived());
-    assert!(failed.get_ref::<hyper_util::client::legacy::Error>().is_some_and(|own| own.is_connect()));
+    assert!(failed.get_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect));
     // A client that makes no connection at all: this one speaks no TLS.
-    let unconnected = crate::client::OriginGuard::<Kanal>::new();
+    let unconnected = OriginGuard::<Kanal>::new();
     let client = BearerLayer::new(handle, unconnected).layer(client());
     let request = Request::get("https://api.getkanal.com/").body(Full::<Bytes>::default()).unwrap();
     let error = in_time(client.oneshot(request)).await.unwrap_err();

@@ -308,7 +308,7 @@ impl Runner {
     fn tell_remarks(&mut self) {
         let remarks = self.place.remarks().to_vec();
         for remark in remarks.iter().filter(|remark| !self.remarked.contains(remark)) {
-            let (provenance, remark) = (self.place.provenance(), remark.clone());
+            let (provenance, remark) = (self.place.provenance(), *remark);
             self.teller.tell(RefreshEvent::Remarked { provenance, remark });
         }
         self.remarked = remarks;

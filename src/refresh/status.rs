@@ -160,15 +160,13 @@ impl fmt::Display for RefreshStatus {
                 "{}: it cannot change while the process runs, so it is not polled; after a rotation, restart",
                 self.provenance
             )?,
-            None if self.remarks.is_empty() => write!(f, "{}: well", self.provenance)?,
-            None => {}
-        }
-        for (number, remark) in self.remarks.iter().enumerate() {
-            let is_first = number == 0 && self.problem.is_none() && !self.provenance.is_fixed();
-            match is_first {
-                true => write!(f, "{}: {remark}", self.provenance)?,
-                false => write!(f, "; {remark}")?,
+            None => {
+                let state = if self.can_change() { "well" } else { "the file does not change any more" };
+                write!(f, "{}: {state}", self.provenance)?;
             }
+        }
+        for remark in &self.remarks {
+            write!(f, "; {remark}")?;
         }
         if self.untold > 0 {
             write!(

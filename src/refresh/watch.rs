@@ -140,6 +140,11 @@ impl Watch {
             }
             match hub.set(&self.signal, wanted) {
                 Err(WatchProblem::Refused(ErrorKind::NotFound)) => {}
+                // Others are at it. That is no news before the watcher is seen to hang.
+                Err(WatchProblem::Hangs) if !hub.hangs() => {
+                    self.signal.changed();
+                    return self.state();
+                }
                 Err(problem) => return Watching::Failed(problem),
                 Ok(()) if way::to(&self.file) == way => {
                     self.raced.store(0, Ordering::Relaxed);

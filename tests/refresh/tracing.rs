@@ -185,3 +185,34 @@ fn lines_that_a_blocked_subscriber_loses_are_counted_and_said() {
         eventually("it is said", || lost.load(Ordering::SeqCst) > 0);
     });
 }
+
+#[test]
+fn loading_a_chain_and_a_refresher_tell_tracing_of_remarks() {
+    struct Text(String);
+    impl tracing::field::Visit for Text {
+        fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0 = format!("{value:?}");
+        }
+    }
+
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&told);
+    let keep = move |event: &Event<'_>| {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        kept.lock().unwrap().push((*event.metadata().level(), text.0));
+    };
+    let folder = Folder::new();
+    let path = folder.write("key", KEY);
+    crate::support::set_mode(&path, 0o644);
+    let chain = || Chain::<Kanal>::new().with(SecretFile::new(&path));
+    tracing::subscriber::with_default(Does(keep), || {
+        chain().load().unwrap();
+        drop(Refresher::of_chain(chain(), only_asked()).unwrap());
+    });
+    let told = told.lock().unwrap();
+    let is_it = |(level, text): &&(tracing::Level, String)| {
+        *level == tracing::Level::WARN && text.contains("every user of this machine can read it (mode 644)")
+    };
+    assert_eq!(told.iter().filter(is_it).count(), 2, "{told:?}");
+}

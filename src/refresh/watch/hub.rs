@@ -132,7 +132,7 @@ impl Hub {
         for (identity, path, names) in folders {
             let user = User { signal: Arc::downgrade(signal), names };
             // The other folders are watched even so.
-            if let Err(problem) = self.join(&mut turn, identity, path, user) {
+            if let Err(problem) = self.join(&mut turn, &identity, &path, user) {
                 outcome = Err(problem);
             }
         }
@@ -162,12 +162,12 @@ impl Hub {
     fn join(
         &self,
         turn: &mut Turn<'_>,
-        identity: Identity,
-        path: PathBuf,
+        identity: &Identity,
+        path: &Path,
         user: User,
     ) -> Result<(), WatchProblem> {
-        let Some(user) = self.table.put(&identity, user) else { return Ok(()) };
-        let (superseded, mut users) = self.table.supersede(&identity, &path);
+        let Some(user) = self.table.put(identity, user) else { return Ok(()) };
+        let (superseded, mut users) = self.table.supersede(identity, path);
         turn.unwatch(superseded);
         users.push(user);
         let watcher = match &mut *turn.watcher {
@@ -175,10 +175,10 @@ impl Hub {
             none => none.insert(self.new_watcher()?),
         };
         // Before it is watched, so that no event of it is missed.
-        let folder = Folder { path: path.clone(), is_alive: true, users };
+        let folder = Folder { path: path.to_owned(), is_alive: true, users };
         lock(&self.table.0).insert(identity.clone(), folder);
-        watcher.watch(&path, RecursiveMode::NonRecursive).map_err(|error| {
-            if let Some(folder) = lock(&self.table.0).remove(&identity) {
+        watcher.watch(path, RecursiveMode::NonRecursive).map_err(|error| {
+            if let Some(folder) = lock(&self.table.0).remove(identity) {
                 folder.tell_all();
             }
             problem(&error.kind)
@@ -208,7 +208,7 @@ impl Hub {
         }
     }
 
-    fn hangs(&self) -> bool {
+    pub(super) fn hangs(&self) -> bool {
         lock(&self.busy_since).is_some_and(|since| since.elapsed() >= HANGS)
     }
 }
