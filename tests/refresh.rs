@@ -199,3 +199,30 @@ fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     eventually("it is told again", || remarks() == 2);
 }
+
+#[test]
+fn a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced() {
+    let name = "a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced";
+    support::Child::new(name).with_a_small_disk("1m").run(|| {
+        let disk = support::Child::small_disk();
+        let (secret, mounted) = (disk.join("secret"), disk.join("mounted"));
+        for (path, text) in [(&secret, KEY), (&mounted, "")] {
+            std::fs::write(path, text).unwrap();
+            support::set_mode(path, 0o600);
+        }
+        let mount = std::process::Command::new("mount").arg("--bind").args([&secret, &mounted]).status();
+        assert!(mount.expect("mount runs (Debian: mount)").success());
+        let told = Told::default();
+        let chain = Chain::<Kanal>::new().with(SecretFile::new(&mounted));
+        let refresher = Refresher::of_chain(chain, told.by(only_asked())).unwrap();
+        assert!(refresher.status().can_change());
+        std::fs::write(disk.join("new"), SECOND).unwrap();
+        support::set_mode(&disk.join("new"), 0o600);
+        std::fs::rename(disk.join("new"), &secret).unwrap();
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+        let status = refresher.status();
+        assert!(!status.can_change() && status.to_string().contains("mount its folder"), "{status}");
+        assert!(!status.to_string().contains("well"), "{status}");
+        eventually("it is told", || told.count(|event| event.to_string().contains("mount its folder")) == 1);
+    });
+}

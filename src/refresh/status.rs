@@ -127,7 +127,7 @@ impl RefreshStatus {
     /// ```
     #[must_use]
     pub fn can_change(&self) -> bool {
-        !self.provenance.is_fixed()
+        !self.provenance.is_fixed() && !self.remarks.contains(&Remark::Unlinked)
     }
 
     /// Whether its files are watched.
