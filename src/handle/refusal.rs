@@ -23,6 +23,7 @@ pub(super) struct Refusals {
 }
 
 /// How many refusals were known when a request was sent.
+#[cfg(any(feature = "client", feature = "rotation"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known(u64);
 
@@ -31,6 +32,7 @@ impl Refusals {
         Generation::counted(self.refused.load(Ordering::Relaxed))
     }
 
+    #[cfg(any(feature = "client", feature = "rotation"))]
     pub(super) fn known(&self) -> Known {
         Known(self.news.load(Ordering::Acquire))
     }

@@ -352,6 +352,7 @@ impl Worker {
     }
 
     /// Runs `work` on `place` to its end or to the deadline.
+    #[cfg(any(feature = "rotation", test))]
     pub(crate) fn run<T: Send + 'static>(
         &self,
         place: Place,
