@@ -78,8 +78,8 @@ pub enum DocumentError {
     Linked,
     /// The name is like those of this crate's own files beside a document.
     #[error(
-        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: \
-         give the document another name"
+        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a \
+         document: give the document another name"
     )]
     ReservedName,
     /// Something else is where a new document is written before it takes the old one's place. Nothing was

@@ -52,9 +52,9 @@ pub enum PresenceError {
     },
     /// No more processes fit.
     #[error(
-        "{MAX_PROCESSES} processes show themselves in this document already, and this one has not seen one of \
-         them rest for its time to live: try again after that, or name another document for the rest, and give \
-         both to the rotation"
+        "{MAX_PROCESSES} processes show themselves in this document already, and this one has not seen one \
+         of them rest for its time to live: try again after that, or name another document for the rest, and \
+         give both to the rotation"
     )]
     Full,
     /// Others have written each time before this process could.

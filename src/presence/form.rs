@@ -195,8 +195,8 @@ mod tests {
             let [generation, oldest, refused] = numbers;
             let document = format!(
                 r#"{{"keysheath":"presence","form":2,"issuer":"kanal","processes":[{{
-                "process":{process},"name":"a","generation":{generation},"oldest":{oldest},"refused":{refused},
-                "shown":{shown},"ttl":{ttl}}}]}}"#
+                "process":{process},"name":"a","generation":{generation},"oldest":{oldest},
+                "refused":{refused},"shown":{shown},"ttl":{ttl}}}]}}"#
             );
             if let Ok(fleet) = read(Kanal::PROFILE, document.as_bytes()) {
                 drop(format!("{fleet} {fleet:?}"));

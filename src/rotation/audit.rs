@@ -57,8 +57,8 @@ pub enum AuditError {
     Linked,
     /// The name is like those of this crate's own files beside a document.
     #[error(
-        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: \
-         name another path for the audit"
+        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a \
+         document: name another path for the audit"
     )]
     ReservedName,
     /// Something else is there, such as the document of the rotation.
