@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{RefreshSettings, SHORTEST_POLL_INTERVAL};
 use crate::back_off::{doubled, random_part};
 use crate::handle::Reload;
+use crate::internal::clocks;
 
 /// What to do about a reload that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Pace {
 pub(super) fn next_poll(settings: &RefreshSettings, now: Instant) -> Instant {
     let interval = settings.poll_interval;
     let part = f64::from(settings.jitter) / 100.0 * random_part();
-    now + interval.saturating_sub(interval.mul_f64(part)).max(SHORTEST_POLL_INTERVAL)
+    clocks::later(now, interval.saturating_sub(interval.mul_f64(part)).max(SHORTEST_POLL_INTERVAL))
 }
 
 #[cfg(test)]

@@ -266,7 +266,8 @@ impl Seconds {
     }
 
     fn to_time(self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.into())
+        let since = Duration::from_secs(self.0.into());
+        SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
