@@ -26,6 +26,7 @@ pub(crate) enum Refusal {
     /// No regular file, another user's, or open to others.
     NotPrivate,
     /// It has a second name: a hard link.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "std counts the names of a file on Unix alone"))]
     Linked,
     /// The name ends as those of keysheath's own files do.
     Reserved,

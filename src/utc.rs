@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 const DAY: u64 = 86_400;
 
-/// What comes after it is printed as this: the last second of the year 9999.
+/// What comes after it counts as this: the last second of the year 9999.
 pub(crate) const LAST: u64 = 253_402_300_799;
 
-/// A time in whole seconds since 1970, as it is written down. What lies before is 1970.
+/// A time in whole seconds since 1970, as it is written down. What lies before is 1970, and what lies after the
+/// year 9999 its last second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) u64);
 
@@ -22,7 +23,7 @@ pub(crate) struct Span(pub(crate) Duration);
 
 impl From<SystemTime> for Moment {
     fn from(time: SystemTime) -> Self {
-        Self(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+        Self(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().min(LAST))
     }
 }
 
@@ -131,6 +132,9 @@ mod tests {
         fn any_number_is_a_time_that_is_printed_and_written_again(seconds in extreme_numbers()) {
             let time = Moment(seconds).to_time();
             assert_eq!(Moment::from(time).0, seconds.min(LAST));
+            if let Some(later) = time.checked_add(Duration::from_secs(seconds)) {
+                assert!(Moment::from(later).0 <= LAST);
+            }
             assert_eq!(Utc(time).to_string().len(), "9999-12-31T23:59:59Z".len());
             drop(Span(Duration::from_secs(seconds)).to_string());
         }
