@@ -168,6 +168,7 @@ pub enum KeyRefError {
     TooLong,
     /// A part that the scheme needs is missing or empty.
     #[error("{scheme}: {part} is missing: write it as {form}")]
+    #[non_exhaustive]
     Missing {
         /// The scheme.
         scheme: &'static str,
@@ -178,6 +179,7 @@ pub enum KeyRefError {
     },
     /// A part has something that it cannot have.
     #[error("{scheme}: {rule}")]
+    #[non_exhaustive]
     Refused {
         /// The scheme.
         scheme: &'static str,
@@ -206,6 +208,7 @@ pub enum KeyRefError {
     CommandsNotAllowed,
     /// The source that it names is not part of this build.
     #[error("{scheme}: references are not supported here: {remedy}")]
+    #[non_exhaustive]
     Unsupported {
         /// The scheme.
         scheme: &'static str,

@@ -49,7 +49,7 @@ fn a_name_has_1_to_100_printable_characters_and_no_space_around_it() {
             assert_eq!(new.record().name(), name);
             None
         }
-        Err(RegistryError::Name { rule }) => Some(rule),
+        Err(RegistryError::Name { rule, .. }) => Some(rule),
         Err(other) => panic!("{name:?}: {other}"),
     };
     let long = "it has more than 100 characters";
@@ -277,7 +277,7 @@ fn an_issuer_whose_keys_could_be_guessed_gets_no_registry() {
     const ENOUGH: &Profile =
         &Profile::new("enough", "ENOUGH_KEY", Origin::https("enough.example"), KeyFormat::exactly(14), 83);
     let error = KeyRegistry::in_memory(WEAK).unwrap_err();
-    assert_eq!(error, RegistryError::Weak { length: 13 });
+    assert!(matches!(error, RegistryError::Weak { length: 13, .. }), "{error}");
     let registry = KeyRegistry::in_memory(ENOUGH).unwrap();
     let new = registry.create_key(OURS, "name", Restriction::None).unwrap();
     assert_eq!(new.key().expose_secret().len(), 14);

@@ -242,18 +242,18 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
 
     // Under the new pepper alone those keys cannot be known, and that is said.
     let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
-    assert_eq!(missing, RegistryError::PepperMissing { id: place.pepper("a").id() });
+    let old = place.pepper("a").id();
+    assert!(matches!(missing, RegistryError::PepperMissing { id, .. } if id == old), "{missing}");
 
     let both = || Peppers::new(place.pepper("b")).with_older(place.pepper("a"));
     let registry = place.open_with(both()).unwrap();
-    let old = place.pepper("a").id();
     assert_eq!(registry.keys_under(old), Ok(2));
     assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
     assert_eq!(registry.keys_under(old), Ok(1));
     assert_eq!(ask(&registry, &key, Wanted::NoStore), None, "under the new pepper now");
     drop(registry);
     let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
-    assert_eq!(missing, RegistryError::PepperMissing { id: old }, "one key is left");
+    assert!(matches!(missing, RegistryError::PepperMissing { id, .. } if id == old), "one key is left");
 
     let registry = place.open_with(both()).unwrap();
     assert_eq!(registry.keys_under(old), Ok(1), "the move of the other was written");

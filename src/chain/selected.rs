@@ -37,6 +37,7 @@ pub struct Selected<K> {
 #[non_exhaustive]
 pub enum ChainError {
     /// Every source answered that it has nothing.
+    #[non_exhaustive]
     NoKey {
         /// The issuer whose key was wanted.
         profile: &'static Profile,
@@ -44,6 +45,7 @@ pub enum ChainError {
         trail: Trail,
     },
     /// A source has something that is broken, or could not be asked; the sources after it were not asked.
+    #[non_exhaustive]
     Broken {
         /// The issuer whose key was wanted.
         profile: &'static Profile,

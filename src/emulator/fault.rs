@@ -36,6 +36,7 @@ pub const MAX_LATENCY: Duration = Duration::from_secs(600);
 #[non_exhaustive]
 pub enum Fault {
     /// This status in place of the answer; the request is not looked at, whatever key it has.
+    #[non_exhaustive]
     Status {
         /// 200 to 599.
         status: u16,

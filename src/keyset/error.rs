@@ -106,6 +106,7 @@ pub enum KeySetError {
     TooLarge,
     /// The document is not what this crate wrote.
     #[error("the document is no key set ({rule}): restore it from a backup, or begin a new key set")]
+    #[non_exhaustive]
     Corrupt {
         /// The rule that it breaks.
         rule: &'static str,

@@ -100,6 +100,7 @@ pub enum TokenError {
     },
     /// A success whose content is no token response.
     #[error("{status}: the answer is no token response ({rule}); next: check the token endpoint")]
+    #[non_exhaustive]
     NotTokens {
         /// The HTTP status.
         status: u16,
@@ -162,6 +163,7 @@ pub enum GrantError {
     #[error(
         "the document is no grant ({rule}): restore it, or sign in again and save the tokens to another place"
     )]
+    #[non_exhaustive]
     Corrupt {
         /// The rule that is broken.
         rule: &'static str,
@@ -170,6 +172,7 @@ pub enum GrantError {
     #[error(
         "the grant has form {found}, and this version knows forms up to {known}: use the newer keysheath"
     )]
+    #[non_exhaustive]
     Newer {
         /// Its form.
         found: u64,
@@ -189,6 +192,7 @@ pub enum GrantError {
     SavedElsewhere,
     /// The tokens are larger than the place takes.
     #[error("the tokens are larger than the place takes, {limit} bytes: name a place that holds more")]
+    #[non_exhaustive]
     TooLarge {
         /// Its bound, in bytes.
         limit: usize,

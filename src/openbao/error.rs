@@ -29,6 +29,7 @@ pub enum OpenBaoError {
     },
     /// A variable has what cannot be used.
     #[error("{variable} cannot be used: {rule}")]
+    #[non_exhaustive]
     BadVariable {
         /// The variable.
         variable: &'static str,
@@ -49,6 +50,7 @@ pub enum OpenBaoError {
     NotHttps,
     /// A namespace, a mount or a path is not well-formed.
     #[error("a name cannot be used: {rule}")]
+    #[non_exhaustive]
     BadName {
         /// The rule that it breaks.
         rule: &'static str,
@@ -88,6 +90,7 @@ pub enum OpenBaoError {
     },
     /// There is no such login method.
     #[error("OpenBao has no {method} login at that mount: check the mount and the namespace")]
+    #[non_exhaustive]
     NoLoginMount {
         /// The login method.
         method: &'static str,

@@ -27,6 +27,7 @@ pub enum PresenceError {
         "the presence document is damaged, or something else ({rule}): name a place of its own for it, or remove it; it was \
          left as it is"
     )]
+    #[non_exhaustive]
     Corrupt {
         /// The rule that it breaks.
         rule: &'static str,
@@ -35,6 +36,7 @@ pub enum PresenceError {
     #[error(
         "the presence document has form {found}, and this version knows {known}: use the newer keysheath"
     )]
+    #[non_exhaustive]
     Newer {
         /// Its form.
         found: u64,
@@ -46,6 +48,7 @@ pub enum PresenceError {
     OtherIssuer,
     /// The name of this process cannot be shown.
     #[error("the process cannot be shown by this name: {rule} (1 to {MAX_NAME} characters)")]
+    #[non_exhaustive]
     BadName {
         /// The rule that it breaks.
         rule: &'static str,

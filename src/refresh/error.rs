@@ -95,6 +95,7 @@ pub enum ReloadProblem {
         "its key set is older than generation {in_force}, which is in force: see who put an older copy there or began \
          it anew, and restore the newer one; a restart takes the older one"
     )]
+    #[non_exhaustive]
     WentBack {
         /// What is in force.
         in_force: Generation,
@@ -122,6 +123,7 @@ pub enum ReloadProblem {
         "its key set has another key as generation {in_force} than the one in force: see who began it anew, and \
          restore the right one; a restart takes this one"
     )]
+    #[non_exhaustive]
     OtherKey {
         /// What is in force.
         in_force: Generation,

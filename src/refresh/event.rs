@@ -32,6 +32,7 @@ pub const MAX_WAITING_EVENTS: usize = MAX_WAITING;
 #[non_exhaustive]
 pub enum RefreshEvent {
     /// A key is in force that was not before; at the start, the first one.
+    #[non_exhaustive]
     Refreshed {
         /// Its version number.
         generation: Generation,
@@ -41,6 +42,7 @@ pub enum RefreshEvent {
         provenance: Provenance,
     },
     /// No key is in force any more.
+    #[non_exhaustive]
     Closed {
         /// Why.
         closed: Closed,
@@ -48,6 +50,7 @@ pub enum RefreshEvent {
         provenance: Provenance,
     },
     /// A reload failed; the last good key stays in force.
+    #[non_exhaustive]
     Failed {
         /// Where and why.
         error: ReloadError,
@@ -76,6 +79,7 @@ pub enum RefreshEvent {
     },
     /// The files of the place cannot be watched. Polling goes on.
     #[cfg(feature = "watch")]
+    #[non_exhaustive]
     NotWatching {
         /// The place.
         provenance: Provenance,

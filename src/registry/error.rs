@@ -11,7 +11,7 @@ use crate::fingerprint::Fingerprint;
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 /// let error = registry.create_key(TeamId::new(1), "", Restriction::None).unwrap_err();
-/// assert_eq!(error, RegistryError::Name { rule: "it is empty" });
+/// assert!(matches!(error, RegistryError::Name { rule: "it is empty", .. }));
 /// # Ok::<(), RegistryError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,7 @@ pub enum RegistryError {
     #[error(
         "the key's name is not valid: {rule}; give it 1 to 100 printable characters, such as production-shop"
     )]
+    #[non_exhaustive]
     Name {
         /// The rule that it breaks.
         rule: &'static str,
@@ -39,6 +40,7 @@ pub enum RegistryError {
     Full,
     /// The issuer's keys are so short that they could be guessed.
     #[error("keys of {length} letters and digits could be guessed: give the issuer a format of at least 14")]
+    #[non_exhaustive]
     Weak {
         /// How long a key would be.
         length: usize,
@@ -60,6 +62,7 @@ pub enum RegistryError {
         "there are records under the pepper {id}, which was not given: load it too, as an older one; without it those \
          records are lost"
     )]
+    #[non_exhaustive]
     PepperMissing {
         /// The pepper's one-way name.
         id: Fingerprint,
@@ -132,6 +135,7 @@ pub enum RecordError {
         "the records have format {found}, and this version reads up to {known}: use the newer keysheath; they were left \
          as they are"
     )]
+    #[non_exhaustive]
     Newer {
         /// The format's number in the file.
         found: i64,
@@ -143,6 +147,7 @@ pub enum RecordError {
         "the records have format {found}, from before format {known} sealed each row, and cannot be read any more: create \
          new records, and a new key for each that they hold; they were left as they are"
     )]
+    #[non_exhaustive]
     Older {
         /// The format's number in the file.
         found: i64,
@@ -162,6 +167,7 @@ pub enum RecordError {
     Io(io::ErrorKind),
     /// The database refused.
     #[error("the database refused (code {code}): look at the disk, and do it again")]
+    #[non_exhaustive]
     Database {
         /// SQLite's result code.
         code: i32,

@@ -247,6 +247,7 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
 /// assert_ne!(one, Restriction::None);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Restriction {
     /// All of them.
     #[default]

@@ -81,6 +81,7 @@ pub enum AuditError {
     Io(ErrorKind),
     /// It took too long. The line may still come.
     #[error("the audit file did not take the line within {} ms: look at its disk", .after.as_millis())]
+    #[non_exhaustive]
     Slow {
         /// The deadline.
         after: Duration,

@@ -29,6 +29,7 @@ pub enum RotationError {
     },
     /// What is there is no key set, or not this issuer's. It was left as it is.
     #[error("{place}: {problem}")]
+    #[non_exhaustive]
     Unreadable {
         /// Where the key set should be.
         place: Provenance,
@@ -50,6 +51,7 @@ pub enum RotationError {
     #[error(
         "{place}: {problem}; whether the step was persisted is not known: do the same step again, that is harmless"
     )]
+    #[non_exhaustive]
     Unsure {
         /// Where the key set is.
         place: Provenance,
@@ -72,6 +74,7 @@ pub enum RotationError {
         "the handle has a key that is not of the key set at {place}: give each key set a live handle of its own, and \
          no source beside it"
     )]
+    #[non_exhaustive]
     OtherKeys {
         /// Where the key set is.
         place: Provenance,

@@ -288,7 +288,7 @@ fn a_foreign_database_is_refused_whatever_it_has_in_common() {
 fn a_newer_version_and_another_issuer_are_told_apart() {
     let place = filled();
     edit(&place, "PRAGMA user_version = 7");
-    assert_eq!(refusal(&place), RecordError::Newer { found: 7, known: 2 });
+    assert!(matches!(refusal(&place), RecordError::Newer { found: 7, known: 2, .. }));
     assert!(refusal(&place).to_string().contains("use the newer keysheath"));
     edit(&place, "PRAGMA user_version = 2");
     let before = picture(place.0.path());

@@ -26,6 +26,7 @@ use crate::source::Provenance;
 #[non_exhaustive]
 pub enum KeeperEvent {
     /// An access token is in force that was not before; at the start, the first one.
+    #[non_exhaustive]
     Refreshed {
         /// Its number in the grant.
         generation: Generation,
@@ -46,6 +47,7 @@ pub enum KeeperEvent {
         provenance: Provenance,
     },
     /// An attempt failed; the access token in force stays there.
+    #[non_exhaustive]
     Failed {
         /// Why.
         problem: KeeperProblem,
