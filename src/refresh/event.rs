@@ -71,6 +71,7 @@ pub enum RefreshEvent {
     },
     /// The key was found, and with it something that a person should know, such as a file that every user can read. It is
     /// told once for as long as it is so.
+    #[non_exhaustive]
     Remarked {
         /// The place.
         provenance: Provenance,
@@ -88,6 +89,7 @@ pub enum RefreshEvent {
     },
     /// The files of the place are watched again, after [`RefreshEvent::NotWatching`].
     #[cfg(feature = "watch")]
+    #[non_exhaustive]
     WatchingAgain {
         /// The place.
         provenance: Provenance,

@@ -93,6 +93,7 @@ pub enum AuditError {
     #[error(
         "the audit callback did not return within {} ms: let it hand the event over and return", .after.as_millis()
     )]
+    #[non_exhaustive]
     CallbackSlow {
         /// The deadline.
         after: Duration,

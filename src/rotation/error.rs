@@ -89,6 +89,7 @@ pub enum RotationError {
          as soon as the cause is removed; if the leak cannot wait, delete the key in the app now, and the requests of \
          every process fail until another key is promoted"
     )]
+    #[non_exhaustive]
     LeakNotPersisted {
         /// Which key.
         fingerprint: Fingerprint,

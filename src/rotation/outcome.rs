@@ -21,6 +21,7 @@ use crate::probe::Report;
 #[non_exhaustive]
 pub enum Verification {
     /// Every place accepted the key, and that is noted.
+    #[non_exhaustive]
     Verified {
         /// The step.
         transition: Transition,
@@ -28,6 +29,7 @@ pub enum Verification {
         report: Report,
     },
     /// The issuer does not know the key, which was staged a moment ago: it may not know it yet.
+    #[non_exhaustive]
     NotYet {
         /// What each place answered.
         report: Report,
