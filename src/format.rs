@@ -7,6 +7,8 @@
 //! Checking folds the verdict out of comparisons that become numbers, many bytes at a time, so for a well-formed
 //! key the time depends on the length alone. Where a malformed text is wrong is not secret.
 //!
+//! `YOUR_API_KEY_HERE` is well-formed for Katana, and no key. Loading refuses such texts: see [`KeyFormat::screen`].
+//!
 //! ```
 //! use keysheath::format::{FormatRule, Hint, KeyFormat};
 //!
@@ -19,10 +21,14 @@
 //! ```
 
 mod hint;
+mod look_alike;
 
 use std::fmt;
 
 pub use hint::Hint;
+pub(crate) use hint::REFERENCE_SCHEMES;
+#[cfg(feature = "dotenv")]
+pub(crate) use hint::is_invisible;
 
 /// The longest key that any format may allow, in bytes: well inside what servers take as one header.
 ///
@@ -42,6 +48,7 @@ pub const MAX_KEY_LENGTH: usize = 4096;
 pub struct KeyFormat {
     min: usize,
     max: usize,
+    screened: bool,
 }
 
 /// The rule that a text breaks, with the place, and never with a byte of the text.
@@ -71,6 +78,8 @@ pub enum FormatRule {
         /// Its place, counted in bytes from 1.
         position: usize,
     },
+    /// The form is right, and the text looks like a placeholder or the like; the hint says which.
+    Placeholder,
 }
 
 /// A text is not a well-formed key: the rule, the place, and a hint drawn from the text's shape.
@@ -121,7 +130,19 @@ impl KeyFormat {
     #[must_use]
     pub const fn between(min: usize, max: usize) -> Self {
         assert!(min > 0 && min <= max && max <= MAX_KEY_LENGTH, "key length out of bounds");
-        Self { min, max }
+        Self { min, max, screened: true }
+    }
+
+    /// This format without the screening of [`KeyFormat::screen`]: a text that looks like a placeholder loads as a key.
+    /// It is meant for an issuer whose keys are chosen by people, and for tests.
+    ///
+    /// ```
+    /// # use keysheath::format::KeyFormat;
+    /// assert!(KeyFormat::between(16, 512).allowing_placeholders().screen(b"YOUR_API_KEY_HERE").is_ok());
+    /// ```
+    #[must_use]
+    pub const fn allowing_placeholders(self) -> Self {
+        Self { screened: false, ..self }
     }
 
     /// The least and the greatest length, in bytes.
@@ -165,6 +186,29 @@ impl KeyFormat {
         self.min <= text.len() && text.len() <= self.max && is_b64token(text)
     }
 
+    /// As [`KeyFormat::check`], and refuses a well-formed text that is plainly no key: a placeholder of a template
+    /// (`YOUR_API_KEY_HERE`, `xxxx-xxxx-xxxx-xxxx`, `test-test-test-test`), a masked key, one with the prefix `kanal_sk_`,
+    /// a path of a secret, a key that was pasted twice.
+    ///
+    /// [`source::load`](crate::source::load) calls it, and so each chain and refresher; parsing, comparing and what a
+    /// server verifies do not. A random key is refused less than once in 10¹¹ times (16 letters and digits), 10¹² (24 of
+    /// them), or 10¹⁷ (a UUID). The time depends on the text.
+    ///
+    /// # Errors
+    /// [`FormatError`], as [`KeyFormat::check`]; with [`FormatRule::Placeholder`] and a hint where the form is right.
+    ///
+    /// ```
+    /// # use keysheath::format::{FormatRule, Hint, KeyFormat};
+    /// let error = KeyFormat::between(16, 512).screen(b"YOUR_API_KEY_HERE").unwrap_err();
+    /// assert_eq!((error.rule(), error.hint()), (FormatRule::Placeholder, Some(Hint::Placeholder)));
+    /// ```
+    pub fn screen(&self, text: &[u8]) -> Result<(), FormatError> {
+        self.check(text)?;
+        let hint = if self.screened { look_alike::hint(text) } else { None };
+        let rule = FormatRule::Placeholder;
+        hint.map_or(Ok(()), |hint| Err(FormatError { format: *self, rule, hint: Some(hint) }))
+    }
+
     /// The slow path, for texts that are not keys.
     #[cold]
     fn explain(&self, text: &[u8]) -> FormatError {
@@ -175,7 +219,7 @@ impl KeyFormat {
         } else {
             broken_rule(text)
         };
-        FormatError { format: *self, rule, hint: Hint::from_shape(text) }
+        FormatError { format: *self, rule, hint: Hint::of(text, |key| self.accepts(key)) }
     }
 }
 
@@ -208,6 +252,7 @@ impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the text is not a well-formed key: ")?;
         match self.rule {
+            FormatRule::Placeholder => f.write_str("its form is right, and it cannot be one")?,
             FormatRule::Empty => f.write_str("it is empty")?,
             FormatRule::Length { found } => {
                 let (min, max) = (self.format.min, self.format.max);

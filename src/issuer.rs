@@ -20,6 +20,27 @@
 //!
 //! assert!(ApiKey::<Acme>::parse("acme-9mWq4Ld7Vb3Nc6Ts1Z").is_ok());
 //! ```
+//!
+//! # When an issuer changes its keys
+//! What this crate knows of an issuer's keys is what the issuer documents today. Should it issue longer keys tomorrow, they
+//! are refused until this crate knows of them, and a program need not wait for that. It widens the format by its own word,
+//! and uses the new type in place of the old one:
+//!
+//! ```
+//! use keysheath::{format::KeyFormat, issuer::{Issuer, Kanal, Profile}, key::ApiKey};
+//!
+//! /// Kanal, with keys of 24 to 64 characters.
+//! enum LongKanal {}
+//!
+//! impl Issuer for LongKanal {
+//!     const PROFILE: &'static Profile = &Kanal::PROFILE.widened(KeyFormat::between(24, 64));
+//! }
+//!
+//! assert!(ApiKey::<LongKanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z8fK2pX9m").is_ok());
+//! ```
+//!
+//! It is the same issuer: name, origin, variable, fingerprints, documents and probes are shared. [`Profile::widened`] says
+//! what it costs.
 
 mod kanal;
 mod katana;
@@ -168,6 +189,54 @@ impl Profile {
     pub const fn with_failures(mut self, failures: &'static [Row]) -> Self {
         self.failures = failures;
         self
+    }
+
+    /// The same issuer with a wider format: the way out where an issuer makes keys that this crate does not know yet.
+    ///
+    /// It works for each way that a key enters, since each asks the profile: parsing, sources, chains, key sets, refreshers,
+    /// probes and registries. A key of the one profile is a key of the other where the other's format accepts it
+    /// ([`RawKey::typed`](crate::key::RawKey::typed)).
+    ///
+    /// # Risk
+    /// A wider format catches less: a cut or doubled paste that the exact length would have refused is sent to the issuer,
+    /// which refuses it. Programs that share a key set must widen it alike, since one that does not cannot read the
+    /// document with a longer key in it. Where shorter keys are accepted, the entropy counts as less in proportion, and
+    /// below 80 bits no fingerprint is shown.
+    ///
+    /// # Panics
+    /// When `format` refuses a length that the issuer's own accepts; in a `const` that is a compile error.
+    ///
+    /// ```
+    /// # use keysheath::{format::KeyFormat, issuer::{Issuer, Kanal, Profile}};
+    /// const WIDE: &Profile = &Kanal::PROFILE.widened(KeyFormat::between(20, 64));
+    /// assert!(WIDE.is_same_issuer(Kanal::PROFILE));
+    /// assert_eq!(WIDE.entropy_bits(), 118);
+    /// ```
+    #[must_use]
+    pub const fn widened(&'static self, format: KeyFormat) -> Self {
+        let ((min, max), (own_min, own_max)) = (format.bounds(), self.format.bounds());
+        assert!(min <= own_min && own_max <= max, "a widened format accepts what the issuer's own does");
+        let mut entropy_bits = self.entropy_bits;
+        if min < own_min {
+            #[allow(clippy::cast_possible_truncation, reason = "it is less than before")]
+            let fewer = (self.entropy_bits as u64 * min as u64 / own_min as u64) as u16;
+            entropy_bits = fewer;
+        }
+        let (name, title, variable) = (self.name, self.title, self.variable);
+        let (key_page, failures) = (self.key_page, self.failures);
+        let origin = self.origin.borrowed();
+        Self { name, title, variable, origin, format, entropy_bits, key_page, failures }
+    }
+
+    /// Whether both are of one issuer, by name and origin; their formats may differ.
+    ///
+    /// ```
+    /// # use keysheath::issuer::{Issuer, Kanal, Katana};
+    /// assert!(!Kanal::PROFILE.is_same_issuer(Katana::PROFILE));
+    /// ```
+    #[must_use]
+    pub fn is_same_issuer(&self, other: &Self) -> bool {
+        self.name == other.name && self.origin == other.origin
     }
 
     /// The name in fingerprints, keychains and documents.

@@ -78,16 +78,18 @@ enum Storage {
 /// # Ok::<(), keysheath::format::FormatError>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("this is a key of {}, and one of {wanted} is wanted", .key.profile.name())]
+#[error("{}", self.words())]
 pub struct IssuerMismatch {
     key: RawKey,
-    wanted: &'static str,
+    wanted: &'static Profile,
 }
 
 impl<I: Issuer> ApiKey<I> {
     /// Checks a text and copies it into memory that is wiped when the key is dropped.
     ///
-    /// The text itself is left alone: prefer [`ApiKey::take`] where you own it.
+    /// The text itself is left alone: prefer [`ApiKey::take`] where you own it. A text that looks like a placeholder is
+    /// accepted where it is well-formed: loading a [`Source`](crate::source::Source) refuses it, and
+    /// [`KeyFormat::screen`](crate::format::KeyFormat::screen) does so for a text of your own.
     ///
     /// # Errors
     /// [`FormatError`] when the text breaks the issuer's format; nothing is trimmed.
@@ -303,10 +305,20 @@ impl RawKey {
         strong.then(|| Fingerprint::of(self.profile.name(), self.bytes()))
     }
 
+    /// As [`RawKey::parse`], for a text from a place where a key is kept: what looks like a placeholder is refused.
+    pub(crate) fn load(profile: &'static Profile, text: &[u8]) -> Result<Self, FormatError> {
+        // A key of few bits may look so by chance.
+        if profile.entropy_bits() >= MIN_ENTROPY_BITS {
+            profile.format().screen(text)?;
+        }
+        Self::parse(profile, text)
+    }
+
     /// The same key with its issuer in its type.
     ///
     /// # Errors
-    /// [`IssuerMismatch`], with the key in it, when the key is another issuer's.
+    /// [`IssuerMismatch`], with the key in it, when the key is another issuer's, or of a
+    /// [widened](Profile::widened) format and longer or shorter than `I` allows.
     ///
     /// ```
     /// # use keysheath::{issuer::{Issuer, Kanal}, key::RawKey};
@@ -318,13 +330,19 @@ impl RawKey {
         self.of_issuer(I::PROFILE).map(ApiKey::from_raw)
     }
 
-    /// The same key, where it is one of the issuer of `profile`.
-    pub(crate) fn of_issuer(self, profile: &'static Profile) -> Result<Self, IssuerMismatch> {
-        if self.profile == profile {
+    /// The same key under `profile`, where it is a key of that issuer and format.
+    pub(crate) fn of_issuer(mut self, profile: &'static Profile) -> Result<Self, IssuerMismatch> {
+        if self.is_of(profile) {
+            self.profile = profile;
             Ok(self)
         } else {
-            Err(IssuerMismatch { key: self, wanted: profile.name() })
+            Err(IssuerMismatch { key: self, wanted: profile })
         }
+    }
+
+    /// Whether this is a key of the issuer and format of `profile`.
+    pub(crate) fn is_of(&self, profile: &Profile) -> bool {
+        self.profile.is_same_issuer(profile) && profile.format().accepts(self.bytes())
     }
 
     #[inline]
@@ -348,6 +366,18 @@ impl IssuerMismatch {
     #[must_use]
     pub fn into_key(self) -> RawKey {
         self.key
+    }
+
+    fn words(&self) -> String {
+        let (found, wanted) = (self.key.profile, self.wanted);
+        if found.is_same_issuer(wanted) {
+            format!(
+                "this key of {} has a length that the format wanted here does not allow: widen that format as well",
+                found.name()
+            )
+        } else {
+            format!("this is a key of {}, and one of {} is wanted", found.name(), wanted.name())
+        }
     }
 }
 
@@ -380,7 +410,7 @@ fn equal(left: &[u8], right: &[u8]) -> bool {
 impl PartialEq for RawKey {
     /// Constant-time over the bytes. Keys of different issuers are different.
     fn eq(&self, other: &Self) -> bool {
-        self.profile == other.profile && equal(self.bytes(), other.bytes())
+        self.profile.is_same_issuer(other.profile) && equal(self.bytes(), other.bytes())
     }
 }
 

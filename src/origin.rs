@@ -124,6 +124,15 @@ impl Origin {
         Self { scheme: Scheme::Https, host: Cow::Borrowed(host), port: 443 }
     }
 
+    /// The same origin, for use in a `const`.
+    pub(crate) const fn borrowed(&'static self) -> Self {
+        let host = match &self.host {
+            Cow::Borrowed(host) => host,
+            Cow::Owned(host) => host.as_str(),
+        };
+        Self { scheme: self.scheme, host: Cow::Borrowed(host), port: self.port }
+    }
+
     /// Reads an origin such as `https://api.getkanal.com` or `http://127.0.0.1:8080`; a final
     /// `/` is allowed, and upper case is folded.
     ///

@@ -19,7 +19,7 @@
 //! | [`SecretFile`] | a mounted secret or a pipe | it is empty, too large, a folder or device, or others may write it |
 //! | [`SystemdCredential`] | `$CREDENTIALS_DIRECTORY` | as [`SecretFile`] |
 //! | [`Command`] | a program's standard output | it fails, floods, prints nothing or passes its deadline |
-//! | `DotenvFile` | one variable of a `.env` | a line cannot be read, or the variable stands there twice |
+//! | `DotenvFile` | one variable of a `.env` | its line is not one that every program reads alike, or it stands there twice |
 //! | `KeychainItem` | the OS keychain | it is locked and nobody answers, or two items match |
 //! | `OpenBaoField` | a field of a secret in OpenBao or Vault | it was deleted, the field is missing, the token is refused |
 //!
@@ -42,6 +42,7 @@ mod error;
 mod file;
 #[cfg(feature = "keychain")]
 mod keychain;
+mod line_fault;
 #[cfg(feature = "openbao")]
 pub(crate) mod openbao;
 mod provenance;
@@ -63,6 +64,7 @@ pub use error::{Problem, SourceError};
 pub use file::{MAX_SECRET_FILE, SecretFile};
 #[cfg(feature = "keychain")]
 pub use keychain::{Keychain, KeychainItem};
+pub use line_fault::LineFault;
 #[cfg(feature = "openbao")]
 pub use openbao::OpenBaoField;
 pub use provenance::Provenance;
@@ -297,6 +299,18 @@ pub enum Remark {
     /// The text came through a pipe.
     #[error("it is a pipe, which gives a text once")]
     Pipe,
+    /// Lines of a `.env` about other variables are read differently by different programs.
+    #[error(
+        "programs that read .env files disagree about line {first} ({count} such lines in all), which is about another \
+         variable: write its value between single quotes"
+    )]
+    #[non_exhaustive]
+    UnclearLines {
+        /// The first of them, counted from 1.
+        first: usize,
+        /// How many there are.
+        count: usize,
+    },
 }
 
 /// A key, where it came from, and what to know about that place.
@@ -389,7 +403,8 @@ pub enum Loaded {
     Absent(Absence),
 }
 
-/// Reads a source and makes a key of what it read.
+/// Reads a source and makes a key of what it read. A placeholder is refused even where it is well-formed: see
+/// [`KeyFormat::screen`](crate::format::KeyFormat::screen).
 ///
 /// # Errors
 /// [`SourceError`] when there is something that is not a well-formed key, or that cannot be had.

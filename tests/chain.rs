@@ -1,7 +1,12 @@
 //! Sources in order: which key is taken, what the trail and the explanation say.
 #![cfg(unix)]
 
+#[path = "chain/no_key.rs"]
+mod no_key;
 mod support;
+#[cfg(all(feature = "probe", feature = "registry", feature = "rotation"))]
+#[path = "chain/widened.rs"]
+mod widened;
 
 #[cfg(feature = "keychain")]
 use std::time::{Duration, Instant};

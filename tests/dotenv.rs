@@ -1,6 +1,8 @@
 //! Keys in a `.env` file.
 #![cfg(all(target_os = "linux", feature = "dotenv"))]
 
+#[path = "dotenv/peers.rs"]
+mod peers;
 mod support;
 
 use std::fs;
@@ -10,7 +12,7 @@ use std::path::Path;
 use keysheath::chain::{Chain, ChainError, Witness};
 use keysheath::format::{FormatRule, Hint};
 use keysheath::issuer::Kanal;
-use keysheath::source::{Absence, DotenvFile, Problem, Provenance, Remark, Source as _};
+use keysheath::source::{Absence, DotenvFile, LineFault, Problem, Provenance, Remark, Source as _};
 use support::child::NOBODY;
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, as_ordinary_user, assert_gives_the_key, error,
@@ -55,6 +57,11 @@ fn every_usual_way_to_write_a_line_gives_the_key() {
         format!("KANAL_API_KEY=\"{KEY}\"\n"),
         format!("export KANAL_API_KEY='{KEY}'  # costs $5\n"),
         format!("KANAL_API_KEY={KEY} # the shop's\n"),
+        format!("PORT=80  # don't change\nKANAL_API_KEY={KEY}\nDEBUG=1  # it's on\n"),
+        format!("OWNER=O'Brien\nKANAL_API_KEY={KEY}\nSHOP=Joe's\n"),
+        format!("SIZE=5\"\nKANAL_API_KEY={KEY}\nW=6\"\n"),
+        format!("CERT=\"abc\ndef=\"\nKANAL_API_KEY={KEY}\nB=\"x\"\n"),
+        format!("A=1\nB=$A\\ # {OTHER_KEY}\nKANAL_API_KEY={KEY}\nC=\"\n"),
         format!("\u{feff}KANAL_API_KEY={KEY}\n"),
         format!("\u{feff}# note\r\n\r\nOTHER=x\r\nKANAL_API_KEY=\"{KEY}\"\r\nLAST=\"a b\"\r\n"),
     ] {
@@ -78,7 +85,19 @@ fn the_provenance_names_the_line() {
 fn a_file_that_is_missing_or_does_not_set_the_variable_is_absent() {
     let folder = Folder::new();
     assert_eq!(absence(&kanal(folder.at("missing"))), Absence::NoFile);
-    for content in ["", "\n", "\u{feff}", "# KANAL_API_KEY=x\n", "KATANA_API_KEY=x\n", "XKANAL_API_KEY=x\n"] {
+    for content in [
+        "",
+        "\n",
+        "\u{feff}",
+        "# KANAL_API_KEY=x\n",
+        "KATANA_API_KEY=x\n",
+        "XKANAL_API_KEY=x\n",
+        "KANAL_API_KEY_FILE=x\n",
+        "KANAL_API_KEY-OLD=x\n",
+        "KANAL_API$_KEY=x\n",
+        "A=$KANAL_API_KEY\n",
+        "not a line\n",
+    ] {
         assert_eq!(absence(&dotenv(&folder, content)), Absence::NotInFile, "{content:?}");
     }
     assert_eq!(absence(&dotenv(&folder, format!("kanal_api_key={KEY}\n"))), Absence::NotInFile);
@@ -87,77 +106,164 @@ fn a_file_that_is_missing_or_does_not_set_the_variable_is_absent() {
 #[test]
 fn a_variable_that_is_set_to_nothing_is_absent() {
     let folder = Folder::new();
-    for content in ["KANAL_API_KEY=", "KANAL_API_KEY=\r\n", "KANAL_API_KEY=''\n", "KANAL_API_KEY= # none\n"] {
+    for content in ["KANAL_API_KEY=", "KANAL_API_KEY=\r\n", "KANAL_API_KEY=''\n", "KANAL_API_KEY='' # none\n"]
+    {
         assert_eq!(absence(&dotenv(&folder, content)), Absence::EmptyVariable, "{content:?}");
     }
 }
 
+/// Asserts that a file is refused for this fault, in a chain too, and that the message names the line.
+fn assert_refused(folder: &Folder, content: &str, line: usize, fault: LineFault) {
+    let error = error(&dotenv(folder, content));
+    assert_eq!(error.problem(), &Problem::BadLine { line, fault }, "{content:?}");
+    assert!(error.to_string().contains(&format!("line {line} {fault}")), "{error}");
+    assert_eq!(broken_in_a_chain(&folder.at(".env")), Problem::BadLine { line, fault });
+}
+
 #[test]
-fn a_syntax_error_on_any_line_is_named_and_the_line_is_not_shown() {
+fn a_line_of_the_variable_that_is_not_clear_is_named() {
     let folder = Folder::new();
-    for (content, line) in [
-        (format!("KANAL_API_KEY={KEY}\nthis is {KEY} no line\n"), 2),
-        (format!("{KEY}\n"), 1),
-        (format!("A=1\n\n# c\n{KEY} = {KEY} = {KEY}\nKANAL_API_KEY={KEY}\n"), 4),
-        (format!("KANAL_API_KEY={KEY} {KEY}\n"), 1),
-        (format!("KANAL_API_KEY: {KEY}\n"), 1),
-        (format!("A=1\nKANAL_API_KEY='{KEY}\nB=2\n"), 2),
-        (format!("A=1\n={KEY}\n"), 2),
-        (format!("A=1\r\nKANAL_API_KEY={KEY}\r\n\"{KEY}\r\n"), 3),
+    let (first, second) = KEY.split_at(12);
+    for (content, line, fault) in [
+        (format!("KANAL_API_KEY: {KEY}\n"), 1, LineFault::NoEquals),
+        ("A=1\nKANAL_API_KEY\n".to_owned(), 2, LineFault::NoEquals),
+        (format!("KANAL_API_KEY={KEY}\nexport KANAL_API_KEY\n"), 2, LineFault::NoEquals),
+        (format!("{KEY}\n"), 1, LineFault::NoName),
+        (format!("A=1\n  {KEY}\r\n"), 2, LineFault::NoName),
+        (format!("'KANAL_API_KEY'={KEY}\n"), 1, LineFault::QuotedName),
+        (format!("export\tKANAL_API_KEY={KEY}\n"), 1, LineFault::Export),
+        (format!("export  KANAL_API_KEY={KEY}\n"), 1, LineFault::Export),
+        (format!("A=1\nKANAL_API_KEY='{KEY}\nB=2\n"), 2, LineFault::Unclosed),
+        (format!("KANAL_API_KEY='{first}\n{second}'\n"), 1, LineFault::Unclosed),
+        (format!("KANAL_API_KEY='{KEY}'x\n"), 1, LineFault::AfterQuotes),
+        (format!("KANAL_API_KEY='{KEY}'#x\n"), 1, LineFault::AfterQuotes),
+        (format!("KANAL_API_KEY='{first}'{second}\n"), 1, LineFault::AfterQuotes),
+        (format!("KANAL_API_KEY={first}\"{second}\"\n"), 1, LineFault::QuoteInside),
+        (format!("KANAL_API_KEY=`{KEY}`\n"), 1, LineFault::QuoteInside),
+        (format!("KANAL_API_KEY={KEY}#note\n"), 1, LineFault::Hash),
+        ("KANAL_API_KEY=#\n".to_owned(), 1, LineFault::Hash),
+        (format!("KANAL_API_KEY={first}\\$\n"), 1, LineFault::Dollar),
+        (format!("KANAL_API_KEY={first}\\{second}\n"), 1, LineFault::Backslash),
+        (format!("KANAL_API_KEY=\"{first}\\n{second}\"\n"), 1, LineFault::Backslash),
     ] {
-        let error = error(&dotenv(&folder, &content));
-        assert_eq!(error.problem(), &Problem::BadLine { line }, "{content:?}");
-        assert!(error.to_string().contains(&format!("line {line} cannot be read")), "{error}");
-        assert_eq!(broken_in_a_chain(&folder.at(".env")), Problem::BadLine { line });
+        assert_refused(&folder, &content, line, fault);
     }
 }
 
 #[test]
-fn bytes_that_are_not_utf_8_are_a_bad_line() {
+fn a_line_that_may_be_inside_a_quoted_value_is_never_absent() {
     let folder = Folder::new();
-    let content = [b"A=1\nB=\xff\xfe\nKANAL_API_KEY=", KEY.as_bytes(), b"\n"].concat();
-    assert_eq!(problem(&dotenv(&folder, content)), Problem::BadLine { line: 2 });
-    let content = [b"KANAL_API_KEY=", KEY.as_bytes(), b"\xc3\n"].concat();
-    assert_eq!(problem(&dotenv(&folder, content)), Problem::BadLine { line: 1 });
-    let wide: Vec<u8> = format!("KANAL_API_KEY={KEY}\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
-    assert_eq!(problem(&dotenv(&folder, [&b"\xff\xfe"[..], &wide].concat())), Problem::BadLine { line: 1 });
+    for (content, line, opened) in [
+        (format!("A=\"x\nKANAL_API_KEY={KEY}\nB=\"\n"), 2, 1),
+        (format!("A='x\nKANAL_API_KEY={KEY}\nB='\n"), 2, 1),
+        (format!("A=`x\nKANAL_API_KEY={KEY}\nB=`\n"), 2, 1),
+        (format!("Z=1\nA=\"x\\\"\nB=2\nKANAL_API_KEY={KEY}\nC=\"1\"\n"), 4, 2),
+        (format!("A=\"x\\\\\"\nKANAL_API_KEY={KEY}\nC=\"1\"\n"), 2, 1),
+        (format!("\t# A=\"x\nKANAL_API_KEY={KEY}\nC=\"1\"\n"), 2, 1),
+        (format!("B=1\n  # A=\"x\nKANAL_API_KEY=\"{KEY}\"\n"), 3, 2),
+        (format!("'A\nKANAL_API_KEY={KEY}\n'\n"), 2, 1),
+        (format!("A=1\rB=\"x\nKANAL_API_KEY={KEY}\nC=\"\n"), 2, 1),
+    ] {
+        assert_refused(&folder, &content, line, LineFault::InsideQuotes { opened });
+    }
+    // No quotation mark closes it, so no program takes the line for a part of the value.
+    assert_gives_the_key(&dotenv(&folder, format!("A=\"x\nKANAL_API_KEY={KEY}\n")));
 }
 
 #[test]
-fn a_value_that_would_be_changed_is_refused() {
-    let name = "a_value_that_would_be_changed_is_refused";
-    in_child(name, &[("PLANTED", OTHER_KEY)], || {
-        let folder = Folder::new();
-        let (first, second) = KEY.split_at(12);
-        for value in [
-            "$PLANTED".to_owned(),
-            "${PLANTED}".to_owned(),
-            "\"${PLANTED}\"".to_owned(),
-            format!("{first}${second}"),
-            format!("{first}\\$"),
-            format!("\"{first}\\n{second}\""),
-            format!("'{first}'{second}"),
-            format!("{first}\"{second}\""),
-            format!("'{first}\n{second}'"),
+fn a_line_after_an_unusual_line_end_is_never_absent() {
+    let folder = Folder::new();
+    for end in ["\r", "\u{b}", "\u{c}", "\u{1c}", "\u{85}", "\u{2028}", "\u{2029}"] {
+        for content in [
+            format!("A=1{end}KANAL_API_KEY={KEY}\n"),
+            format!("A=1{end}  export KANAL_API_KEY = {KEY}{end}B=2{end}"),
+            format!("# note{end}KANAL_API_KEY={KEY}"),
+            format!("KANAL_API_KEY={KEY}{end}B=2\n"),
         ] {
-            let error = error(&dotenv(&folder, format!("A=1\nKANAL_API_KEY={value}\n")));
-            assert_eq!(error.problem(), &Problem::NotLiteral { line: 2 }, "{value}");
-            assert!(error.to_string().contains("in single quotes"), "{error}");
-            assert_eq!(broken_in_a_chain(&folder.at(".env")), Problem::NotLiteral { line: 2 });
+            assert_refused(&folder, &content, 1, LineFault::LineBreak);
         }
-        for quoted in ["\"$PLANTED\"", "'$PLANTED'"] {
-            let problem = problem(&dotenv(&folder, format!("KANAL_API_KEY={quoted}\n")));
-            assert_eq!(problem, Problem::NotLiteral { line: 1 }, "{quoted}");
+    }
+    // Node reads a file without its CRs.
+    assert_refused(&folder, &format!("KANAL\r_API_KEY={KEY}\n"), 1, LineFault::LineBreak);
+    // Elsewhere such a character does no harm.
+    assert_gives_the_key(&dotenv(&folder, format!("A=1\rB=2\n# \u{2028}\nKANAL_API_KEY={KEY}\r\n")));
+}
+
+#[test]
+fn a_blank_that_is_not_a_plain_space_is_named() {
+    let folder = Folder::new();
+    for blank in ["\t", "\u{a0}", "\u{3000}", "\u{200b}", "\u{feff}", "\u{2003}"] {
+        for content in [
+            format!("A=1\n{blank}KANAL_API_KEY={KEY}\n"),
+            format!("A=1\nKANAL_API_KEY{blank}={KEY}\n"),
+            format!("A=1\nKANAL_API_KEY={blank}{KEY}\n"),
+            format!("A=1\nKANAL_API_KEY= {KEY}{blank}\n"),
+            format!("A=1\nKANAL_API_KEY={KEY}{blank} # note\n"),
+        ] {
+            assert_refused(&folder, &content, 2, LineFault::Blank);
+        }
+    }
+    let error = error(&dotenv(&folder, format!("KANAL_API_KEY={KEY}\u{a0}\n"))).to_string();
+    assert!(error.contains("no-break space") && !error.contains('$'), "{error}");
+}
+
+#[test]
+fn a_dollar_is_named_without_advice_to_use_quotes() {
+    in_child("a_dollar_is_named_without_advice_to_use_quotes", &[("PLANTED", OTHER_KEY)], || {
+        let folder = Folder::new();
+        for value in ["$PLANTED", "${PLANTED}", "\"${PLANTED}\"", "'$PLANTED'", "8fK2$pX9", "$"] {
+            let content = format!("A=1\nKANAL_API_KEY={value}\n");
+            assert_refused(&folder, &content, 2, LineFault::Dollar);
+            let message = error(&dotenv(&folder, content)).to_string();
+            assert!(!message.contains("single quotes") && message.contains("the key itself"), "{message}");
         }
     });
 }
 
 #[test]
-fn a_hash_without_a_space_before_it_is_part_of_the_value() {
+fn lines_about_other_variables_do_no_harm_and_are_remarked() {
     let folder = Folder::new();
-    match problem(&dotenv(&folder, format!("KANAL_API_KEY={KEY}#note\n"))) {
-        Problem::Malformed(error) => assert_eq!(error.rule(), FormatRule::Length { found: 29 }),
-        other => panic!("{other}"),
+    for other in [
+        "APP_NAME=My Shop",
+        "LOG_DIR=C:\\logs\\shop",
+        "J={\"type\": \"x\"}",
+        "export NOT_SET",
+        "MY-APP=1",
+        "=2",
+        "a b",
+    ] {
+        let content = format!("A=1\n{other}\nKANAL_API_KEY={KEY}\n{other}\nB='x y'\n\n# note\n");
+        let source = dotenv(&folder, &content);
+        assert_gives_the_key(&source);
+        let remarks = found(&source).remarks().to_vec();
+        let is_named = |remark: &Remark| matches!(remark, Remark::UnclearLines { first: 2, count: 2, .. });
+        assert!(matches!(&remarks[..], [remark] if is_named(remark)), "{other}: {remarks:?}");
+        assert!(remarks[0].to_string().contains("line 2 (2 such lines"), "{}", remarks[0]);
+    }
+    let long = format!("CERT=\"-----BEGIN\nabc\n-----END\"\nB=\"x y\" # note\nKANAL_API_KEY={KEY}\n");
+    assert_eq!(found(&dotenv(&folder, long)).remarks(), []);
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_matter_on_the_line_itself() {
+    let folder = Folder::new();
+    let content = [b"A=1\nB=\xff\xfe\nKANAL_API_KEY=", KEY.as_bytes(), b"\n"].concat();
+    assert_gives_the_key(&dotenv(&folder, content));
+    let content = [b"KANAL_API_KEY=", KEY.as_bytes(), b"\xc3\n"].concat();
+    let fault = LineFault::NotUtf8;
+    assert_eq!(problem(&dotenv(&folder, content)), Problem::BadLine { line: 1, fault });
+}
+
+#[test]
+fn a_file_in_utf_16_gets_the_advice_that_a_key_file_gets() {
+    let folder = Folder::new();
+    let text = format!("KANAL_API_KEY={KEY}\n");
+    let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for content in [[&b"\xff\xfe"[..], &little].concat(), [&b"\xfe\xff"[..], &big].concat(), little, big] {
+        let error = error(&dotenv(&folder, content));
+        assert_eq!(error.problem(), &Problem::NotText { hint: Hint::Nul });
+        assert!(error.to_string().contains("UTF-16"), "{error}");
     }
 }
 
@@ -169,6 +275,8 @@ fn a_malformed_value_is_an_error_with_the_rule() {
         (KEY[..23].to_owned(), 23, None),
         (format!("'{KEY} '"), 25, Some(Hint::SurroundingSpace)),
         ("'<your key>'".to_owned(), 10, Some(Hint::Placeholder)),
+        (format!("{KEY} {KEY}"), 49, Some(Hint::Doubled)),
+        (format!("Bearer {KEY}"), 31, Some(Hint::BearerPrefix)),
     ] {
         match problem(&dotenv(&folder, format!("KANAL_API_KEY={value}\n"))) {
             Problem::Malformed(error) => {
@@ -186,7 +294,9 @@ fn a_variable_that_is_set_twice_is_refused_even_to_the_same_value() {
         let content = format!("KANAL_API_KEY={KEY}\n\nexport KANAL_API_KEY={second}\n");
         let error = error(&dotenv(&folder, content));
         assert_eq!(error.problem(), &Problem::Duplicate { first: 1, second: 3 });
+        let hidden = format!("KANAL_API_KEY={KEY}\nA=\"x\nKANAL_API_KEY={second}\nB=\"\n");
         assert!(error.to_string().contains("on line 1 and again on line 3"), "{error}");
+        assert_eq!(problem(&dotenv(&folder, hidden)), Problem::Duplicate { first: 1, second: 3 });
         assert_eq!(broken_in_a_chain(&folder.at(".env")), Problem::Duplicate { first: 1, second: 3 });
     }
     // Another variable may.
@@ -203,8 +313,9 @@ fn a_file_of_10_mb_is_refused_and_one_of_a_usual_size_is_read() {
     let long = format!("A='{}'\n{line}", "x".repeat(100_000));
     assert_gives_the_key(&dotenv(&folder, long));
     let large = line + &padding.repeat(10 * 1024 * 1024 / padding.len());
-    let too_large = Problem::TooLarge { limit: 256 * 1024 };
-    assert_eq!(problem(&dotenv(&folder, large)), too_large);
+    let too_large = Problem::DotenvTooLarge { limit: 256 * 1024 };
+    let message = error(&dotenv(&folder, large)).to_string();
+    assert!(message.contains("no usual .env is") && !message.contains("not a key"), "{message}");
     assert_eq!(broken_in_a_chain(&folder.at(".env")), too_large);
 }
 

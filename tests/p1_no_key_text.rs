@@ -78,7 +78,7 @@ use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
 use keysheath::keyref::{KeyRef, KeyRefError};
 use keysheath::origin::{Origin, OriginError};
 use keysheath::source::{
-    self, Command, DotenvFile, FileVariable, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance, Reading,
+    self, Command, DotenvFile, FileVariable, LineFault, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance, Reading,
     Required, SecretFile, SecretText, Shaped, Source, SourceError, SystemdCredential, Variable,
 };
 use support::canary::{

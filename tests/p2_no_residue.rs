@@ -7,6 +7,9 @@
 #[cfg(feature = "client")]
 #[path = "p2_no_residue/client.rs"]
 mod client;
+#[cfg(feature = "dotenv")]
+#[path = "p2_no_residue/dotenv.rs"]
+mod dotenv;
 #[path = "support/residue.rs"]
 mod residue;
 mod support;

@@ -29,7 +29,7 @@ use keysheath::handle::KeyHandle;
 use keysheath::issuer::{Issuer, Kanal};
 use keysheath::key::ApiKey;
 use keysheath::origin::Origin;
-use keysheath::source::{self, DotenvFile, Keychain, KeychainItem, Loaded, Source, Variable};
+use keysheath::source::{self, Keychain, KeychainItem, Loaded, Source, Variable};
 use residue::{KEY, NONE, Residue, Switch, residue_of, residue_when_wiping};
 use support::secret_service::with_keychain;
 use tower::{Layer as _, ServiceExt as _};
@@ -53,16 +53,6 @@ const PLACES: &[Place] = &[
         let key = kanal();
         assert!(key == key.clone_key());
         drop(format!("{key:?}"));
-    }),
-    place("`DotenvFile`, the key's line alone (`dotenvy` 0.15)", 3, 2, |folder| {
-        loads(&DotenvFile::new(folder.join("plain.env"), "KANAL_API_KEY"));
-    }),
-    place("`DotenvFile`, in quotes among other lines", 4, 2, |folder| {
-        loads(&DotenvFile::new(folder.join("quoted.env"), "KANAL_API_KEY"));
-    }),
-    place("`DotenvFile`, the key's line is malformed", 4, 2, |folder| {
-        let source = DotenvFile::new(folder.join("broken.env"), "KANAL_API_KEY");
-        assert!(source::load(&source, Kanal::PROFILE).is_err());
     }),
     place("`Keychain::save` (`zbus`, Secret Service)", 0, 0, |_| {
         Keychain::new().save("kanal", kanal().as_raw()).expect("the keychain is unlocked");
@@ -206,10 +196,6 @@ fn what_third_party_code_leaves_is_what_security_md_says() {
 /// Prints the table, and fails where a figure is above SECURITY.md's.
 fn measure() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let write = |file: &str, text: String| fs::write(folder.path().join(file), text).expect("a file");
-    write("plain.env", format!("KANAL_API_KEY={KEY}\n"));
-    write("quoted.env", format!("# shop\nA=1\nexport KANAL_API_KEY='{KEY}' # production\nB='2'\n"));
-    write("broken.env", format!("A=1\nKANAL_API_KEY={KEY} {KEY}\n"));
 
     // The harness has begun this line with the test's name.
     println!("\n| place | what stays, system allocator | with a wiping allocator |\n|---|---|---|");

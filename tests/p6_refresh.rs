@@ -246,7 +246,7 @@ fn dotenv_files() {
         ));
         rows.push(row(
             "a line that cannot be read",
-            |path| write(path, &format!("KANAL_API_KEY={SECOND}\n{SECOND}\n")),
+            |path| write(path, &format!("KANAL_API_KEY={SECOND}\n'KANAL_API_KEY'\n")),
             |problem| matches!(problem, ReloadProblem::Source(Problem::BadLine { .. })),
         ));
         let text = |key: &str| format!("KANAL_API_KEY={key}\n");

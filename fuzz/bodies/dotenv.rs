@@ -6,7 +6,7 @@ use std::path::Path;
 use keysheath::format::{KeyFormat, MAX_KEY_LENGTH};
 use keysheath::issuer::Profile;
 use keysheath::origin::Origin;
-use keysheath::source::{self, Absence, DotenvFile, Loaded, Problem, Provenance};
+use keysheath::source::{self, Absence, DotenvFile, LineFault, Loaded, Problem, Provenance};
 
 /// A format as wide as there is, so that as many values as can be are keys.
 const ANY: &Profile =
@@ -39,9 +39,7 @@ pub(crate) fn dotenv(data: &[u8]) {
                 None => after,
             };
             assert!(after.first().is_none_or(u8::is_ascii_whitespace), "only a part of the value was read");
-            let others = entries(data).filter(|&other| other != *line && value_on(data, other).is_some());
-            // Such a line can be inside a quoted value of several lines, and only there.
-            assert!(others.count() == 0 || data.iter().any(|byte| b"'\"".contains(byte)), "a second value");
+            assert_eq!(lines_that_set_it(data), [*line], "another line sets it as well");
         }
         Err(error) => {
             check_problem(data, error.problem());
@@ -54,11 +52,28 @@ pub(crate) fn dotenv(data: &[u8]) {
     }
 }
 
-/// The lines that are neither blank nor a comment, counted from 1.
-fn entries(data: &[u8]) -> impl Iterator<Item = usize> {
-    let lines = data.split(|&byte| byte == b'\n').enumerate();
-    let is_entry = |line: &[u8]| !String::from_utf8_lossy(line).trim_start().starts_with('#');
-    lines.filter(move |(_, line)| is_entry(line)).map(|(at, _)| at + 1)
+/// The lines that set the variable, counted from 1, whatever may be thought to end a line.
+fn lines_that_set_it(data: &[u8]) -> Vec<usize> {
+    let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+    let text = String::from_utf8_lossy(data);
+    let breaks =
+        ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let mut number = 1;
+    let mut found = Vec::new();
+    for line in text.split_inclusive(breaks) {
+        if sets_it(line.trim_end_matches(breaks)) {
+            found.push(number);
+        }
+        number += usize::from(line.ends_with('\n'));
+    }
+    found
+}
+
+fn sets_it(line: &str) -> bool {
+    let line = line.trim_start();
+    let exported = line.strip_prefix("export").filter(|rest| rest.starts_with(char::is_whitespace));
+    let rest = exported.map_or(line, str::trim_start).strip_prefix(NAME);
+    rest.is_some_and(|rest| rest.trim_start().starts_with('='))
 }
 
 /// What is written after the `=` of a line that sets the variable, read plainly.
@@ -81,35 +96,30 @@ fn is_plain(data: &[u8]) -> bool {
     let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
     data.split(|&byte| byte == b'\n').all(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let line = line.trim_ascii_start();
-        let Some(equals) = line.iter().position(|&byte| byte == b'=') else {
-            return line.is_empty() || (line[0] == b'#' && line.is_ascii());
-        };
+        let line = line.strip_prefix(b" ").unwrap_or(line);
+        if line.first().is_none_or(|&byte| byte == b'#') {
+            return line.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        }
+        let Some(equals) = line.iter().position(|&byte| byte == b'=') else { return false };
         let (name, value) = (&line[..equals], &line[equals + 1..]);
-        let is_name = name.first().is_some_and(u8::is_ascii_alphabetic);
-        let value = value.trim_ascii();
-        line.is_ascii()
-            && (line[0] == b'#' || is_name)
-            && (line[0] == b'#' || name.iter().all(u8::is_ascii_alphanumeric))
-            && (line[0] == b'#' || value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'/'))
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        name.first().is_some_and(u8::is_ascii_alphabetic)
+            && name.iter().all(u8::is_ascii_alphanumeric)
+            && value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'/')
     })
 }
 
 fn check_absence(data: &[u8], absence: Absence) {
-    let set = entries(data).filter_map(|line| value_on(data, line));
+    let lines = lines_that_set_it(data);
     match absence {
-        Absence::NotInFile => assert!(
-            set.count() == 0 || data.iter().any(|byte| b"'\"".contains(byte)),
-            "a line sets the variable, and it was not found"
-        ),
+        Absence::NotInFile => assert!(lines.is_empty(), "a line sets the variable, and it was not found"),
         Absence::EmptyVariable => {
-            let is_empty = |value: &[u8]| {
-                let body = value.trim_ascii_start();
-                let rest = body.strip_prefix(b"''").or(body.strip_prefix(b"\"\"")).unwrap_or(value);
-                let after = rest.trim_ascii_start();
-                after.is_empty() || (after.starts_with(b"#") && after.len() < rest.len())
-            };
-            assert!(set.into_iter().any(is_empty), "a value was read as nothing");
+            let [line] = lines[..] else { panic!("{lines:?} set it") };
+            let value = value_on(data, line).expect("the line sets the variable").trim_ascii();
+            let rest = value.strip_prefix(b"''").or(value.strip_prefix(b"\"\"")).unwrap_or(value);
+            let after = rest.trim_ascii_start();
+            let is_comment = after.starts_with(b"#") && after.len() < rest.len() && rest.len() < value.len();
+            assert!(after.is_empty() || is_comment, "a value was read as nothing");
         }
         absence => panic!("the file is there: {absence:?}"),
     }
@@ -118,29 +128,36 @@ fn check_absence(data: &[u8], absence: Absence) {
 /// Each problem's text is a constant with line numbers, or a format error, which holds no byte of the text.
 fn check_problem(data: &[u8], problem: &Problem) {
     let count = data.split(|&byte| byte == b'\n').count();
-    let misread = matches!(problem, Problem::BadLine { .. } | Problem::NotLiteral { .. });
+    let misread = matches!(problem, Problem::BadLine { .. } | Problem::NotText { .. });
     assert!(!misread || !is_plain(data), "a plain file is refused: {problem}");
     let (sample, lines) = match *problem {
-        Problem::BadLine { line } => {
+        Problem::BadLine { line, fault } => {
             assert!((1..=count).contains(&line), "line {line} of {count}");
-            (Problem::BadLine { line: 1 }, vec![line])
+            let (opened, fault) = match fault {
+                LineFault::InsideQuotes { opened } => (Some(opened), LineFault::InsideQuotes { opened: 1 }),
+                fault => (None, fault),
+            };
+            assert!(opened.is_none_or(|opened| opened < line), "line {line} is inside {opened:?}");
+            let sample = Problem::BadLine { line: 1, fault };
+            let other_numbers = numbers(&sample.to_string()).split_off(1 + usize::from(opened.is_some()));
+            (sample, std::iter::once(line).chain(opened).chain(other_numbers).collect())
         }
-        Problem::NotLiteral { line } => {
-            assert!(value_on(data, line).is_some(), "line {line} does not set the variable");
-            (Problem::NotLiteral { line: 1 }, vec![line])
+        Problem::NotText { .. } => {
+            let message = problem.to_string();
+            assert_eq!(numbers(&message), [16], "the message has another number than UTF-16's");
+            return;
         }
         Problem::Duplicate { first, second } => {
             assert!(first < second, "lines {first} and {second}");
-            assert!(value_on(data, first).is_some() && value_on(data, second).is_some());
             (Problem::Duplicate { first: 1, second: 1 }, vec![first, second])
         }
         Problem::Malformed(error) => {
             assert_eq!(problem.to_string(), error.to_string());
             return;
         }
-        Problem::TooLarge { limit } => {
+        Problem::DotenvTooLarge { limit } => {
             assert!(data.len() > limit);
-            (Problem::TooLarge { limit: 1 }, vec![limit])
+            (Problem::DotenvTooLarge { limit: 1 }, vec![limit])
         }
         ref problem => panic!("a problem of the machine and not of the text: {problem}"),
     };

@@ -26,8 +26,23 @@ pub(crate) fn parse(data: &[u8]) {
     }
     parse_as::<Kanal>(data, broken);
     parse_as::<Katana>(data, broken);
+    check_screening(data, broken);
     if is_looked_at_closely(data) {
         check(&own_length, data, broken, own_length.check(data).err());
+    }
+}
+
+/// Screening refuses what the check does, and of the rest what has a hint.
+fn check_screening(data: &[u8], broken: Option<FormatRule>) {
+    let format = KeyFormat::between(1, MAX_KEY_LENGTH);
+    match (format.check(data), format.screen(data)) {
+        (Err(checked), screened) => assert_eq!(screened, Err(checked)),
+        (Ok(()), Ok(())) => {}
+        (Ok(()), Err(error)) => {
+            assert!(broken.is_none() && error.rule() == FormatRule::Placeholder && error.hint().is_some());
+            assert_eq!(format.allowing_placeholders().screen(data), Ok(()));
+            assert!(data.len() > 1, "one character says nothing");
+        }
     }
 }
 
@@ -129,7 +144,7 @@ fn check_message(format: &KeyFormat, error: &FormatError) {
     let debug = format!("{error:?}");
     assert_eq!(numbers(&debug), debug_numbers);
     let hint = error.hint().map_or("None".to_owned(), |hint| format!("Some {hint:?}"));
-    let allowed = ["FormatError", "format", "KeyFormat", "min", "max", "rule", "hint"];
+    let allowed = ["FormatError", "format", "KeyFormat", "min", "max", "screened", "true", "rule", "hint"];
     let rules = ["Empty", "Length", "found", "Character", "Padding", "position"];
     for word in debug.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()) {
         let known = allowed.contains(&word) || rules.contains(&word) || hint.split(' ').any(|w| w == word);

@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 use crate::handle::Snapshot;
 use crate::issuer::Issuer;
 use crate::key::ApiKey;
+#[cfg(feature = "probe")]
+use crate::key::RawKey;
 
 const SCHEME: &[u8] = b"Bearer ";
 
@@ -51,7 +53,16 @@ impl<I: Issuer> BearerHeader<I> {
     /// ```
     #[must_use]
     pub fn new(key: &ApiKey<I>) -> Self {
-        let key = key.expose_secret().as_bytes();
+        Self::of_text(key.expose_secret().as_bytes())
+    }
+
+    /// The value for a key of this issuer, in its own format or a widened one.
+    #[cfg(feature = "probe")]
+    pub(crate) fn of_raw(key: &RawKey) -> Option<Self> {
+        key.profile().is_same_issuer(I::PROFILE).then(|| Self::of_text(key.expose_secret().as_bytes()))
+    }
+
+    fn of_text(key: &[u8]) -> Self {
         let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + key.len()));
         text.extend_from_slice(SCHEME);
         text.extend_from_slice(key);

@@ -27,7 +27,7 @@ impl KeySet {
     }
 
     pub(super) fn checked(&self, key: &RawKey, staging: &Staging) -> Result<Fingerprint, KeySetError> {
-        if key.profile() != self.profile {
+        if !key.is_of(self.profile) {
             return Err(KeySetError::OtherIssuer);
         }
         staging.check(key)?;

@@ -65,8 +65,7 @@ impl<I: Issuer> Asking<I> {
     /// The header for a key of this issuer.
     pub(super) fn header(key: &RawKey) -> Result<BearerHeader<I>, Obstacle> {
         let (name, asked) = (key.profile().name(), I::PROFILE.name());
-        let key = key.clone_key().typed::<I>().map_err(|_| Obstacle::OtherIssuer { key: name, asked })?;
-        Ok(BearerHeader::new(&key))
+        BearerHeader::of_raw(key).ok_or(Obstacle::OtherIssuer { key: name, asked })
     }
 
     /// Sends one request and reads the answer. `request` has a path and no origin.

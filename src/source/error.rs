@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Absence, Provenance, Resource};
-use crate::format::FormatError;
+use super::{Absence, LineFault, Provenance, Resource};
+use crate::format::{FormatError, Hint};
 use crate::internal::printable::Printable;
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
@@ -234,13 +234,28 @@ pub enum Problem {
         /// The bound, in bytes.
         limit: usize,
     },
-    /// A line of a `.env` cannot be read.
+    /// A `.env` is larger than one ever is.
     #[error(
-        "line {line} cannot be read as NAME=value (the line is not shown: it may hold a secret): mend it"
+        "it is larger than {limit} bytes, which no usual .env is: name the right file, or keep in it only lines of the \
+         form NAME=value"
     )]
+    DotenvTooLarge {
+        /// The bound, in bytes.
+        limit: usize,
+    },
+    /// A `.env` is not a text.
+    #[error("it cannot be read as lines of text: {hint}")]
+    NotText {
+        /// What its bytes suggest.
+        hint: Hint,
+    },
+    /// A line of a `.env` that is, or may be, about the variable gives no value.
+    #[error("line {line} {fault} (the line is not shown: it may hold a secret)")]
     BadLine {
         /// The line, counted from 1.
         line: usize,
+        /// What is wrong with it.
+        fault: LineFault,
     },
     /// The variable stands twice in a `.env`.
     #[error("it is set on line {first} and again on line {second}: remove one of them")]
@@ -249,15 +264,6 @@ pub enum Problem {
         first: usize,
         /// The second line.
         second: usize,
-    },
-    /// The value in a `.env` is not what would be loaded.
-    #[error(
-        "the value on line {line} is changed by a `$`, a `\\`, a `#` or a quotation mark, so what is loaded is \
-         not what is written: write the key alone, or in single quotes"
-    )]
-    NotLiteral {
-        /// The line, counted from 1.
-        line: usize,
     },
     /// The operating system has none left of something that the call needs.
     #[error("the operating system has no {0}")]

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Problem;
 use super::systemd::is_encrypted;
+use crate::format::REFERENCE_SCHEMES;
 use crate::issuer::{Issuer as _, Katana, Profile};
 use crate::key::RawKey;
 
@@ -92,11 +93,11 @@ impl SecretText {
         if is_encrypted(text) {
             return Err(Problem::EncryptedCredential);
         }
-        RawKey::parse(profile, text).map_err(|error| {
+        RawKey::load(profile, text).map_err(|error| {
             let is_of = |scheme: &str| {
                 text.strip_prefix(scheme.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
             };
-            if let Some(scheme) = SCHEMES.into_iter().find(|scheme| is_of(scheme)) {
+            if let Some(scheme) = REFERENCE_SCHEMES.into_iter().find(|scheme| is_of(scheme)) {
                 Problem::Reference { scheme }
             } else if profile != Katana::PROFILE && is_uuid(text) {
                 Problem::OtherIssuer { other: Katana::PROFILE.title(), wanted: profile.title() }
@@ -115,9 +116,6 @@ impl SecretText {
         Ok(decoded)
     }
 }
-
-/// The schemes of key references.
-const SCHEMES: [&str; 7] = ["env", "file", "dotenv", "systemd", "keychain", "command", "openbao"];
 
 /// The shape of the keys of Katana that people show in public.
 pub(crate) fn is_uuid(text: &[u8]) -> bool {

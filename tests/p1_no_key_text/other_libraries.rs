@@ -25,12 +25,6 @@ fn the_errors_of_other_libraries_print_the_canary_and_ours_do_not() {
         let ours = ApiKey::<Kanal>::parse_bytes(&not_utf8).unwrap_err();
         assert_only_theirs("list of bytes", &theirs, &ours);
 
-        let line = format!("KANAL_API_KEY={KANAL} {KANAL}\n");
-        let theirs = dotenvy::from_read_iter(line.as_bytes()).next().unwrap().unwrap_err();
-        let source = DotenvFile::new(folder.write("dotenv", &line), "KANAL_API_KEY");
-        let ours = source::load(&source, Kanal::PROFILE).unwrap_err();
-        assert_only_theirs("text", &theirs, &ours);
-
         let theirs = serde_json::from_str::<u64>(&format!("\"{KANAL}\"")).unwrap_err();
         let ours = serde_json::from_str::<KeyRef>(&format!("\"{KANAL}\"")).unwrap();
         assert_only_theirs("text", &theirs, &ours.problem().unwrap());

@@ -127,11 +127,17 @@ fn a_dotenv_with_the_canary_in_it_is_never_shown() {
     };
     let set = format!("KANAL_API_KEY={KANAL}");
     assert_eq!(look("good", set.clone()), None);
-    assert_eq!(look("bad-line", format!("{set}\n{KATANA} {KATANA}\n")), Some(Problem::BadLine { line: 2 }));
-    assert_eq!(look("two-words", format!("{set} {KANAL}\n")), Some(Problem::BadLine { line: 1 }));
-    assert_eq!(look("open-quote", format!("KANAL_API_KEY='{KANAL}\n")), Some(Problem::BadLine { line: 1 }));
+    let bad = |line, fault| Some(Problem::BadLine { line, fault });
+    assert_eq!(look("no-name", format!("A=1\n{KANAL}\n")), bad(2, LineFault::NoName));
+    assert_eq!(look("unclear", format!("{set}\n{KATANA} {KATANA}\nA={KATANA}$\n")), None);
+    let two_words = look("two-words", format!("{set} {KANAL}\n"));
+    assert!(matches!(two_words, Some(Problem::Malformed(_))), "{two_words:?}");
+    assert_eq!(look("open-quote", format!("KANAL_API_KEY='{KANAL}\n")), bad(1, LineFault::Unclosed));
+    let inside = LineFault::InsideQuotes { opened: 1 };
+    assert_eq!(look("inside", format!("A=\"{KATANA}\n{set}\n\"\n")), bad(2, inside));
     assert_eq!(look("twice", format!("{set}\n{set}\n")), Some(Problem::Duplicate { first: 1, second: 2 }));
-    assert_eq!(look("dollar", format!("{set}$x\n")), Some(Problem::NotLiteral { line: 1 }));
+    assert_eq!(look("dollar", format!("{set}$x\n")), bad(1, LineFault::Dollar));
+    assert_eq!(look("nul", format!("{set}\0\n")), Some(Problem::NotText { hint: Hint::Nul }));
     let malformed = look("malformed", format!("KANAL_API_KEY=\"{KANAL} \"\n"));
     assert!(matches!(malformed, Some(Problem::Malformed(_))), "{malformed:?}");
 }
