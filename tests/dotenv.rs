@@ -97,6 +97,7 @@ fn a_file_that_is_missing_or_does_not_set_the_variable_is_absent() {
         "KANAL_API$_KEY=x\n",
         "A=$KANAL_API_KEY\n",
         "not a line\n",
+        "NEXT_PUBLIC_HOST_URL_=\n",
     ] {
         assert_eq!(absence(&dotenv(&folder, content)), Absence::NotInFile, "{content:?}");
     }

@@ -142,7 +142,10 @@ fn a_variable_that_is_not_unicode_is_malformed_and_not_printed() {
     let text = OsStr::from_bytes(&text);
     let child = Child::new(name).var("KANAL_API_KEY", text).var("ELSEWHERE_FILE", text);
     child.run(|| {
-        assert_eq!(malformed(&Variable::of(Kanal::PROFILE)), (FormatRule::Character { position: 10 }, None));
+        assert_eq!(
+            malformed(&Variable::of(Kanal::PROFILE)),
+            (FormatRule::Character { position: 10 }, Some(Hint::NotUtf8))
+        );
         // As a path it names nothing, and may be a key in the wrong variable.
         assert_eq!(problem(&FileVariable::new("ELSEWHERE")), Problem::FileGone);
     });

@@ -39,7 +39,7 @@ impl Issuer for Long {
         "long",
         "LONG_API_KEY",
         Origin::https("long.example"),
-        KeyFormat::exactly(24 * 170),
+        KeyFormat::exactly(24 * 170).allowing_placeholders(),
         128,
     );
 }

@@ -13,7 +13,6 @@
 mod residue;
 mod support;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

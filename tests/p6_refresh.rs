@@ -62,7 +62,10 @@ fn rows() -> Vec<Row> {
         row(
             "too large",
             |path| write(path, &KEY.repeat(20_000)),
-            |problem| matches!(problem, ReloadProblem::Source(Problem::TooLarge { .. })),
+            |problem| {
+                let ReloadProblem::Source(problem) = problem else { return false };
+                matches!(problem, Problem::TooLarge { .. } | Problem::DotenvTooLarge { .. })
+            },
         ),
         row(
             "unreadable",

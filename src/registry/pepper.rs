@@ -21,7 +21,8 @@ const PROFILE: &Profile = &Profile::new(
     "keysheath-pepper",
     "KEYSHEATH_PEPPER",
     Origin::https("pepper.invalid"),
-    KeyFormat::between(32, 512),
+    // What is plainly not random is refused by a rule of its own.
+    KeyFormat::between(32, 512).allowing_placeholders(),
     128,
 )
 .with_title("pepper")

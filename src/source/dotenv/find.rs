@@ -43,7 +43,8 @@ pub(super) fn find<'a>(
         if !is_own && !is_long && !is_clear(line) {
             unclear.add(entry.line + 1);
         }
-        if unnamed.is_none() && is_key(line.trim_ascii()) {
+        // `NAME=` has the form of a key with padding.
+        if unnamed.is_none() && !line.contains(&b'=') && is_key(line.trim_ascii()) {
             unnamed = Some(entry.line + 1);
         }
     });
