@@ -46,8 +46,9 @@ pub const MAX_KEY_LENGTH: usize = 4096;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyFormat {
-    min: usize,
-    max: usize,
+    // Small, since it is in every error about a key.
+    min: u32,
+    max: u32,
     screened: bool,
 }
 
@@ -130,6 +131,8 @@ impl KeyFormat {
     #[must_use]
     pub const fn between(min: usize, max: usize) -> Self {
         assert!(min > 0 && min <= max && max <= MAX_KEY_LENGTH, "key length out of bounds");
+        #[allow(clippy::cast_possible_truncation, reason = "both are at most MAX_KEY_LENGTH")]
+        let (min, max) = (min as u32, max as u32);
         Self { min, max, screened: true }
     }
 
@@ -154,7 +157,7 @@ impl KeyFormat {
     /// ```
     #[must_use]
     pub const fn bounds(&self) -> (usize, usize) {
-        (self.min, self.max)
+        (self.min as usize, self.max as usize)
     }
 
     /// Checks a text as it is; nothing is trimmed.
@@ -183,7 +186,8 @@ impl KeyFormat {
     #[must_use]
     #[inline]
     pub fn accepts(&self, text: &[u8]) -> bool {
-        self.min <= text.len() && text.len() <= self.max && is_b64token(text)
+        let (min, max) = self.bounds();
+        min <= text.len() && text.len() <= max && is_b64token(text)
     }
 
     /// As [`KeyFormat::check`], and refuses a well-formed text that is plainly no key: a placeholder of a template
@@ -212,9 +216,10 @@ impl KeyFormat {
     /// The slow path, for texts that are not keys.
     #[cold]
     fn explain(&self, text: &[u8]) -> FormatError {
+        let (min, max) = self.bounds();
         let rule = if text.is_empty() {
             FormatRule::Empty
-        } else if text.len() < self.min || text.len() > self.max {
+        } else if text.len() < min || text.len() > max {
             FormatRule::Length { found: text.len() }
         } else {
             broken_rule(text)
@@ -255,7 +260,7 @@ impl fmt::Display for FormatError {
             FormatRule::Placeholder => f.write_str("its form is right, and it cannot be one")?,
             FormatRule::Empty => f.write_str("it is empty")?,
             FormatRule::Length { found } => {
-                let (min, max) = (self.format.min, self.format.max);
+                let (min, max) = self.format.bounds();
                 write!(f, "it has {found} bytes where ")?;
                 if min == max {
                     write!(f, "exactly {min} are expected")?;

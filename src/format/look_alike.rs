@@ -301,6 +301,14 @@ mod tests {
     const HEX: Alphabet =
         Alphabet { of: |byte| if byte.is_ascii_hexdigit() { 1.0 / 16.0 } else { 0.0 }, other: 0.0 };
 
+    fn float(number: usize) -> f64 {
+        f64::from(u32::try_from(number).unwrap())
+    }
+
+    fn power(base: f64, times: usize) -> f64 {
+        std::iter::repeat_n(base, times).product()
+    }
+
     impl Alphabet {
         /// An upper bound on how likely a random text of this length is refused: the sum over all ways to be refused.
         fn refused(&self, length: usize) -> f64 {
@@ -309,10 +317,10 @@ mod tests {
             // As many letters and digits as there are by chance.
             let by_count = (0..=length).map(|count| {
                 let rest = length - count;
-                let ways = (0..rest).map(|at| (length - at) as f64 / (at + 1) as f64).product::<f64>();
-                let chance = ways * whole.powi(count as i32) * self.other.powi(rest as i32);
+                let ways = (0..rest).map(|at| float(length - at) / float(at + 1)).product::<f64>();
+                let chance = ways * power(whole, count) * power(self.other, rest);
                 // Given that there are so many, each is as likely as in a text of them alone.
-                chance * (self.repetition(count, whole) + words[count] / whole.powi(count as i32)).min(1.0)
+                chance * (self.repetition(count, whole) + words[count] / power(whole, count)).min(1.0)
             });
             by_count.sum::<f64>()
                 + self.masked(length)
@@ -343,9 +351,7 @@ mod tests {
             }
             let digit: f64 = (b'0'..=b'9').map(self.of).sum();
             (0..=length)
-                .map(|at| {
-                    (0..=at.min(2)).map(|digits| reached[at - digits] * digit.powi(digits as i32)).sum()
-                })
+                .map(|at| (0..=at.min(2)).map(|digits| reached[at - digits] * power(digit, digits)).sum())
                 .collect()
         }
 
@@ -353,12 +359,12 @@ mod tests {
             let same: f64 =
                 (b'a'..=b'z').chain(b'0'..=b'9').map(|byte| ((self.of)(byte) / whole).powi(2)).sum();
             let longest = count.div_ceil(2).min(count.saturating_sub(LEAST_REPEATED));
-            (1..=longest).map(|part| same.powi((count - part) as i32)).sum()
+            (1..=longest).map(|part| power(same, count - part)).sum()
         }
 
         fn masked(&self, length: usize) -> f64 {
             let run = LEAST_MASKED.max(length / LEAST_PART);
-            let places = (length + 1).saturating_sub(run) as f64;
+            let places = float((length + 1).saturating_sub(run));
             let of = |mark: u8| {
                 if mark.is_ascii_alphabetic() {
                     (self.of)(mark.to_ascii_lowercase()) / 2.0
@@ -366,8 +372,8 @@ mod tests {
                     self.other / 2.0
                 }
             };
-            let no_letters = self.other.powi(length as i32);
-            places * MARKS.iter().map(|&mark| of(mark).powi(run as i32)).sum::<f64>() + no_letters
+            let no_letters = power(self.other, length);
+            places * MARKS.iter().map(|&mark| power(of(mark), run)).sum::<f64>() + no_letters
         }
     }
 
