@@ -78,8 +78,8 @@ use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
 use keysheath::keyref::{KeyRef, KeyRefError};
 use keysheath::origin::{Origin, OriginError};
 use keysheath::source::{
-    self, Command, DotenvFile, FileVariable, LineFault, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance, Reading,
-    Required, SecretFile, SecretText, Shaped, Source, SourceError, SystemdCredential, Variable,
+    self, Command, DotenvFile, FileVariable, LineFault, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance,
+    Reading, Required, SecretFile, SecretText, Shaped, Source, SourceError, SystemdCredential, Variable,
 };
 use support::canary::{
     self, all_of, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, traces,

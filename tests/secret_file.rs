@@ -87,11 +87,10 @@ fn nothing_but_one_final_newline_is_removed() {
         (format!(" {KEY}\n"), length(25), Hint::SurroundingSpace),
         (format!("{KEY}\t\n"), length(25), Hint::SurroundingSpace),
         (format!("\n{KEY}\n"), length(25), Hint::SeveralLines),
-        (format!("KANAL_API_KEY={KEY}\n"), length(38), Hint::Nul),
+        (format!("KANAL_API_KEY={KEY}\n"), length(38), Hint::Assignment),
     ];
     for (content, rule, hint) in cases {
-        let hint = (hint != Hint::Nul).then_some(hint);
-        assert_eq!(malformed(&folder.write("key", &content)), (rule, hint), "{content:?}");
+        assert_eq!(malformed(&folder.write("key", &content)), (rule, Some(hint)), "{content:?}");
     }
 }
 

@@ -80,7 +80,8 @@ pub enum Hint {
 const MASKS: [&str; 4] = ["***", "•", "…", "..."];
 
 /// The schemes of key references. `tests/chain/no_key.rs` looks for one that is not here.
-pub(crate) const REFERENCE_SCHEMES: [&str; 7] = ["env", "file", "dotenv", "systemd", "keychain", "command", "openbao"];
+pub(crate) const REFERENCE_SCHEMES: [&str; 7] =
+    ["env", "file", "dotenv", "systemd", "keychain", "command", "openbao"];
 
 /// How dotenvx, SOPS and Vault's transit engine mark what they have encrypted.
 const ENCRYPTED: [&str; 3] = ["encrypted:", "ENC[", "vault:v1:"];

@@ -99,7 +99,7 @@ impl SecretText {
             };
             if let Some(scheme) = REFERENCE_SCHEMES.into_iter().find(|scheme| is_of(scheme)) {
                 Problem::Reference { scheme }
-            } else if profile != Katana::PROFILE && is_uuid(text) {
+            } else if !profile.is_same_issuer(Katana::PROFILE) && is_uuid(text) {
                 Problem::OtherIssuer { other: Katana::PROFILE.title(), wanted: profile.title() }
             } else {
                 Problem::Malformed(error)

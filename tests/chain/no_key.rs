@@ -19,7 +19,10 @@ fn message(profile: &'static Profile, text: &str) -> String {
         Err(error) => error,
         Ok(loaded) => panic!("{text:?}: {loaded:?}"),
     };
-    assert!(matches!(error.problem(), Problem::Malformed(_) | Problem::Reference { .. }), "{text:?}: {error}");
+    assert!(
+        matches!(error.problem(), Problem::Malformed(_) | Problem::Reference { .. }),
+        "{text:?}: {error}"
+    );
     for length in [6, 12] {
         for at in (0..KEY.len() - length).step_by(length) {
             assert_prints_nothing_of(&error, &KEY[at..at + length]);
