@@ -8,6 +8,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Login, OpenBao, OpenBaoError, secret};
 use crate::origin::{Origin, Roots};
+use crate::trusted_file::Trust;
 
 /// The largest file of certificates that is read, in bytes.
 const MAX_CERTIFICATES: usize = 1024 * 1024;
@@ -96,7 +97,7 @@ pub(super) fn read() -> Result<OpenBao, OpenBaoError> {
         client = client.with_namespace(namespace.trim_matches('/'))?;
     }
     if let Some((path, _)) = variable(CERTIFICATES)? {
-        let pem = secret::read(Path::new(&*path), MAX_CERTIFICATES)?;
+        let pem = secret::read(Path::new(&*path), MAX_CERTIFICATES, Trust::default())?;
         client = client.with_roots(Roots::from_pem(&pem).map_err(OpenBaoError::BadRoots)?);
     }
     Ok(client)

@@ -11,6 +11,7 @@ use super::json;
 use super::secret::Secret;
 use crate::internal::paths::absolute;
 use crate::internal::printable::{Printable, PrintablePath};
+use crate::trusted_file::Trust;
 
 /// How a client gets its token. Nothing is read or sent before the first call.
 ///
@@ -30,6 +31,8 @@ use crate::internal::printable::{Printable, PrintablePath};
 pub struct Login {
     pub(super) method: Method,
     mount: Option<String>,
+    /// Whose files are read.
+    pub(super) trust: Trust,
 }
 
 #[derive(Clone)]
@@ -80,7 +83,7 @@ impl Login {
     }
 
     /// The token in a file, such as an agent keeps up to date or `bao login` leaves in `~/.vault-token`. The file must belong
-    /// to root or to this user, and be writable by nobody else.
+    /// to root, to this user or to [who is trusted](Login::trusting_owner), and be writable by no one else.
     ///
     /// ```
     /// # use keysheath::openbao::Login;
@@ -103,8 +106,8 @@ impl Login {
         Self::by(Method::AppRole { role: Unchecked::new(role_id), secret })
     }
 
-    /// `AppRole`, with the secret ID in a file, which is read at each login. The file must belong to root or to this user,
-    /// and be writable by nobody else.
+    /// `AppRole`, with the secret ID in a file, which is read at each login. The file must belong to root, to this
+    /// user or to [who is trusted](Login::trusting_owner), and be writable by no one else.
     ///
     /// ```
     /// # use keysheath::openbao::Login;
@@ -153,8 +156,34 @@ impl Login {
         self
     }
 
+    /// Takes the files of this login from this user too: such as a token that an agent writes as user 100, or a secret that a
+    /// container runtime mounts with its owner on the host. That user chooses who this process is at OpenBao, and so whose keys it
+    /// gets.
+    ///
+    /// ```
+    /// # use keysheath::openbao::Login;
+    /// let login = Login::token_file("/run/bao-agent/token").trusting_owner(100);
+    /// ```
+    #[must_use]
+    pub const fn trusting_owner(mut self, uid: u32) -> Self {
+        self.trust.owner = Some(uid);
+        self
+    }
+
+    /// Takes the files of this login although this group may write them, whose members choose as that user would.
+    ///
+    /// ```
+    /// # use keysheath::openbao::Login;
+    /// let login = Login::token_file("/run/bao-agent/token").trusting_group(1000);
+    /// ```
+    #[must_use]
+    pub const fn trusting_group(mut self, gid: u32) -> Self {
+        self.trust.group = Some(gid);
+        self
+    }
+
     fn by(method: Method) -> Self {
-        Self { method, mount: None }
+        Self { method, mount: None, trust: Trust::default() }
     }
 
     /// The method's name, for messages.
@@ -181,14 +210,14 @@ impl Login {
             Method::AppRole { role, secret } => {
                 let secret = match secret {
                     SecretId::Given(secret) => secret.secret()?,
-                    SecretId::File(path) => Secret::from_file(path)?,
+                    SecretId::File(path) => Secret::from_file(path, self.trust)?,
                 };
                 let role = role.secret()?;
                 Some(json::object(&[("role_id", role.bytes()), ("secret_id", secret.bytes())]))
             }
             Method::Kubernetes { role, jwt } => {
                 let role = Unchecked::new(role.clone()).secret()?;
-                let jwt = Secret::from_file(jwt)?;
+                let jwt = Secret::from_file(jwt, self.trust)?;
                 Some(json::object(&[("role", role.bytes()), ("jwt", jwt.bytes())]))
             }
         })

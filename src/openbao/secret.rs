@@ -35,9 +35,9 @@ impl Secret {
         if is_plain && fits { Ok(Self(bytes)) } else { Err(OpenBaoError::BadCredential) }
     }
 
-    /// The first line of a file that is this user's or root's.
-    pub(super) fn from_file(path: &Path) -> Result<Self, OpenBaoError> {
-        let mut bytes = read(path, MAX_CREDENTIAL + 2)?;
+    /// The first line of a file that is this user's, root's or a trusted one's.
+    pub(super) fn from_file(path: &Path, trust: Trust) -> Result<Self, OpenBaoError> {
+        let mut bytes = read(path, MAX_CREDENTIAL + 2, trust)?;
         let end = bytes.trim_ascii_end().len();
         bytes.truncate(end);
         Self::new(bytes)
@@ -65,13 +65,13 @@ impl Secret {
 }
 
 /// Reads a file that others cannot have written, into one block. May hang.
-pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenBaoError> {
+pub(super) fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>>, OpenBaoError> {
     let refused = |rule| OpenBaoError::FileRefused { path: path.into(), rule };
     let mut file = trusted_file::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
         _ => refused("this user cannot open it: check its rights and those of each directory above it"),
     })?;
-    check(&file).map_err(refused)?;
+    check(&file, trust).map_err(refused)?;
     let mut bytes = Zeroizing::new(vec![0; limit + 1]);
     let mut length = 0;
     while length < bytes.len() {
@@ -89,14 +89,17 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Open
     Ok(bytes)
 }
 
-/// Whoever can write the file chooses who this process is, or whom it trusts.
-fn check(file: &File) -> Result<(), &'static str> {
+/// The one who can write the file chooses who this process is, or whom it trusts.
+fn check(file: &File, trust: Trust) -> Result<(), &'static str> {
     let metadata = file.metadata().map_err(|_| "it cannot be looked at: check the disk")?;
-    let kind = trusted_file::check(&metadata, Trust::default()).map_err(|untrusted| match untrusted {
+    let kind = trusted_file::check(&metadata, trust).map_err(|untrusted| match untrusted {
         Untrusted::NotAFile => "it is no regular file: name the file itself",
-        Untrusted::ForeignOwner { .. } => "it belongs to another user: chown it to root or to yourself",
-        Untrusted::WritableByOthers { .. } | Untrusted::WritableByGroup { .. } => {
-            "others can write it: chmod go-w it"
+        Untrusted::ForeignOwner { .. } => {
+            "it belongs to another user: chown it to root or to yourself, or trust that user with Login::trusting_owner"
+        }
+        Untrusted::WritableByOthers { .. } => "others can write it: chmod go-w it",
+        Untrusted::WritableByGroup { .. } => {
+            "its group can write it: chmod g-w it, or trust that group with Login::trusting_group"
         }
     })?;
     if kind == Kind::Pipe { Err("it is no regular file: name the file itself") } else { Ok(()) }

@@ -169,7 +169,7 @@ impl Session {
                 let token = auth.token().ok_or(OpenBaoError::NotOpenBao { status: answered.status })?;
                 (Secret::new(token)?, Lease::new(asked, auth.lease_duration, auth.is_renewable, None))
             }
-            (Method::TokenFile(path), None) => (Secret::from_file(path)?, None),
+            (Method::TokenFile(path), None) => (Secret::from_file(path, self.login.trust)?, None),
             (Method::Token(token), None) => {
                 let secret = token.secret()?;
                 let lease = lookup(servers, &secret.header()?, until)?
@@ -195,7 +195,7 @@ impl Session {
         match &self.login.method {
             Method::Token(_) => return Err(OpenBaoError::TokenRefused),
             Method::TokenFile(path) => {
-                let secret = Secret::from_file(path)?;
+                let secret = Secret::from_file(path, self.login.trust)?;
                 if secret.is(&there.secret) {
                     return Err(OpenBaoError::TokenRefused);
                 }

@@ -190,3 +190,31 @@ fn kubernetes_sends_the_jwt_of_the_pod_and_its_role() {
     let source = field(OpenBao::at(refusing.origin(), login).unwrap(), "secret/kanal");
     assert!(matches!(refusal(&source), OpenBaoError::NoFile { .. }));
 }
+
+#[test]
+fn a_token_file_of_an_owner_who_is_trusted_is_read() {
+    let (stand_in, _) = crate::stand_in::below("");
+    let read = |login: Login| {
+        let source = field(OpenBao::at(stand_in.origin(), login).unwrap(), "secret/kanal");
+        source::load(&source, Kanal::PROFILE).map(|_| ()).map_err(|_| refusal(&source))
+    };
+    support::with_a_file_of_another_user("login::a_token_file_of_an_owner_who_is_trusted_is_read", |path| {
+        let uid = std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
+        let strict = read(Login::token_file(path)).unwrap_err();
+        assert!(matches!(strict, OpenBaoError::FileRefused { .. }), "{strict}");
+        assert!(strict.to_string().contains("Login::trusting_owner"), "{strict}");
+        assert!(read(Login::token_file(path).trusting_owner(uid + 1)).is_err());
+        // It may hold no token; what matters is that it is read.
+        let trusted = read(Login::token_file(path).trusting_owner(uid));
+        assert!(!matches!(trusted, Err(OpenBaoError::FileRefused { .. })), "{trusted:?}");
+    });
+    let folder = support::Folder::new();
+    let path = folder.write("token", "s.secrettoken");
+    support::set_mode(&path, 0o660);
+    let gid = std::os::unix::fs::MetadataExt::gid(&path.metadata().unwrap());
+    let strict = read(Login::token_file(&path)).unwrap_err();
+    assert!(strict.to_string().contains("Login::trusting_group"), "{strict}");
+    assert_eq!(read(Login::token_file(&path).trusting_group(gid)), Ok(()));
+    support::set_mode(&path, 0o662);
+    assert!(read(Login::token_file(&path).trusting_group(gid)).is_err(), "every user can write it");
+}
