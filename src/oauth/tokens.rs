@@ -28,7 +28,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 /// use keysheath::{document::FileStore, issuer::KatanaApp, oauth::{GrantError, Tokens}};
 /// fn keep(tokens: &Tokens<KatanaApp>) -> Result<(), GrantError> {
 ///     let first = tokens.save(&FileStore::new("/var/lib/shop-sync/katana-grant"));
-///     first.or_else(|_| tokens.save(&FileStore::new("/tmp/katana-grant")))
+///     first.or_else(|_| tokens.save(&FileStore::new("/srv/shop-sync/katana-grant")))
 /// }
 /// ```
 #[must_use = "they are lost unless they are saved"]

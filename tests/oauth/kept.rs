@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use keysheath::document::{DocumentStore as _, FileStore, MemoryStore};
+use keysheath::document::{
+    Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
+};
 use keysheath::handle::Reload;
 use keysheath::oauth::{GrantState, KeeperProblem, KeeperSettings, TokenError, TokenKeeper};
+use keysheath::source::Provenance;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};
@@ -123,6 +126,47 @@ fn after_a_503_a_keeper_does_not_wait_for_its_own_lease() {
     assert_eq!(keeper.status().state(), GrantState::Good);
 }
 
+/// A store that takes its time for each write.
+struct Late(MemoryStore, Duration);
+
+impl DocumentStore for Late {
+    fn provenance(&self) -> Provenance {
+        self.0.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.0.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.0.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        let written = self.0.write(content, unchanged);
+        std::thread::sleep(self.1);
+        written
+    }
+}
+
+#[test]
+fn a_lease_that_is_written_too_late_sends_nothing() {
+    let folder = Folder::new();
+    let (app, store, server) = granted(&folder, |number| (JSON, good(number)));
+    let app = app.with_deadline(Duration::from_secs(1));
+    let settings = quick().with_lease(Duration::from_millis(1500));
+    let late = Late(store, Duration::from_millis(1200));
+    let keeper = TokenKeeper::start(app, late, settings).unwrap();
+    refused_once(&keeper);
+    wait_for("the failure", || keeper.status().problem() == Some(&KeeperProblem::SlowStore));
+    assert_eq!(keeper.status().state(), GrantState::Good, "nothing is in doubt");
+    assert_eq!(server.requests().len(), 1, "the exchange alone");
+}
+
 #[test]
 fn a_server_that_could_not_be_reached_leaves_no_doubt() {
     // It takes the connection and says nothing in TLS, so nothing is sent until the deadline.
@@ -134,9 +178,7 @@ fn a_server_that_could_not_be_reached_leaves_no_doubt() {
     let there = store.read().unwrap().unwrap();
     let text = std::str::from_utf8(there.content().expose_secret()).unwrap();
     let text = text.replace(&format!("http://{}/token", other.address), &url("/token"));
-    store
-        .write(&keysheath::document::DocumentContent::from(text.into_bytes()), Some(there.version()))
-        .unwrap();
+    store.write(&DocumentContent::from(text.into_bytes()), Some(there.version())).unwrap();
     let app = app.at(endpoints).with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store.clone(), quick().with_lease(Duration::from_secs(1))).unwrap();
     refused_once(&keeper);

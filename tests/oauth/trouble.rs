@@ -125,7 +125,7 @@ fn while_they_are_not_persisted_the_old_token_stays_in_force() {
 }
 
 #[test]
-fn a_holder_that_outlives_its_lease_writes_over_a_lease_but_no_tokens() {
+fn a_late_holder_writes_over_a_lease_but_over_no_tokens() {
     // While the server thinks, the document changes: another holder is at it, and has refreshed or not.
     for has_refreshed in [false, true] {
         let folder = Folder::new();
