@@ -68,7 +68,7 @@ pub(crate) use in_force::LONGEST_WAIT;
 pub use leaked::LeakedKey;
 pub(crate) use step::Labelled;
 pub use step::{Place, Promotion, Step};
-pub(crate) use texts::{Hidden, is_printable};
+pub(crate) use texts::{Hidden, has_part_of, is_printable};
 pub use texts::{MAX_NOTE, MAX_PERSON};
 
 use held::moment;

@@ -109,6 +109,7 @@ use crate::handle::{KeyHandle, Uses};
 use crate::internal::clocks::Clocks;
 use crate::internal::events;
 use crate::issuer::Issuer;
+use crate::keyset::has_part_of;
 use crate::utc::Utc;
 
 pub use error::PresenceError;
@@ -194,8 +195,8 @@ impl Presence {
         settings: PresenceSettings,
     ) -> Result<Self, PresenceError> {
         settings.check()?;
-        if handle.load().is_ok_and(|now| settings.name.contains(now.current().expose_secret())) {
-            return Err(PresenceError::BadName { rule: "it has the key in it" });
+        if handle.load().is_ok_and(|now| has_part_of(&settings.name, now.current().as_raw())) {
+            return Err(PresenceError::BadName { rule: "it has a part of the key in it" });
         }
         let (uses, shared) = (handle.uses(), Arc::new(Shared::new()));
         let runner = Runner {

@@ -58,7 +58,7 @@ impl fmt::Debug for Hidden<'_> {
 
 /// Whether a text has a part of a key in it: as it is, in other capitals, with something between its characters,
 /// reversed, or in hexadecimal, percent encoding, base64 or base64url.
-pub(super) fn has_part_of(text: &str, key: &RawKey) -> bool {
+pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     let secret = key.expose_secret().as_bytes();
     let text = letters_and_digits(text.as_bytes());
     let plain = letters_and_digits(secret);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::PresenceError;
 use crate::back_off::random_part;
+use crate::keyset::Hidden;
 
 /// The longest name of a process, in characters.
 ///
@@ -121,8 +122,11 @@ impl PresenceSettings {
 /// Without the name, in which a key may have been pasted.
 impl fmt::Debug for PresenceSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unique, length) = (if self.is_unique { "unique " } else { "" }, self.name.chars().count());
-        write!(f, "PresenceSettings({unique}name of {length} characters, {:?})", self.time_to_live)
+        f.debug_struct("PresenceSettings")
+            .field("name", &Hidden(Some(&self.name)))
+            .field("is_unique", &self.is_unique)
+            .field("time_to_live", &self.time_to_live)
+            .finish()
     }
 }
 
