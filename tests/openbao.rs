@@ -105,7 +105,8 @@ fn what_is_not_a_key_is_refused_and_not_absent() {
     assert_eq!(refusal(&source), OpenBaoError::NoField);
     server.put("secret/kanal", &json!({ "key": "" }));
     assert_eq!(support::problem(&source), Problem::Empty);
-    for value in [format!("{KEY}\n\n"), KEY[1..].to_owned(), format!("Bearer {KEY}"), "schlüssel".to_owned()] {
+    for value in [format!("{KEY}\n\n"), KEY[1..].to_owned(), format!("Bearer {KEY}"), "schlüssel".to_owned()]
+    {
         server.put("secret/kanal", &json!({ "key": value }));
         assert!(matches!(support::problem(&source), Problem::Malformed(_)), "{value:?}");
     }

@@ -266,7 +266,7 @@ fn commands() {
             |problem: &ReloadProblem| matches!(problem, ReloadProblem::Source(Problem::Failed { .. }));
         let rows = vec![
             row("absent: it fails", remove, failed),
-            row("empty", |path| write(path, ""), |problem| is(problem, &Problem::Empty)),
+            row("empty", |path| write(path, ""), |problem| is(problem, &Problem::NoOutput)),
             row(
                 "malformed",
                 |path| write(path, &format!("{KEY}\n{KEY}\n")),
