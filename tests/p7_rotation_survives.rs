@@ -335,9 +335,10 @@ fn a_rotation_that_dies_at_any_boundary_of_any_step_loses_no_key_and_goes_on() {
         let rotation = open(store, &path);
         rotate_for_ever(&rotation, At { number: 10, step: 0 });
     }
-    // Each step reads and writes: that is four instants, and six where it looks before it asks the issuer.
+    // Each step reads and writes: that is four instants, and two more where it looks before it asks the issuer, and where it
+    // looks which rotation is under way.
     let mut ends = HashMap::new();
-    for dies_at in 0..44 {
+    for dies_at in 0..56 {
         let folder = Folder::new();
         let path = folder.at("keys");
         begin(&path);

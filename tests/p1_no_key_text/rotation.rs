@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use keysheath::document::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 use keysheath::failure::Answer;
-use keysheath::handle::KeyHandle;
+use keysheath::handle::{KeyHandle, Stop};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{
-    AuditAction, AuditError, AuditEvent, AuditLog, NextStep, Reason, Retirement, Rotation, RotationError,
-    RotationPolicy, RotationStatus, SlotStatus, Transition, Verification,
+    AuditAction, AuditError, AuditEvent, AuditLog, KeyDetails, NextStep, Reason, Retirement, Rotation,
+    RotationError, RotationPolicy, RotationStatus, SlotStatus, Transition, Verification,
 };
 
 use super::*;
@@ -81,7 +81,12 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
         rotation = rotation.with_audit(log);
     }
     look(&rotation);
+    let details: KeyDetails = KeyDetails::new().with_name(KANAL).with_note(OTHER);
+    assert_debug_silent("what is told of a key", &details);
+    transition("adopt with the key as its name", &rotation.adopt_with(&key(KANAL), &details));
     transition("adopt", &rotation.adopt(&key(KANAL)));
+    let stopped: Stop = KeyHandle::<Kanal>::live().stop(&ApiKey::parse(KANAL).unwrap());
+    assert_debug_silent("a stop", &stopped);
     transition("adopt again", &rotation.adopt(&key(OTHER)));
     look(&rotation);
     transition("stage the same", &rotation.stage(&key(KANAL), None));
