@@ -1,7 +1,7 @@
 //! The state of a live handle: what is in force, and what was before it. Here is nothing of keys, so that models can
 //! drive it.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::holders::{Hold, Holders};
 use super::reload::Reload;
@@ -38,7 +38,36 @@ pub(super) struct Before<T> {
     /// The last generation in which it was in force.
     pub(super) generation: u64,
     /// The end of its grace.
-    pub(super) until: Instant,
+    pub(super) until: Until,
+}
+
+/// The end of a span by both clocks. The monotonic one stands still while the machine is suspended.
+#[derive(Clone, Copy)]
+pub(super) struct Until {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Until {
+    /// The end that the monotonic clock shows then; by the wall clock it is as far from now.
+    pub(super) fn at(monotonic: Instant) -> Self {
+        let left = monotonic.saturating_duration_since(Instant::now());
+        let wall = SystemTime::now();
+        Self { monotonic, wall: wall.checked_add(left).unwrap_or(wall) }
+    }
+
+    /// Whether either clock says so.
+    pub(super) fn is_over(self) -> bool {
+        Instant::now() >= self.monotonic || SystemTime::now() >= self.wall
+    }
+
+    pub(super) const fn monotonic(self) -> Instant {
+        self.monotonic
+    }
+
+    fn earlier(self, other: Self) -> Self {
+        Self { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }
+    }
 }
 
 impl<T> Next<T> {
@@ -49,7 +78,7 @@ impl<T> Next<T> {
         if self.generation == there.generation {
             self.previous = self.previous.and_then(|before| {
                 let same = there.previous.as_ref().filter(|same| Arc::ptr_eq(&same.value, &before.value))?;
-                Some(Before { until: before.until.min(same.until), ..before })
+                Some(Before { until: before.until.earlier(same.until), ..before })
             });
         }
         self

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::core::{Before, Core, Next};
+use super::core::{Before, Core, Next, Until};
 use super::holders::Holders;
 use super::refusal::{Known, Refusals};
 use super::reloads::{Attempt, Reloads};
@@ -362,6 +362,7 @@ impl<I: Issuer> Publish for Live<I> {
                 None => None,
                 Some((key, until)) => {
                     let value = reuse(there, Ok(key))?;
+                    let until = Until::at(until);
                     Some(Before { value, generation: generation.saturating_sub(1), until })
                 }
             };
@@ -396,7 +397,7 @@ impl<I: Issuer> Publish for Live<I> {
             let previous = until.filter(|_| there.current.key.is_ok()).map(|until| Before {
                 value: Arc::clone(&there.current),
                 generation: there.generation,
-                until,
+                until: Until::at(until),
             });
             published = Published::Newer;
             Some(Next { generation: there.generation + 1, current, previous })

@@ -119,7 +119,7 @@ impl<I: Issuer> Snapshot<I> {
     #[must_use]
     pub fn previous(&self) -> Option<Previous<'_, I>> {
         let Holding::Live(state) = &self.0 else { return None };
-        state.next.previous.as_ref().filter(|before| Instant::now() < before.until).map(Previous)
+        state.next.previous.as_ref().filter(|before| !before.until.is_over()).map(Previous)
     }
 
     /// The same for one request that is sent with it; its generation is held meanwhile.
@@ -184,7 +184,7 @@ impl<I: Issuer> Previous<'_, I> {
         Generation(self.0.generation)
     }
 
-    /// The end of its grace.
+    /// The end of its grace by the monotonic clock. By the wall clock it may end earlier, as where the machine was suspended.
     ///
     /// ```
     /// # use keysheath::{handle::Previous, issuer::Kanal};
@@ -194,7 +194,7 @@ impl<I: Issuer> Previous<'_, I> {
     /// ```
     #[must_use]
     pub const fn until(&self) -> Instant {
-        self.0.until
+        self.0.until.monotonic()
     }
 }
 

@@ -3,8 +3,6 @@
 #[cfg(feature = "rotation")]
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-#[cfg(feature = "rotation")]
-use std::time::Instant;
 
 #[cfg(feature = "rotation")]
 use super::Closed;
@@ -128,7 +126,7 @@ impl<I: Issuer> Live<I> {
                 return Some(Next { generation, current: Arc::clone(&there.current), previous: None });
             }
             self.stopped_in.store(generation, Ordering::Release);
-            let falls_back = previous.filter(|before| Instant::now() < before.until);
+            let falls_back = previous.filter(|before| !before.until.is_over());
             stop = if falls_back.is_some() { Stop::FellBack } else { Stop::Closed };
             let closed = || Arc::new(Version::new(Err(Closed::Compromised)));
             let current = falls_back.map_or_else(closed, |before| Arc::clone(&before.value));
@@ -162,7 +160,7 @@ mod tests {
 
     #[cfg(feature = "rotation")]
     mod live {
-        use std::time::Duration;
+        use std::time::{Duration, Instant};
 
         use super::super::super::{Generation, Numbered, Published, RawHandle};
         use super::*;

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use std::time::{Duration, Instant};
 
-use super::core::{Before, Core, Next};
+use super::core::{Before, Core, Next, Until};
 use super::reload::Reload;
 use super::sync::{Arc, Mutex, lock};
 use super::wait::{poll_until, wait_until};
@@ -70,7 +70,7 @@ fn publish_second(handle: &Handle, has_previous: bool) -> bool {
         let before = there.previous.as_ref().map(|before| &before.value);
         let first = [Some(&there.current), before].into_iter().flatten().find(|value| ***value == 10);
         let value = first.map_or_else(|| Arc::new(10), Arc::clone);
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Until::at(Instant::now() + Duration::from_secs(60));
         let previous = has_previous.then_some(Before { value, generation: 1, until });
         Some(Next { generation: 2, current: Arc::new(20), previous })
     })

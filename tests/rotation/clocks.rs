@@ -189,3 +189,35 @@ fn a_real_wall_clock_that_is_set_forward_settles_nothing() {
     assert!(child.wait().unwrap().success());
     assert!(said.contains("wait, and keep"), "{said}");
 }
+
+#[test]
+fn a_grace_that_ended_in_a_suspend_is_over() {
+    const TEST: &str = "clocks::a_grace_that_ended_in_a_suspend_is_over";
+    if Child::new(TEST).is_here() {
+        let policy = RotationPolicy::new().with_grace(Duration::from_secs(1800));
+        let handle = KeyHandle::<Kanal>::live();
+        let rotation = Rotation::open(MemoryStore::new(), &handle, policy).unwrap();
+        rotation.adopt(&key(1)).unwrap();
+        rotation.stage(&key(2), None).unwrap();
+        rotation.promote_unverified_now().unwrap();
+        assert!(handle.load().unwrap().previous().is_some());
+        let start = SystemTime::now();
+        println!("promoted at {start:?}");
+        let end = Instant::now() + Duration::from_secs(60);
+        while SystemTime::now().duration_since(start).unwrap_or_default() < Duration::from_secs(3600) {
+            assert!(Instant::now() < end, "the clock was not set");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Nothing has been published since.
+        println!("has a previous key: {}", handle.load().unwrap().previous().is_some());
+        return;
+    }
+    let folder = Folder::new();
+    let mut child = with_clock(Child::new(TEST), &folder).spawn();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(shown.any(|line| line.contains("promoted at")));
+    set(&folder, "+2h");
+    let said = shown.find(|line| line.contains("previous key")).unwrap_or_default();
+    assert!(child.wait().unwrap().success());
+    assert!(said.contains("previous key: false"), "{said}");
+}
