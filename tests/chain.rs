@@ -1,6 +1,9 @@
 //! Sources in order: which key is taken, what the trail and the explanation say.
 #![cfg(unix)]
 
+#[cfg(feature = "dotenv")]
+#[path = "chain/beside_a_dotenv.rs"]
+mod beside_a_dotenv;
 #[path = "chain/no_key.rs"]
 mod no_key;
 mod support;
@@ -272,54 +275,6 @@ fn a_reference_is_asked_as_its_source_is() {
     let chain = Chain::<Kanal>::new().with(file("missing")).with_reference(&reference).unwrap();
     assert!(loaded(&chain).key().matches(KEY.as_bytes()));
     assert_eq!(relations(&chain), [Relation::Nothing, Relation::InForce]);
-}
-
-#[cfg(feature = "dotenv")]
-mod beside_a_dotenv {
-    use keysheath::issuer::Profile;
-    use keysheath::source::{Reading, SecretText, Source, SourceError};
-
-    use super::*;
-
-    /// A source from outside the crate, which calls itself a keychain.
-    struct LikeAKeychain;
-
-    impl Source for LikeAKeychain {
-        fn provenance(&self) -> Provenance {
-            Provenance::Keychain { service: "test".to_owned(), name: "kanal".to_owned() }
-        }
-
-        fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-            Ok(Reading::present(SecretText::from(OTHER_KEY.to_owned())))
-        }
-    }
-
-    #[test]
-    fn a_dotenv_comes_last_wherever_a_keychain_was_put() {
-        let (folder, file) = places();
-        let path = folder.write(".env", format!("KANAL_API_KEY={KEY}\n"));
-        let dotenv = format!("KANAL_API_KEY in {}, line 1", path.display());
-        let missing = format!("file {}", folder.at("missing").display());
-        let keychain = "keychain item test/kanal".to_owned();
-        let chain = Chain::<Kanal>::new().with(LikeAKeychain).with(file("missing")).with_dotenv(&path);
-        assert_eq!(provenances(&chain), [keychain, missing.clone(), dotenv.clone()]);
-        assert!(loaded(&chain).key().matches(OTHER_KEY.as_bytes()));
-        let chain = Chain::<Kanal>::new().with(file("missing")).with_dotenv(&path);
-        assert_eq!(provenances(&chain), [missing, dotenv]);
-    }
-
-    #[cfg(feature = "keychain")]
-    #[test]
-    fn in_the_standard_chain_a_dotenv_comes_before_its_keychain_and_no_other() {
-        let chain = Chain::<Kanal>::standard().with(LikeAKeychain).with_dotenv("one").with_dotenv("two");
-        let here = format!("{}/", std::env::current_dir().unwrap().display());
-        assert_eq!(
-            format!("{chain:?}").replace(&here, ""),
-            "Chain(kanal, variable KANAL_API_KEY, the file that KANAL_API_KEY_FILE names, \
-             systemd credential kanal_api_key, KANAL_API_KEY in one, KANAL_API_KEY in two, \
-             keychain item keysheath/kanal, keychain item test/kanal)"
-        );
-    }
 }
 
 /// Where each source of a chain looks, as its explanation says it.
