@@ -373,6 +373,9 @@ fn an_error_says_each_cause_once() {
         Chain::<Kanal>::new().with(file("missing").required()),
         Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")),
     ];
+    let missing = chains[1].load().unwrap_err().to_string();
+    assert!(missing.starts_with("no Kanal key was found; file /"), "{missing}");
+    assert!(missing.contains("Settings → API Keys") && missing.contains("missing: nothing\n"), "{missing}");
     for (chain, cause) in
         chains.iter().zip(["bytes where exactly 24", "no such file, and it was named", "not set"])
     {

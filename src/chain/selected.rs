@@ -7,7 +7,7 @@ use super::{Trail, Witness};
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 use crate::issuer::Profile;
-use crate::source::{Provenance, Remark, SourceError};
+use crate::source::{Problem, Provenance, Remark, SourceError};
 
 /// A key, where it came from, and what every source answered. `K` is an [`ApiKey`](crate::key::ApiKey) or a
 /// [`RawKey`](crate::key::RawKey).
@@ -172,6 +172,16 @@ impl fmt::Display for ChainError {
                     title = profile.title(),
                     place = error.provenance(),
                     create = Create(profile),
+                )
+            }
+            Self::Broken { profile, error, trail } if matches!(error.problem(), Problem::Missing { .. }) => {
+                write!(
+                    f,
+                    "no {} key was found; {error}; where there is no key yet, {}\n{}{}",
+                    profile.title(),
+                    Create(profile),
+                    Below(trail),
+                    below(trail)
                 )
             }
             Self::Broken { profile, error, trail } => write!(

@@ -156,6 +156,9 @@ impl fmt::Display for Below<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.0.steps.iter().enumerate() {
             match step.witness {
+                Witness::Broken(Problem::Missing { .. }) => {
+                    writeln!(f, "  {}. {}: nothing", at + 1, step.provenance)?;
+                }
                 Witness::Broken(_) => writeln!(f, "  {}. {}: broken", at + 1, step.provenance)?,
                 _ => writeln!(f, "  {}. {step}", at + 1)?,
             }
