@@ -1,0 +1,90 @@
+//! What a person is told where no key is found.
+
+use keysheath::chain::NearMiss;
+
+use super::*;
+
+#[test]
+fn the_root_has_the_names_of_a_first_program() {
+    use keysheath::{
+        ApiKey, Chain, ChainError, Fingerprint, Issuer, KeyHandle, KeyRef, Origin, Source, StoreId,
+    };
+
+    fn first_program<I: Issuer>(chain: &Chain<I>) -> Result<(KeyHandle<I>, Option<Fingerprint>), ChainError> {
+        let key: ApiKey<I> = chain.load()?.into_key();
+        let fingerprint = key.fingerprint();
+        Ok((KeyHandle::fixed(key), fingerprint))
+    }
+
+    let (_folder, file) = places();
+    let chain = Chain::<keysheath::Kanal>::new().with(file("key"));
+    assert_eq!(first_program(&chain).unwrap().1, fingerprint(KEY));
+    assert!(first_program(&Chain::<keysheath::Katana>::new()).is_err());
+    let source: Box<dyn Source> = KeyRef::from_text("env:A").source().unwrap();
+    assert_eq!(source.provenance().to_string(), "variable A");
+    assert_eq!(
+        (Origin::https("a.example").to_string(), StoreId::new(7).unwrap().get()),
+        ("https://a.example".into(), 7)
+    );
+}
+
+#[test]
+fn an_error_says_each_cause_once() {
+    let (_folder, file) = places();
+    let chains = [
+        Chain::<Kanal>::new().with(file("missing")).with(file("malformed")).with(file("key")),
+        Chain::<Kanal>::new().with(file("missing").required()),
+        Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")),
+    ];
+    let missing = chains[1].load().unwrap_err().to_string();
+    assert!(missing.starts_with("no Kanal key was found; file /"), "{missing}");
+    assert!(missing.contains("Settings → API Keys") && missing.contains("missing: nothing\n"), "{missing}");
+    for (chain, cause) in
+        chains.iter().zip(["bytes where exactly 24", "no such file, and it was named", "not set"])
+    {
+        let error = chain.load().unwrap_err();
+        assert_eq!(error.to_string().matches(cause).count(), 1, "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "the cause would be printed again");
+    }
+}
+
+#[test]
+fn near_misses_are_named_and_no_part_of_a_value() {
+    let child = Child::new("told::near_misses_are_named_and_no_part_of_a_value");
+    let child = child.var("KANAL_KEY", KEY).var("KANAL_TOKEN", OTHER_KEY).var("kanal_api_key", KEY);
+    child.var("KANAL_SECRET", "").var("KATANA_API_KEY", KEY).var("UNRELATED_KEY", KEY).run(|| {
+        let chain = Chain::<Kanal>::for_service();
+        let error = chain.load().unwrap_err();
+        assert_prints_nothing_of(&error, KEY);
+        assert_prints_nothing_of(&error, OTHER_KEY);
+        let name = |set: &str| NearMiss::Name { set: set.to_owned(), read: "KANAL_API_KEY".to_owned() };
+        let other = NearMiss::OtherIssuer { set: "KATANA_API_KEY", title: "Kanal", read: "KANAL_API_KEY" };
+        let expected = [name("KANAL_KEY"), name("KANAL_TOKEN"), name("kanal_api_key"), other];
+        assert_eq!(error.trail().near_misses(), expected);
+        assert_eq!(chain.explain().near_misses(), expected);
+        for printed in [error.to_string(), chain.explain().to_string()] {
+            assert_nothing_of_in(KEY, &printed);
+            let near = "  near miss: KANAL_KEY is set, and the variable that is read is KANAL_API_KEY\n";
+            assert!(printed.contains(near), "{printed}");
+            assert!(printed.contains("KATANA_API_KEY holds a text in the form of a Kanal key"), "{printed}");
+        }
+        // Where a key is found, and where the variable is not read, there is nothing to say.
+        assert!(loaded(&Chain::new().with(Variable::new("KANAL_KEY"))).trail().near_misses().is_empty());
+        let file = Chain::<Kanal>::new().with(SecretFile::new("/no/such/key")).load().unwrap_err();
+        assert!(file.trail().near_misses().is_empty());
+    });
+}
+
+#[test]
+fn a_katana_key_under_the_name_of_kanal_is_a_near_miss() {
+    let uuid = "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071";
+    let child = Child::new("told::a_katana_key_under_the_name_of_kanal_is_a_near_miss");
+    child.var("KANAL_API_KEY", uuid).var("KATANA_API_TOKEN", uuid).run(|| {
+        let error = Chain::<Katana>::for_service().load().unwrap_err();
+        assert_prints_nothing_of(&error, uuid);
+        let message = error.to_string();
+        assert!(message.contains("Settings → API → Add new API key"), "{message}");
+        assert!(message.contains("KATANA_API_TOKEN is set, and the variable that is read is KATANA_API_KEY"));
+        assert!(message.contains("KANAL_API_KEY holds a text in the form of a Katana key"), "{message}");
+    });
+}
