@@ -284,3 +284,57 @@ fn a_grant_can_be_looked_at_without_a_keeper_and_nothing_is_sent_or_changed() {
     assert_eq!(app.grant_in(&store), Err(GrantError::Other { what: "client id" }));
     assert_eq!(server.requests().len(), 1, "the exchange alone");
 }
+
+/// A store that counts how often it is read.
+#[derive(Clone)]
+struct Counting(MemoryStore, Arc<AtomicU32>);
+
+impl DocumentStore for Counting {
+    fn provenance(&self) -> Provenance {
+        self.0.provenance()
+    }
+
+    fn limit(&self) -> usize {
+        self.0.limit()
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.read()
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        self.0.write(content, unchanged)
+    }
+}
+
+#[test]
+fn however_many_are_refused_the_store_is_looked_at_once_in_an_interval() {
+    let folder = Folder::new();
+    let number = AtomicU32::new(0);
+    let server = Recorder::raw(move |_, stream| match number.fetch_add(1, Ordering::SeqCst) {
+        0 => write_answer(stream, JSON, &good(0)),
+        _ => write_answer(stream, "503 Service Unavailable", ""),
+    });
+    let store = Counting(MemoryStore::new(), Arc::default());
+    let app = app(server.address, &folder);
+    exchange(&app).unwrap().save(&store).unwrap();
+    let keeper = TokenKeeper::start(app, store.clone(), quick()).unwrap();
+    let (start, before) = (Instant::now(), store.1.load(Ordering::SeqCst));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while start.elapsed() < Duration::from_secs(2) {
+                    refused(&keeper);
+                }
+            });
+        }
+    });
+    let looks = store.1.load(Ordering::SeqCst) - before;
+    // Once in 50 ms; a refresh that fails, and polls, look as well.
+    assert!(looks <= 150, "{looks} looks in {:?}", start.elapsed());
+}

@@ -51,6 +51,8 @@ pub(super) struct Runner<I: Issuer> {
     pub(super) grant: Option<Grant>,
     pub(super) seen: Option<Seen>,
     pub(super) looked: Option<Clocks>,
+    /// When a look that was asked for ended.
+    pub(super) asked: Option<Clocks>,
     /// A lease of this keeper after which the refresh token is surely as it was.
     pub(super) unused: Option<Lease>,
     /// Tokens that the store has not taken yet.
@@ -97,6 +99,7 @@ impl<I: Issuer> Runner<I> {
             grant: None,
             seen: None,
             looked: None,
+            asked: None,
             unused: None,
             unsaved: None,
             state: GrantState::Good,
@@ -117,21 +120,30 @@ impl<I: Issuer> Runner<I> {
                 return;
             }
             let now = Clocks::now();
-            if self.handle.is_asked() {
+            let asked = self.handle.is_asked().then(|| self.rest_of_asking(now));
+            if asked == Some(Duration::ZERO) {
                 let attempt = self.handle.begin();
                 let before = self.handle.generation();
                 let is_refused = self.handle.refused() == Some(before);
                 let outcome = self.turn(is_refused);
                 let newer = self.handle.generation() > before;
                 self.handle.end(attempt, if newer { Reload::Newer } else { outcome });
+                self.asked = Some(Clocks::now());
                 wake = self.wake(Clocks::now());
             } else if wake.is_over(now) {
                 self.turn(false);
                 wake = self.wake(Clocks::now());
             } else {
-                let _ = news.wait_timeout(wake.rest(now).min(SLICE));
+                let _ = news.wait_timeout(wake.rest(now).min(SLICE).min(asked.unwrap_or(SLICE)));
             }
         }
+    }
+
+    /// How long those who ask wait for the next look at the store, so that it is not looked at for each request that is
+    /// refused.
+    fn rest_of_asking(&self, now: Clocks) -> Duration {
+        let interval = self.settings.minimum_interval.min(LONGEST_REST);
+        self.asked.map_or(Duration::ZERO, |asked| interval.saturating_sub(now.at_most_since(asked)))
     }
 
     /// When the grant is looked at next.
