@@ -318,7 +318,11 @@ fn however_many_are_refused_the_store_is_looked_at_once_in_an_interval() {
     let number = AtomicU32::new(0);
     let server = Recorder::raw(move |_, stream| match number.fetch_add(1, Ordering::SeqCst) {
         0 => write_answer(stream, JSON, &good(0)),
-        _ => write_answer(stream, "503 Service Unavailable", ""),
+        _ => write_answer(
+            stream,
+            "400 Bad Request\r\ncontent-type: application/json",
+            r#"{"error":"invalid_grant"}"#,
+        ),
     });
     let store = Counting(MemoryStore::new(), Arc::default());
     let app = app(server.address, &folder);
@@ -335,6 +339,6 @@ fn however_many_are_refused_the_store_is_looked_at_once_in_an_interval() {
         }
     });
     let looks = store.1.load(Ordering::SeqCst) - before;
-    // Once in 50 ms; a refresh that fails, and polls, look as well.
+    // Once in 50 ms; the refresh that ended the grant, and polls, look as well.
     assert!(looks <= 150, "{looks} looks in {:?}", start.elapsed());
 }
