@@ -58,8 +58,11 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs the program to its end. One that serves in place of ending is ended, with status 124.
 fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
+    let mut command = Command::new("timeout");
+    command.args(["20", env!("CARGO_BIN_EXE_keysheath-emulator")]).args(arguments);
+    command.stdin(Stdio::null()).output().unwrap()
 }
 
 #[test]
