@@ -34,8 +34,8 @@ fn is_plain(segment: &str) -> bool {
     !decoded.trim_matches(['.', ' ']).is_empty() && decoded.chars().all(means_nothing)
 }
 
-/// A segment with each `%XX` decoded. `None` where one is malformed, stands for what is not UTF-8, or hides a sign that
-/// could stand there as it is: only what a client must escape is escaped.
+/// A segment with each `%XX` decoded. `None` where one is malformed, stands for what is not UTF-8, or is a `?` or a `#`, which
+/// would end the path of a server that reads it twice.
 fn decoded(segment: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment;
@@ -49,7 +49,7 @@ fn decoded(segment: &[u8]) -> Option<String> {
         let ([high, low], after) = more.split_first_chunk::<2>()?;
         let digit = |byte: u8| char::from(byte).to_digit(16);
         let byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
-        bytes.push(Some(byte).filter(|byte| !matches!(byte, b'.' | b'?' | b'#'))?);
+        bytes.push(Some(byte).filter(|byte| !matches!(byte, b'?' | b'#'))?);
         rest = after;
     }
     String::from_utf8(bytes).ok()
