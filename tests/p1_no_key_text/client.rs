@@ -67,7 +67,7 @@ async fn a_handle_without_a_key_sends_and_shows_nothing() {
 #[cfg(feature = "rotation")]
 #[test]
 fn what_is_waited_for_shows_nothing() {
-    use keysheath::handle::{Drained, KeyHandle, Reload, ReloadPast, Subscription};
+    use keysheath::handle::{Drained, KeyHandle, Reload, ReloadPast, Stop, Subscription};
 
     let handle = KeyHandle::fixed(kanal());
     let generation = handle.load().unwrap().generation();
@@ -75,6 +75,8 @@ fn what_is_waited_for_shows_nothing() {
     assert_debug_silent("ReloadPast", &reload);
     let outcome: Reload = reload.wait(Duration::from_secs(60)).unwrap();
     assert_value_silent("Reload", &outcome);
+    let stop: Stop = handle.stop(&kanal());
+    assert_debug_silent("Stop", &stop);
     let drained: Drained<Kanal> = handle.drained(generation);
     assert_debug_silent("Drained", &drained);
     let subscription: Subscription<Kanal> = handle.subscribe();

@@ -3,8 +3,8 @@
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
 use keysheath::client::{
-    AnswerBody, BearerError, BearerFuture, BearerLayer, BearerService, NoErrors, Repeatable, Retry,
-    RetryFuture, RetryLayer, Sent,
+    AnswerBody, BearerError, BearerFuture, BearerLayer, BearerService, ClientError, NoErrors, Repeatable,
+    Retry, RetryFuture, RetryLayer, Sent,
 };
 use keysheath::handle::{Generation, KeyHandle, Snapshot};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
@@ -86,6 +86,9 @@ async fn an_error_of_the_client_below_is_not_shown() {
     let mut client = BearerLayer::new(handle, OriginGuard::new()).layer(service_fn(echo));
     let outcome: Result<_, BearerError> = client.call(get("/fails")).await;
     assert_error_silent("BearerError", outcome.as_ref().unwrap_err());
+    let Err(BearerError::Inner(failed)) = &outcome else { panic!("the client below fails") };
+    let failed: &ClientError = failed;
+    assert_error_silent("ClientError", failed);
     let panic = catch_unwind(AssertUnwindSafe(|| drop(outcome.unwrap()))).unwrap_err();
     assert_silent("a panic with it", panic.downcast_ref::<String>().expect("a message with a value"));
     let inner = client.call(get("/fails")).await.unwrap_err().into_inner().unwrap();
