@@ -17,6 +17,7 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::framing::Framing;
+use crate::internal::clocks;
 #[cfg(feature = "oauth")]
 use crate::internal::clocks::Clocks;
 
@@ -32,8 +33,9 @@ const INPUT: usize = 80 * 1024;
 /// What ureq writes at once.
 const OUTPUT: usize = 16 * 1024;
 
-/// How long what has come already is waited for once the deadline has passed: in one read, and in all.
-const LATE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long what has come already is waited for once the deadline has passed: in one read, and in all. Those who wait for the
+/// whole call give it a second more.
+const LATE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(900));
 
 /// What is secret in the exchange that is under way: one at a time on a connection.
 #[derive(Clone, Default)]
@@ -54,8 +56,6 @@ struct Secrets {
     /// Since when, and for how long something may be sent.
     #[cfg(feature = "oauth")]
     sending: Option<(Clocks, Duration)>,
-    /// When the deadline was first seen to have passed.
-    late: Option<Instant>,
 }
 
 /// What has come of an exchange.
@@ -134,11 +134,6 @@ impl Secrets {
     const fn may_send(&self) -> bool {
         let _ = self;
         true
-    }
-
-    /// Whether what has come already may still be read, once the deadline has passed.
-    fn may_read_late(&mut self) -> bool {
-        self.late.get_or_insert_with(Instant::now).elapsed() < LATE.1
     }
 
     /// Puts the secrets in the place of what ureq has written.
@@ -244,20 +239,26 @@ impl<T: Transport> Transport for Wiped<T> {
         sent
     }
 
+    /// Waits until the deadline, and takes what has come by then: a process that was suspended in the middle of an exchange finds
+    /// the whole answer there, and the deadline over. That takes as many reads as it takes, because ureq asks for nothing more
+    /// once its deadline has passed.
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let has_come = self.await_inner(timeout)?;
-        let buffers = self.inner.buffers();
-        let come = buffers.input();
-        let room = self.buffers.input_append_buf();
-        let amount = come.len().min(room.len());
-        self.exchange.lock().show(&come[..amount], &mut room[..amount]);
-        buffers.input_consume(amount);
-        // Consumed to the end, the whole of the buffer is free, and can be wiped.
-        if buffers.input().is_empty() {
-            buffers.input_append_buf()[..amount].zeroize();
+        let until = clocks::after(*timeout.after);
+        let late = NextTimeout { after: LATE.0.into(), ..timeout };
+        let has_come = match self.inner.maybe_await_input(timeout) {
+            Err(error) if is_timeout(&error) => self.inner.maybe_await_input(late)?,
+            answer => answer?,
+        };
+        let has_come = self.take_over() > 0 && has_come;
+        let now = Instant::now();
+        if has_come && now >= until {
+            while now.elapsed() < LATE.1 && self.inner.maybe_await_input(late).is_ok_and(|has_come| has_come) {
+                if self.take_over() == 0 {
+                    break;
+                }
+            }
         }
-        self.buffers.input_appended(amount);
-        Ok(has_come && amount > 0)
+        Ok(has_come)
     }
 
     fn is_open(&mut self) -> bool {
@@ -270,21 +271,20 @@ impl<T: Transport> Transport for Wiped<T> {
 }
 
 impl<T: Transport> Wiped<T> {
-    /// Waits until the deadline, and takes what has come by then: a process that was suspended in the middle of an exchange finds
-    /// the whole answer there, and the deadline over.
-    fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        if !timeout.after.is_zero() {
-            match self.inner.maybe_await_input(timeout) {
-                Err(error) if is_timeout(&error) => {}
-                answer => return answer,
-            }
+    /// Takes over what has come, as far as there is room, and says how much that is.
+    fn take_over(&mut self) -> usize {
+        let buffers = self.inner.buffers();
+        let come = buffers.input();
+        let room = self.buffers.input_append_buf();
+        let amount = come.len().min(room.len());
+        self.exchange.lock().show(&come[..amount], &mut room[..amount]);
+        buffers.input_consume(amount);
+        // Consumed to the end, the whole of the buffer is free, and can be wiped.
+        if buffers.input().is_empty() {
+            buffers.input_append_buf()[..amount].zeroize();
         }
-        if !self.exchange.lock().may_read_late() {
-            return Err(Error::Timeout(timeout.reason));
-        }
-        let mut late = timeout;
-        late.after = LATE.0.into();
-        self.inner.maybe_await_input(late)
+        self.buffers.input_appended(amount);
+        amount
     }
 }
 

@@ -87,10 +87,12 @@ fn a_holder_that_was_stopped_reads_what_has_come_meanwhile() {
         if request.body.contains("authorization_code") {
             return write_answer(stream, JSON, &good(0));
         }
-        // The holder is stopped while it waits, as a suspended machine is; the answer comes, and waits for it.
+        // The holder is stopped while it waits, as a suspended machine is; the answer comes, and waits for it. It is more than one
+        // read takes.
         let holder = Pid::from_raw(pid.load(Ordering::SeqCst).cast_signed()).unwrap();
         kill_process(holder, Signal::STOP).unwrap();
-        write_answer(stream, JSON, &good(1))?;
+        let long = format!("{{\"scope\":\"{}\",", "x".repeat(40_000));
+        write_answer(stream, JSON, &good(1).replacen('{', &long, 1))?;
         std::thread::sleep(Duration::from_secs(11));
         kill_process(holder, Signal::CONT).unwrap();
         Ok(())
