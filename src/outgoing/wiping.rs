@@ -252,7 +252,8 @@ impl<T: Transport> Transport for Wiped<T> {
         let has_come = self.take_over() > 0 && has_come;
         let now = Instant::now();
         if has_come && now >= until {
-            while now.elapsed() < LATE.1 && self.inner.maybe_await_input(late).is_ok_and(|has_come| has_come) {
+            while now.elapsed() < LATE.1 && self.inner.maybe_await_input(late).is_ok_and(|has_come| has_come)
+            {
                 if self.take_over() == 0 {
                     break;
                 }

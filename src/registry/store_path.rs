@@ -24,14 +24,19 @@ pub(super) fn store_of_path(path: &str) -> Wanted {
 /// Whether a segment is the word before a store to a server that folds case, or drops what stands at an end.
 fn could_be_stores(segment: &str) -> bool {
     decoded(segment.as_bytes())
-        .is_some_and(|segment| segment.trim_matches(['.', ' ']).to_uppercase() == "STORES")
+        .is_some_and(|segment| segment.trim_matches(is_droppable).to_uppercase() == "STORES")
+}
+
+/// What servers drop at the end of a segment, or from anywhere in it.
+const fn is_droppable(c: char) -> bool {
+    matches!(c, '.' | ' ') || is_mark(c)
 }
 
 /// Whether a segment is one and the same segment to everything that reads it: it is not empty, not dots alone, and decodes
 /// once, to UTF-8, to characters that mean nothing in a path.
 fn is_plain(segment: &str) -> bool {
     let Some(decoded) = decoded(segment.as_bytes()) else { return false };
-    !decoded.trim_matches(['.', ' ']).is_empty() && decoded.chars().all(means_nothing)
+    !decoded.trim_matches(is_droppable).is_empty() && decoded.chars().all(means_nothing)
 }
 
 /// A segment with each `%XX` decoded. `None` where one is malformed, stands for what is not UTF-8, or is a `?` or a `#`, which
@@ -60,7 +65,8 @@ fn decoded(segment: &[u8]) -> Option<String> {
 fn means_nothing(c: char) -> bool {
     if !c.is_ascii() {
         // `⒈` and its like are digits with a dot.
-        return c.is_alphanumeric() && !matches!(c, '\u{2488}'..='\u{249b}' | '\u{1f100}'..='\u{1f10c}');
+        let is_dotted = matches!(c, '\u{2488}'..='\u{249b}' | '\u{1f100}'..='\u{1f10c}');
+        return (c.is_alphanumeric() || is_mark(c)) && !is_dotted;
     }
     c.is_ascii_alphanumeric()
         || matches!(
@@ -92,4 +98,19 @@ fn means_nothing(c: char) -> bool {
                 | '}'
                 | '~'
         )
+}
+
+/// The marks that letters are written with and that do not count as letters: accents that stand apart, as macOS writes them, and
+/// signs of Indian scripts, Thai, Lao and Japanese. Not the strokes through a letter, which look like a slash.
+const fn is_mark(c: char) -> bool {
+    matches!(
+        c,
+        '\u{300}'..='\u{336}'
+            | '\u{339}'..='\u{36f}'
+            | '\u{93c}' | '\u{94d}' | '\u{9bc}' | '\u{9cd}' | '\u{a3c}' | '\u{a4d}' | '\u{abc}' | '\u{acd}' | '\u{b3c}'
+            | '\u{b4d}' | '\u{bcd}' | '\u{c4d}' | '\u{cbc}' | '\u{ccd}' | '\u{d4d}' | '\u{dca}'
+            | '\u{e47}'..='\u{e4e}'
+            | '\u{ec8}'..='\u{ecc}'
+            | '\u{3099}' | '\u{309a}'
+    )
 }
