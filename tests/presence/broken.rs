@@ -71,7 +71,8 @@ fn a_name_that_cannot_be_shown_is_refused_and_nothing_is_written() {
     let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
     let with_key = format!("shop {}", key(1).expose_secret());
     let with_part = format!("shop-{}", &key(1).expose_secret()[1..]);
-    let in_hexadecimal: String = key(1).expose_secret().bytes().map(|byte| format!("{byte:02x}")).collect();
+    let bytes: Vec<String> = key(1).expose_secret().bytes().map(|byte| format!("{byte:02x}")).collect();
+    let in_hexadecimal = bytes.concat();
     let keys = [&with_key, &with_part, &in_hexadecimal].map(String::as_str);
     let others = ["", &"x".repeat(65), "a\nb", "a\"b", "a\\b", "caf\u{e9}", "\u{202e}x"];
     for name in others.into_iter().chain(keys) {
