@@ -13,6 +13,8 @@ mod broken;
 mod clocks;
 #[path = "support/faketime.rs"]
 mod faketime;
+#[path = "rotation/followed.rs"]
+mod followed;
 #[path = "rotation/full_disk.rs"]
 mod full_disk;
 #[path = "rotation/guard.rs"]

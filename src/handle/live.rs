@@ -89,6 +89,7 @@ trait Publish: Send + Sync {
     fn refusals(&self) -> &Refusals;
     fn stop(&self, leaked: Fingerprint) -> Stop;
     fn is_stopped(&self) -> bool;
+    fn has_stopped(&self, key: Fingerprint) -> bool;
     fn note_accepted(&self, generation: Generation);
     fn claim_for_source(&self) -> bool;
     fn release_source(&self);
@@ -163,6 +164,11 @@ impl RawHandle {
     /// Whether the key that was published last was stopped.
     pub(crate) fn is_stopped(&self) -> bool {
         self.live.is_stopped()
+    }
+
+    /// Whether this key was stopped here. It may be in force, pending or previous in what is persisted still.
+    pub(crate) fn has_stopped(&self, key: Fingerprint) -> bool {
+        self.live.has_stopped(key)
     }
 
     /// Takes back that the issuer refused the key of this generation: it was seen to accept it since. What was reported of
@@ -295,6 +301,10 @@ impl<I: Issuer> Publish for Live<I> {
     fn is_stopped(&self) -> bool {
         let stopped_in = self.stopped_in.load(Ordering::Acquire);
         stopped_in > 0 && stopped_in == Publish::generation(self).0
+    }
+
+    fn has_stopped(&self, key: Fingerprint) -> bool {
+        lock(&self.stopped).contains(&Stopped::Name(key))
     }
 
     fn note_accepted(&self, generation: Generation) {

@@ -59,7 +59,7 @@ pub enum KeySetError {
     Unverified,
     /// An older key waits to be retired.
     #[error(
-        "{} is still the previous one: once no process uses it, delete it in the app and retire it first",
+        "{} is still the previous one: it is to be retired first, as the next step says; keep it until then",
         label(.name.as_deref(), .fingerprint)
     )]
     #[non_exhaustive]

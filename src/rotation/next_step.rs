@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::commit::LOOKS;
 use super::{AuditAction, Rotation, RotationError, RotationPolicy};
+use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
 use crate::keyset::{Held, KeySet, LeakedKey, Place, RotationId};
@@ -26,6 +27,8 @@ struct Surroundings {
     left: Duration,
     /// The latest generation that the issuer refused to this process.
     refused: Option<Generation>,
+    /// The first key of the key set that this process has stopped as leaked, which is not persisted.
+    stopped: Option<(Fingerprint, Option<String>)>,
     /// What the processes of the fleet show, where it is looked at and they do.
     fleet: Option<Fleet>,
 }
@@ -41,7 +44,8 @@ impl Rotation {
     /// and every process that shows itself has the new one alone. Where there is no probe, or a process has gone silent,
     /// the person is told what to see for themselves before.
     ///
-    /// Where the issuer refuses the active key, that comes first: as a probe has noted it, as this process's own requests
+    /// A key that this process has stopped as leaked, while that is not persisted, comes before everything. Where the issuer
+    /// refuses the active key, that comes next: as a probe has noted it, as this process's own requests
     /// were told, or as a process of the fleet shows. It is told to the audit, once for each generation. Between
     /// rotations, a fleet that cannot be seen says nothing.
     ///
@@ -81,9 +85,20 @@ impl Rotation {
         Ok(decide(keys, &self.policy, &around))
     }
 
-    /// The next step by what is known of the keys alone, to be told with the outcome of a step.
+    /// The next step by what is known of the keys alone, to be told with the outcome of a step. A pending key that is
+    /// refused comes first. No deletion is asked for: neither who uses the old key nor a replica was looked at.
     pub(super) fn advice(&self, keys: &KeySet, now: Clocks) -> NextStep {
-        decide(keys, &self.policy, &self.surroundings(keys, now, None))
+        let around = self.surroundings(keys, now, None);
+        if let Some(pending) = keys.pending().filter(|pending| pending.refused().is_some()) {
+            return begin_of_rotation(pending, &around);
+        }
+        match decide(keys, &self.policy, &around) {
+            NextStep::Delete { fingerprint, name, .. } => {
+                let (left, is_drained, behind) = (Duration::ZERO, true, Vec::new());
+                NextStep::Wait { fingerprint, name, left, is_drained, behind }
+            }
+            step => step,
+        }
     }
 
     fn surroundings(&self, keys: &KeySet, now: Clocks, fleet: Option<Fleet>) -> Surroundings {
@@ -96,6 +111,9 @@ impl Rotation {
             is_drained: self.is_drained(keys),
             left,
             refused: self.handle.refused(),
+            stopped: slots(keys)
+                .find(|held| self.handle.has_stopped(held.fingerprint()))
+                .map(|held| (held.fingerprint(), owned(held.name()))),
             fleet,
         }
     }
@@ -134,6 +152,9 @@ impl Rotation {
 }
 
 fn decide(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings) -> NextStep {
+    if let Some((fingerprint, name)) = around.stopped.clone() {
+        return NextStep::ReportLeak { fingerprint, name };
+    }
     let leaked = keys.leaked().first();
     let is_empty = keys.current().is_none() && keys.pending().is_none();
     if let Some(leaked) = leaked.filter(|_| !is_empty) {
@@ -176,7 +197,7 @@ fn begin_of_rotation(pending: &Held, around: &Surroundings) -> NextStep {
     } else if pending.verified().is_some() {
         NextStep::Promote { fingerprint, rotation }
     } else if around.has_probe {
-        NextStep::Verify { fingerprint, rotation, place: Place::Pending }
+        NextStep::Verify { fingerprint, rotation, place: Place::Pending, under_way: None }
     } else {
         NextStep::VerifyByHand { fingerprint, rotation }
     }
@@ -231,7 +252,8 @@ fn end_of_rotation(
     // Not by what was seen before the promotion: a key that was deleted since would be the only one left.
     if around.has_probe && current.confirmed().is_none() {
         let (fingerprint, rotation) = (current.fingerprint(), current.rotation());
-        return NextStep::Verify { fingerprint, rotation, place: Place::Current };
+        let under_way = keys.pending().map(Held::rotation);
+        return NextStep::Verify { fingerprint, rotation, place: Place::Current, under_way };
     }
     NextStep::Delete {
         profile: keys.profile(),
@@ -277,6 +299,7 @@ fn see_refusal(keys: &KeySet, current: &Held, policy: &RotationPolicy, around: &
         fingerprint: current.fingerprint(),
         rotation: current.rotation(),
         previous: keys.previous().map(Held::fingerprint),
+        under_way: keys.pending().map(Held::rotation),
         name: name_of_the_next(keys, policy, around.now),
         has_probe: around.has_probe,
     }
@@ -284,6 +307,10 @@ fn see_refusal(keys: &KeySet, current: &Held, policy: &RotationPolicy, around: &
 
 fn create(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings, reason: Reason) -> NextStep {
     NextStep::Create { profile: keys.profile(), name: name_of_the_next(keys, policy, around.now), reason }
+}
+
+fn slots(keys: &KeySet) -> impl Iterator<Item = &Held> {
+    [keys.current(), keys.pending(), keys.previous()].into_iter().flatten()
 }
 
 fn owned(text: Option<&str>) -> Option<String> {
@@ -297,9 +324,8 @@ pub(super) fn name_of_the_next(keys: &KeySet, policy: &RotationPolicy, now: Syst
     let number = keys.newest_rotation().map_or(0, RotationId::number) + 1;
     let mut name = format!("{}-{year:04}-{month:02}-r{number}", policy.key_name());
     // A person may have given another key this very name.
-    let slots = [keys.current(), keys.pending(), keys.previous()].into_iter().flatten();
     let given: Vec<&str> =
-        slots.filter_map(Held::name).chain(keys.leaked().iter().filter_map(LeakedKey::name)).collect();
+        slots(keys).filter_map(Held::name).chain(keys.leaked().iter().filter_map(LeakedKey::name)).collect();
     while given.contains(&name.as_str()) {
         name.push('b');
     }

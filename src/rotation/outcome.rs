@@ -137,7 +137,7 @@ impl fmt::Display for Verification {
             }
             Self::StoreRefused { report } => (
                 "the key does not serve every store; nothing was changed: see below which, create a key for all of \
-                 them, or mend the probe's list",
+                 them, or correct the probe's list",
                 report,
             ),
             Self::Inconclusive { report } => {

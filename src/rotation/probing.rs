@@ -105,7 +105,7 @@ impl Rotation {
     /// [`RotationError`]; [`RotationError::NoProbe`], and [`KeySetError::NotCurrent`] when another key is in force by now.
     pub fn retire(&self, rotation: RotationId) -> Result<Retirement, RotationError> {
         let probe = self.expect_probe()?;
-        let (keys, _) = self.read()?;
+        let (keys, there) = self.read()?;
         keys.check_words(self.by.as_deref(), None).map_err(RotationError::Refused)?;
         let current = keys.current().filter(|current| current.rotation() == rotation);
         let Some(current) = current else { return Err(RotationError::Refused(KeySetError::NotCurrent)) };
@@ -126,7 +126,9 @@ impl Rotation {
                 let is_settled = self.left_to_settle(current, now).is_zero();
                 let is_out_of_use =
                     || self.who_may_use_another_than(&keys).is_ok_and(|behind| behind.is_empty());
-                let is_overdue = is_settled && self.is_drained(&keys) && is_out_of_use();
+                // As before the next step asks for a deletion: a replica that is behind may show the key in force as previous.
+                let is_current = || self.is_current(there.as_ref()).is_ok_and(|is_current| is_current);
+                let is_overdue = is_settled && self.is_drained(&keys) && is_out_of_use() && is_current();
                 if is_overdue {
                     self.raise(AuditAction::StillAccepted, &keys, rotation, Some(previous), now);
                 }

@@ -58,9 +58,12 @@ pub(super) fn promoted(current: &Held) -> SystemTime {
 }
 
 fn left(sight: Option<Sight>, written: SystemTime, span: Duration, skew: Duration, now: Clocks) -> Duration {
-    // A time in the future says that the clocks differ by more than the bound, and counts as no time.
-    let since = now.wall().duration_since(written).unwrap_or_default();
-    let by_others = span.saturating_add(skew).saturating_sub(since);
+    let whole = span.saturating_add(skew);
+    let by_others = match now.wall().duration_since(written) {
+        Ok(since) => whole.saturating_sub(since),
+        // By a clock that is behind it takes as much longer.
+        Err(ahead) => whole.saturating_add(ahead.duration()),
+    };
     let Some(Sight { first, is_lasting, .. }) = sight else {
         return if span.is_zero() { Duration::ZERO } else { by_others };
     };

@@ -110,7 +110,7 @@ fn a_promotion_in_the_future_is_settled_by_what_a_process_sees() {
     promote(&Process::ahead(2 * DAY).open(&store));
     let process = Process::ahead(0);
     let rotation = process.open(&store);
-    assert_eq!(left(&rotation), Some(45));
+    assert_eq!(left(&rotation), Some(2 * 24 * 60 + 45), "what a command has to wait that starts each time");
     assert!(rotation.status().unwrap().clock_behind().is_some());
     process.pass(15 * MINUTE);
     assert_eq!(left(&rotation), None);

@@ -21,6 +21,15 @@ use crate::presence::PresenceRecord;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NextStep {
+    /// Report a leak once more: this process has stopped a key that is not persisted as compromised. Until that is done,
+    /// other processes send it.
+    #[non_exhaustive]
+    ReportLeak {
+        /// Which key.
+        fingerprint: Fingerprint,
+        /// Its name in the app, where it is known.
+        name: Option<String>,
+    },
     /// Create a key in the app, and stage it.
     Create {
         /// Whose.
@@ -39,6 +48,8 @@ pub enum NextStep {
         rotation: RotationId,
         /// Pending, or in force.
         place: Place,
+        /// For the key in force: the rotation that is under way, which is to be aborted before this one is rolled back.
+        under_way: Option<RotationId>,
     },
     /// See by hand that a key works: there is no probe.
     #[non_exhaustive]
@@ -146,6 +157,8 @@ pub enum NextStep {
         rotation: RotationId,
         /// The previous key, where there is one to go back to.
         previous: Option<Fingerprint>,
+        /// The rotation that is under way, which is to be aborted before this one is rolled back.
+        under_way: Option<RotationId>,
         /// What to call the next one.
         name: String,
         /// Whether there is a probe to verify the key with.

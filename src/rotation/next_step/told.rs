@@ -7,7 +7,7 @@ use super::{NextStep, Reason};
 use crate::fingerprint::Fingerprint;
 use crate::internal::printable::Printable;
 use crate::issuer::Profile;
-use crate::keyset::{Labelled, Place};
+use crate::keyset::{Labelled, Place, RotationId};
 use crate::presence::PresenceRecord;
 use crate::utc::{Span, Utc};
 
@@ -41,6 +41,14 @@ impl fmt::Display for Page {
 impl fmt::Display for NextStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ReportLeak { fingerprint, name } => {
+                let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
+                write!(
+                    f,
+                    "{key} was stopped here as leaked, but that is not persisted, and other processes still send it: report \
+                     it as compromised once more"
+                )
+            }
             Self::Create { profile, name, reason } => {
                 write!(
                     f,
@@ -50,14 +58,17 @@ impl fmt::Display for NextStep {
                     Page::to_create(profile)
                 )
             }
-            Self::Verify { fingerprint, rotation, place: Place::Pending } => {
+            Self::Verify { fingerprint, rotation, place: Place::Pending, .. } => {
                 write!(f, "verify the pending key {fingerprint} (rotation {rotation}), or abort it")
             }
-            Self::Verify { fingerprint, rotation, .. } => write!(
-                f,
-                "verify the active key, {fingerprint} (rotation {rotation}), before the old one is deleted; if it does not \
-                 work, roll back"
-            ),
+            Self::Verify { fingerprint, rotation, place: _, under_way } => {
+                write!(
+                    f,
+                    "verify the active key, {fingerprint} (rotation {rotation}), before the old one is deleted; if it does \
+                     not work, {}roll back",
+                    First(*under_way)
+                )
+            }
             Self::VerifyByHand { fingerprint, rotation } => write!(
                 f,
                 "there is no probe: see for yourself that the pending key {fingerprint} (rotation {rotation}) works for \
@@ -121,24 +132,46 @@ impl fmt::Display for NextStep {
                 "the issuer has refused {fingerprint} or {in_force}: retire the previous key now; keysheath will see which \
                  one was deleted, and fall back if it was the wrong one"
             ),
-            Self::Refused { profile, fingerprint, rotation: _, previous, name, has_probe } => {
-                let name = Printable(name);
-                write!(f, "the issuer has refused the active key, {fingerprint}: ")?;
-                f.write_str(if *has_probe { "verify it" } else { "see whether it was deleted" })?;
-                if let Some(previous) = previous {
-                    return write!(
-                        f,
-                        ", and do not delete the previous one, {previous}; if it was deleted, roll back and abort it"
-                    );
-                }
-                write!(
-                    f,
-                    "; if it was deleted, create a key named {name} in {}, stage, verify and promote it",
-                    Page::to_create(profile)
-                )
-            }
+            Self::Refused { .. } => self.refused(f),
             Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
             Self::Nothing { due: None } => f.write_str("nothing to do"),
+        }
+    }
+}
+
+impl NextStep {
+    fn refused(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Refused { profile, fingerprint, rotation, previous, under_way, name, has_probe } = self
+        else {
+            return Ok(());
+        };
+        let name = Printable(name);
+        write!(f, "the issuer has refused the active key, {fingerprint}: ")?;
+        f.write_str(if *has_probe { "verify it" } else { "see whether it was deleted" })?;
+        if let Some(previous) = previous {
+            return write!(
+                f,
+                ", and do not delete the previous one, {previous}; if it was deleted, {}roll back and abort \
+                 rotation {rotation}",
+                First(*under_way)
+            );
+        }
+        write!(
+            f,
+            "; if it was deleted, create a key named {name} in {}, stage, verify and promote it",
+            Page::to_create(profile)
+        )
+    }
+}
+
+/// What has to be done before a rotation is rolled back.
+struct First(Option<RotationId>);
+
+impl fmt::Display for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(rotation) => write!(f, "abort rotation {rotation}, which is pending, then "),
+            None => Ok(()),
         }
     }
 }
@@ -169,6 +202,9 @@ fn why_to_wait(
     f: &mut fmt::Formatter<'_>,
 ) -> fmt::Result {
     let mut reasons = Joined::by("; ");
+    if left.is_zero() && is_drained && behind.is_empty() {
+        return f.write_str("ask for the next step, which looks at who uses it");
+    }
     if !left.is_zero() {
         reasons.next(f)?;
         write!(f, "other processes have {} to take up the new one", Span(left))?;
