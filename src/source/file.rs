@@ -35,7 +35,8 @@ pub const MAX_SECRET_FILE: usize = 8192;
 /// A relative path is resolved once, here, so a later change of the working folder does not change which file is read.
 ///
 /// A pipe (a FIFO, `/dev/stdin`, `/dev/fd/N`, a shell's `<(…)`) is read to its end, under the deadline. It gives its text
-/// once: [`explain`](crate::chain::Chain::explain) and a refresher read it again.
+/// once: [`explain`](crate::chain::Chain::explain) and a refresher read it again. Threads of one process read a pipe one after
+/// another; two processes that read it at once divide its text.
 ///
 /// ```
 /// use std::io::Write;

@@ -54,6 +54,37 @@ fn a_fifo_is_opened_once_for_each_load() {
     writer.join().unwrap();
 }
 
+#[cfg(feature = "dotenv")]
+#[test]
+fn threads_that_read_one_fifo_do_not_divide_its_text() {
+    use keysheath::source::DotenvFile;
+
+    const THREADS: usize = 4;
+    let folder = Folder::new();
+    let path = fifo(&folder, "600");
+    let served = path.clone();
+    // The key's line is the last: who reads the beginning alone finds none.
+    let text = format!("{}KANAL_API_KEY={KEY}\n", "A=1\n".repeat(4_000));
+    let writer = std::thread::spawn(move || {
+        for _ in 0..THREADS {
+            fs::write(&served, &text).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let source = DotenvFile::new(&path, "KANAL_API_KEY");
+    let loads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let source = source.clone();
+            std::thread::spawn(move || source::load(&source, keysheath::issuer::Kanal::PROFILE))
+        })
+        .collect();
+    for load in loads {
+        let loaded = load.join().unwrap();
+        assert!(matches!(loaded, Ok(Loaded::Found(_))), "{loaded:?}");
+    }
+    writer.join().unwrap();
+}
+
 #[test]
 fn a_fifo_that_nothing_writes_to_ends_at_the_deadline() {
     let folder = Folder::new();

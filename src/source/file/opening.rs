@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::pipe::Pipe;
+use super::pipe::{Alone, Pipe};
 use super::{Permissions, Problem, Reader, Remark};
 use crate::source::worker::Turn;
 use crate::source::{Resource, SecretText};
@@ -24,6 +24,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Opens, checks and reads a file. `None` where there is no file. May hang.
 pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> Result<FileText, Problem> {
+    let too_late = |problem| match problem {
+        Problem::Unreadable(io::ErrorKind::TimedOut) => turn.too_late(),
+        problem => problem,
+    };
+    let pipe = path.metadata().ok().filter(is_pipe);
+    // Held until the file is closed: what is declared first is dropped last.
+    let _alone = pipe
+        .map(|pipe| Alone::with(&pipe, turn.rest()))
+        .transpose()
+        .map_err(|error| too_late(Problem::Unreadable(error.kind())))?;
     let Some(Opened { file, metadata, is_unlinked }) = open_to_stay(path)? else {
         return Ok(None);
     };
@@ -35,11 +45,7 @@ pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> R
         Kind::Regular => read_bounded(file, limit)?,
         Kind::Pipe => {
             remarks.push(Remark::Pipe);
-            let text =
-                read_bounded(Pipe::new(file, turn.rest()), limit).map_err(|problem| match problem {
-                    Problem::Unreadable(io::ErrorKind::TimedOut) => turn.too_late(),
-                    problem => problem,
-                })?;
+            let text = read_bounded(Pipe::new(file, turn.rest()), limit).map_err(too_late)?;
             if text.bytes().is_empty() {
                 return Err(Problem::EmptyPipe);
             }

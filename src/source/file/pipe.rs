@@ -1,12 +1,61 @@
 //! Reading a FIFO or a pipe to its end, until a deadline.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long to wait before a pipe that has nothing is looked at again.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// The right to read a pipe, from before it is opened: two readers at once would divide what is written to it, and each would
+/// take its part for the whole. Other processes are not kept off.
+pub(super) struct Alone {
+    id: Id,
+}
+
+/// The device and the number of a pipe.
+type Id = (u64, u64);
+
+/// The pipes that are being read in this process.
+static READ: Mutex<Vec<Id>> = Mutex::new(Vec::new());
+
+impl Alone {
+    /// Waits until no other thread reads the pipe. [`ErrorKind::TimedOut`] at the deadline.
+    pub(super) fn with(metadata: &Metadata, rest: Duration) -> io::Result<Self> {
+        let (id, until) = (id(metadata), Instant::now().checked_add(rest));
+        loop {
+            let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+            if !read.contains(&id) {
+                read.push(id);
+                return Ok(Self { id });
+            }
+            drop(read);
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        READ.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| *id != self.id);
+    }
+}
+
+#[cfg(unix)]
+fn id(metadata: &Metadata) -> Id {
+    use std::os::unix::fs::MetadataExt as _;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+const fn id(_: &Metadata) -> Id {
+    (0, 0)
+}
 
 /// A pipe that was opened without waiting for who writes to it. Its reads wait for that, and fail with
 /// [`ErrorKind::TimedOut`] at the deadline, so no thread is left in one.
