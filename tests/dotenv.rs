@@ -1,6 +1,8 @@
 //! Keys in a `.env` file.
 #![cfg(all(target_os = "linux", feature = "dotenv"))]
 
+#[path = "dotenv/large.rs"]
+mod large;
 #[path = "dotenv/peers.rs"]
 mod peers;
 mod support;
@@ -11,7 +13,7 @@ use std::path::Path;
 
 use keysheath::chain::{Chain, ChainError, Witness};
 use keysheath::format::{FormatRule, Hint};
-use keysheath::issuer::Kanal;
+use keysheath::issuer::{Issuer as _, Kanal};
 use keysheath::source::{Absence, DotenvFile, LineFault, Problem, Provenance, Remark, Source as _};
 use support::child::NOBODY;
 use support::{

@@ -13,7 +13,7 @@
 
 use zeroize::Zeroizing;
 
-use super::Hint;
+use super::{Hint, MAX_KEY_LENGTH};
 
 /// The form that other pages show of Kanal's keys.
 const KANAL_SK: &[u8] = b"kanal_sk_";
@@ -34,6 +34,10 @@ const MARKS: &[u8] = b".xX-_~+";
 
 /// The longest text, counted in letters and digits, that is looked at as words.
 const MOST_LETTERS: usize = 128;
+
+/// The longest text that is looked at beyond its start: the longest key, twice. Looking for repetitions takes a time that grows
+/// with the square of the length.
+const MOST: usize = 2 * MAX_KEY_LENGTH + 1;
 
 /// What templates, manuals and tests write where a key belongs, beside `abcd`, `1234`, `aaa` and the like.
 const WORDS: &[&str] = &[
@@ -199,6 +203,9 @@ pub(super) fn hint(text: &[u8]) -> Option<Hint> {
     }
     if FOLDERS.iter().any(|folder| text.starts_with(folder)) {
         return Some(Hint::Path);
+    }
+    if text.len() > MOST {
+        return None;
     }
     if let Some(half) = half(text).map(letters)
         && !half.is_empty()

@@ -140,7 +140,8 @@ fn find_in_file(file: FileText, name: &str, profile: &Profile) -> Result<InFile,
         return Err(Problem::NotText { hint: Hint::Nul });
     }
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let is_key = |line: &[u8]| profile.format().screen(line).is_ok();
+    // Only what is well-formed is screened: an error about each other line would be made with its hint.
+    let is_key = |line: &[u8]| profile.format().accepts(line) && profile.format().screen(line).is_ok();
     Ok(match find::find(text, name, is_key)? {
         None => InFile::NotSet,
         Some(found) => {

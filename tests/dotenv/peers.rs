@@ -20,7 +20,7 @@ const ANY: &Profile =
 const NAME: &str = "KANAL_API_KEY";
 
 /// How many files are made up.
-const FILES: usize = 8_000;
+const FILES: usize = 10_000;
 
 /// What this crate answers.
 #[derive(Debug)]
@@ -66,6 +66,11 @@ const NAMES: &[&str] = &[
     "'KANAL_API_KEY'",
     "\"KANAL_API_KEY\"",
     "KANAL_API\r_KEY",
+    "'KANAL_API_KEY",
+    "KANAL_API_KEY\\",
+    "#A",
+    "A\n",
+    "A.B",
     "KANAL_API_KEY:",
     "export",
     "'A",
@@ -92,6 +97,15 @@ const VALUES: &[&str] = &[
     "KANAL_API_KEY=k",
     "#",
     "`k",
+    "k\nKANAL_API_KEY=k9\nz",
+    "\\\"",
+    "\\\\",
+    "\\'",
+    "k\\\nl",
+    "k\n",
+    "\nk",
+    "a\"b\"c",
+    "a'b'c",
 ];
 const QUOTES: &[&str] = &["'", "\"", "`"];
 const TAILS: &[&str] = &[
@@ -206,6 +220,9 @@ const KNOWN: &[&str] = &[
     "CERT=\"abc\ndef=\"\nKANAL_API_KEY=k8\nB=\"x\"\n",
     "A=1\n  # B=\"x\nKANAL_API_KEY=\"k8\"\n",
     "KANAL_API_KEY=k8\nexport KANAL_API_KEY\n",
+    "A=\u{3000}\"b\nB=\"\nKANAL_API_KEY=k8\nC=\"\n",
+    "export =\"\n A=\"k\nKANAL_API_KEY=k8\nz\"\n",
+    "export\t='\n'A=a b\nKANAL_API_KEY='k8'\n",
 ];
 
 fn ours(path: &Path, text: &str) -> Ours {

@@ -67,9 +67,12 @@ impl<'a> Lines<'a> {
     fn each_next(&self, index: usize, mut found: impl FnMut(usize)) {
         let line = self.line(index);
         let mut is_certain = false;
+        // The last `=` that was looked at: many starts may have one in common.
+        let mut looked_at = None;
         for start in starts(line) {
             let rest = &line[start..];
-            let body = &rest[blanks(rest)..];
+            let body_at = start + blanks(rest);
+            let body = &line[body_at..];
             // Node takes a comment for a name, unless it starts the line.
             if rest.first() == Some(&b'#') {
                 continue;
@@ -80,16 +83,22 @@ impl<'a> Lines<'a> {
             if name.first() == Some(&b'\'') {
                 self.each_line_after(place(name), index, &[first_quote], &mut found);
             }
-            let Some(equals) = body.iter().position(|&byte| byte == b'=') else { continue };
-            let value = &body[equals + 1..];
-            let value = &value[blanks(value)..];
+            if looked_at.is_some_and(|at| at >= body_at) {
+                continue;
+            }
+            let equals = body.iter().position(|&byte| byte == b'=');
+            looked_at = Some(equals.map_or(line.len(), |equals| body_at + equals));
+            let Some(equals) = equals else { continue };
+            let written = &body[equals + 1..];
+            let (before, value) = written.split_at(blanks(written));
             let ends: &[Ending] = match value.first() {
                 Some(b'"' | b'\'') => &[first_quote, escaped_quote, marked_quote],
                 Some(b'`') => &[first_quote],
                 _ => continue,
             };
-            // A program that reads no name here goes on at the next line.
-            is_certain |= start == 0 && ends.len() > 1 && is_plain_name(body, equals);
+            // A program that reads no name here, or takes a blank for the value's start, goes on at the next line.
+            is_certain |=
+                start == 0 && ends.len() > 1 && are_plain(before) && is_plain_name(line, equals + body_at);
             self.each_line_after(place(value), index, ends, &mut found);
         }
         if !is_certain {
@@ -108,9 +117,9 @@ impl<'a> Lines<'a> {
             let closing = self.starts.partition_point(|&start| start <= open + 1 + close) - 1;
             found(closing + 1);
             // What follows on that line may be another entry, for a program that reads on.
-            let line = self.line(closing);
-            let reads_on = starts(line).nth(1).is_some() || (ends.len() == 1 && line.contains(&b'='));
-            if closing > index && reads_on {
+            let reads_on =
+                |line: &[u8]| starts(line).nth(1).is_some() || (ends.len() == 1 && line.contains(&b'='));
+            if closing > index && reads_on(self.line(closing)) {
                 found(closing);
             }
         }
@@ -141,15 +150,22 @@ fn marked_quote(text: &[u8], quote: u8) -> Option<usize> {
 }
 
 /// Where a line may be thought to begin, within a line: at its start, and after each character that is a line end for some
-/// programs.
+/// programs. Of several such characters with nothing but blanks between them, after the first: what begins there begins with
+/// blanks, and each is looked at once.
 pub(super) fn starts(line: &[u8]) -> impl Iterator<Item = usize> {
-    let after = |at: usize| match line[at..] {
-        [b'\x0b' | b'\x0c' | b'\r' | b'\x1c'..=b'\x1e', ..] => Some(at + 1),
-        [0xc2, 0x85, ..] => Some(at + 2),
-        [0xe2, 0x80, 0xa8 | 0xa9, ..] => Some(at + 3),
-        _ => None,
-    };
-    std::iter::once(0).chain((0..line.len()).filter_map(after))
+    let mut at = 0;
+    let after_breaks = std::iter::from_fn(move || {
+        let length = |at: usize| match line[at..] {
+            [b'\x0b' | b'\x0c' | b'\r' | b'\x1c'..=b'\x1e', ..] => Some(1),
+            [0xc2, 0x85, ..] => Some(2),
+            [0xe2, 0x80, 0xa8 | 0xa9, ..] => Some(3),
+            _ => None,
+        };
+        let start = (at..line.len()).find_map(|at| length(at).map(|length| at + length));
+        at = start.map_or(line.len(), |start| start + blanks(&line[start..]));
+        start
+    });
+    std::iter::once(0).chain(after_breaks)
 }
 
 /// How many bytes of blanks and invisible characters a text starts with.
@@ -178,8 +194,15 @@ fn is_blank(character: char) -> bool {
 }
 
 /// Whether every program reads a name before the `=`.
-fn is_plain_name(body: &[u8], equals: usize) -> bool {
-    let name = after_export(body).filter(|name| name.first() != Some(&b'=')).unwrap_or(body);
-    let name = name[..name.len() - (body.len() - equals)].trim_ascii_end();
-    !name.is_empty() && name.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+fn is_plain_name(line: &[u8], equals: usize) -> bool {
+    let name = &line[..equals];
+    let name = &name[name.iter().take_while(|&&byte| byte == b' ').count()..];
+    let name = name.strip_prefix(b"export ").unwrap_or(name).trim_ascii();
+    // `export` before a blank is a name for some programs only.
+    let is_name = !name.is_empty() && name != b"export";
+    is_name && name.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+fn are_plain(blanks: &[u8]) -> bool {
+    blanks.iter().all(|&byte| byte == b' ')
 }
