@@ -156,7 +156,6 @@ impl RawHandle {
     }
 
     /// As [`KeyHandle::stop`](super::KeyHandle::stop), for a key that is known by its fingerprint.
-    #[allow(dead_code, reason = "for a rotation that cannot write")]
     pub(crate) fn stop(&self, leaked: Fingerprint) -> Stop {
         self.live.stop(leaked)
     }
