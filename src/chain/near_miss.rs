@@ -57,9 +57,9 @@ impl NearMiss {
     }
 
     fn in_another_issuers_variable(profile: &'static Profile) -> Option<Self> {
-        let (set, is_like): (_, fn(&[u8]) -> bool) = if profile == Kanal::PROFILE {
+        let (set, is_like): (_, fn(&[u8]) -> bool) = if profile.is_same_issuer(Kanal::PROFILE) {
             (Katana::PROFILE.variable(), |text| RawKey::parse(Kanal::PROFILE, text).is_ok())
-        } else if profile == Katana::PROFILE {
+        } else if profile.is_same_issuer(Katana::PROFILE) {
             (Kanal::PROFILE.variable(), is_uuid)
         } else {
             return None;

@@ -1,6 +1,7 @@
 //! What a person is told where no key is found.
 
-use keysheath::chain::NearMiss;
+use keysheath::chain::{NearMiss, RawChain};
+use keysheath::format::KeyFormat;
 
 use super::*;
 
@@ -57,11 +58,14 @@ fn near_misses_are_named_and_no_part_of_a_value() {
         let error = chain.load().unwrap_err();
         assert_prints_nothing_of(&error, KEY);
         assert_prints_nothing_of(&error, OTHER_KEY);
+        let widened = Box::leak(Box::new(Kanal::PROFILE.widened(KeyFormat::between(24, 64))));
+        let widened = RawChain::for_service(widened).explain();
         let name = |set: &str| NearMiss::Name { set: set.to_owned(), read: "KANAL_API_KEY".to_owned() };
         let other = NearMiss::OtherIssuer { set: "KATANA_API_KEY", title: "Kanal", read: "KANAL_API_KEY" };
         let expected = [name("KANAL_KEY"), name("KANAL_TOKEN"), name("kanal_api_key"), other];
         assert_eq!(error.trail().near_misses(), expected);
         assert_eq!(chain.explain().near_misses(), expected);
+        assert_eq!(widened.near_misses(), expected, "a widened format is of the same issuer");
         for printed in [error.to_string(), chain.explain().to_string()] {
             assert_nothing_of_in(KEY, &printed);
             let near = "  near miss: KANAL_KEY is set, and the variable that is read is KANAL_API_KEY\n";
