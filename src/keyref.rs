@@ -163,7 +163,7 @@ pub enum KeyRefError {
     /// The scheme is not one of those that exist.
     #[error("the scheme is none of env, file, dotenv, systemd, keychain, command and openbao")]
     UnknownScheme,
-    /// It is longer than [`MAX_REFERENCE`].
+    /// It is longer than [`MAX_REFERENCE`], as it stands or as it is printed.
     #[error("a key reference has at most {MAX_REFERENCE} bytes")]
     TooLong,
     /// A part that the scheme needs is missing or empty.
@@ -370,7 +370,12 @@ impl FromStr for KeyRef {
         if options.is_of_files() && !matches!(place, Place::File { .. } | Place::Dotenv { .. }) {
             return Err(KeyRefError::Query);
         }
-        Ok(Self { place, options, commands_allowed: false })
+        let reference = Self { place, options, commands_allowed: false };
+        // Printing may lengthen it, and what is printed is to be read again.
+        if reference.to_string().len() > MAX_REFERENCE {
+            return Err(KeyRefError::TooLong);
+        }
+        Ok(reference)
     }
 }
 

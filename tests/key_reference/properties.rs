@@ -149,3 +149,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_accepted_is_short_enough_when_printed() {
+    // A character that is not shown is written as three times as many bytes.
+    for count in [100, 1_300] {
+        let text = format!("file:/{}", "\u{200b}".repeat(count));
+        match text.parse::<KeyRef>() {
+            Ok(reference) => assert_eq!(reference.to_string().parse(), Ok(reference), "{count}"),
+            Err(error) => assert_eq!((error, count), (KeyRefError::TooLong, 1_300)),
+        }
+    }
+}
