@@ -56,10 +56,8 @@ pub use closed::Closed;
 pub(crate) use in_use::{InUse, Uses};
 #[cfg(feature = "rotation")]
 pub(crate) use live::{Numbered, Published, RawHandle, SourceClaim};
-#[cfg(any(feature = "client", feature = "rotation"))]
-pub(crate) use refusal::Known;
 #[cfg(feature = "client")]
-pub(crate) use refusal::Refusal;
+pub(crate) use refusal::{Known, Refusal};
 pub use reload::Reload;
 pub use reload_past::ReloadPast;
 #[cfg(feature = "rotation")]

@@ -4,6 +4,8 @@
 pub(crate) mod boot_clock;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod clocks;
+#[allow(dead_code, reason = "used with some features only")]
+pub(crate) mod contained;
 #[cfg(any(feature = "rotation", feature = "tracing"))]
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod events;

@@ -55,7 +55,7 @@ fn drive(service: &mut SecretService) {
     let entry = keyring::v1::Entry::new(Keychain::SERVICE, "bytes").expect("it has its store");
     entry.set_secret(&[KEY.as_bytes(), b"\xff"].concat()).expect("stored");
     assert!(matches!(problem(load(&keychain, "bytes")), Problem::Malformed(_)));
-    store_with_secret_tool(&["service", Keychain::SERVICE, "username", "line"], &format!("{KEY}\n"));
+    store_with_secret_tool(&["service", Keychain::SERVICE, "username", "line"], &format!("{KEY}\n\n"));
     assert!(matches!(problem(load(&keychain, "line")), Problem::Malformed(_)));
     assert_eq!(problem(keychain.save("a/b", key.as_raw())), Problem::NotStorable);
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Before, Core, Next, Until};
 use super::holders::Holders;
-use super::refusal::{Known, Refusals};
+use super::refusal::Refusals;
 use super::reloads::{Attempt, Reloads};
 use super::stop::Stopped;
 use super::sync::{EventListener, Mutex, lock};
@@ -149,10 +149,10 @@ impl RawHandle {
     }
 
     /// Whether the active generation was refused, or doubted for a 401 without a body; and which news that is.
-    pub(crate) fn news_of_refusal(&self) -> Option<Known> {
+    pub(crate) fn news_of_refusal(&self) -> Option<u64> {
         let refusals = self.live.refusals();
-        let known = refusals.known();
-        refusals.is_about(self.generation()).then_some(known)
+        let news = refusals.news();
+        refusals.is_about(self.generation()).then_some(news)
     }
 
     /// As [`KeyHandle::stop`](super::KeyHandle::stop), for a key that is known by its fingerprint.

@@ -20,10 +20,12 @@ pub(super) struct Refusals {
     doubted: AtomicU64,
     /// Grows with each refusal or doubt that is news.
     news: AtomicU64,
+    /// Grows with each refusal or doubt, so that an earlier request takes none of them back.
+    reports: AtomicU64,
 }
 
-/// How many refusals were known when a request was sent.
-#[cfg(any(feature = "client", feature = "rotation"))]
+/// How many reports of refusals were known when a request was sent.
+#[cfg(feature = "client")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known(u64);
 
@@ -32,9 +34,14 @@ impl Refusals {
         Generation::counted(self.refused.load(Ordering::Relaxed))
     }
 
-    #[cfg(any(feature = "client", feature = "rotation"))]
-    pub(super) fn known(&self) -> Known {
-        Known(self.news.load(Ordering::Acquire))
+    #[cfg(feature = "client")]
+    fn known(&self) -> Known {
+        Known(self.reports.load(Ordering::Acquire))
+    }
+
+    #[cfg(feature = "rotation")]
+    pub(super) fn news(&self) -> u64 {
+        self.news.load(Ordering::Acquire)
     }
 
     /// Whether this generation was refused or doubted.
@@ -45,6 +52,8 @@ impl Refusals {
 
     /// Notes a refusal; false where it is no news.
     fn refuse(&self, generation: Generation) -> bool {
+        // First, so that who takes back what is noted below knows of it.
+        self.reports.fetch_add(1, Ordering::Release);
         let is_news = self.refused.fetch_max(generation.0, Ordering::Relaxed) < generation.0;
         if is_news {
             self.news.fetch_add(1, Ordering::Release);
@@ -54,6 +63,7 @@ impl Refusals {
 
     #[cfg(feature = "client")]
     fn doubt(&self, generation: Generation) {
+        self.reports.fetch_add(1, Ordering::Release);
         if self.refused() < Some(generation)
             && self.doubted.fetch_max(generation.0, Ordering::Relaxed) < generation.0
         {
@@ -267,5 +277,18 @@ mod tests {
             handle.accepted(first, handle.known_refusals());
             assert_eq!(handle.refused(), None);
         }
+    }
+    #[cfg(feature = "client")]
+    #[test]
+    fn an_answer_takes_back_no_refusal_of_a_later_request() {
+        let handle = handle();
+        let first = handle.load().unwrap().generation();
+        handle.report_refused(first);
+        let between = handle.known_refusals();
+        handle.report_refused(first);
+        handle.accepted(first, between);
+        assert_eq!(handle.refused(), Some(first));
+        handle.accepted(first, handle.known_refusals());
+        assert_eq!(handle.refused(), None);
     }
 }

@@ -7,13 +7,13 @@
 #[cfg(feature = "tracing")]
 mod lines;
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use super::contained::{contained, discard};
 
 #[cfg(feature = "tracing")]
 pub(crate) use lines::Trace;
@@ -162,21 +162,6 @@ fn join(thread: JoinHandle<()>, timeout: Duration) -> bool {
         discard(payload);
     }
     true
-}
-
-/// Runs foreign code, whose panic ends here. The message of the panic is on standard error.
-pub(crate) fn contained(foreign: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(foreign)) {
-        discard(payload);
-    }
-}
-
-/// Drops what a panic carried, which may panic in turn.
-fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // It may go on like that, so this one is leaked.
-        std::mem::forget(second);
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::shared::{Ending, Shared};
 #[cfg(feature = "watch")]
 use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
-use crate::handle::{Generation, Known, RawHandle, Reload};
+use crate::handle::{Generation, RawHandle, Reload};
 use crate::internal::events::Teller;
 use crate::source::{Problem, Remark};
 
@@ -41,7 +41,7 @@ pub(super) struct Runner {
     /// As this refresher saw it last.
     generation: Generation,
     /// The refusal that an attempt has been made for.
-    answered: Option<Known>,
+    answered: Option<u64>,
     teller: Teller<RefreshEvent>,
     /// What was told of and is still so.
     remarked: Vec<Remark>,

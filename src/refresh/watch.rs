@@ -9,14 +9,13 @@ mod way;
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::handle::RawHandle;
-use crate::internal::events::contained;
+use crate::internal::contained::contained;
 use hub::{Hub, Wanted};
 use way::Entry;
 
@@ -118,8 +117,7 @@ impl Watch {
             Ok(_looking) => {
                 let hub = Hub::current();
                 // The library's thread may be gone, and then its functions panic.
-                catch_unwind(AssertUnwindSafe(|| self.follow(&hub))).unwrap_or_else(|payload| {
-                    contained(|| drop(payload));
+                contained(|| self.follow(&hub)).unwrap_or_else(|| {
                     hub.reset();
                     Watching::Failed(WatchProblem::Failed)
                 })
@@ -165,9 +163,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let hub = Hub::current();
-        let _ = catch_unwind(AssertUnwindSafe(|| hub.leave(&self.signal))).map_err(|payload| {
-            contained(|| drop(payload));
-        });
+        contained(|| hub.leave(&self.signal));
     }
 }
 

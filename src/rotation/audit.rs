@@ -5,11 +5,11 @@ mod file;
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::internal::contained::contained;
 use crate::private_file::Refusal;
 use crate::source::Problem;
 use crate::source::worker::{Place, Worker};
@@ -152,11 +152,7 @@ fn call(function: &Callback, event: &AuditEvent) -> Result<(), AuditError> {
     let place = Place::of("audit callback", &Arc::as_ptr(function).cast::<()>());
     let returned = Worker::around_others().with_deadline(DEADLINE).run(place, move || {
         // Nothing of ours is changed by it, so nothing can be left half-way.
-        catch_unwind(AssertUnwindSafe(|| called(&event))).map_err(|payload| {
-            // Dropping a payload may panic too; it is better lost.
-            std::mem::forget(payload);
-            AuditError::Panicked
-        })
+        contained(|| called(&event)).ok_or(AuditError::Panicked)
     });
     returned.unwrap_or_else(|problem| {
         Err(match problem {

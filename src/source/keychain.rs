@@ -313,7 +313,7 @@ impl Keychain {
                     }
                 }
                 let store = Arc::new(Store::open()?);
-                *lock(&slot) = Some(Arc::clone(&store));
+                replace(&slot, Some(Arc::clone(&store)));
                 work(&store, &items, &own).map_err(|fault| match fault {
                     Fault::Lost => {
                         forget(&slot, &store);
@@ -324,7 +324,7 @@ impl Keychain {
             },
         );
         // What hangs may hold the store, so the next call gets a new one.
-        outcome.inspect_err(|_| *lock(&self.store) = None)?
+        outcome.inspect_err(|_| replace(&self.store, None))?
     }
 
     fn error(&self, name: &str, problem: Problem) -> SourceError {
@@ -405,7 +405,14 @@ fn lock<T>(slot: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Puts a store into the slot, or none. The one before is dropped outside of the lock.
+fn replace(slot: &Mutex<Option<Arc<Store>>>, store: Option<Arc<Store>>) {
+    let before = std::mem::replace(&mut *lock(slot), store);
+    drop(before);
+}
+
 /// Takes a store out of the slot, unless another one is in it by now.
 fn forget(slot: &Mutex<Option<Arc<Store>>>, store: &Arc<Store>) {
-    lock(slot).take_if(|open| Arc::ptr_eq(open, store));
+    let taken = lock(slot).take_if(|open| Arc::ptr_eq(open, store));
+    drop(taken);
 }

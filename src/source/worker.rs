@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Problem, Resource};
 use crate::fingerprint::wipe_stack;
+use crate::internal::contained::contained;
 
 /// How long a source may take unless told otherwise: 30 s, so that a person can answer a prompt.
 ///
@@ -31,7 +32,8 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 pub const MAX_CALLS_PER_PLACE: usize = 4;
 
 /// How many calls to all places together may be under way at once in this process. Each has a thread of its own, that
-/// of a command two.
+/// of a command two. A call that hangs past its deadline is not among them, so that a disk which hangs takes no turn
+/// from the other places; [`MAX_CALLS_PER_PLACE`] bounds those of each place.
 ///
 /// ```
 /// assert_eq!(keysheath::source::MAX_CALLS, 64);
@@ -85,6 +87,7 @@ fn hash(kind: &str, name: &impl Hash) -> u64 {
 struct Calls {
     places: HashMap<u64, Count>,
     servers: HashMap<u64, usize>,
+    /// Those that are counted, without those left behind.
     all: usize,
     tickets: u64,
 }
@@ -222,11 +225,14 @@ impl Permit {
 
     /// Notes that this call was given up. Where it returns, that is undone.
     fn leave_behind(&self) {
-        if let Some(count) = calls().places.get_mut(&self.place.name) {
+        let mut calls = calls();
+        if let Some(count) = calls.places.get_mut(&self.place.name) {
             count.left_behind += 1;
             count.left_last = Some(Instant::now());
             *self.left_behind.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            calls.all -= usize::from(self.is_counted);
         }
+        drop(calls);
         RETURNED.notify_all();
     }
 
@@ -250,10 +256,11 @@ impl Permit {
         thread::Builder::new()
             .name("keysheath-source".into())
             .spawn(move || {
-                let done = work();
+                // A source may be an application's own.
+                let done = contained(work);
                 drop(permit);
                 // Where the caller has gone, the result is dropped here.
-                let _ = sender.send(done);
+                let _ = done.map(|done| sender.send(done));
             })
             .map_err(|_| Problem::Exhausted(Resource::Threads))?;
         Ok(result)
@@ -264,7 +271,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let left_behind = *self.left_behind.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut calls = calls();
-        calls.all -= usize::from(self.is_counted);
+        calls.all -= usize::from(self.is_counted && !left_behind);
         if let Some(count) = calls.places.get_mut(&self.place.name) {
             count.under_way -= 1;
             count.left_behind -= usize::from(left_behind);

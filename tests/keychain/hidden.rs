@@ -114,7 +114,9 @@ fn a_service_without_any_collection_shows_nothing_and_proves_nothing() {
         &["shop"],
         |stand_in| {
             stand_in.close_databases();
-            assert_eq!(every_call(&patient(), LONG), [const { Problem::NoAccess }; 4]);
+            for keychain in [patient(), patient().in_default_collection()] {
+                assert_eq!(every_call(&keychain, LONG), [const { Problem::NoAccess }; 4]);
+            }
         },
     );
 }

@@ -10,7 +10,7 @@ use tracing::dispatcher::{WeakDispatch, get_default, with_default};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::NoSubscriber;
 
-use super::contained;
+use crate::internal::contained::contained;
 
 /// How many lines wait for a subscriber that blocks. Those beyond are lost; a warning says how many.
 const MAX_WAITING_LINES: usize = 1024;

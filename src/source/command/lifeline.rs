@@ -9,9 +9,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 /// Reads the group to end, then waits for a second line. Where that does not come, the process that would have written it is
-/// gone. Only built-in commands, so nothing is looked up.
-const SCRIPT: &str =
-    "trap '' HUP INT QUIT TERM; read -r group || exit 0; read -r end && exit 0; kill -s KILL -- \"-$group\"";
+/// gone. Without a group it ends. Only built-in commands, so nothing is looked up.
+const SCRIPT: &str = "trap '' HUP INT QUIT TERM; read -r group || exit 0; read -r end && exit 0; kill -s KILL -- \"-${group:?}\"";
 
 /// Ends a process group when this process ends, unless it is dropped before.
 pub(super) struct Lifeline(Option<Child>);

@@ -7,7 +7,7 @@ use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue};
 
 use super::Problem;
-use super::secret_service::{Fault, NAME, PATH};
+use super::secret_service::{Fault, NAME, PATH, close};
 
 const SERVICE: &str = "org.freedesktop.Secret.Service";
 const PROMPT: &str = "org.freedesktop.Secret.Prompt";
@@ -30,7 +30,7 @@ impl Prompts {
     /// Ends the prompt that is open, and refuses further ones.
     pub(super) fn end(&self) {
         if let State::Waits(connection) = self.set(State::Ended) {
-            let _ = connection.close();
+            close(connection);
         }
     }
 
@@ -43,7 +43,7 @@ impl Prompts {
         }
         let outcome = unlock(&connection, objects);
         let is_ended = matches!(self.set(State::Idle), State::Ended);
-        let _ = connection.close();
+        close(connection);
         if is_ended {
             self.end();
             return Err(Problem::NoAccess.into());

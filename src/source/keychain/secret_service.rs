@@ -24,6 +24,9 @@ pub(super) const PATH: &str = "/org/freedesktop/secrets";
 /// What the *keyring* project says that a value is.
 const CONTENT_TYPE: &str = "application/octet-stream";
 
+/// The name of the threads beside connections.
+const THREAD: &str = "keysheath-keychain";
+
 /// Why a call failed.
 pub(super) enum Fault {
     /// The service or the bus is gone, or another one has come: a new connection may work.
@@ -57,7 +60,7 @@ impl Store {
         match service {
             Ok(service) => Ok(Self { service, connection }),
             Err(error) => {
-                let _ = connection.close();
+                close(connection);
                 Err(none(error))
             }
         }
@@ -180,13 +183,13 @@ impl Store {
     /// The collections that may hide an item. A service that shows no collection at all, as `KeePassXC` does while its
     /// databases are closed, may hide one as well. (gnome-keyring always shows that of the session.)
     fn locked_collections(&self, items: &Items<'_>) -> Result<Vec<OwnedObjectPath>, Fault> {
+        let all = self.collections()?;
+        if all.is_empty() {
+            return Err(Fault::Problem(Problem::NoAccess));
+        }
         let collections = if items.in_default_collection {
             Vec::from_iter(self.default_collection()?)
         } else {
-            let all = self.collections()?;
-            if all.is_empty() {
-                return Err(Fault::Problem(Problem::NoAccess));
-            }
             let all = all.into_iter().map(|path| Ok(self.service.get_collection_by_path(path)?));
             all.collect::<Result<_, Fault>>()?
         };
@@ -227,8 +230,16 @@ impl Items<'_> {
 impl Drop for Store {
     fn drop(&mut self) {
         // The thread beside it waits on the connection.
-        let _ = self.connection.clone().close();
+        close(self.connection.clone());
     }
+}
+
+/// Closes a connection, on a thread of its own: the library blocks for it, and panics in async code where the application
+/// has turned on its feature `tokio`. A store may be dropped anywhere, and a deadline ends where the caller waits.
+pub(super) fn close(connection: Connection) {
+    let thread = thread::Builder::new().name(THREAD.into());
+    // Where there is no thread, it stays open until its last user is gone.
+    let _ = thread.spawn(move || drop(connection.close()));
 }
 
 /// Closes the connection once the service that it talks to is gone. The bus answers the calls that the service has not; what
@@ -245,7 +256,7 @@ fn end_with_the_service(connection: &Connection) -> Result<(), Problem> {
             let _ = connection.close();
         }
     };
-    let thread = thread::Builder::new().name("keysheath-keychain".into());
+    let thread = thread::Builder::new().name(THREAD.into());
     thread.spawn(watch).map_err(|_| Problem::Exhausted(Resource::Threads))?;
     Ok(())
 }

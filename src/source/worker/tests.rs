@@ -114,6 +114,31 @@ fn work_that_panics_is_an_error_and_does_not_count_as_stuck() {
     assert_eq!(Worker::new().run(place, || 7), Ok(7));
 }
 
+#[test]
+fn a_panic_whose_payload_panics_again_ends_no_process() {
+    struct PanicsWhenDropped;
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("dropping what a panic carried fails");
+        }
+    }
+    let place = place("payload");
+    let outcome: Result<(), Problem> =
+        Worker::new().run(place, || std::panic::resume_unwind(Box::new(PanicsWhenDropped)));
+    assert_eq!(outcome, Err(Problem::Unreachable));
+    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+}
+
+#[test]
+fn places_that_hang_take_no_turn_from_the_others() {
+    // More than there are turns in all.
+    let held: Vec<_> = (0..=MAX_CALLS / MAX_CALLS_PER_PLACE)
+        .map(|number| hang(Place::of("test beside", &number), MAX_CALLS_PER_PLACE))
+        .collect();
+    assert_eq!(Worker::new().with_deadline(Duration::from_secs(5)).run(place("beside"), || 7), Ok(7));
+    drop(held);
+}
+
 #[cfg(feature = "rotation")]
 #[test]
 fn calls_around_others_leave_every_turn_to_those() {
