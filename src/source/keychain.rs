@@ -8,9 +8,9 @@ mod prompt;
 #[cfg(all(unix, not(target_os = "macos")))]
 mod secret_service;
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fmt, mem, thread};
 
 use zeroize::Zeroizing;
 
@@ -31,6 +31,9 @@ use {
 
 /// How long a call may take to end once its prompt is taken away.
 const TIME_TO_END: Duration = Duration::from_millis(300);
+
+/// The name of the threads beside calls. The system keeps 15 bytes of it.
+const THREAD: &str = "keysheath-keychain";
 
 /// What an item holds.
 type Secret = Zeroizing<Vec<u8>>;
@@ -62,8 +65,13 @@ pub struct Keychain {
     service: String,
     worker: Worker,
     in_default_collection: bool,
-    store: Arc<Mutex<Option<Arc<Store>>>>,
+    slot: Arc<Slot>,
 }
+
+/// The open store, if there is one. Dropping a store takes a thread: what is below it blocks, and on Linux panics in async
+/// code where the application has turned on the feature `tokio` of the library.
+#[derive(Default)]
+struct Slot(Mutex<Option<Arc<Store>>>);
 
 /// A keychain item that holds the key and nothing else.
 ///
@@ -111,7 +119,7 @@ impl Keychain {
             service: service.into(),
             worker: Worker::new(),
             in_default_collection: false,
-            store: Arc::default(),
+            slot: Arc::default(),
         }
     }
 
@@ -292,7 +300,7 @@ impl Keychain {
         if !is_item_name(&self.service) {
             return Err(Problem::NotStorable);
         }
-        let (slot, service) = (Arc::clone(&self.store), self.service.clone());
+        let (slot, service) = (Arc::clone(&self.slot), self.service.clone());
         let in_default_collection = self.in_default_collection;
         let prompts = Prompts::default();
         let own = prompts.clone();
@@ -304,19 +312,19 @@ impl Keychain {
             move || prompts.end(),
             move || {
                 let items = Items { service: &service, name: name.as_deref(), in_default_collection };
-                let open = lock(&slot).clone();
+                let open = slot.lock().clone();
                 if let Some(store) = open {
                     match work(&store, &items, &own) {
-                        Err(Fault::Lost) => forget(&slot, &store),
+                        Err(Fault::Lost) => slot.forget(&store),
                         Err(Fault::Problem(problem)) => return Err(problem),
                         Ok(value) => return Ok(value),
                     }
                 }
                 let store = Arc::new(Store::open()?);
-                replace(&slot, Some(Arc::clone(&store)));
+                slot.replace(Some(Arc::clone(&store)));
                 work(&store, &items, &own).map_err(|fault| match fault {
                     Fault::Lost => {
-                        forget(&slot, &store);
+                        slot.forget(&store);
                         Problem::Unreachable
                     }
                     Fault::Problem(problem) => problem,
@@ -324,7 +332,7 @@ impl Keychain {
             },
         );
         // What hangs may hold the store, so the next call gets a new one.
-        outcome.inspect_err(|_| replace(&self.store, None))?
+        outcome.inspect_err(|_| self.slot.replace(None))?
     }
 
     fn error(&self, name: &str, problem: Problem) -> SourceError {
@@ -400,19 +408,33 @@ impl fmt::Debug for Keychain {
     }
 }
 
-fn lock<T>(slot: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // The slot holds a whole value or none, so a panic elsewhere has not left it half-way.
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Store>>> {
+        // It holds a whole value or none, so a panic elsewhere has not left it half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, store: Option<Arc<Store>>) {
+        let before = mem::replace(&mut *self.lock(), store);
+        if before.is_some() {
+            elsewhere(move || drop(before));
+        }
+    }
+
+    /// Takes a store out, unless another one is there by now.
+    fn forget(&self, store: &Arc<Store>) {
+        // The caller has one as well, so it is not dropped here.
+        self.lock().take_if(|open| Arc::ptr_eq(open, store));
+    }
 }
 
-/// Puts a store into the slot, or none. The one before is dropped outside of the lock.
-fn replace(slot: &Mutex<Option<Arc<Store>>>, store: Option<Arc<Store>>) {
-    let before = std::mem::replace(&mut *lock(slot), store);
-    drop(before);
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.replace(None);
+    }
 }
 
-/// Takes a store out of the slot, unless another one is in it by now.
-fn forget(slot: &Mutex<Option<Arc<Store>>>, store: &Arc<Store>) {
-    let taken = lock(slot).take_if(|open| Arc::ptr_eq(open, store));
-    drop(taken);
+/// Does something on a thread of its own; without a thread, it is dropped here.
+fn elsewhere(work: impl FnOnce() + Send + 'static) {
+    let _ = thread::Builder::new().name(THREAD.into()).spawn(work);
 }

@@ -6,8 +6,8 @@ use zbus::blocking::{Connection, MessageIterator};
 use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue};
 
-use super::Problem;
-use super::secret_service::{Fault, NAME, PATH, close};
+use super::secret_service::{Fault, NAME, PATH};
+use super::{Problem, elsewhere};
 
 const SERVICE: &str = "org.freedesktop.Secret.Service";
 const PROMPT: &str = "org.freedesktop.Secret.Prompt";
@@ -27,10 +27,10 @@ enum State {
 }
 
 impl Prompts {
-    /// Ends the prompt that is open, and refuses further ones.
+    /// Ends the prompt that is open, and refuses further ones. This is where a caller waits, and closing blocks.
     pub(super) fn end(&self) {
         if let State::Waits(connection) = self.set(State::Ended) {
-            close(connection);
+            elsewhere(move || drop(connection.close()));
         }
     }
 
@@ -43,7 +43,7 @@ impl Prompts {
         }
         let outcome = unlock(&connection, objects);
         let is_ended = matches!(self.set(State::Idle), State::Ended);
-        close(connection);
+        let _ = connection.close();
         if is_ended {
             self.end();
             return Err(Problem::NoAccess.into());

@@ -13,7 +13,7 @@ use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zeroize::Zeroizing;
 
 use super::prompt::Prompts;
-use super::{Problem, Resource, Secret};
+use super::{Problem, Resource, Secret, THREAD};
 
 /// The name of the service on the bus.
 pub(super) const NAME: &str = "org.freedesktop.secrets";
@@ -23,9 +23,6 @@ pub(super) const PATH: &str = "/org/freedesktop/secrets";
 
 /// What the *keyring* project says that a value is.
 const CONTENT_TYPE: &str = "application/octet-stream";
-
-/// The name of the threads beside connections.
-const THREAD: &str = "keysheath-keychain";
 
 /// Why a call failed.
 pub(super) enum Fault {
@@ -60,7 +57,7 @@ impl Store {
         match service {
             Ok(service) => Ok(Self { service, connection }),
             Err(error) => {
-                close(connection);
+                let _ = connection.close();
                 Err(none(error))
             }
         }
@@ -230,16 +227,8 @@ impl Items<'_> {
 impl Drop for Store {
     fn drop(&mut self) {
         // The thread beside it waits on the connection.
-        close(self.connection.clone());
+        let _ = self.connection.clone().close();
     }
-}
-
-/// Closes a connection, on a thread of its own: the library blocks for it, and panics in async code where the application
-/// has turned on its feature `tokio`. A store may be dropped anywhere, and a deadline ends where the caller waits.
-pub(super) fn close(connection: Connection) {
-    let thread = thread::Builder::new().name(THREAD.into());
-    // Where there is no thread, it stays open until its last user is gone.
-    let _ = thread.spawn(move || drop(connection.close()));
 }
 
 /// Closes the connection once the service that it talks to is gone. The bus answers the calls that the service has not; what
