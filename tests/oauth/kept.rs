@@ -9,7 +9,11 @@ use keysheath::document::{
     Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
 };
 use keysheath::handle::Reload;
-use keysheath::oauth::{GrantState, KeeperProblem, KeeperSettings, TokenError, TokenKeeper};
+use keysheath::issuer::KatanaApp;
+use keysheath::oauth::{
+    Endpoints, GrantState, KeeperProblem, KeeperSettings, OAuthApp, TokenError, TokenKeeper,
+};
+use keysheath::origin::Roots;
 use keysheath::source::Provenance;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -18,6 +22,7 @@ use crate::oidc::{CLIENT_SECRET, app_at, wait_for};
 use crate::quick;
 use crate::recorder::{Recorder, Request, write_answer};
 use crate::support::{Child, Folder};
+use crate::tls::OwnCertificate;
 
 #[test]
 fn a_bad_access_token_costs_no_refresh_token() {
@@ -61,12 +66,20 @@ fn a_token_endpoint_that_takes_12_s_is_waited_for() {
     assert_eq!((keeper.status().state(), keeper.status().problem()), (GrantState::Good, None));
 }
 
+/// The same app, at a server over TLS with this certificate.
+fn over_tls(app: OAuthApp<KatanaApp>, port: u16, pem: &[u8]) -> OAuthApp<KatanaApp> {
+    let url = |path: &str| format!("https://localhost:{port}{path}");
+    app.at(Endpoints::new(&url("/auth"), &url("/token")).unwrap()).with_roots(Roots::from_pem(pem).unwrap())
+}
+
 #[test]
 fn a_holder_that_was_stopped_reads_what_has_come_meanwhile() {
     const TEST: &str = "kept::a_holder_that_was_stopped_reads_what_has_come_meanwhile";
     let variable = |name: &str| std::env::var(name).unwrap();
     if Child::new(TEST).is_here() {
-        let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
+        let port = variable("OIDC_PORT").parse().unwrap();
+        let pem = std::fs::read(variable("OIDC_ROOTS")).unwrap();
+        let app = over_tls(app_at(port, variable("OIDC_SECRET").as_ref()), port, &pem);
         let settings = quick().with_lease(Duration::from_secs(9));
         let store = FileStore::new(variable("OIDC_GRANT"));
         let keeper = TokenKeeper::start(app.with_deadline(Duration::from_secs(6)), store, settings).unwrap();
@@ -83,7 +96,8 @@ fn a_holder_that_was_stopped_reads_what_has_come_meanwhile() {
     }
     let (folder, holder) = (Folder::new(), Arc::new(AtomicU32::new(0)));
     let pid = Arc::clone(&holder);
-    let server = Recorder::raw(move |request: &Request, stream| {
+    let own = OwnCertificate::new();
+    let server = Recorder::serve(own.accept(), move |request: &Request, stream| {
         if request.body.contains("authorization_code") {
             return write_answer(stream, JSON, &good(0));
         }
@@ -97,8 +111,10 @@ fn a_holder_that_was_stopped_reads_what_has_come_meanwhile() {
         kill_process(holder, Signal::CONT).unwrap();
         Ok(())
     });
-    exchange(&app(server.address, &folder)).unwrap().save(&FileStore::new(folder.at("grant"))).unwrap();
+    let app = over_tls(app(server.address, &folder), server.address.port(), own.pem.as_bytes());
+    exchange(&app).unwrap().save(&FileStore::new(folder.at("grant"))).unwrap();
     let mut child = Child::new(TEST)
+        .var("OIDC_ROOTS", folder.write("roots", &own.pem))
         .var("OIDC_PORT", server.address.port().to_string())
         .var("OIDC_SECRET", folder.write("secret", CLIENT_SECRET))
         .var("OIDC_GRANT", folder.at("grant"))
