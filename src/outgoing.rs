@@ -28,6 +28,8 @@ use ureq::{Agent, Body};
 use zeroize::Zeroizing;
 
 use crate::failure::Obstacle;
+#[cfg(feature = "oauth")]
+use crate::internal::clocks;
 #[cfg(any(feature = "oauth", feature = "openbao"))]
 use crate::internal::clocks::Clocks;
 use crate::origin::Roots;
@@ -147,12 +149,11 @@ impl Outgoing {
     ) -> Result<Reply, Unanswered> {
         let (mut parts, body) = request.into_parts();
         let body = line.exchange.begin(&mut parts.headers, body, self.limit);
-        #[cfg(feature = "oauth")]
-        line.exchange.send_within(self.sending);
+        let keeps_answer = self.keep_answer(line, left);
         let answer = if body.is_empty() {
-            line.run(Request::from_parts(parts, ()), left)
+            line.run(Request::from_parts(parts, ()), left, keeps_answer)
         } else {
-            line.run(Request::from_parts(parts, body), left)
+            line.run(Request::from_parts(parts, body), left, keeps_answer)
         };
         let counted = answer.map_err(|error| self.obstacle(error)).and_then(|answer| {
             let (parts, body) = answer.into_parts();
@@ -176,6 +177,19 @@ impl Outgoing {
         };
         let is_web_page = is_web_page(&parts.headers, &body);
         Ok(Reply { status, headers: parts.headers, is_web_page, body })
+    }
+
+    /// Has the answer kept, however late it is looked at, where it cannot be had again. Says whether it is.
+    #[cfg(feature = "oauth")]
+    fn keep_answer(&self, line: &Line, left: Duration) -> bool {
+        let until = clocks::after(left);
+        self.sending.map(|sending| line.exchange.keep_answer(sending, until)).is_some()
+    }
+
+    #[cfg(not(feature = "oauth"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is one")]
+    const fn keep_answer(&self, _: &Line, _: Duration) -> bool {
+        false
     }
 
     /// What makes connections, and keeps at most `kept` of them.
@@ -248,9 +262,16 @@ impl Line {
         &self,
         request: Request<impl ureq::AsSendBody>,
         deadline: Duration,
+        keeps_answer: bool,
     ) -> Result<Response<Body>, ureq::Error> {
-        let request = self.agent.configure_request(request).timeout_global(Some(deadline)).build();
-        self.agent.run(request)
+        let request = self.agent.configure_request(request);
+        let request = if keeps_answer {
+            // ureq reads nothing once its deadline has passed, so the connection keeps the deadline.
+            request.timeout_resolve(Some(deadline)).timeout_connect(Some(deadline))
+        } else {
+            request.timeout_global(Some(deadline))
+        };
+        self.agent.run(request.build())
     }
 }
 

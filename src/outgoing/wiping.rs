@@ -17,7 +17,6 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::framing::Framing;
-use crate::internal::clocks;
 #[cfg(feature = "oauth")]
 use crate::internal::clocks::Clocks;
 
@@ -33,8 +32,7 @@ const INPUT: usize = 80 * 1024;
 /// What ureq writes at once.
 const OUTPUT: usize = 16 * 1024;
 
-/// How long what has come already is waited for once the deadline has passed: in one read, and in all. Those who wait for the
-/// whole call give it a second more.
+/// How long what has come already is waited for once the deadline has passed: in one read, and in all.
 const LATE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(900));
 
 /// What is secret in the exchange that is under way: one at a time on a connection.
@@ -56,6 +54,10 @@ struct Secrets {
     /// Since when, and for how long something may be sent.
     #[cfg(feature = "oauth")]
     sending: Option<(Clocks, Duration)>,
+    /// When the deadline is, where this connection keeps it and not ureq.
+    until: Option<Instant>,
+    /// When the deadline was first seen to have passed.
+    late: Option<Instant>,
 }
 
 /// What has come of an exchange.
@@ -107,10 +109,12 @@ impl Exchange {
         placeholder
     }
 
-    /// Bounds the time in which the exchange that is begun may send.
+    /// Sends in the exchange that is begun only as long as `sending` allows, and reads what has come by `until`, however late that
+    /// is looked at.
     #[cfg(feature = "oauth")]
-    pub(super) fn send_within(&self, sending: Option<(Clocks, Duration)>) {
-        self.lock().sending = sending;
+    pub(super) fn keep_answer(&self, sending: (Clocks, Duration), until: Instant) {
+        let mut secrets = self.lock();
+        (secrets.sending, secrets.until) = (Some(sending), Some(until));
     }
 
     /// Ends an exchange.
@@ -134,6 +138,11 @@ impl Secrets {
     const fn may_send(&self) -> bool {
         let _ = self;
         true
+    }
+
+    /// Whether what has come already may still be read, once the deadline has passed.
+    fn may_read_late(&mut self) -> bool {
+        self.late.get_or_insert_with(Instant::now).elapsed() < LATE.1
     }
 
     /// Puts the secrets in the place of what ureq has written.
@@ -225,6 +234,7 @@ impl<T: Transport> Transport for Wiped<T> {
         if !self.exchange.lock().may_send() {
             return Err(Error::Timeout(timeout.reason));
         }
+        let timeout = self.exchange.lock().until.map_or(timeout, |until| within(timeout, rest_until(until)));
         let placed = self.exchange.lock().put_into(written);
         let mut sent = placed;
         for piece in written.chunks(self.inner.buffers().output().len().max(1)) {
@@ -239,27 +249,9 @@ impl<T: Transport> Transport for Wiped<T> {
         sent
     }
 
-    /// Waits until the deadline, and takes what has come by then: a process that was suspended in the middle of an exchange finds
-    /// the whole answer there, and the deadline over. That takes as many reads as it takes, because ureq asks for nothing more
-    /// once its deadline has passed.
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let until = clocks::after(*timeout.after);
-        let late = NextTimeout { after: LATE.0.into(), ..timeout };
-        let has_come = match self.inner.maybe_await_input(timeout) {
-            Err(error) if is_timeout(&error) => self.inner.maybe_await_input(late)?,
-            answer => answer?,
-        };
-        let has_come = self.take_over() > 0 && has_come;
-        let now = Instant::now();
-        if has_come && now >= until {
-            while now.elapsed() < LATE.1 && self.inner.maybe_await_input(late).is_ok_and(|has_come| has_come)
-            {
-                if self.take_over() == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(has_come)
+        let has_come = self.await_inner(timeout)?;
+        Ok(self.take_over() > 0 && has_come)
     }
 
     fn is_open(&mut self) -> bool {
@@ -272,6 +264,26 @@ impl<T: Transport> Transport for Wiped<T> {
 }
 
 impl<T: Transport> Wiped<T> {
+    /// Waits until the deadline, and where the answer is to be kept takes what has come by then: a process that was suspended in
+    /// the middle of an exchange finds the whole answer there, and the deadline over.
+    fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let Some(until) = self.exchange.lock().until else { return self.inner.maybe_await_input(timeout) };
+        loop {
+            let rest = rest_until(until);
+            if rest.is_zero() {
+                break;
+            }
+            match self.inner.maybe_await_input(within(timeout, rest)) {
+                Err(error) if is_timeout(&error) => {}
+                answer => return answer,
+            }
+        }
+        if !self.exchange.lock().may_read_late() {
+            return Err(Error::Timeout(timeout.reason));
+        }
+        self.inner.maybe_await_input(within(timeout, LATE.0))
+    }
+
     /// Takes over what has come, as far as there is room, and says how much that is.
     fn take_over(&mut self) -> usize {
         let buffers = self.inner.buffers();
@@ -287,6 +299,15 @@ impl<T: Transport> Wiped<T> {
         self.buffers.input_appended(amount);
         amount
     }
+}
+
+fn rest_until(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// The same, and no later than `span` from now.
+fn within(timeout: NextTimeout, span: Duration) -> NextTimeout {
+    NextTimeout { after: (*timeout.after).min(span).into(), ..timeout }
 }
 
 fn is_timeout(error: &Error) -> bool {
