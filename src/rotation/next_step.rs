@@ -169,7 +169,11 @@ fn decide(keys: &KeySet, policy: &RotationPolicy, around: &Surroundings) -> Next
     }
     match (keys.current(), keys.previous(), keys.pending()) {
         (Some(current), Some(previous), pending) => {
-            if current.refused().is_none() || previous.refused().is_none() {
+            // Where the active key is refused by a store, no look settles what was deleted; a promotion retires the previous.
+            let is_replaced = previous.refused().is_some()
+                && current.confirmed().is_none()
+                && pending.is_some_and(|pending| pending.refused().is_none());
+            if !is_replaced && (current.refused().is_none() || previous.refused().is_none()) {
                 return end_of_rotation(keys, current, previous, policy, around);
             }
             pending.map_or_else(

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{NextStep, Transition};
 use crate::fingerprint::Fingerprint;
 use crate::keyset::{Labelled, Place};
-use crate::probe::Report;
+use crate::probe::{Report, Verdict};
 
 /// What [`Rotation::verify`](super::Rotation::verify) came to. An acceptance and a refusal are noted; otherwise nothing was
 /// changed.
@@ -174,6 +174,17 @@ impl fmt::Display for Retirement {
                 "BOTH KEYS ARE REFUSED: {current}, in force, and {previous}, the previous one, so that no request can \
                  succeed; {next}, and verify and promote it: that retires the previous one"
             ),
+            Self::Undecided { current, previous }
+                if [current, previous].map(Report::verdict)
+                    == [Verdict::StoreRefused, Verdict::KeyRefused] =>
+            {
+                write!(
+                    f,
+                    "the previous key is refused, and the key in force does not serve every store: stage a key for every \
+                     store, verify and promote it, which retires the previous one\nthe key in force: \
+                     {current}\nthe previous key: {previous}"
+                )
+            }
             Self::Undecided { current, previous } => write!(
                 f,
                 "the answers do not tell, and both keys stay: retire it again later\nthe key in force: \

@@ -393,3 +393,23 @@ impl DocumentStore for Behind {
         self.store.write(content, unchanged)
     }
 }
+
+#[test]
+fn an_active_key_for_some_stores_without_a_previous_one_is_replaced() {
+    let setup = promoted();
+    setup.answers.set(2, forbidden());
+    setup.answers.refuse(1);
+    let outcome = setup.rotation.retire_now().unwrap();
+    assert!(matches!(outcome, Retirement::Undecided { .. }), "{outcome}");
+    assert!(outcome.to_string().contains("stage a key for every store"), "{outcome}");
+    setup.rotation.stage(&key(3), None).unwrap();
+    setup.answers.accept(3);
+    for _ in 0..3 {
+        match setup.rotation.next_step().unwrap() {
+            NextStep::Verify { rotation, .. } => drop(setup.rotation.verify(rotation).unwrap()),
+            NextStep::Promote { rotation, .. } => drop(setup.rotation.promote(rotation).unwrap()),
+            _ => {}
+        }
+    }
+    assert_eq!(setup.slots(), [Some(3), None, Some(2)], "the one that the issuer does not know is retired");
+}
