@@ -1,11 +1,15 @@
+use std::marker::PhantomData;
+
 use keysheath::issuer::Kanal;
 use keysheath::key::ApiKey;
 use keysheath::keyref::KeyRef;
 
-fn deserialize<'de, T: serde::Deserialize<'de>>(_: fn(T)) {}
+struct Type<T: ?Sized>(PhantomData<T>);
 
-fn both(key: fn(ApiKey<Kanal>), reference: fn(KeyRef)) {
-    deserialize(key);
+impl<'de, T: serde::Deserialize<'de>> Type<T> {
+    fn is_deserialized(&self) {}
 }
 
-fn main() {}
+fn main() {
+    Type::<ApiKey<Kanal>>(PhantomData).is_deserialized();
+}

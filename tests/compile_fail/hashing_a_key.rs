@@ -1,14 +1,15 @@
-use std::hash::{DefaultHasher, Hash};
+use std::marker::PhantomData;
 
+use keysheath::fingerprint::Fingerprint;
 use keysheath::issuer::Kanal;
 use keysheath::key::ApiKey;
 
-fn hash(key: &ApiKey<Kanal>, hasher: &mut DefaultHasher) {
-    hash_it(key, hasher);
+struct Type<T: ?Sized>(PhantomData<T>);
+
+impl<T: std::hash::Hash> Type<T> {
+    fn is_hashed(&self) {}
 }
 
-fn hash_it(value: &impl Hash, hasher: &mut DefaultHasher) {
-    value.hash(hasher);
+fn main() {
+    Type::<ApiKey<Kanal>>(PhantomData).is_hashed();
 }
-
-fn main() {}

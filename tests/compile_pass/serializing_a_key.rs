@@ -1,13 +1,15 @@
+use std::marker::PhantomData;
+
 use keysheath::issuer::Kanal;
 use keysheath::key::ApiKey;
 use keysheath::keyref::KeyRef;
 
-fn serialize(value: &impl serde::Serialize) {
-    let _ = value;
+struct Type<T: ?Sized>(PhantomData<T>);
+
+impl<T: serde::Serialize> Type<T> {
+    fn is_serialized(&self) {}
 }
 
-fn both(key: &ApiKey<Kanal>, reference: &KeyRef) {
-    serialize(reference);
+fn main() {
+    Type::<KeyRef>(PhantomData).is_serialized();
 }
-
-fn main() {}
