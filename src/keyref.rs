@@ -11,7 +11,8 @@
 //! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, whose address and token the environment has |
 //!
 //! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#`, for white space, for control characters and others
-//! that are not shown as themselves (each byte of their UTF-8), and for `$`, `*`, `~` and `&`. There is no shell, so a path or
+//! that are not shown as themselves (each byte of their UTF-8), and for `$`, `*`, `~` and `&`; and for a letter or digit of a
+//! name that has the form of a Kanal key, which is refused otherwise. There is no shell, so a path or
 //! a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The words of a command are split on single spaces, a
 //! space inside a word is `%20`, and quotation marks are refused. Printing and parsing are inverse. A relative path is
 //! resolved when the reference is read.
@@ -34,10 +35,13 @@
 //! [`KeyRef::allow_commands`], which a tool should call only for references that its user wrote. Paths with
 //! `..` are refused.
 //!
-//! A person may put the key itself where a reference belongs. The errors of this crate show none of it, but a parser may print
+//! A person may put the key itself where a reference belongs, or behind a scheme. A name (of a variable, file, folder,
+//! credential, item, field or program) that has the form of a Kanal key, 24 letters and digits with upper case, lower case and
+//! digits, is refused ([`KeyRefError::LooksLikeKey`]). A key of another form behind a scheme is taken for a name. The errors of this crate show none of it, but a parser may print
 //! the text that an error is about: `toml` prints the whole line, and `clap` the argument. So with the feature `serde`, reading
 //! a config file never fails because of what stands in the place of a reference: the [`KeyRef`] reports it when it is used, and
-//! [`KeyRef::problem`] before that. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
+//! [`KeyRef::problem`] before that. An error about something else on that line, such as an unknown field, still prints the line:
+//! of an error of `toml`, print `error.message()` and not the error itself. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
 //! `ArgMatches`, which keeps the argument):
 //!
 //! ```
@@ -151,17 +155,17 @@ struct FilePath {
 /// use keysheath::keyref::{KeyRef, KeyRefError};
 /// assert_eq!("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z".parse::<KeyRef>(), Err(KeyRefError::NoScheme));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRefError {
     /// There is no colon.
     #[error(
-        "a key reference starts with a scheme, such as env:NAME or file:/path; \
-         if this is the key itself, put it into one of those places instead"
+        "a key reference names a place, such as env:NAME or file:/path, and never holds a key; if this is the key itself, \
+         save it in an environment variable or a file, and write the name of that after env: or file:"
     )]
     NoScheme,
     /// The scheme is not one of those that exist.
-    #[error("the scheme is none of env, file, dotenv, systemd, keychain, command and openbao")]
+    #[error("the scheme is none of env, file, dotenv, systemd, keychain, command and openbao, in lower case")]
     UnknownScheme,
     /// It is longer than [`MAX_REFERENCE`], as it stands or as it is printed.
     #[error("a key reference has at most {MAX_REFERENCE} bytes")]
@@ -186,12 +190,31 @@ pub enum KeyRefError {
         /// The rule that is broken.
         rule: &'static str,
     },
+    /// A part has the form of a Kanal key. A name of that form is taken where one of its characters is written as `%XX`.
+    #[error(
+        "{part} looks like a key, and a reference only names the place of one: put the key into that place, and write the \
+         place's name here (a name that really looks so is taken with one of its characters written as %XX)"
+    )]
+    #[non_exhaustive]
+    LooksLikeKey {
+        /// The part.
+        part: &'static str,
+    },
     /// `%` is not followed by the two digits of a character that may be written so.
     #[error(
         "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control character"
     )]
     Escape,
-    /// What follows `?` is no option, or one twice.
+    /// An option has a value that it does not take.
+    #[error("the option {option} is {rule}")]
+    #[non_exhaustive]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What it takes.
+        rule: &'static str,
+    },
+    /// What follows `?` is no option, or one twice, or not one of this scheme.
     #[error(
         "after a ? stand options, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and of files \
          owner=UID and group=GID; a ? of a name is written %3F"
@@ -215,6 +238,13 @@ pub enum KeyRefError {
         /// What to do.
         remedy: &'static str,
     },
+}
+
+impl fmt::Debug for KeyRefError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl KeyRef {

@@ -8,7 +8,7 @@ use keysheath::source::Provenance;
 
 /// One bad reference for each message, so that every message is known beforehand and none can hold a byte of
 /// the text that it is about.
-const BAD: [&str; 57] = [
+const BAD: [&str; 69] = [
     "text",
     "other:text",
     "env:",
@@ -66,6 +66,18 @@ const BAD: [&str; 57] = [
     "openbao:a/b# c",
     "openbao:a/data/b#c",
     "openbao:a/%00#b",
+    "file:a?owner=b",
+    "file:a?group=b",
+    "env:A?line=0",
+    "env:A?field=",
+    "env:A?encoding=b",
+    "env:aaaaaaaaaaaaaaaaaaaaaaA1",
+    "file:aaaaaaaaaaaaaaaaaaaaaaA1",
+    "systemd:aaaaaaaaaaaaaaaaaaaaaaA1",
+    "keychain:aaaaaaaaaaaaaaaaaaaaaaA1",
+    "command:aaaaaaaaaaaaaaaaaaaaaaA1",
+    "openbao:a/aaaaaaaaaaaaaaaaaaaaaaA1#c",
+    "openbao:a/b#aaaaaaaaaaaaaaaaaaaaaaA1",
 ];
 
 /// References that are read and cannot be resolved in some build.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::KeyRefError;
-use super::text::{Part, decode, encode};
+use super::text::{Part, decode, encode, has_key};
 use crate::source::Source;
 
 /// How the text stands in the place, and whom its file may belong to.
@@ -28,11 +28,18 @@ impl Options {
         for option in text.split('&') {
             let (name, value) = option.split_once('=').ok_or(KeyRefError::Query)?;
             let is_new = match name {
-                "owner" => options.owner.replace(number(value)?).is_none(),
-                "group" => options.group.replace(number(value)?).is_none(),
+                "owner" => {
+                    let rule = "a user's number, as `id -u NAME` prints it";
+                    options.owner.replace(number(value, "owner", rule)?).is_none()
+                }
+                "group" => {
+                    let rule = "a group's number, as `getent group NAME` prints it";
+                    options.group.replace(number(value, "group", rule)?).is_none()
+                }
                 "field" => options.pick.replace(Pick::Field(field(value)?)).is_none(),
                 "line" => options.pick.replace(Pick::Line(line(value)?)).is_none(),
                 "encoding" if value == "base64" => !std::mem::replace(&mut options.is_base64, true),
+                "encoding" => return Err(KeyRefError::Option { option: "encoding", rule: "base64" }),
                 _ => false,
             };
             if !is_new {
@@ -58,19 +65,24 @@ impl Options {
 }
 
 /// In its one form: without a sign or leading zeros.
-fn number(text: &str) -> Result<u32, KeyRefError> {
-    let number: u32 = text.parse().map_err(|_| KeyRefError::Query)?;
-    if number.to_string() == text { Ok(number) } else { Err(KeyRefError::Query) }
+fn number(text: &str, option: &'static str, rule: &'static str) -> Result<u32, KeyRefError> {
+    let number = text.parse().ok().filter(|number: &u32| number.to_string() == text);
+    number.ok_or(KeyRefError::Option { option, rule })
 }
 
 fn line(text: &str) -> Result<usize, KeyRefError> {
-    let number = usize::try_from(number(text)?).map_err(|_| KeyRefError::Query)?;
-    if number == 0 { Err(KeyRefError::Query) } else { Ok(number) }
+    let rule = "the number of a line, counted from 1";
+    let line = usize::try_from(number(text, "line", rule)?).ok().filter(|line| *line > 0);
+    line.ok_or(KeyRefError::Option { option: "line", rule })
 }
 
 fn field(text: &str) -> Result<String, KeyRefError> {
+    if has_key(text) {
+        return Err(KeyRefError::LooksLikeKey { part: "the field" });
+    }
     if text.is_empty() || text.contains(['#', '?']) || text.trim() != text {
-        return Err(KeyRefError::Query);
+        let rule = "a field's name, without white space at its ends (# and ? are written %23 and %3F)";
+        return Err(KeyRefError::Option { option: "field", rule });
     }
     decode(text)
 }

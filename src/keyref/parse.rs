@@ -1,6 +1,6 @@
 //! Reading what follows a scheme.
 
-use super::text::{Expansion, Part, decode};
+use super::text::{Expansion, Part, decode, has_key};
 use super::{FilePath, KeyRefError, Place};
 use crate::internal::paths::absolute;
 use crate::source::{is_credential_name, is_item_name};
@@ -33,6 +33,9 @@ fn part(
 ) -> Result<String, KeyRefError> {
     if text.is_empty() {
         return Err(KeyRefError::Missing { scheme, part, form });
+    }
+    if has_key(text) {
+        return Err(KeyRefError::LooksLikeKey { part });
     }
     if text.contains('#') {
         let rule = "a # of a name is written %23";
@@ -138,6 +141,9 @@ fn parse_command(text: &str) -> Result<Place, KeyRefError> {
     let refused = |rule| KeyRefError::Refused { scheme: "command", rule };
     if text.is_empty() {
         return Err(COMMAND_MISSING);
+    }
+    if text.split(' ').next().is_some_and(has_key) {
+        return Err(KeyRefError::LooksLikeKey { part: "the program" });
     }
     if text.contains(['"', '\'', '`']) {
         let rule =

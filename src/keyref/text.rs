@@ -75,6 +75,29 @@ const fn may_be_escaped(c: char) -> bool {
     matches!(c, '%' | '?' | '#' | '$' | '*' | '~' | '&') || c.is_whitespace() || is_unsafe_to_print(c)
 }
 
+/// Where a name of a reference ends, or what a person puts around one.
+const AROUND: [char; 5] = ['/', '\\', ' ', '"', '\''];
+
+/// Whether a name in a text has the form of a Kanal key: 24 letters and digits, with upper case, lower case and digits.
+pub(super) fn has_key(text: &str) -> bool {
+    text.split(AROUND).any(is_key)
+}
+
+fn is_key(name: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| name.as_bytes().iter().any(is);
+    name.len() == 24
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_digit)
+}
+
+/// Whether a name in the form of a key starts at `at`.
+fn starts_key(text: &str, at: usize) -> bool {
+    let is_start = text[..at].chars().next_back().is_none_or(|before| AROUND.contains(&before));
+    is_start && text[at..].split(AROUND).next().is_some_and(is_key)
+}
+
 /// Whether the character of `text` at `at` must be written as `%XX`.
 fn is_escaped(text: &str, at: usize, c: char, part: Part) -> bool {
     let is_at_an_end = at == 0 || at + c.len_utf8() == text.len();
@@ -85,6 +108,7 @@ fn is_escaped(text: &str, at: usize, c: char, part: Part) -> bool {
         '$' => matches!(part, Part::Path | Part::Word) && is_variable(&text[at..]),
         '*' => part == Part::Path,
         '&' => part == Part::Option,
+        _ if c.is_ascii_alphanumeric() => starts_key(text, at),
         _ => is_unsafe_to_print(c) || (is_at_an_end && c.is_whitespace()),
     }
 }
@@ -111,9 +135,11 @@ pub(super) fn encode(text: &str, part: Part) -> Cow<'_, str> {
 pub(super) fn decode(text: &str) -> Result<String, KeyRefError> {
     let mut decoded = String::with_capacity(text.len());
     let mut rest = text;
+    let mut has_plain = false;
     while let Some(c) = rest.chars().next() {
         if c == '%' {
             let (escaped, after) = read_escape(rest).ok_or(KeyRefError::Escape)?;
+            has_plain |= escaped.is_ascii_alphanumeric();
             decoded.push(escaped);
             rest = after;
         } else if c.is_ascii_control() {
@@ -123,7 +149,8 @@ pub(super) fn decode(text: &str) -> Result<String, KeyRefError> {
             rest = &rest[c.len_utf8()..];
         }
     }
-    Ok(decoded)
+    // A letter or a digit is written so only where the name would be taken for a key.
+    if has_plain && !has_key(&decoded) { Err(KeyRefError::Escape) } else { Ok(decoded) }
 }
 
 /// The character that a text begins with as `%XX`, and what follows it.
@@ -140,7 +167,7 @@ fn read_escape(text: &str) -> Option<(char, &str)> {
         (*place, rest) = read_byte(rest)?;
     }
     let c = std::str::from_utf8(&bytes[..length]).ok()?.chars().next()?;
-    may_be_escaped(c).then_some((c, rest))
+    (may_be_escaped(c) || c.is_ascii_alphanumeric()).then_some((c, rest))
 }
 
 fn read_byte(text: &str) -> Option<(u8, &str)> {
@@ -168,11 +195,13 @@ mod tests {
             "schlüssel%41",
             "~/$HOME/*&",
             " \u{a0}a b\u{3000}",
+            "/run/8fK2pX9mWq4Ld7Vb3Nc6Ts1Z/a '8fK2pX9mWq4Ld7Vb3Nc6Ts1Z' a-8fK2pX9mWq4Ld7Vb3Nc6Ts1Z",
             "\u{9b}\u{202e}\u{2028}\u{feff}\u{e0001}",
         ] {
             for part in PARTS {
                 let encoded = encode(text, part);
                 assert_eq!(decode(&encoded).as_deref(), Ok(text));
+                assert!(!has_key(&encoded), "{encoded}");
                 assert_eq!(Expansion::in_text(&encoded, part), None, "{encoded}");
                 assert!(!encoded.contains(is_unsafe_to_print) && encoded.trim() == encoded, "{encoded:?}");
             }
