@@ -257,7 +257,7 @@ impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the text is not a well-formed key: ")?;
         match self.rule {
-            FormatRule::Placeholder => f.write_str("its form is right, and it cannot be one")?,
+            FormatRule::Placeholder => f.write_str("it has the form of a key, and is none")?,
             FormatRule::Empty => f.write_str("it is empty")?,
             FormatRule::Length { found } => {
                 let (min, max) = self.format.bounds();

@@ -52,6 +52,8 @@ mod shape;
 mod systemd;
 pub(crate) mod worker;
 
+use std::fmt;
+
 use crate::issuer::Profile;
 use crate::key::RawKey;
 
@@ -301,8 +303,9 @@ pub enum Remark {
     Pipe,
     /// Lines of a `.env` about other variables are read differently by different programs.
     #[error(
-        "programs that read .env files disagree about line {first} ({count} such lines in all), which is about another \
-         variable: write its value between single quotes"
+        "programs that read .env files disagree about line {first}{}: write NAME=value with the value in quotes that the \
+         value does not contain, or make the line a comment (#) where it sets nothing",
+        Others(*.count)
     )]
     #[non_exhaustive]
     UnclearLines {
@@ -311,6 +314,18 @@ pub enum Remark {
         /// How many there are.
         count: usize,
     },
+}
+
+/// What follows the number of the first of some lines about other variables.
+struct Others(usize);
+
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 | 1 => f.write_str(", which is about another variable"),
+            count => write!(f, " and {} more, which are about other variables", count - 1),
+        }
+    }
 }
 
 /// A key, where it came from, and what to know about that place.

@@ -341,6 +341,7 @@ fn assert_ends_at_the_keychain() {
     assert_eq!(message.matches("DBUS_SESSION_BUS_ADDRESS").count(), 1, "{message}");
     assert!(message.contains("  1. variable KANAL_API_KEY: not set\n"), "{message}");
     assert!(message.contains("could not be asked: no keychain answers"), "{message}");
+    assert!(message.contains("keysheath/kanal: could not be asked\n"), "{message}");
 }
 
 #[cfg(all(target_os = "linux", feature = "keychain"))]

@@ -241,7 +241,7 @@ fn lines_about_other_variables_do_no_harm_and_are_remarked() {
         let remarks = found(&source).remarks().to_vec();
         let is_named = |remark: &Remark| matches!(remark, Remark::UnclearLines { first: 2, count: 2, .. });
         assert!(matches!(&remarks[..], [remark] if is_named(remark)), "{other}: {remarks:?}");
-        assert!(remarks[0].to_string().contains("line 2 (2 such lines"), "{}", remarks[0]);
+        assert!(remarks[0].to_string().contains("line 2 and 1 more"), "{}", remarks[0]);
     }
     let long = format!("CERT=\"-----BEGIN\nabc\n-----END\"\nB=\"x y\" # note\nKANAL_API_KEY={KEY}\n");
     assert_eq!(found(&dotenv(&folder, long)).remarks(), []);
@@ -403,4 +403,23 @@ fn lines_that_name_each_other_do_not_grow() {
     let doubling = (1..60).fold(String::new(), |text, at| format!("{text}A{at}=$A{0}$A{0}\n", at - 1));
     let text = format!("A0=aaaaaaaaaaaaaaaa\n{doubling}KANAL_API_KEY={KEY}\n");
     assert_gives_the_key(&dotenv(&folder, text));
+}
+
+#[test]
+fn what_a_remark_advises_about_a_line_takes_the_remark_away() {
+    let folder = Folder::new();
+    for (line, followed) in [
+        ("G=it's", "G=\"it's\""),
+        ("A", "# A"),
+        ("if then", "# if then"),
+        ("K: v", "K=v"),
+        ("N=a b", "N=\"a b\""),
+    ] {
+        let remark =
+            found(&dotenv(&folder, format!("{line}\nKANAL_API_KEY={KEY}\n"))).remarks()[0].to_string();
+        assert!(remark.contains("disagree about line 1, which is about another variable"), "{remark}");
+        assert!(remark.contains("quotes that the value does not contain"), "{remark}");
+        assert!(remark.contains("comment"), "{remark}");
+        assert_eq!(found(&dotenv(&folder, format!("{followed}\nKANAL_API_KEY={KEY}\n"))).remarks(), []);
+    }
 }

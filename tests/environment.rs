@@ -344,3 +344,26 @@ fn a_store_id_that_is_not_unicode_is_no_number() {
         assert_eq!(StoreId::from_env(), Err(StoreIdError::NotPositive));
     });
 }
+
+#[test]
+fn a_reference_in_the_place_of_a_path_is_told_as_one() {
+    let name = "a_reference_in_the_place_of_a_path_is_told_as_one";
+    let variables = [("A_FILE", "file:/run/secrets/kanal"), ("B_FILE", "keychain:kanal")];
+    in_child(name, &variables, || {
+        let message = error(&FileVariable::new("A")).to_string();
+        assert!(message.contains("takes a path") && message.contains("without file:"), "{message}");
+        let message = error(&FileVariable::new("B")).to_string();
+        assert!(message.contains("takes a path") && !message.contains("mount it"), "{message}");
+    });
+}
+
+#[test]
+fn json_in_a_file_of_a_variable_is_told_where_a_field_is_named() {
+    let folder = Folder::new();
+    let path = folder.write("json", "{\"key\": 1}");
+    let child = Child::new("json_in_a_file_of_a_variable_is_told_where_a_field_is_named");
+    child.var("A_FILE", &path).run(|| {
+        let message = error(&FileVariable::new("A")).to_string();
+        assert!(message.contains("in a key reference"), "{message}");
+    });
+}

@@ -34,7 +34,8 @@ start, and prints it with its addresses and the token of its control plane.
 It answers
   Kanal   POST /api/v1/stores/{store_id}/customers   GET /api/v1/stores/{store_id}/orders
   Katana  GET /v1/products?limit=&page=
-and to anything that is refused with the documented status and body.
+and to anything that is refused with the documented status and body. A request with a body needs
+`content-type: application/json`, on the control plane too.
 
 Control plane: JSON over HTTP on a port of its own, with `Authorization: Bearer TOKEN`.
   POST   /keys                    {\"name\": \"shop\", \"team\": 1, \"store\": 123}: creates a key, shown
@@ -68,6 +69,7 @@ struct Options {
     settings: Settings,
     stores: Vec<StoreId>,
     profile: &'static Profile,
+    is_key_given: bool,
     is_json: bool,
 }
 
@@ -103,8 +105,12 @@ fn main() -> ExitCode {
             return fail(1, &error.to_string());
         }
     }
-    let shown =
-        Shown { emulator: &emulator, profile: options.profile, stores: Stores::with(&options.stores) };
+    let shown = Shown {
+        emulator: &emulator,
+        profile: options.profile,
+        is_key_given: options.is_key_given,
+        stores: Stores::with(&options.stores),
+    };
     let printed = if options.is_json { shown.as_json() } else { shown.as_text() };
     if printed.is_err() {
         return fail(1, "the standard output cannot be written to, and nobody would know the key");
@@ -151,10 +157,11 @@ fn read(mut parser: Parser) -> Result<Asked, String> {
     if let Some(seed) = seed {
         settings = settings.with_seed(seed);
     }
+    let is_key_given = key.is_some();
     if let Some(key) = key {
         let (least, most) = profile.format().bounds();
-        let form =
-            format!("--key is no key of {}: {least} to {most} of A-Z a-z 0-9 - . _ ~ + /", profile.title());
+        let length = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        let form = format!("--key is no key of {}: {length} of A-Z a-z 0-9 - . _ ~ + /", profile.title());
         settings = settings.with_key(RawKey::parse(profile, key.as_bytes()).map_err(|_| form)?);
     }
     if is_limited {
@@ -166,7 +173,7 @@ fn read(mut parser: Parser) -> Result<Asked, String> {
     if has_tls {
         settings = tls(settings)?;
     }
-    Ok(Asked::Serve(Options { settings, stores, profile, is_json }))
+    Ok(Asked::Serve(Options { settings, stores, profile, is_key_given, is_json }))
 }
 
 fn set<T: FromStr>(place: &mut Option<T>, parser: &mut Parser, problem: &str) -> Result<(), String> {
@@ -214,6 +221,7 @@ impl Stores {
 struct Shown<'a> {
     emulator: &'a Emulator,
     profile: &'static Profile,
+    is_key_given: bool,
     stores: Stores,
 }
 
@@ -252,11 +260,9 @@ impl Shown<'_> {
         let path = if self.is_kanal() { "/api/v1/stores/123/customers" } else { "/v1/products?limit=1" };
         writeln!(out, "Answers as {} documents, until it is ended (Ctrl-C).", self.profile.title())?;
         writeln!(out, "url      {}", emulator.origin())?;
-        writeln!(
-            out,
-            "key      {}  (for this run alone, and shown this once)",
-            emulator.key().expose_secret()
-        )?;
+        let note =
+            if self.is_key_given { "given by --key" } else { "for this run alone, and shown this once" };
+        writeln!(out, "key      {}  ({note})", emulator.key().expose_secret())?;
         if self.is_kanal() {
             let list =
                 |stores: &[StoreId]| stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::trail::Below;
 use super::{Trail, Witness};
+use crate::format::{FormatRule, Hint};
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 use crate::issuer::Profile;
@@ -157,23 +158,29 @@ impl fmt::Display for ChainError {
     /// What is missing or wrong, and a line for each source. Each cause is said once.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoKey { profile, trail } if trail.steps().is_empty() => writeln!(
+                f,
+                "no {} key was found: the chain has no sources: add the place of the key; where there is no key yet, {}",
+                profile.title(),
+                Create(profile)
+            ),
             Self::NoKey { profile, trail } => write!(
                 f,
                 "no {} key was found: {}, and put it into one of these places:\n{trail}",
                 profile.title(),
                 Create(profile)
             ),
-            Self::Broken { profile, error, trail } if error.problem().is_unasked() => {
-                write!(
-                    f,
-                    "no {title} key was found, and {place} could not be asked: let it be asked, or put the key into one of \
-                     the other places; where there is no key yet, {create}\n{trail}{}",
-                    below(trail),
-                    title = profile.title(),
-                    place = error.provenance(),
-                    create = Create(profile),
-                )
-            }
+            Self::Broken { profile, error, trail } if error.problem().is_unasked() => write!(
+                f,
+                "no {} key was found, and {} could not be asked: {}{}; where there is no key yet, {}\n{}{}",
+                profile.title(),
+                error.provenance(),
+                error.problem(),
+                if trail.steps().len() > 1 { "; or put the key into another place of the chain" } else { "" },
+                Create(profile),
+                Below(trail),
+                below(trail)
+            ),
             Self::Broken { profile, error, trail } if matches!(error.problem(), Problem::Missing { .. }) => {
                 write!(
                     f,
@@ -186,8 +193,9 @@ impl fmt::Display for ChainError {
             }
             Self::Broken { profile, error, trail } => write!(
                 f,
-                "the search for a {} key ended at a broken place: {error}\n{}{}",
+                "the search for a {} key ended at a broken place: {error}{}\n{}{}",
                 profile.title(),
+                CreateInstead(error.problem(), profile),
                 Below(trail),
                 below(trail)
             ),
@@ -201,6 +209,17 @@ struct Create<'a>(&'a Profile);
 impl fmt::Display for Create<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "create one in {} ({})", self.0.title(), self.0.key_page())
+    }
+}
+
+/// Where a person makes a key, where a placeholder stands in its place.
+struct CreateInstead<'a>(&'a Problem, &'a Profile);
+
+impl fmt::Display for CreateInstead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_placeholder = matches!(self.0, Problem::Malformed(error)
+            if error.rule() == FormatRule::Placeholder || error.hint() == Some(Hint::Placeholder));
+        if is_placeholder { write!(f, "; where there is no key yet, {}", Create(self.1)) } else { Ok(()) }
     }
 }
 

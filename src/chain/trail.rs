@@ -159,6 +159,9 @@ impl fmt::Display for Below<'_> {
                 Witness::Broken(Problem::Missing { .. }) => {
                     writeln!(f, "  {}. {}: nothing", at + 1, step.provenance)?;
                 }
+                Witness::Broken(ref problem) if problem.is_unasked() => {
+                    writeln!(f, "  {}. {}: could not be asked", at + 1, step.provenance)?;
+                }
                 Witness::Broken(_) => writeln!(f, "  {}. {}: broken", at + 1, step.provenance)?,
                 _ => writeln!(f, "  {}. {step}", at + 1)?,
             }
@@ -177,6 +180,7 @@ impl fmt::Display for Step {
         match &self.witness {
             Witness::Absent(absence) => write!(f, "{absence}"),
             Witness::Broken(problem) if problem.is_unasked() => write!(f, "could not be asked: {problem}"),
+            Witness::Broken(problem @ Problem::Missing { .. }) => write!(f, "nothing: {problem}"),
             Witness::Broken(problem) => write!(f, "broken: {problem}"),
             Witness::NotAsked => f.write_str("not asked"),
             Witness::Found { fingerprint, remarks } => {

@@ -66,8 +66,9 @@ pub enum DocumentError {
     Newer,
     /// A link, no regular file, another user's, or open to others: the document or its lock.
     #[error(
-        "the document and the .lock beside it must be regular files of this user that nobody else can read or write, \
-         and no links: chmod 600 them"
+        "the document and the .lock beside it must be regular files of this user that nobody else can read or write: name \
+         another path where one is a link, a folder or no name at all; where one is another user's, chown it to this \
+         user; and chmod 600 both"
     )]
     NotPrivate,
     /// The document or its lock has a second name (a hard link), through which it could be changed.

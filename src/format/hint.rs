@@ -308,7 +308,9 @@ impl fmt::Display for Hint {
                 "it is a whole Authorization header: give the key alone, the header is made when it is sent"
             }
             Self::Assignment => "it has the form NAME=value or NAME: value: give the value alone",
-            Self::Json => "it is JSON: give the key alone, or name the field that holds it (`?field=NAME`)",
+            Self::Json => {
+                "it is JSON: give the key alone, or name the field that holds it, in a key reference (`?field=NAME`)"
+            },
             Self::Reference => {
                 "it is a key reference and not a key: give it where a reference is read, or put the key itself here"
             }
@@ -329,7 +331,7 @@ impl fmt::Display for Hint {
             }
             Self::Doubled => "the same text stands there twice: give the key once",
             Self::Base64 => {
-                "it is a key in base64: decode it, or say that it is encoded (`?encoding=base64`)"
+                "it is a key in base64: decode it, or say that it is encoded, in a key reference (`?encoding=base64`)"
             }
             Self::Masked => {
                 "it looks masked: a key is shown in full only once, so create a new one and store it then"

@@ -80,7 +80,9 @@ pub enum RotationError {
         place: Provenance,
     },
     /// There is nothing that can ask the issuer.
-    #[error("there is no probe to ask the issuer with: give one, or use the step that goes without")]
+    #[error(
+        "there is no probe to ask the issuer with: give one, or use promote_unverified or retire_unprobed"
+    )]
     NoProbe,
     /// The active key has leaked, and this process sends it no more; but that is not persisted.
     #[error(

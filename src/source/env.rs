@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::file::{MAX_SECRET_FILE, Permissions, Reader, WipedPath};
+use super::secret_text::reference_scheme;
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
 use crate::issuer::Profile;
 
@@ -200,7 +201,7 @@ impl Source for FileVariable {
         });
         let is_path = is_path.load(Ordering::Acquire) || matches!(file, Ok(Some(_)));
         let place = self.place(is_path.then(|| path.to_path_buf()));
-        match file.and_then(|file| file.ok_or(Problem::FileGone)) {
+        match file.and_then(|file| file.ok_or_else(|| gone(&text))) {
             Ok((text, remarks)) => Ok(Reading::present(text).with_remarks(remarks).with_provenance(place)),
             Err(problem) => Err(SourceError::new(place, problem)),
         }
@@ -220,6 +221,19 @@ impl FileVariable {
     fn place(&self, path: Option<PathBuf>) -> Provenance {
         Provenance::FileVariable { name: self.name(), path }
     }
+}
+
+/// Why there is no file of the name that a variable holds.
+fn gone(text: &Path) -> Problem {
+    let rule = match reference_scheme(text.as_os_str().as_encoded_bytes()) {
+        Some("file") => "the variable takes a path, and holds a reference: write the path without file:",
+        Some(_) => {
+            "the variable takes a path, and holds a reference: write the path of a file, or give the reference to the \
+             program's own setting"
+        }
+        None => return Problem::FileGone,
+    };
+    Problem::BadPath { rule }
 }
 
 /// The bytes of a variable, whatever they are. `std::env::var` would print them in its error.

@@ -94,10 +94,7 @@ impl SecretText {
             return Err(Problem::EncryptedCredential);
         }
         RawKey::load(profile, text).map_err(|error| {
-            let is_of = |scheme: &str| {
-                text.strip_prefix(scheme.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
-            };
-            if let Some(scheme) = REFERENCE_SCHEMES.into_iter().find(|scheme| is_of(scheme)) {
+            if let Some(scheme) = reference_scheme(text) {
                 Problem::Reference { scheme }
             } else if !profile.is_same_issuer(Katana::PROFILE) && is_uuid(text) {
                 Problem::OtherIssuer { other: Katana::PROFILE.title(), wanted: profile.title() }
@@ -115,6 +112,13 @@ impl SecretText {
         decoded.0.truncate(length);
         Ok(decoded)
     }
+}
+
+/// The scheme of a key reference that a text begins with.
+pub(super) fn reference_scheme(text: &[u8]) -> Option<&'static str> {
+    let is_of =
+        |scheme: &str| text.strip_prefix(scheme.as_bytes()).is_some_and(|rest| rest.starts_with(b":"));
+    REFERENCE_SCHEMES.into_iter().find(|scheme| is_of(scheme))
 }
 
 /// The shape of the keys of Katana that people show in public.

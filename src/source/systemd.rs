@@ -78,12 +78,12 @@ impl SystemdCredential {
     fn find(&self) -> Result<Reading, Problem> {
         if !is_credential_name(&self.name) {
             return Err(Problem::BadPath {
-                rule: "a credential's name is one file name, without separators",
+                rule: "a credential's name must be one file name, without separators",
             });
         }
         let Some(directory) = directory() else { return Ok(Reading::absent(Absence::NoCredentials)) };
         if !directory.is_absolute() {
-            return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY is an absolute path" });
+            return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY must be an absolute path" });
         }
         let path = directory.join(&self.name);
         let gone = Arc::new(AtomicBool::new(false));
@@ -93,7 +93,10 @@ impl SystemdCredential {
             told.store(!folder.is_dir(), Ordering::Release);
         })?;
         if file.is_none() && gone.load(Ordering::Acquire) {
-            return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY names a directory that is there" });
+            return Err(Problem::BadPath {
+                rule: "the directory that $CREDENTIALS_DIRECTORY names does not exist: let systemd start the program, or \
+                       unset the variable",
+            });
         }
         Ok(file::reading(file, Absence::NoFile))
     }

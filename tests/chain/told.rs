@@ -92,3 +92,47 @@ fn a_katana_key_under_the_name_of_kanal_is_a_near_miss() {
         assert!(message.contains("KANAL_API_KEY holds a text in the form of a Katana key"), "{message}");
     });
 }
+
+#[test]
+fn a_place_that_could_not_be_asked_is_told_with_its_remedy() {
+    let (folder, _) = places();
+    let path = folder.at("fifo");
+    let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status();
+    assert!(made.expect("mkfifo runs (Debian: coreutils)").success());
+    let slow = || SecretFile::new(&path).with_deadline(std::time::Duration::from_millis(50));
+    let alone = Chain::<Kanal>::new().with(slow()).load().unwrap_err().to_string();
+    assert!(!alone.contains("let it be asked") && !alone.contains("other place"), "{alone}");
+    let headline = alone.lines().next().unwrap();
+    assert!(headline.contains("could not be asked: it was not read within 50 ms: look at"), "{alone}");
+    assert_eq!(alone.matches("was not read").count(), 1, "{alone}");
+    assert!(alone.contains("fifo: could not be asked\n"), "{alone}");
+    let two = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).with(slow());
+    let message = two.load().unwrap_err().to_string();
+    assert!(message.contains("or put the key into another place of the chain"), "{message}");
+}
+
+#[test]
+fn a_chain_without_sources_says_so() {
+    let message = Chain::<Kanal>::new().load().unwrap_err().to_string();
+    assert!(message.contains("the chain has no sources") && !message.contains("these places"), "{message}");
+}
+
+#[test]
+fn a_place_that_is_named_and_has_nothing_is_not_called_broken() {
+    let (_folder, file) = places();
+    let chain = Chain::<Kanal>::new().with(file("missing").required()).with(file("key"));
+    let explained = chain.explain().to_string();
+    assert!(explained.contains("missing: nothing: no such file"), "{explained}");
+    assert!(!explained.lines().next().unwrap().contains("broken"), "{explained}");
+}
+
+#[test]
+fn a_placeholder_is_told_with_where_a_key_is_made() {
+    let (folder, _) = places();
+    for text in ["YOUR_API_KEY", "xxxxxxxxxxxxxxxxxxxxxxxx"] {
+        let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.write("placeholder", text)));
+        let message = chain.load().unwrap_err().to_string();
+        assert!(message.contains("create one in Kanal (Settings → API Keys"), "{message}");
+        assert!(!message.contains("it cannot be one"), "{message}");
+    }
+}

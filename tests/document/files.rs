@@ -218,6 +218,8 @@ fn a_folder_that_is_not_there_is_not_made() {
     }
     for path in ["", "/", ".."] {
         assert_eq!(refusal(Path::new(path)), DocumentError::NotPrivate, "{path:?}");
+        let message = DocumentError::NotPrivate.to_string();
+        assert!(message.contains("another path") && message.contains("chown"), "{message}");
     }
     assert_eq!(refusal(&folder.at("a\0b")), DocumentError::Io(ErrorKind::InvalidInput));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -188,7 +188,7 @@ fn options_that_do_not_apply_are_refused() {
         (&["--port", "1", "--port", "2"], "--port is a number from 0 to 65535, once"),
         (&["--key", KEY, "--key", KEY], "--key is a key, once"),
         (&["katana", "--key", "short"], "--key is no key of Katana: 16 to 512"),
-        (&["--key", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071"], "--key is no key of Kanal: 24 to 24"),
+        (&["--key", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071"], "--key is no key of Kanal: 24 of A-Z"),
         (&["--key"], "--key is a key"),
     ] {
         let output = run(arguments);
@@ -303,6 +303,7 @@ fn its_help_lists_every_option_and_its_version_is_the_crates() {
         assert!(help.contains(&format!("\"{field}\"")), "{field}");
     }
     assert!(help.lines().all(|line| line.chars().count() <= 100), "it fits a wide terminal");
+    assert!(help.contains("content-type: application/json"), "what has a body says what it is");
     let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
     assert_eq!(version.trim(), concat!("keysheath-emulator ", env!("CARGO_PKG_VERSION")));
 }
@@ -327,4 +328,15 @@ fn over_tls_it_prints_the_certificate_to_trust() {
     child.wait().unwrap();
     assert_eq!(trusted.unwrap().status, 200);
     assert!(untrusted.is_err(), "a client that does not trust it does not speak to it");
+}
+
+#[test]
+fn a_key_that_was_given_is_not_called_made_up() {
+    let words = |arguments: &[&str]| {
+        let program = Program::start(arguments);
+        let line = program.lines.iter().find(|line| line.starts_with("key ")).unwrap();
+        line.split_once('(').unwrap().1.to_owned()
+    };
+    assert!(words(&[]).starts_with("for this run alone"));
+    assert_eq!(words(&["--key", KEY]), "given by --key)");
 }
