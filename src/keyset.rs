@@ -46,6 +46,7 @@
 
 mod error;
 mod form;
+mod given_up;
 mod held;
 mod in_force;
 mod leaked;
@@ -63,6 +64,7 @@ use crate::key::RawKey;
 
 pub use error::KeySetError;
 pub use form::FORM_VERSION;
+pub use given_up::GivenUpKey;
 pub use held::{Held, RotationId, Staging};
 pub(crate) use in_force::LONGEST_WAIT;
 pub use leaked::LeakedKey;
@@ -82,8 +84,8 @@ pub const MAX_RETIRED: usize = 16;
 
 /// How many fingerprints of compromised keys are remembered. The leak of a key that is pending, in force or previous is
 /// never refused: beyond this number the oldest fingerprint is forgotten, and its key could be staged again. A place with room
-/// for less, as the keychain, remembers fewer: to make room for a step, retired keys are forgotten first, then compromised ones
-/// that no person has to delete any more, then the oldest of the others.
+/// for less, as the keychain, remembers fewer: to make room for a step, retired keys are forgotten first, then compromised ones;
+/// of both, those that a person still has to delete are forgotten last.
 ///
 /// ```
 /// assert_eq!(keysheath::keyset::MAX_COMPROMISED, 64);
@@ -126,6 +128,8 @@ pub struct KeySet {
     previous: Option<Held>,
     /// The oldest first.
     retired: Vec<Fingerprint>,
+    /// Those of the retired ones that may work still, and that nobody has said are deleted.
+    given_up: Vec<GivenUpKey>,
     compromised: Vec<Fingerprint>,
     /// Those of the compromised ones that were in a place, and that nobody has said are deleted.
     leaked: Vec<LeakedKey>,
@@ -155,12 +159,15 @@ impl KeySet {
             pending: None,
             previous: None,
             retired: Vec::new(),
+            given_up: Vec::new(),
             compromised: Vec::new(),
             leaked: Vec::new(),
         })
     }
 
     /// Takes a key that is in use already as the one in force. This begins a key set; the next key is staged.
+    ///
+    /// Adopting the key in force once more with another name corrects its name, and changes nothing else.
     ///
     /// # Errors
     /// [`KeySetError::HasKeys`] when another key is in force or pending, and the errors of [`KeySet::stage`].
@@ -175,8 +182,8 @@ impl KeySet {
     /// ```
     pub fn adopt(&mut self, key: RawKey, staging: Staging) -> Result<Step, KeySetError> {
         let fingerprint = self.checked(&key, &staging)?;
-        if let Some(current) = self.current.as_ref().filter(|current| current.fingerprint() == fingerprint) {
-            return Ok(Step::Unchanged(current.rotation()));
+        if let Some(current) = self.current.as_mut().filter(|current| current.fingerprint() == fingerprint) {
+            return Ok(current.correct_name(staging));
         }
         if self.current.is_some() || self.pending.is_some() {
             return Err(KeySetError::HasKeys);
@@ -213,12 +220,7 @@ impl KeySet {
             if pending.fingerprint() != fingerprint {
                 return Err(pending.in_progress());
             }
-            let rotation = pending.rotation();
-            if staging.name().is_none() || staging.name() == pending.name.as_deref() {
-                return Ok(Step::Unchanged(rotation));
-            }
-            pending.name = staging.into_name();
-            return Ok(Step::Done(rotation));
+            return Ok(pending.correct_name(staging));
         }
         self.refuse_known(fingerprint)?;
         self.must_count_on()?;
@@ -376,7 +378,8 @@ impl KeySet {
         Ok(Step::Done(rotation))
     }
 
-    /// Gives the pending key up. A person should delete it in the app.
+    /// Gives the pending key up. A person should delete it in the app: unless a probe saw it refused, it is among
+    /// [`KeySet::given_up`] until [`KeySet::confirm_deleted`].
     ///
     /// # Errors
     /// [`KeySetError::NotPending`] when that rotation's key is in force, or never was pending.
@@ -399,7 +402,13 @@ impl KeySet {
         }
         self.pending_of(rotation)?;
         if let Some(pending) = self.pending.take() {
-            self.remember_retired(pending.fingerprint());
+            // Who begins another rotation after a fall back and gives it up knows of the fall back.
+            if let Some(current) =
+                self.current.as_mut().filter(|current| current.fell_back <= Some(pending.staged))
+            {
+                current.fell_back = None;
+            }
+            self.remember_given_up(pending);
         }
         Ok(Step::Done(rotation))
     }
@@ -432,6 +441,7 @@ impl KeySet {
         self.must_count_on()?;
         self.remember_compromised(fingerprint)?;
         self.retired.retain(|retired| *retired != fingerprint);
+        self.given_up.retain(|given_up| given_up.fingerprint != fingerprint);
         let is_it = |held: &mut Held| held.fingerprint() == fingerprint;
         self.pending.take_if(is_it);
         self.previous.take_if(is_it);

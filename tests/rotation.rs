@@ -17,6 +17,8 @@ mod faketime;
 mod followed;
 #[path = "rotation/full_disk.rs"]
 mod full_disk;
+#[path = "rotation/given_up.rs"]
+mod given_up;
 #[path = "rotation/guard.rs"]
 mod guard;
 #[cfg(feature = "keychain")]

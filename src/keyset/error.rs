@@ -84,9 +84,9 @@ pub enum KeySetError {
          remembered: delete it in the app; for room, begin a new key set"
     )]
     TooManyCompromised,
-    /// That key was not reported as compromised.
+    /// That key is neither compromised nor given up.
     #[error(
-        "that key is not among the compromised ones: look at the status, or report it as compromised first"
+        "that key is neither compromised nor given up: look at the status, or report it as compromised first"
     )]
     NotCompromised,
     /// A note or a name is too long, or not printable.

@@ -9,7 +9,9 @@ use zeroize::Zeroizing;
 
 use super::held::{Held, RotationId};
 use super::texts::check_text;
-use super::{KeySet, KeySetError, LAST_TIME, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use super::{
+    GivenUpKey, KeySet, KeySetError, LAST_TIME, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED,
+};
 use crate::document::{DocumentContent, MAX_DOCUMENT, json};
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Profile;
@@ -44,6 +46,9 @@ struct Form<'a> {
     previous: Option<Slot<'a>>,
     #[serde(borrow)]
     retired: Vec<&'a str>,
+    /// It is written where there are such keys alone, as the versions before it did without.
+    #[serde(borrow, default)]
+    given_up: Vec<GivenUp<'a>>,
     #[serde(borrow)]
     compromised: Vec<&'a str>,
     #[serde(borrow)]
@@ -53,6 +58,17 @@ struct Form<'a> {
 /// Written as a list: a fingerprint, the time of staging, and the name in the app where it is known.
 #[derive(Deserialize)]
 struct Leaked<'a>(&'a str, u64, #[serde(borrow, default)] Option<Cow<'a, str>>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenUp<'a> {
+    fingerprint: &'a str,
+    rotation: u64,
+    staged: u64,
+    demoted: Option<u64>,
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,6 +137,7 @@ impl KeySet {
         }
         write_list(&mut text, "retired", &self.retired);
         text.push_str(",\n");
+        write_given_up(&mut text, &self.given_up);
         write_list(&mut text, "compromised", &self.compromised);
         text.push_str(",\n");
         write_leaked(&mut text, &self.leaked);
@@ -138,7 +155,8 @@ impl KeySet {
         let slots =
             [&self.current, &self.pending, &self.previous].into_iter().flatten().map(slot).sum::<usize>();
         let leaked = self.leaked.iter().map(|leaked| 64 + long(&leaked.name)).sum::<usize>();
-        1024 + slots + 32 * (self.retired.len() + self.compromised.len()) + leaked
+        let given_up = self.given_up.iter().map(|key| 160 + long(&key.name)).sum::<usize>();
+        1024 + slots + 32 * (self.retired.len() + self.compromised.len()) + leaked + given_up
     }
 
     /// Reads a document that [`KeySet::to_document`] wrote, in this version or an earlier one.
@@ -180,6 +198,7 @@ impl KeySet {
             pending: slot(form.pending)?,
             previous: slot(form.previous)?,
             retired: read_list(&form.retired, MAX_RETIRED)?,
+            given_up: form.given_up.into_iter().map(read_given_up).collect::<Result<_, _>>()?,
             compromised: read_list(&form.compromised, MAX_COMPROMISED)?,
             leaked: read_leaked(form.leaked)?,
             ..Self::new(profile)?
@@ -226,6 +245,25 @@ fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
     text.push(']');
 }
 
+fn write_given_up(text: &mut String, list: &[GivenUpKey]) {
+    for (at, GivenUpKey { fingerprint, rotation, staged, demoted, name }) in list.iter().enumerate() {
+        text.push_str(if at == 0 { "  \"given_up\": [" } else { ", " });
+        let _ = write!(
+            text,
+            "{{ \"fingerprint\": \"{fingerprint}\", \"rotation\": {rotation}, \"staged\": {}",
+            staged.0
+        );
+        if let Some(Moment(seconds)) = demoted {
+            let _ = write!(text, ", \"demoted\": {seconds}");
+        }
+        if let Some(name) = name {
+            text.push_str(", \"name\": ");
+            json::push_quoted(text, name);
+        }
+        text.push_str(if at + 1 == list.len() { " }],\n" } else { " }" });
+    }
+}
+
 fn write_leaked(text: &mut String, list: &[LeakedKey]) {
     text.push_str("  \"leaked\": [");
     for (at, LeakedKey { fingerprint, staged, name }) in list.iter().enumerate() {
@@ -262,6 +300,17 @@ fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetEr
         by: slot.by.map(Cow::into_owned),
         from: slot.from.map(Cow::into_owned),
         note: slot.note.map(Cow::into_owned),
+    })
+}
+
+fn read_given_up(key: GivenUp<'_>) -> Result<GivenUpKey, KeySetError> {
+    read_text(key.name.as_deref(), MAX_PERSON)?;
+    Ok(GivenUpKey {
+        fingerprint: read_fingerprint(key.fingerprint)?,
+        rotation: RotationId(key.rotation),
+        staged: read_moment(key.staged)?,
+        demoted: key.demoted.map(read_moment).transpose()?,
+        name: key.name.map(Cow::into_owned),
     })
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use super::texts::{Hidden, MAX_NOTE, MAX_PERSON, check_text, has_part_of, is_printable};
-use super::{KeySetError, LAST_TIME};
+use super::{KeySetError, LAST_TIME, Step};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
 use crate::source::Provenance;
@@ -382,6 +382,15 @@ impl Held {
 
     pub(super) fn still_there(&self) -> KeySetError {
         KeySetError::PreviousThere { fingerprint: self.fingerprint, name: self.name.clone() }
+    }
+
+    /// Takes the name that is told of the key, where it is another one.
+    pub(super) fn correct_name(&mut self, staging: Staging) -> Step {
+        if staging.name().is_none() || staging.name() == self.name() {
+            return Step::Unchanged(self.rotation);
+        }
+        self.name = staging.into_name();
+        Step::Done(self.rotation)
     }
 
     pub(super) fn back_in_force(mut self, at: SystemTime) -> Self {

@@ -77,10 +77,11 @@ impl KeySet {
         &self.leaked
     }
 
-    /// Notes that a person has deleted a key that leaked. Its fingerprint stays among the compromised ones.
+    /// Notes that a person has deleted a key that leaked, or one that was given up. Its fingerprint stays among the
+    /// compromised or the retired ones.
     ///
     /// # Errors
-    /// [`KeySetError::NotCompromised`] for a key that was not reported as compromised.
+    /// [`KeySetError::NotCompromised`] for a key that is neither compromised nor retired.
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -96,6 +97,12 @@ impl KeySet {
     /// ```
     pub fn confirm_deleted(&mut self, fingerprint: Fingerprint) -> Result<Step, KeySetError> {
         let newest = RotationId(self.rotation);
+        if let Some(at) = self.given_up.iter().position(|given_up| given_up.fingerprint == fingerprint) {
+            return Ok(Step::Done(self.given_up.remove(at).rotation));
+        }
+        if self.retired.contains(&fingerprint) {
+            return Ok(Step::Unchanged(newest));
+        }
         if !self.compromised.contains(&fingerprint) {
             return Err(KeySetError::NotCompromised);
         }
@@ -104,11 +111,13 @@ impl KeySet {
         Ok(if self.leaked.len() < before { Step::Done(newest) } else { Step::Unchanged(newest) })
     }
 
-    /// Lists one more. A key in a place is never refused: it must be able to leave it.
+    /// Lists one more. A key in a place is never refused: it must be able to leave it. Nor is one that was given up.
     pub(super) fn remember_compromised(&mut self, fingerprint: Fingerprint) -> Result<(), KeySetError> {
         let slots = [&self.pending, &self.current, &self.previous];
         let held = slots.into_iter().flatten().find(|held| held.fingerprint() == fingerprint);
-        match held.map(|held: &Held| (held.staged, held.name.clone())) {
+        let held = held.map(|held: &Held| (held.staged, held.name.clone()));
+        let given_up = self.given_up.iter().find(|given_up| given_up.fingerprint == fingerprint);
+        match held.or_else(|| given_up.map(|given_up| (given_up.staged, given_up.name.clone()))) {
             Some((staged, name)) => self.leaked.push(LeakedKey { fingerprint, staged, name }),
             None if self.compromised.len() >= MAX_REPORTED => return Err(KeySetError::TooManyCompromised),
             None => {}
@@ -130,16 +139,17 @@ impl KeySet {
     }
 
     /// Writes the key set into at most `limit` bytes, where that can be done by forgetting keys that are gone: first the
-    /// retired ones, then the compromised ones that no person has to delete any more, then the others; in each, the oldest
-    /// first.
+    /// retired and then the compromised ones that no person has to delete any more, then the others in the same order; in
+    /// each, the oldest first.
     pub(crate) fn write_within(&mut self, limit: usize) -> DocumentContent {
         loop {
             let document = self.to_document();
             if document.expose_secret().len() <= limit {
                 return document;
             }
-            if !self.retired.is_empty() {
-                self.retired.remove(0);
+            let has_settled = self.compromised.len() > self.leaked.len();
+            if self.oldest_settled().is_some() || (!self.retired.is_empty() && !has_settled) {
+                self.forget_the_oldest_retired();
             } else if !self.compromised.is_empty() {
                 self.forget_the_oldest();
             } else {

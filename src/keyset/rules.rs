@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::held::{Held, RotationId, Staging, moment};
 use super::texts::{check_text, has_part_of};
-use super::{KeySet, KeySetError, LAST_NUMBER, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use super::{KeySet, KeySetError, LAST_NUMBER, MAX_NOTE, MAX_PERSON};
 use crate::fingerprint::Fingerprint;
 use crate::key::RawKey;
 
@@ -68,13 +68,6 @@ impl KeySet {
         self.generation += 1;
     }
 
-    pub(super) fn remember_retired(&mut self, fingerprint: Fingerprint) {
-        if self.retired.len() == MAX_RETIRED {
-            self.retired.remove(0);
-        }
-        self.retired.push(fingerprint);
-    }
-
     /// Whether each key is in one place only. What was written by this crate keeps that.
     pub(super) fn is_consistent(&self) -> bool {
         let slots = [&self.pending, &self.current, &self.previous];
@@ -96,5 +89,6 @@ impl KeySet {
             && (self.current.is_none() || self.generation > 0)
             && (self.previous.is_none() || self.current.is_some())
             && self.are_leaked_compromised()
+            && self.are_given_up_retired()
     }
 }

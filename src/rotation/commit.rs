@@ -179,7 +179,8 @@ impl Rotation {
     ) -> Transition {
         let Committed { keys, step, is_change, is_published } = committed;
         // What leaked may be of any rotation, or of none.
-        let is_leak = matches!(action, AuditAction::Compromised | AuditAction::LeakDeleted);
+        let is_leak = matches!(action, AuditAction::Compromised | AuditAction::LeakDeleted)
+            || (action == AuditAction::GivenUpDeleted && !step.is_change());
         let about = (!is_leak).then_some(step.rotation());
         let (fingerprint, name) = (subject.fingerprint, subject.name.clone());
         let unaudited = self.tell(&AuditEvent {
@@ -199,6 +200,7 @@ impl Rotation {
             unaudited,
             was_held: true,
             given_up: None,
+            is_to_be_deleted: false,
         }
     }
 

@@ -5,7 +5,7 @@ use super::{AuditAction, Rotation, RotationError, Transition};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Stop;
 use crate::key::RawKey;
-use crate::keyset::{KeySet, KeySetError, Place};
+use crate::keyset::{GivenUpKey, KeySet, KeySetError, LeakedKey, Place};
 
 impl Rotation {
     /// Notes that a key has leaked, in whatever place it is, or in none. It is never again sent, staged or rolled back to.
@@ -54,8 +54,10 @@ impl Rotation {
             subject = Subject::of(held);
             subject.fingerprint = Some(fingerprint);
             // Where this is done again, it was; until somebody says that it is deleted, that is known.
-            was_held = held.is_some() || leaked.is_some();
-            subject.name = subject.name.take().or_else(|| leaked?.name().map(str::to_owned));
+            let given_up = keys.given_up().iter().find(|given_up| given_up.fingerprint() == fingerprint);
+            was_held = held.is_some() || leaked.is_some() || given_up.is_some();
+            let known = leaked.and_then(LeakedKey::name).or(given_up.and_then(GivenUpKey::name));
+            subject.name = subject.name.take().or_else(|| known.map(str::to_owned));
             keys.compromise(fingerprint, now.wall())
         });
         let committed = committed.map_err(|error| {
@@ -70,11 +72,12 @@ impl Rotation {
         Ok(Transition { was_held, ..transition })
     }
 
-    /// Notes that a person has deleted a key that leaked, in the app. Until then, [`next_step`](Rotation::next_step) asks
-    /// for that. The key itself is gone from here, so that no probe can see it. It stays among the compromised ones.
+    /// Notes that a person has deleted a key that leaked or was given up, in the app. Until then,
+    /// [`next_step`](Rotation::next_step) asks for that. The key itself is gone from here, so that no probe can see it. It
+    /// stays among the compromised or the retired ones.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::NotCompromised`] for a key that was not reported as compromised.
+    /// [`RotationError`]; [`KeySetError::NotCompromised`] for a key that is neither compromised nor given up.
     ///
     /// ```
     /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
@@ -94,11 +97,18 @@ impl Rotation {
         let committed = self.commit(now, |keys| {
             keys.check_words(self.by.as_deref(), None)?;
             let leaked = keys.leaked().iter().find(|leaked| leaked.fingerprint() == fingerprint);
-            subject.name = leaked.and_then(|leaked| leaked.name().map(str::to_owned)).or(subject.name.take());
+            let given_up = keys.given_up().iter().find(|given_up| given_up.fingerprint() == fingerprint);
+            let name = leaked.and_then(LeakedKey::name).or(given_up.and_then(GivenUpKey::name));
+            subject.name = name.map(str::to_owned).or(subject.name.take());
             keys.confirm_deleted(fingerprint)
         })?;
-        let place = Some(Place::Compromised);
-        Ok(self.finish(AuditAction::LeakDeleted, place, &committed, subject, None, now))
+        let place = committed.keys.place_of(fingerprint);
+        let action = if place == Some(Place::Retired) {
+            AuditAction::GivenUpDeleted
+        } else {
+            AuditAction::LeakDeleted
+        };
+        Ok(self.finish(action, place, &committed, subject, None, now))
     }
 }
 

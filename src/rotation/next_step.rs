@@ -10,7 +10,7 @@ use super::{AuditAction, Rotation, RotationError, RotationPolicy};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
-use crate::keyset::{Held, KeySet, LeakedKey, Place, RotationId};
+use crate::keyset::{GivenUpKey, Held, KeySet, LeakedKey, Place, RotationId};
 use crate::presence::{Fleet, PresenceRecord};
 use crate::utc::Utc;
 
@@ -23,8 +23,11 @@ struct Surroundings {
     has_probe: bool,
     /// Whether no request of this process holds a generation before the one in force.
     is_drained: bool,
-    /// What is left of the time to wait before the previous key is deleted.
-    left: Duration,
+    /// What is left of the settle time and of the activation time: here, and for a process that starts now.
+    settle: [Duration; 2],
+    activation: [Duration; 2],
+    /// Whether who uses which key was looked at, and whether the key set is the newest, so that a deletion may be asked for.
+    is_looked_at: bool,
     /// The latest generation that the issuer refused to this process.
     refused: Option<Generation>,
     /// The first key of the key set that this process has stopped as leaked, which is not persisted.
@@ -66,7 +69,7 @@ impl Rotation {
             let now = self.now();
             let (keys, there) = self.look(now)?;
             let step = self.decide(&keys, now)?;
-            if !matches!(step, NextStep::Delete { .. }) {
+            if !matches!(step, NextStep::Delete { .. } | NextStep::DeleteGivenUp { .. }) {
                 return Ok(step);
             }
             // By a replica that is behind, the wrong key would be deleted. What the fleet shows is read after that anew.
@@ -78,7 +81,8 @@ impl Rotation {
     }
 
     fn decide(&self, keys: &KeySet, now: Clocks) -> Result<NextStep, RotationError> {
-        let around = self.surroundings(keys, now, self.fleet_of(keys)?);
+        let fleet = self.fleet_of(keys)?;
+        let around = Surroundings { is_looked_at: true, ..self.surroundings(keys, now, fleet) };
         if let Some(current) = keys.current().filter(|current| is_reported(keys, current, &around)) {
             self.raise_reported(keys, current, now);
         }
@@ -93,23 +97,33 @@ impl Rotation {
             return begin_of_rotation(pending, &around);
         }
         match decide(keys, &self.policy, &around) {
-            NextStep::Delete { fingerprint, name, .. } => {
-                let (left, is_drained, behind) = (Duration::ZERO, true, Vec::new());
-                NextStep::Wait { fingerprint, name, left, is_drained, behind }
-            }
+            NextStep::Delete { fingerprint, name, rotation, .. } => NextStep::Wait {
+                fingerprint,
+                name,
+                rotation,
+                left: Duration::ZERO,
+                is_activating: false,
+                again: None,
+                is_drained: true,
+                behind: Vec::new(),
+            },
             step => step,
         }
     }
 
     fn surroundings(&self, keys: &KeySet, now: Clocks, fleet: Option<Fleet>) -> Surroundings {
-        let left = keys.current().map_or(Duration::ZERO, |current| {
-            self.left_to_settle(current, now).max(self.left_to_activate(current, now))
-        });
+        let left = |of: &dyn Fn(&Held) -> [Duration; 2]| keys.current().map(of).unwrap_or_default();
         Surroundings {
             now: now.wall(),
             has_probe: self.probe.is_some(),
             is_drained: self.is_drained(keys),
-            left,
+            settle: left(&|current| {
+                [self.left_to_settle(current, now), self.left_to_settle_anew(current, now)]
+            }),
+            activation: left(&|current| {
+                [self.left_to_activate(current, now), self.left_to_activate_anew(current, now)]
+            }),
+            is_looked_at: false,
             refused: self.handle.refused(),
             stopped: slots(keys)
                 .find(|held| self.handle.has_stopped(held.fingerprint()))
@@ -133,7 +147,9 @@ impl Rotation {
             return Ok(None);
         }
         let fleet = self.fleet().map(Some);
-        if keys.previous().is_some() { fleet } else { Ok(fleet.unwrap_or_default()) }
+        let is_to_wait =
+            keys.previous().is_some() || keys.given_up().iter().any(|key| key.demoted().is_some());
+        if is_to_wait { fleet } else { Ok(fleet.unwrap_or_default()) }
     }
 
     /// The processes of the fleet, silent ones included, that do not show that they have the key in force alone.
@@ -201,7 +217,13 @@ fn begin_of_rotation(pending: &Held, around: &Surroundings) -> NextStep {
     } else if pending.verified().is_some() {
         NextStep::Promote { fingerprint, rotation }
     } else if around.has_probe {
-        NextStep::Verify { fingerprint, rotation, place: Place::Pending, under_way: None }
+        NextStep::Verify {
+            fingerprint,
+            rotation,
+            place: Place::Pending,
+            under_way: None,
+            can_roll_back: false,
+        }
     } else {
         NextStep::VerifyByHand { fingerprint, rotation }
     }
@@ -232,32 +254,25 @@ fn end_of_rotation(
     let is_current_refused = current.refused().is_some() || is_reported(keys, current, around);
     if around.has_probe && (is_current_refused || is_previous_refused) {
         let (in_force, rotation) = (current.fingerprint(), current.rotation());
-        return NextStep::Confirm { fingerprint, in_force, rotation };
+        return NextStep::Confirm {
+            fingerprint,
+            name: owned(previous.name()),
+            in_force,
+            in_force_name: owned(current.name()),
+            rotation,
+            is_previous_refused,
+            is_current_refused,
+        };
     }
     if is_current_refused {
         return see_refusal(keys, current, policy, around);
     }
-    let records = around.fleet.as_ref().map_or(&[][..], Fleet::records);
-    let (up_to_date, others): (Vec<_>, Vec<_>) =
-        records.iter().partition(|record| record.is_up_to_date(keys));
-    let is_silent = |record: &&PresenceRecord| record.is_silent_at(around.now);
-    let (silent, behind): (Vec<_>, Vec<_>) =
-        others.into_iter().cloned().partition(|record| is_silent(&record));
-    let name = owned(previous.name());
-    if !around.left.is_zero() || !around.is_drained || !behind.is_empty() {
-        return NextStep::Wait {
-            fingerprint,
-            name,
-            left: around.left,
-            is_drained: around.is_drained,
-            behind,
-        };
-    }
-    // Not by what was seen before the promotion: a key that was deleted since would be the only one left.
-    if around.has_probe && current.confirmed().is_none() {
-        let (fingerprint, rotation) = (current.fingerprint(), current.rotation());
-        let under_way = keys.pending().map(Held::rotation);
-        return NextStep::Verify { fingerprint, rotation, place: Place::Current, under_way };
+    let (name, rotation) = (owned(previous.name()), current.rotation());
+    let users = Users::of(keys, around);
+    if let Some(step) =
+        first_wait_or_verify(keys, current, (fingerprint, name.clone(), rotation), Some(&users), around)
+    {
+        return step;
     }
     NextStep::Delete {
         profile: keys.profile(),
@@ -267,11 +282,89 @@ fn end_of_rotation(
         note: owned(previous.note()),
         keep: current.fingerprint(),
         keep_name: owned(current.name()),
-        rotation: current.rotation(),
+        rotation,
         is_confirmed: around.has_probe,
-        shown: around.fleet.as_ref().map(|_| up_to_date.iter().filter(|record| !is_silent(record)).count()),
-        silent,
+        shown: users.shown,
+        silent: users.silent,
     }
+}
+
+/// Who of the fleet may use another key than the one in force.
+struct Users {
+    /// How many show that they have the one in force alone.
+    shown: Option<usize>,
+    silent: Vec<PresenceRecord>,
+    behind: Vec<PresenceRecord>,
+}
+
+impl Users {
+    fn of(keys: &KeySet, around: &Surroundings) -> Self {
+        let records = around.fleet.as_ref().map_or(&[][..], Fleet::records);
+        let (up_to_date, others): (Vec<_>, Vec<_>) =
+            records.iter().partition(|record| record.is_up_to_date(keys));
+        let is_silent = |record: &PresenceRecord| record.is_silent_at(around.now);
+        let (silent, behind) = others.into_iter().cloned().partition(|record| is_silent(record));
+        let count = || up_to_date.iter().filter(|record| !is_silent(record)).count();
+        Self { shown: around.fleet.as_ref().map(|_| count()), silent, behind }
+    }
+}
+
+/// What comes before a key is deleted in favour of the one in force. `users` is `None` for a key that never was in force,
+/// so that nothing can use it.
+fn first_wait_or_verify(
+    keys: &KeySet,
+    current: &Held,
+    (fingerprint, name, rotation): (Fingerprint, Option<String>, RotationId),
+    users: Option<&Users>,
+    around: &Surroundings,
+) -> Option<NextStep> {
+    let settle = users.map_or([Duration::ZERO; 2], |_| around.settle);
+    let left = settle[0].max(around.activation[0]);
+    let is_drained = users.is_none() || around.is_drained;
+    let behind = users.map(|users| users.behind.clone()).unwrap_or_default();
+    if !left.is_zero() || !is_drained || !behind.is_empty() {
+        let anew = settle[1].max(around.activation[1]);
+        return Some(NextStep::Wait {
+            fingerprint,
+            name,
+            rotation,
+            left,
+            is_activating: around.activation[0] > settle[0],
+            again: around.now.checked_add(anew).filter(|_| !left.is_zero()),
+            is_drained,
+            behind,
+        });
+    }
+    // Not by what was seen before the promotion: a key that was deleted since would be the only one left.
+    (around.has_probe && current.confirmed().is_none()).then(|| NextStep::Verify {
+        fingerprint: current.fingerprint(),
+        rotation: current.rotation(),
+        place: Place::Current,
+        under_way: keys.pending().map(Held::rotation),
+        can_roll_back: keys.previous().is_some(),
+    })
+}
+
+/// The deletion of a key that was given up, or what comes before it.
+fn end_of_given_up(keys: &KeySet, current: &Held, given_up: &GivenUpKey, around: &Surroundings) -> NextStep {
+    let (fingerprint, name, rotation) = (given_up.fingerprint(), owned(given_up.name()), given_up.rotation());
+    let users = given_up.demoted().map(|_| Users::of(keys, around));
+    let subject = (fingerprint, name.clone(), rotation);
+    first_wait_or_verify(keys, current, subject, users.as_ref(), around).unwrap_or_else(|| {
+        let (shown, silent) = users.map_or((None, Vec::new()), |users| (users.shown, users.silent));
+        NextStep::DeleteGivenUp {
+            profile: keys.profile(),
+            fingerprint,
+            name,
+            rotation,
+            staged: given_up.staged(),
+            keep: current.fingerprint(),
+            keep_name: owned(current.name()),
+            is_confirmed: around.has_probe,
+            shown,
+            silent,
+        }
+    })
 }
 
 fn between_rotations(
@@ -286,6 +379,18 @@ fn between_rotations(
     if is_reported(keys, current, around) {
         return see_refusal(keys, current, policy, around);
     }
+    let given_up = keys.given_up().first().filter(|_| around.is_looked_at);
+    let given_up = given_up.map(|given_up| end_of_given_up(keys, current, given_up, around));
+    let by_age = by_age(keys, current, policy, around);
+    match given_up {
+        Some(delete @ NextStep::DeleteGivenUp { .. }) => delete,
+        // What comes before a deletion holds up no new key.
+        Some(step) if matches!(by_age, NextStep::Nothing { .. }) => step,
+        _ => by_age,
+    }
+}
+
+fn by_age(keys: &KeySet, current: &Held, policy: &RotationPolicy, around: &Surroundings) -> NextStep {
     if current.fell_back().is_some() {
         return create(keys, policy, around, Reason::FellBack);
     }
@@ -328,8 +433,9 @@ pub(super) fn name_of_the_next(keys: &KeySet, policy: &RotationPolicy, now: Syst
     let number = keys.newest_rotation().map_or(0, RotationId::number) + 1;
     let mut name = format!("{}-{year:04}-{month:02}-r{number}", policy.key_name());
     // A person may have given another key this very name.
-    let given: Vec<&str> =
-        slots(keys).filter_map(Held::name).chain(keys.leaked().iter().filter_map(LeakedKey::name)).collect();
+    let gone = keys.leaked().iter().filter_map(LeakedKey::name);
+    let gone = gone.chain(keys.given_up().iter().filter_map(GivenUpKey::name));
+    let given: Vec<&str> = slots(keys).filter_map(Held::name).chain(gone).collect();
     while given.contains(&name.as_str()) {
         name.push('b');
     }

@@ -122,10 +122,13 @@ impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (says, report) = match self {
             Self::Verified { transition, report } => return write!(f, "{transition}\n{report}"),
-            Self::NotYet { report } => (
-                "the issuer does not know the key yet; nothing was changed: verify it again in a moment",
-                report,
-            ),
+            // Without the report, which would have another key created.
+            Self::NotYet { .. } => {
+                return f.write_str(
+                    "the issuer does not know the key yet, which was staged a moment ago; nothing was changed: verify it \
+                     again in a moment",
+                );
+            }
             Self::KeyRefused { report, place: Place::Current, next } => {
                 return write!(
                     f,
@@ -161,12 +164,13 @@ impl fmt::Display for Retirement {
                     write!(f, "{key} still works, and may be in use: wait until its deletion is asked for")
                 }
             }
-            Self::WrongKeyDeleted { transition, deleted, in_force, name, next } => {
+            Self::WrongKeyDeleted { deleted, in_force, name, next, .. } => {
                 let key = Labelled { name: name.as_deref(), fingerprint: *in_force };
                 write!(
                     f,
                     "THE WRONG KEY WAS DELETED: {deleted} is gone, and {key}, which should have been, is in force \
-                     again: do not delete that one; {next}\n{transition}"
+                     again: do not delete that one; {}",
+                    next.without_reason()
                 )
             }
             Self::BothRefused { current, previous, next } => write!(

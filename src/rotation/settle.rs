@@ -45,6 +45,16 @@ impl Rotation {
         self.left_since(current.staged(), self.policy.activation(), now)
     }
 
+    /// What is left of the settle time for a process that starts now.
+    pub(super) fn left_to_settle_anew(&self, current: &Held, now: Clocks) -> Duration {
+        by_others(promoted(current), self.policy.settle(), self.policy.clock_skew(), now)
+    }
+
+    /// What is left of the activation time for a process that starts now.
+    pub(super) fn left_to_activate_anew(&self, current: &Held, now: Clocks) -> Duration {
+        by_others(current.staged(), self.policy.activation(), self.policy.clock_skew(), now)
+    }
+
     /// What is left of `span` since a time that is written down, and that lies before the active generation came.
     pub(super) fn left_since(&self, written: SystemTime, span: Duration, now: Clocks) -> Duration {
         let sight = self.seen().sight;
@@ -57,16 +67,22 @@ pub(super) fn promoted(current: &Held) -> SystemTime {
     current.promoted().unwrap_or_else(|| current.staged())
 }
 
-fn left(sight: Option<Sight>, written: SystemTime, span: Duration, skew: Duration, now: Clocks) -> Duration {
+/// What is left by the written time alone.
+fn by_others(written: SystemTime, span: Duration, skew: Duration, now: Clocks) -> Duration {
+    if span.is_zero() {
+        return Duration::ZERO;
+    }
     let whole = span.saturating_add(skew);
-    let by_others = match now.wall().duration_since(written) {
+    match now.wall().duration_since(written) {
         Ok(since) => whole.saturating_sub(since),
         // By a clock that is behind it takes as much longer.
         Err(ahead) => whole.saturating_add(ahead.duration()),
-    };
-    let Some(Sight { first, is_lasting, .. }) = sight else {
-        return if span.is_zero() { Duration::ZERO } else { by_others };
-    };
+    }
+}
+
+fn left(sight: Option<Sight>, written: SystemTime, span: Duration, skew: Duration, now: Clocks) -> Duration {
+    let by_others = by_others(written, span, skew, now);
+    let Some(Sight { first, is_lasting, .. }) = sight else { return by_others };
     let by_own = span.saturating_sub(now.at_least_since(first));
     let has_jumped = now.at_most_since(first).saturating_sub(now.at_least_since(first)) > JUMP;
     if has_jumped || by_own.is_zero() {

@@ -8,7 +8,7 @@ use super::{AuditError, Rotation, RotationError, SlotStatus};
 use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::internal::printable::Printable;
-use crate::keyset::{Held, KeySet, LeakedKey, RotationId};
+use crate::keyset::{GivenUpKey, Held, KeySet, Labelled, LeakedKey, RotationId};
 use crate::utc::{Span, Utc};
 
 /// A clock may be this much behind what is written down before that is said: times are written in whole seconds, and
@@ -35,6 +35,7 @@ pub struct RotationStatus {
     pending: Option<SlotStatus>,
     previous: Option<SlotStatus>,
     retired: Vec<Fingerprint>,
+    given_up: Vec<GivenUpKey>,
     compromised: Vec<Fingerprint>,
     leaked: Vec<LeakedKey>,
     age: Option<Duration>,
@@ -87,6 +88,7 @@ impl Rotation {
             pending: slot(keys.pending()),
             previous: slot(keys.previous()),
             retired: keys.retired().to_vec(),
+            given_up: keys.given_up().to_vec(),
             compromised: keys.compromised().to_vec(),
             leaked: keys.leaked().to_vec(),
             age: age.as_ref().map(|age| age.since_staging),
@@ -176,6 +178,13 @@ impl RotationStatus {
     #[must_use]
     pub fn retired(&self) -> &[Fingerprint] {
         &self.retired
+    }
+
+    /// Those of the retired keys that were given up, that no probe has seen refused and that nobody has said are deleted, the
+    /// oldest first. [`next_step`](Rotation::next_step) says when to delete them.
+    #[must_use]
+    pub fn given_up(&self) -> &[GivenUpKey] {
+        &self.given_up
     }
 
     /// The keys that have leaked, the oldest first.
@@ -340,6 +349,15 @@ impl fmt::Display for RotationStatus {
             } else if self.is_due_soon {
                 f.write_str(", soon")?;
             }
+        }
+        for given_up in &self.given_up {
+            let key = Labelled { name: given_up.name(), fingerprint: given_up.fingerprint() };
+            write!(
+                f,
+                "\n  given up: {key} (rotation {}), staged {}, to be deleted when the next step says so",
+                given_up.rotation(),
+                Utc(given_up.staged())
+            )?;
         }
         for fingerprint in &self.compromised {
             write!(f, "\n  compromised: {fingerprint}")?;

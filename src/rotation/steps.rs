@@ -5,7 +5,7 @@ use super::next_step::name_of_the_next;
 use super::transition::GivenUp;
 use super::{AuditAction, KeyDetails, Rotation, RotationError, Transition};
 use crate::key::RawKey;
-use crate::keyset::{Held, KeySet, Place, Promotion, RotationId, Staging};
+use crate::keyset::{GivenUpKey, Held, KeySet, Place, Promotion, RotationId, Staging};
 
 /// The key of a rotation, wherever it is.
 pub(super) fn held_of(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
@@ -16,7 +16,9 @@ pub(super) fn held_of(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
 }
 
 impl Rotation {
-    /// Takes a key that is in use already as the one in force. This begins a key set; its age is counted from now.
+    /// Takes a key that is in use already as the one in force. This begins a key set; its age is counted from now. Give it the
+    /// name that it has in the app with [`adopt_with`](Rotation::adopt_with): an app shows no fingerprints, so that a person
+    /// cannot find the key by that later.
     ///
     /// # Errors
     /// [`RotationError`]; [`KeySetError::HasKeys`](crate::keyset::KeySetError::HasKeys) when another key is in force or pending.
@@ -35,7 +37,8 @@ impl Rotation {
         self.take_in(AuditAction::Adopted, key, &KeyDetails::new())
     }
 
-    /// As [`Rotation::adopt`], with what is told of the key.
+    /// As [`Rotation::adopt`], with what is told of the key. To correct a name, adopt the key in force once more with the
+    /// right one.
     ///
     /// # Errors
     /// As [`Rotation::adopt`], and [`KeySetError::KeyInNote`](crate::keyset::KeySetError::KeyInNote) and [`KeySetError::BadNote`](crate::keyset::KeySetError::BadNote) for what is told.
@@ -177,23 +180,28 @@ impl Rotation {
 
     /// Gives the pending key up. A person should delete it in the app: now, or where it was in force and rolled back, once
     /// the settle time since then is over, no request holds it, and no process of the [fleet](Rotation::with_presence) shows
-    /// it; the transition says which.
+    /// it; the transition says which. Unless a probe saw it refused, [`next_step`](Rotation::next_step) asks for that until
+    /// it is [confirmed](Rotation::confirm_deleted).
     ///
     /// # Errors
     /// [`RotationError`]; [`KeySetError::NotPending`](crate::keyset::KeySetError::NotPending) when it is in force already.
     pub fn abort(&self, rotation: RotationId) -> Result<Transition, RotationError> {
         let now = self.now();
-        let (mut subject, mut rolled_back) = (Subject::default(), None);
+        let mut subject = Subject::default();
         let committed = self.commit(now, |keys| {
             keys.check_words(self.by.as_deref(), None)?;
-            let held = held_of(keys, rotation);
-            subject = Subject::of(held);
-            rolled_back = held.and_then(Held::demoted);
+            subject = Subject::of(held_of(keys, rotation));
             keys.abort(rotation)
         })?;
+        let given_up = committed.keys.given_up().iter().find(|given_up| given_up.rotation() == rotation);
+        if let Some(given_up) = given_up {
+            subject.fingerprint = Some(given_up.fingerprint());
+            subject.name = given_up.name().map(str::to_owned);
+        }
         let place = Some(Place::Retired);
         let mut transition = self.finish(AuditAction::Aborted, place, &committed, subject, None, now);
-        if let Some(rolled_back) = rolled_back {
+        transition.is_to_be_deleted = given_up.is_some();
+        if let Some(rolled_back) = given_up.and_then(GivenUpKey::demoted) {
             let left = self.left_since(rolled_back, self.policy.settle(), now);
             let is_drained = self.is_drained(&committed.keys);
             // The step is done, so that it is no error where the fleet cannot be seen.

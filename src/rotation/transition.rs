@@ -38,6 +38,8 @@ pub struct Transition {
     pub(super) unaudited: Option<AuditError>,
     pub(super) was_held: bool,
     pub(super) given_up: Option<GivenUp>,
+    /// Whether a key that is given up may work still.
+    pub(super) is_to_be_deleted: bool,
 }
 
 /// What keeps a key that was in force and is given up from being deleted.
@@ -254,7 +256,8 @@ impl fmt::Display for Transition {
             write!(f, " {fingerprint}")?;
         }
         if let Some(rotation) = self.rotation {
-            write!(f, " (rotation {rotation})")?;
+            let is_another = self.action.ends_another() && self.fingerprint.is_some();
+            write!(f, " ({}rotation {rotation})", if is_another { "replaced by " } else { "" })?;
         }
         if let Some(place) = self.place {
             write!(f, ": {place}")?;
@@ -270,20 +273,22 @@ impl fmt::Display for Transition {
                 }
                 write!(f, "; delete {} now in {page}", self.to_delete())?;
             }
-            AuditAction::Aborted if !self.is_change => {
-                let key = self.to_delete();
-                write!(
-                    f,
-                    "; if it was in force before, wait for the settle time; then delete {key} in {page}"
-                )?;
-            }
+            AuditAction::Aborted if !self.is_to_be_deleted => f.write_str(if self.is_change {
+                "; the issuer refuses it, so that there is nothing to delete"
+            } else {
+                "; no key of it is known that is still to be deleted"
+            })?,
             AuditAction::Aborted if self.may_be_deleted() => {
                 write!(f, "; delete {} now in {page}", self.to_delete())?;
             }
             AuditAction::Aborted => {
                 f.write_str("; it was in force, so do not delete it yet")?;
                 if !self.left().is_zero() {
-                    write!(f, ": other processes have {} to take up the one in force", Span(self.left()))?;
+                    write!(
+                        f,
+                        ": other processes have {} to take up the one in force, if this process keeps running",
+                        Span(self.left())
+                    )?;
                 }
                 if !self.is_drained() {
                     f.write_str("; requests of this process still hold it")?;
@@ -295,7 +300,7 @@ impl fmt::Display for Transition {
                     }
                     Err(error) => write!(f, "; {error}")?,
                 }
-                write!(f, "; then delete {} in {page}", self.to_delete())?;
+                write!(f, "; then delete {} in {page}, as the next step will say", self.to_delete())?;
             }
             _ => {}
         }

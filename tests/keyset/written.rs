@@ -18,6 +18,7 @@ fn example() -> KeySet {
     let mut keys = adopted();
     let given_up = keys.stage(key(4), staging()).unwrap().rotation();
     keys.abort(given_up).unwrap();
+    keys.confirm_deleted(name(4)).unwrap();
     let note = "the \"yearly\" one \\ spring";
     let rotation = keys.stage(key(2), Staging::at(time(10)).by("anna").with_note(note)).unwrap().rotation();
     keys.verify(rotation, time(11)).unwrap();
@@ -159,4 +160,25 @@ fn a_key_set_keeps_the_name_of_the_key_that_began_it() {
     staged.abort(rotation).unwrap();
     staged.adopt(key(3), staging()).unwrap();
     assert_eq!(staged.begun(), Some(name(2)), "it stays");
+}
+
+#[test]
+fn a_key_that_was_given_up_is_written_and_read() {
+    let mut keys = example();
+    let pending = keys.pending().unwrap().rotation();
+    keys.abort(pending).unwrap();
+    keys.stage(key(7), Staging::at(time(20)).with_name("the \"seventh\"")).unwrap();
+    keys.abort(keys.pending().unwrap().rotation()).unwrap();
+    let document = keys.to_document();
+    let text = std::str::from_utf8(document.expose_secret()).unwrap();
+    let line =
+        format!("\n  \"given_up\": [{{ \"fingerprint\": \"{}\", \"rotation\": 5, \"staged\": ", name(3));
+    assert!(text.contains(&line), "{text}");
+    let again = read(text).unwrap();
+    assert_eq!(again.given_up(), keys.given_up());
+    assert_eq!(again.given_up()[1].name(), Some("the \"seventh\""));
+    // One that is not retired was not given up.
+    let other = text
+        .replace(&format!("\"fingerprint\": \"{}\"", name(3)), &format!("\"fingerprint\": \"{}\"", name(9)));
+    assert!(matches!(read(&other), Err(KeySetError::Corrupt { .. })));
 }

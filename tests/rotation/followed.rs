@@ -202,7 +202,8 @@ impl Person {
                     self.setup.rotation.retire_unprobed(*rotation).map(drop)
                 }
             }
-            NextStep::DeleteLeaked { fingerprint, .. } => {
+            NextStep::DeleteGivenUp { keep, .. } if !self.has_probe && !works(self, *keep) => Ok(()),
+            NextStep::DeleteLeaked { fingerprint, .. } | NextStep::DeleteGivenUp { fingerprint, .. } => {
                 self.delete(*fingerprint);
                 self.setup.rotation.confirm_deleted(*fingerprint).map(drop)
             }

@@ -139,7 +139,7 @@ impl World {
     fn do_it(&mut self, act: &Act) {
         self.answer();
         let rotation = &self.setup.rotation;
-        let has_pending = self.setup.slots()[1].is_some();
+        let [_, has_pending, has_previous] = self.setup.slots().map(|slot| slot.is_some());
         match *act {
             Act::Stage => {
                 let number = self.create();
@@ -165,7 +165,9 @@ impl World {
                     self.look();
                     self.active.1 = true;
                 }
-                Ok(_) => self.probed(),
+                // Without a previous key, nothing is asked.
+                Ok(_) if has_previous => self.probed(),
+                Ok(_) => {}
                 Err(_) => {}
             },
             Act::RetireUnprobed => drop(rotation.retire_unprobed_now()),
@@ -174,6 +176,9 @@ impl World {
             Act::ConfirmDeleted => {
                 if let Some(leaked) = rotation.status().unwrap().leaked().first() {
                     rotation.confirm_deleted(leaked.fingerprint()).unwrap();
+                }
+                if let NextStep::DeleteGivenUp { fingerprint, .. } = rotation.next_step().unwrap() {
+                    rotation.confirm_deleted(fingerprint).unwrap();
                 }
             }
             Act::Delete(back) => self.deleted.push(self.recent(back)),
@@ -223,6 +228,13 @@ proptest! {
             if let NextStep::Delete { fingerprint, keep, is_confirmed, .. } = &step {
                 let [current, _, previous] = world.setup.slots();
                 prop_assert_eq!((Some(*keep), Some(*fingerprint)), (current.map(name), previous.map(name)));
+                prop_assert!(*is_confirmed);
+                prop_assert!(world.active.1, "{} was not seen to work since: {:?}", keep, &acts[..=at]);
+            }
+            if let NextStep::DeleteGivenUp { fingerprint, keep, is_confirmed, .. } = &step {
+                let [current, ..] = world.setup.slots();
+                prop_assert_eq!(Some(*keep), current.map(name));
+                prop_assert!(world.setup.slots().into_iter().flatten().all(|held| name(held) != *fingerprint));
                 prop_assert!(*is_confirmed);
                 prop_assert!(world.active.1, "{} was not seen to work since: {:?}", keep, &acts[..=at]);
             }

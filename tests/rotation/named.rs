@@ -123,7 +123,7 @@ fn each_message_about_a_deletion_begins_with_the_name() {
     assert_eq!(
         setup.rotation.next_step().unwrap().to_string(),
         format!(
-            "delete the key named the old one (fingerprint {one}) {page}: the one staged on 2026-11-24, and not the key named \
+            "delete the key named the old one (fingerprint {one}) {page}: the one taken in on 2026-11-24, and not the key named \
              the new one ({two}); then retire it, and keysheath will confirm that the right one is gone"
         )
     );
@@ -154,4 +154,31 @@ fn each_message_about_a_deletion_begins_with_the_name() {
     );
     let status = setup.rotation.status().unwrap().to_string();
     assert!(status.contains(&format!("compromised: {two}, named the new one, ")), "{status}");
+}
+
+#[test]
+fn a_key_that_is_adopted_once_more_takes_its_name() {
+    let setup = adopted();
+    let first = setup.rotation.adopt_with(&key(1), &KeyDetails::new().with_name("the old one")).unwrap();
+    assert!(first.is_change() && first.name() == Some("the old one"), "{first}");
+    let again = setup.rotation.adopt_with(&key(1), &KeyDetails::new().with_name("the old one")).unwrap();
+    assert!(!again.is_change() && !setup.rotation.adopt(&key(1)).unwrap().is_change());
+    assert_eq!(setup.rotation.status().unwrap().current().unwrap().name(), Some("the old one"));
+}
+
+#[test]
+fn each_step_that_names_a_rotation_gives_its_number() {
+    let setup = staged();
+    let number = || setup.rotation.next_step().unwrap().rotation().map(|id| id.to_string());
+    assert_eq!(number().as_deref(), Some("2"), "to be verified");
+    setup.answers.accept(2);
+    drop(setup.rotation.verify_now().unwrap());
+    assert_eq!(number().as_deref(), Some("2"), "to be promoted");
+    setup.rotation.promote_now().unwrap();
+    assert_eq!(number().as_deref(), Some("2"), "to be waited for");
+    setup.clock.advance(3_600);
+    drop(setup.rotation.verify_now().unwrap());
+    assert_eq!(number().as_deref(), Some("2"), "to be retired");
+    setup.rotation.retire_unprobed_now().unwrap();
+    assert_eq!(number(), None, "nothing to do");
 }

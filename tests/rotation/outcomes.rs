@@ -375,3 +375,53 @@ fn a_key_in_force_that_was_not_verified_can_be_verified_there() {
     assert_eq!(transition.place(), Some(Place::Current));
     assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Delete { .. }));
 }
+
+#[test]
+fn a_key_that_is_not_known_yet_is_not_to_be_created_again() {
+    let setup = staged();
+    let verification = setup.rotation.verify_now().unwrap();
+    assert!(matches!(verification, Verification::NotYet { .. }));
+    let said = verification.to_string();
+    assert!(said.ends_with("verify it again in a moment") && !said.contains("create"), "{said}");
+}
+
+#[test]
+fn a_refusal_of_the_previous_key_alone_alarms_nobody() {
+    let setup = promoted();
+    let generation = setup.handle.load().unwrap().generation();
+    drop(setup.rotation.verify_now().unwrap());
+    setup.answers.refuse(1);
+    // The probe was told, and the write of the retirement failed.
+    let mut keys =
+        KeySet::from_document(Kanal::PROFILE, setup.store.read().unwrap().unwrap().content().expose_secret())
+            .unwrap();
+    keys.note_refused(name(1), setup.clock.now()).unwrap();
+    let there = setup.store.read().unwrap().unwrap();
+    setup.store.write(&keys.to_document(), Some(there.version())).unwrap();
+    let said = setup.rotation.next_step().unwrap().to_string();
+    assert!(said.starts_with(&format!("the issuer refuses the previous key, the key {}", name(1))), "{said}");
+    setup.handle.report_refused(generation);
+    let said = setup.rotation.next_step().unwrap().to_string();
+    assert!(said.starts_with("the issuer has refused the active key, the key named"), "{said}");
+    let retired = setup.rotation.retire_now().unwrap().to_string();
+    assert!(retired.contains(&format!("{} (replaced by rotation 2)", name(1))), "{retired}");
+    let event = setup.events.lock().unwrap().last().unwrap().to_string();
+    assert!(event.contains(&format!("{} (replaced by rotation 2)", name(1))), "{event}");
+}
+
+#[test]
+fn what_was_deleted_by_mistake_is_said_once() {
+    let setup = promoted();
+    drop(setup.rotation.verify_now().unwrap());
+    setup.answers.refuse(2);
+    let retirement = setup.rotation.retire_now().unwrap();
+    assert!(matches!(retirement, Retirement::WrongKeyDeleted { .. }));
+    let said = retirement.to_string();
+    assert_eq!((said.matches("do not delete").count(), said.lines().count()), (1, 1), "{said}");
+    assert!(said.contains("create a key named production-shop-2026-11-r3"), "{said}");
+    // A later rotation that is given up ends the reason.
+    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.abort_now().unwrap();
+    let said = setup.rotation.next_step().unwrap().to_string();
+    assert!(!said.contains("the new key was deleted"), "{said}");
+}

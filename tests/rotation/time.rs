@@ -52,7 +52,10 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     let one = name(1);
     says(
         &setup,
-        &format!("wait, and keep the key {one}: other processes have 15 minutes to take up the new one"),
+        &format!(
+            "wait, and keep the key {one}: other processes have 15 minutes to take up the key in force, if this process \
+             keeps running; otherwise ask again after 2027-02-22T09:40:31Z"
+        ),
     );
     setup.clock.advance(15 * 60);
     says(
@@ -65,7 +68,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     says(
         &setup,
         &format!(
-            "delete the key with fingerprint {one} in Kanal (Settings → API Keys): the one staged on 2026-11-24, and not \
+            "delete the key with fingerprint {one} in Kanal (Settings → API Keys): the one taken in on 2026-11-24, and not \
              the key named production-shop-2027-02-r2 ({two}); then retire it, and keysheath will confirm that the right \
              one is gone"
         ),
@@ -94,7 +97,7 @@ fn nobody_is_asked_to_delete_a_key_that_a_request_of_this_process_still_holds() 
     setup.clock.advance(DAY);
     let NextStep::Wait { left, is_drained, .. } = next(&setup) else { panic!() };
     assert_eq!((left, is_drained), (Duration::ZERO, false));
-    assert!(next(&setup).to_string().ends_with("requests of this process still hold the old one"));
+    assert!(next(&setup).to_string().ends_with("requests of this process still hold it"));
     drop(request);
     let _ = setup.rotation.verify_now().unwrap();
     let NextStep::Delete { note, keep, is_confirmed, .. } = next(&setup) else { panic!() };
@@ -228,4 +231,32 @@ fn a_clock_before_1970_and_one_at_the_end_of_time_do_not_panic() {
     let policy = RotationPolicy::new().with_max_age(Duration::MAX);
     let rotation = Rotation::open(adopted().store, &KeyHandle::<Kanal>::live(), policy).unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Nothing { .. }));
+}
+
+/// As a command does that ends after each question.
+#[test]
+fn a_command_is_told_until_when_it_has_to_wait() {
+    let setup = promoted();
+    let says = || setup.another().0.next_step().unwrap().to_string();
+    for _ in 0..2 {
+        let said = says();
+        assert!(said.ends_with("otherwise ask again after 2026-11-24T09:40:31Z"), "{said}");
+        setup.clock.advance(20 * 60);
+    }
+    setup.clock.advance(5 * 60);
+    assert!(!says().starts_with("wait"), "{}", says());
+}
+
+#[test]
+fn the_wait_names_what_is_waited_for() {
+    let setup = promoted();
+    let policy = RotationPolicy::new().with_activation(Duration::from_secs(3_600));
+    let clock = setup.clock.clone();
+    let rotation = Rotation::open(setup.store.clone(), &setup.handle, policy).unwrap();
+    let rotation = rotation.with_clock(move || clock.now());
+    rotation.status().unwrap();
+    setup.clock.advance(3);
+    let said = rotation.next_step().unwrap().to_string();
+    assert!(said.contains("to come to know the key in force, if this process keeps running"), "{said}");
+    assert!(!said.contains("other processes"), "{said}");
 }

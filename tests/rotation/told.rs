@@ -30,7 +30,7 @@ fn a_leaked_key_is_to_be_deleted_until_a_person_says_that_it_is_although_another
     assert_eq!(sent(&setup.handle), Some(1));
     let text = format!(
         "delete the leaked key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API Keys) now: the \
-         one staged on 2026-11-24, and not the key {}; then confirm that it is deleted",
+         one taken in on 2026-11-24, and not the key {}; then confirm that it is deleted",
         name(2),
         name(1)
     );
@@ -114,14 +114,15 @@ fn a_key_that_was_in_force_and_is_given_up_is_to_be_deleted_once_nobody_can_hold
     let shown = aborted.to_string();
     assert!(
         shown.contains(
-            "it was in force, so do not delete it yet: other processes have 10 minutes to take up the one in force; \
-             requests of this process still hold it; then delete the key named production-shop-2026-11-r2 in Kanal (Settings → API Keys)"
+            "it was in force, so do not delete it yet: other processes have 10 minutes to take up the one in force, \
+             if this process keeps running; requests of this process still hold it; then delete the key named production-shop-2026-11-r2 in Kanal (Settings → API Keys)"
         ),
         "{shown}"
     );
-    // Who does it again does not know any more.
-    let again = another.abort_now().unwrap().to_string();
-    assert!(again.contains("if it was in force before, wait for the settle time"), "{again}");
+    // Who does it again is told the same, by its own clocks.
+    let again = another.abort_now().unwrap();
+    assert_eq!((again.fingerprint(), again.name()), (Some(name(2)), Some("production-shop-2026-11-r2")));
+    assert!(again.to_string().contains("it was in force, so do not delete it yet"), "{again}");
     drop(request);
     // Settled and drained, it is deleted at once; and so is one that never was in force.
     let setup = promoted();

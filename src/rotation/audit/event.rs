@@ -43,6 +43,8 @@ pub enum AuditAction {
     Compromised,
     /// A person said that a compromised key was deleted.
     LeakDeleted,
+    /// A person said that a key that was given up was deleted.
+    GivenUpDeleted,
     /// The key in force was deleted in place of the previous one, which is in force again.
     FellBack,
     /// The issuer refused a pending key that should work.
@@ -79,6 +81,13 @@ impl AuditAction {
     }
 }
 
+impl AuditAction {
+    /// Whether the key is of another rotation than the one that the step is about: the previous key.
+    pub(in crate::rotation) const fn ends_another(self) -> bool {
+        matches!(self, Self::Retired | Self::RetiredUnprobed | Self::StillAccepted)
+    }
+}
+
 impl fmt::Display for AuditAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -93,6 +102,7 @@ impl fmt::Display for AuditAction {
             Self::Aborted => "aborted",
             Self::Compromised => "compromised",
             Self::LeakDeleted => "leaked key deleted",
+            Self::GivenUpDeleted => "given up key deleted",
             Self::FellBack => "fell back",
             Self::KeyRefused => "key refused",
             Self::ActiveKeyRefused => "active key refused",
@@ -327,7 +337,8 @@ impl fmt::Display for AuditEvent {
             write!(f, " {fingerprint}")?;
         }
         if let Some(rotation) = self.rotation {
-            write!(f, " (rotation {rotation})")?;
+            let by = self.action.ends_another().then_some("replaced by ").unwrap_or_default();
+            write!(f, " ({by}rotation {rotation})")?;
         }
         write!(f, " by {}", Printable(self.by().unwrap_or("somebody")))?;
         if let Some(generation) = self.generation {

@@ -50,6 +50,8 @@ pub enum NextStep {
         place: Place,
         /// For the key in force: the rotation that is under way, which is to be aborted before this one is rolled back.
         under_way: Option<RotationId>,
+        /// Whether there is a previous key to roll back to.
+        can_roll_back: bool,
     },
     /// See by hand that a key works: there is no probe.
     #[non_exhaustive]
@@ -77,16 +79,25 @@ pub enum NextStep {
         /// Its rotation.
         rotation: RotationId,
     },
-    /// Wait: the previous key may still be in use.
+    /// Wait: the previous key, or one that was rolled back and given up, may still be in use, or the issuer may not know the
+    /// active key yet.
     #[non_exhaustive]
     Wait {
-        /// The previous key.
+        /// The key that is to be kept until then.
         fingerprint: Fingerprint,
         /// Its name in the app, where it is known.
         name: Option<String>,
-        /// What is left of the settle time, and of the time in which the issuer may not know the active key yet.
+        /// The rotation of the active key, or of the one that was given up.
+        rotation: RotationId,
+        /// What is left, by the clocks of this process if it keeps running, of the settle time and of the time in which
+        /// the issuer may not know the active key yet: of the one that takes longer.
         left: Duration,
-        /// Whether no request of this process holds the previous key.
+        /// Whether `left` is of the latter.
+        is_activating: bool,
+        /// From when on a process that starts then finds both over; `None` where they are over here. It has the written
+        /// times alone, so that it adds a [bound on how much clocks differ](super::RotationPolicy::with_clock_skew).
+        again: Option<SystemTime>,
+        /// Whether no request of this process holds the key.
         is_drained: bool,
         /// The processes of the fleet that show that they do not have the key in force alone.
         behind: Vec<PresenceRecord>,
@@ -120,6 +131,30 @@ pub enum NextStep {
         /// that they use the old key no more.
         silent: Vec<PresenceRecord>,
     },
+    /// Delete a key that was given up in the app, and confirm that it is deleted.
+    #[non_exhaustive]
+    DeleteGivenUp {
+        /// Whose.
+        profile: &'static Profile,
+        /// The key to delete.
+        fingerprint: Fingerprint,
+        /// Its name in the app, where it is known; an app shows no fingerprints.
+        name: Option<String>,
+        /// Its rotation, which was aborted.
+        rotation: RotationId,
+        /// When it was staged.
+        staged: SystemTime,
+        /// The key to keep.
+        keep: Fingerprint,
+        /// The name of the key to keep, where it is known.
+        keep_name: Option<String>,
+        /// Whether a probe accepted the key to keep since it was promoted. If not, the person must see to it.
+        is_confirmed: bool,
+        /// As of [`NextStep::Delete`], for a key that was in force.
+        shown: Option<usize>,
+        /// As of [`NextStep::Delete`], for a key that was in force.
+        silent: Vec<PresenceRecord>,
+    },
     /// Delete a key that leaked in the app, at once, and confirm that it is deleted.
     #[non_exhaustive]
     DeleteLeaked {
@@ -141,10 +176,18 @@ pub enum NextStep {
     Confirm {
         /// The previous key.
         fingerprint: Fingerprint,
+        /// Its name in the app, where it is known.
+        name: Option<String>,
         /// The key in force.
         in_force: Fingerprint,
+        /// Its name in the app, where it is known.
+        in_force_name: Option<String>,
         /// The rotation to retire: that of the key in force.
         rotation: RotationId,
+        /// Whether the previous key was refused, as it is once a person has deleted it.
+        is_previous_refused: bool,
+        /// Whether the key in force was refused.
+        is_current_refused: bool,
     },
     /// See why the issuer refuses the active key: this process, or another one of the fleet, was told so.
     #[non_exhaustive]
@@ -170,6 +213,39 @@ pub enum NextStep {
         /// When the key in force becomes too old; `None` where that is later than a clock can tell.
         due: Option<SystemTime>,
     },
+}
+
+impl NextStep {
+    /// The rotation that the step names; `None` where it is about none, or about a key that leaked.
+    ///
+    /// ```
+    /// # use keysheath::rotation::{NextStep, Rotation, RotationError};
+    /// fn verify(rotation: &Rotation) -> Result<(), RotationError> {
+    ///     let step = rotation.next_step()?;
+    ///     if let (NextStep::Verify { .. }, Some(id)) = (&step, step.rotation()) {
+    ///         println!("{}", rotation.verify(id)?);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn rotation(&self) -> Option<RotationId> {
+        match self {
+            Self::Verify { rotation, .. }
+            | Self::VerifyByHand { rotation, .. }
+            | Self::Promote { rotation, .. }
+            | Self::Abort { rotation, .. }
+            | Self::Wait { rotation, .. }
+            | Self::Delete { rotation, .. }
+            | Self::DeleteGivenUp { rotation, .. }
+            | Self::Confirm { rotation, .. }
+            | Self::Refused { rotation, .. } => Some(*rotation),
+            Self::ReportLeak { .. }
+            | Self::Create { .. }
+            | Self::DeleteLeaked { .. }
+            | Self::Nothing { .. } => None,
+        }
+    }
 }
 
 /// Why a key is to be created.

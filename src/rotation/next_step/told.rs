@@ -1,7 +1,7 @@
 //! The next step, in words for a person.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{NextStep, Reason};
 use crate::fingerprint::Fingerprint;
@@ -49,19 +49,17 @@ impl fmt::Display for NextStep {
                      it as compromised once more"
                 )
             }
-            Self::Create { profile, name, reason } => {
-                write!(
-                    f,
-                    "{}create a key named {} in {}, then stage it",
-                    Because { reason, profile },
-                    Printable(name),
-                    Page::to_create(profile)
-                )
+            Self::Create { profile, reason, .. } => {
+                write!(f, "{}{}", Because { reason, profile }, self.without_reason())
             }
             Self::Verify { fingerprint, rotation, place: Place::Pending, .. } => {
                 write!(f, "verify the pending key {fingerprint} (rotation {rotation}), or abort it")
             }
-            Self::Verify { fingerprint, rotation, place: _, under_way } => {
+            Self::Verify { fingerprint, rotation, can_roll_back: false, .. } => write!(
+                f,
+                "verify the active key, {fingerprint} (rotation {rotation}), before another one is deleted"
+            ),
+            Self::Verify { fingerprint, rotation, under_way, .. } => {
                 write!(
                     f,
                     "verify the active key, {fingerprint} (rotation {rotation}), before the old one is deleted; if it does \
@@ -85,10 +83,15 @@ impl fmt::Display for NextStep {
                      from another account; abort it, and create another"
                 )
             }
-            Self::Wait { fingerprint, name, left, is_drained, behind } => {
+            Self::Wait { fingerprint, name, rotation: _, left, is_activating, again, is_drained, behind } => {
                 let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
                 write!(f, "wait, and keep {key}: ")?;
-                why_to_wait(*left, *is_drained, behind, f)
+                why_to_wait(
+                    TimeLeft { left: *left, is_activating: *is_activating, again: *again },
+                    *is_drained,
+                    behind,
+                    f,
+                )
             }
             Self::Delete {
                 profile,
@@ -106,7 +109,7 @@ impl fmt::Display for NextStep {
                 what_to_see_first(*keep, *is_confirmed, *shown, silent, f)?;
                 let page = Page::to_delete(profile);
                 let key = ToDelete { kind: "", name: name.as_deref(), fingerprint: *fingerprint };
-                write!(f, "delete {key} in {page}: the one staged on {:#}", Utc(*staged))?;
+                write!(f, "delete {key} in {page}: the one taken in on {:#}", Utc(*staged))?;
                 if let Some(note) = note {
                     write!(f, " (noted: {})", Printable(note))?;
                 }
@@ -118,20 +121,67 @@ impl fmt::Display for NextStep {
                     " unprobed"
                 })
             }
+            Self::DeleteGivenUp {
+                profile,
+                fingerprint,
+                name,
+                rotation: _,
+                staged,
+                keep,
+                keep_name,
+                is_confirmed,
+                shown,
+                silent,
+            } => {
+                what_to_see_first(*keep, *is_confirmed, *shown, silent, f)?;
+                let page = Page::to_delete(profile);
+                let key = ToDelete { kind: "", name: name.as_deref(), fingerprint: *fingerprint };
+                let keep = Labelled { name: keep_name.as_deref(), fingerprint: *keep };
+                write!(
+                    f,
+                    "delete {key} in {page}: the one taken in on {:#} and given up, and not {keep}; then confirm that it is \
+                     deleted",
+                    Utc(*staged)
+                )
+            }
             Self::DeleteLeaked { profile, fingerprint, name, staged, keep, keep_name } => {
                 let page = Page::to_delete(profile);
                 let key = ToDelete { kind: "leaked ", name: name.as_deref(), fingerprint: *fingerprint };
-                write!(f, "delete {key} in {page} now: the one staged on {:#}", Utc(*staged))?;
+                write!(f, "delete {key} in {page} now: the one taken in on {:#}", Utc(*staged))?;
                 if let Some(keep) = keep {
                     write!(f, ", and not {}", Labelled { name: keep_name.as_deref(), fingerprint: *keep })?;
                 }
                 f.write_str("; then confirm that it is deleted")
             }
-            Self::Confirm { fingerprint, in_force, rotation: _ } => write!(
-                f,
-                "the issuer has refused {fingerprint} or {in_force}: retire the previous key now; keysheath will see which \
-                 one was deleted, and fall back if it was the wrong one"
-            ),
+            Self::Confirm {
+                fingerprint,
+                name,
+                in_force,
+                in_force_name,
+                rotation: _,
+                is_previous_refused,
+                is_current_refused,
+            } => {
+                let previous = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
+                let current = Labelled { name: in_force_name.as_deref(), fingerprint: *in_force };
+                match (is_previous_refused, is_current_refused) {
+                    (true, true) => write!(
+                        f,
+                        "the issuer has refused the active key, {current}, and the previous one, {previous}: retire the \
+                         previous key now, and keysheath will see whether one of them works"
+                    ),
+                    (false, true) => write!(
+                        f,
+                        "the issuer has refused the active key, {current}: retire the previous key now, and keysheath will \
+                         see whether the wrong one was deleted, and fall back to {previous}"
+                    ),
+                    (..) => write!(
+                        f,
+                        "the issuer refuses the previous key, {previous}, as it does once that is deleted: retire it now, \
+                         and keysheath will see whether {current} works"
+                    ),
+                }
+            }
             Self::Refused { .. } => self.refused(f),
             Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
             Self::Nothing { due: None } => f.write_str("nothing to do"),
@@ -140,6 +190,11 @@ impl fmt::Display for NextStep {
 }
 
 impl NextStep {
+    /// The step, where what was told before it is the reason.
+    pub(in crate::rotation) const fn without_reason(&self) -> WithoutReason<'_> {
+        WithoutReason(self)
+    }
+
     fn refused(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::Refused { profile, fingerprint, rotation, previous, under_way, name, has_probe } = self
         else {
@@ -161,6 +216,20 @@ impl NextStep {
             "; if it was deleted, create a key named {name} in {}, stage, verify and promote it",
             Page::to_create(profile)
         )
+    }
+}
+
+pub(in crate::rotation) struct WithoutReason<'a>(&'a NextStep);
+
+impl fmt::Display for WithoutReason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            NextStep::Create { profile, name, .. } => {
+                let page = Page::to_create(profile);
+                write!(f, "create a key named {} in {page}, then stage it", Printable(name))
+            }
+            step => write!(f, "{step}"),
+        }
     }
 }
 
@@ -195,27 +264,51 @@ impl fmt::Display for ToDelete<'_> {
     }
 }
 
-fn why_to_wait(
+/// What is left of a wait.
+struct TimeLeft {
     left: Duration,
+    is_activating: bool,
+    again: Option<SystemTime>,
+}
+
+impl fmt::Display for TimeLeft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = Span(self.left);
+        if self.is_activating {
+            write!(f, "the issuer has {left} to come to know the key in force")?;
+        } else {
+            write!(f, "other processes have {left} to take up the key in force")?;
+        }
+        match self.again {
+            Some(again) => {
+                write!(f, ", if this process keeps running; otherwise ask again after {}", Utc(again))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn why_to_wait(
+    time: TimeLeft,
     is_drained: bool,
     behind: &[PresenceRecord],
     f: &mut fmt::Formatter<'_>,
 ) -> fmt::Result {
     let mut reasons = Joined::by("; ");
-    if left.is_zero() && is_drained && behind.is_empty() {
+    if time.left.is_zero() && is_drained && behind.is_empty() {
         return f.write_str("ask for the next step, which looks at who uses it");
     }
-    if !left.is_zero() {
+    if !time.left.is_zero() {
         reasons.next(f)?;
-        write!(f, "other processes have {} to take up the new one", Span(left))?;
+        write!(f, "{time}")?;
     }
     if !is_drained {
         reasons.next(f)?;
-        f.write_str("requests of this process still hold the old one")?;
+        f.write_str("requests of this process still hold it")?;
     }
     if !behind.is_empty() {
         reasons.next(f)?;
-        write!(f, "not every process has the new one alone: {}", Named(behind))?;
+        write!(f, "not every process has the key in force alone: {}", Named(behind))?;
     }
     Ok(())
 }
