@@ -200,7 +200,6 @@ impl Rotation {
             unaudited,
             was_held: true,
             given_up: None,
-            is_to_be_deleted: false,
         }
     }
 

@@ -1,11 +1,13 @@
 //! The steps that ask nobody.
 
+use std::time::Duration;
+
 use super::commit::Subject;
 use super::next_step::name_of_the_next;
 use super::transition::GivenUp;
 use super::{AuditAction, KeyDetails, Rotation, RotationError, Transition};
 use crate::key::RawKey;
-use crate::keyset::{GivenUpKey, Held, KeySet, Place, Promotion, RotationId, Staging};
+use crate::keyset::{Held, KeySet, Place, Promotion, RotationId, Staging};
 
 /// The key of a rotation, wherever it is.
 pub(super) fn held_of(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
@@ -200,14 +202,15 @@ impl Rotation {
         }
         let place = Some(Place::Retired);
         let mut transition = self.finish(AuditAction::Aborted, place, &committed, subject, None, now);
-        transition.is_to_be_deleted = given_up.is_some();
-        if let Some(rolled_back) = given_up.and_then(GivenUpKey::demoted) {
-            let left = self.left_since(rolled_back, self.policy.settle(), now);
-            let is_drained = self.is_drained(&committed.keys);
-            // The step is done, so that it is no error where the fleet cannot be seen.
-            let behind = self.who_may_use_another_than(&committed.keys).map_err(Box::new);
-            transition.given_up = Some(GivenUp { left, is_drained, behind });
-        }
+        transition.given_up = given_up.map(|given_up| match given_up.demoted() {
+            None => GivenUp { left: Duration::ZERO, is_drained: true, behind: Ok(Vec::new()) },
+            Some(rolled_back) => GivenUp {
+                left: self.left_since(rolled_back, self.policy.settle(), now),
+                is_drained: self.is_drained(&committed.keys),
+                // The step is done, so that it is no error where the fleet cannot be seen.
+                behind: self.who_may_use_another_than(&committed.keys).map_err(Box::new),
+            },
+        });
         Ok(transition)
     }
 }

@@ -38,11 +38,9 @@ pub struct Transition {
     pub(super) unaudited: Option<AuditError>,
     pub(super) was_held: bool,
     pub(super) given_up: Option<GivenUp>,
-    /// Whether a key that is given up may work still.
-    pub(super) is_to_be_deleted: bool,
 }
 
-/// What keeps a key that was in force and is given up from being deleted.
+/// What keeps a key that is given up, and may work, from being deleted: nothing, where it never was in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GivenUp {
     pub(super) left: Duration,
@@ -273,7 +271,7 @@ impl fmt::Display for Transition {
                 }
                 write!(f, "; delete {} now in {page}", self.to_delete())?;
             }
-            AuditAction::Aborted if !self.is_to_be_deleted => f.write_str(if self.is_change {
+            AuditAction::Aborted if self.given_up.is_none() => f.write_str(if self.is_change {
                 "; the issuer refuses it, so that there is nothing to delete"
             } else {
                 "; no key of it is known that is still to be deleted"

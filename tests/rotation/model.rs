@@ -167,8 +167,7 @@ impl World {
                 }
                 // Without a previous key, nothing is asked.
                 Ok(_) if has_previous => self.probed(),
-                Ok(_) => {}
-                Err(_) => {}
+                _ => {}
             },
             Act::RetireUnprobed => drop(rotation.retire_unprobed_now()),
             Act::Abort => drop(rotation.abort_now()),

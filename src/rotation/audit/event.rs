@@ -337,7 +337,7 @@ impl fmt::Display for AuditEvent {
             write!(f, " {fingerprint}")?;
         }
         if let Some(rotation) = self.rotation {
-            let by = self.action.ends_another().then_some("replaced by ").unwrap_or_default();
+            let by = if self.action.ends_another() { "replaced by " } else { "" };
             write!(f, " ({by}rotation {rotation})")?;
         }
         write!(f, " by {}", Printable(self.by().unwrap_or("somebody")))?;

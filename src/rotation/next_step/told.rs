@@ -87,12 +87,29 @@ impl fmt::Display for NextStep {
                 let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
                 write!(f, "wait, and keep {key}: ")?;
                 why_to_wait(
-                    TimeLeft { left: *left, is_activating: *is_activating, again: *again },
+                    &TimeLeft { left: *left, is_activating: *is_activating, again: *again },
                     *is_drained,
                     behind,
                     f,
                 )
             }
+            Self::Delete { .. } | Self::DeleteGivenUp { .. } | Self::DeleteLeaked { .. } => self.deletion(f),
+            Self::Confirm { .. } => self.confirmation(f),
+            Self::Refused { .. } => self.refused(f),
+            Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
+            Self::Nothing { due: None } => f.write_str("nothing to do"),
+        }
+    }
+}
+
+impl NextStep {
+    /// The step, where what was told before it is the reason.
+    pub(in crate::rotation) const fn without_reason(&self) -> WithoutReason<'_> {
+        WithoutReason(self)
+    }
+
+    fn deletion(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::Delete {
                 profile,
                 fingerprint,
@@ -153,6 +170,12 @@ impl fmt::Display for NextStep {
                 }
                 f.write_str("; then confirm that it is deleted")
             }
+            _ => Ok(()),
+        }
+    }
+
+    fn confirmation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::Confirm {
                 fingerprint,
                 name,
@@ -182,17 +205,8 @@ impl fmt::Display for NextStep {
                     ),
                 }
             }
-            Self::Refused { .. } => self.refused(f),
-            Self::Nothing { due: Some(due) } => write!(f, "nothing to do until {:#}", Utc(*due)),
-            Self::Nothing { due: None } => f.write_str("nothing to do"),
+            _ => Ok(()),
         }
-    }
-}
-
-impl NextStep {
-    /// The step, where what was told before it is the reason.
-    pub(in crate::rotation) const fn without_reason(&self) -> WithoutReason<'_> {
-        WithoutReason(self)
     }
 
     fn refused(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -289,7 +303,7 @@ impl fmt::Display for TimeLeft {
 }
 
 fn why_to_wait(
-    time: TimeLeft,
+    time: &TimeLeft,
     is_drained: bool,
     behind: &[PresenceRecord],
     f: &mut fmt::Formatter<'_>,
