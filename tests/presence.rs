@@ -151,7 +151,7 @@ fn a_process_that_has_the_old_key_is_waited_for_and_named() {
     until("the fast one shows the new key", || rotator.waits_for() == ["slow"]);
     let told = rotator.next().to_string();
     let begins = format!(
-        "wait, and keep the key {}: not every process has the new one alone: slow (generation 1, key {}, shown ",
+        "wait, and keep the key {}: not every process has the key in force alone: slow (generation 1, key {}, shown ",
         name(1),
         name(1)
     );
