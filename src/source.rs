@@ -264,6 +264,13 @@ pub enum Absence {
     /// The file is there and does not have the variable.
     #[error("the file does not set it")]
     NotInFile,
+    /// The file is there and does not have the variable, but one whose name is probably meant to be it.
+    #[error("the file does not set it; line {line} sets a variable of a similar name")]
+    #[non_exhaustive]
+    SimilarInFile {
+        /// The line, counted from 1.
+        line: usize,
+    },
     /// `$CREDENTIALS_DIRECTORY` is not set: systemd passed no credentials.
     #[error("$CREDENTIALS_DIRECTORY is not set: systemd passed no credentials")]
     NoCredentials,

@@ -103,7 +103,6 @@ fn a_file_that_is_missing_or_does_not_set_the_variable_is_absent() {
     ] {
         assert_eq!(absence(&dotenv(&folder, content)), Absence::NotInFile, "{content:?}");
     }
-    assert_eq!(absence(&dotenv(&folder, format!("kanal_api_key={KEY}\n"))), Absence::NotInFile);
 }
 
 #[test]
@@ -421,5 +420,20 @@ fn what_a_remark_advises_about_a_line_takes_the_remark_away() {
         assert!(remark.contains("quotes that the value does not contain"), "{remark}");
         assert!(remark.contains("comment"), "{remark}");
         assert_eq!(found(&dotenv(&folder, format!("{followed}\nKANAL_API_KEY={KEY}\n"))).remarks(), []);
+    }
+}
+
+#[test]
+fn a_variable_of_a_similar_name_is_told_by_its_line() {
+    let folder = Folder::new();
+    for line in
+        [format!("KANAL_APIKEY={KEY}"), format!("export KANAL_KEY='{KEY}'"), format!("kanal_api_key={KEY}")]
+    {
+        let found = absence(&dotenv(&folder, format!("A=1\n{line}\n")));
+        let words = "the file does not set it; line 2 sets a variable of a similar name";
+        assert_eq!(found.to_string(), words, "{line}");
+    }
+    for line in ["KANAL_APIKEY=", "# KANAL_KEY=a", "KANAL_KEYS=a"] {
+        assert_eq!(absence(&dotenv(&folder, format!("{line}\n"))), Absence::NotInFile, "{line}");
     }
 }

@@ -115,7 +115,9 @@ impl DotenvFile {
         })?;
         Ok(match find_in_file(file, &self.name, profile)? {
             InFile::NoFile => Reading::absent(Absence::NoFile),
-            InFile::NotSet => Reading::absent(Absence::NotInFile),
+            InFile::NotSet { similar } => {
+                Reading::absent(similar.map_or(Absence::NotInFile, |line| Absence::SimilarInFile { line }))
+            }
             InFile::Set { text, .. } if text.bytes().is_empty() => Reading::absent(Absence::EmptyVariable),
             InFile::Set { line, text, remarks } => {
                 Reading::present(text).with_remarks(remarks).with_provenance(self.place(Some(line)))
@@ -127,7 +129,7 @@ impl DotenvFile {
 /// What a file has of a variable.
 enum InFile {
     NoFile,
-    NotSet,
+    NotSet { similar: Option<usize> },
     Set { line: usize, text: SecretText, remarks: Vec<Remark> },
 }
 
@@ -143,7 +145,7 @@ fn find_in_file(file: FileText, name: &str, profile: &Profile) -> Result<InFile,
     // Only what is well-formed is screened: an error about each other line would be made with its hint.
     let is_key = |line: &[u8]| profile.format().accepts(line) && profile.format().screen(line).is_ok();
     Ok(match find::find(text, name, is_key)? {
-        None => InFile::NotSet,
+        None => InFile::NotSet { similar: find::similar(text, name) },
         Some(found) => {
             remarks.extend(found.remark);
             let mut text = SecretText::with_capacity(found.value.len());

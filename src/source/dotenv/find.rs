@@ -1,6 +1,6 @@
 //! Finding one variable in the text of a `.env`.
 
-use super::super::{LineFault, Problem, Remark};
+use super::super::{LineFault, Problem, Remark, similar_names};
 use super::lines::{Lines, after_export, blanks, first, starts};
 
 /// A variable that a line sets.
@@ -58,6 +58,17 @@ pub(super) fn find<'a>(
     }
     let value = value(&lines.line(index)[start..]).map_err(bad)?;
     Ok(Some(Found { line: index + 1, value, remark: unclear.remark() }))
+}
+
+/// The first line, counted from 1, that sets a variable of a similar name to something.
+pub(super) fn similar(text: &[u8], name: &str) -> Option<usize> {
+    let (lines, names) = (Lines::of(text), similar_names(name));
+    let sets = |line: &[u8], name: &str| match site(line, name.as_bytes()) {
+        Some((true, Ok(start))) => !value(&line[start..]).is_ok_and(<[u8]>::is_empty),
+        _ => false,
+    };
+    let at = (0..lines.count()).find(|&at| names.iter().any(|name| sets(lines.line(at), name)));
+    at.map(|at| at + 1)
 }
 
 /// The index of the one line that sets the variable, and where its value starts.
