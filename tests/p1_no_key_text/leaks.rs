@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use keysheath::document::MemoryStore;
 use keysheath::handle::KeyHandle;
-use keysheath::keyset::{KeySet, KeySetError, LeakedKey, Staging};
+use keysheath::keyset::{GivenUpKey, KeySet, KeySetError, LeakedKey, Staging};
 use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
 
 use super::*;
@@ -37,4 +37,22 @@ fn a_key_that_leaked_shows_nothing_of_itself_until_it_is_deleted() {
     assert_value_silent("a status", &rotation.status().unwrap());
     assert_value_silent("a confirmation", &rotation.confirm_deleted(fingerprint).unwrap());
     assert_value_silent("what was given up", &rotation.abort_now().unwrap());
+}
+
+#[test]
+fn a_key_that_was_given_up_shows_nothing_of_itself() {
+    let handle = KeyHandle::<Kanal>::live();
+    let policy = RotationPolicy::new().with_activation(std::time::Duration::ZERO);
+    let rotation = Rotation::open(MemoryStore::new(), &handle, policy).unwrap();
+    rotation.adopt(&RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap()).unwrap();
+    rotation.stage(&canary(), None).unwrap();
+    rotation.abort_now().unwrap();
+    let status = rotation.status().unwrap();
+    let given_up: &GivenUpKey = &status.given_up()[0];
+    assert_debug_silent("a key that was given up", given_up);
+    assert_value_silent("a status", &status);
+    let step: NextStep = rotation.next_step().unwrap();
+    assert!(matches!(step, NextStep::DeleteGivenUp { .. }), "{step}");
+    assert_value_silent("a next step", &step);
+    assert_value_silent("a confirmation", &rotation.confirm_deleted(given_up.fingerprint()).unwrap());
 }
