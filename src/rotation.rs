@@ -15,7 +15,7 @@
 //! | [`retire`](Rotation::retire) | forgets the previous key once the issuer refuses it and accepts the one in force | yes |
 //! | [`abort`](Rotation::abort) | gives the pending key up | no |
 //! | [`compromise`](Rotation::compromise) | a leaked key leaves every place at once, and comes back to none | no |
-//! | [`confirm_deleted`](Rotation::confirm_deleted) | notes that a person has deleted a leaked key | no |
+//! | [`confirm_deleted`](Rotation::confirm_deleted) | notes that a person has deleted a leaked key, or an aborted one | no |
 //!
 //! # Which rotation a step is about
 //! A step names the rotation that it is about, by the number from [`status`](Rotation::status),
