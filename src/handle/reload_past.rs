@@ -46,7 +46,7 @@ impl<I: Issuer> KeyHandle<I> {
     /// asked does not answer them.
     ///
     /// It needs no runtime. It takes as long as an attempt that is under way, the rest of the refresher's minimum interval and
-    /// one attempt, each of which is [bounded](crate::refresh::RefreshSettings); while the refresher backs off, the answer
+    /// one attempt, each of which is bounded by the settings of its refresher; while the refresher backs off, the answer
     /// is [`Reload::TooSoon`], without waiting. In a forked child, which has no thread of the refresher, it is
     /// [`Reload::NoRefresher`].
     ///

@@ -66,7 +66,7 @@ impl Stopped {
 impl<I: Issuer> KeyHandle<I> {
     /// Stops a key that has leaked: from now on, this handle and its clones do not give it out. The previous key becomes
     /// active again while its grace lasts; otherwise the handle is
-    /// [`Closed::Compromised`] until another key is published to it.
+    /// [closed](crate::handle::Closed::Compromised) until another key is published to it.
     ///
     /// It needs no store and no network, and does not block. It holds in this process until the handle is dropped, and
     /// is not undone: a refresher or a rotation that finds the same key again does not publish it. Other processes do
