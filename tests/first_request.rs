@@ -78,7 +78,7 @@ fn another_server_gets_one_request_past_every_proxy_in_the_environment() {
 #[test]
 fn bad_input_ends_with_an_error_that_repeats_none_of_it() {
     for (arguments, expected) in [
-        (&[KEY][..], "REFERENCE: a key reference starts with a scheme"),
+        (&[KEY][..], "REFERENCE: a key reference names a place"),
         (&["env:NO_SUCH_VARIABLE"], "no Kanal key was found"),
         (&["env:KANAL_API_KEY", "--url", "http://localhost:9", "--store", "1"], "a key goes over TLS only"),
         (
