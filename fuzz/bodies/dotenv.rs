@@ -113,6 +113,11 @@ fn check_absence(data: &[u8], absence: Absence) {
     let lines = lines_that_set_it(data);
     match absence {
         Absence::NotInFile => assert!(lines.is_empty(), "a line sets the variable, and it was not found"),
+        Absence::SimilarInFile { line, .. } => {
+            assert!(lines.is_empty(), "a line sets the variable, and it was not found");
+            let count = data.split(|&byte| byte == b'\n').count();
+            assert!((1..=count).contains(&line), "line {line} of {count}");
+        }
         Absence::EmptyVariable => {
             let [line] = lines[..] else { panic!("{lines:?} set it") };
             let value = value_on(data, line).expect("the line sets the variable").trim_ascii();
