@@ -80,15 +80,14 @@ fn sets_it(line: &str) -> bool {
 fn value_on(data: &[u8], line: usize) -> Option<&[u8]> {
     let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
     let text = data.split(|&byte| byte == b'\n').nth(line.checked_sub(1)?)?;
-    let text = std::str::from_utf8(text).ok()?;
-    let (name, value) = text.split_once('=')?;
-    let name = name.trim();
+    let equals = text.iter().position(|&byte| byte == b'=')?;
+    let (name, value) = (std::str::from_utf8(&text[..equals]).ok()?.trim(), &text[equals + 1..]);
     let exported = name
         .strip_prefix("export")
         .filter(|name| name.starts_with(char::is_whitespace))
         .map(str::trim_start)
         .filter(|name| !name.is_empty());
-    (exported.unwrap_or(name) == NAME).then_some(value.as_bytes())
+    (exported.unwrap_or(name) == NAME).then_some(value)
 }
 
 /// Whether every line is blank, a comment, or a name and a plain value: nothing that could be misread.
