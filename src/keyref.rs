@@ -39,7 +39,7 @@
 //! credential, item, field or program) that has the form of a Kanal key, 24 letters and digits with upper case, lower case and
 //! digits, is refused ([`KeyRefError::LooksLikeKey`]). A key of another form behind a scheme is taken for a name. The errors of this crate show none of it, but a parser may print
 //! the text that an error is about: `toml` prints the whole line, and `clap` the argument. So with the feature `serde`, reading
-//! a config file never fails because of what stands in the place of a reference: the [`KeyRef`] reports it when it is used, and
+//! a config file never fails because of the value of a reference: the [`KeyRef`] reports it when it is used, and
 //! [`KeyRef::problem`] before that. An error about something else on that line, such as an unknown field, still prints the line:
 //! of an error of `toml`, print `error.message()` and not the error itself. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
 //! `ArgMatches`, which keeps the argument):

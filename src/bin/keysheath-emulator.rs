@@ -217,7 +217,7 @@ impl Stores {
     }
 }
 
-/// What is shown at the start. The key stands there once.
+/// The text that is printed at the start. It contains the key once.
 struct Shown<'a> {
     emulator: &'a Emulator,
     profile: &'static Profile,

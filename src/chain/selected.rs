@@ -212,7 +212,7 @@ impl fmt::Display for Create<'_> {
     }
 }
 
-/// Where a person makes a key, where a placeholder stands in its place.
+/// Where a person creates a key, if the value was a placeholder.
 struct CreateInstead<'a>(&'a Problem, &'a Profile);
 
 impl fmt::Display for CreateInstead<'_> {

@@ -34,7 +34,7 @@ use crate::issuer::Issuer;
 /// 2. or else the previous key, while its grace lasts. Its generation counts as held until the answer is there.
 ///
 /// A 401 without a body, as every answer to HEAD is, does not say whether it is the issuer's. The request is sent a second
-/// time even so, by the same rules, where another key is to be had; the key is not reported as refused.
+/// time even so, by the same rules, if another key is available; the key is not reported as refused.
 ///
 /// It is repeated once in all, and never on a 403, 404, 422, 429 or 5xx, nor on a 401 whose body is not the issuer's. The guard looks at the
 /// repetition again. Where there is no other key, or the handle was closed in the meantime because the key has leaked, the

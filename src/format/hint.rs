@@ -60,7 +60,7 @@ pub enum Hint {
     Url,
     /// It is a path.
     Path,
-    /// The same text stands there twice.
+    /// The same text occurs twice.
     Doubled,
     /// It is a key in base64.
     Base64,
@@ -329,7 +329,7 @@ impl fmt::Display for Hint {
                 "it looks like a path: name the file where a file is expected (the variable that ends in _FILE, or \
                  `file:PATH`)"
             }
-            Self::Doubled => "the same text stands there twice: give the key once",
+            Self::Doubled => "the same text occurs twice: give the key once",
             Self::Base64 => {
                 "it is a key in base64: decode it, or say that it is encoded, in a key reference (`?encoding=base64`)"
             }

@@ -220,7 +220,7 @@ pub(super) fn hint(text: &[u8]) -> Option<Hint> {
     is_masked(text, letters.len()).then_some(Hint::Masked)
 }
 
-/// What stands there twice, side by side or with one blank or sign in between.
+/// Returns the half of a text that consists of the same half twice, adjacent or with one blank or sign between them.
 fn half(text: &[u8]) -> Option<&[u8]> {
     let (first, second) = (&text[..text.len() / 2], &text[text.len().div_ceil(2)..]);
     let between = &text[first.len()..text.len() - second.len()];

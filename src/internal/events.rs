@@ -24,7 +24,7 @@ pub(crate) const MAX_WAITING: usize = 64;
 /// How often the end of a thread is looked for that has said that it is at its end.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What somebody is told of.
+/// An event that is passed to a callback and to `tracing`.
 pub(crate) trait Event: Clone + Send + 'static {
     /// Gives it to `tracing`, at the level that it has.
     #[cfg(feature = "tracing")]

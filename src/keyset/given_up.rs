@@ -7,7 +7,7 @@ use super::{KeySet, MAX_RETIRED};
 use crate::fingerprint::Fingerprint;
 use crate::utc::Moment;
 
-/// A retired key that was given up while it may work, and that nobody has said is deleted. The key itself is gone.
+/// A retired key that was given up, may still work, and whose deletion is not confirmed. Its text is not stored.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -67,7 +67,7 @@ impl GivenUpKey {
 }
 
 impl KeySet {
-    /// The keys that were given up, that no probe has seen refused, and that nobody has said are deleted, the oldest first.
+    /// Returns the keys that were given up, that no probe saw refused, and whose deletion is not confirmed, the oldest first.
     /// Each is among the [retired](KeySet::retired) ones, and is forgotten with them.
     #[must_use]
     pub fn given_up(&self) -> &[GivenUpKey] {

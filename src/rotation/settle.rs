@@ -1,9 +1,9 @@
 //! How long other processes may still use a key, by two clocks.
 //!
-//! The time of a promotion is written down by the clock of whoever promoted. A process that keeps running measures the
-//! time since it first saw the promotion itself, by both of its clocks, and needs no other. One that starts later has the
-//! written time alone: it adds what the clocks of two machines may differ by, and does not take part in that where
-//! its own wall clock was seen to jump.
+//! The time of a promotion is written by the clock of the process that promoted. A process that keeps running measures
+//! the time since it first saw the promotion, by both of its clocks. A process that starts later has only the written time,
+//! and adds the bound on the difference of two machines' clocks. If a process sees its own wall clock jump, only its own
+//! measurement counts.
 
 use std::time::{Duration, SystemTime};
 
