@@ -19,8 +19,8 @@ use std::time::{Instant, SystemTime};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
-use keysheath::issuer::{Issuer, Kanal, StoreId};
-use keysheath::registry::{Authorize, KeyRegistry, Restriction, TeamId, Wanted};
+use keysheath::key::{Issuer, Kanal, StoreId};
+use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, TeamId};
 use sha2::{Digest as _, Sha256};
 
 /// How many keys one pass asks for.
@@ -100,7 +100,7 @@ impl Shop {
 
     /// As a server would, from the headers on.
     fn authorize(&self) -> f64 {
-        self.pass(|headers, store| self.registry.authorize(headers, Wanted::Store(store)).is_ok())
+        self.pass(|headers, store| self.registry.authorize(headers, RequestedStore::Store(store)).is_ok())
     }
 
     /// Nanoseconds a request.

@@ -13,13 +13,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use keysheath::chain::Chain;
-use keysheath::document::{DocumentContent, DocumentStore, FileStore};
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
 use keysheath::source::SecretFile;
+use keysheath::store::{DocumentContent, DocumentStore, FileStore};
 
 /// The poll interval that the watcher is measured against.
 const POLL: Duration = Duration::from_secs(1);
@@ -70,8 +69,8 @@ fn transition() -> bool {
     let audit = AuditLog::file(folder.path().join("audit.jsonl"));
     let rotation =
         Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap().with_audit(audit);
-    rotation.adopt(&ApiKey::<Kanal>::parse(&key(0)).unwrap().erase()).unwrap();
-    let staged = rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().erase(), None).unwrap();
+    rotation.adopt(&ApiKey::<Kanal>::parse(&key(0)).unwrap().into_raw()).unwrap();
+    let staged = rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().into_raw(), None).unwrap();
     let id = staged.rotation().unwrap();
 
     let content = FileStore::new(&path).read().unwrap().unwrap().content().clone();
@@ -99,9 +98,9 @@ fn transition() -> bool {
 fn write(
     store: &FileStore,
     content: &DocumentContent,
-    version: keysheath::document::Version,
+    version: keysheath::store::Version,
     lines: &mut File,
-) -> keysheath::document::Version {
+) -> keysheath::store::Version {
     let version = store.write(content, Some(&version)).unwrap();
     writeln!(lines, "{:?} {:<300}", SystemTime::now(), "a line as long as that of an audit").unwrap();
     lines.sync_all().unwrap();

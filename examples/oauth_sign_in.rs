@@ -15,11 +15,10 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use keysheath::client::{BearerLayer, OriginGuard, Sent};
-use keysheath::document::{DocumentStore as _, FileStore};
-use keysheath::issuer::KatanaApp;
-use keysheath::keyref::KeyRef;
+use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::{Endpoints, KeeperSettings, LoopbackListener, OAuthApp, TokenKeeper};
-use keysheath::origin::Origin;
+use keysheath::source::KeyRef;
+use keysheath::store::{DocumentStore as _, FileStore};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 type Failure = Box<dyn Error>;

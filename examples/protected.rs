@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use axum::{Extension, Router, routing::get};
-use keysheath::issuer::{Issuer, Kanal, StoreId};
+use keysheath::key::{Issuer, Kanal, StoreId};
 use keysheath::registry::{KeyRegistry, Principal, RequireKeyLayer, Restriction, TeamId};
 
 async fn orders(Extension(principal): Extension<Principal>) -> String {

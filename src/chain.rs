@@ -4,13 +4,15 @@
 //! nothing: a malformed key, a file that others may write or a keychain that does not answer ends the search
 //! with an error, because the next source may hold the key of another account.
 //!
-//! The [`Trail`] says what every source answered. [`Chain::explain`] asks the lower sources as well, and shows
+//! The [`Attempts`] says what every source answered. [`Chain::explain`] asks the lower sources as well, and shows
 //! which of them hold another key, the same key, or half a configuration.
 //!
 //! Loading blocks; see [`source`].
 //!
 //! ```
-//! use keysheath::{chain::Chain, issuer::Kanal, source::{SecretFile, Variable}};
+//! use keysheath::chain::Chain;
+//! use keysheath::key::Kanal;
+//! use keysheath::source::{SecretFile, Variable};
 //!
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let path = folder.path().join("kanal");
@@ -32,20 +34,21 @@ mod trail;
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::issuer::{Issuer, Profile};
-use crate::key::{ApiKey, RawKey};
-use crate::keyref::{KeyRef, KeyRefError};
-use crate::source::{self, FileVariable, Found, Loaded, Source, SystemdCredential, Variable};
+use crate::key::{ApiKey, Issuer, Profile, RawKey};
+use crate::source::{
+    self, FileVariable, Found, KeyRef, KeyRefError, Loaded, Source, SystemdCredential, Variable,
+};
 
 pub use explanation::{Explained, Explanation, Relation};
 pub use near_miss::NearMiss;
 pub use selected::{ChainError, Selected};
-pub use trail::{Step, Trail, Witness};
+pub use trail::{AttemptOutcome, Attempts, Step};
 
 /// Sources of keys of issuer `I`, in order.
 ///
 /// ```no_run
-/// use keysheath::{chain::Chain, issuer::Kanal};
+/// use keysheath::chain::Chain;
+/// use keysheath::key::Kanal;
 ///
 /// let key = Chain::<Kanal>::for_service().load()?.into_key();
 /// # Ok::<(), keysheath::chain::ChainError>(())
@@ -58,7 +61,8 @@ pub struct Chain<I: Issuer> {
 /// Sources of keys of an issuer that is a value, in order.
 ///
 /// ```
-/// use keysheath::{chain::RawChain, issuer::{Issuer, Kanal, Katana}};
+/// use keysheath::chain::RawChain;
+/// use keysheath::key::{Issuer, Kanal, Katana};
 ///
 /// for profile in [Kanal::PROFILE, Katana::PROFILE] {
 ///     let chain = RawChain::for_service(profile);
@@ -90,7 +94,8 @@ impl<I: Issuer> Chain<I> {
     /// A chain without sources.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Katana};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Katana;
     /// assert!(Chain::<Katana>::new().load().is_err());
     /// ```
     #[must_use]
@@ -102,7 +107,8 @@ impl<I: Issuer> Chain<I> {
     /// and the systemd credential. None of them can ask anybody anything.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// println!("{}", Chain::<Kanal>::for_service().explain());
     /// ```
     #[must_use]
@@ -117,7 +123,8 @@ impl<I: Issuer> Chain<I> {
     /// account: add it by name with `with_dotenv`.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// println!("{}", Chain::<Kanal>::standard().explain());
     /// ```
     #[cfg(feature = "keychain")]
@@ -129,7 +136,9 @@ impl<I: Issuer> Chain<I> {
     /// Adds a source at the end.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Command};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::source::Command;
     /// let chain = Chain::<Kanal>::for_service().with(Command::new("pass").args(["show", "shop/kanal"]));
     /// ```
     #[must_use]
@@ -142,7 +151,8 @@ impl<I: Issuer> Chain<I> {
     /// is an error: where it may be missing, add a [`DotenvFile`](source::DotenvFile) with [`with`](Self::with).
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// let chain = Chain::<Kanal>::standard().with_dotenv(".env");
     /// ```
     #[cfg(feature = "dotenv")]
@@ -157,10 +167,12 @@ impl<I: Issuer> Chain<I> {
     /// As [`KeyRef::source`].
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal, keyref::KeyRef};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::source::KeyRef;
     /// let reference: KeyRef = "file:/run/secrets/kanal".parse()?;
     /// let chain = Chain::<Kanal>::new().with_reference(&reference)?;
-    /// # Ok::<(), keysheath::keyref::KeyRefError>(())
+    /// # Ok::<(), keysheath::source::KeyRefError>(())
     /// ```
     pub fn with_reference(self, reference: &KeyRef) -> Result<Self, KeyRefError> {
         self.raw.with_reference(reference).map(Self::from_raw)
@@ -173,13 +185,14 @@ impl<I: Issuer> Chain<I> {
     /// something else than a key.
     ///
     /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// let key = Chain::<Kanal>::for_service().load()?.into_key();
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
     pub fn load(&self) -> Result<Selected<ApiKey<I>>, ChainError> {
         let Selected { key, provenance, trail } = self.raw.load()?;
-        match key.typed() {
+        match key.try_into_typed() {
             Ok(key) => Ok(Selected { key, provenance, trail }),
             Err(_) => unreachable!("the chain loads keys of its own profile only"),
         }
@@ -189,7 +202,9 @@ impl<I: Issuer> Chain<I> {
     /// commands in the chain.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::source::Variable;
     /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
     /// assert!(explanation.to_string().contains("not set"));
     /// ```
@@ -201,11 +216,12 @@ impl<I: Issuer> Chain<I> {
     /// The same chain with its issuer as a value.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
-    /// let chain = Chain::<Kanal>::for_service().erase();
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
+    /// let chain = Chain::<Kanal>::for_service().into_raw();
     /// ```
     #[must_use]
-    pub fn erase(self) -> RawChain {
+    pub fn into_raw(self) -> RawChain {
         self.raw
     }
 
@@ -218,7 +234,8 @@ impl RawChain {
     /// A chain without sources, for keys of the issuer of `profile`.
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
     /// assert!(RawChain::new(Kanal::PROFILE).load().is_err());
     /// ```
     #[must_use]
@@ -229,7 +246,8 @@ impl RawChain {
     /// As [`Chain::for_service`].
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
     /// let chain = RawChain::for_service(Kanal::PROFILE);
     /// ```
     #[must_use]
@@ -243,7 +261,8 @@ impl RawChain {
     /// As [`Chain::standard`].
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
     /// let chain = RawChain::standard(Kanal::PROFILE);
     /// ```
     #[cfg(feature = "keychain")]
@@ -258,7 +277,9 @@ impl RawChain {
     /// As [`Chain::with`].
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}, source::Variable};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::Variable;
     /// let chain = RawChain::new(Kanal::PROFILE).with(Variable::new("SHOP_TWO_KEY"));
     /// ```
     #[must_use]
@@ -270,7 +291,8 @@ impl RawChain {
     /// As [`Chain::with_dotenv`].
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
     /// let chain = RawChain::standard(Kanal::PROFILE).with_dotenv(".env");
     /// ```
     #[cfg(feature = "dotenv")]
@@ -289,10 +311,12 @@ impl RawChain {
     /// As [`KeyRef::source`].
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}, keyref::KeyRef};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::KeyRef;
     /// let reference: KeyRef = "env:SHOP_TWO_KEY".parse()?;
     /// let chain = RawChain::new(Kanal::PROFILE).with_reference(&reference)?;
-    /// # Ok::<(), keysheath::keyref::KeyRefError>(())
+    /// # Ok::<(), keysheath::source::KeyRefError>(())
     /// ```
     pub fn with_reference(mut self, reference: &KeyRef) -> Result<Self, KeyRefError> {
         self.links.push(Link { source: reference.source()?, kind: Kind::Named });
@@ -305,7 +329,9 @@ impl RawChain {
     /// As [`Chain::load`].
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}, source::SecretFile};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::SecretFile;
     /// let chain = RawChain::new(Kanal::PROFILE).with(SecretFile::new("/run/secrets/no-such-key"));
     /// assert!(chain.load().is_err());
     /// ```
@@ -345,7 +371,7 @@ impl RawChain {
         let profile = self.profile;
         let near_misses =
             if matches!(outcome, Some(Ok(_))) { Vec::new() } else { NearMiss::of(&steps, profile) };
-        let trail = Trail::new(steps, near_misses);
+        let trail = Attempts::new(steps, near_misses);
         match outcome {
             None => Err(ChainError::NoKey { profile, trail }),
             Some(Err(error)) => Err(ChainError::Broken { profile, error: Box::new(error), trail }),
@@ -359,7 +385,8 @@ impl RawChain {
     /// As [`Chain::explain`].
     ///
     /// ```
-    /// # use keysheath::{chain::RawChain, issuer::{Issuer, Kanal}};
+    /// # use keysheath::chain::RawChain;
+    /// # use keysheath::key::{Issuer, Kanal};
     /// println!("{}", RawChain::for_service(Kanal::PROFILE).explain());
     /// ```
     #[must_use]

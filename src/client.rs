@@ -6,7 +6,8 @@
 //! request once whose key was replaced while it was under way; [`RetryLayer`] repeats what met a passing failure. With the feature `reqwest`, `BearerMiddleware` is the same for reqwest.
 //!
 //! ```
-//! use keysheath::{client::{BearerHeader, OriginGuard}, issuer::Kanal, key::ApiKey};
+//! use keysheath::client::{BearerHeader, OriginGuard};
+//! use keysheath::key::{ApiKey, Kanal};
 //!
 //! let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 //! let guard = OriginGuard::<Kanal>::new();
@@ -18,7 +19,7 @@
 //! let mut elsewhere = http::Request::get("https://api.getkanal.com.example/").body(()).unwrap();
 //! assert!(guard.authorize(&mut elsewhere, &header).is_err());
 //! assert!(elsewhere.headers().is_empty());
-//! # Ok::<(), keysheath::format::FormatError>(())
+//! # Ok::<(), keysheath::key::FormatError>(())
 //! ```
 //!
 //! # What remains yours

@@ -88,9 +88,7 @@ mod wire;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::issuer::StoreId;
-use crate::key::RawKey;
-use crate::origin::Origin;
+use crate::key::{Origin, RawKey, StoreId};
 use crate::registry::{KeyId, KeyRecord, KeyRegistry, NewKey, RegistryError, Restriction, TeamId};
 
 use server::Server;
@@ -118,10 +116,11 @@ pub const MAX_BODY: usize = 1024 * 1024;
 /// millisecond, and no method waits for a request.
 ///
 /// ```
-/// use keysheath::{emulator::Emulator, issuer::Kanal, key::ApiKey};
+/// use keysheath::emulator::Emulator;
+/// use keysheath::key::{ApiKey, Kanal};
 ///
 /// let emulator = Emulator::start()?;
-/// let key: ApiKey<Kanal> = emulator.key().clone_key().typed().unwrap();
+/// let key: ApiKey<Kanal> = emulator.key().clone_key().try_into_typed().unwrap();
 /// println!("{:?} at {}", key, emulator.origin());
 /// # Ok::<(), keysheath::emulator::EmulatorError>(())
 /// ```
@@ -345,7 +344,8 @@ impl Emulator {
     /// As [`KeyRegistry::put_store`].
     ///
     /// ```
-    /// # use keysheath::{emulator::{Emulator, TEAM}, issuer::StoreId};
+    /// # use keysheath::emulator::{Emulator, TEAM};
+    /// # use keysheath::key::StoreId;
     /// Emulator::start()?.put_store(StoreId::new(1001).unwrap(), TEAM)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

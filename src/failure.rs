@@ -297,7 +297,7 @@ pub const KATANA: &[Row] = &[
 ///
 /// ```
 /// # #[cfg(feature = "client")] {
-/// use keysheath::issuer::{Issuer, Kanal};
+/// use keysheath::key::{Issuer, Kanal};
 ///
 /// let answer = Kanal::PROFILE.classify(403, None, br#"{ "error": "API key does not authorize this store" }"#);
 /// assert!(answer.to_string().contains("keep the key"));
@@ -326,7 +326,7 @@ impl Answer {
     ///
     /// ```
     /// # #[cfg(feature = "client")] {
-    /// # use keysheath::issuer::{Issuer, Kanal};
+    /// # use keysheath::key::{Issuer, Kanal};
     /// assert_eq!(Kanal::PROFILE.classify(503, None, b"").status(), 503);
     /// # }
     /// ```
@@ -339,7 +339,8 @@ impl Answer {
     ///
     /// ```
     /// # #[cfg(feature = "client")] {
-    /// # use keysheath::{failure::Meaning, issuer::{Issuer, Kanal}};
+    /// # use keysheath::failure::Meaning;
+    /// # use keysheath::key::{Issuer, Kanal};
     /// assert_eq!(Kanal::PROFILE.classify(200, None, b"{}").meaning(), Meaning::Accepted);
     /// # }
     /// ```
@@ -353,7 +354,7 @@ impl Answer {
     /// ```
     /// # #[cfg(feature = "client")] {
     /// # use std::time::Duration;
-    /// # use keysheath::issuer::{Issuer, Katana};
+    /// # use keysheath::key::{Issuer, Katana};
     /// let answer = Katana::PROFILE.classify(429, Some(b"7"), b"");
     /// assert_eq!(answer.retry_after(), Some(Duration::from_secs(7)));
     /// # }

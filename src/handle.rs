@@ -5,10 +5,11 @@
 //!
 //! A handle is *fixed*, on one key for ever, or *live* (feature `rotation`): then a refresher or a rotation publishes to
 //! it, and whoever sends learns of a new key without a restart. A live handle may have no key in force: none was loaded
-//! yet, or the one that was has leaked and there is no other. It is [`Closed`] then, and says why.
+//! yet, or the one that was has leaked and there is no other. It is [`NoActiveKey`] then, and says why.
 //!
 //! ```
-//! use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+//! use keysheath::handle::KeyHandle;
+//! use keysheath::key::{ApiKey, Kanal};
 //!
 //! let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 //! let snapshot = handle.load()?;
@@ -48,18 +49,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::issuer::Issuer;
-use crate::key::ApiKey;
+use crate::key::{ApiKey, Issuer};
 
-pub use closed::Closed;
+pub use closed::NoActiveKey;
 #[cfg(feature = "rotation")]
-pub(crate) use in_use::{InUse, Uses};
+pub(crate) use in_use::{Usage, UsageObserver};
 #[cfg(feature = "rotation")]
-pub(crate) use live::{Numbered, Published, RawHandle, SourceClaim};
+pub(crate) use live::{Publication, Published, RawHandle, SourceClaim};
 #[cfg(feature = "client")]
 pub(crate) use refusal::{Known, Refusal};
 pub use reload::Reload;
-pub use reload_past::ReloadPast;
+pub use reload_past::NewerKey;
 #[cfg(feature = "rotation")]
 pub use snapshot::Previous;
 pub use snapshot::Snapshot;
@@ -73,7 +73,8 @@ use version::Version;
 /// The version number of a key within one handle: it grows with every key that comes into force.
 ///
 /// ```
-/// use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
 /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 /// assert_eq!(handle.load()?.generation().to_string(), "1");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -84,7 +85,8 @@ pub struct Generation(u64);
 /// The view of the key in force. Clones see the same key.
 ///
 /// ```
-/// use keysheath::{handle::KeyHandle, issuer::Katana, key::ApiKey};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Katana};
 /// let handle = KeyHandle::fixed(ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?);
 /// assert!(handle.load()?.current() == handle.clone().load()?.current());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -141,9 +143,10 @@ impl<I: Issuer> KeyHandle<I> {
     /// A handle on one key that never changes.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub fn fixed(key: ApiKey<I>) -> Self {
@@ -172,12 +175,13 @@ impl<I: Issuer> KeyHandle<I> {
         Self { inner: self.inner.clone(), kept: Some(kept) }
     }
 
-    /// A handle whose key comes from a refresher or a rotation. It is [`Closed::NoKey`] until one of them publishes.
+    /// A handle whose key comes from a refresher or a rotation. It is [`NoActiveKey::NoKey`] until one of them publishes.
     ///
     /// ```
-    /// # use keysheath::{handle::{Closed, KeyHandle}, issuer::Kanal};
+    /// # use keysheath::handle::{NoActiveKey, KeyHandle};
+    /// # use keysheath::key::Kanal;
     /// let handle = KeyHandle::<Kanal>::live();
-    /// assert_eq!(handle.load().unwrap_err(), Closed::NoKey);
+    /// assert_eq!(handle.load().unwrap_err(), NoActiveKey::NoKey);
     /// ```
     #[cfg(feature = "rotation")]
     #[must_use]
@@ -188,18 +192,19 @@ impl<I: Issuer> KeyHandle<I> {
     /// The key in force, with its generation. It takes no lock and makes nothing.
     ///
     /// # Errors
-    /// [`Closed`] when no key is in force. That of a fixed handle is, until it is [stopped](KeyHandle::stop).
+    /// [`NoActiveKey`] when no key is in force. That of a fixed handle is, until it is [stopped](KeyHandle::stop).
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// println!("sending key {:?}", handle.load()?.current());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn load(&self) -> Result<Snapshot<I>, Closed> {
+    pub fn load(&self) -> Result<Snapshot<I>, NoActiveKey> {
         match &self.inner {
-            Inner::Fixed(fixed) if fixed.is_stopped.load(Ordering::Acquire) => Err(Closed::Compromised),
+            Inner::Fixed(fixed) if fixed.is_stopped.load(Ordering::Acquire) => Err(NoActiveKey::Compromised),
             Inner::Fixed(fixed) => Ok(Snapshot::fixed(Arc::clone(&fixed.version))),
             #[cfg(feature = "rotation")]
             Inner::Live(live) => {

@@ -1,5 +1,7 @@
 //! What modules share and users never see.
 
+#[cfg(any(feature = "client", feature = "openbao", feature = "rotation"))]
+pub(crate) mod back_off;
 #[cfg(feature = "oauth")]
 pub(crate) mod boot_clock;
 #[allow(dead_code, reason = "used with some features only")]
@@ -12,3 +14,10 @@ pub(crate) mod events;
 pub(crate) mod json_text;
 pub(crate) mod paths;
 pub(crate) mod printable;
+#[cfg(any(feature = "rotation", feature = "sqlite"))]
+pub(crate) mod private_file;
+#[cfg(any(feature = "oauth", feature = "openbao"))]
+pub(crate) mod raw_json;
+pub(crate) mod trusted_file;
+#[cfg(feature = "rotation")]
+pub(crate) mod utc;

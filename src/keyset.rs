@@ -28,14 +28,15 @@
 //!
 //! ```
 //! use std::time::SystemTime;
-//! use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Promotion, Staging}};
+//! use keysheath::key::{ApiKey, Issuer, Kanal};
+//! use keysheath::keyset::{KeySet, Promotion, Staging};
 //!
 //! let now = SystemTime::now();
 //! let mut keys = KeySet::new(Kanal::PROFILE)?;
-//! keys.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase(), Staging::at(now))?;
+//! keys.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw(), Staging::at(now))?;
 //!
 //! let new = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-//! let rotation = keys.stage(new.erase(), Staging::at(now).by("anna").with_note("spring"))?.rotation();
+//! let rotation = keys.stage(new.into_raw(), Staging::at(now).by("anna").with_note("spring"))?.rotation();
 //! keys.verify(rotation, now)?;
 //! keys.promote(rotation, Promotion::Verified, now)?;
 //! assert!(keys.current().unwrap().key().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
@@ -58,13 +59,11 @@ mod view;
 
 use std::time::SystemTime;
 
-use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
-use crate::issuer::Profile;
-use crate::key::RawKey;
+use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey};
 
 pub use error::KeySetError;
 pub use form::FORM_VERSION;
-pub use given_up::GivenUpKey;
+pub use given_up::AbortedKey;
 pub use held::{Held, RotationId, Staging};
 pub(crate) use in_force::LONGEST_WAIT;
 pub use leaked::LeakedKey;
@@ -110,7 +109,8 @@ const LAST_TIME: u64 = 253_402_300_799;
 /// The keys of one rotation, and what is remembered of those that are gone.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::keyset::KeySet;
 /// let keys = KeySet::new(Kanal::PROFILE)?;
 /// assert_eq!(format!("{keys:?}"), "KeySet(kanal, generation 0, current none, previous none, pending none)");
 /// # Ok::<(), keysheath::keyset::KeySetError>(())
@@ -129,7 +129,7 @@ pub struct KeySet {
     /// The oldest first.
     retired: Vec<Fingerprint>,
     /// Those of the retired ones that may work still, and that nobody has said are deleted.
-    given_up: Vec<GivenUpKey>,
+    given_up: Vec<AbortedKey>,
     compromised: Vec<Fingerprint>,
     /// Those of the compromised ones that were in a place, and that nobody has said are deleted.
     leaked: Vec<LeakedKey>,
@@ -142,7 +142,8 @@ impl KeySet {
     /// [`KeySetError::Weak`] for an issuer whose keys could be guessed from the fingerprints that a key set remembers.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.current().is_none());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -173,9 +174,10 @@ impl KeySet {
     /// [`KeySetError::HasKeys`] when another key is in force or pending, and the errors of [`KeySet::stage`].
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
-    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
     /// keys.adopt(key, Staging::at(std::time::SystemTime::now()))?;
     /// assert!(keys.current().is_some());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
@@ -207,9 +209,10 @@ impl KeySet {
     /// another key is pending, and [`KeySetError::OtherIssuer`].
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
-    /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().into_raw();
     /// keys.stage(key, Staging::at(std::time::SystemTime::now()).by("anna"))?;
     /// assert!(keys.pending().is_some());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
@@ -237,9 +240,10 @@ impl KeySet {
     /// [`KeySetError::PreviousThere`] while an older key waits to be retired, and [`KeySetError::NotPending`].
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, KeySetError, Promotion, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, KeySetError, Promotion, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
-    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().into_raw();
     /// let rotation = keys.stage(key, Staging::at(now))?.rotation();
     /// assert_eq!(keys.promote(rotation, Promotion::Verified, now), Err(KeySetError::Unverified));
     /// keys.promote(rotation, Promotion::Unverified, now)?;
@@ -278,9 +282,10 @@ impl KeySet {
     /// force, [`KeySetError::InProgress`] when another key is pending, and [`KeySetError::NotCurrent`] when that rotation's key is neither in force nor rolled back.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Promotion, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Promotion, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
-    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().erase();
+    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().into_raw();
     /// keys.adopt(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(now))?;
     /// let rotation = keys.stage(key("Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(now))?.rotation();
     /// keys.promote(rotation, Promotion::Unverified, now)?;
@@ -322,9 +327,10 @@ impl KeySet {
     /// is no previous key.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Place, Promotion, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Place, Promotion, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
-    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().erase();
+    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().into_raw();
     /// keys.adopt(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(now))?;
     /// let new = key("Zs1T6cN3bV7dL4qW9Xp2Kf8A");
     /// let fingerprint = new.fingerprint().unwrap();
@@ -359,9 +365,10 @@ impl KeySet {
     /// it.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Promotion, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Promotion, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
-    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().erase();
+    /// # let key = |text| ApiKey::<Kanal>::parse(text).unwrap().into_raw();
     /// keys.adopt(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(now))?;
     /// let rotation = keys.stage(key("Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(now))?.rotation();
     /// keys.promote(rotation, Promotion::Unverified, now)?;
@@ -385,9 +392,10 @@ impl KeySet {
     /// [`KeySetError::NotPending`] when that rotation's key is in force, or never was pending.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
-    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().into_raw();
     /// let rotation = keys.stage(key, Staging::at(now))?.rotation();
     /// keys.abort(rotation)?;
     /// assert!(keys.pending().is_none());
@@ -424,11 +432,12 @@ impl KeySet {
     /// is in one leaves it in any case.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
     /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     /// let fingerprint = key.fingerprint().unwrap();
-    /// keys.adopt(key.erase(), Staging::at(now))?;
+    /// keys.adopt(key.into_raw(), Staging::at(now))?;
     /// keys.compromise(fingerprint, now)?;
     /// assert!(keys.current().is_none(), "nothing is sent any more");
     /// # Ok::<(), keysheath::keyset::KeySetError>(())

@@ -28,39 +28,23 @@
 )]
 #![forbid(unsafe_code)]
 
-#[cfg(any(feature = "client", feature = "openbao", feature = "rotation"))]
-mod back_off;
 mod internal;
 mod platform;
-#[cfg(any(feature = "rotation", feature = "sqlite"))]
-mod private_file;
-#[cfg(any(feature = "oauth", feature = "openbao"))]
-mod raw_json;
-mod trusted_file;
-#[cfg(feature = "rotation")]
-mod utc;
 
 // In the order in which a key flows through them; each imports only from those above it.
-pub mod origin;
 pub mod failure;
+pub mod key;
 #[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
 mod outgoing;
-pub mod format;
-pub mod fingerprint;
-pub mod issuer;
-pub mod key;
 #[cfg(feature = "openbao")]
 pub mod openbao;
 pub mod source;
-pub mod keyref;
 pub mod chain;
-#[cfg(feature = "rotation")]
-pub mod document;
 pub mod handle;
 #[cfg(feature = "rotation")]
-pub mod keyset;
+pub mod store;
 #[cfg(feature = "rotation")]
-pub mod presence;
+pub mod keyset;
 #[cfg(feature = "rotation")]
 pub mod refresh;
 #[cfg(feature = "client")]
@@ -82,11 +66,7 @@ mod live_tests;
 #[doc(no_inline)]
 pub use crate::{
     chain::{Chain, ChainError},
-    fingerprint::Fingerprint,
     handle::KeyHandle,
-    issuer::{Issuer, Kanal, Katana, StoreId},
-    key::ApiKey,
-    keyref::KeyRef,
-    origin::Origin,
-    source::Source,
+    key::{ApiKey, Fingerprint, Issuer, Kanal, Katana, Origin, StoreId},
+    source::{KeyRef, Source},
 };

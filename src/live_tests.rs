@@ -20,8 +20,7 @@ use event_listener::Listener as _;
 
 use crate::emulator::{Emulator, Settings};
 use crate::handle::{Generation, KeyHandle, RawHandle, Reload};
-use crate::issuer::Kanal;
-use crate::key::RawKey;
+use crate::key::{Kanal, RawKey};
 
 const GRACE: Duration = Duration::from_secs(600);
 

@@ -2,7 +2,7 @@
 //!
 //! Katana requires it of publicly available apps that access others' data. A person signs in at Katana's page and agrees; the
 //! app gets a code, and for it an **access token**, which is sent as a key is, and a **refresh token**, which brings the next
-//! two. Together they are the **grant**, one document in a [`DocumentStore`](crate::document::DocumentStore).
+//! two. Together they are the **grant**, one document in a [`DocumentStore`](crate::store::DocumentStore).
 //!
 //! 1. [`OAuthApp`] is the app: its client id, where its client secret is, and its server.
 //! 2. [`OAuthApp::sign_in`] gives the URL for the person; what comes back is a code, by [`SignIn::answer`] at a web server, or
@@ -65,8 +65,8 @@
 //! ```no_run
 //! use std::time::Duration;
 //! use keysheath::client::{BearerLayer, OriginGuard};
-//! use keysheath::document::FileStore;
-//! use keysheath::keyref::KeyRef;
+//! use keysheath::store::FileStore;
+//! use keysheath::source::KeyRef;
 //! use keysheath::oauth::{KeeperSettings, LoopbackListener, OAuthApp, TokenKeeper};
 //!
 //! let secret: KeyRef = "systemd:katana_client_secret".parse()?;

@@ -40,7 +40,7 @@
 //! path "secret/metadata/shop/kanal" { capabilities = ["read"] }
 //! ```
 //!
-//! A service that [shows which key it uses](crate::presence) in `secret/shop/kanal-presence` needs, beside what it reads:
+//! A service that shows which key it uses (`rotation::Presence`) in `secret/shop/kanal-presence` needs, beside what it reads:
 //!
 //! ```text
 //! path "secret/data/shop/kanal-presence"     { capabilities = ["create", "read", "update"] }
@@ -63,10 +63,12 @@
 //! bao kv put secret/shop/kanal key=8fK2pX9mWq4Ld7Vb3Nc6Ts1Z
 //! ```
 //!
-//! Then `openbao:secret/shop/kanal#key` is a [key reference](crate::keyref::KeyRef) to it.
+//! Then `openbao:secret/shop/kanal#key` is a [key reference](crate::source::KeyRef) to it.
 //!
 //! ```no_run
-//! use keysheath::{issuer::{Issuer, Kanal}, openbao::OpenBao, source::{self, Loaded, OpenBaoField}};
+//! use keysheath::key::{Issuer, Kanal};
+//! use keysheath::openbao::OpenBao;
+//! use keysheath::source::{self, Loaded, OpenBaoField};
 //!
 //! let source = OpenBaoField::new(OpenBao::from_env()?, "secret/shop/kanal", "key");
 //! if let Loaded::Found(found) = source::load(&source, Kanal::PROFILE)? {
@@ -93,7 +95,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use crate::internal::clocks;
-use crate::origin::{Origin, Roots, Scheme};
+use crate::key::{Origin, Roots, Scheme};
 
 pub use error::OpenBaoError;
 pub use login::Login;
@@ -137,7 +139,8 @@ pub const MAX_MEMBERS: usize = 16;
 /// made for each: what it was set to before is shared, and a setting that is changed makes another client.
 ///
 /// ```
-/// use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+/// use keysheath::key::Origin;
+/// use keysheath::openbao::{Login, OpenBao};
 ///
 /// let address = Origin::parse("https://bao.example:8200")?;
 /// let client = OpenBao::at(address, Login::kubernetes("shop-sync"))?.with_namespace("shop")?;
@@ -164,12 +167,13 @@ impl OpenBao {
     /// [`OpenBaoError::BadName`] for a login whose mount is no name.
     ///
     /// ```
-    /// use keysheath::{openbao::{Login, OpenBao, OpenBaoError}, origin::Origin};
+    /// use keysheath::key::Origin;
+    /// use keysheath::openbao::{Login, OpenBao, OpenBaoError};
     ///
     /// let address = Origin::parse("http://bao.example:8200")?;
     /// let refused = OpenBao::at(address, Login::token(String::from("s.…")));
     /// assert_eq!(refused.unwrap_err(), OpenBaoError::NotHttps);
-    /// # Ok::<(), keysheath::origin::OriginError>(())
+    /// # Ok::<(), keysheath::key::OriginError>(())
     /// ```
     pub fn at(address: Origin, login: Login) -> Result<Self, OpenBaoError> {
         Self::of(Servers::new(address), login)
@@ -183,7 +187,8 @@ impl OpenBao {
     /// [`OpenBaoError::BadName`], as [`OpenBao::at`].
     ///
     /// ```
-    /// use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// use keysheath::key::Origin;
+    /// use keysheath::openbao::{Login, OpenBao};
     ///
     /// let address = Origin::parse("http://openbao:8200")?;
     /// assert!(OpenBao::at(address.clone(), Login::kubernetes("shop-sync")).is_err());
@@ -234,7 +239,8 @@ impl OpenBao {
     /// [`OpenBaoError::BadName`] for what is no name.
     ///
     /// ```
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # use keysheath::key::Origin;
+    /// # use keysheath::openbao::{Login, OpenBao};
     /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
     /// let client = client.with_namespace("team/shop")?;
     /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
@@ -253,7 +259,8 @@ impl OpenBao {
     /// [`OpenBaoError::BadName`] for what is no path of visible ASCII, or has parts that lead elsewhere.
     ///
     /// ```
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # use keysheath::key::Origin;
+    /// # use keysheath::openbao::{Login, OpenBao};
     /// # let client = OpenBao::at(Origin::https("proxy.example"), Login::kubernetes("shop-sync"))?;
     /// let client = client.with_path_prefix("/bao")?;
     /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
@@ -273,7 +280,8 @@ impl OpenBao {
     /// With authorities of your own, in the stead of the public ones.
     ///
     /// ```no_run
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::{Origin, Roots}};
+    /// # use keysheath::key::{Origin, Roots};
+    /// # use keysheath::openbao::{Login, OpenBao};
     /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
     /// let client = client.with_roots(Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -290,7 +298,8 @@ impl OpenBao {
     /// [`OpenBaoError::NotHttps`], as [`OpenBao::at`], and [`OpenBaoError::BadName`] for more than [`MAX_MEMBERS`].
     ///
     /// ```
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # use keysheath::key::Origin;
+    /// # use keysheath::openbao::{Login, OpenBao};
     /// # let client = OpenBao::at(Origin::https("bao-1.example"), Login::kubernetes("shop-sync"))?;
     /// let client = client.with_members([Origin::https("bao-2.example"), Origin::https("bao-3.example")])?;
     /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
@@ -313,7 +322,8 @@ impl OpenBao {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # use keysheath::key::Origin;
+    /// # use keysheath::openbao::{Login, OpenBao};
     /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
     /// let client = client.with_deadline(Duration::from_secs(3));
     /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
@@ -329,7 +339,8 @@ impl OpenBao {
     /// [`MAX_CALLS_PER_PLACE`](crate::source::MAX_CALLS_PER_PLACE).
     ///
     /// ```
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # use keysheath::key::Origin;
+    /// # use keysheath::openbao::{Login, OpenBao};
     /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
     /// let client = client.with_max_calls(8);
     /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
@@ -343,7 +354,8 @@ impl OpenBao {
     /// The address.
     ///
     /// ```
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin};
+    /// # use keysheath::key::Origin;
+    /// # use keysheath::openbao::{Login, OpenBao};
     /// let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
     /// assert_eq!(client.address().host(), "bao.example");
     /// # Ok::<(), keysheath::openbao::OpenBaoError>(())

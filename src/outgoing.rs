@@ -32,7 +32,7 @@ use crate::failure::Obstacle;
 use crate::internal::clocks;
 #[cfg(any(feature = "oauth", feature = "openbao"))]
 use crate::internal::clocks::Clocks;
-use crate::origin::Roots;
+use crate::key::Roots;
 use names::Names;
 use wiping::{Ended, Exchange, Wiping};
 

@@ -16,8 +16,7 @@
 //!
 //! ```no_run
 //! # #[cfg(feature = "probe")] {
-//! use keysheath::issuer::{Kanal, StoreId};
-//! use keysheath::key::ApiKey;
+//! use keysheath::key::{ApiKey, Kanal, StoreId};
 //! use keysheath::probe::{KanalProbe, Probe, Verdict};
 //!
 //! let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
@@ -41,8 +40,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::failure::{Answer, Meaning, Obstacle};
-use crate::issuer::StoreId;
-use crate::key::RawKey;
+use crate::key::{RawKey, StoreId};
 
 #[cfg(feature = "probe")]
 pub use asking::{DEFAULT_DEADLINE, MAX_ANSWER, MAX_DEADLINE};
@@ -103,7 +101,7 @@ pub enum Verdict {
 ///
 /// ```
 /// use keysheath::failure::{Answer, Meaning, Obstacle};
-/// use keysheath::issuer::StoreId;
+/// use keysheath::key::StoreId;
 /// use keysheath::probe::{Finding, Report, Verdict};
 ///
 /// let open = Finding::new(Ok(Answer::new(201, Meaning::Accepted))).at_store(StoreId::new(1).unwrap());
@@ -249,7 +247,9 @@ impl Finding {
     /// The same, for one store.
     ///
     /// ```
-    /// # use keysheath::{failure::Obstacle, issuer::StoreId, probe::Finding};
+    /// # use keysheath::failure::Obstacle;
+    /// # use keysheath::key::StoreId;
+    /// # use keysheath::probe::Finding;
     /// let finding = Finding::new(Err(Obstacle::Broken)).at_store(StoreId::new(7).unwrap());
     /// assert_eq!(finding.store(), StoreId::new(7));
     /// ```

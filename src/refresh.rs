@@ -36,7 +36,10 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use keysheath::{chain::Chain, handle::Reload, issuer::Kanal, source::SecretFile};
+//! use keysheath::chain::Chain;
+//! use keysheath::handle::Reload;
+//! use keysheath::key::Kanal;
+//! use keysheath::source::SecretFile;
 //! use keysheath::refresh::{RefreshSettings, Refresher};
 //!
 //! # let folder = tempfile::tempdir().unwrap();
@@ -74,10 +77,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use crate::chain::Chain;
-use crate::document::DocumentStore;
 use crate::handle::{KeyHandle, RawHandle, Reload};
-use crate::internal::events::{self, Teller, Telling};
-use crate::issuer::Issuer;
+use crate::internal::events::{self, EventSender, Telling};
+use crate::key::Issuer;
+use crate::store::DocumentStore;
 
 pub use error::{RefreshError, ReloadError, ReloadProblem};
 pub use event::{MAX_WAITING_EVENTS, RefreshEvent};
@@ -98,13 +101,16 @@ use shared::Shared;
 /// handle keeps the last key.
 ///
 /// ```
-/// use keysheath::{document::FileStore, handle::Closed, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+/// use keysheath::handle::NoActiveKey;
+/// use keysheath::key::Kanal;
+/// use keysheath::refresh::{RefreshSettings, Refresher};
+/// use keysheath::store::FileStore;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("kanal-keys");
 /// let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), RefreshSettings::new())?;
 /// // No key set is there yet. Once one is, this handle has its key.
-/// assert_eq!(refresher.handle().load().unwrap_err(), Closed::NoKey);
+/// assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::NoKey);
 /// # Ok::<(), keysheath::refresh::RefreshError>(())
 /// ```
 #[must_use = "the handle is kept up to date until this is dropped; `into_handle` gives a handle that keeps it"]
@@ -125,7 +131,9 @@ impl<I: Issuer> Refresher<I> {
     /// [`RefreshError::Chain`] when no key came out of the chain.
     ///
     /// ```no_run
-    /// use keysheath::{chain::Chain, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// use keysheath::chain::Chain;
+    /// use keysheath::key::Kanal;
+    /// use keysheath::refresh::{RefreshSettings, Refresher};
     /// let refresher = Refresher::of_chain(Chain::<Kanal>::for_service(), RefreshSettings::new())?;
     /// println!("{:?}, {}", refresher.handle(), refresher.status());
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -141,7 +149,10 @@ impl<I: Issuer> Refresher<I> {
     /// from a key set, or another refresher of a source publishes to it. Once that one has ended, this may take its place.
     ///
     /// ```no_run
-    /// # use keysheath::{chain::Chain, handle::KeyHandle, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::refresh::{RefreshSettings, Refresher};
     /// let handle = KeyHandle::<Kanal>::live();
     /// let refresher = Refresher::of_chain_into(Chain::for_service(), &handle, RefreshSettings::new())?;
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -153,7 +164,7 @@ impl<I: Issuer> Refresher<I> {
     ) -> Result<Self, RefreshError> {
         let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
         let claim = raw.claim_for_source().ok_or(RefreshError::OtherPublisher)?;
-        let (source, selected) = chain.erase().select().map_err(RefreshError::Chain)?;
+        let (source, selected) = chain.into_raw().select().map_err(RefreshError::Chain)?;
         let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace)
             .map_err(RefreshError::Place)?;
         let place = Place::Source {
@@ -167,13 +178,15 @@ impl<I: Issuer> Refresher<I> {
     }
 
     /// Reads the key set in a document store, and keeps a new handle up to date from it. Where there is no document yet, or no
-    /// key in force, the handle is [`Closed`](crate::handle::Closed) until there is. Blocks, at most for the deadline.
+    /// key in force, the handle is [`NoActiveKey`](crate::handle::NoActiveKey) until there is. Blocks, at most for the deadline.
     ///
     /// # Errors
     /// [`RefreshError::Place`] when the document cannot be had, or is no key set of this issuer and version.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::refresh::{RefreshSettings, Refresher};
+    /// # use keysheath::store::MemoryStore;
     /// let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
     /// assert!(refresher.status().problem().is_none());
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -193,7 +206,10 @@ impl<I: Issuer> Refresher<I> {
     /// [`RefreshError::FixedHandle`]; and [`RefreshError::OtherPublisher`] where the handle has its keys from a source.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::refresh::{RefreshSettings, Refresher};
+    /// # use keysheath::store::MemoryStore;
     /// let handle = KeyHandle::<Kanal>::live();
     /// let refresher = Refresher::of_store_into(MemoryStore::new(), &handle, RefreshSettings::new())?;
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -240,7 +256,7 @@ impl<I: Issuer> Refresher<I> {
         };
         let deadline = settings.deadline;
         // Before the handle counts this refresher: a failure here leaves nothing.
-        let (teller, telling) = Teller::start(settings.on_event.take()).map_err(no_thread)?;
+        let (teller, telling) = EventSender::start(settings.on_event.take()).map_err(no_thread)?;
         let shared = Arc::new(Shared::attach(raw, status, teller.untold()));
         let runner = Runner::new(place, settings, asker, Arc::clone(&shared), teller);
         let mut refresher = Self { handle, shared, thread: None, telling, patience: Some(deadline) };
@@ -257,7 +273,9 @@ impl<I: Issuer> Refresher<I> {
     /// It does not keep the refresher: see [`Refresher::into_handle`].
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::refresh::{RefreshSettings, Refresher};
+    /// # use keysheath::store::MemoryStore;
     /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
     /// let handle = refresher.handle();
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -273,7 +291,9 @@ impl<I: Issuer> Refresher<I> {
     /// A [callback](RefreshSettings::on_event) that holds such a clone keeps the refresher to the end of the process.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::refresh::{RefreshSettings, Refresher};
+    /// # use keysheath::store::MemoryStore;
     /// let handle = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?.into_handle();
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
     /// ```
@@ -288,7 +308,9 @@ impl<I: Issuer> Refresher<I> {
     /// How it fares.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::refresh::{RefreshSettings, Refresher};
+    /// # use keysheath::store::MemoryStore;
     /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
     /// println!("{}", refresher.status());
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -303,7 +325,10 @@ impl<I: Issuer> Refresher<I> {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{document::MemoryStore, handle::Reload, issuer::Kanal, refresh::{RefreshSettings, Refresher}};
+    /// # use keysheath::handle::Reload;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::refresh::{RefreshSettings, Refresher};
+    /// # use keysheath::store::MemoryStore;
     /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
     /// assert_eq!(refresher.refresh_now(Duration::from_secs(60)), Some(Reload::Unchanged));
     /// # Ok::<(), keysheath::refresh::RefreshError>(())

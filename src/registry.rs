@@ -6,7 +6,7 @@
 //!
 //! # At rest
 //! A key is shown once, when it is created. What is kept is a keyed digest: the first 128 bits of BLAKE3 in its keyed mode
-//! under a [`Pepper`] that lives elsewhere, and, where the issuer's keys are strong, the [fingerprint](crate::fingerprint).
+//! under a [`Pepper`] that lives elsewhere, and, where the issuer's keys are strong, the [fingerprint](crate::key::Fingerprint).
 //! A slow password hash would be wrong here. It makes each guess at a password dear, because people choose passwords that
 //! can be guessed; these keys are drawn from 2¹⁴² or more, which nobody guesses at any price, and a slow hash on every
 //! request would be a way to bring the service down.
@@ -21,13 +21,13 @@
 //! before the store; an unknown store before the authorisation, because Kanal's 403 tells of a store that exists as it is;
 //! the authorisation before the pause, so that a team does not learn that another team's store is paused. A key that is
 //! restricted to a store is not authorised where a request names none, unless the service asks for that by name
-//! ([`Wanted::NoStoreForAnyKey`]).
+//! ([`RequestedStore::NoStoreForAnyKey`]).
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue};
 //! use keysheath::failure::Meaning;
-//! use keysheath::issuer::{Issuer, Kanal, StoreId};
-//! use keysheath::registry::{Authorize, KeyRegistry, Restriction, TeamId, Wanted};
+//! use keysheath::key::{Issuer, Kanal, StoreId};
+//! use keysheath::registry::{Authorize, KeyRegistry, Restriction, TeamId, RequestedStore};
 //!
 //! let (team, store) = (TeamId::new(1), StoreId::new(123).unwrap());
 //! let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
@@ -37,10 +37,10 @@
 //! let mut headers = HeaderMap::new();
 //! let value = format!("Bearer {}", new.key().expose_secret());
 //! headers.insert("authorization", HeaderValue::try_from(value).unwrap());
-//! assert!(registry.authorize(&headers, Wanted::Store(store)).is_ok());
+//! assert!(registry.authorize(&headers, RequestedStore::Store(store)).is_ok());
 //!
 //! registry.delete_key(new.record().id())?; // at once, and for ever
-//! let refusal = registry.authorize(&headers, Wanted::Store(store)).unwrap_err();
+//! let refusal = registry.authorize(&headers, RequestedStore::Store(store)).unwrap_err();
 //! assert_eq!(refusal.meaning(), Meaning::KeyRefused);
 //! # Ok::<(), keysheath::registry::RegistryError>(())
 //! ```
@@ -70,11 +70,9 @@ use std::time::SystemTime;
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
-use crate::fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
-use crate::issuer::{Profile, StoreId};
-use crate::key::RawKey;
+use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
 
-use behind::Behind;
+use behind::WriteBehind;
 use generate::Random;
 use index::Index;
 use record::{Seconds, StoredDigest, StoredKey};
@@ -87,7 +85,7 @@ pub use behind::USE_STEP;
 pub use error::{RecordError, RegistryError};
 pub use new_key::NewKey;
 pub use pepper::{MAX_PEPPERS, Pepper, PepperError, Peppers};
-pub use principal::{Authorize, Principal, Refusal, Wanted};
+pub use principal::{Authorize, Principal, Refusal, RequestedStore};
 pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordStore, Restriction, TeamId};
 pub use require_key::{RefusalBody, RequireKey, RequireKeyLayer};
 #[cfg(feature = "sqlite")]
@@ -101,7 +99,8 @@ pub use static_keys::StaticKeys;
 /// and never blocks on input or output, so it may be called in async code.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::{KeyRegistry, Restriction, TeamId};
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
@@ -117,7 +116,7 @@ pub struct KeyRegistry {
     tables: Arc<ShardedLock<Tables>>,
     /// Whoever changes something holds it while the records are written, and the tables only for an instant.
     writer: Mutex<Writer>,
-    behind: Option<Behind>,
+    behind: Option<WriteBehind>,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     on_browser: Box<dyn Fn(&Principal) + Send + Sync>,
 }
@@ -141,7 +140,8 @@ impl KeyRegistry {
     /// [`RegistryError::NoRandomness`], and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::KeyRegistry;
     /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
@@ -156,7 +156,8 @@ impl KeyRegistry {
     /// pepper that is not given, [`RegistryError::TooManyPeppers`], and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{InMemory, KeyRegistry, Pepper, Peppers}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{InMemory, KeyRegistry, Pepper, Peppers};
     /// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(Pepper::random()?), InMemory)?;
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
@@ -185,7 +186,7 @@ impl KeyRegistry {
             tables.stores.insert(store, Store { team, is_paused });
         }
         let records: Arc<dyn RecordStore> = Arc::new(records);
-        let behind = records.is_kept().then(|| Behind::start(Arc::clone(&records))).transpose()?;
+        let behind = records.is_kept().then(|| WriteBehind::start(Arc::clone(&records))).transpose()?;
         let writer = Writer { records, next_serial: kept.next_serial, random: Box::new(generate::system) };
         Ok(Self {
             profile,
@@ -202,7 +203,8 @@ impl KeyRegistry {
     ///
     /// ```
     /// # use std::time::SystemTime;
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::KeyRegistry;
     /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_clock(|| SystemTime::UNIX_EPOCH);
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
@@ -215,7 +217,8 @@ impl KeyRegistry {
     /// With another generator of random bytes, for tests. Keys are as hard to guess as what it gives.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::KeyRegistry;
     /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_random(|bytes| {
     ///     bytes.fill(7);
     ///     Ok(())
@@ -232,7 +235,8 @@ impl KeyRegistry {
     /// request's path, so it must be quick. With the feature `tracing` there is a warning as well.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::KeyRegistry;
     /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.on_browser(|principal| {
     ///     eprintln!("a browser has the key {:?}: rotate it", principal.fingerprint());
     /// });
@@ -253,7 +257,8 @@ impl KeyRegistry {
     /// team's; [`RegistryError::Records`] when the key cannot be written, and there is then no key.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert!(registry.create_key(TeamId::new(1), "", Restriction::None).is_err());
@@ -314,7 +319,8 @@ impl KeyRegistry {
     /// The table "My API keys" of a team, in the order of creation. It looks at every key of the registry.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(registry.keys(TeamId::new(1)).len(), 1);
@@ -333,7 +339,8 @@ impl KeyRegistry {
     /// The record of a key; `None` where there is no such key, or no longer.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(registry.key(new.record().id()).as_ref(), Some(new.record()));
@@ -351,7 +358,8 @@ impl KeyRegistry {
     /// key is then still accepted, because it would be again after a restart.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// registry.delete_key(new.record().id())?;
@@ -371,7 +379,8 @@ impl KeyRegistry {
     /// How many keys there are.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::KeyRegistry;
     /// assert_eq!(KeyRegistry::in_memory(Kanal::PROFILE)?.len(), 0);
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
@@ -383,7 +392,8 @@ impl KeyRegistry {
     /// Whether there is no key.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::KeyRegistry;
     /// assert!(KeyRegistry::in_memory(Kanal::PROFILE)?.is_empty());
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
@@ -398,7 +408,8 @@ impl KeyRegistry {
     /// As [`KeyRegistry::flush`].
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{InMemory, KeyRegistry, Pepper, Peppers}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{InMemory, KeyRegistry, Pepper, Peppers};
     /// let pepper = Pepper::random()?;
     /// let id = pepper.id();
     /// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper), InMemory)?;
@@ -423,12 +434,13 @@ impl KeyRegistry {
     /// registry is dropped before that succeeds; no request fails by it.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::KeyRegistry;
     /// KeyRegistry::in_memory(Kanal::PROFILE)?.flush()?;
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
     pub fn flush(&self) -> Result<(), RegistryError> {
-        self.behind.as_ref().map_or(Ok(()), Behind::flush).map_err(RegistryError::Records)
+        self.behind.as_ref().map_or(Ok(()), WriteBehind::flush).map_err(RegistryError::Records)
     }
 
     /// A key that no record has yet, and its digest.

@@ -29,14 +29,16 @@
 //!
 //! # A fleet
 //! Processes on other machines follow the key set in a store that they share, such as OpenBao. Which of them use the old key still is
-//! what they show: the module [`presence`](crate::presence) has the walk-through.
+//! what they show: [`Presence`] has the walk-through.
 //!
 //! # Blocking
 //! Everything here blocks, for the deadlines of the store, the probe and the audit file. In async code, call it through
 //! your runtime's `spawn_blocking`.
 //!
 //! ```
-//! use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::{ApiKey, RawKey}};
+//! use keysheath::handle::KeyHandle;
+//! use keysheath::key::{ApiKey, Kanal, RawKey};
+//! use keysheath::store::MemoryStore;
 //! use keysheath::failure::{Answer, Meaning};
 //! use keysheath::probe::{Finding, Probe, Report};
 //! use keysheath::rotation::{NextStep, Rotation, RotationPolicy, Verification};
@@ -74,6 +76,7 @@ mod outcome;
 mod policy;
 #[cfg(test)]
 mod power_cut;
+mod presence;
 mod probing;
 mod settle;
 mod slot;
@@ -85,12 +88,11 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::document::DocumentStore;
 use crate::handle::{Generation, KeyHandle, RawHandle};
 use crate::internal::clocks::Clocks;
-use crate::issuer::Issuer;
-use crate::presence::Fleet;
+use crate::key::Issuer;
 use crate::probe::Probe;
+use crate::store::DocumentStore;
 
 pub use audit::{AuditAction, AuditError, AuditEvent, AuditLog};
 pub use commit::MAX_CONFLICTS;
@@ -102,6 +104,10 @@ pub use policy::{
     DEFAULT_ACTIVATION, DEFAULT_CLOCK_SKEW, DEFAULT_GRACE, DEFAULT_MAX_AGE, DEFAULT_SETTLE, DEFAULT_WARNING,
     RotationPolicy,
 };
+pub use presence::{
+    DEFAULT_TIME_TO_LIVE, Fleet, MAX_NAME, MAX_PROCESSES, PRESENCE_FORM_VERSION, Presence, PresenceError,
+    PresenceRecord, PresenceSettings, PresenceStatus,
+};
 pub use slot::SlotStatus;
 pub use status::RotationStatus;
 pub use transition::Transition;
@@ -111,7 +117,9 @@ use settle::Sight;
 /// The rotation of the keys of one key set. Share it between threads as it is, or open one for each.
 ///
 /// ```
-/// use keysheath::{document::FileStore, handle::KeyHandle, issuer::Kanal};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::Kanal;
+/// use keysheath::store::FileStore;
 /// use keysheath::rotation::{Rotation, RotationPolicy};
 ///
 /// # let folder = tempfile::tempdir().unwrap();
@@ -153,7 +161,9 @@ impl Rotation {
     /// [`RotationError::Unreadable`] when the key set cannot be had.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
     /// # Ok::<(), keysheath::rotation::RotationError>(())
@@ -182,7 +192,9 @@ impl Rotation {
     /// that the keys serve.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::{probe::Probe, rotation::{Rotation, RotationError, RotationPolicy}};
     /// fn open(probe: impl Probe + 'static) -> Result<Rotation, RotationError> {
     ///     let handle = KeyHandle::<Kanal>::live();
@@ -198,7 +210,9 @@ impl Rotation {
     /// With one more place that audit events go to.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
     /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
     ///     .with_audit(AuditLog::file("/var/log/shop-sync/keys.jsonl"));
@@ -214,7 +228,9 @@ impl Rotation {
     /// Longer names and others are refused by each step.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// let handle = KeyHandle::<Kanal>::live();
     /// let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?.by("anna");
@@ -226,12 +242,14 @@ impl Rotation {
         self
     }
 
-    /// With a document that processes of the fleet [show](crate::presence::Presence::show) themselves in, so that
+    /// With a document that processes of the fleet [show](crate::rotation::Presence::show) themselves in, so that
     /// [`next_step`](Rotation::next_step) asks nobody to delete a key that one of them uses. A fleet that does not fit
     /// into one has several.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// let (keys, presence) = (MemoryStore::new(), MemoryStore::new());
     /// let handle = KeyHandle::<Kanal>::live();
@@ -272,7 +290,9 @@ impl Rotation {
     ///
     /// ```
     /// # use std::time::SystemTime;
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
     ///     .with_clock(|| SystemTime::UNIX_EPOCH);

@@ -24,7 +24,8 @@
 //! | `OpenBaoField` | a field of a secret in OpenBao or Vault | it was deleted, the field is missing, the token is refused |
 //!
 //! ```
-//! use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, SecretFile}};
+//! use keysheath::key::{Issuer, Kanal};
+//! use keysheath::source::{self, Loaded, SecretFile};
 //!
 //! let source = SecretFile::new("/run/secrets/no-such-key");
 //! match source::load(&source, Kanal::PROFILE)? {
@@ -46,6 +47,7 @@ mod line_fault;
 #[cfg(feature = "openbao")]
 pub(crate) mod openbao;
 mod provenance;
+pub(crate) mod reference;
 mod resource;
 mod secret_text;
 mod shape;
@@ -54,8 +56,7 @@ pub(crate) mod worker;
 
 use std::fmt;
 
-use crate::issuer::Profile;
-use crate::key::RawKey;
+use crate::key::{Profile, RawKey};
 
 pub use command::Command;
 #[cfg(feature = "dotenv")]
@@ -70,6 +71,7 @@ pub use line_fault::LineFault;
 #[cfg(feature = "openbao")]
 pub use openbao::OpenBaoField;
 pub use provenance::Provenance;
+pub use reference::{KeyRef, KeyRefError, MAX_REFERENCE};
 pub use resource::Resource;
 pub use secret_text::SecretText;
 pub(crate) use secret_text::is_uuid;
@@ -83,7 +85,7 @@ pub use worker::{DEFAULT_DEADLINE, MAX_CALLS, MAX_CALLS_PER_PLACE};
 /// A place that a key is loaded from. Implement [`Source::read`] for a place of your own.
 ///
 /// ```
-/// use keysheath::issuer::{Issuer, Kanal, Profile};
+/// use keysheath::key::{Issuer, Kanal, Profile};
 /// use keysheath::source::{self, Loaded, Provenance, Reading, SecretText, Source, SourceError};
 ///
 /// struct Vault;
@@ -338,7 +340,8 @@ impl fmt::Display for Others {
 /// A key, where it came from, and what to know about that place.
 ///
 /// ```no_run
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Loaded, Variable};
 /// if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
 ///     println!("{:?}, from {}, {:?}", found.key(), found.provenance(), found.remarks());
 /// }
@@ -355,7 +358,8 @@ impl Found {
     /// The key.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::{self, Loaded, Variable};
     /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
     /// assert_eq!(found.key().profile(), Kanal::PROFILE);
     /// # }
@@ -369,9 +373,10 @@ impl Found {
     /// Gives the key out.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::{self, Loaded, Variable};
     /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
-    /// let key = found.into_key().typed::<Kanal>().expect("loaded for Kanal");
+    /// let key = found.into_key().try_into_typed::<Kanal>().expect("loaded for Kanal");
     /// # }
     /// # Ok::<(), keysheath::source::SourceError>(())
     /// ```
@@ -383,7 +388,8 @@ impl Found {
     /// Where it came from.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::{self, Loaded, Variable};
     /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
     /// println!("from {}", found.provenance());
     /// # }
@@ -397,7 +403,8 @@ impl Found {
     /// What to know about that place.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, Variable}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::{self, Loaded, Variable};
     /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
     /// assert!(found.remarks().is_empty());
     /// # }
@@ -412,7 +419,8 @@ impl Found {
 /// What loading from one source gave.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Absence, Loaded, Variable}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Absence, Loaded, Variable};
 /// let loaded = source::load(&Variable::new("NO_SUCH_VARIABLE"), Kanal::PROFILE)?;
 /// assert!(matches!(loaded, Loaded::Absent(Absence::NotSet)));
 /// # Ok::<(), keysheath::source::SourceError>(())
@@ -426,13 +434,14 @@ pub enum Loaded {
 }
 
 /// Reads a source and makes a key of what it read. A placeholder is refused even where it is well-formed: see
-/// [`KeyFormat::screen`](crate::format::KeyFormat::screen).
+/// [`KeyFormat::screen`](crate::key::KeyFormat::screen).
 ///
 /// # Errors
 /// [`SourceError`] when there is something that is not a well-formed key, or that cannot be had.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, SecretFile}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, SecretFile};
 /// assert!(source::load(&SecretFile::new("/"), Kanal::PROFILE).is_err());
 /// ```
 pub fn load(source: &dyn Source, profile: &'static Profile) -> Result<Loaded, SourceError> {

@@ -16,13 +16,10 @@ mod widened;
 #[cfg(feature = "keychain")]
 use std::time::{Duration, Instant};
 
-use keysheath::chain::{Chain, ChainError, Explained, Relation, Selected, Trail, Witness};
-use keysheath::fingerprint::Fingerprint;
-use keysheath::issuer::{Issuer, Kanal, Katana};
-use keysheath::key::ApiKey;
-use keysheath::keyref::KeyRef;
+use keysheath::chain::{AttemptOutcome, Attempts, Chain, ChainError, Explained, Relation, Selected};
+use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, Katana};
 use keysheath::source::{
-    Absence, FileVariable, Problem, Provenance, Remark, SecretFile, Source as _, Variable,
+    Absence, FileVariable, KeyRef, Problem, Provenance, Remark, SecretFile, Source as _, Variable,
 };
 use support::{Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, set_mode};
 
@@ -30,12 +27,12 @@ fn fingerprint(key: &str) -> Option<Fingerprint> {
     ApiKey::<Kanal>::parse(key).unwrap().fingerprint()
 }
 
-fn found(key: &str) -> Witness {
-    Witness::Found { fingerprint: fingerprint(key), remarks: Vec::new() }
+fn found(key: &str) -> AttemptOutcome {
+    AttemptOutcome::Found { fingerprint: fingerprint(key), remarks: Vec::new() }
 }
 
 /// What every source answered, with a check that no key is shown.
-fn witnesses(trail: &Trail) -> Vec<Witness> {
+fn witnesses(trail: &Attempts) -> Vec<AttemptOutcome> {
     let printed = format!("{trail} {trail:?}");
     assert_nothing_of_in(KEY, &printed);
     assert_nothing_of_in(OTHER_KEY, &printed);
@@ -47,7 +44,7 @@ fn loaded(chain: &Chain<Kanal>) -> Selected<ApiKey<Kanal>> {
 }
 
 /// The problem that a chain ends with, and what every source answered.
-fn broken(chain: &Chain<Kanal>) -> (Problem, Vec<Witness>) {
+fn broken(chain: &Chain<Kanal>) -> (Problem, Vec<AttemptOutcome>) {
     let error = chain.load().unwrap_err();
     assert_prints_nothing_of(&error, KEY);
     assert_prints_nothing_of(&error, OTHER_KEY);
@@ -92,7 +89,12 @@ fn the_first_key_is_taken_and_the_lower_sources_are_not_asked() {
     let selected = loaded(&chain);
     assert!(selected.key().matches(KEY.as_bytes()));
     assert_eq!(selected.provenance(), &Provenance::File { path: folder.at("key") });
-    let expected = [Witness::Absent(Absence::NoFile), found(KEY), Witness::NotAsked, Witness::NotAsked];
+    let expected = [
+        AttemptOutcome::Absent(Absence::NoFile),
+        found(KEY),
+        AttemptOutcome::NotAsked,
+        AttemptOutcome::NotAsked,
+    ];
     assert_eq!(witnesses(selected.trail()), expected);
     let folder = folder.path().display();
     let trail = format!(
@@ -117,7 +119,10 @@ fn a_broken_source_ends_the_search_before_a_good_key() {
     let chain = Chain::<Kanal>::new().with(file("missing")).with(file("malformed")).with(file("key"));
     let (problem, witnesses) = broken(&chain);
     assert!(matches!(problem, Problem::Malformed(_)));
-    assert_eq!(witnesses, [Witness::Absent(Absence::NoFile), Witness::Broken(problem), Witness::NotAsked]);
+    assert_eq!(
+        witnesses,
+        [AttemptOutcome::Absent(Absence::NoFile), AttemptOutcome::Broken(problem), AttemptOutcome::NotAsked]
+    );
     let message = chain.load().unwrap_err().to_string();
     assert!(
         message.contains("the places below it were not asked") && message.contains("another account"),
@@ -131,7 +136,7 @@ fn a_chain_whose_sources_have_nothing_says_so_and_where_to_make_a_key() {
     let chain = Chain::<Kanal>::new().with(file("missing")).with(Variable::new("NO_SUCH_VARIABLE"));
     let error = chain.load().unwrap_err();
     assert!(matches!(error, ChainError::NoKey { profile, .. } if profile == Kanal::PROFILE));
-    let absent = [Absence::NoFile, Absence::NotSet].map(Witness::Absent);
+    let absent = [Absence::NoFile, Absence::NotSet].map(AttemptOutcome::Absent);
     assert_eq!(witnesses(error.trail()), absent);
     let message = error.to_string();
     assert!(message.contains("no Kanal key was found"), "{message}");
@@ -145,7 +150,7 @@ fn the_trail_shows_the_remarks_on_a_place() {
     set_mode(&folder.at("key"), 0o644);
     let selected = loaded(&Chain::new().with(file("key")));
     let remarks = vec![Remark::ReadableByOthers { mode: 0o644 }];
-    let witness = Witness::Found { fingerprint: fingerprint(KEY), remarks };
+    let witness = AttemptOutcome::Found { fingerprint: fingerprint(KEY), remarks };
     assert_eq!(witnesses(selected.trail()), [witness]);
     assert!(selected.trail().to_string().contains("; every user of this machine can read it (mode 644)"));
 }
@@ -252,7 +257,7 @@ fn a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_
                 Chain::<Kanal>::new().with_reference(&text.parse().unwrap()).unwrap().with(file("key"));
             let (problem, witnesses) = broken(&chain);
             assert!(matches!(problem, Problem::Missing { .. }), "{text}: {problem:?}");
-            assert_eq!(witnesses[1], Witness::NotAsked);
+            assert_eq!(witnesses[1], AttemptOutcome::NotAsked);
         }
         #[cfg(feature = "dotenv")]
         for name in ["missing", ".env"] {
@@ -318,7 +323,7 @@ fn the_chain_of_a_service_refuses_a_variable_beside_its_file_variable() {
         assert_prints_nothing_of(&error, KEY);
         let ChainError::Broken { error, trail, .. } = error else { panic!("{error}") };
         assert_eq!(error.problem(), &Problem::BothSet { variable: "KATANA_API_KEY".to_owned() });
-        assert!(trail.steps()[1..].iter().all(|step| step.witness() == &Witness::NotAsked));
+        assert!(trail.steps()[1..].iter().all(|step| step.witness() == &AttemptOutcome::NotAsked));
     });
 }
 
@@ -330,9 +335,9 @@ fn assert_ends_at_the_keychain() {
     let (problem, witnesses) = broken(&chain);
     assert!(start.elapsed() < Duration::from_secs(20), "it took {:?}", start.elapsed());
     assert_eq!(problem, Problem::NoKeychain);
-    let absent = [Absence::NotSet, Absence::NotSet, Absence::NoCredentials].map(Witness::Absent);
+    let absent = [Absence::NotSet, Absence::NotSet, Absence::NoCredentials].map(AttemptOutcome::Absent);
     assert_eq!(witnesses[..3], absent);
-    assert_eq!(witnesses[3], Witness::Broken(Problem::NoKeychain));
+    assert_eq!(witnesses[3], AttemptOutcome::Broken(Problem::NoKeychain));
     let message = chain.load().unwrap_err().to_string();
     // A first run: what is missing comes first, each cause is said once, and what to do is there.
     let headline = "no Kanal key was found, and keychain item keysheath/kanal could not be asked: ";

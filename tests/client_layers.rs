@@ -24,8 +24,7 @@ use hyper_util::rt::TokioExecutor;
 use keysheath::client::{AnswerBody, BearerError, BearerLayer, GuardError, OriginGuard, Sent};
 use keysheath::failure::Meaning;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer, Kanal, Katana};
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";

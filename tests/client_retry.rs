@@ -12,8 +12,7 @@ use http::{Method, Request, Response};
 use http_body_util::Empty;
 use keysheath::client::{BearerError, BearerLayer, GuardError, OriginGuard, Repeatable, RetryLayer};
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Kanal};
 use tower::{Layer, Service, ServiceExt};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";

@@ -10,9 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keysheath::chain::RawChain;
-use keysheath::format::{FormatRule, Hint, KeyFormat};
-use keysheath::issuer::{Issuer, Kanal, Profile};
-use keysheath::origin::Origin;
+use keysheath::key::{FormatRule, Hint, Issuer, Kanal, KeyFormat, Origin, Profile};
 use keysheath::source::{self, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _};
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_gives_the_key, assert_nothing_of_in, error, found,

@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::{Router, routing::post};
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt as _;
-use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::{Issuer, Kanal};
 use keysheath::registry::{KeyRegistry, RequireKeyLayer};
 use tower::ServiceExt as _;
 

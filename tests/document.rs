@@ -30,7 +30,7 @@ mod silent;
 
 use std::path::PathBuf;
 
-use keysheath::document::{Document, DocumentContent, DocumentStore, FileStore};
+use keysheath::store::{Document, DocumentContent, DocumentStore, FileStore};
 
 use support::Folder;
 

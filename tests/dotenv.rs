@@ -11,9 +11,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use keysheath::chain::{Chain, ChainError, Witness};
-use keysheath::format::{FormatRule, Hint};
-use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::chain::{AttemptOutcome, Chain, ChainError};
+use keysheath::key::{FormatRule, Hint, Issuer as _, Kanal};
 use keysheath::source::{Absence, DotenvFile, LineFault, Problem, Provenance, Remark, Source as _};
 use support::child::NOBODY;
 use support::{
@@ -38,7 +37,7 @@ fn broken_in_a_chain(path: &Path) -> Problem {
     let error = chain.load().unwrap_err();
     support::assert_prints_nothing_of(&error, KEY);
     support::assert_prints_nothing_of(&error, OTHER_KEY);
-    assert_eq!(error.trail().steps()[1].witness(), &Witness::NotAsked);
+    assert_eq!(error.trail().steps()[1].witness(), &AttemptOutcome::NotAsked);
     match error {
         ChainError::Broken { error, .. } => error.problem().clone(),
         other => panic!("{other}"),

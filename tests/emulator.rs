@@ -19,8 +19,7 @@ use keysheath::emulator::{
     Emulator, FOREIGN_STORE, Fault, FaultRule, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM,
 };
 use keysheath::failure::{KANAL, Meaning};
-use keysheath::issuer::{Kanal, Katana, StoreId};
-use keysheath::key::RawKey;
+use keysheath::key::{Kanal, Katana, RawKey, StoreId};
 use keysheath::registry::Restriction;
 use serde_json::json;
 
@@ -242,8 +241,8 @@ fn two_emulators_run_at_once_and_know_nothing_of_each_other() {
     assert!(second.customers(OWN_STORE).is_empty() && second.journal().is_empty());
     assert_eq!(ask_with(&second, Some(kanal.key()), "GET", "/api/v1/stores/123/orders", "").status, 401);
     assert_eq!(ask(&katana, "GET", "/v1/products", "").status, 200);
-    assert!(kanal.key().clone_key().typed::<Kanal>().is_ok());
-    assert!(katana.key().clone_key().typed::<Katana>().is_ok());
+    assert!(kanal.key().clone_key().try_into_typed::<Kanal>().is_ok());
+    assert!(katana.key().clone_key().try_into_typed::<Katana>().is_ok());
     drop(kanal);
     assert_eq!(ask(&second, "GET", "/api/v1/stores/123/orders", "").status, 200);
 }

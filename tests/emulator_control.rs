@@ -12,8 +12,7 @@ mod program;
 use std::time::{Duration, SystemTime};
 
 use keysheath::emulator::{Emulator, Fault, OWN_STORE, PAUSED_STORE, TEAM};
-use keysheath::issuer::{Issuer as _, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer as _, Kanal, RawKey};
 use serde_json::{Value, json};
 
 use http::{Answer, agent, raw, send};

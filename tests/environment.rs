@@ -6,8 +6,7 @@ mod support;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use keysheath::format::{FormatRule, Hint};
-use keysheath::issuer::{Issuer, Kanal, Katana, StoreId, StoreIdError};
+use keysheath::key::{FormatRule, Hint, Issuer, Kanal, Katana, StoreId, StoreIdError};
 use keysheath::source::{self, Absence, FileVariable, Loaded, Problem, Provenance, Source, Variable};
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, assert_nothing_of_in, error,

@@ -4,14 +4,11 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use keysheath::format::KeyFormat;
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
-use keysheath::key::{ApiKey, RawKey};
-use keysheath::origin::Origin;
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
 
 /// The recipe that the docs of `fingerprint` show, with the issuer's name as `$1`.
 fn by_shell(issuer: &str, key: &str) -> String {
-    let docs = include_str!("../src/fingerprint.rs");
+    let docs = include_str!("../src/key/fingerprint.rs");
     let recipe: Vec<&str> = docs
         .split("```")
         .find_map(|block| block.strip_prefix("sh\n"))
@@ -70,9 +67,7 @@ fn keys_that_could_be_guessed_have_no_fingerprint() {
 
 #[test]
 fn a_fingerprint_is_read_as_it_is_printed_and_in_no_other_way() {
-    use keysheath::fingerprint::{Fingerprint, FingerprintError};
-    use keysheath::issuer::{Issuer, Kanal};
-    use keysheath::key::RawKey;
+    use keysheath::key::{Fingerprint, FingerprintError, Issuer, Kanal, RawKey};
 
     for number in 0..500 {
         let key = RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap();

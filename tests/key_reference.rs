@@ -7,9 +7,8 @@ mod misplaced;
 mod properties;
 mod support;
 
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::keyref::{KeyRef, KeyRefError, MAX_REFERENCE};
-use keysheath::source::{self, Absence, Problem, Provenance, Source};
+use keysheath::key::{Issuer, Kanal};
+use keysheath::source::{self, Absence, KeyRef, KeyRefError, MAX_REFERENCE, Problem, Provenance, Source};
 use support::{KEY, KEY_IN_BASE64, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of};
 
 fn parse(text: &str) -> KeyRef {

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use keysheath::keyref::{KeyRef, KeyRefError};
+use keysheath::source::{KeyRef, KeyRefError};
 use serde_json::{Value, json};
 use support::{KEY, assert_nothing_of_in, assert_prints_nothing_of};
 

@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keysheath::format::Hint;
-use keysheath::issuer::{Issuer, Kanal, Katana};
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Hint, Issuer, Kanal, Katana};
 use keysheath::source::{
     self, Absence, Keychain, KeychainItem, Loaded, MAX_CALLS_PER_PLACE, Problem, Resource, Source,
     SourceError,

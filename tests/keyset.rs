@@ -12,15 +12,11 @@ mod written;
 
 use std::time::{Duration, SystemTime};
 
-use keysheath::fingerprint::Fingerprint;
-use keysheath::format::KeyFormat;
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
-use keysheath::key::RawKey;
+use keysheath::key::{Fingerprint, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
 use keysheath::keyset::{
     Held, KeySet, KeySetError, MAX_COMPROMISED, MAX_REPORTED, MAX_RETIRED, Place, Promotion, RotationId,
     Staging, Step,
 };
-use keysheath::origin::Origin;
 use keysheath::source::{Source as _, Variable};
 
 /// An issuer whose keys could be guessed.
@@ -403,7 +399,7 @@ fn a_key_set_shows_fingerprints_and_no_key() {
 
 #[test]
 fn a_key_set_is_persisted_before_anybody_acts_on_it_and_read_again_by_the_next_process() {
-    use keysheath::document::{DocumentError, DocumentStore, FileStore};
+    use keysheath::store::{DocumentError, DocumentStore, FileStore};
 
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::new(folder.path().join("kanal"));

@@ -49,9 +49,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use keysheath::client::{BearerLayer, OriginGuard, Sent};
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::KatanaApp;
+use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::KeeperSettings;
-use keysheath::origin::Origin;
 use tower::{Layer as _, ServiceExt as _};
 
 /// Settings that lose no time.

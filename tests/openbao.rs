@@ -28,11 +28,10 @@ mod stand_in;
 
 use std::time::Duration;
 
-use keysheath::document::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
-use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::{Issuer as _, Kanal, Origin, Roots};
 use keysheath::openbao::{Login, OpenBao, OpenBaoError};
-use keysheath::origin::{Origin, Roots};
 use keysheath::source::{self, Absence, OpenBaoField, Problem, Source};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use serde_json::{Value, json};
 
 use server::{PATIENCE, ROOT, Server, wait_until};
@@ -246,7 +245,7 @@ fn a_server_that_restarts_while_it_is_asked_is_waited_for() {
     // It goes through a relay, so that the server's own memory outlives its absence.
     let relay = fleet::Relay::to(server.port);
     let roots = Roots::from_pem(server.pem.as_bytes()).unwrap();
-    let address = keysheath::origin::Origin::parse(&format!("https://127.0.0.1:{}", relay.port())).unwrap();
+    let address = keysheath::key::Origin::parse(&format!("https://127.0.0.1:{}", relay.port())).unwrap();
     let client = OpenBao::at(address, Login::token(ROOT.into())).unwrap();
     let source = field(client.with_roots(roots).with_deadline(PATIENCE), "secret/kanal");
     assert_gives_the_key(&source);

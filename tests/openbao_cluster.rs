@@ -16,14 +16,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer as _, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
 use keysheath::keyset::{KeySet, KeySetError};
 use keysheath::openbao::{Login, OpenBao};
-use keysheath::origin::{Origin, Roots};
 use keysheath::rotation::{NextStep, Rotation, RotationError, RotationPolicy, Transition};
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use support::steps::Now as _;
 
 use passing::{Late, Passing};

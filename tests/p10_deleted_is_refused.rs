@@ -10,8 +10,8 @@ use std::thread;
 
 use http::{HeaderMap, HeaderValue};
 use keysheath::failure::Meaning;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::registry::{Authorize, KeyRegistry, Restriction, TeamId, Wanted};
+use keysheath::key::{Issuer, Kanal};
+use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, TeamId};
 
 const THREADS: usize = 4;
 
@@ -34,7 +34,7 @@ fn delete_under_load(registry: &KeyRegistry, rounds: usize) {
                 let (mut before, mut afterwards) = (0, 0);
                 while afterwards < AFTERWARDS {
                     let was_deleted = is_deleted.load(Ordering::SeqCst);
-                    let answer = registry.authorize(&headers, Wanted::NoStore);
+                    let answer = registry.authorize(&headers, RequestedStore::NoStore);
                     match answer {
                         Ok(_) if was_deleted => panic!("round {round}: a deleted key was accepted"),
                         Ok(_) => before += 1,
@@ -110,11 +110,11 @@ fn a_key_that_is_being_moved_to_a_new_pepper_is_refused_just_the_same() {
         headers.insert("authorization", HeaderValue::try_from(value).unwrap());
         thread::scope(|scope| {
             // The first use moves the key while it is being deleted.
-            scope.spawn(|| registry.authorize(&headers, Wanted::NoStore).is_ok());
+            scope.spawn(|| registry.authorize(&headers, RequestedStore::NoStore).is_ok());
             registry.delete_key(new.record().id()).unwrap();
-            assert!(registry.authorize(&headers, Wanted::NoStore).is_err());
+            assert!(registry.authorize(&headers, RequestedStore::NoStore).is_err());
         });
-        assert!(registry.authorize(&headers, Wanted::NoStore).is_err());
+        assert!(registry.authorize(&headers, RequestedStore::NoStore).is_err());
     }
     assert!(registry.is_empty());
 }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use keysheath::failure::Meaning;
-use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::{Issuer, Kanal};
 
 #[path = "../fuzz/bodies/authorization_header.rs"]
 mod authorization_header;

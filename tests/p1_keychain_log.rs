@@ -7,8 +7,7 @@ mod traced;
 
 use std::time::Duration;
 
-use keysheath::issuer::{Issuer as _, Kanal};
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Issuer as _, Kanal};
 use keysheath::source::{self, Keychain, KeychainItem, Loaded, Problem, SourceError};
 
 use support::canary::{assert_hides, traces_of};

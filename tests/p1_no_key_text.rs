@@ -69,17 +69,17 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use http::Request;
-use keysheath::chain::{Chain, ChainError, RawChain, Witness};
+use keysheath::chain::{AttemptOutcome, Chain, ChainError, RawChain};
 use keysheath::client::{BearerHeader, GuardError, OriginGuard, OverrideError};
 use keysheath::failure::Meaning;
-use keysheath::format::{FormatError, Hint, KeyFormat};
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile, StoreId, StoreIdError};
-use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
-use keysheath::keyref::{KeyRef, KeyRefError};
-use keysheath::origin::{Origin, OriginError};
+use keysheath::key::{
+    ApiKey, FormatError, Hint, Issuer, IssuerMismatch, Kanal, Katana, KeyFormat, Origin, OriginError,
+    Profile, RawKey, StoreId, StoreIdError,
+};
 use keysheath::source::{
-    self, Command, DotenvFile, FileVariable, LineFault, Loaded, MAX_CALLS_PER_PLACE, Problem, Provenance,
-    Reading, Required, SecretFile, SecretText, Shaped, Source, SourceError, SystemdCredential, Variable,
+    self, Command, DotenvFile, FileVariable, KeyRef, KeyRefError, LineFault, Loaded, MAX_CALLS_PER_PLACE,
+    Problem, Provenance, Reading, Required, SecretFile, SecretText, Shaped, Source, SourceError,
+    SystemdCredential, Variable,
 };
 use support::canary::{
     self, all_of, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, traces,
@@ -188,7 +188,7 @@ fn a_key_is_shown_as_its_fingerprint_and_nothing_else() {
     assert_eq!(format!("{also:?}"), "RawKey(weak, redacted)");
     let config = Config { _key: ApiKey::parse(KATANA).unwrap(), _also: Some(also) };
     assert_debug_silent("a struct with a derived Debug", &config);
-    let mismatch: IssuerMismatch = key.erase().typed::<Katana>().unwrap_err();
+    let mismatch: IssuerMismatch = key.into_raw().try_into_typed::<Katana>().unwrap_err();
     assert_error_silent("IssuerMismatch", &mismatch);
     assert_debug_silent("SecretText", &SecretText::from(KANAL.to_owned()));
     assert_debug_silent("Reading", &Reading::present(SecretText::from(KANAL.to_owned())));
@@ -408,11 +408,11 @@ fn a_panic_and_a_failing_main_say_nothing() {
         let panics: [&dyn Fn(); 9] = [
             &|| assert_eq!(kanal(), other()),
             &|| assert_ne!(kanal(), kanal(), "two keys"),
-            &|| assert_eq!(kanal().erase(), other().erase()),
+            &|| assert_eq!(kanal().into_raw(), other().into_raw()),
             &|| assert!(Some(kanal()).is_none(), "{:?}", kanal()),
             &|| drop(load().unwrap()),
             &|| drop(ApiKey::<Kanal>::parse(&format!("{KANAL}\n")).expect("a key")),
-            &|| drop(kanal().erase().typed::<Katana>().unwrap()),
+            &|| drop(kanal().into_raw().try_into_typed::<Katana>().unwrap()),
             &|| drop(format!("env:{KANAL}=").parse::<KeyRef>().unwrap()),
             &|| {
                 let mut request = Request::get(format!("/{KANAL}")).body(()).unwrap();

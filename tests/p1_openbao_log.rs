@@ -7,10 +7,10 @@ mod http;
 mod server;
 mod support;
 
-use keysheath::document::{DocumentContent, DocumentStore as _, OpenBaoStore};
-use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::{Issuer as _, Kanal};
 use keysheath::openbao::Login;
 use keysheath::source::{self, Loaded, OpenBaoField};
+use keysheath::store::{DocumentContent, DocumentStore as _, OpenBaoStore};
 use serde_json::{Value, json};
 
 use server::Server;

@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 use axum::{Router, body::Body, routing::get};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt as _;
-use keysheath::issuer::{Issuer, Kanal, StoreId};
-use keysheath::key::{ApiKey, RawKey};
+use keysheath::key::{ApiKey, Issuer, Kanal, RawKey, StoreId};
 use keysheath::registry::{
-    Authorize, InMemory, KeyRegistry, Pepper, PepperError, Peppers, RequireKeyLayer, Restriction, StaticKeys,
-    TeamId, Wanted,
+    Authorize, InMemory, KeyRegistry, Pepper, PepperError, Peppers, RequestedStore, RequireKeyLayer,
+    Restriction, StaticKeys, TeamId,
 };
 use tower::{Layer as _, ServiceExt as _};
 
@@ -65,7 +64,11 @@ fn sent() -> Vec<HeaderMap> {
 fn look_at<A: Authorize + Debug>(what: &str, keys: &A) {
     assert_debug_silent(what, keys);
     for headers in sent() {
-        for wanted in [Wanted::NoStore, Wanted::NotAStore, Wanted::Store(StoreId::new(9).unwrap())] {
+        for wanted in [
+            RequestedStore::NoStore,
+            RequestedStore::NotAStore,
+            RequestedStore::Store(StoreId::new(9).unwrap()),
+        ] {
             match keys.authorize(&headers, wanted) {
                 Ok(principal) => assert_debug_silent("a principal", &principal),
                 Err(refusal) => {
@@ -103,7 +106,7 @@ fn no_type_and_no_answer_of_the_server_side_shows_a_key() {
     let canary = || RawKey::parse(Kanal::PROFILE, KANAL.as_bytes()).unwrap();
     let keys = StaticKeys::new(canary());
     look_at("static keys", &keys);
-    keys.replace(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase()).unwrap();
+    keys.replace(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw()).unwrap();
     look_at("static keys, the canary as the previous one", &keys);
 }
 
@@ -167,7 +170,7 @@ fn a_browsers_request_is_warned_of_without_the_key() {
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
     tracing::subscriber::with_default(collector.clone(), || {
         for headers in sent() {
-            let _ = registry.authorize(&headers, Wanted::NoStore);
+            let _ = registry.authorize(&headers, RequestedStore::NoStore);
         }
         // Lines are given beside, and requests do not wait for them.
         let start = Instant::now();

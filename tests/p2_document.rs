@@ -7,9 +7,7 @@ mod support;
 
 use std::fs;
 
-use keysheath::document::{
-    DocumentContent, DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, MemoryStore,
-};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, MemoryStore};
 use residue::{KEY, NONE, Residue, Switch, alone, residue_of};
 
 #[global_allocator]
@@ -98,8 +96,8 @@ fn a_document_that_is_refused_leaves_nothing() {
 #[cfg(feature = "keychain")]
 #[test]
 fn a_document_in_the_keychain_leaves_nothing() {
-    use keysheath::document::KeychainStore;
     use keysheath::source::Keychain;
+    use keysheath::store::KeychainStore;
 
     const TEST: &str = "a_document_in_the_keychain_leaves_nothing";
     support::secret_service::with_keychain(TEST, |_| {

@@ -8,8 +8,7 @@ mod support;
 
 use std::time::SystemTime;
 
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, Promotion, Staging};
 use residue::{KEY, KEY_BASE64, NONE, Switch, alone, residue_of};
 

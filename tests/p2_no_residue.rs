@@ -18,13 +18,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use keysheath::chain::Chain;
-use keysheath::format::KeyFormat;
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
-use keysheath::key::{ApiKey, RawKey};
-use keysheath::keyref::KeyRef;
-use keysheath::origin::Origin;
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
 use keysheath::source::{
-    self, Command, FileVariable, Loaded, Problem, SecretFile, SecretText, Source, SystemdCredential, Variable,
+    self, Command, FileVariable, KeyRef, Loaded, Problem, SecretFile, SecretText, Source, SystemdCredential,
+    Variable,
 };
 use residue::{KEY, KEY_BASE64, NONE, Residue, Switch, alone, residue_of};
 
@@ -206,16 +203,16 @@ mod keys {
     #[test]
     fn a_key_is_erased_and_typed_again() {
         leaves_nothing("keys::a_key_is_erased_and_typed_again", &[], || {
-            drop(kanal(KEY).erase().typed::<Kanal>().unwrap());
+            drop(kanal(KEY).into_raw().try_into_typed::<Kanal>().unwrap());
         });
     }
 
     #[test]
     fn a_key_of_another_issuer_is_refused() {
         leaves_nothing("keys::a_key_of_another_issuer_is_refused", &[], || {
-            let mismatch = kanal(KEY).erase().typed::<Katana>().unwrap_err();
+            let mismatch = kanal(KEY).into_raw().try_into_typed::<Katana>().unwrap_err();
             let text = format!("{mismatch} {mismatch:?}");
-            drop(mismatch.into_key().typed::<Katana>().unwrap_err());
+            drop(mismatch.into_key().try_into_typed::<Katana>().unwrap_err());
             text
         });
     }

@@ -14,14 +14,13 @@ mod tls;
 
 use std::time::Duration;
 
-use keysheath::document::MemoryStore;
 use keysheath::handle::Reload;
-use keysheath::issuer::KatanaApp;
+use keysheath::key::{KatanaApp, Roots};
 use keysheath::oauth::{
     Endpoints, KeeperSettings, LoopbackListener, OAuthApp, SignIn, TokenError, TokenKeeper,
 };
-use keysheath::origin::Roots;
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::store::MemoryStore;
 use recorder::{Recorder, write_answer};
 use residue::{KEY, NONE, Residue, Switch, alone, residue_of};
 use tls::OwnCertificate;
@@ -40,7 +39,7 @@ impl Source for Planted {
         Provenance::other("test", "planted")
     }
 
-    fn read(&self, _: &'static keysheath::issuer::Profile) -> Result<Reading, SourceError> {
+    fn read(&self, _: &'static keysheath::key::Profile) -> Result<Reading, SourceError> {
         Ok(Reading::present(SecretText::from(KEY.to_owned())))
     }
 }

@@ -13,11 +13,10 @@ mod residue;
 mod server;
 mod support;
 
-use keysheath::document::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
-use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::{Issuer as _, Kanal, Origin, Roots};
 use keysheath::openbao::{Login, OpenBao};
-use keysheath::origin::{Origin, Roots};
 use keysheath::source::{self, Loaded, OpenBaoField};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use serde_json::json;
 
 use answering::{Answering, measured};

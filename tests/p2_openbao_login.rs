@@ -13,9 +13,8 @@ mod support;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::{Issuer as _, Kanal, Origin};
 use keysheath::openbao::{Login, OpenBao};
-use keysheath::origin::Origin;
 use keysheath::source::{self, Loaded, OpenBaoField};
 
 use recorder::{Connection, Recorder, Request, write_answer};

@@ -17,9 +17,7 @@ use std::time::Duration;
 use http::Request;
 use keysheath::client::{BearerHeader, OriginGuard};
 use keysheath::failure::Obstacle;
-use keysheath::issuer::{Issuer, Kanal, StoreId};
-use keysheath::key::ApiKey;
-use keysheath::origin::{Origin, Roots};
+use keysheath::key::{ApiKey, Issuer, Kanal, Origin, Roots, StoreId};
 use keysheath::probe::{KanalProbe, Probe, Report, Verdict};
 use recorder::{Recorder, write_answer};
 use residue::{KEY, NONE, Residue, Switch, alone, residue_of, residue_when_wiping};
@@ -143,8 +141,7 @@ fn a_probe_that_is_redirected_or_given_another_issuers_key_leaves_nothing() {
             |report: &Report| report.findings()[0].outcome() == Err(Obstacle::Redirect { status: 302 });
         wants_nothing(TEST, left_by(&probe(), redirected));
         let found = residue_of(|| {
-            let key =
-                keysheath::key::RawKey::parse(keysheath::issuer::Katana::PROFILE, KEY.as_bytes()).unwrap();
+            let key = keysheath::key::RawKey::parse(keysheath::key::Katana::PROFILE, KEY.as_bytes()).unwrap();
             drop(probe().probe(&key).to_string());
         });
         wants_nothing(TEST, found);

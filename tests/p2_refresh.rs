@@ -11,11 +11,11 @@ mod support;
 use std::time::Duration;
 
 use keysheath::chain::Chain;
-use keysheath::document::{FileStore, MemoryStore};
 use keysheath::handle::Reload;
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::Refresher;
 use keysheath::source::SecretFile;
+use keysheath::store::{FileStore, MemoryStore};
 
 use common::{PATIENCE, SECOND, Scripted, bring_into_force, has, key_set, only_asked, persist};
 use residue::{KEY, NONE, Switch, alone, residue_of};

@@ -5,14 +5,12 @@
 mod residue;
 mod support;
 
-use keysheath::document::{FileStore, MemoryStore};
 use keysheath::failure::{Answer, Meaning};
-use keysheath::fingerprint::Fingerprint;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy};
+use keysheath::store::{FileStore, MemoryStore};
 use residue::{KEY, NONE, Switch, alone, residue_of};
 use support::steps::Now as _;
 

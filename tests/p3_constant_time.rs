@@ -12,9 +12,7 @@
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
-use keysheath::format::KeyFormat;
-use keysheath::issuer::{Issuer, Kanal, Katana};
-use keysheath::key::{ApiKey, RawKey};
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, RawKey};
 
 const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";
 const FIRST_DIFFERS: &str = "Az7Hk2Vx9Rm4Lt8Wb3Nc6Js1";

@@ -8,9 +8,7 @@ mod support;
 
 use keysheath::client::OriginGuard;
 use keysheath::failure::Obstacle;
-use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
-use keysheath::key::{ApiKey, RawKey};
-use keysheath::origin::Origin;
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, RawKey, StoreId};
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Verdict};
 use recorder::{Recorder, write_answer};
 use support::Child;
@@ -24,11 +22,11 @@ fn kanal_probe() -> KanalProbe {
 }
 
 fn kanal_key() -> RawKey {
-    ApiKey::<Kanal>::parse(support::KEY).unwrap().erase()
+    ApiKey::<Kanal>::parse(support::KEY).unwrap().into_raw()
 }
 
 fn katana_key() -> RawKey {
-    ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap().erase()
+    ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap().into_raw()
 }
 
 #[test]
@@ -66,7 +64,7 @@ fn the_key_stands_in_one_header_and_nowhere_else() {
 #[test]
 fn a_key_that_would_stand_in_the_path_is_not_sent() {
     let server = Recorder::plain("200 OK");
-    let key = ApiKey::<Kanal>::parse("api/v1/stores/7/customer").unwrap().erase();
+    let key = ApiKey::<Kanal>::parse("api/v1/stores/7/customer").unwrap().into_raw();
     let report = kanal_probe().at(guard(&server)).probe(&key);
     assert_eq!(report.findings()[0].outcome(), Err(Obstacle::Guarded));
     assert_eq!(server.requests().len(), 1, "the other store's path does not hold it");

@@ -14,11 +14,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keysheath::chain::{Chain, ChainError, Witness};
-use keysheath::issuer::Kanal;
-use keysheath::keyref::KeyRef;
+use keysheath::chain::{AttemptOutcome, Chain, ChainError};
+use keysheath::key::Kanal;
 use keysheath::source::{
-    Absence, Command, FileVariable, Problem, SecretFile, Source, SystemdCredential, Variable,
+    Absence, Command, FileVariable, KeyRef, Problem, SecretFile, Source, SystemdCredential, Variable,
 };
 use support::{Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of, set_mode};
 
@@ -65,15 +64,19 @@ impl Table {
             match (answer, chain.load()) {
                 (GoesOn(absence), Ok(selected)) => {
                     assert!(selected.key().matches(OTHER_KEY.as_bytes()), "{at}: another key");
-                    assert_eq!(selected.trail().steps()[0].witness(), &Witness::Absent(absence), "{at}");
+                    assert_eq!(
+                        selected.trail().steps()[0].witness(),
+                        &AttemptOutcome::Absent(absence),
+                        "{at}"
+                    );
                 }
                 (Stops(is_expected), Err(error @ ChainError::Broken { .. })) => {
                     assert_prints_nothing_of(&error, KEY);
                     assert_prints_nothing_of(&error, OTHER_KEY);
                     let steps = error.trail().steps();
-                    let Witness::Broken(problem) = steps[0].witness() else { panic!("{at}: {error}") };
+                    let AttemptOutcome::Broken(problem) = steps[0].witness() else { panic!("{at}: {error}") };
                     assert!(is_expected(problem), "{at}: {problem:?}");
-                    assert_eq!(steps[1].witness(), &Witness::NotAsked, "{at}");
+                    assert_eq!(steps[1].witness(), &AttemptOutcome::NotAsked, "{at}");
                 }
                 (GoesOn(_), Err(error)) => panic!("{at}: the chain stopped: {error}"),
                 (Stops(_), Ok(selected)) => panic!("{at}: fell through to {}", selected.provenance()),

@@ -9,11 +9,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use keysheath::chain::{Chain, ChainError, Relation, Witness};
-use keysheath::issuer::{Issuer as _, Kanal};
-use keysheath::keyref::KeyRef;
+use keysheath::chain::{AttemptOutcome, Chain, ChainError, Relation};
+use keysheath::key::{Issuer as _, Kanal};
 use keysheath::source::{
-    Absence, DEFAULT_DEADLINE, Keychain, KeychainItem, Problem, SecretFile, Source as _,
+    Absence, DEFAULT_DEADLINE, KeyRef, Keychain, KeychainItem, Problem, SecretFile, Source as _,
 };
 
 use support::canary::assert_hides;
@@ -56,8 +55,8 @@ fn goes_on(chain: Chain<Kanal>) {
     assert_eq!(selected.key().expose_secret(), LOWER_KEY);
     assert_eq!(selected.provenance(), &lower_source().provenance());
     let steps = selected.trail().steps();
-    assert_eq!(steps[0].witness(), &Witness::Absent(Absence::NoItem));
-    assert!(matches!(steps[1].witness(), Witness::Found { .. }));
+    assert_eq!(steps[0].witness(), &AttemptOutcome::Absent(Absence::NoItem));
+    assert!(matches!(steps[1].witness(), AttemptOutcome::Found { .. }));
 }
 
 /// The problem at which the chain ended, without asking the source below, within `deadline`.
@@ -71,9 +70,9 @@ fn stops(chain: Chain<Kanal>, deadline: Duration) -> Problem {
     }
     let ChainError::Broken { error, trail, .. } = error else { panic!("not broken: {error}") };
     let [first, second] = trail.steps() else { panic!("not two steps: {trail}") };
-    assert_eq!(first.witness(), &Witness::Broken(error.problem().clone()));
+    assert_eq!(first.witness(), &AttemptOutcome::Broken(error.problem().clone()));
     assert_eq!(first.provenance().to_string(), "keychain item keysheath/kanal");
-    assert_eq!(second.witness(), &Witness::NotAsked);
+    assert_eq!(second.witness(), &AttemptOutcome::NotAsked);
     assert_eq!(second.provenance(), &lower_source().provenance());
     error.problem().clone()
 }
@@ -99,7 +98,7 @@ fn an_absent_item_is_passed_over() {
         for chain in [by_item(LONG), by_reference("keychain:kanal")] {
             let selected = chain.load().expect("there is an item");
             assert_eq!(selected.key().expose_secret(), KEY);
-            assert_eq!(selected.trail().steps()[1].witness(), &Witness::NotAsked);
+            assert_eq!(selected.trail().steps()[1].witness(), &AttemptOutcome::NotAsked);
         }
     });
 }

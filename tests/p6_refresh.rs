@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshEvent, Refresher, ReloadProblem};
 use keysheath::source::{Absence, Command, FileVariable, Problem, SecretFile, Source, SystemdCredential};
 

@@ -15,15 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 use keysheath::failure::{Answer, Meaning};
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::source::Provenance;
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 use support::steps::Now as _;
 use support::{Child, Folder};
 

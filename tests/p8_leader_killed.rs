@@ -31,17 +31,14 @@ use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 use keysheath::client::OriginGuard;
-use keysheath::document::{DocumentStore as _, OpenBaoStore};
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE};
-use keysheath::fingerprint::Fingerprint;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer as _, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Fingerprint, Issuer as _, Kanal, Origin, RawKey};
 use keysheath::keyset::{Held, KeySet};
 use keysheath::openbao::OpenBao;
-use keysheath::origin::Origin;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
+use keysheath::store::{DocumentStore as _, OpenBaoStore};
 
 use load::Load;
 use rotator::Rotator;

@@ -18,17 +18,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keysheath::client::OriginGuard;
-use keysheath::document::FileStore;
 use keysheath::emulator::{Emulator, OWN_STORE};
-use keysheath::fingerprint::Fingerprint;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::Kanal;
-use keysheath::key::RawKey;
-use keysheath::origin::Origin;
+use keysheath::key::{Fingerprint, Kanal, Origin, RawKey};
 use keysheath::probe::KanalProbe;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationPolicy, Verification};
+use keysheath::store::FileStore;
 use support::steps::Now as _;
 
 use load::Load;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE, PAUSED_STORE};
 use keysheath::failure::{KANAL, KATANA};
-use keysheath::issuer::{Issuer, Katana};
-use keysheath::origin::Roots;
+use keysheath::key::{Issuer, Katana, Roots};
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Verdict};
 
 /// Far less than the latency that is asked for, and far more than an answer takes.

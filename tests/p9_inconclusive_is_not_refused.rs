@@ -18,9 +18,7 @@ use std::time::Duration;
 use in_time::in_time;
 use keysheath::client::OriginGuard;
 use keysheath::failure::{KANAL, Meaning, Obstacle};
-use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
-use keysheath::key::ApiKey;
-use keysheath::origin::Origin;
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, StoreId};
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Report, Verdict};
 use recorder::{Connection, Recorder, write_answer};
 

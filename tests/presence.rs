@@ -18,17 +18,16 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use keysheath::chain::Chain;
-use keysheath::document::{DocumentStore, MemoryStore};
 use keysheath::failure::{Answer, Meaning};
-use keysheath::fingerprint::Fingerprint;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::key::{ApiKey, RawKey};
-use keysheath::presence::{Fleet, Presence, PresenceRecord, PresenceSettings};
+use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
+use keysheath::rotation::{
+    Fleet, NextStep, Presence, PresenceRecord, PresenceSettings, Rotation, RotationPolicy,
+};
 use keysheath::source::SecretFile;
+use keysheath::store::{DocumentStore, MemoryStore};
 use support::steps::Now as _;
 
 use support::Folder;

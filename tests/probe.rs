@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use keysheath::client::OriginGuard;
 use keysheath::failure::{Answer, KANAL, Meaning, Obstacle};
-use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
-use keysheath::key::ApiKey;
-use keysheath::origin::{Origin, Roots, RootsError};
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, Roots, RootsError, StoreId};
 use keysheath::probe::{Finding, KanalProbe, KatanaProbe, Probe, Report, Verdict};
 use recorder::{Recorder, Request, write_answer};
 use tls::OwnCertificate;

@@ -32,8 +32,7 @@ use std::time::Duration;
 
 use keysheath::chain::Chain;
 use keysheath::handle::{KeyHandle, Reload};
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{
     RefreshError, RefreshEvent, RefreshSettings, Refresher, ReloadProblem, SHORTEST_POLL_INTERVAL,
 };

@@ -8,11 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keysheath::failure::Meaning;
-use keysheath::format::KeyFormat;
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile, StoreId};
-use keysheath::origin::Origin;
+use keysheath::key::{Issuer, Kanal, Katana, KeyFormat, Origin, Profile, StoreId};
 use keysheath::registry::{
-    Authorize, KeyId, KeyRegistry, MAX_NAME, Principal, Refusal, RegistryError, Restriction, TeamId, Wanted,
+    Authorize, KeyId, KeyRegistry, MAX_NAME, Principal, Refusal, RegistryError, RequestedStore, Restriction,
+    TeamId,
 };
 
 const OURS: TeamId = TeamId::new(1);
@@ -32,7 +31,7 @@ fn headers(key: &str) -> HeaderMap {
     headers
 }
 
-fn ask(registry: &KeyRegistry, key: &str, wanted: Wanted) -> Result<Principal, Refusal> {
+fn ask(registry: &KeyRegistry, key: &str, wanted: RequestedStore) -> Result<Principal, Refusal> {
     registry.authorize(&headers(key), wanted)
 }
 
@@ -106,7 +105,7 @@ fn a_deleted_key_is_gone_from_everywhere_and_its_number_means_nothing() {
     assert_ne!(second, id);
     assert_eq!(registry.key(id), None);
     assert_eq!(registry.delete_key(id), Err(RegistryError::NoSuchKey));
-    assert_eq!(ask(&registry, &key, Wanted::NoStore).unwrap_err().meaning(), Meaning::KeyRefused);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore).unwrap_err().meaning(), Meaning::KeyRefused);
     assert_eq!(registry.len(), 1);
 }
 
@@ -139,12 +138,12 @@ fn every_combination_of_the_store_rules_gives_the_row_that_is_documented() {
     let (_, free) = create(&registry, Restriction::None);
     let (_, to_10) = create(&registry, Restriction::Store(store(10)));
     let (_, to_11) = create(&registry, Restriction::Store(store(11)));
-    let at = |number| Wanted::Store(store(number));
+    let at = |number| RequestedStore::Store(store(number));
     // A store's row is the same for all: for a key without a restriction, for one restricted to 10, and to 11.
     for (what, wanted, expected) in [
-        ("no store", Wanted::NoStore, [None, Some(Forbidden), Some(Forbidden)]),
-        ("no store, any key", Wanted::NoStoreForAnyKey, [None, None, None]),
-        ("not a store", Wanted::NotAStore, [Some(NotFound); 3]),
+        ("no store", RequestedStore::NoStore, [None, Some(Forbidden), Some(Forbidden)]),
+        ("no store, any key", RequestedStore::NoStoreForAnyKey, [None, None, None]),
+        ("not a store", RequestedStore::NotAStore, [Some(NotFound); 3]),
         ("an unknown store", at(99), [Some(NotFound); 3]),
         ("another team's", at(20), [Some(Forbidden); 3]),
         ("another team's and paused", at(21), [Some(Forbidden); 3]),
@@ -180,7 +179,8 @@ fn a_pause_ends_and_outlives_a_change_of_team_and_a_moved_store_takes_its_keys_r
     let registry = registry();
     registry.put_store(store(10), OURS).unwrap();
     let (_, key) = create(&registry, Restriction::Store(store(10)));
-    let meaning = || ask(&registry, &key, Wanted::Store(store(10))).err().map(|refusal| refusal.meaning());
+    let meaning =
+        || ask(&registry, &key, RequestedStore::Store(store(10))).err().map(|refusal| refusal.meaning());
     registry.pause_store(store(10)).unwrap();
     assert_eq!(meaning(), Some(Meaning::StoreNotFound));
     registry.put_store(store(10), OURS).unwrap();
@@ -205,15 +205,15 @@ fn a_last_use_is_noted_to_the_second_and_never_goes_back() {
     assert_eq!((record().created(), record().last_used()), (at(1_800_000_000), None));
 
     now.store(1_800_000_005, Ordering::SeqCst);
-    ask(&registry, &key, Wanted::Store(store(20))).unwrap_err();
+    ask(&registry, &key, RequestedStore::Store(store(20))).unwrap_err();
     assert_eq!(record().last_used(), None, "a request that is refused is no use");
-    ask(&registry, &key, Wanted::NoStore).unwrap();
+    ask(&registry, &key, RequestedStore::NoStore).unwrap();
     assert_eq!(record().last_used(), Some(at(1_800_000_005)));
     now.store(1_700_000_000, Ordering::SeqCst);
-    ask(&registry, &key, Wanted::NoStore).unwrap();
+    ask(&registry, &key, RequestedStore::NoStore).unwrap();
     assert_eq!(record().last_used(), Some(at(1_800_000_005)));
     now.store(1_800_000_006, Ordering::SeqCst);
-    ask(&registry, &key, Wanted::NoStore).unwrap();
+    ask(&registry, &key, RequestedStore::NoStore).unwrap();
     assert_eq!(registry.keys(OURS)[0].last_used(), Some(at(1_800_000_006)));
     assert_eq!(record().created(), at(1_800_000_000));
 }
@@ -255,7 +255,7 @@ fn a_generator_that_repeats_itself_or_fails_makes_no_key_and_hangs_nowhere() {
         let error = same.create_key(OURS, "again", Restriction::None).unwrap_err();
         assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::AlreadyExists));
     }
-    assert_eq!((same.len(), ask(&same, &key, Wanted::NoStore).is_ok()), (1, true));
+    assert_eq!((same.len(), ask(&same, &key, RequestedStore::NoStore).is_ok()), (1, true));
 
     let useless = registry().with_random(|bytes| {
         bytes.fill(0xff);
@@ -282,9 +282,13 @@ fn an_issuer_whose_keys_could_be_guessed_gets_no_registry() {
     let new = registry.create_key(OURS, "name", Restriction::None).unwrap();
     assert_eq!(new.key().expose_secret().len(), 14);
     let katana = KeyRegistry::in_memory(Katana::PROFILE).unwrap();
-    let key =
-        katana.create_key(OURS, "name", Restriction::None).unwrap().into_key().typed::<Katana>().unwrap();
-    assert!(katana.authorize(&headers(key.expose_secret()), Wanted::NoStore).is_ok());
+    let key = katana
+        .create_key(OURS, "name", Restriction::None)
+        .unwrap()
+        .into_key()
+        .try_into_typed::<Katana>()
+        .unwrap();
+    assert!(katana.authorize(&headers(key.expose_secret()), RequestedStore::NoStore).is_ok());
 }
 
 #[test]
@@ -299,9 +303,9 @@ fn a_browser_is_told_of_once_for_each_accepted_request_and_never_for_a_refused_o
     let with = |key: &str, name: &'static str| {
         let mut headers = headers(key);
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static("https://shop.example"));
-        registry.authorize(&headers, Wanted::NoStore)
+        registry.authorize(&headers, RequestedStore::NoStore)
     };
-    assert!(!ask(&registry, &key, Wanted::NoStore).unwrap().from_browser());
+    assert!(!ask(&registry, &key, RequestedStore::NoStore).unwrap().from_browser());
     assert_eq!(told.load(Ordering::SeqCst), 0);
     assert!(with(&key, "origin").unwrap().from_browser());
     assert!(with(&key, "sec-fetch-site").unwrap().from_browser());

@@ -19,10 +19,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use keysheath::failure::Meaning;
-use keysheath::issuer::{Issuer, Kanal, StoreId};
+use keysheath::key::{Issuer, Kanal, StoreId};
 use keysheath::registry::{
-    Authorize, KeyId, KeyRegistry, Pepper, Peppers, RecordError, RegistryError, Restriction, Sqlite, TeamId,
-    Wanted,
+    Authorize, KeyId, KeyRegistry, Pepper, Peppers, RecordError, RegistryError, RequestedStore, Restriction,
+    Sqlite, TeamId,
 };
 use rusqlite::Connection;
 use support::{Child, Folder};
@@ -87,7 +87,7 @@ fn store(number: u64) -> StoreId {
 }
 
 /// Why a key is refused; `None` where it is accepted.
-fn ask(registry: &KeyRegistry, key: &str, wanted: Wanted) -> Option<Meaning> {
+fn ask(registry: &KeyRegistry, key: &str, wanted: RequestedStore) -> Option<Meaning> {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::try_from(format!("Bearer {key}")).unwrap());
     registry.authorize(&headers, wanted).err().map(|refusal| refusal.meaning())
@@ -117,7 +117,7 @@ fn everything_survives_a_restart() {
     let (_, bound) = create(&registry, "bound", Restriction::Store(store(10)));
     let (deleted, gone) = create(&registry, "deleted", Restriction::None);
     registry.create_key(TeamId::new(u32::MAX), "theirs", Restriction::Store(store(u64::MAX))).unwrap();
-    assert_eq!(ask(&registry, &free, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &free, RequestedStore::NoStore), None);
     registry.delete_key(deleted).unwrap();
     let before = (registry.keys(TEAM), registry.keys(TeamId::new(u32::MAX)));
     drop(registry);
@@ -127,16 +127,16 @@ fn everything_survives_a_restart() {
     assert_eq!((registry.keys(TEAM), registry.keys(TeamId::new(u32::MAX))), before);
     assert_eq!(before.0[0].last_used(), Some(before.0[0].created()));
     assert!(before.0.iter().all(|record| record.fingerprint().is_some()));
-    let at = |number| Wanted::Store(store(number));
+    let at = |number| RequestedStore::Store(store(number));
     for (key, wanted, expected) in [
-        (&free, Wanted::NoStore, None),
+        (&free, RequestedStore::NoStore, None),
         (&free, at(10), None),
         (&free, at(u64::MAX), Some(Meaning::StoreForbidden)),
         (&bound, at(10), None),
         (&bound, at(11), Some(Meaning::StoreNotFound)),
-        (&bound, Wanted::NoStore, Some(Meaning::StoreForbidden)),
-        (&bound, Wanted::NoStoreForAnyKey, None),
-        (&gone, Wanted::NoStore, Some(Meaning::KeyRefused)),
+        (&bound, RequestedStore::NoStore, Some(Meaning::StoreForbidden)),
+        (&bound, RequestedStore::NoStoreForAnyKey, None),
+        (&gone, RequestedStore::NoStore, Some(Meaning::KeyRefused)),
     ] {
         assert_eq!(ask(&registry, key, wanted), expected, "{wanted:?}");
     }
@@ -182,13 +182,13 @@ fn keys_with_gaps_between_them_come_back_under_their_own_numbers() {
         let expected = 3000 - deleted.len();
         assert_eq!((registry.len(), registry.keys(TEAM).len()), (expected, expected));
         for (id, key) in &kept {
-            assert_eq!(ask(&registry, key, Wanted::NoStore), None);
+            assert_eq!(ask(&registry, key, RequestedStore::NoStore), None);
             assert_eq!(registry.key(*id).unwrap().id(), *id);
         }
-        assert!(deleted.iter().all(|(_, key)| ask(&registry, key, Wanted::NoStore).is_some()));
+        assert!(deleted.iter().all(|(_, key)| ask(&registry, key, RequestedStore::NoStore).is_some()));
         // The gaps are filled, and what fills them is deleted again.
         let new: Vec<_> = (0..150).map(|_| create(&registry, "new", Restriction::None)).collect();
-        assert!(new.iter().all(|(_, key)| ask(&registry, key, Wanted::NoStore).is_none()));
+        assert!(new.iter().all(|(_, key)| ask(&registry, key, RequestedStore::NoStore).is_none()));
         for (id, _) in new {
             registry.delete_key(id).unwrap();
         }
@@ -214,7 +214,7 @@ fn a_deleted_key_leaves_nothing_in_the_file_or_the_log_and_no_key_ever_stands_th
     let name = "a name that stands nowhere else";
     let (id, key) = create(&registry, name, Restriction::None);
     let (_, kept) = create(&registry, "kept", Restriction::None);
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     registry.flush().unwrap();
     let holds = |text: &str| {
         ["keys.db", "keys.db-wal"].iter().any(|file| {
@@ -248,9 +248,9 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     let both = || Peppers::new(place.pepper("b")).with_older(place.pepper("a"));
     let registry = place.open_with(both()).unwrap();
     assert_eq!(registry.keys_under(old), Ok(2));
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     assert_eq!(registry.keys_under(old), Ok(1));
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None, "under the new pepper now");
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None, "under the new pepper now");
     drop(registry);
     let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
     assert!(matches!(missing, RegistryError::PepperMissing { id, .. } if id == old), "one key is left");
@@ -263,7 +263,11 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     drop(registry);
 
     let registry = place.open_with(Peppers::new(place.pepper("b"))).unwrap();
-    assert_eq!(ask(&registry, &key, Wanted::Store(store(10))), None, "stores are under the new pepper too");
+    assert_eq!(
+        ask(&registry, &key, RequestedStore::Store(store(10))),
+        None,
+        "stores are under the new pepper too"
+    );
     assert_eq!(registry.keys(TEAM)[0].id(), before[0].id(), "a key keeps its number");
     assert_eq!(registry.keys(TEAM)[0].fingerprint(), before[0].fingerprint());
     drop(registry);
@@ -279,15 +283,15 @@ fn what_is_written_behind_for_a_deleted_key_does_not_go_to_the_key_that_took_its
     };
     let registry = place.open_with(Peppers::new(place.pepper("b")).with_older(place.pepper("a"))).unwrap();
     // Its use and its digest under the new pepper wait to be written.
-    assert_eq!(ask(&registry, &first.1, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &first.1, RequestedStore::NoStore), None);
     registry.delete_key(first.0).unwrap();
     let second = create(&registry, "second", Restriction::None);
     registry.flush().unwrap();
     drop(registry);
     let registry = place.open_with(Peppers::new(place.pepper("b"))).unwrap();
-    assert_eq!(ask(&registry, &first.1, Wanted::NoStore), Some(Meaning::KeyRefused));
+    assert_eq!(ask(&registry, &first.1, RequestedStore::NoStore), Some(Meaning::KeyRefused));
     assert_eq!(registry.key(second.0).unwrap().last_used(), None, "the use was the first key's");
-    assert_eq!(ask(&registry, &second.1, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &second.1, RequestedStore::NoStore), None);
 }
 
 #[test]
@@ -326,25 +330,25 @@ fn a_use_is_written_behind_at_a_flush_at_the_end_and_by_itself() {
     };
     let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     assert_eq!(on_disk(), None);
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     registry.flush().unwrap();
     assert_eq!(on_disk(), at(1_800_000_000));
 
     // Within a step it is known and not written; at the next it is.
     now.store(1_800_000_005, Ordering::SeqCst);
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     registry.flush().unwrap();
     assert_eq!(registry.key(id).unwrap().last_used(), at(1_800_000_005));
     assert_eq!(on_disk(), at(1_800_000_000));
     now.store(1_800_000_100, Ordering::SeqCst);
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     let patience = SystemTime::now() + Duration::from_secs(20);
     while on_disk() != at(1_800_000_100) {
         assert!(SystemTime::now() < patience, "it is not written by itself");
         std::thread::sleep(Duration::from_millis(200));
     }
     now.store(1_800_000_200, Ordering::SeqCst);
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     drop(registry);
     assert_eq!(place.open().key(id).unwrap().last_used(), at(1_800_000_200));
 }
@@ -356,13 +360,13 @@ fn records_that_can_no_longer_be_written_fail_changes_and_no_request() {
     let (id, key) = create(&registry, "name", Restriction::None);
     let aside = place.0.at("aside");
     fs::rename(place.path(), &aside).unwrap();
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     let missing = RegistryError::Records(RecordError::Missing);
     assert_eq!(registry.flush(), Err(missing));
     assert_eq!(registry.delete_key(id), Err(missing));
     assert_eq!(registry.create_key(TEAM, "other", Restriction::None).unwrap_err(), missing);
     assert_eq!(registry.put_store(store(1), TEAM), Err(missing));
-    assert_eq!(ask(&registry, &key, Wanted::NoStore), None, "what was not deleted is still accepted");
+    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None, "what was not deleted is still accepted");
     assert_eq!(registry.len(), 1, "what could not be written is not there");
     // Another file at the path is not the one that was opened.
     fs::copy(&aside, place.path()).unwrap();
@@ -391,14 +395,14 @@ fn a_disk_that_is_full_fails_changes_and_no_request_and_loses_nothing() {
         assert!(keys.len() > 3);
         assert!(registry.pause_store(store(10)).is_err());
         for (_, key) in &keys {
-            assert_eq!(ask(&registry, key, Wanted::Store(store(10))), None);
+            assert_eq!(ask(&registry, key, RequestedStore::Store(store(10))), None);
         }
         assert_eq!(registry.flush(), Err(error));
         assert_eq!(registry.len(), keys.len());
         drop(registry);
         let registry = place.open();
         assert_eq!(registry.len(), keys.len());
-        assert!(keys.iter().all(|(_, key)| ask(&registry, key, Wanted::Store(store(10))).is_none()));
+        assert!(keys.iter().all(|(_, key)| ask(&registry, key, RequestedStore::Store(store(10))).is_none()));
     });
 }
 

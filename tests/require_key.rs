@@ -16,18 +16,17 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Empty, Full};
-use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, StoreId};
 use keysheath::registry::{
-    Authorize, KeyRegistry, Principal, RefusalBody, RequireKey, RequireKeyLayer, Restriction, StaticKeys,
-    TeamId, Wanted,
+    Authorize, KeyRegistry, Principal, RefusalBody, RequestedStore, RequireKey, RequireKeyLayer, Restriction,
+    StaticKeys, TeamId,
 };
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
 fn static_keys() -> Arc<StaticKeys> {
-    Arc::new(StaticKeys::new(ApiKey::<Kanal>::parse(KEY).unwrap().erase()))
+    Arc::new(StaticKeys::new(ApiKey::<Kanal>::parse(KEY).unwrap().into_raw()))
 }
 
 fn request<B>(key: Option<&str>, body: B) -> Request<B> {
@@ -200,7 +199,7 @@ async fn a_rule_of_ones_own_says_which_store_it_is() {
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
     let layer = RequireKeyLayer::with_store(Arc::new(registry), |request| {
         let header = request.headers.get("x-store").and_then(|value| value.to_str().ok());
-        header.map_or(Wanted::NotAStore, Wanted::from_segment)
+        header.map_or(RequestedStore::NotAStore, RequestedStore::from_segment)
     });
     let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
     for (store, status) in [(None, 404), (Some("124"), 404), (Some("x"), 404), (Some("123"), 200)] {

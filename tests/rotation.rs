@@ -49,15 +49,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use keysheath::document::{DocumentStore, MemoryStore};
 use keysheath::failure::{Answer, Meaning, Obstacle};
-use keysheath::fingerprint::Fingerprint;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditEvent, AuditLog, Rotation, RotationPolicy};
+use keysheath::store::{DocumentStore, MemoryStore};
 use support::steps::Now as _;
 
 /// A well-formed key for each number.

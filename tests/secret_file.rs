@@ -16,8 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use keysheath::format::{FormatRule, Hint};
-use keysheath::issuer::{Issuer, Katana};
+use keysheath::key::{FormatRule, Hint, Issuer, Katana};
 use keysheath::source::{self, Absence, Loaded, MAX_SECRET_FILE, Problem, Remark, SecretFile, Source as _};
 use support::child::NOBODY;
 use support::{

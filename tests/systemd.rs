@@ -3,7 +3,7 @@
 
 mod support;
 
-use keysheath::issuer::{Issuer, Kanal, Katana};
+use keysheath::key::{Issuer, Kanal, Katana};
 use keysheath::source::{self, Absence, Problem, Provenance, Source as _, SystemdCredential};
 use support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, error, found, in_child,

@@ -13,11 +13,11 @@ use std::thread;
 use std::time::Duration;
 
 use keysheath::chain::Chain;
-use keysheath::document::{FileStore, MemoryStore};
 use keysheath::handle::Reload;
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshEvent, RefreshSettings, Refresher, ReloadProblem, WatchProblem, Watching};
 use keysheath::source::{Absence, FileVariable, Problem, SecretFile, Source, SystemdCredential};
+use keysheath::store::{FileStore, MemoryStore};
 
 use common::{
     PATIENCE, SECOND, Scripted, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,

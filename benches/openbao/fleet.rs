@@ -10,13 +10,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use keysheath::document::OpenBaoStore;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer as _, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer as _, Kanal, RawKey};
 use keysheath::openbao::OpenBao;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::store::OpenBaoStore;
 use serde_json::{Value, json};
 
 use crate::plot::{Axis, BLUE, GREY, Plot};

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use keysheath::issuer::{Issuer as _, Kanal};
+use keysheath::key::{Issuer as _, Kanal};
 use keysheath::openbao::Login;
 use keysheath::source::{self, Loaded, OpenBaoField};
 use serde_json::json;

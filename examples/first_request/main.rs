@@ -18,9 +18,7 @@ use keysheath::chain::Chain;
 use keysheath::client::{BearerHeader, OriginGuard};
 use keysheath::emulator::{Emulator, FOREIGN_STORE, OWN_STORE, PAUSED_STORE, TEAM};
 use keysheath::failure::Answer;
-use keysheath::issuer::{Issuer, Kanal, Katana, StoreId};
-use keysheath::key::ApiKey;
-use keysheath::origin::Origin;
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, StoreId};
 
 use options::{IssuerName, Options, USAGE};
 
@@ -76,7 +74,7 @@ fn kanal(options: &Options) -> Result<(), Failure> {
         );
     }
     let own = options.store.unwrap_or(OWN_STORE);
-    let emulator = Emulator::kanal().with_key(key.clone_key().erase()).start()?;
+    let emulator = Emulator::kanal().with_key(key.clone_key().into_raw()).start()?;
     emulator.put_store(own, TEAM)?;
     let deleted = deleted_key::<Kanal>(&emulator)?;
     let (foreign, paused) = (path(FOREIGN_STORE), path(PAUSED_STORE));
@@ -98,7 +96,7 @@ fn katana(options: &Options) -> Result<(), Failure> {
     if let Some(url) = &options.url {
         return send_one(url, &Case { title: "your key", path: path(), body: "", key: Some(&key) });
     }
-    let emulator = Emulator::katana().with_key(key.clone_key().erase()).start()?;
+    let emulator = Emulator::katana().with_key(key.clone_key().into_raw()).start()?;
     let deleted = deleted_key::<Katana>(&emulator)?;
     send_all(
         &emulator,
@@ -114,7 +112,7 @@ fn katana(options: &Options) -> Result<(), Failure> {
 fn deleted_key<I: Issuer>(emulator: &Emulator) -> Result<ApiKey<I>, Failure> {
     let new = emulator.create_key("soon deleted")?;
     emulator.delete_key(new.record().id())?;
-    Ok(new.into_key().typed()?)
+    Ok(new.into_key().try_into_typed()?)
 }
 
 /// Loads the key through a chain, from the reference on the command line or from a `.env` made for the purpose.
@@ -138,7 +136,7 @@ fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failur
     if let Some(fingerprint) = selected.key().fingerprint() {
         println!("Fingerprint {fingerprint}");
     }
-    println!("Trail:\n{}", selected.trail());
+    println!("Attempts:\n{}", selected.trail());
     Ok(selected.into_key())
 }
 

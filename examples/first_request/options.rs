@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 
-use keysheath::issuer::StoreId;
-use keysheath::keyref::KeyRef;
-use keysheath::origin::Origin;
+use keysheath::key::{Origin, StoreId};
+use keysheath::source::KeyRef;
 
 pub const USAGE: &str = "\
 usage: first_request [REFERENCE] [--issuer kanal|katana] [--store NUMBER] [--url ORIGIN]

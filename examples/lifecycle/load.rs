@@ -12,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use keysheath::client::{BearerError, BearerLayer, OriginGuard, Sent};
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Kanal, StoreId};
+use keysheath::key::{Kanal, StoreId};
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
 /// How many requests of one thread are under way at once.
@@ -145,7 +145,7 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
                                 }
                             }
                             Ok(response) => counts.fail(refusal(&response)),
-                            Err(BearerError::Closed(_)) => {
+                            Err(BearerError::NoActiveKey(_)) => {
                                 counts.unsent.fetch_add(1, Ordering::Relaxed);
                                 tokio::time::sleep(PAUSE).await;
                             }

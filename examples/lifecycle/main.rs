@@ -22,18 +22,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keysheath::client::OriginGuard;
-use keysheath::document::{DocumentStore, FileStore};
 use keysheath::emulator::{Emulator, OWN_STORE};
-use keysheath::fingerprint::Fingerprint;
 use keysheath::handle::{Generation, KeyHandle};
-use keysheath::issuer::Kanal;
-use keysheath::key::RawKey;
+use keysheath::key::{Fingerprint, Kanal, RawKey};
 use keysheath::keyset::RotationId;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
 use keysheath::rotation::{
     AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Transition, Verification,
 };
+use keysheath::store::{DocumentStore, FileStore};
 
 use load::Load;
 use options::{Options, USAGE};
@@ -71,8 +69,8 @@ fn run() -> Result<(), Failure> {
 
 #[cfg(feature = "keychain")]
 fn in_the_keychain(options: &Options, folder: &Path) -> Result<(), Failure> {
-    use keysheath::document::KeychainStore;
     use keysheath::source::Keychain;
+    use keysheath::store::KeychainStore;
 
     let name = format!("lifecycle-{}", std::process::id());
     let keychain = Keychain::of_service("keysheath-example");

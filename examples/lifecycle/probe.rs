@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use keysheath::client::{BearerHeader, OriginGuard};
 use keysheath::failure::{Answer, Obstacle};
-use keysheath::issuer::{Issuer as _, Kanal, StoreId};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer as _, Kanal, RawKey, StoreId};
 use keysheath::probe::{Finding, Probe, Report};
 
 /// The longest answer that is read, in bytes.
@@ -31,7 +30,7 @@ impl OrdersProbe {
     }
 
     fn ask(&self, key: &RawKey) -> Result<Answer, Obstacle> {
-        let key = key.clone_key().typed::<Kanal>().map_err(|_| Obstacle::Local)?;
+        let key = key.clone_key().try_into_typed::<Kanal>().map_err(|_| Obstacle::Local)?;
         let uri = format!("{}/api/v1/stores/{}/orders", self.guard.origin(), self.store);
         let mut request = http::Request::get(uri).body(()).map_err(|_| Obstacle::Local)?;
         self.guard.authorize(&mut request, &BearerHeader::new(&key)).map_err(|_| Obstacle::Guarded)?;

@@ -5,9 +5,8 @@ use std::sync::LazyLock;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keysheath::failure::Meaning;
-use keysheath::issuer::{Issuer, Kanal, StoreId};
-use keysheath::key::RawKey;
-use keysheath::registry::{Authorize, KeyRegistry, Restriction, StaticKeys, TeamId, Wanted};
+use keysheath::key::{Issuer, Kanal, RawKey, StoreId};
+use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, StaticKeys, TeamId};
 
 /// The key that is known.
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
@@ -54,7 +53,7 @@ pub fn authorization_header(data: &[u8]) {
         _ => Err(Meaning::KeyRefused),
     };
     for keys in [&*REGISTRY as &dyn Authorize, &*STATIC] {
-        for wanted in [Wanted::NoStore, Wanted::Store(store())] {
+        for wanted in [RequestedStore::NoStore, RequestedStore::Store(store())] {
             let answer = keys.authorize(&headers, wanted);
             let shown = format!("{answer:?}");
             assert!(!shown.contains(&KEY[..6]), "the key is shown");

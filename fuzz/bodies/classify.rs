@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use keysheath::failure::{Answer, Meaning};
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
+use keysheath::key::{Issuer, Kanal, Katana, Profile};
 use serde_json::Value;
 
 /// The largest body that is looked at.

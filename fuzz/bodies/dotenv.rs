@@ -3,9 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use keysheath::format::{Hint, KeyFormat, MAX_KEY_LENGTH};
-use keysheath::issuer::Profile;
-use keysheath::origin::Origin;
+use keysheath::key::{Hint, KeyFormat, MAX_KEY_LENGTH, Origin, Profile};
 use keysheath::source::{self, Absence, DotenvFile, LineFault, Loaded, Problem, Provenance};
 
 /// A format as wide as there is, so that as many values as can be are keys.

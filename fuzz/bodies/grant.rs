@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keysheath::document::{DocumentContent, DocumentStore as _, MAX_DOCUMENT, MemoryStore};
-use keysheath::issuer::KatanaApp;
+use keysheath::key::KatanaApp;
 use keysheath::oauth::{GRANT_FORM_VERSION, GrantError, KeeperSettings, OAuthApp, TokenKeeper};
 use keysheath::source::SecretFile;
+use keysheath::store::{DocumentContent, DocumentStore as _, MAX_DOCUMENT, MemoryStore};
 use serde_json::Value;
 
 /// The longest lifetime that a document may name: 2^36 ms.

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use keysheath::keyref::{KeyRef, KeyRefError};
-use keysheath::source::Provenance;
+use keysheath::source::{KeyRef, KeyRefError, Provenance};
 
 /// One bad reference for each message, so that every message is known beforehand and none can hold a byte of
 /// the text that it is about.

@@ -1,8 +1,8 @@
 //! An untrusted document is read as a key set.
 
-use keysheath::document::MAX_DOCUMENT;
-use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::{Issuer, Kanal};
 use keysheath::keyset::{Held, KeySet, KeySetError, Place};
+use keysheath::store::MAX_DOCUMENT;
 
 pub fn key_set(data: &[u8]) {
     let keys = match KeySet::from_document(Kanal::PROFILE, data) {

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keysheath::document::{DocumentContent, DocumentStore as _, OpenBaoStore};
-use keysheath::issuer::{Issuer as _, Katana};
+use keysheath::key::{Issuer as _, Katana, Origin};
 use keysheath::openbao::{Login, OpenBao};
-use keysheath::origin::Origin;
 use keysheath::source::{self, Loaded, OpenBaoField};
+use keysheath::store::{DocumentContent, DocumentStore as _, OpenBaoStore};
 use serde_json::Value;
 
 const TOKEN: &str = "s.token-that-is-never-shown";

@@ -1,8 +1,6 @@
 //! An untrusted text is checked as a key.
 
-use keysheath::format::{FormatError, FormatRule, KeyFormat, MAX_KEY_LENGTH};
-use keysheath::issuer::{Issuer, Kanal, Katana};
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, FormatError, FormatRule, Issuer, Kanal, Katana, KeyFormat, MAX_KEY_LENGTH};
 
 /// Bounds around the width of a machine word and at both ends of what is allowed.
 const FORMATS: [KeyFormat; 7] = [

@@ -1,8 +1,8 @@
 //! An untrusted document is read as the presence of a fleet.
 
-use keysheath::document::MAX_DOCUMENT;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::presence::{Fleet, MAX_NAME, MAX_PROCESSES, PresenceError};
+use keysheath::key::{Issuer, Kanal};
+use keysheath::rotation::{Fleet, MAX_NAME, MAX_PROCESSES, PresenceError};
+use keysheath::store::MAX_DOCUMENT;
 
 pub fn presence(data: &[u8]) {
     let fleet = match Fleet::from_document(Kanal::PROFILE, data) {

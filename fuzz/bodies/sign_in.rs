@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use keysheath::issuer::{KatanaApp, Profile};
+use keysheath::key::{KatanaApp, Profile};
 use keysheath::oauth::{LoopbackListener, OAuthApp, SignIn, SignInError};
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
 

@@ -7,7 +7,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use keysheath::failure::Obstacle;
-use keysheath::issuer::{KatanaApp, Profile};
+use keysheath::key::{KatanaApp, Profile};
 use keysheath::oauth::{Endpoints, OAuthApp, TokenError, Tokens};
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
 use serde_json::Value;

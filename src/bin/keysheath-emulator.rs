@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use keysheath::emulator::{Emulator, FOREIGN_STORE, OWN_STORE, PAUSED_STORE, Settings, TEAM};
-use keysheath::issuer::{Issuer as _, Kanal, Katana, Profile, StoreId};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer as _, Kanal, Katana, Profile, RawKey, StoreId};
 use lexopt::{Arg, Parser};
 use serde_json::json;
 

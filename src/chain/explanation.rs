@@ -3,14 +3,16 @@
 use std::fmt;
 
 use super::trail::write_near_misses;
-use super::{NearMiss, Step, Witness};
+use super::{AttemptOutcome, NearMiss, Step};
 use crate::source::{Problem, Provenance, Remark};
 
 /// What every source of a chain holds, asked one by one, and how it relates to the key in force. Its `Display`
 /// is one line a source.
 ///
 /// ```
-/// use keysheath::{chain::{Chain, Relation}, issuer::Kanal, source::SecretFile};
+/// use keysheath::chain::{Chain, Relation};
+/// use keysheath::key::Kanal;
+/// use keysheath::source::SecretFile;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let (one, two) = (folder.path().join("one"), folder.path().join("two"));
@@ -31,7 +33,9 @@ pub struct Explanation {
 /// One source of an [`Explanation`].
 ///
 /// ```
-/// # use keysheath::{chain::{Chain, Relation}, issuer::Kanal, source::Variable};
+/// # use keysheath::chain::{Chain, Relation};
+/// # use keysheath::key::Kanal;
+/// # use keysheath::source::Variable;
 /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
 /// assert_eq!(explanation.places()[0].relation(), Relation::Nothing);
 /// ```
@@ -75,7 +79,8 @@ impl Explanation {
     /// What is nearly where the key was looked for, where no key was found.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// assert!(Chain::<Kanal>::new().explain().near_misses().is_empty());
     /// ```
     #[must_use]
@@ -86,7 +91,8 @@ impl Explanation {
     /// The sources, in the order of the chain.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// assert!(Chain::<Kanal>::new().explain().places().is_empty());
     /// ```
     #[must_use]
@@ -103,9 +109,11 @@ impl Explained {
     /// What the source answered.
     ///
     /// ```
-    /// # use keysheath::{chain::{Chain, Witness}, issuer::Kanal, source::Variable};
+    /// # use keysheath::chain::{Chain, AttemptOutcome};
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::source::Variable;
     /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
-    /// assert!(matches!(explanation.places()[0].step().witness(), Witness::Absent(_)));
+    /// assert!(matches!(explanation.places()[0].step().witness(), AttemptOutcome::Absent(_)));
     /// ```
     #[must_use]
     pub const fn step(&self) -> &Step {
@@ -115,7 +123,9 @@ impl Explained {
     /// How that relates to the key in force.
     ///
     /// ```
-    /// # use keysheath::{chain::{Chain, Relation}, issuer::Kanal, source::Variable};
+    /// # use keysheath::chain::{Chain, Relation};
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::source::Variable;
     /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
     /// assert_eq!(explanation.places()[0].relation(), Relation::Nothing);
     /// ```
@@ -128,7 +138,9 @@ impl Explained {
     /// gone, a link to nothing, a place that a key reference or `with_dotenv` names and that has nothing or cannot be asked.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal, keyref::KeyRef};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::source::KeyRef;
     /// let reference: KeyRef = "file:/run/secrets/no-such-key".parse().unwrap();
     /// let chain = Chain::<Kanal>::new().with_reference(&reference).unwrap();
     /// assert!(chain.explain().places()[0].is_half_configured());
@@ -136,8 +148,10 @@ impl Explained {
     #[must_use]
     pub const fn is_half_configured(&self) -> bool {
         match self.step.witness() {
-            Witness::Broken(Problem::FileGone | Problem::DanglingLink | Problem::Missing { .. }) => true,
-            Witness::Broken(Problem::NoKeychain | Problem::NoAccess | Problem::NotStarted(_)) => {
+            AttemptOutcome::Broken(Problem::FileGone | Problem::DanglingLink | Problem::Missing { .. }) => {
+                true
+            }
+            AttemptOutcome::Broken(Problem::NoKeychain | Problem::NoAccess | Problem::NotStarted(_)) => {
                 self.is_named
             }
             _ => false,
@@ -149,7 +163,7 @@ impl Explained {
     /// Whether a file is one that can change, and be read again.
     fn can_be_followed(&self) -> bool {
         let never = |remark: &Remark| matches!(remark, Remark::Unlinked | Remark::Pipe);
-        !matches!(self.step.witness(), Witness::Found { remarks, .. } if remarks.iter().any(never))
+        !matches!(self.step.witness(), AttemptOutcome::Found { remarks, .. } if remarks.iter().any(never))
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use super::{Step, Witness};
+use super::{AttemptOutcome, Step};
 use crate::internal::printable::Printable;
-use crate::issuer::{Issuer as _, Kanal, Katana, Profile};
-use crate::key::RawKey;
+use crate::key::{Issuer as _, Kanal, Katana, Profile, RawKey};
 use crate::source::{Problem, Provenance, SecretText, is_uuid, similar_names, variable_text};
 
 /// Something that is nearly where a key was looked for, and probably meant to be it. No part of any value is kept.
@@ -77,7 +76,7 @@ fn is_set(name: &str) -> bool {
 impl Step {
     /// Whether there is nothing in its place, be that an error or not.
     fn has_nothing(&self) -> bool {
-        matches!(self.witness(), Witness::Absent(_) | Witness::Broken(Problem::Missing { .. }))
+        matches!(self.witness(), AttemptOutcome::Absent(_) | AttemptOutcome::Broken(Problem::Missing { .. }))
     }
 }
 

@@ -3,18 +3,19 @@
 use std::fmt;
 
 use super::trail::Below;
-use super::{Trail, Witness};
-use crate::format::{FormatRule, Hint};
+use super::{AttemptOutcome, Attempts};
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
-use crate::issuer::Profile;
+use crate::key::Profile;
+use crate::key::{FormatRule, Hint};
 use crate::source::{Problem, Provenance, Remark, SourceError};
 
 /// A key, where it came from, and what every source answered. `K` is an [`ApiKey`](crate::key::ApiKey) or a
 /// [`RawKey`](crate::key::RawKey).
 ///
 /// ```no_run
-/// # use keysheath::{chain::Chain, issuer::Kanal};
+/// # use keysheath::chain::Chain;
+/// # use keysheath::key::Kanal;
 /// let selected = Chain::<Kanal>::for_service().load()?;
 /// println!("{:?}, {}", selected.key(), selected.provenance());
 /// # Ok::<(), keysheath::chain::ChainError>(())
@@ -23,13 +24,14 @@ use crate::source::{Problem, Provenance, Remark, SourceError};
 pub struct Selected<K> {
     pub(super) key: K,
     pub(super) provenance: Provenance,
-    pub(super) trail: Trail,
+    pub(super) trail: Attempts,
 }
 
 /// No key came out of a chain.
 ///
 /// ```
-/// use keysheath::{chain::{Chain, ChainError}, issuer::Kanal};
+/// use keysheath::chain::{Chain, ChainError};
+/// use keysheath::key::Kanal;
 ///
 /// let error = Chain::<Kanal>::new().load().unwrap_err();
 /// assert!(matches!(error, ChainError::NoKey { .. }));
@@ -43,7 +45,7 @@ pub enum ChainError {
         /// The issuer whose key was wanted.
         profile: &'static Profile,
         /// What every source answered.
-        trail: Trail,
+        trail: Attempts,
     },
     /// A source has something that is broken, or could not be asked; the sources after it were not asked.
     #[non_exhaustive]
@@ -53,7 +55,7 @@ pub enum ChainError {
         /// What is broken, where, and what to do next.
         error: Box<SourceError>,
         /// What every source answered.
-        trail: Trail,
+        trail: Attempts,
     },
 }
 
@@ -61,12 +63,14 @@ impl ChainError {
     /// What every source answered.
     ///
     /// ```
-    /// # use keysheath::{chain::Chain, issuer::Kanal, source::Variable};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::source::Variable;
     /// let chain = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE"));
     /// assert_eq!(chain.load().unwrap_err().trail().steps().len(), 1);
     /// ```
     #[must_use]
-    pub const fn trail(&self) -> &Trail {
+    pub const fn trail(&self) -> &Attempts {
         match self {
             Self::NoKey { trail, .. } | Self::Broken { trail, .. } => trail,
         }
@@ -77,7 +81,8 @@ impl<K> Selected<K> {
     /// The key.
     ///
     /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// println!("{:?}", Chain::<Kanal>::for_service().load()?.key());
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
@@ -89,7 +94,8 @@ impl<K> Selected<K> {
     /// Gives the key out.
     ///
     /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// let key = Chain::<Kanal>::for_service().load()?.into_key();
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
@@ -101,7 +107,8 @@ impl<K> Selected<K> {
     /// Where the key came from.
     ///
     /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// println!("from {}", Chain::<Kanal>::for_service().load()?.provenance());
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
@@ -114,7 +121,8 @@ impl<K> Selected<K> {
     /// loading a chain gives a warning for each.
     ///
     /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// for remark in Chain::<Kanal>::for_service().load()?.remarks() {
     ///     eprintln!("{remark}");
     /// }
@@ -123,7 +131,7 @@ impl<K> Selected<K> {
     #[must_use]
     pub fn remarks(&self) -> &[Remark] {
         let found = self.trail.steps().iter().find_map(|step| match step.witness() {
-            Witness::Found { remarks, .. } => Some(&**remarks),
+            AttemptOutcome::Found { remarks, .. } => Some(&**remarks),
             _ => None,
         });
         found.unwrap_or_default()
@@ -142,12 +150,13 @@ impl<K> Selected<K> {
     /// What every source answered.
     ///
     /// ```no_run
-    /// # use keysheath::{chain::Chain, issuer::Kanal};
+    /// # use keysheath::chain::Chain;
+    /// # use keysheath::key::Kanal;
     /// print!("{}", Chain::<Kanal>::for_service().load()?.trail());
     /// # Ok::<(), keysheath::chain::ChainError>(())
     /// ```
     #[must_use]
-    pub const fn trail(&self) -> &Trail {
+    pub const fn trail(&self) -> &Attempts {
         &self.trail
     }
 }
@@ -231,8 +240,8 @@ impl fmt::Debug for ChainError {
 }
 
 /// Why the places below a broken one were not asked, where there are any.
-fn below(trail: &Trail) -> &'static str {
-    if trail.steps().iter().any(|step| *step.witness() == Witness::NotAsked) {
+fn below(trail: &Attempts) -> &'static str {
+    if trail.steps().iter().any(|step| *step.witness() == AttemptOutcome::NotAsked) {
         "the places below it were not asked, because they may hold the key of another account\n"
     } else {
         ""

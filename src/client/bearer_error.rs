@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 
 use super::GuardError;
-use crate::handle::Closed;
+use crate::handle::NoActiveKey;
 
 /// What a client's error is made into, as tower's own layers do.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -26,9 +26,9 @@ pub enum BearerError {
     /// was to be repeated has the newer key in its URI.)
     #[error("{0}")]
     Guard(GuardError),
-    /// No key is active. Nothing was sent. The key of a live handle may come later; see [`Closed`] for what to do.
+    /// No key is active. Nothing was sent. The key of a live handle may come later; see [`NoActiveKey`] for what to do.
     #[error("{0}")]
-    Closed(Closed),
+    NoActiveKey(NoActiveKey),
     /// The client below failed. Where the request is repeated, this is about the repetition.
     #[error("{0}")]
     Inner(ClientError),
@@ -67,7 +67,7 @@ impl BearerError {
     #[must_use]
     pub fn into_inner(self) -> Option<BoxError> {
         match self {
-            Self::Guard(_) | Self::Closed(_) => None,
+            Self::Guard(_) | Self::NoActiveKey(_) => None,
             Self::Inner(error) => Some(error.into_inner()),
         }
     }

@@ -15,15 +15,16 @@ use super::BearerError;
 use super::answer_body::{AnswerBody, ReadAhead};
 use super::bearer_error::BoxError;
 use super::sender::{Again, Attempt, Sender, UnderWay, Unsent};
-use crate::handle::{Refusal, ReloadPast};
-use crate::issuer::Issuer;
+use crate::handle::{NewerKey, Refusal};
+use crate::key::Issuer;
 
 pin_project! {
     /// The response of a [`BearerService`](super::BearerService), to be awaited.
     ///
     /// ```
     /// use http_body_util::Empty;
-    /// use keysheath::{client::BearerFuture, issuer::Kanal};
+    /// use keysheath::client::BearerFuture;
+    /// use keysheath::key::Kanal;
     ///
     /// type NoBody = Empty<bytes::Bytes>;
     ///
@@ -56,7 +57,7 @@ pin_project! {
         Sending { #[pin] future: F, sent: Option<UnderWay<I>> },
         Reading { reading: Option<Reading<R, I>> },
         // The answer that refused the key is given back where there is no other.
-        Reloading { reload: ReloadPast<I>, refused: Option<Refused<R, I>> },
+        Reloading { reload: NewerKey<I>, refused: Option<Refused<R, I>> },
         Readying { refused: Option<Refused<R, I>> },
     }
 }
@@ -113,7 +114,7 @@ where
                 StateProjected::Refused { error } => {
                     return Poll::Ready(Err(match error.take().expect(OVER) {
                         Unsent::Guard(error) => BearerError::Guard(error),
-                        Unsent::Closed(closed) => BearerError::Closed(closed),
+                        Unsent::NoActiveKey(closed) => BearerError::NoActiveKey(closed),
                     }));
                 }
                 StateProjected::Sending { future, sent } => {

@@ -8,10 +8,9 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::handle::Snapshot;
-use crate::issuer::Issuer;
-use crate::key::ApiKey;
 #[cfg(feature = "probe")]
 use crate::key::RawKey;
+use crate::key::{ApiKey, Issuer};
 
 const SCHEME: &[u8] = b"Bearer ";
 
@@ -19,12 +18,13 @@ const SCHEME: &[u8] = b"Bearer ";
 /// every request that carries it. The memory is wiped when the last of them is gone.
 ///
 /// ```
-/// use keysheath::{client::BearerHeader, issuer::Katana, key::ApiKey};
+/// use keysheath::client::BearerHeader;
+/// use keysheath::key::{ApiKey, Katana};
 ///
 /// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?;
 /// let header = BearerHeader::new(&key);
 /// assert_eq!(format!("{:?}", header.value()), "Sensitive");
-/// # Ok::<(), keysheath::format::FormatError>(())
+/// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 pub struct BearerHeader<I: Issuer> {
     value: HeaderValue,
@@ -47,9 +47,10 @@ impl<I: Issuer> BearerHeader<I> {
     /// Never: every format admits only what a header can carry.
     ///
     /// ```
-    /// # use keysheath::{client::BearerHeader, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::client::BearerHeader;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub fn new(key: &ApiKey<I>) -> Self {
@@ -77,7 +78,9 @@ impl<I: Issuer> BearerHeader<I> {
     /// wiped together with the key.
     ///
     /// ```
-    /// use keysheath::{client::{BearerHeader, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// use keysheath::client::{BearerHeader, OriginGuard};
+    /// use keysheath::handle::KeyHandle;
+    /// use keysheath::key::{ApiKey, Kanal};
     ///
     /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// // For a client that no layer fits: hold the snapshot until the answer is there.
@@ -97,10 +100,11 @@ impl<I: Issuer> BearerHeader<I> {
     /// This skips the origin guard; prefer [`OriginGuard::authorize`](super::OriginGuard::authorize).
     ///
     /// ```
-    /// # use keysheath::{client::BearerHeader, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::client::BearerHeader;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// assert!(header.value().is_sensitive());
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub fn value(&self) -> HeaderValue {

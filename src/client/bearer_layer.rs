@@ -15,7 +15,7 @@ use super::bearer_error::BoxError;
 use super::sender::Sender;
 use super::{BearerError, BearerFuture, NotRepeating, OriginGuard, Repeating, Repeats};
 use crate::handle::KeyHandle;
-use crate::issuer::Issuer;
+use crate::key::Issuer;
 
 /// Puts the key in force on every request of a tower client over [`http::Request`], if the request goes to the guard's
 /// origin, and refuses every other request before the client sees it.
@@ -52,7 +52,9 @@ use crate::issuer::Issuer;
 /// [`Repeats`](super::Repeats) is said not to be implemented. Use [`BearerLayer::without_repeating`] there:
 ///
 /// ```compile_fail
-/// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// # use keysheath::client::{BearerLayer, OriginGuard};
+/// # use keysheath::handle::KeyHandle;
+/// # use keysheath::key::{ApiKey, Kanal};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// struct Stream; // not Clone
 /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
@@ -62,7 +64,9 @@ use crate::issuer::Issuer;
 /// ```
 ///
 /// ```
-/// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// # use keysheath::client::{BearerLayer, OriginGuard};
+/// # use keysheath::handle::KeyHandle;
+/// # use keysheath::key::{ApiKey, Kanal};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// struct Stream; // not Clone
 /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
@@ -79,7 +83,9 @@ use crate::issuer::Issuer;
 /// - A deadline is yours: a body that trickles in is read for as long as you let it.
 ///
 /// ```
-/// use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::client::{BearerLayer, OriginGuard};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
 /// use tower::{Layer, Service, service_fn};
 ///
 /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
@@ -91,7 +97,7 @@ use crate::issuer::Issuer;
 ///
 /// let request = http::Request::get("https://api.getkanal.com/api/v1/stores/123/orders").body(()).unwrap();
 /// let answered = client.call(request);
-/// # Ok::<(), keysheath::format::FormatError>(())
+/// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 pub struct BearerLayer<I: Issuer, M = Repeating> {
     sender: Arc<Sender<I>>,
@@ -101,7 +107,9 @@ pub struct BearerLayer<I: Issuer, M = Repeating> {
 /// A client with a [`BearerLayer`] around it.
 ///
 /// ```
-/// use keysheath::{client::{BearerLayer, BearerService, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::client::{BearerLayer, BearerService, OriginGuard};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
 /// use tower::Layer;
 ///
 /// struct Shop<C> {
@@ -111,7 +119,7 @@ pub struct BearerLayer<I: Issuer, M = Repeating> {
 /// # struct Client;
 /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 /// let shop = Shop { client: BearerLayer::new(handle, OriginGuard::new()).layer(Client) };
-/// # Ok::<(), keysheath::format::FormatError>(())
+/// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 pub struct BearerService<S, I: Issuer, M = Repeating> {
     inner: S,
@@ -123,10 +131,12 @@ impl<I: Issuer> BearerLayer<I> {
     /// A layer that sends the handle's key where the guard lets it go.
     ///
     /// ```
-    /// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::client::{BearerLayer, OriginGuard};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// let layer = BearerLayer::new(handle.clone(), OriginGuard::new());
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub fn new(handle: KeyHandle<I>, guard: OriginGuard<I>) -> Self {
@@ -137,10 +147,12 @@ impl<I: Issuer> BearerLayer<I> {
     /// is still reported, so a live handle is reloaded, and the next request has the newer key.
     ///
     /// ```
-    /// # use keysheath::{client::{BearerLayer, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::client::{BearerLayer, OriginGuard};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// let uploads = BearerLayer::new(handle.clone(), OriginGuard::new()).without_repeating();
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub fn without_repeating(self) -> BearerLayer<I, NotRepeating> {

@@ -8,8 +8,8 @@ use http::uri::Authority;
 use http::{HeaderMap, Request, Uri};
 
 use super::BearerHeader;
-use crate::issuer::{Issuer, KNOWN};
-use crate::origin::{Origin, Scheme};
+use crate::key::issuer::KNOWN;
+use crate::key::{Issuer, Origin, Scheme};
 
 /// Lets a key of issuer `I` go to the issuer's origin, and nowhere else.
 ///
@@ -17,7 +17,8 @@ use crate::origin::{Origin, Scheme};
 /// [`OriginGuard::for_loopback`] and [`OriginGuard::for_https`].
 ///
 /// ```
-/// use keysheath::{client::OriginGuard, issuer::Katana};
+/// use keysheath::client::OriginGuard;
+/// use keysheath::key::Katana;
 ///
 /// let guard = OriginGuard::<Katana>::new();
 /// assert_eq!(guard.origin().to_string(), "https://api.katanamrp.com");
@@ -30,7 +31,8 @@ pub struct OriginGuard<I: Issuer> {
 /// A request that must not carry the key; the request is unchanged. It holds no part of the request.
 ///
 /// ```
-/// use keysheath::{client::{BearerHeader, GuardError, OriginGuard}, issuer::Kanal, key::ApiKey};
+/// use keysheath::client::{BearerHeader, GuardError, OriginGuard};
+/// use keysheath::key::{ApiKey, Kanal};
 ///
 /// let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
 /// let mut request = http::Request::get("http://api.getkanal.com/").body(()).unwrap();
@@ -88,7 +90,8 @@ pub enum GuardError {
 /// An origin that a guard must not be told to trust.
 ///
 /// ```
-/// use keysheath::{client::{OriginGuard, OverrideError}, issuer::Kanal, origin::Origin};
+/// use keysheath::client::{OriginGuard, OverrideError};
+/// use keysheath::key::{Kanal, Origin};
 ///
 /// let origin = Origin::parse("http://localhost:8080").unwrap();
 /// assert_eq!(OriginGuard::<Kanal>::for_loopback(origin).unwrap_err(), OverrideError::NotLoopback);
@@ -118,7 +121,8 @@ impl<I: Issuer> OriginGuard<I> {
     /// For the issuer's own origin.
     ///
     /// ```
-    /// # use keysheath::{client::OriginGuard, issuer::Kanal};
+    /// # use keysheath::client::OriginGuard;
+    /// # use keysheath::key::Kanal;
     /// assert_eq!(OriginGuard::<Kanal>::new().origin().host(), "api.getkanal.com");
     /// ```
     #[must_use]
@@ -132,7 +136,8 @@ impl<I: Issuer> OriginGuard<I> {
     /// [`OverrideError::NotLoopback`] for a host name, `localhost` included, and for any other address.
     ///
     /// ```
-    /// # use keysheath::{client::OriginGuard, issuer::Kanal, origin::Origin};
+    /// # use keysheath::client::OriginGuard;
+    /// # use keysheath::key::{Kanal, Origin};
     /// let server = Origin::parse("http://127.0.0.1:8080").unwrap();
     /// assert!(OriginGuard::<Kanal>::for_loopback(server).is_ok());
     /// ```
@@ -148,7 +153,8 @@ impl<I: Issuer> OriginGuard<I> {
     /// Katana, and the other way round.
     ///
     /// ```
-    /// # use keysheath::{client::OriginGuard, issuer::Kanal, origin::Origin};
+    /// # use keysheath::client::OriginGuard;
+    /// # use keysheath::key::{Kanal, Origin};
     /// let gateway = Origin::parse("https://gateway.shop.example").unwrap();
     /// assert!(OriginGuard::<Kanal>::for_https(gateway).is_ok());
     /// ```
@@ -167,7 +173,8 @@ impl<I: Issuer> OriginGuard<I> {
     /// The one origin that a key may go to.
     ///
     /// ```
-    /// # use keysheath::{client::OriginGuard, issuer::Kanal};
+    /// # use keysheath::client::OriginGuard;
+    /// # use keysheath::key::Kanal;
     /// assert_eq!(OriginGuard::<Kanal>::new().origin().port(), 443);
     /// ```
     #[must_use]
@@ -182,7 +189,8 @@ impl<I: Issuer> OriginGuard<I> {
     /// in another way. The request is then unchanged.
     ///
     /// ```
-    /// # use keysheath::{client::{BearerHeader, OriginGuard}, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::client::{BearerHeader, OriginGuard};
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
     /// let mut request = http::Request::get("https://api.getkanal.com/api/v1/stores/1/orders").body(()).unwrap();
     /// OriginGuard::new().authorize(&mut request, &header)?;

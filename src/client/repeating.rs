@@ -22,7 +22,8 @@ pub struct Repeatable;
 /// A [`BearerLayer`](super::BearerLayer) that repeats a request whose key was refused: what `BearerLayer::new` makes.
 ///
 /// ```
-/// use keysheath::{client::{BearerLayer, Repeating}, issuer::Kanal};
+/// use keysheath::client::{BearerLayer, Repeating};
+/// use keysheath::key::Kanal;
 /// struct Shop {
 ///     layer: BearerLayer<Kanal, Repeating>, // or BearerLayer<Kanal>
 /// }
@@ -33,7 +34,8 @@ pub struct Repeating;
 /// A [`BearerLayer`](super::BearerLayer) that sends each request once: what `BearerLayer::without_repeating` makes.
 ///
 /// ```
-/// use keysheath::{client::{BearerLayer, NotRepeating}, issuer::Kanal};
+/// use keysheath::client::{BearerLayer, NotRepeating};
+/// use keysheath::key::Kanal;
 /// struct Uploads {
 ///     layer: BearerLayer<Kanal, NotRepeating>,
 /// }
@@ -50,7 +52,8 @@ pub struct NotRepeating;
 /// [`NotRepeating`] ones always. It is implemented by these two alone.
 ///
 /// ```
-/// use keysheath::{client::{BearerService, Repeats}, issuer::Kanal};
+/// use keysheath::client::{BearerService, Repeats};
+/// use keysheath::key::Kanal;
 ///
 /// /// Works with both kinds of layers.
 /// struct Shop<S, B, M: Repeats<S, B>> {

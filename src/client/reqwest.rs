@@ -13,7 +13,7 @@ use super::answer_body::ReadAhead;
 use super::sender::{Again, Attempt, Sender, UnderWay};
 use super::{GuardError, OriginGuard};
 use crate::handle::{KeyHandle, Snapshot};
-use crate::issuer::Issuer;
+use crate::key::Issuer;
 
 /// Puts the key in force on every request of a [`reqwest_middleware`] client, by the same rules as
 /// [`BearerLayer`](super::BearerLayer): the guard's origin or none, a [`Sent`](super::Sent) among each response's
@@ -22,7 +22,7 @@ use crate::issuer::Issuer;
 /// [`Repeatable`](super::Repeatable) is given to the request's builder, by `with_extension`.
 ///
 /// A request that must not carry the key is an [`Error::Middleware`] that holds a [`GuardError`]; where no key is in force,
-/// it holds a [`Closed`](crate::handle::Closed).
+/// it holds a [`NoActiveKey`](crate::handle::NoActiveKey).
 ///
 /// # Where it belongs
 /// - **reqwest follows redirects below its middleware**, so that no hop but the first would be guarded, and uses the
@@ -30,14 +30,16 @@ use crate::issuer::Issuer;
 /// - Add it **last**, inside any middleware that repeats requests or changes where they go.
 ///
 /// ```
-/// use keysheath::{client::{BearerMiddleware, OriginGuard, guarded_client}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::client::{BearerMiddleware, OriginGuard, guarded_client};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
 ///
 /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 /// let client = reqwest_middleware::ClientBuilder::new(guarded_client().build().unwrap())
 ///     .with(BearerMiddleware::new(handle, OriginGuard::new()))
 ///     .build();
 /// let answered = client.get("https://api.getkanal.com/api/v1/stores/123/orders").send();
-/// # Ok::<(), keysheath::format::FormatError>(())
+/// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 pub struct BearerMiddleware<I: Issuer> {
     sender: Sender<I>,
@@ -62,10 +64,12 @@ impl<I: Issuer> BearerMiddleware<I> {
     /// A middleware that sends the handle's key where the guard lets it go.
     ///
     /// ```
-    /// # use keysheath::{client::{BearerMiddleware, OriginGuard}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::client::{BearerMiddleware, OriginGuard};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// let middleware = BearerMiddleware::new(handle.clone(), OriginGuard::new());
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub const fn new(handle: KeyHandle<I>, guard: OriginGuard<I>) -> Self {

@@ -14,8 +14,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::repeating::can_be_repeated;
-use crate::back_off::{doubled, random_part};
 use crate::failure::seconds;
+use crate::internal::back_off::{doubled, random_part};
 
 /// Repeats a request that can be repeated, when the answer or the error is a passing one.
 ///
@@ -36,7 +36,9 @@ use crate::failure::seconds;
 /// The layer needs no runtime: it is given the function that sleeps. A deadline over all attempts is yours.
 ///
 /// ```
-/// use keysheath::{client::{BearerLayer, OriginGuard, RetryLayer}, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::client::{BearerLayer, OriginGuard, RetryLayer};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
 /// use tower::{ServiceBuilder, service_fn};
 ///
 /// # let client = service_fn(async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(String::new())));
@@ -46,7 +48,7 @@ use crate::failure::seconds;
 ///     .layer(BearerLayer::new(handle, OriginGuard::new()))
 ///     .service(client);
 /// # tower::ServiceExt::<http::Request<String>>::oneshot(client, http::Request::default());
-/// # Ok::<(), keysheath::format::FormatError>(())
+/// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 #[derive(Clone)]
 pub struct RetryLayer<W, P = NoErrors> {

@@ -12,8 +12,8 @@ use super::answer_body::AnswerBody;
 use super::repeating::can_be_repeated;
 use super::{BearerHeader, GuardError, OriginGuard};
 use crate::failure::{Answer, MAX_BODY, Meaning, is_documented};
-use crate::handle::{Closed, Generation, KeyHandle, Known, Refusal, ReloadPast, Snapshot};
-use crate::issuer::Issuer;
+use crate::handle::{Generation, KeyHandle, Known, NewerKey, NoActiveKey, Refusal, Snapshot};
+use crate::key::Issuer;
 
 /// What became of a request that carried a key: which generation of the key it was, and what the issuer answered. Every
 /// response that comes through a client layer has one among its extensions. It is about the attempt that the response
@@ -41,7 +41,9 @@ impl Sent {
     /// The generation of the key that was sent. By the time of the answer, another may be in force.
     ///
     /// ```
-    /// # use keysheath::{client::Sent, handle::KeyHandle, issuer::Kanal};
+    /// # use keysheath::client::Sent;
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
     /// fn was_the_key_in_force(sent: &Sent, handle: &KeyHandle<Kanal>) -> bool {
     ///     handle.load().is_ok_and(|now| now.generation() == sent.generation())
     /// }
@@ -96,7 +98,7 @@ pub(super) struct UnderWay<I: Issuer> {
 
 /// What there is to wait for before a request is sent again, and which key not to send.
 pub(super) struct Again<I: Issuer> {
-    pub(super) reload: ReloadPast<I>,
+    pub(super) reload: NewerKey<I>,
     pub(super) refusal: Refusal<I>,
 }
 
@@ -115,7 +117,7 @@ pub(super) enum Attempt {
 #[derive(Debug)]
 pub(super) enum Unsent {
     Guard(GuardError),
-    Closed(Closed),
+    NoActiveKey(NoActiveKey),
 }
 
 impl From<GuardError> for Unsent {
@@ -124,9 +126,9 @@ impl From<GuardError> for Unsent {
     }
 }
 
-impl From<Closed> for Unsent {
-    fn from(closed: Closed) -> Self {
-        Self::Closed(closed)
+impl From<NoActiveKey> for Unsent {
+    fn from(closed: NoActiveKey) -> Self {
+        Self::NoActiveKey(closed)
     }
 }
 

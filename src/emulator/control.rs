@@ -23,10 +23,7 @@ use super::server::Answer;
 use super::shop::{Api, Shop, lock};
 use super::{EmulatorError, TEAM};
 use crate::failure::{Meaning, Row};
-use crate::format::KeyFormat;
-use crate::issuer::{Profile, StoreId};
-use crate::key::RawKey;
-use crate::origin::Origin;
+use crate::key::{KeyFormat, Origin, Profile, RawKey, StoreId};
 use crate::registry::{
     KeyId, KeyRecord, RegistryError, RequireKeyLayer, Restriction, StaticKeys, TeamId, is_from_browser,
 };
@@ -261,7 +258,7 @@ fn key_id(text: &str) -> Result<KeyId, Problem> {
 }
 
 fn store_id(text: &str) -> Result<StoreId, Problem> {
-    text.parse().map_err(|error: crate::issuer::StoreIdError| bad(error.to_string()))
+    text.parse().map_err(|error: crate::key::StoreIdError| bad(error.to_string()))
 }
 
 fn done(result: Result<(), RegistryError>) -> Answered {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
-use crate::issuer::StoreId;
+use crate::key::StoreId;
 
 /// How many customers an emulator keeps; then the one that was new the longest ago is forgotten.
 ///

@@ -18,7 +18,7 @@ use super::katana_api;
 use super::shop::{Api, Sender, Shop, Turn, lock};
 use super::wire::{Fate, truncated};
 use crate::failure::Meaning;
-use crate::registry::{Authorize as _, Refusal, Wanted};
+use crate::registry::{Authorize as _, Refusal, RequestedStore};
 
 /// No answer of the emulator's own is longer, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -65,11 +65,11 @@ pub(super) async fn exchange(
 
 /// Which store a path of Kanal's is for: its number follows the first segment `stores`. Where nothing stands there the
 /// request names no store, which Kanal documents an answer for, whatever the key is restricted to.
-pub(super) fn wanted(path: &str) -> Wanted {
+pub(super) fn wanted(path: &str) -> RequestedStore {
     let mut segments = path.split('/');
     match segments.find(|segment| *segment == "stores").and(segments.next()) {
-        None | Some("") => Wanted::NoStoreForAnyKey,
-        Some(segment) => Wanted::from_segment(segment),
+        None | Some("") => RequestedStore::NoStoreForAnyKey,
+        Some(segment) => RequestedStore::from_segment(segment),
     }
 }
 

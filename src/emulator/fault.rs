@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::seeded::Seeded;
-use crate::issuer::StoreId;
+use crate::key::StoreId;
 use crate::registry::KeyId;
 
 /// How many fault rules there can be.

@@ -6,8 +6,7 @@ use std::time::SystemTime;
 use http::Method;
 
 use super::fault::FaultId;
-use crate::fingerprint::Fingerprint;
-use crate::issuer::StoreId;
+use crate::key::{Fingerprint, StoreId};
 
 /// How many entries a journal keeps; then the oldest goes.
 ///

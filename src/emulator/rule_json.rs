@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::fault::{Fault, FaultId, FaultRule};
-use crate::issuer::StoreId;
+use crate::key::StoreId;
 
 /// The fields of a rule.
 pub(super) const FIELDS: &[&str] = &["fault", "key", "store", "route", "nth", "times", "probability"];

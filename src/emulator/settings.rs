@@ -14,9 +14,7 @@ use super::seeded::Seeded;
 use super::server::{Answer, Server, Site, bind};
 use super::shop::{Api, Clock, Shop};
 use super::{Emulator, EmulatorError, FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM};
-use crate::issuer::{Issuer as _, Kanal, Katana};
-use crate::key::RawKey;
-use crate::origin::Origin;
+use crate::key::{Issuer as _, Kanal, Katana, Origin, RawKey};
 use crate::registry::{KeyRegistry, Restriction};
 
 /// How long a request's head may take to arrive, and its body after that, unless
@@ -128,9 +126,10 @@ impl Settings {
     /// emulator.
     ///
     /// ```
-    /// # use keysheath::{emulator::Emulator, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::emulator::Emulator;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-    /// let emulator = Emulator::kanal().with_key(key.clone_key().erase()).start()?;
+    /// let emulator = Emulator::kanal().with_key(key.clone_key().into_raw()).start()?;
     /// assert!(emulator.key() == key.as_raw());
     /// # Ok::<(), keysheath::emulator::EmulatorError>(())
     /// ```

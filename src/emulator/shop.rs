@@ -11,9 +11,10 @@ use super::fault::Faults;
 use super::journal::Journal;
 use super::katana_api::Product;
 use super::rate_limit::{Allowance, RateLimiter};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::{Profile, StoreId};
-use crate::registry::{Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, TeamId, Wanted};
+use crate::key::{Fingerprint, Profile, StoreId};
+use crate::registry::{
+    Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, RequestedStore, TeamId,
+};
 
 /// The team that the first key belongs to.
 ///
@@ -216,7 +217,7 @@ impl Authorize for Shop {
         self.registry.profile()
     }
 
-    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
+    fn authorize(&self, headers: &HeaderMap, wanted: RequestedStore) -> Result<Principal, Refusal> {
         self.registry.authorize(headers, wanted)
     }
 }

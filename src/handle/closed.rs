@@ -3,12 +3,12 @@
 /// No key is in force, so nothing is sent: why, and what to do next.
 ///
 /// ```
-/// use keysheath::handle::Closed;
-/// assert!(Closed::Compromised.to_string().contains("create a new one"));
+/// use keysheath::handle::NoActiveKey;
+/// assert!(NoActiveKey::Compromised.to_string().contains("create a new one"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
-pub enum Closed {
+pub enum NoActiveKey {
     /// No key has come into force yet.
     #[error(
         "no key is in force: none was loaded yet, or the key set has none; stage one, verify it and promote it"

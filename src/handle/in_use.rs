@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use super::sync::{Event, EventListener};
 use super::{Fixed, Generation, Inner, KeyHandle, RawHandle};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::{Issuer, Profile};
-use crate::key::ApiKey;
+use crate::key::{ApiKey, Fingerprint, Issuer, Profile};
 
 /// The key in force, and how far back requests go that are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InUse {
+pub(crate) struct Usage {
     /// `None` before the first key.
     pub(crate) generation: Option<Generation>,
     /// The oldest generation that a snapshot or a request of this process holds; no newer than the one in force.
@@ -25,7 +23,7 @@ pub(crate) struct InUse {
 
 /// A handle, fixed or live, seen by its numbers alone.
 #[derive(Clone)]
-pub(crate) struct Uses(Of);
+pub(crate) struct UsageObserver(Of);
 
 #[derive(Clone)]
 enum Of {
@@ -50,8 +48,8 @@ impl<I: Issuer> Refusable for Fixed<I> {
 }
 
 impl<I: Issuer> KeyHandle<I> {
-    pub(crate) fn uses(&self) -> Uses {
-        Uses(match &self.inner {
+    pub(crate) fn uses(&self) -> UsageObserver {
+        UsageObserver(match &self.inner {
             Inner::Fixed(fixed) => {
                 let key = fixed.version.key.as_ref().ok().and_then(ApiKey::fingerprint);
                 Of::Fixed { profile: I::PROFILE, key, fixed: Arc::clone(fixed) as _ }
@@ -61,7 +59,7 @@ impl<I: Issuer> KeyHandle<I> {
     }
 }
 
-impl Uses {
+impl UsageObserver {
     pub(crate) fn profile(&self) -> &'static Profile {
         match &self.0 {
             Of::Fixed { profile, .. } => profile,
@@ -69,19 +67,19 @@ impl Uses {
         }
     }
 
-    pub(crate) fn now(&self) -> InUse {
+    pub(crate) fn now(&self) -> Usage {
         match &self.0 {
             Of::Fixed { key, fixed, .. } => {
                 let first = Some(Generation::FIRST);
                 let refused = fixed.refused();
-                InUse { generation: first, oldest: first, key: *key, begun: None, refused }
+                Usage { generation: first, oldest: first, key: *key, begun: None, refused }
             }
             Of::Live(live) => live.in_use(),
         }
     }
 
     /// Woken when fewer hold a generation, as when another one comes into force, when a refusal is noted or
-    /// taken back, and by [`Uses::wake`]. Listen, then look, then wait.
+    /// taken back, and by [`UsageObserver::wake`]. Listen, then look, then wait.
     pub(crate) fn news(&self) -> EventListener {
         match &self.0 {
             Of::Fixed { fixed, .. } => fixed.news().listen(),

@@ -12,10 +12,8 @@ use super::reloads::{Attempt, Reloads};
 use super::stop::Stopped;
 use super::sync::{EventListener, Mutex, lock};
 use super::version::Version;
-use super::{Closed, Generation, InUse, Reload, Stop};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::{Issuer, Profile};
-use crate::key::{ApiKey, RawKey};
+use super::{Generation, NoActiveKey, Reload, Stop, Usage};
+use crate::key::{ApiKey, Fingerprint, Issuer, Profile, RawKey};
 
 /// What clones of a live handle share.
 pub(super) struct Live<I: Issuer> {
@@ -56,12 +54,12 @@ pub(crate) struct RawHandle {
 }
 
 /// The keys of a key set, as they are to be in a handle.
-pub(crate) struct Numbered<'a> {
+pub(crate) struct Publication<'a> {
     /// None for a key set that never had a key in force.
     pub(crate) generation: Option<Generation>,
     /// The key that began the key set, by which it is told from others.
     pub(crate) begun: Option<Fingerprint>,
-    pub(crate) current: Result<&'a RawKey, Closed>,
+    pub(crate) current: Result<&'a RawKey, NoActiveKey>,
     /// With the end of its grace.
     pub(crate) previous: Option<(&'a RawKey, Instant)>,
 }
@@ -95,14 +93,14 @@ trait Publish: Send + Sync {
     fn release_source(&self);
     fn is_for_key_sets(&self) -> bool;
     fn claim_for_key_set(&self) -> bool;
-    fn publish(&self, keys: &Numbered<'_>) -> Published;
+    fn publish(&self, keys: &Publication<'_>) -> Published;
     fn publish_next(&self, key: &RawKey, grace: Duration) -> Published;
 }
 
 impl<I: Issuer> Live<I> {
     pub(super) fn new() -> Self {
         Self {
-            core: Core::new(0, Version::new(Err(Closed::NoKey))),
+            core: Core::new(0, Version::new(Err(NoActiveKey::NoKey))),
             refusals: Refusals::default(),
             stopped: Mutex::new(Vec::new()),
             stopped_in: AtomicU64::new(0),
@@ -192,7 +190,7 @@ impl RawHandle {
     }
 
     /// Puts the keys of a key set in force, if they are not older than what is there.
-    pub(crate) fn publish(&self, keys: &Numbered<'_>) -> Published {
+    pub(crate) fn publish(&self, keys: &Publication<'_>) -> Published {
         self.live.publish(keys)
     }
 
@@ -208,12 +206,12 @@ impl RawHandle {
     }
 
     /// What is in use now. What a change in the middle of it would tell wrongly, it tells as older than it is.
-    pub(crate) fn in_use(&self) -> InUse {
+    pub(crate) fn in_use(&self) -> Usage {
         let oldest = self.holders.oldest().map(Generation);
         let (generation, key, begun) = self.live.in_force();
         let has_had_key = generation >= Generation::FIRST;
         let oldest = oldest.map_or(generation, |oldest| oldest.min(generation));
-        InUse {
+        Usage {
             generation: has_had_key.then_some(generation),
             oldest: Some(oldest).filter(|_| has_had_key),
             key,
@@ -339,7 +337,7 @@ impl<I: Issuer> Publish for Live<I> {
         publisher.takes(None)
     }
 
-    fn publish(&self, keys: &Numbered<'_>) -> Published {
+    fn publish(&self, keys: &Publication<'_>) -> Published {
         let generation = keys.generation.map_or(0, |generation| generation.0);
         let mut published = Published::Refused;
         self.core.update(|there| {
@@ -358,7 +356,7 @@ impl<I: Issuer> Publish for Live<I> {
             let previous = keys.previous.filter(|(key, _)| !is_stopped(key));
             let (current, previous) = match previous {
                 Some((key, until)) if of_stopped && Instant::now() < until => (Ok(key), None),
-                _ if of_stopped => (Err(Closed::Compromised), None),
+                _ if of_stopped => (Err(NoActiveKey::Compromised), None),
                 previous => (keys.current, previous),
             };
             drop(stopped);
@@ -416,7 +414,7 @@ impl<I: Issuer> Publish for Live<I> {
 }
 
 /// Whether a version is of this key, or as closed.
-fn holds<I: Issuer>(version: &Version<I>, key: Result<&RawKey, Closed>) -> bool {
+fn holds<I: Issuer>(version: &Version<I>, key: Result<&RawKey, NoActiveKey>) -> bool {
     match (&version.key, key) {
         (Ok(there), Ok(key)) => there.as_raw() == key,
         (Err(there), Err(closed)) => *there == closed,
@@ -425,13 +423,13 @@ fn holds<I: Issuer>(version: &Version<I>, key: Result<&RawKey, Closed>) -> bool 
 }
 
 /// The version of this key that is there, with what was made out of it, or a new one. None for another issuer's key.
-fn reuse<I: Issuer>(there: &Next<Version<I>>, key: Result<&RawKey, Closed>) -> Option<Arc<Version<I>>> {
+fn reuse<I: Issuer>(there: &Next<Version<I>>, key: Result<&RawKey, NoActiveKey>) -> Option<Arc<Version<I>>> {
     let versions = [Some(&there.current), there.previous.as_ref().map(|before| &before.value)];
     if let Some(version) = versions.into_iter().flatten().find(|version| holds(version, key)) {
         return Some(Arc::clone(version));
     }
     let key = match key {
-        Ok(key) => Ok(key.clone_key().typed::<I>().ok()?),
+        Ok(key) => Ok(key.clone_key().try_into_typed::<I>().ok()?),
         Err(closed) => Err(closed),
     };
     Some(Arc::new(Version::new(key)))

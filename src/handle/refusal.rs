@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(feature = "client")]
-use super::ReloadPast;
+use super::NewerKey;
 #[cfg(feature = "client")]
 use super::version::Version;
 use super::{Generation, Inner, KeyHandle};
-use crate::issuer::Issuer;
+use crate::key::Issuer;
 
 /// What a handle knows of refusals; 0 is none, because the first generation is 1. Requests read it without a lock.
 #[derive(Default)]
@@ -115,7 +115,8 @@ impl<I: Issuer> KeyHandle<I> {
     /// The client layers call it on [`Meaning::KeyRefused`](crate::failure::Meaning::KeyRefused), and on nothing else.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// handle.report_refused(handle.load()?.generation());
     /// assert!(handle.refused().is_some());
@@ -135,7 +136,8 @@ impl<I: Issuer> KeyHandle<I> {
     /// The client layers call it on what [accepts the key](crate::failure::Meaning::accepts_key).
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// let sent = handle.load()?.generation();
     /// handle.report_refused(sent);
@@ -154,10 +156,11 @@ impl<I: Issuer> KeyHandle<I> {
     /// sees its key accepted.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// assert_eq!(handle.refused(), None);
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub fn refused(&self) -> Option<Generation> {
@@ -187,7 +190,7 @@ impl<I: Issuer> KeyHandle<I> {
     /// attempt, and not for one each where the first has begun in between. Where the key that was refused is active
     /// again in a newer generation, the refusal is about that one.
     #[cfg(feature = "client")]
-    pub(crate) fn reload_instead_of(&self, refusal: &Refusal<I>) -> ReloadPast<I> {
+    pub(crate) fn reload_instead_of(&self, refusal: &Refusal<I>) -> NewerKey<I> {
         let generation = self.in_force_again(refusal).unwrap_or(refusal.generation);
         self.note(refusal, generation);
         let reload = self.reload_past(generation).instead_of(refusal);
@@ -246,8 +249,7 @@ impl<I: Issuer> KeyHandle<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::issuer::Kanal;
-    use crate::key::ApiKey;
+    use crate::key::{ApiKey, Kanal};
 
     fn handle() -> KeyHandle<Kanal> {
         KeyHandle::fixed(ApiKey::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap())

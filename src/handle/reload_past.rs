@@ -15,20 +15,21 @@ use super::reloads::Ticket;
 #[cfg(feature = "rotation")]
 use super::waiting::{self, Listening};
 use super::{Generation, Inner, KeyHandle, Reload};
-use crate::issuer::Issuer;
+use crate::key::Issuer;
 
-/// Waits for a generation past one; see [`KeyHandle::reload_past`]. Await it, or [`wait`](ReloadPast::wait).
+/// Waits for a generation past one; see [`KeyHandle::reload_past`]. Await it, or [`wait`](NewerKey::wait).
 ///
 /// ```
 /// use std::time::Duration;
-/// use keysheath::{handle::{KeyHandle, Reload}, issuer::Kanal, key::ApiKey};
+/// use keysheath::handle::{KeyHandle, Reload};
+/// use keysheath::key::{ApiKey, Kanal};
 /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 /// let reload = handle.reload_past(handle.load()?.generation()).wait(Duration::from_secs(1));
 /// assert_eq!(reload, Some(Reload::NoRefresher));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "nothing is asked for until it is awaited"]
-pub struct ReloadPast<I: Issuer> {
+pub struct NewerKey<I: Issuer> {
     handle: KeyHandle<I>,
     past: Generation,
     #[cfg(feature = "rotation")]
@@ -51,14 +52,15 @@ impl<I: Issuer> KeyHandle<I> {
     /// [`Reload::NoRefresher`].
     ///
     /// ```
-    /// # use keysheath::{handle::{KeyHandle, Reload}, issuer::Kanal};
-    /// async fn after_a_refusal(handle: &KeyHandle<Kanal>) -> Result<bool, keysheath::handle::Closed> {
+    /// # use keysheath::handle::{KeyHandle, Reload};
+    /// # use keysheath::key::Kanal;
+    /// async fn after_a_refusal(handle: &KeyHandle<Kanal>) -> Result<bool, keysheath::handle::NoActiveKey> {
     ///     let sent = handle.load()?.generation();
     ///     Ok(handle.reload_past(sent).await == Reload::Newer)
     /// }
     /// ```
-    pub fn reload_past(&self, generation: Generation) -> ReloadPast<I> {
-        ReloadPast {
+    pub fn reload_past(&self, generation: Generation) -> NewerKey<I> {
+        NewerKey {
             handle: self.clone(),
             past: generation,
             #[cfg(feature = "rotation")]
@@ -71,13 +73,14 @@ impl<I: Issuer> KeyHandle<I> {
     }
 }
 
-impl<I: Issuer> ReloadPast<I> {
+impl<I: Issuer> NewerKey<I> {
     /// Blocks until there is an answer; None after the timeout.
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{handle::{KeyHandle, Reload}, issuer::Kanal};
-    /// fn after_a_refusal(handle: &KeyHandle<Kanal>) -> Result<bool, keysheath::handle::Closed> {
+    /// # use keysheath::handle::{KeyHandle, Reload};
+    /// # use keysheath::key::Kanal;
+    /// fn after_a_refusal(handle: &KeyHandle<Kanal>) -> Result<bool, keysheath::handle::NoActiveKey> {
     ///     let sent = handle.load()?.generation();
     ///     Ok(handle.reload_past(sent).wait(Duration::from_secs(10)) == Some(Reload::Newer))
     /// }
@@ -169,7 +172,7 @@ fn in_a_fork<I: Issuer>(live: &Live<I>, past: Generation) -> Reload {
     if live.core.load().next.generation > past.0 { Reload::Newer } else { Reload::NoRefresher }
 }
 
-impl<I: Issuer> Future for ReloadPast<I> {
+impl<I: Issuer> Future for NewerKey<I> {
     type Output = Reload;
 
     #[cfg_attr(not(feature = "rotation"), allow(unused_variables, reason = "a fixed key is not waited for"))]
@@ -191,8 +194,8 @@ impl<I: Issuer> Future for ReloadPast<I> {
     }
 }
 
-impl<I: Issuer> fmt::Debug for ReloadPast<I> {
+impl<I: Issuer> fmt::Debug for NewerKey<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReloadPast({:?}, past generation {})", self.handle, self.past)
+        write!(f, "NewerKey({:?}, past generation {})", self.handle, self.past)
     }
 }

@@ -19,14 +19,14 @@ use super::holders::Holders;
 use super::sync::Guard;
 use super::version::Version;
 use super::{Generation, describe};
-use crate::issuer::Issuer;
-use crate::key::ApiKey;
+use crate::key::{ApiKey, Issuer};
 
 /// The key in force when it was asked for. It stays the same however the handle goes on, so keep it no longer than
 /// one request takes: while it is there, its generation is not drained.
 ///
 /// ```
-/// use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
 /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 /// assert!(handle.load()?.current().matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -52,7 +52,8 @@ enum Holding<I: Issuer> {
 /// request that you send with [`Previous::key`] yourself. The layers of the client hold it for each request of theirs.
 ///
 /// ```
-/// use keysheath::{handle::Snapshot, issuer::Kanal};
+/// use keysheath::handle::Snapshot;
+/// use keysheath::key::Kanal;
 /// fn log(snapshot: &Snapshot<Kanal>) {
 ///     if let Some(previous) = snapshot.previous() {
 ///         println!("{:?} is good until {:?}", previous.key(), previous.until());
@@ -76,7 +77,8 @@ impl<I: Issuer> Snapshot<I> {
     /// The key.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// assert_eq!(handle.load()?.current().expose_secret().len(), 24);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -90,7 +92,8 @@ impl<I: Issuer> Snapshot<I> {
     /// Its version number.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// assert_eq!(handle.load()?.generation(), handle.load()?.generation());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -110,7 +113,8 @@ impl<I: Issuer> Snapshot<I> {
     /// The key that was in force before, until its grace ends.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// assert!(handle.load()?.previous().is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -161,7 +165,8 @@ impl<I: Issuer> Previous<'_, I> {
     /// The key.
     ///
     /// ```
-    /// # use keysheath::{handle::Previous, issuer::Kanal};
+    /// # use keysheath::handle::Previous;
+    /// # use keysheath::key::Kanal;
     /// fn log(previous: &Previous<'_, Kanal>) {
     ///     println!("{:?}", previous.key());
     /// }
@@ -174,7 +179,8 @@ impl<I: Issuer> Previous<'_, I> {
     /// The last generation in which it was in force.
     ///
     /// ```
-    /// # use keysheath::{handle::Previous, issuer::Kanal};
+    /// # use keysheath::handle::Previous;
+    /// # use keysheath::key::Kanal;
     /// fn log(previous: &Previous<'_, Kanal>) {
     ///     println!("generation {}", previous.generation());
     /// }
@@ -187,7 +193,8 @@ impl<I: Issuer> Previous<'_, I> {
     /// The end of its grace by the monotonic clock. By the wall clock it may end earlier, as where the machine was suspended.
     ///
     /// ```
-    /// # use keysheath::{handle::Previous, issuer::Kanal};
+    /// # use keysheath::handle::Previous;
+    /// # use keysheath::key::Kanal;
     /// fn left(previous: &Previous<'_, Kanal>) -> std::time::Duration {
     ///     previous.until().saturating_duration_since(std::time::Instant::now())
     /// }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-#[cfg(feature = "rotation")]
-use super::Closed;
 use super::KeyHandle;
+#[cfg(feature = "rotation")]
+use super::NoActiveKey;
 #[cfg(feature = "rotation")]
 use super::core::Next;
 #[cfg(feature = "rotation")]
@@ -17,20 +17,20 @@ use super::sync::lock;
 use super::version::Version;
 use super::{Fixed, Inner};
 #[cfg(feature = "rotation")]
-use crate::fingerprint::Fingerprint;
-use crate::issuer::Issuer;
-use crate::key::ApiKey;
+use crate::key::Fingerprint;
 #[cfg(feature = "rotation")]
 use crate::key::RawKey;
+use crate::key::{ApiKey, Issuer};
 
 /// What [`KeyHandle::stop`] did.
 ///
 /// ```
-/// use keysheath::{handle::{Closed, KeyHandle, Stop}, issuer::Kanal, key::ApiKey};
+/// use keysheath::handle::{NoActiveKey, KeyHandle, Stop};
+/// use keysheath::key::{ApiKey, Kanal};
 /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
 /// let leaked = handle.load()?;
-/// assert_eq!(handle.stop(leaked.current()), Stop::Closed);
-/// assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+/// assert_eq!(handle.stop(leaked.current()), Stop::NoActiveKey);
+/// assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,7 @@ pub enum Stop {
     /// The key was active. The previous key is active again, because its grace has not ended.
     FellBack,
     /// The key was active. No key is active now.
-    Closed,
+    NoActiveKey,
     /// The key was not active. It does not become active any more.
     NotActive,
 }
@@ -66,7 +66,7 @@ impl Stopped {
 impl<I: Issuer> KeyHandle<I> {
     /// Stops a key that has leaked: from now on, this handle and its clones do not give it out. The previous key becomes
     /// active again while its grace lasts; otherwise the handle is
-    /// [closed](crate::handle::Closed::Compromised) until another key is published to it.
+    /// [closed](crate::handle::NoActiveKey::Compromised) until another key is published to it.
     ///
     /// It needs no store and no network, and does not block. It holds in this process until the handle is dropped, and
     /// is not undone: a refresher or a rotation that finds the same key again does not publish it. Other processes do
@@ -74,10 +74,11 @@ impl<I: Issuer> KeyHandle<I> {
     /// well, and delete the key in the app.
     ///
     /// ```
-    /// # use keysheath::{handle::{KeyHandle, Stop}, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::{KeyHandle, Stop};
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// let active = handle.load()?;
-    /// if handle.stop(active.current()) == Stop::Closed {
+    /// if handle.stop(active.current()) == Stop::NoActiveKey {
     ///     eprintln!("no request is sent until there is another key");
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -99,7 +100,7 @@ impl<I: Issuer> Fixed<I> {
     fn stop(&self, leaked: &ApiKey<I>) -> Stop {
         if self.version.key.as_ref().is_ok_and(|key| key == leaked) {
             self.is_stopped.store(true, Ordering::Release);
-            return Stop::Closed;
+            return Stop::NoActiveKey;
         }
         Stop::NotActive
     }
@@ -127,8 +128,8 @@ impl<I: Issuer> Live<I> {
             }
             self.stopped_in.store(generation, Ordering::Release);
             let falls_back = previous.filter(|before| !before.until.is_over());
-            stop = if falls_back.is_some() { Stop::FellBack } else { Stop::Closed };
-            let closed = || Arc::new(Version::new(Err(Closed::Compromised)));
+            stop = if falls_back.is_some() { Stop::FellBack } else { Stop::NoActiveKey };
+            let closed = || Arc::new(Version::new(Err(NoActiveKey::Compromised)));
             let current = falls_back.map_or_else(closed, |before| Arc::clone(&before.value));
             Some(Next { generation, current, previous: None })
         });
@@ -138,9 +139,9 @@ impl<I: Issuer> Live<I> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Closed;
+    use super::super::NoActiveKey;
     use super::*;
-    use crate::issuer::Kanal;
+    use crate::key::Kanal;
 
     const FIRST: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
     const SECOND: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
@@ -154,15 +155,15 @@ mod tests {
         let handle = KeyHandle::fixed(key(FIRST));
         assert_eq!(handle.stop(&key(SECOND)), Stop::NotActive);
         let clone = handle.clone();
-        assert_eq!(handle.stop(&key(FIRST)), Stop::Closed);
-        assert_eq!(clone.load().unwrap_err(), Closed::Compromised);
+        assert_eq!(handle.stop(&key(FIRST)), Stop::NoActiveKey);
+        assert_eq!(clone.load().unwrap_err(), NoActiveKey::Compromised);
     }
 
     #[cfg(feature = "rotation")]
     mod live {
         use std::time::{Duration, Instant};
 
-        use super::super::super::{Generation, Numbered, Published, RawHandle};
+        use super::super::super::{Generation, Publication, Published, RawHandle};
         use super::*;
 
         const GRACE: Duration = Duration::from_secs(600);
@@ -176,7 +177,7 @@ mod tests {
 
         fn publish(raw: &RawHandle, generation: u64, current: &str, previous: Option<&str>) -> Published {
             let (current, previous) = (key(current), previous.map(key));
-            raw.publish(&Numbered {
+            raw.publish(&Publication {
                 generation: Generation::numbered(generation),
                 begun: None,
                 current: Ok(current.as_raw()),
@@ -197,10 +198,10 @@ mod tests {
             assert_eq!(active(&handle).as_deref(), Some(FIRST.as_bytes()));
             let told = subscription.wait(Duration::ZERO).expect("it is told").unwrap();
             assert!(told.previous().is_none());
-            assert_eq!(handle.stop(&key(FIRST)), Stop::Closed, "it leaks as well");
+            assert_eq!(handle.stop(&key(FIRST)), Stop::NoActiveKey, "it leaks as well");
             assert_eq!(
                 subscription.wait(Duration::ZERO).expect("it is told").unwrap_err(),
-                Closed::Compromised
+                NoActiveKey::Compromised
             );
         }
 
@@ -209,14 +210,14 @@ mod tests {
             let (handle, raw) = live();
             raw.publish_next(key(FIRST).as_raw(), GRACE);
             raw.publish_next(key(SECOND).as_raw(), Duration::ZERO);
-            assert_eq!(handle.stop(&key(SECOND)), Stop::Closed);
+            assert_eq!(handle.stop(&key(SECOND)), Stop::NoActiveKey);
         }
 
         #[test]
         fn no_document_and_no_source_brings_a_stopped_key_back() {
             let (handle, raw) = live();
             publish(&raw, 4, SECOND, None);
-            assert_eq!(raw.stop(key(SECOND).fingerprint().unwrap()), Stop::Closed);
+            assert_eq!(raw.stop(key(SECOND).fingerprint().unwrap()), Stop::NoActiveKey);
             // The store could not be written, so it has the leaked key still, also as another generation.
             assert_eq!(publish(&raw, 4, SECOND, Some(FIRST)), Published::Same);
             assert_eq!((active(&handle), raw.is_stopped()), (None, true));
@@ -252,7 +253,7 @@ mod tests {
             publish(&raw, 2, SECOND, Some(FIRST));
             assert_eq!(handle.stop(&key(FIRST)), Stop::NotActive);
             assert!(handle.load().unwrap().previous().is_none());
-            assert_eq!(handle.stop(&key(SECOND)), Stop::Closed);
+            assert_eq!(handle.stop(&key(SECOND)), Stop::NoActiveKey);
         }
 
         #[cfg(feature = "client")]

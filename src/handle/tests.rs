@@ -1,8 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::issuer::Kanal;
-use crate::key::RawKey;
+use crate::key::{Kanal, RawKey};
 
 const FIRST: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
@@ -53,7 +52,7 @@ fn what_is_made_out_of_a_key_is_made_once_for_all_clones_and_dropped_with_the_ke
 #[cfg(feature = "rotation")]
 mod live {
     use super::*;
-    use crate::issuer::{Issuer, Katana};
+    use crate::key::{Issuer, Katana};
 
     const SECOND: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
     const THIRD: &str = "Qw3Er5Ty7Ui9Op1As2Df4Gh6";
@@ -70,8 +69,8 @@ mod live {
         (handle, raw)
     }
 
-    fn numbered(generation: u64, current: Result<&RawKey, Closed>) -> Numbered<'_> {
-        Numbered { generation: Generation::numbered(generation), begun: None, current, previous: None }
+    fn numbered(generation: u64, current: Result<&RawKey, NoActiveKey>) -> Publication<'_> {
+        Publication { generation: Generation::numbered(generation), begun: None, current, previous: None }
     }
 
     fn is_in_force(handle: &KeyHandle<Kanal>, generation: u64, text: &str) {
@@ -83,7 +82,7 @@ mod live {
     #[test]
     fn a_source_s_next_key_is_the_next_generation_and_the_one_before_has_its_grace() {
         let (handle, raw) = live();
-        assert_eq!(handle.load().unwrap_err(), Closed::NoKey);
+        assert_eq!(handle.load().unwrap_err(), NoActiveKey::NoKey);
         assert_eq!(raw.publish_next(&key(FIRST), GRACE), Published::Newer);
         assert!(handle.load().unwrap().previous().is_none(), "there was none before");
         assert_eq!(raw.publish_next(&key(FIRST), GRACE), Published::Same);
@@ -108,7 +107,7 @@ mod live {
             assert_eq!(raw.publish(&numbered(generation, Ok(&key))), Published::Refused);
             is_in_force(&handle, 5, SECOND);
         }
-        assert_eq!(raw.publish(&numbered(4, Err(Closed::Compromised))), Published::Refused);
+        assert_eq!(raw.publish(&numbered(4, Err(NoActiveKey::Compromised))), Published::Refused);
         is_in_force(&handle, 5, SECOND);
     }
 
@@ -119,7 +118,7 @@ mod live {
         let publish = |generation, previous| {
             let begun = first.fingerprint();
             let generation = Generation::numbered(generation);
-            raw.publish(&Numbered { generation, begun, current: Ok(&second), previous })
+            raw.publish(&Publication { generation, begun, current: Ok(&second), previous })
         };
         let until = || handle.load().unwrap().previous().map(|previous| previous.until());
         let sooner = Instant::now() + GRACE / 2;
@@ -141,7 +140,7 @@ mod live {
     fn a_handle_has_the_keys_of_one_source_or_of_one_key_set() {
         let set = |generation, begun: &str, current: &RawKey, raw: &RawHandle| {
             let (generation, begun) = (Generation::numbered(generation), key(begun).fingerprint());
-            raw.publish(&Numbered { generation, begun, current: Ok(current), previous: None })
+            raw.publish(&Publication { generation, begun, current: Ok(current), previous: None })
         };
         let (handle, raw) = live();
         assert_eq!(set(1, FIRST, &key(FIRST), &raw), Published::Newer);
@@ -186,8 +185,8 @@ mod live {
     fn a_compromised_key_without_another_closes_the_handle_and_a_new_one_opens_it() {
         let (handle, raw) = live();
         raw.publish(&numbered(1, Ok(&key(FIRST))));
-        raw.publish(&numbered(2, Err(Closed::Compromised)));
-        assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+        raw.publish(&numbered(2, Err(NoActiveKey::Compromised)));
+        assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
         assert_eq!(format!("{handle:?}"), "KeyHandle(kanal, generation 2, no key)");
         raw.publish(&numbered(3, Ok(&key(SECOND))));
         is_in_force(&handle, 3, SECOND);
@@ -202,7 +201,7 @@ mod live {
         handle.load().unwrap().kept(|_| 7);
         let until = Instant::now() + GRACE;
         let previous = Some((&first, until));
-        raw.publish(&Numbered {
+        raw.publish(&Publication {
             generation: Generation::numbered(2),
             begun: None,
             current: Ok(&second),
@@ -274,7 +273,7 @@ mod live {
         let (handle, raw) = live();
         raw.publish(&numbered(1, Ok(&key(FIRST))));
         let refusal = handle.load().unwrap().refusal(true);
-        raw.publish(&numbered(2, Err(Closed::Compromised)));
+        raw.publish(&numbered(2, Err(NoActiveKey::Compromised)));
         assert!(handle.load_instead_of(&refusal).is_none());
     }
 

@@ -5,20 +5,19 @@ use std::any::Any;
 #[cfg(feature = "client")]
 use std::sync::OnceLock;
 
-use super::Closed;
-use crate::issuer::Issuer;
-use crate::key::ApiKey;
+use super::NoActiveKey;
+use crate::key::{ApiKey, Issuer};
 
 /// What a handle holds in one place: a key, or why there is none.
 pub(super) struct Version<I: Issuer> {
-    pub(super) key: Result<ApiKey<I>, Closed>,
+    pub(super) key: Result<ApiKey<I>, NoActiveKey>,
     /// What the client makes out of the key. Here, so that it is wiped together with the key.
     #[cfg(feature = "client")]
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl<I: Issuer> Version<I> {
-    pub(super) const fn new(key: Result<ApiKey<I>, Closed>) -> Self {
+    pub(super) const fn new(key: Result<ApiKey<I>, NoActiveKey>) -> Self {
         Self {
             key,
             #[cfg(feature = "client")]

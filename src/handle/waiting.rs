@@ -10,14 +10,15 @@ use super::core::State;
 use super::sync::EventListener;
 use super::version::Version;
 use super::wait::{poll_until, wait_until};
-use super::{Closed, Generation, Inner, KeyHandle, Snapshot};
-use crate::issuer::Issuer;
+use super::{Generation, Inner, KeyHandle, NoActiveKey, Snapshot};
+use crate::key::Issuer;
 
 /// Waits until nobody holds a generation; see [`KeyHandle::drained`]. Await it, or [`wait`](Drained::wait).
 ///
 /// ```
 /// use std::time::Duration;
-/// use keysheath::{handle::{Generation, KeyHandle}, issuer::Kanal};
+/// use keysheath::handle::{Generation, KeyHandle};
+/// use keysheath::key::Kanal;
 /// fn say(handle: &KeyHandle<Kanal>, old: Generation) {
 ///     if handle.drained(old).wait(Duration::from_secs(5)) {
 ///         println!("no request of this process holds the old key any more");
@@ -34,7 +35,8 @@ pub struct Drained<I: Issuer> {
 /// Tells of each change of the key in force; see [`KeyHandle::subscribe`].
 ///
 /// ```
-/// use keysheath::{handle::KeyHandle, issuer::Kanal};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::Kanal;
 /// async fn log(handle: KeyHandle<Kanal>) {
 ///     let mut subscription = handle.subscribe();
 ///     loop {
@@ -62,11 +64,12 @@ impl<I: Issuer> KeyHandle<I> {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// let mut subscription = handle.subscribe();
     /// assert!(subscription.wait(Duration::from_millis(1)).is_none());
-    /// # Ok::<(), keysheath::format::FormatError>(())
+    /// # Ok::<(), keysheath::key::FormatError>(())
     /// ```
     #[must_use]
     pub fn subscribe(&self) -> Subscription<I> {
@@ -83,7 +86,8 @@ impl<I: Issuer> KeyHandle<I> {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// let in_force = handle.load()?.generation();
     /// assert!(!handle.drained(in_force).wait(Duration::from_millis(1)));
@@ -96,7 +100,8 @@ impl<I: Issuer> KeyHandle<I> {
     /// Whether [`KeyHandle::drained`] would be ready now.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
     /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
     /// assert!(!handle.is_drained(handle.load()?.generation()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -115,7 +120,8 @@ impl<I: Issuer> Drained<I> {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{handle::{Generation, KeyHandle}, issuer::Kanal};
+    /// # use keysheath::handle::{Generation, KeyHandle};
+    /// # use keysheath::key::Kanal;
     /// fn may_delete(handle: &KeyHandle<Kanal>, old: Generation) -> bool {
     ///     handle.drained(old).wait(Duration::from_secs(60))
     /// }
@@ -148,15 +154,16 @@ impl<I: Issuer> Subscription<I> {
     /// Waits for the next change, and gives what is in force after it. Of a key that never changes it waits for ever.
     ///
     /// # Errors
-    /// [`Closed`] when no key is in force any more.
+    /// [`NoActiveKey`] when no key is in force any more.
     ///
     /// ```
-    /// # use keysheath::{handle::Subscription, issuer::Kanal};
+    /// # use keysheath::handle::Subscription;
+    /// # use keysheath::key::Kanal;
     /// async fn log(mut subscription: Subscription<Kanal>) {
     ///     println!("{:?}", subscription.changed().await);
     /// }
     /// ```
-    pub async fn changed(&mut self) -> Result<Snapshot<I>, Closed> {
+    pub async fn changed(&mut self) -> Result<Snapshot<I>, NoActiveKey> {
         poll_fn(|context| self.poll_changed(context)).await
     }
 
@@ -164,14 +171,15 @@ impl<I: Issuer> Subscription<I> {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{handle::Subscription, issuer::Kanal};
+    /// # use keysheath::handle::Subscription;
+    /// # use keysheath::key::Kanal;
     /// fn log(mut subscription: Subscription<Kanal>) {
     ///     while let Some(now) = subscription.wait(Duration::from_secs(3600)) {
     ///         println!("{now:?}");
     ///     }
     /// }
     /// ```
-    pub fn wait(&mut self, timeout: Duration) -> Option<Result<Snapshot<I>, Closed>> {
+    pub fn wait(&mut self, timeout: Duration) -> Option<Result<Snapshot<I>, NoActiveKey>> {
         let Self { handle, seen, .. } = self;
         let look = || look_for_change(handle, seen);
         match &handle.inner {
@@ -180,7 +188,7 @@ impl<I: Issuer> Subscription<I> {
         }
     }
 
-    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Result<Snapshot<I>, Closed>> {
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Result<Snapshot<I>, NoActiveKey>> {
         let Self { handle, seen, listening } = self;
         match &handle.inner {
             Inner::Fixed(_) => Poll::Pending,
@@ -198,7 +206,7 @@ fn seen_in<I: Issuer>(state: &State<Version<I>>) -> (Generation, u64) {
 fn look_for_change<I: Issuer>(
     handle: &KeyHandle<I>,
     seen: &mut (Generation, u64),
-) -> Option<Result<Snapshot<I>, Closed>> {
+) -> Option<Result<Snapshot<I>, NoActiveKey>> {
     let Inner::Live(live) = &handle.inner else { return None };
     // Both of one state: what is published between two looks would be told twice.
     let state = live.core.load();

@@ -35,16 +35,16 @@ pub(crate) trait Event: Clone + Send + 'static {
 pub(crate) type Callback<E> = Arc<dyn Fn(&E) + Send + Sync>;
 
 /// Tells of events.
-pub(crate) struct Teller<E> {
+pub(crate) struct EventSender<E> {
     queue: Option<SyncSender<E>>,
     #[cfg(feature = "tracing")]
     trace: Trace,
-    untold: Untold,
+    untold: DroppedEvents,
 }
 
 /// How many events were not told, because the callback or the subscriber blocks.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Untold(Arc<AtomicU64>);
+pub(crate) struct DroppedEvents(Arc<AtomicU64>);
 
 /// The thread of a callback.
 pub(crate) struct Telling {
@@ -53,7 +53,7 @@ pub(crate) struct Telling {
     ended: Mutex<Receiver<()>>,
 }
 
-impl<E: Event> Teller<E> {
+impl<E: Event> EventSender<E> {
     /// Starts the thread of the callback, if there is one. It ends with the last clone. Lines for `tracing` go to the
     /// subscriber of the calling thread; see [`Trace::here`].
     pub(crate) fn start(callback: Option<Callback<E>>) -> std::io::Result<(Self, Option<Telling>)> {
@@ -61,7 +61,7 @@ impl<E: Event> Teller<E> {
             queue: None,
             #[cfg(feature = "tracing")]
             trace: Trace::here(),
-            untold: Untold::default(),
+            untold: DroppedEvents::default(),
         };
         let Some(callback) = callback else { return Ok((teller, None)) };
         let (queue, events) = sync_channel(MAX_WAITING);
@@ -93,12 +93,12 @@ impl<E: Event> Teller<E> {
         }
     }
 
-    pub(crate) fn untold(&self) -> Untold {
+    pub(crate) fn untold(&self) -> DroppedEvents {
         self.untold.clone()
     }
 }
 
-impl<E> Clone for Teller<E> {
+impl<E> Clone for EventSender<E> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
@@ -109,7 +109,7 @@ impl<E> Clone for Teller<E> {
     }
 }
 
-impl Untold {
+impl DroppedEvents {
     pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     /// Ends the teller's side, and waits for the callback's.
-    fn finish(teller: Teller<Number>, telling: Option<Telling>) {
+    fn finish(teller: EventSender<Number>, telling: Option<Telling>) {
         drop(teller);
         end(thread::spawn(|| ()), telling, Duration::from_secs(60), |_| true);
     }
@@ -196,7 +196,7 @@ mod tests {
     fn a_panic_whose_payload_panics_again_ends_no_telling() {
         let told = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&told);
-        let (teller, telling) = Teller::start(Some(Arc::new(move |number: &Number| {
+        let (teller, telling) = EventSender::start(Some(Arc::new(move |number: &Number| {
             counted.fetch_add(u64::from(number.0), Ordering::SeqCst);
             std::panic::panic_any(PanicsWhenDropped);
         })))
@@ -222,7 +222,7 @@ mod tests {
         let callback = move |_: &Number| {
             let _ = &captured;
         };
-        let (teller, telling) = Teller::start(Some(Arc::new(callback))).unwrap();
+        let (teller, telling) = EventSender::start(Some(Arc::new(callback))).unwrap();
         teller.tell(Number(1));
         finish(teller, telling);
         assert!(is_beside.load(Ordering::SeqCst));
@@ -235,7 +235,7 @@ mod tests {
         let callback = move |_: &Number| {
             let _ = gate.lock().unwrap().recv();
         };
-        let (teller, telling) = Teller::start(Some(Arc::new(callback))).unwrap();
+        let (teller, telling) = EventSender::start(Some(Arc::new(callback))).unwrap();
         for number in 0..200 {
             teller.tell(Number(number));
         }

@@ -4,16 +4,17 @@ use std::time::SystemTime;
 
 use super::step::Labelled;
 use super::{MAX_NOTE, MAX_PERSON, MAX_REPORTED, Place, RotationId};
-use crate::document::MAX_DOCUMENT;
-use crate::fingerprint::Fingerprint;
 use crate::internal::printable::Printable;
+use crate::key::Fingerprint;
+use crate::store::MAX_DOCUMENT;
 
 /// A step that may not be, or a document that is no key set. Nothing was changed.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, KeySetError, Place, Staging}};
+/// use keysheath::key::{ApiKey, Issuer, Kanal};
+/// use keysheath::keyset::{KeySet, KeySetError, Place, Staging};
 ///
-/// let key = || ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+/// let key = || ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
 /// let now = std::time::SystemTime::now();
 /// let mut keys = KeySet::new(Kanal::PROFILE)?;
 /// keys.adopt(key(), Staging::at(now))?;

@@ -10,13 +10,11 @@ use zeroize::Zeroizing;
 use super::held::{Held, RotationId};
 use super::texts::check_text;
 use super::{
-    GivenUpKey, KeySet, KeySetError, LAST_TIME, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED,
+    AbortedKey, KeySet, KeySetError, LAST_TIME, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED,
 };
-use crate::document::{DocumentContent, MAX_DOCUMENT, json};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::Profile;
-use crate::key::RawKey;
-use crate::utc::Moment;
+use crate::internal::utc::Moment;
+use crate::key::{Fingerprint, Profile, RawKey};
+use crate::store::{DocumentContent, MAX_DOCUMENT, json};
 
 /// The form that is written. Forms 1 to this one are read.
 ///
@@ -101,7 +99,8 @@ impl KeySet {
     /// The key set as a document: JSON with the keys in it, so it belongs where a key does.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// let keys = KeySet::new(Kanal::PROFILE)?;
     /// let document = keys.to_document();
     /// assert!(KeySet::from_document(Kanal::PROFILE, document.expose_secret())?.current().is_none());
@@ -166,7 +165,8 @@ impl KeySet {
     /// [`KeySetError::TooLarge`] or [`KeySetError::Corrupt`] for what is no key set.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::{KeySet, KeySetError}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, KeySetError};
     /// let error = KeySet::from_document(Kanal::PROFILE, b"{}").unwrap_err();
     /// assert!(matches!(error, KeySetError::Corrupt { .. }));
     /// ```
@@ -245,8 +245,8 @@ fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
     text.push(']');
 }
 
-fn write_given_up(text: &mut String, list: &[GivenUpKey]) {
-    for (at, GivenUpKey { fingerprint, rotation, staged, demoted, name }) in list.iter().enumerate() {
+fn write_given_up(text: &mut String, list: &[AbortedKey]) {
+    for (at, AbortedKey { fingerprint, rotation, staged, demoted, name }) in list.iter().enumerate() {
         text.push_str(if at == 0 { "  \"given_up\": [" } else { ", " });
         let _ = write!(
             text,
@@ -303,9 +303,9 @@ fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetEr
     })
 }
 
-fn read_given_up(key: GivenUp<'_>) -> Result<GivenUpKey, KeySetError> {
+fn read_given_up(key: GivenUp<'_>) -> Result<AbortedKey, KeySetError> {
     read_text(key.name.as_deref(), MAX_PERSON)?;
-    Ok(GivenUpKey {
+    Ok(AbortedKey {
         fingerprint: read_fingerprint(key.fingerprint)?,
         rotation: RotationId(key.rotation),
         staged: read_moment(key.staged)?,

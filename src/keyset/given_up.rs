@@ -4,28 +4,29 @@ use std::time::SystemTime;
 
 use super::held::{Held, RotationId};
 use super::{KeySet, MAX_RETIRED};
-use crate::fingerprint::Fingerprint;
-use crate::utc::Moment;
+use crate::internal::utc::Moment;
+use crate::key::Fingerprint;
 
 /// A retired key that was given up, may still work, and whose deletion is not confirmed. Its text is not stored.
 ///
 /// ```
 /// use std::time::SystemTime;
-/// use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{GivenUpKey, KeySet, Staging}};
+/// use keysheath::key::{ApiKey, Issuer, Kanal};
+/// use keysheath::keyset::{AbortedKey, KeySet, Staging};
 ///
 /// let mut keys = KeySet::new(Kanal::PROFILE)?;
 /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
 /// let fingerprint = key.fingerprint().unwrap();
-/// let rotation = keys.stage(key.erase(), Staging::at(SystemTime::now()))?.rotation();
+/// let rotation = keys.stage(key.into_raw(), Staging::at(SystemTime::now()))?.rotation();
 /// keys.abort(rotation)?;
-/// let given_up: &GivenUpKey = &keys.given_up()[0];
+/// let given_up: &AbortedKey = &keys.given_up()[0];
 /// assert_eq!((given_up.fingerprint(), given_up.rotation()), (fingerprint, rotation));
 /// keys.confirm_deleted(fingerprint)?;
 /// assert!(keys.given_up().is_empty());
 /// # Ok::<(), keysheath::keyset::KeySetError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GivenUpKey {
+pub struct AbortedKey {
     pub(super) fingerprint: Fingerprint,
     pub(super) rotation: RotationId,
     pub(super) staged: Moment,
@@ -34,7 +35,7 @@ pub struct GivenUpKey {
     pub(super) name: Option<String>,
 }
 
-impl GivenUpKey {
+impl AbortedKey {
     /// Its one-way name.
     #[must_use]
     pub const fn fingerprint(&self) -> Fingerprint {
@@ -70,7 +71,7 @@ impl KeySet {
     /// Returns the keys that were given up, that no probe saw refused, and whose deletion is not confirmed, the oldest first.
     /// Each is among the [retired](KeySet::retired) ones, and is forgotten with them.
     #[must_use]
-    pub fn given_up(&self) -> &[GivenUpKey] {
+    pub fn given_up(&self) -> &[AbortedKey] {
         &self.given_up
     }
 
@@ -78,7 +79,7 @@ impl KeySet {
         self.remember_retired(held.fingerprint);
         if held.refused.is_none() {
             let Held { fingerprint, rotation, staged, demoted, name, .. } = held;
-            self.given_up.push(GivenUpKey { fingerprint, rotation, staged, demoted, name });
+            self.given_up.push(AbortedKey { fingerprint, rotation, staged, demoted, name });
         }
     }
 
@@ -104,7 +105,7 @@ impl KeySet {
 
     /// Whether each of them is listed as retired, and once, and has a number that was given.
     pub(super) fn are_given_up_retired(&self) -> bool {
-        let mut names: Vec<Fingerprint> = self.given_up.iter().map(GivenUpKey::fingerprint).collect();
+        let mut names: Vec<Fingerprint> = self.given_up.iter().map(AbortedKey::fingerprint).collect();
         names.sort_unstable();
         names.dedup();
         names.len() == self.given_up.len()

@@ -7,17 +7,17 @@ use std::time::SystemTime;
 
 use super::texts::{Hidden, MAX_NOTE, MAX_PERSON, check_text, has_part_of, is_printable};
 use super::{KeySetError, LAST_TIME, Step};
-use crate::fingerprint::Fingerprint;
-use crate::key::RawKey;
+use crate::internal::utc::Moment;
+use crate::key::{Fingerprint, RawKey};
 use crate::source::Provenance;
-use crate::utc::Moment;
 
 /// The number of a rotation: each key that is staged begins one.
 ///
 /// ```
-/// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+/// # use keysheath::key::{ApiKey, Issuer, Kanal};
+/// # use keysheath::keyset::{KeySet, Staging};
 /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
-/// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+/// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
 /// let rotation = keys.stage(key, Staging::at(std::time::SystemTime::now()))?.rotation();
 /// assert_eq!(rotation.to_string(), "1");
 /// # Ok::<(), keysheath::keyset::KeySetError>(())
@@ -167,9 +167,10 @@ impl fmt::Debug for Staging {
 /// A key in a key set, and when it came where it is.
 ///
 /// ```
-/// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+/// # use keysheath::key::{ApiKey, Issuer, Kanal};
+/// # use keysheath::keyset::{KeySet, Staging};
 /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
-/// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+/// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
 /// keys.stage(key, Staging::at(std::time::SystemTime::now()).by("anna"))?;
 /// let pending = keys.pending().unwrap();
 /// println!("{} staged it: {}", pending.by().unwrap(), pending.fingerprint());
@@ -219,9 +220,10 @@ impl Held {
     /// The key.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
-    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
     /// keys.stage(key, Staging::at(std::time::SystemTime::now()))?;
     /// assert!(keys.pending().unwrap().key().matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
     /// # Ok::<(), keysheath::keyset::KeySetError>(())

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Held, KeySet};
-use crate::handle::{Closed, Numbered};
+use crate::handle::{NoActiveKey, Publication};
 
 /// The longest wait of a policy: 100 years of 365 days. Longer ones, as `Duration::MAX`, count as this one, which every
 /// clock can add to the time of now.
@@ -13,12 +13,12 @@ impl KeySet {
     /// The keys for a handle. The previous key has what is left of `grace` since it was replaced; by a clock that was
     /// set back since then, all of it. A handle that has it already never prolongs it. A grace that is longer than a clock
     /// can tell is the longest that it can.
-    pub(crate) fn in_force(&self, grace: Duration, now: SystemTime) -> Numbered<'_> {
+    pub(crate) fn in_force(&self, grace: Duration, now: SystemTime) -> Publication<'_> {
         let current = match &self.current {
             Some(held) => Ok(held.key()),
             // A leaked key that never was in force here closes nothing.
-            None if self.generation == 0 => Err(Closed::NoKey),
-            None => Err(Closed::Compromised),
+            None if self.generation == 0 => Err(NoActiveKey::NoKey),
+            None => Err(NoActiveKey::Compromised),
         };
         let left = |held: &Held| {
             let since = now.duration_since(held.demoted()?).unwrap_or_default();
@@ -28,6 +28,6 @@ impl KeySet {
             let until = Instant::now().checked_add(left(held)?.min(LONGEST_WAIT))?;
             Some((held.key(), until))
         });
-        Numbered { generation: self.generation(), begun: self.begun, current, previous }
+        Publication { generation: self.generation(), begun: self.begun, current, previous }
     }
 }

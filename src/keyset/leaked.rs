@@ -4,20 +4,21 @@ use std::time::SystemTime;
 
 use super::held::{Held, RotationId};
 use super::{KeySet, KeySetError, MAX_COMPROMISED, MAX_REPORTED, Step};
-use crate::document::DocumentContent;
-use crate::fingerprint::Fingerprint;
-use crate::utc::Moment;
+use crate::internal::utc::Moment;
+use crate::key::Fingerprint;
+use crate::store::DocumentContent;
 
 /// A compromised key that was in a place of the key set, and that nobody has said is deleted. The key itself is gone.
 ///
 /// ```
 /// use std::time::SystemTime;
-/// use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, LeakedKey, Staging}};
+/// use keysheath::key::{ApiKey, Issuer, Kanal};
+/// use keysheath::keyset::{KeySet, LeakedKey, Staging};
 ///
 /// let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, SystemTime::now());
 /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
 /// let fingerprint = key.fingerprint().unwrap();
-/// keys.adopt(key.erase(), Staging::at(now))?;
+/// keys.adopt(key.into_raw(), Staging::at(now))?;
 /// keys.compromise(fingerprint, now)?;
 /// let leaked: &LeakedKey = &keys.leaked()[0];
 /// assert_eq!(leaked.fingerprint(), fingerprint);
@@ -68,7 +69,8 @@ impl KeySet {
     /// The compromised keys that were in a place of this key set and that nobody has said are deleted, the oldest first.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.leaked().is_empty());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -85,11 +87,12 @@ impl KeySet {
     ///
     /// ```
     /// # use std::time::SystemTime;
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, SystemTime::now());
     /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     /// # let fingerprint = key.fingerprint().unwrap();
-    /// # keys.adopt(key.erase(), Staging::at(now))?;
+    /// # keys.adopt(key.into_raw(), Staging::at(now))?;
     /// keys.compromise(fingerprint, now)?;
     /// keys.confirm_deleted(fingerprint)?;
     /// assert!(keys.leaked().is_empty() && keys.compromised() == [fingerprint]);

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::held::{Held, RotationId, moment};
 use super::{KeySet, KeySetError, Step};
-use crate::fingerprint::Fingerprint;
+use crate::key::Fingerprint;
 
 impl KeySet {
     /// Notes that the pending key was accepted for every store that it is to serve; or the one in force, where it came there
@@ -14,9 +14,10 @@ impl KeySet {
     /// [`KeySetError::NotPending`] when that rotation's key is neither pending nor in force.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let (mut keys, now) = (KeySet::new(Kanal::PROFILE)?, std::time::SystemTime::now());
-    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase();
+    /// # let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().into_raw();
     /// let rotation = keys.stage(key, Staging::at(now))?.rotation();
     /// keys.verify(rotation, now)?;
     /// assert!(keys.pending().unwrap().verified().is_some());

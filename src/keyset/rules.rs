@@ -5,8 +5,7 @@ use std::time::SystemTime;
 use super::held::{Held, RotationId, Staging, moment};
 use super::texts::{check_text, has_part_of};
 use super::{KeySet, KeySetError, LAST_NUMBER, MAX_NOTE, MAX_PERSON};
-use crate::fingerprint::Fingerprint;
-use crate::key::RawKey;
+use crate::key::{Fingerprint, RawKey};
 
 impl KeySet {
     /// Checks that who acts and what they note is short and printable, and that no part of a key of this set is in it.

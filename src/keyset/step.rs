@@ -3,14 +3,15 @@
 use std::fmt;
 
 use super::RotationId;
-use crate::fingerprint::Fingerprint;
 use crate::internal::printable::Printable;
+use crate::key::Fingerprint;
 
 /// What a step did.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging, Step}};
-/// let key = || ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+/// use keysheath::key::{ApiKey, Issuer, Kanal};
+/// use keysheath::keyset::{KeySet, Staging, Step};
+/// let key = || ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
 /// let now = std::time::SystemTime::now();
 /// let mut keys = KeySet::new(Kanal::PROFILE)?;
 /// assert!(matches!(keys.adopt(key(), Staging::at(now))?, Step::Done(_)));
@@ -29,9 +30,10 @@ impl Step {
     /// The rotation that the step belongs to.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
-    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
     /// let rotation = keys.adopt(key, Staging::at(std::time::SystemTime::now()))?.rotation();
     /// assert_eq!(rotation.to_string(), "1");
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
@@ -46,9 +48,10 @@ impl Step {
     /// Whether there is anything to persist.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
-    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase();
+    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
     /// assert!(keys.adopt(key, Staging::at(std::time::SystemTime::now()))?.is_change());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```

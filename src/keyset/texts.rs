@@ -106,7 +106,7 @@ fn share_a_run(text: &[u8], form: &[u8], run: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::issuer::{Issuer as _, Kanal};
+    use crate::key::{Issuer as _, Kanal};
 
     const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 

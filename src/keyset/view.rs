@@ -3,19 +3,19 @@
 use std::fmt;
 
 use super::{Held, KeySet, Place};
-use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
-use crate::issuer::Profile;
+use crate::key::{Fingerprint, Profile};
 
 impl KeySet {
     /// Where the key with this fingerprint is; `None` where this key set never had it, or has forgotten it.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Place, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Place, Staging};
     /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
     /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     /// let fingerprint = key.fingerprint().unwrap();
-    /// keys.adopt(key.erase(), Staging::at(std::time::SystemTime::now()))?;
+    /// keys.adopt(key.into_raw(), Staging::at(std::time::SystemTime::now()))?;
     /// assert_eq!(keys.place_of(fingerprint), Some(Place::Current));
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -36,7 +36,8 @@ impl KeySet {
     /// Whose keys these are.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert_eq!(KeySet::new(Kanal::PROFILE)?.profile(), Kanal::PROFILE);
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -49,11 +50,12 @@ impl KeySet {
     /// key set from another one of the same issuer: a handle that has the keys of one refuses those of the other.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, key::ApiKey, keyset::{KeySet, Staging}};
+    /// # use keysheath::key::{ApiKey, Issuer, Kanal};
+    /// # use keysheath::keyset::{KeySet, Staging};
     /// # let mut keys = KeySet::new(Kanal::PROFILE)?;
     /// let first = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     /// let fingerprint = first.fingerprint();
-    /// let rotation = keys.stage(first.erase(), Staging::at(std::time::SystemTime::now()))?.rotation();
+    /// let rotation = keys.stage(first.into_raw(), Staging::at(std::time::SystemTime::now()))?.rotation();
     /// keys.abort(rotation)?;
     /// assert_eq!(keys.begun(), fingerprint);
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
@@ -66,7 +68,8 @@ impl KeySet {
     /// The version number of what is in force; `None` before the first key.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.generation().is_none());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -78,7 +81,8 @@ impl KeySet {
     /// The key in force; `None` before the first one, and where the only one was compromised.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.current().is_none());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -90,7 +94,8 @@ impl KeySet {
     /// The key that is to be in force next.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.pending().is_none());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -102,7 +107,8 @@ impl KeySet {
     /// The key that was in force before.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.previous().is_none());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -114,7 +120,8 @@ impl KeySet {
     /// The fingerprints of the last [`MAX_RETIRED`](super::MAX_RETIRED) keys that were retired or given up, the oldest first.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.retired().is_empty());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```
@@ -126,7 +133,8 @@ impl KeySet {
     /// The fingerprints of the keys that have leaked.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, keyset::KeySet};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::keyset::KeySet;
     /// assert!(KeySet::new(Kanal::PROFILE)?.compromised().is_empty());
     /// # Ok::<(), keysheath::keyset::KeySetError>(())
     /// ```

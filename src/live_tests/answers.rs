@@ -24,9 +24,7 @@ use crate::client::{AnswerBody, BearerError, BearerLayer, GuardError, OriginGuar
 use crate::emulator::{Emulator, FOREIGN_STORE, Fault, FaultRule};
 use crate::failure::Meaning;
 use crate::handle::{KeyHandle, RawHandle, Reload};
-use crate::issuer::Kanal;
-use crate::key::RawKey;
-use crate::origin::Origin;
+use crate::key::{Kanal, Origin, RawKey};
 
 const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
 
@@ -95,7 +93,7 @@ impl Shop {
 }
 
 fn strange() -> RawKey {
-    RawKey::parse(<Kanal as crate::issuer::Issuer>::PROFILE, STRANGE.as_bytes()).unwrap()
+    RawKey::parse(<Kanal as crate::key::Issuer>::PROFILE, STRANGE.as_bytes()).unwrap()
 }
 
 fn layer(handle: &KeyHandle<Kanal>, origin: &Origin) -> BearerLayer<Kanal> {
@@ -275,8 +273,8 @@ async fn nothing_is_sent_while_no_key_is_in_force() {
     let request = || Request::get(format!("{}/", emulator.origin())).body(Full::<Bytes>::default()).unwrap();
     let send = async || layer(&handle, emulator.origin()).layer(client()).oneshot(request()).await;
     let error = send().await.unwrap_err();
-    assert!(matches!(error, BearerError::Closed(crate::handle::Closed::NoKey)), "{error}");
-    assert_eq!(error.to_string(), crate::handle::Closed::NoKey.to_string());
+    assert!(matches!(error, BearerError::NoActiveKey(crate::handle::NoActiveKey::NoKey)), "{error}");
+    assert_eq!(error.to_string(), crate::handle::NoActiveKey::NoKey.to_string());
     assert!(error.into_inner().is_none() && emulator.journal().is_empty());
     raw.publish_next(emulator.key(), GRACE);
     assert_eq!(send().await.unwrap().status(), StatusCode::NOT_FOUND);

@@ -11,8 +11,7 @@ use super::{GRACE, PATIENCE, Reloader, generation, in_time, live, unlimited};
 use crate::client::{BearerLayer, OriginGuard, Sent};
 use crate::emulator::{Emulator, Fault, FaultRule};
 use crate::handle::{KeyHandle, RawHandle, Reload};
-use crate::issuer::Kanal;
-use crate::key::RawKey;
+use crate::key::{Kanal, RawKey};
 
 /// The emulator, and a handle whose active key is the emulator's.
 struct Shop {

@@ -5,8 +5,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use super::{GRACE, PATIENCE, Reloader, generation, in_time, live, unlimited};
 use crate::client::{BearerMiddleware, GuardError, OriginGuard, Repeatable, Sent, guarded_client};
 use crate::emulator::{Emulator, Fault, FaultRule};
-use crate::handle::{Closed, KeyHandle, Numbered, RawHandle, Reload};
-use crate::issuer::Kanal;
+use crate::handle::{KeyHandle, NoActiveKey, Publication, RawHandle, Reload};
+use crate::key::Kanal;
 
 const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
 const CUSTOMER: &str = r#"{ "phone": "+33612345678" }"#;
@@ -99,7 +99,7 @@ async fn without_another_key_the_401_is_given_back_whole_and_with_the_previous_o
     assert_eq!(shop.handle.load().unwrap().generation(), generation(2));
 
     let keys =
-        Numbered { generation: Some(generation(2)), begun: None, current: Ok(bad.key()), previous: None };
+        Publication { generation: Some(generation(2)), begun: None, current: Ok(bad.key()), previous: None };
     shop.raw.publish(&keys);
     let answer = in_time(shop.get().send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (401, false));
@@ -112,8 +112,8 @@ async fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
     let shop = Shop::open();
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
     let _reloader = Reloader::that(&shop.raw, |raw| {
-        let leaked = Err(Closed::Compromised);
-        raw.publish(&Numbered {
+        let leaked = Err(NoActiveKey::Compromised);
+        raw.publish(&Publication {
             generation: Some(generation(2)),
             begun: None,
             current: leaked,
@@ -125,7 +125,7 @@ async fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
     assert_eq!((answer.status().as_u16(), shop.statuses()), (401, vec![401]));
     let error = in_time(shop.get().send()).await.unwrap_err();
     let Error::Middleware(error) = error else { panic!("{error}") };
-    assert_eq!(error.downcast_ref(), Some(&Closed::Compromised));
+    assert_eq!(error.downcast_ref(), Some(&NoActiveKey::Compromised));
     assert_eq!(shop.statuses(), [401], "nothing is sent while no key is in force");
 }
 

@@ -19,9 +19,8 @@ use crate::client::{
     AnswerBody, BearerError, BearerFuture, BearerLayer, BearerService, GuardError, OriginGuard, Repeatable,
     Sent,
 };
-use crate::handle::{Closed, KeyHandle, Numbered, RawHandle, Reload};
-use crate::issuer::{Issuer as _, Kanal};
-use crate::key::RawKey;
+use crate::handle::{KeyHandle, NoActiveKey, Publication, RawHandle, Reload};
+use crate::key::{Issuer as _, Kanal, RawKey};
 
 const KEYS: [&str; 3] = ["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "Zs1T6cN3bV7dL4qW9Xp2Kf8A", "Qw3Er5Ty7Ui9Op1As2Df4Gh6"];
 const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
@@ -167,8 +166,8 @@ impl Scene {
         self.raw.end(attempt, Reload::Newer);
     }
 
-    fn publish(&self, number: u64, current: Result<&RawKey, Closed>) {
-        let keys = Numbered { generation: Some(generation(number)), begun: None, current, previous: None };
+    fn publish(&self, number: u64, current: Result<&RawKey, NoActiveKey>) {
+        let keys = Publication { generation: Some(generation(number)), begun: None, current, previous: None };
         self.raw.publish(&keys);
     }
 }
@@ -263,7 +262,7 @@ fn a_hundred_requests_that_are_refused_at_once_share_one_reload() {
 fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
     let mut scene = Scene::new();
     let mut asking = scene.send_and_refuse();
-    scene.publish(2, Err(Closed::Compromised));
+    scene.publish(2, Err(NoActiveKey::Compromised));
     assert_eq!(answered(&mut asking), GIVEN_BACK);
     assert_eq!(scene.calls(), 1);
 
@@ -295,7 +294,7 @@ fn a_key_that_leaks_while_the_client_makes_itself_ready_is_not_sent_again() {
         assert!(poll(&mut asking).is_none());
         assert_eq!(format!("{asking:?}"), "BearerFuture(waiting for the client to be ready again)");
         if newer {
-            scene.publish(3, Err(Closed::Compromised));
+            scene.publish(3, Err(NoActiveKey::Compromised));
         } else {
             scene.publish(2, Ok(&key(1)));
             assert!(scene.handle.load().unwrap().previous().is_none());
@@ -414,7 +413,7 @@ fn only_what_may_be_repeated_is_kept_and_without_a_key() {
         marked.extensions_mut().insert(Repeatable);
         assert_eq!(clones(&mut scene, marked), 2);
     }
-    let key = key(0).typed().unwrap_or_else(|_| unreachable!("it is Kanal's"));
+    let key = key(0).try_into_typed().unwrap_or_else(|_| unreachable!("it is Kanal's"));
     scene.client = layered(&KeyHandle::fixed(key), &scene.seen);
     let get = scene.get();
     assert_eq!(clones(&mut scene, get), 0, "a fixed key has no successor");

@@ -8,10 +8,9 @@ use serde_json::value::RawValue;
 use super::secret::Secret;
 use super::{AppProblem, TokenError};
 use crate::failure;
-use crate::issuer::Issuer;
-use crate::key::ApiKey;
+use crate::internal::raw_json::{read as read_object, text};
+use crate::key::{ApiKey, Issuer};
 use crate::outgoing::Reply;
-use crate::raw_json::{read as read_object, text};
 
 /// The least and the greatest lifetime of an access token that are believed.
 pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
@@ -125,7 +124,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::issuer::KatanaApp;
+    use crate::key::KatanaApp;
 
     const ACCESS: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 

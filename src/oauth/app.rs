@@ -16,11 +16,8 @@ use super::sign_in::{AuthorizationCode, SignIn};
 use super::tokens::{Refreshed, Tokens};
 use super::{SetupError, TokenError, form};
 use crate::failure::Obstacle;
-use crate::format::KeyFormat;
 use crate::internal::clocks::Clocks;
-use crate::issuer::{Issuer, Katana, KatanaApp, Profile};
-use crate::key::RawKey;
-use crate::origin::{Origin, Roots};
+use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots};
 use crate::outgoing::{MAX_ANSWER, MAX_DEADLINE, Outgoing, Unanswered};
 use crate::source::{self, Loaded, Source};
 
@@ -54,12 +51,13 @@ const CLIENT_SECRET: &Profile = &Profile::new(
 /// An app that others let in: its client id, where its client secret is, and its authorisation server. Its access tokens are
 /// keys of issuer `I`.
 ///
-/// The secret is never a part of the program: it comes from a [`Source`], which a [`KeyRef`](crate::keyref::KeyRef) names,
+/// The secret is never a part of the program: it comes from a [`Source`], which a [`KeyRef`](crate::source::KeyRef) names,
 /// and is read anew for each request to the token endpoint: 8 to 512 `b64token` characters. It goes there in the body of the
 /// request, as Katana documents, and nowhere else.
 ///
 /// ```
-/// use keysheath::{keyref::KeyRef, oauth::OAuthApp};
+/// use keysheath::oauth::OAuthApp;
+/// use keysheath::source::KeyRef;
 ///
 /// let secret: KeyRef = "env:KATANA_CLIENT_SECRET".parse()?;
 /// let app = OAuthApp::katana("my-client-id", secret.source()?)?;
@@ -122,7 +120,9 @@ impl<I: Issuer> OAuthApp<I> {
     /// As [`OAuthApp::katana`].
     ///
     /// ```
-    /// use keysheath::{issuer::KatanaApp, oauth::{Endpoints, OAuthApp}, source::SecretFile};
+    /// use keysheath::key::KatanaApp;
+    /// use keysheath::oauth::{Endpoints, OAuthApp};
+    /// use keysheath::source::SecretFile;
     /// let local = Endpoints::new("http://127.0.0.1:3000/auth", "http://127.0.0.1:3000/token")?;
     /// let app = OAuthApp::<KatanaApp>::new(local, "my-client-id", SecretFile::new("client-secret"))?;
     /// # Ok::<(), keysheath::oauth::SetupError>(())
@@ -240,8 +240,10 @@ impl<I: Issuer> OAuthApp<I> {
     /// Trusts these authorities, and no others, for the token endpoint.
     ///
     /// ```
-    /// # use keysheath::{oauth::OAuthApp, origin::Roots, source::SecretFile};
-    /// fn own(app: OAuthApp<keysheath::issuer::KatanaApp>, roots: Roots) -> OAuthApp<keysheath::issuer::KatanaApp> {
+    /// # use keysheath::key::Roots;
+    /// # use keysheath::oauth::OAuthApp;
+    /// # use keysheath::source::SecretFile;
+    /// fn own(app: OAuthApp<keysheath::key::KatanaApp>, roots: Roots) -> OAuthApp<keysheath::key::KatanaApp> {
     ///     app.with_roots(roots)
     /// }
     /// ```
@@ -308,7 +310,7 @@ impl<I: Issuer> OAuthApp<I> {
     /// [`TokenError`]; a code that is too old or was used before is [`TokenError::Refused`].
     ///
     /// ```no_run
-    /// use keysheath::issuer::KatanaApp;
+    /// use keysheath::key::KatanaApp;
     /// use keysheath::oauth::{AuthorizationCode, OAuthApp, SignIn, TokenError};
     /// fn finish(app: &OAuthApp<KatanaApp>, sign_in: SignIn, code: AuthorizationCode) -> Result<(), TokenError> {
     ///     let tokens = app.exchange(sign_in, code)?;

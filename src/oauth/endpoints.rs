@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::SetupError;
-use crate::origin::{Origin, Scheme};
+use crate::key::{Origin, Scheme};
 
 /// The longest URL of an endpoint, client id, audience, scope or redirect URI, in bytes.
 ///

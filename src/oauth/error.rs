@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::document::DocumentError;
 use crate::failure::Obstacle;
 use crate::source::{Absence, Provenance, SourceError};
+use crate::store::DocumentError;
 
 /// An app or its server is not described well. It never holds the text.
 ///

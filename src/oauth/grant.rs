@@ -11,11 +11,9 @@ use zeroize::Zeroizing;
 use super::GrantError;
 use super::lease::{Lease, Taken};
 use super::secret::Secret;
-use crate::document::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version, json};
-use crate::fingerprint::Fingerprint;
 use crate::internal::boot_clock::BootTime;
-use crate::issuer::Profile;
-use crate::key::RawKey;
+use crate::key::{Fingerprint, Profile, RawKey};
+use crate::store::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version, json};
 
 /// The form that is written. Forms 1 to this one are read.
 ///
@@ -269,7 +267,7 @@ impl LeaseForm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::issuer::{Issuer, KatanaApp};
+    use crate::key::{Issuer, KatanaApp};
 
     fn identity() -> Identity {
         Identity {
@@ -351,7 +349,7 @@ mod tests {
         let document = grant().to_document(&identity).unwrap();
         let text = std::str::from_utf8(document.expose_secret()).unwrap();
         for (changed, what) in [
-            (Identity { profile: crate::issuer::Katana::PROFILE, ..identity.clone() }, "issuer"),
+            (Identity { profile: crate::key::Katana::PROFILE, ..identity.clone() }, "issuer"),
             (Identity { client: "another".into(), ..identity.clone() }, "client id"),
             (Identity { server: "https://login.example/".into(), ..identity.clone() }, "token endpoint"),
         ] {

@@ -14,10 +14,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::{GrantError, OAuthApp};
-use crate::document::DocumentStore;
 use crate::handle::KeyHandle;
-use crate::internal::events::{self, Teller, Telling};
-use crate::issuer::Issuer;
+use crate::internal::events::{self, EventSender, Telling};
+use crate::key::Issuer;
+use crate::store::DocumentStore;
 
 pub use event::KeeperEvent;
 pub use settings::KeeperSettings;
@@ -48,7 +48,9 @@ const PERSISTING: Duration = Duration::from_secs(5);
 /// runtime's `spawn_blocking`.
 ///
 /// ```no_run
-/// use keysheath::{document::FileStore, keyref::KeyRef, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
+/// use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
+/// use keysheath::source::KeyRef;
+/// use keysheath::store::FileStore;
 ///
 /// let secret: KeyRef = "env:KATANA_CLIENT_SECRET".parse()?;
 /// let app = OAuthApp::katana("my-client-id", secret.source()?)?;
@@ -74,7 +76,9 @@ impl<I: Issuer> TokenKeeper<I> {
     /// [`KeeperError::Grant`] where there is no grant, or none that can be used; [`KeeperError::LeaseTooShort`].
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, oauth::{KeeperSettings, OAuthApp, TokenKeeper}, source::SecretFile};
+    /// # use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
+    /// # use keysheath::source::SecretFile;
+    /// # use keysheath::store::MemoryStore;
     /// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
     /// // Nobody has signed in.
     /// assert!(TokenKeeper::start(app, MemoryStore::new(), KeeperSettings::new()).is_err());
@@ -95,7 +99,9 @@ impl<I: Issuer> TokenKeeper<I> {
     /// grant; and [`KeeperError::OtherPublisher`] where it has its keys from a source, a key set or another grant.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, oauth::{KeeperSettings, OAuthApp, TokenKeeper}};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::source::SecretFile;
     /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
     /// let handle = KeyHandle::live();
@@ -114,7 +120,7 @@ impl<I: Issuer> TokenKeeper<I> {
         }
         let patience = settings.lease + PERSISTING;
         // Before the handle counts this keeper: a failure here leaves nothing.
-        let (teller, telling) = Teller::start(settings.on_event.take()).map_err(no_thread)?;
+        let (teller, telling) = EventSender::start(settings.on_event.take()).map_err(no_thread)?;
         let shared = Arc::new(Shared::attach(raw, store.provenance(), teller.untold()));
         let mut runner = Runner::new(app, Arc::new(store), settings, Arc::clone(&shared), teller);
         // From here on, dropping it leaves the handle's reloads.
@@ -136,7 +142,9 @@ impl<I: Issuer> TokenKeeper<I> {
     /// The handle that is kept fresh. Clone it for everything that sends the token.
     ///
     /// ```
-    /// # use keysheath::{handle::KeyHandle, issuer::KatanaApp, oauth::TokenKeeper};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::KatanaApp;
+    /// # use keysheath::oauth::TokenKeeper;
     /// fn handle(keeper: &TokenKeeper<KatanaApp>) -> KeyHandle<KatanaApp> {
     ///     keeper.handle()
     /// }
@@ -149,7 +157,8 @@ impl<I: Issuer> TokenKeeper<I> {
     /// How it fares.
     ///
     /// ```
-    /// # use keysheath::{issuer::KatanaApp, oauth::TokenKeeper};
+    /// # use keysheath::key::KatanaApp;
+    /// # use keysheath::oauth::TokenKeeper;
     /// fn log(keeper: &TokenKeeper<KatanaApp>) {
     ///     println!("{}", keeper.status());
     /// }

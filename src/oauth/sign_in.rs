@@ -18,7 +18,8 @@ pub(super) const MAX_QUERY: usize = 16 * 1024;
 /// the one who has begun it, such as in the session of the person at a web server.
 ///
 /// ```no_run
-/// use keysheath::{keyref::KeyRef, oauth::{OAuthApp, SignInError}};
+/// use keysheath::oauth::{OAuthApp, SignInError};
+/// use keysheath::source::KeyRef;
 ///
 /// let secret: KeyRef = "env:KATANA_CLIENT_SECRET".parse()?;
 /// let app = OAuthApp::katana("my-client-id", secret.source()?)?;

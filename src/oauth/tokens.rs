@@ -9,11 +9,10 @@ use super::answer::Answer;
 use super::grant::{self, Grant, Identity, Moment};
 use super::secret::Secret;
 use super::{GrantError, TokenError};
-use crate::back_off::{doubled, random_number, random_part};
-use crate::document::{DocumentError, DocumentStore};
+use crate::internal::back_off::{doubled, random_number, random_part};
 use crate::internal::clocks::Clocks;
-use crate::issuer::Issuer;
-use crate::key::ApiKey;
+use crate::key::{ApiKey, Issuer};
+use crate::store::{DocumentError, DocumentStore};
 
 /// How often [`Tokens::save`] tries again when others write at the same time.
 const TRIES: u32 = 16;
@@ -25,7 +24,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 /// used up. They stay here when they cannot be saved, so that they can be saved again or in another place.
 ///
 /// ```
-/// use keysheath::{document::FileStore, issuer::KatanaApp, oauth::{GrantError, Tokens}};
+/// use keysheath::key::KatanaApp;
+/// use keysheath::oauth::{GrantError, Tokens};
+/// use keysheath::store::FileStore;
 /// fn keep(tokens: &Tokens<KatanaApp>) -> Result<(), GrantError> {
 ///     let first = tokens.save(&FileStore::new("/var/lib/shop-sync/katana-grant"));
 ///     first.or_else(|_| tokens.save(&FileStore::new("/srv/shop-sync/katana-grant")))
@@ -63,7 +64,7 @@ impl<I: Issuer> Refreshed<I> {
             Err(error) => (grant, Some(error)),
             Ok((access, lifetime)) => {
                 grant.number += 1;
-                grant.access = access.erase();
+                grant.access = access.into_raw();
                 grant.expires = end(self.asked, lifetime);
                 grant.lifetime = lifetime;
                 (grant, None)
@@ -92,7 +93,8 @@ impl<I: Issuer> Tokens<I> {
     /// The access token alone, such as for one request of a command-line tool.
     ///
     /// ```
-    /// # use keysheath::{issuer::KatanaApp, oauth::Tokens};
+    /// # use keysheath::key::KatanaApp;
+    /// # use keysheath::oauth::Tokens;
     /// fn log(tokens: &Tokens<KatanaApp>) {
     ///     println!("signed in, with {:?}", tokens.access());
     /// }
@@ -105,7 +107,8 @@ impl<I: Issuer> Tokens<I> {
     /// How long the access token lives from when it was asked for.
     ///
     /// ```
-    /// # use keysheath::{issuer::KatanaApp, oauth::Tokens};
+    /// # use keysheath::key::KatanaApp;
+    /// # use keysheath::oauth::Tokens;
     /// fn log(tokens: &Tokens<KatanaApp>) {
     ///     println!("good for {} s", tokens.lifetime().as_secs());
     /// }
@@ -126,7 +129,9 @@ impl<I: Issuer> Tokens<I> {
     /// [`GrantError`] when the store cannot be used, or has something else in it; [`GrantError::SavedElsewhere`].
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, issuer::KatanaApp, oauth::{GrantError, Tokens}};
+    /// # use keysheath::key::KatanaApp;
+    /// # use keysheath::oauth::{GrantError, Tokens};
+    /// # use keysheath::store::MemoryStore;
     /// fn keep(tokens: &Tokens<KatanaApp>) -> Result<(), GrantError> {
     ///     tokens.save(&MemoryStore::new())
     /// }

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use super::grant::{self, Moment};
 use super::lease::{Lease, Now};
 use super::{GrantError, GrantState, OAuthApp};
-use crate::document::DocumentStore;
 use crate::handle::Generation;
-use crate::issuer::Issuer;
+use crate::key::Issuer;
+use crate::store::DocumentStore;
 
 /// A grant as it stands in its store, without its tokens. Its `Display` is one line for a person.
 ///
@@ -47,7 +47,9 @@ impl<I: Issuer> OAuthApp<I> {
     /// [`GrantError::None`] where nobody has signed in yet, and the others where there is something that is no grant of this app.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, oauth::{GrantError, OAuthApp}, source::SecretFile};
+    /// # use keysheath::oauth::{GrantError, OAuthApp};
+    /// # use keysheath::source::SecretFile;
+    /// # use keysheath::store::MemoryStore;
     /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
     /// assert_eq!(app.grant_in(&MemoryStore::new()).unwrap_err(), GrantError::None);
     /// # Ok::<(), keysheath::oauth::SetupError>(())

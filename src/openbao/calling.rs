@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 
 use super::index::Index;
 use super::{MAX_ANSWER, OpenBaoError, json};
-use crate::back_off::random_part;
 use crate::failure::Obstacle;
-use crate::origin::{Origin, Roots, Scheme};
+use crate::internal::back_off::random_part;
+use crate::key::{Origin, Roots, Scheme};
 use crate::outgoing::{Kept, Outgoing, Reply};
 
 /// How long to wait before a request is sent once more: at first, and at most. Each is shortened at random by up to a half.

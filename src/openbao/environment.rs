@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Login, OpenBao, OpenBaoError, secret};
-use crate::origin::{Origin, Roots};
-use crate::trusted_file::Trust;
+use crate::internal::trusted_file::Trust;
+use crate::key::{Origin, Roots};
 
 /// The largest file of certificates that is read, in bytes.
 const MAX_CERTIFICATES: usize = 1024 * 1024;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::failure::Obstacle;
 use crate::internal::printable::PrintablePath;
-use crate::origin::RootsError;
+use crate::key::RootsError;
 
 /// OpenBao did not give or take something, or could not be asked: why, and what to do next. It holds no byte of a token, of a
 /// secret, or of an answer.

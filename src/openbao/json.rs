@@ -9,7 +9,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-pub(super) use crate::raw_json::{read, text};
+pub(super) use crate::internal::raw_json::{read, text};
 
 /// Answers that are not there, and why; also of the status 400 and 403.
 pub(super) struct Errors<'a> {

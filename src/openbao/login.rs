@@ -11,7 +11,7 @@ use super::json;
 use super::secret::Secret;
 use crate::internal::paths::absolute;
 use crate::internal::printable::{Printable, PrintablePath};
-use crate::trusted_file::Trust;
+use crate::internal::trusted_file::Trust;
 
 /// How a client gets its token. Nothing is read or sent before the first call.
 ///

@@ -10,7 +10,8 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::OpenBaoError;
-use crate::trusted_file::{self, Kind, Trust, Untrusted};
+use crate::internal::trusted_file;
+use crate::internal::trusted_file::{Kind, Trust, Untrusted};
 
 /// The longest token, role, secret ID or JWT, in bytes. A batch token has some hundreds, a JWT up to some thousands.
 const MAX_CREDENTIAL: usize = 8192;

@@ -9,9 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::client::{BearerHeader, OriginGuard};
 use crate::failure::{Answer, Obstacle};
-use crate::issuer::Issuer;
-use crate::key::RawKey;
-use crate::origin::Roots;
+use crate::key::{Issuer, RawKey, Roots};
 use crate::outgoing::{self, Outgoing};
 
 /// How long one request of a probe may take unless told otherwise, from looking up the host's name to the last byte

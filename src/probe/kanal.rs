@@ -10,9 +10,7 @@ use super::asking::Asking;
 use super::{Finding, Probe, Report};
 use crate::client::{BearerHeader, OriginGuard};
 use crate::failure::{Answer, Obstacle};
-use crate::issuer::{Kanal, StoreId};
-use crate::key::RawKey;
-use crate::origin::Roots;
+use crate::key::{Kanal, RawKey, Roots, StoreId};
 
 /// The body that Kanal documents for checking a set-up.
 const CUSTOMER: &str = r#"{ "phone": "+33612345678", "first_name": "Test" }"#;
@@ -32,8 +30,7 @@ const NO_CUSTOMER: &str = "{}";
 /// store (60 requests a minute).
 ///
 /// ```no_run
-/// use keysheath::issuer::{Kanal, StoreId};
-/// use keysheath::key::ApiKey;
+/// use keysheath::key::{ApiKey, Kanal, StoreId};
 /// use keysheath::probe::{KanalProbe, Probe};
 ///
 /// let stores = [124, 125].map(|number| StoreId::new(number).unwrap());
@@ -57,7 +54,8 @@ impl KanalProbe {
     /// **It writes**: each store has a customer named Test with that number afterwards, made or updated.
     ///
     /// ```
-    /// use keysheath::{issuer::StoreId, probe::KanalProbe};
+    /// use keysheath::key::StoreId;
+    /// use keysheath::probe::KanalProbe;
     /// let probe = KanalProbe::by_customer_upsert(StoreId::new(123).unwrap(), []);
     /// assert_eq!(probe.stores().len(), 1);
     /// ```
@@ -73,7 +71,8 @@ impl KanalProbe {
     /// instead, the key was accepted, and a customer may have been written: each finding shows the status.
     ///
     /// ```
-    /// use keysheath::{issuer::StoreId, probe::KanalProbe};
+    /// use keysheath::key::StoreId;
+    /// use keysheath::probe::KanalProbe;
     /// let probe = KanalProbe::by_invalid_customer(StoreId::new(123).unwrap(), StoreId::new(124));
     /// assert_eq!(probe.stores().len(), 2);
     /// ```
@@ -90,7 +89,9 @@ impl KanalProbe {
     /// At another origin in Kanal's stead: a test server or a gateway.
     ///
     /// ```
-    /// use keysheath::{client::OriginGuard, issuer::StoreId, origin::Origin, probe::KanalProbe};
+    /// use keysheath::client::OriginGuard;
+    /// use keysheath::key::{Origin, StoreId};
+    /// use keysheath::probe::KanalProbe;
     ///
     /// let server = Origin::parse("http://127.0.0.1:8080")?;
     /// let probe = KanalProbe::by_invalid_customer(StoreId::new(123).unwrap(), [])
@@ -107,7 +108,8 @@ impl KanalProbe {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keysheath::{issuer::StoreId, probe::KanalProbe};
+    /// # use keysheath::key::StoreId;
+    /// # use keysheath::probe::KanalProbe;
     /// let probe = KanalProbe::by_invalid_customer(StoreId::new(123).unwrap(), [])
     ///     .with_deadline(Duration::from_secs(3));
     /// ```
@@ -119,7 +121,8 @@ impl KanalProbe {
     /// With authorities of your own in the stead of the public ones.
     ///
     /// ```no_run
-    /// # use keysheath::{issuer::StoreId, origin::Roots, probe::KanalProbe};
+    /// # use keysheath::key::{Roots, StoreId};
+    /// # use keysheath::probe::KanalProbe;
     /// let roots = Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?;
     /// let probe = KanalProbe::by_invalid_customer(StoreId::new(123).unwrap(), []).with_roots(roots);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -132,7 +135,8 @@ impl KanalProbe {
     /// The stores that are asked for, in order; at least one.
     ///
     /// ```
-    /// # use keysheath::{issuer::StoreId, probe::KanalProbe};
+    /// # use keysheath::key::StoreId;
+    /// # use keysheath::probe::KanalProbe;
     /// let probe = KanalProbe::by_invalid_customer(StoreId::new(123).unwrap(), []);
     /// assert_eq!(probe.stores()[0].get(), 123);
     /// ```

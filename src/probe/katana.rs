@@ -9,9 +9,7 @@ use super::asking::Asking;
 use super::{Finding, Probe, Report};
 use crate::client::OriginGuard;
 use crate::failure::{Answer, Obstacle};
-use crate::issuer::Katana;
-use crate::key::RawKey;
-use crate::origin::Roots;
+use crate::key::{Katana, RawKey, Roots};
 
 /// The cheapest request that needs a key.
 const PATH: &str = "/v1/products?limit=1";
@@ -20,7 +18,8 @@ const PATH: &str = "/v1/products?limit=1";
 /// counts against the key's limit (60 requests in 60 s).
 ///
 /// ```no_run
-/// use keysheath::{issuer::Katana, key::ApiKey, probe::{KatanaProbe, Probe}};
+/// use keysheath::key::{ApiKey, Katana};
+/// use keysheath::probe::{KatanaProbe, Probe};
 ///
 /// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
 /// println!("{}", KatanaProbe::new().probe(key.as_raw()));
@@ -44,7 +43,9 @@ impl KatanaProbe {
     /// At another origin in Katana's stead: a test server or a gateway.
     ///
     /// ```
-    /// use keysheath::{client::OriginGuard, origin::Origin, probe::KatanaProbe};
+    /// use keysheath::client::OriginGuard;
+    /// use keysheath::key::Origin;
+    /// use keysheath::probe::KatanaProbe;
     ///
     /// let server = Origin::parse("http://127.0.0.1:8080")?;
     /// let probe = KatanaProbe::new().at(OriginGuard::for_loopback(server)?);
@@ -70,7 +71,8 @@ impl KatanaProbe {
     /// With authorities of your own in the stead of the public ones.
     ///
     /// ```no_run
-    /// # use keysheath::{origin::Roots, probe::KatanaProbe};
+    /// # use keysheath::key::Roots;
+    /// # use keysheath::probe::KatanaProbe;
     /// let roots = Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?;
     /// let probe = KatanaProbe::new().with_roots(roots);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

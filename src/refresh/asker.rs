@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::RefreshSettings;
 use super::place::{Answer, Place};
-use crate::issuer::Profile;
+use crate::key::Profile;
 use crate::source::worker::{self, Worker};
 use crate::source::{DEFAULT_DEADLINE, Problem};
 

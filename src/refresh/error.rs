@@ -3,15 +3,17 @@
 use std::io::ErrorKind;
 
 use crate::chain::ChainError;
-use crate::document::DocumentError;
 use crate::handle::Generation;
 use crate::keyset::KeySetError;
 use crate::source::{Absence, Problem, Provenance};
+use crate::store::DocumentError;
 
 /// A refresher could not be started: why, and what to do next.
 ///
 /// ```
-/// use keysheath::{chain::Chain, issuer::Kanal, refresh::{RefreshError, RefreshSettings, Refresher}};
+/// use keysheath::chain::Chain;
+/// use keysheath::key::Kanal;
+/// use keysheath::refresh::{RefreshError, RefreshSettings, Refresher};
 ///
 /// let error = Refresher::of_chain(Chain::<Kanal>::new(), RefreshSettings::new()).unwrap_err();
 /// assert!(matches!(error, RefreshError::Chain(_)));

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::ReloadError;
-use crate::fingerprint::Fingerprint;
-use crate::handle::{Closed, Generation};
+use crate::handle::{Generation, NoActiveKey};
 use crate::internal::events::{Event, MAX_WAITING};
+use crate::key::Fingerprint;
 use crate::source::{Provenance, Remark};
 
 /// How many events wait for a callback that blocks; those beyond are counted, and not told.
@@ -43,9 +43,9 @@ pub enum RefreshEvent {
     },
     /// No key is in force any more.
     #[non_exhaustive]
-    Closed {
+    NoActiveKey {
         /// Why.
-        closed: Closed,
+        closed: NoActiveKey,
         /// Where that was read.
         provenance: Provenance,
     },
@@ -106,7 +106,7 @@ impl fmt::Display for RefreshEvent {
                 }
                 write!(f, ", from {provenance}")
             }
-            Self::Closed { closed, provenance } => write!(f, "{provenance}: {closed}"),
+            Self::NoActiveKey { closed, provenance } => write!(f, "{provenance}: {closed}"),
             Self::Failed { error, failures } => {
                 write!(f, "{error}; the last good key stays in force (reloads failed in a row: {failures})")
             }

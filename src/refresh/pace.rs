@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{RefreshSettings, SHORTEST_POLL_INTERVAL};
-use crate::back_off::{doubled, random_part};
 use crate::handle::Reload;
+use crate::internal::back_off::{doubled, random_part};
 use crate::internal::clocks;
 
 /// What to do about a reload that is asked for.

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{ReloadError, ReloadProblem};
-use crate::document::{Document, DocumentError, DocumentStore, Version};
-use crate::fingerprint::Fingerprint;
-use crate::handle::{Closed, Generation, Published, RawHandle, SourceClaim};
-use crate::issuer::Profile;
-use crate::key::RawKey;
+use crate::handle::{Generation, NoActiveKey, Published, RawHandle, SourceClaim};
+use crate::key::{Fingerprint, Profile, RawKey};
 use crate::keyset::KeySet;
 use crate::source::{self, Loaded, Problem, Provenance, Remark, Source, SourceError};
+use crate::store::{Document, DocumentError, DocumentStore, Version};
 
 pub(super) enum Place {
     Source {
@@ -45,7 +43,7 @@ pub(super) enum Outcome {
     /// This is in force now.
     Newer {
         generation: Generation,
-        current: Result<Option<Fingerprint>, Closed>,
+        current: Result<Option<Fingerprint>, NoActiveKey>,
         provenance: Provenance,
     },
     Same,
@@ -200,7 +198,7 @@ fn not_stopped(handle: &RawHandle) -> Result<(), ReloadProblem> {
 /// What a document has put in force.
 struct Current {
     generation: Generation,
-    current: Result<Option<Fingerprint>, Closed>,
+    current: Result<Option<Fingerprint>, NoActiveKey>,
 }
 
 impl Current {

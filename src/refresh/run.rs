@@ -13,7 +13,7 @@ use super::shared::{Ending, Shared};
 use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
 use crate::handle::{Generation, RawHandle, Reload};
-use crate::internal::events::Teller;
+use crate::internal::events::EventSender;
 use crate::source::{Problem, Remark};
 
 /// The pauses before a place that may be behind is asked again double from the first to the second.
@@ -42,7 +42,7 @@ pub(super) struct Runner {
     generation: Generation,
     /// The refusal that an attempt has been made for.
     answered: Option<u64>,
-    teller: Teller<RefreshEvent>,
+    teller: EventSender<RefreshEvent>,
     /// What was told of and is still so.
     remarked: Vec<Remark>,
     #[cfg(feature = "watch")]
@@ -60,7 +60,7 @@ impl Runner {
         settings: RefreshSettings,
         asker: Asker,
         shared: Arc<Shared>,
-        teller: Teller<RefreshEvent>,
+        teller: EventSender<RefreshEvent>,
     ) -> Self {
         let handle = shared.handle();
         #[cfg(feature = "watch")]
@@ -300,7 +300,7 @@ impl Runner {
         if let Outcome::Newer { generation, current, provenance } = outcome {
             self.teller.tell(match current {
                 Ok(fingerprint) => RefreshEvent::Refreshed { generation, fingerprint, provenance },
-                Err(closed) => RefreshEvent::Closed { closed, provenance },
+                Err(closed) => RefreshEvent::NoActiveKey { closed, provenance },
             });
         }
     }

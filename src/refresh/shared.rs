@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{RefreshEvent, RefreshStatus, ReloadError, ReloadProblem};
 use crate::handle::{RawHandle, Reload};
-use crate::internal::events::{Teller, Untold};
+use crate::internal::events::{DroppedEvents, EventSender};
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -16,7 +16,7 @@ pub(super) struct Shared {
     handle: RawHandle,
     /// The handle counts its refreshers, so each leaves once.
     has_left: AtomicBool,
-    untold: Untold,
+    untold: DroppedEvents,
     /// The process that the thread is in.
     process: u32,
 }
@@ -33,7 +33,7 @@ pub(super) struct State {
 
 impl Shared {
     /// Takes part in the handle's reloads.
-    pub(super) fn attach(handle: RawHandle, status: RefreshStatus, untold: Untold) -> Self {
+    pub(super) fn attach(handle: RawHandle, status: RefreshStatus, untold: DroppedEvents) -> Self {
         handle.attach();
         let state = State {
             status,
@@ -127,11 +127,11 @@ impl Shared {
 /// Says that the thread has ended, however it ends: nobody may wait for it for ever, or take it for well.
 pub(super) struct Ending {
     shared: Arc<Shared>,
-    teller: Teller<RefreshEvent>,
+    teller: EventSender<RefreshEvent>,
 }
 
 impl Ending {
-    pub(super) const fn new(shared: Arc<Shared>, teller: Teller<RefreshEvent>) -> Self {
+    pub(super) const fn new(shared: Arc<Shared>, teller: EventSender<RefreshEvent>) -> Self {
         Self { shared, teller }
     }
 }
@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::handle::KeyHandle;
-    use crate::issuer::Kanal;
+    use crate::key::Kanal;
     use crate::source::Provenance;
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         let callback = move |event: &RefreshEvent| {
             keeps.lock().unwrap().push(event.clone());
         };
-        let (teller, telling) = Teller::start(Some(Arc::new(callback))).unwrap();
+        let (teller, telling) = EventSender::start(Some(Arc::new(callback))).unwrap();
         let status = RefreshStatus {
             provenance: Provenance::File { path: "kanal".into() },
             remarks: Vec::new(),

@@ -9,7 +9,10 @@ use crate::source::{Provenance, Remark};
 /// How a refresher fares. Its `Display` is one line for a person.
 ///
 /// ```
-/// use keysheath::{chain::Chain, issuer::Kanal, refresh::{RefreshSettings, Refresher}, source::SecretFile};
+/// use keysheath::chain::Chain;
+/// use keysheath::key::Kanal;
+/// use keysheath::refresh::{RefreshSettings, Refresher};
+/// use keysheath::source::SecretFile;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("kanal");

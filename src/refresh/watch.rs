@@ -5,7 +5,7 @@
 //! on the way are watched, and the way is walked anew before each reading. All refreshers share one watcher.
 
 mod hub;
-mod way;
+mod symlinks;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::handle::RawHandle;
 use crate::internal::contained::contained;
 use hub::{Hub, Wanted};
-use way::Entry;
+use symlinks::Entry;
 
 /// How long after a change its file is read. A change is seldom one event alone, and a file that is written without end is
 /// read no more often than this.
@@ -131,7 +131,7 @@ impl Watch {
     /// Where the way is another one by the time that it is watched, as in the middle of a swap, it is walked again.
     fn follow(&self, hub: &Hub) -> Watching {
         for _ in 0..WALKS.0 {
-            let way = way::to(&self.file);
+            let way = symlinks::to(&self.file);
             let mut wanted = Wanted::new();
             for Entry { folder, name } in &way {
                 wanted.entry(folder.clone()).or_default().insert(name.clone());
@@ -144,7 +144,7 @@ impl Watch {
                     return self.state();
                 }
                 Err(problem) => return Watching::Failed(problem),
-                Ok(()) if way::to(&self.file) == way => {
+                Ok(()) if symlinks::to(&self.file) == way => {
                     self.raced.store(0, Ordering::Relaxed);
                     return Watching::Files;
                 }

@@ -5,22 +5,22 @@ use http::HeaderMap;
 use super::behind::USE_STEP;
 use super::credentials::Credentials;
 use super::index::Entry;
-use super::principal::{Authorize, Principal, Refusal, Wanted};
+use super::principal::{Authorize, Principal, Refusal, RequestedStore};
 use super::record::{Change, Changed, KeyId, Restriction, StoredDigest};
 use super::{KeyRegistry, Tables};
 use crate::failure::Meaning;
-#[cfg(feature = "emulator")]
-use crate::fingerprint::Fingerprint;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
-use crate::issuer::Profile;
+#[cfg(feature = "emulator")]
+use crate::key::Fingerprint;
+use crate::key::Profile;
 
 impl Authorize for KeyRegistry {
     fn profile(&self) -> &'static Profile {
         self.profile
     }
 
-    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
+    fn authorize(&self, headers: &HeaderMap, wanted: RequestedStore) -> Result<Principal, Refusal> {
         let refused = |meaning| Refusal::of(self.profile, meaning);
         let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
         let key = key.map_err(refused)?;
@@ -80,13 +80,13 @@ impl KeyRegistry {
     }
 
     /// Which row wins when several apply: see the module's documentation. `None` where none does.
-    fn store_refusal(tables: &Tables, entry: &Entry, wanted: Wanted) -> Option<Meaning> {
+    fn store_refusal(tables: &Tables, entry: &Entry, wanted: RequestedStore) -> Option<Meaning> {
         let store = match wanted {
-            Wanted::NoStoreForAnyKey => return None,
-            Wanted::NoStore if entry.restriction() == Restriction::None => return None,
-            Wanted::NoStore => return Some(Meaning::StoreForbidden),
-            Wanted::NotAStore => return Some(Meaning::StoreNotFound),
-            Wanted::Store(store) => store,
+            RequestedStore::NoStoreForAnyKey => return None,
+            RequestedStore::NoStore if entry.restriction() == Restriction::None => return None,
+            RequestedStore::NoStore => return Some(Meaning::StoreForbidden),
+            RequestedStore::NotAStore => return Some(Meaning::StoreNotFound),
+            RequestedStore::Store(store) => store,
         };
         match tables.stores.get(&store) {
             None => Some(Meaning::StoreNotFound),

@@ -33,7 +33,7 @@ const GATHER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A thread that gathers changes and writes them.
-pub(super) struct Behind {
+pub(super) struct WriteBehind {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,7 +66,7 @@ struct Waiting {
     digest: Option<StoredDigest>,
 }
 
-impl Behind {
+impl WriteBehind {
     pub(super) fn start(records: Arc<dyn RecordStore>) -> Result<Self, RegistryError> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -108,7 +108,7 @@ impl Behind {
     }
 }
 
-impl Drop for Behind {
+impl Drop for WriteBehind {
     fn drop(&mut self) {
         let until = clocks::after(PATIENCE);
         let mut state = self.shared.state();
@@ -230,7 +230,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::issuer::{Profile, StoreId};
+    use crate::key::{Profile, StoreId};
     use crate::registry::Peppers;
     use crate::registry::record::{Records, StoredKey, TeamId, sealed::Sealed};
 
@@ -282,9 +282,9 @@ mod tests {
         }
     }
 
-    fn behind() -> (Arc<Fake>, Behind) {
+    fn behind() -> (Arc<Fake>, WriteBehind) {
         let fake = Arc::new(Fake::default());
-        let behind = Behind::start(Arc::new(Arc::clone(&fake))).unwrap();
+        let behind = WriteBehind::start(Arc::new(Arc::clone(&fake))).unwrap();
         (fake, behind)
     }
 

@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderName};
 
 use crate::failure::Meaning;
-use crate::format::KeyFormat;
+use crate::key::KeyFormat;
 
 /// The authentication scheme, in any case (RFC 9110, section 11.1).
 const SCHEME: &[u8] = b"bearer";
@@ -79,7 +79,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::issuer::{Issuer, Kanal};
+    use crate::key::{Issuer, Kanal};
 
     const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 

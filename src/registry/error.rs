@@ -2,12 +2,13 @@
 
 use std::io;
 
-use crate::fingerprint::Fingerprint;
+use crate::key::Fingerprint;
 
 /// A registry could not do what it was asked to, and nothing was changed.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, RegistryError, Restriction, TeamId}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::{KeyRegistry, RegistryError, Restriction, TeamId};
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 /// let error = registry.create_key(TeamId::new(1), "", Restriction::None).unwrap_err();

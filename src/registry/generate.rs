@@ -5,8 +5,7 @@ use std::io;
 use zeroize::Zeroizing;
 
 use super::RegistryError;
-use crate::issuer::Profile;
-use crate::key::RawKey;
+use crate::key::{Profile, RawKey};
 
 /// Letters and digits: what the one documented key consists of.
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -60,7 +59,7 @@ pub(super) fn key(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::issuer::{Issuer, Kanal, Katana};
+    use crate::key::{Issuer, Kanal, Katana};
 
     /// Pearson's statistic over the 62 characters of many keys. For 61 degrees of freedom it is above 113 once in 20,000
     /// runs; a remainder in place of the rejection makes it some hundreds.

@@ -7,8 +7,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::pepper::DIGEST;
 use super::record::{KeyId, KeyRecord, Restriction, Seconds, TeamId};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::StoreId;
+use crate::key::{Fingerprint, StoreId};
 
 /// How many places are allocated at once, so that growing moves no key.
 const CHUNK: u32 = 1024;

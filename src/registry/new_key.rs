@@ -6,11 +6,12 @@ use crate::key::RawKey;
 /// A key and its record, at the one moment when the key can be had.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::{KeyRegistry, Restriction, TeamId};
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-/// let key = new.into_key().typed::<Kanal>().unwrap();
+/// let key = new.into_key().try_into_typed::<Kanal>().unwrap();
 /// # Ok::<(), keysheath::registry::RegistryError>(())
 /// ```
 #[derive(Debug)]
@@ -23,7 +24,8 @@ impl NewKey {
     /// What the registry keeps of it.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(new.record().name(), "production-shop");
@@ -37,7 +39,8 @@ impl NewKey {
     /// The key.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(new.key().expose_secret().len(), 24);
@@ -51,7 +54,8 @@ impl NewKey {
     /// Gives the key out.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// let key = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?.into_key();
     /// # Ok::<(), keysheath::registry::RegistryError>(())

@@ -7,13 +7,8 @@ use zeroize::Zeroizing;
 
 use super::RegistryError;
 use super::generate;
-use crate::fingerprint::Fingerprint;
-use crate::format::KeyFormat;
-use crate::issuer::Profile;
-use crate::key::RawKey;
-use crate::keyref::{KeyRef, KeyRefError};
-use crate::origin::Origin;
-use crate::source::{self, Absence, Loaded, Problem, SourceError};
+use crate::key::{Fingerprint, KeyFormat, Origin, Profile, RawKey};
+use crate::source::{self, Absence, KeyRef, KeyRefError, Loaded, Problem, SourceError};
 
 /// What a pepper's text looks like: 32 to 512 `b64token` characters, such as `openssl rand -base64 32` prints. It is read
 /// as a key is, and sent nowhere.

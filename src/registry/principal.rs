@@ -4,19 +4,18 @@ use http::HeaderMap;
 
 use super::record::{KeyId, Restriction, TeamId};
 use crate::failure::{Meaning, PLAIN, Row};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::{Profile, StoreId};
+use crate::key::{Fingerprint, Profile, StoreId};
 
 /// What a request wants to do something with. A type of your own that authorises refuses what it does not know.
 ///
 /// ```
-/// use keysheath::registry::Wanted;
-/// assert_eq!(Wanted::from_segment("123").store().unwrap().get(), 123);
-/// assert_eq!(Wanted::from_segment("0"), Wanted::NotAStore);
+/// use keysheath::registry::RequestedStore;
+/// assert_eq!(RequestedStore::from_segment("123").store().unwrap().get(), 123);
+/// assert_eq!(RequestedStore::from_segment("0"), RequestedStore::NotAStore);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Wanted {
+pub enum RequestedStore {
     /// No store: the service has none, or the path does not name one. A key that is restricted to a store is refused.
     NoStore,
     /// No store, for a service that keeps each key to its store itself, by [`Principal::restriction`].
@@ -27,13 +26,13 @@ pub enum Wanted {
     NotAStore,
 }
 
-impl Wanted {
+impl RequestedStore {
     /// What a path has where a store's number belongs.
     ///
     /// ```
-    /// # use keysheath::registry::Wanted;
+    /// # use keysheath::registry::RequestedStore;
     /// for text in ["", "-1", "twelve", "99999999999999999999"] {
-    ///     assert_eq!(Wanted::from_segment(text), Wanted::NotAStore);
+    ///     assert_eq!(RequestedStore::from_segment(text), RequestedStore::NotAStore);
     /// }
     /// ```
     #[must_use]
@@ -44,8 +43,8 @@ impl Wanted {
     /// The store, if it is one.
     ///
     /// ```
-    /// # use keysheath::registry::Wanted;
-    /// assert_eq!(Wanted::NoStore.store(), None);
+    /// # use keysheath::registry::RequestedStore;
+    /// assert_eq!(RequestedStore::NoStore.store(), None);
     /// ```
     #[must_use]
     pub const fn store(self) -> Option<StoreId> {
@@ -60,7 +59,8 @@ impl Wanted {
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue};
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{Authorize, KeyRegistry, Restriction, TeamId, Wanted}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::{Authorize, KeyRegistry, Restriction, TeamId, RequestedStore};
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
@@ -68,7 +68,7 @@ impl Wanted {
 /// let value = format!("Bearer {}", new.key().expose_secret());
 /// headers.insert("authorization", HeaderValue::try_from(value).unwrap());
 ///
-/// let principal = registry.authorize(&headers, Wanted::NoStore).unwrap();
+/// let principal = registry.authorize(&headers, RequestedStore::NoStore).unwrap();
 /// assert_eq!(principal.key(), Some(new.record().id()));
 /// assert_eq!(principal.team(), Some(TeamId::new(1)));
 /// # Ok::<(), keysheath::registry::RegistryError>(())
@@ -181,10 +181,10 @@ impl Principal {
 /// [`KeyRegistry`](super::KeyRegistry) and [`StaticKeys`](super::StaticKeys) do, and a type of your own can.
 ///
 /// ```
-/// use keysheath::registry::{Authorize, Wanted};
+/// use keysheath::registry::{Authorize, RequestedStore};
 ///
 /// fn is_allowed(keys: &dyn Authorize, headers: &http::HeaderMap) -> bool {
-///     keys.authorize(headers, Wanted::NoStore).is_ok()
+///     keys.authorize(headers, RequestedStore::NoStore).is_ok()
 /// }
 /// ```
 pub trait Authorize: Send + Sync {
@@ -195,16 +195,17 @@ pub trait Authorize: Send + Sync {
     ///
     /// # Errors
     /// The one [`Refusal`] that the request is to be answered with.
-    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal>;
+    fn authorize(&self, headers: &HeaderMap, wanted: RequestedStore) -> Result<Principal, Refusal>;
 }
 
 /// The row of the issuer's table that a request is answered with.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{Authorize, KeyRegistry, Wanted}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::{Authorize, KeyRegistry, RequestedStore};
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-/// let refusal = registry.authorize(&http::HeaderMap::new(), Wanted::NoStore).unwrap_err();
+/// let refusal = registry.authorize(&http::HeaderMap::new(), RequestedStore::NoStore).unwrap_err();
 /// assert_eq!(refusal.status(), 401);
 /// assert_eq!(refusal.body(), r#"{ "error": "API key is missing" }"#);
 /// assert_eq!(refusal.challenge().as_deref(), Some(r#"Bearer realm="kanal""#));
@@ -222,7 +223,9 @@ impl Refusal {
     /// wrong one gives the row for the wrong one, and one that documents neither gives a row of [`PLAIN`].
     ///
     /// ```
-    /// use keysheath::{failure::Meaning, issuer::{Issuer, Katana}, registry::Refusal};
+    /// use keysheath::failure::Meaning;
+    /// use keysheath::key::{Issuer, Katana};
+    /// use keysheath::registry::Refusal;
     /// let refusal = Refusal::of(Katana::PROFILE, Meaning::KeyMissing);
     /// assert!(refusal.body().contains("UnauthorizedError"));
     /// ```
@@ -241,7 +244,9 @@ impl Refusal {
     /// Why.
     ///
     /// ```
-    /// # use keysheath::{failure::Meaning, issuer::{Issuer, Kanal}, registry::Refusal};
+    /// # use keysheath::failure::Meaning;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::Refusal;
     /// assert!(Refusal::of(Kanal::PROFILE, Meaning::KeyRefused).meaning().refuses_key());
     /// ```
     #[must_use]
@@ -252,7 +257,9 @@ impl Refusal {
     /// The HTTP status.
     ///
     /// ```
-    /// # use keysheath::{failure::Meaning, issuer::{Issuer, Kanal}, registry::Refusal};
+    /// # use keysheath::failure::Meaning;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::Refusal;
     /// assert_eq!(Refusal::of(Kanal::PROFILE, Meaning::StoreForbidden).status(), 403);
     /// ```
     #[must_use]
@@ -263,7 +270,9 @@ impl Refusal {
     /// The JSON body, as the issuer documents it.
     ///
     /// ```
-    /// # use keysheath::{failure::Meaning, issuer::{Issuer, Kanal}, registry::Refusal};
+    /// # use keysheath::failure::Meaning;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::Refusal;
     /// let refusal = Refusal::of(Kanal::PROFILE, Meaning::StoreForbidden);
     /// assert_eq!(refusal.body(), r#"{ "error": "API key does not authorize this store" }"#);
     /// ```
@@ -276,7 +285,9 @@ impl Refusal {
     /// `invalid_token` with 401, `insufficient_scope` with 403, and no such header with another status.
     ///
     /// ```
-    /// # use keysheath::{failure::Meaning, issuer::{Issuer, Kanal}, registry::Refusal};
+    /// # use keysheath::failure::Meaning;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::Refusal;
     /// let refused = Refusal::of(Kanal::PROFILE, Meaning::KeyRefused);
     /// assert_eq!(refused.challenge().unwrap(), r#"Bearer realm="kanal", error="invalid_token""#);
     /// assert_eq!(Refusal::of(Kanal::PROFILE, Meaning::StoreNotFound).challenge(), None);

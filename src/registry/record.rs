@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::error::{RecordError, RegistryError};
 use super::pepper::{DIGEST, Peppers};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::{Profile, StoreId};
+use crate::key::{Fingerprint, Profile, StoreId};
 
 /// The longest name of a key, in characters.
 ///
@@ -104,7 +103,8 @@ impl fmt::Debug for KeyId {
 /// A row of the table "My API keys": everything about a key but the key.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::{KeyRegistry, Restriction, TeamId};
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
@@ -128,7 +128,8 @@ impl KeyRecord {
     /// Its number, to delete it by.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// registry.delete_key(new.record().id())?;
@@ -142,7 +143,8 @@ impl KeyRecord {
     /// The team that it belongs to.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(new.record().team(), TeamId::new(1));
@@ -156,7 +158,8 @@ impl KeyRecord {
     /// The name that a person gave it.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(new.record().name(), "production-shop");
@@ -170,7 +173,8 @@ impl KeyRecord {
     /// The key's one-way name; `None` where the issuer's keys could be guessed from it.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(new.record().fingerprint(), new.key().fingerprint());
@@ -184,7 +188,8 @@ impl KeyRecord {
     /// When it was created, to the second.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert!(new.record().created() <= std::time::SystemTime::now());
@@ -198,7 +203,8 @@ impl KeyRecord {
     /// When a request with it was last accepted, to the second.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(new.record().last_used(), None);
@@ -212,7 +218,8 @@ impl KeyRecord {
     /// Which stores it may be used for.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, Restriction, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
     /// assert_eq!(new.record().restriction(), Restriction::None);
@@ -242,7 +249,8 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
 /// Which of its team's stores a key may be used for.
 ///
 /// ```
-/// use keysheath::{issuer::StoreId, registry::Restriction};
+/// use keysheath::key::StoreId;
+/// use keysheath::registry::Restriction;
 /// let one = Restriction::Store(StoreId::new(123).unwrap());
 /// assert_ne!(one, Restriction::None);
 /// ```
@@ -311,7 +319,8 @@ pub struct Records {
 /// may still grow.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::{InMemory, KeyRegistry, Pepper, Peppers}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::{InMemory, KeyRegistry, Pepper, Peppers};
 /// let peppers = Peppers::new(Pepper::random()?);
 /// let registry = KeyRegistry::open(Kanal::PROFILE, peppers, InMemory)?;
 /// # Ok::<(), keysheath::registry::RegistryError>(())
@@ -362,7 +371,8 @@ pub(super) enum Changed {
 /// Records that end with the process.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, registry::KeyRegistry};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::registry::KeyRegistry;
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 /// # Ok::<(), keysheath::registry::RegistryError>(())
 /// ```

@@ -12,11 +12,11 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::principal::{Authorize, Refusal, Wanted};
+use super::principal::{Authorize, Refusal, RequestedStore};
 use super::store_path::store_of_path;
 
 /// What in a request names the store that it is for.
-type FindStore = dyn Fn(&http::request::Parts) -> Wanted + Send + Sync;
+type FindStore = dyn Fn(&http::request::Parts) -> RequestedStore + Send + Sync;
 
 /// Puts a [`KeyRegistry`](super::KeyRegistry) or [`StaticKeys`](super::StaticKeys) in front of a service.
 ///
@@ -30,7 +30,7 @@ type FindStore = dyn Fn(&http::request::Parts) -> Wanted + Send + Sync;
 /// use std::sync::Arc;
 ///
 /// use axum::{Extension, Router, routing::post};
-/// use keysheath::issuer::{Issuer, Kanal};
+/// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::registry::{KeyRegistry, Principal, RequireKeyLayer};
 ///
 /// async fn upsert(Extension(principal): Extension<Principal>) -> String {
@@ -54,7 +54,7 @@ pub struct RequireKeyLayer<A: ?Sized> {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use keysheath::issuer::{Issuer, Kanal};
+/// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::registry::{KeyRegistry, RequireKeyLayer};
 /// use tower_layer::Layer;
 ///
@@ -74,13 +74,14 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use keysheath::{issuer::{Issuer, Katana}, registry::{KeyRegistry, RequireKeyLayer}};
+    /// # use keysheath::key::{Issuer, Katana};
+    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer};
     /// let layer = RequireKeyLayer::new(Arc::new(KeyRegistry::in_memory(Katana::PROFILE)?));
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
     #[must_use]
     pub fn new(keys: Arc<A>) -> Self {
-        Self::with_store(keys, |_| Wanted::NoStore)
+        Self::with_store(keys, |_| RequestedStore::NoStore)
     }
 
     /// As [`RequireKeyLayer::new`], with keys that are restricted to a store let through. The service then keeps each key to
@@ -88,14 +89,15 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, RequireKeyLayer}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer};
     /// // Around a route such as `/api/v1/me`, which shows the key's own stores.
     /// let layer = RequireKeyLayer::for_any_key(Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?));
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
     #[must_use]
     pub fn for_any_key(keys: Arc<A>) -> Self {
-        Self::with_store(keys, |_| Wanted::NoStoreForAnyKey)
+        Self::with_store(keys, |_| RequestedStore::NoStoreForAnyKey)
     }
 
     /// For paths as Kanal has them: the store's number follows the first segment `stores`. A path without a store, and one
@@ -109,7 +111,8 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, RequireKeyLayer}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer};
     /// let layer = RequireKeyLayer::for_stores(Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?));
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
@@ -119,22 +122,23 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     }
 
     /// With a rule of your own for which store a request is for. A rule that finds none where there is one lets every key
-    /// of every team through, so it had better err on the other side, with [`Wanted::NotAStore`].
+    /// of every team through, so it had better err on the other side, with [`RequestedStore::NotAStore`].
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use keysheath::{issuer::{Issuer, Kanal}, registry::{KeyRegistry, RequireKeyLayer, Wanted}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer, RequestedStore};
     /// # let registry = Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?);
     /// let layer = RequireKeyLayer::with_store(registry, |request| {
     ///     let header = request.headers.get("x-store").and_then(|value| value.to_str().ok());
-    ///     header.map_or(Wanted::NotAStore, Wanted::from_segment)
+    ///     header.map_or(RequestedStore::NotAStore, RequestedStore::from_segment)
     /// });
     /// # Ok::<(), keysheath::registry::RegistryError>(())
     /// ```
     #[must_use]
     pub fn with_store(
         keys: Arc<A>,
-        find: impl Fn(&http::request::Parts) -> Wanted + Send + Sync + 'static,
+        find: impl Fn(&http::request::Parts) -> RequestedStore + Send + Sync + 'static,
     ) -> Self {
         Self { keys, find_store: Arc::new(find) }
     }

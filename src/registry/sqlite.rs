@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::record::{Change, Changed, KeyId, RecordStore, Records, StoredKey, TeamId, sealed::Sealed};
 use super::{Peppers, RecordError, RegistryError};
 use crate::internal::printable::PrintablePath;
-use crate::issuer::{Profile, StoreId};
+use crate::key::{Profile, StoreId};
 use file::Place;
 use schema::Kept;
 use seal::{NUMBER, Sealer};
@@ -38,7 +38,7 @@ use seal::{NUMBER, Sealer};
 /// every change from then on is [`RecordError::LogGone`].
 ///
 /// ```
-/// use keysheath::issuer::{Issuer, Kanal};
+/// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::registry::{KeyRegistry, Pepper, Peppers, RecordError, Restriction, Sqlite, TeamId};
 ///
 /// # let folder = tempfile::tempdir().unwrap();

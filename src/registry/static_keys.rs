@@ -6,11 +6,10 @@ use std::sync::{PoisonError, RwLock};
 use http::HeaderMap;
 
 use super::credentials::Credentials;
-use super::principal::{Authorize, Principal, Refusal, Wanted};
+use super::principal::{Authorize, Principal, Refusal, RequestedStore};
 use super::record::Restriction;
 use crate::failure::Meaning;
-use crate::issuer::Profile;
-use crate::key::{IssuerMismatch, RawKey};
+use crate::key::{IssuerMismatch, Profile, RawKey};
 
 /// The keys that one service accepts: a current one, and while its clients take that up, the previous one. They are
 /// replaced live, and a clone of what holds them is not needed: share it in an [`Arc`](std::sync::Arc).
@@ -19,13 +18,14 @@ use crate::key::{IssuerMismatch, RawKey};
 /// stands in the place of a store's number, it is refused as a store that is not there.
 ///
 /// ```
-/// use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
+/// use keysheath::key::{ApiKey, Kanal};
+/// use keysheath::registry::StaticKeys;
 ///
 /// let first = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-/// let keys = StaticKeys::new(first.erase());
+/// let keys = StaticKeys::new(first.into_raw());
 ///
 /// let second = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-/// keys.replace(second.erase())?; // both are accepted
+/// keys.replace(second.into_raw())?; // both are accepted
 /// keys.drop_previous(); // the second alone
 /// # Ok::<(), keysheath::key::IssuerMismatch>(())
 /// ```
@@ -43,8 +43,9 @@ impl StaticKeys {
     /// This key alone.
     ///
     /// ```
-    /// # use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
-    /// let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase());
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::registry::StaticKeys;
+    /// let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw());
     /// ```
     #[must_use]
     pub fn new(current: RawKey) -> Self {
@@ -58,9 +59,10 @@ impl StaticKeys {
     /// [`IssuerMismatch`], with the key in it, when it is another issuer's.
     ///
     /// ```
-    /// # use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
-    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase());
-    /// keys.replace(ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().erase())?;
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::registry::StaticKeys;
+    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw());
+    /// keys.replace(ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().into_raw())?;
     /// # Ok::<(), keysheath::key::IssuerMismatch>(())
     /// ```
     pub fn replace(&self, new: RawKey) -> Result<(), IssuerMismatch> {
@@ -75,8 +77,9 @@ impl StaticKeys {
     /// Refuses the previous key from now on. `false` where there was none.
     ///
     /// ```
-    /// # use keysheath::{issuer::Kanal, key::ApiKey, registry::StaticKeys};
-    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().erase());
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::registry::StaticKeys;
+    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw());
     /// assert!(!keys.drop_previous());
     /// ```
     pub fn drop_previous(&self) -> bool {
@@ -89,7 +92,7 @@ impl Authorize for StaticKeys {
         self.profile
     }
 
-    fn authorize(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Principal, Refusal> {
+    fn authorize(&self, headers: &HeaderMap, wanted: RequestedStore) -> Result<Principal, Refusal> {
         let refused = |meaning| Refusal::of(self.profile, meaning);
         let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
         let key = key.map_err(refused)?;
@@ -99,7 +102,7 @@ impl Authorize for StaticKeys {
         let previous = keys.previous.as_ref().filter(|previous| previous.matches(key));
         let found = if is_current { Some(&keys.current) } else { previous };
         let found = found.ok_or_else(|| refused(Meaning::KeyRefused))?;
-        if wanted == Wanted::NotAStore {
+        if wanted == RequestedStore::NotAStore {
             return Err(refused(Meaning::StoreNotFound));
         }
         Ok(Principal {
@@ -126,7 +129,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::issuer::{Issuer, Kanal, Katana};
+    use crate::key::{Issuer, Kanal, Katana};
 
     fn key(text: &str) -> RawKey {
         RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap()
@@ -135,7 +138,7 @@ mod tests {
     fn ask(keys: &StaticKeys, key: &str) -> Result<bool, Meaning> {
         let value = HeaderValue::try_from(format!("Bearer {key}")).unwrap();
         let headers = [(http::header::AUTHORIZATION, value)].into_iter().collect();
-        let answer = keys.authorize(&headers, Wanted::NoStore);
+        let answer = keys.authorize(&headers, RequestedStore::NoStore);
         answer.map(|principal| principal.is_previous()).map_err(|refusal| refusal.meaning())
     }
 
@@ -167,9 +170,11 @@ mod tests {
             let headers = [(http::header::AUTHORIZATION, value)].into_iter().collect();
             keys.authorize(&headers, wanted).map(drop).map_err(|refusal| refusal.meaning())
         };
-        assert_eq!(ask(KEY, Wanted::NotAStore), Err(Meaning::StoreNotFound));
-        assert_eq!(ask("Zs1T6cN3bV7dL4qW9Xp2Kf8A", Wanted::NotAStore), Err(Meaning::KeyRefused));
-        for wanted in [Wanted::NoStore, Wanted::NoStoreForAnyKey, Wanted::from_segment("7")] {
+        assert_eq!(ask(KEY, RequestedStore::NotAStore), Err(Meaning::StoreNotFound));
+        assert_eq!(ask("Zs1T6cN3bV7dL4qW9Xp2Kf8A", RequestedStore::NotAStore), Err(Meaning::KeyRefused));
+        for wanted in
+            [RequestedStore::NoStore, RequestedStore::NoStoreForAnyKey, RequestedStore::from_segment("7")]
+        {
             assert_eq!(ask(KEY, wanted), Ok(()));
         }
     }

@@ -1,23 +1,23 @@
 //! Which store a path is for.
 
-use super::principal::Wanted;
+use super::principal::RequestedStore;
 
 /// The store that a path of Kanal's form is for: its number follows the first segment `stores`.
 ///
 /// Servers and proxies read paths in many ways: they decode `%XX` once or twice, merge slashes, resolve `..`, cut path
 /// parameters at `;`, or fold wide characters. Rather than know all of them, this lets through only what each of them reads
 /// alike. Any other path is for no store.
-pub(super) fn store_of_path(path: &str) -> Wanted {
-    let Some(mut rest) = path.strip_prefix('/') else { return Wanted::NotAStore };
+pub(super) fn store_of_path(path: &str) -> RequestedStore {
+    let Some(mut rest) = path.strip_prefix('/') else { return RequestedStore::NotAStore };
     // One slash at the end is as good as none.
     rest = rest.strip_suffix('/').unwrap_or(rest);
     if !rest.split('/').all(is_plain) {
-        return Wanted::NotAStore;
+        return RequestedStore::NotAStore;
     }
     let mut segments = rest.split('/');
     match (segments.find(|segment| could_be_stores(segment)), segments.next()) {
-        (Some("stores"), Some(store)) => Wanted::from_segment(store),
-        _ => Wanted::NotAStore,
+        (Some("stores"), Some(store)) => RequestedStore::from_segment(store),
+        _ => RequestedStore::NotAStore,
     }
 }
 

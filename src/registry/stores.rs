@@ -1,7 +1,7 @@
 //! Which stores there are, whose they are, and which are paused.
 
 use super::{KeyRegistry, RegistryError, TeamId};
-use crate::issuer::StoreId;
+use crate::key::StoreId;
 
 /// What a registry knows of a store.
 #[derive(Clone, Copy)]
@@ -18,7 +18,8 @@ impl KeyRegistry {
     /// [`RegistryError::Records`] when that cannot be written; nothing is changed then.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal, StoreId};
+    /// # use keysheath::registry::{KeyRegistry, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1))?;
     /// # Ok::<(), keysheath::registry::RegistryError>(())
@@ -33,7 +34,8 @@ impl KeyRegistry {
     /// [`RegistryError::NoSuchStore`], and [`RegistryError::Records`] when that cannot be written.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal, StoreId};
+    /// # use keysheath::registry::{KeyRegistry, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let store = StoreId::new(123).unwrap();
     /// registry.put_store(store, TeamId::new(1))?;
@@ -50,7 +52,8 @@ impl KeyRegistry {
     /// As [`KeyRegistry::pause_store`].
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal, StoreId}, registry::{KeyRegistry, TeamId}};
+    /// # use keysheath::key::{Issuer, Kanal, StoreId};
+    /// # use keysheath::registry::{KeyRegistry, TeamId};
     /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
     /// # let store = StoreId::new(123).unwrap();
     /// # registry.put_store(store, TeamId::new(1))?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::internal::contained::contained;
-use crate::private_file::Refusal;
+use crate::internal::private_file::Refusal;
 use crate::source::Problem;
 use crate::source::worker::{Place, Worker};
 

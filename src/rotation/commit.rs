@@ -1,13 +1,13 @@
 //! Persist, then publish: how each step is made.
 
 use super::{AuditAction, AuditEvent, Rotation, RotationError, Transition};
-use crate::document::{Document, DocumentContent, DocumentError, Version};
-use crate::fingerprint::Fingerprint;
 use crate::handle::Published;
 use crate::internal::clocks::Clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
+use crate::key::Fingerprint;
 use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
+use crate::store::{Document, DocumentContent, DocumentError, Version};
 
 /// How often a step is tried when others write at the same time. Each conflict means that another's step was made.
 ///

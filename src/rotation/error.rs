@@ -1,15 +1,17 @@
 //! What stops a step.
 
-use crate::document::DocumentError;
-use crate::fingerprint::Fingerprint;
+use crate::key::Fingerprint;
 use crate::keyset::KeySetError;
-use crate::presence::PresenceError;
+use crate::rotation::PresenceError;
 use crate::source::Provenance;
+use crate::store::DocumentError;
 
 /// A step was not made, or whether it was is not known: why, and what to do next.
 ///
 /// ```
-/// use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
+/// use keysheath::store::MemoryStore;
 /// use keysheath::rotation::{Rotation, RotationError, RotationPolicy};
 ///
 /// let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());

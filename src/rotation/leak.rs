@@ -2,10 +2,9 @@
 
 use super::commit::Subject;
 use super::{AuditAction, Rotation, RotationError, Transition};
-use crate::fingerprint::Fingerprint;
 use crate::handle::Stop;
-use crate::key::RawKey;
-use crate::keyset::{GivenUpKey, KeySet, KeySetError, LeakedKey, Place};
+use crate::key::{Fingerprint, RawKey};
+use crate::keyset::{AbortedKey, KeySet, KeySetError, LeakedKey, Place};
 
 impl Rotation {
     /// Notes that a key has leaked, in whatever place it is, or in none. It is never again sent, staged or rolled back to.
@@ -22,14 +21,16 @@ impl Rotation {
     /// [`KeySetError::KeyInNote`] when the note has a part of a key.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::{Closed, KeyHandle}, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::{NoActiveKey, KeyHandle};
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// # let handle = KeyHandle::<Kanal>::live();
     /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
     /// # rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
     /// let leaked = "urdz-nrsd-3rmw-jtz2".parse().unwrap();
     /// println!("{}", rotation.compromise(leaked, Some("in a log file"))?);
-    /// assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    /// assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
     pub fn compromise(
@@ -56,7 +57,7 @@ impl Rotation {
             // Where this is done again, it was; until somebody says that it is deleted, that is known.
             let given_up = keys.given_up().iter().find(|given_up| given_up.fingerprint() == fingerprint);
             was_held = held.is_some() || leaked.is_some() || given_up.is_some();
-            let known = leaked.and_then(LeakedKey::name).or(given_up.and_then(GivenUpKey::name));
+            let known = leaked.and_then(LeakedKey::name).or(given_up.and_then(AbortedKey::name));
             subject.name = subject.name.take().or_else(|| known.map(str::to_owned));
             keys.compromise(fingerprint, now.wall())
         });
@@ -80,7 +81,9 @@ impl Rotation {
     /// [`RotationError`]; [`KeySetError::NotCompromised`] for a key that is neither compromised nor given up.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// # let handle = KeyHandle::<Kanal>::live();
     /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
@@ -98,7 +101,7 @@ impl Rotation {
             keys.check_words(self.by.as_deref(), None)?;
             let leaked = keys.leaked().iter().find(|leaked| leaked.fingerprint() == fingerprint);
             let given_up = keys.given_up().iter().find(|given_up| given_up.fingerprint() == fingerprint);
-            let name = leaked.and_then(LeakedKey::name).or(given_up.and_then(GivenUpKey::name));
+            let name = leaked.and_then(LeakedKey::name).or(given_up.and_then(AbortedKey::name));
             subject.name = name.map(str::to_owned).or(subject.name.take());
             keys.confirm_deleted(fingerprint)
         })?;

@@ -1,21 +1,21 @@
 //! What a person has to do now.
 
 mod step;
-mod told;
+mod display;
 
 use std::time::{Duration, SystemTime};
 
 use super::commit::LOOKS;
 use super::{AuditAction, Rotation, RotationError, RotationPolicy};
-use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
-use crate::keyset::{GivenUpKey, Held, KeySet, LeakedKey, Place, RotationId};
-use crate::presence::{Fleet, PresenceRecord};
-use crate::utc::Utc;
+use crate::internal::utc::Utc;
+use crate::key::Fingerprint;
+use crate::keyset::{AbortedKey, Held, KeySet, LeakedKey, Place, RotationId};
+use crate::rotation::{Fleet, PresenceRecord};
 
+pub(super) use display::{Named, Page};
 pub use step::{NextStep, Reason};
-pub(super) use told::{Named, Page};
 
 /// What is known beside the key set.
 struct Surroundings {
@@ -40,7 +40,7 @@ impl Rotation {
     /// Tells what a person has to do now, by what is persisted, the clock, what this process still sends, and what the
     /// others [show](Rotation::with_presence). It asks the issuer nothing, and changes nothing; what is in force is
     /// published, where it is news. Before a deletion is asked for, what was read is
-    /// [confirmed](crate::document::DocumentStore::is_current), for which an OpenBao writes it once more.
+    /// [confirmed](crate::store::DocumentStore::is_current), for which an OpenBao writes it once more.
     ///
     /// A deletion is asked for only once a probe accepted the active key for every store since it was promoted, and none
     /// refused it since; the settle time and the activation time are over; no request of this process holds the old key;
@@ -346,7 +346,7 @@ fn first_wait_or_verify(
 }
 
 /// The deletion of a key that was given up, or what comes before it.
-fn end_of_given_up(keys: &KeySet, current: &Held, given_up: &GivenUpKey, around: &Surroundings) -> NextStep {
+fn end_of_given_up(keys: &KeySet, current: &Held, given_up: &AbortedKey, around: &Surroundings) -> NextStep {
     let (fingerprint, name, rotation) = (given_up.fingerprint(), owned(given_up.name()), given_up.rotation());
     let users = given_up.demoted().map(|_| Users::of(keys, around));
     let subject = (fingerprint, name.clone(), rotation);
@@ -434,7 +434,7 @@ pub(super) fn name_of_the_next(keys: &KeySet, policy: &RotationPolicy, now: Syst
     let mut name = format!("{}-{year:04}-{month:02}-r{number}", policy.key_name());
     // A person may have given another key this very name.
     let gone = keys.leaked().iter().filter_map(LeakedKey::name);
-    let gone = gone.chain(keys.given_up().iter().filter_map(GivenUpKey::name));
+    let gone = gone.chain(keys.given_up().iter().filter_map(AbortedKey::name));
     let given: Vec<&str> = slots(keys).filter_map(Held::name).chain(gone).collect();
     while given.contains(&name.as_str()) {
         name.push('b');

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{NextStep, Transition};
-use crate::fingerprint::Fingerprint;
+use crate::key::Fingerprint;
 use crate::keyset::{Labelled, Place};
 use crate::probe::{Report, Verdict};
 

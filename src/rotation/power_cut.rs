@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::{Rotation, RotationError, RotationPolicy, Transition};
-use crate::document::RecordedStore;
 use crate::handle::KeyHandle;
-use crate::issuer::{Issuer as _, Kanal};
-use crate::key::RawKey;
+use crate::key::{Issuer as _, Kanal, RawKey};
 use crate::keyset::{Held, KeySet, RotationId};
+use crate::store::RecordedStore;
 
 fn key(number: u64) -> RawKey {
     RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()

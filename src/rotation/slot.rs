@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::fingerprint::Fingerprint;
 use crate::internal::printable::Printable;
+use crate::internal::utc::Utc;
+use crate::key::Fingerprint;
 use crate::keyset::{Held, RotationId};
-use crate::utc::Utc;
 
 /// A key in its place, without the key.
 ///

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use super::next_step::Age;
 use super::{AuditError, Rotation, RotationError, SlotStatus};
-use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::internal::printable::Printable;
-use crate::keyset::{GivenUpKey, Held, KeySet, Labelled, LeakedKey, RotationId};
-use crate::utc::{Span, Utc};
+use crate::internal::utc::{Span, Utc};
+use crate::key::Fingerprint;
+use crate::keyset::{AbortedKey, Held, KeySet, Labelled, LeakedKey, RotationId};
 
 /// A clock may be this much behind what is written down before that is said: times are written in whole seconds, and
 /// the clocks of two machines differ.
@@ -18,7 +18,9 @@ const CLOCK_SLACK: Duration = Duration::from_secs(60);
 /// How a rotation stands: what is in each place, how old the key in force is, and what is wrong.
 ///
 /// ```
-/// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// # use keysheath::handle::KeyHandle;
+/// # use keysheath::key::{ApiKey, Kanal};
+/// # use keysheath::store::MemoryStore;
 /// # use keysheath::rotation::{Rotation, RotationPolicy};
 /// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
 /// rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
@@ -35,7 +37,7 @@ pub struct RotationStatus {
     pending: Option<SlotStatus>,
     previous: Option<SlotStatus>,
     retired: Vec<Fingerprint>,
-    given_up: Vec<GivenUpKey>,
+    given_up: Vec<AbortedKey>,
     compromised: Vec<Fingerprint>,
     leaked: Vec<LeakedKey>,
     age: Option<Duration>,
@@ -183,7 +185,7 @@ impl RotationStatus {
     /// Those of the retired keys that were given up, that no probe has seen refused and that nobody has said are deleted, the
     /// oldest first. [`next_step`](Rotation::next_step) says when to delete them.
     #[must_use]
-    pub fn given_up(&self) -> &[GivenUpKey] {
+    pub fn given_up(&self) -> &[AbortedKey] {
         &self.given_up
     }
 

@@ -26,7 +26,9 @@ impl Rotation {
     /// [`RotationError`]; [`KeySetError::HasKeys`](crate::keyset::KeySetError::HasKeys) when another key is in force or pending.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// # let handle = KeyHandle::<Kanal>::live();
     /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
@@ -57,7 +59,10 @@ impl Rotation {
     /// [`KeySetError::InProgress`](crate::keyset::KeySetError::InProgress) when another key is pending.
     ///
     /// ```
-    /// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey, keyset::Place};
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::keyset::Place;
+    /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
     /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use super::next_step::{Named, Page};
 use super::{AuditAction, AuditError, RotationError};
-use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::internal::printable::Printable;
-use crate::issuer::Profile;
+use crate::internal::utc::Span;
+use crate::key::{Fingerprint, Profile};
 use crate::keyset::{Place, RotationId};
-use crate::presence::PresenceRecord;
-use crate::utc::Span;
+use crate::rotation::PresenceRecord;
 
 /// A step that is persisted.
 ///
 /// ```
-/// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// # use keysheath::handle::KeyHandle;
+/// # use keysheath::key::{ApiKey, Kanal};
+/// # use keysheath::store::MemoryStore;
 /// # use keysheath::rotation::{Rotation, RotationPolicy};
 /// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
 /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();

@@ -19,7 +19,8 @@ use super::file::{self, MAX_SECRET_FILE};
 use super::worker::{Place, Turn, Worker};
 use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
 use crate::internal::paths::absolute;
-use crate::issuer::{KNOWN, Profile};
+use crate::key::Profile;
+use crate::key::issuer::KNOWN;
 use program::Program;
 
 /// How long the output may stay open after the program itself has ended.
@@ -60,7 +61,8 @@ const SECRET_VARIABLES: [&str; 6] = [
 ///   be known whether the program succeeded, and its output is not used ([`Problem::ExitUnknown`]).
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Command, Loaded}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Command, Loaded};
 ///
 /// # #[cfg(unix)] {
 /// let source = Command::new("printf").args(["%s\n", "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"]);

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use super::file::{FileText, Reader};
 use super::{Absence, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError};
-use crate::format::Hint;
 use crate::internal::paths::absolute;
-use crate::issuer::Profile;
+use crate::key::{Hint, Profile};
 
 /// The largest `.env` that is read, in bytes.
 const MAX_DOTENV: usize = 256 * 1024;
@@ -37,7 +36,8 @@ const MAX_DOTENV: usize = 256 * 1024;
 /// A `.env` tends to be committed. A secret file of its own is better where you can choose.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, DotenvFile, Loaded}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, DotenvFile, Loaded};
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join(".env");

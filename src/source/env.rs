@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::file::{MAX_SECRET_FILE, Permissions, Reader, WipedPath};
 use super::secret_text::reference_scheme;
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
-use crate::issuer::Profile;
+use crate::key::Profile;
 
 /// An environment variable that holds the key.
 ///
@@ -20,7 +20,8 @@ use crate::issuer::Profile;
 /// read it. A file, a systemd credential or the keychain is better where you can choose.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{Source, Variable}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{Source, Variable};
 ///
 /// let source = Variable::of(Kanal::PROFILE);
 /// assert_eq!(source.provenance().to_string(), "variable KANAL_API_KEY");
@@ -36,7 +37,8 @@ pub struct Variable {
 /// the key to come from there. A relative path is taken from the working folder of when the source was made.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{FileVariable, Source}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{FileVariable, Source};
 ///
 /// let source = FileVariable::of(Kanal::PROFILE);
 /// assert_eq!(source.provenance().to_string(), "the file that KANAL_API_KEY_FILE names");
@@ -64,7 +66,8 @@ impl Variable {
     /// The variable that the issuer's users know.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Katana}, source::Variable};
+    /// # use keysheath::key::{Issuer, Katana};
+    /// # use keysheath::source::Variable;
     /// assert_eq!(Variable::of(Katana::PROFILE), Variable::new("KATANA_API_KEY"));
     /// ```
     #[must_use]
@@ -90,7 +93,8 @@ impl FileVariable {
     /// For the variable that the issuer's users know.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Katana}, source::FileVariable};
+    /// # use keysheath::key::{Issuer, Katana};
+    /// # use keysheath::source::FileVariable;
     /// let source = FileVariable::of(Katana::PROFILE);
     /// ```
     #[must_use]

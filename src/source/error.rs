@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use super::{Absence, LineFault, Provenance, Resource};
-use crate::format::{FormatError, Hint};
 use crate::internal::printable::Printable;
+use crate::key::{FormatError, Hint};
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
 
@@ -14,7 +14,8 @@ use crate::openbao::OpenBaoError;
 /// It holds no byte of what was read, and no error of another library.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Problem, SecretFile}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Problem, SecretFile};
 ///
 /// let error = source::load(&SecretFile::new("/"), Kanal::PROFILE).unwrap_err();
 /// assert!(matches!(error.problem(), Problem::NotAFile));

@@ -13,8 +13,8 @@ use zeroize::Zeroize;
 use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, Remark, Source, SourceError};
 use crate::internal::paths::{absolute, rule_broken_by};
-use crate::issuer::Profile;
-use crate::trusted_file::Trust;
+use crate::internal::trusted_file::Trust;
+use crate::key::Profile;
 
 pub(super) use opening::{FileText, read_bounded};
 
@@ -40,7 +40,8 @@ pub const MAX_SECRET_FILE: usize = 8192;
 ///
 /// ```
 /// use std::io::Write;
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Loaded, SecretFile}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Loaded, SecretFile};
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("kanal");

@@ -18,8 +18,7 @@ use zeroize::Zeroizing;
 use super::Resource;
 use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
-use crate::issuer::Profile;
-use crate::key::RawKey;
+use crate::key::{Profile, RawKey};
 
 #[cfg(any(windows, target_os = "macos"))]
 use native::{Fault, Items, Prompts, Store};
@@ -51,7 +50,8 @@ type Secret = Zeroizing<Vec<u8>>;
 /// Everything with the user's rights can read the user's keychain once it is unlocked.
 ///
 /// ```no_run
-/// use keysheath::{issuer::Kanal, key::ApiKey, source::Keychain};
+/// use keysheath::key::{ApiKey, Kanal};
+/// use keysheath::source::Keychain;
 ///
 /// let keychain = Keychain::new();
 /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
@@ -76,7 +76,8 @@ struct Slot(Mutex<Option<Arc<Store>>>);
 /// A keychain item that holds the key and nothing else.
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{KeychainItem, Source}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{KeychainItem, Source};
 ///
 /// let source = KeychainItem::of(Kanal::PROFILE);
 /// assert_eq!(source.provenance().to_string(), "keychain item keysheath/kanal");
@@ -159,7 +160,8 @@ impl Keychain {
     /// match.
     ///
     /// ```no_run
-    /// # use keysheath::{issuer::Kanal, key::ApiKey, source::Keychain};
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::source::Keychain;
     /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     /// Keychain::new().save("kanal", key.as_raw())?;
     /// # Ok::<(), keysheath::source::SourceError>(())
@@ -213,7 +215,8 @@ impl Keychain {
     /// As [`Keychain::save`], and when one of them holds no well-formed key.
     ///
     /// ```no_run
-    /// # use keysheath::{issuer::{Issuer, Kanal}, source::Keychain};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::Keychain;
     /// for key in Keychain::new().load_all("kanal", Kanal::PROFILE)? {
     ///     println!("{key:?}");
     /// }
@@ -235,7 +238,8 @@ impl Keychain {
     /// As [`Keychain::save`]. Some of the items may be deleted by then, but never the one that is kept.
     ///
     /// ```no_run
-    /// # use keysheath::{issuer::Kanal, key::ApiKey, source::Keychain};
+    /// # use keysheath::key::{ApiKey, Kanal};
+    /// # use keysheath::source::Keychain;
     /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     /// let deleted = Keychain::new().keep_one("kanal", key.as_raw())?;
     /// # Ok::<(), keysheath::source::SourceError>(())
@@ -372,7 +376,8 @@ impl KeychainItem {
     /// The item of the issuer's name, of the service [`Keychain::SERVICE`].
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Katana}, source::KeychainItem};
+    /// # use keysheath::key::{Issuer, Katana};
+    /// # use keysheath::source::KeychainItem;
     /// let source = KeychainItem::of(Katana::PROFILE);
     /// ```
     #[must_use]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::worker::{Place, Turn, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
-use crate::issuer::Profile;
+use crate::key::Profile;
 use crate::openbao::entry::Entry;
 use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
 
@@ -17,7 +17,9 @@ use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
 /// is refused or the server cannot be asked is an error, and ends a chain.
 ///
 /// ```
-/// use keysheath::{openbao::{Login, OpenBao}, origin::Origin, source::{OpenBaoField, Source}};
+/// use keysheath::key::Origin;
+/// use keysheath::openbao::{Login, OpenBao};
+/// use keysheath::source::{OpenBaoField, Source};
 ///
 /// let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
 /// let source = OpenBaoField::new(client, "secret/shop/kanal", "key");
@@ -38,7 +40,9 @@ impl OpenBaoField {
     /// is asked of OpenBao, so its name may have slashes.
     ///
     /// ```
-    /// # use keysheath::{openbao::{Login, OpenBao}, origin::Origin, source::OpenBaoField};
+    /// # use keysheath::key::Origin;
+    /// # use keysheath::openbao::{Login, OpenBao};
+    /// # use keysheath::source::OpenBaoField;
     /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
     /// let source = OpenBaoField::new(client, "team/secret/shop/kanal", "key");
     /// # Ok::<(), keysheath::openbao::OpenBaoError>(())

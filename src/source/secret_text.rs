@@ -9,9 +9,8 @@ use zeroize::Zeroizing;
 
 use super::Problem;
 use super::systemd::is_encrypted;
-use crate::format::REFERENCE_SCHEMES;
-use crate::issuer::{Issuer as _, Katana, Profile};
-use crate::key::RawKey;
+use crate::key::format::REFERENCE_SCHEMES;
+use crate::key::{Issuer as _, Katana, Profile, RawKey};
 
 /// Bytes that may be a key: wiped when dropped, spare capacity included, and never printed.
 ///

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Content, Problem, Provenance, Reading, SecretText, Source, SourceError};
 use crate::internal::json_text::{self, NoText};
-use crate::issuer::Profile;
+use crate::key::Profile;
 
 /// A source whose text stands in a shape of its own; see [`Source::base64`], [`Source::field`] and [`Source::line`].
 ///
@@ -80,7 +80,8 @@ impl<S: Source> fmt::Debug for Shaped<S> {
 /// A source that must have a key; see [`Source::required`].
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Problem, Source, Variable}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Problem, Source, Variable};
 /// let error = source::load(&Variable::new("NO_SUCH_VARIABLE").required(), Kanal::PROFILE).unwrap_err();
 /// assert!(matches!(error.problem(), Problem::Missing { .. }));
 /// ```

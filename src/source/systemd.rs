@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::file::{self, MAX_SECRET_FILE, Reader};
 use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_credential_name};
-use crate::issuer::Profile;
+use crate::key::Profile;
 
 const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -22,7 +22,8 @@ const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 /// ```
 ///
 /// ```
-/// use keysheath::{issuer::{Issuer, Kanal}, source::{self, Absence, Loaded, SystemdCredential}};
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Absence, Loaded, SystemdCredential};
 ///
 /// let source = SystemdCredential::new("kanal_api_key");
 /// # if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() {
@@ -53,7 +54,8 @@ impl SystemdCredential {
     /// The credential with the name of the issuer's variable in lower case, such as `kanal_api_key`.
     ///
     /// ```
-    /// # use keysheath::{issuer::{Issuer, Kanal}, source::{Source, SystemdCredential}};
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// # use keysheath::source::{Source, SystemdCredential};
     /// let source = SystemdCredential::of(Kanal::PROFILE);
     /// assert_eq!(source.provenance().to_string(), "systemd credential kanal_api_key");
     /// ```

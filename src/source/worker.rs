@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Problem, Resource};
-use crate::fingerprint::wipe_stack;
 use crate::internal::contained::contained;
+use crate::key::fingerprint::wipe_stack;
 
 /// How long a source may take unless told otherwise: 30 s, so that a person can answer a prompt.
 ///

@@ -1,6 +1,6 @@
 //! A `.env` beside other places.
 
-use keysheath::issuer::Profile;
+use keysheath::key::Profile;
 use keysheath::source::{Reading, SecretText, Source, SourceError};
 
 use super::*;

@@ -2,11 +2,8 @@
 
 use std::process::Command;
 
-use keysheath::format::Hint;
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile};
-use keysheath::key::RawKey;
-use keysheath::keyref::KeyRef;
-use keysheath::source::{self, Loaded, Problem, SecretFile};
+use keysheath::key::{Hint, Issuer, Kanal, Katana, Profile, RawKey};
+use keysheath::source::{self, KeyRef, Loaded, Problem, SecretFile};
 
 use super::support::{Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of};
 

@@ -1,7 +1,7 @@
 //! What a person is told where no key is found.
 
 use keysheath::chain::{NearMiss, RawChain};
-use keysheath::format::KeyFormat;
+use keysheath::key::KeyFormat;
 
 use super::*;
 

@@ -5,15 +5,12 @@ use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
 use keysheath::client::OriginGuard;
-use keysheath::format::KeyFormat;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer, Kanal, Katana, Profile, StoreId};
-use keysheath::key::{ApiKey, RawKey};
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey, StoreId};
 use keysheath::keyset::{KeySet, KeySetError, Staging};
-use keysheath::origin::Origin;
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe as _, Verdict};
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::registry::{Authorize as _, StaticKeys, Wanted};
+use keysheath::registry::{Authorize as _, RequestedStore, StaticKeys};
 use keysheath::source::{self, Loaded, SecretFile};
 
 use super::Chain;
@@ -50,11 +47,11 @@ fn one_issuer_has_one_fingerprint_in_both_formats() {
     assert_eq!(own.fingerprint(), wide.fingerprint());
     assert_eq!(own.as_raw(), wide.as_raw());
     // What both formats accept passes from one to the other, and nothing else does.
-    assert!(wide.erase().typed::<Kanal>().unwrap() == own);
-    let error = long().erase().typed::<Kanal>().unwrap_err();
+    assert!(wide.into_raw().try_into_typed::<Kanal>().unwrap() == own);
+    let error = long().into_raw().try_into_typed::<Kanal>().unwrap_err();
     assert!(error.to_string().contains("widen that format"), "{error}");
-    assert!(error.into_key().typed::<LongKanal>().unwrap() == long());
-    let error = long().erase().typed::<Katana>().unwrap_err();
+    assert!(error.into_key().try_into_typed::<LongKanal>().unwrap() == long());
+    let error = long().into_raw().try_into_typed::<Katana>().unwrap_err();
     assert_eq!(error.to_string(), "this is a key of kanal, and one of katana is wanted");
 }
 
@@ -62,9 +59,9 @@ fn one_issuer_has_one_fingerprint_in_both_formats() {
 fn a_key_set_holds_and_writes_a_longer_key() {
     let staging = || Staging::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
     let mut keys = KeySet::new(LongKanal::PROFILE).unwrap();
-    keys.adopt(ApiKey::<Kanal>::parse(KEY).unwrap().erase(), staging()).unwrap();
+    keys.adopt(ApiKey::<Kanal>::parse(KEY).unwrap().into_raw(), staging()).unwrap();
     let before = keys.to_document();
-    keys.stage(long().erase(), staging()).unwrap();
+    keys.stage(long().into_raw(), staging()).unwrap();
     let document = keys.to_document();
     let read = KeySet::from_document(LongKanal::PROFILE, document.expose_secret()).unwrap();
     assert!(read.pending().unwrap().key().matches(LONG.as_bytes()));
@@ -72,7 +69,7 @@ fn a_key_set_holds_and_writes_a_longer_key() {
     assert!(KeySet::from_document(Kanal::PROFILE, before.expose_secret()).is_ok());
     assert!(KeySet::from_document(Kanal::PROFILE, document.expose_secret()).is_err());
     let mut narrow = KeySet::new(Kanal::PROFILE).unwrap();
-    assert!(matches!(narrow.adopt(long().erase(), staging()), Err(KeySetError::OtherIssuer)));
+    assert!(matches!(narrow.adopt(long().into_raw(), staging()), Err(KeySetError::OtherIssuer)));
 }
 
 #[test]
@@ -91,14 +88,14 @@ fn a_refresher_takes_up_a_longer_key() {
 
 #[test]
 fn a_server_that_widened_accepts_a_longer_key() {
-    let keys = StaticKeys::new(long().erase());
+    let keys = StaticKeys::new(long().into_raw());
     let authorize = |text: &str| {
         let mut headers = http::HeaderMap::new();
         headers.insert("authorization", format!("Bearer {text}").parse().unwrap());
-        keys.authorize(&headers, Wanted::NoStore).is_ok()
+        keys.authorize(&headers, RequestedStore::NoStore).is_ok()
     };
     assert!(authorize(LONG) && !authorize(KEY));
-    keys.replace(ApiKey::<Kanal>::parse(OTHER_KEY).unwrap().erase()).unwrap();
+    keys.replace(ApiKey::<Kanal>::parse(OTHER_KEY).unwrap().into_raw()).unwrap();
     assert!(authorize(OTHER_KEY) && authorize(LONG), "the current and the previous key");
 }
 

@@ -1,5 +1,4 @@
-use keysheath::issuer::{Kanal, Katana};
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Kanal, Katana};
 
 fn send(_: &ApiKey<Katana>) {}
 

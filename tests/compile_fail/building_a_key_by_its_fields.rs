@@ -1,5 +1,4 @@
-use keysheath::issuer::Kanal;
-use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
+use keysheath::key::{ApiKey, IssuerMismatch, Kanal, RawKey};
 
 fn build(raw: RawKey) -> Result<ApiKey<Kanal>, IssuerMismatch> {
     Ok(ApiKey { raw, issuer: std::marker::PhantomData })

@@ -1,6 +1,4 @@
-use keysheath::format::FormatError;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{FormatError, Issuer, Kanal, RawKey};
 
 fn build(text: &[u8]) -> Result<RawKey, FormatError> {
     Ok(RawKey { storage: text.into(), profile: Kanal::PROFILE })

@@ -1,5 +1,4 @@
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Kanal};
 
 fn length(key: &ApiKey<Kanal>) -> usize {
     key.len()

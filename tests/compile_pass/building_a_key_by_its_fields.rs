@@ -1,8 +1,7 @@
-use keysheath::issuer::Kanal;
-use keysheath::key::{ApiKey, IssuerMismatch, RawKey};
+use keysheath::key::{ApiKey, IssuerMismatch, Kanal, RawKey};
 
 fn build(raw: RawKey) -> Result<ApiKey<Kanal>, IssuerMismatch> {
-    raw.typed()
+    raw.try_into_typed()
 }
 
 fn main() {}

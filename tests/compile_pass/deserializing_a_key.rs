@@ -1,8 +1,7 @@
 use std::marker::PhantomData;
 
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
-use keysheath::keyref::KeyRef;
+use keysheath::key::{ApiKey, Kanal};
+use keysheath::source::KeyRef;
 
 struct Type<T: ?Sized>(PhantomData<T>);
 

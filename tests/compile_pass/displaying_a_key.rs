@@ -1,5 +1,4 @@
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Kanal};
 
 fn show(key: &ApiKey<Kanal>) -> String {
     format!("{key:?}")

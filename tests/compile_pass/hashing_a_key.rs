@@ -1,8 +1,6 @@
 use std::marker::PhantomData;
 
-use keysheath::fingerprint::Fingerprint;
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Fingerprint, Kanal};
 
 struct Type<T: ?Sized>(PhantomData<T>);
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use keysheath::issuer::StoreId;
+use keysheath::key::StoreId;
 use keysheath::registry::{KeyRegistry, Restriction, TeamId};
 
 /// A request. A header's value is bytes, because a client may send any.

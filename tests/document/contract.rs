@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use keysheath::document::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, MemoryStore, Version};
+use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, MemoryStore, Version};
 
 use super::{content, place, text, there};
 

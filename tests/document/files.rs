@@ -8,8 +8,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use keysheath::document::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, Version};
 use keysheath::source::MAX_CALLS_PER_PLACE;
+use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, Version};
 
 use super::{content, place, text, there, written};
 use crate::support::child::NOBODY;

@@ -4,11 +4,9 @@ use std::env;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use keysheath::document::{
-    DocumentContent, DocumentError, DocumentStore, KeychainStore, MAX_KEYCHAIN_DOCUMENT,
-};
-use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::{Issuer, Kanal};
 use keysheath::source::{self, Keychain, KeychainItem, Problem};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore, MAX_KEYCHAIN_DOCUMENT};
 
 use super::contract::keeps_the_contract;
 use super::killed::{run_until_killed, survives};

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use keysheath::document::{DocumentStore, FileStore, Version};
+use keysheath::store::{DocumentStore, FileStore, Version};
 
 use super::{content, place, there};
 use crate::support::Child;

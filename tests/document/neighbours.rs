@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use keysheath::document::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT};
+use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT};
 
 use super::{content, place, text, there, written};
 use crate::support::{Folder, as_ordinary_user, in_child, set_mode};

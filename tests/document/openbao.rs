@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use keysheath::document::{MAX_DOCUMENT, OpenBaoStore};
+use keysheath::store::{MAX_DOCUMENT, OpenBaoStore};
 
 use super::contract::keeps_the_contract;
 use super::racing::add_one;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::thread;
 
-use keysheath::document::{Document, DocumentError, DocumentStore, FileStore, MemoryStore};
+use keysheath::store::{Document, DocumentError, DocumentStore, FileStore, MemoryStore};
 
 use super::{content, place, text};
 use crate::support::Child;

@@ -1,6 +1,6 @@
 //! P1, for documents: nothing that is printed shows what they hold.
 
-use keysheath::document::{
+use keysheath::store::{
     Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
 };
 

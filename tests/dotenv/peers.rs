@@ -6,9 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use keysheath::format::KeyFormat;
-use keysheath::issuer::Profile;
-use keysheath::origin::Origin;
+use keysheath::key::{KeyFormat, Origin, Profile};
 use keysheath::source::{self, DotenvFile, Loaded, Provenance};
 
 use super::support::Folder;

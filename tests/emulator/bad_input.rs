@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use keysheath::emulator::{Emulator, EmulatorError, Fault, FaultRule, OWN_STORE};
 use keysheath::failure::Meaning;
-use keysheath::origin::Origin;
+use keysheath::key::Origin;
 
 use super::http::{agent, connect, raw, send};
 use super::{CUSTOMER, ask, ask_with, customers_of, documented};

@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE};
-use keysheath::issuer::StoreId;
+use keysheath::key::StoreId;
 
 use super::http::{Answer, agent, connect, send};
 use super::{CUSTOMER, ask, ask_with, customers_of};

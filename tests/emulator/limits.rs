@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use keysheath::emulator::{Emulator, Settings, TEAM};
-use keysheath::issuer::StoreId;
+use keysheath::key::StoreId;
 
 use super::{ask, ask_with};
 

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use keysheath::origin::Origin;
+use keysheath::key::Origin;
 
 use super::http::{agent, send};
 use super::support::{KEY, assert_nothing_of_in};

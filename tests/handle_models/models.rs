@@ -28,7 +28,7 @@ fn read(handle: &Handle) -> u64 {
     state.next.generation
 }
 
-/// As `ReloadPast::wait` does.
+/// As `NewerKey::wait` does.
 fn ask(handle: &Handle, generation: u64) -> Reload {
     let mut ticket = None;
     let look = || handle.look_past(generation, &mut ticket);

@@ -3,7 +3,7 @@
 use super::stand_in_service::{Person, StandIn};
 use super::*;
 
-use keysheath::document::{DocumentContent, DocumentError, DocumentStore, KeychainStore};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore};
 
 /// Runs `body` in a child with a stand-in of these collections.
 fn with_stand_in(name: &'static str, collections: &[&str], body: impl FnOnce(&StandIn)) {

@@ -1,7 +1,7 @@
 //! Key sets that are written down, by this version and by earlier ones, and what is none.
 
-use keysheath::document::MAX_DOCUMENT;
 use keysheath::keyset::FORM_VERSION;
+use keysheath::store::MAX_DOCUMENT;
 
 use super::*;
 

@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use keysheath::client::{OriginGuard, OverrideError};
-use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::failure::Obstacle;
 use keysheath::handle::Reload;
-use keysheath::issuer::{Kanal, Katana, KatanaApp, Profile};
+use keysheath::key::{Kanal, Katana, KatanaApp, Origin, Profile};
 use keysheath::oauth::{GrantState, KeeperProblem, OAuthApp, TokenError, TokenKeeper, Tokens};
-use keysheath::origin::Origin;
 use keysheath::source::{Provenance, Reading, SecretFile, SecretText, Source, SourceError};
+use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use crate::oidc::{CLIENT_SECRET, PATIENCE, app_at, wait_for};
 use crate::quick;
@@ -263,7 +262,7 @@ fn tls_that_breaks_after_the_request_was_sent_leaves_doubt_and_before_it_none() 
     {
         let url = |path: &str| format!("https://localhost:{}{path}", server.address.port());
         let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-        let roots = keysheath::origin::Roots::from_pem(own.pem.as_bytes()).unwrap();
+        let roots = keysheath::key::Roots::from_pem(own.pem.as_bytes()).unwrap();
         let secret = SecretFile::new(folder.write("client-secret", CLIENT_SECRET));
         let app = OAuthApp::katana("shop-sync", secret).unwrap().with_roots(roots).at(endpoints);
         assert_eq!(exchange(&app).unwrap_err(), TokenError::Unreachable(obstacle));

@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
 use keysheath::source::Provenance;
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
 use crate::answers::{JSON, app, exchange, good};
 use crate::faketime::{set, with_clock};
@@ -28,7 +28,7 @@ fn child(test: &'static str, port: u16, folder: &Folder) -> Child {
 }
 
 /// In a child: its app, its store, and settings with a lease of [`LEASE`].
-fn own() -> (OAuthApp<keysheath::issuer::KatanaApp>, FileStore, KeeperSettings) {
+fn own() -> (OAuthApp<keysheath::key::KatanaApp>, FileStore, KeeperSettings) {
     let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
     let store = FileStore::new(variable("OIDC_GRANT"));
     (app.with_deadline(LEASE / 2), store, quick().with_lease(LEASE))

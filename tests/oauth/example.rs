@@ -4,11 +4,9 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
-use keysheath::document::{DocumentStore as _, FileStore};
 use keysheath::emulator::Emulator;
-use keysheath::issuer::{Issuer as _, Katana};
-use keysheath::key::RawKey;
-use keysheath::origin::Origin;
+use keysheath::key::{Issuer as _, Katana, Origin, RawKey};
+use keysheath::store::{DocumentStore as _, FileStore};
 
 use crate::oidc::{Browser, CLIENT_SECRET, Decision, Oidc, visit};
 use crate::support::Folder;

@@ -6,10 +6,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use keysheath::document::{DocumentStore, FileStore};
-use keysheath::issuer::KatanaApp;
+use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::TokenKeeper;
-use keysheath::origin::Origin;
+use keysheath::store::{DocumentStore, FileStore};
 
 use crate::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_at};
 use crate::support::{Child, Folder};
@@ -108,9 +107,9 @@ fn eight_processes_share_one_grant_for_many_lifetimes_and_no_request_fails() {
 #[cfg(all(feature = "openbao", target_os = "linux"))]
 #[test]
 fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails() {
-    use keysheath::document::OpenBaoStore;
+    use keysheath::key::Roots;
     use keysheath::openbao::{Login, OpenBao};
-    use keysheath::origin::Roots;
+    use keysheath::store::OpenBaoStore;
 
     use crate::oidc::wait_for;
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use keysheath::document::MemoryStore;
 use keysheath::handle::Reload;
 use keysheath::oauth::{GrantState, KeeperProblem, TokenError, TokenKeeper};
+use keysheath::store::MemoryStore;
 
 use crate::oidc::{Oidc, PATIENCE, wait_for};
 use crate::{products, quick};
@@ -113,8 +113,8 @@ fn two_who_refresh_one_token_lose_the_grant() {
     let oidc = Oidc::start("");
     let (store, copy) = (MemoryStore::new(), MemoryStore::new());
     oidc.grant_in(&store);
-    let document = keysheath::document::DocumentStore::read(&store).unwrap().unwrap();
-    keysheath::document::DocumentStore::write(&copy, document.content(), None).unwrap();
+    let document = keysheath::store::DocumentStore::read(&store).unwrap().unwrap();
+    keysheath::store::DocumentStore::write(&copy, document.content(), None).unwrap();
     let keepers = [store, copy].map(|store| TokenKeeper::start(oidc.app(), store, quick()).unwrap());
     let refuse = |keeper: &TokenKeeper<_>| {
         let now = keeper.handle().load().unwrap().generation();

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use keysheath::document::{
-    Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
-};
 use keysheath::handle::Reload;
-use keysheath::issuer::KatanaApp;
+use keysheath::key::{KatanaApp, Roots};
 use keysheath::oauth::{
     Endpoints, GrantState, KeeperProblem, KeeperSettings, OAuthApp, TokenError, TokenKeeper,
 };
-use keysheath::origin::Roots;
 use keysheath::source::Provenance;
+use keysheath::store::{
+    Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};

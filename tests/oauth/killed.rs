@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 use keysheath::oauth::{GrantState, TokenKeeper};
 use keysheath::source::Provenance;
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
 use crate::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
 use crate::support::{Child, Folder};

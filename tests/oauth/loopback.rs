@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use keysheath::issuer::KatanaApp;
+use keysheath::key::KatanaApp;
 use keysheath::oauth::{AuthorizationCode, LoopbackListener, OAuthApp, SignInError};
 
 use crate::oidc::PATIENCE;

@@ -1,11 +1,10 @@
 //! Signing in at a real server.
 
-use keysheath::document::{DocumentStore as _, MemoryStore};
 use keysheath::emulator::Emulator;
-use keysheath::issuer::{Issuer as _, Katana};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer as _, Katana, RawKey};
 use keysheath::oauth::{AppProblem, LoopbackListener, SignIn, SignInError, TokenError, TokenKeeper};
 use keysheath::source::SecretFile;
+use keysheath::store::{DocumentStore as _, MemoryStore};
 
 use crate::oidc::{Browser, Decision, Oidc, PATIENCE, visit, wait_for};
 use crate::{products, quick};
@@ -162,6 +161,6 @@ fn signing_in_again_takes_the_place_of_the_grant_and_of_nothing_else() {
     drop(keeper);
 
     let version = *store.read().unwrap().unwrap().version();
-    store.write(&keysheath::document::DocumentContent::from(b"{}".to_vec()), Some(&version)).unwrap();
+    store.write(&keysheath::store::DocumentContent::from(b"{}".to_vec()), Some(&version)).unwrap();
     assert!(oidc.sign_in().save(&store).is_err(), "what is there may be somebody's");
 }

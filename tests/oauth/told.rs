@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keysheath::chain::Chain;
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 use keysheath::handle::{KeyHandle, Reload};
-use keysheath::issuer::KatanaApp;
+use keysheath::key::KatanaApp;
 use keysheath::oauth::{
     GrantState, KeeperError, KeeperEvent, KeeperProblem, KeeperSettings, OAuthApp, TokenError, TokenKeeper,
 };
 use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshSettings, Refresher};
 use keysheath::source::{Provenance, SecretFile};
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
 use crate::oidc::{PATIENCE, wait_for};

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 use keysheath::handle::{KeyHandle, Reload};
-use keysheath::issuer::KatanaApp;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, KatanaApp};
 use keysheath::oauth::{GrantError, GrantState, KeeperError, KeeperProblem, TokenKeeper};
 use keysheath::source::Provenance;
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{app, exchange, good, refused_once};
 use crate::oidc::{PATIENCE, wait_for};

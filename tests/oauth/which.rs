@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 use keysheath::handle::Reload;
-use keysheath::issuer::Profile;
+use keysheath::key::Profile;
 use keysheath::oauth::{GrantState, KeeperError, KeeperEvent, KeeperProblem, OAuthApp, TokenKeeper};
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
 use crate::oidc::{CLIENT_SECRET, Oidc, PATIENCE, wait_for};

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Instant;
 
-use keysheath::origin::Origin;
+use keysheath::key::Origin;
 
 use super::*;
 use crate::answering::measured;

@@ -1,7 +1,7 @@
 //! The variables, and key references that need them.
 
 use super::*;
-use keysheath::keyref::KeyRef;
+use keysheath::source::KeyRef;
 use support::Child;
 
 const REFERENCE: &str = "openbao:secret/shop/kanal#key";

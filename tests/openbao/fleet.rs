@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use keysheath::document::Document;
 use keysheath::handle::KeyHandle;
-use keysheath::key::RawKey;
+use keysheath::key::{Origin, RawKey};
 use keysheath::keyset::KeySet;
-use keysheath::origin::Origin;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::store::Document;
 
 use super::*;
 use crate::passing::Passing;

@@ -2,9 +2,10 @@
 
 use keysheath::handle::KeyHandle;
 use keysheath::key::RawKey;
-use keysheath::presence::{Fleet, Presence, PresenceError, PresenceSettings};
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
+use keysheath::rotation::{
+    Fleet, NextStep, Presence, PresenceError, PresenceSettings, Rotation, RotationPolicy,
+};
 
 use super::*;
 use crate::support::steps::Now as _;

@@ -210,8 +210,7 @@ fn the_index_of_an_answer_goes_along_with_the_next_request() {
 #[test]
 fn a_server_that_never_answers_is_left_at_the_deadline() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let origin =
-        keysheath::origin::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let origin = keysheath::key::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
     let source = field(client.with_deadline(SHORT), "secret/kanal");
     support::in_time::in_time(SHORT, move || {
@@ -222,8 +221,7 @@ fn a_server_that_never_answers_is_left_at_the_deadline() {
 #[test]
 fn a_source_has_a_shorter_deadline_than_its_client() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let origin =
-        keysheath::origin::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let origin = keysheath::key::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
     let source = field(client.with_deadline(Duration::from_secs(60)), "secret/kanal").with_deadline(SHORT);
     support::in_time::in_time(SHORT, move || {
@@ -237,7 +235,7 @@ fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
         format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
     let (active, _) = always(measured("200 OK", answer.as_bytes()));
     let [port] = server::free_ports();
-    let dead = keysheath::origin::Origin::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+    let dead = keysheath::key::Origin::parse(&format!("http://127.0.0.1:{port}")).unwrap();
     let away = format!(
         "HTTP/1.1 307 Away\r\nlocation: {dead}/v1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
     );

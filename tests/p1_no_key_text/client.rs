@@ -44,7 +44,7 @@ async fn a_layer_that_does_not_repeat_shows_nothing() {
 #[cfg(feature = "rotation")]
 #[tokio::test]
 async fn a_handle_without_a_key_sends_and_shows_nothing() {
-    use keysheath::handle::{Closed, KeyHandle};
+    use keysheath::handle::{KeyHandle, NoActiveKey};
 
     let handle = KeyHandle::<Kanal>::live();
     assert_debug_silent("KeyHandle", &handle);
@@ -55,24 +55,24 @@ async fn a_handle_without_a_key_sends_and_shows_nothing() {
     let future = client.call(request);
     assert_debug_silent("BearerFuture", &future);
     let error = future.await.unwrap_err();
-    assert!(matches!(error, BearerError::Closed(Closed::NoKey)), "{error}");
+    assert!(matches!(error, BearerError::NoActiveKey(NoActiveKey::NoKey)), "{error}");
     assert_error_silent("BearerError of a closed handle", &error);
     assert!(error.into_inner().is_none());
-    let leaked = BearerError::Closed(Closed::Compromised);
+    let leaked = BearerError::NoActiveKey(NoActiveKey::Compromised);
     assert_error_silent("BearerError of a leaked key", &leaked);
-    assert_eq!(format!("{leaked:?}"), "Closed(Compromised)");
-    assert_eq!(leaked.to_string(), Closed::Compromised.to_string());
+    assert_eq!(format!("{leaked:?}"), "NoActiveKey(Compromised)");
+    assert_eq!(leaked.to_string(), NoActiveKey::Compromised.to_string());
 }
 
 #[cfg(feature = "rotation")]
 #[test]
 fn what_is_waited_for_shows_nothing() {
-    use keysheath::handle::{Drained, KeyHandle, Reload, ReloadPast, Stop, Subscription};
+    use keysheath::handle::{Drained, KeyHandle, NewerKey, Reload, Stop, Subscription};
 
     let handle = KeyHandle::fixed(kanal());
     let generation = handle.load().unwrap().generation();
-    let reload: ReloadPast<Kanal> = handle.reload_past(generation);
-    assert_debug_silent("ReloadPast", &reload);
+    let reload: NewerKey<Kanal> = handle.reload_past(generation);
+    assert_debug_silent("NewerKey", &reload);
     let outcome: Reload = reload.wait(Duration::from_secs(60)).unwrap();
     assert_value_silent("Reload", &outcome);
     let stop: Stop = handle.stop(&kanal());

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use keysheath::fingerprint::{Fingerprint, FingerprintError};
+use keysheath::key::{Fingerprint, FingerprintError};
 use keysheath::keyset::{Held, KeySet, KeySetError, Place, Promotion, RotationId, Staging, Step};
 
 use super::*;
@@ -56,8 +56,8 @@ fn a_key_set_and_its_refusals_show_no_key() {
 #[cfg(feature = "keychain")]
 #[test]
 fn a_document_store_shows_where_it_is_and_nothing_that_it_holds() {
-    use keysheath::document::{DocumentContent, KeychainStore};
     use keysheath::source::Keychain;
+    use keysheath::store::{DocumentContent, KeychainStore};
 
     let store = KeychainStore::new(Keychain::new(), "kanal", "/tmp/kanal.lock");
     assert_debug_silent("a store", &store);

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use keysheath::document::MemoryStore;
 use keysheath::handle::KeyHandle;
-use keysheath::keyset::{GivenUpKey, KeySet, KeySetError, LeakedKey, Staging};
+use keysheath::keyset::{AbortedKey, KeySet, KeySetError, LeakedKey, Staging};
 use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
+use keysheath::store::MemoryStore;
 
 use super::*;
 use crate::support::steps::Now as _;
@@ -48,7 +48,7 @@ fn a_key_that_was_given_up_shows_nothing_of_itself() {
     rotation.stage(&canary(), None).unwrap();
     rotation.abort_now().unwrap();
     let status = rotation.status().unwrap();
-    let given_up: &GivenUpKey = &status.given_up()[0];
+    let given_up: &AbortedKey = &status.given_up()[0];
     assert_debug_silent("a key that was given up", given_up);
     assert_value_silent("a status", &status);
     let step: NextStep = rotation.next_step().unwrap();

@@ -134,10 +134,10 @@ fn no_reference_forges_a_line() {
 #[cfg(feature = "rotation")]
 #[test]
 fn no_event_and_no_error_of_a_reload_or_a_step_forges_a_line() {
-    use keysheath::document::{DocumentError, DocumentStore as _, FileStore};
     use keysheath::keyset::{KeySet, KeySetError, Staging};
     use keysheath::refresh::RefreshEvent;
     use keysheath::rotation::{AuditLog, NextStep, Reason, RotationError};
+    use keysheath::store::{DocumentError, DocumentStore as _, FileStore};
 
     for place in provenances() {
         for event in [
@@ -160,8 +160,8 @@ fn no_event_and_no_error_of_a_reload_or_a_step_forges_a_line() {
     let staging = || Staging::at(now).by(HOSTILE).with_note(HOSTILE);
     assert_harmless_debug("Staging", &staging());
     let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
-    assert_harmless_error("KeySetError", &keys.adopt(kanal().erase(), staging()).unwrap_err());
-    let rotation = keys.stage(kanal().erase(), Staging::at(now)).unwrap().rotation();
+    assert_harmless_error("KeySetError", &keys.adopt(kanal().into_raw(), staging()).unwrap_err());
+    let rotation = keys.stage(kanal().into_raw(), Staging::at(now)).unwrap().rotation();
     let refused = KeySetError::InProgress { rotation, since: now, by: HOSTILE.to_owned() };
     assert_harmless_error("KeySetError", &refused);
     let create =

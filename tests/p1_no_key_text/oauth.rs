@@ -1,13 +1,13 @@
 //! An app's sign-in, its tokens and their keeper, with the canary as the client secret, as the code and as each token.
 
-use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::handle::Reload;
-use keysheath::issuer::KatanaApp;
+use keysheath::key::KatanaApp;
 use keysheath::oauth::{
     AppProblem, AuthorizationCode, Endpoints, GrantError, GrantState, GrantView, KeeperError, KeeperEvent,
     KeeperProblem, KeeperSettings, KeeperStatus, LoopbackListener, OAuthApp, SetupError, SignIn, SignInError,
     TokenError, TokenKeeper, Tokens,
 };
+use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use super::recorder::{Recorder, write_answer};
 use super::*;

@@ -1,10 +1,10 @@
 //! A client, a source and a store of OpenBao in every state.
 
-use keysheath::document::{DocumentContent, DocumentStore as _, OpenBaoStore};
 use keysheath::failure::Obstacle;
+use keysheath::key::Origin;
 use keysheath::openbao::{Login, OpenBao, OpenBaoError};
-use keysheath::origin::Origin;
 use keysheath::source::OpenBaoField;
+use keysheath::store::{DocumentContent, DocumentStore as _, OpenBaoStore};
 
 use super::answering::{Answering, measured};
 use super::support::Folder;

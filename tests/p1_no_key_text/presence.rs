@@ -1,8 +1,8 @@
 //! What processes show of themselves, and what goes wrong with it.
 
-use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
 use keysheath::handle::KeyHandle;
-use keysheath::presence::{Fleet, Presence, PresenceError, PresenceRecord, PresenceSettings, PresenceStatus};
+use keysheath::rotation::{Fleet, Presence, PresenceError, PresenceRecord, PresenceSettings, PresenceStatus};
+use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use super::*;
 

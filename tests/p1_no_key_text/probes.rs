@@ -1,7 +1,7 @@
 //! Probes, and the reports of servers that give the key back.
 
 use keysheath::failure::{Answer, Obstacle};
-use keysheath::origin::{Roots, RootsError};
+use keysheath::key::{Roots, RootsError};
 use keysheath::probe::{Finding, KanalProbe, KatanaProbe, Probe, Report, Verdict};
 
 use super::recorder::{Recorder, Request as Seen, write_answer};

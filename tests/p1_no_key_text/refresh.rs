@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex as Locked};
 
-use keysheath::document::{DocumentContent, DocumentStore as _, MemoryStore};
-use keysheath::handle::{Closed, Drained, Previous, Reload, ReloadPast, Subscription};
+use keysheath::handle::{Drained, NewerKey, NoActiveKey, Previous, Reload, Subscription};
 use keysheath::keyset::{KeySet, Staging};
 use keysheath::refresh::{
     RefreshError, RefreshEvent, RefreshSettings, RefreshStatus, Refresher, ReloadError, ReloadProblem,
 };
+use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use super::*;
 
@@ -85,13 +85,13 @@ fn a_live_handle_and_what_is_waited_for_show_no_key() {
     assert_debug_silent("a snapshot", &first);
     assert_debug_silent("a snapshot with a previous key", &snapshot);
     assert_debug_silent("a live handle", &handle);
-    let reload: ReloadPast<Kanal> = handle.reload_past(snapshot.generation());
+    let reload: NewerKey<Kanal> = handle.reload_past(snapshot.generation());
     assert_debug_silent("a reload that is waited for", &reload);
     let drained: Drained<Kanal> = handle.drained(first.generation());
     assert_debug_silent("a drain that is waited for", &drained);
     let subscription: Subscription<Kanal> = handle.subscribe();
     assert_debug_silent("a subscription", &subscription);
-    assert_error_silent("a closed handle", &Closed::Compromised);
+    assert_error_silent("a closed handle", &NoActiveKey::Compromised);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use keysheath::registry::{
     Authorize as _, InMemory, KeyId, KeyRecord, KeyRegistry, NewKey, Pepper, PepperError, Peppers, Principal,
-    RecordError, RecordStore, Refusal, RefusalBody, RegistryError, RequireKey, RequireKeyLayer, Restriction,
-    Sqlite, StaticKeys, TeamId, Wanted,
+    RecordError, RecordStore, Refusal, RefusalBody, RegistryError, RequestedStore, RequireKey,
+    RequireKeyLayer, Restriction, Sqlite, StaticKeys, TeamId,
 };
 use tower_layer::Layer as _;
 
@@ -47,7 +47,7 @@ fn a_registry_with_the_canary_in_it_shows_neither_it_nor_its_digest() {
     assert!(new.key().matches(KANAL.as_bytes()), "the canary was not drawn");
     let id: KeyId = new.record().id();
     let principal: Principal =
-        registry.authorize(&headers(&format!("Bearer {KANAL}")), Wanted::NoStore).unwrap();
+        registry.authorize(&headers(&format!("Bearer {KANAL}")), RequestedStore::NoStore).unwrap();
     registry.flush().unwrap();
     let again: RegistryError = registry.create_key(TEAM, "name", Restriction::None).unwrap_err();
     assert_error_silent("RegistryError", &again);
@@ -86,7 +86,7 @@ fn a_registry_with_the_canary_in_it_shows_neither_it_nor_its_digest() {
 #[test]
 fn a_request_that_is_refused_shows_nothing_of_what_was_sent() {
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
-    let keys = StaticKeys::new(ApiKey::<Kanal>::parse(OTHER).unwrap().erase());
+    let keys = StaticKeys::new(ApiKey::<Kanal>::parse(OTHER).unwrap().into_raw());
     for value in [
         format!("Bearer {KANAL}"),
         format!("Bearer {KANAL} "),
@@ -95,8 +95,8 @@ fn a_request_that_is_refused_shows_nothing_of_what_was_sent() {
         KANAL.to_owned(),
     ] {
         for refused in [
-            registry.authorize(&headers(&value), Wanted::from_segment(KANAL)),
-            keys.authorize(&headers(&value), Wanted::NoStore),
+            registry.authorize(&headers(&value), RequestedStore::from_segment(KANAL)),
+            keys.authorize(&headers(&value), RequestedStore::NoStore),
         ] {
             let refusal: Refusal = refused.unwrap_err();
             assert_debug_silent("Refusal", &refusal);
@@ -106,8 +106,8 @@ fn a_request_that_is_refused_shows_nothing_of_what_was_sent() {
             );
         }
     }
-    assert_debug_silent("Wanted", &Wanted::from_segment(KANAL));
-    assert_debug_silent("StaticKeys", &StaticKeys::new(kanal().erase()));
+    assert_debug_silent("RequestedStore", &RequestedStore::from_segment(KANAL));
+    assert_debug_silent("StaticKeys", &StaticKeys::new(kanal().into_raw()));
     let name = registry.create_key(TEAM, &format!("{KANAL}\n"), Restriction::None).unwrap_err();
     assert_error_silent("a key where its name belongs", &name);
     assert_error_silent("a key where its number belongs", &KANAL.parse::<KeyId>().unwrap_err());
@@ -160,7 +160,7 @@ fn no_warning_of_a_registry_has_the_canary() {
         std::fs::rename(&path, folder.at("aside")).unwrap();
         let mut headers = headers(&format!("Bearer {KANAL}"));
         headers.insert("origin", HeaderValue::from_static("https://shop.example"));
-        registry.authorize(&headers, Wanted::NoStore).unwrap();
+        registry.authorize(&headers, RequestedStore::NoStore).unwrap();
         registry.flush().unwrap_err();
         registry.flush().unwrap_err();
         // They are given to the subscriber on a thread of their own.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use keysheath::document::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 use keysheath::failure::Answer;
 use keysheath::handle::{KeyHandle, Stop};
 use keysheath::probe::{Finding, Probe, Report};
@@ -10,6 +9,7 @@ use keysheath::rotation::{
     AuditAction, AuditError, AuditEvent, AuditLog, KeyDetails, NextStep, Reason, Retirement, Rotation,
     RotationError, RotationPolicy, RotationStatus, SlotStatus, Transition, Verification,
 };
+use keysheath::store::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 
 use super::*;
 use crate::support::steps::Now as _;

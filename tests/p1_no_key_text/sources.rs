@@ -49,18 +49,18 @@ fn look_at_chain<I: Issuer>(what: &str, chain: &Chain<I>) {
         assert_value_silent("Explained", place);
         assert_debug_silent("Relation", &place.relation());
         assert_value_silent("Step", place.step());
-        let witness: &Witness = place.step().witness();
-        assert_debug_silent("Witness", witness);
+        let witness: &AttemptOutcome = place.step().witness();
+        assert_debug_silent("AttemptOutcome", witness);
     }
     match chain.load() {
         Ok(selected) => {
             assert_debug_silent("Selected", &selected);
-            assert_value_silent("Trail", selected.trail());
+            assert_value_silent("Attempts", selected.trail());
         }
         Err(error) => {
             let error: ChainError = error;
             assert_error_silent("ChainError", &error);
-            assert_value_silent("Trail", error.trail());
+            assert_value_silent("Attempts", error.trail());
         }
     }
 }
@@ -287,7 +287,7 @@ fn a_chain_over_places_with_the_canary_shows_none_of_it() {
         let chain = chain.with(SecretFile::new(other)).with(program()).with(SecretFile::new(&broken));
         look_at_chain("a chain with relations", &chain);
         assert_value_silent("Explanation", &chain.explain());
-        let raw: RawChain = chain.erase();
+        let raw: RawChain = chain.into_raw();
         assert_debug_silent("RawChain", &raw);
         assert_debug_silent("what a RawChain selects", &raw.load().unwrap());
         let chain = Chain::<Kanal>::new().with(SecretFile::new(broken)).with(SecretFile::new(good));

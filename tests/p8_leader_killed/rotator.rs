@@ -8,15 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::steps::Now as _;
-use keysheath::document::DocumentError;
 use keysheath::emulator::OWN_STORE;
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::{Issuer as _, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
 use keysheath::openbao::{Login, OpenBao};
-use keysheath::origin::{Origin, Roots};
 use keysheath::probe::KanalProbe;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationError, RotationPolicy, Verification};
+use keysheath::store::DocumentError;
 
 use super::{PATIENCE, State, eventually, guard, store};
 use crate::server::Cluster;

@@ -2,10 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use keysheath::document::{Document, DocumentContent, DocumentError, FileStore, Version};
-use keysheath::presence::{MAX_PROCESSES, PresenceError};
-use keysheath::rotation::RotationError;
+use keysheath::rotation::{MAX_PROCESSES, PresenceError, RotationError};
 use keysheath::source::{Problem, Provenance};
+use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Version};
 
 use super::*;
 use crate::support::in_child;

@@ -1,7 +1,7 @@
 //! What else tells a person to delete a key: giving a rolled-back one up, and a retirement that comes too early.
 
-use keysheath::document::DocumentContent;
 use keysheath::rotation::{Retirement, RotationError};
+use keysheath::store::DocumentContent;
 
 use super::*;
 

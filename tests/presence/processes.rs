@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Lines};
 use std::process::{Child as Process, ChildStdout};
 
-use keysheath::document::FileStore;
+use keysheath::store::FileStore;
 
 use super::*;
 use crate::fork::forked;

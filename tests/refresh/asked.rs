@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use keysheath::chain::Chain;
 use keysheath::handle::{KeyHandle, Reload};
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::source::{Problem, Source as _, SourceError};
 

@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use keysheath::document::{DocumentContent, DocumentStore};
 use keysheath::handle::KeyHandle;
-use keysheath::issuer::Profile;
-use keysheath::issuer::{Issuer, Kanal};
-use keysheath::key::RawKey;
+use keysheath::key::{Issuer, Kanal, Profile, RawKey};
 use keysheath::keyset::{KeySet, Promotion, Staging};
 use keysheath::refresh::{RefreshEvent, RefreshSettings};
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::store::{DocumentContent, DocumentStore};
 
 /// Two keys of other accounts or rotations.
 pub const SECOND: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
@@ -102,7 +100,7 @@ pub fn bring_into_force(set: &mut KeySet, key: &str) {
 /// Writes over whatever is there.
 pub fn persist(store: &dyn DocumentStore, content: &DocumentContent) {
     let there = store.read().unwrap();
-    store.write(content, there.as_ref().map(keysheath::document::Document::version)).unwrap();
+    store.write(content, there.as_ref().map(keysheath::store::Document::version)).unwrap();
 }
 
 type Answer = dyn Fn(usize) -> Result<Reading, SourceError> + Send + Sync;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
 
 use super::common::{Gate, PATIENCE, SECOND, Scripted, eventually, has, only_asked, quick, text};

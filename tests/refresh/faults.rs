@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keysheath::chain::Chain;
-use keysheath::document::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 use keysheath::handle::Reload;
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshError, Refresher, ReloadProblem};
 use keysheath::source::{Problem, Provenance, SecretFile};
+use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use super::common::{
     Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist,

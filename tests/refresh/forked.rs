@@ -4,7 +4,7 @@ use std::process;
 
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::Refresher;
 
 use super::common::{PATIENCE, SECOND, Scripted, eventually, has, only_asked};

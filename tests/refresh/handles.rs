@@ -4,10 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keysheath::chain::Chain;
-use keysheath::document::MemoryStore;
-use keysheath::handle::{Closed, KeyHandle, Reload, Stop};
-use keysheath::issuer::Kanal;
+use keysheath::handle::{KeyHandle, NoActiveKey, Reload, Stop};
+use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshError, RefreshSettings, Refresher, ReloadProblem};
+use keysheath::store::MemoryStore;
 
 use super::common::{
     Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, key_set, only_asked, persist, quick, text,
@@ -62,9 +62,9 @@ fn a_stopped_key_that_the_source_still_has_is_a_failed_reload() {
     let source = Scripted::new(KEY);
     let refresher = of(&source, only_asked());
     let handle = refresher.handle();
-    assert_eq!(handle.stop(handle.load().unwrap().current()), Stop::Closed);
+    assert_eq!(handle.stop(handle.load().unwrap().current()), Stop::NoActiveKey);
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
-    assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     let status = refresher.status();
     assert_eq!(status.problem().unwrap().problem(), &ReloadProblem::Stopped);
     assert!(status.to_string().contains("create a new key"), "{status}");
@@ -83,11 +83,11 @@ fn a_stopped_key_that_the_store_still_has_is_a_failed_reload() {
     persist(&store, &key_set(&[KEY]).to_document());
     let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
     let handle = refresher.handle();
-    assert_eq!(handle.stop(handle.load().unwrap().current()), Stop::Closed);
+    assert_eq!(handle.stop(handle.load().unwrap().current()), Stop::NoActiveKey);
     for _ in 0..2 {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
         assert_eq!(refresher.status().problem().unwrap().problem(), &ReloadProblem::Stopped);
-        assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+        assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     }
     persist(&store, &key_set(&[KEY, SECOND]).to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));

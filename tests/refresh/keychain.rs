@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use keysheath::chain::Chain;
-use keysheath::document::{DocumentError, KeychainStore};
 use keysheath::handle::Reload;
-use keysheath::issuer::Kanal;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{RefreshSettings, Refresher, ReloadProblem};
 use keysheath::source::{Absence, Keychain, KeychainItem, Problem, SecretFile};
+use keysheath::store::{DocumentError, KeychainStore};
 
 use super::common::{
     PATIENCE, SECOND, THIRD, bring_into_force, eventually, has, key_set, only_asked, persist, quick,

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::support::steps::Now as _;
 use keysheath::chain::Chain;
-use keysheath::document::MemoryStore;
 use keysheath::handle::{KeyHandle, Reload};
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::store::MemoryStore;
 
 use super::common::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, raw, text};
 use crate::support::KEY;

@@ -4,16 +4,15 @@ use std::fs;
 use std::time::SystemTime;
 
 use keysheath::chain::Chain;
-use keysheath::document::{
-    Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
-};
-use keysheath::handle::{Closed, KeyHandle, Reload};
-use keysheath::issuer::{Issuer, Kanal, Katana};
-use keysheath::key::{ApiKey, RawKey};
+use keysheath::handle::{KeyHandle, NoActiveKey, Reload};
+use keysheath::key::{ApiKey, Issuer, Kanal, Katana, RawKey};
 use keysheath::keyset::{KeySet, KeySetError, Promotion, Staging};
 use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
 use keysheath::rotation::{Rotation, RotationError, RotationPolicy};
 use keysheath::source::Provenance;
+use keysheath::store::{
+    Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -61,12 +60,12 @@ fn a_promotion_is_seen_through_another_store_instance() {
     let path = folder.at("keys");
     let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), quick()).unwrap();
     let handle = refresher.handle();
-    assert_eq!(handle.load().unwrap_err(), Closed::NoKey);
+    assert_eq!(handle.load().unwrap_err(), NoActiveKey::NoKey);
     let (store, mut keys) = (FileStore::new(&path), KeySet::new(Kanal::PROFILE).unwrap());
     // A key set without a key in force is none either.
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-    assert_eq!(handle.load().unwrap_err(), Closed::NoKey);
+    assert_eq!(handle.load().unwrap_err(), NoActiveKey::NoKey);
     for (number, key) in [KEY, SECOND, THIRD].into_iter().enumerate() {
         bring_into_force(&mut keys, key);
         persist(&store, &keys.to_document());
@@ -116,9 +115,10 @@ fn a_compromise_closes_the_handle_and_is_told() {
     keys.compromise(raw(KEY).fingerprint().unwrap(), SystemTime::now()).unwrap();
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
-    assert_eq!(refresher.handle().load().unwrap_err(), Closed::Compromised);
-    let closed =
-        |event: &RefreshEvent| matches!(event, RefreshEvent::Closed { closed: Closed::Compromised, .. });
+    assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::Compromised);
+    let closed = |event: &RefreshEvent| {
+        matches!(event, RefreshEvent::NoActiveKey { closed: NoActiveKey::Compromised, .. })
+    };
     eventually("it is told", || told.count(closed) == 1);
     bring_into_force(&mut keys, SECOND);
     persist(&store, &keys.to_document());
@@ -178,7 +178,7 @@ fn a_handle_is_not_shared_by_a_source_and_a_key_set_or_by_two_sources() {
     rotation.adopt(&raw(KEY)).unwrap();
     rotation.compromise(raw(KEY).fingerprint().unwrap(), None).unwrap();
     refused(&handle);
-    assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     let empty = Refresher::<Kanal>::of_store(MemoryStore::new(), only_asked()).unwrap();
     refused(&empty.handle());
 

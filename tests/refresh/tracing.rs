@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::steps::Now as _;
 use keysheath::chain::Chain;
-use keysheath::document::MemoryStore;
 use keysheath::handle::{KeyHandle, Reload};
-use keysheath::issuer::Kanal;
-use keysheath::presence::{Presence, PresenceSettings};
+use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::rotation::{Presence, PresenceSettings, Rotation, RotationPolicy};
 use keysheath::source::SecretFile;
+use keysheath::store::MemoryStore;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use keysheath::failure::Meaning;
 use keysheath::registry::{
-    KeyRecord, KeyRegistry, Peppers, RecordError, RegistryError, Restriction, TeamId, Wanted,
+    KeyRecord, KeyRegistry, Peppers, RecordError, RegistryError, RequestedStore, Restriction, TeamId,
 };
 use rusqlite::Connection;
 
@@ -31,7 +31,7 @@ fn filled() -> (Place, [String; 3]) {
             registry.delete_key(id).unwrap();
         }
     }
-    assert_eq!(ask(&registry, &free, Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &free, RequestedStore::NoStore), None);
     drop(registry);
     (place, [free, bound, theirs.key().expose_secret().to_owned()])
 }
@@ -40,7 +40,7 @@ fn filled() -> (Place, [String; 3]) {
 fn content(registry: &KeyRegistry, keys: &[String; 3]) -> (Vec<KeyRecord>, Vec<Option<Meaning>>) {
     let mut records = registry.keys(TEAM);
     records.extend(registry.keys(OTHER));
-    let stores = (1..=11).map(|number| Wanted::Store(store(number)));
+    let stores = (1..=11).map(|number| RequestedStore::Store(store(number)));
     let rights = stores.flat_map(|wanted| keys.iter().map(move |key| ask(registry, key, wanted))).collect();
     (records, rights)
 }
@@ -133,7 +133,10 @@ fn a_row_of_another_file_under_the_same_pepper_does_not_fit() {
         edit(&copy.path(), &format!("ATTACH '{}' AS other; {sql}", other.path().display()));
         assert_eq!(refusal(&copy), RegistryError::Records(RecordError::Corrupt), "{sql}");
     }
-    assert_eq!(ask(&place.open(), planted.key().expose_secret(), Wanted::NoStore), Some(Meaning::KeyRefused));
+    assert_eq!(
+        ask(&place.open(), planted.key().expose_secret(), RequestedStore::NoStore),
+        Some(Meaning::KeyRefused)
+    );
 }
 
 #[test]
@@ -146,10 +149,10 @@ fn an_older_row_of_the_same_file_is_not_told_from_the_newest() {
     let older = Folder::new();
     fs::copy(place.path(), older.at("keys.db")).unwrap();
     place.open().delete_key(id).unwrap();
-    assert!(ask(&place.open(), &key, Wanted::NoStore).is_some());
+    assert!(ask(&place.open(), &key, RequestedStore::NoStore).is_some());
     let sql = "INSERT INTO keys SELECT * FROM older.keys";
     edit(&place.path(), &format!("ATTACH '{}' AS older; {sql}", older.at("keys.db").display()));
-    assert_eq!(ask(&place.open(), &key, Wanted::NoStore), None);
+    assert_eq!(ask(&place.open(), &key, RequestedStore::NoStore), None);
 }
 
 #[test]
@@ -207,23 +210,27 @@ fn without_its_log_no_change_is_said_to_be_done_and_none_that_was_is_lost() {
                 "delete" => registry.delete_key(id),
                 "pause" => registry.pause_store(store(1)),
                 _ => {
-                    assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+                    assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
                     registry.flush()
                 }
             };
             let error = refused.expect_err(&format!("{change} after the log was taken: {how:?}")).to_string();
             assert!(error.contains("-wal"), "{error}");
             assert!(registry.create_key(TEAM, "later", Restriction::None).is_err(), "and so from then on");
-            assert_eq!(ask(&registry, &key, Wanted::Store(store(1))), None, "requests go on");
+            assert_eq!(ask(&registry, &key, RequestedStore::Store(store(1))), None, "requests go on");
             assert_eq!(registry.len(), 1);
 
             if !matches!(how, Taken::ByACopy) {
                 let found = on_disk(&place).open();
-                assert_eq!((found.len(), ask(&found, &key, Wanted::Store(store(1)))), (1, None));
+                assert_eq!((found.len(), ask(&found, &key, RequestedStore::Store(store(1)))), (1, None));
             }
             drop(registry);
             let found = place.open();
-            assert_eq!((found.len(), ask(&found, &key, Wanted::Store(store(1)))), (1, None), "{change}");
+            assert_eq!(
+                (found.len(), ask(&found, &key, RequestedStore::Store(store(1)))),
+                (1, None),
+                "{change}"
+            );
         }
     }
 }

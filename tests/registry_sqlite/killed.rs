@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use keysheath::failure::Meaning;
-use keysheath::registry::{KeyId, Restriction, Wanted};
+use keysheath::registry::{KeyId, RequestedStore, Restriction};
 use rusqlite::Connection;
 
 use super::{Place, ask, create, open};
@@ -33,7 +33,7 @@ fn run_until_killed(folder: &Path) -> ! {
             let (id, key) = create(&registry, "name", Restriction::None);
             told(format!("+ {id} {key}\n"));
             // So that there is something to be written behind, too.
-            assert_eq!(ask(&registry, &key, Wanted::NoStore), None);
+            assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
             alive.push((id, key));
         }
         for _ in 0..2 {
@@ -111,16 +111,16 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
         in_between += u32::from(told.either.is_some());
         let registry = place.open();
         for (id, key) in &told.accepted {
-            assert_eq!(ask(&registry, key, Wanted::NoStore), None, "{id} was made and is refused");
+            assert_eq!(ask(&registry, key, RequestedStore::NoStore), None, "{id} was made and is refused");
         }
         for (id, key) in &told.refused {
-            let answer = ask(&registry, key, Wanted::NoStore);
+            let answer = ask(&registry, key, RequestedStore::NoStore);
             assert_eq!(answer, Some(Meaning::KeyRefused), "{id} was deleted and is accepted");
             assert!(registry.key(*id).is_none());
         }
         if let Some((id, key)) = told.either.take() {
             // Whatever it is now, it stays.
-            match ask(&registry, &key, Wanted::NoStore) {
+            match ask(&registry, &key, RequestedStore::NoStore) {
                 None => told.accepted.push((id, key)),
                 Some(_) => told.refused.push((id, key)),
             }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use keysheath::issuer::{Issuer, Katana};
+use keysheath::key::{Issuer, Katana};
 use keysheath::registry::{KeyRegistry, Peppers, RecordError, RegistryError, Restriction, Sqlite};
 use rusqlite::Connection;
 
@@ -221,7 +221,7 @@ fn records_that_are_in_use_are_locked_at_once_for_this_process_and_for_others() 
     assert_eq!(Sqlite::open(place.path()).unwrap_err(), RecordError::Locked);
     in_another(&place.path());
     let (_, key) = create(&registry, "still in use", Restriction::None);
-    assert_eq!(ask(&registry, &key, super::Wanted::NoStore), None);
+    assert_eq!(ask(&registry, &key, super::RequestedStore::NoStore), None);
     // A tool that knows nothing of the lock beside the file is held off by SQLite's own.
     let other = Connection::open(place.path()).unwrap();
     other.busy_timeout(Duration::ZERO).unwrap();

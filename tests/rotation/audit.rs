@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use keysheath::document::FileStore;
 use keysheath::rotation::{AuditAction, AuditError, Transition};
+use keysheath::store::FileStore;
 
 use super::*;
 use crate::support::{Child, Folder, as_ordinary_user, set_mode};

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use keysheath::document::{Document, DocumentContent, DocumentError, Version};
 use keysheath::rotation::{NextStep, RotationError};
 use keysheath::source::{Problem, Provenance};
+use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 
 use super::*;
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::AtomicBool;
 
-use keysheath::document::{Document, DocumentContent, DocumentError, FileStore, Version};
-use keysheath::issuer::Katana;
+use keysheath::key::Katana;
 use keysheath::keyset::{KeySetError, Staging};
 use keysheath::rotation::{MAX_CONFLICTS, RotationError};
 use keysheath::source::{Problem, Provenance};
+use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Version};
 
 use super::*;
 use crate::support::{Child, Folder, as_ordinary_user, set_mode};

@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::Instant;
 
-use keysheath::document::FileStore;
 use keysheath::rotation::NextStep;
+use keysheath::store::FileStore;
 
 use super::*;
 use crate::faketime::{set, with_clock};

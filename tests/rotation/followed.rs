@@ -2,10 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use keysheath::document::{Document, DocumentContent, DocumentError, Version};
-use keysheath::presence::{Presence, PresenceSettings};
-use keysheath::rotation::{NextStep, Retirement, Verification};
+use keysheath::rotation::{NextStep, Presence, PresenceSettings, Retirement, Verification};
 use keysheath::source::{Problem, Provenance};
+use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 use proptest::prelude::*;
 
 use super::*;
@@ -344,7 +343,7 @@ fn no_error_asks_for_a_key_to_be_deleted() {
 
 #[test]
 fn what_a_replica_shows_is_not_called_overdue() {
-    let setup = Setup::over(Behind::default());
+    let setup = Setup::over(WriteBehind::default());
     setup.rotation.adopt(&key(1)).unwrap();
     setup.answers.accept(1);
     setup.answers.accept(2);
@@ -364,12 +363,12 @@ fn what_a_replica_shows_is_not_called_overdue() {
 
 /// A store that knows whether what it gives is old.
 #[derive(Clone, Default)]
-struct Behind {
+struct WriteBehind {
     store: MemoryStore,
     is_behind: Arc<AtomicBool>,
 }
 
-impl DocumentStore for Behind {
+impl DocumentStore for WriteBehind {
     fn provenance(&self) -> Provenance {
         Provenance::other("replica", "store")
     }

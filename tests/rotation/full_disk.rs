@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use keysheath::document::{DocumentError, FileStore};
 use keysheath::rotation::RotationError;
+use keysheath::store::{DocumentError, FileStore};
 
 use super::*;
 use crate::support::{Child, set_mode};

@@ -1,7 +1,6 @@
 //! A step is about what was shown; who acts and what they note; handles that do not fit.
 
-use keysheath::issuer::Katana;
-use keysheath::key::ApiKey;
+use keysheath::key::{ApiKey, Katana};
 use keysheath::keyset::{KeySetError, Promotion, Staging};
 use keysheath::rotation::{KeyDetails, Retirement, RotationError};
 use keysheath::source::Provenance;
@@ -167,7 +166,7 @@ fn where_a_key_was_had_from_is_kept_and_told() {
 
 #[test]
 fn a_handle_that_does_not_fit_is_refused() {
-    let fixed = KeyHandle::fixed(key(1).typed::<Kanal>().unwrap());
+    let fixed = KeyHandle::fixed(key(1).try_into_typed::<Kanal>().unwrap());
     let opened = Rotation::open(MemoryStore::new(), &fixed, RotationPolicy::new());
     assert_eq!(opened.map(drop), Err(RotationError::FixedHandle));
     // A handle that another key set has filled.

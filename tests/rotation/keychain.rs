@@ -3,10 +3,10 @@
 use std::env;
 use std::path::PathBuf;
 
-use keysheath::document::{DocumentError, KeychainStore};
 use keysheath::keyset::KeySetError;
 use keysheath::rotation::{NextStep, Retirement, RotationError, Verification};
 use keysheath::source::{Keychain, Problem};
+use keysheath::store::{DocumentError, KeychainStore};
 
 use super::*;
 use crate::support::canary::assert_hides;

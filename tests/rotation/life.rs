@@ -1,12 +1,12 @@
 //! The whole life of keys against a server that answers as Kanal documents.
 
 use keysheath::client::OriginGuard;
-use keysheath::document::FileStore;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE, PAUSED_STORE, TEAM};
-use keysheath::issuer::StoreId;
+use keysheath::key::StoreId;
 use keysheath::probe::{KanalProbe, Verdict};
 use keysheath::registry::{NewKey, Restriction};
 use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Verification};
+use keysheath::store::FileStore;
 
 use super::*;
 use crate::support::Folder;

@@ -1,7 +1,7 @@
 //! Places with little room, and spans that no clock can tell.
 
-use keysheath::document::{Document, DocumentContent, DocumentError, MAX_KEYCHAIN_DOCUMENT, Version};
 use keysheath::source::Provenance;
+use keysheath::store::{Document, DocumentContent, DocumentError, MAX_KEYCHAIN_DOCUMENT, Version};
 use proptest::prelude::*;
 
 use super::*;

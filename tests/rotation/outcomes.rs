@@ -1,8 +1,8 @@
 //! What each answer of the issuer comes to at each step.
 
 use keysheath::failure::{Answer, Meaning, Obstacle};
-use keysheath::handle::{Closed, KeyHandle};
-use keysheath::issuer::StoreId;
+use keysheath::handle::{KeyHandle, NoActiveKey};
+use keysheath::key::StoreId;
 use keysheath::keyset::{KeySetError, Place};
 use keysheath::probe::Finding;
 use keysheath::rotation::{AuditAction, NextStep, Retirement, RotationError, Verification};
@@ -63,7 +63,7 @@ fn a_rotation_goes_its_whole_way_and_each_step_is_published_and_told() {
     rotation.abort_now().unwrap();
     assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, None]));
     rotation.compromise(name(2), Some("in a log")).unwrap();
-    assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     assert_eq!(
         setup.actions(),
         [
@@ -315,7 +315,7 @@ fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
     rotation.stage(&key(2), None).unwrap();
     let transition = rotation.compromise(name(1), None).unwrap();
     assert!(transition.to_string().contains("delete it now in Kanal (Settings → API Keys)"), "{transition}");
-    assert_eq!(handle.load().unwrap_err(), Closed::Compromised);
+    assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     assert_eq!(slots(&store), [None, Some(2), None]);
     let known = RotationError::Refused(KeySetError::InProgress {
         rotation: rotation.status().unwrap().pending().unwrap().rotation(),
@@ -343,7 +343,7 @@ fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
 fn a_key_that_leaked_before_there_was_one_in_force_closes_nothing_and_the_set_can_be_opened() {
     let setup = empty();
     setup.rotation.compromise(name(9), None).unwrap();
-    assert_eq!(setup.handle.load().unwrap_err(), Closed::NoKey);
+    assert_eq!(setup.handle.load().unwrap_err(), NoActiveKey::NoKey);
     let (rotation, handle) = setup.another();
     rotation.adopt(&key(1)).unwrap();
     assert_eq!(sent(&handle), Some(1));

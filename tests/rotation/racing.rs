@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use keysheath::document::FileStore;
 use keysheath::keyset::KeySetError;
 use keysheath::rotation::{RotationError, Transition};
+use keysheath::store::FileStore;
 
 use super::*;
 use crate::support::{Child, Folder};

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::AtomicBool;
 
-use keysheath::document::{Document, DocumentContent, DocumentError, Version};
-use keysheath::handle::Closed;
-use keysheath::presence::{Presence, PresenceSettings};
-use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Verification};
+use keysheath::handle::NoActiveKey;
+use keysheath::rotation::{
+    NextStep, Presence, PresenceSettings, Reason, Retirement, RotationError, Verification,
+};
 use keysheath::source::{Problem, Provenance};
+use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 
 use super::*;
 
@@ -235,7 +236,7 @@ fn the_only_key_that_leaks_closes_the_handle_although_the_store_fails() {
     setup.store.writes.store(true, Ordering::SeqCst);
     let error = setup.rotation.compromise(name(1), None).unwrap_err();
     assert!(matches!(error, RotationError::LeakNotPersisted { .. }), "{error}");
-    assert_eq!(setup.handle.load().unwrap_err(), Closed::Compromised);
+    assert_eq!(setup.handle.load().unwrap_err(), NoActiveKey::Compromised);
     setup.rotation.status().unwrap();
     assert!(setup.handle.load().is_err(), "looking does not bring it back");
 }

@@ -1,6 +1,6 @@
 //! Ages, waits, what a person is told, and clocks that go wrong.
 
-use keysheath::issuer::Katana;
+use keysheath::key::Katana;
 use keysheath::keyset::Place;
 use keysheath::rotation::{NextStep, Reason, Retirement, RotationStatus};
 

@@ -1,7 +1,7 @@
 //! Files whose name is taken away while they are read, and mounts of one file that never change.
 
 use keysheath::chain::Chain;
-use keysheath::issuer::Kanal;
+use keysheath::key::Kanal;
 use support::OTHER_KEY;
 
 use super::*;
@@ -98,7 +98,7 @@ fn a_relative_path_is_resolved_once() {
         let folder = |name: &str| std::env::var_os(name).unwrap();
         std::env::set_current_dir(folder("FIRST")).unwrap();
         let source = file("kanal");
-        let reference: keysheath::keyref::KeyRef = "file:./kanal".parse().unwrap();
+        let reference: keysheath::source::KeyRef = "file:./kanal".parse().unwrap();
         let missing = error(&file("no/such/../key").required()).to_string();
         assert!(missing.contains(&format!("{}/no/such/../key", folder("FIRST").display())), "{missing}");
         #[cfg(feature = "dotenv")]
@@ -114,9 +114,9 @@ fn a_relative_path_is_resolved_once() {
 #[cfg(feature = "rotation")]
 #[test]
 fn the_relative_path_of_a_store_and_of_an_audit_is_resolved_once() {
-    use keysheath::document::FileStore;
     use keysheath::handle::KeyHandle;
     use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
+    use keysheath::store::FileStore;
 
     let (first, second) = (Folder::new(), Folder::new());
     let child = Child::new("mounts::the_relative_path_of_a_store_and_of_an_audit_is_resolved_once");
@@ -127,7 +127,7 @@ fn the_relative_path_of_a_store_and_of_an_audit_is_resolved_once() {
         std::env::set_current_dir(folder("SECOND")).unwrap();
         let handle = KeyHandle::<Kanal>::live();
         let rotation = Rotation::open(store, &handle, RotationPolicy::new()).unwrap().with_audit(audit);
-        let key = keysheath::key::ApiKey::<Kanal>::parse(KEY).unwrap().erase();
+        let key = keysheath::key::ApiKey::<Kanal>::parse(KEY).unwrap().into_raw();
         assert_eq!(rotation.adopt(&key).unwrap().unaudited(), None);
         for name in ["document", "audit"] {
             assert!(folder("FIRST").join(name).exists() && !folder("SECOND").join(name).exists(), "{name}");

@@ -75,7 +75,7 @@ fn threads_that_read_one_fifo_do_not_divide_its_text() {
     let loads: Vec<_> = (0..THREADS)
         .map(|_| {
             let source = source.clone();
-            std::thread::spawn(move || source::load(&source, keysheath::issuer::Kanal::PROFILE))
+            std::thread::spawn(move || source::load(&source, keysheath::key::Kanal::PROFILE))
         })
         .collect();
     for load in loads {

@@ -1,6 +1,6 @@
 //! Owners and groups that are trusted by an explicit word.
 
-use keysheath::keyref::KeyRef;
+use keysheath::source::KeyRef;
 
 use super::*;
 

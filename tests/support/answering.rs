@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use keysheath::origin::Origin;
+use keysheath::key::Origin;
 
 /// Serves until the test's process ends. Each connection carries one request; its body, if it has one, is read and thrown away.
 pub struct Answering {

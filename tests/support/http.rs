@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use keysheath::origin::Origin;
+use keysheath::key::Origin;
 use serde_json::Value;
 
 /// How long an answer may take.

@@ -14,7 +14,7 @@ pub(crate) mod steps;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use keysheath::issuer::{Issuer, Kanal};
+use keysheath::key::{Issuer, Kanal};
 use keysheath::source::{self, Absence, Found, Loaded, Problem, Source, SourceError};
 
 pub(crate) use child::{Child, as_ordinary_user, in_child, with_a_file_of_another_user};

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use keysheath::document::DocumentStore;
-use keysheath::issuer::KatanaApp;
+use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::{Endpoints, LoopbackListener, OAuthApp, Tokens};
-use keysheath::origin::Origin;
 use keysheath::source::SecretFile;
+use keysheath::store::DocumentStore;
 
 use crate::http::{Answer, agent, send};
 

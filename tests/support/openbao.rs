@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keysheath::key::{Origin, Roots};
 use keysheath::openbao::{Login, OpenBao};
-use keysheath::origin::{Origin, Roots};
 use serde_json::{Value, json};
 
 /// How long a server or an election may take on a busy machine.

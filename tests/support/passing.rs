@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use keysheath::origin::Origin;
+use keysheath::key::Origin;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Serves until the test's process ends. Each connection carries one request.

@@ -11,12 +11,11 @@ use super::super::{GrantError, TokenError};
 use super::run::Runner;
 use super::schedule::Due;
 use super::{GrantState, KeeperEvent, KeeperProblem};
-use crate::back_off::doubled;
-use crate::document::{DocumentError, Version};
 use crate::handle::Reload;
+use crate::internal::back_off::doubled;
 use crate::internal::clocks::Clocks;
-use crate::issuer::Issuer;
-use crate::key::RawKey;
+use crate::key::{Issuer, RawKey};
+use crate::store::{DocumentError, Version};
 
 /// The rest between attempts to persist tokens doubles from the first to the second.
 const PERSIST: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));

@@ -12,12 +12,12 @@ use super::refreshing::{Unsaved, WriteBack};
 use super::schedule::{Due, Seen, Token, rest_of};
 use super::shared::{Ending, Shared};
 use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings};
-use crate::back_off::{doubled, random_number, random_part};
-use crate::document::{DocumentError, DocumentStore, Version};
-use crate::handle::{Generation, Numbered, Published, RawHandle, Reload};
+use crate::handle::{Generation, Publication, Published, RawHandle, Reload};
+use crate::internal::back_off::{doubled, random_number, random_part};
 use crate::internal::clocks::Clocks;
-use crate::internal::events::Teller;
-use crate::issuer::Issuer;
+use crate::internal::events::EventSender;
+use crate::key::Issuer;
+use crate::store::{DocumentError, DocumentStore, Version};
 
 /// The longest wait without a look at both clocks. The monotonic clock that a thread waits by stands still while the machine is
 /// suspended.
@@ -43,7 +43,7 @@ pub(super) struct Runner<I: Issuer> {
     pub(super) identity: Identity,
     pub(super) settings: KeeperSettings,
     pub(super) shared: Arc<Shared>,
-    pub(super) teller: Teller<KeeperEvent>,
+    pub(super) teller: EventSender<KeeperEvent>,
     pub(super) handle: RawHandle,
     /// This keeper, in a lease.
     pub(super) me: u64,
@@ -84,7 +84,7 @@ impl<I: Issuer> Runner<I> {
         store: Arc<dyn DocumentStore>,
         settings: KeeperSettings,
         shared: Arc<Shared>,
-        teller: Teller<KeeperEvent>,
+        teller: EventSender<KeeperEvent>,
     ) -> Self {
         let (identity, handle) = (app.identity(), shared.handle());
         Self {
@@ -319,7 +319,7 @@ impl<I: Issuer> Runner<I> {
         // The one before may be sent while it lives, and what is known of that is the end of the last one seen.
         let lives = self.seen.as_ref().map_or(lives, |seen| seen.token.ends.rest(Clocks::now()));
         let until = Instant::now().checked_add(self.settings.grace.min(lives));
-        self.handle.publish(&Numbered {
+        self.handle.publish(&Publication {
             generation: Generation::numbered(grant.number),
             begun: Some(self.identity.fingerprint(grant.lineage)),
             current: Ok(&grant.access),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::grant::{Grant, Moment};
 use super::super::lease::{Lease, Now};
 use super::KeeperSettings;
-use crate::document::Version;
 use crate::internal::clocks::Clocks;
+use crate::store::Version;
 
 /// How close to the end of its access token a grant in doubt is tried, at most.
 const LAST_MOMENT: Duration = Duration::from_secs(30);
@@ -96,8 +96,7 @@ mod tests {
 
     use super::super::super::secret::Secret;
     use super::*;
-    use crate::issuer::{Issuer, KatanaApp};
-    use crate::key::RawKey;
+    use crate::key::{Issuer, KatanaApp, RawKey};
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::KeeperEvent;
-use crate::back_off::doubled;
+use crate::internal::back_off::doubled;
 use crate::internal::events::Callback;
 use crate::refresh::SHORTEST_POLL_INTERVAL;
 

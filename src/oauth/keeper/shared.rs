@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{GrantState, KeeperEvent, KeeperProblem, KeeperStatus};
 use crate::handle::RawHandle;
-use crate::internal::events::{Teller, Untold};
+use crate::internal::events::{DroppedEvents, EventSender};
 use crate::source::Provenance;
 
 pub(super) struct Shared {
@@ -16,7 +16,7 @@ pub(super) struct Shared {
     handle: RawHandle,
     /// The handle counts those who reload it, so each leaves once.
     has_left: AtomicBool,
-    untold: Untold,
+    untold: DroppedEvents,
 }
 
 struct State {
@@ -27,7 +27,7 @@ struct State {
 
 impl Shared {
     /// Takes part in the handle's reloads.
-    pub(super) fn attach(handle: RawHandle, provenance: Provenance, untold: Untold) -> Self {
+    pub(super) fn attach(handle: RawHandle, provenance: Provenance, untold: DroppedEvents) -> Self {
         handle.attach();
         let (state, generation) = (GrantState::Good, None);
         let status = KeeperStatus { provenance, generation, state, failures: 0, problem: None, untold: 0 };
@@ -98,7 +98,7 @@ impl Shared {
 /// Says that the thread has ended, however it ends: nobody may wait for it for ever, or take it for well.
 pub(super) struct Ending {
     pub(super) shared: Arc<Shared>,
-    pub(super) teller: Teller<KeeperEvent>,
+    pub(super) teller: EventSender<KeeperEvent>,
 }
 
 impl Drop for Ending {

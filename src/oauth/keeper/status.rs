@@ -109,7 +109,8 @@ pub enum KeeperProblem {
 /// A keeper did not start.
 ///
 /// ```
-/// use keysheath::{document::MemoryStore, oauth::{GrantError, KeeperError, KeeperSettings, OAuthApp, TokenKeeper}};
+/// use keysheath::oauth::{GrantError, KeeperError, KeeperSettings, OAuthApp, TokenKeeper};
+/// use keysheath::store::MemoryStore;
 /// use keysheath::source::SecretFile;
 /// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret")).unwrap();
 /// let error = TokenKeeper::start(app, MemoryStore::new(), KeeperSettings::new()).unwrap_err();

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::schema;
-use crate::private_file::{self, FileId, LOCK, Lock, NEW, Refusal, look, resolve, with_end};
+use crate::internal::private_file;
+use crate::internal::private_file::{FileId, LOCK, Lock, NEW, Refusal, look, resolve, with_end};
 use crate::registry::RecordError;
 
 /// The length of a database's header (<https://www.sqlite.org/fileformat2.html#the_database_header>).

@@ -7,8 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::from_sqlite;
 use super::seal::{NUMBER, SEAL, Sealer, compare};
-use crate::fingerprint::Fingerprint;
-use crate::issuer::{Profile, StoreId};
+use crate::key::{Fingerprint, Profile, StoreId};
 use crate::registry::record::{
     KeyId, KeyRecord, Records, Restriction, Seconds, StoredDigest, StoredKey, TeamId, check_name,
 };

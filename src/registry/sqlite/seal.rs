@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq as _;
 
-use crate::fingerprint::Fingerprint;
-use crate::issuer::{Profile, StoreId};
+use crate::key::{Fingerprint, Profile, StoreId};
 use crate::registry::record::{Restriction, StoredKey, TeamId};
 use crate::registry::{Pepper, Peppers, RecordError};
 

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::fingerprint::Fingerprint;
 use crate::handle::Generation;
 use crate::internal::printable::Printable;
+use crate::internal::utc::Utc;
+use crate::key::Fingerprint;
 use crate::keyset::RotationId;
-use crate::utc::Utc;
 
 /// What was done, or what was seen to be wrong.
 ///
@@ -117,7 +117,9 @@ impl fmt::Display for AuditAction {
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
-/// use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal, key::ApiKey};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
+/// use keysheath::store::MemoryStore;
 /// use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
 ///
 /// let seen = Arc::new(Mutex::new(Vec::new()));
@@ -188,7 +190,8 @@ impl AuditEvent {
     /// The key that it is about.
     ///
     /// ```
-    /// # use keysheath::{fingerprint::Fingerprint, rotation::AuditEvent};
+    /// # use keysheath::key::Fingerprint;
+    /// # use keysheath::rotation::AuditEvent;
     /// fn is_about(event: &AuditEvent, key: Fingerprint) -> bool {
     ///     event.fingerprint() == Some(key)
     /// }

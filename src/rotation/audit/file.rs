@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{AuditError, DEADLINE};
 use crate::internal::paths::absolute;
-use crate::private_file;
+use crate::internal::private_file;
 use crate::source::worker::{Place, Worker};
 
 /// How each line begins.

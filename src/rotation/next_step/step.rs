@@ -2,15 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::fingerprint::Fingerprint;
-use crate::issuer::Profile;
+use crate::key::{Fingerprint, Profile};
 use crate::keyset::{Place, RotationId};
-use crate::presence::PresenceRecord;
+use crate::rotation::PresenceRecord;
 
 /// What a person has to do now. Its `Display` tells them, in the issuer's own words for where.
 ///
 /// ```
-/// # use keysheath::{document::MemoryStore, handle::KeyHandle, issuer::Kanal};
+/// # use keysheath::handle::KeyHandle;
+/// # use keysheath::key::Kanal;
+/// # use keysheath::store::MemoryStore;
 /// # use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
 /// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
 /// let step = rotation.next_step()?;

@@ -4,7 +4,7 @@
 //! python-dotenv at the next one that no backslash escapes, older versions at the next one without a backslash before it.
 //! [`Lines::each_entry`] follows all of them at once: a line that any of them would skip is known to be doubtful.
 
-use crate::format::is_invisible;
+use crate::key::format::is_invisible;
 
 /// The text of a `.env`, with the place of each line.
 pub(super) struct Lines<'a> {

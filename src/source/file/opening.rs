@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::pipe::{Alone, Pipe};
 use super::{Permissions, Problem, Reader, Remark};
+use crate::internal::trusted_file;
+use crate::internal::trusted_file::{Kind, Untrusted};
 use crate::source::worker::Turn;
 use crate::source::{Resource, SecretText};
-use crate::trusted_file::{self, Kind, Untrusted};
 
 /// A text and remarks, or nothing.
 pub(in crate::source) type FileText = Option<(SecretText, Vec<Remark>)>;

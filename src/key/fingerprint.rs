@@ -1,0 +1,152 @@
+//! A short one-way name of a key, the same in every tool and every log.
+//!
+//! SHA-256 over `keysheath-fp-v1`, a zero byte, the issuer's name, a zero byte and the key; the first 80
+//! bits, in lower-case base32 (RFC 4648) in groups of four. This will not change. Anyone can recompute it:
+//!
+//! ```sh
+//! read -rs KEY   # typed or pasted, so that it stands in no history
+//! printf 'keysheath-fp-v1\0kanal\0%s' "$KEY" | sha256sum | cut -c1-20 | tr a-f A-F \
+//!   | basenc --base16 -d | base32 | tr A-Z a-z | sed 's/..../&-/g; s/-$//'
+//! ```
+//!
+//! # Security
+//! A fingerprint lets whoever holds it test guesses of the key offline. A [`Profile`] therefore states how
+//! much entropy its issuer's keys have, and below [`MIN_ENTROPY_BITS`] there is no fingerprint at all. Two
+//! keys whose fingerprints differ are different; 80 bits make an accidental match of two of a million keys
+//! about as likely as 4 in 10¹³.
+//!
+//! ```
+//! use keysheath::key::{ApiKey, Kanal};
+//!
+//! let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
+//! assert_eq!(key.fingerprint().unwrap().to_string(), "urdz-nrsd-3rmw-jtz2");
+//! # Ok::<(), keysheath::key::FormatError>(())
+//! ```
+//!
+//! [`Profile`]: crate::key::Profile
+
+use std::fmt;
+use std::hint::black_box;
+use std::str::FromStr;
+
+/// Below this entropy a key could be guessed from its fingerprint, so none is made.
+///
+/// ```
+/// assert_eq!(keysheath::key::MIN_ENTROPY_BITS, 80);
+/// ```
+pub const MIN_ENTROPY_BITS: u16 = 80;
+
+const DOMAIN: &[u8] = b"keysheath-fp-v1\0";
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// A key's one-way name. It is not secret, and compares like any value.
+///
+/// ```
+/// use keysheath::key::{ApiKey, Katana};
+///
+/// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?;
+/// let same = key.clone_key();
+/// assert_eq!(key.fingerprint(), same.fingerprint());
+/// assert_eq!(key.fingerprint().unwrap().to_string().len(), 19);
+/// # Ok::<(), keysheath::key::FormatError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 10]);
+
+impl Fingerprint {
+    pub(crate) fn of(issuer: &str, key: &[u8]) -> Self {
+        let fingerprint = Self::hash(issuer, key);
+        wipe_stack();
+        fingerprint
+    }
+
+    /// The fingerprint that was stored as these bytes.
+    #[cfg(feature = "registry")]
+    pub(crate) const fn from_bytes(bytes: [u8; 10]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, to be stored.
+    #[cfg(feature = "registry")]
+    pub(crate) const fn to_bytes(self) -> [u8; 10] {
+        self.0
+    }
+
+    /// Not inlined, so that what it leaves on the stack lies where [`wipe_stack`] then writes.
+    #[inline(never)]
+    fn hash(issuer: &str, key: &[u8]) -> Self {
+        let mut hash = hmac_sha256::Hash::new();
+        hash.update(DOMAIN);
+        hash.update(issuer.as_bytes());
+        hash.update([0]);
+        hash.update(key);
+        let mut short = [0; 10];
+        short.copy_from_slice(&hash.finalize()[..10]);
+        Self(short)
+    }
+}
+
+/// Overwrites what a call that has just returned left on the stack. The hash keeps a copy of the key there, and what
+/// lies on the stack is copied to the heap with the next value that has a gap in it.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    // The compiler cannot know that nobody reads the array, so it has to write it.
+    black_box(&mut [0_u8; 2048]);
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+
+        // Two halves of 40 bits, each eight characters of five bits.
+        for (half, bytes) in self.0.chunks_exact(5).enumerate() {
+            let bits = bytes.iter().fold(0_u64, |bits, &byte| (bits << 8) | u64::from(byte));
+            for at in 0..8 {
+                if at == 4 || (at == 0 && half > 0) {
+                    f.write_char('-')?;
+                }
+                let five = (bits >> (35 - 5 * at)) & 31;
+                f.write_char(char::from(ALPHABET[usize::try_from(five).unwrap_or(0)]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text is not a fingerprint. It never holds the text.
+///
+/// ```
+/// use keysheath::key::{Fingerprint, FingerprintError};
+/// assert_eq!("urdz".parse::<Fingerprint>(), Err(FingerprintError));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint has four groups of four of the characters a-z and 2-7, as in urdz-nrsd-3rmw-jtz2")]
+pub struct FingerprintError;
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    /// Reads what `Display` prints, and nothing else.
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let mut bytes = [0; 10];
+        let groups: Vec<&str> = text.split('-').collect();
+        if groups.len() != 4 || groups.iter().any(|group| group.len() != 4) {
+            return Err(FingerprintError);
+        }
+        for (pair, half) in groups.chunks_exact(2).zip(bytes.chunks_exact_mut(5)) {
+            let mut bits = 0_u64;
+            for character in pair.iter().flat_map(|group| group.bytes()) {
+                let five = ALPHABET.iter().position(|&known| known == character).ok_or(FingerprintError)?;
+                bits = (bits << 5) | u64::try_from(five).map_err(|_| FingerprintError)?;
+            }
+            half.copy_from_slice(&bits.to_be_bytes()[3..]);
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}

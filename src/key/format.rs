@@ -1,0 +1,419 @@
+//! What a well-formed key looks like, checked without a branch on the key's bytes.
+//!
+//! Kanal documents that a key is a 24-character token, Katana documents no format; neither documents an
+//! alphabet. What a `Bearer` header can carry bounds both: RFC 6750's `b64token`, which is letters,
+//! digits and `-._~+/`, with `=` at the end only. [`KeyFormat`] is that alphabet with a length.
+//!
+//! Checking folds the verdict out of comparisons that become numbers, many bytes at a time, so for a well-formed
+//! key the time depends on the length alone. Where a malformed text is wrong is not secret.
+//!
+//! `YOUR_API_KEY_HERE` is well-formed for Katana, and no key. Loading refuses such texts: see [`KeyFormat::screen`].
+//!
+//! ```
+//! use keysheath::key::{FormatRule, Hint, KeyFormat};
+//!
+//! let format = KeyFormat::exactly(24);
+//! assert!(format.check(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").is_ok());
+//!
+//! let error = format.check(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z\n").unwrap_err();
+//! assert_eq!(error.rule(), FormatRule::Length { found: 25 });
+//! assert_eq!(error.hint(), Some(Hint::TrailingNewline));
+//! ```
+
+mod hint;
+mod look_alike;
+
+use std::fmt;
+
+pub use hint::Hint;
+pub(crate) use hint::REFERENCE_SCHEMES;
+#[cfg(feature = "dotenv")]
+pub(crate) use hint::is_invisible;
+
+/// The longest key that any format may allow, in bytes: well inside what servers take as one header.
+///
+/// ```
+/// assert_eq!(keysheath::key::MAX_KEY_LENGTH, 4096);
+/// ```
+pub const MAX_KEY_LENGTH: usize = 4096;
+
+/// `b64token` (RFC 6750, section 2.1) between two lengths in bytes.
+///
+/// ```
+/// use keysheath::key::KeyFormat;
+/// const KATANA_LIKE: KeyFormat = KeyFormat::between(16, 512);
+/// assert!(KATANA_LIKE.check(b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyFormat {
+    // Small, since it is in every error about a key.
+    min: u32,
+    max: u32,
+    screened: bool,
+}
+
+/// The rule that a text breaks, with the place, and never with a byte of the text.
+///
+/// ```
+/// use keysheath::key::{FormatRule, KeyFormat};
+/// let error = KeyFormat::exactly(4).check(b"a b4").unwrap_err();
+/// assert_eq!(error.rule(), FormatRule::Character { position: 2 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FormatRule {
+    /// There is nothing.
+    Empty,
+    /// The length is outside the bounds.
+    Length {
+        /// How many bytes there are.
+        found: usize,
+    },
+    /// A byte that a bearer key cannot have.
+    Character {
+        /// Its place, counted in bytes from 1.
+        position: usize,
+    },
+    /// A `=` that is followed by something else, or preceded by nothing.
+    Padding {
+        /// Its place, counted in bytes from 1.
+        position: usize,
+    },
+    /// The form is right, and the text looks like a placeholder or the like; the hint says which.
+    Placeholder,
+}
+
+/// A text is not a well-formed key: the rule, the place, and a hint drawn from the text's shape.
+///
+/// It holds no byte of the text, so it may be printed and logged.
+///
+/// ```
+/// use keysheath::key::{ApiKey, Kanal};
+///
+/// let error = ApiKey::<Kanal>::parse("Bearer 8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap_err();
+/// let message = error.to_string();
+/// assert!(message.contains("31 bytes") && message.contains("Bearer"));
+/// assert!(!message.contains("8fK2"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct FormatError {
+    format: KeyFormat,
+    rule: FormatRule,
+    hint: Option<Hint>,
+}
+
+impl KeyFormat {
+    /// Keys of exactly `length` bytes.
+    ///
+    /// # Panics
+    /// When `length` is 0 or above [`MAX_KEY_LENGTH`]; in a `const` that is a compile error.
+    ///
+    /// ```
+    /// # use keysheath::key::KeyFormat;
+    /// assert_eq!(KeyFormat::exactly(24).bounds(), (24, 24));
+    /// ```
+    #[must_use]
+    pub const fn exactly(length: usize) -> Self {
+        Self::between(length, length)
+    }
+
+    /// Keys of `min` to `max` bytes, both included.
+    ///
+    /// # Panics
+    /// When `min` is 0, above `max`, or `max` is above [`MAX_KEY_LENGTH`]; in a `const` that is a
+    /// compile error.
+    ///
+    /// ```
+    /// # use keysheath::key::KeyFormat;
+    /// assert_eq!(KeyFormat::between(16, 512).bounds(), (16, 512));
+    /// ```
+    #[must_use]
+    pub const fn between(min: usize, max: usize) -> Self {
+        assert!(min > 0 && min <= max && max <= MAX_KEY_LENGTH, "key length out of bounds");
+        #[allow(clippy::cast_possible_truncation, reason = "both are at most MAX_KEY_LENGTH")]
+        let (min, max) = (min as u32, max as u32);
+        Self { min, max, screened: true }
+    }
+
+    /// This format without the screening of [`KeyFormat::screen`]: a text that looks like a placeholder loads as a key.
+    /// It is meant for an issuer whose keys are chosen by people, and for tests.
+    ///
+    /// ```
+    /// # use keysheath::key::KeyFormat;
+    /// assert!(KeyFormat::between(16, 512).allowing_placeholders().screen(b"YOUR_API_KEY_HERE").is_ok());
+    /// ```
+    #[must_use]
+    pub const fn allowing_placeholders(self) -> Self {
+        Self { screened: false, ..self }
+    }
+
+    /// The least and the greatest length, in bytes.
+    ///
+    /// ```
+    /// # use keysheath::key::KeyFormat;
+    /// let (min, max) = KeyFormat::between(16, 512).bounds();
+    /// assert!(min < max);
+    /// ```
+    #[must_use]
+    pub const fn bounds(&self) -> (usize, usize) {
+        (self.min as usize, self.max as usize)
+    }
+
+    /// Checks a text as it is; nothing is trimmed.
+    ///
+    /// For a well-formed key the time depends on its length and not on its bytes.
+    ///
+    /// # Errors
+    /// [`FormatError`] with the rule, the place and, where the shape of the text suggests one, a hint.
+    ///
+    /// ```
+    /// # use keysheath::key::KeyFormat;
+    /// assert!(KeyFormat::exactly(8).check(b"abcdef==").is_ok());
+    /// assert!(KeyFormat::exactly(8).check(b"abc=def=").is_err());
+    /// ```
+    #[inline]
+    pub fn check(&self, text: &[u8]) -> Result<(), FormatError> {
+        if self.accepts(text) { Ok(()) } else { Err(self.explain(text)) }
+    }
+
+    /// The verdict of [`KeyFormat::check`] alone. The time depends on the length of the text only.
+    ///
+    /// ```
+    /// # use keysheath::key::KeyFormat;
+    /// assert!(KeyFormat::exactly(8).accepts(b"abcdefg="));
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn accepts(&self, text: &[u8]) -> bool {
+        let (min, max) = self.bounds();
+        min <= text.len() && text.len() <= max && is_b64token(text)
+    }
+
+    /// As [`KeyFormat::check`], and refuses a well-formed text that is plainly no key: a placeholder of a template
+    /// (`YOUR_API_KEY_HERE`, `xxxx-xxxx-xxxx-xxxx`, `test-test-test-test`), a masked key, one with the prefix `kanal_sk_`,
+    /// a path of a secret, a key that was pasted twice.
+    ///
+    /// [`source::load`](crate::source::load) calls it, and so each chain and refresher; parsing, comparing and what a
+    /// server verifies do not. A random key is refused less than once in 10¹¹ times (16 letters and digits), 10¹² (24 of
+    /// them), or 10¹⁷ (a UUID). The time depends on the text.
+    ///
+    /// # Errors
+    /// [`FormatError`], as [`KeyFormat::check`]; with [`FormatRule::Placeholder`] and a hint where the form is right.
+    ///
+    /// ```
+    /// # use keysheath::key::{FormatRule, Hint, KeyFormat};
+    /// let error = KeyFormat::between(16, 512).screen(b"YOUR_API_KEY_HERE").unwrap_err();
+    /// assert_eq!((error.rule(), error.hint()), (FormatRule::Placeholder, Some(Hint::Placeholder)));
+    /// ```
+    pub fn screen(&self, text: &[u8]) -> Result<(), FormatError> {
+        self.check(text)?;
+        let hint = if self.screened { look_alike::hint(text) } else { None };
+        let rule = FormatRule::Placeholder;
+        hint.map_or(Ok(()), |hint| Err(FormatError { format: *self, rule, hint: Some(hint) }))
+    }
+
+    /// The slow path, for texts that are not keys.
+    #[cold]
+    fn explain(&self, text: &[u8]) -> FormatError {
+        let (min, max) = self.bounds();
+        let rule = if text.is_empty() {
+            FormatRule::Empty
+        } else if text.len() < min || text.len() > max {
+            FormatRule::Length { found: text.len() }
+        } else {
+            broken_rule(text)
+        };
+        FormatError { format: *self, rule, hint: Hint::of(text, |key| self.accepts(key)) }
+    }
+}
+
+impl FormatError {
+    /// The rule that is broken.
+    ///
+    /// ```
+    /// # use keysheath::key::{FormatRule, KeyFormat};
+    /// assert_eq!(KeyFormat::exactly(24).check(b"").unwrap_err().rule(), FormatRule::Empty);
+    /// ```
+    #[must_use]
+    pub const fn rule(&self) -> FormatRule {
+        self.rule
+    }
+
+    /// What the shape of the text suggests.
+    ///
+    /// ```
+    /// # use keysheath::key::{Hint, KeyFormat};
+    /// let error = KeyFormat::exactly(24).check(b"************************").unwrap_err();
+    /// assert_eq!(error.hint(), Some(Hint::Masked));
+    /// ```
+    #[must_use]
+    pub const fn hint(&self) -> Option<Hint> {
+        self.hint
+    }
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the text is not a well-formed key: ")?;
+        match self.rule {
+            FormatRule::Placeholder => f.write_str("it has the form of a key, and is none")?,
+            FormatRule::Empty => f.write_str("it is empty")?,
+            FormatRule::Length { found } => {
+                let (min, max) = self.format.bounds();
+                write!(f, "it has {found} bytes where ")?;
+                if min == max {
+                    write!(f, "exactly {min} are expected")?;
+                } else {
+                    write!(f, "{min} to {max} are expected")?;
+                }
+            }
+            FormatRule::Character { position } => {
+                write!(f, "byte {position} is none of the letters, digits and -._~+/= that a key can have")?;
+            }
+            FormatRule::Padding { position } => {
+                write!(f, "byte {position} is a '=', which can stand only at the end of a key")?;
+            }
+        }
+        match self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => f.write_str("; copy the key again from where it was created"),
+        }
+    }
+}
+
+/// How many bytes are checked at once. A loop over so many has no exit and no carry, so the compiler makes a few
+/// vector instructions of it.
+const BLOCK: usize = 16;
+
+/// 1 where `byte` is in `low..=high`, else 0: a comparison that becomes a number, with nothing to jump over.
+#[inline]
+const fn in_range(byte: u8, low: u8, high: u8) -> u8 {
+    (byte.wrapping_sub(low) <= high - low) as u8
+}
+
+/// 1 where `byte` is `other`, else 0.
+#[inline]
+const fn is_byte(byte: u8, other: u8) -> u8 {
+    (byte == other) as u8
+}
+
+/// 1 where a key can have `byte`, padding included, else 0.
+#[inline]
+const fn is_known(byte: u8) -> u8 {
+    let letter = in_range(byte | 0x20, b'a', b'z');
+    // '-', '.', '/' and the digits stand side by side.
+    let digit_or_sign = in_range(byte, b'-', b'9');
+    let sign = is_byte(byte, b'_') | is_byte(byte, b'~') | is_byte(byte, b'+');
+    letter | digit_or_sign | sign | is_byte(byte, b'=')
+}
+
+/// 1 where one of the first bytes is wrong, else 0. The last byte is there as the neighbour of the one before it.
+#[inline]
+fn has_wrong_byte(bytes: &[u8; BLOCK + 1]) -> u8 {
+    // Two views of the same bytes, because the compiler then loads each at once.
+    let ([bytes @ .., _], [_, after @ ..]) = (bytes, bytes);
+    let mut wrong = 0;
+    for at in 0..BLOCK {
+        // A byte after a '=' must be a '='.
+        let broken_padding = is_byte(bytes[at], b'=') & (1 ^ is_byte(after[at], b'='));
+        wrong |= (1 ^ is_known(bytes[at])) | broken_padding;
+    }
+    wrong
+}
+
+/// `b64token` by comparisons that are folded into one number: no branch and no look-up depends on a byte.
+#[inline]
+fn is_b64token(text: &[u8]) -> bool {
+    let (Some(&first), Some(&last)) = (text.first(), text.last()) else {
+        return false;
+    };
+    // At least one byte must come before the padding.
+    let mut wrong = is_byte(first, b'=') | (1 ^ is_known(last));
+    if let Some(end) = text.last_chunk() {
+        let mut rest = text;
+        while let Some(bytes) = rest.first_chunk()
+            && rest.len() > BLOCK + 1
+        {
+            wrong |= has_wrong_byte(bytes);
+            rest = &rest[BLOCK..];
+        }
+        // It may check some bytes once more.
+        wrong |= has_wrong_byte(end);
+    } else {
+        // Padding after the end changes no verdict.
+        let mut bytes = [b'='; BLOCK + 1];
+        bytes[..text.len()].copy_from_slice(text);
+        wrong |= has_wrong_byte(&bytes);
+    }
+    // One comparison of the folded number; `tests/p3_constant_time.rs` looks at what the compiler makes of it.
+    wrong == 0
+}
+
+/// The first broken rule of a text that [`is_b64token`] refused, for the message.
+fn broken_rule(text: &[u8]) -> FormatRule {
+    let mut padding = None;
+    for (at, &byte) in text.iter().enumerate() {
+        let position = at + 1;
+        let token = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+        match padding {
+            _ if !token && byte != b'=' => return FormatRule::Character { position },
+            Some(position) if token => return FormatRule::Padding { position },
+            None if byte == b'=' => padding = Some(position),
+            _ => {}
+        }
+    }
+    FormatRule::Padding { position: padding.unwrap_or(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rule as RFC 6750 writes it, byte by byte.
+    fn reference(text: &[u8]) -> bool {
+        let body = text.iter().rposition(|&byte| byte != b'=').map_or(0, |at| at + 1);
+        body > 0 && text[..body].iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+    }
+
+    #[test]
+    fn every_byte_at_every_place_gets_the_verdict_of_the_plain_rule() {
+        for length in 1..=52 {
+            for place in 0..length {
+                for byte in 0..=255 {
+                    let mut text = vec![b'a'; length];
+                    text[place] = byte;
+                    let found = KeyFormat::exactly(length).check(&text);
+                    assert_eq!(found.is_ok(), reference(&text), "{length} {place} {byte}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn padding_stands_only_at_the_end_across_every_word_border() {
+        for length in 2..=52 {
+            for first in 0..length {
+                for second in 0..length {
+                    let mut text = vec![b'z'; length];
+                    text[first..].fill(b'=');
+                    text[second] = b'+';
+                    let found = KeyFormat::exactly(length).check(&text);
+                    assert_eq!(found.is_ok(), reference(&text), "{length} {first} {second}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_message_names_the_rule_and_the_place() {
+        let format = KeyFormat::between(2, 4);
+        let rule = |text: &[u8]| format.check(text).unwrap_err().rule();
+        assert_eq!(rule(b""), FormatRule::Empty);
+        assert_eq!(rule(b"a"), FormatRule::Length { found: 1 });
+        assert_eq!(rule(b"abcde"), FormatRule::Length { found: 5 });
+        assert_eq!(rule(b"a\0b"), FormatRule::Character { position: 2 });
+        assert_eq!(rule(b"a=b="), FormatRule::Padding { position: 2 });
+        assert_eq!(rule(b"==="), FormatRule::Padding { position: 1 });
+        assert_eq!(rule(b"a=\xff"), FormatRule::Character { position: 3 });
+    }
+}

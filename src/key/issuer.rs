@@ -1,0 +1,380 @@
+//! Who issues a key and accepts it: [`Kanal`], [`Katana`], or a service of your own.
+//!
+//! An issuer is a type without values; what is known of it stands in its [`Profile`]. A service of your own
+//! takes ten lines:
+//!
+//! ```
+//! use keysheath::key::{ApiKey, Issuer, KeyFormat, Origin, Profile};
+//!
+//! struct Acme;
+//!
+//! impl Issuer for Acme {
+//!     const PROFILE: &'static Profile = &Profile::new(
+//!         "acme",                           // its name, in fingerprints and keychains
+//!         "ACME_API_KEY",                   // the environment variable
+//!         Origin::https("api.acme.example"),
+//!         KeyFormat::between(20, 64),
+//!         128,                              // bits of entropy in a key
+//!     );
+//! }
+//!
+//! assert!(ApiKey::<Acme>::parse("acme-9mWq4Ld7Vb3Nc6Ts1Z").is_ok());
+//! ```
+//!
+//! # When an issuer changes its keys
+//! What this crate knows of an issuer's keys is what the issuer documents today. Should it issue longer keys tomorrow, they
+//! are refused until this crate knows of them, and a program need not wait for that. It widens the format by its own word,
+//! and uses the new type in place of the old one:
+//!
+//! ```
+//! use keysheath::key::{ApiKey, Issuer, Kanal, KeyFormat, Profile};
+//!
+//! /// Kanal, with keys of 24 to 64 characters.
+//! enum LongKanal {}
+//!
+//! impl Issuer for LongKanal {
+//!     const PROFILE: &'static Profile = &Kanal::PROFILE.widened(KeyFormat::between(24, 64));
+//! }
+//!
+//! assert!(ApiKey::<LongKanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z8fK2pX9m").is_ok());
+//! ```
+//!
+//! It is the same issuer: name, origin, variable, fingerprints, documents and probes are shared. [`Profile::widened`] says
+//! what it costs.
+
+mod kanal;
+mod katana;
+#[cfg(feature = "oauth")]
+mod katana_app;
+
+use std::fmt;
+
+#[cfg(feature = "client")]
+use crate::failure::{self, Answer};
+use crate::failure::{PLAIN, Row};
+use crate::key::{KeyFormat, Origin};
+
+pub use kanal::{Kanal, StoreId, StoreIdError};
+pub use katana::Katana;
+#[cfg(feature = "oauth")]
+pub use katana_app::KatanaApp;
+
+/// The issuers that this crate knows.
+pub(crate) const KNOWN: &[&Profile] = &[
+    Kanal::PROFILE,
+    Katana::PROFILE,
+    #[cfg(feature = "oauth")]
+    KatanaApp::PROFILE,
+];
+
+/// A type that stands for an issuer, so that the compiler keeps keys of different issuers apart.
+///
+/// ```
+/// use keysheath::key::{Issuer, Kanal};
+/// assert_eq!(Kanal::PROFILE.variable(), "KANAL_API_KEY");
+/// ```
+pub trait Issuer: Send + Sync + 'static {
+    /// What is known of the issuer.
+    const PROFILE: &'static Profile;
+}
+
+/// What is known of an issuer: its name, variable, origin, the format and entropy of its keys, and how to
+/// read its refusals.
+///
+/// ```
+/// use keysheath::key::{KeyFormat, Origin, Profile};
+///
+/// const ACME: Profile = Profile::new(
+///     "acme",
+///     "ACME_API_KEY",
+///     Origin::https("api.acme.example"),
+///     KeyFormat::exactly(40),
+///     160,
+/// );
+/// assert_eq!(ACME.origin().to_string(), "https://api.acme.example");
+/// ```
+#[derive(PartialEq, Eq)]
+pub struct Profile {
+    name: &'static str,
+    title: &'static str,
+    variable: &'static str,
+    origin: Origin,
+    format: KeyFormat,
+    entropy_bits: u16,
+    key_page: &'static str,
+    failures: &'static [Row],
+}
+
+impl Profile {
+    /// A profile of an issuer.
+    ///
+    /// `name` is 1 to 32 lower-case letters, digits and hyphens; it is part of every fingerprint, so it
+    /// never changes. `variable` is the environment variable that users know. `entropy_bits` is how much a
+    /// key has at least; below 80 bits no fingerprint is shown.
+    ///
+    /// # Panics
+    /// When a name has another form; in a `const` that is a compile error.
+    ///
+    /// ```
+    /// # use keysheath::key::{KeyFormat, Origin, Profile};
+    /// const PIN: Profile = Profile::new("pin", "PIN", Origin::https("pin.example"), KeyFormat::exactly(6), 19);
+    /// assert_eq!(PIN.entropy_bits(), 19);
+    /// ```
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        variable: &'static str,
+        origin: Origin,
+        format: KeyFormat,
+        entropy_bits: u16,
+    ) -> Self {
+        assert!(is_name(name.as_bytes()), "not a name: lower-case letters, digits, hyphens");
+        assert!(is_variable(variable.as_bytes()), "not a variable: A to Z, digits, underscores");
+        Self {
+            name,
+            title: name,
+            variable,
+            origin,
+            format,
+            entropy_bits,
+            key_page: "the page of the issuer where keys are made",
+            failures: PLAIN,
+        }
+    }
+
+    /// With the name that people know, for messages.
+    ///
+    /// ```
+    /// # use keysheath::key::{KeyFormat, Origin, Profile};
+    /// const ACME: Profile =
+    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
+    ///         .with_title("Acme Shops");
+    /// assert_eq!(ACME.title(), "Acme Shops");
+    /// ```
+    #[must_use]
+    pub const fn with_title(mut self, title: &'static str) -> Self {
+        self.title = title;
+        self
+    }
+
+    /// With the page where a person makes and deletes keys, for messages.
+    ///
+    /// ```
+    /// # use keysheath::key::{KeyFormat, Origin, Profile};
+    /// const ACME: Profile =
+    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
+    ///         .with_key_page("Account → Keys");
+    /// assert_eq!(ACME.key_page(), "Account → Keys");
+    /// ```
+    #[must_use]
+    pub const fn with_key_page(mut self, key_page: &'static str) -> Self {
+        self.key_page = key_page;
+        self
+    }
+
+    /// With the answers that the issuer documents, in place of [`PLAIN`]. Without any, nothing but success is conclusive for
+    /// a key.
+    ///
+    /// ```
+    /// # use keysheath::failure::{Meaning, Row};
+    /// # use keysheath::key::{KeyFormat, Origin, Profile};
+    /// const ROWS: &[Row] =
+    ///     &[Row::new(401, "/code", Some("bad_key"), Meaning::KeyRefused)];
+    /// const ACME: Profile =
+    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
+    ///         .with_failures(ROWS);
+    /// assert_eq!(ACME.failures().len(), 1);
+    /// ```
+    #[must_use]
+    pub const fn with_failures(mut self, failures: &'static [Row]) -> Self {
+        self.failures = failures;
+        self
+    }
+
+    /// The same issuer with a wider format: the way out where an issuer makes keys that this crate does not know yet.
+    ///
+    /// It works for each way that a key enters, since each asks the profile: parsing, sources, chains, key sets, refreshers,
+    /// probes and registries. A key of the one profile is a key of the other where the other's format accepts it
+    /// ([`RawKey::try_into_typed`](crate::key::RawKey::try_into_typed)).
+    ///
+    /// # Risk
+    /// A wider format catches less: a cut or doubled paste that the exact length would have refused is sent to the issuer,
+    /// which refuses it. Programs that share a key set must widen it alike, since one that does not cannot read the
+    /// document with a longer key in it. Where shorter keys are accepted, the entropy counts as less in proportion, and
+    /// below 80 bits no fingerprint is shown.
+    ///
+    /// # Panics
+    /// When `format` refuses a length that the issuer's own accepts; in a `const` that is a compile error.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Kanal, KeyFormat, Profile};
+    /// const WIDE: &Profile = &Kanal::PROFILE.widened(KeyFormat::between(20, 64));
+    /// assert!(WIDE.is_same_issuer(Kanal::PROFILE));
+    /// assert_eq!(WIDE.entropy_bits(), 118);
+    /// ```
+    #[must_use]
+    pub const fn widened(&'static self, format: KeyFormat) -> Self {
+        let ((min, max), (own_min, own_max)) = (format.bounds(), self.format.bounds());
+        assert!(min <= own_min && own_max <= max, "a widened format accepts what the issuer's own does");
+        let mut entropy_bits = self.entropy_bits;
+        if min < own_min {
+            #[allow(clippy::cast_possible_truncation, reason = "it is less than before")]
+            let fewer = (self.entropy_bits as u64 * min as u64 / own_min as u64) as u16;
+            entropy_bits = fewer;
+        }
+        let (name, title, variable) = (self.name, self.title, self.variable);
+        let (key_page, failures) = (self.key_page, self.failures);
+        let origin = self.origin.borrowed();
+        Self { name, title, variable, origin, format, entropy_bits, key_page, failures }
+    }
+
+    /// Whether both are of one issuer, by name and origin; their formats may differ.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Kanal, Katana};
+    /// assert!(!Kanal::PROFILE.is_same_issuer(Katana::PROFILE));
+    /// ```
+    #[must_use]
+    pub fn is_same_issuer(&self, other: &Self) -> bool {
+        self.name == other.name && self.origin == other.origin
+    }
+
+    /// The name in fingerprints, keychains and documents.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.name(), "kanal");
+    /// ```
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The name in messages.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Katana};
+    /// assert_eq!(Katana::PROFILE.title(), "Katana");
+    /// ```
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        self.title
+    }
+
+    /// The environment variable that holds a key; with `_FILE` at its end, the path of a file that does.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Katana};
+    /// assert_eq!(Katana::PROFILE.variable(), "KATANA_API_KEY");
+    /// ```
+    #[must_use]
+    pub const fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    /// The one origin that a key is sent to unless a person says otherwise.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.origin().host(), "api.getkanal.com");
+    /// ```
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What a well-formed key looks like.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.format().bounds(), (24, 24));
+    /// ```
+    #[must_use]
+    pub const fn format(&self) -> &KeyFormat {
+        &self.format
+    }
+
+    /// How much entropy a key has at least, in bits.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// assert!(Kanal::PROFILE.entropy_bits() >= 80);
+    /// ```
+    #[must_use]
+    pub const fn entropy_bits(&self) -> u16 {
+        self.entropy_bits
+    }
+
+    /// Where a person makes and deletes keys.
+    ///
+    /// ```
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.key_page(), "Settings → API Keys → Add API key");
+    /// ```
+    #[must_use]
+    pub const fn key_page(&self) -> &'static str {
+        self.key_page
+    }
+
+    /// The answers that the issuer documents.
+    ///
+    /// ```
+    /// # use keysheath::failure::KANAL;
+    /// # use keysheath::key::{Issuer, Kanal};
+    /// assert_eq!(Kanal::PROFILE.failures(), KANAL);
+    /// ```
+    #[must_use]
+    pub const fn failures(&self) -> &'static [Row] {
+        self.failures
+    }
+
+    /// What a response of this issuer means. A body over 64 KiB, or one that no row describes, is
+    /// inconclusive.
+    ///
+    /// `retry_after` is the value of that header, if there is one.
+    ///
+    /// ```
+    /// use keysheath::failure::Meaning;
+    /// use keysheath::key::{Issuer, Kanal};
+    ///
+    /// let deleted = Kanal::PROFILE.classify(401, None, br#"{"error":"Invalid API key"}"#);
+    /// assert_eq!(deleted.meaning(), Meaning::KeyRefused);
+    ///
+    /// let proxy = Kanal::PROFILE.classify(401, None, b"<html>Sign in</html>");
+    /// assert_eq!(proxy.meaning(), Meaning::Inconclusive);
+    /// ```
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn classify(&self, status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
+        failure::classify(self.failures, status, retry_after, body)
+    }
+}
+
+impl fmt::Debug for Profile {
+    /// The name alone: a profile is in every error that is about an issuer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Profile({})", self.name)
+    }
+}
+
+const fn is_name(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        if !matches!(name[at], b'a'..=b'z' | b'0'..=b'9' | b'-') {
+            return false;
+        }
+        at += 1;
+    }
+    !name.is_empty() && name.len() <= 32
+}
+
+const fn is_variable(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        if !matches!(name[at], b'A'..=b'Z' | b'0'..=b'9' | b'_') {
+            return false;
+        }
+        at += 1;
+    }
+    !name.is_empty() && !name[0].is_ascii_digit()
+}

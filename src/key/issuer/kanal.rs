@@ -1,0 +1,154 @@
+//! Kanal: a messaging and store platform.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use super::{Issuer, Profile};
+use crate::failure::KANAL;
+use crate::key::{KeyFormat, Origin};
+
+/// Kanal. A key is a token of 24 characters without a prefix, sent to `https://api.getkanal.com`.
+///
+/// Documented: length, variable, origin and the failure table. Not documented: the alphabet (`b64token` is
+/// accepted, see [`KeyFormat`](crate::key::KeyFormat)), and the entropy; the one example is of letters and digits, and
+/// 24 of those drawn at random have 142 bits.
+///
+/// ```
+/// use keysheath::key::{ApiKey, Kanal};
+/// assert!(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").is_ok());
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub enum Kanal {}
+
+impl Issuer for Kanal {
+    const PROFILE: &'static Profile = &Profile::new(
+        "kanal",
+        "KANAL_API_KEY",
+        Origin::https("api.getkanal.com"),
+        KeyFormat::exactly(24),
+        142,
+    )
+    .with_title("Kanal")
+    .with_key_page("Settings → API Keys → Add API key")
+    .with_failures(KANAL);
+}
+
+/// The number of a Kanal store, as it stands in a path: `/api/v1/stores/{store_id}/…`.
+///
+/// ```
+/// use keysheath::key::StoreId;
+///
+/// let store: StoreId = "123".parse()?;
+/// assert_eq!(format!("/api/v1/stores/{store}/customers"), "/api/v1/stores/123/customers");
+/// # Ok::<(), keysheath::key::StoreIdError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreId(NonZeroU64);
+
+/// Why there is no store id. It never holds the text.
+///
+/// ```
+/// use keysheath::key::{StoreId, StoreIdError};
+/// assert_eq!("0".parse::<StoreId>(), Err(StoreIdError::NotPositive));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreIdError {
+    /// `KANAL_STORE_ID` is not set, or empty.
+    #[error("KANAL_STORE_ID is not set: ask your contact at Kanal for your store's number")]
+    Missing,
+    /// The text is not a number of decimal digits without a leading zero.
+    #[error("a store id is a positive number such as 123, without sign, spaces or leading zeros")]
+    NotPositive,
+    /// The number does not fit 64 bits.
+    #[error("the store id is too large: it has at most 20 digits")]
+    TooLarge,
+}
+
+impl StoreId {
+    /// The variable that holds a store id by convention.
+    ///
+    /// ```
+    /// assert_eq!(keysheath::key::StoreId::VARIABLE, "KANAL_STORE_ID");
+    /// ```
+    pub const VARIABLE: &'static str = "KANAL_STORE_ID";
+
+    /// The store with this number; `None` for 0.
+    ///
+    /// ```
+    /// use keysheath::key::StoreId;
+    /// assert!(StoreId::new(123).is_some());
+    /// assert!(StoreId::new(0).is_none());
+    /// ```
+    #[must_use]
+    pub const fn new(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// Reads `KANAL_STORE_ID`.
+    ///
+    /// # Errors
+    /// [`StoreIdError::Missing`] when it is not set or empty, the others when it is not a positive number.
+    ///
+    /// ```
+    /// use keysheath::key::{StoreId, StoreIdError};
+    /// # if std::env::var_os("KANAL_STORE_ID").is_none() {
+    /// assert_eq!(StoreId::from_env(), Err(StoreIdError::Missing));
+    /// # }
+    /// ```
+    pub fn from_env() -> Result<Self, StoreIdError> {
+        match std::env::var_os(Self::VARIABLE) {
+            None => Err(StoreIdError::Missing),
+            Some(text) if text.is_empty() => Err(StoreIdError::Missing),
+            Some(text) => text.to_str().ok_or(StoreIdError::NotPositive)?.parse(),
+        }
+    }
+
+    /// The number.
+    ///
+    /// ```
+    /// # use keysheath::key::StoreId;
+    /// assert_eq!(StoreId::new(123).unwrap().get(), 123);
+    /// ```
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl FromStr for StoreId {
+    type Err = StoreIdError;
+
+    fn from_str(text: &str) -> Result<Self, StoreIdError> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits || text.is_empty() || text.starts_with('0') {
+            return Err(StoreIdError::NotPositive);
+        }
+        let number = text.parse().map_err(|_| StoreIdError::TooLarge)?;
+        Self::new(number).ok_or(StoreIdError::NotPositive)
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_id_is_a_positive_number_and_nothing_else() {
+        for text in ["", "0", "-1", "+1", "007", " 1", "1 ", "1.0", "0x1", "twelve", "١٢"] {
+            assert_eq!(text.parse::<StoreId>(), Err(StoreIdError::NotPositive), "{text}");
+        }
+        assert_eq!("99999999999999999999".parse::<StoreId>(), Err(StoreIdError::TooLarge));
+        assert_eq!("18446744073709551615".parse::<StoreId>().unwrap().get(), u64::MAX);
+    }
+}

@@ -1,0 +1,114 @@
+//! Who vouches for an origin.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ureq::tls::{PemItem, parse_pem};
+
+/// The most certificates that are taken: public sets have about 150.
+const MAX_ROOTS: usize = 1024;
+
+/// The certificates of authorities of your own that vouch for an origin, in the stead of the public ones that are
+/// built in (those of Mozilla).
+///
+/// ```no_run
+/// use keysheath::client::OriginGuard;
+/// use keysheath::key::{Katana, Origin, Roots};
+/// use keysheath::probe::KatanaProbe;
+///
+/// let roots = Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?;
+/// let gateway = OriginGuard::<Katana>::for_https(Origin::parse("https://gateway.example")?)?;
+/// let probe = KatanaProbe::new().at(gateway).with_roots(roots);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Roots(Arc<[Vec<u8>]>);
+
+/// Why there are no roots. It holds no part of the text.
+///
+/// ```
+/// use keysheath::key::{Roots, RootsError};
+/// assert_eq!(Roots::from_pem(b"").unwrap_err(), RootsError::NoCertificate);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RootsError {
+    /// There is no certificate in the text.
+    #[error(
+        "there is no certificate in it: give the authority's in PEM, from -----BEGIN CERTIFICATE----- to its end"
+    )]
+    NoCertificate,
+    /// The text is not PEM.
+    #[error("it is not whole PEM: give it as the authority's tool wrote it")]
+    NotPem,
+    /// There is a private key in the text, which has no business here.
+    #[error(
+        "there is a private key in it: give the certificates alone, and look at who else can read that key"
+    )]
+    PrivateKey,
+    /// There are more than 1024 certificates.
+    #[error(
+        "there are more than {MAX_ROOTS} certificates in it: give those of the authorities that you mean"
+    )]
+    TooMany,
+}
+
+impl Roots {
+    /// Reads one or more certificates in PEM. Whether each is an authority's is seen when a server is met: a
+    /// certificate that is none vouches for nobody.
+    ///
+    /// # Errors
+    /// [`RootsError`] when there is no certificate, too many, something that is not PEM, or a private key.
+    ///
+    /// ```
+    /// use keysheath::key::{Roots, RootsError};
+    ///
+    /// let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    /// assert_eq!(Roots::from_pem(pem.as_bytes())?.len(), 1);
+    /// # Ok::<(), RootsError>(())
+    /// ```
+    pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+        let mut roots = Vec::new();
+        for item in parse_pem(pem) {
+            match item {
+                Ok(PemItem::Certificate(certificate)) => roots.push(certificate.der().to_vec()),
+                Ok(PemItem::PrivateKey(_)) => return Err(RootsError::PrivateKey),
+                // A kind of item that a later version of the parser knows.
+                Ok(_) => {}
+                Err(_) => return Err(RootsError::NotPem),
+            }
+            if roots.len() > MAX_ROOTS {
+                return Err(RootsError::TooMany);
+            }
+        }
+        if roots.is_empty() {
+            return Err(RootsError::NoCertificate);
+        }
+        Ok(Self(roots.into()))
+    }
+
+    /// How many certificates there are; never 0.
+    ///
+    /// ```
+    /// # use keysheath::key::{Roots, RootsError};
+    /// # let pem = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    /// assert!(Roots::from_pem(pem)?.len() > 0);
+    /// # Ok::<(), RootsError>(())
+    /// ```
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Each certificate in DER.
+    pub(crate) fn der(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Roots({} certificates)", self.len())
+    }
+}

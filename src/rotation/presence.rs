@@ -1,0 +1,376 @@
+//! Which key each process of a fleet uses: what has to be known before the old one is deleted.
+//!
+//! A process [shows](Presence::show) itself in a document that the whole fleet can write: its name, the generation and the
+//! fingerprint of the key in force, the oldest generation that a request of it still holds, and when. That holds for a
+//! time to live, and is shown anew before that is over; a process that ends takes itself out. A
+//! [`Rotation`](crate::rotation::Rotation) that was [given](crate::rotation::Rotation::with_presence) the document asks nobody
+//! to delete the old key while one of them uses it.
+//!
+//! # Rotating the key of a fleet
+//!
+//! | who | does what | needs of the stores |
+//! |---|---|---|
+//! | each service process | follows the key set with a [`Refresher`](crate::refresh::Refresher), and shows itself | reads the key set; writes presence |
+//! | the rotator: one program, run by a person or a job, on any machine | stages, verifies, promotes, retires; asks [`next_step`](crate::rotation::Rotation::next_step) | writes the key set; reads presence |
+//! | a person | makes the new key in the issuer's app, and deletes the old one when told to | – |
+//!
+//! ```text
+//!    person            rotator             key set            service processes          presence
+//!      │   new key        │                   │                       │                       │
+//!      ├─────────────────►│ stage ───────────►│ pending               │ generation 4          │ A: 4   B: 4
+//!      │                  │ verify (probe) ──►│                       │                       │
+//!      │                  │ promote ─────────►│ current, previous     │                       │
+//!      │                  │                   │◄─── at the next poll ─┤ A has generation 5    │
+//!      │                  │                   │                       ├──────────────────────►│ A: 5   B: 4
+//!      │   wait: B uses   │ next_step ◄───────┼───────────────────────┼───────────────────────┤
+//!      │◄─────────────────┤                   │                       │ B has generation 5    │ A: 5   B: 5
+//!      │   delete the old │ next_step ◄───────┼───────────────────────┼───────────────────────┤
+//!      │◄─────────────────┤                   │                       │                       │
+//!      │  (deletes it)    │ retire (probe) ──►│ current               │                       │
+//! ```
+//!
+//! 1. **Stage and verify** in one place. Several rotators do no harm: a step is written only if the key set is unchanged, and one
+//!    who was overtaken is told so. What nobody has verified is not promoted.
+//! 2. **Promote** once. Every process has the new key within one poll interval of its refresher; a process whose request was
+//!    refused looks at once.
+//! 3. **It is safe to delete the old key** when [`next_step`](crate::rotation::Rotation::next_step) says
+//!    [`Delete`](crate::rotation::NextStep::Delete): the new key was accepted for every store; the settle time is over, which
+//!    is all that covers processes that show nothing; no request of the rotator's own process holds the old key; and every process that
+//!    shows itself has the new key, with no request under way with an older one.
+//! 4. **Silent processes** are named in that step. One that has shown an older key and then nothing for its time to live has
+//!    been killed, or cannot reach the store, and may then use the old key still: a person looks before they delete.
+//! 5. **Retire** sees with the probe that the right key is gone.
+//!
+//! A leaked key does not wait for the fleet: it is deleted at once.
+//!
+//! # Limits
+//! - Presence is what processes say of themselves. Whoever can write the document can hold a deletion up, or let it be asked for too
+//!   early; requests then fail until every process has the new key, and no key leaks. Nothing in it is secret.
+//! - A process that does not show itself is not waited for, but for the settle time. Neither is a forked child: it has neither
+//!   the thread that shows it nor that of a refresher.
+//! - A silent process is named for a day, and in a full document until its room is needed. After that it is
+//!   forgotten, by the next process that has itself seen it rest for its time to live, by a clock that nobody
+//!   sets. A full document therefore takes a new process only once one that is there, or that process itself,
+//!   has watched for so long.
+//! - Each start of a process is a record of its own, unless its name is [unique](PresenceSettings::with_unique_name). One that is
+//!   killed and started again and again can else fill a document, until the first of those records are silent.
+//! - A document is for one key set. A process that follows another one of the same issuer is never seen to have the new key, and
+//!   is waited for.
+//! - The times are those of the machines' clocks; a minute of difference is allowed for, and half an hour
+//!   where a process that has no key yet is to be taken for one that cannot take up the old one any more. A
+//!   clock that is wrong by more than a time to live makes a process silent, and that is said. A machine that
+//!   was suspended is silent until half a minute after it resumes.
+//! - A write waits for its turn with the process's other calls: at most four to this document are under way
+//!   at once, and 32 to one OpenBao.
+//! - A document holds [`MAX_PROCESSES`]. A larger fleet uses several, and the rotation is given each.
+//!
+//! ```
+//! use keysheath::handle::KeyHandle;
+//! use keysheath::key::{ApiKey, Kanal};
+//! use keysheath::refresh::{RefreshSettings, Refresher};
+//! use keysheath::rotation::{Fleet, Presence, PresenceSettings, Rotation, RotationPolicy};
+//! use keysheath::store::MemoryStore;
+//!
+//! let (keys, presence) = (MemoryStore::new(), MemoryStore::new()); // an OpenBaoStore, for a fleet
+//!
+//! // The rotator.
+//! let rotation = Rotation::open(keys.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+//!     .with_presence(presence.clone());
+//! rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?.as_raw())?;
+//!
+//! // Each service process.
+//! let refresher = Refresher::<Kanal>::of_store(keys, RefreshSettings::new())?;
+//! let settings = PresenceSettings::new("shop-sync on shop-7");
+//! let _shown = Presence::show(presence, &refresher.handle(), settings)?;
+//!
+//! // kanal: 1 process
+//! //   shop-sync on shop-7 (generation 1, key …, shown 2026-11-24T09:00:00Z)
+//! println!("{}", rotation.fleet()?);
+//! # assert_eq!(rotation.fleet()?.records().len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod fleet;
+mod form;
+mod record;
+mod run;
+mod settings;
+mod watched;
+
+use std::fmt;
+use std::process;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::handle::{KeyHandle, UsageObserver};
+use crate::internal::back_off::random_number;
+use crate::internal::clocks::Clocks;
+use crate::internal::events;
+use crate::internal::utc::Utc;
+use crate::key::Issuer;
+use crate::keyset::has_part_of;
+use crate::store::DocumentStore;
+
+pub use error::PresenceError;
+pub use fleet::{Fleet, MAX_PROCESSES};
+pub use form::PRESENCE_FORM_VERSION;
+pub use record::PresenceRecord;
+pub use settings::{DEFAULT_TIME_TO_LIVE, MAX_NAME, PresenceSettings};
+
+use run::{Runner, Shared};
+
+/// How long dropping waits until processes are taken out of their fleets: in all, for those that are dropped
+/// one after another, and once that is used up, for each.
+const SHUTDOWN_TIMEOUT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(50));
+
+/// Shows this process in a document of the fleet until it is dropped.
+///
+/// Dropping it takes the process out, and waits for that: at most five seconds for all that are dropped one
+/// after another, and then 50 ms for each. Where it cannot be done, or the process is killed, the time to
+/// live ends it. So keep it until the last request has its answer: a process that is out is not waited for.
+/// [`close`](Presence::close) waits for a time of your own; to end several, [`stop`](Presence::stop) all of
+/// them first. In async code, start and end it through your runtime's `spawn_blocking`.
+///
+/// A failure never touches the handle: keys are sent all the same. [`Presence::status`] tells of it, and with the feature
+/// `tracing` a warning.
+///
+/// ```
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::Kanal;
+/// use keysheath::store::MemoryStore;
+/// use keysheath::rotation::{Presence, PresenceSettings};
+///
+/// let handle = KeyHandle::<Kanal>::live();
+/// let presence = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
+/// assert!(presence.status().problem().is_none());
+/// # Ok::<(), keysheath::rotation::PresenceError>(())
+/// ```
+#[must_use = "the process is shown until this is dropped"]
+pub struct Presence {
+    uses: UsageObserver,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// The one that the thread is in. A forked child has a copy of this, and not the thread.
+    process: u32,
+}
+
+/// How it fares with showing a process.
+///
+/// ```
+/// # use keysheath::rotation::Presence;
+/// fn warn(presence: &Presence) {
+///     if presence.status().problem().is_some() {
+///         eprintln!("{}", presence.status());
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PresenceStatus {
+    shown: SystemTime,
+    failures: u32,
+    problem: Option<PresenceError>,
+}
+
+impl Presence {
+    /// Shows this process, with what a handle has in use, in a document of the fleet: once before this returns, and then
+    /// whenever that changes and before the time to live is over. Blocks, as the store does; while others write at the same
+    /// time, it tries for a tenth of the time to live, 10 s at least and a minute at most.
+    ///
+    /// A process with several handles of one issuer shows each. A fixed handle is shown too: its process is waited for
+    /// until it has been restarted with the new key.
+    ///
+    /// # Errors
+    /// [`PresenceError`], where the process could not be shown the first time. A service that is to start even so tries
+    /// again later.
+    ///
+    /// ```
+    /// # use keysheath::handle::KeyHandle;
+    /// # use keysheath::key::Kanal;
+    /// # use keysheath::store::MemoryStore;
+    /// # use keysheath::rotation::{Presence, PresenceError, PresenceSettings};
+    /// let handle = KeyHandle::<Kanal>::live();
+    /// let presence = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
+    /// # Ok::<(), PresenceError>(())
+    /// ```
+    pub fn show<I: Issuer>(
+        store: impl DocumentStore + 'static,
+        handle: &KeyHandle<I>,
+        settings: PresenceSettings,
+    ) -> Result<Self, PresenceError> {
+        settings.check()?;
+        if handle.load().is_ok_and(|now| has_part_of(&settings.name, now.current().as_raw())) {
+            return Err(PresenceError::BadName { rule: "it has a part of the key in it" });
+        }
+        let (uses, shared) = (handle.uses(), Arc::new(Shared::new()));
+        let runner = Runner {
+            store: Box::new(store),
+            uses: uses.clone(),
+            settings,
+            process: random_number(),
+            shared: Arc::clone(&shared),
+            #[cfg(feature = "tracing")]
+            trace: events::Trace::here(),
+            clock: Box::new(Clocks::now),
+        };
+        let shown = runner.show()?;
+        let thread = thread::Builder::new()
+            .name("keysheath-presence".into())
+            .spawn(move || runner.run(shown))
+            .map_err(|error| PresenceError::NoThread(error.kind()))?;
+        Ok(Self { uses, shared, thread: Some(thread), process: process::id() })
+    }
+
+    /// How it fares.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Presence;
+    /// fn log(presence: &Presence) {
+    ///     println!("{}", presence.status());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> PresenceStatus {
+        self.shared.status().clone()
+    }
+
+    /// Begins to take the process out, and returns at once. Nothing is shown any more.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Presence;
+    /// # use std::time::Duration;
+    /// fn end(all: Vec<Presence>) {
+    ///     all.iter().for_each(Presence::stop);
+    ///     for presence in all {
+    ///         presence.close(Duration::from_secs(1));
+    ///     }
+    /// }
+    /// ```
+    pub fn stop(&self) {
+        if !self.is_elsewhere() {
+            self.shared.stop();
+            self.uses.wake();
+        }
+    }
+
+    /// Whether this is a copy in a forked child, where locks may be held by threads that are not there.
+    fn is_elsewhere(&self) -> bool {
+        self.process != process::id()
+    }
+
+    /// Takes the process out, and blocks until that is done or the timeout is over. Returns whether it is
+    /// out. Where it is not, its thread goes on for as long as the store takes, and otherwise the time to
+    /// live ends it. In a forked child nothing is waited for, and nothing is taken out.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Presence;
+    /// # use std::time::Duration;
+    /// fn end(presence: Presence) {
+    ///     if !presence.close(Duration::from_secs(30)) {
+    ///         eprintln!("the fleet waits for this process until its time to live is over");
+    ///     }
+    /// }
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "it is closed for its effect")]
+    pub fn close(mut self, timeout: Duration) -> bool {
+        self.stop();
+        self.end(timeout);
+        !self.is_elsewhere() && self.shared.is_out()
+    }
+
+    /// Waits for the end of the thread. After the timeout it is left behind.
+    fn end(&mut self, timeout: Duration) {
+        let Some(thread) = self.thread.take() else { return };
+        if self.is_elsewhere() {
+            // It is another process's: its handle is not joined, and not detached either.
+            std::mem::forget(thread);
+        } else {
+            events::end(thread, None, timeout, |timeout| self.shared.wait_for_end(timeout));
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        // What is left of the time that dropping may wait, and when that was so. It grows again with the time
+        // that passes.
+        static LEFT: LazyLock<Mutex<(Duration, Instant)>> =
+            LazyLock::new(|| Mutex::new((SHUTDOWN_TIMEOUT.0, Instant::now())));
+        let left = || LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+
+        if self.thread.is_none() || self.is_elsewhere() {
+            return self.end(Duration::ZERO);
+        }
+        self.stop();
+        let begun = Instant::now();
+        let timeout = {
+            let mut left = left();
+            let rest = begun.saturating_duration_since(left.1);
+            *left = (left.0.saturating_add(rest).min(SHUTDOWN_TIMEOUT.0), begun);
+            left.0
+        };
+        self.end(timeout.max(SHUTDOWN_TIMEOUT.1));
+        let mut left = left();
+        *left = (left.0.saturating_sub(begun.elapsed()), Instant::now());
+    }
+}
+
+impl PresenceStatus {
+    /// When the process was last shown.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Presence;
+    /// fn log(presence: &Presence) {
+    ///     println!("{:?}", presence.status().shown());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn shown(&self) -> SystemTime {
+        self.shown
+    }
+
+    /// How many attempts in a row have failed since.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Presence;
+    /// fn is_well(presence: &Presence) -> bool {
+    ///     presence.status().failures() == 0
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Why the last attempt has failed; `None` where it has not.
+    ///
+    /// ```
+    /// # use keysheath::rotation::Presence;
+    /// fn warn(presence: &Presence) {
+    ///     if let Some(problem) = presence.status().problem() {
+    ///         eprintln!("the rotator does not see this process: {problem}");
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn problem(&self) -> Option<&PresenceError> {
+        self.problem.as_ref()
+    }
+}
+
+impl fmt::Display for PresenceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shown {}", Utc(self.shown))?;
+        match &self.problem {
+            None => Ok(()),
+            Some(problem) => write!(f, ", then not {} times: {problem}", self.failures),
+        }
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presence({:?})", self.uses.now())
+    }
+}

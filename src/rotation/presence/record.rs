@@ -1,0 +1,231 @@
+//! What one process shows of itself.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use crate::handle::{Generation, Usage};
+use crate::internal::printable::Printable;
+use crate::internal::utc::{Moment, Utc};
+use crate::key::Fingerprint;
+use crate::keyset::{Held, KeySet};
+
+/// How much the clocks of two machines may differ before a record is taken as silent for it.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
+
+/// How much the clocks of a process and of a rotator may differ before the order of what they did is taken
+/// wrongly: as long as [`RotationPolicy`](crate::rotation::RotationPolicy) allows for unless told otherwise.
+const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
+
+/// What one process has shown of the key that it uses, and when.
+///
+/// ```
+/// use keysheath::rotation::PresenceRecord;
+/// fn warn(record: &PresenceRecord) {
+///     if record.is_silent_at(std::time::SystemTime::now()) {
+///         eprintln!("{} has not been seen for a while: {record}", record.name());
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceRecord {
+    /// Drawn when the process began to show itself.
+    pub(super) process: u64,
+    pub(super) name: String,
+    pub(super) generation: Option<Generation>,
+    pub(super) oldest: Option<Generation>,
+    pub(super) key: Option<Fingerprint>,
+    pub(super) begun: Option<Fingerprint>,
+    /// No newer than the generation.
+    pub(super) refused: Option<Generation>,
+    pub(super) shown: Moment,
+    /// In seconds.
+    pub(super) time_to_live: u32,
+}
+
+impl PresenceRecord {
+    pub(super) fn new(process: u64, name: &str, in_use: Usage, now: SystemTime, time_to_live: u32) -> Self {
+        let Usage { generation, oldest, key, begun, refused } = in_use;
+        let (name, shown) = (name.to_owned(), Moment::from(now));
+        Self { process, name, generation, oldest, key, begun, refused, shown, time_to_live }
+    }
+
+    /// What the process calls itself.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     println!("{}", record.name());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The generation in force there; `None` before its first key. It counts within its own handle: where the key is of a
+    /// key set, that is the key set's generation.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     println!("{:?}", record.generation());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// The key in force there; `None` where there is none.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     println!("{:?}", record.key());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn key(&self) -> Option<Fingerprint> {
+        self.key
+    }
+
+    /// The latest generation that the issuer refused to the process; `None` where it refused none, or
+    /// accepted that generation since. It counts as [`generation`](PresenceRecord::generation) does.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     println!("{:?}", record.refused());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn refused(&self) -> Option<Generation> {
+        self.refused
+    }
+
+    /// The active key there, if the issuer refused it: the requests of that process fail.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     if let Some(key) = record.refused_key() {
+    ///         eprintln!("{} is refused the key {key}", record.name());
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn refused_key(&self) -> Option<Fingerprint> {
+        self.key.filter(|_| self.refused.is_some() && self.refused == self.generation)
+    }
+
+    /// Whether no request of the process was under way with an older key.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     println!("{}", record.is_drained());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.oldest == self.generation
+    }
+
+    /// When the process showed this, by its own clock, to the second.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn seconds_ago(record: &PresenceRecord) -> Option<u64> {
+    ///     Some(record.shown().elapsed().ok()?.as_secs())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn shown(&self) -> SystemTime {
+        self.shown.to_time()
+    }
+
+    /// For how long after that it holds.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn log(record: &PresenceRecord) {
+    ///     println!("{:?}", record.time_to_live());
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn time_to_live(&self) -> Duration {
+        Duration::from_secs(self.time_to_live as u64)
+    }
+
+    /// Whether the time to live is over, and a minute for clocks that differ: the process has ended without a word, or it
+    /// cannot reach the document. So is one whose clock is that much ahead.
+    ///
+    /// ```
+    /// # use keysheath::rotation::PresenceRecord;
+    /// fn is_there(record: &PresenceRecord) -> bool {
+    ///     !record.is_silent_at(std::time::SystemTime::now())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_silent_at(&self, now: SystemTime) -> bool {
+        let apart = Moment::from(now).0.abs_diff(self.shown.0);
+        Duration::from_secs(apart) > self.time_to_live().saturating_add(CLOCK_SLACK)
+    }
+
+    /// Whether the process uses the key in force in a key set and none before it, or had no key yet when that one was in
+    /// force already.
+    pub(crate) fn is_up_to_date(&self, keys: &KeySet) -> bool {
+        let current = keys.current();
+        if self.generation.is_none() {
+            // What it has taken up since can be the old key, where that was in force still when it showed this.
+            let since = current.map(|current| current.promoted().unwrap_or_else(|| current.staged()));
+            let since = since.and_then(|since| since.checked_add(CLOCK_SKEW));
+            return since.is_some_and(|since| self.shown() >= since);
+        }
+        // Where its generations are not this key set's, they say nothing; the key is the same one everywhere.
+        let is_now = self.begun != keys.begun() || self.generation == keys.generation();
+        self.is_drained() && is_now && self.key == current.map(Held::fingerprint)
+    }
+}
+
+impl fmt::Display for PresenceRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (", Printable(&self.name))?;
+        match (self.generation, self.key) {
+            (None, _) => f.write_str("no key yet")?,
+            (Some(generation), None) => write!(f, "generation {generation}, no key")?,
+            (Some(generation), Some(key)) => write!(f, "generation {generation}, key {key}")?,
+        }
+        if let Some(oldest) = self.oldest.filter(|_| !self.is_drained()) {
+            write!(f, ", requests with generation {oldest} under way")?;
+        }
+        if let Some(refused) = self.refused {
+            write!(f, ", generation {refused} was REFUSED")?;
+        }
+        write!(f, ", shown {})", Utc(self.shown()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Issuer, Kanal, RawKey};
+    use crate::keyset::{Promotion, Staging};
+
+    #[test]
+    fn who_had_no_key_before_the_promotion_may_have_taken_up_the_old_one_since() {
+        let at = |second: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + second);
+        let key = |text: &[u8]| RawKey::parse(Kanal::PROFILE, text).unwrap();
+        let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
+        keys.adopt(key(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(at(0))).unwrap();
+        let staged = keys.stage(key(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(at(1000))).unwrap();
+        keys.promote(staged.rotation(), Promotion::Unverified, at(2000)).unwrap();
+        let nothing = Usage { generation: None, oldest: None, key: None, begun: None, refused: None };
+        for (shown, is_up_to_date) in
+            [(0, false), (2000, false), (2060, false), (3799, false), (3800, true), (9000, true)]
+        {
+            let record = PresenceRecord::new(1, "a", nothing, at(shown), 600);
+            assert_eq!(record.is_up_to_date(&keys), is_up_to_date, "{shown}");
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! Naming a source by a URI, so that a config file holds a reference and never a key.
+//!
+//! | reference | names |
+//! |---|---|
+//! | `env:KANAL_API_KEY` | an environment variable |
+//! | `file:/run/secrets/kanal` | a secret file |
+//! | `dotenv:.env#KANAL_API_KEY` | one variable of a `.env` |
+//! | `systemd:kanal_api_key` | a credential that systemd passed |
+//! | `keychain:kanal`, `keychain:shop-sync/kanal` | a keychain item, of the service `keysheath` unless named |
+//! | `command:op read op://shop/kanal/key` | a program's output |
+//! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, whose address and token the environment has |
+//!
+//! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#`, for white space, for control characters and others
+//! that are not shown as themselves (each byte of their UTF-8), and for `$`, `*`, `~` and `&`; and for a letter or digit of a
+//! name that has the form of a Kanal key, which is refused otherwise. There is no shell, so a path or
+//! a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The words of a command are split on single spaces, a
+//! space inside a word is `%20`, and quotation marks are refused. Printing and parsing are inverse. A relative path is
+//! resolved when the reference is read.
+//!
+//! Options may end any reference, after a `?` and joined by `&`:
+//!
+//! | option | says | as |
+//! |---|---|---|
+//! | `field=NAME` | the text is a JSON object, with the key in this field | [`Source::field`] |
+//! | `line=NUMBER` | the key is this line of the text, counted from 1 | [`Source::line`] |
+//! | `encoding=base64` | the text, or the field or line of it, is in base64 | [`Source::base64`] |
+//! | `owner=UID` | of `file:` and `dotenv:`: the file may belong to this user too | [`SecretFile::trusting_owner`] |
+//! | `group=GID` | of `file:` and `dotenv:`: this group may write the file | [`SecretFile::trusting_group`] |
+//!
+//! A reference says where the key is expected. So a place that it names and that has nothing is an error
+//! ([`Problem::Missing`](crate::source::Problem::Missing)) and never an absence.
+//!
+//! # Security
+//! A reference is no secret, and not harmless either: `command:` runs a program. Resolving one needs
+//! [`KeyRef::allow_commands`], which a tool should call only for references that its user wrote. Paths with
+//! `..` are refused.
+//!
+//! A person may put the key itself where a reference belongs, or behind a scheme. A name (of a variable, file, folder,
+//! credential, item, field or program) that has the form of a Kanal key, 24 letters and digits with upper case, lower case and
+//! digits, is refused ([`KeyRefError::LooksLikeKey`]). A key of another form behind a scheme is taken for a name. The errors of this crate show none of it, but a parser may print
+//! the text that an error is about: `toml` prints the whole line, and `clap` the argument. So with the feature `serde`, reading
+//! a config file never fails because of the value of a reference: the [`KeyRef`] reports it when it is used, and
+//! [`KeyRef::problem`] before that. An error about something else on that line, such as an unknown field, still prints the line:
+//! of an error of `toml`, print `error.message()` and not the error itself. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
+//! `ArgMatches`, which keeps the argument):
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use keysheath::source::KeyRef;
+//!
+//! let command = clap::Command::new("shop-sync").arg(
+//!     clap::Arg::new("key").value_parser(|text: &str| Ok::<_, Infallible>(KeyRef::from_text(text))),
+//! );
+//! let matches = command.get_matches_from(["shop-sync", "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"]);
+//! let reference: &KeyRef = matches.get_one("key").unwrap();
+//! assert!(reference.problem().is_some());
+//! ```
+//!
+//! ```
+//! use keysheath::source::KeyRef;
+//!
+//! let reference: KeyRef = "file:/run/secrets/shop.json?field=KANAL_API_KEY&encoding=base64".parse()?;
+//! assert_eq!(reference.to_string(), "file:/run/secrets/shop.json?field=KANAL_API_KEY&encoding=base64");
+//! let source = reference.source()?;
+//! # Ok::<(), keysheath::source::KeyRefError>(())
+//! ```
+
+mod options;
+mod parse;
+mod text;
+
+#[cfg(feature = "serde")]
+mod serde;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::internal::printable::Printable;
+use crate::source::{Command, Provenance, SecretFile, Source, SystemdCredential, Variable};
+
+use options::Options;
+use text::{Part, encode};
+
+/// The longest reference, in bytes.
+///
+/// ```
+/// assert_eq!(keysheath::source::MAX_REFERENCE, 4096);
+/// ```
+pub const MAX_REFERENCE: usize = 4096;
+
+/// A URI that names a source.
+///
+/// Its `Debug` shows of a command the program and the number of its arguments only. Its `Display` is the
+/// whole text, for writing it back into a config file.
+///
+/// ```
+/// use keysheath::source::KeyRef;
+///
+/// let reference: KeyRef = "command:op read op://shop/kanal/key".parse()?;
+/// assert_eq!(format!("{reference:?}"), "KeyRef(command op with 2 arguments)");
+/// assert!(reference.source().is_err());
+/// assert!(reference.allow_commands().source().is_ok());
+/// # Ok::<(), keysheath::source::KeyRefError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct KeyRef {
+    place: Place,
+    options: Options,
+    commands_allowed: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Env {
+        name: String,
+    },
+    File {
+        path: FilePath,
+    },
+    Dotenv {
+        path: FilePath,
+        name: String,
+    },
+    Systemd {
+        name: String,
+    },
+    Keychain {
+        service: Option<String>,
+        name: String,
+    },
+    Command {
+        words: Vec<String>,
+    },
+    OpenBao {
+        mount: String,
+        path: String,
+        field: String,
+    },
+    /// What was to be a reference is none. Nothing of it is kept.
+    Invalid(KeyRefError),
+}
+
+/// A path as it is written, and as it was resolved when it was read.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct FilePath {
+    written: String,
+    resolved: PathBuf,
+}
+
+/// A text is not a key reference, or one that cannot be resolved here. It never holds the text, which may
+/// be a key that was put in the wrong place.
+///
+/// ```
+/// use keysheath::source::{KeyRef, KeyRefError};
+/// assert_eq!("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z".parse::<KeyRef>(), Err(KeyRefError::NoScheme));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyRefError {
+    /// There is no colon.
+    #[error(
+        "a key reference names a place, such as env:NAME or file:/path, and never holds a key; if this is the key itself, \
+         save it in an environment variable or a file, and write the name of that after env: or file:"
+    )]
+    NoScheme,
+    /// The scheme is not one of those that exist.
+    #[error("the scheme is none of env, file, dotenv, systemd, keychain, command and openbao, in lower case")]
+    UnknownScheme,
+    /// It is longer than [`MAX_REFERENCE`], as it stands or as it is printed.
+    #[error("a key reference has at most {MAX_REFERENCE} bytes")]
+    TooLong,
+    /// A part that the scheme needs is missing or empty.
+    #[error("{scheme}: {part} is missing: write it as {form}")]
+    #[non_exhaustive]
+    Missing {
+        /// The scheme.
+        scheme: &'static str,
+        /// The part.
+        part: &'static str,
+        /// An example of the form.
+        form: &'static str,
+    },
+    /// A part has something that it cannot have.
+    #[error("{scheme}: {rule}")]
+    #[non_exhaustive]
+    Refused {
+        /// The scheme.
+        scheme: &'static str,
+        /// The rule that is broken.
+        rule: &'static str,
+    },
+    /// A part has the form of a Kanal key. A name of that form is taken where one of its characters is written as `%XX`.
+    #[error(
+        "{part} looks like a key, and a reference only names the place of one: put the key into that place, and write the \
+         place's name here (a name that really looks so is taken with one of its characters written as %XX)"
+    )]
+    #[non_exhaustive]
+    LooksLikeKey {
+        /// The part.
+        part: &'static str,
+    },
+    /// `%` is not followed by the two digits of a character that may be written so.
+    #[error(
+        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control character"
+    )]
+    Escape,
+    /// An option has a value that it does not take.
+    #[error("the option {option} is {rule}")]
+    #[non_exhaustive]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What it takes.
+        rule: &'static str,
+    },
+    /// What follows `?` is no option, or one twice, or not one of this scheme.
+    #[error(
+        "after a ? stand options, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and of files \
+         owner=UID and group=GID; a ? of a name is written %3F"
+    )]
+    Query,
+    /// In a config file, a reference is a text, and there is something else.
+    #[error("a key reference is a text, such as \"env:NAME\", and here is something else")]
+    NotText,
+    /// The reference runs a program, and that was not allowed.
+    #[error(
+        "the reference runs a program, which this tool allows only where its user wrote the reference: \
+         name an env, file, systemd or keychain place, or call allow_commands"
+    )]
+    CommandsNotAllowed,
+    /// The source that it names is not part of this build.
+    #[error("{scheme}: references are not supported here: {remedy}")]
+    #[non_exhaustive]
+    Unsupported {
+        /// The scheme.
+        scheme: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+impl fmt::Debug for KeyRefError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl KeyRef {
+    /// Lets a `command:` reference run its program. Call it only for references that the tool's own user
+    /// wrote: whoever writes the reference chooses the program.
+    ///
+    /// ```
+    /// # use keysheath::source::KeyRef;
+    /// let reference = "command:pass show shop/kanal".parse::<KeyRef>()?.allow_commands();
+    /// assert!(reference.source().is_ok());
+    /// # Ok::<(), keysheath::source::KeyRefError>(())
+    /// ```
+    #[must_use]
+    pub fn allow_commands(mut self) -> Self {
+        self.commands_allowed = true;
+        self
+    }
+
+    /// A reference from a text that a person may have put the key into. It never fails: what is no reference is a value that
+    /// reports so when it is used, and of whose text nothing is kept.
+    ///
+    /// ```
+    /// # use keysheath::source::{KeyRef, KeyRefError};
+    /// let reference = KeyRef::from_text("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
+    /// assert_eq!(reference.problem(), Some(KeyRefError::NoScheme));
+    /// assert_eq!(reference.source().err(), Some(KeyRefError::NoScheme));
+    /// ```
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        text.parse().unwrap_or_else(Self::invalid)
+    }
+
+    fn invalid(problem: KeyRefError) -> Self {
+        Self { place: Place::Invalid(problem), options: Options::default(), commands_allowed: false }
+    }
+
+    /// Why this is no reference, if it is none. See [`KeyRef::from_text`].
+    ///
+    /// ```
+    /// # use keysheath::source::KeyRef;
+    /// assert_eq!(KeyRef::from_text("env:KANAL_API_KEY").problem(), None);
+    /// ```
+    #[must_use]
+    pub const fn problem(&self) -> Option<KeyRefError> {
+        match self.place {
+            Place::Invalid(problem) => Some(problem),
+            _ => None,
+        }
+    }
+
+    /// The source that the reference names. Nothing is read yet. It is [required](Source::required): nothing there is an
+    /// error.
+    ///
+    /// # Errors
+    /// [`KeyRefError::CommandsNotAllowed`] for a command that was not allowed, [`KeyRefError::Unsupported`] where the source
+    /// is not part of this build, and [`KeyRef::problem`] where there is one.
+    ///
+    /// ```
+    /// # use keysheath::source::{KeyRef, Source};
+    /// let source = "systemd:kanal_api_key".parse::<KeyRef>()?.source()?;
+    /// assert_eq!(source.provenance().to_string(), "systemd credential kanal_api_key");
+    /// # Ok::<(), keysheath::source::KeyRefError>(())
+    /// ```
+    pub fn source(&self) -> Result<Box<dyn Source>, KeyRefError> {
+        Ok(Box::new(self.options.shape(self.plain_source()?).required()))
+    }
+
+    fn plain_source(&self) -> Result<Box<dyn Source>, KeyRefError> {
+        Ok(match &self.place {
+            Place::Env { name } => Box::new(Variable::new(name.as_str())),
+            Place::File { path } => {
+                let mut file = SecretFile::new(&path.resolved);
+                file = self.options.owner.into_iter().fold(file, SecretFile::trusting_owner);
+                Box::new(self.options.group.into_iter().fold(file, SecretFile::trusting_group))
+            }
+            Place::Dotenv { path, name } => self.dotenv(path, name)?,
+            Place::Systemd { name } => Box::new(SystemdCredential::new(name.as_str())),
+            Place::Keychain { service, name } => keychain(service.as_deref(), name)?,
+            Place::Command { .. } if !self.commands_allowed => {
+                return Err(KeyRefError::CommandsNotAllowed);
+            }
+            Place::Command { words } => match words.split_first() {
+                Some((program, words)) => Box::new(Command::new(program.as_str()).args(words)),
+                None => return Err(parse::COMMAND_MISSING),
+            },
+            Place::OpenBao { mount, path, field } => openbao(mount, path, field)?,
+            Place::Invalid(problem) => return Err(*problem),
+        })
+    }
+
+    #[cfg(feature = "dotenv")]
+    #[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
+    fn dotenv(&self, path: &FilePath, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
+        use crate::source::DotenvFile;
+
+        let file = DotenvFile::new(&path.resolved, name);
+        let file = self.options.owner.into_iter().fold(file, DotenvFile::trusting_owner);
+        Ok(Box::new(self.options.group.into_iter().fold(file, DotenvFile::trusting_group)))
+    }
+
+    #[cfg(not(feature = "dotenv"))]
+    #[allow(clippy::unused_self, reason = "the signature is shared with the build that has the source")]
+    fn dotenv(&self, _: &FilePath, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
+        Err(KeyRefError::Unsupported {
+            scheme: "dotenv",
+            remedy: "build keysheath with its feature `dotenv`",
+        })
+    }
+}
+
+#[cfg(feature = "keychain")]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
+fn keychain(service: Option<&str>, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    use crate::source::{Keychain, KeychainItem};
+
+    let keychain = Keychain::of_service(service.unwrap_or(Keychain::SERVICE));
+    Ok(Box::new(KeychainItem::new(keychain, name)))
+}
+
+#[cfg(not(feature = "keychain"))]
+fn keychain(_: Option<&str>, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    Err(KeyRefError::Unsupported {
+        scheme: "keychain",
+        remedy: "build keysheath with its feature `keychain`",
+    })
+}
+
+#[cfg(feature = "openbao")]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
+fn openbao(mount: &str, path: &str, field: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    Ok(Box::new(crate::source::OpenBaoField::from_env(format!("{mount}/{path}"), field)))
+}
+
+#[cfg(not(feature = "openbao"))]
+fn openbao(_: &str, _: &str, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
+    Err(KeyRefError::Unsupported { scheme: "openbao", remedy: "build keysheath with its feature `openbao`" })
+}
+
+impl FromStr for KeyRef {
+    type Err = KeyRefError;
+
+    fn from_str(text: &str) -> Result<Self, KeyRefError> {
+        if text.len() > MAX_REFERENCE {
+            return Err(KeyRefError::TooLong);
+        }
+        let (scheme, rest) = text.split_once(':').ok_or(KeyRefError::NoScheme)?;
+        let (rest, options) = match rest.split_once('?') {
+            None => (rest, None),
+            Some((rest, options)) => (rest, Some(options)),
+        };
+        let place = parse::place(scheme, rest)?;
+        let options = options.map_or(Ok(Options::default()), Options::parse)?;
+        if options.is_of_files() && !matches!(place, Place::File { .. } | Place::Dotenv { .. }) {
+            return Err(KeyRefError::Query);
+        }
+        let reference = Self { place, options, commands_allowed: false };
+        // Printing may lengthen it, and what is printed is to be read again.
+        if reference.to_string().len() > MAX_REFERENCE {
+            return Err(KeyRefError::TooLong);
+        }
+        Ok(reference)
+    }
+}
+
+impl fmt::Display for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Env { name } => write!(f, "env:{}", encode(name, Part::Name))?,
+            Place::File { path } => write!(f, "file:{}", encode(&path.written, Part::Path))?,
+            Place::Dotenv { path, name } => {
+                let path = encode(&path.written, Part::Path);
+                write!(f, "dotenv:{path}#{}", encode(name, Part::Name))?;
+            }
+            Place::Systemd { name } => write!(f, "systemd:{}", encode(name, Part::Name))?,
+            Place::Keychain { service, name } => {
+                f.write_str("keychain:")?;
+                if let Some(service) = service {
+                    write!(f, "{}/", encode(service, Part::Name))?;
+                }
+                write!(f, "{}", encode(name, Part::Name))?;
+            }
+            Place::Command { words } => {
+                for (at, word) in words.iter().enumerate() {
+                    f.write_str(if at == 0 { "command:" } else { " " })?;
+                    write!(f, "{}", encode(word, Part::Word))?;
+                }
+            }
+            Place::OpenBao { mount, path, field } => {
+                let (path, field) = (encode(path, Part::Name), encode(field, Part::Name));
+                write!(f, "openbao:{}/{path}#{field}", encode(mount, Part::Name))?;
+            }
+            Place::Invalid(_) => f.write_str("(no key reference)")?,
+        }
+        self.options.fmt(f)
+    }
+}
+
+impl fmt::Debug for KeyRef {
+    /// As [`Provenance`] shows it, so of a command the program and the number of its arguments.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = match &self.place {
+            Place::Command { words } => Provenance::Command {
+                program: words.first().cloned().unwrap_or_default().into(),
+                arguments: words.len().saturating_sub(1),
+            }
+            .to_string(),
+            _ => self.to_string(),
+        };
+        write!(f, "KeyRef({})", Printable(&shown))
+    }
+}

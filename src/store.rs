@@ -1,0 +1,154 @@
+//! Places that a small document is persisted in, such as the keys of a rotation.
+//!
+//! A document is a bounded run of bytes that may hold keys, with a [`Version`]. A [`DocumentStore`] writes one only
+//! while what it holds is the version that the writer has read, so of two processes that read, change and write, one
+//! is told of the [`Conflict`](DocumentError::Conflict) and reads again: no change is lost.
+//!
+//! | store | outlives the process | several processes |
+//! |---|---|---|
+//! | [`MemoryStore`] | no | no; its clones share the document |
+//! | [`FileStore`] | yes | those of one user on one machine |
+//! | `KeychainStore` (feature `keychain`) | yes | those of one user on one machine |
+//! | `OpenBaoStore` (feature `openbao`) | yes | those of a fleet |
+//!
+//! Stores block. In async code, call them through your runtime's `spawn_blocking`.
+//!
+//! ```
+//! use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("rotation");
+//! let store = FileStore::new(&path);
+//! let first = store.write(&DocumentContent::from(b"first".to_vec()), None)?;
+//! let second = store.write(&DocumentContent::from(b"second".to_vec()), Some(&first))?;
+//!
+//! // Whoever still has the first one is told, and nothing is written.
+//! let late = store.write(&DocumentContent::from(b"late".to_vec()), Some(&first));
+//! assert_eq!(late, Err(DocumentError::Conflict));
+//! let there = store.read()?.expect("it was written");
+//! assert_eq!((there.version(), there.content().expose_secret()), (&second, &b"second"[..]));
+//! # Ok::<(), DocumentError>(())
+//! ```
+
+mod content;
+mod error;
+mod file;
+pub(crate) mod json;
+#[cfg(feature = "keychain")]
+mod keychain;
+mod memory;
+#[cfg(feature = "openbao")]
+mod openbao;
+mod place;
+mod sealed;
+mod version;
+
+use crate::source::Provenance;
+
+pub use content::{Document, DocumentContent};
+pub use error::DocumentError;
+pub use file::FileStore;
+#[cfg(test)]
+pub(crate) use file::RecordedStore;
+#[cfg(feature = "keychain")]
+pub use keychain::{KeychainStore, MAX_KEYCHAIN_DOCUMENT};
+pub use memory::MemoryStore;
+#[cfg(feature = "openbao")]
+pub use openbao::OpenBaoStore;
+pub use version::Version;
+
+/// The largest content of a document in memory and in a file, in bytes: three of the longest keys, and a few KiB.
+///
+/// ```
+/// assert_eq!(keysheath::store::MAX_DOCUMENT, 32_768);
+/// ```
+pub const MAX_DOCUMENT: usize = 32_768;
+
+/// A place that holds one document, or none yet.
+///
+/// Implement it for a place of your own that can write *only if unchanged*. One that cannot loses changes as soon as
+/// two processes write.
+///
+/// ```
+/// use keysheath::store::{DocumentContent, DocumentError, DocumentStore, MemoryStore};
+///
+/// /// Adds a line, however many others do so at the same time.
+/// fn add(store: &dyn DocumentStore, line: &[u8]) -> Result<(), DocumentError> {
+///     loop {
+///         let there = store.read()?;
+///         let mut text = there.as_ref().map_or(Vec::new(), |there| there.content().expose_secret().to_vec());
+///         text.extend_from_slice(line);
+///         match store.write(&DocumentContent::from(text), there.as_ref().map(|there| there.version())) {
+///             Err(DocumentError::Conflict) => {}
+///             outcome => return outcome.map(|_| ()),
+///         }
+///     }
+/// }
+///
+/// let store = MemoryStore::new();
+/// add(&store, b"one\n")?;
+/// add(&store, b"two\n")?;
+/// assert_eq!(store.read()?.unwrap().content().expose_secret(), b"one\ntwo\n");
+/// # Ok::<(), DocumentError>(())
+/// ```
+pub trait DocumentStore: Send + Sync {
+    /// Where this store keeps its document, for messages. It must not show a secret.
+    fn provenance(&self) -> Provenance;
+
+    /// The largest content that fits, in bytes.
+    fn limit(&self) -> usize;
+
+    /// The document, or nothing where none was ever written.
+    ///
+    /// # Errors
+    /// [`DocumentError::Stale`] when the place gives an older document than it gave before, and others of
+    /// [`DocumentError`] when what is there cannot be had.
+    fn read(&self) -> Result<Option<Document>, DocumentError>;
+
+    /// The version of the document, or nothing where none was ever written. A refresher asks this at each poll, and reads the document only
+    /// where it is another one. Unless a store has a cheaper way, the document is read for it.
+    ///
+    /// ```
+    /// use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
+    /// let store = MemoryStore::new();
+    /// let written = store.write(&DocumentContent::from(b"text".to_vec()), None)?;
+    /// assert_eq!(store.version()?, Some(written));
+    /// # Ok::<(), keysheath::store::DocumentError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`DocumentStore::read`].
+    fn version(&self) -> Result<Option<Version>, DocumentError> {
+        Ok(self.read()?.map(|document| *document.version()))
+    }
+
+    /// Whether a document that was read is what is there now. It is asked before somebody is told to do what cannot be
+    /// taken back. A store whose replicas may be behind can be sure of it only by a write: it may write the same content
+    /// once more, if nothing has changed, which gives it another version. Unless a store has such replicas, its version is
+    /// compared.
+    ///
+    /// ```
+    /// use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
+    /// let store = MemoryStore::new();
+    /// store.write(&DocumentContent::from(b"text".to_vec()), None)?;
+    /// assert!(store.is_current(&store.read()?.unwrap())?);
+    /// # Ok::<(), keysheath::store::DocumentError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`DocumentStore::read`] and, where it is written, [`DocumentStore::write`].
+    fn is_current(&self, document: &Document) -> Result<bool, DocumentError> {
+        Ok(self.version()?.as_ref() == Some(document.version()))
+    }
+
+    /// Writes the document if what is there is `unchanged` (with `None`: if nothing is there), and gives its version.
+    /// Once this has returned, the document is persisted.
+    ///
+    /// # Errors
+    /// [`DocumentError::Conflict`] when something else is there: read again, and decide anew. After it, as after
+    /// [`Stale`](DocumentError::Stale), [`Locked`](DocumentError::Locked) and [`TooLarge`](DocumentError::TooLarge),
+    /// nothing has changed. After [`Unavailable`](DocumentError::Unavailable) and [`Io`](DocumentError::Io) the
+    /// place holds the old document or the new one, whole: read again to know.
+    fn write(&self, content: &DocumentContent, unchanged: Option<&Version>)
+    -> Result<Version, DocumentError>;
+}

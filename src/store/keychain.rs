@@ -1,0 +1,145 @@
+//! A document in an item of the keychain.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::version::Seen;
+use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place, sealed};
+use crate::internal::paths::absolute;
+use crate::internal::private_file::Lock;
+use crate::source::worker::{Place, Worker};
+use crate::source::{Keychain, Problem, Provenance};
+
+/// The largest content of a document in the keychain, in bytes, on every platform: Windows keeps 2,560 bytes for an item
+/// (`CRED_MAX_CREDENTIAL_BLOB_SIZE`), and 56 of them say which document it is.
+///
+/// ```
+/// assert_eq!(keysheath::store::MAX_KEYCHAIN_DOCUMENT, 2504);
+/// ```
+pub const MAX_KEYCHAIN_DOCUMENT: usize = 2560 - sealed::HEADER;
+
+/// A document in a keychain item, and beside it a file that is its lock: keychains cannot write *only if unchanged*.
+///
+/// Every process that writes the item must name the same lock. It belongs into a local folder of the user that outlives
+/// a restart of the tool, such as `$XDG_STATE_HOME`, `~/.local/state` or `%LOCALAPPDATA%`, and is made there with mode
+/// 600; what holds of the lock of a [`FileStore`](super::FileStore) and its folder holds of it.
+///
+/// A keychain that does not answer is asked within the deadline and left behind. The lock then stays taken until the
+/// keychain has answered, so that a late write goes over nothing that was written meanwhile. If the process ends before
+/// that, the write may still come.
+///
+/// The item's value is not text, and not a key: a `KeychainItem` of the same name would refuse it.
+///
+/// ```no_run
+/// use keysheath::source::Keychain;
+/// use keysheath::store::{DocumentContent, DocumentStore, KeychainStore};
+///
+/// let keychain = Keychain::of_service("shop-sync");
+/// let store = KeychainStore::new(keychain, "kanal-keys", "/home/ann/.local/state/shop-sync/kanal-keys.lock");
+/// let version = store.write(&DocumentContent::from(b"text".to_vec()), None)?;
+/// # Ok::<(), keysheath::store::DocumentError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct KeychainStore {
+    keychain: Keychain,
+    name: String,
+    lock: PathBuf,
+    worker: Worker,
+    seen: Seen,
+}
+
+impl KeychainStore {
+    /// The item `name` of a keychain, and the path of its lock. Nothing is opened yet. A call waits for the keychain as
+    /// long as the keychain's own deadline says.
+    ///
+    /// ```
+    /// # use keysheath::source::Keychain;
+    /// # use keysheath::store::KeychainStore;
+    /// let store = KeychainStore::new(Keychain::new(), "kanal-keys", "/home/ann/.local/state/kanal-keys.lock");
+    /// ```
+    #[must_use]
+    pub fn new(keychain: Keychain, name: impl Into<String>, lock: impl Into<PathBuf>) -> Self {
+        Self {
+            keychain,
+            name: name.into(),
+            lock: absolute(lock.into()),
+            worker: Worker::new(),
+            seen: Seen::default(),
+        }
+    }
+
+    /// How long a write may wait for the lock; 30 s unless set. Then it asks the keychain twice, each time for at most the
+    /// keychain's own deadline.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keysheath::source::Keychain;
+    /// # use keysheath::store::KeychainStore;
+    /// # let lock = "/home/ann/.local/state/kanal-keys.lock";
+    /// let keychain = Keychain::new().with_deadline(Duration::from_secs(5));
+    /// let store = KeychainStore::new(keychain, "kanal-keys", lock).with_deadline(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.worker = self.worker.with_deadline(deadline);
+        self
+    }
+
+    fn take_lock(&self) -> Result<Lock, DocumentError> {
+        let path = self.lock.clone();
+        self.worker
+            .run_with(Place::of("document", &self.lock), place::EXTRA, move |turn| {
+                place::lock(&place::settle(&path)?, turn)
+            })
+            .map_err(DocumentError::Unavailable)?
+    }
+
+    /// Reads the item. With a lock, the lock is held until the keychain has answered.
+    fn look(&self, lock: Option<Arc<Lock>>) -> Result<Option<Document>, DocumentError> {
+        self.seen.look(|| {
+            let item = self.keychain.load_bytes(&self.name, lock).map_err(of_keychain)?;
+            item.map(sealed::open).transpose()
+        })
+    }
+}
+
+impl DocumentStore for KeychainStore {
+    fn provenance(&self) -> Provenance {
+        self.keychain.place(&self.name)
+    }
+
+    fn limit(&self) -> usize {
+        MAX_KEYCHAIN_DOCUMENT
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.look(None)
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        content.must_fit(self.limit())?;
+        let lock = Arc::new(self.take_lock()?);
+        let there = self.look(Some(Arc::clone(&lock)))?;
+        let version = Version::next(there.as_ref().map(Document::version), unchanged)?;
+        let mut item = Zeroizing::new(Vec::with_capacity(sealed::HEADER + content.expose_secret().len()));
+        item.extend_from_slice(&sealed::header(&version, content));
+        item.extend_from_slice(content.expose_secret());
+        self.keychain.save_bytes(&self.name, item, lock).map_err(of_keychain)?;
+        self.seen.note(Some(&version));
+        Ok(version)
+    }
+}
+
+fn of_keychain(problem: Problem) -> DocumentError {
+    match problem {
+        Problem::Ambiguous { .. } | Problem::NotStorable => DocumentError::Keychain(problem),
+        problem => DocumentError::Unavailable(problem),
+    }
+}

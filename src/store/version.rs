@@ -1,0 +1,167 @@
+//! Which of the documents that a store has held.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Document, DocumentError};
+use crate::internal::back_off::random_number;
+
+/// Which document it is. It changes with every write, also when the same content is written again, and no part of the
+/// content is in it: it is a number that grows, and one that was drawn for this write.
+///
+/// ```
+/// use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
+/// let store = MemoryStore::new();
+/// let text = DocumentContent::from(b"text".to_vec());
+/// let first = store.write(&text, None)?;
+/// assert_ne!(store.write(&text, Some(&first))?, first);
+/// # Ok::<(), keysheath::store::DocumentError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version {
+    sequence: u64,
+    nonce: u64,
+}
+
+impl Version {
+    /// The version of a document in a store of your own. `sequence` grows with every write; where it may begin anew,
+    /// because the document can be deleted, `nonce` is drawn for each write, and otherwise it is 0.
+    ///
+    /// ```
+    /// use keysheath::store::Version;
+    /// assert_eq!(format!("{:?}", Version::new(7, 0)), "Version(7)");
+    /// ```
+    #[must_use]
+    pub const fn new(sequence: u64, nonce: u64) -> Self {
+        Self { sequence, nonce }
+    }
+
+    /// The largest number that is read. What is written after it would not be read again, and nothing comes near it.
+    pub(super) const LAST: u64 = u64::MAX >> 1;
+
+    pub(super) const fn parts(&self) -> (u64, u64) {
+        (self.sequence, self.nonce)
+    }
+
+    /// The version of what is written next, one that no document has had, if what is there is still what the writer has
+    /// read.
+    pub(super) fn next(there: Option<&Self>, unchanged: Option<&Self>) -> Result<Self, DocumentError> {
+        if there != unchanged {
+            return Err(DocumentError::Conflict);
+        }
+        let sequence = number(there) + 1;
+        if sequence > Self::LAST {
+            return Err(DocumentError::Corrupt);
+        }
+        Ok(Self { sequence, nonce: random_number() })
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Version({})", self.sequence)
+    }
+}
+
+/// The newest version that a store has seen; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen(Arc<Mutex<Option<Version>>>);
+
+impl Seen {
+    /// Looks at the place, and says whether it gives an older document than it gave before that look. (A look at the same
+    /// time may well give a newer one.)
+    pub(super) fn look(
+        &self,
+        read: impl FnOnce() -> Result<Option<Document>, DocumentError>,
+    ) -> Result<Option<Document>, DocumentError> {
+        self.look_by(read, Document::version)
+    }
+
+    /// As [`Seen::look`], at the version alone.
+    pub(super) fn look_at_version(
+        &self,
+        read: impl FnOnce() -> Result<Option<Version>, DocumentError>,
+    ) -> Result<Option<Version>, DocumentError> {
+        self.look_by(read, |version| version)
+    }
+
+    fn look_by<T>(
+        &self,
+        read: impl FnOnce() -> Result<Option<T>, DocumentError>,
+        version: impl Fn(&T) -> &Version,
+    ) -> Result<Option<T>, DocumentError> {
+        let before = number(self.lock().as_ref());
+        let there = read()?;
+        let version = there.as_ref().map(version);
+        if number(version) < before {
+            return Err(DocumentError::Stale);
+        }
+        self.note(version);
+        Ok(there)
+    }
+
+    /// Notes what is there.
+    pub(super) fn note(&self, there: Option<&Version>) {
+        let mut seen = self.lock();
+        if number(there) >= number(seen.as_ref()) {
+            *seen = there.copied();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Version>> {
+        // It is replaced as a whole, so a panic elsewhere has left it as it was.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn number(version: Option<&Version>) -> u64 {
+    version.map_or(0, |version| version.sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::DocumentContent;
+
+    #[test]
+    fn an_older_document_than_before_is_stale_and_one_that_is_gone_too() {
+        let seen = Seen::default();
+        let document = |sequence| Document::new(DocumentContent::from(Vec::new()), Version::new(sequence, 5));
+        let look = |there: Option<Document>| seen.look(|| Ok(there)).map(|_| ());
+        assert_eq!(look(None), Ok(()));
+        assert_eq!(look(Some(document(2))), Ok(()));
+        assert_eq!(look(Some(document(1))), Err(DocumentError::Stale));
+        assert_eq!(look(None), Err(DocumentError::Stale));
+        assert_eq!(look(Some(document(2))), Ok(()));
+        seen.note(Some(&Version::new(7, 5)));
+        assert_eq!(look(Some(document(6))), Err(DocumentError::Stale));
+    }
+
+    #[test]
+    fn a_look_that_was_overtaken_is_not_stale_and_does_not_set_back_what_was_seen() {
+        let seen = Seen::default();
+        let document = Document::new(DocumentContent::from(Vec::new()), Version::new(1, 5));
+        let look = seen.look(|| {
+            seen.note(Some(&Version::new(2, 5)));
+            Ok(Some(document.clone()))
+        });
+        assert!(look.is_ok());
+        assert!(matches!(seen.look(|| Ok(Some(document))), Err(DocumentError::Stale)));
+    }
+
+    #[test]
+    fn a_document_that_was_deleted_and_made_again_has_another_version() {
+        let first = Version::next(None, None).unwrap();
+        assert_eq!(first.sequence, 1);
+        assert_ne!(Version::next(None, None).unwrap(), first);
+        assert_eq!(Version::next(Some(&first), Some(&first)).unwrap().sequence, 2);
+        let again = Version { sequence: 1, ..Version::next(None, None).unwrap() };
+        assert_eq!(Version::next(Some(&again), Some(&first)), Err(DocumentError::Conflict));
+    }
+
+    #[test]
+    fn the_last_number_is_not_passed() {
+        let last = Version::new(Version::LAST, 0);
+        assert_eq!(Version::next(Some(&last), Some(&last)), Err(DocumentError::Corrupt));
+    }
+}
