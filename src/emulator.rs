@@ -92,7 +92,7 @@ use crate::key::{Origin, RawKey, StoreId};
 use crate::registry::{KeyId, KeyRecord, KeyRegistry, NewKey, RegistryError, Restriction, TeamId};
 
 use server::Server;
-use shop::{Api, Shop, lock};
+use shop::{Api, Shop};
 
 pub use customers::{Customer, MAX_CUSTOMERS};
 pub use error::EmulatorError;
@@ -390,7 +390,7 @@ impl Emulator {
     /// ```
     #[must_use]
     pub fn customers(&self, store: StoreId) -> Vec<Customer> {
-        lock(&self.shop.customers).of(store)
+        self.shop.customers.lock().of(store)
     }
 
     /// Adds a fault rule after those that are there.
@@ -405,7 +405,7 @@ impl Emulator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn add_fault(&self, rule: FaultRule) -> Result<FaultId, FaultError> {
-        lock(&self.shop.faults).add(rule)
+        self.shop.faults.lock().add(rule)
     }
 
     /// The fault rules in order, and how often each was applied.
@@ -419,7 +419,7 @@ impl Emulator {
     /// ```
     #[must_use]
     pub fn faults(&self) -> Vec<(FaultId, FaultRule, u64)> {
-        lock(&self.shop.faults).list()
+        self.shop.faults.lock().list()
     }
 
     /// Takes every fault rule away. Requests that met one already are not called back.
@@ -430,7 +430,7 @@ impl Emulator {
     /// # Ok::<(), keysheath::emulator::EmulatorError>(())
     /// ```
     pub fn clear_faults(&self) {
-        lock(&self.shop.faults).clear();
+        self.shop.faults.lock().clear();
     }
 
     /// The last [`MAX_JOURNAL`] requests in the order in which they were answered. A request is in it before its client
@@ -443,7 +443,7 @@ impl Emulator {
     /// ```
     #[must_use]
     pub fn journal(&self) -> Vec<JournalEntry> {
-        lock(&self.shop.journal).entries()
+        self.shop.journal.lock().entries()
     }
 
     /// Forgets what requests and rules have left behind: customers, journal, fault rules, deletions to come, and what

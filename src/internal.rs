@@ -12,6 +12,8 @@ pub(crate) mod contained;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod events;
 pub(crate) mod json_text;
+#[allow(dead_code, reason = "used with some features only")]
+pub(crate) mod lock;
 pub(crate) mod paths;
 pub(crate) mod printable;
 #[cfg(any(feature = "rotation", feature = "sqlite"))]

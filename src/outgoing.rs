@@ -10,7 +10,7 @@ mod wiping;
 
 use std::io::{self, Read as _};
 #[cfg(feature = "openbao")]
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 #[cfg(feature = "openbao")]
 use std::time::Instant;
@@ -32,6 +32,7 @@ use crate::failure::Obstacle;
 use crate::internal::clocks;
 #[cfg(any(feature = "oauth", feature = "openbao"))]
 use crate::internal::clocks::Clocks;
+use crate::internal::lock::Lock;
 use crate::key::Roots;
 use names::Names;
 use wiping::{Ended, Exchange, Wiping};
@@ -286,7 +287,7 @@ impl Reply {
 /// Connections that are kept, so that the next request need not make one, and since when each rests.
 #[cfg(feature = "openbao")]
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Mutex<Vec<(Line, Clocks)>>>);
+pub(crate) struct Kept(Arc<Lock<Vec<(Line, Clocks)>>>);
 
 #[cfg(feature = "openbao")]
 impl Kept {
@@ -332,7 +333,7 @@ impl Kept {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Line, Clocks)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

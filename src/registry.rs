@@ -65,11 +65,12 @@ mod stores;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::SystemTime;
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
+use crate::internal::lock::{Lock, recover};
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
 
 use behind::WriteBehind;
@@ -115,7 +116,7 @@ pub struct KeyRegistry {
     peppers: Arc<Peppers>,
     tables: Arc<ShardedLock<Tables>>,
     /// Whoever changes something holds it while the records are written, and the tables only for an instant.
-    writer: Mutex<Writer>,
+    writer: Lock<Writer>,
     behind: Option<WriteBehind>,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     on_browser: Box<dyn Fn(&Principal) + Send + Sync>,
@@ -192,7 +193,7 @@ impl KeyRegistry {
             profile,
             peppers,
             tables: Arc::new(ShardedLock::new(tables)),
-            writer: Mutex::new(writer),
+            writer: Lock::new(writer),
             behind,
             clock: Box::new(SystemTime::now),
             on_browser: Box::new(|_| {}),
@@ -227,7 +228,7 @@ impl KeyRegistry {
     /// ```
     #[must_use]
     pub fn with_random(mut self, random: impl FnMut(&mut [u8]) -> io::Result<()> + Send + 'static) -> Self {
-        self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).random = Box::new(random);
+        self.writer.get_mut().random = Box::new(random);
         self
     }
 
@@ -465,18 +466,16 @@ impl KeyRegistry {
         Seconds::from_time((self.clock)())
     }
 
-    // Each change to what these hold is made as a whole, so a panic elsewhere has left nothing half-way.
-
     fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writer.lock()
     }
 
     fn read(&self) -> ShardedLockReadGuard<'_, Tables> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+        recover(self.tables.read())
     }
 
     fn write(&self) -> ShardedLockWriteGuard<'_, Tables> {
-        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+        recover(self.tables.write())
     }
 }
 

@@ -85,11 +85,12 @@ mod steps;
 mod transition;
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Instant, SystemTime};
 
 use crate::handle::{Generation, KeyHandle, RawHandle};
 use crate::internal::clocks::Clocks;
+use crate::internal::lock::Lock;
 use crate::key::Issuer;
 use crate::probe::Probe;
 use crate::store::DocumentStore;
@@ -138,7 +139,7 @@ pub struct Rotation {
     clocks: Box<dyn Fn() -> Clocks + Send + Sync>,
     /// Where the processes of the fleet show themselves.
     presence: Vec<Box<dyn DocumentStore>>,
-    seen: Mutex<Seen>,
+    seen: Lock<Seen>,
 }
 
 /// What this `Rotation` has seen, and what it could not tell.
@@ -182,7 +183,7 @@ impl Rotation {
             by: None,
             clocks: Box::new(Clocks::now),
             presence: Vec::new(),
-            seen: Mutex::default(),
+            seen: Lock::default(),
         };
         rotation.look_first()?;
         Ok(rotation)
@@ -325,8 +326,7 @@ impl Rotation {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // Each change is made as a whole, so a panic elsewhere has left none half-way.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 }
 

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::answer;
 use super::rule_json;
 use super::server::Answer;
-use super::shop::{Api, Shop, lock};
+use super::shop::{Api, Shop};
 use super::{EmulatorError, TEAM};
 use crate::failure::{Meaning, Row};
 use crate::key::{KeyFormat, Origin, Profile, RawKey, StoreId};
@@ -168,13 +168,13 @@ async fn resume_store(State(shop): Shared, Path(id): Path<String>) -> Answered {
 }
 
 async fn list_customers(State(shop): Shared, Path(id): Path<String>) -> Answered {
-    let customers = lock(&shop.customers).of(store_id(&id)?);
+    let customers = shop.customers.lock().of(store_id(&id)?);
     let customers: Vec<Value> = customers.iter().map(super::Customer::to_json).collect();
     Ok(answer::json(StatusCode::OK, &json!({ "customers": customers })))
 }
 
 async fn list_faults(State(shop): Shared) -> Response<Body> {
-    let faults = lock(&shop.faults).list();
+    let faults = shop.faults.lock().list();
     let faults = faults.iter().map(|(id, rule, applied)| rule_json::write(*id, rule, *applied));
     answer::json(StatusCode::OK, &json!({ "faults": faults.collect::<Vec<Value>>() }))
 }
@@ -182,17 +182,17 @@ async fn list_faults(State(shop): Shared) -> Response<Body> {
 async fn add_fault(State(shop): Shared, request: axum::extract::Request) -> Answered {
     let body = object(&shop, request, rule_json::FIELDS).await?;
     let rule = rule_json::read(&body).map_err(bad)?;
-    let id = lock(&shop.faults).add(rule).map_err(|error| bad(error.to_string()))?;
+    let id = shop.faults.lock().add(rule).map_err(|error| bad(error.to_string()))?;
     Ok(answer::json(StatusCode::CREATED, &json!({ "id": id.0 })))
 }
 
 async fn clear_faults(State(shop): Shared) -> Answered {
-    lock(&shop.faults).clear();
+    shop.faults.lock().clear();
     done(Ok(()))
 }
 
 async fn journal(State(shop): Shared) -> Response<Body> {
-    let entries = lock(&shop.journal).entries();
+    let entries = shop.journal.lock().entries();
     let entries = entries.iter().map(|entry| {
         json!({
             "number": entry.number,

@@ -15,7 +15,7 @@ use super::answer;
 use super::fault::{Asked, Fault};
 use super::journal::{JournalEntry, shown_method, shown_path};
 use super::katana_api;
-use super::shop::{Api, Sender, Shop, Turn, lock};
+use super::shop::{Api, Sender, Shop, Turn};
 use super::wire::{Fate, truncated};
 use crate::failure::Meaning;
 use crate::registry::{Authorize as _, Refusal, RequestedStore};
@@ -37,7 +37,7 @@ pub(super) async fn exchange(
     }
     let path = request.uri().path();
     let asked = Asked { key: note.sender.map(|sender| sender.key), store: note.entry.store, path };
-    let met = lock(&shop.faults).meet(&asked);
+    let met = shop.faults.lock().meet(&asked);
     let fault = met.map(|(id, fault)| {
         note.entry.fault = Some(id);
         fault
@@ -141,7 +141,7 @@ impl Note {
 impl Drop for Note {
     fn drop(&mut self) {
         self.entry.time = self.shop.now();
-        lock(&self.shop.journal).write(self.entry.clone());
+        self.shop.journal.lock().write(self.entry.clone());
         if let (Turn::Counted, Some(sender)) = (self.turn, self.sender) {
             self.shop.answered(sender.key);
         }

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{self, BodyProblem};
 use super::customers::Fields;
 use super::rate_limit::{Allowance, RATE_LIMIT};
-use super::shop::{Metered, Shop, lock};
+use super::shop::{Metered, Shop};
 use super::{MAX_BODY, exchange};
 use crate::failure::Meaning;
 use crate::registry::{Authorize as _, Principal, Refusal, RequireKeyLayer};
@@ -53,7 +53,7 @@ async fn upsert(
     match Fields::read(&body) {
         Err(errors) => invalid(&errors),
         Ok(fields) => {
-            let (customer, is_new) = lock(&shop.customers).upsert(store, fields);
+            let (customer, is_new) = shop.customers.lock().upsert(store, fields);
             let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
             answer::json(status, &json!({ "data": customer.to_json() }))
         }

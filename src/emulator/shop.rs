@@ -1,7 +1,7 @@
 //! What an emulator knows: the registry, and all that requests and rules leave behind.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
@@ -11,6 +11,7 @@ use super::fault::Faults;
 use super::journal::Journal;
 use super::katana_api::Product;
 use super::rate_limit::{Allowance, RateLimiter};
+use crate::internal::lock::Lock;
 use crate::key::{Fingerprint, Profile, StoreId};
 use crate::registry::{
     Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, RequestedStore, TeamId,
@@ -92,13 +93,13 @@ pub(super) struct Shop {
     pub(super) clock: Arc<Clock>,
     pub(super) read_timeout: Duration,
     pub(super) products: Vec<Product>,
-    pub(super) customers: Mutex<Customers>,
-    pub(super) faults: Mutex<Faults>,
-    pub(super) journal: Mutex<Journal>,
+    pub(super) customers: Lock<Customers>,
+    pub(super) faults: Lock<Faults>,
+    pub(super) journal: Lock<Journal>,
     /// The keys that are deleted after some requests.
-    countdowns: Mutex<HashMap<KeyId, Countdown>>,
+    countdowns: Lock<HashMap<KeyId, Countdown>>,
     /// `None` where there is no limit.
-    limiter: Option<Mutex<RateLimiter<Metered>>>,
+    limiter: Option<Lock<RateLimiter<Metered>>>,
 }
 
 impl Shop {
@@ -116,11 +117,11 @@ impl Shop {
             clock,
             read_timeout,
             products: Product::list(seed),
-            customers: Mutex::default(),
-            faults: Mutex::new(Faults::new(seed)),
-            journal: Mutex::default(),
-            countdowns: Mutex::default(),
-            limiter: is_limited.then(|| Mutex::new(RateLimiter::new())),
+            customers: Lock::default(),
+            faults: Lock::new(Faults::new(seed)),
+            journal: Lock::default(),
+            countdowns: Lock::default(),
+            limiter: is_limited.then(|| Lock::new(RateLimiter::new())),
         }
     }
 
@@ -137,7 +138,7 @@ impl Shop {
     /// `None` where there is no limit.
     pub(super) fn take_allowance(&self, metered: Metered) -> Option<Allowance> {
         let limiter = self.limiter.as_ref()?;
-        Some(lock(limiter).take(metered, self.now()))
+        Some(limiter.lock().take(metered, self.now()))
     }
 
     /// Lets a key through for this many more requests, and then deletes it.
@@ -146,19 +147,19 @@ impl Shop {
             return self.delete_key(id);
         }
         self.registry.key(id).ok_or(RegistryError::NoSuchKey)?;
-        lock(&self.countdowns).insert(id, Countdown { left: requests, in_flight: 0 });
+        self.countdowns.lock().insert(id, Countdown { left: requests, in_flight: 0 });
         Ok(())
     }
 
     /// Deletes a key, and what was kept beside it.
     pub(super) fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
-        lock(&self.countdowns).remove(&id);
+        self.countdowns.lock().remove(&id);
         self.registry.delete_key(id)
     }
 
     /// Counts a request that has come with a key.
     pub(super) fn count(&self, key: KeyId) -> Turn {
-        match lock(&self.countdowns).get_mut(&key) {
+        match self.countdowns.lock().get_mut(&key) {
             None => Turn::Free,
             Some(countdown) if countdown.left == 0 => Turn::Refused,
             Some(countdown) => {
@@ -171,7 +172,7 @@ impl Shop {
 
     /// Notes that a counted request was answered. With the last of them the key is deleted.
     pub(super) fn answered(&self, key: KeyId) {
-        let mut countdowns = lock(&self.countdowns);
+        let mut countdowns = self.countdowns.lock();
         let Some(countdown) = countdowns.get_mut(&key) else { return };
         countdown.in_flight = countdown.in_flight.saturating_sub(1);
         if countdown.left == 0 && countdown.in_flight == 0 {
@@ -184,12 +185,12 @@ impl Shop {
 
     /// Forgets what requests and rules have left behind.
     pub(super) fn reset(&self) {
-        *lock(&self.customers) = Customers::default();
-        lock(&self.faults).clear();
-        *lock(&self.journal) = Journal::default();
-        lock(&self.countdowns).clear();
+        *self.customers.lock() = Customers::default();
+        self.faults.lock().clear();
+        *self.journal.lock() = Journal::default();
+        self.countdowns.lock().clear();
         if let Some(limiter) = &self.limiter {
-            *lock(limiter) = RateLimiter::new();
+            *limiter.lock() = RateLimiter::new();
         }
     }
 }
@@ -220,9 +221,4 @@ impl Authorize for Shop {
     fn authorize(&self, headers: &HeaderMap, wanted: RequestedStore) -> Result<Principal, Refusal> {
         self.registry.authorize(headers, wanted)
     }
-}
-
-/// Each change to what these hold is made as a whole, so a panic elsewhere has left nothing half-way.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,13 +7,15 @@
 #[cfg(feature = "tracing")]
 mod lines;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::contained::{contained, discard};
+
+use crate::internal::lock::Lock;
 
 #[cfg(feature = "tracing")]
 pub(crate) use lines::Trace;
@@ -50,7 +52,7 @@ pub(crate) struct DroppedEvents(Arc<AtomicU64>);
 pub(crate) struct Telling {
     thread: JoinHandle<()>,
     /// Nothing comes by it: it is cut off when the thread ends, however that ends.
-    ended: Mutex<Receiver<()>>,
+    ended: Lock<Receiver<()>>,
 }
 
 impl<E: Event> EventSender<E> {
@@ -75,7 +77,7 @@ impl<E: Event> EventSender<E> {
             contained(|| drop(callback));
         })?;
         teller.queue = Some(queue);
-        Ok((teller, Some(Telling { thread, ended: Mutex::new(ended) })))
+        Ok((teller, Some(Telling { thread, ended: Lock::new(ended) })))
     }
 
     /// Does not block. An event for which there is no room is counted.
@@ -140,7 +142,7 @@ pub(crate) fn end(
         return;
     }
     if let Some(telling) = telling {
-        let ended = telling.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ended = telling.ended.into_inner();
         if ended.recv_timeout(rest()) == Err(RecvTimeoutError::Disconnected) {
             join(telling.thread, rest());
         }
@@ -167,6 +169,8 @@ fn join(thread: JoinHandle<()>, timeout: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
+
+    use std::sync::Mutex;
 
     use super::*;
 

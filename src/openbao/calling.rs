@@ -1,7 +1,6 @@
 //! Sending one request to whichever of the named servers takes it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use super::index::Index;
 use super::{MAX_ANSWER, OpenBaoError, json};
 use crate::failure::Obstacle;
 use crate::internal::back_off::random_part;
+use crate::internal::lock::Lock;
 use crate::key::{Origin, Roots, Scheme};
 use crate::outgoing::{Kept, Outgoing, Reply};
 
@@ -44,7 +44,7 @@ pub(super) struct Servers {
     kept: Kept,
     /// The member that answered last.
     preferred: AtomicUsize,
-    index: Mutex<Option<Index>>,
+    index: Lock<Option<Index>>,
 }
 
 /// A request, without the server that it goes to.
@@ -99,7 +99,7 @@ impl Servers {
             roots: None,
             kept: Kept::default(),
             preferred: AtomicUsize::new(0),
-            index: Mutex::default(),
+            index: Lock::default(),
         }
     }
 
@@ -215,7 +215,7 @@ impl Servers {
         if let Some(namespace) = &self.namespace {
             headers.insert("x-vault-namespace", namespace.clone());
         }
-        if let Some(index) = &*self.index.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(index) = &*self.index.lock() {
             headers.insert(INDEX, index.header());
         }
         if let Some(token) = token {
@@ -229,7 +229,7 @@ impl Servers {
         let failed = |error, was_not_done, may_pass| Outcome::Failed { error, was_not_done, may_pass };
         if let Some(index) = reply.headers.get(INDEX) {
             let came = Index::new(index.clone());
-            let mut there = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut there = self.index.lock();
             // Answers overtake each other on the way.
             if !there.as_ref().is_some_and(|there| there.is_newer_than(&came)) {
                 *there = Some(came);

@@ -1,6 +1,6 @@
 //! One secret of a key-value secrets engine of version 2.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hmac_sha256::Hash;
@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 use super::calling::{Answered, Call, says};
 use super::session::read;
 use super::{OpenBao, OpenBaoError, json, name};
+
+use crate::internal::lock::Lock;
 
 const READ: &str = "read MOUNT/data/PATH";
 #[cfg(feature = "rotation")]
@@ -22,7 +24,7 @@ pub(crate) struct Entry {
     client: OpenBao,
     place: Arc<str>,
     /// Where the mount ends in the place, once OpenBao has said so.
-    mount: Arc<Mutex<Option<usize>>>,
+    mount: Arc<Lock<Option<usize>>>,
 }
 
 /// Which version of a secret it is: its number, and a number made of the time at which it was written, which differs
@@ -153,7 +155,7 @@ impl Entry {
     pub(crate) fn write(&self, data: &[u8], unchanged: Option<Stamp>) -> Result<Written, OpenBaoError> {
         let until = self.client.until();
         // A mount of version 1 would write whatever is there, so what it is now is asked anew.
-        *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.mount.lock() = None;
         let path = self.path("data", until)?;
         // The number alone would also be that of a secret that was deleted and made again.
         if self.current_until(until)? != unchanged {
@@ -182,12 +184,12 @@ impl Entry {
 
     /// The path of the secret's data or metadata.
     fn path(&self, part: &str, until: Instant) -> Result<String, OpenBaoError> {
-        let known = *self.mount.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *self.mount.lock();
         let end = match known {
             Some(end) => end,
             None => self.find_mount(until)?,
         };
-        *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        *self.mount.lock() = Some(end);
         let (mount, path) = self.place.split_at(end);
         Ok(format!("{}{part}/{}", name::encoded(mount), name::encoded(path)))
     }
@@ -223,7 +225,7 @@ impl Entry {
     fn nothing<T>(&self, answer: &Answered) -> Result<Option<T>, OpenBaoError> {
         if let Some(error) = not_there(&answer.body) {
             // What was mounted there may not be any more.
-            *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.mount.lock() = None;
             return Err(error);
         }
         let answer =
@@ -245,7 +247,7 @@ impl Entry {
 
     /// What an answer is that is none of version 2.
     fn is_something_else(&self, answer: &Answered) -> OpenBaoError {
-        *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.mount.lock() = None;
         match json::read::<json::Answer<serde::de::IgnoredAny>>(&answer.body) {
             Some(_) => OpenBaoError::NotVersion2,
             None => OpenBaoError::NotOpenBao { status: answer.status },

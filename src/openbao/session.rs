@@ -1,7 +1,7 @@
 //! The token of a client: had at the first call, renewed ahead of its end, had anew when it is refused.
 
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -11,6 +11,7 @@ use super::login::{Login, Method};
 use super::secret::Secret;
 use super::{OpenBaoError, json};
 use crate::internal::clocks::Clocks;
+use crate::internal::lock::Lock;
 
 /// How soon a renewal that failed is tried again.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
@@ -20,7 +21,7 @@ const RENEWAL_PART: u32 = 3;
 
 pub(super) struct Session {
     pub(super) login: Login,
-    token: Mutex<Option<Token>>,
+    token: Lock<Option<Token>>,
     /// How many tokens there have been.
     count: AtomicU64,
 }
@@ -67,7 +68,7 @@ impl Lease {
 
 impl Session {
     pub(super) const fn new(login: Login) -> Self {
-        Self { login, token: Mutex::new(None), count: AtomicU64::new(0) }
+        Self { login, token: Lock::new(None), count: AtomicU64::new(0) }
     }
 
     /// Sends a request with the token. A token that OpenBao does not know any more is replaced, once. `access` is what
@@ -207,8 +208,7 @@ impl Session {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Token>> {
-        // It is replaced as a whole, so a panic elsewhere has left a whole one or none.
-        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+        self.token.lock()
     }
 }
 

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
@@ -19,6 +19,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::framing::Framing;
 #[cfg(feature = "oauth")]
 use crate::internal::clocks::Clocks;
+use crate::internal::lock::Lock;
 
 /// The first placeholder is made of this byte, the second of the next one, and so on.
 const FIRST_FILL: u8 = b'!';
@@ -37,7 +38,7 @@ const LATE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_mi
 
 /// What is secret in the exchange that is under way: one at a time on a connection.
 #[derive(Clone, Default)]
-pub(super) struct Exchange(Arc<Mutex<Secrets>>);
+pub(super) struct Exchange(Arc<Lock<Secrets>>);
 
 #[derive(Default)]
 struct Secrets {
@@ -124,7 +125,7 @@ impl Exchange {
     }
 
     fn lock(&self) -> MutexGuard<'_, Secrets> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

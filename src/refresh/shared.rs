@@ -2,15 +2,16 @@
 
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{RefreshEvent, RefreshStatus, ReloadError, ReloadProblem};
 use crate::handle::{RawHandle, Reload};
 use crate::internal::events::{DroppedEvents, EventSender};
+use crate::internal::lock::{Lock, recover};
 
 pub(super) struct Shared {
-    state: Mutex<State>,
+    state: Lock<State>,
     /// An attempt or the thread has ended.
     ended: Condvar,
     handle: RawHandle,
@@ -43,7 +44,7 @@ impl Shared {
             met: 0,
             outcome: Reload::NoRefresher,
         };
-        let (state, ended) = (Mutex::new(state), Condvar::new());
+        let (state, ended) = (Lock::new(state), Condvar::new());
         Self { state, ended, handle, has_left: AtomicBool::new(false), untold, process: process::id() }
     }
 
@@ -108,7 +109,7 @@ impl Shared {
             if rest.is_zero() {
                 return None;
             }
-            state = self.ended.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+            state = recover(self.ended.wait_timeout(state, rest)).0;
         }
     }
 
@@ -119,8 +120,7 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is made as a whole, so a panic elsewhere has left none half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -161,6 +161,8 @@ impl Drop for Ending {
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
+
+    use std::sync::Mutex;
 
     use super::*;
     use crate::handle::KeyHandle;

@@ -11,11 +11,12 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use crate::handle::RawHandle;
 use crate::internal::contained::contained;
+use crate::internal::lock::Lock;
 use hub::{Hub, Wanted};
 use symlinks::Entry;
 
@@ -80,7 +81,7 @@ pub(super) struct Watch {
     looking: Mutex<()>,
     /// How often in a row the way was another one by the time that it was watched.
     raced: AtomicU32,
-    state: Mutex<Watching>,
+    state: Lock<Watching>,
     signal: Arc<Signal>,
 }
 
@@ -97,7 +98,7 @@ impl Watch {
             looking: Mutex::new(()),
             raced: AtomicU32::new(0),
             // Until it is armed for the first time.
-            state: Mutex::new(Watching::Failed(WatchProblem::Hangs)),
+            state: Lock::new(Watching::Failed(WatchProblem::Hangs)),
             signal: Arc::new(Signal { has_changed: AtomicBool::new(false), handle }),
         })
     }
@@ -108,7 +109,7 @@ impl Watch {
     }
 
     pub(super) fn state(&self) -> Watching {
-        *lock(&self.state)
+        *self.state.lock()
     }
 
     /// Watches the way to the file as it is now. It may hang where the file system does.
@@ -125,7 +126,7 @@ impl Watch {
             Err(TryLockError::WouldBlock) => Watching::Failed(WatchProblem::Hangs),
             Err(TryLockError::Poisoned(_)) => Watching::Failed(WatchProblem::Failed),
         };
-        *lock(&self.state) = state;
+        *self.state.lock() = state;
     }
 
     /// Where the way is another one by the time that it is watched, as in the middle of a swap, it is walked again.
@@ -205,9 +206,4 @@ impl fmt::Display for Watching {
             Self::Failed(problem) => write!(f, "it is not watched: {problem}"),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each is replaced as a whole, so a panic elsewhere has left none half-way.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

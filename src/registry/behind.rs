@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::record::{Change, Changed, KeyId, RecordStore, Seconds, StoredDigest};
 use crate::internal::clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
+use crate::internal::lock::{Lock, recover};
 
 /// How exactly the last use of a key is written, in seconds: what is in memory is exact, what is written is at most so
 /// much older.
@@ -39,7 +40,7 @@ pub(super) struct WriteBehind {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    state: Lock<State>,
     /// For the thread: something was asked for.
     asked: Condvar,
     /// For those who asked: it was done.
@@ -69,7 +70,7 @@ struct Waiting {
 impl WriteBehind {
     pub(super) fn start(records: Arc<dyn RecordStore>) -> Result<Self, RegistryError> {
         let shared = Arc::new(Shared {
-            state: Mutex::default(),
+            state: Lock::default(),
             asked: Condvar::new(),
             done: Condvar::new(),
             #[cfg(feature = "tracing")]
@@ -100,7 +101,7 @@ impl WriteBehind {
         let mine = state.flushes;
         self.shared.asked.notify_one();
         while state.flushed < mine && !state.has_ended {
-            state = self.shared.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = recover(self.shared.done.wait(state));
         }
         let ended = RecordError::Io(io::ErrorKind::BrokenPipe);
         let failed = if state.flushed < mine { Some(ended) } else { state.failed };
@@ -119,7 +120,7 @@ impl Drop for WriteBehind {
             if left.is_zero() {
                 return;
             }
-            state = self.shared.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = recover(self.shared.done.wait_timeout(state, left)).0;
         }
         drop(state);
         if let Some(thread) = self.thread.take() {
@@ -140,7 +141,7 @@ impl Shared {
                 }
                 // Nothing waits, so nothing is due: the next change is gathered for as long as any other.
                 let left = if left.is_zero() { GATHER } else { left };
-                state = self.asked.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                state = recover(self.asked.wait_timeout(state, left)).0;
             }
             let (asked, is_last) = (state.flushes, state.is_ending);
             let batch = std::mem::take(&mut state.waiting);
@@ -168,9 +169,8 @@ impl Shared {
         }
     }
 
-    /// A panic elsewhere has left nothing half-way: each change to the state is made as a whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -228,6 +228,8 @@ fn write(records: &dyn RecordStore, batch: &HashMap<KeyId, Waiting>) -> Result<(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+
+    use std::sync::Mutex;
 
     use super::*;
     use crate::key::{Profile, StoreId};

@@ -7,7 +7,7 @@ mod seal;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::record::{Change, Changed, KeyId, RecordStore, Records, StoredKey, TeamId, sealed::Sealed};
 use super::{Peppers, RecordError, RegistryError};
+use crate::internal::lock::Lock;
 use crate::internal::printable::PrintablePath;
 use crate::key::{Profile, StoreId};
 use file::Place;
@@ -59,7 +60,7 @@ use seal::{NUMBER, Sealer};
 /// # Ok::<(), keysheath::registry::RegistryError>(())
 /// ```
 pub struct Sqlite {
-    connection: Mutex<Connection>,
+    connection: Lock<Connection>,
     /// There once the records were read.
     sealer: OnceLock<Sealer>,
     /// After the connection, so that the lock is the last to go.
@@ -114,7 +115,7 @@ impl Sqlite {
         let connection = connection(place.path(), place.has_log()).map_err(|error| from_sqlite(&error))?;
         schema::check(&connection)?;
         place.is_in_place()?;
-        Ok(Self { connection: Mutex::new(connection), sealer: OnceLock::new(), place })
+        Ok(Self { connection: Lock::new(connection), sealer: OnceLock::new(), place })
     }
 
     /// One transaction, on the disk when this returns.
@@ -148,7 +149,7 @@ impl Sqlite {
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A transaction that a panic has interrupted was rolled back.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The current and the previous key of one service.
 
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use http::HeaderMap;
 
@@ -9,6 +9,7 @@ use super::credentials::Credentials;
 use super::principal::{Authorize, Principal, Refusal, RequestedStore};
 use super::record::Restriction;
 use crate::failure::Meaning;
+use crate::internal::lock::recover;
 use crate::key::{IssuerMismatch, Profile, RawKey};
 
 /// The keys that one service accepts: a current one, and while its clients take that up, the previous one. They are
@@ -67,7 +68,7 @@ impl StaticKeys {
     /// ```
     pub fn replace(&self, new: RawKey) -> Result<(), IssuerMismatch> {
         let new = new.of_issuer(self.profile)?;
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = recover(self.keys.write());
         if keys.current != new {
             keys.previous = Some(std::mem::replace(&mut keys.current, new));
         }
@@ -83,7 +84,7 @@ impl StaticKeys {
     /// assert!(!keys.drop_previous());
     /// ```
     pub fn drop_previous(&self) -> bool {
-        self.keys.write().unwrap_or_else(PoisonError::into_inner).previous.take().is_some()
+        recover(self.keys.write()).previous.take().is_some()
     }
 }
 
@@ -96,7 +97,7 @@ impl Authorize for StaticKeys {
         let refused = |meaning| Refusal::of(self.profile, meaning);
         let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
         let key = key.map_err(refused)?;
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = recover(self.keys.read());
         // Both are compared, so that the time does not tell which it was.
         let is_current = keys.current.matches(key);
         let previous = keys.previous.as_ref().filter(|previous| previous.matches(key));
@@ -119,7 +120,7 @@ impl Authorize for StaticKeys {
 
 impl fmt::Debug for StaticKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = recover(self.keys.read());
         write!(f, "StaticKeys({:?}, {:?})", keys.current, keys.previous)
     }
 }

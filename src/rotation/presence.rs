@@ -100,7 +100,7 @@ mod watched;
 
 use std::fmt;
 use std::process;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -108,6 +108,7 @@ use crate::handle::{KeyHandle, UsageObserver};
 use crate::internal::back_off::random_number;
 use crate::internal::clocks::Clocks;
 use crate::internal::events;
+use crate::internal::lock::Lock;
 use crate::internal::utc::Utc;
 use crate::key::Issuer;
 use crate::keyset::has_part_of;
@@ -295,9 +296,9 @@ impl Drop for Presence {
     fn drop(&mut self) {
         // What is left of the time that dropping may wait, and when that was so. It grows again with the time
         // that passes.
-        static LEFT: LazyLock<Mutex<(Duration, Instant)>> =
-            LazyLock::new(|| Mutex::new((SHUTDOWN_TIMEOUT.0, Instant::now())));
-        let left = || LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        static LEFT: LazyLock<Lock<(Duration, Instant)>> =
+            LazyLock::new(|| Lock::new((SHUTDOWN_TIMEOUT.0, Instant::now())));
+        let left = || LEFT.lock();
 
         if self.thread.is_none() || self.is_elsewhere() {
             return self.end(Duration::ZERO);

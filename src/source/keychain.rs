@@ -8,7 +8,7 @@ mod prompt;
 #[cfg(all(unix, not(target_os = "macos")))]
 mod secret_service;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use std::{fmt, mem, thread};
 
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::Resource;
 use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
+use crate::internal::lock::Lock;
 use crate::key::{Profile, RawKey};
 
 #[cfg(any(windows, target_os = "macos"))]
@@ -71,7 +72,7 @@ pub struct Keychain {
 /// The open store, if there is one. Dropping a store takes a thread: what is below it blocks, and on Linux panics in async
 /// code where the application has turned on the feature `tokio` of the library.
 #[derive(Default)]
-struct Slot(Mutex<Option<Arc<Store>>>);
+struct Slot(Lock<Option<Arc<Store>>>);
 
 /// A keychain item that holds the key and nothing else.
 ///
@@ -415,8 +416,7 @@ impl fmt::Debug for Keychain {
 
 impl Slot {
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Store>>> {
-        // It holds a whole value or none, so a panic elsewhere has not left it half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn replace(&self, store: Option<Arc<Store>>) {

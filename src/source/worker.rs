@@ -3,12 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Problem, Resource};
 use crate::internal::contained::contained;
+use crate::internal::lock::{Lock, recover};
 use crate::key::fingerprint::wipe_stack;
 
 /// How long a source may take unless told otherwise: 30 s, so that a person can answer a prompt.
@@ -168,19 +169,18 @@ impl Calls {
     }
 }
 
-static CALLS: LazyLock<Mutex<Calls>> = LazyLock::new(Mutex::default);
+static CALLS: LazyLock<Lock<Calls>> = LazyLock::new(Lock::default);
 static RETURNED: Condvar = Condvar::new();
 
 fn calls() -> MutexGuard<'static, Calls> {
-    // Each change is made as a whole, so a panic elsewhere has left none half-way.
-    CALLS.lock().unwrap_or_else(PoisonError::into_inner)
+    CALLS.lock()
 }
 
 /// The right to one call; all threads of the call share it, and it ends with the last of them.
 pub(crate) struct Permit {
     place: Place,
     is_counted: bool,
-    left_behind: Mutex<bool>,
+    left_behind: Lock<bool>,
 }
 
 impl Permit {
@@ -202,7 +202,7 @@ impl Permit {
             if rest.is_zero() {
                 break Err(Problem::Queued { waited: patience, under_way: calls.before(place) });
             }
-            calls = RETURNED.wait_timeout(calls, rest).unwrap_or_else(PoisonError::into_inner).0;
+            calls = recover(RETURNED.wait_timeout(calls, rest)).0;
             waited = start.elapsed();
         };
         if let Some(count) = calls.places.get_mut(&place.name) {
@@ -220,7 +220,7 @@ impl Permit {
         // The next in the queue may go as well, or was behind this one.
         RETURNED.notify_all();
         outcome?;
-        Ok((Arc::new(Self { place, is_counted, left_behind: Mutex::new(false) }), waited))
+        Ok((Arc::new(Self { place, is_counted, left_behind: Lock::new(false) }), waited))
     }
 
     /// Notes that this call was given up. Where it returns, that is undone.
@@ -229,7 +229,7 @@ impl Permit {
         if let Some(count) = calls.places.get_mut(&self.place.name) {
             count.left_behind += 1;
             count.left_last = Some(Instant::now());
-            *self.left_behind.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            *self.left_behind.lock() = true;
             calls.all -= usize::from(self.is_counted);
         }
         drop(calls);
@@ -269,7 +269,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let left_behind = *self.left_behind.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let left_behind = *self.left_behind.get_mut();
         let mut calls = calls();
         calls.all -= usize::from(self.is_counted && !left_behind);
         if let Some(count) = calls.places.get_mut(&self.place.name) {

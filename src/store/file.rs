@@ -8,13 +8,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
+use crate::internal::lock::Lock;
 use crate::internal::paths::absolute;
 use crate::internal::private_file;
 use crate::internal::private_file::{LOCK, Stamp, with_end};
@@ -68,7 +69,7 @@ pub struct FileStore {
 struct Known {
     seen: Seen,
     /// The file that was read last, and its version. Only a settled one is kept.
-    read: Mutex<Option<(Stamp, Version)>>,
+    read: Lock<Option<(Stamp, Version)>>,
     lasting: Lasting<(Stamp, Version)>,
 }
 
@@ -166,7 +167,7 @@ impl Known {
         let path = settle(path)?;
         self.seen.look_at_version(|| {
             let Some(stamp) = look(&path)? else { return Ok(None) };
-            let known = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = *self.read.lock();
             match known.filter(|(read, _)| *read == stamp) {
                 Some((_, version)) => Ok(Some(version)),
                 None => Ok(self.read(&path)?.map(|(document, _)| *document.version())),
@@ -189,8 +190,7 @@ impl Known {
         // Asked for before it is read: what is written meanwhile has a later time.
         let is_settled = stamp.is_settled(SystemTime::now());
         let document = sealed::open(read_bounded(file)?)?;
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) =
-            is_settled.then_some((stamp, *document.version()));
+        *self.read.lock() = is_settled.then_some((stamp, *document.version()));
         Ok(Some((document, stamp)))
     }
 }

@@ -1,8 +1,9 @@
 //! A document in memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
+use crate::internal::lock::Lock;
 use crate::source::Provenance;
 
 /// A document that is gone with the process: for tests, and for keys that need not outlive it. Clones share it.
@@ -17,7 +18,7 @@ use crate::source::Provenance;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    document: Arc<Mutex<Option<Document>>>,
+    document: Arc<Lock<Option<Document>>>,
 }
 
 impl MemoryStore {
@@ -43,8 +44,7 @@ impl DocumentStore for MemoryStore {
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
-        // It is replaced as a whole, so a panic elsewhere has left it as it was.
-        Ok(self.document.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.document.lock().clone())
     }
 
     fn write(
@@ -53,7 +53,7 @@ impl DocumentStore for MemoryStore {
         unchanged: Option<&Version>,
     ) -> Result<Version, DocumentError> {
         content.must_fit(self.limit())?;
-        let mut there = self.document.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut there = self.document.lock();
         let version = Version::next(there.as_ref().map(Document::version), unchanged)?;
         *there = Some(Document::new(content.clone(), version));
         Ok(version)

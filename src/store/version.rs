@@ -1,10 +1,11 @@
 //! Which of the documents that a store has held.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use super::{Document, DocumentError};
 use crate::internal::back_off::random_number;
+use crate::internal::lock::Lock;
 
 /// Which document it is. It changes with every write, also when the same content is written again, and no part of the
 /// content is in it: it is a number that grows, and one that was drawn for this write.
@@ -65,7 +66,7 @@ impl fmt::Debug for Version {
 
 /// The newest version that a store has seen; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen(Arc<Mutex<Option<Version>>>);
+pub(super) struct Seen(Arc<Lock<Option<Version>>>);
 
 impl Seen {
     /// Looks at the place, and says whether it gives an older document than it gave before that look. (A look at the same
@@ -109,8 +110,7 @@ impl Seen {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Version>> {
-        // It is replaced as a whole, so a panic elsewhere has left it as it was.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::process;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, MutexGuard};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::NoSubscriber;
 
 use crate::internal::contained::contained;
+use crate::internal::lock::{Lock, recover};
 
 /// How many lines wait for a subscriber that blocks. Those beyond are lost; a warning says how many.
 const MAX_WAITING_LINES: usize = 1024;
@@ -18,14 +19,14 @@ const MAX_WAITING_LINES: usize = 1024;
 /// How long a step of a rotation, or dropping, waits for its lines. While one line takes longer, nothing waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
-static LINES: Lines = Lines { state: Mutex::new(State::new()), work: Condvar::new(), done: Condvar::new() };
+static LINES: Lines = Lines { state: Lock::new(State::new()), work: Condvar::new(), done: Condvar::new() };
 
 /// Which subscriber lines go to.
 #[derive(Clone)]
 pub(crate) struct Trace(WeakDispatch);
 
 struct Lines {
-    state: Mutex<State>,
+    state: Lock<State>,
     /// There is a line to give.
     work: Condvar,
     /// A line was given.
@@ -117,7 +118,7 @@ impl Lines {
         let mut state = self.lock();
         loop {
             let Some(Line { to, give }) = state.waiting.pop_front() else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = recover(self.work.wait(state));
                 continue;
             };
             let lost = std::mem::take(&mut state.lost);
@@ -146,13 +147,12 @@ impl Lines {
             if rest.is_zero() || state.since.is_some_and(|since| since.elapsed() >= PATIENCE) {
                 return;
             }
-            state = self.done.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+            state = recover(self.done.wait_timeout(state, rest)).0;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is made as a whole, so a panic elsewhere has left none half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,16 +1,17 @@
 //! What a keeper and its thread share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{GrantState, KeeperEvent, KeeperProblem, KeeperStatus};
 use crate::handle::RawHandle;
 use crate::internal::events::{DroppedEvents, EventSender};
+use crate::internal::lock::{Lock, recover};
 use crate::source::Provenance;
 
 pub(super) struct Shared {
-    state: Mutex<State>,
+    state: Lock<State>,
     /// The thread is to end, or has ended.
     news: Condvar,
     handle: RawHandle,
@@ -31,7 +32,7 @@ impl Shared {
         handle.attach();
         let (state, generation) = (GrantState::Good, None);
         let status = KeeperStatus { provenance, generation, state, failures: 0, problem: None, untold: 0 };
-        let state = Mutex::new(State { status, is_stopping: false, has_ended: false });
+        let state = Lock::new(State { status, is_stopping: false, has_ended: false });
         Self { state, news: Condvar::new(), handle, has_left: AtomicBool::new(false), untold }
     }
 
@@ -79,7 +80,7 @@ impl Shared {
             if is_over(&state) || rest.is_zero() {
                 return is_over(&state);
             }
-            state = self.news.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+            state = recover(self.news.wait_timeout(state, rest)).0;
         }
     }
 
@@ -90,8 +91,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is made as a whole, so a panic elsewhere has left none half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

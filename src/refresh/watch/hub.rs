@@ -8,14 +8,16 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use notify::event::{Event, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::{Signal, WatchProblem, lock, problem};
+use super::{Signal, WatchProblem, problem};
+
+use crate::internal::lock::Lock;
 
 /// How long one waits for another, and how often it looks.
 const TURN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(1));
@@ -23,7 +25,7 @@ const TURN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_m
 /// A watcher that has been busy for longer hangs, as on a mount whose server is gone. Another one takes its place.
 const HANGS: Duration = Duration::from_secs(5);
 
-static CURRENT: Mutex<Option<Arc<Hub>>> = Mutex::new(None);
+static CURRENT: Lock<Option<Arc<Hub>>> = Lock::new(None);
 
 /// The folders of one way, and the names that are looked for in each.
 pub(super) type Wanted = BTreeMap<PathBuf, BTreeSet<OsString>>;
@@ -32,14 +34,14 @@ pub(super) struct Hub {
     /// A forked child has no thread of the library.
     process: u32,
     /// Held while the file system is asked, so never longer than that hangs.
-    watcher: Mutex<Option<RecommendedWatcher>>,
-    busy_since: Mutex<Option<Instant>>,
+    watcher: Lock<Option<RecommendedWatcher>>,
+    busy_since: Lock<Option<Instant>>,
     table: Arc<Table>,
 }
 
 /// Held for an instant only.
 #[derive(Default)]
-struct Table(Mutex<HashMap<Identity, Folder>>);
+struct Table(Lock<HashMap<Identity, Folder>>);
 
 /// What a folder is, whatever its path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +68,7 @@ struct User {
 /// The turn of one who asks the file system.
 struct Turn<'a> {
     watcher: MutexGuard<'a, Option<RecommendedWatcher>>,
-    busy_since: &'a Mutex<Option<Instant>>,
+    busy_since: &'a Lock<Option<Instant>>,
 }
 
 impl Identity {
@@ -93,7 +95,7 @@ impl Identity {
 impl Hub {
     /// The one of this process.
     pub(super) fn current() -> Arc<Self> {
-        let mut current = lock(&CURRENT);
+        let mut current = CURRENT.lock();
         if let Some(hub) = current.as_ref() {
             if hub.process == process::id() && !hub.hangs() {
                 return Arc::clone(hub);
@@ -103,8 +105,8 @@ impl Hub {
         }
         let hub = Arc::new(Self {
             process: process::id(),
-            watcher: Mutex::new(None),
-            busy_since: Mutex::new(None),
+            watcher: Lock::new(None),
+            busy_since: Lock::new(None),
             table: Arc::default(),
         });
         // The old one goes with its last user, and a forked child's copy never.
@@ -155,7 +157,7 @@ impl Hub {
     pub(super) fn reset(&self) {
         let Some(mut turn) = self.turn() else { return };
         self.table.tell_all();
-        lock(&self.table.0).clear();
+        self.table.0.lock().clear();
         *turn.watcher = None;
     }
 
@@ -176,9 +178,9 @@ impl Hub {
         };
         // Before it is watched, so that no event of it is missed.
         let folder = Folder { path: path.to_owned(), is_alive: true, users };
-        lock(&self.table.0).insert(identity.clone(), folder);
+        self.table.0.lock().insert(identity.clone(), folder);
         watcher.watch(path, RecursiveMode::NonRecursive).map_err(|error| {
-            if let Some(folder) = lock(&self.table.0).remove(identity) {
+            if let Some(folder) = self.table.0.lock().remove(identity) {
                 folder.tell_all();
             }
             problem(&error.kind)
@@ -195,21 +197,20 @@ impl Hub {
         let start = Instant::now();
         loop {
             let watcher = match self.watcher.try_lock() {
-                Ok(watcher) => watcher,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) if start.elapsed() < TURN.0 => {
+                Some(watcher) => watcher,
+                None if start.elapsed() < TURN.0 => {
                     thread::sleep(TURN.1);
                     continue;
                 }
-                Err(TryLockError::WouldBlock) => return None,
+                None => return None,
             };
-            *lock(&self.busy_since) = Some(Instant::now());
+            *self.busy_since.lock() = Some(Instant::now());
             return Some(Turn { watcher, busy_since: &self.busy_since });
         }
     }
 
     pub(super) fn hangs(&self) -> bool {
-        lock(&self.busy_since).is_some_and(|since| since.elapsed() >= HANGS)
+        self.busy_since.lock().is_some_and(|since| since.elapsed() >= HANGS)
     }
 }
 
@@ -225,19 +226,19 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(self.busy_since) = None;
+        *self.busy_since.lock() = None;
     }
 }
 
 impl Table {
     fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
+        self.0.lock().is_empty()
     }
 
     /// Takes a user out of the folders that it does not stay in, and gives those that nobody wants any more.
     fn leave(&self, signal: &Arc<Signal>, stays: impl Fn(&Identity) -> bool) -> Vec<PathBuf> {
         let mut idle = Vec::new();
-        lock(&self.0).retain(|identity, folder| {
+        self.0.lock().retain(|identity, folder| {
             let is_it = |user: &User| user.signal.as_ptr() == Arc::as_ptr(signal) && !stays(identity);
             folder.users.retain(|user| user.signal.strong_count() > 0 && !is_it(user));
             if folder.users.is_empty() {
@@ -250,7 +251,7 @@ impl Table {
 
     /// Puts a user into a folder that is watched, or gives it back.
     fn put(&self, identity: &Identity, user: User) -> Option<User> {
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         let folder =
             table.get_mut(identity).filter(|folder| folder.is_alive && identity.tells_folders_apart());
         let Some(folder) = folder else { return Some(user) };
@@ -262,7 +263,7 @@ impl Table {
     /// Takes out what is there in the place of a folder that is to be watched, and gives its users.
     fn supersede(&self, identity: &Identity, path: &Path) -> (Vec<PathBuf>, Vec<User>) {
         let (mut paths, mut users) = (Vec::new(), Vec::new());
-        lock(&self.0).retain(|there, folder| {
+        self.0.lock().retain(|there, folder| {
             let stays = there != identity && folder.path != path;
             if !stays {
                 paths.push(std::mem::take(&mut folder.path));
@@ -283,7 +284,7 @@ impl Table {
         let ends_a_watch =
             matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
         for path in &event.paths {
-            for folder in lock(&self.0).values_mut() {
+            for folder in self.0.lock().values_mut() {
                 if folder.path == *path {
                     folder.is_alive &= !ends_a_watch;
                     folder.tell_all();
@@ -298,7 +299,7 @@ impl Table {
 
     /// Whatever happened, each is to look, and to watch again.
     fn tell_all(&self) {
-        for folder in lock(&self.0).values_mut() {
+        for folder in self.0.lock().values_mut() {
             folder.is_alive = false;
             folder.tell_all();
         }

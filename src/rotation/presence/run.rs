@@ -1,7 +1,7 @@
 //! The thread that shows a process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +14,7 @@ use crate::internal::back_off::{doubled, random_part};
 use crate::internal::clocks::{self, Clocks};
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
+use crate::internal::lock::{Lock, recover};
 use crate::store::{DocumentError, DocumentStore};
 
 /// The longest pause between two tries when others write at the same time; it grows to that.
@@ -25,9 +26,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What the thread and those who ask it share.
 pub(super) struct Shared {
-    status: Mutex<PresenceStatus>,
+    status: Lock<PresenceStatus>,
     is_stopping: AtomicBool,
-    has_ended: Mutex<bool>,
+    has_ended: Lock<bool>,
     /// Whether the process was taken out of the fleet.
     is_out: AtomicBool,
     ended: Condvar,
@@ -67,17 +68,16 @@ impl Shared {
     pub(super) fn new() -> Self {
         let status = PresenceStatus { shown: SystemTime::now(), failures: 0, problem: None };
         Self {
-            status: Mutex::new(status),
+            status: Lock::new(status),
             is_stopping: AtomicBool::new(false),
-            has_ended: Mutex::new(false),
+            has_ended: Lock::new(false),
             is_out: AtomicBool::new(false),
             ended: Condvar::new(),
         }
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, PresenceStatus> {
-        // Each change is made as a whole, so a panic elsewhere has left none half-way.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock()
     }
 
     /// Wake the thread afterwards.
@@ -99,9 +99,9 @@ impl Shared {
 
     /// Blocks until the thread has ended; false after the timeout.
     pub(super) fn wait_for_end(&self, timeout: Duration) -> bool {
-        let ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.has_ended.lock();
         let waited = self.ended.wait_timeout_while(ended, timeout, |ended| !*ended);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        *recover(waited).0
     }
 }
 
@@ -116,7 +116,7 @@ impl Drop for Ending {
             status.failures = status.failures.saturating_add(1);
             status.problem = Some(PresenceError::Ended);
         }
-        *self.0.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.0.has_ended.lock() = true;
         self.0.ended.notify_all();
     }
 }
@@ -229,6 +229,8 @@ impl Runner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     use crate::handle::KeyHandle;

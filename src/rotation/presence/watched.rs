@@ -1,11 +1,12 @@
 //! What this process has itself seen of the records of fleets, by clocks of its own.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{MAX_PROCESSES, PresenceRecord};
 use crate::internal::clocks::Clocks;
+use crate::internal::lock::Lock;
 use crate::internal::utc::Moment;
 
 /// How many records are remembered.
@@ -28,9 +29,8 @@ struct Sight {
 /// What this process has seen, whichever presence asked: one that was refused room, and asks again, goes on
 /// watching.
 pub(super) fn watched() -> MutexGuard<'static, Watched> {
-    static WATCHED: LazyLock<Mutex<Watched>> = LazyLock::new(Mutex::default);
-    // Each change is made as a whole, so a panic elsewhere has left none half-way.
-    WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
+    static WATCHED: LazyLock<Lock<Watched>> = LazyLock::new(Lock::default);
+    WATCHED.lock()
 }
 
 impl Watched {

@@ -2,9 +2,10 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::internal::lock::Lock;
 
 /// How long to wait before a pipe that has nothing is looked at again.
 const LOOK: Duration = Duration::from_millis(5);
@@ -19,14 +20,14 @@ pub(super) struct Alone {
 type Id = (u64, u64);
 
 /// The pipes that are being read in this process.
-static READ: Mutex<Vec<Id>> = Mutex::new(Vec::new());
+static READ: Lock<Vec<Id>> = Lock::new(Vec::new());
 
 impl Alone {
     /// Waits until no other thread reads the pipe. [`ErrorKind::TimedOut`] at the deadline.
     pub(super) fn with(metadata: &Metadata, rest: Duration) -> io::Result<Self> {
         let (id, until) = (id(metadata), Instant::now().checked_add(rest));
         loop {
-            let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut read = READ.lock();
             if !read.contains(&id) {
                 read.push(id);
                 return Ok(Self { id });
@@ -42,7 +43,7 @@ impl Alone {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        READ.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| *id != self.id);
+        READ.lock().retain(|id| *id != self.id);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Unlocking, which may ask a person and so may take without end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use zbus::blocking::{Connection, MessageIterator};
 use zbus::message::Type;
@@ -9,6 +9,8 @@ use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue};
 use super::secret_service::{Fault, NAME, PATH};
 use super::{Problem, elsewhere};
 
+use crate::internal::lock::Lock;
+
 const SERVICE: &str = "org.freedesktop.Secret.Service";
 const PROMPT: &str = "org.freedesktop.Secret.Prompt";
 const BUS: &str = "org.freedesktop.DBus";
@@ -16,7 +18,7 @@ const BUS: &str = "org.freedesktop.DBus";
 /// The prompt of one call. It has a connection of its own, which is closed at the deadline of the call: the call then ends,
 /// and the service takes the prompt away.
 #[derive(Clone, Default)]
-pub(super) struct Prompts(Arc<Mutex<State>>);
+pub(super) struct Prompts(Arc<Lock<State>>);
 
 #[derive(Default)]
 enum State {
@@ -52,8 +54,7 @@ impl Prompts {
     }
 
     fn set(&self, state: State) -> State {
-        // A state is put in as a whole, so a panic elsewhere has left none half-way.
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), state)
+        std::mem::replace(&mut *self.0.lock(), state)
     }
 }
 

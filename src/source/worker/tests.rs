@@ -1,6 +1,6 @@
 //! A process-wide count is under test, so each test has a place of its own.
 
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 
 use super::*;
 

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use super::MAX_FILE;
+use crate::internal::lock::Lock;
 use crate::internal::private_file;
 use crate::internal::private_file::{NEW, with_end};
 use crate::store::{DocumentError, sealed};
@@ -46,22 +46,22 @@ pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(),
 /// Which name was made last, so that this is done once for each document and not for each look. `K` tells one
 /// renaming from the next.
 #[derive(Debug)]
-pub(super) struct Lasting<K>(Mutex<Option<K>>);
+pub(super) struct Lasting<K>(Lock<Option<K>>);
 
 impl<K> Default for Lasting<K> {
     fn default() -> Self {
-        Self(Mutex::new(None))
+        Self(Lock::new(None))
     }
 }
 
 impl<K: PartialEq> Lasting<K> {
     /// Makes what a path leads to last, which is `there`.
     pub(super) fn make<D: Disk>(&self, disk: &D, path: &Path, there: K) -> Result<(), DocumentError> {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&there) {
+        if self.0.lock().as_ref() == Some(&there) {
             return Ok(());
         }
         sync_parent_dir(disk, path)?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(there);
+        *self.0.lock() = Some(there);
         Ok(())
     }
 }
