@@ -9,21 +9,17 @@
 
 #[path = "openbao/fleet.rs"]
 mod fleet;
-#[path = "../tests/support/http.rs"]
-mod http;
 #[path = "openbao/plot.rs"]
 mod plot;
 #[path = "openbao/read.rs"]
 mod read;
-#[path = "../tests/support/openbao.rs"]
-mod server;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use server::Server;
+use support::openbao::Server;
 
 /// What the server counts by itself, and that an audit log may be turned on for the fleet alone.
 const CONFIG: &str = "unsafe_allow_api_audit_creation = true\n\

@@ -19,7 +19,7 @@ use keysheath::store::OpenBaoStore;
 use serde_json::{Value, json};
 
 use crate::plot::{Axis, BLUE, GREY, Plot};
-use crate::server::{PATIENCE, Server};
+use crate::support::openbao::{PATIENCE, Server};
 
 /// The variable that says that this process is one of the fleet.
 pub(crate) const PROCESS: &str = "KEYSHEATH_BENCH_PROCESS";

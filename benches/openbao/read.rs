@@ -15,8 +15,8 @@ use keysheath::source::{self, Loaded, OpenBaoField};
 use serde_json::json;
 
 use crate::plot::{Axis, BLUE, GREY, ORANGE, Plot};
-use crate::server::{ROOT, Server};
 use crate::support::KEY;
+use crate::support::openbao::{ROOT, Server};
 
 /// How many reads one round has.
 const READS: u32 = 500;
@@ -199,10 +199,10 @@ fn by_ureq(server: &Server, token: &str) -> (Duration, Vec<Duration>) {
 
 /// How many reads of secrets the server has counted.
 fn reads_seen(server: &Server) -> u64 {
-    let agent = crate::http::agent(Some(&server.pem));
+    let agent = crate::support::http::agent(Some(&server.pem));
     let request = ureq::http::Request::get(server.url("sys/metrics?format=prometheus"));
     let request = request.header("x-vault-token", ROOT).body(String::new()).unwrap();
-    let body = crate::http::send(&agent, request).expect("the server answers").body;
+    let body = crate::support::http::send(&agent, request).expect("the server answers").body;
     let count = body.lines().find_map(|line| line.strip_prefix("vault_route_read_secret__count "));
     count.map_or(0, |count| count.parse().expect("a number"))
 }

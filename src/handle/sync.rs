@@ -1,4 +1,4 @@
-//! What the concurrent parts of a handle stand on. The models in `tests/handle_models.rs` put loom's and shuttle's in
+//! What the concurrent parts of a handle stand on. The models in `tests/models/main.rs` put loom's and shuttle's in
 //! the place of these.
 
 use std::time::Instant;

@@ -1,13 +1,9 @@
 //! The README's first command, as a process.
-#![cfg(all(feature = "client", feature = "dotenv", feature = "emulator"))]
-
-#[path = "support/recorder.rs"]
-mod recorder;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use recorder::Recorder;
+use crate::support::recorder::Recorder;
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 

@@ -1,9 +1,5 @@
 //! `BearerLayer` around hyper's client and around small services: what is sent, what is refused, what an answer means,
 //! and that its body comes back as it was.
-#![cfg(feature = "client")]
-
-#[path = "support/answering.rs"]
-mod answering;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use answering::{Answering, chunked, measured};
+use crate::support::answering::{Answering, chunked, measured};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};

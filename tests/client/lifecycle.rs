@@ -1,7 +1,4 @@
 //! The README's first command, as a process.
-#![cfg(all(feature = "client", feature = "emulator", feature = "rotation"))]
-
-mod support;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -48,7 +45,7 @@ fn it_plays_a_key_s_life_without_a_failed_request() {
 #[cfg(all(feature = "keychain", target_os = "linux"))]
 #[test]
 fn it_keeps_the_keys_in_a_keychain_and_takes_them_out_at_the_end() {
-    support::secret_service::with_keychain(
+    crate::support::secret_service::with_keychain(
         "it_keeps_the_keys_in_a_keychain_and_takes_them_out_at_the_end",
         |_| {
             let output = lifecycle(&["--seconds", "1", "--rotations", "2", "--keychain"]);

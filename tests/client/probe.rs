@@ -1,19 +1,13 @@
 //! Probes: what is sent, and what the answers say about a key, store by store.
-#![cfg(feature = "probe")]
-
-#[path = "support/recorder.rs"]
-mod recorder;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::time::Duration;
 
+use crate::support::recorder::{Recorder, Request, write_answer};
+use crate::support::tls::OwnCertificate;
 use keysheath::client::OriginGuard;
 use keysheath::failure::{Answer, KANAL, Meaning, Obstacle};
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, Roots, RootsError, StoreId};
 use keysheath::probe::{Finding, KanalProbe, KatanaProbe, Probe, Report, Verdict};
-use recorder::{Recorder, Request, write_answer};
-use tls::OwnCertificate;
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const KATANA_KEY: &str = "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071";

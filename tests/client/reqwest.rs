@@ -1,16 +1,12 @@
 //! `BearerMiddleware` on a real reqwest client: the same rules as the tower layer's, past redirects and proxies.
-#![cfg(all(unix, feature = "reqwest"))]
-
-#[path = "support/answering.rs"]
-mod answering;
-mod support;
 
 use std::error::Error as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use answering::{Answering, chunked, measured};
+use crate::support::answering::{Answering, chunked, measured};
+use crate::support::{Child, KEY};
 use http::Extensions;
 use keysheath::client::{BearerMiddleware, GuardError, OriginGuard, Sent, guarded_client};
 use keysheath::failure::Meaning;
@@ -18,7 +14,6 @@ use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Kanal, Origin};
 use reqwest::{Client, Method, Request, Response, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next};
-use support::{Child, KEY};
 
 const REFUSED: &[u8] = br#"{ "error": "Invalid API key" }"#;
 

@@ -1,5 +1,4 @@
 //! `RetryLayer`: which requests it repeats, on what, when and how often.
-#![cfg(feature = "client")]
 
 use std::collections::VecDeque;
 use std::future::{Ready, ready};

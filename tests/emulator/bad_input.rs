@@ -7,8 +7,8 @@ use keysheath::emulator::{Emulator, EmulatorError, Fault, FaultRule, OWN_STORE};
 use keysheath::failure::Meaning;
 use keysheath::key::Origin;
 
-use super::http::{agent, connect, raw, send};
 use super::{CUSTOMER, ask, ask_with, customers_of, documented};
+use crate::support::http::{agent, connect, raw, send};
 
 fn hurried() -> Emulator {
     Emulator::kanal().with_read_timeout(Duration::from_millis(300)).start().unwrap()

@@ -1,14 +1,9 @@
 //! One suite, written against the documented table, for everything that answers in Kanal's stead.
-#![cfg(feature = "emulator-tls")]
 
-#[path = "contract/curl.rs"]
 mod curl;
 #[cfg(feature = "probe")]
-#[path = "contract/own_issuer.rs"]
 mod own_issuer;
-#[path = "contract/suite.rs"]
 mod suite;
-#[path = "contract/wire.rs"]
 mod wire;
 
 use std::sync::Arc;

@@ -1,12 +1,5 @@
 //! The emulator's control plane, and the program `keysheath-emulator`.
-#![cfg(feature = "emulator")]
 
-mod support;
-
-#[path = "support/http.rs"]
-mod http;
-
-#[path = "emulator/program.rs"]
 mod program;
 
 use std::time::{Duration, SystemTime};
@@ -15,7 +8,7 @@ use keysheath::emulator::{Emulator, Fault, OWN_STORE, PAUSED_STORE, TEAM};
 use keysheath::key::{Issuer as _, Kanal, RawKey};
 use serde_json::{Value, json};
 
-use http::{Answer, agent, raw, send};
+use crate::support::http::{Answer, agent, raw, send};
 
 /// Asks the control plane with its token.
 fn control(emulator: &Emulator, method: &str, path: &str, body: &Value) -> Answer {
@@ -52,7 +45,7 @@ fn a_key_is_created_listed_and_deleted_and_shown_once() {
     assert_eq!(status(&emulator, key), 200);
 
     let listed = control(&emulator, "GET", "/keys", &Value::Null);
-    support::assert_nothing_of_in(key, &listed.body);
+    crate::support::assert_nothing_of_in(key, &listed.body);
     let listed = listed.json()["keys"].as_array().unwrap().clone();
     assert_eq!(listed.len(), 2);
     assert_eq!((&listed[1]["id"], &listed[1]["name"]), (&json!(id), &json!("production-shop")));
@@ -149,7 +142,7 @@ fn the_journal_is_that_of_the_data_plane_and_has_no_key() {
     let key = emulator.key().expose_secret();
     assert_eq!(status(&emulator, key), 200);
     let journal = control(&emulator, "GET", "/journal", &Value::Null);
-    support::assert_nothing_of_in(key, &journal.body);
+    crate::support::assert_nothing_of_in(key, &journal.body);
     let expected = json!({ "journal": [{
         "number": 1,
         "time": 7,
@@ -170,7 +163,7 @@ fn nothing_is_answered_without_the_token() {
     let host = format!("host: 127.0.0.1:{}", emulator.control_origin().port());
     let refused = |answer: &str| {
         assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
-        support::assert_nothing_of_in(token, answer);
+        crate::support::assert_nothing_of_in(token, answer);
     };
     for target in ["/keys", "/journal", "/nowhere"] {
         refused(&list_keys(&emulator, target, &[&host]));
@@ -289,7 +282,7 @@ fn what_it_does_not_understand_it_refuses_and_says_which_field() {
     ] {
         let answer = control(&emulator, method, path, &body);
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.body);
-        support::assert_nothing_of_in("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", &answer.body);
+        crate::support::assert_nothing_of_in("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", &answer.body);
     }
     let long = json!({ "name": "x".repeat(200_000) });
     assert_eq!(control(&emulator, "POST", "/keys", &long).status, 413);
@@ -299,7 +292,7 @@ fn what_it_does_not_understand_it_refuses_and_says_which_field() {
 #[test]
 fn nothing_that_prints_holds_a_key_or_the_token() {
     let emulator = Emulator::start().unwrap();
-    let known = RawKey::parse(Kanal::PROFILE, support::KEY.as_bytes()).unwrap();
+    let known = RawKey::parse(Kanal::PROFILE, crate::support::KEY.as_bytes()).unwrap();
     let settings = Emulator::kanal().with_seed(0x00c0_ffee);
     let printed = format!(
         "{emulator:?} {emulator:#?} {settings:?} {:?} {:?} {:?} {:?} {known:?}",
@@ -308,7 +301,7 @@ fn nothing_that_prints_holds_a_key_or_the_token() {
         emulator.keys(TEAM),
         emulator.faults(),
     );
-    support::assert_nothing_of_in(emulator.key().expose_secret(), &printed);
-    support::assert_nothing_of_in(emulator.control_token().expose_secret(), &printed);
+    crate::support::assert_nothing_of_in(emulator.key().expose_secret(), &printed);
+    crate::support::assert_nothing_of_in(emulator.control_token().expose_secret(), &printed);
     assert!(!printed.contains(&0x00c0_ffee.to_string()), "whoever has the seed has the keys");
 }

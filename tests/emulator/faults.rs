@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE};
 use keysheath::key::StoreId;
 
-use super::http::{Answer, agent, connect, send};
 use super::{CUSTOMER, ask, ask_with, customers_of};
+use crate::support::http::{Answer, agent, connect, send};
 
 const ORDERS: &str = "/api/v1/stores/123/orders";
 
@@ -167,9 +167,11 @@ fn a_truncated_body_has_half_of_what_its_length_says_and_its_effect() {
 fn a_truncated_body_ends_the_connection_in_the_middle_of_its_bytes() {
     let emulator = Emulator::start().unwrap();
     emulator.add_fault(FaultRule::new(Fault::TruncatedBody)).unwrap();
-    let answer =
-        super::http::raw(emulator.origin(), "GET /api/v1/stores/123/orders HTTP/1.1\r\nhost: x\r\n\r\n")
-            .unwrap();
+    let answer = crate::support::http::raw(
+        emulator.origin(),
+        "GET /api/v1/stores/123/orders HTTP/1.1\r\nhost: x\r\n\r\n",
+    )
+    .unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 401 ") && head.contains("content-length: 33"), "{head}");
     assert_eq!(body, r#"{ "error": "API "#);

@@ -1,16 +1,13 @@
 //! The emulator: what it answers, over real HTTP.
 #![cfg(feature = "emulator")]
 
+#[path = "../support/mod.rs"]
 mod support;
-
-#[path = "support/http.rs"]
-mod http;
-
-#[path = "emulator/bad_input.rs"]
+#[cfg(feature = "emulator-tls")]
+mod contract;
+mod control;
 mod bad_input;
-#[path = "emulator/faults.rs"]
 mod faults;
-#[path = "emulator/limits.rs"]
 mod limits;
 
 use std::time::{Duration, Instant};
@@ -23,7 +20,7 @@ use keysheath::key::{Kanal, Katana, RawKey, StoreId};
 use keysheath::registry::Restriction;
 use serde_json::json;
 
-use http::{Answer, agent, send};
+use support::http::{Answer, agent, send};
 
 const CUSTOMER: &str = r#"{ "phone": "+33612345678", "first_name": "Test" }"#;
 
@@ -264,9 +261,9 @@ fn dropping_it_frees_both_ports_at_once_even_while_a_request_hangs() {
     let emulator = Emulator::start().unwrap();
     let fault = keysheath::emulator::Fault::Latency(Duration::from_secs(600));
     emulator.add_fault(keysheath::emulator::FaultRule::new(fault)).unwrap();
-    let mut hanging = http::connect(emulator.origin());
+    let mut hanging = support::http::connect(emulator.origin());
     std::io::Write::write_all(&mut hanging, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let _idle = http::connect(emulator.control_origin());
+    let _idle = support::http::connect(emulator.control_origin());
     while emulator.faults()[0].2 == 0 {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -2,15 +2,12 @@
 //! which it does not answer.
 #![cfg(all(feature = "keychain", target_os = "linux"))]
 
+#[path = "../support/mod.rs"]
 mod support;
-
-#[path = "keychain/hidden.rs"]
+mod p1_log;
+mod p6_absent_is_not_broken;
 mod hidden;
-#[path = "keychain/restarts.rs"]
 mod restarts;
-#[path = "support/stand_in_service.rs"]
-mod stand_in_service;
-#[path = "keychain/unreachable.rs"]
 mod unreachable;
 
 use std::env;

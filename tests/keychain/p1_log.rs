@@ -1,18 +1,13 @@
 //! P1 for the keychain: what zbus and everything else below it logs shows no part of a key.
-#![cfg(all(feature = "keychain", target_os = "linux"))]
-
-mod support;
-#[path = "support/traced.rs"]
-mod traced;
 
 use std::time::Duration;
 
 use keysheath::key::{ApiKey, Issuer as _, Kanal};
 use keysheath::source::{self, Keychain, KeychainItem, Loaded, Problem, SourceError};
 
-use support::canary::{assert_hides, traces_of};
-use support::logged::Lines;
-use support::secret_service::{SecretService, store_with_secret_tool, with_keychain};
+use crate::support::canary::{assert_hides, traces_of};
+use crate::support::logged::Lines;
+use crate::support::secret_service::{SecretService, store_with_secret_tool, with_keychain};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const SHORT: Duration = Duration::from_millis(600);
@@ -78,7 +73,7 @@ fn drive(service: &mut SecretService) {
 fn nothing_that_is_logged_below_the_keychain_shows_a_key() {
     with_keychain("nothing_that_is_logged_below_the_keychain_shows_a_key", |service| {
         LINES.install();
-        let traced = traced::Collector::default();
+        let traced = crate::support::traced::Collector::default();
         tracing::subscriber::set_global_default(traced.clone()).expect("the child has no other subscriber");
         drive(service);
         assert_eq!(leak(), None, "a line of the log shows a part of the key");

@@ -1,8 +1,5 @@
 //! P6 for the keychain: an item that is absent is passed over; everything else that is no key ends the search,
 //! and the source below is not asked, because it may hold the key of another account.
-#![cfg(all(feature = "keychain", target_os = "linux"))]
-
-mod support;
 
 use std::env;
 use std::fs;
@@ -15,9 +12,9 @@ use keysheath::source::{
     Absence, DEFAULT_DEADLINE, KeyRef, Keychain, KeychainItem, Problem, SecretFile, Source as _,
 };
 
-use support::canary::assert_hides;
-use support::in_time::{SLACK, in_time};
-use support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
+use crate::support::canary::assert_hides;
+use crate::support::in_time::{SLACK, in_time};
+use crate::support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const LOWER_KEY: &str = "hY5nRt8Qz2Lw7Jd4Xk9Gv3Ba";

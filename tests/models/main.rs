@@ -6,7 +6,5 @@
 
 #![allow(clippy::duplicate_mod, reason = "each checker has the files over its own locks")]
 
-#[path = "handle_models/loom_model.rs"]
 mod loom_model;
-#[path = "handle_models/shuttle_model.rs"]
 mod shuttle_model;

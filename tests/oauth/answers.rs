@@ -13,9 +13,9 @@ use keysheath::oauth::{GrantState, KeeperProblem, OAuthApp, TokenError, TokenKee
 use keysheath::source::{Provenance, Reading, SecretFile, SecretText, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
-use crate::oidc::{CLIENT_SECRET, PATIENCE, app_at, wait_for};
 use crate::quick;
-use crate::recorder::{Recorder, Request, write_answer};
+use crate::support::oidc::{CLIENT_SECRET, PATIENCE, app_at, wait_for};
+use crate::support::recorder::{Recorder, Request, write_answer};
 use crate::support::{Folder, in_child};
 
 pub(crate) const JSON: &str = "200 OK\r\ncontent-type: application/json";
@@ -229,7 +229,7 @@ fn an_answer_that_leaves_doubt_is_not_followed_by_a_second_use_of_the_token() {
 }
 
 /// A connection over TLS on which the server's words come in the clear.
-struct Corrupting(crate::tls::Stream);
+struct Corrupting(crate::support::tls::Stream);
 
 impl std::io::Read for Corrupting {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -250,13 +250,13 @@ impl std::io::Write for Corrupting {
 #[test]
 fn tls_that_breaks_after_the_request_was_sent_leaves_doubt_and_before_it_none() {
     let folder = Folder::new();
-    let own = crate::tls::OwnCertificate::new();
+    let own = crate::support::tls::OwnCertificate::new();
     let accept = own.accept();
     let broken = Recorder::serve(
         move |stream| accept(stream).map(Corrupting),
         |_, stream| write_answer(stream, JSON, &good(1)),
     );
-    let unknown = Recorder::start("200 OK", crate::tls::OwnCertificate::new().accept());
+    let unknown = Recorder::start("200 OK", crate::support::tls::OwnCertificate::new().accept());
     for (server, obstacle, state) in
         [(&broken, Obstacle::Broken, GrantState::InDoubt), (&unknown, Obstacle::Tls, GrantState::Good)]
     {

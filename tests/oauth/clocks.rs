@@ -8,10 +8,10 @@ use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
 use crate::answers::{JSON, app, exchange, good};
-use crate::faketime::{set, with_clock};
-use crate::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
 use crate::quick;
-use crate::recorder::{Recorder, write_answer};
+use crate::support::faketime::{set, with_clock};
+use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
+use crate::support::recorder::{Recorder, write_answer};
 use crate::support::{Child, Folder};
 
 const LEASE: Duration = Duration::from_secs(12);

@@ -8,8 +8,8 @@ use keysheath::emulator::Emulator;
 use keysheath::key::{Issuer as _, Katana, Origin, RawKey};
 use keysheath::store::{DocumentStore as _, FileStore};
 
-use crate::oidc::{Browser, CLIENT_SECRET, Decision, Oidc, visit};
 use crate::support::Folder;
+use crate::support::oidc::{Browser, CLIENT_SECRET, Decision, Oidc, visit};
 
 /// Starts the example in a folder, with its client secret there.
 fn example(oidc: &Oidc, folder: &Folder, api: &Origin) -> Command {

@@ -10,7 +10,7 @@ use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::TokenKeeper;
 use keysheath::store::{DocumentStore, FileStore};
 
-use crate::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_at};
+use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_at};
 use crate::support::{Child, Folder};
 use crate::{products, quick};
 
@@ -111,7 +111,7 @@ fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails(
     use keysheath::openbao::{Login, OpenBao};
     use keysheath::store::OpenBaoStore;
 
-    use crate::oidc::wait_for;
+    use crate::support::oidc::wait_for;
 
     const TEST: &str = "fleet::eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails";
     const PLACE: &str = "secret/shop/grant";
@@ -122,7 +122,8 @@ fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails(
         let client = client.with_roots(Roots::from_pem(variable("OIDC_ROOTS").as_bytes()).unwrap());
         return work(OpenBaoStore::new(client.with_members(members).unwrap(), PLACE));
     }
-    let (oidc, folder, cluster) = (Oidc::start(TTL), Folder::new(), crate::server::Cluster::start());
+    let (oidc, folder, cluster) =
+        (Oidc::start(TTL), Folder::new(), crate::support::openbao::Cluster::start());
     let store = OpenBaoStore::new(cluster.client(0, true), PLACE);
     oidc.grant_in(&store);
     for node in 0..3 {

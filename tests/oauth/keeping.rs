@@ -6,7 +6,7 @@ use keysheath::handle::Reload;
 use keysheath::oauth::{GrantState, KeeperProblem, TokenError, TokenKeeper};
 use keysheath::store::MemoryStore;
 
-use crate::oidc::{Oidc, PATIENCE, wait_for};
+use crate::support::oidc::{Oidc, PATIENCE, wait_for};
 use crate::{products, quick};
 
 #[test]

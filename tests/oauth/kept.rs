@@ -17,11 +17,11 @@ use keysheath::store::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};
-use crate::oidc::{CLIENT_SECRET, app_at, wait_for};
 use crate::quick;
-use crate::recorder::{Recorder, Request, write_answer};
+use crate::support::oidc::{CLIENT_SECRET, app_at, wait_for};
+use crate::support::recorder::{Recorder, Request, write_answer};
+use crate::support::tls::OwnCertificate;
 use crate::support::{Child, Folder};
-use crate::tls::OwnCertificate;
 
 #[test]
 fn a_bad_access_token_costs_no_refresh_token() {

@@ -6,7 +6,7 @@ use keysheath::oauth::{GrantState, TokenKeeper};
 use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
-use crate::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
+use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
 use crate::support::{Child, Folder};
 use crate::{products, quick};
 

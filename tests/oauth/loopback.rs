@@ -7,7 +7,7 @@ use std::time::Duration;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{AuthorizationCode, LoopbackListener, OAuthApp, SignInError};
 
-use crate::oidc::PATIENCE;
+use crate::support::oidc::PATIENCE;
 use crate::which::Counted;
 
 fn app() -> OAuthApp<KatanaApp> {

@@ -1,44 +1,20 @@
 //! OAuth 2.0 against a real authorisation server, and against stand-ins for what a real one does not do.
 #![cfg(all(unix, feature = "oauth", feature = "emulator"))]
 
-#[path = "support/faketime.rs"]
-mod faketime;
-#[path = "support/http.rs"]
-mod http;
-#[path = "support/oidc.rs"]
-mod oidc;
-#[path = "support/recorder.rs"]
-mod recorder;
-#[cfg(all(feature = "openbao", target_os = "linux"))]
-#[path = "support/openbao.rs"]
-mod server;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
-#[path = "oauth/answers.rs"]
 mod answers;
-#[path = "oauth/clocks.rs"]
 mod clocks;
-#[path = "oauth/example.rs"]
 mod example;
-#[path = "oauth/fleet.rs"]
 mod fleet;
-#[path = "oauth/keeping.rs"]
 mod keeping;
-#[path = "oauth/kept.rs"]
 mod kept;
-#[path = "oauth/killed.rs"]
 mod killed;
-#[path = "oauth/loopback.rs"]
 mod loopback;
-#[path = "oauth/sign_in.rs"]
 mod sign_in;
-#[path = "oauth/told.rs"]
 mod told;
-#[path = "oauth/trouble.rs"]
 mod trouble;
-#[path = "oauth/which.rs"]
 mod which;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use keysheath::oauth::{AppProblem, LoopbackListener, SignIn, SignInError, TokenE
 use keysheath::source::SecretFile;
 use keysheath::store::{DocumentStore as _, MemoryStore};
 
-use crate::oidc::{Browser, Decision, Oidc, PATIENCE, visit, wait_for};
+use crate::support::oidc::{Browser, Decision, Oidc, PATIENCE, visit, wait_for};
 use crate::{products, quick};
 
 /// The query of the address that the server sends back to.
@@ -114,7 +114,7 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
         let code = sign_in.answer(query(&back)).unwrap();
         app.exchange(sign_in, code).map(|_| ()).unwrap_err()
     };
-    let app = crate::oidc::app_at(oidc.port, &path);
+    let app = crate::support::oidc::app_at(oidc.port, &path);
     assert!(matches!(exchange(&app), TokenError::NoSecret { .. }), "there is no such file");
     std::fs::write(&path, "not the secret").unwrap();
     assert!(matches!(exchange(&app), TokenError::Secret(_)), "it is malformed");
@@ -126,7 +126,7 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
 #[test]
 fn the_url_has_what_katana_documents_and_state_and_pkce_beside_it() {
     let folder = crate::support::Folder::new();
-    let secret = SecretFile::new(folder.write("client-secret", crate::oidc::CLIENT_SECRET));
+    let secret = SecretFile::new(folder.write("client-secret", crate::support::oidc::CLIENT_SECRET));
     let app = keysheath::oauth::OAuthApp::katana("an-app", secret).unwrap();
     let sign_in = app.sign_in("https://shop.example/back?x=1").unwrap();
     let (endpoint, query) = sign_in.url().split_once('?').unwrap();

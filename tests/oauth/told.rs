@@ -16,9 +16,9 @@ use keysheath::source::{Provenance, SecretFile};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
-use crate::oidc::{PATIENCE, wait_for};
 use crate::quick;
 use crate::support::Folder;
+use crate::support::oidc::{PATIENCE, wait_for};
 
 /// Settings that hand each event on.
 pub(crate) fn telling() -> (KeeperSettings, Receiver<KeeperEvent>) {

@@ -11,10 +11,10 @@ use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{app, exchange, good, refused_once};
-use crate::oidc::{PATIENCE, wait_for};
 use crate::quick;
-use crate::recorder::{Recorder, write_answer};
 use crate::support::Folder;
+use crate::support::oidc::{PATIENCE, wait_for};
+use crate::support::recorder::{Recorder, write_answer};
 
 const JSON: &str = "200 OK\r\ncontent-type: application/json";
 

@@ -11,8 +11,8 @@ use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
-use crate::oidc::{CLIENT_SECRET, Oidc, PATIENCE, wait_for};
 use crate::support::Folder;
+use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, wait_for};
 use crate::told::telling;
 use crate::{products, quick};
 

@@ -1,32 +1,23 @@
 //! OpenBao as a cluster of three, with standbys that answer reads from their own stores.
 //!
 //! `KEYSHEATH_OPENBAO_ROUNDS` is how many rounds the racing processes do; `scripts/soak-openbao` does 500.
-#![cfg(all(feature = "openbao", feature = "rotation", target_os = "linux"))]
-
-#[path = "support/http.rs"]
-mod http;
-#[path = "support/passing.rs"]
-mod passing;
-#[path = "support/openbao.rs"]
-mod server;
-mod support;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::steps::Now as _;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
 use keysheath::keyset::{KeySet, KeySetError};
 use keysheath::openbao::{Login, OpenBao};
 use keysheath::rotation::{NextStep, Rotation, RotationError, RotationPolicy, Transition};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
-use support::steps::Now as _;
 
-use passing::{Late, Passing};
-use server::{Cluster, PATIENCE, wait_until};
-use support::Child;
+use crate::support::Child;
+use crate::support::openbao::{Cluster, PATIENCE, wait_until};
+use crate::support::passing::{Late, Passing};
 
 fn key(number: u64) -> RawKey {
     RawKey::parse(Kanal::PROFILE, format!("KanalKey{number:016}").as_bytes()).unwrap()

@@ -8,7 +8,7 @@ use std::time::Instant;
 use keysheath::key::Origin;
 
 use super::*;
-use crate::answering::measured;
+use crate::support::answering::measured;
 
 const MOUNT: &str = r#"{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}"#;
 

@@ -1,8 +1,8 @@
 //! The variables, and key references that need them.
 
 use super::*;
+use crate::support::Child;
 use keysheath::source::KeyRef;
-use support::Child;
 
 const REFERENCE: &str = "openbao:secret/shop/kanal#key";
 
@@ -35,7 +35,7 @@ fn a_reference_is_resolved_with_the_variables_of_either_prefix() {
     }
     let server = Server::start();
     server.put("secret/shop/kanal", &json!({ "key": KEY }));
-    let folder = support::Folder::new();
+    let folder = crate::support::Folder::new();
     let certificates = folder.write("ca.pem", &server.pem);
     let address = server.address().to_string();
     folder.write(".vault-token", ROOT);

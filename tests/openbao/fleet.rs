@@ -15,9 +15,9 @@ use keysheath::rotation::{Rotation, RotationPolicy};
 use keysheath::store::Document;
 
 use super::*;
-use crate::passing::Passing;
+use crate::support::passing::Passing;
 use crate::support::steps::Now as _;
-use support::{Child, Folder};
+use crate::support::{Child, Folder};
 
 /// Passes bytes on to a port of this machine, or not.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! Tokens and how they are had, renewed and replaced.
 
 use super::*;
-use crate::answering::{Answering, measured};
+use crate::support::answering::{Answering, measured};
 
 const RULES: &str = r#"path "secret/data/*" { capabilities = ["read", "create", "update"] } path "secret/metadata/*" { capabilities = ["read"] }"#;
 
@@ -90,7 +90,7 @@ fn callers_at_once_share_one_login() {
     // The secret ID is good for one login, and no more.
     let (server, role, _) = with_role("1h", &json!({ "secret_id_num_uses": 1 }));
     let secret = server.admin("POST", "auth/approle/role/shop/secret-id", &json!({}));
-    let folder = support::Folder::new();
+    let folder = crate::support::Folder::new();
     let path = folder.write("secret-id", format!("{}\n", secret["data"]["secret_id"].as_str().unwrap()));
     let login = Login::app_role_file(role, &path);
     let client = server.client(login.clone());
@@ -108,7 +108,7 @@ fn callers_at_once_share_one_login() {
 #[test]
 fn a_token_is_renewed_where_the_secret_id_that_it_was_had_for_is_gone() {
     let (server, role, secret) = with_role("6s", &json!({ "secret_id_num_uses": 1 }));
-    let folder = support::Folder::new();
+    let folder = crate::support::Folder::new();
     let path = folder.write("secret-id", &secret);
     let source = field(server.client(Login::app_role_file(role, &path)), "secret/kanal");
     assert_gives_the_key(&source);
@@ -125,7 +125,7 @@ fn a_token_file_is_read_again_when_its_token_is_refused() {
     let server = Server::start();
     server.put("secret/kanal", &json!({ "key": KEY }));
     let (first, second) = (server.token(RULES, "1h"), server.token(RULES, "2h"));
-    let folder = support::Folder::new();
+    let folder = crate::support::Folder::new();
     let path = folder.write("token", format!("{first}\n"));
     let source = field(server.client(Login::token_file(&path)), "secret/kanal");
     assert_gives_the_key(&source);
@@ -133,7 +133,7 @@ fn a_token_file_is_read_again_when_its_token_is_refused() {
     assert_eq!(refusal(&source), OpenBaoError::TokenRefused);
     folder.write("token", &second);
     assert_gives_the_key(&source);
-    support::set_mode(&path, 0o666);
+    crate::support::set_mode(&path, 0o666);
     server.admin("POST", "auth/token/revoke", &json!({ "token": second }));
     assert!(matches!(refusal(&source), OpenBaoError::FileRefused { .. }), "others could have written it");
     std::fs::remove_file(&path).unwrap();
@@ -163,7 +163,7 @@ fn kubernetes_sends_the_jwt_of_the_pod_and_its_role() {
         };
         measured("200 OK", body.as_bytes())
     });
-    let folder = support::Folder::new();
+    let folder = crate::support::Folder::new();
     let jwt = folder.write("jwt", "aaa.bbb.ccc\n");
     let login = Login::kubernetes("shop").at_mount("k8s-east").with_jwt(&jwt);
     let client = OpenBao::at(stand_in.origin(), login).unwrap().with_deadline(SHORT);
@@ -198,23 +198,26 @@ fn a_token_file_of_an_owner_who_is_trusted_is_read() {
         let source = field(OpenBao::at(stand_in.origin(), login).unwrap(), "secret/kanal");
         source::load(&source, Kanal::PROFILE).map(|_| ()).map_err(|_| refusal(&source))
     };
-    support::with_a_file_of_another_user("login::a_token_file_of_an_owner_who_is_trusted_is_read", |path| {
-        let uid = std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
-        let strict = read(Login::token_file(path)).unwrap_err();
-        assert!(matches!(strict, OpenBaoError::FileRefused { .. }), "{strict}");
-        assert!(strict.to_string().contains("Login::trusting_owner"), "{strict}");
-        assert!(read(Login::token_file(path).trusting_owner(uid + 1)).is_err());
-        // It may hold no token; what matters is that it is read.
-        let trusted = read(Login::token_file(path).trusting_owner(uid));
-        assert!(!matches!(trusted, Err(OpenBaoError::FileRefused { .. })), "{trusted:?}");
-    });
-    let folder = support::Folder::new();
+    crate::support::with_a_file_of_another_user(
+        "login::a_token_file_of_an_owner_who_is_trusted_is_read",
+        |path| {
+            let uid = std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
+            let strict = read(Login::token_file(path)).unwrap_err();
+            assert!(matches!(strict, OpenBaoError::FileRefused { .. }), "{strict}");
+            assert!(strict.to_string().contains("Login::trusting_owner"), "{strict}");
+            assert!(read(Login::token_file(path).trusting_owner(uid + 1)).is_err());
+            // It may hold no token; what matters is that it is read.
+            let trusted = read(Login::token_file(path).trusting_owner(uid));
+            assert!(!matches!(trusted, Err(OpenBaoError::FileRefused { .. })), "{trusted:?}");
+        },
+    );
+    let folder = crate::support::Folder::new();
     let path = folder.write("token", "s.secrettoken");
-    support::set_mode(&path, 0o660);
+    crate::support::set_mode(&path, 0o660);
     let gid = std::os::unix::fs::MetadataExt::gid(&path.metadata().unwrap());
     let strict = read(Login::token_file(&path)).unwrap_err();
     assert!(strict.to_string().contains("Login::trusting_group"), "{strict}");
     assert_eq!(read(Login::token_file(&path).trusting_group(gid)), Ok(()));
-    support::set_mode(&path, 0o662);
+    crate::support::set_mode(&path, 0o662);
     assert!(read(Login::token_file(&path).trusting_group(gid)).is_err(), "every user can write it");
 }

@@ -1,29 +1,25 @@
 //! OpenBao, with the real server: keys and documents in it, each way to sign in, and whatever goes wrong.
 #![cfg(all(feature = "openbao", feature = "rotation", target_os = "linux"))]
 
-#[path = "support/answering.rs"]
-mod answering;
-#[path = "support/http.rs"]
-mod http;
-#[path = "support/passing.rs"]
-mod passing;
-#[path = "support/openbao.rs"]
-mod server;
+#[path = "../support/mod.rs"]
 mod support;
-
-#[path = "openbao/crowd.rs"]
+mod cluster;
+mod p1_log;
+#[cfg(all(
+    feature = "client",
+    feature = "emulator",
+    feature = "openbao",
+    feature = "probe",
+    feature = "rotation",
+    target_os = "linux"
+))]
+mod p8_leader_killed;
 mod crowd;
-#[path = "openbao/environment.rs"]
 mod environment;
-#[path = "openbao/fleet.rs"]
 mod fleet;
-#[path = "openbao/login.rs"]
 mod login;
-#[path = "openbao/policies.rs"]
 mod policies;
-#[path = "openbao/restart.rs"]
 mod restart;
-#[path = "openbao/stand_in.rs"]
 mod stand_in;
 
 use std::time::Duration;
@@ -34,7 +30,7 @@ use keysheath::source::{self, Absence, OpenBaoField, Problem, Source};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use serde_json::{Value, json};
 
-use server::{PATIENCE, ROOT, Server, wait_until};
+use support::openbao::{PATIENCE, ROOT, Server, wait_until};
 use support::{KEY, OTHER_KEY, absence, assert_gives_the_key, error, found};
 
 /// Short, because what is asked here stays as it is.

@@ -1,11 +1,4 @@
 //! P1 for OpenBao: what ureq, rustls and everything else logs shows no part of a key, a token or a secret ID.
-#![cfg(all(feature = "openbao", feature = "rotation", target_os = "linux"))]
-
-#[path = "support/http.rs"]
-mod http;
-#[path = "support/openbao.rs"]
-mod server;
-mod support;
 
 use keysheath::key::{Issuer as _, Kanal};
 use keysheath::openbao::Login;
@@ -13,9 +6,10 @@ use keysheath::source::{self, Loaded, OpenBaoField};
 use keysheath::store::{DocumentContent, DocumentStore as _, OpenBaoStore};
 use serde_json::{Value, json};
 
-use server::Server;
-use support::canary::{KANAL, traces_of};
-use support::logged::Lines;
+use crate::support::canary::{KANAL, traces_of};
+use crate::support::in_child;
+use crate::support::logged::Lines;
+use crate::support::openbao::Server;
 
 static LINES: Lines = Lines::new();
 
@@ -25,8 +19,13 @@ fn bytes_shown(lines: &[String]) -> String {
     rows.filter_map(|line| line.split(' ').next_back()).collect()
 }
 
+/// In a process of its own, because a process has one logger.
 #[test]
 fn whatever_is_sent_and_received_is_logged_by_nobody() {
+    in_child::<&str>("whatever_is_sent_and_received_is_logged_by_nobody", &[], look_at_the_log);
+}
+
+fn look_at_the_log() {
     let server = Server::start();
     server.put("secret/kanal", &json!({ "key": KANAL }));
     server.admin("POST", "sys/auth/approle", &json!({ "type": "approle" }));

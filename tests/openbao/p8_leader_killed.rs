@@ -6,24 +6,10 @@
 //! creates the keys, and deletes the old one the moment that it is asked for.
 //!
 //! `KEYSHEATH_LEADER_KILLS` is how many leaders are killed; `scripts/soak-openbao` kills many.
-#![cfg(all(
-    feature = "client",
-    feature = "emulator",
-    feature = "openbao",
-    feature = "probe",
-    feature = "rotation",
-    target_os = "linux"
-))]
 
-#[path = "support/http.rs"]
-mod http;
-#[path = "../examples/lifecycle/load.rs"]
+#[path = "../../examples/lifecycle/load.rs"]
 mod load;
-#[path = "p8_leader_killed/rotator.rs"]
 mod rotator;
-#[path = "support/openbao.rs"]
-mod server;
-mod support;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -40,10 +26,10 @@ use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
 use keysheath::store::{DocumentStore as _, OpenBaoStore};
 
+use crate::support::Child;
+use crate::support::openbao::Cluster;
 use load::Load;
 use rotator::Rotator;
-use server::Cluster;
-use support::Child;
 
 const NAME: &str = "a_leader_that_is_killed_in_the_middle_of_a_rotation_costs_no_request_and_no_step";
 

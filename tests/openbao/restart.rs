@@ -6,8 +6,8 @@ use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
 
 use super::*;
-use crate::passing::{Passed, Passing};
-use crate::server::Cluster;
+use crate::support::openbao::Cluster;
+use crate::support::passing::{Passed, Passing};
 use crate::support::steps::Now as _;
 
 const RULES: &str = r#"path "secret/*" { capabilities = ["read", "create", "update"] }"#;

@@ -1,7 +1,7 @@
 //! What stands where OpenBao is expected: proxies, pages, strangers, floods.
 
 use super::*;
-use crate::answering::{Answering, chunked, measured};
+use crate::support::answering::{Answering, chunked, measured};
 use keysheath::failure::Obstacle;
 
 const MOUNT: &str = r#"{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}"#;
@@ -213,7 +213,7 @@ fn a_server_that_never_answers_is_left_at_the_deadline() {
     let origin = keysheath::key::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
     let source = field(client.with_deadline(SHORT), "secret/kanal");
-    support::in_time::in_time(SHORT, move || {
+    crate::support::in_time::in_time(SHORT, move || {
         assert!(matches!(refusal(&source), OpenBaoError::NoAnswer(Obstacle::Deadline { .. })));
     });
 }
@@ -224,7 +224,7 @@ fn a_source_has_a_shorter_deadline_than_its_client() {
     let origin = keysheath::key::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
     let source = field(client.with_deadline(Duration::from_secs(60)), "secret/kanal").with_deadline(SHORT);
-    support::in_time::in_time(SHORT, move || {
+    crate::support::in_time::in_time(SHORT, move || {
         assert!(matches!(refusal(&source), OpenBaoError::NoAnswer(Obstacle::Deadline { .. })));
     });
 }
@@ -234,7 +234,7 @@ fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
     let answer =
         format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
     let (active, _) = always(measured("200 OK", answer.as_bytes()));
-    let [port] = server::free_ports();
+    let [port] = crate::support::openbao::free_ports();
     let dead = keysheath::key::Origin::parse(&format!("http://127.0.0.1:{port}")).unwrap();
     let away = format!(
         "HTTP/1.1 307 Away\r\nlocation: {dead}/v1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

@@ -3,7 +3,6 @@
 //! Several threads send a key again and again while another deletes it. Each notes before its call whether the deletion had
 //! returned by then; a call that began afterwards and is accepted breaks the promise. A call that began before may go
 //! either way.
-#![cfg(feature = "registry")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

@@ -3,60 +3,32 @@
 //! A canary key goes through every public type and every error that can be had without a keychain, the
 //! dependencies' own errors included: of those it is shown first that they do print it.
 
-#![cfg(all(unix, feature = "client", feature = "dotenv", feature = "probe", feature = "serde"))]
 #![allow(clippy::format_collect, reason = "the canary is short")]
 
-#[cfg(feature = "openbao")]
-#[path = "support/answering.rs"]
-mod answering;
-#[path = "support/recorder.rs"]
-mod recorder;
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
-#[path = "p1_no_key_text/client.rs"]
 mod client;
-#[path = "p1_no_key_text/client_layers.rs"]
 mod client_layers;
 #[cfg(feature = "emulator")]
-#[path = "p1_no_key_text/emulator.rs"]
 mod emulator;
 #[cfg(feature = "rotation")]
-#[path = "p1_no_key_text/leaks.rs"]
 mod leaks;
 #[cfg(feature = "rotation")]
-#[path = "p1_no_key_text/keyset.rs"]
 mod keyset;
 #[cfg(all(feature = "openbao", feature = "rotation"))]
-#[path = "p1_no_key_text/openbao.rs"]
 mod openbao;
 #[cfg(feature = "oauth")]
-#[path = "p1_no_key_text/oauth.rs"]
 mod oauth;
-#[path = "p1_no_key_text/names.rs"]
 mod names;
-#[path = "p1_no_key_text/other_libraries.rs"]
 mod other_libraries;
 #[cfg(feature = "rotation")]
-#[path = "p1_no_key_text/presence.rs"]
 mod presence;
-#[path = "p1_no_key_text/probes.rs"]
 mod probes;
 #[cfg(feature = "sqlite")]
-#[path = "p1_no_key_text/registry.rs"]
 mod registry;
 #[cfg(feature = "rotation")]
-#[path = "p1_no_key_text/refresh.rs"]
 mod refresh;
 #[cfg(feature = "rotation")]
-#[path = "p1_no_key_text/rotation.rs"]
 mod rotation;
-#[path = "p1_no_key_text/sources.rs"]
 mod sources;
-#[cfg(feature = "tracing")]
-#[path = "support/traced.rs"]
-mod traced;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -68,6 +40,11 @@ use std::process::Termination as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::support::canary::{
+    self, all_of, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, traces,
+};
+use crate::support::logged::Lines;
+use crate::support::{Child, Folder, in_child, set_mode};
 use http::Request;
 use keysheath::chain::{AttemptOutcome, Chain, ChainError, RawChain};
 use keysheath::client::{BearerHeader, GuardError, OriginGuard, OverrideError};
@@ -81,11 +58,6 @@ use keysheath::source::{
     Problem, Provenance, Reading, Required, SecretFile, SecretText, Shaped, Source, SourceError,
     SystemdCredential, Variable,
 };
-use support::canary::{
-    self, all_of, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, traces,
-};
-use support::logged::Lines;
-use support::{Child, Folder, in_child, set_mode};
 
 const KANAL: &str = canary::KANAL;
 const KATANA: &str = canary::KATANA;
@@ -133,7 +105,7 @@ fn base64(text: &str) -> String {
 fn every_public_type_is_looked_at_here() {
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
-        include_str!("document/silent.rs"),
+        include_str!("../rotation/document/silent.rs"),
         include_str!("p1_no_key_text/client.rs"),
         include_str!("p1_no_key_text/client_layers.rs"),
         include_str!("p1_no_key_text/emulator.rs"),

@@ -1,10 +1,5 @@
 //! P1 for the server side: nothing that issues, keeps or authorises keys shows one, nor a pepper, in a `Debug`, an error,
 //! an answer or a log line.
-#![cfg(all(feature = "registry", feature = "tracing"))]
-
-mod support;
-#[path = "support/traced.rs"]
-mod traced;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -21,11 +16,11 @@ use keysheath::registry::{
 };
 use tower::{Layer as _, ServiceExt as _};
 
-use support::Folder;
-use support::canary::{
+use crate::support::Folder;
+use crate::support::canary::{
     KANAL, assert_debug_silent, assert_error_silent, assert_silent, assert_value_silent, draw_the_canary,
 };
-use traced::Collector;
+use crate::support::traced::Collector;
 
 /// A registry that draws the canary, and nothing else.
 fn registry() -> KeyRegistry {

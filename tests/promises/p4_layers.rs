@@ -1,14 +1,10 @@
 //! P4, where a client follows redirects, repeats requests or finds a proxy in its environment: the key goes to its
 //! issuer's origin and to nobody else.
-#![cfg(feature = "client")]
-
-#[path = "support/answering.rs"]
-mod answering;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use answering::{Answering, measured};
+use crate::support::answering::{Answering, measured};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Empty;

@@ -1,21 +1,15 @@
 //! P4: a key goes only to its issuer's origin, over TLS (IP-literal loopback excepted), in one `Authorization`
 //! header; never to another host or port, after a redirect, through an unasked-for proxy, or in a URL.
-#![cfg(feature = "client")]
-
-#[path = "support/recorder.rs"]
-mod recorder;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::time::Duration;
 
+use crate::support::recorder::Recorder;
+use crate::support::tls::OwnCertificate;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Request, Uri};
 use keysheath::client::{BearerHeader, GuardError, OriginGuard, OverrideError};
 use keysheath::key::{ApiKey, Kanal, Katana, Origin, Scheme};
 use proptest::prelude::*;
-use recorder::Recorder;
-use tls::OwnCertificate;
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 

@@ -1,17 +1,12 @@
 //! P4, for what the crate sends itself: a probe takes a key to its issuer's origin and nowhere else, not after a
 //! redirect, and not through a proxy that nobody asked for.
-#![cfg(feature = "probe")]
 
-#[path = "support/recorder.rs"]
-mod recorder;
-mod support;
-
+use crate::support::Child;
+use crate::support::recorder::{Recorder, write_answer};
 use keysheath::client::OriginGuard;
 use keysheath::failure::Obstacle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, RawKey, StoreId};
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Verdict};
-use recorder::{Recorder, write_answer};
-use support::Child;
 
 fn guard<I: Issuer>(server: &Recorder) -> OriginGuard<I> {
     OriginGuard::for_loopback(Origin::parse(&format!("http://{}", server.address)).unwrap()).unwrap()
@@ -22,7 +17,7 @@ fn kanal_probe() -> KanalProbe {
 }
 
 fn kanal_key() -> RawKey {
-    ApiKey::<Kanal>::parse(support::KEY).unwrap().into_raw()
+    ApiKey::<Kanal>::parse(crate::support::KEY).unwrap().into_raw()
 }
 
 fn katana_key() -> RawKey {

@@ -6,10 +6,8 @@
 //! of this test; the others are checked by `trybuild`, with the features of this test.
 //!
 //! What the compiler says is committed beside each case, as rustc 1.95 writes it; another one may word it
-//! otherwise. `TRYBUILD=overwrite cargo test --all-features --test p5_issuers_apart` writes it anew, and the
+//! otherwise. `TRYBUILD=overwrite cargo test --all-features --test promises p5` writes it again, and the
 //! diff shows whether the reason is still the same.
-
-#![cfg(all(feature = "client", feature = "serde"))]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,12 +35,12 @@ mod compile_pass {
 
 #[test]
 fn what_must_not_compile_does_not() {
-    trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
+    trybuild::TestCases::new().compile_fail("tests/promises/p5_issuers_apart/compile_fail/*.rs");
 }
 
 #[test]
 fn each_case_has_a_neighbour_that_differs_in_one_line_and_compiles() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promises/p5_issuers_apart");
     let names = |folder: &str, extension: &str| -> BTreeSet<String> {
         let files = tests.join(folder).read_dir().unwrap().map(|entry| entry.unwrap().path());
         let files = files.filter(|path| path.extension().is_some_and(|found| found == extension));

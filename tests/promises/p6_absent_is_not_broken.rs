@@ -3,9 +3,6 @@
 //! A table of every source and every state that it can be in; after it in the chain stands a good key.
 //! Sources that look for `$CREDENTIALS_DIRECTORY` itself have a process for each of its states. The keychain's
 //! rows are in a file of their own.
-#![cfg(unix)]
-
-mod support;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,12 +11,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of, set_mode};
 use keysheath::chain::{AttemptOutcome, Chain, ChainError};
 use keysheath::key::Kanal;
 use keysheath::source::{
     Absence, Command, FileVariable, KeyRef, Problem, SecretFile, Source, SystemdCredential, Variable,
 };
-use support::{Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of, set_mode};
 
 type IsExpected = fn(&Problem) -> bool;
 
@@ -238,7 +235,8 @@ fn variables() {
 #[test]
 fn file_variables() {
     let folder = Folder::new();
-    let child = child("file_variables", &folder).var("NOTHING_FILE", "").var("BOTH", KEY);
+    let child =
+        child("p6_absent_is_not_broken::file_variables", &folder).var("NOTHING_FILE", "").var("BOTH", KEY);
     let child = child.var("BOTH_FILE", folder.at("good")).var("GONE_FILE", folder.at("gone"));
     let child = STATES
         .iter()
@@ -262,7 +260,7 @@ fn file_variables() {
 #[test]
 fn secret_files() {
     let folder = Folder::new();
-    child("secret_files", &folder).run(|| {
+    child("p6_absent_is_not_broken::secret_files", &folder).run(|| {
         let (root, good) = prepare();
         let mut table = Table::default();
         let file = |name: &str| SecretFile::new(root.join(name));
@@ -290,24 +288,26 @@ fn secret_files() {
 #[test]
 fn systemd_credentials() {
     let folder = Folder::new();
-    child("systemd_credentials", &folder).var("CREDENTIALS_DIRECTORY", folder.path()).run(|| {
-        let (_, good) = prepare();
-        let mut table = Table::default();
-        let name = "a systemd credential";
-        let credential = |name: &str| SystemdCredential::new(name);
-        table.row(name, "absent", credential("missing"), GoesOn(Absence::NoFile));
-        let named = "systemd:missing".parse::<KeyRef>().unwrap().source().unwrap();
-        table.row("a systemd reference", "absent", named, Stops(is_missing(Absence::NoFile)));
-        table.row(name, "empty", credential("empty"), Stops(is_empty));
-        table.row(name, "malformed", credential("malformed"), Stops(is_malformed));
-        table.row(name, "too large", credential("large"), Stops(is_too_large));
-        table.row(name, "writable by others", credential("writable"), Stops(is_writable));
-        table.row(name, "unreadable", credential("forbidden"), Stops(is_not_permitted));
-        table.row(name, "unreachable: a link to nothing", credential("dangling"), Stops(is_dangling));
-        let bad_path = |problem: &Problem| matches!(problem, Problem::BadPath { .. });
-        table.row(name, "a name that climbs out", credential("../good"), Stops(bad_path));
-        table.assert(&good);
-    });
+    child("p6_absent_is_not_broken::systemd_credentials", &folder)
+        .var("CREDENTIALS_DIRECTORY", folder.path())
+        .run(|| {
+            let (_, good) = prepare();
+            let mut table = Table::default();
+            let name = "a systemd credential";
+            let credential = |name: &str| SystemdCredential::new(name);
+            table.row(name, "absent", credential("missing"), GoesOn(Absence::NoFile));
+            let named = "systemd:missing".parse::<KeyRef>().unwrap().source().unwrap();
+            table.row("a systemd reference", "absent", named, Stops(is_missing(Absence::NoFile)));
+            table.row(name, "empty", credential("empty"), Stops(is_empty));
+            table.row(name, "malformed", credential("malformed"), Stops(is_malformed));
+            table.row(name, "too large", credential("large"), Stops(is_too_large));
+            table.row(name, "writable by others", credential("writable"), Stops(is_writable));
+            table.row(name, "unreadable", credential("forbidden"), Stops(is_not_permitted));
+            table.row(name, "unreachable: a link to nothing", credential("dangling"), Stops(is_dangling));
+            let bad_path = |problem: &Problem| matches!(problem, Problem::BadPath { .. });
+            table.row(name, "a name that climbs out", credential("../good"), Stops(bad_path));
+            table.assert(&good);
+        });
 }
 
 /// One row, for one state of `$CREDENTIALS_DIRECTORY`.
@@ -346,7 +346,7 @@ fn systemd_credentials_in_a_relative_directory_are_refused() {
 #[test]
 fn commands() {
     let folder = Folder::new();
-    child("commands", &folder).run(|| {
+    child("p6_absent_is_not_broken::commands", &folder).run(|| {
         let (root, good) = prepare();
         let mut table = Table::default();
         let shell =
@@ -384,7 +384,7 @@ fn dotenv_files() {
     use keysheath::source::DotenvFile;
 
     let folder = Folder::new();
-    child("dotenv_files", &folder).run(|| {
+    child("p6_absent_is_not_broken::dotenv_files", &folder).run(|| {
         let (root, good) = prepare();
         let mut table = Table::default();
         let mut row = |state, name: &str, content: Option<&str>, answer| {

@@ -2,12 +2,7 @@
 //! is never taken. The last good key stays in force, and the failed reload is reported.
 //!
 //! A table of each kind of source and each state that it can come into; below it in the chain stands a good key of another
-//! account. The keychain's rows are in `tests/refresh/keychain.rs`.
-#![cfg(all(unix, feature = "rotation"))]
-
-#[path = "refresh/common.rs"]
-mod common;
-mod support;
+//! account. The keychain's rows are in `tests/rotation/refresh/keychain.rs`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,8 +15,8 @@ use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshEvent, Refresher, ReloadProblem};
 use keysheath::source::{Absence, Command, FileVariable, Problem, SecretFile, Source, SystemdCredential};
 
-use common::{PATIENCE, SECOND, THIRD, Told, eventually, has, only_asked};
-use support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
+use crate::support::refreshing::{PATIENCE, SECOND, THIRD, Told, eventually, has, only_asked};
+use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
 
 /// What was done to a file, and what is to be said of it.
 struct Row {
@@ -185,7 +180,7 @@ fn as_it_is(key: &str) -> String {
 #[test]
 fn secret_files() {
     let folder = Folder::new();
-    child("secret_files", &folder).run(|| {
+    child("p6_refresh::secret_files", &folder).run(|| {
         let path = file();
         let mut rows = rows();
         rows.push(row("absent", remove, is_no_file));
@@ -197,7 +192,7 @@ fn secret_files() {
 #[test]
 fn file_variables() {
     let folder = Folder::new();
-    child("file_variables", &folder).var("SHOP_FILE", folder.at("keys/kanal")).run(|| {
+    child("p6_refresh::file_variables", &folder).var("SHOP_FILE", folder.at("keys/kanal")).run(|| {
         let path = file();
         let mut rows = rows();
         rows.push(row("absent", remove, is_gone));
@@ -209,15 +204,17 @@ fn file_variables() {
 #[test]
 fn systemd_credentials() {
     let folder = Folder::new();
-    child("systemd_credentials", &folder).var("CREDENTIALS_DIRECTORY", folder.at("keys")).run(|| {
-        let path = file();
-        let mut rows = rows();
-        rows.push(row("absent", remove, is_no_file));
-        let is_bad =
-            |problem: &ReloadProblem| matches!(problem, ReloadProblem::Source(Problem::BadPath { .. }));
-        rows.push(row(REMOVED_FOLDER, remove_folder, is_bad));
-        assert_never_another_place(rows, &path, as_it_is, || SystemdCredential::new("kanal"));
-    });
+    child("p6_refresh::systemd_credentials", &folder).var("CREDENTIALS_DIRECTORY", folder.at("keys")).run(
+        || {
+            let path = file();
+            let mut rows = rows();
+            rows.push(row("absent", remove, is_no_file));
+            let is_bad =
+                |problem: &ReloadProblem| matches!(problem, ReloadProblem::Source(Problem::BadPath { .. }));
+            rows.push(row(REMOVED_FOLDER, remove_folder, is_bad));
+            assert_never_another_place(rows, &path, as_it_is, || SystemdCredential::new("kanal"));
+        },
+    );
 }
 
 #[cfg(feature = "dotenv")]
@@ -226,7 +223,7 @@ fn dotenv_files() {
     use keysheath::source::DotenvFile;
 
     let folder = Folder::new();
-    child("dotenv_files", &folder).run(|| {
+    child("p6_refresh::dotenv_files", &folder).run(|| {
         let path = file();
         let mut rows = rows();
         rows.retain(|row| !matches!(row.state, "empty" | "malformed"));
@@ -260,7 +257,7 @@ fn dotenv_files() {
 #[test]
 fn commands() {
     let folder = Folder::new();
-    child("commands", &folder).run(|| {
+    child("p6_refresh::commands", &folder).run(|| {
         let path = file();
         let failed =
             |problem: &ReloadProblem| matches!(problem, ReloadProblem::Source(Problem::Failed { .. }));

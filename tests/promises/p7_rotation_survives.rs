@@ -2,9 +2,6 @@
 //! returned are never lost, and the rotation goes on by doing the last step again.
 //!
 //! Power cuts at every instant of a rotation are in `src/rotation/power_cut.rs`.
-#![cfg(all(feature = "rotation", target_os = "linux"))]
-
-mod support;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -15,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::steps::Now as _;
+use crate::support::{Child, Folder};
 use keysheath::failure::{Answer, Meaning};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer, Kanal, RawKey};
@@ -23,8 +22,6 @@ use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
-use support::steps::Now as _;
-use support::{Child, Folder};
 
 fn key(number: u64) -> RawKey {
     RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()

@@ -6,17 +6,16 @@
 //! 401, and a process of its own.
 //!
 //! `scripts/soak` runs the same with a million requests.
-#![cfg(all(feature = "client", feature = "emulator", feature = "probe", feature = "rotation"))]
 
-#[path = "../examples/lifecycle/load.rs"]
+#[path = "../../examples/lifecycle/load.rs"]
 mod load;
-mod support;
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::steps::Now as _;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, OWN_STORE};
 use keysheath::handle::KeyHandle;
@@ -26,10 +25,9 @@ use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::store::FileStore;
-use support::steps::Now as _;
 
+use crate::support::Child;
 use load::Load;
-use support::Child;
 
 /// How many requests and rotations there are to be at least, each a variable's or this.
 fn at_least(variable: &str, otherwise: u64) -> u64 {

@@ -1,5 +1,4 @@
 //! P9 over every kind of fault that the emulator knows: a good key is never refused, whatever goes wrong on the way.
-#![cfg(all(feature = "emulator-tls", feature = "probe"))]
 
 use std::time::Duration;
 

@@ -3,24 +3,18 @@
 //!
 //! Each server here does its worst to a probe that has a good key, many of them with the issuer's own refusal in what
 //! they send. No probe takes longer than its deadline.
-#![cfg(feature = "probe")]
-
-#[path = "support/in_time.rs"]
-mod in_time;
-#[path = "support/recorder.rs"]
-mod recorder;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread::sleep;
 use std::time::Duration;
 
-use in_time::in_time;
+use crate::support::in_time::in_time;
+use crate::support::recorder::{Connection, Recorder, write_answer};
 use keysheath::client::OriginGuard;
 use keysheath::failure::{KANAL, Meaning, Obstacle};
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, StoreId};
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Report, Verdict};
-use recorder::{Connection, Recorder, write_answer};
 
 const KANAL_REFUSES: &str = r#"{ "error": "Invalid API key" }"#;
 const KATANA_REFUSES: &str = r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#;
@@ -91,7 +85,7 @@ fn a_probe_refuses_the_key_when_the_issuer_does_so_that_the_rest_means_something
 
 #[test]
 fn no_answer_but_the_issuers_own_401_refuses_the_key() {
-    let refusal = |request: &recorder::Request| {
+    let refusal = |request: &crate::support::recorder::Request| {
         if request.line().contains("stores") { KANAL_REFUSES } else { KATANA_REFUSES }.to_owned()
     };
     for status in [400, 402, 405, 407, 408, 409, 418, 425, 429, 451, 500, 502, 503, 504, 511, 599] {

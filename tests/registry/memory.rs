@@ -1,5 +1,4 @@
 //! The registry in memory: names, lists, restrictions, which row of the issuer's table wins, last uses, generators.
-#![cfg(feature = "registry")]
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

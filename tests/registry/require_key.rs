@@ -1,7 +1,5 @@
-//! The layer that requires a key, around services of every kind. What it answers is in `tests/contract.rs`.
-#![cfg(feature = "registry")]
+//! The layer that requires a key, around services of every kind. What it answers is in `tests/emulator/contract.rs`.
 
-#[path = "require_key/paths.rs"]
 mod paths;
 
 use std::convert::Infallible;

@@ -1,13 +1,7 @@
 //! Records in SQLite: what survives a restart, the rotation of a pepper, writing behind requests, being killed.
-#![cfg(all(target_os = "linux", feature = "sqlite"))]
 
-mod support;
-
-#[path = "registry_sqlite/altered.rs"]
 mod altered;
-#[path = "registry_sqlite/killed.rs"]
 mod killed;
-#[path = "registry_sqlite/refused.rs"]
 mod refused;
 
 use std::fs;
@@ -17,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::support::{Child, Folder};
 use http::{HeaderMap, HeaderValue};
 use keysheath::failure::Meaning;
 use keysheath::key::{Issuer, Kanal, StoreId};
@@ -25,7 +20,6 @@ use keysheath::registry::{
     Sqlite, TeamId,
 };
 use rusqlite::Connection;
-use support::{Child, Folder};
 
 const TEAM: TeamId = TeamId::new(1);
 
@@ -423,7 +417,7 @@ fn nothing_that_is_printed_of_records_holds_a_key_or_a_digest() {
     drop(connection);
     let hex = |run: &[u8]| run.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     for shown in [format!("{:?}", place.open()), format!("{:#?}", place.open().keys(TEAM))] {
-        support::assert_nothing_of_in(&key, &shown);
+        crate::support::assert_nothing_of_in(&key, &shown);
         let bytes = format!("{:?}", &digest[..4]);
         assert!(digest.windows(4).all(|run| !shown.to_lowercase().contains(&hex(run))), "{shown}");
         assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");

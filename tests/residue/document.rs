@@ -1,17 +1,9 @@
 //! P2, for documents: writing and reading one leaves no freed heap block with the key in it.
-#![cfg(all(target_os = "linux", feature = "rotation"))]
-
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
 
 use std::fs;
 
+use crate::support::residue::{KEY, NONE, Residue, alone, residue_of};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, MemoryStore};
-use residue::{KEY, NONE, Residue, Switch, alone, residue_of};
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
 
 /// Measures in a process of its own, prints a line, and wants nothing left behind.
 fn leaves_nothing<T>(test: &'static str, work: impl FnOnce() -> T) {
@@ -100,7 +92,7 @@ fn a_document_in_the_keychain_leaves_nothing() {
     use keysheath::store::KeychainStore;
 
     const TEST: &str = "a_document_in_the_keychain_leaves_nothing";
-    support::secret_service::with_keychain(TEST, |_| {
+    crate::support::secret_service::with_keychain(TEST, |_| {
         let folder = tempfile::tempdir().unwrap();
         let store = |name: &str| KeychainStore::new(Keychain::new(), name, folder.path().join(name));
         // What the client sets up once is not part of it.

@@ -1,19 +1,11 @@
 //! P2, for key sets: a key that leaves a place, a document that was written and one that was read leave no freed heap block
 //! with the key in it.
-#![cfg(all(target_os = "linux", feature = "rotation"))]
-
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
 
 use std::time::SystemTime;
 
+use crate::support::residue::{KEY, KEY_BASE64, NONE, alone, residue_of};
 use keysheath::key::{Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, Promotion, Staging};
-use residue::{KEY, KEY_BASE64, NONE, Switch, alone, residue_of};
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
 
 const OTHER: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
 
@@ -59,7 +51,7 @@ fn a_key_that_is_retired() {
 
 #[test]
 fn a_key_that_leaks_out_of_each_place() {
-    leaves_nothing("a_key_that_leaks_out_of_each_place", |keys| {
+    leaves_nothing("keyset::a_key_that_leaks_out_of_each_place", |keys| {
         let fingerprint = key(KEY).fingerprint().unwrap();
         keys.adopt(key(KEY), staging()).unwrap();
         keys.compromise(fingerprint, SystemTime::now()).unwrap();

@@ -1,32 +1,23 @@
 //! P2: on our own paths no freed heap block still holds a key.
 //!
 //! Every scenario runs in a process of its own, whose allocator looks at each block that is freed, on every
-//! thread. `cargo test --test p2_no_residue -- --nocapture` prints a line for each.
-#![cfg(target_os = "linux")]
+//! thread. `cargo test --test residue no_residue -- --nocapture` prints a line for each.
 
 #[cfg(feature = "client")]
-#[path = "p2_no_residue/client.rs"]
 mod client;
 #[cfg(feature = "dotenv")]
-#[path = "p2_no_residue/dotenv.rs"]
 mod dotenv;
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
 
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::residue::{KEY, KEY_BASE64, NONE, Residue, alone, residue_of};
 use keysheath::chain::Chain;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
 use keysheath::source::{
     self, Command, FileVariable, KeyRef, Loaded, Problem, SecretFile, SecretText, Source, SystemdCredential,
     Variable,
 };
-use residue::{KEY, KEY_BASE64, NONE, Residue, Switch, alone, residue_of};
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
 
 /// An issuer whose keys are long, so that buffers grow: 21 times the planted key.
 enum Long {}

@@ -2,18 +2,12 @@
 //! them, over plain HTTP.
 //!
 //! The server runs in the parent process, because its own buffers would be found otherwise.
-#![cfg(all(target_os = "linux", feature = "oauth"))]
-
-#[path = "support/recorder.rs"]
-mod recorder;
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::time::Duration;
 
+use crate::support::recorder::{Recorder, write_answer};
+use crate::support::residue::{KEY, NONE, Residue, alone, residue_of};
+use crate::support::tls::OwnCertificate;
 use keysheath::handle::Reload;
 use keysheath::key::{KatanaApp, Roots};
 use keysheath::oauth::{
@@ -21,13 +15,7 @@ use keysheath::oauth::{
 };
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
 use keysheath::store::MemoryStore;
-use recorder::{Recorder, write_answer};
-use residue::{KEY, NONE, Residue, Switch, alone, residue_of};
-use tls::OwnCertificate;
 use zeroize::Zeroizing;
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
 
 const JSON: &str = "200 OK\r\ncontent-type: application/json";
 
@@ -81,8 +69,12 @@ fn live(app: &OAuthApp<KatanaApp>) {
 }
 
 /// The planted key in each token; the access tokens differ in what follows it.
-fn serve() -> impl Fn(&recorder::Request, &mut dyn recorder::Connection) -> std::io::Result<()> + Send + Sync
-{
+fn serve() -> impl Fn(
+    &crate::support::recorder::Request,
+    &mut dyn crate::support::recorder::Connection,
+) -> std::io::Result<()>
++ Send
++ Sync {
     let number = std::sync::atomic::AtomicU32::new(0);
     move |_, stream| {
         let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);

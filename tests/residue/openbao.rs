@@ -1,17 +1,6 @@
 //! P2, for OpenBao: reading a key and keeping a document there leave no freed heap block with the key in it.
 //!
 //! The servers run in processes of their own, because their buffers would be found otherwise.
-#![cfg(all(feature = "openbao", feature = "rotation", target_os = "linux"))]
-
-#[path = "support/answering.rs"]
-mod answering;
-#[path = "support/http.rs"]
-mod http;
-#[path = "support/residue.rs"]
-mod residue;
-#[path = "support/openbao.rs"]
-mod server;
-mod support;
 
 use keysheath::key::{Issuer as _, Kanal, Origin, Roots};
 use keysheath::openbao::{Login, OpenBao};
@@ -19,12 +8,9 @@ use keysheath::source::{self, Loaded, OpenBaoField};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use serde_json::json;
 
-use answering::{Answering, measured};
-use residue::{KEY, NONE, Residue, Switch, alone, residue_of, residue_when_wiping};
-use server::{ROOT, Server};
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
+use crate::support::answering::{Answering, measured};
+use crate::support::openbao::{ROOT, Server};
+use crate::support::residue::{KEY, NONE, Residue, alone, residue_of, residue_when_wiping};
 
 fn client() -> OpenBao {
     let variable = |name: &str| std::env::var(name).unwrap();

@@ -2,13 +2,6 @@
 //! freed heap block with them, over plain HTTP.
 //!
 //! The server runs in the parent process, because its own buffers would be found otherwise.
-#![cfg(all(feature = "openbao", target_os = "linux"))]
-
-#[path = "support/recorder.rs"]
-mod recorder;
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,12 +10,9 @@ use keysheath::key::{Issuer as _, Kanal, Origin};
 use keysheath::openbao::{Login, OpenBao};
 use keysheath::source::{self, Loaded, OpenBaoField};
 
-use recorder::{Connection, Recorder, Request, write_answer};
-use residue::{KEY, NONE, Switch, alone, residue_of};
-use support::Folder;
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
+use crate::support::Folder;
+use crate::support::recorder::{Connection, Recorder, Request, write_answer};
+use crate::support::residue::{KEY, NONE, alone, residue_of};
 
 /// What is read: not what is looked for.
 const OTHER: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";

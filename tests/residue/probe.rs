@@ -2,29 +2,17 @@
 //! TLS.
 //!
 //! The server runs in the parent process, because its own buffers would be found otherwise.
-#![cfg(all(target_os = "linux", feature = "probe"))]
-
-#[path = "support/recorder.rs"]
-mod recorder;
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
 
 use std::time::Duration;
 
+use crate::support::recorder::{Recorder, write_answer};
+use crate::support::residue::{KEY, NONE, Residue, alone, residue_of, residue_when_wiping};
+use crate::support::tls::OwnCertificate;
 use http::Request;
 use keysheath::client::{BearerHeader, OriginGuard};
 use keysheath::failure::Obstacle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Origin, Roots, StoreId};
 use keysheath::probe::{KanalProbe, Probe, Report, Verdict};
-use recorder::{Recorder, write_answer};
-use residue::{KEY, NONE, Residue, Switch, alone, residue_of, residue_when_wiping};
-use tls::OwnCertificate;
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
 
 const ACCEPTED: &str = "201 Created\r\ncontent-type: application/json";
 

@@ -1,12 +1,5 @@
 //! P2, for refreshers: a key that a reload has replaced, and one that a reload did not take, leave no freed heap block
 //! with the key in it once nobody holds them.
-#![cfg(all(target_os = "linux", feature = "rotation"))]
-
-#[path = "refresh/common.rs"]
-mod common;
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
 
 use std::time::Duration;
 
@@ -17,12 +10,11 @@ use keysheath::refresh::Refresher;
 use keysheath::source::SecretFile;
 use keysheath::store::{FileStore, MemoryStore};
 
-use common::{PATIENCE, SECOND, Scripted, bring_into_force, has, key_set, only_asked, persist};
-use residue::{KEY, NONE, Switch, alone, residue_of};
-use support::Folder;
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
+use crate::support::Folder;
+use crate::support::refreshing::{
+    PATIENCE, SECOND, Scripted, bring_into_force, has, key_set, only_asked, persist,
+};
+use crate::support::residue::{KEY, NONE, alone, residue_of};
 
 /// Measures in a process of its own, and wants nothing left behind.
 fn leaves_nothing(test: &'static str, prepare: impl FnOnce(&Folder), work: impl FnOnce(&Folder)) {
@@ -98,7 +90,7 @@ fn a_key_that_comes_too_late_to_be_taken() {
         let found = residue_of(|| {
             source.does(|_| {
                 std::thread::sleep(Duration::from_millis(200));
-                Ok(common::text(KEY))
+                Ok(crate::support::refreshing::text(KEY))
             });
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
         });

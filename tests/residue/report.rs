@@ -2,22 +2,19 @@
 //! with the system's allocator and with one that wipes what is freed.
 //!
 //! ```sh
-//! cargo test --all-features --test p2_residue_report -- --nocapture
+//! cargo test --all-features --test residue report -- --nocapture
 //! ```
 //!
 //! prints the table of SECURITY.md, and fails where a figure is above the one that stands there.
-#![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "to set a variable is unsafe")]
-
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
+use crate::support::residue::{KEY, NONE, Residue, residue_of, residue_when_wiping};
+use crate::support::secret_service::with_keychain;
 use http::{HeaderValue, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
@@ -27,12 +24,7 @@ use keysheath::failure::Meaning;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Origin};
 use keysheath::source::{self, Keychain, KeychainItem, Loaded, Source, Variable};
-use residue::{KEY, NONE, Residue, Switch, residue_of, residue_when_wiping};
-use support::secret_service::with_keychain;
 use tower::{Layer as _, ServiceExt as _};
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
 
 /// One line of the table: what was done, how, and the most that SECURITY.md says it leaves.
 struct Place {

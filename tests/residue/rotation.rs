@@ -1,21 +1,13 @@
 //! P2, for rotations: a key that leaves each place leaves no freed heap block with it.
-#![cfg(all(target_os = "linux", feature = "rotation"))]
 
-#[path = "support/residue.rs"]
-mod residue;
-mod support;
-
+use crate::support::residue::{KEY, NONE, alone, residue_of};
+use crate::support::steps::Now as _;
 use keysheath::failure::{Answer, Meaning};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy};
 use keysheath::store::{FileStore, MemoryStore};
-use residue::{KEY, NONE, Switch, alone, residue_of};
-use support::steps::Now as _;
-
-#[global_allocator]
-static ALLOCATOR: Switch = Switch::new();
 
 const OTHER: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
 
@@ -99,7 +91,7 @@ fn a_key_that_was_deleted_by_mistake_and_one_that_is_refused() {
 
 #[test]
 fn a_key_that_leaks_out_of_each_place() {
-    leaves_nothing("a_key_that_leaks_out_of_each_place", || {
+    leaves_nothing("rotation::a_key_that_leaks_out_of_each_place", || {
         let current = open(OTHER);
         current.adopt(&key(KEY)).unwrap();
         current.compromise(name(KEY), None).unwrap();

@@ -1,38 +1,21 @@
 //! Document stores: the contract that each keeps, many writers at once, broken files, and writers that are killed.
-#![cfg(all(feature = "rotation", target_os = "linux"))]
 
-#[cfg(feature = "openbao")]
-#[path = "support/http.rs"]
-mod http;
-#[cfg(feature = "openbao")]
-#[path = "support/openbao.rs"]
-mod server;
-mod support;
-
-#[path = "document/contract.rs"]
 mod contract;
-#[path = "document/files.rs"]
 mod files;
 #[cfg(feature = "keychain")]
-#[path = "document/keychain.rs"]
 mod keychain;
-#[path = "document/killed.rs"]
 mod killed;
 #[cfg(feature = "openbao")]
-#[path = "document/openbao.rs"]
 mod openbao;
-#[path = "document/neighbours.rs"]
 mod neighbours;
-#[path = "document/racing.rs"]
 mod racing;
-#[path = "document/silent.rs"]
 mod silent;
 
 use std::path::PathBuf;
 
 use keysheath::store::{Document, DocumentContent, DocumentStore, FileStore};
 
-use support::Folder;
+use crate::support::Folder;
 
 /// A folder that is this user's alone, and in it the path of a document.
 fn place() -> (Folder, PathBuf) {

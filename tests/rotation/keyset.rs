@@ -1,13 +1,8 @@
 //! The steps of a rotation: what each does, what it refuses, and that doing it twice is harmless.
-#![cfg(feature = "rotation")]
 
-#[path = "keyset/extremes.rs"]
 mod extremes;
-#[path = "keyset/probed.rs"]
 mod probed;
-#[path = "keyset/properties.rs"]
 mod properties;
-#[path = "keyset/written.rs"]
 mod written;
 
 use std::time::{Duration, SystemTime};

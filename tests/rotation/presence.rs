@@ -1,15 +1,7 @@
 //! Presence: what each process of a fleet shows of the key that it uses, and what a rotator makes of it.
-#![cfg(all(feature = "rotation", target_os = "linux"))]
 
-#[path = "support/forked.rs"]
-mod fork;
-mod support;
-
-#[path = "presence/broken.rs"]
 mod broken;
-#[path = "presence/other_words.rs"]
 mod other_words;
-#[path = "presence/processes.rs"]
 mod processes;
 
 use std::sync::Arc;
@@ -17,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::steps::Now as _;
 use keysheath::chain::Chain;
 use keysheath::failure::{Answer, Meaning};
 use keysheath::handle::KeyHandle;
@@ -28,9 +21,8 @@ use keysheath::rotation::{
 };
 use keysheath::source::SecretFile;
 use keysheath::store::{DocumentStore, MemoryStore};
-use support::steps::Now as _;
 
-use support::Folder;
+use crate::support::Folder;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

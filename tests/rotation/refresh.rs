@@ -1,31 +1,15 @@
 //! Refreshers: what they take up, what they never take, how they fail, how they are asked, and how they end.
-#![cfg(all(target_os = "linux", feature = "rotation"))]
 
-#[path = "refresh/common.rs"]
-mod common;
-#[path = "support/forked.rs"]
-mod fork;
-mod support;
-
-#[path = "refresh/asked.rs"]
 mod asked;
-#[path = "refresh/ending.rs"]
 mod ending;
-#[path = "refresh/faults.rs"]
 mod faults;
-#[path = "refresh/forked.rs"]
 mod forked;
-#[path = "refresh/handles.rs"]
 mod handles;
 #[cfg(feature = "keychain")]
-#[path = "refresh/keychain.rs"]
 mod keychain;
-#[path = "refresh/lagging.rs"]
 mod lagging;
-#[path = "refresh/stores.rs"]
 mod stores;
 #[cfg(feature = "tracing")]
-#[path = "refresh/tracing.rs"]
 mod tracing;
 
 use std::time::Duration;
@@ -38,8 +22,10 @@ use keysheath::refresh::{
 };
 use keysheath::source::{FileVariable, Provenance, SecretFile, Variable};
 
-use common::{PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, only_asked, quick, text};
-use support::{Folder, KEY, in_child};
+use crate::support::refreshing::{
+    PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, only_asked, quick, text,
+};
+use crate::support::{Folder, KEY, in_child};
 
 fn of_file(folder: &Folder, settings: RefreshSettings) -> Refresher<Kanal> {
     let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
@@ -181,7 +167,7 @@ fn a_callback_that_panics_does_not_end_the_refresher() {
 fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
-    support::set_mode(&path, 0o644);
+    crate::support::set_mode(&path, 0o644);
     let told = Told::default();
     let refresher = of_file(&folder, told.by(only_asked()));
     let remarks = || told.count(|event| matches!(event, RefreshEvent::Remarked { .. }));
@@ -191,10 +177,10 @@ fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
     eventually("it is told", || remarks() == 1);
     let status = refresher.status();
     assert!(status.to_string().contains("every user of this machine can read it"), "{status}");
-    support::set_mode(&path, 0o600);
+    crate::support::set_mode(&path, 0o600);
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     assert!(refresher.status().remarks().is_empty());
-    support::set_mode(&path, 0o644);
+    crate::support::set_mode(&path, 0o644);
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     eventually("it is told again", || remarks() == 2);
 }
@@ -202,12 +188,12 @@ fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
 #[test]
 fn a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced() {
     let name = "a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced";
-    support::Child::new(name).with_a_small_disk("1m").run(|| {
-        let disk = support::Child::small_disk();
+    crate::support::Child::new(name).with_a_small_disk("1m").run(|| {
+        let disk = crate::support::Child::small_disk();
         let (secret, mounted) = (disk.join("secret"), disk.join("mounted"));
         for (path, text) in [(&secret, KEY), (&mounted, "")] {
             std::fs::write(path, text).unwrap();
-            support::set_mode(path, 0o600);
+            crate::support::set_mode(path, 0o600);
         }
         let mount = std::process::Command::new("mount").arg("--bind").args([&secret, &mounted]).status();
         assert!(mount.expect("mount runs (Debian: mount)").success());
@@ -216,7 +202,7 @@ fn a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced() {
         let refresher = Refresher::of_chain(chain, told.by(only_asked())).unwrap();
         assert!(refresher.status().can_change());
         std::fs::write(disk.join("new"), SECOND).unwrap();
-        support::set_mode(&disk.join("new"), 0o600);
+        crate::support::set_mode(&disk.join("new"), 0o600);
         std::fs::rename(disk.join("new"), &secret).unwrap();
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
         let status = refresher.status();

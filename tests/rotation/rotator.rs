@@ -1,47 +1,25 @@
 //! Rotations: the whole life of keys, what goes wrong at each step, and several rotators at once.
-#![cfg(all(feature = "rotation", target_os = "linux"))]
 
-mod support;
-
-#[path = "rotation/audit.rs"]
 mod audit;
-#[path = "rotation/behind.rs"]
 mod behind;
-#[path = "rotation/broken.rs"]
 mod broken;
-#[path = "rotation/clocks.rs"]
 mod clocks;
-#[path = "support/faketime.rs"]
-mod faketime;
-#[path = "rotation/followed.rs"]
 mod followed;
-#[path = "rotation/full_disk.rs"]
 mod full_disk;
-#[path = "rotation/given_up.rs"]
 mod given_up;
-#[path = "rotation/guard.rs"]
 mod guard;
 #[cfg(feature = "keychain")]
-#[path = "rotation/keychain.rs"]
 mod keychain;
 #[cfg(all(feature = "emulator", feature = "probe"))]
-#[path = "rotation/life.rs"]
 mod life;
-#[path = "rotation/limits.rs"]
+#[cfg(feature = "keychain")]
 mod limits;
-#[path = "rotation/model.rs"]
 mod model;
-#[path = "rotation/named.rs"]
 mod named;
-#[path = "rotation/outcomes.rs"]
 mod outcomes;
-#[path = "rotation/racing.rs"]
 mod racing;
-#[path = "rotation/refusals.rs"]
 mod refusals;
-#[path = "rotation/time.rs"]
 mod time;
-#[path = "rotation/told.rs"]
 mod told;
 
 use std::collections::HashMap;
@@ -49,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use crate::support::steps::Now as _;
 use keysheath::failure::{Answer, Meaning, Obstacle};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
@@ -56,7 +35,6 @@ use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditEvent, AuditLog, Rotation, RotationPolicy};
 use keysheath::store::{DocumentStore, MemoryStore};
-use support::steps::Now as _;
 
 /// A well-formed key for each number.
 fn key(number: u64) -> RawKey {

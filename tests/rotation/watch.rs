@@ -1,10 +1,5 @@
 //! Files that are watched: the Kubernetes swap, editors, folders that are removed and made again, and what cannot be
 //! watched. Nothing here is polled, so what is seen was seen by watching.
-#![cfg(all(target_os = "linux", feature = "watch"))]
-
-#[path = "refresh/common.rs"]
-mod common;
-mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,11 +14,11 @@ use keysheath::refresh::{RefreshEvent, RefreshSettings, Refresher, ReloadProblem
 use keysheath::source::{Absence, FileVariable, Problem, SecretFile, Source, SystemdCredential};
 use keysheath::store::{FileStore, MemoryStore};
 
-use common::{
+use crate::support::refreshing::{
     PATIENCE, SECOND, Scripted, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
     quick,
 };
-use support::{Child, Folder, KEY, in_child, set_mode};
+use crate::support::{Child, Folder, KEY, in_child, set_mode};
 
 const KEYS: [&str; 3] = [KEY, SECOND, THIRD];
 

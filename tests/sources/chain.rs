@@ -1,27 +1,23 @@
 //! Sources in order: which key is taken, what the trail and the explanation say.
-#![cfg(unix)]
 
 #[cfg(feature = "dotenv")]
-#[path = "chain/beside_a_dotenv.rs"]
 mod beside_a_dotenv;
-#[path = "chain/no_key.rs"]
 mod no_key;
-mod support;
-#[path = "chain/told.rs"]
 mod told;
 #[cfg(all(feature = "probe", feature = "registry", feature = "rotation"))]
-#[path = "chain/widened.rs"]
 mod widened;
 
 #[cfg(feature = "keychain")]
 use std::time::{Duration, Instant};
 
+use crate::support::{
+    Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, set_mode,
+};
 use keysheath::chain::{AttemptOutcome, Attempts, Chain, ChainError, Explained, Relation, Selected};
 use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, Katana};
 use keysheath::source::{
     Absence, FileVariable, KeyRef, Problem, Provenance, Remark, SecretFile, Source as _, Variable,
 };
-use support::{Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, set_mode};
 
 fn fingerprint(key: &str) -> Option<Fingerprint> {
     ApiKey::<Kanal>::parse(key).unwrap().fingerprint()
@@ -285,6 +281,7 @@ fn a_reference_is_asked_as_its_source_is() {
 }
 
 /// Where each source of a chain looks, as its explanation says it.
+#[cfg(feature = "keychain")]
 fn provenances(chain: &Chain<Kanal>) -> Vec<String> {
     chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
 }

@@ -1,21 +1,18 @@
 //! Keys that a program prints.
-#![cfg(target_os = "linux")]
 
-#[path = "command/host.rs"]
 mod host;
-mod support;
 
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use keysheath::chain::RawChain;
-use keysheath::key::{FormatRule, Hint, Issuer, Kanal, KeyFormat, Origin, Profile};
-use keysheath::source::{self, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _};
-use support::{
+use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_gives_the_key, assert_nothing_of_in, error, found,
     in_child, problem, set_mode,
 };
+use keysheath::chain::RawChain;
+use keysheath::key::{FormatRule, Hint, Issuer, Kanal, KeyFormat, Origin, Profile};
+use keysheath::source::{self, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _};
 
 /// Far more than any of these programs takes unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -147,17 +144,17 @@ fn a_program_that_a_signal_ends_is_an_error() {
 
 #[test]
 fn a_relative_program_is_resolved_once() {
-    let (first, second) = (support::Folder::new(), support::Folder::new());
-    for (folder, key) in [(&first, KEY), (&second, support::OTHER_KEY)] {
+    let (first, second) = (crate::support::Folder::new(), crate::support::Folder::new());
+    for (folder, key) in [(&first, KEY), (&second, crate::support::OTHER_KEY)] {
         let program = folder.write("key", format!("#!/bin/sh\necho {key}\n"));
-        support::set_mode(&program, 0o700);
+        crate::support::set_mode(&program, 0o700);
     }
-    let child = support::Child::new("a_relative_program_is_resolved_once");
+    let child = crate::support::Child::new("a_relative_program_is_resolved_once");
     child.var("FIRST", first.path()).var("SECOND", second.path()).run(|| {
         std::env::set_current_dir(std::env::var_os("FIRST").unwrap()).unwrap();
         let source = Command::new("./key");
         std::env::set_current_dir(std::env::var_os("SECOND").unwrap()).unwrap();
-        support::assert_gives_the_key(&source);
+        crate::support::assert_gives_the_key(&source);
         // A bare name is one of `PATH`, and no file here.
         assert!(matches!(problem(&Command::new("key")), Problem::NotStarted(_)));
     });

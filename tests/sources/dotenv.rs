@@ -1,24 +1,20 @@
 //! Keys in a `.env` file.
-#![cfg(all(target_os = "linux", feature = "dotenv"))]
 
-#[path = "dotenv/large.rs"]
 mod large;
-#[path = "dotenv/peers.rs"]
 mod peers;
-mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use keysheath::chain::{AttemptOutcome, Chain, ChainError};
-use keysheath::key::{FormatRule, Hint, Issuer as _, Kanal};
-use keysheath::source::{Absence, DotenvFile, LineFault, Problem, Provenance, Remark, Source as _};
-use support::child::NOBODY;
-use support::{
+use crate::support::child::NOBODY;
+use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, as_ordinary_user, assert_gives_the_key, error,
     found, in_child, problem, set_mode, with_a_file_of_another_user,
 };
+use keysheath::chain::{AttemptOutcome, Chain, ChainError};
+use keysheath::key::{FormatRule, Hint, Issuer as _, Kanal};
+use keysheath::source::{Absence, DotenvFile, LineFault, Problem, Provenance, Remark, Source as _};
 
 fn kanal(path: impl AsRef<Path>) -> DotenvFile {
     DotenvFile::new(path.as_ref(), "KANAL_API_KEY")
@@ -35,8 +31,8 @@ fn broken_in_a_chain(path: &Path) -> Problem {
     let lower = keysheath::source::SecretFile::new(folder.write("lower", OTHER_KEY));
     let chain = Chain::<Kanal>::new().with_dotenv(path).with(lower);
     let error = chain.load().unwrap_err();
-    support::assert_prints_nothing_of(&error, KEY);
-    support::assert_prints_nothing_of(&error, OTHER_KEY);
+    crate::support::assert_prints_nothing_of(&error, KEY);
+    crate::support::assert_prints_nothing_of(&error, OTHER_KEY);
     assert_eq!(error.trail().steps()[1].witness(), &AttemptOutcome::NotAsked);
     match error {
         ChainError::Broken { error, .. } => error.problem().clone(),
@@ -341,7 +337,7 @@ fn the_file_goes_through_the_checks_of_a_secret_file() {
 
 #[test]
 fn a_file_of_another_user_is_refused() {
-    with_a_file_of_another_user("a_file_of_another_user_is_refused", |path| {
+    with_a_file_of_another_user("dotenv::a_file_of_another_user_is_refused", |path| {
         assert_eq!(problem(&kanal(path)), Problem::ForeignOwner { uid: NOBODY });
         assert_eq!(broken_in_a_chain(path), Problem::ForeignOwner { uid: NOBODY });
     });
@@ -349,7 +345,7 @@ fn a_file_of_another_user_is_refused() {
 
 #[test]
 fn a_file_of_mode_000_is_unreadable() {
-    as_ordinary_user("a_file_of_mode_000_is_unreadable", || {
+    as_ordinary_user("dotenv::a_file_of_mode_000_is_unreadable", || {
         let folder = Folder::new();
         let source = dotenv(&folder, format!("KANAL_API_KEY={KEY}\n"));
         set_mode(&folder.at(".env"), 0);

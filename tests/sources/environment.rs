@@ -1,17 +1,14 @@
 //! Keys in environment variables, and in files that a variable names.
-#![cfg(unix)]
-
-mod support;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use keysheath::key::{FormatRule, Hint, Issuer, Kanal, Katana, StoreId, StoreIdError};
-use keysheath::source::{self, Absence, FileVariable, Loaded, Problem, Provenance, Source, Variable};
-use support::{
+use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, assert_nothing_of_in, error,
     found, in_child, problem, set_mode,
 };
+use keysheath::key::{FormatRule, Hint, Issuer, Kanal, Katana, StoreId, StoreIdError};
+use keysheath::source::{self, Absence, FileVariable, Loaded, Problem, Provenance, Source, Variable};
 
 fn malformed(source: &dyn Source) -> (FormatRule, Option<Hint>) {
     match problem(source) {
@@ -332,7 +329,7 @@ fn a_key_in_the_place_of_a_store_id_is_refused_and_not_printed() {
     in_child(name, &[("KANAL_STORE_ID", KEY)], || {
         let error = StoreId::from_env().unwrap_err();
         assert_eq!(error, StoreIdError::NotPositive);
-        support::assert_prints_nothing_of(&error, KEY);
+        crate::support::assert_prints_nothing_of(&error, KEY);
     });
 }
 

@@ -1,5 +1,4 @@
 //! A fingerprint is for ever, and anyone can make it again with the tools of a shell.
-#![cfg(target_os = "linux")]
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -8,7 +7,7 @@ use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, 
 
 /// The recipe that the docs of `fingerprint` show, with the issuer's name as `$1`.
 fn by_shell(issuer: &str, key: &str) -> String {
-    let docs = include_str!("../src/key/fingerprint.rs");
+    let docs = include_str!("../../src/key/fingerprint.rs");
     let recipe: Vec<&str> = docs
         .split("```")
         .find_map(|block| block.strip_prefix("sh\n"))

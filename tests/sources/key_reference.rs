@@ -1,15 +1,12 @@
 //! Key references: what each names, that printing and parsing are inverse, and that a text which is no
 //! reference is never printed.
 
-#[path = "key_reference/misplaced.rs"]
 mod misplaced;
-#[path = "key_reference/properties.rs"]
 mod properties;
-mod support;
 
+use crate::support::{KEY, KEY_IN_BASE64, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of};
 use keysheath::key::{Issuer, Kanal};
 use keysheath::source::{self, Absence, KeyRef, KeyRefError, MAX_REFERENCE, Problem, Provenance, Source};
-use support::{KEY, KEY_IN_BASE64, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of};
 
 fn parse(text: &str) -> KeyRef {
     text.parse().unwrap_or_else(|error| panic!("{text:?}: {error}"))
@@ -105,7 +102,7 @@ fn an_openbao_reference_is_the_source_that_it_names() {
 #[cfg(unix)]
 #[test]
 fn a_reference_leads_to_the_key() {
-    let folder = support::Folder::new();
+    let folder = crate::support::Folder::new();
     folder.write("a b?", KEY);
     folder.write("base64", KEY_IN_BASE64);
     let folder = folder.path().display();
@@ -115,7 +112,7 @@ fn a_reference_leads_to_the_key() {
         format!("command:printf %25s\\n {KEY}"),
         format!("command:cat {folder}/a%20b%3f"),
     ] {
-        support::assert_gives_the_key(&*source_of(&text));
+        crate::support::assert_gives_the_key(&*source_of(&text));
     }
     // The words reach the program as they are: no shell expands them.
     let loaded = source::load(&*source_of("command:printf %25s %24HOME"), Kanal::PROFILE);
@@ -128,11 +125,11 @@ fn a_reference_leads_to_the_key() {
 #[cfg(unix)]
 #[test]
 fn the_options_of_a_reference_find_the_key_in_its_shape() {
-    let folder = support::Folder::new();
+    let folder = crate::support::Folder::new();
     folder.write("json", format!("{{\"KANAL_API_KEY\": \"{KEY}\", \"a&b?\": \"{KEY_IN_BASE64}\\n\"}}\n"));
     folder.write("pass", format!("{KEY}\nuser: shop\n"));
     let path = folder.write("group", KEY);
-    support::set_mode(&path, 0o660);
+    crate::support::set_mode(&path, 0o660);
     let gid = std::os::unix::fs::MetadataExt::gid(&path.metadata().unwrap());
     let folder = folder.path().display();
     for text in [
@@ -143,7 +140,7 @@ fn the_options_of_a_reference_find_the_key_in_its_shape() {
         format!("command:cat {folder}/pass?line=1"),
         format!("command:cat {folder}/json?field=KANAL_API_KEY"),
     ] {
-        support::assert_gives_the_key(&*source_of(&text));
+        crate::support::assert_gives_the_key(&*source_of(&text));
         assert_eq!(parse(&text).to_string(), text);
     }
     // In any order; printed in one.

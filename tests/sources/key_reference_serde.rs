@@ -1,13 +1,10 @@
 //! Key references in config files.
-#![cfg(feature = "serde")]
-
-mod support;
 
 use std::collections::BTreeMap;
 
+use crate::support::{KEY, assert_nothing_of_in, assert_prints_nothing_of};
 use keysheath::source::{KeyRef, KeyRefError};
 use serde_json::{Value, json};
-use support::{KEY, assert_nothing_of_in, assert_prints_nothing_of};
 
 /// Digits that may be a key: Katana documents no format.
 const DIGITS: &str = "18264739501827364950";

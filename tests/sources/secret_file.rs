@@ -1,12 +1,7 @@
 //! Files that hold a key and nothing else, and the checks that each goes through.
-#![cfg(target_os = "linux")]
 
-#[path = "secret_file/mounts.rs"]
 mod mounts;
-#[path = "secret_file/pipes.rs"]
 mod pipes;
-mod support;
-#[path = "secret_file/trusted.rs"]
 mod trusted;
 
 use std::fs;
@@ -16,13 +11,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use keysheath::key::{FormatRule, Hint, Issuer, Katana};
-use keysheath::source::{self, Absence, Loaded, MAX_SECRET_FILE, Problem, Remark, SecretFile, Source as _};
-use support::child::NOBODY;
-use support::{
+use crate::support::child::NOBODY;
+use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, absence, as_ordinary_user, assert_gives_the_key, error, found,
     problem, set_mode, with_a_file_of_another_user,
 };
+use keysheath::key::{FormatRule, Hint, Issuer, Katana};
+use keysheath::source::{self, Absence, Loaded, MAX_SECRET_FILE, Problem, Remark, SecretFile, Source as _};
 
 /// Far more than any of these files takes, and far less than the deadline of 30 s.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -194,7 +189,7 @@ fn a_path_through_a_file_is_unreadable_and_one_with_a_nul_is_no_path() {
 
 #[test]
 fn a_file_of_mode_000_is_unreadable() {
-    as_ordinary_user("a_file_of_mode_000_is_unreadable", || {
+    as_ordinary_user("secret_file::a_file_of_mode_000_is_unreadable", || {
         let folder = Folder::new();
         let path = folder.write("key", KEY);
         set_mode(&path, 0);
@@ -230,7 +225,7 @@ fn a_file_that_belongs_to_root_is_read_by_another_user() {
 
 #[test]
 fn a_file_of_another_user_is_refused() {
-    with_a_file_of_another_user("a_file_of_another_user_is_refused", |path| {
+    with_a_file_of_another_user("secret_file::a_file_of_another_user_is_refused", |path| {
         let error = error(&file(path));
         assert_eq!(error.problem(), &Problem::ForeignOwner { uid: NOBODY });
         let ways = ["chown it to root or to yourself", "trusting_owner(65534)", "?owner=65534"];
@@ -291,14 +286,14 @@ fn a_file_that_others_can_read_is_remarked_upon_and_refused_when_strict() {
 #[test]
 fn a_secret_mounted_as_kubernetes_does_it_is_read_before_and_after_a_swap() {
     let folder = Folder::new();
-    for (version, key) in [("..2026_01", support::OTHER_KEY), ("..2026_02", KEY)] {
+    for (version, key) in [("..2026_01", crate::support::OTHER_KEY), ("..2026_02", KEY)] {
         fs::create_dir(folder.at(version)).unwrap();
         set_mode(&folder.write(&format!("{version}/kanal"), key), 0o644);
     }
     symlink("..2026_01", folder.at("..data")).unwrap();
     symlink("..data/kanal", folder.at("kanal")).unwrap();
     let source = file(folder.at("kanal"));
-    assert!(found(&source).key().matches(support::OTHER_KEY.as_bytes()));
+    assert!(found(&source).key().matches(crate::support::OTHER_KEY.as_bytes()));
     symlink("..2026_02", folder.at("..data_tmp")).unwrap();
     fs::rename(folder.at("..data_tmp"), folder.at("..data")).unwrap();
     assert_gives_the_key(&source);
@@ -391,7 +386,7 @@ fn a_file_may_hold_base64_and_one_newline_after_it() {
     for content in [format!("{KEY_IN_BASE64}\n\n"), format!("{first}\n{second}"), format!("{first}=")] {
         let error = error(&source(&content));
         assert_eq!(error.problem(), &Problem::NotBase64, "{content:?}");
-        support::assert_prints_nothing_of(&error, KEY_IN_BASE64);
+        crate::support::assert_prints_nothing_of(&error, KEY_IN_BASE64);
         assert!(error.to_string().contains("base64 -w0"), "{error}");
     }
     // `echo KEY | base64` encodes a newline as well; of two, one is not removed.

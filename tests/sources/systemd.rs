@@ -1,14 +1,11 @@
 //! Credentials that systemd passes in `$CREDENTIALS_DIRECTORY`.
-#![cfg(unix)]
 
-mod support;
-
-use keysheath::key::{Issuer, Kanal, Katana};
-use keysheath::source::{self, Absence, Problem, Provenance, Source as _, SystemdCredential};
-use support::{
+use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, error, found, in_child,
     problem, set_mode,
 };
+use keysheath::key::{Issuer, Kanal, Katana};
+use keysheath::source::{self, Absence, Problem, Provenance, Source as _, SystemdCredential};
 
 /// Runs `body` where `$CREDENTIALS_DIRECTORY` is `folder`.
 fn with_credentials(name: &'static str, folder: &Folder, body: impl FnOnce()) {
@@ -143,7 +140,7 @@ fn an_encrypted_credential_is_no_key_and_the_remedy_is_named() {
                 let error = source::load(&SystemdCredential::new(name), profile).unwrap_err();
                 assert_eq!(error.problem(), &Problem::EncryptedCredential, "{name}");
                 assert!(error.to_string().contains("LoadCredentialEncrypted="), "{error}");
-                support::assert_prints_nothing_of(&error, ENCRYPTED);
+                crate::support::assert_prints_nothing_of(&error, ENCRYPTED);
             }
         }
     });

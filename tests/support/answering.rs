@@ -1,7 +1,5 @@
 //! A server that records what reaches it and answers with bytes that a test writes out, right or wrong.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 /// The variable that tells a child which test it is to run.
 const MARK: &str = "KEYSHEATH_CHILD";
@@ -44,14 +45,17 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// For the test function of this name.
+    /// For the test function of this name. The modules that it is in may be left out where no other test of this binary
+    /// has the name.
     pub(crate) fn new(name: &'static str) -> Self {
         // By this link and not by path: the path may lead through folders that another user cannot enter.
         #[cfg(target_os = "linux")]
         let mut command = Command::new("/proc/self/exe");
         #[cfg(not(target_os = "linux"))]
         let mut command = Command::new(std::env::current_exe().expect("the test knows its own file"));
-        command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, name);
+        // The child knows that it is the child by the name alone.
+        let path = if is_child_of(name) { name } else { full_path(name) };
+        command.args([path, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, name);
         for variable in LOOKED_AT {
             command.env_remove(variable);
         }
@@ -170,7 +174,7 @@ impl Child {
 
     /// Whether this process is the child.
     pub(crate) fn is_here(&self) -> bool {
-        std::env::var_os(MARK).is_some_and(|name| name == self.name)
+        is_child_of(self.name)
     }
 
     /// Starts the child without waiting for it. Its standard output is a pipe.
@@ -206,6 +210,30 @@ impl Child {
         assert!(whole, "the child of {} failed ({}):\n{out}\n{err}", self.name, output.status);
         Some(output)
     }
+}
+
+/// Whether this process was started to run the test of this name.
+fn is_child_of(name: &str) -> bool {
+    std::env::var_os(MARK).is_some_and(|mark| mark == name)
+}
+
+/// The name of a test with the modules that it is in, which is how it is selected.
+fn full_path(name: &str) -> &'static str {
+    static TESTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut tests = Command::new(std::env::current_exe().expect("the test knows its own file"));
+        let output = tests.args(["--list", "--format", "terse"]).output().expect("the tests can be listed");
+        let list = String::from_utf8(output.stdout).expect("names are ASCII");
+        list.lines().filter_map(|line| Some(line.strip_suffix(": test")?.to_owned())).collect()
+    });
+    let is_it =
+        |path: &str| path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"));
+    let found: Vec<&str> = TESTS.iter().map(String::as_str).filter(|path| is_it(path)).collect();
+    assert_eq!(
+        found.len(),
+        1,
+        "{name} must name one test of this binary, with its module if need be: {found:?}"
+    );
+    found[0]
 }
 
 /// The variables that one command is given, given to another.

@@ -1,9 +1,7 @@
 //! A process whose wall clock a test moves, while its monotonic clock goes on as it does.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::path::PathBuf;
 
-use crate::support::{Child, Folder};
+use super::{Child, Folder};
 
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path());

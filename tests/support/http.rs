@@ -1,6 +1,4 @@
 //! Asking a server over real HTTP: a client that keeps nothing to itself, and raw bytes.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;

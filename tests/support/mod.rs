@@ -1,15 +1,35 @@
-//! What several test files share.
-#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
+//! Helpers that tests share. Each test binary has them as its module `support`.
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
+pub(crate) mod answering;
 pub(crate) mod canary;
 pub(crate) mod child;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
+pub(crate) mod faketime;
+#[cfg(unix)]
+pub(crate) mod forked;
+pub(crate) mod http;
 pub(crate) mod in_time;
 pub(crate) mod logged;
+#[cfg(all(unix, feature = "oauth"))]
+pub(crate) mod oidc;
+#[cfg(all(feature = "openbao", target_os = "linux"))]
+pub(crate) mod openbao;
+#[cfg(unix)]
+pub(crate) mod passing;
+pub(crate) mod recorder;
+#[cfg(feature = "rotation")]
+pub(crate) mod refreshing;
+#[cfg(target_os = "linux")]
+pub(crate) mod residue;
 #[cfg(target_os = "linux")]
 pub(crate) mod secret_service;
+#[cfg(all(feature = "keychain", target_os = "linux"))]
+pub(crate) mod stand_in_service;
 #[cfg(feature = "rotation")]
 pub(crate) mod steps;
+pub(crate) mod tls;
+pub(crate) mod traced;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,4 @@
 //! A real authorisation server, and a person with a browser.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +9,7 @@ use keysheath::oauth::{Endpoints, LoopbackListener, OAuthApp, Tokens};
 use keysheath::source::SecretFile;
 use keysheath::store::DocumentStore;
 
-use crate::http::{Answer, agent, send};
+use super::http::{Answer, agent, send};
 
 /// The app's client secret at the server.
 pub(crate) const CLIENT_SECRET: &str = "Qv7Yc4Nw9Rk2Xz8Jh5Tm3Gp6-Wd1Bf0Ls";

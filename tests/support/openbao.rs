@@ -1,7 +1,5 @@
 //! The real OpenBao, which `scripts/setup` fetches: dev servers over TLS, and clusters of three.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -64,14 +62,14 @@ pub(crate) fn ask(
         request = request.header(*name, *value);
     }
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let answer = crate::http::send(agent, request.body(body).unwrap())?;
+    let answer = super::http::send(agent, request.body(body).unwrap())?;
     Ok((answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null)))
 }
 
 /// One dev server, unsealed, with a key-value engine of version 2 at `secret`.
 pub(crate) struct Server {
     process: Option<Process>,
-    folder: crate::support::Folder,
+    folder: super::Folder,
     pub(crate) port: u16,
     pub(crate) pem: String,
     agent: ureq::Agent,
@@ -84,7 +82,7 @@ impl Server {
 
     /// With what a configuration file says beside.
     pub(crate) fn start_with(config: &str) -> Self {
-        let folder = crate::support::Folder::new();
+        let folder = super::Folder::new();
         folder.write("server.hcl", config);
         let [port] = free_ports();
         let process = Self::launch(folder.path(), port);
@@ -93,7 +91,7 @@ impl Server {
             std::fs::read_to_string(&certificate).is_ok_and(|pem| pem.contains("END"))
         });
         let pem = std::fs::read_to_string(certificate).unwrap();
-        let agent = crate::http::agent(Some(&pem));
+        let agent = super::http::agent(Some(&pem));
         let server = Self { process: Some(process), folder, port, pem, agent };
         wait_until("the server", || server.health() == Some(200));
         wait_until("its engine", || {
@@ -189,7 +187,7 @@ impl Server {
 /// Servers that keep one store, on a disk: three, or one alone.
 pub(crate) struct Cluster {
     nodes: Vec<Option<Process>>,
-    folder: crate::support::Folder,
+    folder: super::Folder,
     pub(crate) ports: Vec<u16>,
     pub(crate) pem: String,
     pub(crate) token: String,
@@ -207,7 +205,7 @@ impl Cluster {
     }
 
     fn of(count: usize) -> Self {
-        let folder = crate::support::Folder::new();
+        let folder = super::Folder::new();
         let all: [u16; 6] = free_ports();
         let ports = all[..count].to_vec();
         let rcgen::CertifiedKey { cert, signing_key } =
@@ -240,7 +238,7 @@ impl Cluster {
             }
             folder.write(&format!("node{node}.hcl"), config + "}\n");
         }
-        let agent = crate::http::agent(Some(&pem));
+        let agent = super::http::agent(Some(&pem));
         let token = String::new();
         let nodes = (0..count).map(|_| None).collect();
         let mut cluster = Self { nodes, folder, ports, pem, token, agent };

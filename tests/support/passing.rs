@@ -1,7 +1,5 @@
 //! A server that passes requests on to OpenBao, and keeps what was asked and how it was answered.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -71,7 +69,7 @@ impl Passing {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let seen = Arc::<Mutex<Vec<_>>>::default();
-        let (kept, agent) = (Arc::clone(&seen), crate::http::agent(Some(pem)));
+        let (kept, agent) = (Arc::clone(&seen), super::http::agent(Some(pem)));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that hangs up early finds its end.
@@ -116,7 +114,7 @@ fn pass_on(
         request = request.header(*name, *value);
     }
     let request = request.body(body).map_err(io::Error::other)?;
-    let answer = crate::http::send(agent, request).map_err(io::Error::other)?;
+    let answer = super::http::send(agent, request).map_err(io::Error::other)?;
     let index = answer.header("x-vault-index");
     seen.lock().unwrap().push(Passed {
         method: method.to_owned(),

@@ -1,6 +1,4 @@
 //! A server on 127.0.0.1 that records what reaches it, and answers as it is told.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,4 @@
 //! What the tests of refreshers share.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;

@@ -3,7 +3,6 @@
 //! What counts is the block at the moment it is freed. `realloc` is taken to move every time, which is the
 //! worst that it can do. New blocks are zeroed, so that what one scenario left is not found in another's.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use zeroizing_alloc::ZeroAlloc;
 
-use crate::support::child::in_child;
+use super::child::in_child;
 
 /// The planted key. It stands in the program's read-only data, never on the heap.
 pub(crate) const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";

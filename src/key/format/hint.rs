@@ -79,7 +79,7 @@ pub enum Hint {
 /// Text that only a masked key has: bullets and ellipses, beside runs of ASCII marks.
 const MASKS: [&str; 4] = ["***", "•", "…", "..."];
 
-/// The schemes of key references. `tests/chain/no_key.rs` looks for one that is not here.
+/// The schemes of key references. `tests/sources/chain/no_key.rs` looks for one that is not here.
 pub(crate) const REFERENCE_SCHEMES: [&str; 7] =
     ["env", "file", "dotenv", "systemd", "keychain", "command", "openbao"];
 

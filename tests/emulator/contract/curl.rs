@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use keysheath::emulator::Emulator;
 
-use crate::suite::{Answer, Ask, Keys, Server};
-use crate::wire::read_answer;
+use super::suite::{Answer, Ask, Keys, Server};
+use super::wire::read_answer;
 
 pub(crate) struct Curl {
     origin: String,

@@ -9,7 +9,7 @@ use keysheath::emulator::Emulator;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::suite::{Answer, Ask, Keys, Server};
+use super::suite::{Answer, Ask, Keys, Server};
 
 pub(crate) struct Wire {
     address: (String, u16),

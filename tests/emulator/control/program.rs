@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use keysheath::key::Origin;
 
-use super::http::{agent, send};
-use super::support::{KEY, assert_nothing_of_in};
+use crate::support::http::{agent, send};
+use crate::support::{KEY, assert_nothing_of_in};
 
 /// The program, running. It is ended when this is dropped.
 struct Program {

@@ -17,8 +17,8 @@ use keysheath::rotation::{NextStep, Retirement, Rotation, RotationError, Rotatio
 use keysheath::store::DocumentError;
 
 use super::{PATIENCE, State, eventually, guard, store};
-use crate::server::Cluster;
 use crate::support::Child;
+use crate::support::openbao::Cluster;
 
 /// In the test: the other process. Dropped, it ends.
 pub(super) struct Rotator {

@@ -6,7 +6,7 @@ use keysheath::emulator::{
 };
 
 use super::*;
-use crate::canary::draw_the_canary;
+use crate::support::canary::draw_the_canary;
 
 #[test]
 fn no_type_of_the_emulator_shows_the_key_that_it_is_sent() {

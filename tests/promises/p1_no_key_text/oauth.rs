@@ -9,8 +9,8 @@ use keysheath::oauth::{
 };
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
-use super::recorder::{Recorder, write_answer};
 use super::*;
+use crate::support::recorder::{Recorder, write_answer};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -204,7 +204,7 @@ fn nothing_that_a_keeper_tells_shows_a_token() {
 #[cfg(feature = "tracing")]
 #[test]
 fn what_a_keeper_tells_tracing_shows_no_token() {
-    use super::traced::Collector;
+    use crate::support::traced::Collector;
 
     // The keeper's thread has no subscriber but the one of the whole process.
     in_silent_child("oauth::what_a_keeper_tells_tracing_shows_no_token", &[], || {

@@ -6,9 +6,9 @@ use keysheath::openbao::{Login, OpenBao, OpenBaoError};
 use keysheath::source::OpenBaoField;
 use keysheath::store::{DocumentContent, DocumentStore as _, OpenBaoStore};
 
-use super::answering::{Answering, measured};
-use super::support::Folder;
 use super::*;
+use crate::support::Folder;
+use crate::support::answering::{Answering, measured};
 
 fn at(answering: &Answering, login: Login) -> OpenBao {
     let client = OpenBao::at(answering.origin(), login).unwrap().with_deadline(Duration::from_millis(300));

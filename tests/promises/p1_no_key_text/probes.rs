@@ -4,9 +4,9 @@ use keysheath::failure::{Answer, Obstacle};
 use keysheath::key::{Roots, RootsError};
 use keysheath::probe::{Finding, KanalProbe, KatanaProbe, Probe, Report, Verdict};
 
-use super::recorder::{Recorder, Request as Seen, write_answer};
-use super::tls::OwnCertificate;
 use super::*;
+use crate::support::recorder::{Recorder, Request as Seen, write_answer};
+use crate::support::tls::OwnCertificate;
 
 /// Asks servers that put the key wherever an answer has room for it, and gives the reports.
 fn ask_an_echo() -> Vec<Report> {

@@ -132,7 +132,7 @@ fn whether_files_are_watched_shows_no_key() {
 #[cfg(feature = "tracing")]
 #[test]
 fn what_a_refresher_tells_tracing_shows_no_key() {
-    use super::traced::Collector;
+    use crate::support::traced::Collector;
 
     let collector = Collector::default();
     let folder = Folder::new();

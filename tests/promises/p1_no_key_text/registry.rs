@@ -11,7 +11,7 @@ use keysheath::registry::{
 use tower_layer::Layer as _;
 
 use super::*;
-use crate::canary::draw_the_canary;
+use crate::support::canary::draw_the_canary;
 
 const TEAM: TeamId = TeamId::new(1);
 

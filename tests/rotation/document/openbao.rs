@@ -7,7 +7,7 @@ use keysheath::store::{MAX_DOCUMENT, OpenBaoStore};
 use super::contract::keeps_the_contract;
 use super::racing::add_one;
 use super::*;
-use crate::server::Server;
+use crate::support::openbao::Server;
 
 #[test]
 fn a_document_in_openbao_keeps_the_contract() {

@@ -77,7 +77,7 @@ fn a_name_that_cannot_be_shown_is_refused_and_nothing_is_written() {
     for name in others.into_iter().chain(keys) {
         let error = Presence::show(store.clone(), &handle, settings(name)).unwrap_err();
         assert!(matches!(error, PresenceError::BadName { .. }), "{name:?}: {error}");
-        support::assert_prints_nothing_of(&error, key(1).expose_secret());
+        crate::support::assert_prints_nothing_of(&error, key(1).expose_secret());
     }
     assert!(store.read().unwrap().is_none());
     assert!(Presence::show(store, &handle, settings(&"x".repeat(64))).is_ok());
@@ -254,7 +254,7 @@ fn a_full_document_takes_a_process_that_has_watched_it() {
 fn settings_and_presence_print_no_name_that_may_be_a_key() {
     let pasted = key(2).expose_secret().to_owned();
     let settings = settings(&pasted);
-    support::assert_nothing_of_in(&pasted, &format!("{settings:?} {settings:#?}"));
+    crate::support::assert_nothing_of_in(&pasted, &format!("{settings:?} {settings:#?}"));
     let presence = Presence::show(MemoryStore::new(), &KeyHandle::<Kanal>::live(), settings).unwrap();
-    support::assert_nothing_of_in(&pasted, &format!("{presence:?} {presence:#?}"));
+    crate::support::assert_nothing_of_in(&pasted, &format!("{presence:?} {presence:#?}"));
 }

@@ -6,9 +6,9 @@ use std::process::{Child as Process, ChildStdout};
 use keysheath::store::FileStore;
 
 use super::*;
-use crate::fork::forked;
+use crate::support::Child;
+use crate::support::forked::forked;
 use crate::support::in_child;
-use support::Child;
 
 /// A child, and what it writes: it would fail if nobody took that.
 struct Follower(Process, Lines<BufReader<ChildStdout>>);

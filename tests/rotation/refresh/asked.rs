@@ -11,10 +11,10 @@ use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::source::{Problem, Source as _, SourceError};
 
-use super::common::{
+use crate::support::KEY;
+use crate::support::refreshing::{
     Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, text,
 };
-use crate::support::KEY;
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
     Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()

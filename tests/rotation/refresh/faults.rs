@@ -11,7 +11,7 @@ use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshError, Refresher, ReloadProb
 use keysheath::source::{Problem, Provenance, SecretFile};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
-use super::common::{
+use crate::support::refreshing::{
     Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist,
     quick, text,
 };

@@ -7,8 +7,8 @@ use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::Refresher;
 
-use super::common::{PATIENCE, SECOND, Scripted, eventually, has, only_asked};
-use crate::fork::forked;
+use crate::support::forked::forked;
+use crate::support::refreshing::{PATIENCE, SECOND, Scripted, eventually, has, only_asked};
 use crate::support::{KEY, in_child};
 
 #[test]

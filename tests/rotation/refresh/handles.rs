@@ -9,10 +9,10 @@ use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshError, RefreshSettings, Refresher, ReloadProblem};
 use keysheath::store::MemoryStore;
 
-use super::common::{
+use crate::support::KEY;
+use crate::support::refreshing::{
     Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, key_set, only_asked, persist, quick, text,
 };
-use crate::support::KEY;
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
     Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()

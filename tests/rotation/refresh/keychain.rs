@@ -12,10 +12,10 @@ use keysheath::refresh::{RefreshSettings, Refresher, ReloadProblem};
 use keysheath::source::{Absence, Keychain, KeychainItem, Problem, SecretFile};
 use keysheath::store::{DocumentError, KeychainStore};
 
-use super::common::{
+use crate::support::KEY;
+use crate::support::refreshing::{
     PATIENCE, SECOND, THIRD, bring_into_force, eventually, has, key_set, only_asked, persist, quick,
 };
-use crate::support::KEY;
 use crate::support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
 
 /// Where a deadline is under test.

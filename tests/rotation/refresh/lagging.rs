@@ -11,8 +11,8 @@ use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
 use keysheath::store::MemoryStore;
 
-use super::common::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, raw, text};
 use crate::support::KEY;
+use crate::support::refreshing::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, raw, text};
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
     Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()

@@ -16,7 +16,7 @@ use keysheath::store::{
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::common::{
+use crate::support::refreshing::{
     Gate, PATIENCE, SECOND, Scripted, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked,
     persist, quick, raw,
 };

@@ -16,8 +16,10 @@ use keysheath::store::MemoryStore;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::common::{Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, raw};
 use crate::support::in_time::in_time;
+use crate::support::refreshing::{
+    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, raw,
+};
 use crate::support::{Folder, KEY, in_child};
 
 /// Does this with each event.
@@ -174,7 +176,7 @@ fn lines_that_a_blocked_subscriber_loses_are_counted_and_said() {
                 .fetch_add(usize::from(event.fields().any(|field| field.name() == "lost")), Ordering::SeqCst);
         });
         let source = Scripted::new(KEY);
-        source.does(|calls| Ok(super::common::text(if calls % 2 == 0 { KEY } else { SECOND })));
+        source.does(|calls| Ok(crate::support::refreshing::text(if calls % 2 == 0 { KEY } else { SECOND })));
         let refresher = of(&source, only_asked());
         for _ in 0..1100 {
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));

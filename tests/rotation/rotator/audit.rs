@@ -279,9 +279,7 @@ fn an_event_is_told_only_once_the_step_is_persisted_and_published() {
 #[cfg(feature = "tracing")]
 #[test]
 fn tracing_is_told_as_well_and_of_a_problem_as_a_warning() {
-    #[path = "../support/traced.rs"]
-    mod traced;
-    let collector = traced::Collector::default();
+    let collector = crate::support::traced::Collector::default();
     tracing::subscriber::with_default(collector.clone(), || {
         let setup = adopted();
         setup.rotation.compromise(name(1), None).unwrap();

@@ -7,7 +7,7 @@ use keysheath::rotation::NextStep;
 use keysheath::store::FileStore;
 
 use super::*;
-use crate::faketime::{set, with_clock};
+use crate::support::faketime::{set, with_clock};
 use crate::support::{Child, Folder};
 
 const MINUTE: u64 = 60;

@@ -5,7 +5,7 @@ use std::process::Command;
 use keysheath::key::{Hint, Issuer, Kanal, Katana, Profile, RawKey};
 use keysheath::source::{self, KeyRef, Loaded, Problem, SecretFile};
 
-use super::support::{Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of};
+use crate::support::{Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of};
 
 const UUID: &str = "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071";
 

@@ -14,7 +14,7 @@ use keysheath::registry::{Authorize as _, RequestedStore, StaticKeys};
 use keysheath::source::{self, Loaded, SecretFile};
 
 use super::Chain;
-use super::support::{Folder, KEY, OTHER_KEY};
+use crate::support::{Folder, KEY, OTHER_KEY};
 
 /// Kanal, with keys of 24 to 64 characters.
 #[derive(Debug)]

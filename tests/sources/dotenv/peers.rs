@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use keysheath::key::{KeyFormat, Origin, Profile};
 use keysheath::source::{self, DotenvFile, Loaded, Provenance};
 
-use super::support::Folder;
+use crate::support::Folder;
 
 /// A format as wide as there is, so that nearly every value that is read is a key.
 const ANY: &Profile =

@@ -1,8 +1,8 @@
 //! Files whose name is taken away while they are read, and mounts of one file that never change.
 
+use crate::support::OTHER_KEY;
 use keysheath::chain::Chain;
 use keysheath::key::Kanal;
-use support::OTHER_KEY;
 
 use super::*;
 

@@ -44,13 +44,13 @@ fn a_fifo_is_opened_once_for_each_load() {
     let path = fifo(&folder, "600");
     let served = path.clone();
     let writer = std::thread::spawn(move || {
-        for key in [KEY, support::OTHER_KEY] {
+        for key in [KEY, crate::support::OTHER_KEY] {
             fs::write(&served, key).unwrap();
             std::thread::sleep(Duration::from_millis(50));
         }
     });
     assert!(found(&file(&path)).key().matches(KEY.as_bytes()));
-    assert!(found(&file(&path)).key().matches(support::OTHER_KEY.as_bytes()));
+    assert!(found(&file(&path)).key().matches(crate::support::OTHER_KEY.as_bytes()));
     writer.join().unwrap();
 }
 
