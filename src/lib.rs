@@ -1,31 +1,109 @@
-// The README's examples use these features; with fewer, its first lines must do.
+//! API keys of Kanal and Katana: load a key, keep it out of logs, send it only to its issuer, and rotate it without a
+//! failed request.
+//!
+//! ```
+//! use keysheath::source::SecretFile;
+//! use keysheath::{ApiKey, Chain, Kanal};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("kanal");
+//! std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z\n")?;
+//!
+//! let loaded = Chain::<Kanal>::new().with(SecretFile::new(&path)).load()?;
+//! let key: &ApiKey<Kanal> = loaded.key();
+//! assert_eq!(format!("{key:?}"), "ApiKey(kanal, urdz-nrsd-3rmw-jtz2)"); // a fingerprint, never the key
+//! let text: &str = key.expose_secret(); // the only way to read it, easy to find in a review
+//! # assert_eq!(text.len(), 24);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The parts
+//!
+//! In the order in which a key flows through them:
+//!
+//! | module | feature | holds |
+//! |---|---|---|
+//! | [`failure`] | | the answers that an issuer documents, and what each means |
+//! | [`key`] | | [`ApiKey`], its [issuer](Issuer), format, [`Fingerprint`] and [`Origin`] |
+//! | [`openbao`] | `openbao` | the client of OpenBao, which source and store share |
+//! | [`source`] | | the places that a key is loaded from; [key references](KeyRef) for config files |
+//! | [`chain`] | | [`Chain`]: sources in order, and what each answered |
+//! | [`handle`] | | [`KeyHandle`]: the live view of the active key |
+//! | [`store`] | `rotation` | where a rotation persists its keys |
+//! | [`keyset`] | `rotation` | the state machine of a rotation |
+//! | [`refresh`] | `rotation` | keeping a handle up to date from a source or a store |
+//! | [`client`] | `client` | the `Authorization` header, the origin guard, reading answers, tower layers |
+//! | [`probe`] | `probe` | requests that tell whether a key works |
+//! | [`rotation`] | `rotation` | the steps of a rotation, status and audit; the presence of a fleet |
+//! | [`oauth`] | `oauth` | Katana's OAuth 2.0 for app partners |
+//! | [`registry`] | `registry` | the other side: keys created, listed, deleted and authorised |
+//! | [`emulator`] | `emulator` | a local server that answers as Kanal and Katana document |
+//!
+//! A module whose feature is off is not in this build; its link then leads to docs.rs. A feature adds names and never
+//! changes behaviour.
+//!
+//! # The guide
+//!
+//! The [guide] has a page for each task: [loading], [sending], [rotating], [a fleet][fleet], [OAuth][guide-oauth],
+//! [protecting a service][protecting], [testing], [stores], [a custom issuer][issuer], [integrations], [performance],
+//! [features], and a [glossary].
+//!
+//! # Conventions
+//!
+//! - **One type for each issuer.** [`ApiKey<Kanal>`](ApiKey) and `ApiKey<Katana>` do not mix.
+//!   [`RawKey`](key::RawKey) is a key whose issuer is a value, for code that serves both.
+//! - **Absent is not broken.** A source that has nothing lets a chain go on. A source that is malformed or cannot be
+//!   read ends the search: the next one may hold the key of another account.
+//! - **Errors hold no input.** They say what failed, where, and what to do next. Print them with `{error}`.
+//! - **What may block has a deadline.** Loading, stores, probes and rotations block and need no async runtime. In async
+//!   code, call them through `spawn_blocking`. Reading a [`KeyHandle`] does not block.
+//! - **Persist, then publish.** A handle never has a key that its store does not have.
+//! - **Inconclusive is not refused.** A timeout, a 429 or a 5xx never says that a key is bad.
+//!
+//! What is promised, the test for each promise, and what is not promised: [SECURITY.md][security].
+//!
+//! # Platforms
+//!
+//! Linux is tested. macOS and Windows have their keychains wired in and are not run. The crate refuses to build for
+//! browsers and phones, because a key belongs on a server. The minimum Rust version is 1.88.
+//!
+//! [guide]: https://docs.rs/keysheath/latest/keysheath/guide/
+//! [loading]: https://docs.rs/keysheath/latest/keysheath/guide/loading/
+//! [sending]: https://docs.rs/keysheath/latest/keysheath/guide/sending/
+//! [rotating]: https://docs.rs/keysheath/latest/keysheath/guide/rotating/
+//! [fleet]: https://docs.rs/keysheath/latest/keysheath/guide/fleet/
+//! [guide-oauth]: https://docs.rs/keysheath/latest/keysheath/guide/oauth/
+//! [protecting]: https://docs.rs/keysheath/latest/keysheath/guide/protecting/
+//! [testing]: https://docs.rs/keysheath/latest/keysheath/guide/testing/
+//! [stores]: https://docs.rs/keysheath/latest/keysheath/guide/stores/
+//! [issuer]: https://docs.rs/keysheath/latest/keysheath/guide/issuer/
+//! [integrations]: https://docs.rs/keysheath/latest/keysheath/guide/integrations/
+//! [performance]: https://docs.rs/keysheath/latest/keysheath/guide/performance/
+//! [features]: https://docs.rs/keysheath/latest/keysheath/guide/features/
+//! [glossary]: https://docs.rs/keysheath/latest/keysheath/guide/glossary/
+//! [security]: https://docs.rs/keysheath/latest/keysheath/guide/security/
+#![cfg_attr(not(feature = "client"), doc = "[`client`]: https://docs.rs/keysheath/latest/keysheath/client/")]
 #![cfg_attr(
-    all(
-        feature = "client",
-        feature = "emulator",
-        feature = "keychain",
-        feature = "dotenv",
-        feature = "oauth",
-        feature = "openbao",
-        feature = "probe",
-        feature = "rotation"
-    ),
-    doc = include_str!("../README.md")
+    not(feature = "emulator"),
+    doc = "[`emulator`]: https://docs.rs/keysheath/latest/keysheath/emulator/"
+)]
+#![cfg_attr(not(feature = "oauth"), doc = "[`oauth`]: https://docs.rs/keysheath/latest/keysheath/oauth/")]
+#![cfg_attr(
+    not(feature = "openbao"),
+    doc = "[`openbao`]: https://docs.rs/keysheath/latest/keysheath/openbao/"
 )]
 #![cfg_attr(
-    not(all(
-        feature = "client",
-        feature = "emulator",
-        feature = "keychain",
-        feature = "dotenv",
-        feature = "oauth",
-        feature = "openbao",
-        feature = "probe",
-        feature = "rotation"
-    )),
-    doc = "API credentials for Kanal and Katana tools. The README, with examples, is these docs when the \
-           features `client`, `dotenv`, `emulator`, `keychain`, `oauth`, `openbao`, `probe` and `rotation` are on."
+    not(feature = "registry"),
+    doc = "[`registry`]: https://docs.rs/keysheath/latest/keysheath/registry/"
 )]
+#![cfg_attr(
+    not(feature = "rotation"),
+    doc = "[`keyset`]: https://docs.rs/keysheath/latest/keysheath/keyset/
+[`refresh`]: https://docs.rs/keysheath/latest/keysheath/refresh/
+[`rotation`]: https://docs.rs/keysheath/latest/keysheath/rotation/
+[`store`]: https://docs.rs/keysheath/latest/keysheath/store/"
+)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod internal;
@@ -58,6 +136,22 @@ pub mod oauth;
 pub mod registry;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+/// The guide: the pages of the folder `docs/`, and SECURITY.md. It holds no code, and is in the docs alone.
+#[cfg(all(
+    any(doc, doctest),
+    feature = "client",
+    feature = "emulator",
+    feature = "keychain",
+    feature = "oauth"
+))]
+#[cfg(all(
+    feature = "dotenv",
+    feature = "openbao",
+    feature = "probe",
+    feature = "rotation",
+    feature = "serde"
+))]
+pub mod guide;
 // Drives the top from the bottom, through what is not public.
 #[cfg(all(test, feature = "client", feature = "emulator", feature = "rotation"))]
 mod live_tests;

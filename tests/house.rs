@@ -1,5 +1,5 @@
-//! The rules of the house: what imports what, which rooms and features are listed, how long files are, where the crate
-//! refuses to build.
+//! The rules of the house: what imports what, which rooms and features are listed, how long files are, where links
+//! lead, where the crate refuses to build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,7 @@ fn a_name_in_a_message_goes_through_the_printing_filter() {
     }
 }
 
-/// Adding a span to a time, or taking one from it, panics where the platform's clock ends, and that of Windows ends early.
+/// Adding a span to a time, or taking one from it, panics where the platform's clock ends. That of Windows ends early.
 #[test]
 fn no_time_is_added_to_without_a_bound() {
     let is_exempt = |path: &str| path.ends_with("tests.rs") || ["src/internal/utc.rs"].contains(&path);
@@ -177,7 +177,8 @@ fn architecture_lists_the_rooms_of_lib_rs_in_order() {
         .lines()
         .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
         .collect();
-    let rooms: Vec<String> = rooms().into_iter().filter(|room| room != "live_tests").collect();
+    let not_rooms = ["live_tests", "guide"];
+    let rooms: Vec<String> = rooms().into_iter().filter(|room| !not_rooms.contains(&&**room)).collect();
     assert_eq!(listed, rooms);
 }
 
@@ -199,19 +200,138 @@ fn the_readme_lists_the_features_of_the_manifest() {
 
 #[test]
 fn each_promise_that_is_made_names_a_test_that_is_there() {
-    for document in ["README.md", "SECURITY.md"] {
-        let text = read(document);
-        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| P")).collect();
-        assert!(rows.len() >= 7, "{document} has a table of promises");
-        for row in rows {
-            let tests: Vec<&str> =
-                row.split('`').filter(|word| word.starts_with("tests/") && is_rust(word)).collect();
-            assert!(!tests.is_empty(), "{document}: no test named in: {row}");
-            for test in tests {
-                assert!(root().join(test).is_file(), "{document} names {test}, which is not there");
-            }
+    let text = read("SECURITY.md");
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| P")).collect();
+    assert!(rows.len() >= 11, "SECURITY.md has a table of promises");
+    for row in rows {
+        let named: Vec<&str> = row.split('`').filter(|word| is_rust(word)).collect();
+        assert!(named.iter().any(|name| name.starts_with("tests/")), "no test named in: {row}");
+        for name in named {
+            assert!(root().join(name).is_file(), "SECURITY.md names {name}, which is not there");
         }
     }
+}
+
+/// What people read, and what docs.rs shows.
+fn documents() -> Vec<String> {
+    let names =
+        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "src/lib.rs"];
+    let guide = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let guide = guide.map(|name| format!("docs/{}", name.into_string().unwrap()));
+    names.into_iter().map(str::to_owned).chain(guide.filter(|name| is_markdown(name))).collect()
+}
+
+fn is_markdown(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "md")
+}
+
+/// The targets of the links of a document, written in place or at its end.
+fn links(text: &str) -> Vec<&str> {
+    let in_place = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    let at_the_end = text.split("]: ").skip(1).filter_map(|rest| rest.split_once(['\n', '"']));
+    in_place
+        .chain(at_the_end)
+        .map(|(target, _)| target)
+        .filter(|target| target.contains(['/', '.']))
+        .collect()
+}
+
+/// The anchor that GitHub and rustdoc give to a heading of plain words.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    heading.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect()
+}
+
+/// What is wrong with a link, if anything.
+fn broken_link(target: &str, packaged: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+    const DOCS: &str = "https://docs.rs/keysheath/latest/keysheath/";
+    const SOURCE: &str = "https://docs.rs/crate/keysheath/latest/source/";
+    if let Some(path) = target.strip_prefix(SOURCE) {
+        return (!packaged(path)).then_some("is not in the package");
+    }
+    if let Some(path) = target.strip_prefix(DOCS) {
+        let (path, heading) = path.split_once('#').unwrap_or((path, ""));
+        if let Some(page) = path.strip_prefix("guide/") {
+            let page = match page.trim_end_matches('/') {
+                "" => return None,
+                "security" => "SECURITY.md".to_owned(),
+                page => format!("docs/{page}.md"),
+            };
+            let Ok(text) = fs::read_to_string(root().join(page)) else { return Some("has no page") };
+            let mut headings = text.lines().filter(|line| line.starts_with('#')).map(anchor);
+            return (!heading.is_empty() && !headings.any(|there| there == heading))
+                .then_some("has no heading");
+        }
+        let (room, item) = path.split_once('/').unwrap_or((path, ""));
+        if !rooms().iter().any(|there| there == room) {
+            return Some("has no module");
+        }
+        let Some((kind, name)) = item.strip_suffix(".html").and_then(|item| item.split_once('.')) else {
+            return (!item.is_empty()).then_some("is no item");
+        };
+        let is_there = |path: &String| {
+            read(path).lines().any(|line| {
+                let rest = line.trim_start().strip_prefix(&format!("pub {kind} {name}"));
+                rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+            })
+        };
+        let of_room = |path: &&String| path.trim_start_matches("src/").split(['/', '.']).next() == Some(room);
+        return (!sources("src").iter().filter(of_room).any(is_there)).then_some("has no such item");
+    }
+    if target.contains("://") {
+        return None;
+    }
+    (!packaged(target)).then_some("is not in the package")
+}
+
+#[test]
+fn each_link_of_the_documents_leads_somewhere() {
+    let manifest = read("Cargo.toml");
+    let include = manifest.split("include = [").nth(1).unwrap().split(']').next().unwrap();
+    let packaged = |path: &str| {
+        let of_folder =
+            path.split_once('/').is_some_and(|(top, _)| include.contains(&format!("\"/{top}/**\"")));
+        root().join(path).is_file() && (of_folder || include.contains(&format!("\"/{path}\"")))
+    };
+    let mut count = 0;
+    for document in documents() {
+        let text = read(&document);
+        for target in links(&text) {
+            let broken = broken_link(target, &packaged);
+            assert!(broken.is_none(), "{document} links {target}, which {}", broken.unwrap());
+            count += 1;
+        }
+        assert!(packaged(&document), "{document} is not in the package");
+    }
+    assert!(count > 30, "{count}");
+    for wrong in ["tests/house.rs", "https://docs.rs/keysheath/latest/keysheath/guide/nothing/"] {
+        assert!(broken_link(wrong, &packaged).is_some(), "{wrong}");
+    }
+    for wrong in
+        ["guide/stores/#nothing", "nothing/", "rotation/struct.Rotate.html", "rotation/enum.Rotation.html"]
+    {
+        let wrong = format!("https://docs.rs/keysheath/latest/keysheath/{wrong}");
+        assert!(broken_link(&wrong, &packaged).is_some(), "{wrong}");
+    }
+}
+
+#[test]
+fn each_page_of_the_guide_is_shown_and_is_listed() {
+    let (module, lib, readme) = (read("src/guide.rs"), read("src/lib.rs"), read("README.md"));
+    for page in documents().iter().filter_map(|path| path.strip_prefix("docs/")?.strip_suffix(".md")) {
+        assert!(module.contains(&format!("\"../docs/{page}.md\")]\npub mod {page} {{}}")), "{page}");
+        let link = format!("https://docs.rs/keysheath/latest/keysheath/guide/{page}/");
+        assert!(lib.contains(&link), "lib.rs does not list {page}");
+        assert!(readme.contains(&link), "README.md does not list {page}");
+    }
+}
+
+#[test]
+fn the_readme_and_the_docs_of_the_crate_are_short() {
+    let bytes = read("README.md").len();
+    assert!(bytes <= 10_000, "README.md has {bytes} bytes: move something to docs/");
+    let lines = read("src/lib.rs").lines().filter(|line| line.starts_with("//!")).count();
+    assert!(lines <= 150, "the docs of the crate have {lines} lines");
 }
 
 /// Compiles `src/platform.rs` alone for a target whose standard library need not be installed, and says
