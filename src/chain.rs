@@ -86,7 +86,6 @@ enum Kind {
     /// Named as the place of the key: nothing there is an error ([`Source::required`]).
     Named,
     /// The keychain of the standard chain, which may ask its user and so comes after a `.env`.
-    #[cfg_attr(not(feature = "keychain"), allow(dead_code, reason = "there is then no standard chain"))]
     StandardKeychain,
 }
 
@@ -117,9 +116,14 @@ impl<I: Issuer> Chain<I> {
     }
 
     /// The places where a key of this issuer usually is: those of [`Chain::for_service`], and then the keychain item
-    /// of the issuer's name.
+    /// of the issuer's name, in the service `keysheath`.
     ///
-    /// A `.env` is not among them, because whoever can place a file in the working directory would choose the
+    /// The places and their order are the same in every build. Without the feature `keychain` the last place cannot be
+    /// read: when no earlier place has a key, loading ends there with
+    /// [`Problem::NotBuilt`](source::Problem::NotBuilt), as it ends at a keychain that does not answer. It is not skipped,
+    /// because the key may be there. A program that never uses the keychain loads from [`Chain::for_service`].
+    ///
+    /// A `.env` is not included, because anyone who can place a file in the working directory would choose the
     /// account: add it by name with `with_dotenv`.
     ///
     /// ```
@@ -127,7 +131,6 @@ impl<I: Issuer> Chain<I> {
     /// # use keysheath::key::Kanal;
     /// println!("{}", Chain::<Kanal>::standard().explain());
     /// ```
-    #[cfg(feature = "keychain")]
     #[must_use]
     pub fn standard() -> Self {
         Self::from_raw(RawChain::standard(I::PROFILE))
@@ -265,12 +268,10 @@ impl RawChain {
     /// # use keysheath::key::{Issuer, Kanal};
     /// let chain = RawChain::standard(Kanal::PROFILE);
     /// ```
-    #[cfg(feature = "keychain")]
     #[must_use]
     pub fn standard(profile: &'static Profile) -> Self {
         let mut chain = Self::for_service(profile);
-        let source = Box::new(source::KeychainItem::of(profile));
-        chain.links.push(Link { source, kind: Kind::StandardKeychain });
+        chain.links.push(Link { source: source::keychain_of(profile), kind: Kind::StandardKeychain });
         chain
     }
 
@@ -443,5 +444,36 @@ impl fmt::Debug for RawChain {
             write!(f, ", {}", link.source.provenance())?;
         }
         f.write_str(")")
+    }
+}
+
+#[cfg(all(test, not(feature = "keychain")))]
+mod tests {
+    use super::*;
+    use crate::key::Kanal;
+    use crate::source::Problem;
+
+    #[test]
+    fn an_unbuilt_keychain_is_broken_and_not_absent() {
+        let mut chain = Chain::<Kanal>::standard();
+        let explanation = chain.explain();
+        let last = explanation.places().last().expect("the chain has places").step();
+        let problem = Problem::NotBuilt { feature: "keychain" };
+        assert_eq!(last.provenance().to_string(), "keychain item keysheath/kanal");
+        assert_eq!(last.witness(), &AttemptOutcome::Broken(problem.clone()));
+
+        chain.raw.links.drain(..3);
+        let error = chain.with(Variable::new("NO_SUCH_VARIABLE")).load().expect_err("no place has a key");
+        let message = error.to_string();
+        assert!(
+            message.contains(
+                "keysheath/kanal could not be asked: this build cannot read it: enable the feature \
+            `keychain` of keysheath"
+            ),
+            "{message}"
+        );
+        let ChainError::Broken { error, trail, .. } = error else { panic!("{message}") };
+        assert_eq!(error.problem(), &problem);
+        assert_eq!(trail.steps()[1].witness(), &AttemptOutcome::NotAsked);
     }
 }

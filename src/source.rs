@@ -466,6 +466,34 @@ impl<S: Source + ?Sized> Source for Box<S> {
     }
 }
 
+/// The keychain item of an issuer: service [`KEYCHAIN_SERVICE`], named as the issuer.
+#[cfg(feature = "keychain")]
+pub(crate) fn keychain_of(profile: &'static Profile) -> Box<dyn Source> {
+    Box::new(KeychainItem::of(profile))
+}
+
+/// The keychain item of an issuer, in a build that cannot read it.
+#[cfg(not(feature = "keychain"))]
+pub(crate) fn keychain_of(profile: &'static Profile) -> Box<dyn Source> {
+    struct NotBuilt(&'static Profile);
+
+    impl Source for NotBuilt {
+        fn provenance(&self) -> Provenance {
+            let (service, name) = (KEYCHAIN_SERVICE.to_owned(), self.0.name().to_owned());
+            Provenance::Keychain { service, name }
+        }
+
+        fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+            Err(SourceError::new(self.provenance(), Problem::NotBuilt { feature: "keychain" }))
+        }
+    }
+
+    Box::new(NotBuilt(profile))
+}
+
+/// The keychain service that items belong to where none is named.
+pub(crate) const KEYCHAIN_SERVICE: &str = "keysheath";
+
 /// systemd's own rule for a credential's name: one file name, so no separator, and neither `.` nor `..`.
 pub(crate) fn is_credential_name(name: &str) -> bool {
     let plain = !name.contains(['/', '\\', '\0', ':']);

@@ -72,6 +72,7 @@ impl Problem {
         matches!(
             self,
             Self::NoKeychain
+                | Self::NotBuilt { .. }
                 | Self::NoAccess
                 | Self::Deadline { .. }
                 | Self::Slow { .. }
@@ -368,6 +369,13 @@ pub enum Problem {
          that DBUS_SESSION_BUS_ADDRESS names; where there is none, keep the key in a file or a systemd credential"
     )]
     NoKeychain,
+    /// The place is one that this build cannot read.
+    #[error("this build cannot read it: enable the feature `{feature}` of keysheath")]
+    #[non_exhaustive]
+    NotBuilt {
+        /// The feature.
+        feature: &'static str,
+    },
     /// The keychain did not let the item be read or written.
     #[error(
         "the keychain refuses access: one of its collections is locked, or it has no default collection; unlock or create \

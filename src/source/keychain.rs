@@ -96,7 +96,7 @@ impl Keychain {
     /// ```
     /// assert_eq!(keysheath::source::Keychain::SERVICE, "keysheath");
     /// ```
-    pub const SERVICE: &'static str = "keysheath";
+    pub const SERVICE: &'static str = super::KEYCHAIN_SERVICE;
 
     /// The items of the service [`Keychain::SERVICE`]. Nothing is opened yet.
     ///

@@ -348,10 +348,7 @@ impl KeyRef {
     #[cfg(not(feature = "dotenv"))]
     #[allow(clippy::unused_self, reason = "the signature is shared with the build that has the source")]
     fn dotenv(&self, _: &FilePath, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        Err(KeyRefError::Unsupported {
-            scheme: "dotenv",
-            remedy: "build keysheath with its feature `dotenv`",
-        })
+        Err(KeyRefError::Unsupported { scheme: "dotenv", remedy: "enable the feature `dotenv` of keysheath" })
     }
 }
 
@@ -366,10 +363,7 @@ fn keychain(service: Option<&str>, name: &str) -> Result<Box<dyn Source>, KeyRef
 
 #[cfg(not(feature = "keychain"))]
 fn keychain(_: Option<&str>, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-    Err(KeyRefError::Unsupported {
-        scheme: "keychain",
-        remedy: "build keysheath with its feature `keychain`",
-    })
+    Err(KeyRefError::Unsupported { scheme: "keychain", remedy: "enable the feature `keychain` of keysheath" })
 }
 
 #[cfg(feature = "openbao")]
@@ -380,7 +374,7 @@ fn openbao(mount: &str, path: &str, field: &str) -> Result<Box<dyn Source>, KeyR
 
 #[cfg(not(feature = "openbao"))]
 fn openbao(_: &str, _: &str, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-    Err(KeyRefError::Unsupported { scheme: "openbao", remedy: "build keysheath with its feature `openbao`" })
+    Err(KeyRefError::Unsupported { scheme: "openbao", remedy: "enable the feature `openbao` of keysheath" })
 }
 
 impl FromStr for KeyRef {
