@@ -281,7 +281,7 @@ fn a_reference_is_asked_as_its_source_is() {
 }
 
 /// Where each source of a chain looks, as its explanation says it.
-#[cfg(feature = "keychain")]
+#[cfg(any(feature = "dotenv", feature = "keychain"))]
 fn provenances(chain: &Chain<Kanal>) -> Vec<String> {
     chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
 }
