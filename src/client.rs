@@ -39,6 +39,8 @@ mod bearer_layer;
 mod retry;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+#[cfg(all(test, feature = "rotation"))]
+mod tests;
 
 pub use answer_body::AnswerBody;
 pub use bearer_error::{BearerError, ClientError};

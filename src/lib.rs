@@ -152,9 +152,6 @@ pub mod emulator;
     feature = "serde"
 ))]
 pub mod guide;
-// Drives the top from the bottom, through what is not public.
-#[cfg(all(test, feature = "client", feature = "emulator", feature = "rotation"))]
-mod live_tests;
 
 // What a first program needs.
 #[doc(no_inline)]

@@ -1,10 +1,12 @@
-//! Step by step: the test is the server, and decides what happens between any two steps of a request.
+//! The layer on a live handle, step by step: the test is the server, and decides what happens between any two steps of a
+//! request.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -14,13 +16,14 @@ use tokio::sync::oneshot;
 use tower::Layer as _;
 use tower_service::Service;
 
-use super::{GRACE, generation, live};
-use crate::client::{
+use super::{
     AnswerBody, BearerError, BearerFuture, BearerLayer, BearerService, GuardError, OriginGuard, Repeatable,
     Sent,
 };
-use crate::handle::{KeyHandle, NoActiveKey, Publication, RawHandle, Reload};
+use crate::handle::{Generation, KeyHandle, NoActiveKey, Publication, RawHandle, Reload};
 use crate::key::{Issuer as _, Kanal, RawKey};
+
+const GRACE: Duration = Duration::from_secs(600);
 
 const KEYS: [&str; 3] = ["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "Zs1T6cN3bV7dL4qW9Xp2Kf8A", "Qw3Er5Ty7Ui9Op1As2Df4Gh6"];
 const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
@@ -105,7 +108,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let (handle, raw) = live();
+        let handle = KeyHandle::live();
+        let raw = handle.to_raw().expect("it is live");
         raw.publish_next(&key(0), GRACE);
         raw.attach();
         let seen = Arc::<Mutex<Seen>>::default();
@@ -170,6 +174,10 @@ impl Scene {
         let keys = Publication { generation: Some(generation(number)), begun: None, current, previous: None };
         self.raw.publish(&keys);
     }
+}
+
+fn generation(number: u64) -> Generation {
+    Generation::numbered(number).expect("from 1")
 }
 
 fn key(number: usize) -> RawKey {

@@ -1,45 +1,133 @@
-//! The client layers on a live handle: which request is sent a second time, when, with which key, and which is not.
+//! The client on a live handle: which request is sent a second time, when, with which key, and which is not. A real
+//! refresher asks a place that the test fills, and requests go to the emulator over real HTTP.
 //!
-//! `answers`, `doubtful`, `middleware` and `load` ask the emulator over real HTTP; in `steps` the test itself is the server, so that it decides what
-//! happens between any two steps of a request.
+//! What happens between any two steps of one request is in `src/client/tests.rs`.
 
 mod answers;
 mod doubtful;
 mod load;
 #[cfg(feature = "reqwest")]
 mod middleware;
-mod steps;
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use event_listener::Listener as _;
+use keysheath::chain::Chain;
+use keysheath::client::OriginGuard;
+use keysheath::emulator::{Emulator, Fault, FaultRule, Settings};
+use keysheath::handle::{Generation, KeyHandle, Reload};
+use keysheath::key::{Issuer as _, Kanal, RawKey};
+use keysheath::refresh::{RefreshSettings, Refresher};
 
-use crate::emulator::{Emulator, Settings};
-use crate::handle::{Generation, KeyHandle, RawHandle, Reload};
-use crate::key::{Kanal, RawKey};
+use crate::support::refreshing::{PATIENCE, Scripted, only_asked};
 
-const GRACE: Duration = Duration::from_secs(600);
+const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
 
-/// How long something may take that takes no time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A key that the emulator does not know.
+const STRANGE: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
 
-fn live() -> (KeyHandle<Kanal>, RawHandle) {
-    let handle = KeyHandle::live();
-    let raw = handle.to_raw().expect("it is live");
-    (handle, raw)
+fn strange() -> RawKey {
+    RawKey::parse(Kanal::PROFILE, STRANGE.as_bytes()).unwrap()
 }
 
-fn generation(number: u64) -> Generation {
-    Generation::numbered(number).expect("from 1")
+/// A refresher that reloads when it is asked, as soon as it can.
+fn settings() -> RefreshSettings {
+    only_asked().with_minimum_interval(Duration::ZERO).with_grace(Duration::from_secs(600))
 }
 
-/// What a request is answered, which must not wait for ever.
+fn number(generation: Generation) -> u64 {
+    generation.to_string().parse().unwrap()
+}
+
+/// Fails where there is no answer in time.
 async fn in_time<F: Future>(answer: F) -> F::Output {
     tokio::time::timeout(PATIENCE, answer).await.expect("it is answered")
+}
+
+/// The emulator, and a live handle whose first key is the emulator's.
+struct Shop {
+    emulator: Emulator,
+    handle: KeyHandle<Kanal>,
+    refresher: Option<Refresher<Kanal>>,
+    place: Scripted,
+    /// How often the place was asked by the test itself.
+    own_calls: AtomicUsize,
+}
+
+impl Shop {
+    fn open() -> Self {
+        Self::open_with(settings())
+    }
+
+    fn open_with(settings: RefreshSettings) -> Self {
+        let emulator = unlimited().start().unwrap();
+        let place = Scripted::new(emulator.key().expose_secret());
+        let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(place.clone()), settings).unwrap();
+        let own_calls = AtomicUsize::new(1);
+        Self { emulator, handle: refresher.handle(), refresher: Some(refresher), place, own_calls }
+    }
+
+    /// The active key was deleted, and the place has another.
+    fn after_a_rotation() -> Self {
+        let shop = Self::open();
+        shop.place.gives(shop.emulator.create_key("new").unwrap().key().expose_secret());
+        shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
+        shop
+    }
+
+    /// The active key, of generation 2, is one that the emulator does not know; the previous one is the emulator's.
+    fn with_a_bad_active_key(settings: RefreshSettings) -> Self {
+        let shop = Self::open_with(settings);
+        shop.publish(&strange());
+        shop
+    }
+
+    /// Puts a key in the place and has it read, without a request that asks for it.
+    fn publish(&self, key: &RawKey) {
+        self.place.gives(key.expose_secret());
+        assert_eq!(self.refresh_now(), Some(Reload::Newer));
+    }
+
+    fn refresh_now(&self) -> Option<Reload> {
+        self.own_calls.fetch_add(1, Ordering::SeqCst);
+        self.refresher.as_ref().expect("the refresher runs").refresh_now(PATIENCE)
+    }
+
+    /// How many reloads the requests have asked for.
+    fn reloads(&self) -> usize {
+        if self.refresher.is_some() {
+            // One that was asked for before this is over then.
+            assert!(self.refresh_now().is_some());
+        }
+        self.place.calls() - self.own_calls.load(Ordering::SeqCst)
+    }
+
+    fn refused(&self) -> Option<u64> {
+        self.handle.refused().map(number)
+    }
+
+    fn active(&self) -> u64 {
+        number(self.handle.load().unwrap().generation())
+    }
+
+    fn guard(&self) -> OriginGuard<Kanal> {
+        OriginGuard::for_loopback(self.emulator.origin().clone()).unwrap()
+    }
+
+    fn uri(&self, path: &str) -> String {
+        format!("{}/api/v1/stores/123/{path}", self.emulator.origin())
+    }
+
+    /// Answers the next request so.
+    fn answers(&self, fault: Fault) {
+        self.emulator.add_fault(FaultRule::new(fault).nth(1)).unwrap();
+    }
+
+    /// The statuses that the emulator answered.
+    fn statuses(&self) -> Vec<u16> {
+        self.emulator.journal().iter().map(|entry| entry.status.unwrap_or(0)).collect()
+    }
 }
 
 /// Kanal without its rate limit: for each look at the clock, another window.
@@ -48,62 +136,4 @@ fn unlimited() -> Settings {
     Emulator::kanal().with_clock(move || {
         SystemTime::UNIX_EPOCH + Duration::from_secs(61) * minutes.fetch_add(1, Ordering::Relaxed)
     })
-}
-
-/// Reloads a handle whenever that is asked for, as a refresher does, until it is dropped.
-struct Reloader {
-    raw: RawHandle,
-    attempts: Arc<AtomicU32>,
-    ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Reloader {
-    /// In each attempt it does this.
-    fn that(raw: &RawHandle, mut does: impl FnMut(&RawHandle) -> Reload + Send + 'static) -> Self {
-        raw.attach();
-        let (attempts, ended) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
-        let (count, over, handle) = (Arc::clone(&attempts), Arc::clone(&ended), raw.clone());
-        let thread = thread::spawn(move || {
-            loop {
-                let work = handle.work();
-                if over.load(Ordering::SeqCst) {
-                    return;
-                }
-                if handle.is_asked() {
-                    let attempt = handle.begin();
-                    count.fetch_add(1, Ordering::SeqCst);
-                    let outcome = does(&handle);
-                    handle.end(attempt, outcome);
-                } else {
-                    work.wait();
-                }
-            }
-        });
-        Self { raw: raw.clone(), attempts, ended, thread: Some(thread) }
-    }
-
-    /// Finds this key, and nothing once it has.
-    fn that_finds(raw: &RawHandle, key: RawKey) -> Self {
-        Self::that(raw, move |raw| {
-            raw.publish_next(&key, GRACE);
-            Reload::Newer
-        })
-    }
-
-    fn attempts(&self) -> u32 {
-        self.attempts.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Reloader {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        self.raw.wake_reloaders();
-        self.raw.detach();
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(ended.is_ok() || thread::panicking(), "the reloader failed");
-        }
-    }
 }

@@ -9,6 +9,8 @@ mod first_request;
 mod layers;
 #[cfg(all(feature = "client", feature = "emulator", feature = "rotation"))]
 mod lifecycle;
+#[cfg(all(feature = "client", feature = "emulator", feature = "rotation"))]
+mod live;
 #[cfg(feature = "probe")]
 mod probe;
 #[cfg(all(unix, feature = "reqwest"))]

@@ -37,7 +37,8 @@ pub(crate) const NOBODY: u32 = 65534;
 
 /// A child process that runs one test, and nothing but that test.
 pub(crate) struct Child {
-    name: &'static str,
+    /// The test's name with its modules.
+    path: String,
     command: Command,
     stdin: &'static str,
     /// Where the small disk is mounted; in no other process is anything in it.
@@ -53,13 +54,12 @@ impl Child {
         let mut command = Command::new("/proc/self/exe");
         #[cfg(not(target_os = "linux"))]
         let mut command = Command::new(std::env::current_exe().expect("the test knows its own file"));
-        // The child knows that it is the child by the name alone.
-        let path = if is_child_of(name) { name } else { full_path(name) };
-        command.args([path, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, name);
+        let path = path_in_child(name).unwrap_or_else(|| full_path(name));
+        command.args([&path, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, &path);
         for variable in LOOKED_AT {
             command.env_remove(variable);
         }
-        Self { name, command, stdin: "", disk: None }
+        Self { path, command, stdin: "", disk: None }
     }
 
     pub(crate) fn var(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -130,7 +130,7 @@ impl Child {
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string()]);
         shell.arg(std::env::current_exe().expect("the test knows its own file"));
-        shell.args(self.command.get_args()).env(MARK, self.name);
+        shell.args(self.command.get_args()).env(MARK, &self.path);
         self.command = shell;
         self
     }
@@ -160,7 +160,7 @@ impl Child {
         let mut shell = Command::new("unshare");
         shell.args(namespace).args(["sh", "-c", script]).arg(disk.path()).arg(size);
         shell.arg(std::env::current_exe().expect("the test knows its own file"));
-        shell.args(self.command.get_args()).env(MARK, self.name).env(DISK, disk.path());
+        shell.args(self.command.get_args()).env(MARK, &self.path).env(DISK, disk.path());
         self.command = shell;
         self.disk = Some(disk);
         self
@@ -174,7 +174,7 @@ impl Child {
 
     /// Whether this process is the child.
     pub(crate) fn is_here(&self) -> bool {
-        is_child_of(self.name)
+        path_in_child(&self.path).is_some()
     }
 
     /// Starts the child without waiting for it. Its standard output is a pipe.
@@ -207,33 +207,32 @@ impl Child {
         let output = child.wait_with_output().expect("the child ends");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let whole = output.status.success() && out.contains(TOKEN);
-        assert!(whole, "the child of {} failed ({}):\n{out}\n{err}", self.name, output.status);
+        assert!(whole, "the child of {} failed ({}):\n{out}\n{err}", self.path, output.status);
         Some(output)
     }
 }
 
-/// Whether this process was started to run the test of this name.
-fn is_child_of(name: &str) -> bool {
-    std::env::var_os(MARK).is_some_and(|mark| mark == name)
+/// Whether a test's name with its modules is that of the test of this name.
+fn is_path_of(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|modules| modules.is_empty() || modules.ends_with("::"))
 }
 
-/// The name of a test with the modules that it is in, which is how it is selected.
-fn full_path(name: &str) -> &'static str {
+/// In a child that runs the test of this name: its name with its modules.
+fn path_in_child(name: &str) -> Option<String> {
+    std::env::var(MARK).ok().filter(|path| is_path_of(path, name))
+}
+
+/// The name of a test with its modules, by which it is selected.
+fn full_path(name: &str) -> String {
     static TESTS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let mut tests = Command::new(std::env::current_exe().expect("the test knows its own file"));
         let output = tests.args(["--list", "--format", "terse"]).output().expect("the tests can be listed");
         let list = String::from_utf8(output.stdout).expect("names are ASCII");
         list.lines().filter_map(|line| Some(line.strip_suffix(": test")?.to_owned())).collect()
     });
-    let is_it =
-        |path: &str| path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"));
-    let found: Vec<&str> = TESTS.iter().map(String::as_str).filter(|path| is_it(path)).collect();
-    assert_eq!(
-        found.len(),
-        1,
-        "{name} must name one test of this binary, with its module if need be: {found:?}"
-    );
-    found[0]
+    let found: Vec<&String> = TESTS.iter().filter(|path| is_path_of(path, name)).collect();
+    assert_eq!(found.len(), 1, "{name} must name one test here, with its module if need be: {found:?}");
+    found[0].clone()
 }
 
 /// The variables that one command is given, given to another.
@@ -284,7 +283,7 @@ pub(crate) fn with_a_file_of_another_user(name: &'static str, check: impl Fn(&st
     let mut child = Child::new(name);
     let mut namespace = Command::new("unshare");
     namespace.args(["--user", "--map-current-user"]).arg(std::env::current_exe().expect("the test's file"));
-    namespace.args(child.command.get_args()).env(MARK, name);
+    namespace.args(child.command.get_args()).env(MARK, &child.path);
     child.command = namespace;
     // Where this fails, run the tests as root, or where a user may make user namespaces; `unshare` is of
     // Debian's util-linux, from 2.37 on.

@@ -111,15 +111,14 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    pub fn new(key: &'static str) -> Self {
-        let scripted =
-            Self { calls: Arc::default(), answer: Arc::new(Mutex::new(Arc::new(|_| Ok(text(key))))) };
-        scripted.gives(key);
-        scripted
+    pub fn new(key: &str) -> Self {
+        let key = key.to_owned();
+        Self { calls: Arc::default(), answer: Arc::new(Mutex::new(Arc::new(move |_| Ok(text(&key))))) }
     }
 
-    pub fn gives(&self, key: &'static str) {
-        self.does(move |_| Ok(text(key)));
+    pub fn gives(&self, key: &str) {
+        let key = key.to_owned();
+        self.does(move |_| Ok(text(&key)));
     }
 
     /// From now on it does this; it is told how often it was asked before.

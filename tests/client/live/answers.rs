@@ -1,4 +1,4 @@
-//! Over real HTTP, against the emulator.
+//! What an answer means for the key and for the request, with the tower layer.
 
 use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -19,53 +19,25 @@ use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirectLayer;
 
-use super::{GRACE, PATIENCE, Reloader, generation, in_time, live, unlimited};
-use crate::client::{AnswerBody, BearerError, BearerLayer, GuardError, OriginGuard, Repeatable, Sent};
-use crate::emulator::{Emulator, FOREIGN_STORE, Fault, FaultRule};
-use crate::failure::Meaning;
-use crate::handle::{KeyHandle, RawHandle, Reload};
-use crate::key::{Kanal, Origin, RawKey};
+use keysheath::client::{AnswerBody, BearerError, BearerLayer, GuardError, OriginGuard, Repeatable, Sent};
+use keysheath::emulator::{Emulator, FOREIGN_STORE, Fault, FaultRule, OWN_STORE};
+use keysheath::failure::Meaning;
+use keysheath::handle::{KeyHandle, NoActiveKey, Reload};
+use keysheath::key::{Kanal, Origin};
+use keysheath::refresh::Refresher;
+use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::source::{Problem, Provenance, SourceError};
+use keysheath::store::MemoryStore;
 
-const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
-
-/// Does not belong to anything.
-const STRANGE: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
+use super::{REFUSED, STRANGE, Shop, in_time, number, settings, strange};
+use crate::support::refreshing::{PATIENCE, eventually, only_asked};
 
 type Http<B> = Client<HttpConnector, B>;
 type Answered = Response<AnswerBody<hyper::body::Incoming>>;
 
-/// The emulator, and a handle whose key in force is the emulator's.
-struct Shop {
-    emulator: Emulator,
-    handle: KeyHandle<Kanal>,
-    raw: RawHandle,
-}
-
 impl Shop {
-    fn open() -> Self {
-        let emulator = unlimited().start().unwrap();
-        let (handle, raw) = live();
-        raw.publish_next(emulator.key(), GRACE);
-        Self { emulator, handle, raw }
-    }
-
-    /// The key in force was deleted, and there is another. Gives the other.
-    fn with_a_new_key_elsewhere() -> (Self, RawKey) {
-        let shop = Self::open();
-        let new = shop.emulator.create_key("new").unwrap().key().clone_key();
-        shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
-        (shop, new)
-    }
-
-    /// The key in force is one that the issuer does not know, and the previous one is good for so long.
-    fn with_a_bad_key_in_force(grace: Duration) -> Self {
-        let shop = Self::open();
-        shop.raw.publish_next(&strange(), grace);
-        shop
-    }
-
     fn layer(&self) -> BearerLayer<Kanal> {
-        layer(&self.handle, self.emulator.origin())
+        BearerLayer::new(self.handle.clone(), self.guard())
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Answered {
@@ -73,27 +45,17 @@ impl Shop {
     }
 
     fn get(&self) -> Request<Full<Bytes>> {
-        self.request(Method::GET, "/api/v1/stores/123/orders")
+        Self::request(Method::GET, &self.uri("orders"))
     }
 
     fn post(&self) -> Request<Full<Bytes>> {
-        self.request(Method::POST, "/api/v1/stores/123/customers")
+        Self::request(Method::POST, &self.uri("customers"))
     }
 
-    fn request(&self, method: Method, path: &str) -> Request<Full<Bytes>> {
-        let uri = format!("{}{path}", self.emulator.origin());
+    fn request(method: Method, uri: &str) -> Request<Full<Bytes>> {
         let builder = Request::builder().method(method).uri(uri).header("content-type", "application/json");
         builder.body(Full::from(r#"{ "phone": "+33612345678" }"#)).unwrap()
     }
-
-    /// The statuses that the emulator answered.
-    fn statuses(&self) -> Vec<u16> {
-        self.emulator.journal().iter().map(|entry| entry.status.unwrap_or(0)).collect()
-    }
-}
-
-fn strange() -> RawKey {
-    RawKey::parse(<Kanal as crate::key::Issuer>::PROFILE, STRANGE.as_bytes()).unwrap()
 }
 
 fn layer(handle: &KeyHandle<Kanal>, origin: &Origin) -> BearerLayer<Kanal> {
@@ -114,114 +76,113 @@ async fn text(answer: Answered) -> String {
 
 #[tokio::test]
 async fn a_request_whose_key_was_replaced_is_sent_again_with_the_new_one() {
-    let (shop, new) = Shop::with_a_new_key_elsewhere();
-    let reloader = Reloader::that_finds(&shop.raw, new);
+    let shop = Shop::after_a_rotation();
     let answer = shop.send(shop.get()).await;
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::OK, true));
-    assert_eq!(sent(&answer).generation(), generation(2));
+    assert_eq!(number(sent(&answer).generation()), 2);
     assert_eq!(text(answer).await, r#"{"data":[]}"#);
     assert_eq!(shop.statuses(), [401, 200]);
-    assert_eq!((shop.handle.refused(), reloader.attempts()), (Some(generation(1)), 1));
+    assert_eq!((shop.refused(), shop.reloads()), (Some(1), 1));
 
     let next = shop.send(shop.get()).await;
     assert_eq!((next.status(), sent(&next).is_repeated()), (StatusCode::OK, false));
-    assert_eq!((shop.statuses().len(), reloader.attempts()), (3, 1));
+    assert_eq!((shop.statuses().len(), shop.reloads()), (3, 1));
 }
 
 #[tokio::test]
 async fn where_there_is_no_newer_key_the_previous_one_is_sent_within_its_grace() {
     for outcome in [Reload::Unchanged, Reload::Failed, Reload::TooSoon, Reload::NoRefresher] {
-        let shop = Shop::with_a_bad_key_in_force(GRACE);
-        let reloads = outcome != Reload::NoRefresher;
-        let reloader = reloads.then(|| Reloader::that(&shop.raw, move |_| outcome));
-        let answer = shop.send(shop.get()).await;
-        assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::OK, true), "{outcome}");
-        assert_eq!(sent(&answer).generation(), generation(1));
-        assert_eq!(shop.statuses(), [401, 200]);
-        assert_eq!(shop.handle.refused(), Some(generation(2)));
-        assert_eq!(shop.handle.load().unwrap().generation(), generation(2), "it stays in force");
-        assert_eq!(reloader.map_or(0, |reloader| reloader.attempts()), u32::from(reloads));
+        let rests = outcome == Reload::TooSoon;
+        let rest = Duration::from_secs(if rests { 60 } else { 0 });
+        let mut shop = Shop::with_a_bad_active_key(settings().with_minimum_interval(rest));
+        match outcome {
+            Reload::Failed => shop.place.does(|_| {
+                Err(SourceError::new(Provenance::other("scripted place", "kanal"), Problem::Unreachable))
+            }),
+            Reload::NoRefresher => shop.refresher = None,
+            _ => {}
+        }
+        // The first one has the place asked, and the second one comes too soon after it.
+        for _ in 0..=usize::from(rests) {
+            let answer = shop.send(shop.get()).await;
+            assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::OK, true), "{outcome}");
+            assert_eq!(number(sent(&answer).generation()), 1);
+        }
+        assert_eq!(shop.statuses(), [401, 200].repeat(1 + usize::from(rests)));
+        assert_eq!((shop.refused(), shop.active()), (Some(2), 2), "it stays active");
+        if rests {
+            let active = shop.handle.load().unwrap().generation();
+            assert_eq!(shop.handle.reload_past(active).wait(PATIENCE), Some(outcome));
+        }
+        assert_eq!(shop.reloads(), usize::from(outcome != Reload::NoRefresher), "{outcome}");
     }
 }
 
 #[tokio::test]
 async fn past_the_grace_the_401_is_given_back_whole() {
-    let shop = Shop::with_a_bad_key_in_force(Duration::ZERO);
-    let reloader = Reloader::that(&shop.raw, |_| Reload::Unchanged);
+    let shop = Shop::with_a_bad_active_key(settings().with_grace(Duration::ZERO));
     let answer = shop.send(shop.get()).await;
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!((sent(&answer).is_repeated(), sent(&answer).generation()), (false, generation(2)));
+    assert_eq!((sent(&answer).is_repeated(), number(sent(&answer).generation())), (false, 2));
     assert_eq!(answer.headers()["content-length"], REFUSED.len().to_string());
     assert_eq!(text(answer).await, REFUSED);
-    assert_eq!((shop.statuses(), reloader.attempts()), (vec![401], 1));
+    assert_eq!((shop.statuses(), shop.reloads()), (vec![401], 1));
 }
 
 #[tokio::test]
 async fn when_the_previous_key_is_refused_too_that_says_nothing_about_the_key_in_force() {
-    let shop = Shop::with_a_bad_key_in_force(GRACE);
+    let shop = Shop::with_a_bad_active_key(settings());
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
-    let reloader = Reloader::that(&shop.raw, |_| Reload::Unchanged);
     let answer = shop.send(shop.get()).await;
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!((sent(&answer).is_repeated(), sent(&answer).generation()), (true, generation(1)));
+    assert_eq!((sent(&answer).is_repeated(), number(sent(&answer).generation())), (true, 1));
     assert_eq!(text(answer).await, REFUSED);
-    assert_eq!((shop.statuses(), reloader.attempts()), (vec![401, 401], 1));
-    assert_eq!(shop.handle.refused(), Some(generation(2)));
-    assert!(!shop.raw.is_asked());
+    assert_eq!((shop.statuses(), shop.reloads()), (vec![401, 401], 1));
+    assert_eq!(shop.refused(), Some(2));
 }
 
 #[tokio::test]
 async fn a_new_key_that_is_refused_too_is_reported_and_the_request_not_sent_a_third_time() {
     let shop = Shop::open();
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
-    shop.raw.attach();
-    let handle = shop.raw.clone();
-    // One attempt, so that the report of the second key is still to be seen.
-    let once = thread::spawn(move || {
-        while !handle.is_asked() {
-            thread::yield_now();
-        }
-        let attempt = handle.begin();
-        handle.publish_next(&strange(), GRACE);
-        handle.end(attempt, Reload::Newer);
-    });
+    shop.place.gives(STRANGE);
     let answer = shop.send(shop.get()).await;
-    once.join().unwrap();
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::UNAUTHORIZED, true));
-    assert_eq!((shop.statuses(), shop.handle.refused()), (vec![401, 401], Some(generation(2))));
-    assert!(shop.raw.is_asked(), "the second key is in force and refused");
+    assert_eq!((shop.statuses(), shop.refused()), (vec![401, 401], Some(2)));
+    // The first call was the one at the start.
+    eventually("the second key is active and refused", || shop.place.calls() == 3);
     assert_eq!(text(answer).await, REFUSED);
 }
 
 #[tokio::test]
 async fn a_request_that_cannot_be_repeated_is_reported_and_sent_once() {
-    let (shop, new) = Shop::with_a_new_key_elsewhere();
-    let reloader = Reloader::that_finds(&shop.raw, new);
+    let shop = Shop::after_a_rotation();
     let answer = shop.send(shop.post()).await;
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::UNAUTHORIZED, false));
+    let refused = sent(&answer).generation();
     assert_eq!((text(answer).await.as_str(), shop.statuses()), (REFUSED, vec![401]));
     // What it was not given, the next one is.
-    assert_eq!(shop.handle.reload_past(generation(1)).wait(PATIENCE), Some(Reload::Newer));
-    assert!(reloader.attempts() >= 1);
+    assert_eq!(shop.handle.reload_past(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert!(shop.reloads() >= 1);
     assert_eq!(shop.send(shop.post()).await.status(), StatusCode::CREATED);
 }
 
 #[tokio::test]
 async fn a_request_that_is_marked_as_repeatable_is_repeated_with_its_body() {
-    let (shop, new) = Shop::with_a_new_key_elsewhere();
-    let _reloader = Reloader::that_finds(&shop.raw, new);
+    let shop = Shop::after_a_rotation();
     let mut marked = shop.post();
     marked.extensions_mut().insert(Repeatable);
     let answer = shop.send(marked).await;
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::CREATED, true));
     assert_eq!(shop.statuses(), [401, 201]);
-    assert_eq!(shop.emulator.customers(crate::emulator::OWN_STORE)[0].phone, "+33612345678");
+    assert_eq!(shop.emulator.customers(OWN_STORE)[0].phone, "+33612345678");
 }
 
 #[tokio::test]
 async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
-    let shop = Shop::with_a_bad_key_in_force(GRACE);
-    shop.raw.attach();
+    // A reload that was asked for would make the next one too soon.
+    let rest = Duration::from_secs(60);
+    let shop = Shop::with_a_bad_active_key(settings().with_minimum_interval(rest));
     let html = "<html>Please sign in</html>";
     for (status, body) in [
         (401, html),
@@ -241,22 +202,23 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
         let answer = shop.send(shop.get()).await;
         assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (status, false), "{body}");
         assert_eq!((text(answer).await.as_str(), shop.statuses()), (body, vec![status]));
-        assert!(!shop.raw.is_asked() && shop.handle.refused().is_none(), "{status} {body}");
+        assert_eq!((shop.reloads(), shop.refused()), (0, None), "{status} {body}");
     }
     // The same of an answer that the emulator gives of itself.
-    let shop = Shop::open();
-    shop.raw.attach();
-    let path = format!("/api/v1/stores/{FOREIGN_STORE}/orders");
-    let answer = shop.send(shop.request(Method::GET, &path)).await;
+    shop.publish(shop.emulator.key());
+    shop.emulator.reset();
+    let uri = format!("{}/api/v1/stores/{FOREIGN_STORE}/orders", shop.emulator.origin());
+    let answer = shop.send(Shop::request(Method::GET, &uri)).await;
     assert_eq!(sent(&answer).answer().meaning(), Meaning::StoreForbidden);
-    assert!(!shop.raw.is_asked() && shop.statuses().len() == 1);
+    assert!(shop.reloads() == 0 && shop.statuses().len() == 1);
+    let active = shop.handle.load().unwrap().generation();
+    assert_eq!(shop.handle.reload_past(active).wait(PATIENCE), Some(Reload::Unchanged));
 }
 
 #[tokio::test]
 async fn a_broken_connection_of_the_repetition_is_the_clients_own_error() {
-    let (shop, new) = Shop::with_a_new_key_elsewhere();
+    let shop = Shop::after_a_rotation();
     shop.emulator.add_fault(FaultRule::new(Fault::Reset).nth(2)).unwrap();
-    let _reloader = Reloader::that_finds(&shop.raw, new);
     let error = in_time(shop.layer().layer(client()).oneshot(shop.get())).await.unwrap_err();
     assert!(matches!(error, BearerError::Inner(_)), "{error}");
     let BearerError::Inner(failed) = error else { panic!("{error}") };
@@ -269,14 +231,20 @@ async fn a_broken_connection_of_the_repetition_is_the_clients_own_error() {
 #[tokio::test]
 async fn nothing_is_sent_while_no_key_is_in_force() {
     let emulator = Emulator::start().unwrap();
-    let (handle, raw) = live();
+    let store = MemoryStore::new();
+    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let handle = refresher.handle();
     let request = || Request::get(format!("{}/", emulator.origin())).body(Full::<Bytes>::default()).unwrap();
     let send = async || layer(&handle, emulator.origin()).layer(client()).oneshot(request()).await;
     let error = send().await.unwrap_err();
-    assert!(matches!(error, BearerError::NoActiveKey(crate::handle::NoActiveKey::NoKey)), "{error}");
-    assert_eq!(error.to_string(), crate::handle::NoActiveKey::NoKey.to_string());
+    assert!(matches!(error, BearerError::NoActiveKey(NoActiveKey::NoKey)), "{error}");
+    assert_eq!(error.to_string(), NoActiveKey::NoKey.to_string());
     assert!(error.into_inner().is_none() && emulator.journal().is_empty());
-    raw.publish_next(emulator.key(), GRACE);
+    Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+        .unwrap()
+        .adopt(emulator.key())
+        .unwrap();
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(send().await.unwrap().status(), StatusCode::NOT_FOUND);
 }
 
@@ -297,20 +265,17 @@ impl Body for Stream {
 
 #[tokio::test]
 async fn a_layer_that_does_not_repeat_takes_a_body_that_streams_and_reports() {
-    let (shop, new) = Shop::with_a_new_key_elsewhere();
-    let reloader = Reloader::that_finds(&shop.raw, new);
+    let shop = Shop::after_a_rotation();
     let client = shop.layer().without_repeating().layer(client());
-    let put = || {
-        shop.request(Method::POST, "/api/v1/stores/123/customers")
-            .map(|_| Stream(Some(Bytes::from_static(br#"{ "phone": "+33612345678" }"#))))
-    };
+    let put = || shop.post().map(|_| Stream(Some(Bytes::from_static(br#"{ "phone": "+33612345678" }"#))));
     let mut marked = put();
     marked.extensions_mut().insert(Repeatable);
     let answer = in_time(client.clone().oneshot(marked)).await.unwrap();
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::UNAUTHORIZED, false));
-    assert_eq!(shop.handle.refused(), Some(generation(1)));
-    assert_eq!(shop.handle.reload_past(generation(1)).wait(PATIENCE), Some(Reload::Newer));
-    assert!(reloader.attempts() >= 1);
+    assert_eq!(shop.refused(), Some(1));
+    let refused = sent(&answer).generation();
+    assert_eq!(shop.handle.reload_past(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert!(shop.reloads() >= 1);
     assert_eq!(in_time(client.oneshot(put())).await.unwrap().status(), StatusCode::CREATED);
     assert_eq!(shop.statuses(), [401, 201]);
 }
@@ -345,7 +310,7 @@ async fn a_repetition_that_is_redirected_takes_no_key_along() {
     let redirect = answer("307 x", &format!("location: {elsewhere}/\r\n"), "");
     let (issuer, seen) = server(vec![answer("401 x", "", REFUSED), redirect]);
     let shop = Shop::open();
-    let _reloader = Reloader::that_finds(&shop.raw, strange());
+    shop.place.gives(STRANGE);
     let client = FollowRedirectLayer::new().layer(layer(&shop.handle, &issuer).layer(client()));
     let request = Request::get(format!("{issuer}/")).body(Full::<Bytes>::default()).unwrap();
     let error = in_time(client.oneshot(request)).await.unwrap_err();
@@ -359,8 +324,7 @@ async fn a_repetition_that_is_redirected_takes_no_key_along() {
 
 #[tokio::test]
 async fn a_refused_connection_keeps_its_cause_and_sent_nothing() {
-    let (handle, raw) = live();
-    raw.publish_next(&strange(), GRACE);
+    let handle = KeyHandle::fixed(strange().try_into_typed().unwrap());
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let origin = Origin::parse(&format!("http://{free}")).unwrap();
     let request = Request::get(format!("{origin}/")).body(Full::<Bytes>::default()).unwrap();

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -11,10 +10,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
 
-use super::{GRACE, PATIENCE, Reloader, generation, in_time, live, unlimited};
-use crate::client::{BearerLayer, OriginGuard, Sent};
-use crate::handle::Reload;
-use crate::key::RawKey;
+use keysheath::client::{BearerLayer, Sent};
+
+use super::{Shop, in_time, number};
+use crate::support::refreshing::PATIENCE;
 
 const ROTATIONS: u32 = 30;
 const CLIENTS: usize = 8;
@@ -30,29 +29,13 @@ struct Counts {
 
 #[test]
 fn no_request_fails_while_keys_are_replaced_and_deleted() {
-    let emulator = unlimited().start().unwrap();
-    let (handle, raw) = live();
-    raw.publish_next(emulator.key(), GRACE);
-    // Where the new key is before anybody has seen it.
-    let place = Arc::<Mutex<Option<RawKey>>>::default();
-    let read = Arc::clone(&place);
-    let reloader = Reloader::that(&raw, move |raw| {
-        let found = read.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match found {
-            Some(key) => {
-                raw.publish_next(&key, GRACE);
-                Reload::Newer
-            }
-            None => Reload::Unchanged,
-        }
-    });
-
+    let shop = Shop::open();
+    let (emulator, handle) = (&shop.emulator, &shop.handle);
     let counts = Arc::<Counts>::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let layer =
-        BearerLayer::new(handle.clone(), OriginGuard::for_loopback(emulator.origin().clone()).unwrap());
-    let uri = format!("{}/api/v1/stores/123/orders", emulator.origin());
+    let layer = BearerLayer::new(handle.clone(), shop.guard());
+    let uri = shop.uri("orders");
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let method = if number % 2 == 0 { Method::GET } else { Method::HEAD };
@@ -80,16 +63,16 @@ fn no_request_fails_while_keys_are_replaced_and_deleted() {
             }
         };
         let new = emulator.create_key("next").unwrap();
-        let old = generation(u64::from(rotation) + 1);
+        let old = handle.load().unwrap().generation();
         match rotation % 4 {
             // The old key is deleted under the requests that are on their way with it.
             0 => {
-                raw.publish_next(new.key(), GRACE);
+                shop.publish(new.key());
                 emulator.delete_key(id).unwrap();
             }
             // The old key is deleted before anybody here has seen the new one.
             2 => {
-                *place.lock().unwrap() = Some(new.key().clone_key());
+                shop.place.gives(new.key().expose_secret());
                 emulator.delete_key(id).unwrap();
                 while handle.load().unwrap().generation() == old {
                     std::thread::yield_now();
@@ -97,14 +80,14 @@ fn no_request_fails_while_keys_are_replaced_and_deleted() {
             }
             // As it should be, so that whatever was repeated before comes to its end.
             _ => {
-                raw.publish_next(new.key(), GRACE);
+                shop.publish(new.key());
                 assert!(handle.drained(old).wait(PATIENCE));
                 emulator.delete_key(id).unwrap();
             }
         }
         id = new.record().id();
         until_some_are_answered();
-        assert_eq!(handle.load().unwrap().generation(), generation(u64::from(rotation) + 2));
+        assert_eq!(number(handle.load().unwrap().generation()), u64::from(rotation) + 2);
     }
     counts.ended.store(true, Ordering::SeqCst);
     for client in clients {
@@ -113,5 +96,5 @@ fn no_request_fails_while_keys_are_replaced_and_deleted() {
     let count = |counter: &AtomicU32| counter.load(Ordering::SeqCst);
     assert_eq!(count(&counts.failed), 0, "of {}", count(&counts.answered));
     assert!(count(&counts.repeated) >= ROTATIONS / 4, "{} were repeated", count(&counts.repeated));
-    assert!(reloader.attempts() >= ROTATIONS / 4);
+    assert!(shop.reloads() >= ROTATIONS as usize / 4);
 }
