@@ -53,6 +53,7 @@ pub use trail::{AttemptOutcome, Attempts, Step};
 /// let key = Chain::<Kanal>::for_service().load()?.into_key();
 /// # Ok::<(), keysheath::chain::ChainError>(())
 /// ```
+#[doc(alias("provider", "credential", "load"))]
 pub struct Chain<I: Issuer> {
     raw: RawChain,
     issuer: PhantomData<fn() -> I>,

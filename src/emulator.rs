@@ -124,6 +124,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 /// println!("{:?} at {}", key, emulator.origin());
 /// # Ok::<(), keysheath::emulator::EmulatorError>(())
 /// ```
+#[doc(alias("mock", "fake"))]
 pub struct Emulator {
     _server: Server,
     shop: Arc<Shop>,

@@ -91,6 +91,7 @@ pub struct Generation(u64);
 /// assert!(handle.load()?.current() == handle.clone().load()?.current());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias("secret", "token", "credential"))]
 pub struct KeyHandle<I: Issuer> {
     inner: Inner<I>,
     /// What ends with the last of the clones that have it.

@@ -147,6 +147,7 @@ pub const MAX_MEMBERS: usize = 16;
 /// assert_eq!(format!("{client:?}"), "OpenBao(https://bao.example:8200, Login(Kubernetes at kubernetes))");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "vault")]
 #[derive(Clone)]
 pub struct OpenBao {
     shared: Arc<Shared>,

@@ -26,6 +26,7 @@ const SCHEME: &[u8] = b"Bearer ";
 /// assert_eq!(format!("{:?}", header.value()), "Sensitive");
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
+#[doc(alias("authorization", "token"))]
 pub struct BearerHeader<I: Issuer> {
     value: HeaderValue,
     issuer: PhantomData<fn() -> I>,

@@ -99,6 +99,7 @@ use crate::key::Issuer;
 /// let answered = client.call(request);
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
+#[doc(alias("authorization", "token"))]
 pub struct BearerLayer<I: Issuer, M = Repeating> {
     sender: Arc<Sender<I>>,
     repeats: PhantomData<fn() -> M>,

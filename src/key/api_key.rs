@@ -39,6 +39,7 @@ use crate::key::{Fingerprint, FormatError, Issuer, MIN_ENTROPY_BITS, Profile};
 /// assert_eq!(key.expose_secret().len(), 36);
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
+#[doc(alias("secret", "token", "credential", "redact"))]
 pub struct ApiKey<I: Issuer> {
     raw: RawKey,
     issuer: PhantomData<fn() -> I>,
@@ -54,6 +55,7 @@ pub struct ApiKey<I: Issuer> {
 /// assert!(key.try_into_typed::<Katana>().is_err());
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
+#[doc(alias("secret", "token", "credential"))]
 pub struct RawKey {
     storage: Storage,
     profile: &'static Profile,

@@ -50,6 +50,7 @@ const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// assert_eq!(key.fingerprint().unwrap().to_string().len(), 19);
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
+#[doc(alias("redact", "mask", "hash"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 10]);
 

@@ -45,6 +45,7 @@ type FindStore = dyn Fn(&http::request::Parts) -> RequestedStore + Send + Sync;
 /// ```
 ///
 /// [`route_layer`]: https://docs.rs/axum/0.8/axum/struct.Router.html#method.route_layer
+#[doc(alias("bearer", "authentication"))]
 pub struct RequireKeyLayer<A: ?Sized> {
     keys: Arc<A>,
     find_store: Arc<FindStore>,

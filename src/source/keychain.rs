@@ -61,6 +61,7 @@ type Secret = Zeroizing<Vec<u8>>;
 /// assert!(keychain.delete("kanal")?);
 /// # Ok::<(), keysheath::source::SourceError>(())
 /// ```
+#[doc(alias("keyring", "secret service", "credential"))]
 #[derive(Clone)]
 pub struct Keychain {
     service: String,

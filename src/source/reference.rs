@@ -103,6 +103,7 @@ pub const MAX_REFERENCE: usize = 4096;
 /// assert!(reference.allow_commands().source().is_ok());
 /// # Ok::<(), keysheath::source::KeyRefError>(())
 /// ```
+#[doc(alias("uri", "config"))]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct KeyRef {
     place: Place,
