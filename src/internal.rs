@@ -1,14 +1,15 @@
 //! What modules share and users never see.
 
-#[cfg(any(feature = "client", feature = "openbao", feature = "rotation"))]
+#[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod back_off;
+#[allow(dead_code, reason = "used with some features only")]
+pub(crate) mod background;
 #[cfg(feature = "oauth")]
 pub(crate) mod boot_clock;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod clocks;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod contained;
-#[cfg(any(feature = "rotation", feature = "tracing"))]
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod events;
 pub(crate) mod json_text;
@@ -21,5 +22,5 @@ pub(crate) mod private_file;
 #[cfg(any(feature = "oauth", feature = "openbao"))]
 pub(crate) mod raw_json;
 pub(crate) mod trusted_file;
-#[cfg(feature = "rotation")]
+#[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod utc;

@@ -153,6 +153,8 @@ pub mod emulator;
 ))]
 pub mod guide;
 
+pub use crate::internal::{back_off::Cadence, background::Health};
+
 // What a first program needs.
 #[doc(no_inline)]
 pub use crate::{

@@ -78,7 +78,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::chain::Chain;
 use crate::handle::{KeyHandle, RawHandle, Reload};
-use crate::internal::events::{self, EventSender, Telling};
+use crate::internal::{
+    background,
+    events::{EventSender, EventThread},
+};
 use crate::key::Issuer;
 use crate::store::DocumentStore;
 
@@ -119,7 +122,7 @@ pub struct Refresher<I: Issuer> {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// The thread that tells of events.
-    telling: Option<Telling>,
+    telling: Option<EventThread>,
     /// How long dropping waits; none where a handle keeps it.
     patience: Option<Duration>,
 }
@@ -257,9 +260,10 @@ impl<I: Issuer> Refresher<I> {
         let deadline = settings.deadline;
         // Before the handle counts this refresher: a failure here leaves nothing.
         let (teller, telling) = EventSender::start(settings.on_event.take()).map_err(no_thread)?;
-        let shared = Arc::new(Shared::attach(raw, status, teller.untold()));
+        let shared = Arc::new(Shared::attach(raw, status, telling.dropped()));
         let runner = Runner::new(place, settings, asker, Arc::clone(&shared), teller);
-        let mut refresher = Self { handle, shared, thread: None, telling, patience: Some(deadline) };
+        let mut refresher =
+            Self { handle, shared, thread: None, telling: Some(telling), patience: Some(deadline) };
         let thread = thread::Builder::new()
             .name("keysheath-refresh".into())
             .spawn(move || runner.run(first))
@@ -349,7 +353,7 @@ impl<I: Issuer> Drop for Refresher<I> {
         }
         self.shared.stop();
         let Some(patience) = self.patience else { return };
-        events::end(thread, self.telling.take(), patience, |rest| self.shared.wait_for_end(rest));
+        let _ = background::end(thread, self.telling.take(), patience, |rest| self.shared.wait_for_end(rest));
     }
 }
 

@@ -107,7 +107,7 @@ pub use policy::{
 };
 pub use presence::{
     DEFAULT_TIME_TO_LIVE, Fleet, MAX_NAME, MAX_PROCESSES, PRESENCE_FORM_VERSION, Presence, PresenceError,
-    PresenceRecord, PresenceSettings, PresenceStatus,
+    PresenceRecord, PresenceSettings,
 };
 pub use slot::SlotStatus;
 pub use status::RotationStatus;

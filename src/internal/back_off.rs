@@ -1,18 +1,125 @@
-//! Waits that double, and chance in them, so that those who failed together do not come back together.
+//! Waits: polling, doubling after failures, and chance in them, so that processes that failed together do not
+//! come back together.
 
 use std::hash::{BuildHasher as _, RandomState};
-#[cfg(any(feature = "client", feature = "rotation"))]
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// The shortest poll interval, and the shortest of other settings.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(10);
+
+/// The longest interval and back-off: far below where adding to a clock would overflow.
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest minimum interval: a caller whose key was refused waits for it.
+const LONGEST_MINIMUM: Duration = Duration::from_secs(60);
+
+/// How often a background thread polls, and how it backs off.
+///
+/// | setting | default | least | most |
+/// |---|---|---|---|
+/// | [interval](Self::with_interval) between two polls | 30 s | 10 ms | a day |
+/// | [jitter](Self::with_jitter), taken off each interval at random | up to 20 % | 0 % | 100 % |
+/// | [minimum interval](Self::with_minimum_interval) between attempts that are asked for | 1 s | 10 ms | 1 min |
+/// | [longest back-off](Self::with_longest_back_off) | 5 min | the minimum interval | a day |
+///
+/// A value beyond its bounds is replaced by the nearest bound.
+///
+/// ```
+/// use std::time::Duration;
+/// use keysheath::Cadence;
+/// let cadence = Cadence::every(Duration::from_secs(10)).with_longest_back_off(Duration::from_secs(60));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cadence {
+    interval: Duration,
+    /// In percent.
+    jitter: u8,
+    minimum: Duration,
+    longest: Duration,
+}
+
+impl Cadence {
+    /// Returns the defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            jitter: 20,
+            minimum: Duration::from_secs(1),
+            longest: Duration::from_secs(5 * 60),
+        }
+    }
+
+    /// Returns the defaults with this interval.
+    #[must_use]
+    pub fn every(interval: Duration) -> Self {
+        Self::new().with_interval(interval)
+    }
+
+    /// Sets the longest time between two polls.
+    #[must_use]
+    pub fn with_interval(mut self, interval: Duration) -> Self {
+        self.interval = interval.clamp(SHORTEST, LONGEST);
+        self
+    }
+
+    /// Sets how much of each interval may be taken off at random, in percent, so that processes that were
+    /// started together do not poll together.
+    #[must_use]
+    pub fn with_jitter(mut self, percent: u8) -> Self {
+        self.jitter = percent.min(100);
+        self
+    }
+
+    /// Sets the shortest time between two attempts that are asked for. It doubles while attempts fail or are
+    /// of no use.
+    #[must_use]
+    pub fn with_minimum_interval(mut self, interval: Duration) -> Self {
+        self.minimum = interval.clamp(SHORTEST, LONGEST_MINIMUM);
+        self
+    }
+
+    /// Sets the time up to which the minimum interval doubles.
+    #[must_use]
+    pub fn with_longest_back_off(mut self, longest: Duration) -> Self {
+        self.longest = longest.min(LONGEST);
+        self
+    }
+
+    /// How long to wait before the next poll.
+    pub(crate) fn next(&self) -> Duration {
+        let part = f64::from(self.jitter) / 100.0 * random_part();
+        self.interval.saturating_sub(self.interval.mul_f64(part)).max(SHORTEST)
+    }
+
+    pub(crate) const fn minimum_interval(&self) -> Duration {
+        self.minimum
+    }
+
+    /// The longest back-off, which is at least the minimum interval.
+    pub(crate) fn longest_back_off(&self) -> Duration {
+        self.longest.max(self.minimum)
+    }
+
+    /// The minimum interval, doubled so many times, up to the longest back-off.
+    pub(crate) fn back_off(&self, times: u32) -> Duration {
+        doubled(self.minimum, times, self.longest_back_off())
+    }
+}
+
+impl Default for Cadence {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// The first wait, doubled so many times, and no longer than the longest.
-#[cfg(any(feature = "client", feature = "rotation"))]
 pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX)).min(longest)
 }
 
-/// From 0 to 1, drawn anew each time; for nothing secret. The standard library seeds each `RandomState` from the system's
-/// generator.
+/// From 0 to 1, drawn anew each time; for nothing secret. The standard library seeds each `RandomState` from
+/// the system's generator.
 pub(crate) fn random_part() -> f64 {
     f64::from(u32::try_from(random_number() >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
@@ -20,4 +127,38 @@ pub(crate) fn random_part() -> f64 {
 /// Drawn anew each time; for nothing secret.
 pub(crate) fn random_number() -> u64 {
     RandomState::new().hash_one((std::process::id(), SystemTime::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_are_jittered_and_never_later_than_the_interval() {
+        let cadence = Cadence::every(Duration::from_secs(100)).with_jitter(20);
+        let waits: Vec<Duration> = (0..200).map(|_| cadence.next()).collect();
+        let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*shortest >= Duration::from_secs(80) && *longest <= Duration::from_secs(100));
+        assert!(longest.abs_diff(*shortest) > Duration::from_secs(10), "{shortest:?} to {longest:?}");
+        assert_eq!(Cadence::every(Duration::ZERO).with_jitter(100).next(), SHORTEST);
+        assert_eq!(cadence.with_jitter(0).next(), Duration::from_secs(100));
+    }
+
+    #[test]
+    fn the_back_off_doubles_up_to_the_longest() {
+        let cadence = Cadence::new();
+        let waits = [0, 1, 2, 8, 9, 40, u32::MAX].map(|times| cadence.back_off(times).as_secs());
+        assert_eq!(waits, [1, 2, 4, 256, 300, 300, 300]);
+        assert_eq!(cadence.with_longest_back_off(Duration::ZERO).back_off(5), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn no_setting_is_beyond_its_bounds() {
+        let far = Cadence::every(Duration::MAX).with_jitter(0).with_minimum_interval(Duration::MAX);
+        let far = far.with_longest_back_off(Duration::MAX);
+        let waits = [far.next(), far.longest_back_off(), far.back_off(0), far.back_off(u32::MAX)];
+        assert_eq!(waits, [LONGEST, LONGEST, LONGEST_MINIMUM, LONGEST]);
+        let near = far.with_minimum_interval(Duration::ZERO).with_longest_back_off(Duration::ZERO);
+        assert_eq!((near.minimum_interval(), near.back_off(9)), (SHORTEST, SHORTEST));
+    }
 }

@@ -1,8 +1,8 @@
-//! Telling of events without waiting for who hears of them.
+//! Passing events on without waiting for those who receive them.
 //!
-//! Callbacks and subscribers of `tracing` are foreign code: they may block, panic, or call back. So they run on threads of
-//! their own, never on the thread of a refresher, a keeper, a presence or a step of a rotation, and never in a `Drop`.
-//! Each callback has its own thread. All lines for `tracing` share one thread in the process.
+//! Callbacks and subscribers of `tracing` are foreign code: they may block, panic, or call back. So they run
+//! on threads of their own, never on a background thread of this crate or in a step of a rotation, and never
+//! in a `Drop`. Each callback has its own thread. All lines for `tracing` share one thread in the process.
 
 #[cfg(feature = "tracing")]
 mod lines;
@@ -13,9 +13,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::contained::{contained, discard};
-
-use crate::internal::lock::Lock;
+use super::background::join;
+use super::contained::contained;
+use super::lock::Lock;
 
 #[cfg(feature = "tracing")]
 pub(crate) use lines::Trace;
@@ -23,80 +23,77 @@ pub(crate) use lines::Trace;
 /// How many events wait for a callback that blocks.
 pub(crate) const MAX_WAITING: usize = 64;
 
-/// How often the end of a thread is looked for that has said that it is at its end.
-const LOOK: Duration = Duration::from_millis(1);
-
 /// An event that is passed to a callback and to `tracing`.
 pub(crate) trait Event: Clone + Send + 'static {
-    /// Gives it to `tracing`, at the level that it has.
+    /// Passes it to `tracing`, at its level.
     #[cfg(feature = "tracing")]
     fn trace(&self);
 }
 
-/// Whom to tell.
+/// A callback for events.
 pub(crate) type Callback<E> = Arc<dyn Fn(&E) + Send + Sync>;
 
-/// Tells of events.
+/// Sends events to the callback and to `tracing`.
 pub(crate) struct EventSender<E> {
     queue: Option<SyncSender<E>>,
     #[cfg(feature = "tracing")]
     trace: Trace,
-    untold: DroppedEvents,
+    dropped: DroppedEvents,
 }
 
-/// How many events were not told, because the callback or the subscriber blocks.
+/// How many events were dropped, because the callback or the subscriber blocks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DroppedEvents(Arc<AtomicU64>);
 
-/// The thread of a callback.
-pub(crate) struct Telling {
-    thread: JoinHandle<()>,
-    /// Nothing comes by it: it is cut off when the thread ends, however that ends.
-    ended: Lock<Receiver<()>>,
+/// The thread of a callback, if there is one.
+#[derive(Default)]
+pub(crate) struct EventThread {
+    thread: Option<JoinHandle<()>>,
+    /// Nothing is sent on it: it is disconnected when the thread ends, however that ends.
+    ended: Option<Lock<Receiver<()>>>,
+    dropped: DroppedEvents,
 }
 
 impl<E: Event> EventSender<E> {
-    /// Starts the thread of the callback, if there is one. It ends with the last clone. Lines for `tracing` go to the
-    /// subscriber of the calling thread; see [`Trace::here`].
-    pub(crate) fn start(callback: Option<Callback<E>>) -> std::io::Result<(Self, Option<Telling>)> {
-        let mut teller = Self {
+    /// Starts the thread of the callback, if there is one. It ends with the last clone of the sender. Lines
+    /// for `tracing` go to the subscriber of the calling thread; see [`Trace::here`].
+    pub(crate) fn start(callback: Option<Callback<E>>) -> std::io::Result<(Self, EventThread)> {
+        let mut sender = Self {
             queue: None,
             #[cfg(feature = "tracing")]
             trace: Trace::here(),
-            untold: DroppedEvents::default(),
+            dropped: DroppedEvents::default(),
         };
-        let Some(callback) = callback else { return Ok((teller, None)) };
-        let (queue, events) = sync_channel(MAX_WAITING);
+        let mut events = EventThread { dropped: sender.dropped.clone(), ..EventThread::default() };
+        let Some(callback) = callback else { return Ok((sender, events)) };
+        let (queue, queued) = sync_channel(MAX_WAITING);
         let (ending, ended) = sync_channel::<()>(0);
-        let thread = thread::Builder::new().name("keysheath-events".into()).spawn(move || {
+        events.ended = Some(Lock::new(ended));
+        events.thread = Some(thread::Builder::new().name("keysheath-events".into()).spawn(move || {
             let _ending = ending;
-            for event in events {
+            for event in queued {
                 contained(|| callback(&event));
             }
             // What it has captured is foreign as well.
             contained(|| drop(callback));
-        })?;
-        teller.queue = Some(queue);
-        Ok((teller, Some(Telling { thread, ended: Lock::new(ended) })))
+        })?);
+        sender.queue = Some(queue);
+        Ok((sender, events))
     }
 
     /// Does not block. An event for which there is no room is counted.
-    pub(crate) fn tell(&self, event: E) {
+    pub(crate) fn send(&self, event: E) {
         #[cfg(feature = "tracing")]
         if !self.trace.line(|| {
             let event = event.clone();
             move || event.trace()
         }) {
-            self.untold.add_one();
+            self.dropped.add_one();
         }
         let Some(queue) = &self.queue else { return };
         if queue.try_send(event).is_err() {
-            self.untold.add_one();
+            self.dropped.add_one();
         }
-    }
-
-    pub(crate) fn untold(&self) -> DroppedEvents {
-        self.untold.clone()
     }
 }
 
@@ -106,7 +103,7 @@ impl<E> Clone for EventSender<E> {
             queue: self.queue.clone(),
             #[cfg(feature = "tracing")]
             trace: self.trace.clone(),
-            untold: self.untold.clone(),
+            dropped: self.dropped.clone(),
         }
     }
 }
@@ -121,49 +118,33 @@ impl DroppedEvents {
     }
 }
 
-/// Ends the thread of who tells, which is told to stop, and then that of the callback, so that the last event is told.
-/// What hangs is left behind after the timeout. `has_ended` waits for the first.
-pub(crate) fn end(
-    thread: JoinHandle<()>,
-    telling: Option<Telling>,
-    timeout: Duration,
-    has_ended: impl FnOnce(Duration) -> bool,
-) {
-    let start = Instant::now();
-    let rest = || timeout.saturating_sub(start.elapsed());
-    let here = thread::current().id();
-    let is_here = |thread: &JoinHandle<()>| thread.thread().id() == here;
-    // A callback that holds the last reference drops it on the very thread.
-    if is_here(&thread)
-        || telling.as_ref().is_some_and(|telling| is_here(&telling.thread))
-        || !has_ended(timeout)
-        || !join(thread, rest())
-    {
-        return;
+impl EventThread {
+    pub(crate) fn dropped(&self) -> DroppedEvents {
+        self.dropped.clone()
     }
-    if let Some(telling) = telling {
-        let ended = telling.ended.into_inner();
-        if ended.recv_timeout(rest()) == Err(RecvTimeoutError::Disconnected) {
-            join(telling.thread, rest());
-        }
+
+    /// Whether this is the calling thread.
+    pub(super) fn is_current(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| thread.thread().id() == thread::current().id())
     }
-    #[cfg(feature = "tracing")]
-    lines::flush(rest());
+
+    /// Blocks until the last event was passed on, once all senders are dropped. Returns false if that takes
+    /// longer than the timeout; the thread is left behind then.
+    pub(super) fn end(self, timeout: Duration) -> bool {
+        let start = Instant::now();
+        let (Some(thread), Some(ended)) = (self.thread, self.ended) else { return true };
+        let ended = ended.into_inner();
+        ended.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
+            && join(thread, timeout.saturating_sub(start.elapsed()))
+    }
 }
 
-/// Joins a thread that is at its end; false where it hangs in what it drops, and is left behind.
-fn join(thread: JoinHandle<()>, timeout: Duration) -> bool {
-    let start = Instant::now();
-    while !thread.is_finished() {
-        if start.elapsed() >= timeout {
-            return false;
-        }
-        thread::sleep(LOOK);
-    }
-    if let Err(payload) = thread.join() {
-        discard(payload);
-    }
-    true
+/// Blocks until the lines for `tracing` until now were passed on: at most for the timeout.
+pub(super) fn flush(timeout: Duration) {
+    #[cfg(feature = "tracing")]
+    lines::flush(timeout);
+    #[cfg(not(feature = "tracing"))]
+    let _ = timeout;
 }
 
 #[cfg(test)]
@@ -190,25 +171,24 @@ mod tests {
         }
     }
 
-    /// Ends the teller's side, and waits for the callback's.
-    fn finish(teller: EventSender<Number>, telling: Option<Telling>) {
-        drop(teller);
-        end(thread::spawn(|| ()), telling, Duration::from_secs(60), |_| true);
+    fn finish(sender: EventSender<Number>, events: EventThread) {
+        drop(sender);
+        assert!(events.end(Duration::from_secs(60)));
     }
 
     #[test]
     fn a_panic_whose_payload_panics_again_ends_no_telling() {
         let told = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&told);
-        let (teller, telling) = EventSender::start(Some(Arc::new(move |number: &Number| {
+        let (sender, events) = EventSender::start(Some(Arc::new(move |number: &Number| {
             counted.fetch_add(u64::from(number.0), Ordering::SeqCst);
             std::panic::panic_any(PanicsWhenDropped);
         })))
         .unwrap();
         for number in [1, 10, 100] {
-            teller.tell(Number(number));
+            sender.send(Number(number));
         }
-        finish(teller, telling);
+        finish(sender, events);
         assert_eq!(told.load(Ordering::SeqCst), 111);
     }
 
@@ -226,9 +206,9 @@ mod tests {
         let callback = move |_: &Number| {
             let _ = &captured;
         };
-        let (teller, telling) = EventSender::start(Some(Arc::new(callback))).unwrap();
-        teller.tell(Number(1));
-        finish(teller, telling);
+        let (sender, events) = EventSender::start(Some(Arc::new(callback))).unwrap();
+        sender.send(Number(1));
+        finish(sender, events);
         assert!(is_beside.load(Ordering::SeqCst));
     }
 
@@ -239,26 +219,14 @@ mod tests {
         let callback = move |_: &Number| {
             let _ = gate.lock().unwrap().recv();
         };
-        let (teller, telling) = EventSender::start(Some(Arc::new(callback))).unwrap();
+        let (sender, events) = EventSender::start(Some(Arc::new(callback))).unwrap();
         for number in 0..200 {
-            teller.tell(Number(number));
+            sender.send(Number(number));
         }
-        let untold = teller.untold().count();
+        let dropped = sender.dropped.count();
         let waiting = u64::try_from(MAX_WAITING).unwrap();
-        assert!((200 - waiting - 1..=200 - waiting).contains(&untold), "{untold}");
+        assert!((200 - waiting - 1..=200 - waiting).contains(&dropped), "{dropped}");
         drop(shut);
-        finish(teller, telling);
-    }
-
-    #[test]
-    fn a_thread_that_hangs_in_what_it_drops_is_left_behind() {
-        let (open, gate) = sync_channel::<()>(0);
-        let hangs = thread::spawn(move || {
-            let _ = gate.recv();
-        });
-        let start = Instant::now();
-        end(hangs, None, Duration::from_millis(50), |_| true);
-        assert!(start.elapsed() < Duration::from_secs(30));
-        drop(open);
+        finish(sender, events);
     }
 }

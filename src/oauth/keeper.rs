@@ -5,17 +5,16 @@ mod refreshing;
 mod run;
 mod schedule;
 mod settings;
-mod shared;
 mod status;
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::{GrantError, OAuthApp};
 use crate::handle::KeyHandle;
-use crate::internal::events::{self, EventSender, Telling};
+use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
+use crate::internal::events::EventSender;
 use crate::key::Issuer;
 use crate::store::DocumentStore;
 
@@ -24,10 +23,6 @@ pub use settings::KeeperSettings;
 pub use status::{GrantState, KeeperError, KeeperProblem, KeeperStatus};
 
 use run::Runner;
-use shared::Shared;
-
-/// How long a keeper that is dropped is waited for beyond its lease, to persist what a refresh has brought.
-const PERSISTING: Duration = Duration::from_secs(5);
 
 /// Keeps a live handle on a fresh access token until it is dropped.
 ///
@@ -61,11 +56,7 @@ const PERSISTING: Duration = Duration::from_secs(5);
 #[must_use = "the token is kept fresh until this is dropped"]
 pub struct TokenKeeper<I: Issuer> {
     handle: KeyHandle<I>,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    /// The thread that tells of events.
-    telling: Option<Telling>,
-    patience: Duration,
+    worker: Worker<KeeperStatus>,
 }
 
 impl<I: Issuer> TokenKeeper<I> {
@@ -118,25 +109,28 @@ impl<I: Issuer> TokenKeeper<I> {
         if settings.lease < app.deadline() {
             return Err(KeeperError::LeaseTooShort { lease: settings.lease, deadline: app.deadline() });
         }
-        let patience = settings.lease + PERSISTING;
-        // Before the handle counts this keeper: a failure here leaves nothing.
-        let (teller, telling) = EventSender::start(settings.on_event.take()).map_err(no_thread)?;
-        let shared = Arc::new(Shared::attach(raw, store.provenance(), teller.untold()));
-        let mut runner = Runner::new(app, Arc::new(store), settings, Arc::clone(&shared), teller);
-        // From here on, dropping it leaves the handle's reloads.
-        let mut keeper = Self { handle: handle.clone(), shared, thread: None, telling, patience };
+        let status = KeeperStatus {
+            provenance: store.provenance(),
+            generation: None,
+            state: GrantState::Good,
+            health: Health::new(),
+        };
+        let (events, event_thread) = EventSender::start(settings.on_event.take()).map_err(no_thread)?;
+        raw.attach();
+        let (waking, leaving) = (raw.clone(), raw.clone());
+        let mut worker =
+            Worker::new(status, event_thread, move || waking.wake_reloaders(), move || leaving.detach());
+        // A refresh that is under way is finished, so that its tokens are not lost.
+        worker.set_drop_timeout(settings.lease + SHUTDOWN_TIMEOUT);
+        let mut runner = Runner::new(app, Arc::new(store), settings, raw, Arc::clone(worker.link()), events);
         match runner.look() {
             Ok(_) => {}
             Err(KeeperProblem::Grant(error)) => return Err(KeeperError::Grant(error)),
             Err(KeeperProblem::OtherPublisher) => return Err(KeeperError::OtherPublisher),
             Err(_) => return Err(KeeperError::WentBack),
         }
-        let thread = thread::Builder::new()
-            .name("keysheath-oauth".into())
-            .spawn(move || runner.run())
-            .map_err(no_thread)?;
-        keeper.thread = Some(thread);
-        Ok(keeper)
+        worker.start("keysheath-oauth", runner).map_err(no_thread)?;
+        Ok(Self { handle: handle.clone(), worker })
     }
 
     /// The handle that is kept fresh. Clone it for everything that sends the token.
@@ -165,7 +159,16 @@ impl<I: Issuer> TokenKeeper<I> {
     /// ```
     #[must_use]
     pub fn status(&self) -> KeeperStatus {
-        self.shared.status()
+        let mut status = self.worker.link().with(|status| status.clone());
+        status.health.set_dropped_events(self.worker.dropped_events());
+        status
+    }
+
+    /// Ends the keeper and blocks until it has ended, at most for the timeout. Returns whether it has: `false` means that its
+    /// thread is left behind, and may still be persisting the tokens of a refresh. In a forked child it does nothing.
+    #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
+    pub fn close(mut self, timeout: Duration) -> bool {
+        self.worker.end(timeout)
     }
 }
 
@@ -180,18 +183,8 @@ fn no_thread(error: std::io::Error) -> KeeperError {
     KeeperError::NoThread(error.kind())
 }
 
-impl<I: Issuer> Drop for TokenKeeper<I> {
-    fn drop(&mut self) {
-        self.shared.stop();
-        let Some(thread) = self.thread.take() else { return };
-        events::end(thread, self.telling.take(), self.patience, |patience| {
-            self.shared.wait_for_end(patience)
-        });
-    }
-}
-
 impl<I: Issuer> fmt::Debug for TokenKeeper<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenKeeper({:?}, {})", self.handle, self.shared.status().provenance())
+        write!(f, "TokenKeeper({:?}, {})", self.handle, self.status().provenance())
     }
 }

@@ -104,7 +104,7 @@ impl Runner {
         self.tell_remarks();
         let provenance = self.place.provenance();
         if provenance.is_fixed() {
-            self.teller.tell(RefreshEvent::CannotChange { provenance });
+            self.teller.send(RefreshEvent::CannotChange { provenance });
         }
         loop {
             let news = self.handle.work();
@@ -284,21 +284,21 @@ impl Runner {
             Ok(outcome) => {
                 if failed_before > 0 {
                     let (provenance, failures) = (self.place.provenance(), failed_before);
-                    self.teller.tell(RefreshEvent::Recovered { provenance, failures });
+                    self.teller.send(RefreshEvent::Recovered { provenance, failures });
                 }
                 self.tell_newer(outcome);
                 self.tell_remarks();
             }
             Err(error) => {
                 let failures = failed_before.saturating_add(1);
-                self.teller.tell(RefreshEvent::Failed { error, failures });
+                self.teller.send(RefreshEvent::Failed { error, failures });
             }
         }
     }
 
     fn tell_newer(&self, outcome: Outcome) {
         if let Outcome::Newer { generation, current, provenance } = outcome {
-            self.teller.tell(match current {
+            self.teller.send(match current {
                 Ok(fingerprint) => RefreshEvent::Refreshed { generation, fingerprint, provenance },
                 Err(closed) => RefreshEvent::NoActiveKey { closed, provenance },
             });
@@ -309,7 +309,7 @@ impl Runner {
         let remarks = self.place.remarks().to_vec();
         for remark in remarks.iter().filter(|remark| !self.remarked.contains(remark)) {
             let (provenance, remark) = (self.place.provenance(), *remark);
-            self.teller.tell(RefreshEvent::Remarked { provenance, remark });
+            self.teller.send(RefreshEvent::Remarked { provenance, remark });
         }
         self.remarked = remarks;
     }
@@ -325,7 +325,7 @@ impl Runner {
             return;
         }
         let provenance = self.place.provenance();
-        self.teller.tell(match now {
+        self.teller.send(match now {
             Watching::Failed(problem) => RefreshEvent::NotWatching { provenance, problem },
             _ => RefreshEvent::WatchingAgain { provenance },
         });

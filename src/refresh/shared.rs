@@ -151,7 +151,7 @@ impl Drop for Ending {
         }
         drop(state);
         if let Some(event) = failed {
-            self.teller.tell(event);
+            self.teller.send(event);
         }
         self.shared.leave();
         self.shared.tell();
@@ -188,13 +188,13 @@ mod tests {
             #[cfg(feature = "watch")]
             watching: super::super::Watching::at_start(false),
         };
-        let shared = Arc::new(Shared::attach(handle.to_raw().unwrap(), status, teller.untold()));
+        let shared = Arc::new(Shared::attach(handle.to_raw().unwrap(), status, telling.dropped()));
         let ending = Ending::new(Arc::clone(&shared), teller);
         let thread = std::thread::spawn(move || {
             let _ending = ending;
             std::panic::resume_unwind(Box::new(()));
         });
-        crate::internal::events::end(thread, telling, Duration::from_secs(60), |rest| {
+        let _ = crate::internal::background::end(thread, Some(telling), Duration::from_secs(60), |rest| {
             shared.wait_for_end(rest)
         });
         let status = shared.status();

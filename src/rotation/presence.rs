@@ -1,10 +1,11 @@
 //! Which key each process of a fleet uses: what has to be known before the old one is deleted.
 //!
-//! A process [shows](Presence::show) itself in a document that the whole fleet can write: its name, the generation and the
-//! fingerprint of the key in force, the oldest generation that a request of it still holds, and when. That holds for a
-//! time to live, and is shown anew before that is over; a process that ends takes itself out. A
-//! [`Rotation`](crate::rotation::Rotation) that was [given](crate::rotation::Rotation::with_presence) the document asks nobody
-//! to delete the old key while one of them uses it.
+//! A process [shows](Presence::show) itself in a document that the whole fleet can write: its name, the
+//! generation and the fingerprint of the key in force, the oldest generation that a request of it still
+//! holds, and when. That holds for a time to live, and is shown anew before that is over; a process that ends
+//! takes itself out. A [`Rotation`](crate::rotation::Rotation) that was
+//! [given](crate::rotation::Rotation::with_presence) the document asks nobody to delete the old key while one
+//! of them uses it.
 //!
 //! # Rotating the key of a fleet
 //!
@@ -29,33 +30,37 @@
 //!      │  (deletes it)    │ retire (probe) ──►│ current               │                       │
 //! ```
 //!
-//! 1. **Stage and verify** in one place. Several rotators do no harm: a step is written only if the key set is unchanged, and one
-//!    who was overtaken is told so. What nobody has verified is not promoted.
-//! 2. **Promote** once. Every process has the new key within one poll interval of its refresher; a process whose request was
-//!    refused looks at once.
+//! 1. **Stage and verify** in one place. Several rotators do no harm: a step is written only if the key set
+//!    is unchanged, and one who was overtaken is told so. What nobody has verified is not promoted.
+//! 2. **Promote** once. Every process has the new key within one poll interval of its refresher; a process
+//!    whose request was refused looks at once.
 //! 3. **It is safe to delete the old key** when [`next_step`](crate::rotation::Rotation::next_step) says
-//!    [`Delete`](crate::rotation::NextStep::Delete): the new key was accepted for every store; the settle time is over, which
-//!    is all that covers processes that show nothing; no request of the rotator's own process holds the old key; and every process that
-//!    shows itself has the new key, with no request under way with an older one.
-//! 4. **Silent processes** are named in that step. One that has shown an older key and then nothing for its time to live has
-//!    been killed, or cannot reach the store, and may then use the old key still: a person looks before they delete.
+//!    [`Delete`](crate::rotation::NextStep::Delete): the new key was accepted for every store; the settle
+//!    time is over, which is all that covers processes that show nothing; no request of the rotator's own
+//!    process holds the old key; and every process that shows itself has the new key, with no request under
+//!    way with an older one.
+//! 4. **Silent processes** are named in that step. One that has shown an older key and then nothing for its
+//!    time to live has been killed, or cannot reach the store, and may then use the old key still: a person
+//!    looks before they delete.
 //! 5. **Retire** sees with the probe that the right key is gone.
 //!
 //! A leaked key does not wait for the fleet: it is deleted at once.
 //!
 //! # Limits
-//! - Presence is what processes say of themselves. Whoever can write the document can hold a deletion up, or let it be asked for too
-//!   early; requests then fail until every process has the new key, and no key leaks. Nothing in it is secret.
-//! - A process that does not show itself is not waited for, but for the settle time. Neither is a forked child: it has neither
-//!   the thread that shows it nor that of a refresher.
+//! - Presence is what processes say of themselves. Whoever can write the document can hold a deletion up, or
+//!   let it be asked for too early; requests then fail until every process has the new key, and no key leaks.
+//!   Nothing in it is secret.
+//! - A process that does not show itself is not waited for, but for the settle time. Neither is a forked
+//!   child: it has neither the thread that shows it nor that of a refresher.
 //! - A silent process is named for a day, and in a full document until its room is needed. After that it is
 //!   forgotten, by the next process that has itself seen it rest for its time to live, by a clock that nobody
 //!   sets. A full document therefore takes a new process only once one that is there, or that process itself,
 //!   has watched for so long.
-//! - Each start of a process is a record of its own, unless its name is [unique](PresenceSettings::with_unique_name). One that is
-//!   killed and started again and again can else fill a document, until the first of those records are silent.
-//! - A document is for one key set. A process that follows another one of the same issuer is never seen to have the new key, and
-//!   is waited for.
+//! - Each start of a process is a record of its own, unless its name is
+//!   [unique](PresenceSettings::with_unique_name). One that is killed and started again and again can else
+//!   fill a document, until the first of those records are silent.
+//! - A document is for one key set. A process that follows another one of the same issuer is never seen to
+//!   have the new key, and is waited for.
 //! - The times are those of the machines' clocks; a minute of difference is allowed for, and half an hour
 //!   where a process that has no key yet is to be taken for one that cannot take up the old one any more. A
 //!   clock that is wrong by more than a time to live makes a process silent, and that is said. A machine that
@@ -99,17 +104,15 @@ mod settings;
 mod watched;
 
 use std::fmt;
-use std::process;
 use std::sync::{Arc, LazyLock};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::handle::{KeyHandle, UsageObserver};
 use crate::internal::back_off::random_number;
+use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::clocks::Clocks;
-use crate::internal::events;
+use crate::internal::events::EventSender;
 use crate::internal::lock::Lock;
-use crate::internal::utc::Utc;
 use crate::key::Issuer;
 use crate::keyset::has_part_of;
 use crate::store::DocumentStore;
@@ -120,11 +123,10 @@ pub use form::PRESENCE_FORM_VERSION;
 pub use record::PresenceRecord;
 pub use settings::{DEFAULT_TIME_TO_LIVE, MAX_NAME, PresenceSettings};
 
-use run::{Runner, Shared};
+use run::{Progress, Runner};
 
-/// How long dropping waits until processes are taken out of their fleets: in all, for those that are dropped
-/// one after another, and once that is used up, for each.
-const SHUTDOWN_TIMEOUT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(50));
+/// How long dropping blocks at most once [`SHUTDOWN_TIMEOUT`] is used up by others that were dropped before.
+const LEAST_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Shows this process in a document of the fleet until it is dropped.
 ///
@@ -134,8 +136,8 @@ const SHUTDOWN_TIMEOUT: (Duration, Duration) = (Duration::from_secs(5), Duration
 /// [`close`](Presence::close) waits for a time of your own; to end several, [`stop`](Presence::stop) all of
 /// them first. In async code, start and end it through your runtime's `spawn_blocking`.
 ///
-/// A failure never touches the handle: keys are sent all the same. [`Presence::status`] tells of it, and with the feature
-/// `tracing` a warning.
+/// A failure never touches the handle: keys are sent all the same. [`Presence::health`] tells of it, and with
+/// the feature `tracing` a warning.
 ///
 /// ```
 /// use keysheath::handle::KeyHandle;
@@ -145,46 +147,27 @@ const SHUTDOWN_TIMEOUT: (Duration, Duration) = (Duration::from_secs(5), Duration
 ///
 /// let handle = KeyHandle::<Kanal>::live();
 /// let presence = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
-/// assert!(presence.status().problem().is_none());
+/// assert!(presence.health().problem().is_none());
 /// # Ok::<(), keysheath::rotation::PresenceError>(())
 /// ```
 #[must_use = "the process is shown until this is dropped"]
 pub struct Presence {
     uses: UsageObserver,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    /// The one that the thread is in. A forked child has a copy of this, and not the thread.
-    process: u32,
-}
-
-/// How it fares with showing a process.
-///
-/// ```
-/// # use keysheath::rotation::Presence;
-/// fn warn(presence: &Presence) {
-///     if presence.status().problem().is_some() {
-///         eprintln!("{}", presence.status());
-///     }
-/// }
-/// ```
-#[derive(Clone, Debug)]
-pub struct PresenceStatus {
-    shown: SystemTime,
-    failures: u32,
-    problem: Option<PresenceError>,
+    worker: Worker<Progress>,
 }
 
 impl Presence {
-    /// Shows this process, with what a handle has in use, in a document of the fleet: once before this returns, and then
-    /// whenever that changes and before the time to live is over. Blocks, as the store does; while others write at the same
-    /// time, it tries for a tenth of the time to live, 10 s at least and a minute at most.
+    /// Shows this process, with what a handle has in use, in a document of the fleet: once before this
+    /// returns, and then whenever that changes and before the time to live is over. Blocks, as the store
+    /// does; while others write at the same time, it tries for a tenth of the time to live, 10 s at least and
+    /// a minute at most.
     ///
-    /// A process with several handles of one issuer shows each. A fixed handle is shown too: its process is waited for
-    /// until it has been restarted with the new key.
+    /// A process with several handles of one issuer shows each. A fixed handle is shown too: its process is
+    /// waited for until it has been restarted with the new key.
     ///
     /// # Errors
-    /// [`PresenceError`], where the process could not be shown the first time. A service that is to start even so tries
-    /// again later.
+    /// [`PresenceError`], where the process could not be shown the first time. A service that is to start
+    /// even so tries again later.
     ///
     /// ```
     /// # use keysheath::handle::KeyHandle;
@@ -204,36 +187,32 @@ impl Presence {
         if handle.load().is_ok_and(|now| has_part_of(&settings.name, now.current().as_raw())) {
             return Err(PresenceError::BadName { rule: "it has a part of the key in it" });
         }
-        let (uses, shared) = (handle.uses(), Arc::new(Shared::new()));
-        let runner = Runner {
+        let uses = handle.uses();
+        let (events, event_thread) = EventSender::start(None).map_err(no_thread)?;
+        let waking = uses.clone();
+        let progress = Progress { health: Health::new(), is_out: false };
+        let mut worker = Worker::new(progress, event_thread, move || waking.wake(), || ());
+        let mut runner = Runner {
             store: Box::new(store),
             uses: uses.clone(),
             settings,
             process: random_number(),
-            shared: Arc::clone(&shared),
-            #[cfg(feature = "tracing")]
-            trace: events::Trace::here(),
+            link: Arc::clone(worker.link()),
+            events,
             clock: Box::new(Clocks::now),
+            shown: None,
         };
-        let shown = runner.show()?;
-        let thread = thread::Builder::new()
-            .name("keysheath-presence".into())
-            .spawn(move || runner.run(shown))
-            .map_err(|error| PresenceError::NoThread(error.kind()))?;
-        Ok(Self { uses, shared, thread: Some(thread), process: process::id() })
+        runner.shown = Some(runner.show()?);
+        worker.start("keysheath-presence", runner).map_err(no_thread)?;
+        Ok(Self { uses, worker })
     }
 
-    /// How it fares.
-    ///
-    /// ```
-    /// # use keysheath::rotation::Presence;
-    /// fn log(presence: &Presence) {
-    ///     println!("{}", presence.status());
-    /// }
-    /// ```
+    /// Returns whether the process is shown: when it last was, and what has failed since.
     #[must_use]
-    pub fn status(&self) -> PresenceStatus {
-        self.shared.status().clone()
+    pub fn health(&self) -> Health<PresenceError> {
+        let mut health = self.worker.link().with(|progress| progress.health.clone());
+        health.set_dropped_events(self.worker.dropped_events());
+        health
     }
 
     /// Begins to take the process out, and returns at once. Nothing is shown any more.
@@ -249,15 +228,7 @@ impl Presence {
     /// }
     /// ```
     pub fn stop(&self) {
-        if !self.is_elsewhere() {
-            self.shared.stop();
-            self.uses.wake();
-        }
-    }
-
-    /// Whether this is a copy in a forked child, where locks may be held by threads that are not there.
-    fn is_elsewhere(&self) -> bool {
-        self.process != process::id()
+        self.worker.stop();
     }
 
     /// Takes the process out, and blocks until that is done or the timeout is over. Returns whether it is
@@ -275,99 +246,41 @@ impl Presence {
     /// ```
     #[allow(clippy::must_use_candidate, reason = "it is closed for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {
-        self.stop();
-        self.end(timeout);
-        !self.is_elsewhere() && self.shared.is_out()
-    }
-
-    /// Waits for the end of the thread. After the timeout it is left behind.
-    fn end(&mut self, timeout: Duration) {
-        let Some(thread) = self.thread.take() else { return };
-        if self.is_elsewhere() {
-            // It is another process's: its handle is not joined, and not detached either.
-            std::mem::forget(thread);
-        } else {
-            events::end(thread, None, timeout, |timeout| self.shared.wait_for_end(timeout));
-        }
+        self.worker.end(timeout);
+        let link = self.worker.link();
+        // In a forked child, the lock may be held by a thread that does not exist there.
+        !link.is_elsewhere() && link.with(|progress| progress.is_out)
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        // What is left of the time that dropping may wait, and when that was so. It grows again with the time
-        // that passes.
+        // What is left of the time that dropping may block, and when that was so. It grows again with the
+        // time that passes.
         static LEFT: LazyLock<Lock<(Duration, Instant)>> =
-            LazyLock::new(|| Lock::new((SHUTDOWN_TIMEOUT.0, Instant::now())));
+            LazyLock::new(|| Lock::new((SHUTDOWN_TIMEOUT, Instant::now())));
         let left = || LEFT.lock();
 
-        if self.thread.is_none() || self.is_elsewhere() {
-            return self.end(Duration::ZERO);
+        if self.worker.link().is_elsewhere() {
+            return;
         }
         self.stop();
         let begun = Instant::now();
         let timeout = {
             let mut left = left();
             let rest = begun.saturating_duration_since(left.1);
-            *left = (left.0.saturating_add(rest).min(SHUTDOWN_TIMEOUT.0), begun);
+            *left = (left.0.saturating_add(rest).min(SHUTDOWN_TIMEOUT), begun);
             left.0
         };
-        self.end(timeout.max(SHUTDOWN_TIMEOUT.1));
+        self.worker.end(timeout.max(LEAST_SHUTDOWN_TIMEOUT));
         let mut left = left();
         *left = (left.0.saturating_sub(begun.elapsed()), Instant::now());
     }
 }
 
-impl PresenceStatus {
-    /// When the process was last shown.
-    ///
-    /// ```
-    /// # use keysheath::rotation::Presence;
-    /// fn log(presence: &Presence) {
-    ///     println!("{:?}", presence.status().shown());
-    /// }
-    /// ```
-    #[must_use]
-    pub const fn shown(&self) -> SystemTime {
-        self.shown
-    }
-
-    /// How many attempts in a row have failed since.
-    ///
-    /// ```
-    /// # use keysheath::rotation::Presence;
-    /// fn is_well(presence: &Presence) -> bool {
-    ///     presence.status().failures() == 0
-    /// }
-    /// ```
-    #[must_use]
-    pub const fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    /// Why the last attempt has failed; `None` where it has not.
-    ///
-    /// ```
-    /// # use keysheath::rotation::Presence;
-    /// fn warn(presence: &Presence) {
-    ///     if let Some(problem) = presence.status().problem() {
-    ///         eprintln!("the rotator does not see this process: {problem}");
-    ///     }
-    /// }
-    /// ```
-    #[must_use]
-    pub const fn problem(&self) -> Option<&PresenceError> {
-        self.problem.as_ref()
-    }
-}
-
-impl fmt::Display for PresenceStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shown {}", Utc(self.shown))?;
-        match &self.problem {
-            None => Ok(()),
-            Some(problem) => write!(f, ", then not {} times: {problem}", self.failures),
-        }
-    }
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+fn no_thread(error: std::io::Error) -> PresenceError {
+    PresenceError::NoThread(error.kind())
 }
 
 impl fmt::Debug for Presence {

@@ -204,7 +204,10 @@ fn what_refuses_nothing_keeps_the_token_in_force_and_the_grant_heals() {
     }
     wait_for("the third answer", || refused(&keeper) == Some(Reload::Newer));
     assert!(keeper.handle().load().unwrap().current().matches(b"access-token-of-number-3"));
-    assert_eq!((keeper.status().problem(), keeper.status().failures_in_a_row()), (None, 0));
+    assert_eq!(
+        (keeper.status().health().problem(), keeper.status().health().consecutive_failures()),
+        (None, 0)
+    );
 }
 
 #[test]
@@ -215,15 +218,19 @@ fn an_answer_that_leaves_doubt_is_not_followed_by_a_second_use_of_the_token() {
     {
         let (keeper, server) = keeper(&folder, move |_| (head, body.into()));
         refused_once(&keeper);
-        wait_for("the failure", || keeper.status().problem().is_some());
+        wait_for("the failure", || keeper.status().health().problem().is_some());
         wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
         let status = keeper.status();
-        assert!(matches!(status.problem(), Some(KeeperProblem::Token(_))));
+        assert!(matches!(status.health().problem(), Some(KeeperProblem::Token(_))));
         // Polls see the lease that stays, and send nothing.
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(server.requests().len(), 2, "the exchange, and one refresh");
         let status = keeper.status();
-        assert_eq!((status.state(), status.failures_in_a_row()), (GrantState::InDoubt, 1), "{status}");
+        assert_eq!(
+            (status.state(), status.health().consecutive_failures()),
+            (GrantState::InDoubt, 1),
+            "{status}"
+        );
         assert!(keeper.handle().load().is_ok());
     }
 }
@@ -275,9 +282,12 @@ fn tls_that_breaks_after_the_request_was_sent_leaves_doubt_and_before_it_none() 
         store.write(&content, Some(there.version())).unwrap();
         let keeper = TokenKeeper::start(app, store, quick()).unwrap();
         refused_once(&keeper);
-        wait_for("a failure", || keeper.status().problem().is_some());
+        wait_for("a failure", || keeper.status().health().problem().is_some());
         wait_for("its state", || keeper.status().state() == state);
-        assert_eq!(keeper.status().problem(), Some(&KeeperProblem::Token(TokenError::Unreachable(obstacle))));
+        assert_eq!(
+            keeper.status().health().problem(),
+            Some(&KeeperProblem::Token(TokenError::Unreachable(obstacle)))
+        );
     }
     assert_eq!(broken.requests().len(), 2, "the exchange, and one refresh");
 }
@@ -293,8 +303,9 @@ fn the_longest_default_lifetime_is_one_that_can_be_read_again() {
     let tokens = exchange(&app).unwrap();
     assert_eq!(tokens.lifetime(), Duration::from_secs(366 * 24 * 60 * 60));
     tokens.save(&store).unwrap();
-    let keeper = TokenKeeper::start(app, store, quick().with_refresh_ahead(90).with_jitter(90)).unwrap();
-    assert_eq!(keeper.status().failures_in_a_row(), 0, "{}", keeper.status());
+    let keeper =
+        TokenKeeper::start(app, store, quick().with_refresh_ahead(90).with_refresh_jitter(90)).unwrap();
+    assert_eq!(keeper.status().health().consecutive_failures(), 0, "{}", keeper.status());
 }
 
 /// A client secret that takes its time, during which nobody may hold the lease.

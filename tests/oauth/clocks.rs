@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
+use keysheath::Cadence;
 use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
 use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
@@ -40,7 +41,7 @@ fn a_token_that_ended_in_a_suspend_is_refreshed_at_once() {
     if Child::new(TEST).is_here() {
         let (app, store, _) = own();
         // The defaults, so that nothing but the clocks wakes it.
-        let settings = KeeperSettings::new().with_poll_interval(Duration::from_secs(3600));
+        let settings = KeeperSettings::new().with_cadence(Cadence::every(Duration::from_secs(3600)));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();
         println!("started with {}", keeper.status());
         let start = Instant::now();

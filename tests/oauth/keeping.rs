@@ -7,7 +7,7 @@ use keysheath::oauth::{GrantState, KeeperProblem, TokenError, TokenKeeper};
 use keysheath::store::MemoryStore;
 
 use crate::support::oidc::{Oidc, PATIENCE, wait_for};
-use crate::{products, quick};
+use crate::{products, quick, quick_cadence};
 
 #[test]
 fn a_token_is_refreshed_ahead_of_its_end_and_no_request_meets_an_old_one() {
@@ -57,8 +57,11 @@ fn an_api_that_refuses_every_token_does_not_make_a_storm_of_refreshes() {
     let oidc = Oidc::start("");
     let store = MemoryStore::new();
     oidc.grant_in(&store);
-    let settings =
-        quick().with_minimum_interval(Duration::from_secs(2)).with_longest_back_off(Duration::from_secs(600));
+    let settings = quick().with_cadence(
+        quick_cadence()
+            .with_minimum_interval(Duration::from_secs(2))
+            .with_longest_back_off(Duration::from_secs(600)),
+    );
     let keeper = TokenKeeper::start(oidc.app(), store, settings).unwrap();
     let handle = keeper.handle();
     let start = Instant::now();
@@ -85,7 +88,7 @@ fn a_grant_that_a_person_has_taken_away_is_told_from_a_server_that_is_down() {
     let status = keeper.status();
     assert_eq!(status.state(), GrantState::Refused);
     assert!(
-        matches!(status.problem(), Some(KeeperProblem::Token(TokenError::Refused { status: 400 }))),
+        matches!(status.health().problem(), Some(KeeperProblem::Token(TokenError::Refused { status: 400 }))),
         "{status}"
     );
     // Whoever comes later knows it from the document, and asks the server no more.
@@ -103,7 +106,10 @@ fn a_grant_that_a_person_has_taken_away_is_told_from_a_server_that_is_down() {
     assert_eq!(handle.reload_past(before).wait(PATIENCE), Some(Reload::Failed));
     let status = keeper.status();
     assert_eq!(status.state(), GrantState::Good, "nothing was sent, so nothing is in doubt");
-    assert!(matches!(status.problem(), Some(KeeperProblem::Token(TokenError::Unreachable(_)))), "{status}");
+    assert!(
+        matches!(status.health().problem(), Some(KeeperProblem::Token(TokenError::Unreachable(_)))),
+        "{status}"
+    );
     assert_eq!(handle.load().unwrap().generation(), before, "the token stays in force");
 }
 

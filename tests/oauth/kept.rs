@@ -41,8 +41,8 @@ fn a_bad_access_token_costs_no_refresh_token() {
         let keeper = TokenKeeper::start(app, store, quick()).unwrap();
         let first = keeper.handle().load().unwrap().generation();
         refused_once(&keeper);
-        wait_for("the failure", || keeper.status().problem().is_some());
-        let problem = keeper.status().problem().cloned();
+        wait_for("the failure", || keeper.status().health().problem().is_some());
+        let problem = keeper.status().health().problem().cloned();
         assert!(matches!(problem, Some(KeeperProblem::Token(TokenError::NotTokens { .. }))), "{problem:?}");
         assert_eq!(keeper.handle().load().unwrap().generation(), first, "{shown}");
         wait_for("a good answer", || refused(&keeper) == Some(Reload::Newer));
@@ -62,7 +62,7 @@ fn a_token_endpoint_that_takes_12_s_is_waited_for() {
     // The defaults: a deadline of 10 s, and a lease of 30 s.
     let keeper = TokenKeeper::start(app, store, KeeperSettings::new()).unwrap();
     assert_eq!(refused(&keeper), Some(Reload::Newer), "{}", keeper.status());
-    assert_eq!((keeper.status().state(), keeper.status().problem()), (GrantState::Good, None));
+    assert_eq!((keeper.status().state(), keeper.status().health().problem()), (GrantState::Good, None));
 }
 
 /// The same app, at a server over TLS with this certificate.
@@ -84,7 +84,9 @@ fn a_holder_that_was_stopped_reads_what_has_come_meanwhile() {
         let keeper = TokenKeeper::start(app.with_deadline(Duration::from_secs(6)), store, settings).unwrap();
         refused_once(&keeper);
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(30) && keeper.status().failures_in_a_row() == 0 {
+        while start.elapsed() < Duration::from_secs(30)
+            && keeper.status().health().consecutive_failures() == 0
+        {
             if keeper.handle().load().unwrap().generation().to_string() == "2" {
                 break;
             }
@@ -179,7 +181,7 @@ fn a_lease_that_is_written_too_late_sends_nothing() {
     let late = Late(store, Duration::from_millis(1200));
     let keeper = TokenKeeper::start(app, late, settings).unwrap();
     refused_once(&keeper);
-    wait_for("the failure", || keeper.status().problem() == Some(&KeeperProblem::SlowStore));
+    wait_for("the failure", || keeper.status().health().problem() == Some(&KeeperProblem::SlowStore));
     assert_eq!(keeper.status().state(), GrantState::Good, "nothing is in doubt");
     assert_eq!(server.requests().len(), 1, "the exchange alone");
 }
@@ -199,8 +201,11 @@ fn a_server_that_could_not_be_reached_leaves_no_doubt() {
     let app = app.at(endpoints).with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store.clone(), quick().with_lease(Duration::from_secs(1))).unwrap();
     refused_once(&keeper);
-    wait_for("the failure", || keeper.status().problem().is_some());
-    assert!(matches!(keeper.status().problem(), Some(KeeperProblem::Token(TokenError::Unreachable(_)))));
+    wait_for("the failure", || keeper.status().health().problem().is_some());
+    assert!(matches!(
+        keeper.status().health().problem(),
+        Some(KeeperProblem::Token(TokenError::Unreachable(_)))
+    ));
     assert_eq!(keeper.status().state(), GrantState::Good, "{}", keeper.status());
     let text = String::from_utf8(store.read().unwrap().unwrap().content().expose_secret().to_vec()).unwrap();
     assert!(text.contains("\"lease\": null"), "{text}");

@@ -59,7 +59,8 @@ fn killed(test: &'static str, at: &str, ttl: &str) -> (Oidc, Folder) {
         let store = Killing { store, writes: 0.into(), at: at.to_owned() };
         let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
         // As soon as it can be: a twentieth of the lifetime.
-        let settings = quick().with_refresh_ahead(90).with_jitter(90).with_lease(Duration::from_secs(2));
+        let settings =
+            quick().with_refresh_ahead(90).with_refresh_jitter(90).with_lease(Duration::from_secs(2));
         let app = app.with_deadline(Duration::from_secs(2));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();
         let now = keeper.handle().load().unwrap().generation();
@@ -85,7 +86,7 @@ fn killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_t
     let (oidc, folder) = killed(TEST, "before 2", "\"accessTtl\": 30");
     assert_eq!(oidc.count("refreshed"), 1, "the server has used the refresh token up");
     // A keeper for whom a refresh is due from the start.
-    let settings = quick().with_refresh_ahead(90).with_jitter(90);
+    let settings = quick().with_refresh_ahead(90).with_refresh_jitter(90);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), settings).unwrap();
     wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
     // Nothing is tried that would cost the token in force.

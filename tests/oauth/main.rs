@@ -23,19 +23,22 @@ use ::http::Request;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use keysheath::Cadence;
 use keysheath::client::{BearerLayer, OriginGuard, Sent};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::KeeperSettings;
 use tower::{Layer as _, ServiceExt as _};
 
-/// Settings that lose no time.
-fn quick() -> KeeperSettings {
-    KeeperSettings::new()
-        .with_poll_interval(Duration::from_millis(200))
+fn quick_cadence() -> Cadence {
+    Cadence::every(Duration::from_millis(200))
         .with_minimum_interval(Duration::from_millis(50))
         .with_longest_back_off(Duration::from_millis(500))
-        .with_lease(Duration::from_secs(20))
+}
+
+/// Settings that lose no time.
+fn quick() -> KeeperSettings {
+    KeeperSettings::new().with_cadence(quick_cadence()).with_lease(Duration::from_secs(20))
 }
 
 /// Asks Katana's check through a `BearerLayer`, and gives the status and what was sent.

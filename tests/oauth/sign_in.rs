@@ -33,7 +33,7 @@ fn a_person_signs_in_through_the_loopback_listener_and_the_token_works_like_a_ke
     assert_eq!((status, sent.is_repeated()), (200, false));
     // And the server's own API takes it as well.
     assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
-    assert_eq!(keeper.status().failures_in_a_row(), 0, "{}", keeper.status());
+    assert_eq!(keeper.status().health().consecutive_failures(), 0, "{}", keeper.status());
 }
 
 #[test]

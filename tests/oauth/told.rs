@@ -16,9 +16,9 @@ use keysheath::source::{Provenance, SecretFile};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
-use crate::quick;
 use crate::support::Folder;
 use crate::support::oidc::{PATIENCE, wait_for};
+use crate::{quick, quick_cadence};
 
 /// Settings that hand each event on.
 pub(crate) fn telling() -> (KeeperSettings, Receiver<KeeperEvent>) {
@@ -148,7 +148,9 @@ fn doubt_is_told_once_while_the_lease_lasts_and_after_it() {
 fn a_callback_that_blocks_or_panics_keeps_nobody_from_a_refresh() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
-    let settings = quick().with_minimum_interval(Duration::ZERO).with_longest_back_off(Duration::ZERO);
+    let settings = quick().with_cadence(
+        quick_cadence().with_minimum_interval(Duration::ZERO).with_longest_back_off(Duration::ZERO),
+    );
     let is_blocked = Arc::new(Mutex::new(()));
     let (blocking, told) = (Arc::clone(&is_blocked), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&told);
@@ -165,9 +167,9 @@ fn a_callback_that_blocks_or_panics_keeps_nobody_from_a_refresh() {
         refused(&keeper);
         tokens() > kept + 3
     });
-    wait_for("the count", || keeper.status().untold_events() == tokens() - kept);
+    wait_for("the count", || keeper.status().health().dropped_events() == tokens() - kept);
     let status = keeper.status();
-    assert!(status.to_string().contains("events that were not told"), "{status}");
+    assert!(status.to_string().contains("events dropped because"), "{status}");
     drop(block);
     drop(keeper);
     assert_eq!(
@@ -256,7 +258,11 @@ fn a_keeper_that_a_panic_ends_says_so_and_nobody_waits_for_it() {
     store.panics.store(true, Ordering::SeqCst);
     assert_eq!(next(&events), format!("failed 1: {}", KeeperProblem::Ended));
     let status = keeper.status();
-    assert_eq!((status.problem(), status.failures_in_a_row()), (Some(&KeeperProblem::Ended), 1), "{status}");
+    assert_eq!(
+        (status.health().problem(), status.health().consecutive_failures()),
+        (Some(&KeeperProblem::Ended), 1),
+        "{status}"
+    );
     assert_eq!(refused(&keeper), Some(Reload::NoRefresher));
 }
 

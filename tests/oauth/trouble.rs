@@ -92,7 +92,7 @@ fn tokens_are_published_once_they_are_persisted_and_not_before() {
         let document = store.read().unwrap().unwrap();
         let text = String::from_utf8(document.content().expose_secret().to_vec()).unwrap();
         assert!(text.contains("\"number\": 2") && text.contains("\"lease\": null"), "{text}");
-        assert_eq!(keeper.status().problem(), None);
+        assert_eq!(keeper.status().health().problem(), None);
     }
 }
 
@@ -115,12 +115,12 @@ fn while_they_are_not_persisted_the_old_token_stays_in_force() {
         assert!(start.elapsed() < Duration::from_secs(8), "nobody waits for the disk: {:?}", start.elapsed());
     }
     assert_eq!(handle.load().unwrap().generation(), first);
-    assert!(matches!(keeper.status().problem(), Some(KeeperProblem::NotPersisted(_))));
+    assert!(matches!(keeper.status().health().problem(), Some(KeeperProblem::NotPersisted(_))));
     // The lease is over meanwhile, and the tokens are kept all the same.
     store.fail.store(0, Ordering::SeqCst);
     wait_for("the tokens", || handle.load().unwrap().generation() > first);
     assert_eq!(server.requests().len(), 2, "one refresh");
-    assert_eq!(keeper.status().problem(), None);
+    assert_eq!(keeper.status().health().problem(), None);
 }
 
 #[test]

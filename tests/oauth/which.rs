@@ -14,7 +14,7 @@ use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
 use crate::support::Folder;
 use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, wait_for};
 use crate::told::telling;
-use crate::{products, quick};
+use crate::{products, quick, quick_cadence};
 
 fn put(store: &MemoryStore, content: &DocumentContent) {
     let version = *store.read().unwrap().unwrap().version();
@@ -40,7 +40,7 @@ fn an_older_copy_is_written_over_before_it_ends_the_grant() {
     assert_eq!(products(&second.handle(), &oidc.origin()).0, 200);
     assert_eq!((oidc.count("refused"), oidc.count("revoked")), (0, 0));
     wait_for("the first keeper", || keeper.handle().load().unwrap().generation().to_string() == "3");
-    assert_eq!((keeper.status().state(), keeper.status().problem()), (GrantState::Good, None));
+    assert_eq!((keeper.status().state(), keeper.status().health().problem()), (GrantState::Good, None));
 }
 
 #[test]
@@ -58,11 +58,11 @@ fn two_accounts_grants_of_one_app_are_not_taken_for_each_other() {
     assert_eq!(error, Err(KeeperError::OtherPublisher));
     let own = store.read().unwrap().unwrap().content().clone();
     put(&store, other.read().unwrap().unwrap().content());
-    wait_for("the other grant", || keeper.status().problem() == Some(&KeeperProblem::OtherGrant));
+    wait_for("the other grant", || keeper.status().health().problem() == Some(&KeeperProblem::OtherGrant));
     assert_eq!(handle.load().unwrap().generation().to_string(), "1", "nothing was changed");
     assert_eq!(refused(&keeper), Some(Reload::Failed));
     put(&store, &own);
-    wait_for("its own grant", || keeper.status().problem().is_none());
+    wait_for("its own grant", || keeper.status().health().problem().is_none());
     // In its own place, a person signs in again: that is taken, and told.
     let (settings, events) = telling();
     let second = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
@@ -73,7 +73,7 @@ fn two_accounts_grants_of_one_app_are_not_taken_for_each_other() {
     assert!(matches!(told[2], KeeperEvent::Refreshed { .. }), "{told:?}");
     // The earlier sign-in, put back: its refresh token may be good, and only a person knows which one is meant.
     put(&store, &own);
-    wait_for("the problem", || second.status().problem() == Some(&KeeperProblem::WentBack));
+    wait_for("the problem", || second.status().health().problem() == Some(&KeeperProblem::WentBack));
     assert_eq!(second.handle().load().unwrap().generation().to_string(), "2");
 }
 
@@ -129,15 +129,15 @@ fn a_lease_that_conflicts_is_tried_with_pauses_and_one_secret() {
     let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
     let loads = Arc::new(AtomicU32::new(0));
     let app = OAuthApp::katana("shop-sync", Counted(Arc::clone(&loads))).unwrap().at(endpoints);
-    let settings = quick().with_poll_interval(Duration::from_secs(3600));
+    let settings = quick().with_cadence(quick_cadence().with_interval(Duration::from_secs(3600)));
     let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
     let start = Instant::now();
     refused_once(&keeper);
     wait_for("the failure", || {
-        keeper.status().problem().is_some() || start.elapsed() > Duration::from_secs(8)
+        keeper.status().health().problem().is_some() || start.elapsed() > Duration::from_secs(8)
     });
     let counts = [&store.writes, &store.reads, &loads].map(|count| count.load(Ordering::SeqCst));
     assert!(counts[0] < 20 && counts[1] < 20, "writes, reads, loads: {counts:?}");
     assert_eq!(counts[2], 1, "the client secret is loaded once for an attempt");
-    assert!(keeper.status().problem().is_some(), "it says that the store does not take the lease");
+    assert!(keeper.status().health().problem().is_some(), "it says that the store does not take the lease");
 }

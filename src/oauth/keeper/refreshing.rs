@@ -1,7 +1,7 @@
 //! Refreshing the grant: the lease, the request, and persisting what it has brought.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::super::app::Failed;
 use super::super::grant::{self, Grant};
@@ -243,7 +243,7 @@ impl<I: Issuer> Runner<I> {
                 }
                 self.grant = Some(newest);
                 let provenance = self.store.provenance();
-                self.teller.tell(KeeperEvent::WrittenBack { provenance });
+                self.events.send(KeeperEvent::WrittenBack { provenance });
                 Ok(WriteBack::Done)
             }
             Err(DocumentError::Conflict) => Ok(WriteBack::Done),
@@ -256,38 +256,38 @@ impl<I: Issuer> Runner<I> {
             KeeperProblem::Token(error) => error.retry_after().unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        self.note_failure(problem);
-        let rest = self.settings.rest(self.failures).max(asked.min(self.settings.longest_back_off));
+        let failures = self.note_failure(problem);
+        let rest = self.settings.rest(failures).max(asked.min(self.settings.cadence.longest_back_off()));
         self.rests_until = Some(Due::after(Clocks::now(), rest));
         Reload::Failed
     }
 
-    pub(super) fn note_failure(&mut self, problem: KeeperProblem) {
+    /// Returns how many attempts have failed in a row, this one included.
+    pub(super) fn note_failure(&mut self, problem: KeeperProblem) -> u32 {
         self.is_servers = matches!(problem, KeeperProblem::Token(_) | KeeperProblem::Overtaken);
-        self.failures = self.failures.saturating_add(1);
-        let (failures, provenance) = (self.failures, self.store.provenance());
-        self.shared.change(|status| (status.failures, status.problem) = (failures, Some(problem.clone())));
-        self.teller.tell(KeeperEvent::Failed { problem, failures, provenance });
+        let (failures, provenance) =
+            self.link.with(|status| (status.health.fail(problem.clone()), status.provenance.clone()));
+        self.events.send(KeeperEvent::Failed { problem, failures, provenance });
+        failures
     }
 
     pub(super) fn recovered(&mut self) {
-        let failures = std::mem::take(&mut self.failures);
         self.is_servers = false;
-        self.shared.change(|status| (status.failures, status.problem) = (0, None));
+        let failures = self.link.with(|status| status.health.succeed(SystemTime::now()));
         if failures > 0 {
-            self.teller.tell(KeeperEvent::Recovered { failures, provenance: self.store.provenance() });
+            self.events.send(KeeperEvent::Recovered { failures, provenance: self.store.provenance() });
         }
     }
 
     /// Tells of it where it is another one than before.
     pub(super) fn note_state(&mut self, state: GrantState) {
-        self.shared.change(|status| status.state = state);
+        self.link.with(|status| status.state = state);
         let provenance = self.store.provenance();
         match state {
             _ if std::mem::replace(&mut self.state, state) == state => {}
             GrantState::Good => {}
-            GrantState::InDoubt => self.teller.tell(KeeperEvent::InDoubt { provenance }),
-            GrantState::Refused => self.teller.tell(KeeperEvent::Refused { provenance }),
+            GrantState::InDoubt => self.events.send(KeeperEvent::InDoubt { provenance }),
+            GrantState::Refused => self.events.send(KeeperEvent::Refused { provenance }),
         }
     }
 

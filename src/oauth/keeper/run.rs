@@ -10,10 +10,10 @@ use super::super::lease::{Lease, Now};
 use super::super::{GrantError, OAuthApp};
 use super::refreshing::{Unsaved, WriteBack};
 use super::schedule::{Due, Seen, Token, rest_of};
-use super::shared::{Ending, Shared};
-use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings};
+use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, KeeperStatus};
 use crate::handle::{Generation, Publication, Published, RawHandle, Reload};
 use crate::internal::back_off::{doubled, random_number, random_part};
+use crate::internal::background::{Link, Task};
 use crate::internal::clocks::Clocks;
 use crate::internal::events::EventSender;
 use crate::key::Issuer;
@@ -42,8 +42,8 @@ pub(super) struct Runner<I: Issuer> {
     pub(super) store: Arc<dyn DocumentStore>,
     pub(super) identity: Identity,
     pub(super) settings: KeeperSettings,
-    pub(super) shared: Arc<Shared>,
-    pub(super) teller: EventSender<KeeperEvent>,
+    pub(super) link: Arc<Link<KeeperStatus>>,
+    pub(super) events: EventSender<KeeperEvent>,
     pub(super) handle: RawHandle,
     /// This keeper, in a lease.
     pub(super) me: u64,
@@ -61,8 +61,7 @@ pub(super) struct Runner<I: Issuer> {
     pub(super) state: GrantState,
     /// Refreshes in a row that were asked for because a token was refused.
     pub(super) refused: u32,
-    pub(super) failures: u32,
-    /// Whether the last of them was the server's, and not the store's.
+    /// Whether the last failure was the server's, and not the store's.
     pub(super) is_servers: bool,
     /// No refresh before then.
     pub(super) rests_until: Option<Due>,
@@ -78,22 +77,32 @@ enum Turn {
     Refresh,
 }
 
+impl<I: Issuer> Task for Runner<I> {
+    fn run(&mut self) {
+        self.poll();
+    }
+
+    fn on_panic(&mut self) {
+        self.note_failure(KeeperProblem::Ended);
+    }
+}
+
 impl<I: Issuer> Runner<I> {
     pub(super) fn new(
         app: OAuthApp<I>,
         store: Arc<dyn DocumentStore>,
         settings: KeeperSettings,
-        shared: Arc<Shared>,
-        teller: EventSender<KeeperEvent>,
+        handle: RawHandle,
+        link: Arc<Link<KeeperStatus>>,
+        events: EventSender<KeeperEvent>,
     ) -> Self {
-        let (identity, handle) = (app.identity(), shared.handle());
         Self {
+            identity: app.identity(),
             app,
             store,
-            identity,
             settings,
-            shared,
-            teller,
+            link,
+            events,
             handle,
             me: random_number(),
             grant: None,
@@ -104,18 +113,16 @@ impl<I: Issuer> Runner<I> {
             unsaved: None,
             state: GrantState::Good,
             refused: 0,
-            failures: 0,
             is_servers: false,
             rests_until: None,
         }
     }
 
-    pub(super) fn run(mut self) {
-        let _ending = Ending { shared: Arc::clone(&self.shared), teller: self.teller.clone() };
+    fn poll(&mut self) {
         let mut wake = self.wake(Clocks::now());
         loop {
             let news = self.handle.work();
-            if self.shared.is_stopping() {
+            if self.link.is_stopping() {
                 self.save_at_last();
                 return;
             }
@@ -142,13 +149,13 @@ impl<I: Issuer> Runner<I> {
     /// How long those who ask wait for the next look at the store, so that it is not looked at for each request that is
     /// refused.
     fn rest_of_asking(&self, now: Clocks) -> Duration {
-        let interval = self.settings.minimum_interval.min(LONGEST_REST);
+        let interval = self.settings.cadence.minimum_interval().min(LONGEST_REST);
         self.asked.map_or(Duration::ZERO, |asked| interval.saturating_sub(now.at_most_since(asked)))
     }
 
     /// When the grant is looked at next.
     fn wake(&self, now: Clocks) -> Due {
-        let poll = self.settings.poll_interval.mul_f64(1.0 - 0.2 * random_part());
+        let poll = self.settings.cadence.next();
         let rest = match (&self.unsaved, &self.seen) {
             (Some(unsaved), _) => unsaved.again.rest(now),
             (None, None) => poll,
@@ -177,7 +184,7 @@ impl<I: Issuer> Runner<I> {
         let start = Instant::now();
         let (mut secret, mut conflicts) = (None, 0);
         loop {
-            if self.shared.is_stopping() {
+            if self.link.is_stopping() {
                 return Reload::NoRefresher;
             }
             let is_newer = match self.look() {
@@ -192,9 +199,9 @@ impl<I: Issuer> Runner<I> {
             match self.decide(Now::read(), is_refused) {
                 Turn::Nothing => return self.fine(),
                 Turn::Watch if start.elapsed() < LONGEST_WATCH => {
-                    self.shared.sleep(WATCH.mul_f64(0.5 + random_part()));
+                    self.link.sleep(WATCH.mul_f64(0.5 + random_part()));
                 }
-                Turn::Rest(rest) if is_refused && rest <= LONGEST_REST => self.shared.sleep(rest),
+                Turn::Rest(rest) if is_refused && rest <= LONGEST_REST => self.link.sleep(rest),
                 Turn::Watch | Turn::Rest(_) => return Reload::TooSoon,
                 Turn::Refresh => {
                     // Before the lease, because it may take any time; once for each attempt.
@@ -208,7 +215,7 @@ impl<I: Issuer> Runner<I> {
                     match self.take_lease() {
                         Ok(Some(leased)) => return self.refresh(&leased, &loaded, is_refused),
                         Ok(None) if conflicts < TRIES => {
-                            self.shared
+                            self.link
                                 .sleep(doubled(PAUSE.0, conflicts, PAUSE.1).mul_f64(0.5 + random_part()));
                             conflicts += 1;
                             secret = Some(loaded);
@@ -267,7 +274,7 @@ impl<I: Issuer> Runner<I> {
             }
             if is_other_sign_in {
                 let provenance = self.store.provenance();
-                self.teller.tell(KeeperEvent::Replaced { provenance });
+                self.events.send(KeeperEvent::Replaced { provenance });
             }
         }
         let unwatched = self.looked.map(|looked| {
@@ -305,11 +312,11 @@ impl<I: Issuer> Runner<I> {
         self.seen = Some(Seen { version, since, serial, number, lease, is_refused, token });
         self.grant = Some(grant);
         let generation = Generation::numbered(number);
-        self.shared.change(|status| status.generation = generation);
+        self.link.with(|status| status.generation = generation);
         let is_newer = published == Published::Newer;
         if let Some(generation) = generation.filter(|_| is_newer) {
             let provenance = self.store.provenance();
-            self.teller.tell(KeeperEvent::Refreshed { generation, provenance });
+            self.events.send(KeeperEvent::Refreshed { generation, provenance });
         }
         Ok(is_newer)
     }

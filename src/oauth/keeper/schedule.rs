@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(due(HOUR, 0.5).last_moment.rest(now), HOUR.saturating_sub(LAST_MOMENT));
         assert!(due(HOUR / 10, 0.0).due.is_over(now));
         assert!(due(Duration::ZERO, 0.0).ends.is_over(now));
-        let all = settings.with_refresh_ahead(100).with_jitter(100);
+        let all = settings.with_refresh_ahead(100).with_refresh_jitter(100);
         assert!(!Token::ending(now, HOUR, HOUR, 1.0, &all).due.is_over(now), "not as soon as it is there");
     }
 

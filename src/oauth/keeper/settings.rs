@@ -5,41 +5,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::KeeperEvent;
-use crate::internal::back_off::doubled;
+use crate::internal::back_off::{Cadence, LONGEST, SHORTEST};
 use crate::internal::events::Callback;
-use crate::refresh::SHORTEST_POLL_INTERVAL;
-
-/// The longest of the intervals and of the lease: far below where adding to a clock would overflow.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a [`TokenKeeper`](super::TokenKeeper) works.
 ///
 /// | setting | default |
 /// |---|---|
-/// | [poll interval](Self::with_poll_interval) of the store | 30 s |
+/// | [cadence](Self::with_cadence): polls of the store | 30 s |
+/// | – minimum interval between attempts to refresh | 1 s |
+/// | – longest back-off | 5 min |
 /// | [refresh ahead](Self::with_refresh_ahead) of the end of an access token | 20 % of its lifetime |
-/// | [jitter](Self::with_jitter), added to that at random | up to 10 % of its lifetime |
+/// | [jitter](Self::with_refresh_jitter), added to that at random | up to 10 % of its lifetime |
 /// | [lease](Self::with_lease) of a refresh | 30 s |
-/// | [minimum interval](Self::with_minimum_interval) between attempts to refresh | 1 s |
-/// | [longest back-off](Self::with_longest_back_off) | 5 min |
 /// | [grace](Self::with_grace) of the previous token | 1 min |
 ///
 /// ```
 /// use std::time::Duration;
+/// use keysheath::Cadence;
 /// use keysheath::oauth::KeeperSettings;
 /// let settings = KeeperSettings::new()
-///     .with_poll_interval(Duration::from_secs(10))
+///     .with_cadence(Cadence::every(Duration::from_secs(10)))
 ///     .on_event(|event| println!("{event}"));
 /// ```
 #[derive(Clone)]
 pub struct KeeperSettings {
-    pub(super) poll_interval: Duration,
+    pub(super) cadence: Cadence,
     /// In percent, both.
     pub(super) ahead: u8,
     pub(super) jitter: u8,
     pub(super) lease: Duration,
-    pub(super) minimum_interval: Duration,
-    pub(super) longest_back_off: Duration,
     pub(super) grace: Duration,
     pub(super) on_event: Option<Callback<KeeperEvent>>,
 }
@@ -54,28 +49,20 @@ impl KeeperSettings {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            poll_interval: Duration::from_secs(30),
+            cadence: Cadence::new(),
             ahead: 20,
             jitter: 10,
             lease: Duration::from_secs(30),
-            minimum_interval: Duration::from_secs(1),
-            longest_back_off: Duration::from_secs(5 * 60),
             grace: Duration::from_secs(60),
             on_event: None,
         }
     }
 
-    /// The longest time between two looks at the store, so that what another process has refreshed is seen; at
-    /// least 10 ms, and at most a day.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_poll_interval(Duration::from_secs(5));
-    /// ```
+    /// Sets how often the store is read, so that what another process has refreshed is seen, and how attempts to refresh back
+    /// off while they fail, or while a token is refused as soon as it is there.
     #[must_use]
-    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST);
+    pub const fn with_cadence(mut self, cadence: Cadence) -> Self {
+        self.cadence = cadence;
         self
     }
 
@@ -96,10 +83,10 @@ impl KeeperSettings {
     ///
     /// ```
     /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_jitter(0);
+    /// let settings = KeeperSettings::new().with_refresh_jitter(0);
     /// ```
     #[must_use]
-    pub fn with_jitter(mut self, percent: u8) -> Self {
+    pub fn with_refresh_jitter(mut self, percent: u8) -> Self {
         self.jitter = percent.min(90);
         self
     }
@@ -115,34 +102,7 @@ impl KeeperSettings {
     /// ```
     #[must_use]
     pub fn with_lease(mut self, length: Duration) -> Self {
-        self.lease = length.clamp(SHORTEST_POLL_INTERVAL, LONGEST);
-        self
-    }
-
-    /// The shortest time between two attempts to refresh; at least 10 ms, and at most a day. Where an attempt fails, or a token is refused as soon
-    /// as it is there, it doubles.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_minimum_interval(Duration::from_secs(5));
-    /// ```
-    #[must_use]
-    pub fn with_minimum_interval(mut self, interval: Duration) -> Self {
-        self.minimum_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST);
-        self
-    }
-
-    /// How far it doubles; at most a day.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_longest_back_off(Duration::from_secs(60));
-    /// ```
-    #[must_use]
-    pub fn with_longest_back_off(mut self, longest: Duration) -> Self {
-        self.longest_back_off = longest.min(LONGEST);
+        self.lease = length.clamp(SHORTEST, LONGEST);
         self
     }
 
@@ -180,8 +140,7 @@ impl KeeperSettings {
 
     /// How long to rest after so many attempts in a row that were of no use.
     pub(super) fn rest(&self, in_a_row: u32) -> Duration {
-        let longest = self.longest_back_off.max(self.minimum_interval);
-        doubled(self.minimum_interval, in_a_row.saturating_sub(1), longest)
+        self.cadence.back_off(in_a_row.saturating_sub(1))
     }
 }
 
@@ -195,36 +154,11 @@ impl fmt::Debug for KeeperSettings {
     /// Without the callback, which cannot be shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeeperSettings")
-            .field("poll_interval", &self.poll_interval)
+            .field("cadence", &self.cadence)
             .field("ahead", &self.ahead)
             .field("jitter", &self.jitter)
             .field("lease", &self.lease)
-            .field("minimum_interval", &self.minimum_interval)
-            .field("longest_back_off", &self.longest_back_off)
             .field("grace", &self.grace)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rest_doubles_up_to_the_longest_back_off() {
-        let settings = KeeperSettings::new();
-        let rests = [0, 1, 2, 3, 9, 10, 40, u32::MAX].map(|count| settings.rest(count).as_secs());
-        assert_eq!(rests, [1, 1, 2, 4, 256, 300, 300, 300]);
-        let short = settings.with_longest_back_off(Duration::ZERO);
-        assert_eq!(short.rest(5), Duration::from_secs(1));
-    }
-
-    #[test]
-    fn no_time_is_so_long_that_a_clock_would_overflow() {
-        let far = Duration::MAX;
-        let settings = KeeperSettings::new().with_poll_interval(far).with_lease(far);
-        let settings = settings.with_minimum_interval(far).with_longest_back_off(far);
-        let times = [settings.poll_interval, settings.lease, settings.rest(0), settings.rest(u32::MAX)];
-        assert_eq!(times, [LONGEST; 4]);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::{GrantError, TokenError};
 use crate::handle::Generation;
+use crate::internal::background::Health;
 use crate::source::Provenance;
 
 /// Where a grant stands.
@@ -40,9 +41,7 @@ pub struct KeeperStatus {
     pub(super) provenance: Provenance,
     pub(super) generation: Option<Generation>,
     pub(super) state: GrantState,
-    pub(super) failures: u32,
-    pub(super) problem: Option<KeeperProblem>,
-    pub(super) untold: u64,
+    pub(super) health: Health<KeeperProblem>,
 }
 
 /// Why the last attempt failed.
@@ -193,46 +192,10 @@ impl KeeperStatus {
         self.state
     }
 
-    /// How many attempts have failed since the last one that did not. What the server has failed in is over when there are new tokens,
-    /// and not when the store could be read.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperStatus;
-    /// fn is_well(status: &KeeperStatus) -> bool {
-    ///     status.failures_in_a_row() == 0
-    /// }
-    /// ```
+    /// How the attempts go. A failure of the server is over when there are new tokens, and not when the store can be read.
     #[must_use]
-    pub const fn failures_in_a_row(&self) -> u32 {
-        self.failures
-    }
-
-    /// Why the last attempt failed; `None` where it did not.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperStatus;
-    /// fn log(status: &KeeperStatus) {
-    ///     if let Some(problem) = status.problem() {
-    ///         eprintln!("{problem}");
-    ///     }
-    /// }
-    /// ```
-    #[must_use]
-    pub const fn problem(&self) -> Option<&KeeperProblem> {
-        self.problem.as_ref()
-    }
-
-    /// How many events were not told, because [the callback](super::KeeperSettings::on_event) blocks.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperStatus;
-    /// fn is_heard(status: &KeeperStatus) -> bool {
-    ///     status.untold_events() == 0
-    /// }
-    /// ```
-    #[must_use]
-    pub const fn untold_events(&self) -> u64 {
-        self.untold
+    pub const fn health(&self) -> &Health<KeeperProblem> {
+        &self.health
     }
 }
 
@@ -252,12 +215,6 @@ impl fmt::Display for KeeperStatus {
         if let Some(generation) = self.generation {
             write!(f, ", access token {generation}")?;
         }
-        if let Some(problem) = &self.problem {
-            write!(f, "; {} failed in a row: {problem}", self.failures)?;
-        }
-        if self.untold > 0 {
-            write!(f, "; events that were not told, because the callback blocks: {}", self.untold)?;
-        }
-        Ok(())
+        write!(f, "; {}", self.health)
     }
 }

@@ -1,20 +1,18 @@
 //! The thread that shows a process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, MutexGuard};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use event_listener::Listener as _;
 
 use super::watched::watched;
-use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings, PresenceStatus};
+use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings};
 use crate::handle::{Usage, UsageObserver};
 use crate::internal::back_off::{doubled, random_part};
+use crate::internal::background::{Health, Link, Task};
 use crate::internal::clocks::{self, Clocks};
-#[cfg(feature = "tracing")]
-use crate::internal::events::Trace;
-use crate::internal::lock::{Lock, recover};
+use crate::internal::events::{Event, EventSender};
 use crate::store::{DocumentError, DocumentStore};
 
 /// The longest pause between two tries when others write at the same time; it grows to that.
@@ -24,14 +22,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 /// is looked at this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// What the thread and those who ask it share.
-pub(super) struct Shared {
-    status: Lock<PresenceStatus>,
-    is_stopping: AtomicBool,
-    has_ended: Lock<bool>,
+/// What the thread shares with its owner.
+pub(super) struct Progress {
+    pub(super) health: Health<PresenceError>,
     /// Whether the process was taken out of the fleet.
-    is_out: AtomicBool,
-    ended: Condvar,
+    pub(super) is_out: bool,
 }
 
 /// Shows one process.
@@ -40,10 +35,28 @@ pub(super) struct Runner {
     pub(super) uses: UsageObserver,
     pub(super) settings: PresenceSettings,
     pub(super) process: u64,
-    pub(super) shared: Arc<Shared>,
+    pub(super) link: Arc<Link<Progress>>,
     pub(super) clock: Box<dyn Fn() -> Clocks + Send>,
+    pub(super) events: EventSender<NotShown>,
+    /// What was shown last, and when.
+    pub(super) shown: Option<(Usage, Clocks)>,
+}
+
+/// The process could not be shown.
+#[derive(Clone)]
+pub(super) struct NotShown {
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for `tracing`"))]
+    problem: PresenceError,
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for `tracing`"))]
+    failures: u32,
+}
+
+impl Event for NotShown {
     #[cfg(feature = "tracing")]
-    pub(super) trace: Trace,
+    fn trace(&self) {
+        let Self { problem, failures } = self;
+        tracing::warn!(%problem, failures, "this process cannot show which key it uses");
+    }
 }
 
 /// A time to wait for, which is over when either clock says so. A wall clock that is set back ends it too:
@@ -64,68 +77,11 @@ impl Alarm {
     }
 }
 
-impl Shared {
-    pub(super) fn new() -> Self {
-        let status = PresenceStatus { shown: SystemTime::now(), failures: 0, problem: None };
-        Self {
-            status: Lock::new(status),
-            is_stopping: AtomicBool::new(false),
-            has_ended: Lock::new(false),
-            is_out: AtomicBool::new(false),
-            ended: Condvar::new(),
-        }
-    }
-
-    pub(super) fn status(&self) -> MutexGuard<'_, PresenceStatus> {
-        self.status.lock()
-    }
-
-    /// Wake the thread afterwards.
-    pub(super) fn stop(&self) {
-        self.is_stopping.store(true, Ordering::SeqCst);
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::SeqCst)
-    }
-
-    fn note_out(&self, is_out: bool) {
-        self.is_out.store(is_out, Ordering::SeqCst);
-    }
-
-    pub(super) fn is_out(&self) -> bool {
-        self.is_out.load(Ordering::SeqCst)
-    }
-
-    /// Blocks until the thread has ended; false after the timeout.
-    pub(super) fn wait_for_end(&self, timeout: Duration) -> bool {
-        let ended = self.has_ended.lock();
-        let waited = self.ended.wait_timeout_while(ended, timeout, |ended| !*ended);
-        *recover(waited).0
-    }
-}
-
-/// Says that the thread has ended, however it ends.
-struct Ending(Arc<Shared>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if !self.0.is_stopping() {
-            // Only a panic ends it so; its message is on standard error.
-            let mut status = self.0.status();
-            status.failures = status.failures.saturating_add(1);
-            status.problem = Some(PresenceError::Ended);
-        }
-        *self.0.has_ended.lock() = true;
-        self.0.ended.notify_all();
-    }
-}
-
 impl Runner {
     /// Shows what is in use now, and says what that is and by which clocks.
     pub(super) fn show(&self) -> Result<(Usage, Clocks), PresenceError> {
         self.change(|fleet| {
-            if self.shared.is_stopping() {
+            if self.link.is_stopping() {
                 return Ok(None);
             }
             // Looked at again for each try: what is shown late is to be what is so then.
@@ -149,7 +105,8 @@ impl Runner {
         self.change(|fleet| Ok(fleet.remove(self.process).then_some(()))).map(drop)
     }
 
-    /// Reads, changes, and writes if nobody else has written meanwhile. A change that is `None` is not written.
+    /// Reads, changes, and writes if nobody else has written meanwhile. A change that is `None` is not
+    /// written.
     fn change<T>(
         &self,
         change: impl Fn(&mut Fleet) -> Result<Option<T>, PresenceError>,
@@ -162,8 +119,8 @@ impl Runner {
             match self.store.write(&fleet.to_document()?, version.as_ref()) {
                 Ok(_) => return Ok(Some(done)),
                 Err(DocumentError::Conflict) => {
-                    // One of those who write at the same time always succeeds, so that it is over once all have; each try of
-                    // the others costs the store as much.
+                    // One of those who write at the same time always succeeds, so that it is over once all
+                    // have; each try of the others costs the store as much.
                     let pause = doubled(PAUSE.0, attempts, PAUSE.1).mul_f64(random_part());
                     attempts = attempts.saturating_add(1);
                     if begun.elapsed().saturating_add(pause) > self.settings.patience() {
@@ -176,9 +133,9 @@ impl Runner {
         }
     }
 
-    /// Shows what is in use, as it was shown first, until it is told to stop.
-    pub(super) fn run(self, (mut shown, at): (Usage, Clocks)) {
-        let _ending = Ending(Arc::clone(&self.shared));
+    /// Shows what is in use until the thread is stopped.
+    fn keep_shown(&mut self) {
+        let Some((mut shown, at)) = self.shown else { return };
         let mut failures = 0;
         let after = |span| Alarm { set: (self.clock)(), span };
         let mut renewal = Alarm { set: at, span: self.settings.renewal() };
@@ -186,9 +143,10 @@ impl Runner {
         let mut change: Option<Alarm> = None;
         loop {
             let news = self.uses.news();
-            if self.shared.is_stopping() {
-                // Where it cannot be said, the time to live says it.
-                self.shared.note_out(self.leave().is_ok());
+            if self.link.is_stopping() {
+                // If the process cannot be taken out, its record expires.
+                let is_out = self.leave().is_ok();
+                self.link.with(|progress| progress.is_out = is_out);
                 return;
             }
             let now = (self.clock)();
@@ -206,24 +164,32 @@ impl Runner {
                 Ok((now_shown, at)) => {
                     (shown, failures) = (now_shown, 0);
                     renewal = Alarm { set: at, span: self.settings.renewal() };
-                    let mut status = self.shared.status();
-                    (status.shown, status.failures, status.problem) = (at.wall(), 0, None);
+                    self.link.with(|progress| progress.health.succeed(at.wall()));
                 }
                 Err(problem) => {
                     let (first, longest) = self.settings.rests();
                     renewal = after(doubled(first, failures, longest).mul_f64(1.0 - random_part() / 2.0));
-                    failures = failures.saturating_add(1);
-                    #[cfg(feature = "tracing")]
-                    self.trace.line(|| {
-                        let problem = problem.to_string();
-                        let told = "this process cannot show which key it uses";
-                        move || tracing::warn!(%problem, failures, "{told}")
-                    });
-                    let mut status = self.shared.status();
-                    (status.failures, status.problem) = (failures, Some(problem));
+                    failures = self.fail(problem);
                 }
             }
         }
+    }
+
+    /// Returns how many attempts have failed in a row, this one included.
+    fn fail(&self, problem: PresenceError) -> u32 {
+        let failures = self.link.with(|progress| progress.health.fail(problem.clone()));
+        self.events.send(NotShown { problem, failures });
+        failures
+    }
+}
+
+impl Task for Runner {
+    fn run(&mut self) {
+        self.keep_shown();
+    }
+
+    fn on_panic(&mut self) {
+        self.fail(PresenceError::Ended);
     }
 }
 
@@ -234,6 +200,7 @@ mod tests {
     use super::*;
 
     use crate::handle::KeyHandle;
+    use crate::internal::background::Worker;
     use crate::key::{Issuer as _, Kanal};
     use crate::store::MemoryStore;
 
@@ -242,30 +209,33 @@ mod tests {
     /// A process that is shown, and its clocks, which a test sets.
     struct Shown {
         store: MemoryStore,
-        shared: Arc<Shared>,
         uses: UsageObserver,
         clocks: Arc<Mutex<Clocks>>,
-        thread: Option<thread::JoinHandle<()>>,
+        _worker: Worker<Progress>,
     }
 
     impl Shown {
         fn new() -> Self {
             let (store, handle) = (MemoryStore::new(), KeyHandle::<Kanal>::live());
             let clocks = Arc::new(Mutex::new(Clocks::now()));
-            let (shared, clock) = (Arc::new(Shared::new()), Arc::clone(&clocks));
-            let runner = Runner {
+            let (uses, clock) = (handle.uses(), Arc::clone(&clocks));
+            let (events, event_thread) = EventSender::start(None).unwrap();
+            let progress = Progress { health: Health::new(), is_out: false };
+            let waking = uses.clone();
+            let mut worker = Worker::new(progress, event_thread, move || waking.wake(), || ());
+            let mut runner = Runner {
                 store: Box::new(store.clone()),
-                uses: handle.uses(),
+                uses: uses.clone(),
                 settings: PresenceSettings::new("a"),
                 process: 1,
-                shared: Arc::clone(&shared),
+                link: Arc::clone(worker.link()),
                 clock: Box::new(move || *clock.lock().unwrap()),
-                #[cfg(feature = "tracing")]
-                trace: crate::internal::events::Trace::here(),
+                events,
+                shown: None,
             };
-            let shown = runner.show().unwrap();
-            let thread = Some(thread::spawn(move || runner.run(shown)));
-            Self { store, shared, uses: handle.uses(), clocks, thread }
+            runner.shown = Some(runner.show().unwrap());
+            worker.start("keysheath-presence", runner).unwrap();
+            Self { store, uses, clocks, _worker: worker }
         }
 
         /// Sets the clocks, and lets the thread look at them, as it does of itself every half minute.
@@ -287,14 +257,6 @@ mod tests {
                 assert!(begun.elapsed() < Duration::from_secs(20), "{} is not {expected}", self.shown());
                 thread::sleep(Duration::from_millis(5));
             }
-        }
-    }
-
-    impl Drop for Shown {
-        fn drop(&mut self) {
-            self.shared.stop();
-            self.uses.wake();
-            let _ = self.thread.take().map(thread::JoinHandle::join);
         }
     }
 

@@ -1,5 +1,6 @@
 //! An app's sign-in, its tokens and their keeper, with the canary as the client secret, as the code and as each token.
 
+use keysheath::Cadence;
 use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{
@@ -110,7 +111,7 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
     let store = MemoryStore::new();
     tokens.save(&store).unwrap();
     let settings: KeeperSettings = KeeperSettings::new()
-        .with_poll_interval(Duration::from_millis(20))
+        .with_cadence(Cadence::every(Duration::from_millis(20)))
         .on_event(|event: &KeeperEvent| assert_value_silent("an event", event));
     assert_debug_silent("settings", &settings);
     let keeper = TokenKeeper::start(app.clone(), store.clone(), settings.clone()).unwrap();
@@ -120,7 +121,7 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
         assert_value_silent("a keeper's status", &status);
         let state: GrantState = status.state();
         assert_value_silent("a grant's state", &state);
-        if let Some(problem) = status.problem() {
+        if let Some(problem) = status.health().problem() {
             let problem: &KeeperProblem = problem;
             assert_error_silent("why a refresh failed", problem);
         }
@@ -136,8 +137,8 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
     let mut version = version;
     for harm in garbage {
         version = store.write(&DocumentContent::from(harm.to_vec()), Some(&version)).unwrap();
-        let seen = look().failures_in_a_row();
-        while look().failures_in_a_row() <= seen {
+        let seen = look().health().consecutive_failures();
+        while look().health().consecutive_failures() <= seen {
             std::thread::sleep(Duration::from_millis(5));
         }
         let error: KeeperError =
@@ -188,8 +189,11 @@ fn told(folder: &Folder, settings: &KeeperSettings) -> usize {
 
 fn quick() -> KeeperSettings {
     KeeperSettings::new()
-        .with_minimum_interval(Duration::from_millis(10))
-        .with_longest_back_off(Duration::from_millis(10))
+        .with_cadence(
+            Cadence::new()
+                .with_minimum_interval(Duration::from_millis(10))
+                .with_longest_back_off(Duration::from_millis(10)),
+        )
         .with_lease(Duration::from_secs(2))
 }
 

@@ -1,7 +1,7 @@
 //! What processes show of themselves, and what goes wrong with it.
 
 use keysheath::handle::KeyHandle;
-use keysheath::rotation::{Fleet, Presence, PresenceError, PresenceRecord, PresenceSettings, PresenceStatus};
+use keysheath::rotation::{Fleet, Presence, PresenceError, PresenceRecord, PresenceSettings};
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use super::*;
@@ -14,7 +14,7 @@ fn presence_shows_no_key() {
     assert_debug_silent("settings", &settings);
     let presence = Presence::show(store.clone(), &handle, settings).unwrap();
     assert_debug_silent("presence", &presence);
-    let status: PresenceStatus = presence.status();
+    let status = presence.health();
     assert_value_silent("a status", &status);
     let fleet: Fleet = Fleet::read::<Kanal>(&store).unwrap();
     assert_value_silent("a fleet", &fleet);

@@ -109,13 +109,13 @@ fn a_place_that_is_away_is_told_and_shown_again_once_it_is_back() {
     shaky.is_away.store(true, Ordering::SeqCst);
     rotator.promote(2);
     let _ = refresher.refresh_now(PATIENCE);
-    until("a failure", || presence.status().failures() > 1);
-    assert!(matches!(presence.status().problem(), Some(PresenceError::Document(_))));
-    assert!(presence.status().to_string().contains(", then not "), "{}", presence.status());
+    until("a failure", || presence.health().consecutive_failures() > 1);
+    assert!(matches!(presence.health().problem(), Some(PresenceError::Document(_))));
+    assert!(presence.health().to_string().contains("consecutive failures"), "{}", presence.health());
     assert!(refresher.handle().load().unwrap().current().matches(key(2).expose_secret().as_bytes()));
     assert!(matches!(rotator.rotation.next_step(), Err(RotationError::Presence { .. })));
     shaky.is_away.store(false, Ordering::SeqCst);
-    until("it is shown again", || presence.status().problem().is_none());
+    until("it is shown again", || presence.health().problem().is_none());
     until("with the new key", || rotator.waits_for().is_empty());
     assert_eq!(rotator.deletes(), (Some(1), vec![]));
 }
@@ -163,7 +163,7 @@ fn a_store_that_panics_ends_the_thread_and_the_status_says_so() {
     let shaky = Shaky::default();
     let presence = Presence::show(shaky.clone(), &KeyHandle::<Kanal>::live(), settings("a")).unwrap();
     shaky.panics.store(true, Ordering::SeqCst);
-    until("the end", || presence.status().problem() == Some(&PresenceError::Ended));
+    until("the end", || presence.health().problem() == Some(&PresenceError::Ended));
     drop(presence);
 }
 
@@ -175,8 +175,8 @@ fn what_is_shown_is_renewed_before_its_time_is_over() {
     let shown = || Fleet::read::<Kanal>(&store).unwrap().records()[0].shown();
     let first = shown();
     until("it is shown anew", || shown() > first);
-    assert!(presence.status().problem().is_none());
-    assert!(presence.status().to_string().starts_with("shown 20"), "{}", presence.status());
+    assert!(presence.health().problem().is_none());
+    assert!(presence.health().to_string().starts_with("last success 20"), "{}", presence.health());
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn follow() {
     let presence = Presence::show(store, &refresher.handle(), settings(&name)).unwrap();
     println!("= shown");
     until("the end", || folder.join(format!("end-{name}")).exists());
-    assert!(presence.status().problem().is_none(), "{}", presence.status());
+    assert!(presence.health().problem().is_none(), "{}", presence.health());
 }
 
 fn rotator(folder: &Folder) -> Rotator<FileStore> {

@@ -1,0 +1,447 @@
+//! The life cycle of a background thread: start, wake, sleep, stop, end, panic.
+//!
+//! [`Worker`] is the owner's side and [`Link`] what the owner shares with the thread. [`Task`] is the loop
+//! itself: each type that has a thread keeps its own, because the schedules differ.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
+use std::sync::{Arc, Condvar, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::contained::{contained, discard};
+use super::events::{self, DroppedEvents, EventThread};
+use super::lock::{Lock, recover};
+use super::utc::Utc;
+
+/// How long dropping a type that owns a thread blocks at most, unless its documentation says otherwise.
+pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a thread that has announced its end is checked for it.
+const POLL: Duration = Duration::from_millis(1);
+
+/// The loop of a background thread.
+pub(crate) trait Task: Send + 'static {
+    /// Runs until [`Link::is_stopping`].
+    fn run(&mut self);
+
+    /// Called on the thread if [`run`](Self::run) has panicked: records it in the status and reports it. The
+    /// message of the panic is on standard error.
+    fn on_panic(&mut self);
+}
+
+/// What a thread shares with its owner.
+pub(crate) struct Link<S> {
+    shared: Lock<Shared<S>>,
+    changed: Condvar,
+    /// Wakes a loop that does not wait on this link.
+    wake: Box<dyn Fn() + Send + Sync>,
+    /// A forked child has a copy of the link, but not the thread.
+    process: u32,
+}
+
+/// What a [`Link`] guards. The lock is held for moments only.
+pub(crate) struct Shared<S> {
+    pub(crate) state: S,
+    pub(crate) is_stopping: bool,
+    pub(crate) has_ended: bool,
+    /// Called once: when the thread is stopped, or ends by itself.
+    leave: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// Owns a background thread, and the thread of its event callback. Dropping it stops both and blocks until
+/// they have ended, at most for [`SHUTDOWN_TIMEOUT`] or for the bound of
+/// [`set_drop_timeout`](Self::set_drop_timeout).
+pub(crate) struct Worker<S: Send + 'static> {
+    link: Arc<Link<S>>,
+    thread: Option<JoinHandle<()>>,
+    events: Option<EventThread>,
+    dropped_events: DroppedEvents,
+    drop_timeout: Duration,
+}
+
+/// How a background thread is doing: when its work last succeeded, and what has failed since. Its `Display`
+/// is a part of a line for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health<P> {
+    last_success: SystemTime,
+    failures: u32,
+    problem: Option<P>,
+    dropped_events: u64,
+}
+
+impl<P> Health<P> {
+    /// Returns when the work last succeeded; at first, when it was started.
+    #[must_use]
+    pub const fn last_success(&self) -> SystemTime {
+        self.last_success
+    }
+
+    /// Returns how many attempts have failed since the last success.
+    #[must_use]
+    pub const fn consecutive_failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Returns why the last attempt failed; `None` if it did not.
+    #[must_use]
+    pub const fn problem(&self) -> Option<&P> {
+        self.problem.as_ref()
+    }
+
+    /// Returns how many events were dropped: the callback was blocking and 64 waited for it, or a subscriber
+    /// of `tracing` was blocking.
+    #[must_use]
+    pub const fn dropped_events(&self) -> u64 {
+        self.dropped_events
+    }
+
+    /// Starts as a success.
+    pub(crate) fn new() -> Self {
+        Self { last_success: SystemTime::now(), failures: 0, problem: None, dropped_events: 0 }
+    }
+
+    /// Records a success, and returns how many attempts had failed before it.
+    pub(crate) fn succeed(&mut self, at: SystemTime) -> u32 {
+        self.last_success = at;
+        self.problem = None;
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Records a failure, and returns how many attempts have failed with it.
+    pub(crate) fn fail(&mut self, problem: P) -> u32 {
+        self.failures = self.failures.saturating_add(1);
+        self.problem = Some(problem);
+        self.failures
+    }
+
+    pub(crate) const fn set_dropped_events(&mut self, count: u64) {
+        self.dropped_events = count;
+    }
+}
+
+impl<P: fmt::Display> fmt::Display for Health<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "last success {}", Utc(self.last_success))?;
+        if let Some(problem) = &self.problem {
+            write!(f, ", consecutive failures since: {}; {problem}", self.failures)?;
+        }
+        if self.dropped_events > 0 {
+            write!(
+                f,
+                "; events dropped because the callback or the subscriber blocks: {}",
+                self.dropped_events
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Send + 'static> Worker<S> {
+    /// A worker without a thread yet. `wake` wakes a loop that does not wait on the link. `leave` is called
+    /// once: when the worker is stopped, or when the thread ends by itself.
+    pub(crate) fn new(
+        state: S,
+        events: EventThread,
+        wake: impl Fn() + Send + Sync + 'static,
+        leave: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        let leave: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(leave));
+        let link = Link {
+            shared: Lock::new(Shared { state, is_stopping: false, has_ended: false, leave }),
+            changed: Condvar::new(),
+            wake: Box::new(wake),
+            process: process::id(),
+        };
+        Self {
+            link: Arc::new(link),
+            thread: None,
+            dropped_events: events.dropped(),
+            events: Some(events),
+            drop_timeout: SHUTDOWN_TIMEOUT,
+        }
+    }
+
+    /// Starts the thread. What the task owns is dropped on it, after the end was announced.
+    pub(crate) fn start(&mut self, name: &str, mut task: impl Task) -> std::io::Result<()> {
+        let link = Arc::clone(&self.link);
+        self.thread = Some(thread::Builder::new().name(name.into()).spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
+            if outcome.is_err() {
+                contained(|| task.on_panic());
+            }
+            link.announce_end();
+            contained(|| drop(task));
+            if let Err(payload) = outcome {
+                discard(payload);
+            }
+        })?);
+        Ok(())
+    }
+
+    pub(crate) const fn link(&self) -> &Arc<Link<S>> {
+        &self.link
+    }
+
+    /// How many events were dropped.
+    pub(crate) fn dropped_events(&self) -> u64 {
+        self.dropped_events.count()
+    }
+
+    /// Sets how long dropping blocks at most.
+    pub(crate) const fn set_drop_timeout(&mut self, timeout: Duration) {
+        self.drop_timeout = timeout;
+    }
+
+    /// Asks the thread to end. Returns at once; does nothing in a forked child.
+    pub(crate) fn stop(&self) {
+        // In a forked child, a lock may be held by a thread that does not exist there.
+        if !self.link.is_elsewhere() {
+            self.link.stop();
+        }
+    }
+
+    /// Stops the thread and blocks until it has ended, then until its last events were passed on: at most for
+    /// the timeout. Returns whether all of it has ended. What has not is left behind. In a forked child, and
+    /// on one of the threads themselves, nothing is waited for.
+    pub(crate) fn end(&mut self, timeout: Duration) -> bool {
+        self.stop();
+        let events = self.events.take();
+        let Some(thread) = self.thread.take() else { return true };
+        if self.link.is_elsewhere() {
+            // They are threads of another process: neither joined nor detached.
+            std::mem::forget((thread, events));
+            return false;
+        }
+        end(thread, events, timeout, |timeout| {
+            self.link.wait(timeout, |shared| shared.has_ended.then_some(())).is_some()
+        })
+    }
+}
+
+impl<S: Send + 'static> Drop for Worker<S> {
+    fn drop(&mut self) {
+        self.end(self.drop_timeout);
+    }
+}
+
+impl<S> Link<S> {
+    /// Whether this is a copy in a forked child.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.process != process::id()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.lock().is_stopping
+    }
+
+    /// Reads or changes the state. Whoever waits on the link is not woken.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut S) -> R) -> R {
+        work(&mut self.lock().state)
+    }
+
+    /// Changes the state, and wakes the loop and those who wait on the link.
+    pub(crate) fn notify<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {
+        let result = self.with(change);
+        self.changed.notify_all();
+        (self.wake)();
+        result
+    }
+
+    /// Blocks until `look` finds something; `None` after the timeout. It is called again after each change.
+    pub(crate) fn wait<R>(
+        &self,
+        timeout: Duration,
+        mut look: impl FnMut(&mut Shared<S>) -> Option<R>,
+    ) -> Option<R> {
+        let start = Instant::now();
+        let mut shared = self.lock();
+        loop {
+            if let Some(found) = look(&mut shared) {
+                return Some(found);
+            }
+            let rest = timeout.saturating_sub(start.elapsed());
+            if rest.is_zero() {
+                return None;
+            }
+            shared = recover(self.changed.wait_timeout(shared, rest)).0;
+        }
+    }
+
+    /// Sleeps for this long, or until the thread is asked to end.
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.wait(time, |shared| shared.is_stopping.then_some(()));
+    }
+
+    fn stop(&self) {
+        let mut shared = self.lock();
+        shared.is_stopping = true;
+        self.leave(shared);
+        (self.wake)();
+    }
+
+    fn announce_end(&self) {
+        let mut shared = self.lock();
+        shared.has_ended = true;
+        self.leave(shared);
+    }
+
+    fn leave(&self, mut shared: MutexGuard<'_, Shared<S>>) {
+        let leave = shared.leave.take();
+        drop(shared);
+        self.changed.notify_all();
+        if let Some(leave) = leave {
+            leave();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared<S>> {
+        self.shared.lock()
+    }
+}
+
+/// Blocks until a thread that was asked to end has ended, then until its last events were passed on.
+/// `has_ended` waits for the former. Returns whether all of it has ended; what has not is left behind after
+/// the timeout.
+pub(crate) fn end(
+    thread: JoinHandle<()>,
+    events: Option<EventThread>,
+    timeout: Duration,
+    has_ended: impl FnOnce(Duration) -> bool,
+) -> bool {
+    let start = Instant::now();
+    let rest = || timeout.saturating_sub(start.elapsed());
+    // A callback that holds the last reference drops it on its own thread.
+    let is_current = thread.thread().id() == thread::current().id()
+        || events.as_ref().is_some_and(EventThread::is_current);
+    if is_current || !has_ended(timeout) || !join(thread, rest()) {
+        return false;
+    }
+    let are_passed_on = events.is_none_or(|events| events.end(rest()));
+    events::flush(rest());
+    are_passed_on
+}
+
+/// Joins a thread that has announced its end. Returns false if it hangs in what it drops; it is left behind
+/// then.
+pub(super) fn join(thread: JoinHandle<()>, timeout: Duration) -> bool {
+    let start = Instant::now();
+    while !thread.is_finished() {
+        if start.elapsed() >= timeout {
+            return false;
+        }
+        thread::sleep(POLL);
+    }
+    if let Err(payload) = thread.join() {
+        discard(payload);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// Counts to `panics_at`, and panics there; else until it is stopped.
+    struct Counts {
+        link: Arc<Link<u32>>,
+        panics_at: u32,
+        dropped: Dropped,
+    }
+
+    struct Dropped(Option<Receiver<()>>, Arc<AtomicU32>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            let _ = self.0.as_ref().map(Receiver::recv);
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Task for Counts {
+        fn run(&mut self) {
+            let _ = &self.dropped;
+            while !self.link.is_stopping() {
+                self.link.notify(|count| *count += 1);
+                assert!(self.link.with(|count| *count) < self.panics_at, "as this test wants it");
+                self.link.sleep(Duration::from_millis(1));
+            }
+        }
+
+        fn on_panic(&mut self) {
+            self.link.with(|count| *count = 0);
+        }
+    }
+
+    struct Started {
+        worker: Worker<u32>,
+        left: Arc<AtomicU32>,
+        dropped: Arc<AtomicU32>,
+        open: Sender<()>,
+    }
+
+    fn started(panics_at: u32, hangs: bool) -> Started {
+        let (left, dropped) = (Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+        let leaves = Arc::clone(&left);
+        let mut worker =
+            Worker::new(0, EventThread::default(), || (), move || _ = leaves.fetch_add(1, Ordering::SeqCst));
+        let (open, gate) = channel();
+        let task = Counts {
+            link: Arc::clone(worker.link()),
+            panics_at,
+            dropped: Dropped(hangs.then_some(gate), Arc::clone(&dropped)),
+        };
+        worker.start("keysheath-test", task).unwrap();
+        Started { worker, left, dropped, open }
+    }
+
+    #[test]
+    fn a_stopped_thread_is_joined_and_leaves_once() {
+        let Started { mut worker, left, dropped, .. } = started(u32::MAX, false);
+        let link = Arc::clone(worker.link());
+        assert_eq!(link.wait(SOON, |shared| (shared.state > 3).then_some(shared.state > 3)), Some(true));
+        assert!(worker.end(SOON));
+        drop(worker);
+        assert_eq!((left.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
+    }
+
+    #[test]
+    fn a_panic_is_noted_before_the_end_is_announced() {
+        let Started { mut worker, left, dropped, .. } = started(3, false);
+        let seen = worker.link().wait(SOON, |shared| shared.has_ended.then_some(shared.state));
+        assert_eq!(seen, Some(0));
+        assert!(worker.end(SOON));
+        assert_eq!((left.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
+    }
+
+    #[test]
+    fn a_thread_that_hangs_in_a_drop_is_left_behind() {
+        let Started { mut worker, open, dropped, .. } = started(u32::MAX, true);
+        assert!(!worker.end(Duration::from_millis(50)));
+        assert!(worker.end(Duration::ZERO), "nothing is left to wait for");
+        drop(open);
+        let start = Instant::now();
+        while dropped.load(Ordering::SeqCst) == 0 {
+            assert!(start.elapsed() < SOON);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_was_never_started_leaves_as_well() {
+        let left = Arc::<AtomicU32>::default();
+        let leaves = Arc::clone(&left);
+        drop(Worker::new(
+            (),
+            EventThread::default(),
+            || (),
+            move || _ = leaves.fetch_add(1, Ordering::SeqCst),
+        ));
+        assert_eq!(left.load(Ordering::SeqCst), 1);
+    }
+}
