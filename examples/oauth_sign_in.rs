@@ -1,14 +1,14 @@
-//! Signs in to Katana as an app partner, once, and asks for a product with the token that came of it.
+//! Signs in to Katana as an app partner, once, and reads a product with the access token.
 //!
 //! ```sh
 //! cargo run --example oauth_sign_in --features oauth -- CLIENT_ID file:client-secret
-//! cargo run --example oauth_sign_in --features oauth -- CLIENT_ID env:CLIENT_SECRET --grant katana-grant --port 8080
+//! cargo run --example oauth_sign_in --features oauth -- CLIENT_ID env:CLIENT_SECRET --grant FILE --port 8080
 //! ```
 //!
-//! The second argument is a key reference: it says where the client secret is. Register `http://127.0.0.1/callback` as the app's
-//! redirect URI, with the port if Katana wants one. The grant is kept in a file (`katana-grant` unless told otherwise), so the
-//! next start needs no person. `--login URL` with the paths `/auth` and `/token`, and `--api URL`, name servers that stand
-//! in for Katana's.
+//! The second argument is a key reference to the client secret. Register `http://127.0.0.1/callback` as the
+//! app's redirect URI, with the port if Katana wants one. The grant is kept in a file (`katana-grant` unless
+//! `--grant` names another), so the next start needs no person. `--login URL`, with the paths `/auth` and
+//! `/token`, and `--api URL` name servers to use in place of Katana's.
 
 use std::error::Error;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 type Failure = Box<dyn Error>;
 
-/// How long a person may take to sign in.
+/// The time that a person has to sign in.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 const USAGE: &str =
@@ -71,7 +71,7 @@ fn sign_in(app: &OAuthApp<KatanaApp>, store: &FileStore, port: u16) -> Result<()
     Ok(())
 }
 
-/// Sends one request with the token. A service would have a client of its own under the layer; this one blocks.
+/// Sends one request with the token. The client under the layer blocks; a service would use an async one.
 fn call(keeper: &TokenKeeper<KatanaApp>, api: Option<Origin>) -> Result<(), Failure> {
     let guard = match api {
         Some(api) => OriginGuard::for_loopback(api)?,
@@ -89,7 +89,7 @@ fn call(keeper: &TokenKeeper<KatanaApp>, api: Option<Origin>) -> Result<(), Fail
     });
     let client = BearerLayer::new(keeper.handle(), guard).layer(client);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    // Not printed: a server may give a token back, and so may the client's error.
+    // Not printed: the client's error may show a token that the server sent back.
     let response = runtime
         .block_on(client.oneshot(Request::get(uri).body(())?))
         .map_err(|_| "the request was not answered: check the network, and --api")?;

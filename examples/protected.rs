@@ -1,11 +1,12 @@
-//! An axum service that only keys of its own get into.
+//! An axum service that requires keys of its own.
 //!
 //! ```sh
-//! cargo run --example protected --features registry                 # makes a key, prints how to call it, and serves
-//! cargo run --example protected --features registry -- 8080        # on a port of your choice
+//! cargo run --example protected --features registry            # creates a key and prints how to call it
+//! cargo run --example protected --features registry -- 8080    # on a port of your choice
 //! ```
 //!
-//! Everything is on 127.0.0.1 and ends with the program. `scripts/load` measures with it what the layer costs.
+//! Everything is on 127.0.0.1 and ends with the program. `scripts/load` measures with it what the layer
+//! costs.
 
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
-    println!("A key that was made just now, and is shown once:");
+    println!("A new key, which is shown once:");
     println!(
         "curl -H 'Authorization: Bearer {}' http://{address}/api/v1/stores/123/orders",
         new.key().expose_secret()

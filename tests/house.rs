@@ -1,5 +1,5 @@
-//! The rules of the house: what imports what, which rooms and features are listed, how long files are, where links
-//! lead, where the crate refuses to build.
+//! The rules of the house: what imports what, which rooms and features are listed, how long files are, where
+//! links lead, where the crate refuses to build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,8 @@ fn a_name_in_a_message_goes_through_the_printing_filter() {
     }
 }
 
-/// Adding a span to a time, or taking one from it, panics where the platform's clock ends. That of Windows ends early.
+/// Adding a span to a time, or taking one from it, panics where the platform's clock ends. That of Windows
+/// ends early.
 #[test]
 fn no_time_is_added_to_without_a_bound() {
     let is_exempt = |path: &str| path.ends_with("tests.rs") || ["src/internal/utc.rs"].contains(&path);

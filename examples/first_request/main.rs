@@ -1,13 +1,14 @@
-//! From where a key lives to an accepted request.
+//! From the place of a key to an accepted request.
 //!
 //! ```sh
 //! cargo run --example first_request --features client,emulator
-//! cargo run --example first_request --features client,emulator -- env:KANAL_API_KEY --url https://api.getkanal.com --store 123
+//! cargo run --example first_request --features client,emulator -- \
+//!     env:KANAL_API_KEY --url https://api.getkanal.com --store 123
 //! ```
 //!
-//! Without arguments it makes a `.env` with a made-up key in a temporary folder, starts the emulator on 127.0.0.1, which
-//! answers as the issuer documents, and shows what a good key, a deleted key and the other cases get. With `--url` it
-//! sends one request to another server, under the origin guard's rules.
+//! Without arguments it writes a `.env` with a made-up key to a temporary folder, starts the emulator on
+//! 127.0.0.1, which answers as the issuer documents, and shows what a good key, a deleted key and the other
+//! cases get. With `--url` it sends one request to another server, by the rules of the origin guard.
 
 mod options;
 
@@ -27,13 +28,13 @@ type Failure = Box<dyn Error>;
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// The body that Kanal documents for checking a set-up. It writes a customer.
+/// The body that Kanal documents for checking a setup. It writes a customer.
 const CUSTOMER: &str = r#"{ "phone": "+33612345678", "first_name": "Test" }"#;
 
-/// A body that no customer has. That Kanal then answers 422 and writes nothing is inferred, not documented.
+/// A body that is no customer. That Kanal answers 422 and writes nothing is inferred, not documented.
 const NO_CUSTOMER: &str = "{}";
 
-/// What a request asks, and with which key.
+/// One request: its path, its body and its key.
 struct Case<'a, I: Issuer> {
     title: &'a str,
     path: String,
@@ -108,19 +109,19 @@ fn katana(options: &Options) -> Result<(), Failure> {
     )
 }
 
-/// A key that was good until just now.
+/// Returns a key that was just deleted.
 fn deleted_key<I: Issuer>(emulator: &Emulator) -> Result<ApiKey<I>, Failure> {
     let new = emulator.create_key("soon deleted")?;
     emulator.delete_key(new.record().id())?;
     Ok(new.into_key().try_into_typed()?)
 }
 
-/// Loads the key through a chain, from the reference on the command line or from a `.env` made for the purpose.
+/// Loads the key through a chain, from the reference on the command line or from a `.env` of its own.
 fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failure> {
     let folder = tempfile::tempdir()?;
     let chain = Chain::<I>::new();
     let chain = if let Some(reference) = &options.reference {
-        // Whoever runs the example wrote the reference, so it may name a command.
+        // The person who runs the example wrote the reference, so it may name a command.
         chain.with_reference(&reference.clone().allow_commands())?
     } else {
         let path = folder.path().join(".env");
@@ -128,7 +129,7 @@ fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failur
         std::fs::write(&path, format!("# made up by first_request\n{variable}={made_up}\n"))?;
         #[cfg(unix)]
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        println!("Made {} with a made-up key.", path.display());
+        println!("Wrote {} with a made-up key.", path.display());
         chain.with_dotenv(path)
     };
     let selected = chain.load()?;
@@ -160,7 +161,8 @@ fn send_one<I: Issuer>(url: &Origin, case: &Case<'_, I>) -> Result<(), Failure> 
     Ok(())
 }
 
-/// The issuer itself, a server on this machine, or another https origin because the command line names it.
+/// Returns the guard for the issuer itself, for a server on this machine, or for the https origin that the
+/// command line names.
 fn guard_for<I: Issuer>(url: &Origin) -> Result<OriginGuard<I>, Failure> {
     Ok(if url == I::PROFILE.origin() {
         OriginGuard::new()
@@ -183,7 +185,7 @@ fn send<I: Issuer>(guard: &OriginGuard<I>, case: &Case<'_, I>) -> Result<Answer,
     if let Some(key) = case.key {
         guard.authorize(&mut request, &BearerHeader::new(key))?;
     }
-    // A client of your own needs the same three: no proxy unasked, no redirects, a time-out.
+    // A client of your own needs the same three: no proxy unless asked for, no redirects, a timeout.
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .proxy(None)
         .max_redirects(0)

@@ -9,10 +9,10 @@ pub const USAGE: &str = "\
 usage: first_request [REFERENCE] [--issuer kanal|katana] [--store NUMBER] [--url ORIGIN]
 
 REFERENCE  where the key is, such as env:KANAL_API_KEY, file:/run/secrets/kanal or
-           keychain:kanal; without one, a .env with a made-up key is made
---issuer   whose key it is; kanal unless given
---store    the Kanal store to ask for; 123, or $KANAL_STORE_ID with --url, unless given
---url      the server to ask, scheme, host and port; the emulator on 127.0.0.1 unless given";
+           keychain:kanal; without one, a made-up key in a new .env
+--issuer   the issuer of the key [default: kanal]
+--store    the Kanal store to ask for [default: 123, or $KANAL_STORE_ID with --url]
+--url      the server to ask: scheme, host and port [default: the emulator on 127.0.0.1]";
 
 #[derive(Clone, Copy, Debug)]
 pub enum IssuerName {

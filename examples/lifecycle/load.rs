@@ -1,4 +1,4 @@
-//! A loaded client: threads that send one request after another, and count what came of them.
+//! A client under load: threads that send one request after another and count the answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +15,13 @@ use keysheath::handle::KeyHandle;
 use keysheath::key::{Kanal, StoreId};
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
-/// How many requests of one thread are under way at once.
+/// The number of requests of one thread that are under way at once.
 const AT_ONCE: usize = 4;
 
-/// How long a sender that has no key waits before it looks again.
+/// The pause of a sender that has no key.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The threads. They stop when it is dropped.
+/// The sending threads. They stop when it is dropped.
 pub struct Load {
     counts: Arc<Counts>,
     threads: Vec<JoinHandle<()>>,
@@ -33,13 +33,13 @@ struct Counts {
     answered: AtomicU64,
     failed: AtomicU64,
     unsent: AtomicU64,
-    /// How many requests each sender has ended.
+    /// The number of requests that each sender has ended.
     ended: Mutex<Vec<Arc<AtomicU64>>>,
     first_failure: Mutex<Option<String>>,
 }
 
 impl Load {
-    /// A thread for each handle; all read the orders of one store, as a sync service does.
+    /// Starts a thread for each handle. All read the orders of one store, as a sync service does.
     pub fn start(
         guard: &OriginGuard<Kanal>,
         store: StoreId,
@@ -58,30 +58,30 @@ impl Load {
         Self { counts, threads }
     }
 
-    /// How many requests were answered as they should be.
+    /// Returns the number of requests that were answered with a 2xx.
     pub fn answered(&self) -> u64 {
         self.counts.answered.load(Ordering::Relaxed)
     }
 
-    /// How many requests failed: another answer than a 2xx, or none.
+    /// Returns the number of requests that failed: another answer than a 2xx, or none.
     pub fn failed(&self) -> u64 {
         self.counts.failed.load(Ordering::Relaxed)
     }
 
-    /// How many requests were not sent, because no key was in force.
+    /// Returns the number of requests that were not sent, because no key was active.
     pub fn unsent(&self) -> u64 {
         self.counts.unsent.load(Ordering::Relaxed)
     }
 
-    /// How many requests each sender has ended. A sender has one request under way, so once each number has grown by two, no
-    /// request is under way that was begun before.
+    /// Returns the number of requests that each sender has ended. A sender has one request under way, so once
+    /// each number has grown by two, no request is under way that was begun before.
     #[allow(dead_code, reason = "the test of P8 uses it")]
     pub fn ended(&self) -> Vec<u64> {
         let ended = self.counts.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
-    /// What the first failure was.
+    /// Returns the first failure.
     pub fn first_failure(&self) -> Option<String> {
         self.counts.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -91,7 +91,7 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.counts.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // One that panicked has said so on standard error, and counts no answers any more.
+            // A panic was printed to standard error, and its thread counts no more answers.
             let _ = thread.join();
         }
     }
@@ -104,7 +104,7 @@ impl Counts {
     }
 }
 
-/// What was answered, and to what.
+/// Describes a refused request: its status, and the generation of its key.
 fn refusal<B>(response: &Response<B>) -> String {
     let status = response.status();
     match response.extensions().get::<Sent>() {
@@ -131,7 +131,7 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
                 tokio::spawn(async move {
                     while !counts.stop.load(Ordering::Relaxed) {
                         let Ok(request) = Request::get(&uri).body(Empty::new()) else {
-                            return counts.fail("the URI is none".to_owned());
+                            return counts.fail("the URI is invalid".to_owned());
                         };
                         let answer = match client.ready().await {
                             Ok(client) => client.call(request).await,
@@ -141,7 +141,7 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
                             Ok(response) if response.status().is_success() => {
                                 match response.into_body().collect().await {
                                     Ok(_) => drop(counts.answered.fetch_add(1, Ordering::Relaxed)),
-                                    Err(_) => counts.fail("an answer broke off".to_owned()),
+                                    Err(_) => counts.fail("an answer was incomplete".to_owned()),
                                 }
                             }
                             Ok(response) => counts.fail(refusal(&response)),

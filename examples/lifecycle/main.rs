@@ -1,14 +1,15 @@
-//! The life of a key: created, stored, verified, promoted, rolled back, retired, leaked; and requests all the while.
+//! The life of a key: created, stored, verified, promoted, rolled back, retired and leaked, while requests
+//! are sent.
 //!
 //! ```sh
 //! cargo run --example lifecycle --features client,emulator
 //! cargo run --example lifecycle --features client,emulator -- --seconds 60 --rotations 100
 //! ```
 //!
-//! It starts the emulator on 127.0.0.1 in the stead of Kanal, and does what a person would do in its app: create keys and
-//! delete them. Two services send requests from several threads. One rotates the keys; the other only follows the
-//! document that they are kept in, as another process would. A planned rotation fails no request; the number at
-//! the end says so, and the program ends with an error if it is not 0.
+//! It starts the emulator on 127.0.0.1 in place of Kanal, and does what a person does in the app: create keys
+//! and delete them. Two services send requests from several threads. One rotates the keys; the other only
+//! follows the document that they are kept in, as another process would. A planned rotation fails no request:
+//! the program prints the number of failed requests, and ends with an error if it is not 0.
 
 mod load;
 mod options;
@@ -39,10 +40,10 @@ use probe::OrdersProbe;
 
 type Failure = Box<dyn Error>;
 
-/// How often the service that does not rotate looks for a new key. A real one takes half a minute.
+/// The poll interval of the service that does not rotate. A real one polls every half minute.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long to wait for the requests under way.
+/// The longest wait for a condition, such as the end of the requests under way.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
@@ -86,15 +87,15 @@ fn in_the_keychain(_: &Options, _: &Path) -> Result<(), Failure> {
     Err("--keychain needs the feature keychain".into())
 }
 
-/// Who is on the stage.
+/// The emulator, both services, and what a person sees in the app.
 struct Scene {
     emulator: Emulator,
     rotation: Rotation,
-    /// Of the service that rotates.
+    /// The handle of the service that rotates.
     handle: KeyHandle<Kanal>,
-    /// Of the service that only follows.
+    /// The handle of the service that only follows.
     follower: KeyHandle<Kanal>,
-    /// What a person sees in the app, by which a key is deleted.
+    /// The keys in the app, where a person deletes them.
     in_app: HashMap<Fingerprint, KeyId>,
     load: Load,
 }
@@ -106,11 +107,11 @@ fn live<S: DocumentStore + 'static>(
 ) -> Result<(), Failure> {
     let emulator = Emulator::kanal().start()?;
     let guard = OriginGuard::for_loopback(emulator.origin().clone())?;
-    println!("The emulator stands in for Kanal on {}", emulator.origin());
+    println!("The emulator answers for Kanal on {}", emulator.origin());
 
     let handle = KeyHandle::live();
     let (audit, trail) = (folder.join("audit.jsonl"), Arc::new(Mutex::new(Vec::new())));
-    // A person gives other processes a quarter of an hour to take a new key up. Here both services are seen to have.
+    // A person gives other processes a quarter of an hour to take a new key. Here both services are observed.
     let policy = RotationPolicy::new()
         .with_key_name("production-shop")
         .with_grace(Duration::ZERO)
@@ -136,7 +137,7 @@ fn live<S: DocumentStore + 'static>(
     let start = Instant::now();
     for number in 1..=options.rotations {
         scene.rotate(number)?;
-        // Each has its share of the time.
+        // Each rotation has its share of the time.
         let share = options.time.mul_f64(f64::from(number) / f64::from(options.rotations));
         std::thread::sleep(share.saturating_sub(start.elapsed()));
     }
@@ -146,7 +147,7 @@ fn live<S: DocumentStore + 'static>(
     let rotations = options.rotations;
     println!("\n  requests answered  {answered:>9}  while {rotations} rotations were made");
     println!("  requests failed    {failed:>9}  before the compromise");
-    println!("  not sent           {:>9}  while no key was in force", scene.load.unsent());
+    println!("  not sent           {:>9}  while no key was active", scene.load.unsent());
     println!("  answered after it  {:>9}", scene.load.answered() - answered);
     let trail = trail.lock().unwrap_or_else(PoisonError::into_inner);
     let file = std::fs::read_to_string(&audit)?;
@@ -159,7 +160,7 @@ fn live<S: DocumentStore + 'static>(
 }
 
 impl Scene {
-    /// What a person does in the app: the key is shown once.
+    /// Creates a key as a person does in the app, which shows it once.
     fn create(&mut self) -> Result<RawKey, Failure> {
         let new = self.emulator.create_key("production-shop")?;
         let fingerprint = new.key().fingerprint().ok_or("the key has no fingerprint")?;
@@ -182,7 +183,7 @@ impl Scene {
         Ok(())
     }
 
-    /// One planned rotation. Every third is rolled back once on the way.
+    /// Makes one planned rotation. Every third is rolled back once on the way.
     fn rotate(&mut self, number: u32) -> Result<(), Failure> {
         print!("rotation {number:>3}  ");
         let key = self.create()?;
@@ -195,11 +196,11 @@ impl Scene {
             old = self.verify_and_promote(id)?;
         }
         self.drain(old)?;
-        // Before anything is deleted, the new key is seen to work once more.
+        // Before the old key is deleted, the new one is verified once more.
         self.verify(id)?;
         match self.rotation.next_step()? {
             NextStep::Delete { fingerprint, .. } => self.delete(fingerprint)?,
-            step => return Err(format!("a deletion was to be asked for, and not: {step}").into()),
+            step => return Err(format!("expected the deletion of the old key, not: {step}").into()),
         }
         mark("old one deleted");
         match self.rotation.retire(id)? {
@@ -210,7 +211,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Gives the last generation of the old key.
+    /// Returns the last generation of the old key.
     fn verify_and_promote(&self, id: RotationId) -> Result<Option<Generation>, Failure> {
         self.verify(id)?;
         let old = self.handle.load().ok().map(|now| now.generation());
@@ -227,7 +228,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Until neither service holds the old key. Between processes, each would show which generation it uses.
+    /// Waits until neither service holds the old key. Separate processes would show which generation they
+    /// use.
     fn drain(&self, old: Option<Generation>) -> Result<(), Failure> {
         let old = old.ok_or("there was no key before")?;
         self.wait_until("the other service follows", |scene| {
@@ -242,11 +244,12 @@ impl Scene {
         Ok(())
     }
 
-    /// A key stood in a log: it is never sent again, and with no other nothing is sent until there is a new one.
+    /// Acts on a key that was found in a log: it is never sent again, and without another key no request is
+    /// sent.
     fn leak(&mut self) -> Result<(), Failure> {
         let leaked = self.handle.load()?.current().fingerprint().ok_or("the key has no fingerprint")?;
-        println!("\nThe key {leaked} stood in a log.");
-        println!("  {}", self.rotation.compromise(leaked, Some("it stood in a log"))?);
+        println!("\nThe key {leaked} was found in a log.");
+        println!("  {}", self.rotation.compromise(leaked, Some("it was found in a log"))?);
         self.wait_until("the other service has stopped", |scene| scene.follower.load().is_err())?;
         println!("{}", self.rotation.next_step()?);
         self.delete(leaked)?;
@@ -263,7 +266,7 @@ impl Scene {
         let start = Instant::now();
         while !is_so(self) {
             if start.elapsed() > PATIENCE {
-                return Err(format!("after {} s it is not so: {what}", PATIENCE.as_secs()).into());
+                return Err(format!("not within {} s: {what}", PATIENCE.as_secs()).into());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -272,11 +275,11 @@ impl Scene {
 }
 
 fn rotation_of(step: &Transition) -> Result<RotationId, Failure> {
-    Ok(step.rotation().ok_or("the step is of no rotation")?)
+    Ok(step.rotation().ok_or("the step belongs to no rotation")?)
 }
 
 fn mark(what: &str) {
     print!("{what} · ");
-    // What cannot be shown is no reason to stop.
+    // A closed standard output does not end the rotation.
     let _ = std::io::stdout().flush();
 }

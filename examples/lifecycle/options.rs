@@ -6,8 +6,8 @@ use std::time::Duration;
 pub const USAGE: &str = "\
 usage: lifecycle [--seconds NUMBER] [--rotations NUMBER] [--keychain]
 
---seconds    how long the planned rotations take together; 6 unless given
---rotations  how many there are; 6 unless given
+--seconds    how long all planned rotations take together [default: 6]
+--rotations  how many there are [default: 6]
 --keychain   keep the keys in an item of this machine's keychain, not in a file of a temporary folder;
              it is deleted at the end";
 

@@ -1,4 +1,4 @@
-//! A probe of one's own: with the feature `probe` there is `KanalProbe`, and this shows what it takes without.
+//! A custom probe. The feature `probe` has `KanalProbe`; this shows what one takes without it.
 
 use std::time::Duration;
 

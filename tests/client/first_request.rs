@@ -1,4 +1,4 @@
-//! The README's first command, as a process.
+//! The example `first_request`, which the README names, as a process.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
