@@ -1,39 +1,31 @@
-//! The one table of answers that an issuer documents, shared by everything that reads or writes them.
+//! The one table of answers that an issuer documents. The client, the registry and the emulator share it.
 //!
-//! A [`Row`] is data: a status, a place in the JSON body and the text that stands there. The client
-//! recognises an answer by it, and a server that stands in for the issuer answers with it.
+//! A [`Row`] is data: a status, a place in the JSON body and the text at that place. The client
+//! recognises an answer by it, and the registry and the emulator answer with it.
 //!
-//! Nothing outside the table says that a key is bad. A proxy's 401, a 5xx, a time-out: all of them are
-//! [`Meaning::Inconclusive`], because throwing away a good key on a doubtful answer is an outage. Where no answer
-//! came at all, an [`Obstacle`] says why.
+//! Only a row of the table says that a key is bad. A proxy's 401, a 5xx and a timeout are
+//! [`Meaning::Inconclusive`], because discarding a good key after a doubtful answer is an outage.
+//! Where there was no answer at all, an [`Obstacle`] says why.
 //!
 //! ```
-//! use keysheath::failure::{Meaning, KANAL};
+//! use keysheath::failure::{Answer, Meaning, KANAL};
 //!
 //! let row = KANAL.iter().find(|row| row.meaning() == Meaning::KeyRefused).unwrap();
 //! assert_eq!(row.status(), 401);
 //! assert_eq!(row.body().as_deref(), Some(r#"{ "error": "Invalid API key" }"#));
+//! assert_eq!(Answer::new(204, Meaning::Accepted).to_string(), "204: accepted");
 //! ```
 
 #[cfg(feature = "client")]
 mod classify;
-mod obstacle;
 
 use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "client")]
 pub(crate) use classify::{MAX_BODY, classify, is_documented, seconds};
-pub use obstacle::Obstacle;
 
 /// What an answer of an issuer means for the key that was sent.
-///
-/// ```
-/// use keysheath::failure::Meaning;
-/// assert!(Meaning::KeyRefused.refuses_key());
-/// assert!(!Meaning::StoreForbidden.refuses_key());
-/// assert!(!Meaning::RateLimited.refuses_key());
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Meaning {
@@ -43,15 +35,15 @@ pub enum Meaning {
     KeyMissing,
     /// The issuer does not know the key, or it was deleted.
     KeyRefused,
-    /// The key is good, and not for this store.
+    /// The key is good, but not for this store.
     StoreForbidden,
     /// The store is unknown or paused; the key may be good.
     StoreNotFound,
     /// The path has no store id.
     StoreMissing,
-    /// The key and the store passed, and the content of the request did not.
+    /// The key and the store were accepted; the content of the request was not.
     RequestInvalid,
-    /// The content of the request was refused; whether the key was looked at before is not documented.
+    /// The content of the request was refused; the issuer does not document whether it checked the key first.
     ContentRefused,
     /// Too many requests; says nothing about the key.
     RateLimited,
@@ -60,28 +52,17 @@ pub enum Meaning {
 }
 
 impl Meaning {
-    /// Whether the issuer itself said that the key is bad. True for [`Meaning::KeyRefused`] only.
-    ///
-    /// ```
-    /// # use keysheath::failure::Meaning;
-    /// assert!(!Meaning::Inconclusive.refuses_key());
-    /// ```
+    /// Returns whether the issuer itself said that the key is bad: true for [`Meaning::KeyRefused`] only.
     #[must_use]
     pub const fn refuses_key(self) -> bool {
         matches!(self, Self::KeyRefused)
     }
 
-    /// Whether the answer shows that the issuer accepted the key, whatever else it complained of.
+    /// Returns whether the answer shows that the issuer accepted the key, even if it refused the request.
     ///
-    /// Kanal documents that it detects authentication and store problems before it validates a request, so its
-    /// [`Meaning::RequestInvalid`] counts. (That nothing is written in that case is inferred.) Katana documents no
-    /// such order, so its [`Meaning::ContentRefused`] does not.
-    ///
-    /// ```
-    /// # use keysheath::failure::Meaning;
-    /// assert!(Meaning::RequestInvalid.accepts_key());
-    /// assert!(!Meaning::StoreNotFound.accepts_key());
-    /// ```
+    /// Kanal documents that it detects authentication and store problems before it validates a request, so
+    /// its [`Meaning::RequestInvalid`] counts. (That nothing is written in that case is inferred.) Katana
+    /// documents no such order, so its [`Meaning::ContentRefused`] does not count.
     #[must_use]
     pub const fn accepts_key(self) -> bool {
         matches!(self, Self::Accepted | Self::RequestInvalid)
@@ -92,7 +73,7 @@ impl Meaning {
             Self::Accepted => "accepted",
             Self::KeyMissing => "the request carried no key",
             Self::KeyRefused => "the key is unknown or was deleted",
-            Self::StoreForbidden => "the key is good, and not for this store",
+            Self::StoreForbidden => "the key is good, but not for this store",
             Self::StoreNotFound => "the store is unknown or paused; the key may be good",
             Self::StoreMissing => "the request names no store",
             Self::RequestInvalid => "the key was accepted; the content of the request was not",
@@ -106,7 +87,7 @@ impl Meaning {
         match self {
             Self::Accepted => "nothing to do",
             Self::KeyMissing => {
-                "send the key in an Authorization header, and look for a proxy that strips it"
+                "send the key in an Authorization header, and look for a proxy that removes the header"
             }
             Self::KeyRefused => {
                 "create a new key, put it where this one is stored, and delete this one if it is still listed"
@@ -115,17 +96,18 @@ impl Meaning {
                 "check the store id, and whether the key is restricted to another store; keep the key"
             }
             Self::StoreNotFound => {
-                "check the store id with your contact at the issuer, and whether the store is paused; keep the key"
+                "check the store id with your contact at the issuer, and whether the store is paused; keep \
+                 the key"
             }
             Self::StoreMissing => "put the numeric store id into the path",
             Self::RequestInvalid | Self::ContentRefused => {
-                "mend the fields that the answer names; keep the key"
+                "correct the fields that the answer names; keep the key"
             }
             Self::RateLimited => {
                 "wait as long as Retry-After says, then send the request again; keep the key"
             }
             Self::Inconclusive => {
-                "send the request again later, and look at what stands between you and the issuer; keep the key"
+                "send the request again later, and check what is between you and the issuer; keep the key"
             }
         }
     }
@@ -136,7 +118,7 @@ impl Meaning {
 /// ```
 /// use keysheath::failure::{Meaning, Row};
 ///
-/// /// An issuer of your own that answers 401 with `{"code":"bad_key"}`.
+/// /// A custom issuer that answers 401 with `{"code":"bad_key"}`.
 /// const ROWS: &[Row] = &[Row::new(401, "/code", Some("bad_key"), Meaning::KeyRefused)];
 /// assert_eq!(ROWS[0].body().as_deref(), Some(r#"{ "code": "bad_key" }"#));
 /// ```
@@ -150,62 +132,34 @@ pub struct Row {
 }
 
 impl Row {
-    /// An answer with this status, whose JSON body has `text` at `field`, a JSON Pointer (RFC 6901) without escapes.
-    /// Where the issuer documents the shape and not the text, `text` is `None`.
-    ///
-    /// ```
-    /// use keysheath::failure::{Meaning, Row};
-    /// const ROW: Row = Row::new(403, "/error/code", Some("no_store"), Meaning::StoreForbidden);
-    /// ```
+    /// Creates a row for an answer with this status, whose JSON body has `text` at `field`, a JSON Pointer
+    /// (RFC 6901) without escapes. Where the issuer documents the shape only, `text` is `None`.
     #[must_use]
     pub const fn new(status: u16, field: &'static str, text: Option<&'static str>, meaning: Meaning) -> Self {
         Self { status, field, text, meaning, body: None }
     }
 
-    /// With the whole body as the issuer documents it, where there is more in it than the telling text.
-    ///
-    /// ```
-    /// use keysheath::failure::{Meaning, Row};
-    /// const ROW: Row = Row::new(401, "/name", Some("Unauthorized"), Meaning::KeyRefused)
-    ///     .with_body(r#"{"code":401,"name":"Unauthorized"}"#);
-    /// assert_eq!(ROW.body().as_deref(), Some(r#"{"code":401,"name":"Unauthorized"}"#));
-    /// ```
+    /// Sets the whole body as the issuer documents it, where it has more in it than the text.
     #[must_use]
     pub const fn with_body(mut self, body: &'static str) -> Self {
         self.body = Some(body);
         self
     }
 
-    /// The HTTP status.
-    ///
-    /// ```
-    /// assert_eq!(keysheath::failure::KANAL[0].status(), 401);
-    /// ```
+    /// Returns the HTTP status.
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.status
     }
 
-    /// What the answer means.
-    ///
-    /// ```
-    /// # use keysheath::failure::{KANAL, Meaning};
-    /// assert_eq!(KANAL[0].meaning(), Meaning::KeyMissing);
-    /// ```
+    /// Returns what the answer means.
     #[must_use]
     pub const fn meaning(&self) -> Meaning {
         self.meaning
     }
 
-    /// The body of this answer: as it is documented, or made of the text and its place. `None` where only the shape is
-    /// documented.
-    ///
-    /// ```
-    /// use keysheath::failure::{KANAL, Meaning, Row};
-    /// assert!(KANAL[0].body().unwrap().contains("API key is missing"));
-    /// let nested = Row::new(401, "/error/code", Some("bad_key"), Meaning::KeyRefused);
-    /// assert_eq!(nested.body().unwrap(), r#"{ "error": { "code": "bad_key" } }"#);
-    /// ```
+    /// Returns the body of this answer: as it is documented, or built from the text and its place. `None`
+    /// where only the shape is documented.
     #[must_use]
     pub fn body(&self) -> Option<String> {
         if let Some(body) = self.body {
@@ -217,7 +171,7 @@ impl Row {
     }
 }
 
-/// A text as JSON writes it.
+/// Quotes a text as JSON.
 fn quoted(text: &str) -> String {
     use fmt::Write as _;
 
@@ -237,14 +191,9 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// What an issuer of your own answers that names no rows of its own, through the feature
-/// `registry`'s `RequireKeyLayer`, and what its clients therefore understand. Each is the issuer's own word, as any other row
-/// is; an issuer that answers in other words names them in its profile, by `with_failures`.
-///
-/// ```
-/// use keysheath::failure::{Meaning, PLAIN};
-/// assert_eq!(PLAIN[1].meaning(), Meaning::KeyRefused);
-/// ```
+/// The answers of a custom issuer that names no rows of its own: what `RequireKeyLayer` (feature
+/// `registry`) answers, and what its clients therefore understand. Each is the issuer's own answer, as any
+/// other row is. An issuer with other answers names them in its profile, by `with_failures`.
 pub const PLAIN: &[Row] = &[
     Row::new(401, "/error", Some("API key is missing"), Meaning::KeyMissing),
     Row::new(401, "/error", Some("Invalid API key"), Meaning::KeyRefused),
@@ -252,13 +201,8 @@ pub const PLAIN: &[Row] = &[
     Row::new(404, "/error", Some("Store not found or paused"), Meaning::StoreNotFound),
 ];
 
-/// Kanal's answers. The first four rows are its documented table, word for word, and so is the last; of the other two it
-/// documents the shape.
-///
-/// ```
-/// use keysheath::failure::{Meaning, KANAL};
-/// assert_eq!(KANAL[2].meaning(), Meaning::StoreForbidden);
-/// ```
+/// Kanal's answers. The first four rows and the last are its documented table, word for word; of the other
+/// two it documents the shape.
 pub const KANAL: &[Row] = &[
     Row::new(401, "/error", Some("API key is missing"), Meaning::KeyMissing),
     Row::new(401, "/error", Some("Invalid API key"), Meaning::KeyRefused),
@@ -269,16 +213,11 @@ pub const KANAL: &[Row] = &[
     Row::new(429, "/message", Some("Too Many Attempts."), Meaning::RateLimited),
 ];
 
-/// Katana's answers, in both of the documented shapes: flat, and nested under `error`.
+/// Katana's answers, in both documented shapes: flat, and nested under `error`.
 ///
-/// Katana documents that a request without a valid key fails, and the same 401 for both cases; a 401
-/// after a key was sent therefore means that the key was refused. That it looks at the key before it looks at the
-/// content of a request is not documented, so its 422 says nothing about the key.
-///
-/// ```
-/// use keysheath::failure::{Meaning, KATANA};
-/// assert!(KATANA.iter().all(|row| row.status() != 401 || row.meaning() == Meaning::KeyRefused));
-/// ```
+/// Katana documents one 401 for a missing and for an invalid key; a 401 after a key was sent therefore means
+/// that the key was refused. It does not document that it checks the key before the content of a request, so
+/// its 422 says nothing about the key.
 pub const KATANA: &[Row] = &[
     Row::new(401, "/name", Some("UnauthorizedError"), Meaning::KeyRefused)
         .with_body(r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#),
@@ -292,17 +231,8 @@ pub const KATANA: &[Row] = &[
         .with_body(r#"{"error":{"statusCode":429,"name":"TooManyRequests","message":"Too Many Requests"}}"#),
 ];
 
-/// An answer, classified. Its `Display` says what happened and what to do next; no byte of the body is
-/// kept, because a server may echo the key in it.
-///
-/// ```
-/// # #[cfg(feature = "client")] {
-/// use keysheath::key::{Issuer, Kanal};
-///
-/// let answer = Kanal::PROFILE.classify(403, None, br#"{ "error": "API key does not authorize this store" }"#);
-/// assert!(answer.to_string().contains("keep the key"));
-/// # }
-/// ```
+/// A classified answer. Its `Display` says what happened and what to do next. No byte of the body is kept,
+/// because a server may echo the key in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     status: u16,
@@ -311,54 +241,26 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer of an issuer that has no table, as a probe of your own read it.
-    ///
-    /// ```
-    /// use keysheath::failure::{Answer, Meaning};
-    /// assert_eq!(Answer::new(204, Meaning::Accepted).to_string(), "204: accepted");
-    /// ```
+    /// Creates an answer from what a custom probe has read of an issuer without a table.
     #[must_use]
     pub const fn new(status: u16, meaning: Meaning) -> Self {
         Self { status, meaning, retry_after: None }
     }
 
-    /// The HTTP status.
-    ///
-    /// ```
-    /// # #[cfg(feature = "client")] {
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert_eq!(Kanal::PROFILE.classify(503, None, b"").status(), 503);
-    /// # }
-    /// ```
+    /// Returns the HTTP status.
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.status
     }
 
-    /// What it means for the key.
-    ///
-    /// ```
-    /// # #[cfg(feature = "client")] {
-    /// # use keysheath::failure::Meaning;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert_eq!(Kanal::PROFILE.classify(200, None, b"{}").meaning(), Meaning::Accepted);
-    /// # }
-    /// ```
+    /// Returns what the answer means for the key.
     #[must_use]
     pub const fn meaning(&self) -> Meaning {
         self.meaning
     }
 
-    /// How long the issuer asks to wait, from a `Retry-After` in seconds (the form that both document).
-    ///
-    /// ```
-    /// # #[cfg(feature = "client")] {
-    /// # use std::time::Duration;
-    /// # use keysheath::key::{Issuer, Katana};
-    /// let answer = Katana::PROFILE.classify(429, Some(b"7"), b"");
-    /// assert_eq!(answer.retry_after(), Some(Duration::from_secs(7)));
-    /// # }
-    /// ```
+    /// Returns how long the issuer asks to wait, from a `Retry-After` in seconds (the form that both issuers
+    /// document).
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -377,4 +279,96 @@ impl fmt::Display for Answer {
         }
         Ok(())
     }
+}
+
+/// Why there is no readable answer of the issuer. No variant says anything about the key, and none holds a
+/// byte of what was sent or received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// The key is another issuer's; nothing was sent.
+    #[error("this is a key of {key}, not of {asked}, so nothing was sent; next: use a probe for {key}")]
+    OtherIssuer {
+        /// The name of the issuer of the key.
+        key: &'static str,
+        /// The name of the issuer of the probe.
+        asked: &'static str,
+    },
+    /// The origin guard did not put the key on the request; nothing was sent.
+    #[error(
+        "the origin guard did not put the key on the request, so nothing was sent; next: check that the key \
+         is not part of the request's path"
+    )]
+    Guarded,
+    /// The deadline passed before the whole answer had arrived.
+    #[error(
+        "no whole answer within {after:?}; next: try again later, or with a longer deadline, and check what \
+         is between you and the issuer; keep the key"
+    )]
+    Deadline {
+        /// The deadline.
+        after: Duration,
+    },
+    /// The host's name has no address.
+    #[error("the host's name was not found; next: check the origin and this machine's DNS; keep the key")]
+    HostNotFound,
+    /// Nothing listens at the host and port.
+    #[error("nothing listens there; next: check the origin's host and port; keep the key")]
+    NotListening,
+    /// The network did not let the connection through.
+    #[error(
+        "the host cannot be reached; next: check this machine's network, routes and firewall; keep the key"
+    )]
+    Unreachable,
+    /// The connection ended before the whole answer had arrived.
+    #[error(
+        "the connection ended before the whole answer had arrived; next: try again later, and check what is \
+         between you and the issuer; keep the key"
+    )]
+    Broken,
+    /// No TLS connection to a server with a trusted certificate; nothing was sent.
+    #[error(
+        "no TLS connection to a server with a trusted certificate, so nothing was sent; next: check the \
+         origin and this machine's clock, and set the root certificates if the authority is your own; keep \
+         the key"
+    )]
+    Tls,
+    /// The server redirects to another URL.
+    #[error(
+        "{status}: the server redirects to another URL, and the key was not sent there; next: check the \
+         origin, and what is between you and the issuer; keep the key"
+    )]
+    Redirect {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// A success with a web page in it, where the issuer answers with JSON.
+    #[error(
+        "{status}: the answer is a web page, and the issuer sends none; next: check what is between you and \
+         the issuer, such as a sign-in page; keep the key"
+    )]
+    WebPage {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The answer is larger than any that the issuer documents.
+    #[error(
+        "the answer is larger than {limit} bytes; next: check the origin, and what is between you and the \
+         issuer; keep the key"
+    )]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The server does not speak HTTP.
+    #[error(
+        "the server does not speak HTTP; next: check the origin's scheme, host and port; keep the key"
+    )]
+    NotHttp,
+    /// Something else failed on this machine.
+    #[error(
+        "the request failed on this machine; next: try again later, and check its limits on memory, threads \
+         and open files; keep the key"
+    )]
+    Local,
 }

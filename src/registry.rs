@@ -1,33 +1,33 @@
-//! The side that issues and authorises keys.
+//! The server side: creates, lists, deletes and authorizes keys.
 //!
-//! A [`KeyRegistry`] creates, lists, deletes and authorises the keys of one issuer. Teams own stores; a key belongs to a
-//! team and may be restricted to one of its stores; a store may be paused. [`RequireKey`] puts it in front of an HTTP
+//! A [`KeyRegistry`] manages the keys of one issuer. Teams own stores; a key belongs to a team and may be
+//! restricted to one of its stores; a store may be paused. [`RequireKey`] puts a registry in front of an HTTP
 //! service. [`StaticKeys`] is the common small case: the current and the previous key of one service.
 //!
-//! # At rest
-//! A key is shown once, when it is created. What is kept is a keyed digest: the first 128 bits of BLAKE3 in its keyed mode
-//! under a [`Pepper`] that lives elsewhere, and, where the issuer's keys are strong, the [fingerprint](crate::key::Fingerprint).
-//! A slow password hash would be wrong here. It makes each guess at a password dear, because people choose passwords that
-//! can be guessed; these keys are drawn from 2¹⁴² or more, which nobody guesses at any price, and a slow hash on every
-//! request would be a way to bring the service down.
+//! # Storage
+//! A key is shown once, when it is created. The records keep a keyed digest: the first 128 bits of BLAKE3 in
+//! its keyed mode, under a [`Pepper`] that is stored elsewhere; and, if the issuer's keys are strong, the
+//! [fingerprint](crate::key::Fingerprint). A slow password hash would be wrong here. It makes each guess
+//! expensive because people choose passwords that can be guessed; these keys are drawn from 2¹⁴² or more,
+//! which cannot be guessed at any price, and a slow hash on every request would make denial of service easy.
 //!
-//! What the pepper adds is that records alone are useless: they tell no key apart from another (the fingerprint beside
-//! them does, to whoever has the key already), and nobody can write a record for a key of their own. It does not protect
-//! from somebody who has the process's memory, or both the records and the pepper and lets a key be accepted that they
-//! chose.
+//! With a pepper, the records alone are useless: the digests do not identify a key (the fingerprint beside
+//! them does, to somebody who has the key already), and nobody can add a record for a key of their own. A
+//! pepper does not protect against somebody who reads the process's memory, or who has both the records and
+//! the pepper and can write records.
 //!
-//! # Which row wins
-//! Kanal does not document which answer is given when several apply. This registry's choice, kept in one place: the key
-//! before the store; an unknown store before the authorisation, because Kanal's 403 tells of a store that exists as it is;
-//! the authorisation before the pause, so that a team does not learn that another team's store is paused. A key that is
-//! restricted to a store is not authorised where a request names none, unless the service asks for that by name
-//! ([`RequestedStore::NoStoreForAnyKey`]).
+//! # Order of refusals
+//! Kanal does not document which answer is given if several apply. This registry's choice: the key before the
+//! store; an unknown store before the authorization, because Kanal's 403 is about a store that exists; the
+//! authorization before the pause, so that a team does not learn that another team's store is paused. A key
+//! that is restricted to a store is not authorized if a request names none, unless the service requests that
+//! by name ([`RequestedStore::NoStoreForAnyKey`]).
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue};
 //! use keysheath::failure::Meaning;
 //! use keysheath::key::{Issuer, Kanal, StoreId};
-//! use keysheath::registry::{Authorize, KeyRegistry, Restriction, TeamId, RequestedStore};
+//! use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, TeamId};
 //!
 //! let (team, store) = (TeamId::new(1), StoreId::new(123).unwrap());
 //! let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
@@ -37,30 +37,25 @@
 //! let mut headers = HeaderMap::new();
 //! let value = format!("Bearer {}", new.key().expose_secret());
 //! headers.insert("authorization", HeaderValue::try_from(value).unwrap());
-//! assert!(registry.authorize(&headers, RequestedStore::Store(store)).is_ok());
+//! let principal = registry.authorize(&headers, RequestedStore::Store(store)).unwrap();
+//! assert_eq!(principal.key(), Some(new.record().id()));
 //!
-//! registry.delete_key(new.record().id())?; // at once, and for ever
+//! registry.delete_key(new.record().id())?; // effective at once
 //! let refusal = registry.authorize(&headers, RequestedStore::Store(store)).unwrap_err();
 //! assert_eq!(refusal.meaning(), Meaning::KeyRefused);
 //! # Ok::<(), keysheath::registry::RegistryError>(())
 //! ```
 
 mod authorize;
-mod behind;
 mod credentials;
-mod error;
-mod generate;
 mod index;
-mod new_key;
-mod pepper;
-mod principal;
 mod record;
 mod require_key;
+mod secret;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod static_keys;
-mod store_path;
-mod stores;
+mod write_behind;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -72,38 +67,34 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 
 use crate::internal::lock::{Lock, recover};
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
-
-use behind::WriteBehind;
-use generate::Random;
 use index::Index;
-use record::{Seconds, StoredDigest, StoredKey};
-use stores::Store;
+use record::{Seconds, Store, StoredDigest, StoredKey};
+use secret::{MAX_PEPPERS, Random};
+use write_behind::WriteBehind;
 
+pub use authorize::{Authorize, Principal, Refusal, RequestedStore};
 #[cfg(feature = "emulator")]
 pub(crate) use credentials::is_from_browser;
-
-pub use behind::USE_STEP;
-pub use error::{RecordError, RegistryError};
-pub use new_key::NewKey;
-pub use pepper::{MAX_PEPPERS, Pepper, PepperError, Peppers};
-pub use principal::{Authorize, Principal, Refusal, RequestedStore};
-pub use record::{InMemory, KeyId, KeyRecord, MAX_NAME, RecordStore, Restriction, TeamId};
+pub use record::{InMemory, KeyId, KeyRecord, NewKey, RecordError, RecordStore, Restriction, TeamId};
 pub use require_key::{RefusalBody, RequireKey, RequireKeyLayer};
+pub use secret::{Pepper, PepperError, Peppers};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 pub use static_keys::StaticKeys;
 
-/// The keys of one issuer: created, listed, deleted and authorised.
+/// The keys of one issuer: created, listed, deleted and authorized.
 ///
-/// It is shared behind an [`Arc`]; every call works through a shared reference. Creating, deleting and pausing write the
-/// records first and take effect when the call returns; they block. [`authorize`](Authorize::authorize) reads memory only
-/// and never blocks on input or output, so it may be called in async code.
+/// Every method takes a shared reference; share it in an [`Arc`]. Methods that change something write the
+/// records first and take effect when they return; they block. [`authorize`](Authorize::authorize) reads
+/// memory only and never blocks on input or output, so async code may call it.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::registry::{KeyRegistry, Restriction, TeamId};
 ///
-/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
+/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_browser_observer(|principal| {
+///     eprintln!("a browser has the key {:?}: rotate it", principal.fingerprint());
+/// });
 /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
 /// println!("shown once: {}", new.key().expose_secret());
 /// for record in registry.keys(TeamId::new(1)) {
@@ -114,8 +105,8 @@ pub use static_keys::StaticKeys;
 pub struct KeyRegistry {
     profile: &'static Profile,
     peppers: Arc<Peppers>,
-    tables: Arc<ShardedLock<Tables>>,
-    /// Whoever changes something holds it while the records are written, and the tables only for an instant.
+    tables: ShardedLock<Tables>,
+    /// Held while the records are written. The tables are locked only for an instant.
     writer: Lock<Writer>,
     behind: Option<WriteBehind>,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
@@ -134,40 +125,95 @@ struct Tables {
     stores: HashMap<StoreId, Store>,
 }
 
+/// A registry could not do what it was asked to; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The key's name is not valid.
+    #[error(
+        "the key's name is not valid: {rule}; give it 1 to 100 printable characters, such as production-shop"
+    )]
+    #[non_exhaustive]
+    Name {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// There is no such key, or no longer.
+    #[error("there is no such key; it may have been deleted: list the team's keys")]
+    NoSuchKey,
+    /// There is no such store, or it is another team's.
+    #[error("there is no such store, or it is not this team's: add the store first")]
+    NoSuchStore,
+    /// The text is not a key's number.
+    #[error("a key's number is 8 hexadecimal digits, as the list of keys shows it")]
+    NotAKeyId,
+    /// The registry has created four billion keys.
+    #[error("this registry has created as many keys as it can number: create a new one")]
+    Full,
+    /// The issuer's keys are so short that they could be guessed.
+    #[error(
+        "keys of {length} letters and digits could be guessed: give the issuer a format of at least 14"
+    )]
+    #[non_exhaustive]
+    Weak {
+        /// How long a key would be.
+        length: usize,
+    },
+    /// The issuer's format does not allow a key of letters and digits.
+    #[error("the issuer's format does not allow a key of letters and digits: correct the format")]
+    NotAFormatOfLettersAndDigits,
+    /// The key is another issuer's.
+    #[error("this is a key of another issuer: use a key of the registry's issuer")]
+    OtherIssuer,
+    /// The generator of random bytes failed, or repeated itself.
+    #[error("the generator of random bytes failed ({0}): no key was created")]
+    NoRandomness(io::ErrorKind),
+    /// There are more than 16 peppers.
+    #[error("a registry takes at most 16 peppers: drop those for which keys_under returns 0")]
+    TooManyPeppers,
+    /// There are records under a pepper that was not given.
+    #[error(
+        "there are records under the pepper {id}, which was not given: load it as an older one; without it \
+         those records are lost"
+    )]
+    #[non_exhaustive]
+    PepperMissing {
+        /// The pepper's fingerprint.
+        id: Fingerprint,
+    },
+    /// The records cannot be read or written.
+    #[error("{0}")]
+    Records(RecordError),
+}
+
+impl From<RecordError> for RegistryError {
+    fn from(error: RecordError) -> Self {
+        Self::Records(error)
+    }
+}
+
 impl KeyRegistry {
-    /// A registry without keys that ends with the process, under a pepper of its own.
+    /// Creates an empty registry that ends with the process, under a random pepper.
     ///
     /// # Errors
-    /// [`RegistryError::NoRandomness`], and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::KeyRegistry;
-    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// [`RegistryError::NoRandomness`], and [`RegistryError::Weak`] for an issuer whose keys could be
+    /// guessed.
     pub fn in_memory(profile: &'static Profile) -> Result<Self, RegistryError> {
         Self::open(profile, Peppers::new(Pepper::random()?), InMemory)
     }
 
-    /// Opens the registry that these records hold. Blocks.
+    /// Opens the registry that these records contain. Blocks.
     ///
     /// # Errors
-    /// [`RegistryError::Records`] when they cannot be read, [`RegistryError::PepperMissing`] when there are keys under a
-    /// pepper that is not given, [`RegistryError::TooManyPeppers`], and [`RegistryError::Weak`] for an issuer whose keys could be guessed.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{InMemory, KeyRegistry, Pepper, Peppers};
-    /// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(Pepper::random()?), InMemory)?;
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// [`RegistryError::Records`] if they cannot be read, [`RegistryError::PepperMissing`] if there are keys
+    /// under a pepper that is not given, [`RegistryError::TooManyPeppers`] for more than 16, and
+    /// [`RegistryError::Weak`] for an issuer whose keys could be guessed.
     pub fn open(
         profile: &'static Profile,
         peppers: Peppers,
         records: impl RecordStore,
     ) -> Result<Self, RegistryError> {
-        let (length, bits) = generate::length_and_entropy(profile);
+        let (length, bits) = secret::length_and_entropy(profile);
         if bits < MIN_ENTROPY_BITS {
             return Err(RegistryError::Weak { length });
         }
@@ -176,23 +222,20 @@ impl KeyRegistry {
         }
         let peppers = Arc::new(peppers);
         let kept = records.load(profile, &peppers)?;
-        let mut tables = Tables::default();
+        let mut tables = Tables { keys: Index::default(), stores: kept.stores.into_iter().collect() };
         for StoredKey { record, digest } in &kept.keys {
             let Some(pepper) = peppers.place_of(digest.pepper) else {
                 return Err(RegistryError::PepperMissing { id: digest.pepper });
             };
             tables.keys.insert(record, digest.digest, pepper);
         }
-        for (store, team, is_paused) in kept.stores {
-            tables.stores.insert(store, Store { team, is_paused });
-        }
         let records: Arc<dyn RecordStore> = Arc::new(records);
         let behind = records.is_kept().then(|| WriteBehind::start(Arc::clone(&records))).transpose()?;
-        let writer = Writer { records, next_serial: kept.next_serial, random: Box::new(generate::system) };
+        let writer = Writer { records, next_serial: kept.next_serial, random: Box::new(secret::system) };
         Ok(Self {
             profile,
             peppers,
-            tables: Arc::new(ShardedLock::new(tables)),
+            tables: ShardedLock::new(tables),
             writer: Lock::new(writer),
             behind,
             clock: Box::new(SystemTime::now),
@@ -200,71 +243,37 @@ impl KeyRegistry {
         })
     }
 
-    /// With another clock, for tests.
-    ///
-    /// ```
-    /// # use std::time::SystemTime;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::KeyRegistry;
-    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_clock(|| SystemTime::UNIX_EPOCH);
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Sets another clock, for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Box::new(clock);
         self
     }
 
-    /// With another generator of random bytes, for tests. Keys are as hard to guess as what it gives.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::KeyRegistry;
-    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_random(|bytes| {
-    ///     bytes.fill(7);
-    ///     Ok(())
-    /// });
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Sets another generator of random bytes, for tests. New keys are only as hard to guess as its output.
     #[must_use]
     pub fn with_random(mut self, random: impl FnMut(&mut [u8]) -> io::Result<()> + Send + 'static) -> Self {
         self.writer.get_mut().random = Box::new(random);
         self
     }
 
-    /// Calls `tell` for every accepted request that a browser sent; see [`Principal::from_browser`]. It is called on the
-    /// request's path, so it must be quick. With the feature `tracing` there is a warning as well.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::KeyRegistry;
-    /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.on_browser(|principal| {
-    ///     eprintln!("a browser has the key {:?}: rotate it", principal.fingerprint());
-    /// });
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Calls `observe` for every accepted request that a browser sent; see [`Principal::from_browser`]. It
+    /// runs on the request's path, so it must be quick. With the feature `tracing` there is a warning as
+    /// well.
     #[must_use]
-    pub fn on_browser(mut self, tell: impl Fn(&Principal) + Send + Sync + 'static) -> Self {
-        self.on_browser = Box::new(tell);
+    pub fn with_browser_observer(mut self, observe: impl Fn(&Principal) + Send + Sync + 'static) -> Self {
+        self.on_browser = Box::new(observe);
         self
     }
 
-    /// Creates a key: 24 letters and digits from the operating system's generator (as many as the issuer's format allows,
-    /// where it does not allow 24). This is the only time that the key can be had.
+    /// Creates a key: 24 letters and digits from the operating system's generator, or as many as the issuer's
+    /// format allows. The key is returned this once only.
     ///
     /// # Errors
-    /// [`RegistryError::Name`] for a name that is empty, longer than [`MAX_NAME`] characters, or has control characters or
-    /// white space around it; [`RegistryError::NoSuchStore`] when the key is to be restricted to a store that is not the
-    /// team's; [`RegistryError::Records`] when the key cannot be written, and there is then no key.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert!(registry.create_key(TeamId::new(1), "", Restriction::None).is_err());
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// [`RegistryError::Name`] for a name that is empty, longer than 100 characters, or has control
+    /// characters or surrounding white space; [`RegistryError::NoSuchStore`] for a restriction to a store
+    /// that is not the team's; [`RegistryError::Records`] if the key cannot be written: it then does not
+    /// exist.
     pub fn create_key(
         &self,
         team: TeamId,
@@ -279,17 +288,15 @@ impl KeyRegistry {
                 return Err(RegistryError::NoSuchStore);
             }
         }
-        let (key, digest) = self.new_key(&mut writer)?;
-        self.add_key(&mut writer, (team, name, restriction), key, digest)
+        let key = self.new_key(&mut writer)?;
+        self.add_key(&mut writer, (team, name, restriction), key)
     }
 
-    /// Takes a key that was made elsewhere. Only the emulator does: a key that somebody chose is theirs as well.
+    /// Adds a key that was made elsewhere. Only for the emulator: whoever chose a key knows it.
     #[cfg(feature = "emulator")]
     pub(crate) fn adopt_key(&self, team: TeamId, name: &str, key: RawKey) -> Result<NewKey, RegistryError> {
         let key = key.of_issuer(self.profile).map_err(|_| RegistryError::OtherIssuer)?;
-        let mut writer = self.writer();
-        let digest = self.digest(&key);
-        self.add_key(&mut writer, (team, name, Restriction::None), key, digest)
+        self.add_key(&mut self.writer(), (team, name, Restriction::None), key)
     }
 
     fn add_key(
@@ -297,10 +304,12 @@ impl KeyRegistry {
         writer: &mut Writer,
         (team, name, restriction): (TeamId, &str, Restriction),
         key: RawKey,
-        digest: StoredDigest,
     ) -> Result<NewKey, RegistryError> {
         let serial = writer.next_serial;
         let next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
+        let pepper = self.peppers.current();
+        let digest =
+            StoredDigest { digest: pepper.digest(key.expose_secret().as_bytes()), pepper: pepper.id() };
         let record = KeyRecord {
             id: KeyId::new(serial),
             team,
@@ -313,21 +322,11 @@ impl KeyRegistry {
         let stored = StoredKey { record, digest };
         writer.records.insert(&stored)?;
         writer.next_serial = next_serial;
-        self.write().keys.insert(&stored.record, digest.digest, 0);
+        self.write().keys.insert(&stored.record, stored.digest.digest, 0);
         Ok(NewKey { record: stored.record, key })
     }
 
-    /// The table "My API keys" of a team, in the order of creation. It looks at every key of the registry.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(registry.keys(TeamId::new(1)).len(), 1);
-    /// assert!(registry.keys(TeamId::new(2)).is_empty());
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns the table "My API keys" of a team, in the order of creation. Scans every key of the registry.
     #[must_use]
     pub fn keys(&self, team: TeamId) -> Vec<KeyRecord> {
         let tables = self.read();
@@ -337,36 +336,17 @@ impl KeyRegistry {
         records
     }
 
-    /// The record of a key; `None` where there is no such key, or no longer.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(registry.key(new.record().id()).as_ref(), Some(new.record()));
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns the record of a key; `None` if there is no such key, or no longer.
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<KeyRecord> {
         self.read().keys.record(id)
     }
 
-    /// Deletes a key for ever. From the moment that this returns, the key is refused (P10).
+    /// Deletes a key. Once this returns, the key is refused (P10).
     ///
     /// # Errors
-    /// [`RegistryError::NoSuchKey`] when it is not there, and [`RegistryError::Records`] when that cannot be written: the
-    /// key is then still accepted, because it would be again after a restart.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// registry.delete_key(new.record().id())?;
-    /// assert!(registry.delete_key(new.record().id()).is_err());
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// [`RegistryError::NoSuchKey`] if there is no such key, and [`RegistryError::Records`] if the deletion
+    /// cannot be written: the key is then still accepted, because it would be again after a restart.
     pub fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
         let writer = self.writer();
         if self.read().keys.get(id).is_none() {
@@ -377,89 +357,91 @@ impl KeyRegistry {
         Ok(())
     }
 
-    /// How many keys there are.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::KeyRegistry;
-    /// assert_eq!(KeyRegistry::in_memory(Kanal::PROFILE)?.len(), 0);
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns the number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.read().keys.len()
     }
 
-    /// Whether there is no key.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::KeyRegistry;
-    /// assert!(KeyRegistry::in_memory(Kanal::PROFILE)?.is_empty());
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns whether there is no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many keys are still under a pepper: once none is, it can be dropped. What 0 says is written already. Blocks.
+    /// Returns how many keys are still under a pepper; a pepper with none can be dropped. A 0 is on the disk
+    /// already. Blocks.
     ///
     /// # Errors
     /// As [`KeyRegistry::flush`].
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{InMemory, KeyRegistry, Pepper, Peppers};
-    /// let pepper = Pepper::random()?;
-    /// let id = pepper.id();
-    /// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper), InMemory)?;
-    /// assert_eq!(registry.keys_under(id)?, 0);
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
     pub fn keys_under(&self, pepper: Fingerprint) -> Result<usize, RegistryError> {
         let place = self.peppers.place_of(pepper);
         let count = place.map_or(0, |place| {
             self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count()
         });
-        // Afterwards: a key that is not counted has been moved in memory, and that is written now.
+        // After counting: a key that is not counted was moved in memory before, and that is written now.
         self.flush()?;
         Ok(count)
     }
 
-    /// Writes what requests have changed (last uses, digests under the current pepper), and waits for it. It happens by
-    /// itself within a few seconds, and when the registry is dropped, which waits for it for 10 s at most. Blocks.
+    /// Adds a store of a team. If the store exists, it moves to the team, and stays paused if it is.
     ///
     /// # Errors
-    /// [`RegistryError::Records`] when it cannot be written. It is kept, tried again every few seconds, and lost when the
-    /// registry is dropped before that succeeds; no request fails by it.
+    /// [`RegistryError::Records`] if that cannot be written; nothing is changed then.
+    pub fn put_store(&self, store: StoreId, team: TeamId) -> Result<(), RegistryError> {
+        self.change_store(store, |old| Some(Store { team, is_paused: old.is_some_and(|old| old.is_paused) }))
+    }
+
+    /// Pauses a store: requests for it are answered as if it did not exist.
     ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::KeyRegistry;
-    /// KeyRegistry::in_memory(Kanal::PROFILE)?.flush()?;
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// # Errors
+    /// [`RegistryError::NoSuchStore`], and [`RegistryError::Records`] if that cannot be written.
+    pub fn pause_store(&self, store: StoreId) -> Result<(), RegistryError> {
+        self.change_store(store, |old| Some(Store { is_paused: true, ..old? }))
+    }
+
+    /// Resumes a paused store.
+    ///
+    /// # Errors
+    /// As [`KeyRegistry::pause_store`].
+    pub fn resume_store(&self, store: StoreId) -> Result<(), RegistryError> {
+        self.change_store(store, |old| Some(Store { is_paused: false, ..old? }))
+    }
+
+    fn change_store(
+        &self,
+        store: StoreId,
+        change: impl FnOnce(Option<Store>) -> Option<Store>,
+    ) -> Result<(), RegistryError> {
+        let writer = self.writer();
+        let old = self.read().stores.get(&store).copied();
+        let new = change(old).ok_or(RegistryError::NoSuchStore)?;
+        writer.records.put_store(store, new)?;
+        self.write().stores.insert(store, new);
+        Ok(())
+    }
+
+    /// Writes what requests have changed (last uses, digests under the current pepper), and blocks until that
+    /// is done. It also happens by itself within a few seconds, and when the registry is dropped, which
+    /// blocks for at most 10 s.
+    ///
+    /// # Errors
+    /// [`RegistryError::Records`] if it cannot be written. The changes are retried every few seconds, and are
+    /// lost if the registry is dropped before a retry succeeds; no request fails because of them.
     pub fn flush(&self) -> Result<(), RegistryError> {
         self.behind.as_ref().map_or(Ok(()), WriteBehind::flush).map_err(RegistryError::Records)
     }
 
-    /// A key that no record has yet, and its digest.
-    fn new_key(&self, writer: &mut Writer) -> Result<(RawKey, StoredDigest), RegistryError> {
-        // A generator that repeats itself is broken, and trying for ever would hang.
+    /// Draws a key that no record has yet.
+    fn new_key(&self, writer: &mut Writer) -> Result<RawKey, RegistryError> {
+        // A generator that repeats itself is broken; retrying without a limit would hang.
         for _ in 0..4 {
-            let key = generate::key(self.profile, &mut *writer.random)?;
+            let key = secret::draw_key(self.profile, &mut *writer.random)?;
             if self.find(&self.read(), key.expose_secret().as_bytes()).is_none() {
-                let digest = self.digest(&key);
-                return Ok((key, digest));
+                return Ok(key);
             }
         }
         Err(RegistryError::NoRandomness(io::ErrorKind::AlreadyExists))
-    }
-
-    fn digest(&self, key: &RawKey) -> StoredDigest {
-        let pepper = self.peppers.current();
-        StoredDigest { digest: pepper.digest(key.expose_secret().as_bytes()), pepper: pepper.id() }
     }
 
     fn now(&self) -> Seconds {

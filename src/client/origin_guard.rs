@@ -1,51 +1,145 @@
-//! Which requests may carry a key.
+//! The value of the `Authorization` header, and which requests may carry it.
 
 use std::fmt;
 use std::marker::PhantomData;
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::Authority;
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, HeaderValue, Request, Uri};
+use zeroize::Zeroizing;
 
-use super::BearerHeader;
+use crate::handle::Snapshot;
 use crate::key::issuer::KNOWN;
-use crate::key::{Issuer, Origin, Scheme};
+#[cfg(feature = "probe")]
+use crate::key::RawKey;
+use crate::key::{ApiKey, Issuer, Origin, Scheme};
+
+const SCHEME: &[u8] = b"Bearer ";
+
+/// `Bearer` and the key, as the value of an `Authorization` header: built once, marked sensitive, and shared
+/// by every request that carries it. The memory is wiped when the last request is dropped.
+///
+/// ```
+/// use keysheath::client::{BearerHeader, OriginGuard};
+/// use keysheath::handle::KeyHandle;
+/// use keysheath::key::{ApiKey, Kanal};
+///
+/// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
+/// // For a client that no layer fits: hold the snapshot until the answer has arrived.
+/// let snapshot = handle.load()?;
+/// let header = BearerHeader::for_snapshot(&snapshot);
+/// assert_eq!(format!("{:?}", header.value()), "Sensitive");
+/// let mut request = http::Request::get("https://api.getkanal.com/api/v1/stores/1/orders").body(())?;
+/// OriginGuard::new().authorize(&mut request, header)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct BearerHeader<I: Issuer> {
+    value: HeaderValue,
+    issuer: PhantomData<fn() -> I>,
+}
+
+/// The wiped memory that all clones of the header share.
+struct WipedText(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for WipedText {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<I: Issuer> BearerHeader<I> {
+    /// Builds the value from a key.
+    ///
+    /// # Panics
+    /// Never: every format admits only what a header can carry.
+    #[must_use]
+    pub fn new(key: &ApiKey<I>) -> Self {
+        Self::from_text(key.expose_secret().as_bytes())
+    }
+
+    /// Builds the value from a key of this issuer, in its own format or a widened one.
+    #[cfg(feature = "probe")]
+    pub(crate) fn from_raw(key: &RawKey) -> Option<Self> {
+        key.profile().is_same_issuer(I::PROFILE).then(|| Self::from_text(key.expose_secret().as_bytes()))
+    }
+
+    fn from_text(key: &[u8]) -> Self {
+        let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + key.len()));
+        text.extend_from_slice(SCHEME);
+        text.extend_from_slice(key);
+        let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(WipedText(text))) else {
+            unreachable!("a key passed its format, which a header can carry")
+        };
+        value.set_sensitive(true);
+        Self { value, issuer: PhantomData }
+    }
+
+    /// Returns the value for the key of a snapshot. It is built once for each key of a handle, and wiped
+    /// together with the key.
+    #[must_use]
+    #[inline]
+    pub fn for_snapshot(snapshot: &Snapshot<I>) -> &Self {
+        snapshot.kept(Self::new)
+    }
+
+    /// Returns the value, for a request that goes to the issuer. It shares the header's memory.
+    ///
+    /// This bypasses the origin guard; prefer [`OriginGuard::authorize`].
+    #[must_use]
+    pub fn value(&self) -> HeaderValue {
+        self.value.clone()
+    }
+
+    /// Returns the key's bytes, to look for them where they must not be.
+    fn key_bytes(&self) -> &[u8] {
+        &self.value.as_bytes()[SCHEME.len()..]
+    }
+}
+
+impl<I: Issuer> Clone for BearerHeader<I> {
+    /// Shares the memory; does not copy the key.
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), issuer: PhantomData }
+    }
+}
+
+impl<I: Issuer> fmt::Debug for BearerHeader<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BearerHeader({}, redacted)", I::PROFILE.name())
+    }
+}
 
 /// Lets a key of issuer `I` go to the issuer's origin, and nowhere else.
 ///
-/// For a test server or a gateway, one other origin can be named in the issuer's stead, by hand:
-/// [`OriginGuard::for_loopback`] and [`OriginGuard::for_https`].
+/// For a test server or a gateway, [`OriginGuard::for_loopback`] and [`OriginGuard::for_https`] name one
+/// other origin that replaces the issuer's.
 ///
 /// ```
-/// use keysheath::client::OriginGuard;
-/// use keysheath::key::Katana;
+/// use keysheath::client::{BearerHeader, GuardError, OriginGuard};
+/// use keysheath::key::{ApiKey, Katana};
 ///
 /// let guard = OriginGuard::<Katana>::new();
 /// assert_eq!(guard.origin().to_string(), "https://api.katanamrp.com");
+///
+/// let header = BearerHeader::new(&ApiKey::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap());
+/// let mut request = http::Request::get("http://api.katanamrp.com/").body(()).unwrap();
+/// let error = guard.authorize(&mut request, &header).unwrap_err();
+/// assert!(matches!(error, GuardError::OtherOrigin { .. }));
 /// ```
 pub struct OriginGuard<I: Issuer> {
     origin: Origin,
     issuer: PhantomData<fn() -> I>,
 }
 
-/// A request that must not carry the key; the request is unchanged. It holds no part of the request.
-///
-/// ```
-/// use keysheath::client::{BearerHeader, GuardError, OriginGuard};
-/// use keysheath::key::{ApiKey, Kanal};
-///
-/// let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
-/// let mut request = http::Request::get("http://api.getkanal.com/").body(()).unwrap();
-/// let error = OriginGuard::new().authorize(&mut request, &header).unwrap_err();
-/// assert!(matches!(error, GuardError::OtherOrigin { .. }));
-/// ```
+/// A request that must not carry the key; the request is unchanged. The error holds no part of the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GuardError {
     /// The URI is a path, or has no scheme.
     #[error(
-        "the request's URI has no scheme and host, so where it goes cannot be checked: \
-         give it the whole URI, starting with {expected}"
+        "the request's URI has no scheme and host, so its origin cannot be checked: use a whole URI that \
+         starts with {expected}"
     )]
     NotAbsolute {
         /// Where a key may go.
@@ -53,8 +147,8 @@ pub enum GuardError {
     },
     /// The URI is not one that HTTP can carry.
     #[error(
-        "the request's URI is longer than 65,534 bytes or cannot be read, so where it goes cannot be checked: \
-         mend the URI, it is to start with {expected}"
+        "the request's URI is longer than 65,534 bytes or malformed, so its origin cannot be checked: \
+         correct the URI, it must start with {expected}"
     )]
     Unreadable {
         /// Where a key may go.
@@ -67,8 +161,8 @@ pub enum GuardError {
     UserInfo,
     /// The URI has another scheme, host or port.
     #[error(
-        "the request goes to another origin than {expected}, so it was not given the key: mend the URI, or name \
-         the origin with for_https or for_loopback if it is meant"
+        "the request goes to another origin than {expected}, so it does not get the key: correct the URI, or \
+         name the origin with for_https or for_loopback if it is intended"
     )]
     OtherOrigin {
         /// Where a key may go.
@@ -80,28 +174,22 @@ pub enum GuardError {
     /// There is an `Authorization` header already.
     #[error("the request has an Authorization header already: remove it, a request carries one")]
     AlreadyAuthorized,
-    /// The key stands in the URI, where logs and proxies read it.
+    /// The key is in the URI, where logs and proxies read it.
     #[error(
-        "the key stands in the request's URI, where logs keep it: remove it there, and rotate the key if the URI was ever sent"
+        "the key is in the request's URI, where logs keep it: remove it there, and rotate the key if the URI \
+         was ever sent"
     )]
     KeyInUri,
 }
 
-/// An origin that a guard must not be told to trust.
-///
-/// ```
-/// use keysheath::client::{OriginGuard, OverrideError};
-/// use keysheath::key::{Kanal, Origin};
-///
-/// let origin = Origin::parse("http://localhost:8080").unwrap();
-/// assert_eq!(OriginGuard::<Kanal>::for_loopback(origin).unwrap_err(), OverrideError::NotLoopback);
-/// ```
+/// An origin that a guard must not trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OverrideError {
     /// The host is a name, or another address.
     #[error(
-        "a loopback server is named by its address, 127.0.0.1 or [::1]; a name such as localhost may resolve elsewhere"
+        "a loopback server is named by its address, 127.0.0.1 or [::1]; a name such as localhost may resolve \
+         to another machine"
     )]
     NotLoopback,
     /// The scheme is not https.
@@ -112,52 +200,33 @@ pub enum OverrideError {
         "this is a server of {issuer}, which must not get another issuer's key: use the key of {issuer} there"
     )]
     OtherIssuer {
-        /// Whose server it is.
+        /// The issuer whose server it is.
         issuer: &'static str,
     },
 }
 
 impl<I: Issuer> OriginGuard<I> {
-    /// For the issuer's own origin.
-    ///
-    /// ```
-    /// # use keysheath::client::OriginGuard;
-    /// # use keysheath::key::Kanal;
-    /// assert_eq!(OriginGuard::<Kanal>::new().origin().host(), "api.getkanal.com");
-    /// ```
+    /// Creates a guard for the issuer's own origin.
     #[must_use]
     pub fn new() -> Self {
         Self::at(I::PROFILE.origin().clone())
     }
 
-    /// For a server on this machine in the issuer's stead, named by its loopback address, with or without TLS.
+    /// Creates a guard for a server on this machine that replaces the issuer's, named by its loopback
+    /// address, with or without TLS.
     ///
     /// # Errors
     /// [`OverrideError::NotLoopback`] for a host name, `localhost` included, and for any other address.
-    ///
-    /// ```
-    /// # use keysheath::client::OriginGuard;
-    /// # use keysheath::key::{Kanal, Origin};
-    /// let server = Origin::parse("http://127.0.0.1:8080").unwrap();
-    /// assert!(OriginGuard::<Kanal>::for_loopback(server).is_ok());
-    /// ```
     pub fn for_loopback(origin: Origin) -> Result<Self, OverrideError> {
         if origin.is_loopback() { Ok(Self::at(origin)) } else { Err(OverrideError::NotLoopback) }
     }
 
-    /// For another https origin in the issuer's stead, such as a gateway of your own. Whoever runs it can read
-    /// the key. A server in the domain of another issuer that this crate knows is refused.
+    /// Creates a guard for another https origin, such as your own gateway. Its operator can read the key. A
+    /// server in the domain of another issuer that this crate knows is refused.
     ///
     /// # Errors
-    /// [`OverrideError::NotHttps`] for plain HTTP, [`OverrideError::OtherIssuer`] for a Kanal key that is to go to
-    /// Katana, and the other way round.
-    ///
-    /// ```
-    /// # use keysheath::client::OriginGuard;
-    /// # use keysheath::key::{Kanal, Origin};
-    /// let gateway = Origin::parse("https://gateway.shop.example").unwrap();
-    /// assert!(OriginGuard::<Kanal>::for_https(gateway).is_ok());
-    /// ```
+    /// [`OverrideError::NotHttps`] for plain HTTP, [`OverrideError::OtherIssuer`] for a Kanal key and a
+    /// server of Katana, and the other way round.
     pub fn for_https(origin: Origin) -> Result<Self, OverrideError> {
         if origin.scheme() != Scheme::Https {
             return Err(OverrideError::NotHttps);
@@ -170,13 +239,7 @@ impl<I: Issuer> OriginGuard<I> {
         }
     }
 
-    /// The one origin that a key may go to.
-    ///
-    /// ```
-    /// # use keysheath::client::OriginGuard;
-    /// # use keysheath::key::Kanal;
-    /// assert_eq!(OriginGuard::<Kanal>::new().origin().port(), 443);
-    /// ```
+    /// Returns the one origin that a key may go to.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
@@ -185,24 +248,15 @@ impl<I: Issuer> OriginGuard<I> {
     /// Puts the key on a request that goes to the guard's origin, as its one `Authorization` header.
     ///
     /// # Errors
-    /// [`GuardError`] when the request goes elsewhere, or where that cannot be told, or it carries credentials
+    /// [`GuardError`] if the request goes elsewhere, or that cannot be determined, or it carries credentials
     /// in another way. The request is then unchanged.
-    ///
-    /// ```
-    /// # use keysheath::client::{BearerHeader, OriginGuard};
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # let header = BearerHeader::new(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
-    /// let mut request = http::Request::get("https://api.getkanal.com/api/v1/stores/1/orders").body(()).unwrap();
-    /// OriginGuard::new().authorize(&mut request, &header)?;
-    /// # Ok::<(), keysheath::client::GuardError>(())
-    /// ```
     pub fn authorize<B>(&self, request: &mut Request<B>, header: &BearerHeader<I>) -> Result<(), GuardError> {
         self.check(request.uri(), request.headers(), header)?;
         request.headers_mut().insert(AUTHORIZATION, header.value());
         Ok(())
     }
 
-    /// As [`OriginGuard::authorize`], for a request of another type, by where it goes and its headers.
+    /// As [`OriginGuard::authorize`], for a request of another type.
     #[cfg(feature = "reqwest")]
     pub(super) fn authorize_headers(
         &self,
@@ -215,8 +269,7 @@ impl<I: Issuer> OriginGuard<I> {
         Ok(())
     }
 
-    /// Whether a request, by where it goes and its headers, may be given the key. It allocates nothing,
-    /// because it is asked for each request.
+    /// Checks whether a request may carry the key. Does not allocate, because it runs for each request.
     fn check(&self, uri: &Uri, headers: &HeaderMap, header: &BearerHeader<I>) -> Result<(), GuardError> {
         self.check_uri(uri)?;
         if has_key(uri, header.key_bytes()) {
@@ -260,13 +313,13 @@ impl<I: Issuer> OriginGuard<I> {
     }
 }
 
-/// Whether `host` is in the domain that `api`, an issuer's host such as `api.getkanal.com`, is in.
+/// Returns whether `host` is in the same domain as `api`, an issuer's host such as `api.getkanal.com`.
 fn is_in_domain_of(host: &str, api: &str) -> bool {
     let domain = api.split_once('.').map_or(api, |(_, domain)| domain);
     host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether the key stands in the path or the query, as it is or with `%XX` for some of its characters.
+/// Returns whether the path or the query contains the key, as it is or with `%XX` for some characters.
 fn has_key(uri: &Uri, key: &[u8]) -> bool {
     let Some(text) = uri.path_and_query() else {
         return false;
@@ -275,7 +328,7 @@ fn has_key(uri: &Uri, key: &[u8]) -> bool {
     let Some(&first) = key.first() else {
         return false;
     };
-    // Each character of the key takes a byte at least, so it begins no later than this. Most bytes are neither.
+    // Each character of the key takes at least one byte, so the key begins no later than this.
     let starts = text.len().saturating_sub(key.len() - 1);
     let begins = |start: &usize| text[*start] == first || text[*start] == b'%';
     (0..starts).filter(begins).any(|start| starts_with_key(&text[start..], key))

@@ -1,4 +1,4 @@
-//! Repeating requests that can be repeated.
+//! Which requests can be repeated, and retries after temporary failures.
 
 use std::fmt;
 use std::future::Future;
@@ -7,44 +7,74 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::RETRY_AFTER;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::repeating::can_be_repeated;
 use crate::failure::seconds;
 use crate::internal::back_off::{doubled, random_part};
 
-/// Repeats a request that can be repeated, when the answer or the error is a passing one.
+/// Marks a request as one that can be repeated, whatever its method is: put it among the request's
+/// extensions. Without it, a request is repeated if its method is GET, HEAD, OPTIONS, PUT or DELETE.
 ///
-/// *Which requests*: those whose method is GET, HEAD, OPTIONS, PUT or DELETE, and those that carry [`Repeatable`](super::Repeatable) among
-/// their extensions; the body must be `Clone`. *On what*: the statuses 429, 502, 503 and 504, and the errors that
-/// [`RetryLayer::with_passing_errors`] is told of; so never on a 401, 403, 404 or 422. *When*: after as many seconds as
-/// the response's `Retry-After` says; a response that asks for more than the longest wait is given back. Without the
-/// header, after a wait that doubles from the first wait up to the longest, of which a random part up to a half is
-/// taken off. *How often*: until the attempts are used up; then the last response or error is given back.
-///
-/// The bounds, each of which can be set: 3 attempts in all, a first wait of 500 ms, a longest wait of 60 s.
-///
-/// # Where it belongs
-/// **Outside** [`BearerLayer`](super::BearerLayer), so that each attempt is guarded and gets the key in force at that
-/// moment. A request that has an `Authorization` header when it comes here is sent once and not kept: a repeat of it
-/// would carry a key that may have been replaced.
-///
-/// The layer needs no runtime: it is given the function that sleeps. A deadline over all attempts is yours.
+/// It is your responsibility that the server has the same effect for one and for two such requests.
 ///
 /// ```
-/// use keysheath::client::{BearerLayer, OriginGuard, RetryLayer};
+/// use keysheath::client::Repeatable;
+///
+/// let upsert = http::Request::post("https://api.getkanal.com/api/v1/stores/123/customers")
+///     .extension(Repeatable)
+///     .body(r#"{ "phone": "+33612345678" }"#)
+///     .unwrap();
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeatable;
+
+/// Returns whether a request may reach the issuer twice. One that has an `Authorization` header may not: a
+/// repeat of it would carry a key that may have been replaced.
+pub(super) fn can_be_repeated(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
+    let idempotent =
+        matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+    let marked = || extensions.get::<Repeatable>().is_some();
+    !headers.contains_key(AUTHORIZATION) && (idempotent || marked())
+}
+
+/// Retries a request that can be repeated, if the answer or the error is a temporary failure.
+///
+/// - *Which requests*: those whose method is GET, HEAD, OPTIONS, PUT or DELETE, and those with [`Repeatable`]
+///   among their extensions; the body must be `Clone`.
+/// - *On what*: the statuses 429, 502, 503 and 504, and the errors that [`RetryLayer::with_temporary_errors`]
+///   names; never on a 401, 403, 404 or 422.
+/// - *When*: after the seconds in the response's `Retry-After`; a response that asks for more than the
+///   longest wait is returned. Without the header, after a back-off that doubles from the first wait up to
+///   the longest, less a random part of up to a half.
+/// - *How often*: until the attempts are used up; then the last response or error is returned. The defaults
+///   are 3 attempts in all, a first wait of 500 ms and a longest wait of 60 s.
+///
+/// # Where to put the layer
+/// **Outside** [`BearerLayer`](super::BearerLayer), so that each attempt is guarded and gets the key that is
+/// active at that moment. A request that has an `Authorization` header already is sent once and not kept: a
+/// retry of it would carry a key that may have been replaced.
+///
+/// The layer needs no runtime: it takes the function that sleeps. Set a deadline over all attempts yourself.
+///
+/// ```
+/// use keysheath::client::{BearerError, BearerLayer, OriginGuard, RetryLayer};
 /// use keysheath::handle::KeyHandle;
 /// use keysheath::key::{ApiKey, Kanal};
 /// use tower::{ServiceBuilder, service_fn};
 ///
-/// # let client = service_fn(async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(String::new())));
+/// # type Answer = Result<http::Response<String>, std::io::Error>;
+/// # let answer = || Answer::Ok(http::Response::new(String::new()));
+/// # let client = service_fn(async |_: http::Request<String>| answer());
 /// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
+/// let retry = RetryLayer::new(tokio::time::sleep).with_attempts(5).with_temporary_errors(
+///     |error: &BearerError| matches!(error, BearerError::Inner(error) if !error.may_have_arrived()),
+/// );
 /// let client = ServiceBuilder::new()
-///     .layer(RetryLayer::new(tokio::time::sleep).with_attempts(5))
+///     .layer(retry)
 ///     .layer(BearerLayer::new(handle, OriginGuard::new()))
 ///     .service(client);
 /// # tower::ServiceExt::<http::Request<String>>::oneshot(client, http::Request::default());
@@ -54,48 +84,26 @@ use crate::internal::back_off::{doubled, random_part};
 pub struct RetryLayer<W, P = NoErrors> {
     settings: Settings,
     sleep: W,
-    passing: P,
+    temporary: P,
 }
 
 /// A client with a [`RetryLayer`] around it.
-///
-/// ```
-/// use keysheath::client::{Retry, RetryLayer};
-/// use tower::Layer;
-///
-/// # struct Client;
-/// let client: Retry<Client, _> = RetryLayer::new(tokio::time::sleep).layer(Client);
-/// ```
 #[derive(Clone)]
 pub struct Retry<S, W, P = NoErrors> {
     inner: S,
     settings: Settings,
     sleep: W,
-    passing: P,
+    temporary: P,
 }
 
-/// No error is a passing one: what a [`RetryLayer`] starts from.
-///
-/// ```
-/// use keysheath::client::{NoErrors, RetryLayer};
-/// fn three_times<W>(sleep: W) -> RetryLayer<W, NoErrors> {
-///     RetryLayer::new(sleep)
-/// }
-/// # three_times(());
-/// ```
+/// No error is temporary: the default of a [`RetryLayer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoErrors;
 
-/// Which errors pass by themselves. A function of the error is one.
-///
-/// ```
-/// # use keysheath::client::RetryLayer;
-/// // Implemented for every such function.
-/// let layer = RetryLayer::new(tokio::time::sleep).with_passing_errors(|error: &std::io::Error| error.raw_os_error().is_some());
-/// ```
-pub trait Passing<E> {
-    /// Whether a request that failed so may be sent again.
-    fn is_passing(&self, error: &E) -> bool;
+/// Which errors are temporary. Implemented for every function of the error; the module is private.
+pub trait Temporary<E> {
+    /// Returns whether a request that failed with this error may be sent again.
+    fn is_temporary(&self, error: &E) -> bool;
 }
 
 #[derive(Clone, Copy)]
@@ -106,14 +114,7 @@ struct Settings {
 }
 
 pin_project! {
-    /// The response of a [`Retry`], to be awaited.
-    ///
-    /// ```
-    /// use keysheath::client::RetryFuture;
-    ///
-    /// /// Of the client `C`, with tokio's clock.
-    /// type Answering<C> = RetryFuture<C, String, fn(std::time::Duration) -> tokio::time::Sleep, tokio::time::Sleep>;
-    /// ```
+    /// The future of a [`Retry`].
     pub struct RetryFuture<S, B, W, D, P = NoErrors>
     where
         S: Service<Request<B>>,
@@ -121,12 +122,12 @@ pin_project! {
         #[pin]
         state: State<S::Future, D>,
         inner: S,
-        // What to send again; none once it must not be.
+        // The request to send again; `None` once it must not be.
         again: Option<Request<B>>,
         failed: u32,
         settings: Settings,
         sleep: W,
-        passing: P,
+        temporary: P,
     }
 }
 
@@ -140,12 +141,8 @@ pin_project! {
 }
 
 impl<W> RetryLayer<W> {
-    /// Three attempts in all; `sleep` is a function from a [`Duration`] to a future, such as `tokio::time::sleep`.
-    ///
-    /// ```
-    /// # use keysheath::client::RetryLayer;
-    /// let layer = RetryLayer::new(tokio::time::sleep);
-    /// ```
+    /// Creates a layer with the default settings; `sleep` is a function from a [`Duration`] to a future, such
+    /// as `tokio::time::sleep`.
     #[must_use]
     pub const fn new(sleep: W) -> Self {
         let settings = Settings {
@@ -153,73 +150,49 @@ impl<W> RetryLayer<W> {
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
         };
-        Self { settings, sleep, passing: NoErrors }
+        Self { settings, sleep, temporary: NoErrors }
     }
 }
 
 impl<W, P> RetryLayer<W, P> {
-    /// How often a request is sent in all; 0 counts as 1.
-    ///
-    /// ```
-    /// # use keysheath::client::RetryLayer;
-    /// let layer = RetryLayer::new(tokio::time::sleep).with_attempts(5);
-    /// ```
+    /// Sets how often a request is sent in all; 0 counts as 1.
     #[must_use]
     pub const fn with_attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
     }
 
-    /// How long to wait before the second attempt where the response does not say; it doubles with each attempt.
-    ///
-    /// ```
-    /// # use keysheath::client::RetryLayer;
-    /// # use std::time::Duration;
-    /// let layer = RetryLayer::new(tokio::time::sleep).with_first_wait(Duration::from_secs(2));
-    /// ```
+    /// Sets the wait before the second attempt if the response does not name one; it doubles with each
+    /// attempt.
     #[must_use]
     pub const fn with_first_wait(mut self, wait: Duration) -> Self {
         self.settings.first_wait = wait;
         self
     }
 
-    /// The longest that is waited before any attempt, whatever the response asks for.
-    ///
-    /// ```
-    /// # use keysheath::client::RetryLayer;
-    /// # use std::time::Duration;
-    /// let layer = RetryLayer::new(tokio::time::sleep).with_longest_wait(Duration::from_secs(10));
-    /// ```
+    /// Sets the longest wait before any attempt, whatever the response asks for.
     #[must_use]
     pub const fn with_longest_wait(mut self, wait: Duration) -> Self {
         self.settings.longest_wait = wait;
         self
     }
 
-    /// Which errors pass by themselves, such as a connection that was refused. Where the request may have arrived, one that
-    /// can be repeated may arrive twice.
-    ///
-    /// ```
-    /// use keysheath::client::{BearerError, RetryLayer};
-    ///
-    /// let layer = RetryLayer::new(tokio::time::sleep).with_passing_errors(
-    ///     |error: &BearerError| matches!(error, BearerError::Inner(error) if !error.may_have_arrived()),
-    /// );
-    /// ```
+    /// Sets which errors are temporary, such as a refused connection; none by default. If the request may
+    /// have arrived, it may arrive twice.
     #[must_use]
-    pub fn with_passing_errors<E, Q: Fn(&E) -> bool>(self, passing: Q) -> RetryLayer<W, Q> {
-        RetryLayer { settings: self.settings, sleep: self.sleep, passing }
+    pub fn with_temporary_errors<E, Q: Fn(&E) -> bool>(self, temporary: Q) -> RetryLayer<W, Q> {
+        RetryLayer { settings: self.settings, sleep: self.sleep, temporary }
     }
 }
 
-impl<E> Passing<E> for NoErrors {
-    fn is_passing(&self, _: &E) -> bool {
+impl<E> Temporary<E> for NoErrors {
+    fn is_temporary(&self, _: &E) -> bool {
         false
     }
 }
 
-impl<E, F: Fn(&E) -> bool> Passing<E> for F {
-    fn is_passing(&self, error: &E) -> bool {
+impl<E, F: Fn(&E) -> bool> Temporary<E> for F {
+    fn is_temporary(&self, error: &E) -> bool {
         self(error)
     }
 }
@@ -228,7 +201,7 @@ impl<S, W: Clone, P: Clone> Layer<S> for RetryLayer<W, P> {
     type Service = Retry<S, W, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Retry { inner, settings: self.settings, sleep: self.sleep.clone(), passing: self.passing.clone() }
+        Retry { inner, settings: self.settings, sleep: self.sleep.clone(), temporary: self.temporary.clone() }
     }
 }
 
@@ -238,7 +211,7 @@ where
     B: Clone,
     W: Fn(Duration) -> D + Clone,
     D: Future<Output = ()>,
-    P: Passing<S::Error> + Clone,
+    P: Temporary<S::Error> + Clone,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -252,7 +225,7 @@ where
         let again = (self.settings.attempts > 1
             && can_be_repeated(request.method(), request.headers(), request.extensions()))
         .then(|| request.clone());
-        // The one that is ready goes with this request, and a clone takes its place.
+        // The client that is ready is used for this request; a clone replaces it.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         RetryFuture {
@@ -262,7 +235,7 @@ where
             failed: 0,
             settings: self.settings,
             sleep: self.sleep.clone(),
-            passing: self.passing.clone(),
+            temporary: self.temporary.clone(),
         }
     }
 }
@@ -273,7 +246,7 @@ where
     B: Clone,
     W: Fn(Duration) -> D,
     D: Future<Output = ()>,
-    P: Passing<S::Error>,
+    P: Temporary<S::Error>,
 {
     type Output = Result<Response<R>, S::Error>;
 
@@ -287,7 +260,7 @@ where
                         _ if this.again.is_none() => None,
                         Ok(response) => this.settings.wait_after(response, *this.failed),
                         Err(error) => {
-                            this.passing.is_passing(error).then(|| this.settings.back_off(*this.failed))
+                            this.temporary.is_temporary(error).then(|| this.settings.back_off(*this.failed))
                         }
                     };
                     let Some(wait) = wait else {
@@ -304,7 +277,7 @@ where
                     ready!(this.inner.poll_ready(context))?;
                     let last = *this.failed + 1 >= this.settings.attempts;
                     let request = if last { this.again.take() } else { this.again.clone() };
-                    let request = request.expect("what is waited for is sent again");
+                    let request = request.expect("`RetryFuture` polled after completion");
                     this.state.set(State::Sending { future: this.inner.call(request) });
                 }
             }
@@ -313,21 +286,21 @@ where
 }
 
 impl Settings {
-    /// How long to wait before the request is sent again; none where the response is to be given back.
+    /// Returns how long to wait before the request is sent again; `None` if the response is to be returned.
     fn wait_after<R>(&self, response: &Response<R>, failed: u32) -> Option<Duration> {
-        let passing = matches!(
+        let is_temporary = matches!(
             response.status(),
             StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::BAD_GATEWAY
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         );
-        if !passing {
+        if !is_temporary {
             return None;
         }
         let asked = response.headers().get(RETRY_AFTER).map(HeaderValue::as_bytes).and_then(seconds);
         match asked {
-            // To come back at once is what a busy server least needs.
+            // A retry at once would not help a busy server.
             None | Some(Duration::ZERO) => Some(self.back_off(failed)),
             Some(asked) => (asked <= self.longest_wait).then_some(asked),
         }
@@ -335,7 +308,7 @@ impl Settings {
 
     fn back_off(&self, failed: u32) -> Duration {
         let wait = doubled(self.first_wait, failed, self.longest_wait);
-        // So that clients that failed together do not come back together.
+        // So that clients that failed together do not retry together.
         wait / 2 + (wait / 2).mul_f64(random_part())
     }
 }
@@ -354,14 +327,14 @@ impl<W, P> fmt::Debug for RetryLayer<W, P> {
 }
 
 impl<S, W, P> fmt::Debug for Retry<S, W, P> {
-    /// Without the client, which may print what it holds.
+    /// Omits the client, which may print secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Retry({:?})", self.settings)
     }
 }
 
 impl<S: Service<Request<B>>, B, W, D, P> fmt::Debug for RetryFuture<S, B, W, D, P> {
-    /// Without the request that is under way.
+    /// Omits the request.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RetryFuture({} attempts failed, {:?})", self.failed, self.settings)
     }

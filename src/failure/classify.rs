@@ -1,4 +1,4 @@
-//! Reading a real response against the table.
+//! Classifies a response by the table.
 
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::{Answer, Meaning, PLAIN, Row};
 
-/// The largest body that is looked at, in bytes; documented answers have under 1 KiB.
+/// The largest body that is read, in bytes; documented answers have under 1 KiB.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 
-/// Classifies a response by the rows that its issuer documents. The first row that fits decides. For what the issuer does
-/// not document, a server of this crate answers with a row of [`PLAIN`], which is therefore understood; only that the key is
-/// refused must be the issuer's own row.
+/// Classifies a response by the rows that its issuer documents; the first row that matches decides.
+///
+/// For a meaning that the issuer does not document, a registry of this crate answers with a row of [`PLAIN`],
+/// which is therefore understood. That the key is refused must be the issuer's own row.
 pub(crate) fn classify(rows: &[Row], status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
     let meaning = match status {
         200..=299 => Meaning::Accepted,
@@ -32,7 +33,7 @@ fn from_rows(rows: &[Row], status: u16, body: &[u8]) -> Meaning {
     rows.find(|row| fits(row, &body)).map_or(Meaning::Inconclusive, Row::meaning)
 }
 
-/// Whether the body of an answer with this status can mean something.
+/// Returns whether the body of an answer with this status can mean something.
 pub(crate) fn is_documented(rows: &[Row], status: u16) -> bool {
     rows_for(rows, status).next().is_some()
 }
@@ -52,7 +53,8 @@ fn fits(row: &Row, body: &Value) -> bool {
     }
 }
 
-/// A `Retry-After` in seconds; its other form, a date, is in neither issuer's documentation and reads as none.
+/// Reads a `Retry-After` in seconds. Its other form, a date, is documented by neither issuer and gives
+/// `None`.
 pub(crate) fn seconds(value: &[u8]) -> Option<Duration> {
     let digits = std::str::from_utf8(value).ok()?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn each_documented_row_is_recognised_by_the_body_it_makes() {
+    fn each_documented_row_recognises_its_own_body() {
         for rows in [KANAL, KATANA] {
             for row in rows {
                 let Some(body) = row.body() else { continue };
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_ones_own_is_recognised_by_the_body_it_makes() {
+    fn a_custom_row_recognises_its_own_body() {
         for field in ["/code", "/error/code", "/a/b/c", "/wei\"rd\\"] {
             for text in ["bad_key", "the \"key\" is bad", "back\\slash", "line\nbreak\u{1}", "schlüssel"] {
                 let rows = [Row::new(401, field, Some(text), Meaning::KeyRefused)];
@@ -98,16 +100,16 @@ mod tests {
         assert_eq!(meaning(KATANA, 401, flat), Meaning::KeyRefused);
         assert_eq!(meaning(KATANA, 401, nested), Meaning::KeyRefused);
         assert_eq!(meaning(KANAL, 422, invalid), Meaning::RequestInvalid);
-        assert!(meaning(KANAL, 422, invalid).accepts_key(), "Kanal looks at the key first, and says so");
+        assert!(meaning(KANAL, 422, invalid).accepts_key(), "Kanal documents that it checks the key first");
         for details in [r#"{"details":[]}"#, r#"{"error":{"details":[]}}"#] {
             assert_eq!(meaning(KATANA, 422, details), Meaning::ContentRefused);
-            assert!(!meaning(KATANA, 422, details).accepts_key(), "Katana does not say so");
+            assert!(!meaning(KATANA, 422, details).accepts_key(), "Katana does not document it");
         }
         assert_eq!(meaning(KANAL, 400, r#"{"error":"any"}"#), Meaning::StoreMissing);
     }
 
     #[test]
-    fn what_no_row_describes_is_inconclusive() {
+    fn an_answer_without_a_row_is_inconclusive() {
         let refused = r#"{ "error": "Invalid API key" }"#;
         for (status, body) in [
             (401, ""),
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_nothing_else() {
+    fn retry_after_is_read_in_seconds_only() {
         let read = |value: &[u8]| classify(KATANA, 429, Some(value), b"").retry_after();
         assert_eq!(read(b"30"), Some(Duration::from_secs(30)));
         for value in

@@ -1,47 +1,238 @@
-//! Looking a request's key up: the path that every request takes.
+//! Authorizing a request: who sent it, or how to refuse it.
+
+use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::behind::USE_STEP;
 use super::credentials::Credentials;
 use super::index::Entry;
-use super::principal::{Authorize, Principal, Refusal, RequestedStore};
-use super::record::{Change, Changed, KeyId, Restriction, StoredDigest};
+use super::record::{Change, Changed, KeyId, Restriction, StoredDigest, TeamId};
+use super::write_behind::USE_STEP;
 use super::{KeyRegistry, Tables};
-use crate::failure::Meaning;
+use crate::failure::{Meaning, PLAIN, Row};
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
-#[cfg(feature = "emulator")]
-use crate::key::Fingerprint;
-use crate::key::Profile;
+use crate::key::{Fingerprint, Profile, StoreId};
+
+/// The store that a request is for. An implementation of [`Authorize`] must refuse variants that it does not
+/// know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestedStore {
+    /// No store: the service has none, or the path does not name one. A key that is restricted to a store is
+    /// refused.
+    NoStore,
+    /// No store, for a service that keeps each key to its store itself, by [`Principal::restriction`].
+    NoStoreForAnyKey,
+    /// This store.
+    Store(StoreId),
+    /// The text in the place of a store's number is not one.
+    NotAStore,
+}
+
+impl RequestedStore {
+    /// Reads the path segment in the place of a store's number.
+    #[must_use]
+    pub fn from_segment(segment: &str) -> Self {
+        segment.parse().map_or(Self::NotAStore, Self::Store)
+    }
+
+    /// Returns the store, if this is one.
+    #[must_use]
+    pub const fn store(self) -> Option<StoreId> {
+        match self {
+            Self::Store(store) => Some(store),
+            Self::NoStore | Self::NoStoreForAnyKey | Self::NotAStore => None,
+        }
+    }
+}
+
+/// The owner of the key that a request was sent with. It holds nothing secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub(super) key: Option<KeyId>,
+    pub(super) team: Option<TeamId>,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) store: Option<StoreId>,
+    pub(super) restriction: Restriction,
+    pub(super) is_previous: bool,
+    pub(super) from_browser: bool,
+}
+
+impl Principal {
+    /// Returns the key's number in its registry; `None` for [`StaticKeys`](super::StaticKeys).
+    #[must_use]
+    pub const fn key(&self) -> Option<KeyId> {
+        self.key
+    }
+
+    /// Returns the key's team; `None` for [`StaticKeys`](super::StaticKeys).
+    #[must_use]
+    pub const fn team(&self) -> Option<TeamId> {
+        self.team
+    }
+
+    /// Returns the key's fingerprint, for a log.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
+    /// Returns the store that the request is authorized for, if it named one.
+    #[must_use]
+    pub const fn store(&self) -> Option<StoreId> {
+        self.store
+    }
+
+    /// Returns which stores the key may be used for. A request for a store has been checked against it
+    /// already; with [`RequestedStore::NoStoreForAnyKey`], the service must check it.
+    #[must_use]
+    pub const fn restriction(&self) -> Restriction {
+        self.restriction
+    }
+
+    /// Returns whether it is the previous key of [`StaticKeys`](super::StaticKeys): its holder does not use
+    /// the new one yet.
+    #[must_use]
+    pub const fn is_previous(&self) -> bool {
+        self.is_previous
+    }
+
+    /// Returns whether a browser sent the request (it has `Origin`, `Sec-Fetch-Site`, `Sec-Fetch-Dest` or
+    /// `Sec-Fetch-User`). The key has then reached a client that a customer controls, and should be rotated.
+    /// A hand-made request can omit those headers.
+    #[must_use]
+    pub const fn from_browser(&self) -> bool {
+        self.from_browser
+    }
+}
+
+/// Authorizes requests: [`KeyRegistry`](super::KeyRegistry), [`StaticKeys`](super::StaticKeys), or your own
+/// type.
+pub trait Authorize: Send + Sync {
+    /// Returns the issuer of the keys.
+    fn profile(&self) -> &'static Profile;
+
+    /// Checks a request's headers.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer the request with.
+    fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal>;
+}
+
+impl<A: Authorize + ?Sized> Authorize for &A {
+    fn profile(&self) -> &'static Profile {
+        (**self).profile()
+    }
+
+    fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
+        (**self).authorize(headers, requested)
+    }
+}
+
+impl<A: Authorize + ?Sized> Authorize for Box<A> {
+    fn profile(&self) -> &'static Profile {
+        (**self).profile()
+    }
+
+    fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
+        (**self).authorize(headers, requested)
+    }
+}
+
+impl<A: Authorize + ?Sized> Authorize for Arc<A> {
+    fn profile(&self) -> &'static Profile {
+        (**self).profile()
+    }
+
+    fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
+        (**self).authorize(headers, requested)
+    }
+}
+
+/// The row of the issuer's table that a request is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    profile: &'static Profile,
+    meaning: Meaning,
+    row: &'static Row,
+}
+
+impl Refusal {
+    /// Creates the refusal with this meaning: the issuer's first row for it. An issuer that has one answer
+    /// for a missing and a wrong key gives that row, and an issuer that documents neither gives a row of
+    /// [`PLAIN`].
+    #[must_use]
+    pub fn new(profile: &'static Profile, meaning: Meaning) -> Self {
+        let find = |rows: &'static [Row], meaning| rows.iter().find(|row| row.meaning() == meaning);
+        let row = find(profile.failures(), meaning)
+            .or_else(|| {
+                find(profile.failures(), Meaning::KeyRefused).filter(|_| meaning == Meaning::KeyMissing)
+            })
+            .or_else(|| find(PLAIN, meaning))
+            .unwrap_or(&PLAIN[1]);
+        Self { profile, meaning, row }
+    }
+
+    /// Returns the reason.
+    #[must_use]
+    pub const fn meaning(&self) -> Meaning {
+        self.meaning
+    }
+
+    /// Returns the HTTP status.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.row.status()
+    }
+
+    /// Returns the JSON body, as the issuer documents it.
+    #[must_use]
+    pub fn body(&self) -> String {
+        self.row.body().unwrap_or_default()
+    }
+
+    /// Returns the value of `WWW-Authenticate` (RFC 6750, section 3): without an error code if there were no
+    /// credentials, `invalid_token` with 401, `insufficient_scope` with 403; `None` with another status.
+    #[must_use]
+    pub fn challenge(&self) -> Option<String> {
+        let realm = self.profile.name();
+        match (self.meaning, self.status()) {
+            (Meaning::KeyMissing, 401) => Some(format!("Bearer realm=\"{realm}\"")),
+            (_, 401) => Some(format!("Bearer realm=\"{realm}\", error=\"invalid_token\"")),
+            (_, 403) => Some(format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"")),
+            _ => None,
+        }
+    }
+}
 
 impl Authorize for KeyRegistry {
     fn profile(&self) -> &'static Profile {
         self.profile
     }
 
-    fn authorize(&self, headers: &HeaderMap, wanted: RequestedStore) -> Result<Principal, Refusal> {
-        let refused = |meaning| Refusal::of(self.profile, meaning);
+    fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
+        let refused = |meaning| Refusal::new(self.profile, meaning);
         let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
         let key = key.map_err(refused)?;
         let now = self.now();
         let tables = self.read();
         let (id, entry) = self.find(&tables, key).ok_or_else(|| refused(Meaning::KeyRefused))?;
-        if let Some(meaning) = Self::store_refusal(&tables, entry, wanted) {
+        if let Some(meaning) = Self::store_refusal(&tables, entry, requested) {
             return Err(refused(meaning));
         }
         let principal = Principal {
             key: Some(id),
             team: Some(entry.team()),
             fingerprint: entry.fingerprint(),
-            store: wanted.store(),
+            store: requested.store(),
             restriction: entry.restriction(),
             is_previous: false,
             from_browser,
         };
-        let (is_noted, is_under_older) = (entry.note_use(now, USE_STEP), entry.pepper() != 0);
+        let (is_new_use, is_under_older) = (entry.note_use(now, USE_STEP), entry.pepper() != 0);
         drop(tables);
-        if is_noted {
+        if is_new_use {
             self.note(id, Changed::Used(now));
         }
         if is_under_older {
@@ -53,8 +244,8 @@ impl Authorize for KeyRegistry {
                 move || {
                     tracing::warn!(
                         key = %id,
-                        "a browser sent a request with this key, so it has reached a client that a customer controls: \
-                         rotate it"
+                        "a browser sent a request with this key, so it has reached a client that a customer \
+                         controls: rotate it"
                     );
                 }
             });
@@ -71,7 +262,8 @@ impl KeyRegistry {
         peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
     }
 
-    /// Whose key a request came with, whatever it may be used for. No use of the key is noted.
+    /// Returns the key that a request came with, whatever its restriction. Does not count as a use of the
+    /// key.
     #[cfg(feature = "emulator")]
     pub(crate) fn sender(&self, headers: &HeaderMap) -> Option<(KeyId, Option<Fingerprint>)> {
         let key = Credentials::read(headers, self.profile.format()).key.ok()?;
@@ -79,9 +271,9 @@ impl KeyRegistry {
         self.find(&tables, key).map(|(id, entry)| (id, entry.fingerprint()))
     }
 
-    /// Which row wins when several apply: see the module's documentation. `None` where none does.
-    fn store_refusal(tables: &Tables, entry: &Entry, wanted: RequestedStore) -> Option<Meaning> {
-        let store = match wanted {
+    /// Decides which refusal applies; see "Order of refusals" in the module's documentation.
+    fn store_refusal(tables: &Tables, entry: &Entry, requested: RequestedStore) -> Option<Meaning> {
+        let store = match requested {
             RequestedStore::NoStoreForAnyKey => return None,
             RequestedStore::NoStore if entry.restriction() == Restriction::None => return None,
             RequestedStore::NoStore => return Some(Meaning::StoreForbidden),
@@ -103,13 +295,13 @@ impl KeyRegistry {
         let pepper = self.peppers.current();
         let digest = pepper.digest(key);
         let change = Changed::Digest(StoredDigest { digest, pepper: pepper.id() });
-        // What is not going to be written is not done in memory either: the old pepper would seem to be free.
+        // Skip the in-memory change if it cannot be persisted: the old pepper would seem to be unused.
         if self.note(id, change) {
             self.write().keys.rehash(id, digest, 0);
         }
     }
 
-    /// Hands a change to be written behind the request. `false` where too many are waiting.
+    /// Queues a change to be written after the request. Returns `false` if the queue is full.
     fn note(&self, id: KeyId, what: Changed) -> bool {
         self.behind.as_ref().is_none_or(|behind| behind.note(Change { id, what }))
     }

@@ -1,4 +1,4 @@
-//! Reading a request's headers.
+//! Reads a request's headers.
 
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderName};
@@ -9,17 +9,17 @@ use crate::key::KeyFormat;
 /// The authentication scheme, in any case (RFC 9110, section 11.1).
 const SCHEME: &[u8] = b"bearer";
 
-/// How many spaces may stand between the scheme and the key. RFC 9110 allows any number above none.
+/// How many spaces may separate the scheme and the key. RFC 9110 sets no limit.
 const MAX_SPACES: usize = 64;
 
-/// What a browser sends with every request beside `Origin`. `Sec-Fetch-Mode` is not here: `fetch` of Node sends that one
-/// alone, from servers.
+/// The headers, besides `Origin`, that only browsers send. `Sec-Fetch-Mode` is not one: Node's `fetch` sends
+/// it from servers.
 const BROWSER: [&str; 3] = ["sec-fetch-site", "sec-fetch-dest", "sec-fetch-user"];
 
-/// What a request's headers say about who sends it.
+/// What a request's headers say about its sender.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Credentials<'a> {
-    /// A text in the issuer's format, or why there is none.
+    /// A text in the issuer's format, or the reason why there is none.
     pub(super) key: Result<&'a [u8], Meaning>,
     /// Whether a browser sent the request.
     pub(super) from_browser: bool,
@@ -28,9 +28,8 @@ pub(super) struct Credentials<'a> {
 impl<'a> Credentials<'a> {
     /// Reads the headers once.
     ///
-    /// Only a request without an `Authorization` header has no key. One that has something else in it, or several
-    /// headers, has a key that is not known: RFC 6750 would let it be answered with 400 as well, and Kanal documents no
-    /// row for that.
+    /// Only a request without an `Authorization` header has no key. Anything else in the header, and several
+    /// headers, count as an unknown key: RFC 6750 also allows 400, but Kanal documents no row for that.
     pub(super) fn read(headers: &'a HeaderMap, format: &KeyFormat) -> Self {
         let mut authorization = None;
         let (mut several, mut from_browser) = (false, false);
@@ -50,7 +49,7 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// Whether a request's headers say that a browser sent it.
+/// Returns whether a browser sent a request with these headers.
 #[cfg(feature = "emulator")]
 pub(crate) fn is_from_browser(headers: &HeaderMap) -> bool {
     headers.keys().any(is_sent_by_browsers)
@@ -60,7 +59,8 @@ fn is_sent_by_browsers(name: &HeaderName) -> bool {
     name == ORIGIN || BROWSER.contains(&name.as_str())
 }
 
-/// The key in the value of an `Authorization` header, where it is well-formed. What is too long is never looked at.
+/// Returns the key in the value of an `Authorization` header, if it is well-formed. A value that is too long
+/// is not read.
 fn key<'a>(value: &'a [u8], format: &KeyFormat) -> Option<&'a [u8]> {
     let (_, longest) = format.bounds();
     if value.len() > SCHEME.len() + MAX_SPACES + longest {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn one_well_formed_header_is_read_in_each_way_of_writing_it() {
+    fn a_well_formed_header_is_read_in_each_spelling() {
         for value in [
             format!("Bearer {KEY}"),
             format!("bearer {KEY}"),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn no_header_is_a_missing_key_and_every_malformed_one_an_unknown_key() {
+    fn no_header_is_a_missing_key_and_a_malformed_one_is_unknown() {
         assert_eq!(read(&HeaderMap::new()), Err(Meaning::KeyMissing));
         let good = format!("Bearer {KEY}");
         let malformed = [
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_known_by_its_headers() {
+    fn a_browser_is_recognised_by_its_headers() {
         for (name, browser) in [
             ("origin", true),
             ("sec-fetch-site", true),

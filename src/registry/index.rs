@@ -1,44 +1,44 @@
-//! The keys in memory, found by their digest.
+//! The keys in memory, found by digest.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
 use subtle::ConstantTimeEq as _;
 
-use super::pepper::DIGEST;
 use super::record::{KeyId, KeyRecord, Restriction, Seconds, TeamId};
+use super::secret::DIGEST;
 use crate::key::{Fingerprint, StoreId};
 
-/// How many places are allocated at once, so that growing moves no key.
+/// How many places are allocated at once. Growing by chunks moves no key.
 const CHUNK: u32 = 1024;
 
 /// Keys in places, and two tables of places: by digest and by the key's number.
 ///
-/// A place is where a key lies in this process, and nothing outside knows it. Places are taken in turn and given again, so
-/// the memory follows the number of keys, whatever their numbers are.
+/// A place is the position of a key in this process. Places are reused, so the memory is proportional to the
+/// count of keys, whatever their numbers are.
 ///
-/// The digest is keyed, so a client cannot choose where its keys fall in the table; the digest's first 64 bits are the hash
-/// as they are.
+/// The digest is keyed, so a client cannot choose where its keys fall in the table; the digest's first 64
+/// bits are the hash.
 #[derive(Default)]
 pub(super) struct Index {
     chunks: Vec<Chunk>,
-    /// The first place that was never taken.
+    /// The first place that was never used.
     end: u32,
-    /// The places before it that were given back.
+    /// The places before it that are free again.
     free: Vec<u32>,
     by_digest: HashTable<u32>,
     by_serial: HashTable<u32>,
 }
 
-/// The places that are allocated together.
+/// Places that are allocated together.
 struct Chunk {
     entries: Box<[Option<Entry>]>,
-    /// When the key in each place was created: apart, because no request asks.
+    /// When the key in each place was created. Separate, because no request reads it.
     created: Box<[Seconds]>,
 }
 
-/// A key in memory: what a request asks for, in one line of a processor's cache, because with many keys the time goes
-/// into waiting for memory.
+/// A key in memory: what a request reads, in one cache line, because with many keys most of the time is spent
+/// waiting for memory.
 #[repr(align(64))]
 pub(super) struct Entry {
     digest: [u8; DIGEST],
@@ -50,7 +50,7 @@ pub(super) struct Entry {
     /// 0 before the first use.
     last_used: AtomicU32,
     pepper: u8,
-    /// Whether `fingerprint` is one.
+    /// Whether there is a fingerprint.
     is_named: bool,
     fingerprint: [u8; 10],
 }
@@ -60,14 +60,14 @@ fn hash(digest: &[u8; DIGEST]) -> u64 {
     u64::from_le_bytes(*hash)
 }
 
-/// Spreads numbers that follow one another over all 64 bits.
+/// Spreads consecutive numbers over all 64 bits.
 const fn hash_of_serial(serial: u32) -> u64 {
     (serial as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Index {
-    /// The key with this digest, if there is one. The table is asked by the digest's hash, and what it finds is compared
-    /// in constant time.
+    /// Returns the key with this digest. The table is searched by the digest's hash, and each candidate is
+    /// compared in constant time.
     #[inline]
     pub(super) fn find(&self, digest: &[u8; DIGEST], pepper: u8) -> Option<(KeyId, &Entry)> {
         let same = |place: &u32| {
@@ -82,7 +82,7 @@ impl Index {
         self.entry(self.place(id)?)
     }
 
-    /// Puts a key into a free place. No key with its number is there.
+    /// Puts a key into a free place. There must be no key with its number.
     pub(super) fn insert(&mut self, record: &KeyRecord, digest: [u8; DIGEST], pepper: u8) {
         let entry = Entry {
             digest,
@@ -116,7 +116,7 @@ impl Index {
         });
     }
 
-    /// Takes a key out. `false` where there is none with this number.
+    /// Removes a key. Returns `false` if there is none with this number.
     pub(super) fn remove(&mut self, id: KeyId) -> bool {
         let Some(place) = self.place(id) else { return false };
         let Some(digest) = self.entry(place).map(|entry| entry.digest) else { return false };
@@ -131,7 +131,7 @@ impl Index {
         true
     }
 
-    /// Moves a key to another digest, unless it is gone.
+    /// Moves a key to another digest. Returns `false` if there is no such key.
     pub(super) fn rehash(&mut self, id: KeyId, digest: [u8; DIGEST], pepper: u8) -> bool {
         let Some(place) = self.place(id) else { return false };
         let Some(old) = self.entry(place).map(|entry| entry.digest) else { return false };
@@ -144,7 +144,7 @@ impl Index {
         true
     }
 
-    /// What is known of a key.
+    /// Returns the record of a key.
     pub(super) fn record(&self, id: KeyId) -> Option<KeyRecord> {
         let place = self.place(id)?;
         let entry = self.entry(place)?;
@@ -161,7 +161,7 @@ impl Index {
         })
     }
 
-    /// Every key, in no order that means anything.
+    /// Iterates over every key, in no particular order.
     pub(super) fn entries(&self) -> impl Iterator<Item = (KeyId, &Entry)> {
         let entries = self.chunks.iter().flat_map(|chunk| chunk.entries.iter());
         entries.flatten().map(|entry| (KeyId::new(entry.serial), entry))
@@ -224,10 +224,11 @@ impl Entry {
         self.restriction == 0 || self.restriction == store.get()
     }
 
-    /// Notes a use. `true` where that is more than `step` seconds after the last one that was noted so.
+    /// Notes a use. Returns `true` if it is the first within a step of `step` seconds, so that it must be
+    /// written.
     #[inline]
     pub(super) fn note_use(&self, now: Seconds, step: u32) -> bool {
-        // The clock may jump back, and threads may come late; the last use never goes back.
+        // The clock may jump back, and threads may be late; the last use never goes back.
         let last = self.last_used.fetch_max(now.0, Ordering::Relaxed);
         if now.0 <= last {
             return false;
@@ -253,7 +254,7 @@ mod tests {
     }
 
     fn digest(number: u32) -> [u8; DIGEST] {
-        // Few hashes, so that the table has to compare.
+        // Few different hashes, so that the table has to compare.
         let mut digest = [0; DIGEST];
         digest[0] = (number % 3) as u8;
         digest[12..].copy_from_slice(&number.to_le_bytes());
@@ -261,19 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_fills_one_line_of_the_cache_and_no_more() {
+    fn an_entry_fills_exactly_one_cache_line() {
         assert_eq!((size_of::<Option<Entry>>(), align_of::<Option<Entry>>()), (64, 64));
     }
 
     #[test]
-    fn keys_are_found_moved_and_taken_out_in_any_order() {
+    fn keys_are_found_moved_and_removed_in_any_order() {
         let mut index = Index::default();
         for number in 0..3000 {
             index.insert(&record(number), digest(number), 0);
         }
         for number in (0..3000).step_by(2) {
             assert!(index.remove(KeyId::new(number)));
-            assert!(!index.remove(KeyId::new(number)), "it is gone");
+            assert!(!index.remove(KeyId::new(number)), "it was removed");
         }
         for number in (1..3000).step_by(4) {
             assert!(index.rehash(KeyId::new(number), digest(number + 10_000), 1));
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_was_given_back_is_taken_by_another_number() {
+    fn a_freed_place_is_reused_for_another_number() {
         let mut index = Index::default();
         for number in 0..10_000 {
             index.insert(&record(number), digest(number), 0);
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_far_apart_take_the_memory_of_their_count() {
+    fn memory_depends_on_the_count_of_keys_only() {
         let mut index = Index::default();
         let serials: Vec<u32> = (0..5_000).map(|number| number * 858_993).collect();
         for &serial in &serials {
@@ -319,12 +320,12 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_that_comes_late_goes_to_no_other_key() {
+    fn a_late_digest_goes_to_no_other_key() {
         let mut index = Index::default();
         index.insert(&record(0), digest(0), 1);
         index.remove(KeyId::new(0));
         index.insert(&record(1), digest(1), 0);
-        assert!(!index.rehash(KeyId::new(0), digest(7), 0), "the key is gone");
+        assert!(!index.rehash(KeyId::new(0), digest(7), 0), "the key was removed");
         assert!(index.find(&digest(7), 0).is_none());
         assert_eq!(index.find(&digest(1), 0).map(|(id, _)| id), Some(KeyId::new(1)));
     }

@@ -1,48 +1,30 @@
-//! What a registry knows of a key, and where that is kept.
+//! What a registry knows of a key, and where that is stored.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::error::{RecordError, RegistryError};
-use super::pepper::{DIGEST, Peppers};
-use crate::key::{Fingerprint, Profile, StoreId};
+use super::RegistryError;
+use super::secret::{DIGEST, Peppers};
+use crate::key::{Fingerprint, Profile, RawKey, StoreId};
 
 /// The longest name of a key, in characters.
-///
-/// ```
-/// assert_eq!(keysheath::registry::MAX_NAME, 100);
-/// ```
-pub const MAX_NAME: usize = 100;
+const MAX_NAME: usize = 100;
 
 /// A team's number.
-///
-/// ```
-/// use keysheath::registry::TeamId;
-/// assert_eq!(TeamId::new(7).get(), 7);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TeamId(u32);
 
 impl TeamId {
-    /// The team with this number.
-    ///
-    /// ```
-    /// # use keysheath::registry::TeamId;
-    /// assert_eq!(TeamId::new(1).to_string(), "1");
-    /// ```
+    /// Creates the id of the team with this number.
     #[must_use]
     pub const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
-    ///
-    /// ```
-    /// # use keysheath::registry::TeamId;
-    /// assert_eq!(TeamId::new(1).get(), 1);
-    /// ```
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
@@ -55,20 +37,13 @@ impl fmt::Display for TeamId {
     }
 }
 
-/// A key's number in its registry. It is no secret, and never stands for another key, not even after the key was deleted.
-///
-/// ```
-/// use keysheath::registry::KeyId;
-///
-/// let id: KeyId = "00000001".parse()?;
-/// assert_eq!(id.to_string(), "00000001");
-/// # Ok::<(), keysheath::registry::RegistryError>(())
-/// ```
+/// A key's number in its registry, written as 8 hexadecimal digits. It is not secret, and is never reused,
+/// not even after the key was deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(u32);
 
 impl KeyId {
-    /// `serial` counts the keys that were ever made.
+    /// `serial` counts the keys that were ever created.
     pub(super) const fn new(serial: u32) -> Self {
         Self(serial)
     }
@@ -100,19 +75,7 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// A row of the table "My API keys": everything about a key but the key.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-///
-/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-/// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-/// assert_eq!(new.record().name(), "production-shop");
-/// assert_eq!(new.record().fingerprint(), new.key().fingerprint());
-/// assert_eq!(new.record().last_used(), None);
-/// # Ok::<(), keysheath::registry::RegistryError>(())
-/// ```
+/// A row of the table "My API keys": everything about a key except the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     pub(super) id: KeyId,
@@ -125,113 +88,77 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
-    /// Its number, to delete it by.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// registry.delete_key(new.record().id())?;
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns its number, for [`delete_key`](super::KeyRegistry::delete_key).
     #[must_use]
     pub const fn id(&self) -> KeyId {
         self.id
     }
 
-    /// The team that it belongs to.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(new.record().team(), TeamId::new(1));
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns the team that it belongs to.
     #[must_use]
     pub const fn team(&self) -> TeamId {
         self.team
     }
 
-    /// The name that a person gave it.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(new.record().name(), "production-shop");
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns the name that it was given.
     #[must_use]
     pub const fn name(&self) -> &str {
         &self.name
     }
 
-    /// The key's one-way name; `None` where the issuer's keys could be guessed from it.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(new.record().fingerprint(), new.key().fingerprint());
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns the key's fingerprint; `None` if the issuer's keys could be guessed from it.
     #[must_use]
     pub const fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
     }
 
-    /// When it was created, to the second.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert!(new.record().created() <= std::time::SystemTime::now());
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns when it was created, to the second.
     #[must_use]
     pub fn created(&self) -> SystemTime {
         self.created.to_time()
     }
 
-    /// When a request with it was last accepted, to the second.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(new.record().last_used(), None);
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns when a request with it was last accepted, to the second. After a crash it can be 60 s older.
     #[must_use]
     pub fn last_used(&self) -> Option<SystemTime> {
         self.last_used.map(Seconds::to_time)
     }
 
-    /// Which stores it may be used for.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, Restriction, TeamId};
-    /// # let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-    /// # let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-    /// assert_eq!(new.record().restriction(), Restriction::None);
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Returns which stores it may be used for.
     #[must_use]
     pub const fn restriction(&self) -> Restriction {
         self.restriction
     }
 }
 
-/// Says which rule of a key's name a text breaks, if any.
+/// A key and its record, at the only moment when the key is available.
+#[derive(Debug)]
+pub struct NewKey {
+    pub(super) record: KeyRecord,
+    pub(super) key: RawKey,
+}
+
+impl NewKey {
+    /// Returns the record.
+    #[must_use]
+    pub const fn record(&self) -> &KeyRecord {
+        &self.record
+    }
+
+    /// Returns the key.
+    #[must_use]
+    pub const fn key(&self) -> &RawKey {
+        &self.key
+    }
+
+    /// Returns the key, and drops the record.
+    #[must_use]
+    pub fn into_key(self) -> RawKey {
+        self.key
+    }
+}
+
+/// Checks a key's name; the error says which rule it breaks.
 pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         Err("it is empty")
@@ -247,24 +174,17 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
 }
 
 /// Which of its team's stores a key may be used for.
-///
-/// ```
-/// use keysheath::key::StoreId;
-/// use keysheath::registry::Restriction;
-/// let one = Restriction::Store(StoreId::new(123).unwrap());
-/// assert_ne!(one, Restriction::None);
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Restriction {
     /// All of them.
     #[default]
     None,
-    /// One alone.
+    /// This store only.
     Store(StoreId),
 }
 
-/// Seconds since 1970, until 2106. What lies outside is the nearest that is inside.
+/// Seconds since 1970, until 2106. Times outside that range become the nearest inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seconds(pub(super) u32);
 
@@ -280,7 +200,7 @@ impl Seconds {
     }
 }
 
-/// Which of a record's peppers, and what the key's digest under it is.
+/// A key's digest, and the pepper that it is under.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredDigest {
     pub(super) digest: [u8; DIGEST],
@@ -293,9 +213,7 @@ impl fmt::Debug for StoredDigest {
     }
 }
 
-/// A key as it is kept: its record and its digest, and never the key.
-///
-/// Only this crate makes and reads one; a store of your own cannot be written yet.
+/// A key as it is stored: its record and its digest, never the key.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct StoredKey {
@@ -303,30 +221,30 @@ pub struct StoredKey {
     pub(super) digest: StoredDigest,
 }
 
-/// All that a record store holds.
+/// What a registry knows of a store.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct Store {
+    pub(super) team: TeamId,
+    pub(super) is_paused: bool,
+}
+
+/// The whole content of a record store.
 #[derive(Debug, Default)]
 #[doc(hidden)]
 pub struct Records {
     pub(super) keys: Vec<StoredKey>,
-    pub(super) stores: Vec<(StoreId, TeamId, bool)>,
+    pub(super) stores: Vec<(StoreId, Store)>,
     pub(super) next_serial: u32,
 }
 
-/// Where a registry's records are kept. The registry reads them once, when it is opened, and writes each change before it
-/// takes effect.
+/// Where a registry's records are stored. The registry reads them once, when it is opened, and writes each
+/// change before it takes effect.
 ///
-/// [`InMemory`] keeps nothing; with the feature `sqlite` there is `Sqlite`. The trait is sealed: what a record consists of
-/// may still grow.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::registry::{InMemory, KeyRegistry, Pepper, Peppers};
-/// let peppers = Peppers::new(Pepper::random()?);
-/// let registry = KeyRegistry::open(Kanal::PROFILE, peppers, InMemory)?;
-/// # Ok::<(), keysheath::registry::RegistryError>(())
-/// ```
+/// [`InMemory`] stores nothing; with the feature `sqlite` there is `Sqlite`. The trait is sealed, because
+/// records may still get more fields.
 pub trait RecordStore: sealed::Sealed + Send + Sync + 'static {
-    /// Reads everything, and learns under which peppers to seal what is written.
+    /// Reads everything, and keeps the peppers to seal later writes with.
     #[doc(hidden)]
     fn load(&self, profile: &'static Profile, peppers: &Arc<Peppers>) -> Result<Records, RegistryError>;
 
@@ -337,13 +255,13 @@ pub trait RecordStore: sealed::Sealed + Send + Sync + 'static {
     fn delete(&self, id: KeyId) -> Result<(), RecordError>;
 
     #[doc(hidden)]
-    fn put_store(&self, store: StoreId, team: TeamId, paused: bool) -> Result<(), RecordError>;
+    fn put_store(&self, id: StoreId, store: Store) -> Result<(), RecordError>;
 
-    /// Writes what requests have changed. It is called behind them, and never on their path.
+    /// Writes what requests have changed. Never called on a request's path.
     #[doc(hidden)]
     fn write_behind(&self, changes: &[Change]) -> Result<(), RecordError>;
 
-    /// Whether there is anything to write behind.
+    /// Returns whether the records survive the process, so that `write_behind` must be called.
     #[doc(hidden)]
     fn is_kept(&self) -> bool;
 }
@@ -354,7 +272,7 @@ pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-/// What a request changes in the records.
+/// A change to the record of one key that a request makes.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Change {
@@ -369,13 +287,6 @@ pub(super) enum Changed {
 }
 
 /// Records that end with the process.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::registry::KeyRegistry;
-/// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
-/// # Ok::<(), keysheath::registry::RegistryError>(())
-/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InMemory;
 
@@ -394,7 +305,7 @@ impl RecordStore for InMemory {
         Ok(())
     }
 
-    fn put_store(&self, _: StoreId, _: TeamId, _: bool) -> Result<(), RecordError> {
+    fn put_store(&self, _: StoreId, _: Store) -> Result<(), RecordError> {
         Ok(())
     }
 
@@ -405,4 +316,95 @@ impl RecordStore for InMemory {
     fn is_kept(&self) -> bool {
         false
     }
+}
+
+/// Records could not be read or written. They are unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// Nothing is at the path, or another file than the one that was opened.
+    #[error(
+        "there are no records at the path, or others than were opened: check the path, restore them from a \
+         backup, or create new ones with Sqlite::create"
+    )]
+    Missing,
+    /// There is something at the path already.
+    #[error("something is at the path already, so nothing was created: open it, or name another path")]
+    Exists,
+    /// The folder of the file does not exist.
+    #[error("the folder of the records does not exist: create it first")]
+    NoFolder,
+    /// The file may not be written.
+    #[error("the records cannot be written (read-only, or the disk is full): correct that, and try again")]
+    ReadOnly,
+    /// The file or one beside it has a second name (a hard link), through which it could be changed.
+    #[error(
+        "the records or a file beside them have another name too (a hard link): remove the other name, or \
+         replace the file with a copy"
+    )]
+    Linked,
+    /// The name is reserved for this crate's own files beside the records.
+    #[error(
+        "names that end in .lock and .keysheath-new are reserved for keysheath's own files beside the \
+         records: give the file another name"
+    )]
+    ReservedName,
+    /// Another process has them open.
+    #[error(
+        "another process uses the records: stop it first; two registries on the same records would disagree"
+    )]
+    Locked,
+    /// The write-ahead log beside the file was removed or replaced while the records are open.
+    #[error(
+        "the log beside the records (its name ends in -wal) was removed or replaced while they were open, so \
+         nothing more is written: leave it alone, stop this process, and check the records before they are \
+         opened again"
+    )]
+    LogGone,
+    /// They are not what this crate wrote, or were altered.
+    #[error(
+        "the records are damaged, altered, or not keysheath's: restore them from a backup; they were not \
+         changed"
+    )]
+    Corrupt,
+    /// A newer version wrote them.
+    #[error(
+        "the records have format {found}, and this version reads up to {known}: use a newer keysheath; they \
+         were not changed"
+    )]
+    #[non_exhaustive]
+    Newer {
+        /// The format's number in the file.
+        found: i64,
+        /// The newest that this version reads.
+        known: i64,
+    },
+    /// A version from before the first release wrote them.
+    #[error(
+        "the records have format {found}, from before format {known} sealed each row, and can no longer be \
+         read: create new records, and a new key for each key in them; they were not changed"
+    )]
+    #[non_exhaustive]
+    Older {
+        /// The format's number in the file.
+        found: i64,
+        /// The oldest that this version reads.
+        known: i64,
+    },
+    /// They are another issuer's.
+    #[error("the records are of another issuer's keys: open them with that issuer, or name another file")]
+    OtherIssuer,
+    /// Not a regular file, another user's, or one that others may read or write.
+    #[error("the file of the records must be a regular file that only this user can read and write: chmod 600 it")]
+    NotPrivate,
+    /// The operating system refused.
+    #[error("the records cannot be read ({0}): check the path and this user's permissions")]
+    Io(io::ErrorKind),
+    /// The database refused.
+    #[error("the database refused (code {code}): check the disk, and try again")]
+    #[non_exhaustive]
+    Database {
+        /// SQLite's result code.
+        code: i32,
+    },
 }

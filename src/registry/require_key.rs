@@ -1,4 +1,4 @@
-//! A tower layer that lets only authorised requests through.
+//! A tower layer that lets only authorized requests through, and the store that a path names.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::principal::{Authorize, Refusal, RequestedStore};
-use super::store_path::store_of_path;
+use super::authorize::{Authorize, Refusal, RequestedStore};
 
-/// What in a request names the store that it is for.
+/// Returns the store that a request is for.
 type FindStore = dyn Fn(&http::request::Parts) -> RequestedStore + Send + Sync;
 
 /// Puts a [`KeyRegistry`](super::KeyRegistry) or [`StaticKeys`](super::StaticKeys) in front of a service.
 ///
-/// A request that is not authorised is answered with the issuer's row as JSON and, with 401 and 403, `WWW-Authenticate` as
-/// RFC 6750 has it. One that is goes on with its [`Principal`](super::Principal) in its extensions. Every method needs a
-/// key, `OPTIONS` too: an API for servers answers no CORS preflight, so that no browser gets to send a key.
+/// A request that is not authorized is answered with the issuer's row as JSON and, with 401 and 403,
+/// `WWW-Authenticate` as in RFC 6750. An authorized one reaches the service with its
+/// [`Principal`](super::Principal) among its extensions. Every method needs a key, `OPTIONS` too: an API for
+/// servers answers no CORS preflight, so that no browser sends a key.
 ///
-/// With axum use [`route_layer`], which runs for routes that exist only and so keeps the 404 of those that do not:
+/// With axum use [`route_layer`], which runs only for routes that exist, and so keeps the 404 of the others:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -51,18 +51,7 @@ pub struct RequireKeyLayer<A: ?Sized> {
     find_store: Arc<FindStore>,
 }
 
-/// The service that [`RequireKeyLayer`] makes.
-///
-/// ```
-/// use std::sync::Arc;
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::registry::{KeyRegistry, RequireKeyLayer};
-/// use tower_layer::Layer;
-///
-/// let layer = RequireKeyLayer::new(Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?));
-/// let service = layer.layer(()); // any service over http::Request
-/// # Ok::<(), keysheath::registry::RegistryError>(())
-/// ```
+/// A service with a [`RequireKeyLayer`] around it.
 pub struct RequireKey<S, A: ?Sized> {
     inner: S,
     keys: Arc<A>,
@@ -70,72 +59,37 @@ pub struct RequireKey<S, A: ?Sized> {
 }
 
 impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
-    /// For a service without stores, and for routes that name none. A key that is restricted to a store is refused there,
-    /// unless [`RequireKeyLayer::for_any_key`] is asked for.
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use keysheath::key::{Issuer, Katana};
-    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer};
-    /// let layer = RequireKeyLayer::new(Arc::new(KeyRegistry::in_memory(Katana::PROFILE)?));
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Creates a layer for a service without stores, and for routes that name none. A key that is restricted
+    /// to a store is refused; [`RequireKeyLayer::for_any_key`] accepts it.
     #[must_use]
     pub fn new(keys: Arc<A>) -> Self {
         Self::with_store(keys, |_| RequestedStore::NoStore)
     }
 
-    /// As [`RequireKeyLayer::new`], with keys that are restricted to a store let through. The service then keeps each key to
-    /// its store itself, by [`Principal::restriction`](super::Principal::restriction).
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer};
-    /// // Around a route such as `/api/v1/me`, which shows the key's own stores.
-    /// let layer = RequireKeyLayer::for_any_key(Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?));
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// As [`RequireKeyLayer::new`], but accepts keys that are restricted to a store, for a route such as
+    /// `/api/v1/me`. The service must keep each key to its store itself, by
+    /// [`Principal::restriction`](super::Principal::restriction).
     #[must_use]
     pub fn for_any_key(keys: Arc<A>) -> Self {
         Self::with_store(keys, |_| RequestedStore::NoStoreForAnyKey)
     }
 
-    /// For paths as Kanal has them: the store's number follows the first segment `stores`. A path without a store, and one
-    /// that some server could read in another way, is answered as a store that is not there, so that no request gets past
-    /// its store. Each segment is letters, digits and signs that mean nothing in a path, or such characters as `%XX`; one
-    /// that is empty or dots alone, and one with `;`, `\`, `%`, `/`, `?`, `#`, a control character or what is not UTF-8 behind
-    /// a `%XX`, is refused.
+    /// Creates a layer for paths in Kanal's form: the store's number follows the first segment `stores`.
     ///
-    /// The layer must see the whole path: put it around a nested router and not into it, and give the routes that have no
+    /// A path without a store, or one that some server could read differently, is answered as an unknown
+    /// store, so that no request bypasses its store. A segment may have letters, digits and characters
+    /// without a meaning in a path, as they are or as `%XX`. A segment that is empty or only dots is refused,
+    /// and one with `;`, `\`, `%`, `/`, `?`, `#`, a control character or invalid UTF-8 as `%XX`.
+    ///
+    /// The layer must see the whole path: put it around a nested router, not inside. Give routes without a
     /// store a layer of their own, by [`RequireKeyLayer::new`].
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer};
-    /// let layer = RequireKeyLayer::for_stores(Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?));
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
     #[must_use]
     pub fn for_stores(keys: Arc<A>) -> Self {
         Self::with_store(keys, |request| store_of_path(request.uri.path()))
     }
 
-    /// With a rule of your own for which store a request is for. A rule that finds none where there is one lets every key
-    /// of every team through, so it had better err on the other side, with [`RequestedStore::NotAStore`].
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::registry::{KeyRegistry, RequireKeyLayer, RequestedStore};
-    /// # let registry = Arc::new(KeyRegistry::in_memory(Kanal::PROFILE)?);
-    /// let layer = RequireKeyLayer::with_store(registry, |request| {
-    ///     let header = request.headers.get("x-store").and_then(|value| value.to_str().ok());
-    ///     header.map_or(RequestedStore::NotAStore, RequestedStore::from_segment)
-    /// });
-    /// # Ok::<(), keysheath::registry::RegistryError>(())
-    /// ```
+    /// Creates a layer with a custom rule for the store that a request is for. A rule that misses a store
+    /// lets the keys of every team through, so return [`RequestedStore::NotAStore`] in case of doubt.
     #[must_use]
     pub fn with_store(
         keys: Arc<A>,
@@ -188,8 +142,8 @@ where
     type Future = Answering<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // A request that is refused needs no room in the service, and none is taken for it: the service that was found
-        // ready here is the one that is called.
+        // A refused request uses none of the service's capacity: the service that is ready here is the one
+        // that is called.
         self.inner.poll_ready(context)
     }
 
@@ -198,7 +152,7 @@ where
         match self.keys.authorize(&parts.headers, (self.find_store)(&parts)) {
             Ok(principal) => {
                 parts.extensions.insert(principal);
-                // Nobody further in needs it, and whoever prints the headers does not see it.
+                // The service does not need it, and a log of the headers must not show it.
                 if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
                     value.set_sensitive(true);
                 }
@@ -210,7 +164,7 @@ where
 }
 
 pin_project! {
-    /// The answer of [`RequireKey`], on its way.
+    /// The future of a [`RequireKey`].
     #[doc(hidden)]
     #[project = AnsweringState]
     pub enum Answering<F> {
@@ -232,7 +186,7 @@ where
                 Poll::Ready(Ok(response.map(RefusalBody::of_service)))
             }
             AnsweringState::Refused { refusal } => {
-                let refusal = refusal.take().expect("polled again after it had answered");
+                let refusal = refusal.take().expect("`RequireKey` future polled after completion");
                 Poll::Ready(Ok(answer(&refusal)))
             }
         }
@@ -255,16 +209,7 @@ fn answer<R>(refusal: &Refusal) -> Response<RefusalBody<R>> {
 }
 
 pin_project! {
-    /// The body of the service's own answer, or of a refusal.
-    ///
-    /// ```
-    /// use http_body::Body;
-    /// use keysheath::registry::RefusalBody;
-    ///
-    /// fn length<B: Body<Data = bytes::Bytes>>(body: &RefusalBody<B>) -> Option<u64> {
-    ///     body.size_hint().exact()
-    /// }
-    /// ```
+    /// The body of the service's own response, or of a refusal.
     #[derive(Debug)]
     pub struct RefusalBody<B> {
         #[pin]
@@ -310,4 +255,89 @@ where
         let own = || SizeHint::with_exact(self.refusal.as_ref().map_or(0, |body| body.len() as u64));
         self.inner.as_ref().map_or_else(own, Body::size_hint)
     }
+}
+
+/// Returns the store that a path in Kanal's form is for: its number follows the first segment `stores`.
+///
+/// Servers and proxies read paths differently: they decode `%XX` once or twice, merge slashes, resolve `..`,
+/// cut path parameters at `;`, or fold wide characters. This accepts only paths that all of them read alike;
+/// any other path is for no store.
+pub(super) fn store_of_path(path: &str) -> RequestedStore {
+    let Some(mut rest) = path.strip_prefix('/') else { return RequestedStore::NotAStore };
+    // A slash at the end has no meaning.
+    rest = rest.strip_suffix('/').unwrap_or(rest);
+    if !rest.split('/').all(is_plain) {
+        return RequestedStore::NotAStore;
+    }
+    let mut segments = rest.split('/');
+    match (segments.find(|segment| could_be_stores(segment)), segments.next()) {
+        (Some("stores"), Some(store)) => RequestedStore::from_segment(store),
+        _ => RequestedStore::NotAStore,
+    }
+}
+
+/// Returns whether a server that folds case or drops characters could read a segment as `stores`.
+fn could_be_stores(segment: &str) -> bool {
+    decoded(segment.as_bytes())
+        .is_some_and(|segment| segment.trim_matches(is_droppable).to_uppercase() == "STORES")
+}
+
+/// The characters that servers drop at the end of a segment, or from anywhere in it.
+const fn is_droppable(c: char) -> bool {
+    matches!(c, '.' | ' ') || is_mark(c)
+}
+
+/// Returns whether every server reads a segment alike: it is not empty, not only dots, and decodes once, to
+/// UTF-8, to characters without a meaning in a path.
+fn is_plain(segment: &str) -> bool {
+    let Some(decoded) = decoded(segment.as_bytes()) else { return false };
+    !decoded.trim_matches(is_droppable).is_empty() && decoded.chars().all(has_no_meaning)
+}
+
+/// Decodes each `%XX` of a segment. `None` if one is malformed, decodes to invalid UTF-8, or is a `?` or a
+/// `#`, which would end the path for a server that decodes twice.
+fn decoded(segment: &[u8]) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment;
+    while let [first, more @ ..] = rest {
+        rest = more;
+        if *first != b'%' {
+            // A URI is ASCII.
+            bytes.push(Some(*first).filter(u8::is_ascii)?);
+            continue;
+        }
+        let ([high, low], after) = more.split_first_chunk::<2>()?;
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
+        bytes.push(Some(byte).filter(|byte| !matches!(byte, b'?' | b'#'))?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Letters and digits of every script, and the ASCII punctuation without a meaning in a path: not `/`, `\`,
+/// `;`, `%`, `?`, `#` and no control character. No punctuation beyond ASCII, because some of it is equivalent
+/// to one of those.
+fn has_no_meaning(c: char) -> bool {
+    if !c.is_ascii() {
+        // `⒈` and similar characters are digits with a dot.
+        let is_dotted = matches!(c, '\u{2488}'..='\u{249b}' | '\u{1f100}'..='\u{1f10c}');
+        return (c.is_alphanumeric() || is_mark(c)) && !is_dotted;
+    }
+    c.is_ascii_alphanumeric() || r#" !"$&'()*+,-.:<=>@[]^_`{|}~"#.contains(c)
+}
+
+/// Combining marks that do not count as letters: separate accents, as macOS writes them, and marks of Indian
+/// scripts, Thai, Lao and Japanese. Not the strokes through a letter, which look like a slash.
+const fn is_mark(c: char) -> bool {
+    matches!(
+        c,
+        '\u{300}'..='\u{336}'
+            | '\u{339}'..='\u{36f}'
+            | '\u{93c}' | '\u{94d}' | '\u{9bc}' | '\u{9cd}' | '\u{a3c}' | '\u{a4d}' | '\u{abc}' | '\u{acd}' | '\u{b3c}'
+            | '\u{b4d}' | '\u{bcd}' | '\u{c4d}' | '\u{cbc}' | '\u{ccd}' | '\u{d4d}' | '\u{dca}'
+            | '\u{e47}'..='\u{e4e}'
+            | '\u{ec8}'..='\u{ecc}'
+            | '\u{3099}' | '\u{309a}'
+    )
 }

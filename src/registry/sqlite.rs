@@ -1,8 +1,7 @@
-//! Records in a file of SQLite.
+//! Records in a SQLite file.
 
 mod file;
 mod schema;
-mod seal;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -13,30 +12,31 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 
-use super::record::{Change, Changed, KeyId, RecordStore, Records, StoredKey, TeamId, sealed::Sealed};
+use super::record::{Change, Changed, KeyId, RecordStore, Records, Store, StoredKey, sealed::Sealed};
 use super::{Peppers, RecordError, RegistryError};
 use crate::internal::lock::Lock;
 use crate::internal::printable::PrintablePath;
 use crate::key::{Profile, StoreId};
 use file::Place;
-use schema::Kept;
-use seal::{NUMBER, Sealer};
+use schema::{Kept, NUMBER, Sealer};
 
-/// Records in a file of SQLite, so that they survive a restart.
+/// Records in a SQLite file, so that they survive a restart.
 ///
-/// The file holds each key's number, team, name, fingerprint, times, restriction and keyed digest, and no key. It must be
-/// a regular file of this user that nobody else can read or write; new ones are made so. One process at a time has it: a
-/// second gets [`RecordError::Locked`] at once. A file that is refused is left as it was, byte for byte.
+/// The file contains each key's number, team, name, fingerprint, times, restriction and keyed digest, and no
+/// key. It must be a regular file that only this user can read and write; new files are created so. One
+/// process at a time can open it: a second one gets [`RecordError::Locked`] at once. A file that is refused
+/// is not changed by a byte.
 ///
-/// What has returned is on the disk, as far as the file system honours `fsync`: the file is in write-ahead mode with full
-/// synchronisation, which costs one `fsync` for a new key. (A rollback journal costs several, and with the same setting may
-/// come back after a power cut and undo what had returned.) Deleting a key overwrites it in the file and in the log beside
-/// it; the disk and the file system may keep older copies of both.
+/// Once a method has returned, its change is on the disk, as far as the file system honours `fsync`: the file
+/// is in write-ahead mode with full synchronisation, which costs one `fsync` for a new key. (A rollback
+/// journal costs several, and with the same setting can reappear after a power cut and undo a finished
+/// change.) Deleting a key overwrites it in the file and in the log beside it; the disk and the file system
+/// may keep older copies of both.
 ///
-/// Beside a file `keys.db` lie `keys.db.lock`, which is empty and stays, and while a registry has it open or after it was
-/// killed `keys.db-wal`, which is a part of the records: **copy or move both together**, with the registry stopped. Without
-/// its log, a file may have keys again that were deleted. Where the log is removed or replaced while the records are open,
-/// every change from then on is [`RecordError::LogGone`].
+/// Beside a file `keys.db` there is an empty `keys.db.lock`, which stays, and, while a registry has it open
+/// or after it was killed, a `keys.db-wal`, which is part of the records: **copy or move both together**,
+/// with the registry stopped. Without its log, a file may again contain keys that were deleted. If the log is
+/// removed or replaced while the records are open, every later change fails with [`RecordError::LogGone`].
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -61,64 +61,49 @@ use seal::{NUMBER, Sealer};
 /// ```
 pub struct Sqlite {
     connection: Lock<Connection>,
-    /// There once the records were read.
+    /// Set once the records were read.
     sealer: OnceLock<Sealer>,
-    /// After the connection, so that the lock is the last to go.
+    /// After the connection, so that the lock is released last.
     place: Place,
 }
 
 impl Sqlite {
-    /// Opens records that are there. Blocks: it reads the whole file once to see whether it is whole.
+    /// Opens existing records. Blocks: it reads the whole file once to check its integrity.
     ///
     /// They belong to the issuer of the registry that is first opened with them.
     ///
     /// # Errors
-    /// [`RecordError`]: `Missing` or `NoFolder` where there is nothing, and then nothing is made, `NotPrivate`, `ReadOnly`
-    /// and `Locked` for a file that cannot be used as it is, `Corrupt` for one that is damaged or not this crate's, and
-    /// `Newer`. The file is left as it was.
-    ///
-    /// ```
-    /// # use keysheath::registry::{RecordError, Sqlite};
-    /// assert_eq!(Sqlite::open("/no/such/folder/keys.db").unwrap_err(), RecordError::NoFolder);
-    /// ```
+    /// [`RecordError`]: `Missing` or `NoFolder` if there is nothing, and then nothing is created; `NotPrivate`, `ReadOnly`
+    /// and `Locked` for a file that cannot be used as it is; `Corrupt` for one that is damaged or not this
+    /// crate's; and `Newer`. The file is not changed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         Self::connect(Place::open(path.as_ref())?)
     }
 
-    /// Makes records without a key, where nothing is yet. Blocks.
+    /// Creates empty records at a path where there is nothing yet. Blocks.
     ///
-    /// It is apart from [`Sqlite::open`] so that a wrong path or a disk that is not mounted gives an error, and not a
-    /// registry that refuses every key. Where both will do, say so: open, and create what is [`RecordError::Missing`].
+    /// It is separate from [`Sqlite::open`] so that a wrong path or a disk that is not mounted gives an error
+    /// instead of a registry that refuses every key. To accept both, open first, and create after
+    /// [`RecordError::Missing`].
     ///
     /// # Errors
-    /// [`RecordError`]: `Exists` where something is, a log that was left behind included; `NoFolder`, `ReadOnly`, `Locked`
-    /// and the others as for [`Sqlite::open`].
-    ///
-    /// ```
-    /// # use keysheath::registry::{RecordError, Sqlite};
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("keys.db");
-    /// let records = match Sqlite::open(&path) {
-    ///     Err(RecordError::Missing) => Sqlite::create(&path)?,
-    ///     other => other?,
-    /// };
-    /// # Ok::<(), RecordError>(())
-    /// ```
+    /// [`RecordError`]: `Exists` if there is something, an old log included; `NoFolder`, `ReadOnly`, `Locked` and the
+    /// others as for [`Sqlite::open`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         Self::connect(Place::create(path.as_ref(), fill)?)
     }
 
     fn connect(place: Place) -> Result<Self, RecordError> {
-        // A log that is there already is played into the file when the connection is closed, unless this is set. What is
-        // refused is to stay as it is, so it is set until the records have been read. (A log that is not there is made
-        // empty and removed again.)
+        // Closing the connection plays an existing log into the file, unless this is set. A file that is
+        // refused must not change, so it is set until the records have been read. (A log that does not exist
+        // is created empty and removed again.)
         let connection = connection(place.path(), place.has_log()).map_err(|error| from_sqlite(&error))?;
         schema::check(&connection)?;
         place.is_in_place()?;
         Ok(Self { connection: Lock::new(connection), sealer: OnceLock::new(), place })
     }
 
-    /// One transaction, on the disk when this returns.
+    /// Runs one transaction, which is on the disk when this returns.
     fn write(
         &self,
         change: impl FnOnce(&Transaction<'_>) -> Result<(), RecordError>,
@@ -130,14 +115,14 @@ impl Sqlite {
             .map_err(|error| from_sqlite(&error))?;
         change(&all)?;
         all.commit().map_err(|error| from_sqlite(&error))?;
-        // What was written into a file that has lost its name is not written.
+        // A write into a file that has lost its name does not count.
         self.is_in_place(&connection)
     }
 
     fn is_in_place(&self, connection: &Connection) -> Result<(), RecordError> {
         let found = self.place.is_in_place();
         if found == Err(RecordError::LogGone) {
-            // SQLite still has the log open, so what earlier changes have left in it alone can be saved.
+            // SQLite still has the log open, so earlier changes that are only in it can be saved.
             let _ = checkpoint(connection);
         }
         found
@@ -148,7 +133,7 @@ impl Sqlite {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A transaction that a panic has interrupted was rolled back.
+        // A transaction that a panic interrupted was rolled back.
         self.connection.lock()
     }
 }
@@ -190,7 +175,7 @@ impl RecordStore for Sqlite {
         let sealer = self.sealer()?;
         self.write(|all| {
             schema::write_key(all, sealer, key)?;
-            // Kept by itself, so that the newest key's number is not given again once that key was deleted.
+            // Stored separately, so that the newest key's number is not reused after that key was deleted.
             let next_serial = key.record.id.serial().checked_add(1).ok_or(RecordError::Corrupt)?;
             schema::write_next_serial(all, sealer, next_serial).map_err(|error| from_sqlite(&error))
         })
@@ -203,23 +188,22 @@ impl RecordStore for Sqlite {
                 .and_then(|mut delete| delete.execute([id.serial()]));
             deleted.map(drop).map_err(|error| from_sqlite(&error))
         })?;
-        // The log still has the row. The key is deleted either way, so a failure here is none.
+        // The log still has the row. The key is deleted in any case, so a failure here is ignored.
         let _ = checkpoint(&self.connection());
         Ok(())
     }
 
-    fn put_store(&self, store: StoreId, team: TeamId, paused: bool) -> Result<(), RecordError> {
+    fn put_store(&self, id: StoreId, store: Store) -> Result<(), RecordError> {
         let sealer = self.sealer()?;
-        self.write(|all| {
-            schema::write_store(all, sealer, store, team, paused).map_err(|error| from_sqlite(&error))
-        })
+        self.write(|all| schema::write_store(all, sealer, id, store).map_err(|error| from_sqlite(&error)))
     }
 
     fn write_behind(&self, changes: &[Change]) -> Result<(), RecordError> {
         let sealer = self.sealer()?;
         self.write(|all| {
             for Change { id, what } in changes {
-                // A key that was deleted meanwhile has no row. What was altered meanwhile is not sealed again.
+                // A key that was deleted meanwhile has no row. An altered row fails here and is not sealed
+                // again.
                 let Some(mut key) = schema::read_key(all, sealer, *id)? else { continue };
                 match what {
                     Changed::Used(used) => key.record.last_used = key.record.last_used.max(Some(*used)),
@@ -247,7 +231,7 @@ fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
-/// The number that tells this file's rows from those of every other.
+/// Draws the number that distinguishes this file's rows from those of every other file.
 fn new_number() -> Result<[u8; NUMBER], RegistryError> {
     let mut number = [0; NUMBER];
     getrandom::fill(&mut number)
@@ -255,7 +239,7 @@ fn new_number() -> Result<[u8; NUMBER], RegistryError> {
     Ok(number)
 }
 
-/// Opens a file that is there, alone, and with nothing in it trusted.
+/// Opens an existing file exclusively, and trusts nothing in it.
 fn connection(path: &Path, keep_log: bool) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
@@ -264,8 +248,8 @@ fn connection(path: &Path, keep_log: bool) -> rusqlite::Result<Connection> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep_log)?;
-    // Exclusive, before anything is read: it holds other tools off, and needs no shared memory in a file. Temporary tables
-    // would lie in files that are not private.
+    // Exclusive, before anything is read: it keeps other tools out, and needs no file of shared memory.
+    // Temporary tables would be in files that are not private.
     connection.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; \
          PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON;",
@@ -273,10 +257,10 @@ fn connection(path: &Path, keep_log: bool) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes a file without content into records without a key.
+/// Makes an empty file into empty records.
 fn fill(path: &Path) -> Result<(), RecordError> {
     let made = connection(path, false).and_then(|connection| {
-        // Nobody knows the file yet, so what is half made is thrown away.
+        // The file has no public name yet; an incomplete one is discarded.
         connection.execute_batch("PRAGMA journal_mode = MEMORY;")?;
         schema::create(&connection)?;
         connection.close().map_err(|(_, error)| error)
@@ -284,14 +268,14 @@ fn fill(path: &Path) -> Result<(), RecordError> {
     made.map_err(|error| from_sqlite(&error))
 }
 
-/// By its code alone: the text may have a path or a value in it.
+/// Converts by the code only: the text may contain a path or a value.
 fn from_sqlite(error: &rusqlite::Error) -> RecordError {
     match (error.sqlite_error(), error) {
         (Some(failure), _) => from_code(*failure),
         (None, rusqlite::Error::InvalidPath(_) | rusqlite::Error::NulError(_)) => {
             RecordError::Io(ErrorKind::InvalidInput)
         }
-        // A column that is not there, of another type, or out of its range.
+        // A column that is missing, of another type, or out of range.
         (None, _) => RecordError::Corrupt,
     }
 }
@@ -303,7 +287,7 @@ fn from_code(failure: ffi::Error) -> RecordError {
         ErrorCode::ReadOnly | ErrorCode::DiskFull | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
             RecordError::ReadOnly
         }
-        // A quota, or a bound on the size of files.
+        // A quota, or a limit on the size of files.
         _ if failure.extended_code == ffi::SQLITE_IOERR_WRITE => RecordError::ReadOnly,
         _ => RecordError::Database { code: failure.extended_code },
     }

@@ -5,18 +5,18 @@ use std::sync::RwLock;
 
 use http::HeaderMap;
 
+use super::authorize::{Authorize, Principal, Refusal, RequestedStore};
 use super::credentials::Credentials;
-use super::principal::{Authorize, Principal, Refusal, RequestedStore};
 use super::record::Restriction;
 use crate::failure::Meaning;
 use crate::internal::lock::recover;
 use crate::key::{IssuerMismatch, Profile, RawKey};
 
-/// The keys that one service accepts: a current one, and while its clients take that up, the previous one. They are
-/// replaced live, and a clone of what holds them is not needed: share it in an [`Arc`](std::sync::Arc).
+/// The keys that one service accepts: a current one, and the previous one until all clients use the new one.
+/// They can be replaced while they are in use; share them in an [`Arc`](std::sync::Arc).
 ///
-/// It knows nothing of teams and stores, so a request that names a store is authorised as any other. Where something else
-/// stands in the place of a store's number, it is refused as a store that is not there.
+/// There are no teams and stores, so a request that names a store is authorized as any other. A text in the
+/// place of a store's number that is not one is refused as an unknown store.
 ///
 /// ```
 /// use keysheath::key::{ApiKey, Kanal};
@@ -27,7 +27,7 @@ use crate::key::{IssuerMismatch, Profile, RawKey};
 ///
 /// let second = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
 /// keys.replace(second.into_raw())?; // both are accepted
-/// keys.drop_previous(); // the second alone
+/// keys.drop_previous(); // the second only
 /// # Ok::<(), keysheath::key::IssuerMismatch>(())
 /// ```
 pub struct StaticKeys {
@@ -41,31 +41,17 @@ struct Keys {
 }
 
 impl StaticKeys {
-    /// This key alone.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # use keysheath::registry::StaticKeys;
-    /// let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw());
-    /// ```
+    /// Accepts this key only.
     #[must_use]
     pub fn new(current: RawKey) -> Self {
         Self { profile: current.profile(), keys: RwLock::new(Keys { current, previous: None }) }
     }
 
-    /// Takes a new key as the current one, and what was current as the previous one; an older previous one is refused
-    /// from now on. The key that is current already changes nothing.
+    /// Makes a new key the current one, and the current one the previous one; an older previous key is
+    /// refused from now on. Has no effect if the key is the current one already.
     ///
     /// # Errors
-    /// [`IssuerMismatch`], with the key in it, when it is another issuer's.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # use keysheath::registry::StaticKeys;
-    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw());
-    /// keys.replace(ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap().into_raw())?;
-    /// # Ok::<(), keysheath::key::IssuerMismatch>(())
-    /// ```
+    /// [`IssuerMismatch`], with the key in it, if it is another issuer's.
     pub fn replace(&self, new: RawKey) -> Result<(), IssuerMismatch> {
         let new = new.of_issuer(self.profile)?;
         let mut keys = recover(self.keys.write());
@@ -75,14 +61,7 @@ impl StaticKeys {
         Ok(())
     }
 
-    /// Refuses the previous key from now on. `false` where there was none.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # use keysheath::registry::StaticKeys;
-    /// # let keys = StaticKeys::new(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw());
-    /// assert!(!keys.drop_previous());
-    /// ```
+    /// Refuses the previous key from now on. Returns `false` if there was none.
     pub fn drop_previous(&self) -> bool {
         recover(self.keys.write()).previous.take().is_some()
     }
@@ -93,24 +72,24 @@ impl Authorize for StaticKeys {
         self.profile
     }
 
-    fn authorize(&self, headers: &HeaderMap, wanted: RequestedStore) -> Result<Principal, Refusal> {
-        let refused = |meaning| Refusal::of(self.profile, meaning);
+    fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
+        let refused = |meaning| Refusal::new(self.profile, meaning);
         let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
         let key = key.map_err(refused)?;
         let keys = recover(self.keys.read());
-        // Both are compared, so that the time does not tell which it was.
+        // Both are compared, so that the time does not reveal which one matched.
         let is_current = keys.current.matches(key);
         let previous = keys.previous.as_ref().filter(|previous| previous.matches(key));
         let found = if is_current { Some(&keys.current) } else { previous };
         let found = found.ok_or_else(|| refused(Meaning::KeyRefused))?;
-        if wanted == RequestedStore::NotAStore {
+        if requested == RequestedStore::NotAStore {
             return Err(refused(Meaning::StoreNotFound));
         }
         Ok(Principal {
             key: None,
             team: None,
             fingerprint: found.fingerprint(),
-            store: wanted.store(),
+            store: requested.store(),
             restriction: Restriction::None,
             is_previous: !is_current,
             from_browser,
@@ -144,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_current_and_the_previous_key_are_accepted_and_no_third() {
+    fn the_current_and_the_previous_key_are_accepted() {
         const KEYS: [&str; 3] =
             ["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "Zs1T6cN3bV7dL4qW9Xp2Kf8A", "hY5nRt8Qz2Lw7Jd4Xk9Gv3Ba"];
         let keys = StaticKeys::new(key(KEYS[0]));
@@ -163,25 +142,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_store_is_refused_after_the_key_was_looked_at() {
+    fn what_is_no_store_is_refused_after_the_key_check() {
         const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
         let keys = StaticKeys::new(key(KEY));
-        let ask = |text: &str, wanted| {
+        let ask = |text: &str, requested| {
             let value = HeaderValue::try_from(format!("Bearer {text}")).unwrap();
             let headers = [(http::header::AUTHORIZATION, value)].into_iter().collect();
-            keys.authorize(&headers, wanted).map(drop).map_err(|refusal| refusal.meaning())
+            keys.authorize(&headers, requested).map(drop).map_err(|refusal| refusal.meaning())
         };
         assert_eq!(ask(KEY, RequestedStore::NotAStore), Err(Meaning::StoreNotFound));
         assert_eq!(ask("Zs1T6cN3bV7dL4qW9Xp2Kf8A", RequestedStore::NotAStore), Err(Meaning::KeyRefused));
-        for wanted in
+        for requested in
             [RequestedStore::NoStore, RequestedStore::NoStoreForAnyKey, RequestedStore::from_segment("7")]
         {
-            assert_eq!(ask(KEY, wanted), Ok(()));
+            assert_eq!(ask(KEY, requested), Ok(()));
         }
     }
 
     #[test]
-    fn a_key_of_another_issuer_is_not_taken() {
+    fn a_key_of_another_issuer_is_refused() {
         let keys = StaticKeys::new(key("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
         let other = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
         assert!(keys.replace(other).is_err());

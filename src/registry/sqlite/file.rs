@@ -1,4 +1,4 @@
-//! The file of the records, its lock, and what must be true of both before SQLite sees them.
+//! The file of the records, its lock, and the checks of both before SQLite opens them.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
@@ -8,43 +8,42 @@ use std::thread;
 use std::time::Duration;
 
 use super::schema;
-use crate::internal::private_file;
-use crate::internal::private_file::{FileId, LOCK, Lock, NEW, Refusal, look, resolve, with_end};
+use crate::internal::private_file::{self, FileId, LOCK, Lock, NEW, Refusal, look, resolve, with_end};
 use crate::registry::RecordError;
 
 /// The length of a database's header (<https://www.sqlite.org/fileformat2.html#the_database_header>).
 const HEADER: usize = 100;
 
-/// How often the lock is tried for. A process that this one has just started holds what this one had open, and so a lock
-/// that was given up a moment ago, until it becomes another program.
+/// How many attempts to take the lock are made. A child process that was just started holds this process's
+/// open files, and so a lock that was just released, until it executes another program.
 const LOCK_TRIES: u32 = 20;
 
-/// How long to wait between two of them.
+/// How long to wait between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// No empty records are larger, in bytes.
+/// The largest size of empty records, in bytes.
 const MAX_NEW: usize = 1 << 20;
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// A file that was checked and that no other registry has.
+/// A file that was checked and that no other registry has open.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// With a folder that has no link in it, so that each file has one lock.
+    /// Without symbolic links in its folder, so that each file has one lock.
     path: PathBuf,
     id: FileId,
-    /// The write-ahead log that SQLite has open, once it does.
+    /// The write-ahead log, once SQLite has it open.
     log: OnceLock<FileId>,
     _lock: Lock,
 }
 
 impl Place {
-    /// An existing file. Nothing is made where there is none, and what is refused is not changed.
+    /// Opens an existing file. Creates nothing, and does not change a file that is refused.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
         private_file::refuse_reserved(path)?;
         let path = resolve(path)?;
         match look(&path) {
-            // Its second name may be the one that it was made under; it is looked at again with the lock.
+            // The second name may be the temporary one; the file is checked again with the lock.
             Err(Refusal::Linked) => {}
             found => drop(found?.ok_or(RecordError::Missing)?),
         }
@@ -54,7 +53,7 @@ impl Place {
         Self::check(path, lock)
     }
 
-    /// A new file, which `fill` makes into empty records. The path holds all of it, or nothing.
+    /// Creates a file, which `fill` makes into empty records. The path has all of it, or nothing.
     pub(super) fn create(
         path: &Path,
         fill: impl FnOnce(&Path) -> Result<(), RecordError>,
@@ -80,21 +79,20 @@ impl Place {
         &self.path
     }
 
-    /// Whether a write-ahead log lies beside the file: the process before this one was killed.
+    /// Returns whether there is a write-ahead log beside the file: the previous process was killed.
     pub(super) fn has_log(&self) -> bool {
         with_end(&self.path, "-wal").metadata().is_ok_and(|log| log.len() > 0)
     }
 
-    /// Notes which file the write-ahead log is. SQLite has it open from the first read in this mode on.
+    /// Notes which file is the write-ahead log. SQLite has it open since the first read in this mode.
     pub(super) fn note_log(&self) -> Result<(), RecordError> {
         let log = look(&with_end(&self.path, "-wal"))?.ok_or(RecordError::LogGone)?;
         let _ = self.log.set(log);
         Ok(())
     }
 
-    /// Says whether the paths still lead to the file that was opened and to its log. One that was removed or
-    /// replaced would take writes that nobody reads again. Neither is opened for that: closing it would give
-    /// up SQLite's own lock.
+    /// Checks that the paths still lead to the file that was opened and to its log. Writes to one that was
+    /// removed or replaced would be lost. Opens neither: closing it would release SQLite's own lock.
     pub(super) fn is_in_place(&self) -> Result<(), RecordError> {
         let is_there = |path: &Path, id: &FileId| {
             path.symlink_metadata().is_ok_and(|metadata| FileId::of(&metadata) == *id)
@@ -132,7 +130,7 @@ fn check_header(header: &[u8; HEADER]) -> Result<(), RecordError> {
     schema::check_version(number(68).into(), number(60).into())
 }
 
-/// The one process that may use the file: the lock is on a file beside it.
+/// Takes the lock, which is on a file beside the records.
 fn take_lock(path: &Path) -> Result<Lock, RecordError> {
     let path = with_end(path, LOCK);
     for _ in 0..LOCK_TRIES {
@@ -157,13 +155,13 @@ impl From<Refusal> for RecordError {
     }
 }
 
-/// Whether these bytes may be the begin of records that were not finished.
+/// Returns whether these bytes may be the beginning of unfinished records.
 fn may_begin(bytes: &[u8]) -> bool {
     bytes.iter().zip(MAGIC).all(|(byte, expected)| byte == expected)
 }
 
-/// Removes the temporary name of records that were published by a process that was killed just then: they
-/// have two names.
+/// Removes the temporary name of records whose process was killed while it published them: they have two
+/// names.
 fn unlink_new(path: &Path) -> Result<(), RecordError> {
     let new = with_end(path, NEW);
     let id = |path: &Path| path.symlink_metadata().map(|metadata| FileId::of(&metadata));
@@ -173,7 +171,7 @@ fn unlink_new(path: &Path) -> Result<(), RecordError> {
     }
 }
 
-/// Whether new records may be made at a path. A log that was left behind there would be played into them.
+/// Checks that new records may be created at a path. An old log there would be played into them.
 fn is_free(path: &Path) -> Result<(), RecordError> {
     for end in ["", "-wal", "-journal"] {
         match with_end(path, end).symlink_metadata() {
@@ -185,7 +183,7 @@ fn is_free(path: &Path) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Gives a complete file its name, unless something has that name by now, and has both written to the disk.
+/// Gives a complete file its name, unless that name exists by now, and syncs both to the disk.
 fn publish(new: &Path, path: &Path) -> io::Result<()> {
     File::open(new)?.sync_all()?;
     fs::hard_link(new, path)?;
@@ -196,7 +194,7 @@ fn publish(new: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a database that was to become the records.
+/// Removes an unpublished database.
 fn remove(new: &Path) -> Result<(), RecordError> {
     for end in ["", "-wal", "-journal"] {
         match fs::remove_file(with_end(new, end)) {

@@ -1,30 +1,30 @@
-//! What the tables look like, and reading them without trusting them.
+//! The tables, reading them without trusting them, and the seals of their rows.
 
 use std::sync::Arc;
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use subtle::ConstantTimeEq as _;
 
 use super::from_sqlite;
-use super::seal::{NUMBER, SEAL, Sealer, compare};
 use crate::key::{Fingerprint, Profile, StoreId};
 use crate::registry::record::{
-    KeyId, KeyRecord, Records, Restriction, Seconds, StoredDigest, StoredKey, TeamId, check_name,
+    KeyId, KeyRecord, Records, Restriction, Seconds, Store, StoredDigest, StoredKey, TeamId, check_name,
 };
 use crate::registry::{Pepper, Peppers, RecordError, RegistryError};
 
 /// "kshr": marks the file as this crate's.
 const APPLICATION: i64 = 0x6b73_6872;
 
-/// The format. A file with a higher number is a newer version's. The first one had no seals.
+/// The format's number. The first format had no seals.
 const VERSION: i64 = 2;
 
-/// Every table, in the order of their names, as SQLite keeps their text. A key's serial is its row's number, so that
-/// there is no index beside a table that could disagree with it.
+/// Every table, ordered by name, as SQLite stores the text. A key's serial is its row id, so that there is no
+/// separate index that could disagree with the table.
 const TABLES: [&str; 3] = [
-    "CREATE TABLE keys (serial INTEGER PRIMARY KEY, team INTEGER NOT NULL, name TEXT NOT NULL, fingerprint BLOB, \
-     digest BLOB NOT NULL, pepper BLOB NOT NULL, created INTEGER NOT NULL, last_used INTEGER, store INTEGER, \
-     seal BLOB NOT NULL) STRICT",
+    "CREATE TABLE keys (serial INTEGER PRIMARY KEY, team INTEGER NOT NULL, name TEXT NOT NULL, fingerprint \
+     BLOB, digest BLOB NOT NULL, pepper BLOB NOT NULL, created INTEGER NOT NULL, last_used INTEGER, store \
+     INTEGER, seal BLOB NOT NULL) STRICT",
     "CREATE TABLE meta (one INTEGER PRIMARY KEY, issuer TEXT, number BLOB, next_serial INTEGER NOT NULL, \
      pepper BLOB, seal BLOB) STRICT",
     "CREATE TABLE stores (store INTEGER PRIMARY KEY, team INTEGER NOT NULL, is_paused INTEGER NOT NULL, \
@@ -35,25 +35,105 @@ const TABLES: [&str; 3] = [
 const KEY: &str =
     "SELECT serial, team, name, fingerprint, digest, pepper, created, last_used, store, seal FROM keys";
 
-/// What the tables hold.
+/// The length of a seal, in bytes.
+const SEAL: usize = 16;
+
+/// The length of the random number that records get when a registry first opens them.
+pub(super) const NUMBER: usize = 16;
+
+/// Seals the rows of one file, so that an altered row is distinguished from one that this crate wrote.
+///
+/// A seal covers every column of its row, the issuer and the file's own random number, so it does not fit a
+/// row of another file or another table. It does not cover which rows there are.
+pub(super) struct Sealer {
+    peppers: Arc<Peppers>,
+    issuer: &'static str,
+    number: [u8; NUMBER],
+}
+
+impl Sealer {
+    pub(super) fn new(profile: &'static Profile, peppers: &Arc<Peppers>, number: [u8; NUMBER]) -> Self {
+        Self { peppers: Arc::clone(peppers), issuer: profile.name(), number }
+    }
+
+    /// Returns the pepper that rows without a digest are sealed under.
+    fn current(&self) -> &Pepper {
+        self.peppers.current()
+    }
+
+    /// Seals a key, under the pepper of its digest. `None` if that pepper was not given.
+    fn key(&self, StoredKey { record, digest }: &StoredKey) -> Option<[u8; SEAL]> {
+        let pepper = self.peppers.named(digest.pepper)?;
+        let store = match record.restriction {
+            Restriction::None => 0,
+            Restriction::Store(store) => store.get(),
+        };
+        let fingerprint = record.fingerprint.map_or([0; 10], Fingerprint::to_bytes);
+        // All but the last have a fixed length, so no two rows give the same bytes.
+        Some(self.seal(
+            pepper,
+            &[
+                b"key",
+                &record.id.serial().to_be_bytes(),
+                &record.team.get().to_be_bytes(),
+                &record.created.0.to_be_bytes(),
+                &record.last_used.map_or(0, |used| used.0).to_be_bytes(),
+                &store.to_be_bytes(),
+                &[u8::from(record.fingerprint.is_some())],
+                &fingerprint,
+                &digest.digest,
+                &digest.pepper.to_bytes(),
+                record.name.as_bytes(),
+            ],
+        ))
+    }
+
+    fn store(&self, pepper: &Pepper, id: StoreId, store: Store) -> [u8; SEAL] {
+        let (id, team) = (id.get().to_be_bytes(), store.team.get().to_be_bytes());
+        self.seal(pepper, &[b"store", &id, &team, &[u8::from(store.is_paused)]])
+    }
+
+    fn meta(&self, pepper: &Pepper, next_serial: u32) -> [u8; SEAL] {
+        self.seal(pepper, &[b"meta", &next_serial.to_be_bytes()])
+    }
+
+    fn seal(&self, pepper: &Pepper, fields: &[&[u8]]) -> [u8; SEAL] {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&self.number);
+        // The name of an issuer has no line feed.
+        bytes.extend_from_slice(self.issuer.as_bytes());
+        bytes.push(b'\n');
+        for field in fields {
+            bytes.extend_from_slice(field);
+        }
+        pepper.seal(&bytes)
+    }
+}
+
+/// Compares a row's seal with the expected one.
+fn compare(found: [u8; SEAL], expected: [u8; SEAL]) -> Result<(), RecordError> {
+    if bool::from(found.ct_eq(&expected)) { Ok(()) } else { Err(RecordError::Corrupt) }
+}
+
+/// The content of the tables.
 pub(super) struct Kept {
     pub(super) records: Records,
-    /// `None` until a registry has been opened with these records.
+    /// `None` until a registry was opened with these records.
     pub(super) sealer: Option<Sealer>,
     /// Whether every row without a digest is sealed under the current pepper.
     pub(super) is_current: bool,
 }
 
-/// Makes the tables in an empty file.
+/// Creates the tables in an empty file.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     let tables = TABLES.join(";\n");
     connection.execute_batch(&format!(
-        "BEGIN; {tables}; INSERT INTO meta (one, next_serial) VALUES (1, 0); PRAGMA application_id = {APPLICATION}; \
-         PRAGMA user_version = {VERSION}; COMMIT; PRAGMA journal_mode = WAL;"
+        "BEGIN; {tables}; INSERT INTO meta (one, next_serial) VALUES (1, 0); PRAGMA application_id = \
+         {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT; PRAGMA journal_mode = WAL;"
     ))
 }
 
-/// Says whether a file with these two numbers is this crate's and of a format that it knows.
+/// Checks that a file with these two numbers is this crate's and has a known format.
 pub(super) fn check_version(application: i64, version: i64) -> Result<(), RecordError> {
     match version {
         _ if application != APPLICATION => Err(RecordError::Corrupt),
@@ -64,7 +144,7 @@ pub(super) fn check_version(application: i64, version: i64) -> Result<(), Record
     }
 }
 
-/// Looks at everything but the rows' content: numbers, structure, tables.
+/// Checks everything except the rows' content: numbers, structure, tables.
 pub(super) fn check(connection: &Connection) -> Result<(), RecordError> {
     check_version(number(connection, "PRAGMA application_id")?, number(connection, "PRAGMA user_version")?)?;
     let verdict: String =
@@ -82,8 +162,8 @@ fn number(connection: &Connection, question: &str) -> Result<i64, RecordError> {
     connection.query_row(question, [], |row| row.get(0)).map_err(|error| from_sqlite(&error))
 }
 
-/// Reads every row. One that no version of this crate has written, or that was altered, makes the whole file corrupt: a
-/// key that is left out would be refused without a reason.
+/// Reads every row. A row that this crate has not written, or that was altered, makes the whole file corrupt:
+/// leaving a key out would refuse it without a reason.
 pub(super) fn read(
     connection: &Connection,
     profile: &'static Profile,
@@ -107,7 +187,8 @@ pub(super) fn read(
     Ok(Kept { records: Records { keys, stores, next_serial }, sealer: Some(sealer), is_current })
 }
 
-/// Whose records these are; `None` where no registry was opened with them yet.
+/// Reads the issuer, the next serial, and whether that is sealed under the current pepper; `None` if no
+/// registry was opened with these records yet.
 fn meta(
     connection: &Connection,
     profile: &'static Profile,
@@ -142,7 +223,7 @@ fn meta(
     }
 }
 
-/// The pepper of this one-way name.
+/// Returns the pepper with this fingerprint.
 fn named(peppers: &Peppers, id: [u8; 10]) -> Result<&Pepper, RegistryError> {
     let id = Fingerprint::from_bytes(id);
     peppers.named(id).ok_or(RegistryError::PepperMissing { id })
@@ -155,15 +236,12 @@ pub(super) fn claim(
     sealer: &Sealer,
     records: &Records,
 ) -> rusqlite::Result<()> {
-    all.execute("UPDATE meta SET issuer = ?1, number = ?2", params![profile.name(), sealer.number()])?;
+    all.execute("UPDATE meta SET issuer = ?1, number = ?2", params![profile.name(), sealer.number])?;
     write_next_serial(all, sealer, records.next_serial)?;
-    records
-        .stores
-        .iter()
-        .try_for_each(|&(store, team, is_paused)| write_store(all, sealer, store, team, is_paused))
+    records.stores.iter().try_for_each(|&(id, store)| write_store(all, sealer, id, store))
 }
 
-/// Writes the number that the next key takes.
+/// Writes the number of the next key.
 pub(super) fn write_next_serial(
     all: &Transaction<'_>,
     sealer: &Sealer,
@@ -175,24 +253,23 @@ pub(super) fn write_next_serial(
         .map(drop)
 }
 
-/// Writes a store, in place of what was written of it before.
+/// Writes a store, or replaces its row.
 pub(super) fn write_store(
     all: &Transaction<'_>,
     sealer: &Sealer,
-    store: StoreId,
-    team: TeamId,
-    is_paused: bool,
+    id: StoreId,
+    store: Store,
 ) -> rusqlite::Result<()> {
     let pepper = sealer.current();
-    let seal = sealer.store(pepper, store, team, is_paused);
+    let seal = sealer.store(pepper, id, store);
     all.prepare_cached(
         "INSERT OR REPLACE INTO stores (store, team, is_paused, pepper, seal) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
-    .execute(params![store_bits(store), team.get(), is_paused, pepper.id().to_bytes(), seal])
+    .execute(params![store_bits(id), store.team.get(), store.is_paused, pepper.id().to_bytes(), seal])
     .map(drop)
 }
 
-/// Writes a key, in place of what was written of it before.
+/// Writes a key, or replaces its row.
 pub(super) fn write_key(all: &Transaction<'_>, sealer: &Sealer, key: &StoredKey) -> Result<(), RecordError> {
     let StoredKey { record, digest } = key;
     let seal = sealer.key(key).ok_or(RecordError::Corrupt)?;
@@ -202,8 +279,8 @@ pub(super) fn write_key(all: &Transaction<'_>, sealer: &Sealer, key: &StoredKey)
     };
     let written = all
         .prepare_cached(
-            "INSERT OR REPLACE INTO keys (serial, team, name, fingerprint, digest, pepper, created, last_used, store, \
-             seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT OR REPLACE INTO keys (serial, team, name, fingerprint, digest, pepper, created, \
+             last_used, store, seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )
         .and_then(|mut insert| {
             insert.execute(params![
@@ -222,7 +299,7 @@ pub(super) fn write_key(all: &Transaction<'_>, sealer: &Sealer, key: &StoredKey)
     written.map(drop).map_err(|error| from_sqlite(&error))
 }
 
-/// Reads one key; `None` where it was deleted.
+/// Reads one key; `None` if it was deleted.
 pub(super) fn read_key(
     all: &Transaction<'_>,
     sealer: &Sealer,
@@ -277,18 +354,19 @@ fn stored_key(row: &Row<'_>, sealer: &Sealer) -> Result<StoredKey, RegistryError
     Ok(key)
 }
 
-fn store(row: &Row<'_>, sealer: &Sealer, pepper: &Pepper) -> Result<(StoreId, TeamId, bool), RecordError> {
-    let (store, team) = (store_id(get(row, 0)?)?, TeamId::new(get(row, 1)?));
+fn store(row: &Row<'_>, sealer: &Sealer, pepper: &Pepper) -> Result<(StoreId, Store), RecordError> {
+    let (id, team) = (store_id(get(row, 0)?)?, TeamId::new(get(row, 1)?));
     let is_paused = match get::<i64>(row, 2)? {
         0 => false,
         1 => true,
         _ => return Err(RecordError::Corrupt),
     };
-    compare(get(row, 4)?, sealer.store(pepper, store, team, is_paused))?;
-    Ok((store, team, is_paused))
+    let store = Store { team, is_paused };
+    compare(get(row, 4)?, sealer.store(pepper, id, store))?;
+    Ok((id, store))
 }
 
-/// A store's number as it is kept: all its 64 bits, with the highest as the sign.
+/// Converts a store's number to SQLite's integers: all 64 bits, with the highest as the sign.
 const fn store_bits(store: StoreId) -> i64 {
     store.get().cast_signed()
 }
@@ -297,7 +375,7 @@ fn store_id(bits: i64) -> Result<StoreId, RecordError> {
     StoreId::new(bits.cast_unsigned()).ok_or(RecordError::Corrupt)
 }
 
-/// A column; of another type or out of its range, it is not ours.
+/// Reads a column. Another type or a value out of range is an error.
 fn get<T: FromSql>(row: &Row<'_>, at: usize) -> Result<T, RecordError> {
     row.get(at).map_err(|error| from_sqlite(&error))
 }

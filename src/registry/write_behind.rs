@@ -8,29 +8,26 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::RegistryError;
-use super::error::RecordError;
-use super::record::{Change, Changed, KeyId, RecordStore, Seconds, StoredDigest};
+use super::record::{Change, Changed, KeyId, RecordError, RecordStore, Seconds, StoredDigest};
 use crate::internal::clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 use crate::internal::lock::{Lock, recover};
 
-/// How exactly the last use of a key is written, in seconds: what is in memory is exact, what is written is at most so
-/// much older.
-///
-/// ```
-/// assert_eq!(keysheath::registry::USE_STEP, 60);
-/// ```
-pub const USE_STEP: u32 = 60;
+/// How exactly the last use of a key is written, in seconds: what is in memory is exact, what is written is
+/// at most so much older.
+pub(super) const USE_STEP: u32 = 60;
 
-/// How many keys may have something waiting. Beyond them a last use is not written until the next one, and a key stays
-/// under its older pepper until it is used again.
+/// How many keys may have something waiting. Beyond them a last use is not written until the next one, and a
+/// key stays under its older pepper until it is used again.
 const WAITING: usize = 8192;
 
-/// How long changes are gathered before they are written together; and after a failure, until they are tried again.
+/// How long changes are gathered before they are written together; and after a failure, until they are tried
+/// again.
 const GATHER: Duration = Duration::from_secs(2);
 
-/// How long dropping waits for the last write. A disk that hangs longer does not keep the process from ending.
+/// How long dropping waits for the last write. A disk that hangs longer does not keep the process from
+/// ending.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A thread that gathers changes and writes them.
@@ -199,8 +196,8 @@ impl State {
         true
     }
 
-    /// What could not be written waits for the next time, under what has been noted since. At most twice [`WAITING`] wait
-    /// then, and while they do nothing new is taken in.
+    /// What could not be written waits for the next time, under what has been noted since. At most twice
+    /// [`WAITING`] wait then, and while they do nothing new is taken in.
     fn put_back(&mut self, batch: HashMap<KeyId, Waiting>) {
         for (id, older) in batch {
             let waiting = self.waiting.entry(id).or_default();
@@ -234,9 +231,10 @@ mod tests {
     use super::*;
     use crate::key::{Profile, StoreId};
     use crate::registry::Peppers;
-    use crate::registry::record::{Records, StoredKey, TeamId, sealed::Sealed};
+    use crate::registry::record::{Records, Store, StoredKey, sealed::Sealed};
 
-    /// A store that keeps what is written behind, fails when it is told to, and hangs for as long as it is told to.
+    /// A store that keeps what is written behind, fails when it is told to, and hangs for as long as it is
+    /// told to.
     #[derive(Default)]
     struct Fake {
         written: Mutex<HashMap<KeyId, u32>>,
@@ -260,7 +258,7 @@ mod tests {
             unreachable!()
         }
 
-        fn put_store(&self, _: StoreId, _: TeamId, _: bool) -> Result<(), RecordError> {
+        fn put_store(&self, _: StoreId, _: Store) -> Result<(), RecordError> {
             unreachable!()
         }
 
