@@ -199,11 +199,12 @@ fn live_handle() {
     let theirs = || drop(black_box(Arc::clone(&black_box(&lock).read().expect("no panic"))));
     row_of_two("… by two threads", ours, "`RwLock<Arc<_>>`, read and clone, by two threads", theirs, 2.0);
 
-    let read = || black_box(&handle).load().map(|snapshot| BearerHeader::of(&snapshot).value().len());
+    let read =
+        || black_box(&handle).load().map(|snapshot| BearerHeader::for_snapshot(&snapshot).value().len());
     let cell = OnceLock::from(BearerHeader::new(&kanal()));
     let get = || black_box(&cell).get().map(|header| header.value().len());
     row(
-        "`load`, `BearerHeader::of`, its value",
+        "`load`, `BearerHeader::for_snapshot`, its value",
         read,
         "`OnceLock::get`, its value",
         get,

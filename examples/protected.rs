@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args_os().nth(1).map_or(Some(0), |port| port.to_str()?.parse().ok());
     let port: u16 = port.ok_or("usage: protected [PORT]")?;
     let registry = KeyRegistry::in_memory(Kanal::PROFILE)?
-        .on_browser(|principal| eprintln!("a browser has the key {:?}", principal.fingerprint()));
+        .with_browser_observer(|principal| eprintln!("a browser has the key {:?}", principal.fingerprint()));
     let store = StoreId::new(123).ok_or("a store's number is positive")?;
     registry.put_store(store, TeamId::new(1))?;
     let new = registry.create_key(TeamId::new(1), "example", Restriction::None)?;

@@ -47,7 +47,7 @@ use crate::handle::NoActiveKey;
 
 pub use bearer::{BearerFuture, BearerLayer, BearerService, NotRepeating, Repeating};
 pub use origin_guard::{BearerHeader, GuardError, OriginGuard, OverrideError};
-pub use retry::{Repeatable, Retry, RetryFuture, RetryLayer};
+pub use retry::{NoErrors, Repeatable, Retry, RetryFuture, RetryLayer};
 pub use sender::{AnswerBody, Sent};
 
 #[cfg(feature = "reqwest")]

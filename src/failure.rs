@@ -361,9 +361,7 @@ pub enum Obstacle {
         limit: usize,
     },
     /// The server does not speak HTTP.
-    #[error(
-        "the server does not speak HTTP; next: check the origin's scheme, host and port; keep the key"
-    )]
+    #[error("the server does not speak HTTP; next: check the origin's scheme, host and port; keep the key")]
     NotHttp,
     /// Something else failed on this machine.
     #[error(

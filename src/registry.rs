@@ -151,9 +151,7 @@ pub enum RegistryError {
     #[error("this registry has created as many keys as it can number: create a new one")]
     Full,
     /// The issuer's keys are so short that they could be guessed.
-    #[error(
-        "keys of {length} letters and digits could be guessed: give the issuer a format of at least 14"
-    )]
+    #[error("keys of {length} letters and digits could be guessed: give the issuer a format of at least 14")]
     #[non_exhaustive]
     Weak {
         /// How long a key would be.

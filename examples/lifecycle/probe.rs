@@ -45,6 +45,6 @@ impl OrdersProbe {
 
 impl Probe for OrdersProbe {
     fn probe(&self, key: &RawKey) -> Report {
-        Report::new(Finding::new(self.ask(key)).at_store(self.store))
+        Report::new(Finding::new(self.ask(key)).with_store(self.store))
     }
 }

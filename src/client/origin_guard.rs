@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use zeroize::Zeroizing;
 
 use crate::handle::Snapshot;
-use crate::key::issuer::KNOWN;
 #[cfg(feature = "probe")]
 use crate::key::RawKey;
+use crate::key::issuer::KNOWN;
 use crate::key::{ApiKey, Issuer, Origin, Scheme};
 
 const SCHEME: &[u8] = b"Bearer ";

@@ -83,7 +83,7 @@ async fn route(shop: &Shop, mut router: Router, request: Request<Incoming>) -> R
 
 fn faulty(shop: &Shop, status: u16, retry_after: Option<u32>, body: Option<String>) -> Response<Body> {
     let body = body.unwrap_or_else(|| match (status, shop.api) {
-        (429, Api::Kanal) => Refusal::of(shop.registry.profile(), Meaning::RateLimited).body(),
+        (429, Api::Kanal) => Refusal::new(shop.registry.profile(), Meaning::RateLimited).body(),
         (429, Api::Katana { .. }) => katana_api::documented(shop, Meaning::RateLimited),
         _ => String::new(),
     });

@@ -95,7 +95,7 @@ async fn limit(
 }
 
 fn too_many(shop: &Shop, retry_after: u64) -> Response<Body> {
-    let row = Refusal::of(shop.registry.profile(), Meaning::RateLimited);
+    let row = Refusal::new(shop.registry.profile(), Meaning::RateLimited);
     let mut response = answer::text(StatusCode::TOO_MANY_REQUESTS, "application/json", row.body());
     response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(retry_after));
     response

@@ -129,7 +129,7 @@ impl Shop {
         (self.clock)()
     }
 
-    /// Whose key a request came with. A key that is good, and not for this store, is still known.
+    /// Whose key a request came with. A key that is good, but not for this store, is still known.
     pub(super) fn sender(&self, headers: &HeaderMap) -> Option<Sender> {
         let (key, fingerprint) = self.registry.sender(headers)?;
         Some(Sender { key, fingerprint })

@@ -120,7 +120,7 @@ pub trait Authorize: Send + Sync {
     fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal>;
 }
 
-impl<A: Authorize + ?Sized> Authorize for &A {
+impl<T: Authorize + ?Sized> Authorize for &T {
     fn profile(&self) -> &'static Profile {
         (**self).profile()
     }
@@ -130,7 +130,7 @@ impl<A: Authorize + ?Sized> Authorize for &A {
     }
 }
 
-impl<A: Authorize + ?Sized> Authorize for Box<A> {
+impl<T: Authorize + ?Sized> Authorize for Box<T> {
     fn profile(&self) -> &'static Profile {
         (**self).profile()
     }
@@ -140,7 +140,7 @@ impl<A: Authorize + ?Sized> Authorize for Box<A> {
     }
 }
 
-impl<A: Authorize + ?Sized> Authorize for Arc<A> {
+impl<T: Authorize + ?Sized> Authorize for Arc<T> {
     fn profile(&self) -> &'static Profile {
         (**self).profile()
     }

@@ -395,7 +395,9 @@ pub enum RecordError {
     #[error("the records are of another issuer's keys: open them with that issuer, or name another file")]
     OtherIssuer,
     /// Not a regular file, another user's, or one that others may read or write.
-    #[error("the file of the records must be a regular file that only this user can read and write: chmod 600 it")]
+    #[error(
+        "the file of the records must be a regular file that only this user can read and write: chmod 600 it"
+    )]
     NotPrivate,
     /// The operating system refused.
     #[error("the records cannot be read ({0}): check the path and this user's permissions")]

@@ -121,7 +121,9 @@ pub enum PepperError {
     #[error("{0}")]
     Reference(KeyRefError),
     /// There is none.
-    #[error("there is no pepper at {place}: {absence}; create one with `openssl rand -base64 32` and put it there")]
+    #[error(
+        "there is no pepper at {place}: {absence}; create one with `openssl rand -base64 32` and put it there"
+    )]
     Absent {
         /// The place that was read.
         place: source::Provenance,
@@ -143,7 +145,9 @@ pub enum PepperError {
     #[error("the pepper cannot be loaded from {0}")]
     Source(SourceError),
     /// It is not random.
-    #[error("the pepper at {place} could be guessed: create one with `openssl rand -base64 32` and put it there")]
+    #[error(
+        "the pepper at {place} could be guessed: create one with `openssl rand -base64 32` and put it there"
+    )]
     Weak {
         /// The place that was read.
         place: source::Provenance,
@@ -334,7 +338,9 @@ mod tests {
             Ok(())
         };
         let text: Vec<u8> = (0..31)
-            .flat_map(|_| draw_key(Katana::PROFILE, &mut counting).unwrap().expose_secret().as_bytes().to_vec())
+            .flat_map(|_| {
+                draw_key(Katana::PROFILE, &mut counting).unwrap().expose_secret().as_bytes().to_vec()
+            })
             .collect();
         // Unused bytes of a call are not kept for the next, so only the start of the order is known.
         assert_eq!(&text[..24], b"ABCDEFGHIJKLMNOPQRSTUVWX");

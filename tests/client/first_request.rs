@@ -31,7 +31,7 @@ fn it_shows_each_row_of_the_table_and_never_the_key() {
     for (case, answer) in [
         ("good key", "201: accepted"),
         ("deleted key", "401: the key is unknown or was deleted"),
-        ("another team's store", "403: the key is good, and not for this store"),
+        ("another team's store", "403: the key is good, but not for this store"),
         ("paused store", "404: the store is unknown or paused"),
         ("no header", "401: the request carried no key"),
     ] {

@@ -78,7 +78,7 @@ async fn a_request_that_must_not_carry_the_key_never_reaches_the_client() {
         ("http://api.getkanal.com/", "another origin"),
         ("/api/v1/stores/1/orders", "no scheme and host"),
         ("https://user@api.getkanal.com/", "user information"),
-        ("https://api.getkanal.com/?key=8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "the key stands in the request's URI"),
+        ("https://api.getkanal.com/?key=8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "the key is in the request's URI"),
     ] {
         let request = Request::get(uri).body(()).unwrap();
         let error = client.ready().await.unwrap().call(request).await.unwrap_err();

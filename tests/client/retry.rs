@@ -224,7 +224,7 @@ async fn an_error_is_repeated_only_if_the_caller_says_that_it_passes() {
     assert_eq!(server.seen().len(), 1);
 
     let (server, passing) = (script(), |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused);
-    let layer = RetryLayer::new(clock.sleep()).with_attempts(9).with_passing_errors(passing);
+    let layer = RetryLayer::new(clock.sleep()).with_attempts(9).with_temporary_errors(passing);
     let error = layer.layer(server.clone()).oneshot(request(Method::GET)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert_eq!(server.seen().len(), 3);

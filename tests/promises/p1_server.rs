@@ -161,7 +161,7 @@ fn a_browsers_request_is_warned_of_without_the_key() {
     let collector = Collector::default();
     let told = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&told);
-    let registry = registry().on_browser(move |principal| noted.lock().unwrap().push(*principal));
+    let registry = registry().with_browser_observer(move |principal| noted.lock().unwrap().push(*principal));
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
     tracing::subscriber::with_default(collector.clone(), || {
         for headers in sent() {

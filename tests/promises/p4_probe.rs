@@ -28,10 +28,10 @@ fn katana_key() -> RawKey {
 fn a_key_of_another_issuer_is_not_sent_at_all() {
     let server = Recorder::plain("200 OK");
     // It would do as a key of Katana, were it not for its issuer.
-    let report = KatanaProbe::new().at(guard(&server)).probe(&kanal_key());
+    let report = KatanaProbe::new().with_guard(guard(&server)).probe(&kanal_key());
     let other = Obstacle::OtherIssuer { key: "kanal", asked: "katana" };
     assert_eq!((report.findings()[0].outcome(), report.verdict()), (Err(other), Verdict::Inconclusive));
-    let report = kanal_probe().at(guard(&server)).probe(&katana_key());
+    let report = kanal_probe().with_guard(guard(&server)).probe(&katana_key());
     let other = Obstacle::OtherIssuer { key: "katana", asked: "kanal" };
     assert_eq!(report.findings().len(), 2);
     assert!(report.findings().iter().all(|finding| finding.outcome() == Err(other)));
@@ -43,8 +43,11 @@ fn a_key_of_another_issuer_is_not_sent_at_all() {
 #[test]
 fn the_key_stands_in_one_header_and_nowhere_else() {
     let server = Recorder::plain("204 No Content");
-    assert_eq!(kanal_probe().at(guard(&server)).probe(&kanal_key()).verdict(), Verdict::Accepted);
-    assert_eq!(KatanaProbe::new().at(guard(&server)).probe(&katana_key()).verdict(), Verdict::Accepted);
+    assert_eq!(kanal_probe().with_guard(guard(&server)).probe(&kanal_key()).verdict(), Verdict::Accepted);
+    assert_eq!(
+        KatanaProbe::new().with_guard(guard(&server)).probe(&katana_key()).verdict(),
+        Verdict::Accepted
+    );
     let requests = server.requests();
     assert_eq!(requests.len(), 3);
     for request in requests {
@@ -60,7 +63,7 @@ fn the_key_stands_in_one_header_and_nowhere_else() {
 fn a_key_that_would_stand_in_the_path_is_not_sent() {
     let server = Recorder::plain("200 OK");
     let key = ApiKey::<Kanal>::parse("api/v1/stores/7/customer").unwrap().into_raw();
-    let report = kanal_probe().at(guard(&server)).probe(&key);
+    let report = kanal_probe().with_guard(guard(&server)).probe(&key);
     assert_eq!(report.findings()[0].outcome(), Err(Obstacle::Guarded));
     assert_eq!(server.requests().len(), 1, "the other store's path does not hold it");
 }
@@ -83,8 +86,8 @@ fn a_redirect_takes_the_key_nowhere() {
                 write_answer(stream, &format!("{status} Moved\r\nlocation: {location}"), "")
             });
             for report in [
-                kanal_probe().at(guard(&server)).probe(&kanal_key()),
-                KatanaProbe::new().at(guard(&server)).probe(&katana_key()),
+                kanal_probe().with_guard(guard(&server)).probe(&kanal_key()),
+                KatanaProbe::new().with_guard(guard(&server)).probe(&katana_key()),
             ] {
                 assert_eq!(report.findings()[0].outcome(), Err(Obstacle::Redirect { status }));
                 assert_eq!(report.verdict(), Verdict::Inconclusive);
@@ -106,12 +109,16 @@ fn a_proxy_that_nobody_asked_for_sees_nothing() {
     }
     let ran = child.without("no_proxy").without("NO_PROXY").run(|| {
         let server = Recorder::plain("204 No Content");
-        assert_eq!(kanal_probe().at(guard(&server)).probe(&kanal_key()).verdict(), Verdict::Accepted);
-        assert_eq!(KatanaProbe::new().at(guard(&server)).probe(&katana_key()).verdict(), Verdict::Accepted);
+        assert_eq!(kanal_probe().with_guard(guard(&server)).probe(&kanal_key()).verdict(), Verdict::Accepted);
+        assert_eq!(
+            KatanaProbe::new().with_guard(guard(&server)).probe(&katana_key()).verdict(),
+            Verdict::Accepted
+        );
         assert_eq!(server.requests().len(), 3);
         // Over TLS a proxy would see a CONNECT.
         let tls = Origin::parse(&format!("https://{}", server.address)).unwrap();
-        let report = KatanaProbe::new().at(OriginGuard::for_loopback(tls).unwrap()).probe(&katana_key());
+        let report =
+            KatanaProbe::new().with_guard(OriginGuard::for_loopback(tls).unwrap()).probe(&katana_key());
         assert_eq!(report.verdict(), Verdict::Inconclusive);
         // The control: a client that is not told otherwise goes to the proxy, which takes it nowhere.
         let _ = ureq::get(format!("http://{}/control", server.address)).call();

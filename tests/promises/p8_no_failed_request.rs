@@ -63,7 +63,7 @@ impl Shop {
     fn open(path: &Path) -> Self {
         let emulator = Emulator::kanal().start().unwrap();
         let handle = KeyHandle::live();
-        let probe = KanalProbe::by_invalid_customer(OWN_STORE, []).at(guard(emulator.origin()));
+        let probe = KanalProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(emulator.origin()));
         let policy = RotationPolicy::new()
             .with_grace(Duration::ZERO)
             .with_settle(Duration::ZERO)

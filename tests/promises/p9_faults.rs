@@ -19,7 +19,7 @@ fn guard<I: Issuer>(emulator: &Emulator) -> OriginGuard<I> {
 fn probes(emulator: &Emulator) -> Vec<Box<dyn Probe>> {
     let roots = emulator.certificate_pem().map(|pem| Roots::from_pem(pem.as_bytes()).unwrap());
     if emulator.key().profile() == Katana::PROFILE {
-        let probe = KatanaProbe::new().at(guard(emulator)).with_deadline(DEADLINE);
+        let probe = KatanaProbe::new().with_guard(guard(emulator)).with_deadline(DEADLINE);
         return vec![match roots {
             None => Box::new(probe),
             Some(roots) => Box::new(probe.with_roots(roots)),
@@ -27,7 +27,7 @@ fn probes(emulator: &Emulator) -> Vec<Box<dyn Probe>> {
     }
     [KanalProbe::by_customer_upsert(OWN_STORE, []), KanalProbe::by_invalid_customer(OWN_STORE, [])]
         .into_iter()
-        .map(|probe| probe.at(guard(emulator)).with_deadline(DEADLINE))
+        .map(|probe| probe.with_guard(guard(emulator)).with_deadline(DEADLINE))
         .map(|probe| match &roots {
             None => probe,
             Some(roots) => probe.with_roots(roots.clone()),
@@ -89,7 +89,9 @@ fn no_fault_makes_a_good_key_look_refused_over_tls() {
 #[test]
 fn a_store_that_refuses_does_not_say_that_the_key_is_bad_and_a_deleted_key_is() {
     let emulator = Emulator::start().unwrap();
-    let at = |store| KanalProbe::by_invalid_customer(store, []).at(guard(&emulator)).with_deadline(DEADLINE);
+    let at = |store| {
+        KanalProbe::by_invalid_customer(store, []).with_guard(guard(&emulator)).with_deadline(DEADLINE)
+    };
     assert_eq!(at(PAUSED_STORE).probe(emulator.key()).verdict(), Verdict::StoreRefused);
     assert_eq!(at(keysheath::emulator::FOREIGN_STORE).probe(emulator.key()).verdict(), Verdict::StoreRefused);
     assert!(emulator.customers(OWN_STORE).is_empty());

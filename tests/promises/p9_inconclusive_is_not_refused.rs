@@ -31,7 +31,7 @@ fn loopback<I: Issuer>(address: SocketAddr) -> OriginGuard<I> {
 fn ask_kanal_at(guard: OriginGuard<Kanal>, deadline: Duration) -> Report {
     let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     let store = StoreId::new(123).unwrap();
-    let probe = KanalProbe::by_invalid_customer(store, []).at(guard).with_deadline(deadline);
+    let probe = KanalProbe::by_invalid_customer(store, []).with_guard(guard).with_deadline(deadline);
     in_time(deadline, move || probe.probe(key.as_raw()))
 }
 
@@ -213,7 +213,7 @@ fn what_is_not_http_or_not_tls_is_not_a_refusal() {
 
 #[test]
 fn an_answer_without_bounds_is_not_a_refusal_and_is_not_read() {
-    let limit = keysheath::probe::MAX_ANSWER;
+    let limit = 64 * 1024;
     let large = raw(|stream| {
         let body = format!("{KANAL_REFUSES}{}", " ".repeat(10 * 1024 * 1024));
         write_answer(stream, "401 Unauthorized", &body)

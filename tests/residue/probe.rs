@@ -26,9 +26,9 @@ fn probe() -> KanalProbe {
         .with_deadline(Duration::from_secs(5));
     match std::env::var("PROBE_ROOTS") {
         Ok(pem) => probe
-            .at(OriginGuard::for_https(origin()).unwrap())
+            .with_guard(OriginGuard::for_https(origin()).unwrap())
             .with_roots(Roots::from_pem(pem.as_bytes()).unwrap()),
-        Err(_) => probe.at(OriginGuard::for_loopback(origin()).unwrap()),
+        Err(_) => probe.with_guard(OriginGuard::for_loopback(origin()).unwrap()),
     }
 }
 

@@ -114,7 +114,7 @@ fn every_answer_of_the_layer_means_to_clients_what_it_did_to_the_server() {
         for meaning in
             [Meaning::KeyMissing, Meaning::KeyRefused, Meaning::StoreForbidden, Meaning::StoreNotFound]
         {
-            let refusal = Refusal::of(profile, meaning);
+            let refusal = Refusal::new(profile, meaning);
             let expected =
                 if tells_missing || meaning != Meaning::KeyMissing { meaning } else { Meaning::KeyRefused };
             let found = profile.classify(refusal.status(), None, refusal.body().as_bytes());

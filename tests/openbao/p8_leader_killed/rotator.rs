@@ -124,7 +124,7 @@ pub(super) fn work() {
     });
     let handle = KeyHandle::<Kanal>::live();
     let rotation = again(|| Rotation::open(store.clone(), &handle, policy.clone()))
-        .with_probe(KanalProbe::by_invalid_customer(OWN_STORE, []).at(guard(&issuer)));
+        .with_probe(KanalProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(&issuer)));
     tell("open");
     for command in std::io::stdin().lines().map_while(Result::ok) {
         let (word, key) = command.split_once(' ').unwrap_or((&command, ""));

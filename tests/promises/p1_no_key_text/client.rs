@@ -3,7 +3,7 @@
 
 use http::Response;
 use http_body_util::Full;
-use keysheath::client::{BearerError, BearerLayer, NotRepeating, Repeating, Repeats, Sent};
+use keysheath::client::{BearerError, BearerLayer, NotRepeating, Repeating, Sent};
 use tower::{Layer as _, Service as _, service_fn};
 
 use super::*;
@@ -21,16 +21,13 @@ fn get() -> Request<()> {
 
 #[tokio::test]
 async fn a_layer_that_does_not_repeat_shows_nothing() {
-    fn name<S, M: Repeats<S, ()> + Debug>(_: &S, marker: &M) {
-        assert_debug_silent("a marker", marker);
-    }
     let handle = keysheath::handle::KeyHandle::fixed(kanal());
     let layer: BearerLayer<Kanal, NotRepeating> =
         BearerLayer::new(handle.clone(), OriginGuard::new()).without_repeating();
     assert_debug_silent("BearerLayer", &layer);
     let client = service_fn(refuse);
-    name(&client, &Repeating);
-    name(&client, &NotRepeating);
+    assert_debug_silent("Repeating", &Repeating);
+    assert_debug_silent("NotRepeating", &NotRepeating);
     let mut client = layer.layer(client);
     assert_debug_silent("BearerService", &client);
     let future = client.call(get());

@@ -32,8 +32,8 @@ fn ask(server: &Recorder) -> [Report; 2] {
     let origin = || Origin::parse(&format!("http://{}", server.address)).unwrap();
     let stores = [1, 2].map(|store| StoreId::new(store).unwrap());
     let kanal_probe = KanalProbe::by_customer_upsert(stores[0], [stores[1]])
-        .at(OriginGuard::for_loopback(origin()).unwrap());
-    let katana_probe = KatanaProbe::new().at(OriginGuard::for_loopback(origin()).unwrap());
+        .with_guard(OriginGuard::for_loopback(origin()).unwrap());
+    let katana_probe = KatanaProbe::new().with_guard(OriginGuard::for_loopback(origin()).unwrap());
     assert_debug_silent("KanalProbe", &kanal_probe);
     assert_debug_silent("KatanaProbe", &katana_probe);
     let katana = ApiKey::<Katana>::parse(KATANA).unwrap();
@@ -50,7 +50,7 @@ pub(crate) fn ask_over_http_and_over_tls() {
     let tls = Recorder::start("204 No Content", own.accept());
     let origin = Origin::parse(&format!("https://localhost:{}", tls.address.port())).unwrap();
     let probe = KanalProbe::by_invalid_customer(StoreId::new(1).unwrap(), [])
-        .at(OriginGuard::for_https(origin).unwrap())
+        .with_guard(OriginGuard::for_https(origin).unwrap())
         .with_roots(Roots::from_pem(own.pem.as_bytes()).unwrap());
     assert_eq!(probe.probe(kanal().as_raw()).verdict(), Verdict::Accepted);
     for server in [server, tls] {

@@ -30,7 +30,7 @@ fn life<S: DocumentStore + Clone + 'static>(store: S) -> Life<S> {
     let second = StoreId::new(SECOND_STORE).unwrap();
     emulator.put_store(second, TEAM).unwrap();
     let probe = KanalProbe::by_invalid_customer(OWN_STORE, [second])
-        .at(OriginGuard::for_loopback(emulator.origin().clone()).unwrap())
+        .with_guard(OriginGuard::for_loopback(emulator.origin().clone()).unwrap())
         .with_deadline(DEADLINE);
     let (handle, clock) = (KeyHandle::live(), Clock::new());
     let time = clock.clone();

@@ -29,7 +29,7 @@ fn silences() -> Vec<Report> {
         Report::new(Finding::new(Err(Obstacle::Deadline { after: Duration::from_secs(1) }))),
         Report::new(Finding::new(Err(Obstacle::WebPage { status: 200 }))),
     ];
-    all.push(accepted().and(Finding::new(Err(Obstacle::Unreachable))));
+    all.push(accepted().with_finding(Finding::new(Err(Obstacle::Unreachable))));
     all
 }
 
@@ -187,9 +187,10 @@ fn a_refused_store_says_neither_that_the_key_is_bad_nor_that_it_is_good() {
 fn a_key_that_serves_one_of_two_stores_is_not_verified_and_the_report_names_the_other() {
     let setup = staged();
     let at = |meaning, status, store| {
-        Finding::new(Ok(Answer::new(status, meaning))).at_store(StoreId::new(store).unwrap())
+        Finding::new(Ok(Answer::new(status, meaning))).with_store(StoreId::new(store).unwrap())
     };
-    let report = Report::new(at(Meaning::Accepted, 201, 123)).and(at(Meaning::StoreForbidden, 403, 124));
+    let report =
+        Report::new(at(Meaning::Accepted, 201, 123)).with_finding(at(Meaning::StoreForbidden, 403, 124));
     setup.answers.set(2, report);
     let verification = setup.rotation.verify_now().unwrap();
     assert!(matches!(verification, Verification::StoreRefused { .. }));

@@ -117,7 +117,7 @@ fn the_issuers_probe_sends_a_longer_key() {
         String::from_utf8(request).unwrap()
     });
     let probe = KanalProbe::by_invalid_customer(StoreId::new(1).unwrap(), []);
-    let report = probe.at(OriginGuard::for_loopback(origin).unwrap()).probe(long().as_raw());
+    let report = probe.with_guard(OriginGuard::for_loopback(origin).unwrap()).probe(long().as_raw());
     assert_ne!(report.verdict(), Verdict::KeyRefused);
     let request = server.join().unwrap();
     assert!(
