@@ -37,7 +37,7 @@ fn ask_kanal_at(guard: OriginGuard<Kanal>, deadline: Duration) -> Report {
 
 fn ask_katana_at(address: SocketAddr, deadline: Duration) -> Report {
     let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
-    let probe = KatanaProbe::new().at(loopback(address)).with_deadline(deadline);
+    let probe = KatanaProbe::new().with_guard(loopback(address)).with_deadline(deadline);
     in_time(deadline, move || probe.probe(key.as_raw()))
 }
 
@@ -305,7 +305,7 @@ fn every_deadline_is_kept_even_none_and_one_beyond_the_clock() {
         write_answer(stream, "200 OK", "{}")
     });
     let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
-    let probe = KatanaProbe::new().at(loopback(silent.address));
+    let probe = KatanaProbe::new().with_guard(loopback(silent.address));
     let report = probe.clone().with_deadline(Duration::ZERO).probe(key.as_raw());
     assert_eq!(report.findings()[0].outcome(), Err(Obstacle::Deadline { after: Duration::ZERO }));
     assert_eq!(probe.with_deadline(Duration::MAX).probe(key.as_raw()).verdict(), Verdict::Accepted);
