@@ -18,7 +18,7 @@ const MAX_ROOTS: usize = 1024;
 ///
 /// let roots = Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?;
 /// let gateway = OriginGuard::<Katana>::for_https(Origin::parse("https://gateway.example")?)?;
-/// let probe = KatanaProbe::new().at(gateway).with_roots(roots);
+/// let probe = KatanaProbe::new().with_guard(gateway).with_roots(roots);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
