@@ -1,13 +1,13 @@
-//! What authorising a request costs, and what a key costs in memory.
+//! The cost of authorizing a request, and of a key in memory.
 //!
 //! ```sh
 //! cargo bench --all-features --bench registry                # a million keys, with the targets
 //! cargo bench --all-features --bench registry -- --growth    # and from a thousand to ten million
 //! ```
 //!
-//! Each measured pass goes through the same keys in the same random order, so that the records are not where the last look
-//! was. The peers take turns, and the smallest time seen of each counts. Where the second or third target is missed, the
-//! program ends with an error.
+//! Each measured pass goes through the same keys in the same random order, so that the records are not in the
+//! cache. The peers take turns, and the smallest time of each counts. If the second or third target is
+//! missed, the program ends with an error.
 #![allow(unsafe_code, reason = "a counting allocator is unsafe by its trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -23,7 +23,7 @@ use keysheath::key::{Issuer, Kanal, StoreId};
 use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, TeamId};
 use sha2::{Digest as _, Sha256};
 
-/// How many keys one pass asks for.
+/// How many keys one pass authorizes.
 const PASS: usize = 200_000;
 
 /// How many passes each takes.
@@ -34,8 +34,8 @@ const STORES: u64 = 1000;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, counting what it gives out as the C library rounds it up: eight bytes of its own, and sixteen
-/// at a time.
+/// The system's allocator, counting the bytes as the C library rounds them up: eight bytes of its own, in
+/// multiples of sixteen.
 struct Counting;
 
 const fn rounded(size: usize) -> usize {
@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// A registry, and the keys that are asked for, in random order.
+/// A registry, and the keys to authorize, in random order.
 struct Shop {
     registry: KeyRegistry,
     asked: Vec<([u8; 24], StoreId)>,
@@ -83,7 +83,7 @@ impl Shop {
                 registry.create_key(team(store), "production-shop", Restriction::None).expect("in memory");
             let text = *new.key().expose_secret().as_bytes().first_chunk().expect("24 bytes");
             let entry = (text, StoreId::new(store).expect("positive"));
-            // Each key has the same chance to be among those that are asked for.
+            // Each key has the same probability of being authorized.
             if asked.len() < PASS {
                 asked.push(entry);
             } else if let Some(place) = asked.get_mut(random.index(made + 1)) {
@@ -121,14 +121,14 @@ impl Shop {
         per(start, self.asked.len())
     }
 
-    /// The keys that are asked for, so that what is made of them does not lie in memory in the order of the asking.
+    /// The keys to authorize, in an order that is unrelated to that of the passes.
     fn in_another_order(&self) -> impl Iterator<Item = &([u8; 24], StoreId)> {
         let mut order: Vec<_> = self.asked.iter().collect();
         order.sort_unstable();
         order.into_iter()
     }
 
-    /// What [`Shop::pass`] costs without asking anybody.
+    /// The cost of [`Shop::pass`] without an authorization.
     fn headers_alone(&self) -> f64 {
         self.pass(|headers, _| headers.len() == 4)
     }
@@ -143,11 +143,12 @@ fn per(start: Instant, count: usize) -> f64 {
     start.elapsed().as_secs_f64() * 1e9 / count as f64
 }
 
-/// SHA-256 of the token, looked up in the standard map, and nothing else: no record, no store, no last use, no clock.
+/// SHA-256 of the token, looked up in the standard map, and nothing else: no record, no store, no last use,
+/// no clock.
 struct Sha256Map(HashMap<[u8; 32], u64>);
 
-/// What most systems do: SHA-256 of the token in hexadecimal digits, looked up in the standard map behind a lock, the
-/// record cloned for the request, its store looked up, the last use noted.
+/// What most systems do: SHA-256 of the token in hexadecimal digits, a look-up in the standard map behind a
+/// lock, a clone of the record for the request, a look-up of its store, and a note of the last use.
 struct Usual(RwLock<UsualTables>);
 
 struct UsualTables {
@@ -167,7 +168,7 @@ struct UsualRecord {
 }
 
 impl Sha256Map {
-    /// As many other keys as `count` says, and those that are asked for.
+    /// `count` keys, among them those to authorize.
     fn like(shop: &Shop, count: usize) -> Self {
         let mut keys = HashMap::new();
         for digest in other_digests(count - shop.asked.len()) {
@@ -251,7 +252,7 @@ fn other_digests(count: usize) -> impl Iterator<Item = [u8; 32]> {
     })
 }
 
-/// The least that can be done: one keyed hash, and one read that no cache has.
+/// The minimum: one keyed hash, and one read that misses the cache.
 fn hash_and_read(shop: &Shop, memory: &[u64]) -> f64 {
     let start = Instant::now();
     for (key, _) in &shop.asked {
@@ -293,19 +294,19 @@ fn million() -> bool {
     let verdicts = [faster >= 4.0, times <= 3.0, shop.bytes_per_key <= 120.0];
     let [first, second, third] = verdicts.map(|met| if met { "met" } else { "**not met**" });
     println!(
-        "| `authorize` | {ours:.0} | the same work with SHA-256, hexadecimal digits, the standard map and a cloned record | \
-         {usual:.0} | {faster:.2}× faster | at least 4× faster: {first} |"
+        "| `authorize` | {ours:.0} | the same work with SHA-256, hexadecimal digits, the standard map and a \
+         cloned record | {usual:.0} | {faster:.2}× faster | at least 4× faster: {first} |"
     );
     println!(
         "| `authorize` | {ours:.0} | SHA-256 and the standard map alone | {lean:.0} | {:.2}× as long | |",
         ours / lean
     );
     println!(
-        "| `authorize` | {ours:.0} | keyed BLAKE3 and one cache-missing read alone | {floor:.0} | {times:.2}× as long | \
-         at most 3× as long: {second} |"
+        "| `authorize` | {ours:.0} | keyed BLAKE3 and one cache-missing read alone | {floor:.0} | \
+         {times:.2}× as long | at most 3× as long: {second} |"
     );
     println!("| memory | | | | {:.1} bytes a key | at most 120: {third} |", shop.bytes_per_key);
-    // The first is an aim that depends on what the peer is; the others are held.
+    // The first is an aim that depends on the peer; the others must be met.
     verdicts[1..] == [true; 2]
 }
 

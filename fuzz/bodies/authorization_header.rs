@@ -1,4 +1,5 @@
-//! Untrusted `Authorization` headers: one to a line. A line of `@` in front says that a browser sent the request.
+//! Untrusted `Authorization` headers: one on each line. A first line `@` means that a browser sent the
+//! request.
 
 use std::sync::LazyLock;
 
@@ -12,7 +13,7 @@ use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, S
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
 static REGISTRY: LazyLock<KeyRegistry> = LazyLock::new(|| {
-    // Of each random byte six bits are taken, as a place in the alphabet.
+    // Six bits of each random byte are an index into the alphabet.
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let place = |byte: u8| alphabet.iter().position(|&known| known == byte).unwrap();
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap().with_random(move |bytes| {
@@ -63,7 +64,7 @@ pub fn authorization_header(data: &[u8]) {
     }
 }
 
-/// RFC 9110 and 6750, written once more: the scheme in any case, one to 64 spaces, the key.
+/// A second implementation of RFC 9110 and 6750: the scheme in any case, 1 to 64 spaces, the key.
 fn is_the_key(value: &[u8]) -> bool {
     let text = String::from_utf8_lossy(value);
     let Some((scheme, rest)) = text.split_once(' ') else { return false };

@@ -9,10 +9,10 @@ use keysheath::failure::{Answer, Meaning};
 use keysheath::key::{Issuer, Kanal, Katana, Profile};
 use serde_json::Value;
 
-/// The largest body that is looked at.
+/// The largest body that is read.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Classifies `data` as a response of both issuers, with the status that it has and as a 401.
+/// Classifies `data` as a response of both issuers, with its own status and as a 401.
 pub(crate) fn classify(data: &[u8]) {
     let mut parts = data.splitn(3, |&byte| byte == b'\n');
     let status = status(parts.next().unwrap_or_default());
@@ -28,7 +28,7 @@ pub(crate) fn classify(data: &[u8]) {
     }
 }
 
-/// A status, whatever stands there: a number as it is, and anything else folded into one.
+/// Reads a status: a number as it is, anything else folded into one.
 fn status(text: &[u8]) -> u16 {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     number.unwrap_or_else(|| {
@@ -36,7 +36,7 @@ fn status(text: &[u8]) -> u16 {
     })
 }
 
-/// Whether the issuer documents this body as "the key is bad".
+/// Returns whether the issuer documents this body as "the key is bad".
 fn refuses(profile: &Profile, body: Option<&Value>) -> bool {
     let Some(body) = body else { return false };
     let is = |value: &Value, text: &str| value.as_str() == Some(text);
@@ -56,17 +56,17 @@ fn check(answer: &Answer, status: u16, retry_after: Option<&[u8]>, documented: b
     assert_eq!(meaning.refuses_key(), meaning == Meaning::KeyRefused);
     assert_eq!(answer.retry_after(), retry_after.and_then(seconds), "not the seconds of the header");
 
-    // What is shown is made of the status, the meaning and the seconds: another answer of the same says it
-    // in the same words.
+    // The text consists of the status, the meaning and the seconds only, so another answer with the same
+    // values has the same text.
     let mut expected = status.to_string();
     expected.push_str(&SAMPLES[&meaning]);
     if let Some(wait) = answer.retry_after() {
         expected = format!("{expected} (Retry-After: {} s)", wait.as_secs());
     }
-    assert_eq!(answer.to_string(), expected, "the answer shows more than it is made of");
+    assert_eq!(answer.to_string(), expected, "the answer prints more than its fields");
 }
 
-/// What is shown of each meaning after the status.
+/// The text of each meaning after the status.
 static SAMPLES: LazyLock<HashMap<Meaning, String>> = LazyLock::new(|| {
     let kanal = [
         (Meaning::Accepted, 200, ""),

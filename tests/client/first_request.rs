@@ -50,7 +50,7 @@ fn it_serves_katana_too() {
 }
 
 #[test]
-fn another_server_gets_one_request_past_every_proxy_in_the_environment() {
+fn no_proxy_of_the_environment_gets_the_request() {
     let server = Recorder::plain("422 Unprocessable");
     let proxy = Recorder::plain("200 OK");
     let url = format!("http://{}", server.address);
@@ -72,7 +72,7 @@ fn another_server_gets_one_request_past_every_proxy_in_the_environment() {
 }
 
 #[test]
-fn bad_input_ends_with_an_error_that_repeats_none_of_it() {
+fn bad_input_is_refused_and_not_echoed() {
     for (arguments, expected) in [
         (&[KEY][..], "REFERENCE: a key reference names a place"),
         (&["env:NO_SUCH_VARIABLE"], "no Kanal key was found"),
@@ -102,7 +102,7 @@ fn bad_input_ends_with_an_error_that_repeats_none_of_it() {
 
 #[cfg(unix)]
 #[test]
-fn an_argument_that_is_not_unicode_ends_with_an_error_that_repeats_none_of_it() {
+fn an_argument_that_is_not_unicode_is_refused_and_not_echoed() {
     use std::os::unix::ffi::OsStrExt as _;
 
     let argument = [KEY.as_bytes(), b"\xff"].concat();

@@ -1,5 +1,5 @@
-//! `BearerLayer` around hyper's client and around small services: what is sent, what is refused, what an answer means,
-//! and that its body comes back as it was.
+//! `BearerLayer` around hyper's client and around small services: what is sent, what is refused, what an
+//! answer means, and that its body comes back unchanged.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -65,7 +65,7 @@ fn text(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_request_that_must_not_carry_the_key_never_reaches_the_client() {
+async fn a_request_without_the_key_never_reaches_the_client() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let client = service_fn(async |_: Request<()>| {
         CALLS.fetch_add(1, Ordering::Relaxed);
@@ -98,7 +98,7 @@ async fn a_request_that_must_not_carry_the_key_never_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_client_is_handed_on_and_not_shown() {
+async fn an_error_of_the_client_is_passed_on_and_not_printed() {
     let client = service_fn(async |_: Request<()>| Err::<Response<Full<Bytes>>, _>(io::Error::other(KEY)));
     let request = Request::get("https://api.getkanal.com/").body(()).unwrap();
     let error = BearerLayer::new(handle::<Kanal>(), OriginGuard::new())
@@ -111,7 +111,7 @@ async fn an_error_of_the_client_is_handed_on_and_not_shown() {
     assert_eq!(error.into_inner().unwrap().to_string(), KEY);
 }
 
-/// Must be asked whether it is ready before each call, and a clone anew.
+/// Must be polled for readiness before each call; so must each clone.
 struct Picky {
     ready: bool,
 }
@@ -149,7 +149,7 @@ async fn the_client_that_was_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
-async fn a_401_in_the_issuers_words_reports_the_generation_that_was_sent() {
+async fn the_issuers_own_401_reports_the_generation_that_was_sent() {
     for answer in [measured("401 Unauthorized", REFUSED), chunked("401 Unauthorized", REFUSED)] {
         let server = Answering::with(answer);
         let handle = handle::<Kanal>();
@@ -238,7 +238,7 @@ async fn a_body_comes_back_whole_with_its_trailers() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_gives_what_came_and_then_its_error() {
+async fn a_body_that_fails_gives_its_data_and_then_its_error() {
     for status in ["200 OK", "401 Unauthorized"] {
         for size in [0, 10, BOUND, 100 * 1024, 1_000_000] {
             let whole = [text(size), vec![b'z'; 100]].concat();
@@ -263,7 +263,7 @@ async fn a_body_that_breaks_gives_what_came_and_then_its_error() {
     }
 }
 
-/// A body that fails, and must not be asked again.
+/// A body that fails, and must not be polled again.
 struct Failing {
     failed: bool,
 }
@@ -276,13 +276,13 @@ impl Body for Failing {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        assert!(!std::mem::replace(&mut self.failed, true), "asked again after its error");
+        assert!(!std::mem::replace(&mut self.failed, true), "polled again after its error");
         Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())))
     }
 }
 
 #[tokio::test]
-async fn a_body_that_failed_while_it_was_read_ahead_is_not_asked_again() {
+async fn a_body_that_failed_while_read_ahead_is_not_polled_again() {
     let mut response = Response::new(Failing { failed: false });
     *response.status_mut() = http::StatusCode::UNAUTHORIZED;
     let mut body = ask_for(&handle(), response).await.into_body();
@@ -291,7 +291,7 @@ async fn a_body_that_failed_while_it_was_read_ahead_is_not_asked_again() {
     assert!(body.is_end_stream() && body.frame().await.is_none());
 }
 
-/// A body of which nobody may read anything.
+/// A body that must not be read.
 struct Untouchable {
     length: u64,
 }
@@ -313,7 +313,7 @@ impl Body for Untouchable {
 }
 
 #[tokio::test]
-async fn a_body_that_can_tell_nothing_is_not_read() {
+async fn a_body_that_cannot_say_anything_is_not_read() {
     for (status, length) in
         [(200, 10), (204, 0), (301, 10), (429, 10), (405, 10), (500, 10), (503, 10), (401, BOUND as u64 + 1)]
     {
@@ -324,7 +324,7 @@ async fn a_body_that_can_tell_nothing_is_not_read() {
     }
 }
 
-/// A body without an end, in frames of 1 KiB, that counts them.
+/// An endless body in frames of 1 KiB that counts them.
 struct Endless {
     frames: Arc<AtomicU32>,
 }
@@ -338,7 +338,7 @@ impl Body for Endless {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let before = self.frames.fetch_add(1, Ordering::Relaxed);
-        assert!(before < 1000, "read without a bound");
+        assert!(before < 1000, "read without a limit");
         Poll::Ready(Some(Ok(Frame::data(vec![b'x'; 1024].into()))))
     }
 }
@@ -358,7 +358,7 @@ async fn a_body_is_read_ahead_to_64_kib_and_no_further() {
 }
 
 pin_project_lite::pin_project! {
-    /// A body of frames, whose data come in two pieces each, and which must not be moved once it was polled.
+    /// A body of frames with data in two pieces each, which must not be moved once it was polled.
     struct Pieces {
         frames: VecDeque<Frame<bytes::buf::Chain<&'static [u8], Bytes>>>,
         at: Option<usize>,
@@ -388,7 +388,7 @@ impl Body for Pieces {
 }
 
 #[tokio::test]
-async fn a_body_of_any_kind_of_data_that_may_not_be_moved_comes_back_in_order() {
+async fn an_unmovable_body_of_any_data_type_comes_back_in_order() {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-checked", "yes".parse().unwrap());
     let data = || Frame::data((&b"{ \"error\": \"Inval"[..]).chain(Bytes::from_static(b"id API key\" }")));

@@ -17,7 +17,7 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// The number before which a line of the summary has these words.
+/// Returns the number in the line of the summary that begins with these words.
 fn number(shown: &str, words: &str) -> u64 {
     let line = shown.lines().find_map(|line| line.trim_start().strip_prefix(words));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok())
@@ -38,15 +38,15 @@ fn ends_without_a_failed_request(output: &Output, rotations: usize) {
 }
 
 #[test]
-fn it_plays_a_key_s_life_without_a_failed_request() {
+fn it_plays_the_life_of_a_key_without_a_failed_request() {
     ends_without_a_failed_request(&lifecycle(&["--seconds", "1", "--rotations", "4"]), 4);
 }
 
 #[cfg(all(feature = "keychain", target_os = "linux"))]
 #[test]
-fn it_keeps_the_keys_in_a_keychain_and_takes_them_out_at_the_end() {
+fn it_stores_the_keys_in_a_keychain_and_removes_them() {
     crate::support::secret_service::with_keychain(
-        "it_keeps_the_keys_in_a_keychain_and_takes_them_out_at_the_end",
+        "it_stores_the_keys_in_a_keychain_and_removes_them",
         |_| {
             let output = lifecycle(&["--seconds", "1", "--rotations", "2", "--keychain"]);
             ends_without_a_failed_request(&output, 2);
@@ -57,7 +57,7 @@ fn it_keeps_the_keys_in_a_keychain_and_takes_them_out_at_the_end() {
 }
 
 #[test]
-fn an_argument_that_is_wrong_is_refused_and_not_repeated() {
+fn a_wrong_argument_is_refused_and_not_echoed() {
     for arguments in [
         &["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"][..],
         &["--seconds"],

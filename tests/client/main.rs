@@ -1,4 +1,5 @@
-//! Sending keys: the tower layers, the reqwest middleware, retries, probes, and the examples that send requests.
+//! Sending keys: the tower layers, the reqwest middleware, retries, probes, and the examples that send
+//! requests.
 
 #[path = "../support/mod.rs"]
 mod support;

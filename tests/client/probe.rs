@@ -35,13 +35,13 @@ fn ask_katana(server: &Recorder) -> Report {
     KatanaProbe::new().with_guard(guard(server)).probe(ApiKey::<Katana>::parse(KATANA_KEY).unwrap().as_raw())
 }
 
-/// A server that gives everybody the same answer.
+/// A server with one answer for every request.
 fn always(status: u16, body: &str) -> Recorder {
     let body = body.to_owned();
     Recorder::json(move |_| (status, body.clone()))
 }
 
-/// The answers of a Kanal server of our own: 7 and 8 are the team's stores, 9 is paused, 10 is another team's.
+/// A Kanal server: 7 and 8 are the team's stores, 9 is paused, 10 is another team's.
 fn kanal(request: &Request, restricted_to: Option<&str>) -> (u16, String) {
     let row = |index: usize| (KANAL[index].status(), KANAL[index].body().unwrap());
     let store = request.line().split('/').nth(4).unwrap();
@@ -74,14 +74,14 @@ fn the_documented_check_is_sent_word_for_word() {
 }
 
 #[test]
-fn the_inferred_check_sends_no_customer_and_takes_422_as_accepted() {
+fn the_inferred_check_sends_no_customer_and_accepts_a_422() {
     let server = Recorder::json(|request| kanal(request, None));
     let report = ask_kanal(KanalProbe::by_invalid_customer(store(7), []), &server);
     assert_eq!(report.verdict(), Verdict::Accepted, "{report}");
     assert_eq!(report.findings()[0].outcome().unwrap().meaning(), Meaning::RequestInvalid);
     assert_eq!(
         report.to_string(),
-        "accepted\n  store 7: 422: the key and the store were accepted, and the content was not"
+        "accepted\n  store 7: 422: the key and the store were accepted; the content was not"
     );
     let requests = server.requests();
     assert_eq!(requests.len(), 1);
@@ -128,7 +128,7 @@ fn every_row_of_kanals_table_has_its_verdict() {
 }
 
 #[test]
-fn a_key_restricted_to_one_store_passes_there_and_is_refused_elsewhere() {
+fn a_key_of_one_store_is_accepted_there_and_refused_elsewhere() {
     let server = Recorder::json(|request| kanal(request, Some("8")));
     for probe in both_forms(&[7, 8, 9, 10]) {
         let report = ask_kanal(probe, &server);
@@ -172,7 +172,7 @@ fn a_deleted_key_is_refused_at_every_store() {
 }
 
 #[test]
-fn one_verdict_stands_for_all_places_whatever_their_order() {
+fn one_verdict_covers_all_places_in_any_order() {
     let finding = |verdict| {
         Finding::new(match verdict {
             Verdict::Accepted => Ok(Answer::new(201, Meaning::Accepted)),
@@ -181,7 +181,7 @@ fn one_verdict_stands_for_all_places_whatever_their_order() {
             Verdict::KeyRefused => Ok(Answer::new(401, Meaning::KeyRefused)),
         })
     };
-    // The later in this list decides.
+    // The later one in this list decides.
     let order = [Verdict::Accepted, Verdict::Inconclusive, Verdict::StoreRefused, Verdict::KeyRefused];
     for (first, one) in order.into_iter().enumerate() {
         for (second, other) in order.into_iter().enumerate() {
@@ -215,7 +215,7 @@ fn katana_refuses_a_key_in_both_of_its_shapes() {
     ] {
         assert_eq!(ask_katana(&always(401, body)).verdict(), Verdict::KeyRefused, "{body}");
     }
-    // Katana documents no order of its checks, so this does not show that the key was looked at.
+    // Katana documents no order of its checks, so this does not show that the key was checked.
     let unread = always(422, r#"{"error":{"details":[]}}"#);
     assert_eq!(ask_katana(&unread).verdict(), Verdict::Inconclusive);
 }
@@ -235,7 +235,7 @@ fn a_wait_that_the_issuer_asks_for_is_told() {
 }
 
 #[test]
-fn an_answer_as_large_as_the_bound_is_read_and_one_byte_more_is_not() {
+fn an_answer_is_read_up_to_the_limit_and_no_further() {
     let filled = |length: usize| {
         let body = format!("{}{}", r#"{ "error": "Invalid API key" }"#, " ".repeat(length));
         body[..length].to_owned()
@@ -251,7 +251,7 @@ fn an_answer_as_large_as_the_bound_is_read_and_one_byte_more_is_not() {
 }
 
 #[test]
-fn over_tls_a_private_authority_is_accepted_where_it_is_named_and_only_there() {
+fn a_private_authority_is_trusted_only_where_it_is_set() {
     let (own, other) = (OwnCertificate::new(), OwnCertificate::new());
     let server = Recorder::start("204 No Content", own.accept());
     let origin = Origin::parse(&format!("https://localhost:{}", server.address.port())).unwrap();
@@ -276,7 +276,7 @@ fn over_tls_a_private_authority_is_accepted_where_it_is_named_and_only_there() {
 }
 
 #[test]
-fn roots_are_certificates_in_pem_and_nothing_else() {
+fn roots_are_pem_certificates_only() {
     let block = |label: &str| format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n");
     let refusal = |pem: &str| Roots::from_pem(pem.as_bytes()).unwrap_err();
     assert_eq!(refusal(""), RootsError::NoCertificate);

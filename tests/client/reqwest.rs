@@ -1,4 +1,5 @@
-//! `BearerMiddleware` on a real reqwest client: the same rules as the tower layer's, past redirects and proxies.
+//! `BearerMiddleware` on a real reqwest client: the same rules as the tower layer's, past redirects and
+//! proxies.
 
 use std::error::Error as _;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -75,7 +76,7 @@ async fn a_request_that_must_not_carry_the_key_is_not_sent() {
         assert_eq!(guard_error(&error), Some(expected), "{url:.99}");
         assert!(error.source().is_none() && !format!("{error} {error:?}").contains("8fK2"), "{error}");
     }
-    // A builder makes user information into a header; a request that is made by hand keeps it in its URL.
+    // A builder turns user information into a header; a request that is built by hand keeps it in its URL.
     let with_user: Url = format!("http://user@{host}/").parse().unwrap();
     let error = client.get(with_user.clone()).send().await.unwrap_err();
     assert_eq!(guard_error(&error), Some(&GuardError::AlreadyAuthorized));
@@ -90,7 +91,7 @@ async fn a_request_that_must_not_carry_the_key_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_redirect_takes_no_key_along_and_is_followed_by_hand_only() {
+async fn a_redirect_is_not_followed_and_carries_no_key() {
     let other = Answering::at("127.0.0.2", |_| measured("200 OK", b""));
     let location = format!("http://{}/", other.address);
     let issuer = Answering::at("127.0.0.1", move |_| redirect(&location));
@@ -103,9 +104,9 @@ async fn a_redirect_takes_no_key_along_and_is_followed_by_hand_only() {
     assert_eq!((issuer.heads().len(), keys(&issuer), other.heads().len()), (1, 1, 0));
 }
 
-/// The control: why a client is built by `guarded_client`.
+/// The control: why `guarded_client` is needed.
 #[tokio::test]
-async fn a_client_that_follows_redirects_goes_where_no_guard_looks() {
+async fn a_client_that_follows_redirects_bypasses_the_guard() {
     let other = Answering::at("127.0.0.2", |_| measured("200 OK", b""));
     let location = format!("http://{}/", other.address);
     let issuer = Answering::at("127.0.0.1", move |_| redirect(&location));
@@ -122,7 +123,7 @@ fn a_proxy_in_the_environment_sees_nothing() {
     let url = format!("http://{}", proxy.address);
     let names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
     let child = names.iter().fold(Child::new("a_proxy_in_the_environment_sees_nothing"), |child, name| {
-        // The child's own servers are not the parent's, so it is told of these.
+        // The child has other servers than the parent, so it gets their addresses.
         child.var(name, &url)
     });
     let child = child.without("NO_PROXY").without("no_proxy").without("REQUEST_METHOD");
@@ -139,7 +140,7 @@ fn a_proxy_in_the_environment_sees_nothing() {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             ask(guarded_client().build().unwrap(), "guarded").await;
-            // The control: the environment does lead reqwest to the proxy.
+            // The control: by default, reqwest uses the proxy of the environment.
             ask(Client::new(), "unguarded").await;
         });
     });
@@ -150,7 +151,7 @@ fn a_proxy_in_the_environment_sees_nothing() {
     }
 }
 
-/// Sends each request twice, the second time elsewhere if it is told so.
+/// Sends each request twice, the second time elsewhere if so configured.
 struct Twice(Option<Url>);
 
 #[async_trait::async_trait]
@@ -187,7 +188,7 @@ async fn each_attempt_of_a_repeated_request_is_guarded() {
 }
 
 #[tokio::test]
-async fn only_a_401_in_the_issuers_words_reports_the_generation_that_was_sent() {
+async fn only_the_issuers_own_401_reports_the_generation_sent() {
     for (answer, expected) in [
         (measured("401 Unauthorized", REFUSED), Meaning::KeyRefused),
         (chunked("401 Unauthorized", REFUSED), Meaning::KeyRefused),
@@ -226,7 +227,7 @@ async fn a_body_comes_back_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_gives_what_came_and_then_its_error() {
+async fn a_body_that_fails_gives_its_data_and_then_its_error() {
     for status in ["200 OK", "401 Unauthorized"] {
         for size in [10, 100 * 1024] {
             let answer = measured(status, &vec![b'x'; size + 100]);
@@ -247,7 +248,7 @@ async fn a_body_that_breaks_gives_what_came_and_then_its_error() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_under_the_clients_own_timeout() {
+async fn a_missing_body_ends_at_the_clients_own_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     let (hold, until) = std::sync::mpsc::channel::<()>();

@@ -16,7 +16,7 @@ use tower::{Layer, Service, ServiceExt};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
-/// What a server does with one attempt.
+/// How a server treats one attempt.
 #[derive(Clone, Copy)]
 enum Does {
     Answer(u16),
@@ -24,7 +24,7 @@ enum Does {
     Fail(io::ErrorKind),
 }
 
-/// A server that does one thing after another, and records what it was sent. Its clones are not ready.
+/// A server with a list of reactions that records the requests. Its clones are not ready.
 #[derive(Default)]
 struct Server {
     script: Arc<Mutex<VecDeque<Does>>>,
@@ -73,7 +73,7 @@ impl Service<Request<String>> for Server {
     }
 }
 
-/// A clock that notes how long it was asked to wait.
+/// A clock that records the waits.
 #[derive(Clone, Default)]
 struct Clock(Arc<Mutex<Vec<Duration>>>);
 
@@ -95,7 +95,7 @@ fn request(method: Method) -> Request<String> {
     Request::builder().method(method).uri("https://api.getkanal.com/x?y=z").body("body".to_owned()).unwrap()
 }
 
-/// Sends one request, and gives the last status, the attempts and the waits.
+/// Sends one request, and returns the last status, the attempts and the waits.
 async fn send(request: Request<String>, script: &[Does]) -> (u16, usize, Vec<Duration>) {
     let (server, clock) = (Server::that(script.iter().copied()), Clock::default());
     let answer = RetryLayer::new(clock.sleep()).layer(server.clone()).oneshot(request).await.unwrap();
@@ -103,7 +103,7 @@ async fn send(request: Request<String>, script: &[Does]) -> (u16, usize, Vec<Dur
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_pass_is_given_back_at_once() {
+async fn an_answer_that_is_not_temporary_is_returned_at_once() {
     for status in [200, 201, 301, 400, 401, 403, 404, 407, 408, 409, 422, 500, 501] {
         for does in [Does::Answer(status), Does::AskToWait(status, "1")] {
             assert_eq!(send(request(Method::GET), &[does]).await, (status, 1, vec![]));
@@ -138,7 +138,7 @@ async fn a_request_that_already_carries_a_key_is_sent_once() {
 }
 
 #[tokio::test]
-async fn the_attempts_are_bounded_and_the_last_answer_is_given_back() {
+async fn the_attempts_are_bounded_and_the_last_answer_is_returned() {
     for passing in [429, 502, 503, 504] {
         let script = [Does::Answer(passing), Does::Answer(503), Does::Answer(passing)];
         let (status, attempts, waits) = send(request(Method::GET), &script).await;
@@ -162,7 +162,7 @@ async fn it_waits_as_long_as_retry_after_says() {
 }
 
 #[tokio::test]
-async fn an_answer_that_asks_for_more_than_the_longest_wait_is_given_back() {
+async fn an_answer_that_asks_for_too_long_a_wait_is_returned() {
     for wait in ["61", "4294967295"] {
         assert_eq!(send(request(Method::GET), &[Does::AskToWait(429, wait)]).await, (429, 1, vec![]));
     }
@@ -174,7 +174,7 @@ async fn an_answer_that_asks_for_more_than_the_longest_wait_is_given_back() {
     assert_eq!(clock.waits(), [Duration::from_secs(3)]);
 }
 
-/// Whether each wait is between the half and the whole of what is expected, in milliseconds.
+/// Returns whether each wait is between half and all of the expected one, in milliseconds.
 fn assert_backs_off(waits: &[Duration], expected: &[u64]) {
     assert_eq!(waits.len(), expected.len(), "{waits:?}");
     for (wait, &whole) in waits.iter().zip(expected) {
@@ -194,7 +194,7 @@ async fn without_a_retry_after_in_seconds_it_backs_off() {
 }
 
 #[tokio::test]
-async fn the_wait_doubles_up_to_the_longest_and_is_never_the_same() {
+async fn the_wait_doubles_up_to_the_longest_and_varies() {
     let mut first = Vec::new();
     for _ in 0..20 {
         let (server, clock) = (Server::that([Does::Answer(503); 40]), Clock::default());
@@ -210,11 +210,11 @@ async fn the_wait_doubles_up_to_the_longest_and_is_never_the_same() {
     }
     first.sort();
     first.dedup();
-    assert!(first.len() > 10, "clients that failed together would come back together: {first:?}");
+    assert!(first.len() > 10, "clients that failed together would retry together: {first:?}");
 }
 
 #[tokio::test]
-async fn an_error_is_repeated_only_if_the_caller_says_that_it_passes() {
+async fn an_error_is_retried_only_if_the_caller_says_it_is_temporary() {
     let script = || {
         let refused = Does::Fail(io::ErrorKind::ConnectionRefused);
         Server::that([refused, Does::Answer(503), Does::Fail(io::ErrorKind::InvalidData), Does::Answer(200)])
@@ -268,7 +268,7 @@ async fn each_attempt_gets_its_key_from_the_layer_inside() {
         assert_eq!(values.len(), 1);
         assert!(values[0].is_sensitive() && values[0].as_bytes().ends_with(KEY.as_bytes()));
     }
-    // Its refusals are not passing errors.
+    // Its refusals are not temporary errors.
     let elsewhere = Request::get("https://evil.example/").body(String::new()).unwrap();
     let error = client.ready().await.unwrap().call(elsewhere).await.unwrap_err();
     assert!(matches!(error, BearerError::Guard(GuardError::OtherOrigin { .. })));

@@ -1,8 +1,8 @@
-//! P10: within a process, a deleted key is refused from the moment that `delete_key` returns.
+//! P10: within a process, a deleted key is refused once `delete_key` has returned.
 //!
-//! Several threads send a key again and again while another deletes it. Each notes before its call whether the deletion had
-//! returned by then; a call that began afterwards and is accepted breaks the promise. A call that began before may go
-//! either way.
+//! Several threads send a key repeatedly while another deletes it. Each notes before its call whether the
+//! deletion had returned; a later call that is accepted breaks the promise. An earlier call may be accepted
+//! or refused.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -14,13 +14,13 @@ use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, T
 
 const THREADS: usize = 4;
 
-/// How many calls of each thread have to begin after the deletion.
+/// How many calls of each thread must begin after the deletion.
 const AFTERWARDS: usize = 20;
 
 fn delete_under_load(registry: &KeyRegistry, rounds: usize) {
     let (mut accepted_before, mut refused_afterwards) = (0, 0);
     for round in 0..rounds {
-        // Others that stay, so that a slot or a place in the table is taken again and again.
+        // Other keys that stay, so that places in the table are reused.
         let kept = registry.create_key(TeamId::new(1), "kept", Restriction::None).unwrap();
         let new = registry.create_key(TeamId::new(1), "deleted", Restriction::None).unwrap();
         let mut headers = HeaderMap::new();
@@ -69,13 +69,13 @@ fn delete_under_load(registry: &KeyRegistry, rounds: usize) {
 }
 
 #[test]
-fn a_key_in_use_is_refused_from_the_moment_that_its_deletion_returns() {
+fn a_key_in_use_is_refused_once_its_deletion_returns() {
     delete_under_load(&KeyRegistry::in_memory(Kanal::PROFILE).unwrap(), 300);
 }
 
 #[cfg(feature = "sqlite")]
 #[test]
-fn a_key_kept_in_sqlite_is_refused_from_the_moment_that_its_deletion_returns() {
+fn a_key_in_sqlite_is_refused_once_its_deletion_returns() {
     use keysheath::registry::{Pepper, Peppers, Sqlite};
 
     let folder = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ fn a_key_kept_in_sqlite_is_refused_from_the_moment_that_its_deletion_returns() {
 
 #[cfg(feature = "sqlite")]
 #[test]
-fn a_key_that_is_being_moved_to_a_new_pepper_is_refused_just_the_same() {
+fn a_deleted_key_is_refused_while_it_moves_to_a_new_pepper() {
     use keysheath::registry::{Pepper, Peppers, Sqlite};
 
     let folder = tempfile::tempdir().unwrap();
@@ -108,7 +108,7 @@ fn a_key_that_is_being_moved_to_a_new_pepper_is_refused_just_the_same() {
         let value = format!("Bearer {}", new.key().expose_secret());
         headers.insert("authorization", HeaderValue::try_from(value).unwrap());
         thread::scope(|scope| {
-            // The first use moves the key while it is being deleted.
+            // The first use moves the key to the new pepper while it is being deleted.
             scope.spawn(|| registry.authorize(&headers, RequestedStore::NoStore).is_ok());
             registry.delete_key(new.record().id()).unwrap();
             assert!(registry.authorize(&headers, RequestedStore::NoStore).is_err());

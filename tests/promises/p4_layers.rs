@@ -1,5 +1,5 @@
-//! P4, where a client follows redirects, repeats requests or finds a proxy in its environment: the key goes to its
-//! issuer's origin and to nobody else.
+//! P4, where a client follows redirects, repeats requests or finds a proxy in its environment: the key goes
+//! to its issuer's origin only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,7 +25,7 @@ fn layer(origin: Origin) -> BearerLayer<Kanal> {
     BearerLayer::new(handle, OriginGuard::for_loopback(origin).unwrap())
 }
 
-/// Hyper's client, which sends plain HTTP to whatever it is given: an https origin must be refused by the guard.
+/// Hyper's client, which sends plain HTTP to any server: the guard must refuse an https origin.
 fn client() -> Client<HttpConnector, Empty<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
@@ -41,13 +41,13 @@ fn redirect(status: u16, location: &str) -> Vec<u8> {
         .into()
 }
 
-/// How often the key stands in all that a server was sent.
+/// Counts the key in everything that was sent to a server.
 fn keys(server: &Answering) -> usize {
     server.heads().iter().map(|head| head.matches(KEY).count()).sum()
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host_port_or_scheme_takes_no_key_along() {
+async fn a_redirect_to_another_origin_carries_no_key() {
     for status in [301, 302, 303, 307, 308] {
         let other_host = Answering::at("127.0.0.2", |_| measured("200 OK", b""));
         let other_port = Answering::with(measured("200 OK", b""));
@@ -61,7 +61,7 @@ async fn a_redirect_to_another_host_port_or_scheme_takes_no_key_along() {
         ] {
             let target = location.clone();
             let issuer = Answering::at("127.0.0.1", move |_| redirect(status, &target));
-            // The standard policy, and one that would hand any header on.
+            // The standard policy, and one that would pass any header on.
             let standard = FollowRedirectLayer::new();
             let careless = FollowRedirectLayer::with_policy(Limited::default());
             let layer = layer(issuer.origin());
@@ -85,7 +85,7 @@ async fn a_redirect_to_another_host_port_or_scheme_takes_no_key_along() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_scheme_of_the_same_server_takes_no_key_along() {
+async fn a_redirect_to_another_scheme_of_the_server_carries_no_key() {
     let issuer = Answering::at("127.0.0.1", |head| {
         let host = head.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
         redirect(302, &format!("https://{host}/"))
@@ -97,7 +97,7 @@ async fn a_redirect_to_another_scheme_of_the_same_server_takes_no_key_along() {
 }
 
 #[tokio::test]
-async fn a_redirect_within_the_origin_is_followed_with_one_key_in_each_request() {
+async fn a_redirect_within_the_origin_carries_one_key_in_each_request() {
     let issuer = Answering::at("127.0.0.1", |head| {
         if head.starts_with("GET /api") { redirect(307, "/moved") } else { measured("200 OK", b"") }
     });
@@ -106,9 +106,9 @@ async fn a_redirect_within_the_origin_is_followed_with_one_key_in_each_request()
     assert_eq!((issuer.heads().len(), keys(&issuer)), (2, 2));
 }
 
-/// The control: it shows that the servers above would see a key, and why the docs say where the layer belongs.
+/// The control: the servers above would see a key, which is why the docs say where to put the layer.
 #[tokio::test]
-async fn around_a_redirect_follower_the_key_would_go_along() {
+async fn outside_a_redirect_follower_the_layer_would_leak_the_key() {
     let other = Answering::at("127.0.0.2", |_| measured("200 OK", b""));
     let location = format!("http://{}/", other.address);
     let issuer = Answering::at("127.0.0.1", move |_| redirect(302, &location));
@@ -132,7 +132,7 @@ async fn each_attempt_of_a_repeated_request_is_guarded() {
     assert!(matches!(error, BearerError::Guard(_)), "{error}");
     assert!(other.heads().is_empty());
 
-    // Something between the two sends the second attempt elsewhere.
+    // A layer between the two sends the second attempt elsewhere.
     let attempts = Arc::<AtomicU32>::default();
     let (count, target) = (Arc::clone(&attempts), other.uri());
     let astray = move |mut request: Request<Empty<Bytes>>| {

@@ -1,5 +1,6 @@
-//! P4: a key goes only to its issuer's origin, over TLS (IP-literal loopback excepted), in one `Authorization`
-//! header; never to another host or port, after a redirect, through an unasked-for proxy, or in a URL.
+//! P4: a key goes only to its issuer's origin, over TLS (IP-literal loopback excepted), in one
+//! `Authorization` header; never to another host or port, after a redirect, through a proxy that was not set,
+//! or in a URL.
 
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ fn every_other_origin_is_refused() {
 }
 
 #[test]
-fn a_uri_that_does_not_say_where_it_goes_is_refused() {
+fn a_uri_without_an_origin_is_refused() {
     let expected = Origin::https("api.getkanal.com");
     for uri in ["/api/v1/stores/1/customers", "*", "api.getkanal.com:443"] {
         let error = refusal(&mut request(uri));
@@ -141,7 +142,7 @@ fn a_key_in_the_url_is_refused_in_every_spelling() {
 }
 
 #[test]
-fn another_origin_is_named_by_hand_and_only_loopback_or_https() {
+fn another_origin_is_named_explicitly_and_loopback_or_https() {
     let parse = |text: &str| Origin::parse(text).unwrap();
     for text in
         ["http://localhost:8080", "http://10.0.0.1", "https://gateway.example", "http://[::ffff:127.0.0.1]"]
@@ -195,9 +196,9 @@ fn every_header_shares_one_memory() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The guard agrees with comparing scheme, host and port one by one.
+    /// The guard agrees with a comparison of scheme, host and port one by one.
     #[test]
-    fn a_request_is_given_the_key_exactly_when_scheme_host_and_port_are_the_guards(
+    fn a_request_gets_the_key_only_at_the_guards_exact_origin(
         guard_scheme in prop::sample::select(vec!["https", "http"]),
         scheme in prop::sample::select(vec!["https", "http", "HTTPS", "ws"]),
         guard_host in prop::sample::select(vec!["127.0.0.1", "[::1]", "127.0.0.2"]),
@@ -222,7 +223,7 @@ proptest! {
     }
 }
 
-/// A client as the docs ask for it: no proxy unasked, no redirects.
+/// A client as the docs require it: no proxy, no redirects.
 fn agent(roots: Option<ureq::tls::RootCerts>) -> ureq::Agent {
     let mut tls = ureq::tls::TlsConfig::builder();
     if let Some(roots) = roots {
@@ -243,7 +244,7 @@ fn authorization_lines(head: &str) -> Vec<&str> {
 }
 
 #[test]
-fn on_the_wire_over_tls_the_server_sees_one_header_and_no_key_elsewhere() {
+fn over_tls_the_server_sees_the_key_in_one_header_only() {
     let own = OwnCertificate::new();
     let server = Recorder::start("204 No Content", own.accept());
     let origin =
@@ -255,7 +256,7 @@ fn on_the_wire_over_tls_the_server_sees_one_header_and_no_key_elsewhere() {
         request
     };
 
-    // A server whose certificate nobody vouches for never sees the request.
+    // A server with an untrusted certificate never sees the request.
     assert!(agent(None).run(authorized()).is_err());
     assert!(server.heads().is_empty());
 
@@ -266,11 +267,11 @@ fn on_the_wire_over_tls_the_server_sees_one_header_and_no_key_elsewhere() {
     assert_eq!(heads.len(), 1);
     assert_eq!(authorization_lines(&heads[0]).len(), 1, "{}", heads[0]);
     assert!(authorization_lines(&heads[0])[0].ends_with(&format!("Bearer {KEY}")));
-    assert_eq!(heads[0].matches(KEY).count(), 1, "the key stands nowhere else");
+    assert_eq!(heads[0].matches(KEY).count(), 1, "the key is nowhere else");
 }
 
 #[test]
-fn a_redirect_elsewhere_does_not_take_the_key_along() {
+fn a_redirect_to_another_origin_does_not_carry_the_key() {
     let other = Recorder::plain("200 OK");
     let target = format!("http://{}/api", other.address);
     let server = Recorder::plain(&format!("302 Found\r\nlocation: {target}"));
@@ -285,7 +286,7 @@ fn a_redirect_elsewhere_does_not_take_the_key_along() {
     let mut second = request(location);
     let refused = guard.authorize(&mut second, &header()).unwrap_err();
     assert_eq!(refused, GuardError::OtherOrigin { expected: origin });
-    // A client that follows by hand sends what the guard left: a request without the key.
+    // A client that follows redirects itself sends the refused request without the key.
     assert_eq!(agent(None).run(second).unwrap().status(), 200);
 
     assert_eq!(authorization_lines(&server.heads()[0]).len(), 1);

@@ -1,5 +1,5 @@
-//! P4, for what the crate sends itself: a probe takes a key to its issuer's origin and nowhere else, not after a
-//! redirect, and not through a proxy that nobody asked for.
+//! P4, for what the crate sends itself: a probe sends a key to its issuer's origin and nowhere else, not
+//! after a redirect, and not through a proxy of the environment.
 
 use crate::support::Child;
 use crate::support::recorder::{Recorder, write_answer};
@@ -27,7 +27,7 @@ fn katana_key() -> RawKey {
 #[test]
 fn a_key_of_another_issuer_is_not_sent_at_all() {
     let server = Recorder::plain("200 OK");
-    // It would do as a key of Katana, were it not for its issuer.
+    // Its text is a valid Katana key.
     let report = KatanaProbe::new().with_guard(guard(&server)).probe(&kanal_key());
     let other = Obstacle::OtherIssuer { key: "kanal", asked: "katana" };
     assert_eq!((report.findings()[0].outcome(), report.verdict()), (Err(other), Verdict::Inconclusive));
@@ -36,12 +36,12 @@ fn a_key_of_another_issuer_is_not_sent_at_all() {
     assert_eq!(report.findings().len(), 2);
     assert!(report.findings().iter().all(|finding| finding.outcome() == Err(other)));
     assert_eq!(report.verdict(), Verdict::Inconclusive);
-    assert!(report.to_string().contains("ask with a probe for katana"), "{report}");
+    assert!(report.to_string().contains("use a probe for katana"), "{report}");
     assert!(server.requests().is_empty());
 }
 
 #[test]
-fn the_key_stands_in_one_header_and_nowhere_else() {
+fn the_key_is_in_one_header_and_nowhere_else() {
     let server = Recorder::plain("204 No Content");
     assert_eq!(kanal_probe().with_guard(guard(&server)).probe(&kanal_key()).verdict(), Verdict::Accepted);
     assert_eq!(
@@ -60,7 +60,7 @@ fn the_key_stands_in_one_header_and_nowhere_else() {
 }
 
 #[test]
-fn a_key_that_would_stand_in_the_path_is_not_sent() {
+fn a_key_that_would_be_in_the_path_is_not_sent() {
     let server = Recorder::plain("200 OK");
     let key = ApiKey::<Kanal>::parse("api/v1/stores/7/customer").unwrap().into_raw();
     let report = kanal_probe().with_guard(guard(&server)).probe(&key);
@@ -99,8 +99,8 @@ fn a_redirect_takes_the_key_nowhere() {
 }
 
 #[test]
-fn a_proxy_that_nobody_asked_for_sees_nothing() {
-    const NAME: &str = "a_proxy_that_nobody_asked_for_sees_nothing";
+fn a_proxy_that_was_not_set_sees_nothing() {
+    const NAME: &str = "a_proxy_that_was_not_set_sees_nothing";
     let proxy = Recorder::plain("200 OK");
     let url = format!("http://{}", proxy.address);
     let mut child = Child::new(NAME);
@@ -120,13 +120,13 @@ fn a_proxy_that_nobody_asked_for_sees_nothing() {
         let report =
             KatanaProbe::new().with_guard(OriginGuard::for_loopback(tls).unwrap()).probe(&katana_key());
         assert_eq!(report.verdict(), Verdict::Inconclusive);
-        // The control: a client that is not told otherwise goes to the proxy, which takes it nowhere.
+        // The control: by default, a client uses the proxy, which answers nothing.
         let _ = ureq::get(format!("http://{}/control", server.address)).call();
         assert_eq!(server.requests().len(), 3);
     });
     if ran.is_some() {
         let lines: Vec<_> = proxy.requests().iter().map(|request| request.line().to_owned()).collect();
-        // Of the control, and nothing more.
+        // Only the control's request.
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].starts_with("CONNECT ") || lines[0].ends_with("/control"), "{lines:?}");
         assert!(!proxy.heads()[0].to_ascii_lowercase().contains("authorization"));

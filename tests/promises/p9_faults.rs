@@ -1,4 +1,4 @@
-//! P9 over every kind of fault that the emulator knows: a good key is never refused, whatever goes wrong on the way.
+//! P9 over every kind of fault of the emulator: a good key is never refused.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use keysheath::failure::{KANAL, KATANA};
 use keysheath::key::{Issuer, Katana, Roots};
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Verdict};
 
-/// Far less than the latency that is asked for, and far more than an answer takes.
+/// Far less than the configured latency, and far more than an answer takes.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 fn guard<I: Issuer>(emulator: &Emulator) -> OriginGuard<I> {
@@ -36,8 +36,8 @@ fn probes(emulator: &Emulator) -> Vec<Box<dyn Probe>> {
         .collect()
 }
 
-/// Every fault, and what only looks like a refusal: another status with the refusal's own words, and the refusal's status
-/// with other words.
+/// Every fault, and answers that only look like a refusal: another status with the refusal's body, and the
+/// refusal's status with another body.
 fn faults() -> Vec<Fault> {
     let mut faults = vec![Fault::Reset, Fault::TruncatedBody, Fault::Latency(Duration::from_secs(5))];
     for status in [
@@ -72,12 +72,12 @@ fn no_fault_refuses_a_good_key(emulator: &Emulator) {
 }
 
 #[test]
-fn no_fault_makes_a_good_key_of_kanal_look_refused() {
+fn no_fault_makes_a_good_kanal_key_look_refused() {
     no_fault_refuses_a_good_key(&Emulator::start().unwrap());
 }
 
 #[test]
-fn no_fault_makes_a_good_key_of_katana_look_refused() {
+fn no_fault_makes_a_good_katana_key_look_refused() {
     no_fault_refuses_a_good_key(&Emulator::katana().start().unwrap());
 }
 
@@ -87,7 +87,7 @@ fn no_fault_makes_a_good_key_look_refused_over_tls() {
 }
 
 #[test]
-fn a_store_that_refuses_does_not_say_that_the_key_is_bad_and_a_deleted_key_is() {
+fn a_refused_store_is_no_refused_key_but_a_deleted_key_is() {
     let emulator = Emulator::start().unwrap();
     let at = |store| {
         KanalProbe::by_invalid_customer(store, []).with_guard(guard(&emulator)).with_deadline(DEADLINE)

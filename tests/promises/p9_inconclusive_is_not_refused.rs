@@ -1,8 +1,8 @@
-//! P9: inconclusive is not refused. A time-out, a 429 or a 5xx never says that a key is bad, and a refused store never
-//! says that its key is.
+//! P9: inconclusive is not refused. A timeout, a 429 or a 5xx never says that a key is bad, and a refused
+//! store never says that its key is.
 //!
-//! Each server here does its worst to a probe that has a good key, many of them with the issuer's own refusal in what
-//! they send. No probe takes longer than its deadline.
+//! Each server here misbehaves towards a probe with a good key; many send the issuer's own refusal. No probe
+//! takes longer than its deadline.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,7 +18,7 @@ use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Report, Verdict};
 
 const KANAL_REFUSES: &str = r#"{ "error": "Invalid API key" }"#;
 const KATANA_REFUSES: &str = r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#;
-/// For servers that never give a whole answer.
+/// For servers that never send a whole answer.
 const SHORT: Duration = Duration::from_millis(600);
 
 /// For the others, on a busy machine.
@@ -41,7 +41,7 @@ fn ask_katana_at(address: SocketAddr, deadline: Duration) -> Report {
     in_time(deadline, move || probe.probe(key.as_raw()))
 }
 
-/// Asks both issuers' probes at one server, and wants nothing learnt about the key.
+/// Asserts that both issuers' probes learn nothing about the key from this server.
 fn is_inconclusive(what: &str, address: SocketAddr) -> [Report; 2] {
     is_inconclusive_within(LONG, what, address)
 }
@@ -55,14 +55,14 @@ fn is_inconclusive_within(deadline: Duration, what: &str, address: SocketAddr) -
     reports
 }
 
-/// As [`is_inconclusive`], and no answer came, for this reason.
+/// As [`is_inconclusive`]; also asserts that there was no answer, for this reason.
 fn gives_no_answer(what: &str, address: SocketAddr, expected: Obstacle) {
     for report in is_inconclusive(what, address) {
         assert_eq!(report.findings()[0].outcome(), Err(expected), "{what}");
     }
 }
 
-/// As [`is_inconclusive`], and the deadline passed; no call took longer.
+/// As [`is_inconclusive`]; also asserts that the deadline passed, and no call took longer.
 fn is_late(what: &str, address: SocketAddr) {
     for report in is_inconclusive_within(SHORT, what, address) {
         assert_eq!(report.findings()[0].outcome(), Err(Obstacle::Deadline { after: SHORT }), "{what}");
@@ -74,7 +74,7 @@ fn raw(answer: fn(&mut dyn Connection) -> io::Result<()>) -> Recorder {
 }
 
 #[test]
-fn a_probe_refuses_the_key_when_the_issuer_does_so_that_the_rest_means_something() {
+fn a_probe_refuses_the_key_if_the_issuer_does() {
     let server = Recorder::json(|request| {
         (401, if request.line().contains("stores") { KANAL_REFUSES } else { KATANA_REFUSES }.to_owned())
     });
@@ -123,7 +123,7 @@ fn a_refused_store_is_not_a_refused_key() {
         let report = ask_kanal_at(loopback(server.address), LONG);
         assert_eq!(report.verdict(), Verdict::StoreRefused);
         assert!(report.to_string().contains("keep the key"), "{report}");
-        // Katana has no stores, and documents no such answer; a server of this crate gives it all the same.
+        // Katana has no stores, and documents no such answer; a registry of this crate still gives it.
         assert_eq!(ask_katana_at(server.address, LONG).verdict(), Verdict::StoreRefused);
     }
     for status in [403, 404] {
@@ -159,7 +159,7 @@ fn a_redirect_is_not_followed_and_not_a_refusal() {
 fn a_server_that_is_not_there_is_not_a_refusal() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     gives_no_answer("nobody listens", nobody, Obstacle::NotListening);
-    // Whether the name service is there or not, the deadline holds.
+    // The deadline holds with and without DNS.
     let unknown = OriginGuard::for_https(Origin::https("no-such-host.invalid")).unwrap();
     let report = ask_kanal_at(unknown, SHORT);
     let late = Obstacle::Deadline { after: SHORT };
@@ -184,7 +184,7 @@ fn a_connection_that_breaks_is_not_a_refusal() {
     gives_no_answer("closed without a word", nothing.address, Obstacle::Broken);
     let head = raw(|stream| stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-le"));
     gives_no_answer("closed in the head", head.address, Obstacle::Broken);
-    // The whole refusal is there, and still the answer is not whole.
+    // The whole refusal has arrived, but the answer is not complete.
     let body = raw(|stream| {
         write!(stream, "HTTP/1.1 401 Unauthorized\r\ncontent-length: 4096\r\n\r\n{KANAL_REFUSES}")
     });
@@ -212,7 +212,7 @@ fn what_is_not_http_or_not_tls_is_not_a_refusal() {
 }
 
 #[test]
-fn an_answer_without_bounds_is_not_a_refusal_and_is_not_read() {
+fn an_unbounded_answer_is_not_a_refusal_and_is_not_read() {
     let limit = 64 * 1024;
     let large = raw(|stream| {
         let body = format!("{KANAL_REFUSES}{}", " ".repeat(10 * 1024 * 1024));
@@ -236,7 +236,7 @@ fn an_answer_without_bounds_is_not_a_refusal_and_is_not_read() {
     }
 }
 
-/// Writes a text byte by byte, far too slowly for the deadline, and quickly enough that no single read takes long.
+/// Writes a text byte by byte: too slowly for the deadline, but no single read takes long.
 fn drip(stream: &mut dyn Connection, text: &str) -> io::Result<()> {
     for byte in text.bytes() {
         stream.write_all(&[byte])?;
@@ -288,7 +288,7 @@ async fn a_connection_that_is_never_accepted_keeps_the_deadline() {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
-    // Fill the queue of connections that wait to be accepted, until one more hangs.
+    // Fill the backlog until one more connection hangs.
     let mut waiting = Vec::new();
     while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
         waiting.push(stream);
@@ -299,7 +299,7 @@ async fn a_connection_that_is_never_accepted_keeps_the_deadline() {
 }
 
 #[test]
-fn every_deadline_is_kept_even_none_and_one_beyond_the_clock() {
+fn every_deadline_is_kept_zero_and_the_largest_too() {
     let silent = raw(|stream| {
         sleep(Duration::from_millis(200));
         write_answer(stream, "200 OK", "{}")

@@ -1,4 +1,5 @@
-//! The registry in memory: names, lists, restrictions, which row of the issuer's table wins, last uses, generators.
+//! The registry in memory: names, lists, restrictions, which row of the issuer's table applies, last uses,
+//! generators.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -39,7 +40,7 @@ fn create(registry: &KeyRegistry, restriction: Restriction) -> (KeyId, String) {
 }
 
 #[test]
-fn a_name_has_1_to_100_printable_characters_and_no_space_around_it() {
+fn a_name_has_1_to_100_printable_characters() {
     let registry = registry();
     let rule = |name: &str| match registry.create_key(OURS, name, Restriction::None) {
         Ok(new) => {
@@ -72,11 +73,11 @@ fn a_name_has_1_to_100_printable_characters_and_no_space_around_it() {
     ] {
         assert_eq!(rule(&name), expected, "{name:?}");
     }
-    assert_eq!(registry.len(), 3, "a name that is refused makes no key");
+    assert_eq!(registry.len(), 3, "a refused name creates no key");
 }
 
 #[test]
-fn a_team_has_several_keys_in_the_order_of_their_making_and_sees_no_others() {
+fn a_team_sees_its_own_keys_in_the_order_of_creation() {
     let registry = registry();
     let mut made = Vec::new();
     for number in 0..20 {
@@ -84,7 +85,7 @@ fn a_team_has_several_keys_in_the_order_of_their_making_and_sees_no_others() {
         made.push(registry.create_key(OURS, &name, Restriction::None).unwrap().record().id());
         registry.create_key(THEIRS, "same name", Restriction::None).unwrap();
     }
-    // A slot in memory is taken again, and the new key is still the last of the list.
+    // A place in memory is reused, and the new key is still the last of the list.
     registry.delete_key(made.remove(3)).unwrap();
     made.push(registry.create_key(OURS, "key 9", Restriction::None).unwrap().record().id());
     let listed: Vec<KeyId> = registry.keys(OURS).iter().map(keysheath::registry::KeyRecord::id).collect();
@@ -95,7 +96,7 @@ fn a_team_has_several_keys_in_the_order_of_their_making_and_sees_no_others() {
 }
 
 #[test]
-fn a_deleted_key_is_gone_from_everywhere_and_its_number_means_nothing() {
+fn a_deleted_key_is_removed_and_its_number_is_unknown() {
     let registry = registry();
     let (id, key) = create(&registry, Restriction::None);
     registry.delete_key(id).unwrap();
@@ -108,7 +109,7 @@ fn a_deleted_key_is_gone_from_everywhere_and_its_number_means_nothing() {
 }
 
 #[test]
-fn a_key_cannot_be_restricted_to_another_teams_store_or_to_none() {
+fn a_key_cannot_be_restricted_to_another_teams_store() {
     let registry = registry();
     registry.put_store(store(20), THEIRS).unwrap();
     for number in [20, 99] {
@@ -121,7 +122,7 @@ fn a_key_cannot_be_restricted_to_another_teams_store_or_to_none() {
 }
 
 #[test]
-fn every_combination_of_the_store_rules_gives_the_row_that_is_documented() {
+fn every_combination_of_store_rules_gives_the_documented_row() {
     use Meaning::{StoreForbidden as Forbidden, StoreNotFound as NotFound};
 
     let registry = registry();
@@ -137,7 +138,8 @@ fn every_combination_of_the_store_rules_gives_the_row_that_is_documented() {
     let (_, to_10) = create(&registry, Restriction::Store(store(10)));
     let (_, to_11) = create(&registry, Restriction::Store(store(11)));
     let at = |number| RequestedStore::Store(store(number));
-    // A store's row is the same for all: for a key without a restriction, for one restricted to 10, and to 11.
+    // The expected row for a key without a restriction, for one restricted to 10, and for one restricted to
+    // 11.
     for (what, wanted, expected) in [
         ("no store", RequestedStore::NoStore, [None, Some(Forbidden), Some(Forbidden)]),
         ("no store, any key", RequestedStore::NoStoreForAnyKey, [None, None, None]),
@@ -164,7 +166,7 @@ fn every_combination_of_the_store_rules_gives_the_row_that_is_documented() {
                 assert_eq!((refusal.status(), refusal.body().as_str()), (status, body), "{what}");
             }
         }
-        // The key comes before the store.
+        // The key is checked before the store.
         let unknown = ask(&registry, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", wanted).unwrap_err();
         assert_eq!((unknown.meaning(), unknown.status()), (Meaning::KeyRefused, 401), "{what}");
         let missing = registry.authorize(&HeaderMap::new(), wanted).unwrap_err();
@@ -173,7 +175,7 @@ fn every_combination_of_the_store_rules_gives_the_row_that_is_documented() {
 }
 
 #[test]
-fn a_pause_ends_and_outlives_a_change_of_team_and_a_moved_store_takes_its_keys_rights() {
+fn a_pause_outlives_a_move_and_a_moved_store_changes_rights() {
     let registry = registry();
     registry.put_store(store(10), OURS).unwrap();
     let (_, key) = create(&registry, Restriction::Store(store(10)));
@@ -231,7 +233,7 @@ fn same_each_run() -> impl FnMut(&mut [u8]) -> io::Result<()> + Send {
 }
 
 #[test]
-fn with_a_generator_of_the_tests_the_keys_are_the_same_in_every_run() {
+fn with_a_fixed_generator_the_keys_are_the_same_in_every_run() {
     let keys = || -> Vec<String> {
         let registry = registry().with_random(same_each_run());
         (0..3).map(|_| create(&registry, Restriction::None).1).collect()
@@ -243,7 +245,7 @@ fn with_a_generator_of_the_tests_the_keys_are_the_same_in_every_run() {
 }
 
 #[test]
-fn a_generator_that_repeats_itself_or_fails_makes_no_key_and_hangs_nowhere() {
+fn a_broken_generator_creates_no_key_and_does_not_hang() {
     let same = registry().with_random(|bytes| {
         bytes.fill(7);
         Ok(())
@@ -290,7 +292,7 @@ fn an_issuer_whose_keys_could_be_guessed_gets_no_registry() {
 }
 
 #[test]
-fn a_browser_is_told_of_once_for_each_accepted_request_and_never_for_a_refused_one() {
+fn a_browser_is_reported_once_for_each_accepted_request_only() {
     let (told, last) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None)));
     let (count, seen) = (Arc::clone(&told), Arc::clone(&last));
     let registry = registry().with_browser_observer(move |principal| {
@@ -314,7 +316,7 @@ fn a_browser_is_told_of_once_for_each_accepted_request_and_never_for_a_refused_o
 }
 
 #[test]
-fn a_keys_number_is_read_as_it_is_written_and_in_no_other_way() {
+fn a_keys_number_is_parsed_as_it_is_printed() {
     let registry = registry();
     let (id, _) = create(&registry, Restriction::None);
     assert_eq!(id.to_string().parse(), Ok(id));

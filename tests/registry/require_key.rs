@@ -1,4 +1,5 @@
-//! The layer that requires a key, around services of every kind. What it answers is in `tests/emulator/contract.rs`.
+//! The layer that requires a key, around services of every kind. What it answers is in
+//! `tests/emulator/contract.rs`.
 
 mod paths;
 
@@ -36,7 +37,7 @@ fn request<B>(key: Option<&str>, body: B) -> Request<B> {
     request
 }
 
-/// A service with room for one request at a time, taken when it says that it is ready.
+/// A service for one request at a time, which is reserved when it is ready.
 #[derive(Clone)]
 struct OneAtATime {
     is_ready: bool,
@@ -69,11 +70,11 @@ async fn the_service_that_was_ready_is_the_one_that_is_called() {
         let response = service.ready().await.unwrap().call(request(key, ())).await.unwrap();
         assert_eq!(response.status() == StatusCode::OK, key.is_some());
     }
-    assert_eq!(calls.load(Ordering::Relaxed), 2, "a refused request reaches nobody");
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "a refused request does not reach the service");
 }
 
 #[test]
-fn a_service_that_is_not_ready_or_has_failed_says_so_through_the_layer() {
+fn an_unready_or_failed_service_says_so_through_the_layer() {
     struct Never;
     impl Service<Request<()>> for Never {
         type Response = Response<Empty<Bytes>>;
@@ -96,7 +97,7 @@ fn a_service_that_is_not_ready_or_has_failed_says_so_through_the_layer() {
 }
 
 #[tokio::test]
-async fn the_principal_is_in_the_extensions_and_says_whose_key_it_was() {
+async fn the_principal_in_the_extensions_identifies_the_key() {
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     let store = StoreId::new(123).unwrap();
     registry.put_store(store, TeamId::new(7)).unwrap();
@@ -191,7 +192,7 @@ async fn katana_is_answered_in_katanas_words() {
 }
 
 #[tokio::test]
-async fn a_rule_of_ones_own_says_which_store_it_is() {
+async fn a_custom_rule_names_the_store() {
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1)).unwrap();
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
@@ -220,7 +221,7 @@ fn two_teams() -> (String, RequireKeyLayer<KeyRegistry>) {
 }
 
 #[tokio::test]
-async fn no_way_of_writing_a_path_gets_past_its_store() {
+async fn no_spelling_of_a_path_bypasses_its_store() {
     let (key, layer) = two_teams();
     let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
     for (path, status) in [
@@ -262,7 +263,7 @@ async fn no_way_of_writing_a_path_gets_past_its_store() {
 }
 
 #[tokio::test]
-async fn a_nested_router_that_hides_the_store_from_the_layer_lets_nobody_through() {
+async fn a_nested_router_that_hides_the_store_lets_no_request_through() {
     use axum::{Router, body::Body, routing::get};
 
     let (key, layer) = two_teams();
@@ -280,7 +281,7 @@ async fn a_nested_router_that_hides_the_store_from_the_layer_lets_nobody_through
 }
 
 #[tokio::test]
-async fn whoever_prints_the_headers_further_in_does_not_see_the_key() {
+async fn printing_the_headers_inside_does_not_show_the_key() {
     let echo = service_fn(|request: Request<()>| {
         let value = &request.headers()[AUTHORIZATION];
         assert!(value.is_sensitive() && !format!("{:?}", request.headers()).contains(&KEY[..4]));
@@ -291,7 +292,7 @@ async fn whoever_prints_the_headers_further_in_does_not_see_the_key() {
 }
 
 #[tokio::test]
-async fn a_key_of_one_store_gets_through_no_route_without_a_store() {
+async fn a_key_of_one_store_is_refused_on_routes_without_a_store() {
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     let store = StoreId::new(123).unwrap();
     registry.put_store(store, TeamId::new(1)).unwrap();
@@ -323,7 +324,7 @@ async fn a_key_of_one_store_gets_through_no_route_without_a_store() {
 }
 
 #[tokio::test]
-async fn keys_whose_type_is_chosen_at_run_time_fit_the_layer() {
+async fn keys_of_a_type_chosen_at_run_time_fit_the_layer() {
     let ok = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))));
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     let chosen: [(Arc<dyn Authorize>, u16); 2] = [(static_keys(), 200), (Arc::new(registry), 401)];

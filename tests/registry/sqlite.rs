@@ -1,4 +1,5 @@
-//! Records in SQLite: what survives a restart, the rotation of a pepper, writing behind requests, being killed.
+//! Records in SQLite: what survives a restart, the rotation of a pepper, writing behind requests, being
+//! killed.
 
 mod altered;
 mod killed;
@@ -56,7 +57,7 @@ impl Place {
         KeyRegistry::open(Kanal::PROFILE, peppers, Sqlite::open(self.path())?)
     }
 
-    /// The names of the files that lie beside the records, without the peppers and the lock.
+    /// Returns the names of the files beside the records, without the peppers and the lock.
     fn beside(&self) -> Vec<String> {
         let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let names = names.map(|name| name.into_string().unwrap());
@@ -80,7 +81,7 @@ fn store(number: u64) -> StoreId {
     StoreId::new(number).unwrap()
 }
 
-/// Why a key is refused; `None` where it is accepted.
+/// Returns why a key is refused; `None` if it is accepted.
 fn ask(registry: &KeyRegistry, key: &str, wanted: RequestedStore) -> Option<Meaning> {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::try_from(format!("Bearer {key}")).unwrap());
@@ -140,7 +141,7 @@ fn everything_survives_a_restart() {
 }
 
 #[test]
-fn a_number_is_never_given_twice_not_even_that_of_the_newest_key_after_a_restart() {
+fn no_number_is_reused_not_even_the_newest_after_a_restart() {
     let place = Place::new();
     drop(place.create());
     let mut seen = Vec::new();
@@ -157,7 +158,7 @@ fn a_number_is_never_given_twice_not_even_that_of_the_newest_key_after_a_restart
 }
 
 #[test]
-fn keys_with_gaps_between_them_come_back_under_their_own_numbers() {
+fn keys_with_gaps_in_their_numbers_keep_their_numbers() {
     let place = Place::new();
     let registry = place.create();
     let keys: Vec<_> = (0..3000).map(|n| create(&registry, &format!("key {n}"), Restriction::None)).collect();
@@ -180,7 +181,7 @@ fn keys_with_gaps_between_them_come_back_under_their_own_numbers() {
             assert_eq!(registry.key(*id).unwrap().id(), *id);
         }
         assert!(deleted.iter().all(|(_, key)| ask(&registry, key, RequestedStore::NoStore).is_some()));
-        // The gaps are filled, and what fills them is deleted again.
+        // The gaps are filled, and those keys are deleted again.
         let new: Vec<_> = (0..150).map(|_| create(&registry, "new", Restriction::None)).collect();
         assert!(new.iter().all(|(_, key)| ask(&registry, key, RequestedStore::NoStore).is_none()));
         for (id, _) in new {
@@ -190,7 +191,7 @@ fn keys_with_gaps_between_them_come_back_under_their_own_numbers() {
 }
 
 #[test]
-fn what_is_made_is_of_mode_600_and_the_log_and_the_lock_too() {
+fn new_files_the_log_and_the_lock_have_mode_600() {
     let place = Place::new();
     let registry = place.create();
     create(&registry, "name", Restriction::None);
@@ -202,7 +203,7 @@ fn what_is_made_is_of_mode_600_and_the_log_and_the_lock_too() {
 }
 
 #[test]
-fn a_deleted_key_leaves_nothing_in_the_file_or_the_log_and_no_key_ever_stands_there() {
+fn no_key_and_no_deleted_record_is_in_the_file_or_the_log() {
     let place = Place::new();
     let registry = place.create();
     let name = "a name that stands nowhere else";
@@ -234,7 +235,7 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     let before = registry.keys(TEAM);
     drop(registry);
 
-    // Under the new pepper alone those keys cannot be known, and that is said.
+    // With the new pepper only, opening fails, because those keys cannot be recognised.
     let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
     let old = place.pepper("a").id();
     assert!(matches!(missing, RegistryError::PepperMissing { id, .. } if id == old), "{missing}");
@@ -269,14 +270,14 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
 }
 
 #[test]
-fn what_is_written_behind_for_a_deleted_key_does_not_go_to_the_key_that_took_its_place() {
+fn a_late_write_for_a_deleted_key_goes_to_no_other_key() {
     let place = Place::new();
     let first = {
         let registry = place.create();
         create(&registry, "first", Restriction::None)
     };
     let registry = place.open_with(Peppers::new(place.pepper("b")).with_older(place.pepper("a"))).unwrap();
-    // Its use and its digest under the new pepper wait to be written.
+    // Its use and its digest under the new pepper are queued.
     assert_eq!(ask(&registry, &first.1, RequestedStore::NoStore), None);
     registry.delete_key(first.0).unwrap();
     let second = create(&registry, "second", Restriction::None);
@@ -289,7 +290,7 @@ fn what_is_written_behind_for_a_deleted_key_does_not_go_to_the_key_that_took_its
 }
 
 #[test]
-fn records_that_were_closed_are_opened_again_while_processes_are_started() {
+fn records_can_be_reopened_while_processes_are_started() {
     let place = Place::new();
     drop(place.create());
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -309,12 +310,12 @@ fn records_that_were_closed_are_opened_again_while_processes_are_started() {
 }
 
 #[test]
-fn a_use_is_written_behind_at_a_flush_at_the_end_and_by_itself() {
+fn a_use_is_written_by_a_flush_at_the_end_and_by_itself() {
     let place = Place::new();
     let (now, told) = clock(1_800_000_000);
     let registry = place.create().with_clock(told);
     let (id, key) = create(&registry, "name", Restriction::None);
-    // As another process would find it, were this one killed now.
+    // As another process would find it if this one were killed now.
     let on_disk = || {
         let copy = Place::new();
         for file in ["keys.db", "keys.db-wal"] {
@@ -328,7 +329,7 @@ fn a_use_is_written_behind_at_a_flush_at_the_end_and_by_itself() {
     registry.flush().unwrap();
     assert_eq!(on_disk(), at(1_800_000_000));
 
-    // Within a step it is known and not written; at the next it is.
+    // Within a step the use is in memory only; at the next step it is written.
     now.store(1_800_000_005, Ordering::SeqCst);
     assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     registry.flush().unwrap();
@@ -348,7 +349,7 @@ fn a_use_is_written_behind_at_a_flush_at_the_end_and_by_itself() {
 }
 
 #[test]
-fn records_that_can_no_longer_be_written_fail_changes_and_no_request() {
+fn unwritable_records_fail_changes_and_no_request() {
     let place = Place::new();
     let registry = place.create();
     let (id, key) = create(&registry, "name", Restriction::None);
@@ -371,8 +372,8 @@ fn records_that_can_no_longer_be_written_fail_changes_and_no_request() {
 }
 
 #[test]
-fn a_disk_that_is_full_fails_changes_and_no_request_and_loses_nothing() {
-    let name = "a_disk_that_is_full_fails_changes_and_no_request_and_loses_nothing";
+fn a_full_disk_fails_changes_and_no_request_and_loses_nothing() {
+    let name = "a_full_disk_fails_changes_and_no_request_and_loses_nothing";
     Child::new(name).with_file_limit(200).run(|| {
         let place = Place::new();
         let registry = place.create();
@@ -401,7 +402,7 @@ fn a_disk_that_is_full_fails_changes_and_no_request_and_loses_nothing() {
 }
 
 #[test]
-fn nothing_that_is_printed_of_records_holds_a_key_or_a_digest() {
+fn no_printed_record_contains_a_key_or_a_digest() {
     let place = Place::new();
     let registry = place.create();
     let (_, key) = create(&registry, "name", Restriction::None);

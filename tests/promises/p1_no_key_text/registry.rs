@@ -59,7 +59,7 @@ fn a_registry_with_the_canary_in_it_shows_neither_it_nor_its_digest() {
 
     let records = Sqlite::open(&path).unwrap();
     look_at("Sqlite", &format!("{records:?}"), &digest);
-    // Records, with a StoredKey in them; a Change is made on a request's path alone, and never leaves the crate.
+    // Records, with a StoredKey in them. A Store holds numbers only; a Change never leaves the crate.
     let kept = records.load(Kanal::PROFILE, &Arc::new(peppers())).unwrap();
     look_at("Records", &format!("{kept:?}\n{kept:#?}"), &digest);
     assert!(format!("{kept:?}").contains("StoredKey"));

@@ -1,5 +1,5 @@
-//! Paths that servers read in different ways: whatever one of them makes of a path, a key that is let through for a store
-//! is let through for that store alone.
+//! Paths that servers read differently: whichever way a server reads an accepted path, it is for the store
+//! that the key was authorized for.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::{request, two_teams};
 
-/// What the paths are made of: words that any server reads alike, and all the others.
+/// The parts of the paths: words that every server reads alike, and others.
 const PLAIN: [&str; 8] = ["stores", "stores", "123", "123", "456", "api", "orders", "a%20b"];
 const PIECES: [&str; 58] = [
     "stores",
@@ -79,7 +79,7 @@ fn paths() -> impl Strategy<Value = String> {
     (start, rest).prop_map(|(start, rest)| format!("{start}{rest}"))
 }
 
-/// Bytes of a path, decoded once and as carelessly as there are servers: overlong forms and `%u` too.
+/// Decodes a path once, as carelessly as some servers do: overlong forms and `%u` too.
 fn decoded(path: &[u8]) -> Vec<u8> {
     let hex = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
     let mut bytes = Vec::new();
@@ -113,12 +113,12 @@ fn decoded(path: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What compatibility forms of Unicode become, as servers on some systems fold them.
+/// Folds compatibility forms of Unicode, as servers on some systems do.
 fn folded(text: &str) -> String {
     text.replace('\u{ff0f}', "/").replace('\u{ff0e}', ".").replace('\u{2025}', "..").replace('\u{17f}', "s")
 }
 
-/// Every change that a server may make to a path before it looks for the store.
+/// Every change that a server may make to a path before it searches the store.
 fn changes() -> [fn(&str) -> String; 9] {
     [
         |path| String::from_utf8_lossy(&decoded(path.as_bytes())).into_owned(),
@@ -156,7 +156,7 @@ fn without_dots(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
-/// Every reading that up to four changes give.
+/// Returns every reading after up to four changes.
 fn readings(path: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::from([path.to_owned()]);
     let mut last = all.clone();
@@ -169,13 +169,13 @@ fn readings(path: &str) -> BTreeSet<String> {
     all
 }
 
-/// The store that a server finds which knows `/…/stores/{id}/…`.
+/// Returns the store that a server with a route `/…/stores/{id}/…` finds.
 fn store_in(path: &str) -> Option<String> {
     let mut segments = path.split('/');
     segments.find(|segment| *segment == "stores").and(segments.next()).map(str::to_owned)
 }
 
-/// Which store the `url` crate, as browsers and many servers do, leaves in a path.
+/// Returns the store in a path as the `url` crate, browsers and many servers read it.
 fn store_by_url(path: &str) -> Option<String> {
     store_in(url::Url::parse(&format!("http://127.0.0.1{path}")).ok()?.path())
 }
@@ -197,7 +197,7 @@ async fn is_let_through<A: keysheath::registry::Authorize>(
 }
 
 #[test]
-fn a_path_that_is_let_through_means_one_store_to_every_server() {
+fn an_accepted_path_means_one_store_to_every_server() {
     let (key, layer) = two_teams();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let let_through = std::cell::Cell::new(0);
@@ -218,7 +218,7 @@ fn a_path_that_is_let_through_means_one_store_to_every_server() {
 }
 
 #[tokio::test]
-async fn a_router_of_axum_finds_the_store_that_the_layer_did() {
+async fn an_axum_router_finds_the_same_store_as_the_layer() {
     use axum::extract::Path;
     use axum::{Router, body::Body, routing::get};
     use http_body_util::BodyExt as _;
@@ -248,7 +248,7 @@ async fn a_router_of_axum_finds_the_store_that_the_layer_did() {
 }
 
 #[tokio::test]
-async fn what_clients_escape_is_let_through_and_what_they_never_do_is_not() {
+async fn usual_escapes_are_accepted_and_unusual_ones_refused() {
     let (key, layer) = two_teams();
     for (rest, is_plain) in [
         ("", true),

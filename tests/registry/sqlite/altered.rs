@@ -1,4 +1,4 @@
-//! Records that were altered while no registry had them open, and a log that is taken away while one has.
+//! Records that were altered while no registry had them open, and a log that is removed while one has.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn filled() -> (Place, [String; 3]) {
     (place, [free, bound, theirs.key().expose_secret().to_owned()])
 }
 
-/// Everything that a registry answers: its records, and what each key may do where.
+/// Everything that a registry returns: its records, and what each key may do where.
 fn content(registry: &KeyRegistry, keys: &[String; 3]) -> (Vec<KeyRecord>, Vec<Option<Meaning>>) {
     let mut records = registry.keys(TEAM);
     records.extend(registry.keys(OTHER));
@@ -54,15 +54,15 @@ fn refusal(place: &Place) -> RegistryError {
 }
 
 #[test]
-fn no_flipped_bit_is_taken_for_what_was_written() {
+fn no_flipped_bit_goes_undetected() {
     const FLIPS: usize = 3_000;
     let (place, keys) = filled();
-    // Asking notes uses, so they are written before the picture is taken.
+    // Authorizing notes uses, so they are written before the comparison.
     drop(content(&place.open(), &keys));
     let whole = fs::read(place.path()).unwrap();
     let before = content(&place.open(), &keys);
     let (mut refused, mut same) = (0, 0);
-    // A step that has no factor in common with the length, so that every part of the file is met.
+    // A step without a common factor with the length, so that every part of the file is reached.
     let bits = whole.len() * 8;
     for flip in 0..FLIPS {
         let bit = flip * 7_919 % bits;
@@ -73,7 +73,7 @@ fn no_flipped_bit_is_taken_for_what_was_written() {
         match copy.open_with(Peppers::new(copy.pepper("a"))) {
             Err(_) => refused += 1,
             Ok(registry) => {
-                assert!(content(&registry, &keys) == before, "bit {bit} was not seen");
+                assert!(content(&registry, &keys) == before, "bit {bit} was not detected");
                 same += 1;
             }
         }
@@ -82,7 +82,7 @@ fn no_flipped_bit_is_taken_for_what_was_written() {
 }
 
 #[test]
-fn what_another_tool_changes_in_a_row_is_seen() {
+fn a_change_of_a_row_by_another_tool_is_detected() {
     for sql in [
         "UPDATE keys SET team = 2 WHERE serial = 4",
         "UPDATE keys SET name = 'key number 2' WHERE serial = 4",
@@ -123,8 +123,8 @@ fn a_row_of_another_file_under_the_same_pepper_does_not_fit() {
     drop(registry);
     for sql in [
         // Number 10 was deleted here, and number 0 is the other file's key.
-        "INSERT INTO keys SELECT 10, team, name, fingerprint, digest, pepper, created, last_used, store, seal \
-         FROM other.keys",
+        "INSERT INTO keys SELECT 10, team, name, fingerprint, digest, pepper, created, last_used, store, \
+         seal FROM other.keys",
         "DELETE FROM keys WHERE serial = 0; INSERT INTO keys SELECT * FROM other.keys",
         "INSERT OR REPLACE INTO stores SELECT * FROM other.stores",
     ] {
@@ -140,8 +140,8 @@ fn a_row_of_another_file_under_the_same_pepper_does_not_fit() {
 }
 
 #[test]
-fn an_older_row_of_the_same_file_is_not_told_from_the_newest() {
-    // SECURITY.md says so; this fails when it says too little.
+fn an_older_row_of_the_same_file_is_not_detected() {
+    // SECURITY.md says so; this fails once that is no longer true.
     let place = Place::new();
     let registry = place.create();
     let (id, key) = create(&registry, "name", Restriction::None);
@@ -166,7 +166,7 @@ fn records_of_the_first_format_are_refused_with_what_to_do() {
     assert_eq!(fs::read(place.path()).unwrap(), before);
 }
 
-/// What is done to the log while a registry has the records open.
+/// A change to the log while a registry has the records open.
 #[derive(Clone, Copy, Debug)]
 enum Taken {
     Removed,
@@ -185,7 +185,7 @@ fn take(place: &Place, how: Taken) {
     }
 }
 
-/// The records as another process would find them, were this one killed now.
+/// The records as another process would find them if this one were killed now.
 fn on_disk(place: &Place) -> Place {
     let copy = Place::new();
     fs::copy(place.path(), copy.path()).unwrap();
@@ -196,13 +196,13 @@ fn on_disk(place: &Place) -> Place {
 }
 
 #[test]
-fn without_its_log_no_change_is_said_to_be_done_and_none_that_was_is_lost() {
+fn without_its_log_changes_fail_and_earlier_ones_are_kept() {
     for how in [Taken::Removed, Taken::ByAnEmptyFile, Taken::ByACopy] {
         for change in ["create", "delete", "pause", "flush"] {
             let place = Place::new();
             let registry = place.create();
             registry.put_store(store(1), TEAM).unwrap();
-            // It lies in the log alone.
+            // It is in the log only.
             let (id, key) = create(&registry, "name", Restriction::None);
             take(&place, how);
             let refused = match change {

@@ -14,11 +14,11 @@ use rusqlite::Connection;
 use super::{Place, ask, create, open};
 use crate::support::Child;
 
-const NAME: &str = "killed::what_has_returned_survives_a_kill_at_any_instant";
+const NAME: &str = "killed::a_finished_change_survives_a_kill_at_any_instant";
 
 const KILLS: u64 = 50;
 
-/// Creates and deletes until it is killed, and writes a line before and after each step that counts.
+/// Creates and deletes until it is killed, and writes a line before and after each step.
 fn run_until_killed(folder: &Path) -> ! {
     let registry = open(folder);
     let mut out = std::io::stdout();
@@ -32,7 +32,7 @@ fn run_until_killed(folder: &Path) -> ! {
         for _ in 0..3 {
             let (id, key) = create(&registry, "name", Restriction::None);
             told(format!("+ {id} {key}\n"));
-            // So that there is something to be written behind, too.
+            // So that a last use is queued, too.
             assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
             alive.push((id, key));
         }
@@ -45,7 +45,8 @@ fn run_until_killed(folder: &Path) -> ! {
     }
 }
 
-/// What one run has told: keys that must be accepted, that must be refused, and those whose deletion was under way.
+/// The outcome of one run: keys that must be accepted, that must be refused, and those whose deletion was in
+/// progress.
 #[derive(Default)]
 struct Told {
     accepted: Vec<(KeyId, String)>,
@@ -74,7 +75,7 @@ impl Told {
 }
 
 #[test]
-fn what_has_returned_survives_a_kill_at_any_instant() {
+fn a_finished_change_survives_a_kill_at_any_instant() {
     if Child::new(NAME).is_here() {
         run_until_killed(Path::new(&std::env::var_os("FOLDER").unwrap()));
     }
@@ -87,7 +88,7 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
         let mut child = Child::new(NAME).var("FOLDER", place.0.path()).spawn();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        // The test's own harness writes first.
+        // The test harness writes first.
         while !line.ends_with("= opened\n") {
             line.clear();
             assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child has not opened the records");
@@ -101,7 +102,7 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
         loop {
             line.clear();
             out.read_line(&mut line).unwrap();
-            // A line that the kill has cut short was not told.
+            // An incomplete line does not count.
             let Some(line) = line.strip_suffix('\n') else { break };
             told.read(line);
         }
@@ -119,7 +120,7 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
             assert!(registry.key(*id).is_none());
         }
         if let Some((id, key)) = told.either.take() {
-            // Whatever it is now, it stays.
+            // Its state must not change any more.
             match ask(&registry, &key, RequestedStore::NoStore) {
                 None => told.accepted.push((id, key)),
                 Some(_) => told.refused.push((id, key)),
@@ -137,6 +138,6 @@ fn what_has_returned_survives_a_kill_at_any_instant() {
         told.accepted.len(),
         told.refused.len()
     );
-    assert!(told.refused.len() > 20, "the runs were too short to tell");
+    assert!(told.refused.len() > 20, "the runs were too short");
     assert!(u64::from(with_log) > KILLS / 2, "most were killed with the records open");
 }

@@ -1,4 +1,4 @@
-//! Files that are refused: each with a clear error, and each left as it was.
+//! Files that are refused: each with a clear error, and each left unchanged.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,8 @@ use rusqlite::Connection;
 use super::{Place, ask, create};
 use crate::support::{Child, as_ordinary_user, in_child, set_mode, with_a_file_of_another_user};
 
-/// Everything in a folder: content, length and the time of the last change. The lock is left out: it may be made.
+/// Everything in a folder: content, length and the time of the last change. Not the lock, which may be
+/// created.
 fn picture(folder: &Path) -> BTreeMap<String, (Option<Vec<u8>>, u64, i64)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -27,7 +28,7 @@ fn picture(folder: &Path) -> BTreeMap<String, (Option<Vec<u8>>, u64, i64)> {
         .collect()
 }
 
-/// Opens records that must be refused, by a registry of Kanal, and sees that nothing has changed.
+/// Opens records that a registry of Kanal must refuse, and asserts that nothing has changed.
 fn refusal(place: &Place) -> RecordError {
     let before = picture(place.0.path());
     let refused = match place.open_with(Peppers::new(place.pepper("a"))) {
@@ -49,13 +50,13 @@ fn filled() -> Place {
     place
 }
 
-/// Has another tool change a file that is closed.
+/// Changes a closed file with another tool.
 fn edit(place: &Place, sql: &str) {
     Connection::open(place.path()).unwrap().execute_batch(sql).unwrap();
 }
 
 #[test]
-fn a_missing_file_is_missing_and_nothing_is_made() {
+fn a_missing_file_is_missing_and_nothing_is_created() {
     let place = Place::new();
     assert_eq!(refusal(&place), RecordError::Missing);
     assert!(!place.0.at("keys.db.lock").exists());
@@ -87,7 +88,7 @@ fn records_are_not_made_over_anything() {
     place.0.write("other.db-wal", "log");
     assert_eq!(Sqlite::create(place.0.at("other.db")).unwrap_err(), RecordError::Exists);
     assert!(!place.0.at("other.db").exists());
-    // What a process that was killed while it made some has left is in nobody's way.
+    // The remains of a process that was killed while it created records do no harm.
     let [left, journal] =
         ["third.db.keysheath-new", "third.db.keysheath-new-journal"].map(|at| place.0.at(at));
     fs::write(&left, "SQLite format 3\0half").unwrap();
@@ -95,7 +96,7 @@ fn records_are_not_made_over_anything() {
     fs::write(&journal, "half").unwrap();
     Sqlite::create(place.0.at("third.db")).unwrap();
     assert!(!left.exists() && !journal.exists());
-    // What a person has there is not.
+    // A person's own file is not removed.
     place.0.write("fourth.db.new", "a person's");
     Sqlite::create(place.0.at("fourth.db")).unwrap();
     assert_eq!(fs::read(place.0.at("fourth.db.new")).unwrap(), b"a person's");
@@ -118,7 +119,7 @@ fn hard_links_of_records_their_log_and_lock_are_refused() {
         assert_eq!(refusal(&place), RecordError::Linked, "{name}");
         fs::remove_file(&second).unwrap();
     }
-    // That of a process that was killed just when it had made them is its own.
+    // The second name that a process left that was killed right after it created them is accepted.
     fs::hard_link(place.path(), place.0.at("keys.db.keysheath-new")).unwrap();
     assert_eq!(place.open().len(), 200);
     assert!(!place.0.at("keys.db.keysheath-new").exists());
@@ -134,7 +135,7 @@ fn records_cannot_be_called_like_a_lock() {
 }
 
 #[test]
-fn links_folders_and_files_that_others_can_read_or_write_are_not_private() {
+fn links_folders_and_shared_files_are_not_private() {
     let place = filled();
     let path = place.path();
     for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610, 0o666] {
@@ -202,8 +203,8 @@ fn a_file_or_a_folder_that_cannot_be_written_is_read_only() {
 }
 
 #[test]
-fn records_that_are_in_use_are_locked_at_once_for_this_process_and_for_others() {
-    const NAME: &str = "refused::records_that_are_in_use_are_locked_at_once_for_this_process_and_for_others";
+fn records_in_use_are_locked_for_this_and_other_processes() {
+    const NAME: &str = "refused::records_in_use_are_locked_for_this_and_other_processes";
     let in_another = |path: &Path| {
         in_child(NAME, &[("RECORDS", path)], || {
             let begin = Instant::now();
@@ -222,7 +223,7 @@ fn records_that_are_in_use_are_locked_at_once_for_this_process_and_for_others() 
     in_another(&place.path());
     let (_, key) = create(&registry, "still in use", Restriction::None);
     assert_eq!(ask(&registry, &key, super::RequestedStore::NoStore), None);
-    // A tool that knows nothing of the lock beside the file is held off by SQLite's own.
+    // SQLite's own lock keeps a tool out that does not know the lock beside the file.
     let other = Connection::open(place.path()).unwrap();
     other.busy_timeout(Duration::ZERO).unwrap();
     let error = other.execute_batch("DELETE FROM keys").unwrap_err();
@@ -230,7 +231,7 @@ fn records_that_are_in_use_are_locked_at_once_for_this_process_and_for_others() 
     drop((other, registry));
     assert_eq!(place.open().len(), 201);
 
-    // And a file that such a tool uses is locked too.
+    // A file that such a tool uses is locked too.
     let tool = Connection::open(place.path()).unwrap();
     tool.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
     let begin = Instant::now();
@@ -239,7 +240,7 @@ fn records_that_are_in_use_are_locked_at_once_for_this_process_and_for_others() 
 }
 
 #[test]
-fn what_is_not_keysheaths_or_damaged_is_corrupt_and_left_alone() {
+fn foreign_or_damaged_files_are_corrupt_and_left_unchanged() {
     let whole = fs::read(filled().path()).unwrap();
     let with = |at: usize, bytes: &[u8]| {
         let mut changed = whole.clone();
@@ -271,7 +272,7 @@ fn what_is_not_keysheaths_or_damaged_is_corrupt_and_left_alone() {
 }
 
 #[test]
-fn a_foreign_database_is_refused_whatever_it_has_in_common() {
+fn a_foreign_database_is_refused() {
     for sql in [
         "CREATE TABLE keys (slot INTEGER PRIMARY KEY)",
         "PRAGMA journal_mode = WAL; CREATE TABLE t (a)",
@@ -285,11 +286,11 @@ fn a_foreign_database_is_refused_whatever_it_has_in_common() {
 }
 
 #[test]
-fn a_newer_version_and_another_issuer_are_told_apart() {
+fn a_newer_version_and_another_issuer_are_distinguished() {
     let place = filled();
     edit(&place, "PRAGMA user_version = 7");
     assert!(matches!(refusal(&place), RecordError::Newer { found: 7, known: 2, .. }));
-    assert!(refusal(&place).to_string().contains("use the newer keysheath"));
+    assert!(refusal(&place).to_string().contains("use a newer keysheath"));
     edit(&place, "PRAGMA user_version = 2");
     let before = picture(place.0.path());
     let peppers = Peppers::new(place.pepper("a"));
@@ -300,7 +301,7 @@ fn a_newer_version_and_another_issuer_are_told_apart() {
 }
 
 #[test]
-fn rows_that_no_version_has_written_are_corrupt_and_never_a_panic() {
+fn rows_that_no_version_writes_are_corrupt_and_never_panic() {
     for sql in [
         "UPDATE keys SET name = ''",
         "UPDATE keys SET name = ' a' WHERE serial = 3",

@@ -44,8 +44,8 @@ pub(super) fn run_until_killed(store: &dyn DocumentStore) -> ! {
     }
 }
 
-/// Kills a writer that `spawn` starts, again and again, and each time sees that the document is whole: the last one that was
-/// told, or the next; and that the next writer can go on. Gives how often it was the next.
+/// Kills a writer that `spawn` starts, again and again, and each time sees that the document is whole: the
+/// last one that was told, or the next; and that the next writer can go on. Gives how often it was the next.
 pub(super) fn survives(
     kills: u64,
     longest: Duration,
@@ -93,8 +93,8 @@ pub(super) fn survives(
 }
 
 #[test]
-fn what_has_returned_survives_a_kill_at_any_instant() {
-    const NAME: &str = "killed::what_has_returned_survives_a_kill_at_any_instant";
+fn a_finished_change_survives_a_kill_at_any_instant() {
+    const NAME: &str = "killed::a_finished_change_survives_a_kill_at_any_instant";
     const KILLS: u64 = 300;
     if Child::new(NAME).is_here() {
         run_until_killed(&FileStore::new(Path::new(&std::env::var_os("DOCUMENT").unwrap())));
