@@ -37,7 +37,7 @@ mod retry;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(all(test, feature = "rotation"))]
-mod tests;
+mod live_tests;
 
 use std::error::Error;
 use std::fmt::{self, Write as _};

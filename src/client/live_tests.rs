@@ -1,5 +1,5 @@
-//! The layer on a live handle, step by step: the test is the server, and decides what happens between any two steps of a
-//! request.
+//! The layer on a live handle, step by step: the test is the server, and decides what happens between any two
+//! steps of a request.
 
 use std::future::Future;
 use std::io;
@@ -32,7 +32,8 @@ type Plain = Response<Full<Bytes>>;
 type Outcome = Result<Response<AnswerBody<Full<Bytes>>>, BearerError>;
 type Asking = Pin<Box<BearerFuture<Stage, Counted, Full<Bytes>, Kanal>>>;
 
-/// A client whose answers the test gives. It must be asked whether it is ready before each call, and a clone anew.
+/// A client whose answers the test gives. It must be asked whether it is ready before each call, and a clone
+/// anew.
 struct Stage {
     seen: Arc<Mutex<Seen>>,
     ready: bool,
