@@ -109,6 +109,7 @@ use crate::key::Issuer;
 /// let response = client.call(request);
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
+#[doc(alias("authorization", "token"))]
 pub struct BearerLayer<I: Issuer, M = Repeating> {
     sender: Arc<Sender<I>>,
     mode: PhantomData<fn() -> M>,

@@ -34,6 +34,7 @@ const SCHEME: &[u8] = b"Bearer ";
 /// OriginGuard::new().authorize(&mut request, header)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias("authorization", "token"))]
 pub struct BearerHeader<I: Issuer> {
     value: HeaderValue,
     issuer: PhantomData<fn() -> I>,
