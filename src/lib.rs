@@ -137,20 +137,10 @@ pub mod registry;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 /// The guide: the pages of the folder `docs/`, and SECURITY.md. It holds no code, and is in the docs alone.
-#[cfg(all(
-    any(doc, doctest),
-    feature = "client",
-    feature = "emulator",
-    feature = "keychain",
-    feature = "oauth"
-))]
-#[cfg(all(
-    feature = "dotenv",
-    feature = "openbao",
-    feature = "probe",
-    feature = "rotation",
-    feature = "serde"
-))]
+#[cfg(all(any(doc, doctest), feature = "dotenv", feature = "emulator", feature = "keychain", feature = "oauth"))]
+#[cfg(all(feature = "openbao", feature = "probe", feature = "reqwest", feature = "serde", feature = "sqlite"))]
+#[cfg_attr(docsrs, doc(auto_cfg = false))]
+#[rustfmt::skip]
 pub mod guide;
 
 pub use crate::internal::{back_off::Cadence, background::Health};
