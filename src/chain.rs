@@ -1,11 +1,11 @@
 //! Sources in order, and what each of them answered.
 //!
-//! A chain asks its sources one after another and takes the first key. It goes on only past a source that has
-//! nothing: a malformed key, a file that others may write or a keychain that does not answer ends the search
-//! with an error, because the next source may hold the key of another account.
+//! A [`Chain`] asks its sources one after another and takes the first key. It continues only past a source that has
+//! nothing. A malformed key, a file that others may write or a keychain that does not answer ends the search with an
+//! error, because the next source may hold the key of another account.
 //!
-//! The [`Attempts`] says what every source answered. [`Chain::explain`] asks the lower sources as well, and shows
-//! which of them hold another key, the same key, or half a configuration.
+//! [`Attempts`] lists what every source answered. [`Chain::explain`] also asks the sources below the first key, and
+//! shows which of them hold another key, the same key, or half a configuration.
 //!
 //! Loading blocks; see [`source`].
 //!
@@ -22,27 +22,26 @@
 //!     .with(SecretFile::new(&path));
 //!
 //! let loaded = chain.load()?;
-//! println!("{:?} from {}\n{}", loaded.key(), loaded.provenance(), loaded.trail());
+//! println!("{:?} from {}\n{}", loaded.key(), loaded.provenance(), loaded.attempts());
 //! # Ok::<(), keysheath::chain::ChainError>(())
 //! ```
 
+mod attempts;
 mod explanation;
-mod near_miss;
-mod selected;
-mod trail;
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::key::{ApiKey, Issuer, Profile, RawKey};
+#[cfg(feature = "tracing")]
+use crate::internal::events::Trace;
+use crate::key::{ApiKey, Issuer, Profile};
 use crate::source::{
-    self, FileVariable, Found, KeyRef, KeyRefError, Loaded, Source, SystemdCredential, Variable,
+    self, FileVariable, Found, KeyRef, KeyRefError, Loaded, Provenance, Remark, Source, SystemdCredential,
+    Variable,
 };
 
+pub use attempts::{Attempt, AttemptOutcome, Attempts, ChainError, NearMiss};
 pub use explanation::{Explained, Explanation, Relation};
-pub use near_miss::NearMiss;
-pub use selected::{ChainError, Selected};
-pub use trail::{AttemptOutcome, Attempts, Step};
 
 /// Sources of keys of issuer `I`, in order.
 ///
@@ -55,24 +54,8 @@ pub use trail::{AttemptOutcome, Attempts, Step};
 /// ```
 #[doc(alias("provider", "credential", "load"))]
 pub struct Chain<I: Issuer> {
-    raw: RawChain,
-    issuer: PhantomData<fn() -> I>,
-}
-
-/// Sources of keys of an issuer that is a value, in order.
-///
-/// ```
-/// use keysheath::chain::RawChain;
-/// use keysheath::key::{Issuer, Kanal, Katana};
-///
-/// for profile in [Kanal::PROFILE, Katana::PROFILE] {
-///     let chain = RawChain::for_service(profile);
-///     println!("{}:\n{}", profile.title(), chain.explain());
-/// }
-/// ```
-pub struct RawChain {
-    profile: &'static Profile,
     links: Vec<Link>,
+    issuer: PhantomData<fn() -> I>,
 }
 
 struct Link {
@@ -82,38 +65,30 @@ struct Link {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Added as a source, or looked at by convention.
+    /// A source that may have nothing.
     Plain,
     /// Named as the place of the key: nothing there is an error ([`Source::required`]).
     Named,
-    /// The keychain of the standard chain, which may ask its user and so comes after a `.env`.
+    /// The keychain of the standard chain. It may show a prompt, so it comes after a `.env`.
     StandardKeychain,
 }
 
 impl<I: Issuer> Chain<I> {
-    /// A chain without sources.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Katana;
-    /// assert!(Chain::<Katana>::new().load().is_err());
-    /// ```
+    /// Creates a chain without sources.
     #[must_use]
-    pub fn new() -> Self {
-        Self::from_raw(RawChain::new(I::PROFILE))
+    pub const fn new() -> Self {
+        Self { links: Vec::new(), issuer: PhantomData }
     }
 
-    /// The places where a service's key usually is: the environment variable, the file that its `_FILE` partner names,
-    /// and the systemd credential. None of them can ask anybody anything.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// println!("{}", Chain::<Kanal>::for_service().explain());
-    /// ```
+    /// The places where the key of a service usually is: the environment variable, the file that its `_FILE` partner
+    /// names, and the systemd credential. None of them can show a prompt.
     #[must_use]
     pub fn for_service() -> Self {
-        Self::from_raw(RawChain::for_service(I::PROFILE))
+        let profile = I::PROFILE;
+        Self::new()
+            .with(Variable::for_issuer(profile))
+            .with(FileVariable::for_issuer(profile))
+            .with(SystemdCredential::for_issuer(profile))
     }
 
     /// The places where a key of this issuer usually is: those of [`Chain::for_service`], and then the keychain item
@@ -121,308 +96,166 @@ impl<I: Issuer> Chain<I> {
     ///
     /// The places and their order are the same in every build. Without the feature `keychain` the last place cannot be
     /// read: when no earlier place has a key, loading ends there with
-    /// [`Problem::NotBuilt`](source::Problem::NotBuilt), as it ends at a keychain that does not answer. It is not skipped,
-    /// because the key may be there. A program that never uses the keychain loads from [`Chain::for_service`].
+    /// [`Problem::NotBuilt`](source::Problem::NotBuilt), as it ends at a keychain that does not answer. It is not
+    /// skipped, because the key may be there. A program that never uses the keychain loads from
+    /// [`Chain::for_service`].
     ///
     /// A `.env` is not included, because anyone who can place a file in the working directory would choose the
     /// account: add it by name with `with_dotenv`.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// println!("{}", Chain::<Kanal>::standard().explain());
-    /// ```
     #[must_use]
     pub fn standard() -> Self {
-        Self::from_raw(RawChain::standard(I::PROFILE))
+        Self::for_service().link(source::keychain_of(I::PROFILE), Kind::StandardKeychain)
     }
 
     /// Adds a source at the end.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::source::Command;
-    /// let chain = Chain::<Kanal>::for_service().with(Command::new("pass").args(["show", "shop/kanal"]));
-    /// ```
     #[must_use]
     pub fn with(self, source: impl Source + 'static) -> Self {
-        Self::from_raw(self.raw.with(source))
+        self.link(Box::new(source), Kind::Plain)
     }
 
-    /// Adds the issuer's variable of a `.env` file at the end; in the [standard](Chain::standard) chain, before its
-    /// keychain, which may ask its user. Parent folders are not searched. A file that is not there, or does not set the variable,
-    /// is an error: where it may be missing, add a [`DotenvFile`](source::DotenvFile) with [`with`](Self::with).
+    /// Adds the issuer's variable of a `.env` file: at the end, but before the keychain of the
+    /// [standard](Chain::standard) chain, which may show a prompt. Parent folders are not searched.
     ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// let chain = Chain::<Kanal>::standard().with_dotenv(".env");
-    /// ```
+    /// A file that does not exist, or that does not set the variable, is an error. Where it may be missing, add a
+    /// [`DotenvFile`](source::DotenvFile) with [`with`](Self::with).
     #[cfg(feature = "dotenv")]
     #[must_use]
-    pub fn with_dotenv(self, path: impl Into<std::path::PathBuf>) -> Self {
-        Self::from_raw(self.raw.with_dotenv(path))
+    pub fn with_dotenv(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        let keychain = self.links.iter().position(|link| link.kind == Kind::StandardKeychain);
+        let source = source::DotenvFile::new(path, I::PROFILE.variable()).required();
+        let link = Link { source: Box::new(source), kind: Kind::Named };
+        self.links.insert(keychain.unwrap_or(self.links.len()), link);
+        self
     }
 
     /// Adds the source that a key reference names, at the end. Nothing there is an error.
     ///
     /// # Errors
     /// As [`KeyRef::source`].
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::source::KeyRef;
-    /// let reference: KeyRef = "file:/run/secrets/kanal".parse()?;
-    /// let chain = Chain::<Kanal>::new().with_reference(&reference)?;
-    /// # Ok::<(), keysheath::source::KeyRefError>(())
-    /// ```
     pub fn with_reference(self, reference: &KeyRef) -> Result<Self, KeyRefError> {
-        self.raw.with_reference(reference).map(Self::from_raw)
+        Ok(self.link(reference.source()?, Kind::Named))
+    }
+
+    fn link(mut self, source: Box<dyn Source>, kind: Kind) -> Self {
+        self.links.push(Link { source, kind });
+        self
     }
 
     /// Asks the sources in order and takes the first key. Blocks.
     ///
     /// # Errors
     /// [`ChainError::NoKey`] when every source has nothing, [`ChainError::Broken`] at the first one that has
-    /// something else than a key.
-    ///
-    /// ```no_run
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// let key = Chain::<Kanal>::for_service().load()?.into_key();
-    /// # Ok::<(), keysheath::chain::ChainError>(())
-    /// ```
-    pub fn load(&self) -> Result<Selected<ApiKey<I>>, ChainError> {
-        let Selected { key, provenance, trail } = self.raw.load()?;
-        match key.try_into_typed() {
-            Ok(key) => Ok(Selected { key, provenance, trail }),
+    /// something other than a key, or that cannot be asked.
+    pub fn load(&self) -> Result<Selected<I>, ChainError> {
+        let (_, found, attempts) = search(&self.links, I::PROFILE)?;
+        #[cfg(feature = "tracing")]
+        trace_remarks(&found);
+        let (provenance, remarks) = (found.provenance().clone(), found.remarks().to_vec());
+        match found.into_key().try_into_typed() {
+            Ok(key) => Ok(Selected { key, provenance, remarks, attempts }),
             Err(_) => unreachable!("the chain loads keys of its own profile only"),
         }
     }
 
-    /// Asks every source, the lower ones too, and says how what they hold relates. Blocks, and runs the
+    /// As [`Chain::load`], with the one source that is asked from then on.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn select(mut self) -> Result<(Box<dyn Source>, Found), ChainError> {
+        let (at, found, _) = search(&self.links, I::PROFILE)?;
+        Ok((self.links.swap_remove(at).source, found))
+    }
+
+    /// Asks every source, also those below the first key, and reports how what they hold relates. Blocks, and runs the
     /// commands in the chain.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::source::Variable;
-    /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
-    /// assert!(explanation.to_string().contains("not set"));
-    /// ```
     #[must_use]
     pub fn explain(&self) -> Explanation {
-        self.raw.explain()
-    }
-
-    /// The same chain with its issuer as a value.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// let chain = Chain::<Kanal>::for_service().into_raw();
-    /// ```
-    #[must_use]
-    pub fn into_raw(self) -> RawChain {
-        self.raw
-    }
-
-    const fn from_raw(raw: RawChain) -> Self {
-        Self { raw, issuer: PhantomData }
+        Explanation::of(&self.links, I::PROFILE)
     }
 }
 
-impl RawChain {
-    /// A chain without sources, for keys of the issuer of `profile`.
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert!(RawChain::new(Kanal::PROFILE).load().is_err());
-    /// ```
-    #[must_use]
-    pub const fn new(profile: &'static Profile) -> Self {
-        Self { profile, links: Vec::new() }
-    }
-
-    /// As [`Chain::for_service`].
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// let chain = RawChain::for_service(Kanal::PROFILE);
-    /// ```
-    #[must_use]
-    pub fn for_service(profile: &'static Profile) -> Self {
-        Self::new(profile)
-            .with(Variable::of(profile))
-            .with(FileVariable::of(profile))
-            .with(SystemdCredential::of(profile))
-    }
-
-    /// As [`Chain::standard`].
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// let chain = RawChain::standard(Kanal::PROFILE);
-    /// ```
-    #[must_use]
-    pub fn standard(profile: &'static Profile) -> Self {
-        let mut chain = Self::for_service(profile);
-        chain.links.push(Link { source: source::keychain_of(profile), kind: Kind::StandardKeychain });
-        chain
-    }
-
-    /// As [`Chain::with`].
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::Variable;
-    /// let chain = RawChain::new(Kanal::PROFILE).with(Variable::new("SHOP_TWO_KEY"));
-    /// ```
-    #[must_use]
-    pub fn with(mut self, source: impl Source + 'static) -> Self {
-        self.links.push(Link { source: Box::new(source), kind: Kind::Plain });
-        self
-    }
-
-    /// As [`Chain::with_dotenv`].
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// let chain = RawChain::standard(Kanal::PROFILE).with_dotenv(".env");
-    /// ```
-    #[cfg(feature = "dotenv")]
-    #[must_use]
-    pub fn with_dotenv(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        let standard = self.links.iter().position(|link| link.kind == Kind::StandardKeychain);
-        let place = standard.unwrap_or(self.links.len());
-        let source = source::DotenvFile::new(path, self.profile.variable()).required();
-        self.links.insert(place, Link { source: Box::new(source), kind: Kind::Named });
-        self
-    }
-
-    /// As [`Chain::with_reference`].
-    ///
-    /// # Errors
-    /// As [`KeyRef::source`].
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::KeyRef;
-    /// let reference: KeyRef = "env:SHOP_TWO_KEY".parse()?;
-    /// let chain = RawChain::new(Kanal::PROFILE).with_reference(&reference)?;
-    /// # Ok::<(), keysheath::source::KeyRefError>(())
-    /// ```
-    pub fn with_reference(mut self, reference: &KeyRef) -> Result<Self, KeyRefError> {
-        self.links.push(Link { source: reference.source()?, kind: Kind::Named });
-        Ok(self)
-    }
-
-    /// As [`Chain::load`].
-    ///
-    /// # Errors
-    /// As [`Chain::load`].
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::SecretFile;
-    /// let chain = RawChain::new(Kanal::PROFILE).with(SecretFile::new("/run/secrets/no-such-key"));
-    /// assert!(chain.load().is_err());
-    /// ```
-    pub fn load(&self) -> Result<Selected<RawKey>, ChainError> {
-        let (_, selected) = self.search()?;
-        #[cfg(feature = "tracing")]
-        selected.trace_remarks();
-        Ok(selected)
-    }
-
-    /// As [`RawChain::load`], with the one source that is asked from then on.
-    #[cfg(feature = "rotation")]
-    pub(crate) fn select(mut self) -> Result<(Box<dyn Source>, Selected<RawKey>), ChainError> {
-        let (at, selected) = self.search()?;
-        Ok((self.links.swap_remove(at).source, selected))
-    }
-
-    /// The key, and the place in the chain of the source that has it.
-    fn search(&self) -> Result<(usize, Selected<RawKey>), ChainError> {
-        let mut steps = Vec::with_capacity(self.links.len());
-        let mut links = self.links.iter();
-        let mut outcome = None;
-        for link in links.by_ref() {
-            let loaded = source::load(&*link.source, self.profile);
-            steps.push(Step::of(&*link.source, &loaded));
-            match loaded {
-                Ok(Loaded::Absent(_)) => {}
-                Ok(Loaded::Found(found)) => outcome = Some(Ok(found)),
-                Err(error) => outcome = Some(Err(error)),
-            }
-            if outcome.is_some() {
-                break;
-            }
+/// The position of the first source that has a key, the key, and what every source answered.
+fn search(links: &[Link], profile: &'static Profile) -> Result<(usize, Found, Attempts), ChainError> {
+    let mut attempts = Vec::with_capacity(links.len());
+    let mut outcome = None;
+    for link in links {
+        if outcome.is_some() {
+            attempts.push(Attempt::not_asked(&*link.source));
+            continue;
         }
-        let at = steps.len().saturating_sub(1);
-        steps.extend(links.map(|link| Step::not_asked(&*link.source)));
-        let profile = self.profile;
-        let near_misses =
-            if matches!(outcome, Some(Ok(_))) { Vec::new() } else { NearMiss::of(&steps, profile) };
-        let trail = Attempts::new(steps, near_misses);
-        match outcome {
-            None => Err(ChainError::NoKey { profile, trail }),
-            Some(Err(error)) => Err(ChainError::Broken { profile, error: Box::new(error), trail }),
-            Some(Ok(found)) => {
-                let provenance = found.provenance().clone();
-                Ok((at, Selected { provenance, key: found.into_key(), trail }))
-            }
-        }
-    }
-
-    /// As [`Chain::explain`].
-    ///
-    /// ```
-    /// # use keysheath::chain::RawChain;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// println!("{}", RawChain::for_service(Kanal::PROFILE).explain());
-    /// ```
-    #[must_use]
-    pub fn explain(&self) -> Explanation {
-        let mut explained = Vec::with_capacity(self.links.len());
-        let mut in_force: Option<Found> = None;
-        let mut stopped = false;
-        for link in &self.links {
-            let loaded = source::load(&*link.source, self.profile);
-            let step = Step::of(&*link.source, &loaded);
-            let relation = match loaded {
-                Ok(Loaded::Absent(_)) => Relation::Nothing,
-                Err(_) if in_force.is_some() || stopped => Relation::BrokenBelow,
-                Err(_) => Relation::Stops,
-                Ok(Loaded::Found(found)) => match &in_force {
-                    Some(first) if first.key() == found.key() => Relation::SameKey,
-                    Some(_) => Relation::OtherKey,
-                    None if stopped => Relation::BehindBroken,
-                    None => {
-                        in_force = Some(found);
-                        Relation::InForce
-                    }
-                },
-            };
-            stopped |= relation == Relation::Stops;
-            explained.push(Explained::new(step, relation, link.kind == Kind::Named));
-        }
-        let near_misses = if in_force.is_some() {
-            Vec::new()
-        } else {
-            let steps: Vec<Step> = explained.iter().map(|place| place.step().clone()).collect();
-            NearMiss::of(&steps, self.profile)
+        let loaded = source::load(&*link.source, profile);
+        attempts.push(Attempt::new(&*link.source, &loaded));
+        outcome = match loaded {
+            Ok(Loaded::Absent(_)) => None,
+            Ok(Loaded::Found(found)) => Some(Ok((attempts.len() - 1, found))),
+            Err(error) => Some(Err(error)),
         };
-        Explanation::new(explained, near_misses)
+    }
+    match outcome {
+        Some(Ok((at, found))) => Ok((at, found, Attempts::new(attempts))),
+        Some(Err(error)) => {
+            let attempts = Attempts::without_key(attempts, profile);
+            Err(ChainError::Broken { profile, error: Box::new(error), attempts })
+        }
+        None => Err(ChainError::NoKey { profile, attempts: Attempts::without_key(attempts, profile) }),
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn trace_remarks(found: &Found) {
+    for remark in found.remarks() {
+        Trace::here().line_and_wait(|| {
+            let (place, remark) = (found.provenance().to_string(), *remark);
+            move || tracing::warn!("{place}: {remark}")
+        });
+    }
+}
+
+/// A key, where it came from, and what every source answered.
+pub struct Selected<I: Issuer> {
+    key: ApiKey<I>,
+    provenance: Provenance,
+    remarks: Vec<Remark>,
+    attempts: Attempts,
+}
+
+impl<I: Issuer> Selected<I> {
+    /// The key.
+    #[must_use]
+    pub const fn key(&self) -> &ApiKey<I> {
+        &self.key
+    }
+
+    /// Returns the key.
+    #[must_use]
+    pub fn into_key(self) -> ApiKey<I> {
+        self.key
+    }
+
+    /// Where the key came from.
+    #[must_use]
+    pub const fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What a person should know about the place, such as that every user can read the file. With the feature
+    /// `tracing`, loading a chain logs a warning for each.
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+
+    /// What every source answered.
+    #[must_use]
+    pub const fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+}
+
+impl<I: Issuer> fmt::Debug for Selected<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, provenance, remarks, attempts } = self;
+        let mut shown = f.debug_struct("Selected");
+        shown.field("key", key).field("provenance", provenance).field("remarks", remarks);
+        shown.field("attempts", attempts).finish()
     }
 }
 
@@ -434,13 +267,7 @@ impl<I: Issuer> Default for Chain<I> {
 
 impl<I: Issuer> fmt::Debug for Chain<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.raw.fmt(f)
-    }
-}
-
-impl fmt::Debug for RawChain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Chain({}", self.profile.name())?;
+        write!(f, "Chain({}", I::PROFILE.name())?;
         for link in &self.links {
             write!(f, ", {}", link.source.provenance())?;
         }
@@ -458,23 +285,19 @@ mod tests {
     fn an_unbuilt_keychain_is_broken_and_not_absent() {
         let mut chain = Chain::<Kanal>::standard();
         let explanation = chain.explain();
-        let last = explanation.places().last().expect("the chain has places").step();
+        let last = explanation.places().last().expect("the chain has places").attempt();
         let problem = Problem::NotBuilt { feature: "keychain" };
         assert_eq!(last.provenance().to_string(), "keychain item keysheath/kanal");
-        assert_eq!(last.witness(), &AttemptOutcome::Broken(problem.clone()));
+        assert_eq!(last.outcome(), &AttemptOutcome::Broken(problem.clone()));
 
-        chain.raw.links.drain(..3);
+        chain.links.drain(..3);
         let error = chain.with(Variable::new("NO_SUCH_VARIABLE")).load().expect_err("no place has a key");
         let message = error.to_string();
-        assert!(
-            message.contains(
-                "keysheath/kanal could not be asked: this build cannot read it: enable the feature \
-            `keychain` of keysheath"
-            ),
-            "{message}"
-        );
-        let ChainError::Broken { error, trail, .. } = error else { panic!("{message}") };
+        let expected = "keysheath/kanal could not be asked: this build cannot read it: enable the feature \
+            `keychain` of keysheath";
+        assert!(message.contains(expected), "{message}");
+        let ChainError::Broken { error, attempts, .. } = error else { panic!("{message}") };
         assert_eq!(error.problem(), &problem);
-        assert_eq!(trail.steps()[1].witness(), &AttemptOutcome::NotAsked);
+        assert_eq!(attempts.as_slice()[1].outcome(), &AttemptOutcome::NotAsked);
     }
 }

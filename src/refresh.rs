@@ -167,7 +167,7 @@ impl<I: Issuer> Refresher<I> {
     ) -> Result<Self, RefreshError> {
         let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
         let claim = raw.claim_for_source().ok_or(RefreshError::OtherPublisher)?;
-        let (source, selected) = chain.into_raw().select().map_err(RefreshError::Chain)?;
+        let (source, selected) = chain.select().map_err(RefreshError::Chain)?;
         let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace)
             .map_err(RefreshError::Place)?;
         let place = Place::Source {

@@ -55,6 +55,7 @@ mod systemd;
 pub(crate) mod worker;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::key::{Profile, RawKey};
 
@@ -116,11 +117,6 @@ pub trait Source: Send + Sync {
 
     /// This source, told that the text it reads is in base64 (RFC 4648, section 4: the standard alphabet, padded, on
     /// one line).
-    ///
-    /// ```
-    /// use keysheath::source::{SecretFile, Source};
-    /// let source = SecretFile::new("/run/secrets/kanal").base64();
-    /// ```
     fn base64(self) -> Shaped<Self>
     where
         Self: Sized,
@@ -130,13 +126,6 @@ pub trait Source: Send + Sync {
 
     /// This source, told that the text it reads is a JSON object, and that the key is the text in this field of it. The
     /// object's other fields, and what is nested in them, may be anything.
-    ///
-    /// ```
-    /// use keysheath::source::{Command, Source};
-    /// let source = Command::new("aws")
-    ///     .args(["secretsmanager", "get-secret-value", "--secret-id", "shop", "--query", "SecretString", "--output", "text"])
-    ///     .field("KANAL_API_KEY");
-    /// ```
     fn field(self, name: impl Into<String>) -> Shaped<Self>
     where
         Self: Sized,
@@ -145,11 +134,6 @@ pub trait Source: Send + Sync {
     }
 
     /// This source, told that the text it reads has several lines, and that the key is this one of them, counted from 1.
-    ///
-    /// ```
-    /// use keysheath::source::{Command, Source};
-    /// let source = Command::new("pass").args(["show", "shop/kanal"]).line(1);
-    /// ```
     fn line(self, line: usize) -> Shaped<Self>
     where
         Self: Sized,
@@ -160,11 +144,6 @@ pub trait Source: Send + Sync {
     /// This source, told that it is where the key is expected: nothing there is then an error
     /// ([`Problem::Missing`]) and no absence, so a chain does not go on past it. The sources of key references and of
     /// `with_dotenv` are such.
-    ///
-    /// ```
-    /// use keysheath::source::{SecretFile, Source};
-    /// let source = SecretFile::new("/run/secrets/kanal").required();
-    /// ```
     fn required(self) -> Required<Self>
     where
         Self: Sized,
@@ -174,12 +153,6 @@ pub trait Source: Send + Sync {
 }
 
 /// What a source read: a text, or nothing.
-///
-/// ```
-/// use keysheath::source::{Absence, Reading, SecretText};
-/// let nothing = Reading::absent(Absence::NotSet);
-/// let text = Reading::present(SecretText::from(String::from("…")));
-/// ```
 #[derive(Debug)]
 pub struct Reading(Content);
 
@@ -191,11 +164,6 @@ enum Content {
 
 impl Reading {
     /// A text, not yet checked. One leading byte order mark and one final newline (LF or CRLF) of it are removed.
-    ///
-    /// ```
-    /// # use keysheath::source::{Reading, SecretText};
-    /// let reading = Reading::present(SecretText::from(Vec::new()));
-    /// ```
     #[must_use]
     pub fn present(text: SecretText) -> Self {
         let text = text.without_mark_and_newline();
@@ -203,23 +171,12 @@ impl Reading {
     }
 
     /// Nothing is there.
-    ///
-    /// ```
-    /// # use keysheath::source::{Absence, Reading};
-    /// let reading = Reading::absent(Absence::NoItem);
-    /// ```
     #[must_use]
     pub const fn absent(absence: Absence) -> Self {
         Self(Content::Absent(absence))
     }
 
     /// With the place where the text stood, when that says more than the source's own provenance.
-    ///
-    /// ```
-    /// # use keysheath::source::{Provenance, Reading, SecretText};
-    /// # let text = SecretText::from(Vec::new());
-    /// let reading = Reading::present(text).with_provenance(Provenance::other("vault", "shop/kanal, version 7"));
-    /// ```
     #[must_use]
     pub fn with_provenance(mut self, place: Provenance) -> Self {
         if let Content::Present { provenance, .. } = &mut self.0 {
@@ -229,12 +186,6 @@ impl Reading {
     }
 
     /// With what a person should know about the place.
-    ///
-    /// ```
-    /// # use keysheath::source::{Reading, Remark, SecretText};
-    /// # let text = SecretText::from(Vec::new());
-    /// let reading = Reading::present(text).with_remarks(vec![Remark::ReadableByOthers { mode: 0o644 }]);
-    /// ```
     #[must_use]
     pub fn with_remarks(mut self, more: Vec<Remark>) -> Self {
         if let Content::Present { remarks, .. } = &mut self.0 {
@@ -246,11 +197,6 @@ impl Reading {
 
 /// Why nothing is there. None of these stops a chain, unless the place was named as that of the key
 /// ([`Source::required`]).
-///
-/// ```
-/// use keysheath::source::Absence;
-/// assert_eq!(Absence::EmptyVariable.to_string(), "set and empty, which counts as not set");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Absence {
@@ -285,12 +231,6 @@ pub enum Absence {
 }
 
 /// Something about a place that works and that a person should know.
-///
-/// ```
-/// use keysheath::source::Remark;
-/// let remark = Remark::ReadableByOthers { mode: 0o644 };
-/// assert_eq!(remark.to_string(), "every user of this machine can read it (mode 644)");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Remark {
@@ -338,15 +278,6 @@ impl fmt::Display for Others {
 }
 
 /// A key, where it came from, and what to know about that place.
-///
-/// ```no_run
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::source::{self, Loaded, Variable};
-/// if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
-///     println!("{:?}, from {}, {:?}", found.key(), found.provenance(), found.remarks());
-/// }
-/// # Ok::<(), keysheath::source::SourceError>(())
-/// ```
 #[derive(Debug)]
 pub struct Found {
     key: RawKey,
@@ -356,60 +287,24 @@ pub struct Found {
 
 impl Found {
     /// The key.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::{self, Loaded, Variable};
-    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
-    /// assert_eq!(found.key().profile(), Kanal::PROFILE);
-    /// # }
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     #[must_use]
     pub const fn key(&self) -> &RawKey {
         &self.key
     }
 
     /// Gives the key out.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::{self, Loaded, Variable};
-    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
-    /// let key = found.into_key().try_into_typed::<Kanal>().expect("loaded for Kanal");
-    /// # }
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     #[must_use]
     pub fn into_key(self) -> RawKey {
         self.key
     }
 
     /// Where it came from.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::{self, Loaded, Variable};
-    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
-    /// println!("from {}", found.provenance());
-    /// # }
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
     /// What to know about that place.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::{self, Loaded, Variable};
-    /// # if let Loaded::Found(found) = source::load(&Variable::new("KANAL_API_KEY"), Kanal::PROFILE)? {
-    /// assert!(found.remarks().is_empty());
-    /// # }
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     #[must_use]
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
@@ -417,14 +312,6 @@ impl Found {
 }
 
 /// What loading from one source gave.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::source::{self, Absence, Loaded, Variable};
-/// let loaded = source::load(&Variable::new("NO_SUCH_VARIABLE"), Kanal::PROFILE)?;
-/// assert!(matches!(loaded, Loaded::Absent(Absence::NotSet)));
-/// # Ok::<(), keysheath::source::SourceError>(())
-/// ```
 #[derive(Debug)]
 pub enum Loaded {
     /// A well-formed key.
@@ -438,13 +325,7 @@ pub enum Loaded {
 ///
 /// # Errors
 /// [`SourceError`] when there is something that is not a well-formed key, or that cannot be had.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::source::{self, SecretFile};
-/// assert!(source::load(&SecretFile::new("/"), Kanal::PROFILE).is_err());
-/// ```
-pub fn load(source: &dyn Source, profile: &'static Profile) -> Result<Loaded, SourceError> {
+pub fn load<S: Source + ?Sized>(source: &S, profile: &'static Profile) -> Result<Loaded, SourceError> {
     let (text, provenance, remarks) = match source.read(profile)?.0 {
         Content::Absent(absence) => return Ok(Loaded::Absent(absence)),
         Content::Present { text, provenance, remarks } => (text, provenance, remarks),
@@ -456,20 +337,26 @@ pub fn load(source: &dyn Source, profile: &'static Profile) -> Result<Loaded, So
     }
 }
 
-impl<S: Source + ?Sized> Source for Box<S> {
-    fn provenance(&self) -> Provenance {
-        (**self).provenance()
-    }
+macro_rules! forward_to_what_it_points_to {
+    ($($pointer:ty),*) => {
+        $(impl<S: Source + ?Sized> Source for $pointer {
+            fn provenance(&self) -> Provenance {
+                (**self).provenance()
+            }
 
-    fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
-        (**self).read(profile)
-    }
+            fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
+                (**self).read(profile)
+            }
+        })*
+    };
 }
+
+forward_to_what_it_points_to!(&S, Box<S>, Arc<S>);
 
 /// The keychain item of an issuer: service [`KEYCHAIN_SERVICE`], named as the issuer.
 #[cfg(feature = "keychain")]
 pub(crate) fn keychain_of(profile: &'static Profile) -> Box<dyn Source> {
-    Box::new(KeychainItem::of(profile))
+    Box::new(KeychainItem::for_issuer(profile))
 }
 
 /// The keychain item of an issuer, in a build that cannot read it.

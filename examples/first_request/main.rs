@@ -137,7 +137,7 @@ fn load<I: Issuer>(options: &Options, made_up: &str) -> Result<ApiKey<I>, Failur
     if let Some(fingerprint) = selected.key().fingerprint() {
         println!("Fingerprint {fingerprint}");
     }
-    println!("Attempts:\n{}", selected.trail());
+    println!("Attempts:\n{}", selected.attempts());
     Ok(selected.into_key())
 }
 

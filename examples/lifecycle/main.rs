@@ -74,7 +74,7 @@ fn in_the_keychain(options: &Options, folder: &Path) -> Result<(), Failure> {
     use keysheath::store::KeychainStore;
 
     let name = format!("lifecycle-{}", std::process::id());
-    let keychain = Keychain::of_service("keysheath-example");
+    let keychain = Keychain::for_service("keysheath-example");
     println!("Keys in the keychain, item keysheath-example/{name}");
     let lock = folder.join("lock");
     let outcome = live(options, folder, || KeychainStore::new(keychain.clone(), name.clone(), &lock));

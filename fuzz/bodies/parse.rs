@@ -18,7 +18,7 @@ pub(crate) fn parse(data: &[u8]) {
     let broken = reference(data);
     let own_length = KeyFormat::exactly(data.len().clamp(1, MAX_KEY_LENGTH));
     for format in FORMATS.iter().chain([&own_length]) {
-        let (min, max) = format.bounds();
+        let (min, max) = format.lengths().into_inner();
         let accepted = broken.is_none() && (min..=max).contains(&data.len());
         assert_eq!(format.accepts(data), accepted, "not the verdict of the plain rule");
     }
@@ -50,7 +50,7 @@ fn parse_as<I: Issuer>(data: &[u8], broken: Option<FormatRule>) {
     if let Some(text) =
         std::str::from_utf8(data).ok().filter(|_| parsed.is_ok() || is_looked_at_closely(data))
     {
-        let taken = ApiKey::<I>::take(text.to_owned());
+        let taken = ApiKey::<I>::parse_owned(text.to_owned());
         match (&parsed, &taken) {
             (Ok(parsed), Ok(taken)) => assert!(parsed == taken, "take made another key than parse"),
             (Err(parsed), Err(taken)) => assert_eq!(parsed, taken),
@@ -95,7 +95,7 @@ fn reference(text: &[u8]) -> Option<FormatRule> {
 }
 
 fn check(format: &KeyFormat, text: &[u8], broken: Option<FormatRule>, found: Option<FormatError>) {
-    let (min, max) = format.bounds();
+    let (min, max) = format.lengths().into_inner();
     let length =
         Some(FormatRule::Length { found: text.len() }).filter(|_| !(min..=max).contains(&text.len()));
     let rule = if text.is_empty() { broken } else { length.or(broken) };
@@ -112,7 +112,7 @@ fn is_looked_at_closely(text: &[u8]) -> bool {
 
 /// The message is made of the rule, the place, the bounds and the hint, and of nothing else.
 fn check_message(format: &KeyFormat, error: &FormatError) {
-    let (min, max) = format.bounds();
+    let (min, max) = format.lengths().into_inner();
     let (place, sample) = match error.rule() {
         FormatRule::Empty => (vec![], b"".as_slice()),
         FormatRule::Length { found } if min == max => (vec![found, min], b"a".as_slice()),

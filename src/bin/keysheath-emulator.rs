@@ -158,7 +158,7 @@ fn read(mut parser: Parser) -> Result<Asked, String> {
     }
     let is_key_given = key.is_some();
     if let Some(key) = key {
-        let (least, most) = profile.format().bounds();
+        let (least, most) = profile.format().lengths().into_inner();
         let length = if least == most { least.to_string() } else { format!("{least} to {most}") };
         let form = format!("--key is no key of {}: {length} of A-Z a-z 0-9 - . _ ~ + /", profile.title());
         settings = settings.with_key(RawKey::parse(profile, key.as_bytes()).map_err(|_| form)?);

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::trail::write_near_misses;
-use super::{AttemptOutcome, NearMiss, Step};
-use crate::source::{Problem, Provenance, Remark};
+use super::attempts::write_near_misses;
+use super::{Attempt, AttemptOutcome, Kind, Link, NearMiss};
+use crate::key::Profile;
+use crate::source::{self, Found, Loaded, Problem, Provenance, Remark};
 
-/// What every source of a chain holds, asked one by one, and how it relates to the key in force. Its `Display`
-/// is one line a source.
+/// What every source of a chain holds, and how it relates to the active key. Its `Display` is one line for each source.
 ///
 /// ```
 /// use keysheath::chain::{Chain, Relation};
@@ -21,7 +21,7 @@ use crate::source::{Problem, Provenance, Remark};
 /// let chain = Chain::<Kanal>::new().with(SecretFile::new(&one)).with(SecretFile::new(&two));
 ///
 /// let explanation = chain.explain();
-/// assert_eq!(explanation.places()[0].relation(), Relation::InForce);
+/// assert_eq!(explanation.places()[0].relation(), Relation::Active);
 /// assert_eq!(explanation.places()[1].relation(), Relation::OtherKey);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,123 +31,97 @@ pub struct Explanation {
 }
 
 /// One source of an [`Explanation`].
-///
-/// ```
-/// # use keysheath::chain::{Chain, Relation};
-/// # use keysheath::key::Kanal;
-/// # use keysheath::source::Variable;
-/// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
-/// assert_eq!(explanation.places()[0].relation(), Relation::Nothing);
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explained {
-    step: Step,
+    attempt: Attempt,
     relation: Relation,
     is_named: bool,
 }
 
-/// How what a source holds relates to the key in force.
-///
-/// ```
-/// use keysheath::chain::Relation;
-/// assert_ne!(Relation::SameKey, Relation::OtherKey);
-/// ```
+/// How what a source holds relates to the active key, which is the one that loading gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Relation {
     /// It holds nothing.
     Nothing,
-    /// Its key is the one that loading gives.
-    InForce,
-    /// It holds the key in force once more: after a rotation, one of the two is stale.
+    /// It holds the active key, and loading takes it from here.
+    Active,
+    /// It holds a second copy of the active key. After a rotation, one of the two is stale.
     SameKey,
-    /// It holds another key, which the key in force shadows.
+    /// It holds another key, which the active key shadows.
     OtherKey,
     /// It is broken, and loading ends here without a key.
     Stops,
-    /// It is broken, and never asked, because loading ends before it.
+    /// It is broken, and is not asked when loading, because loading ends earlier.
     BrokenBelow,
-    /// It holds a key, and loading ends before it at a source that is broken.
+    /// It holds a key, and loading ends earlier at a source that is broken.
     BehindBroken,
 }
 
 impl Explanation {
-    pub(super) const fn new(places: Vec<Explained>, near_misses: Vec<NearMiss>) -> Self {
+    pub(super) fn of(links: &[Link], profile: &'static Profile) -> Self {
+        let mut places = Vec::with_capacity(links.len());
+        let mut active: Option<Found> = None;
+        let mut stopped = false;
+        for link in links {
+            let loaded = source::load(&*link.source, profile);
+            let attempt = Attempt::new(&*link.source, &loaded);
+            let relation = match loaded {
+                Ok(Loaded::Absent(_)) => Relation::Nothing,
+                Err(_) if active.is_some() || stopped => Relation::BrokenBelow,
+                Err(_) => Relation::Stops,
+                Ok(Loaded::Found(found)) => match &active {
+                    Some(first) if first.key() == found.key() => Relation::SameKey,
+                    Some(_) => Relation::OtherKey,
+                    None if stopped => Relation::BehindBroken,
+                    None => {
+                        active = Some(found);
+                        Relation::Active
+                    }
+                },
+            };
+            stopped |= relation == Relation::Stops;
+            places.push(Explained { attempt, relation, is_named: link.kind == Kind::Named });
+        }
+        let near_misses = if active.is_some() {
+            Vec::new()
+        } else {
+            NearMiss::find(places.iter().map(Explained::attempt), profile)
+        };
         Self { places, near_misses }
     }
 
-    /// What is nearly where the key was looked for, where no key was found.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// assert!(Chain::<Kanal>::new().explain().near_misses().is_empty());
-    /// ```
-    #[must_use]
-    pub fn near_misses(&self) -> &[NearMiss] {
-        &self.near_misses
-    }
-
     /// The sources, in the order of the chain.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// assert!(Chain::<Kanal>::new().explain().places().is_empty());
-    /// ```
     #[must_use]
     pub fn places(&self) -> &[Explained] {
         &self.places
     }
+
+    /// What is close to the places that were searched, when no key was found.
+    #[must_use]
+    pub fn near_misses(&self) -> &[NearMiss] {
+        &self.near_misses
+    }
 }
 
 impl Explained {
-    pub(super) const fn new(step: Step, relation: Relation, is_named: bool) -> Self {
-        Self { step, relation, is_named }
-    }
-
     /// What the source answered.
-    ///
-    /// ```
-    /// # use keysheath::chain::{Chain, AttemptOutcome};
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::source::Variable;
-    /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
-    /// assert!(matches!(explanation.places()[0].step().witness(), AttemptOutcome::Absent(_)));
-    /// ```
     #[must_use]
-    pub const fn step(&self) -> &Step {
-        &self.step
+    pub const fn attempt(&self) -> &Attempt {
+        &self.attempt
     }
 
-    /// How that relates to the key in force.
-    ///
-    /// ```
-    /// # use keysheath::chain::{Chain, Relation};
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::source::Variable;
-    /// let explanation = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).explain();
-    /// assert_eq!(explanation.places()[0].relation(), Relation::Nothing);
-    /// ```
+    /// How that relates to the active key.
     #[must_use]
     pub const fn relation(&self) -> Relation {
         self.relation
     }
 
-    /// Whether somebody meant the key to come from here and the place is missing: a `…_FILE` whose file is
-    /// gone, a link to nothing, a place that a key reference or `with_dotenv` names and that has nothing or cannot be asked.
-    ///
-    /// ```
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::source::KeyRef;
-    /// let reference: KeyRef = "file:/run/secrets/no-such-key".parse().unwrap();
-    /// let chain = Chain::<Kanal>::new().with_reference(&reference).unwrap();
-    /// assert!(chain.explain().places()[0].is_half_configured());
-    /// ```
+    /// Whether the key was meant to come from here and the place is missing: a `…_FILE` whose file does not exist, a
+    /// link to nothing, a place that a key reference or `with_dotenv` names and that has nothing or cannot be asked.
     #[must_use]
     pub const fn is_half_configured(&self) -> bool {
-        match self.step.witness() {
+        match self.attempt.outcome() {
             AttemptOutcome::Broken(Problem::FileGone | Problem::DanglingLink | Problem::Missing { .. }) => {
                 true
             }
@@ -157,13 +131,11 @@ impl Explained {
             _ => false,
         }
     }
-}
 
-impl Explained {
-    /// Whether a file is one that can change, and be read again.
+    /// Whether the file can change and be read again.
     fn can_be_followed(&self) -> bool {
         let never = |remark: &Remark| matches!(remark, Remark::Unlinked | Remark::Pipe);
-        !matches!(self.step.witness(), AttemptOutcome::Found { remarks, .. } if remarks.iter().any(never))
+        !matches!(self.attempt.outcome(), AttemptOutcome::Found { remarks, .. } if remarks.iter().any(never))
     }
 }
 
@@ -178,23 +150,23 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.step)?;
+        write!(f, "{}", self.attempt)?;
         f.write_str(match self.relation {
             Relation::Nothing => "",
-            Relation::InForce => match self.step.provenance() {
-                // What another process sets, this one does not see.
+            Relation::Active => match self.attempt.provenance() {
+                // A process does not see what another process sets.
                 place if place.is_fixed() => {
-                    " ← in force (it cannot change while a process runs: after a rotation, restart what uses it)"
+                    " ← active (it cannot change while a process runs: after a rotation, restart what uses it)"
                 }
                 Provenance::File { .. } | Provenance::FileVariable { .. } | Provenance::Dotenv { .. }
                     if self.can_be_followed() =>
                 {
-                    " ← in force (a refresher follows this file)"
+                    " ← active (a refresher follows this file)"
                 }
-                _ => " ← in force",
+                _ => " ← active",
             },
-            Relation::SameKey => " (the key in force once more: replace both when it is rotated)",
-            Relation::OtherKey => " (another key, shadowed by the key in force)",
+            Relation::SameKey => " (the active key once more: replace both when it is rotated)",
+            Relation::OtherKey => " (another key, shadowed by the active key)",
             Relation::Stops => " ← loading ends here",
             Relation::BrokenBelow => " (not asked when loading)",
             Relation::BehindBroken => " (not asked when loading: a place above it is broken)",

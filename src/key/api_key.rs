@@ -1,25 +1,8 @@
-//! An API key in memory: checked, wiped when dropped, compared in constant time, and printed as its
-//! fingerprint.
-//!
-//! [`ApiKey`] carries its issuer in its type, so that a Kanal key cannot go where a Katana key is wanted.
-//! [`RawKey`] is the same key with its issuer as a value, for code that serves both.
-//!
-//! # What is out of scope
-//! The text is in memory while the key lives: whoever may read this process's memory may read the key.
-//! Moving an `ApiKey` moves a pointer, not the text. What you make out of [`ApiKey::expose_secret`] is
-//! yours to wipe. What other libraries and the operating system keep is listed in SECURITY.md.
-//!
-//! ```
-//! use keysheath::key::{ApiKey, Kanal};
-//!
-//! let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-//! assert!(key.matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
-//! assert_eq!(format!("{key:?}"), "ApiKey(kanal, urdz-nrsd-3rmw-jtz2)");
-//! # Ok::<(), keysheath::key::FormatError>(())
-//! ```
+//! An API key in memory: checked, wiped when dropped, compared in constant time, and printed as its fingerprint.
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretBox};
 use subtle::ConstantTimeEq;
@@ -29,13 +12,13 @@ use crate::key::{Fingerprint, FormatError, Issuer, MIN_ENTROPY_BITS, Profile};
 
 /// A well-formed key of issuer `I`.
 ///
-/// It has no `Display`, `Clone`, `Hash`, `Serialize` or `Deref`: each of them would copy or print the
-/// text unasked. [`ApiKey::clone_key`] and [`ApiKey::expose_secret`] do so by name.
+/// It has no `Display`, `Clone`, `Hash`, `Serialize` or `Deref`: each of them would copy or print the text implicitly.
+/// [`ApiKey::clone_key`] and [`ApiKey::expose_secret`] do so by name.
 ///
 /// ```
 /// use keysheath::key::{ApiKey, Katana};
 ///
-/// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?;
+/// let key: ApiKey<Katana> = "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071".parse()?;
 /// assert_eq!(key.expose_secret().len(), 36);
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
@@ -57,28 +40,13 @@ pub struct ApiKey<I: Issuer> {
 /// ```
 #[doc(alias("secret", "token", "credential"))]
 pub struct RawKey {
-    storage: Storage,
+    bytes: SecretBox<[u8]>,
     profile: &'static Profile,
 }
 
-/// Where the bytes are. Private, so that another kind of memory changes nothing outside.
-enum Storage {
-    Heap(SecretBox<[u8]>),
-}
-
-/// A key was asked for as one of another issuer. The key comes back unharmed.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal, Katana, RawKey};
-///
-/// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-/// let mismatch = key.try_into_typed::<Katana>().unwrap_err();
-/// assert_eq!(mismatch.to_string(), "this is a key of kanal, and one of katana is wanted");
-/// assert!(mismatch.into_key().try_into_typed::<Kanal>().is_ok());
-/// # Ok::<(), keysheath::key::FormatError>(())
-/// ```
+/// A key is not one of the requested issuer. It returns the key.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", self.words())]
+#[error("{}", self.message())]
 pub struct IssuerMismatch {
     key: RawKey,
     wanted: &'static Profile,
@@ -87,59 +55,33 @@ pub struct IssuerMismatch {
 impl<I: Issuer> ApiKey<I> {
     /// Checks a text and copies it into memory that is wiped when the key is dropped.
     ///
-    /// The text itself is left alone: prefer [`ApiKey::take`] where you own it. A text that looks like a placeholder is
-    /// accepted where it is well-formed: loading a [`Source`](crate::source::Source) refuses it, and
-    /// [`KeyFormat::screen`](crate::key::KeyFormat::screen) does so for a text of your own.
+    /// The memory of the text itself belongs to the caller and is not wiped: use [`ApiKey::parse_owned`] for a
+    /// `String`. A placeholder that is well-formed is accepted: loading from a [`Source`](crate::source::Source)
+    /// refuses it, and [`KeyFormat::screen`](crate::key::KeyFormat::screen) checks any other text.
     ///
     /// # Errors
-    /// [`FormatError`] when the text breaks the issuer's format; nothing is trimmed.
-    ///
-    /// ```
-    /// use keysheath::key::{ApiKey, Kanal};
-    /// assert!(ApiKey::<Kanal>::parse("too short").is_err());
-    /// ```
+    /// [`FormatError`] when the text breaks the issuer's format. Nothing is trimmed.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         Self::parse_bytes(text.as_bytes())
     }
 
-    /// As [`ApiKey::parse`], for bytes that may not be text.
+    /// As [`ApiKey::parse`], for bytes that may not be UTF-8.
     ///
     /// # Errors
     /// As [`ApiKey::parse`].
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// assert!(ApiKey::<Kanal>::parse_bytes(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1\xff").is_err());
-    /// ```
     pub fn parse_bytes(text: &[u8]) -> Result<Self, FormatError> {
         Ok(Self::from_raw(RawKey::parse(I::PROFILE, text)?))
     }
 
-    /// As [`ApiKey::parse`], and wipes the given text, its spare capacity included, whether it was a key or
-    /// not.
+    /// As [`ApiKey::parse`], and wipes the given text, its spare capacity included, also when it is not a key.
     ///
     /// # Errors
     /// As [`ApiKey::parse`].
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// let typed_in = String::from("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
-    /// let key = ApiKey::<Kanal>::take(typed_in)?;
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
-    pub fn take(text: String) -> Result<Self, FormatError> {
-        let text = Zeroizing::new(text);
-        Self::parse(&text)
+    pub fn parse_owned(text: String) -> Result<Self, FormatError> {
+        Self::parse(&Zeroizing::new(text))
     }
 
-    /// The key's text. This is the only way to read it, so that every use can be found by its name.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert!(key.expose_secret().starts_with("8fK2"));
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// Returns the text of the key. This is the only way to read it, so every use can be found by this name.
     #[must_use]
     pub fn expose_secret(&self) -> &str {
         self.raw.expose_secret()
@@ -147,66 +89,30 @@ impl<I: Issuer> ApiKey<I> {
 
     /// Whether untrusted bytes of any length are this key. For bytes of the key's length, the time does not
     /// depend on them.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert!(!key.matches(b""));
-    /// assert!(!key.matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1z"));
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.raw.matches(candidate)
     }
 
-    /// A second copy of the key in memory of its own.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert!(key.clone_key() == key);
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// Copies the key into memory of its own.
     #[must_use]
     pub fn clone_key(&self) -> Self {
         Self::from_raw(self.raw.clone_key())
     }
 
-    /// The key's one-way name; `None` where the issuer's keys could be guessed from it.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// println!("using key {}", key.fingerprint().unwrap());
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// Returns the fingerprint; `None` where the issuer's keys could be guessed from it.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.raw.fingerprint()
     }
 
-    /// The same key with its issuer as a value.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// let raw = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?.into_raw();
-    /// assert_eq!(raw.profile().name(), "kanal");
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// Converts the key into one whose issuer is a value.
     #[must_use]
     pub fn into_raw(self) -> RawKey {
         self.raw
     }
 
-    /// A view of the same key with its issuer as a value.
-    ///
-    /// ```
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert_eq!(key.as_raw().profile().name(), "kanal");
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// Returns the key as one whose issuer is a value.
     #[must_use]
     pub const fn as_raw(&self) -> &RawKey {
         &self.raw
@@ -217,30 +123,27 @@ impl<I: Issuer> ApiKey<I> {
     }
 }
 
+impl<I: Issuer> FromStr for ApiKey<I> {
+    type Err = FormatError;
+
+    /// As [`ApiKey::parse`]: the memory of `text` belongs to the caller and is not wiped.
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        Self::parse(text)
+    }
+}
+
 impl RawKey {
     /// As [`ApiKey::parse_bytes`], for the issuer of `profile`.
     ///
     /// # Errors
     /// [`FormatError`] when the text breaks the issuer's format.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, RawKey};
-    /// assert!(RawKey::parse(Kanal::PROFILE, b"").is_err());
-    /// ```
     #[inline]
     pub fn parse(profile: &'static Profile, text: &[u8]) -> Result<Self, FormatError> {
         profile.format().check(text)?;
-        Ok(Self { storage: Storage::copy_of(text), profile })
+        Ok(Self::copy(profile, text))
     }
 
-    /// The issuer's profile.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, RawKey};
-    /// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert_eq!(key.profile(), Kanal::PROFILE);
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// The profile of the issuer.
     #[must_use]
     pub const fn profile(&self) -> &'static Profile {
         self.profile
@@ -250,13 +153,6 @@ impl RawKey {
     ///
     /// # Panics
     /// Never: every format admits ASCII only.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, RawKey};
-    /// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert_eq!(key.expose_secret().len(), 24);
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
     #[must_use]
     pub fn expose_secret(&self) -> &str {
         match std::str::from_utf8(self.bytes()) {
@@ -266,71 +162,43 @@ impl RawKey {
     }
 
     /// As [`ApiKey::matches`].
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, RawKey};
-    /// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert!(key.matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         equal(self.bytes(), candidate)
     }
 
     /// As [`ApiKey::clone_key`].
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, RawKey};
-    /// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert_eq!(key.clone_key(), key);
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
     #[must_use]
     pub fn clone_key(&self) -> Self {
-        Self { storage: Storage::copy_of(self.bytes()), profile: self.profile }
+        Self::copy(self.profile, self.bytes())
     }
 
     /// As [`ApiKey::fingerprint`].
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, RawKey};
-    /// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert!(key.fingerprint().is_some());
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         let strong = self.profile.entropy_bits() >= MIN_ENTROPY_BITS;
         strong.then(|| Fingerprint::of(self.profile.name(), self.bytes()))
     }
 
-    /// As [`RawKey::parse`], for a text from a place where a key is kept: what looks like a placeholder is refused.
+    /// As [`RawKey::parse`], for a text from a place that holds keys: a placeholder is refused.
     pub(crate) fn load(profile: &'static Profile, text: &[u8]) -> Result<Self, FormatError> {
-        // A key of few bits may look so by chance.
+        // A key of few bits can look like a placeholder by chance.
         if profile.entropy_bits() >= MIN_ENTROPY_BITS {
             profile.format().screen(text)?;
         }
         Self::parse(profile, text)
     }
 
-    /// The same key with its issuer in its type.
+    /// Converts the key into one with its issuer in the type.
     ///
     /// # Errors
-    /// [`IssuerMismatch`], with the key in it, when the key is another issuer's, or of a
-    /// [widened](Profile::widened) format and longer or shorter than `I` allows.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, RawKey};
-    /// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// assert!(key.try_into_typed::<Kanal>().is_ok());
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// [`IssuerMismatch`], which returns the key, when the key is another issuer's, or when it is of a
+    /// [widened](Profile::widened) format and `I` does not allow its length.
     pub fn try_into_typed<I: Issuer>(self) -> Result<ApiKey<I>, IssuerMismatch> {
         self.of_issuer(I::PROFILE).map(ApiKey::from_raw)
     }
 
-    /// The same key under `profile`, where it is a key of that issuer and format.
+    /// The same key under `profile`, if it is a key of that issuer and format.
     pub(crate) fn of_issuer(mut self, profile: &'static Profile) -> Result<Self, IssuerMismatch> {
         if self.is_of(profile) {
             self.profile = profile;
@@ -346,50 +214,38 @@ impl RawKey {
     }
 
     #[inline]
+    fn copy(profile: &'static Profile, text: &[u8]) -> Self {
+        // `Box::from` allocates one block of the exact size, so no growing or shrinking leaves a copy behind.
+        Self { bytes: SecretBox::new(Box::from(text)), profile }
+    }
+
+    #[inline]
     fn bytes(&self) -> &[u8] {
-        match &self.storage {
-            Storage::Heap(bytes) => bytes.expose_secret(),
-        }
+        self.bytes.expose_secret()
     }
 }
 
 impl IssuerMismatch {
-    /// Gives the key back.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, Katana, RawKey};
-    /// let key = RawKey::parse(Kanal::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
-    /// let key = key.try_into_typed::<Katana>().unwrap_err().into_key();
-    /// assert_eq!(key.profile().name(), "kanal");
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// Returns the key.
     #[must_use]
     pub fn into_key(self) -> RawKey {
         self.key
     }
 
-    fn words(&self) -> String {
+    fn message(&self) -> String {
         let (found, wanted) = (self.key.profile, self.wanted);
         if found.is_same_issuer(wanted) {
             format!(
-                "this key of {} has a length that the format wanted here does not allow: widen that format as well",
+                "this key of {} has a length that the requested format does not allow: widen that format as well",
                 found.name()
             )
         } else {
-            format!("this is a key of {}, and one of {} is wanted", found.name(), wanted.name())
+            format!("this is a key of {}, and a key of {} is needed", found.name(), wanted.name())
         }
     }
 }
 
-impl Storage {
-    #[inline]
-    fn copy_of(text: &[u8]) -> Self {
-        // `Box::from` makes one block of the exact size, so nothing is left behind by growing or shrinking.
-        Self::Heap(SecretBox::new(Box::from(text)))
-    }
-}
-
-/// Equality by machine words folded into one verdict; only the lengths decide anything early.
+/// Compares machine words and folds them into one verdict; only a difference in length returns early.
 #[inline]
 fn equal(left: &[u8], right: &[u8]) -> bool {
     if left.len() != right.len() {
@@ -442,5 +298,39 @@ fn describe(name: &str, key: &RawKey, f: &mut fmt::Formatter<'_>) -> fmt::Result
     match key.fingerprint() {
         Some(fingerprint) => write!(f, "{name}({issuer}, {fingerprint})"),
         None => write!(f, "{name}({issuer}, redacted)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Kanal, Katana};
+
+    const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
+
+    #[test]
+    fn every_way_to_parse_gives_the_same_key_or_error() {
+        let key = ApiKey::<Kanal>::parse(KEY).unwrap();
+        assert_eq!(KEY.parse::<ApiKey<Kanal>>().unwrap(), key);
+        assert_eq!(ApiKey::parse_owned(KEY.to_owned()).unwrap(), key);
+        assert_eq!(ApiKey::parse_bytes(KEY.as_bytes()).unwrap(), key);
+        assert_eq!((key.clone_key(), key.expose_secret()), (ApiKey::parse(KEY).unwrap(), KEY));
+        for text in ["", "too short", "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z\n"] {
+            let error = text.parse::<ApiKey<Kanal>>().unwrap_err();
+            assert_eq!(ApiKey::<Kanal>::parse_owned(text.to_owned()).unwrap_err(), error);
+        }
+        assert!(ApiKey::<Kanal>::parse_bytes(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1\xff").is_err());
+        assert!(
+            key.matches(KEY.as_bytes()) && !key.matches(b"") && !key.matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1z")
+        );
+    }
+
+    #[test]
+    fn a_key_of_another_issuer_comes_back() {
+        let raw = ApiKey::<Kanal>::parse(KEY).unwrap().into_raw();
+        assert_eq!(raw.profile(), Kanal::PROFILE);
+        let mismatch = raw.try_into_typed::<Katana>().unwrap_err();
+        assert_eq!(mismatch.to_string(), "this is a key of kanal, and a key of katana is needed");
+        assert_eq!(mismatch.into_key().try_into_typed::<Kanal>().unwrap().expose_secret(), KEY);
     }
 }

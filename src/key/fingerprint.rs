@@ -30,26 +30,12 @@ use std::hint::black_box;
 use std::str::FromStr;
 
 /// Below this entropy a key could be guessed from its fingerprint, so none is made.
-///
-/// ```
-/// assert_eq!(keysheath::key::MIN_ENTROPY_BITS, 80);
-/// ```
 pub const MIN_ENTROPY_BITS: u16 = 80;
 
 const DOMAIN: &[u8] = b"keysheath-fp-v1\0";
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// A key's one-way name. It is not secret, and compares like any value.
-///
-/// ```
-/// use keysheath::key::{ApiKey, Katana};
-///
-/// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")?;
-/// let same = key.clone_key();
-/// assert_eq!(key.fingerprint(), same.fingerprint());
-/// assert_eq!(key.fingerprint().unwrap().to_string().len(), 19);
-/// # Ok::<(), keysheath::key::FormatError>(())
-/// ```
 #[doc(alias("redact", "mask", "hash"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 10]);
@@ -115,11 +101,6 @@ impl fmt::Display for Fingerprint {
 }
 
 /// A text is not a fingerprint. It never holds the text.
-///
-/// ```
-/// use keysheath::key::{Fingerprint, FingerprintError};
-/// assert_eq!("urdz".parse::<Fingerprint>(), Err(FingerprintError));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint has four groups of four of the characters a-z and 2-7, as in urdz-nrsd-3rmw-jtz2")]
 pub struct FingerprintError;

@@ -114,12 +114,6 @@ impl Profile {
     ///
     /// # Panics
     /// When a name has another form; in a `const` that is a compile error.
-    ///
-    /// ```
-    /// # use keysheath::key::{KeyFormat, Origin, Profile};
-    /// const PIN: Profile = Profile::new("pin", "PIN", Origin::https("pin.example"), KeyFormat::exactly(6), 19);
-    /// assert_eq!(PIN.entropy_bits(), 19);
-    /// ```
     #[must_use]
     pub const fn new(
         name: &'static str,
@@ -143,14 +137,6 @@ impl Profile {
     }
 
     /// With the name that people know, for messages.
-    ///
-    /// ```
-    /// # use keysheath::key::{KeyFormat, Origin, Profile};
-    /// const ACME: Profile =
-    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
-    ///         .with_title("Acme Shops");
-    /// assert_eq!(ACME.title(), "Acme Shops");
-    /// ```
     #[must_use]
     pub const fn with_title(mut self, title: &'static str) -> Self {
         self.title = title;
@@ -158,14 +144,6 @@ impl Profile {
     }
 
     /// With the page where a person makes and deletes keys, for messages.
-    ///
-    /// ```
-    /// # use keysheath::key::{KeyFormat, Origin, Profile};
-    /// const ACME: Profile =
-    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
-    ///         .with_key_page("Account → Keys");
-    /// assert_eq!(ACME.key_page(), "Account → Keys");
-    /// ```
     #[must_use]
     pub const fn with_key_page(mut self, key_page: &'static str) -> Self {
         self.key_page = key_page;
@@ -174,17 +152,6 @@ impl Profile {
 
     /// With the answers that the issuer documents, in place of [`PLAIN`]. Without any, nothing but success is conclusive for
     /// a key.
-    ///
-    /// ```
-    /// # use keysheath::failure::{Meaning, Row};
-    /// # use keysheath::key::{KeyFormat, Origin, Profile};
-    /// const ROWS: &[Row] =
-    ///     &[Row::new(401, "/code", Some("bad_key"), Meaning::KeyRefused)];
-    /// const ACME: Profile =
-    ///     Profile::new("acme", "ACME_API_KEY", Origin::https("acme.example"), KeyFormat::exactly(40), 160)
-    ///         .with_failures(ROWS);
-    /// assert_eq!(ACME.failures().len(), 1);
-    /// ```
     #[must_use]
     pub const fn with_failures(mut self, failures: &'static [Row]) -> Self {
         self.failures = failures;
@@ -205,16 +172,10 @@ impl Profile {
     ///
     /// # Panics
     /// When `format` refuses a length that the issuer's own accepts; in a `const` that is a compile error.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, KeyFormat, Profile};
-    /// const WIDE: &Profile = &Kanal::PROFILE.widened(KeyFormat::between(20, 64));
-    /// assert!(WIDE.is_same_issuer(Kanal::PROFILE));
-    /// assert_eq!(WIDE.entropy_bits(), 118);
-    /// ```
     #[must_use]
     pub const fn widened(&'static self, format: KeyFormat) -> Self {
-        let ((min, max), (own_min, own_max)) = (format.bounds(), self.format.bounds());
+        let (wide, own) = (format.lengths(), self.format.lengths());
+        let ((min, max), (own_min, own_max)) = ((*wide.start(), *wide.end()), (*own.start(), *own.end()));
         assert!(min <= own_min && own_max <= max, "a widened format accepts what the issuer's own does");
         let mut entropy_bits = self.entropy_bits;
         if min < own_min {
@@ -229,100 +190,54 @@ impl Profile {
     }
 
     /// Whether both are of one issuer, by name and origin; their formats may differ.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal, Katana};
-    /// assert!(!Kanal::PROFILE.is_same_issuer(Katana::PROFILE));
-    /// ```
     #[must_use]
     pub fn is_same_issuer(&self, other: &Self) -> bool {
         self.name == other.name && self.origin == other.origin
     }
 
     /// The name in fingerprints, keychains and documents.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert_eq!(Kanal::PROFILE.name(), "kanal");
-    /// ```
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
     /// The name in messages.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Katana};
-    /// assert_eq!(Katana::PROFILE.title(), "Katana");
-    /// ```
     #[must_use]
     pub const fn title(&self) -> &'static str {
         self.title
     }
 
     /// The environment variable that holds a key; with `_FILE` at its end, the path of a file that does.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Katana};
-    /// assert_eq!(Katana::PROFILE.variable(), "KATANA_API_KEY");
-    /// ```
     #[must_use]
     pub const fn variable(&self) -> &'static str {
         self.variable
     }
 
     /// The one origin that a key is sent to unless a person says otherwise.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert_eq!(Kanal::PROFILE.origin().host(), "api.getkanal.com");
-    /// ```
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
     /// What a well-formed key looks like.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert_eq!(Kanal::PROFILE.format().bounds(), (24, 24));
-    /// ```
     #[must_use]
     pub const fn format(&self) -> &KeyFormat {
         &self.format
     }
 
     /// How much entropy a key has at least, in bits.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert!(Kanal::PROFILE.entropy_bits() >= 80);
-    /// ```
     #[must_use]
     pub const fn entropy_bits(&self) -> u16 {
         self.entropy_bits
     }
 
     /// Where a person makes and deletes keys.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert_eq!(Kanal::PROFILE.key_page(), "Settings → API Keys → Add API key");
-    /// ```
     #[must_use]
     pub const fn key_page(&self) -> &'static str {
         self.key_page
     }
 
     /// The answers that the issuer documents.
-    ///
-    /// ```
-    /// # use keysheath::failure::KANAL;
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// assert_eq!(Kanal::PROFILE.failures(), KANAL);
-    /// ```
     #[must_use]
     pub const fn failures(&self) -> &'static [Row] {
         self.failures
@@ -332,17 +247,6 @@ impl Profile {
     /// inconclusive.
     ///
     /// `retry_after` is the value of that header, if there is one.
-    ///
-    /// ```
-    /// use keysheath::failure::Meaning;
-    /// use keysheath::key::{Issuer, Kanal};
-    ///
-    /// let deleted = Kanal::PROFILE.classify(401, None, br#"{"error":"Invalid API key"}"#);
-    /// assert_eq!(deleted.meaning(), Meaning::KeyRefused);
-    ///
-    /// let proxy = Kanal::PROFILE.classify(401, None, b"<html>Sign in</html>");
-    /// assert_eq!(proxy.meaning(), Meaning::Inconclusive);
-    /// ```
     #[cfg(feature = "client")]
     #[must_use]
     pub fn classify(&self, status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {

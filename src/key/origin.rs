@@ -20,6 +20,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 #[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
 pub use roots::{Roots, RootsError};
@@ -28,11 +29,6 @@ pub use roots::{Roots, RootsError};
 const MAX_HOST: usize = 253;
 
 /// `http` or `https`.
-///
-/// ```
-/// use keysheath::key::{Origin, Scheme};
-/// assert_eq!(Origin::https("api.getkanal.com").scheme(), Scheme::Https);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// Plain HTTP; a key goes over it to an IP-literal loopback address only.
@@ -78,11 +74,6 @@ pub struct Origin {
 }
 
 /// Why a text is not an origin. It never holds the text.
-///
-/// ```
-/// use keysheath::key::{Origin, OriginError};
-/// assert_eq!(Origin::parse("api.getkanal.com").unwrap_err(), OriginError::Scheme);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OriginError {
@@ -112,12 +103,6 @@ impl Origin {
     /// # Panics
     /// When `host` is not a lower-case host name or IPv4 address that [`Origin::parse`] would take as it is; in a `const`
     /// that is a compile error. Hosts from outside go through [`Origin::parse`], which does not panic.
-    ///
-    /// ```
-    /// use keysheath::key::Origin;
-    /// const ORIGIN: Origin = Origin::https("api.getkanal.com");
-    /// assert_eq!(ORIGIN.port(), 443);
-    /// ```
     #[must_use]
     pub const fn https(host: &'static str) -> Self {
         assert!(is_host(host.as_bytes()), "not a lower-case host name or IPv4 address");
@@ -138,12 +123,6 @@ impl Origin {
     ///
     /// # Errors
     /// [`OriginError`] says which part is wrong; it never repeats the text.
-    ///
-    /// ```
-    /// use keysheath::key::Origin;
-    /// assert!(Origin::parse("http://127.0.0.1:8080").is_ok());
-    /// assert!(Origin::parse("https://user@api.getkanal.com").is_err());
-    /// ```
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         let (scheme, rest) = split_scheme(text).ok_or(OriginError::Scheme)?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -154,13 +133,6 @@ impl Origin {
     ///
     /// # Errors
     /// As [`Origin::parse`].
-    ///
-    /// ```
-    /// use keysheath::key::{Origin, Scheme};
-    /// let origin = Origin::from_authority(Scheme::Https, "[::1]:8443")?;
-    /// assert!(origin.is_loopback());
-    /// # Ok::<(), keysheath::key::OriginError>(())
-    /// ```
     pub fn from_authority(scheme: Scheme, authority: &str) -> Result<Self, OriginError> {
         if authority.contains('@') {
             return Err(OriginError::UserInfo);
@@ -184,34 +156,18 @@ impl Origin {
     }
 
     /// `http` or `https`.
-    ///
-    /// ```
-    /// use keysheath::key::{Origin, Scheme};
-    /// assert_eq!(Origin::parse("http://[::1]")?.scheme(), Scheme::Http);
-    /// # Ok::<(), keysheath::key::OriginError>(())
-    /// ```
     #[must_use]
     pub const fn scheme(&self) -> Scheme {
         self.scheme
     }
 
     /// The host in lower case; an IPv6 address in its shortest form and in brackets.
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// assert_eq!(Origin::https("api.katanamrp.com").host(), "api.katanamrp.com");
-    /// ```
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The port, the scheme's own where none was written.
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// assert_eq!(Origin::https("api.katanamrp.com").port(), 443);
-    /// ```
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
@@ -220,13 +176,6 @@ impl Origin {
     /// Whether the host is a loopback *address*: `127.0.0.0/8` or `[::1]`.
     ///
     /// The name `localhost` does not count: what it resolves to is somebody's configuration.
-    ///
-    /// ```
-    /// use keysheath::key::Origin;
-    /// assert!(Origin::parse("http://127.0.0.1:8080")?.is_loopback());
-    /// assert!(!Origin::parse("http://localhost:8080")?.is_loopback());
-    /// # Ok::<(), keysheath::key::OriginError>(())
-    /// ```
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match address_in_brackets(&self.host) {
@@ -248,6 +197,15 @@ impl Origin {
             None => host.eq_ignore_ascii_case(&self.host),
         };
         self.scheme == scheme && is_same && port == Ok(self.port)
+    }
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    /// As [`Origin::parse`].
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        Self::parse(text)
     }
 }
 

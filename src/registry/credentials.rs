@@ -62,7 +62,7 @@ fn is_sent_by_browsers(name: &HeaderName) -> bool {
 /// Returns the key in the value of an `Authorization` header, if it is well-formed. A value that is too long
 /// is not read.
 fn key<'a>(value: &'a [u8], format: &KeyFormat) -> Option<&'a [u8]> {
-    let (_, longest) = format.bounds();
+    let longest = *format.lengths().end();
     if value.len() > SCHEME.len() + MAX_SPACES + longest {
         return None;
     }

@@ -26,7 +26,7 @@ pub(super) fn system(bytes: &mut [u8]) -> io::Result<()> {
 
 /// Returns how many characters a new key of this issuer has, and its entropy in bits, rounded down.
 pub(super) fn length_and_entropy(profile: &Profile) -> (usize, u16) {
-    let (min, max) = profile.format().bounds();
+    let (min, max) = profile.format().lengths().into_inner();
     let length = LENGTH.clamp(min, max);
     // log₂ 62 is 5.954; a thousandth less is never too much.
     let bits = length * 5954 / 1000;

@@ -86,11 +86,6 @@ struct Line {
 
 impl Command {
     /// Runs `program`, which is looked up on `PATH` unless it has a separator in it.
-    ///
-    /// ```
-    /// # use keysheath::source::Command;
-    /// let source = Command::new("pass").args(["show", "shop/kanal"]);
-    /// ```
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
         let line = Line { program: resolved(program.into()), arguments: Vec::new(), passed: Vec::new() };
@@ -98,11 +93,6 @@ impl Command {
     }
 
     /// Adds arguments.
-    ///
-    /// ```
-    /// # use keysheath::source::Command;
-    /// let source = Command::new("op").args(["read", "op://shop/kanal/key"]);
-    /// ```
     #[must_use]
     pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         Arc::make_mut(&mut self.line).arguments.extend(arguments.into_iter().map(Into::into));
@@ -110,11 +100,6 @@ impl Command {
     }
 
     /// Leaves a variable in the program's environment although it holds a secret: `vault` and `bao` take their token from one.
-    ///
-    /// ```
-    /// # use keysheath::source::Command;
-    /// let source = Command::new("vault").args(["kv", "get", "-field=key", "secret/kanal"]).pass_variable("VAULT_TOKEN");
-    /// ```
     #[must_use]
     pub fn pass_variable(mut self, name: impl Into<OsString>) -> Self {
         Arc::make_mut(&mut self.line).passed.push(name.into());
@@ -122,12 +107,6 @@ impl Command {
     }
 
     /// How long the program may take; 30 s unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::Command;
-    /// let source = Command::new("op").with_deadline(Duration::from_secs(5));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);

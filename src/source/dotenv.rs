@@ -55,24 +55,12 @@ pub struct DotenvFile {
 
 impl DotenvFile {
     /// The variable `name` of the file at `path`.
-    ///
-    /// ```
-    /// # use keysheath::source::{DotenvFile, Source};
-    /// let source = DotenvFile::new(".env", "KANAL_API_KEY");
-    /// let here = std::env::current_dir().unwrap();
-    /// assert_eq!(source.provenance().to_string(), format!("KANAL_API_KEY in {}/.env", here.display()));
-    /// ```
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self { path: absolute(path.into()), name: name.into(), reader: Reader::new() }
     }
 
     /// Takes the file from this user too, as [`SecretFile::trusting_owner`](super::SecretFile::trusting_owner) does.
-    ///
-    /// ```
-    /// # use keysheath::source::DotenvFile;
-    /// let source = DotenvFile::new(".env", "KANAL_API_KEY").trusting_owner(1000);
-    /// ```
     #[must_use]
     pub fn trusting_owner(mut self, uid: u32) -> Self {
         self.reader.trust.owner = Some(uid);
@@ -80,11 +68,6 @@ impl DotenvFile {
     }
 
     /// Takes a file that this group can write, as [`SecretFile::trusting_group`](super::SecretFile::trusting_group) does.
-    ///
-    /// ```
-    /// # use keysheath::source::DotenvFile;
-    /// let source = DotenvFile::new(".env", "KANAL_API_KEY").trusting_group(1000);
-    /// ```
     #[must_use]
     pub fn trusting_group(mut self, gid: u32) -> Self {
         self.reader.trust.group = Some(gid);
@@ -92,12 +75,6 @@ impl DotenvFile {
     }
 
     /// How long opening and reading may take; 30 s unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::DotenvFile;
-    /// let source = DotenvFile::new(".env", "KANAL_API_KEY").with_deadline(Duration::from_secs(2));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.reader.worker = self.reader.worker.with_deadline(deadline);

@@ -23,7 +23,7 @@ use crate::key::Profile;
 /// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::source::{Source, Variable};
 ///
-/// let source = Variable::of(Kanal::PROFILE);
+/// let source = Variable::for_issuer(Kanal::PROFILE);
 /// assert_eq!(source.provenance().to_string(), "variable KANAL_API_KEY");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Variable {
 /// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::source::{FileVariable, Source};
 ///
-/// let source = FileVariable::of(Kanal::PROFILE);
+/// let source = FileVariable::for_issuer(Kanal::PROFILE);
 /// assert_eq!(source.provenance().to_string(), "the file that KANAL_API_KEY_FILE names");
 /// ```
 #[derive(Clone, Debug)]
@@ -53,37 +53,20 @@ pub struct FileVariable {
 
 impl Variable {
     /// The variable of this name.
-    ///
-    /// ```
-    /// # use keysheath::source::Variable;
-    /// let source = Variable::new("SHOP_TWO_KEY");
-    /// ```
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
 
     /// The variable that the issuer's users know.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Katana};
-    /// # use keysheath::source::Variable;
-    /// assert_eq!(Variable::of(Katana::PROFILE), Variable::new("KATANA_API_KEY"));
-    /// ```
     #[must_use]
-    pub fn of(profile: &Profile) -> Self {
+    pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(profile.variable())
     }
 }
 
 impl FileVariable {
     /// The file that `variable` with `_FILE` at its end names.
-    ///
-    /// ```
-    /// # use keysheath::source::{FileVariable, Source};
-    /// let source = FileVariable::new("SHOP_TWO_KEY");
-    /// assert!(source.provenance().to_string().contains("SHOP_TWO_KEY_FILE"));
-    /// ```
     #[must_use]
     pub fn new(variable: impl Into<String>) -> Self {
         let folder = std::env::current_dir().unwrap_or_default();
@@ -91,23 +74,12 @@ impl FileVariable {
     }
 
     /// For the variable that the issuer's users know.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Katana};
-    /// # use keysheath::source::FileVariable;
-    /// let source = FileVariable::of(Katana::PROFILE);
-    /// ```
     #[must_use]
-    pub fn of(profile: &Profile) -> Self {
+    pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(profile.variable())
     }
 
     /// Refuses a file that others can read, as [`SecretFile::strict_permissions`] does.
-    ///
-    /// ```
-    /// # use keysheath::source::FileVariable;
-    /// let source = FileVariable::new("KANAL_API_KEY").strict_permissions();
-    /// ```
     ///
     /// [`SecretFile::strict_permissions`]: super::SecretFile::strict_permissions
     #[must_use]
@@ -118,11 +90,6 @@ impl FileVariable {
 
     /// Takes the file from this user too, as [`SecretFile::trusting_owner`] does.
     ///
-    /// ```
-    /// # use keysheath::source::FileVariable;
-    /// let source = FileVariable::new("KANAL_API_KEY").trusting_owner(1000);
-    /// ```
-    ///
     /// [`SecretFile::trusting_owner`]: super::SecretFile::trusting_owner
     #[must_use]
     pub fn trusting_owner(mut self, uid: u32) -> Self {
@@ -132,11 +99,6 @@ impl FileVariable {
 
     /// Takes a file that this group can write, as [`SecretFile::trusting_group`] does.
     ///
-    /// ```
-    /// # use keysheath::source::FileVariable;
-    /// let source = FileVariable::new("KANAL_API_KEY").trusting_group(1000);
-    /// ```
-    ///
     /// [`SecretFile::trusting_group`]: super::SecretFile::trusting_group
     #[must_use]
     pub fn trusting_group(mut self, gid: u32) -> Self {
@@ -145,12 +107,6 @@ impl FileVariable {
     }
 
     /// How long opening and reading the file may take; 30 s unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::FileVariable;
-    /// let source = FileVariable::new("KANAL_API_KEY").with_deadline(Duration::from_secs(2));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.reader.worker = self.reader.worker.with_deadline(deadline);

@@ -12,15 +12,6 @@ use crate::openbao::OpenBaoError;
 /// A source has something, and a key cannot be had from it: where, what is wrong, and what to do next.
 ///
 /// It holds no byte of what was read, and no error of another library.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::source::{self, Problem, SecretFile};
-///
-/// let error = source::load(&SecretFile::new("/"), Kanal::PROFILE).unwrap_err();
-/// assert!(matches!(error.problem(), Problem::NotAFile));
-/// assert!(error.to_string().starts_with("file /: "));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{provenance}: {problem}")]
 pub struct SourceError {
@@ -30,36 +21,18 @@ pub struct SourceError {
 
 impl SourceError {
     /// An error of a source of your own.
-    ///
-    /// ```
-    /// use keysheath::source::{Problem, Provenance, SourceError};
-    /// let error = SourceError::new(Provenance::other("vault", "shop/kanal"), Problem::Unreachable);
-    /// assert!(error.to_string().starts_with("vault shop/kanal: "));
-    /// ```
     #[must_use]
     pub const fn new(provenance: Provenance, problem: Problem) -> Self {
         Self { provenance, problem }
     }
 
     /// Where.
-    ///
-    /// ```
-    /// # use keysheath::source::{Problem, Provenance, SourceError};
-    /// # let error = SourceError::new(Provenance::other("vault", "kanal"), Problem::Unreachable);
-    /// assert_eq!(error.provenance().to_string(), "vault kanal");
-    /// ```
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
     /// What is wrong.
-    ///
-    /// ```
-    /// # use keysheath::source::{Problem, Provenance, SourceError};
-    /// # let error = SourceError::new(Provenance::other("vault", "kanal"), Problem::Unreachable);
-    /// assert_eq!(error.problem(), &Problem::Unreachable);
-    /// ```
     #[must_use]
     pub const fn problem(&self) -> &Problem {
         &self.problem
@@ -86,12 +59,6 @@ impl Problem {
 }
 
 /// What is wrong with a source, and what to do next.
-///
-/// ```
-/// use keysheath::source::Problem;
-/// let problem = Problem::WritableByOthers { mode: 0o666 };
-/// assert!(problem.to_string().contains("chmod go-w"));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {

@@ -19,10 +19,6 @@ use crate::key::Profile;
 pub(super) use opening::{FileText, read_bounded};
 
 /// The largest key file that is read, in bytes: the longest key in base64, and a little more.
-///
-/// ```
-/// assert_eq!(keysheath::source::MAX_SECRET_FILE, 8192);
-/// ```
 pub const MAX_SECRET_FILE: usize = 8192;
 
 /// A file that holds the key: a Docker or Kubernetes secret, or one that you wrote with mode 600.
@@ -132,11 +128,6 @@ fn is_expandable(path: &Path) -> Option<&'static str> {
 
 impl SecretFile {
     /// The file at `path`.
-    ///
-    /// ```
-    /// # use keysheath::source::SecretFile;
-    /// let source = SecretFile::new("/run/secrets/kanal_api_key");
-    /// ```
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: absolute(path.into()), reader: Reader::new() }
@@ -144,11 +135,6 @@ impl SecretFile {
 
     /// Refuses a file that group or others can read. (Kubernetes mounts secrets with mode 644 unless
     /// `defaultMode` says otherwise, so this is not the default.)
-    ///
-    /// ```
-    /// # use keysheath::source::SecretFile;
-    /// let source = SecretFile::new("/etc/shop/kanal").strict_permissions();
-    /// ```
     #[must_use]
     pub fn strict_permissions(mut self) -> Self {
         self.reader.permissions = Permissions::Strict;
@@ -158,11 +144,6 @@ impl SecretFile {
     /// Takes the file from this user too, by number. That user can put another key there, and so choose the account that
     /// receives the data: name the one that Docker Compose's host file or a sidecar's belongs to. In a user namespace, 65534
     /// stands for every user without a number of its own there.
-    ///
-    /// ```
-    /// # use keysheath::source::SecretFile;
-    /// let source = SecretFile::new("/run/secrets/kanal").trusting_owner(1000);
-    /// ```
     #[must_use]
     pub fn trusting_owner(mut self, uid: u32) -> Self {
         self.reader.trust.owner = Some(uid);
@@ -170,11 +151,6 @@ impl SecretFile {
     }
 
     /// Takes a file that this group, by number, can write. Each of its members can put another key there.
-    ///
-    /// ```
-    /// # use keysheath::source::SecretFile;
-    /// let source = SecretFile::new("/run/secrets/kanal").trusting_group(1000);
-    /// ```
     #[must_use]
     pub fn trusting_group(mut self, gid: u32) -> Self {
         self.reader.trust.group = Some(gid);
@@ -182,12 +158,6 @@ impl SecretFile {
     }
 
     /// How long opening and reading may take; a network mount may hang. 30 s unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::SecretFile;
-    /// let source = SecretFile::new("/mnt/keys/kanal").with_deadline(Duration::from_secs(2));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.reader.worker = self.reader.worker.with_deadline(deadline);

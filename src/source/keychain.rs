@@ -81,7 +81,7 @@ struct Slot(Lock<Option<Arc<Store>>>);
 /// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::source::{KeychainItem, Source};
 ///
-/// let source = KeychainItem::of(Kanal::PROFILE);
+/// let source = KeychainItem::for_issuer(Kanal::PROFILE);
 /// assert_eq!(source.provenance().to_string(), "keychain item keysheath/kanal");
 /// ```
 #[derive(Clone, Debug)]
@@ -93,31 +93,17 @@ pub struct KeychainItem {
 impl Keychain {
     /// The service that items belong to unless told otherwise. It is distinctive, because on Linux another
     /// tool's item with the same service and name makes both ambiguous.
-    ///
-    /// ```
-    /// assert_eq!(keysheath::source::Keychain::SERVICE, "keysheath");
-    /// ```
     pub const SERVICE: &'static str = super::KEYCHAIN_SERVICE;
 
     /// The items of the service [`Keychain::SERVICE`]. Nothing is opened yet.
-    ///
-    /// ```
-    /// # use keysheath::source::Keychain;
-    /// let keychain = Keychain::new();
-    /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self::of_service(Self::SERVICE)
+        Self::for_service(Self::SERVICE)
     }
 
     /// The items of another service.
-    ///
-    /// ```
-    /// # use keysheath::source::Keychain;
-    /// let keychain = Keychain::of_service("shop-sync");
-    /// ```
     #[must_use]
-    pub fn of_service(service: impl Into<String>) -> Self {
+    pub fn for_service(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
             worker: Worker::new(),
@@ -127,12 +113,6 @@ impl Keychain {
     }
 
     /// How long one call may take; 30 s unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::Keychain;
-    /// let keychain = Keychain::new().with_deadline(Duration::from_secs(5));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);
@@ -141,11 +121,6 @@ impl Keychain {
 
     /// Looks at the default collection alone, on Linux, where a user may have several: the others may be locked, and what they
     /// hold is neither found nor ambiguous.
-    ///
-    /// ```
-    /// # use keysheath::source::Keychain;
-    /// let keychain = Keychain::new().in_default_collection();
-    /// ```
     #[must_use]
     pub fn in_default_collection(mut self) -> Self {
         self.in_default_collection = true;
@@ -160,14 +135,6 @@ impl Keychain {
     /// # Errors
     /// [`SourceError`] when the keychain does not answer, is locked, has no collection, or several items
     /// match.
-    ///
-    /// ```no_run
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # use keysheath::source::Keychain;
-    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-    /// Keychain::new().save("kanal", key.as_raw())?;
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     pub fn save(&self, name: &str, key: &RawKey) -> Result<(), SourceError> {
         let key = key.clone_key();
         self.on_item(name, move |store, items, prompts| {
@@ -181,14 +148,6 @@ impl Keychain {
     ///
     /// # Errors
     /// [`SourceError`] when the keychain does not answer or is locked.
-    ///
-    /// ```no_run
-    /// # use keysheath::source::Keychain;
-    /// for name in Keychain::new().list()? {
-    ///     println!("{name}");
-    /// }
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     pub fn list(&self) -> Result<Vec<String>, SourceError> {
         let names = self.on_items(None, Store::names);
         let mut names = names.map_err(|problem| self.error("*", problem))?;
@@ -200,12 +159,6 @@ impl Keychain {
     ///
     /// # Errors
     /// As [`Keychain::save`].
-    ///
-    /// ```no_run
-    /// # use keysheath::source::Keychain;
-    /// let was_there = Keychain::new().delete("kanal")?;
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     pub fn delete(&self, name: &str) -> Result<bool, SourceError> {
         self.on_item(name, Store::delete).map_err(|problem| self.error(name, problem))
     }
@@ -215,15 +168,6 @@ impl Keychain {
     ///
     /// # Errors
     /// As [`Keychain::save`], and when one of them holds no well-formed key.
-    ///
-    /// ```no_run
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::Keychain;
-    /// for key in Keychain::new().load_all("kanal", Kanal::PROFILE)? {
-    ///     println!("{key:?}");
-    /// }
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     pub fn load_all(&self, name: &str, profile: &'static Profile) -> Result<Vec<RawKey>, SourceError> {
         let texts = self.on_item(name, Store::load_all);
         let keys = texts.and_then(|texts| {
@@ -238,14 +182,6 @@ impl Keychain {
     ///
     /// # Errors
     /// As [`Keychain::save`]. Some of the items may be deleted by then, but never the one that is kept.
-    ///
-    /// ```no_run
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # use keysheath::source::Keychain;
-    /// # let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-    /// let deleted = Keychain::new().keep_one("kanal", key.as_raw())?;
-    /// # Ok::<(), keysheath::source::SourceError>(())
-    /// ```
     pub fn keep_one(&self, name: &str, key: &RawKey) -> Result<Option<usize>, SourceError> {
         let key = key.clone_key();
         self.on_item(name, move |store, items, prompts| {
@@ -352,23 +288,12 @@ impl Keychain {
 
 impl KeychainItem {
     /// The item `name` of a keychain.
-    ///
-    /// ```
-    /// # use keysheath::source::{Keychain, KeychainItem};
-    /// let source = KeychainItem::new(Keychain::of_service("shop-sync"), "kanal");
-    /// ```
     #[must_use]
     pub fn new(keychain: Keychain, name: impl Into<String>) -> Self {
         Self { keychain, name: name.into() }
     }
 
     /// How long one call may take; as long as the keychain's own deadline unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::{Keychain, KeychainItem};
-    /// let source = KeychainItem::new(Keychain::new(), "kanal").with_deadline(Duration::from_secs(5));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.keychain = self.keychain.with_deadline(deadline);
@@ -376,14 +301,8 @@ impl KeychainItem {
     }
 
     /// The item of the issuer's name, of the service [`Keychain::SERVICE`].
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Katana};
-    /// # use keysheath::source::KeychainItem;
-    /// let source = KeychainItem::of(Katana::PROFILE);
-    /// ```
     #[must_use]
-    pub fn of(profile: &Profile) -> Self {
+    pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(Keychain::new(), profile.name())
     }
 }

@@ -1,11 +1,6 @@
 //! What can be wrong with a line of a `.env`.
 
 /// Why a line of a `.env` gives no value: programs that read such files disagree about it, or none takes a key from it.
-///
-/// ```
-/// use keysheath::source::LineFault;
-/// assert!(LineFault::Dollar.to_string().contains("write the key itself"));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineFault {

@@ -38,15 +38,6 @@ pub struct OpenBaoField {
 impl OpenBaoField {
     /// The field of the secret at `place`: the mount, a slash and the path, as `bao kv get` takes it. Where the mount ends
     /// is asked of OpenBao, so its name may have slashes.
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # use keysheath::source::OpenBaoField;
-    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
-    /// let source = OpenBaoField::new(client, "team/secret/shop/kanal", "key");
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
     #[must_use]
     pub fn new(client: OpenBao, place: impl Into<String>, field: impl Into<String>) -> Self {
         let place = place.into();
@@ -56,23 +47,12 @@ impl OpenBaoField {
 
     /// As [`OpenBaoField::new`], with the client of [`OpenBao::from_env`]. The environment is read at the first reading, and what is wrong
     /// with it is an error of the source.
-    ///
-    /// ```
-    /// # use keysheath::source::OpenBaoField;
-    /// let source = OpenBaoField::from_env("secret/shop/kanal", "key");
-    /// ```
     #[must_use]
     pub fn from_env(place: impl Into<String>, field: impl Into<String>) -> Self {
         Self { entry: Arc::default(), place: place.into(), field: field.into(), deadline: None }
     }
 
     /// How long reading may take, signing in included; as long as the client's own deadline unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::OpenBaoField;
-    /// let source = OpenBaoField::from_env("secret/shop/kanal", "key").with_deadline(Duration::from_secs(5));
-    /// ```
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);

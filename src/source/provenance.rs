@@ -10,12 +10,6 @@ use crate::internal::printable::{Printable, PrintablePath};
 ///
 /// It shows names and paths, which a person chose and which are not secret. Of a command it shows the
 /// program and how many arguments there are, because an argument may be a secret.
-///
-/// ```
-/// use keysheath::source::{Command, Source};
-/// let source = Command::new("op").args(["read", "op://shop/kanal/key"]);
-/// assert_eq!(source.provenance().to_string(), "command op with 2 arguments");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Provenance {
@@ -84,11 +78,6 @@ pub enum Provenance {
 
 impl Provenance {
     /// The place of a source of your own. Neither part may be secret.
-    ///
-    /// ```
-    /// use keysheath::source::Provenance;
-    /// assert_eq!(Provenance::other("vault", "shop/kanal").to_string(), "vault shop/kanal");
-    /// ```
     #[must_use]
     pub fn other(kind: &'static str, name: impl Into<String>) -> Self {
         let name = name.into();

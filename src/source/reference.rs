@@ -83,10 +83,6 @@ use options::Options;
 use text::{Part, encode};
 
 /// The longest reference, in bytes.
-///
-/// ```
-/// assert_eq!(keysheath::source::MAX_REFERENCE, 4096);
-/// ```
 pub const MAX_REFERENCE: usize = 4096;
 
 /// A URI that names a source.
@@ -151,11 +147,6 @@ struct FilePath {
 
 /// A text is not a key reference, or one that cannot be resolved here. It never holds the text, which may
 /// be a key that was put in the wrong place.
-///
-/// ```
-/// use keysheath::source::{KeyRef, KeyRefError};
-/// assert_eq!("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z".parse::<KeyRef>(), Err(KeyRefError::NoScheme));
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRefError {
@@ -251,13 +242,6 @@ impl fmt::Debug for KeyRefError {
 impl KeyRef {
     /// Lets a `command:` reference run its program. Call it only for references that the tool's own user
     /// wrote: whoever writes the reference chooses the program.
-    ///
-    /// ```
-    /// # use keysheath::source::KeyRef;
-    /// let reference = "command:pass show shop/kanal".parse::<KeyRef>()?.allow_commands();
-    /// assert!(reference.source().is_ok());
-    /// # Ok::<(), keysheath::source::KeyRefError>(())
-    /// ```
     #[must_use]
     pub fn allow_commands(mut self) -> Self {
         self.commands_allowed = true;
@@ -266,13 +250,6 @@ impl KeyRef {
 
     /// A reference from a text that a person may have put the key into. It never fails: what is no reference is a value that
     /// reports so when it is used, and of whose text nothing is kept.
-    ///
-    /// ```
-    /// # use keysheath::source::{KeyRef, KeyRefError};
-    /// let reference = KeyRef::from_text("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
-    /// assert_eq!(reference.problem(), Some(KeyRefError::NoScheme));
-    /// assert_eq!(reference.source().err(), Some(KeyRefError::NoScheme));
-    /// ```
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         text.parse().unwrap_or_else(Self::invalid)
@@ -283,11 +260,6 @@ impl KeyRef {
     }
 
     /// Why this is no reference, if it is none. See [`KeyRef::from_text`].
-    ///
-    /// ```
-    /// # use keysheath::source::KeyRef;
-    /// assert_eq!(KeyRef::from_text("env:KANAL_API_KEY").problem(), None);
-    /// ```
     #[must_use]
     pub const fn problem(&self) -> Option<KeyRefError> {
         match self.place {
@@ -302,13 +274,6 @@ impl KeyRef {
     /// # Errors
     /// [`KeyRefError::CommandsNotAllowed`] for a command that was not allowed, [`KeyRefError::Unsupported`] where the source
     /// is not part of this build, and [`KeyRef::problem`] where there is one.
-    ///
-    /// ```
-    /// # use keysheath::source::{KeyRef, Source};
-    /// let source = "systemd:kanal_api_key".parse::<KeyRef>()?.source()?;
-    /// assert_eq!(source.provenance().to_string(), "systemd credential kanal_api_key");
-    /// # Ok::<(), keysheath::source::KeyRefError>(())
-    /// ```
     pub fn source(&self) -> Result<Box<dyn Source>, KeyRefError> {
         Ok(Box::new(self.options.shape(self.plain_source()?).required()))
     }
@@ -358,7 +323,7 @@ impl KeyRef {
 fn keychain(service: Option<&str>, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
     use crate::source::{Keychain, KeychainItem};
 
-    let keychain = Keychain::of_service(service.unwrap_or(Keychain::SERVICE));
+    let keychain = Keychain::for_service(service.unwrap_or(Keychain::SERVICE));
     Ok(Box::new(KeychainItem::new(keychain, name)))
 }
 

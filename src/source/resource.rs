@@ -3,12 +3,6 @@
 use std::io;
 
 /// What the operating system has none left of, and what to do.
-///
-/// ```
-/// use keysheath::source::{Problem, Resource};
-/// let problem = Problem::Exhausted(Resource::Descriptors);
-/// assert!(problem.to_string().contains("file descriptors"));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Resource {

@@ -13,12 +13,6 @@ use crate::key::format::REFERENCE_SCHEMES;
 use crate::key::{Issuer as _, Katana, Profile, RawKey};
 
 /// Bytes that may be a key: wiped when dropped, spare capacity included, and never printed.
-///
-/// ```
-/// use keysheath::source::SecretText;
-/// let text = SecretText::from(String::from("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
-/// assert_eq!(format!("{text:?}"), "SecretText(redacted)");
-/// ```
 pub struct SecretText(Zeroizing<Vec<u8>>);
 
 impl SecretText {

@@ -7,12 +7,6 @@ use crate::internal::json_text::{self, NoText};
 use crate::key::Profile;
 
 /// A source whose text stands in a shape of its own; see [`Source::base64`], [`Source::field`] and [`Source::line`].
-///
-/// ```
-/// use keysheath::source::{Source, Variable};
-/// let source = Variable::new("KANAL_API_KEY").field("key").base64();
-/// assert_eq!(source.provenance().to_string(), "variable KANAL_API_KEY");
-/// ```
 pub struct Shaped<S> {
     source: S,
     shape: Shape,
@@ -78,13 +72,6 @@ impl<S: Source> fmt::Debug for Shaped<S> {
 }
 
 /// A source that must have a key; see [`Source::required`].
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::source::{self, Problem, Source, Variable};
-/// let error = source::load(&Variable::new("NO_SUCH_VARIABLE").required(), Kanal::PROFILE).unwrap_err();
-/// assert!(matches!(error.problem(), Problem::Missing { .. }));
-/// ```
 pub struct Required<S> {
     source: S,
 }

@@ -41,36 +41,18 @@ pub struct SystemdCredential {
 impl SystemdCredential {
     /// The credential of this name. A name is one file name; one that could climb out of the directory is
     /// refused when it is read.
-    ///
-    /// ```
-    /// # use keysheath::source::SystemdCredential;
-    /// let source = SystemdCredential::new("kanal_api_key");
-    /// ```
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), reader: Reader::new() }
     }
 
     /// The credential with the name of the issuer's variable in lower case, such as `kanal_api_key`.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::source::{Source, SystemdCredential};
-    /// let source = SystemdCredential::of(Kanal::PROFILE);
-    /// assert_eq!(source.provenance().to_string(), "systemd credential kanal_api_key");
-    /// ```
     #[must_use]
-    pub fn of(profile: &Profile) -> Self {
+    pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(profile.variable().to_ascii_lowercase())
     }
 
     /// How long opening and reading may take; 30 s unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::SystemdCredential;
-    /// let source = SystemdCredential::new("kanal_api_key").with_deadline(Duration::from_secs(2));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.reader.worker = self.reader.worker.with_deadline(deadline);

@@ -37,7 +37,7 @@ pub const MAX_KEYCHAIN_DOCUMENT: usize = 2560 - sealed::HEADER;
 /// use keysheath::source::Keychain;
 /// use keysheath::store::{DocumentContent, DocumentStore, KeychainStore};
 ///
-/// let keychain = Keychain::of_service("shop-sync");
+/// let keychain = Keychain::for_service("shop-sync");
 /// let store = KeychainStore::new(keychain, "kanal-keys", "/home/ann/.local/state/shop-sync/kanal-keys.lock");
 /// let version = store.write(&DocumentContent::from(b"text".to_vec()), None)?;
 /// # Ok::<(), keysheath::store::DocumentError>(())

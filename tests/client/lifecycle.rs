@@ -50,7 +50,7 @@ fn it_stores_the_keys_in_a_keychain_and_removes_them() {
         |_| {
             let output = lifecycle(&["--seconds", "1", "--rotations", "2", "--keychain"]);
             ends_without_a_failed_request(&output, 2);
-            let keychain = keysheath::source::Keychain::of_service("keysheath-example");
+            let keychain = keysheath::source::Keychain::for_service("keysheath-example");
             assert_eq!(keychain.list().unwrap(), Vec::<String>::new());
         },
     );

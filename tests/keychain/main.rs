@@ -149,7 +149,7 @@ fn deleting_what_is_not_there_says_so() {
 #[test]
 fn services_do_not_see_each_others_items() {
     with_keychain("services_do_not_see_each_others_items", |_| {
-        let (ours, theirs) = (patient(), Keychain::of_service("shop-sync").with_deadline(LONG));
+        let (ours, theirs) = (patient(), Keychain::for_service("shop-sync").with_deadline(LONG));
         save(&ours, "kanal", KEY).unwrap();
         assert_absent(&theirs, "kanal");
         assert_eq!(theirs.list().unwrap(), Vec::<String>::new());
@@ -180,7 +180,7 @@ fn a_name_that_cannot_be_stored_is_refused_by_every_call_and_nothing_is_stored()
             assert_eq!(problem(save(&keychain, name, KEY)), Problem::NotStorable, "{name:?}");
             assert_eq!(problem(load(&keychain, name)), Problem::NotStorable, "{name:?}");
             assert_eq!(problem(keychain.delete(name)), Problem::NotStorable, "{name:?}");
-            let other = Keychain::of_service(name).with_deadline(LONG);
+            let other = Keychain::for_service(name).with_deadline(LONG);
             assert_eq!(every_call(&other, LONG), [const { Problem::NotStorable }; 4], "{name:?}");
         }
         assert_eq!(keychain.list().unwrap(), Vec::<String>::new());

@@ -51,9 +51,9 @@ fn goes_on(chain: Chain<Kanal>) {
     let selected = in_time(LONG, move || chain.load()).expect("the lower source has a key");
     assert_eq!(selected.key().expose_secret(), LOWER_KEY);
     assert_eq!(selected.provenance(), &lower_source().provenance());
-    let steps = selected.trail().steps();
-    assert_eq!(steps[0].witness(), &AttemptOutcome::Absent(Absence::NoItem));
-    assert!(matches!(steps[1].witness(), AttemptOutcome::Found { .. }));
+    let steps = selected.attempts().as_slice();
+    assert_eq!(steps[0].outcome(), &AttemptOutcome::Absent(Absence::NoItem));
+    assert!(matches!(steps[1].outcome(), AttemptOutcome::Found { .. }));
 }
 
 /// The problem at which the chain ended, without asking the source below, within `deadline`.
@@ -65,11 +65,11 @@ fn stops(chain: Chain<Kanal>, deadline: Duration) -> Problem {
     for planted in [KEY, LOWER_KEY] {
         assert_hides(&error, planted);
     }
-    let ChainError::Broken { error, trail, .. } = error else { panic!("not broken: {error}") };
-    let [first, second] = trail.steps() else { panic!("not two steps: {trail}") };
-    assert_eq!(first.witness(), &AttemptOutcome::Broken(error.problem().clone()));
+    let ChainError::Broken { error, attempts, .. } = error else { panic!("not broken: {error}") };
+    let [first, second] = attempts.as_slice() else { panic!("not two steps: {attempts}") };
+    assert_eq!(first.outcome(), &AttemptOutcome::Broken(error.problem().clone()));
     assert_eq!(first.provenance().to_string(), "keychain item keysheath/kanal");
-    assert_eq!(second.witness(), &AttemptOutcome::NotAsked);
+    assert_eq!(second.outcome(), &AttemptOutcome::NotAsked);
     assert_eq!(second.provenance(), &lower_source().provenance());
     error.problem().clone()
 }
@@ -95,7 +95,7 @@ fn an_absent_item_is_passed_over() {
         for chain in [by_item(LONG), by_reference("keychain:kanal")] {
             let selected = chain.load().expect("there is an item");
             assert_eq!(selected.key().expose_secret(), KEY);
-            assert_eq!(selected.trail().steps()[1].witness(), &AttemptOutcome::NotAsked);
+            assert_eq!(selected.attempts().as_slice()[1].outcome(), &AttemptOutcome::NotAsked);
         }
     });
 }
@@ -181,7 +181,7 @@ fn a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too() {
         store(KEY);
         service.stop();
         assert_eq!(stops(by_item(SHORT), SHORT), Problem::Deadline { after: SHORT });
-        let item = KeychainItem::of(Kanal::PROFILE).with_deadline(SHORT);
+        let item = KeychainItem::for_issuer(Kanal::PROFILE).with_deadline(SHORT);
         assert_eq!(
             stops(Chain::new().with(item).with(lower_source()), SHORT),
             Problem::Deadline { after: SHORT }

@@ -46,7 +46,7 @@ use crate::support::canary::{
 use crate::support::logged::Lines;
 use crate::support::{Child, Folder, in_child, set_mode};
 use http::Request;
-use keysheath::chain::{AttemptOutcome, Chain, ChainError, RawChain};
+use keysheath::chain::{AttemptOutcome, Chain, ChainError};
 use keysheath::client::{BearerHeader, GuardError, OriginGuard, OverrideError};
 use keysheath::failure::Meaning;
 use keysheath::key::{
@@ -213,7 +213,7 @@ fn a_format_error_shows_no_byte_of_the_text() {
             look(error);
         }
         if let Ok(text) = String::from_utf8(text.clone()) {
-            look(ApiKey::<Kanal>::take(text).unwrap_err());
+            look(ApiKey::<Kanal>::parse_owned(text).unwrap_err());
         }
         if let Some(hint) = Hint::from_shape(&text) {
             assert_value_silent("Hint", &hint);

@@ -62,7 +62,7 @@ impl Table {
                 (GoesOn(absence), Ok(selected)) => {
                     assert!(selected.key().matches(OTHER_KEY.as_bytes()), "{at}: another key");
                     assert_eq!(
-                        selected.trail().steps()[0].witness(),
+                        selected.attempts().as_slice()[0].outcome(),
                         &AttemptOutcome::Absent(absence),
                         "{at}"
                     );
@@ -70,10 +70,10 @@ impl Table {
                 (Stops(is_expected), Err(error @ ChainError::Broken { .. })) => {
                     assert_prints_nothing_of(&error, KEY);
                     assert_prints_nothing_of(&error, OTHER_KEY);
-                    let steps = error.trail().steps();
-                    let AttemptOutcome::Broken(problem) = steps[0].witness() else { panic!("{at}: {error}") };
+                    let steps = error.attempts().as_slice();
+                    let AttemptOutcome::Broken(problem) = steps[0].outcome() else { panic!("{at}: {error}") };
                     assert!(is_expected(problem), "{at}: {problem:?}");
-                    assert_eq!(steps[1].witness(), &AttemptOutcome::NotAsked, "{at}");
+                    assert_eq!(steps[1].outcome(), &AttemptOutcome::NotAsked, "{at}");
                 }
                 (GoesOn(_), Err(error)) => panic!("{at}: the chain stopped: {error}"),
                 (Stops(_), Ok(selected)) => panic!("{at}: fell through to {}", selected.provenance()),

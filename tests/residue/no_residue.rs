@@ -167,7 +167,7 @@ mod keys {
             text.push_str(KEY);
             // The second copy is now spare capacity.
             text.truncate(24);
-            ApiKey::<Kanal>::take(text).unwrap().expose_secret().len()
+            ApiKey::<Kanal>::parse_owned(text).unwrap().expose_secret().len()
         });
     }
 
@@ -177,7 +177,7 @@ mod keys {
             let mut text = String::with_capacity(100);
             text.push_str(KEY);
             text.push('\n');
-            ApiKey::<Kanal>::take(text).unwrap_err().to_string()
+            ApiKey::<Kanal>::parse_owned(text).unwrap_err().to_string()
         });
     }
 
@@ -461,7 +461,7 @@ mod sources {
                 .with(SecretFile::new(&path))
                 .with(SecretFile::new(&path).base64());
             let selected = chain.load().unwrap();
-            drop(format!("{selected:?} {}", selected.trail()));
+            drop(format!("{selected:?} {}", selected.attempts()));
             assert!(selected.into_key().matches(KEY.as_bytes()));
             let explanation = chain.explain();
             drop(format!("{explanation} {explanation:?}"));

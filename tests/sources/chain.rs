@@ -1,4 +1,4 @@
-//! Sources in order: which key is taken, what the trail and the explanation say.
+//! Sources in order: which key is taken, what the attempts and the explanation say.
 
 #[cfg(feature = "dotenv")]
 mod beside_a_dotenv;
@@ -7,6 +7,7 @@ mod told;
 #[cfg(all(feature = "probe", feature = "registry", feature = "rotation"))]
 mod widened;
 
+use std::sync::Arc;
 #[cfg(feature = "keychain")]
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::support::{
 use keysheath::chain::{AttemptOutcome, Attempts, Chain, ChainError, Explained, Relation, Selected};
 use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, Katana};
 use keysheath::source::{
-    Absence, FileVariable, KeyRef, Problem, Provenance, Remark, SecretFile, Source as _, Variable,
+    self, Absence, FileVariable, KeyRef, Loaded, Problem, Provenance, Remark, SecretFile, Source, Variable,
 };
 
 fn fingerprint(key: &str) -> Option<Fingerprint> {
@@ -28,14 +29,14 @@ fn found(key: &str) -> AttemptOutcome {
 }
 
 /// What every source answered, with a check that no key is shown.
-fn witnesses(trail: &Attempts) -> Vec<AttemptOutcome> {
-    let printed = format!("{trail} {trail:?}");
+fn witnesses(attempts: &Attempts) -> Vec<AttemptOutcome> {
+    let printed = format!("{attempts} {attempts:?}");
     assert_nothing_of_in(KEY, &printed);
     assert_nothing_of_in(OTHER_KEY, &printed);
-    trail.steps().iter().map(|step| step.witness().clone()).collect()
+    attempts.as_slice().iter().map(|step| step.outcome().clone()).collect()
 }
 
-fn loaded(chain: &Chain<Kanal>) -> Selected<ApiKey<Kanal>> {
+fn loaded(chain: &Chain<Kanal>) -> Selected<Kanal> {
     chain.load().unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -44,7 +45,7 @@ fn broken(chain: &Chain<Kanal>) -> (Problem, Vec<AttemptOutcome>) {
     let error = chain.load().unwrap_err();
     assert_prints_nothing_of(&error, KEY);
     assert_prints_nothing_of(&error, OTHER_KEY);
-    let witnesses = witnesses(error.trail());
+    let witnesses = witnesses(error.attempts());
     match error {
         ChainError::Broken { error, .. } => (error.problem().clone(), witnesses),
         other => panic!("{other}"),
@@ -91,14 +92,14 @@ fn the_first_key_is_taken_and_the_lower_sources_are_not_asked() {
         AttemptOutcome::NotAsked,
         AttemptOutcome::NotAsked,
     ];
-    assert_eq!(witnesses(selected.trail()), expected);
+    assert_eq!(witnesses(selected.attempts()), expected);
     let folder = folder.path().display();
-    let trail = format!(
+    let attempts = format!(
         "  1. file {folder}/missing: no such file\n  2. file {folder}/key: key found, fingerprint {}\n  \
          3. file {folder}/other: not asked\n  4. file {folder}/malformed: not asked\n",
         fingerprint(KEY).unwrap()
     );
-    assert_eq!(selected.trail().to_string(), trail);
+    assert_eq!(selected.attempts().to_string(), attempts);
     assert!(selected.into_key() == ApiKey::parse(KEY).unwrap());
 }
 
@@ -133,7 +134,7 @@ fn a_chain_whose_sources_have_nothing_says_so_and_where_to_make_a_key() {
     let error = chain.load().unwrap_err();
     assert!(matches!(error, ChainError::NoKey { profile, .. } if profile == Kanal::PROFILE));
     let absent = [Absence::NoFile, Absence::NotSet].map(AttemptOutcome::Absent);
-    assert_eq!(witnesses(error.trail()), absent);
+    assert_eq!(witnesses(error.attempts()), absent);
     let message = error.to_string();
     assert!(message.contains("no Kanal key was found"), "{message}");
     assert!(message.contains("Settings → API Keys → Add API key"), "{message}");
@@ -147,8 +148,8 @@ fn the_trail_shows_the_remarks_on_a_place() {
     let selected = loaded(&Chain::new().with(file("key")));
     let remarks = vec![Remark::ReadableByOthers { mode: 0o644 }];
     let witness = AttemptOutcome::Found { fingerprint: fingerprint(KEY), remarks };
-    assert_eq!(witnesses(selected.trail()), [witness]);
-    assert!(selected.trail().to_string().contains("; every user of this machine can read it (mode 644)"));
+    assert_eq!(witnesses(selected.attempts()), [witness]);
+    assert!(selected.attempts().to_string().contains("; every user of this machine can read it (mode 644)"));
 }
 
 #[test]
@@ -159,13 +160,13 @@ fn the_explanation_tells_the_same_key_from_another_one() {
         .iter()
         .fold(Chain::<Kanal>::new(), |chain, name| chain.with(file(name)));
     let expected =
-        [Relation::Nothing, Relation::InForce, Relation::SameKey, Relation::OtherKey, Relation::BrokenBelow];
+        [Relation::Nothing, Relation::Active, Relation::SameKey, Relation::OtherKey, Relation::BrokenBelow];
     assert_eq!(relations(&chain), expected);
     let explanation = chain.explain().to_string();
     for key in [KEY, OTHER_KEY] {
         assert!(explanation.contains(&fingerprint(key).unwrap().to_string()), "{explanation}");
     }
-    for words in ["← in force", "once more", "another key, shadowed", "not asked when loading"] {
+    for words in ["← active", "once more", "another key, shadowed", "not asked when loading"] {
         assert_eq!(explanation.matches(words).count(), 1, "{words}: {explanation}");
     }
     assert_eq!(half_configured(&chain), [false; 5]);
@@ -182,9 +183,9 @@ fn the_explanation_says_whether_the_key_in_force_can_change_under_a_running_proc
         let shown = |chain: Chain<Kanal>| chain.explain().to_string();
         let line = shown(Chain::new().with(Variable::new("SHOP_KEY")));
         let fixed =
-            "← in force (it cannot change while a process runs: after a rotation, restart what uses it)\n";
+            "← active (it cannot change while a process runs: after a rotation, restart what uses it)\n";
         assert!(line.ends_with(fixed), "{line}");
-        let followed = "← in force (a refresher follows this file)\n";
+        let followed = "← active (a refresher follows this file)\n";
         for chain in [Chain::new().with(SecretFile::new(path)), Chain::new().with(FileVariable::new("OTHER"))]
         {
             let line = shown(chain);
@@ -192,7 +193,7 @@ fn the_explanation_says_whether_the_key_in_force_can_change_under_a_running_proc
         }
         let command = Chain::new().with(keysheath::source::Command::new("printf").args(["%s", KEY]));
         let line = shown(command);
-        assert!(line.ends_with("← in force\n"), "{line}");
+        assert!(line.ends_with("← active\n"), "{line}");
         // Of a key that is not in force there is nothing of it to say.
         let chain = Chain::new().with(FileVariable::new("OTHER")).with(Variable::new("SHOP_KEY"));
         assert!(!shown(chain).contains("cannot change"));
@@ -277,13 +278,24 @@ fn a_reference_is_asked_as_its_source_is() {
     let reference: KeyRef = format!("file:{}", folder.at("key").display()).parse().unwrap();
     let chain = Chain::<Kanal>::new().with(file("missing")).with_reference(&reference).unwrap();
     assert!(loaded(&chain).key().matches(KEY.as_bytes()));
-    assert_eq!(relations(&chain), [Relation::Nothing, Relation::InForce]);
+    assert_eq!(relations(&chain), [Relation::Nothing, Relation::Active]);
+}
+
+#[test]
+fn a_source_can_be_shared_borrowed_and_of_a_type_not_known() {
+    let (_folder, file) = places();
+    let source: Arc<dyn Source> = Arc::new(file("key"));
+    for found in [source::load(&*source, Kanal::PROFILE), source::load(&source, Kanal::PROFILE)] {
+        assert!(matches!(found, Ok(Loaded::Found(found)) if found.key().matches(KEY.as_bytes())));
+    }
+    let chain = Chain::<Kanal>::new().with(Arc::clone(&source)).with(Box::new(source) as Box<dyn Source>);
+    assert_eq!(relations(&chain), [Relation::Active, Relation::SameKey]);
 }
 
 /// Where each source of a chain looks, as its explanation says it.
 #[cfg(any(feature = "dotenv", feature = "keychain"))]
 fn provenances(chain: &Chain<Kanal>) -> Vec<String> {
-    chain.explain().places().iter().map(|place| place.step().provenance().to_string()).collect()
+    chain.explain().places().iter().map(|place| place.attempt().provenance().to_string()).collect()
 }
 
 #[cfg(feature = "keychain")]
@@ -298,7 +310,7 @@ fn the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv() {
         let selected = loaded(&Chain::standard());
         assert!(selected.key().matches(KEY.as_bytes()));
         let places: Vec<String> =
-            selected.trail().steps().iter().map(|step| step.provenance().to_string()).collect();
+            selected.attempts().as_slice().iter().map(|step| step.provenance().to_string()).collect();
         let expected = [
             "variable KANAL_API_KEY",
             "the file that KANAL_API_KEY_FILE names",
@@ -318,9 +330,9 @@ fn the_chain_of_a_service_refuses_a_variable_beside_its_file_variable() {
     child.var("KATANA_API_KEY", KEY).var("KATANA_API_KEY_FILE", &path).run(|| {
         let error = Chain::<Katana>::for_service().load().unwrap_err();
         assert_prints_nothing_of(&error, KEY);
-        let ChainError::Broken { error, trail, .. } = error else { panic!("{error}") };
+        let ChainError::Broken { error, attempts, .. } = error else { panic!("{error}") };
         assert_eq!(error.problem(), &Problem::BothSet { variable: "KATANA_API_KEY".to_owned() });
-        assert!(trail.steps()[1..].iter().all(|step| step.witness() == &AttemptOutcome::NotAsked));
+        assert!(attempts.as_slice()[1..].iter().all(|step| step.outcome() == &AttemptOutcome::NotAsked));
     });
 }
 

@@ -10,7 +10,7 @@ use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_gives_the_key, assert_nothing_of_in, error, found,
     in_child, problem, set_mode,
 };
-use keysheath::chain::RawChain;
+use keysheath::chain::Chain;
 use keysheath::key::{FormatRule, Hint, Issuer, Kanal, KeyFormat, Origin, Profile};
 use keysheath::source::{self, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _};
 
@@ -391,10 +391,10 @@ fn arguments_are_never_printed() {
     for code in ["exit 3", "kill -9 $$", "true", "printf %s \"$1$1\"", "printf %s \"$1\" x"] {
         // This checks the error itself.
         problem(&command(code));
-        let chain = RawChain::new(Kanal::PROFILE).with(command(code));
+        let chain = Chain::<Kanal>::new().with(command(code));
         let error = chain.load().unwrap_err();
         assert_hidden(&format!("{error} {error:?} {chain:?} {}", chain.explain()));
     }
-    let loaded = RawChain::new(Kanal::PROFILE).with(command("printf %s \"$1\"")).load().unwrap();
-    assert_hidden(&format!("{loaded:?} {} {}", loaded.provenance(), loaded.trail()));
+    let loaded = Chain::<Kanal>::new().with(command("printf %s \"$1\"")).load().unwrap();
+    assert_hidden(&format!("{loaded:?} {} {}", loaded.provenance(), loaded.attempts()));
 }

@@ -33,7 +33,7 @@ fn broken_in_a_chain(path: &Path) -> Problem {
     let error = chain.load().unwrap_err();
     crate::support::assert_prints_nothing_of(&error, KEY);
     crate::support::assert_prints_nothing_of(&error, OTHER_KEY);
-    assert_eq!(error.trail().steps()[1].witness(), &AttemptOutcome::NotAsked);
+    assert_eq!(error.attempts().as_slice()[1].outcome(), &AttemptOutcome::NotAsked);
     match error {
         ChainError::Broken { error, .. } => error.problem().clone(),
         other => panic!("{other}"),

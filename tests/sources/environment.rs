@@ -20,7 +20,7 @@ fn malformed(source: &dyn Source) -> (FormatRule, Option<Hint>) {
 #[test]
 fn a_variable_gives_its_key() {
     in_child("a_variable_gives_its_key", &[("KANAL_API_KEY", KEY)], || {
-        let found = found(&Variable::of(Kanal::PROFILE));
+        let found = found(&Variable::for_issuer(Kanal::PROFILE));
         assert!(found.key().matches(KEY.as_bytes()));
         assert_eq!(found.provenance(), &Provenance::Variable { name: "KANAL_API_KEY".to_owned() });
         assert!(found.remarks().is_empty());
@@ -31,8 +31,8 @@ fn a_variable_gives_its_key() {
 fn a_variable_of_one_issuer_is_not_that_of_the_other() {
     let name = "a_variable_of_one_issuer_is_not_that_of_the_other";
     in_child(name, &[("KATANA_API_KEY", KEY)], || {
-        assert_eq!(absence(&Variable::of(Kanal::PROFILE)), Absence::NotSet);
-        let loaded = source::load(&Variable::of(Katana::PROFILE), Katana::PROFILE).unwrap();
+        assert_eq!(absence(&Variable::for_issuer(Kanal::PROFILE)), Absence::NotSet);
+        let loaded = source::load(&Variable::for_issuer(Katana::PROFILE), Katana::PROFILE).unwrap();
         assert!(matches!(loaded, Loaded::Found(found) if found.key().profile() == Katana::PROFILE));
     });
 }
@@ -41,10 +41,10 @@ fn a_variable_of_one_issuer_is_not_that_of_the_other() {
 fn an_empty_variable_is_absent_and_says_so() {
     let variables = [("KANAL_API_KEY", ""), ("KANAL_API_KEY_FILE", "")];
     in_child("an_empty_variable_is_absent_and_says_so", &variables, || {
-        assert_eq!(absence(&Variable::of(Kanal::PROFILE)), Absence::EmptyVariable);
-        assert_eq!(absence(&FileVariable::of(Kanal::PROFILE)), Absence::EmptyVariable);
-        assert_eq!(absence(&Variable::of(Katana::PROFILE)), Absence::NotSet);
-        assert_eq!(absence(&FileVariable::of(Katana::PROFILE)), Absence::NotSet);
+        assert_eq!(absence(&Variable::for_issuer(Kanal::PROFILE)), Absence::EmptyVariable);
+        assert_eq!(absence(&FileVariable::for_issuer(Kanal::PROFILE)), Absence::EmptyVariable);
+        assert_eq!(absence(&Variable::for_issuer(Katana::PROFILE)), Absence::NotSet);
+        assert_eq!(absence(&FileVariable::for_issuer(Katana::PROFILE)), Absence::NotSet);
     });
 }
 
@@ -124,7 +124,7 @@ fn a_reference_in_the_place_of_a_key_is_called_one() {
 fn a_katana_key_in_the_place_of_a_kanal_key_is_called_one() {
     let variables = [("KANAL_API_KEY", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071")];
     in_child("a_katana_key_in_the_place_of_a_kanal_key_is_called_one", &variables, || {
-        let error = error(&Variable::of(Kanal::PROFILE));
+        let error = error(&Variable::for_issuer(Kanal::PROFILE));
         assert_eq!(error.problem(), &Problem::OtherIssuer { other: "Katana", wanted: "Kanal" });
         assert!(error.to_string().contains("has the form of a Katana key"), "{error}");
     });
@@ -139,7 +139,7 @@ fn a_variable_that_is_not_unicode_is_malformed_and_not_printed() {
     let child = Child::new(name).var("KANAL_API_KEY", text).var("ELSEWHERE_FILE", text);
     child.run(|| {
         assert_eq!(
-            malformed(&Variable::of(Kanal::PROFILE)),
+            malformed(&Variable::for_issuer(Kanal::PROFILE)),
             (FormatRule::Character { position: 10 }, Some(Hint::NotUtf8))
         );
         // As a path it names nothing, and may be a key in the wrong variable.
@@ -169,9 +169,9 @@ fn a_variable_beside_its_file_variable_is_an_error_for_both() {
     let child = Child::new("a_variable_beside_its_file_variable_is_an_error_for_both");
     child.var("KANAL_API_KEY", KEY).var("KANAL_API_KEY_FILE", &path).run(|| {
         let both_set = Problem::BothSet { variable: "KANAL_API_KEY".to_owned() };
-        assert_eq!(problem(&Variable::of(Kanal::PROFILE)), both_set);
-        assert_eq!(problem(&FileVariable::of(Kanal::PROFILE)), both_set);
-        let message = error(&Variable::of(Kanal::PROFILE)).to_string();
+        assert_eq!(problem(&Variable::for_issuer(Kanal::PROFILE)), both_set);
+        assert_eq!(problem(&FileVariable::for_issuer(Kanal::PROFILE)), both_set);
+        let message = error(&Variable::for_issuer(Kanal::PROFILE)).to_string();
         assert!(message.contains("KANAL_API_KEY and KANAL_API_KEY_FILE are both set"), "{message}");
         assert!(message.contains("unset one"), "{message}");
     });
@@ -197,7 +197,7 @@ fn a_file_variable_gives_the_key_of_its_file_and_names_both() {
     let encoded = folder.write("encoded", KEY_IN_BASE64);
     let child = Child::new("a_file_variable_gives_the_key_of_its_file_and_names_both");
     child.var("KANAL_API_KEY_FILE", &path).var("ENCODED_FILE", &encoded).run(|| {
-        let found = found(&FileVariable::of(Kanal::PROFILE));
+        let found = found(&FileVariable::for_issuer(Kanal::PROFILE));
         assert!(found.key().matches(KEY.as_bytes()));
         let path = std::env::var("KANAL_API_KEY_FILE").unwrap();
         let place = format!("file {path} (named by KANAL_API_KEY_FILE)");
@@ -211,7 +211,7 @@ fn a_file_variable_whose_file_is_gone_is_an_error_and_not_an_absence() {
     let folder = Folder::new();
     let child = Child::new("a_file_variable_whose_file_is_gone_is_an_error_and_not_an_absence");
     child.var("KANAL_API_KEY_FILE", folder.at("gone")).run(|| {
-        let error = error(&FileVariable::of(Kanal::PROFILE));
+        let error = error(&FileVariable::for_issuer(Kanal::PROFILE));
         assert_eq!(error.problem(), &Problem::FileGone);
         let path = std::env::var("KANAL_API_KEY_FILE").unwrap();
         let message = error.to_string();

@@ -185,7 +185,7 @@ fn a_command_is_refused_until_it_is_allowed() {
     let error = reference.source().err().expect("no source");
     assert_eq!(error, KeyRefError::CommandsNotAllowed);
     assert!(error.to_string().contains("only where its user wrote the reference"), "{error}");
-    let chain = keysheath::chain::RawChain::new(Kanal::PROFILE);
+    let chain = keysheath::chain::Chain::<Kanal>::new();
     assert_eq!(chain.with_reference(&reference).err(), Some(KeyRefError::CommandsNotAllowed));
     assert!(reference.clone().allow_commands().source().is_ok());
     // To read the text again does not carry the permission over.

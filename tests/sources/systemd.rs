@@ -18,7 +18,7 @@ fn a_credential_gives_its_key() {
     // systemd makes them so.
     set_mode(&folder.write("kanal_api_key", format!("{KEY}\n")), 0o400);
     with_credentials("a_credential_gives_its_key", &folder, || {
-        let found = found(&SystemdCredential::of(Kanal::PROFILE));
+        let found = found(&SystemdCredential::for_issuer(Kanal::PROFILE));
         assert!(found.key().matches(KEY.as_bytes()));
         assert!(found.remarks().is_empty());
         assert_eq!(found.provenance(), &Provenance::Systemd { name: "kanal_api_key".to_owned() });
@@ -39,14 +39,14 @@ fn a_credential_that_was_not_passed_is_absent() {
     let folder = Folder::new();
     folder.write("kanal_api_key", KEY);
     with_credentials("a_credential_that_was_not_passed_is_absent", &folder, || {
-        assert_eq!(absence(&SystemdCredential::of(Katana::PROFILE)), Absence::NoFile);
+        assert_eq!(absence(&SystemdCredential::for_issuer(Katana::PROFILE)), Absence::NoFile);
     });
 }
 
 #[test]
 fn without_the_variable_there_are_no_credentials() {
     Child::new("without_the_variable_there_are_no_credentials").run(|| {
-        assert_eq!(absence(&SystemdCredential::of(Kanal::PROFILE)), Absence::NoCredentials);
+        assert_eq!(absence(&SystemdCredential::for_issuer(Kanal::PROFILE)), Absence::NoCredentials);
     });
 }
 
@@ -54,7 +54,7 @@ fn without_the_variable_there_are_no_credentials() {
 fn an_empty_variable_means_no_credentials() {
     let name = "an_empty_variable_means_no_credentials";
     in_child(name, &[("CREDENTIALS_DIRECTORY", "")], || {
-        assert_eq!(absence(&SystemdCredential::of(Kanal::PROFILE)), Absence::NoCredentials);
+        assert_eq!(absence(&SystemdCredential::for_issuer(Kanal::PROFILE)), Absence::NoCredentials);
     });
 }
 
@@ -65,7 +65,7 @@ fn a_relative_directory_is_refused_even_where_it_holds_the_credential() {
     let name = "a_relative_directory_is_refused_even_where_it_holds_the_credential";
     Child::new(name).var("CREDENTIALS_DIRECTORY", ".").var("FOLDER", folder.path()).run(|| {
         std::env::set_current_dir(std::env::var_os("FOLDER").unwrap()).unwrap();
-        let error = error(&SystemdCredential::of(Kanal::PROFILE));
+        let error = error(&SystemdCredential::for_issuer(Kanal::PROFILE));
         assert!(matches!(error.problem(), Problem::BadPath { .. }));
         assert!(error.to_string().contains("$CREDENTIALS_DIRECTORY must be an absolute path"), "{error}");
     });
@@ -76,7 +76,7 @@ fn a_directory_that_is_gone_is_broken_and_not_absent() {
     let folder = Folder::new();
     let child = Child::new("a_directory_that_is_gone_is_broken_and_not_absent");
     child.var("CREDENTIALS_DIRECTORY", folder.at("gone")).run(|| {
-        let error = error(&SystemdCredential::of(Kanal::PROFILE));
+        let error = error(&SystemdCredential::for_issuer(Kanal::PROFILE));
         assert!(matches!(error.problem(), Problem::BadPath { .. }));
         assert!(error.to_string().contains("does not exist"), "{error}");
     });
@@ -87,7 +87,7 @@ fn a_file_in_the_place_of_the_directory_is_unreadable() {
     let folder = Folder::new();
     let child = Child::new("a_file_in_the_place_of_the_directory_is_unreadable");
     child.var("CREDENTIALS_DIRECTORY", folder.write("file", KEY)).run(|| {
-        let problem = problem(&SystemdCredential::of(Kanal::PROFILE));
+        let problem = problem(&SystemdCredential::for_issuer(Kanal::PROFILE));
         assert_eq!(problem, Problem::Unreadable(std::io::ErrorKind::NotADirectory));
     });
 }

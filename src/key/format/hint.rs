@@ -11,12 +11,6 @@ use super::{MAX_KEY_LENGTH, is_b64token, look_alike};
 
 /// What the shape of a text that is no key suggests. Drawn from white space, marks, known prefixes and the words of
 /// templates; no byte of the text is kept.
-///
-/// ```
-/// use keysheath::key::Hint;
-/// assert_eq!(Hint::from_shape(b"<API key>"), Some(Hint::Placeholder));
-/// assert_eq!(Hint::from_shape(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1"), None);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hint {
@@ -88,11 +82,6 @@ const ENCRYPTED: [&str; 3] = ["encrypted:", "ENC[", "vault:v1:"];
 
 impl Hint {
     /// The hint that the shape of a malformed text suggests, if any.
-    ///
-    /// ```
-    /// # use keysheath::key::Hint;
-    /// assert_eq!(Hint::from_shape(b"\"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z\""), Some(Hint::Quotes));
-    /// ```
     #[must_use]
     pub fn from_shape(text: &[u8]) -> Option<Self> {
         Self::of(text, |_| false)

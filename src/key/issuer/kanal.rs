@@ -13,11 +13,6 @@ use crate::key::{KeyFormat, Origin};
 /// Documented: length, variable, origin and the failure table. Not documented: the alphabet (`b64token` is
 /// accepted, see [`KeyFormat`](crate::key::KeyFormat)), and the entropy; the one example is of letters and digits, and
 /// 24 of those drawn at random have 142 bits.
-///
-/// ```
-/// use keysheath::key::{ApiKey, Kanal};
-/// assert!(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").is_ok());
-/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Kanal {}
 
@@ -47,11 +42,6 @@ impl Issuer for Kanal {
 pub struct StoreId(NonZeroU64);
 
 /// Why there is no store id. It never holds the text.
-///
-/// ```
-/// use keysheath::key::{StoreId, StoreIdError};
-/// assert_eq!("0".parse::<StoreId>(), Err(StoreIdError::NotPositive));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreIdError {
@@ -68,19 +58,9 @@ pub enum StoreIdError {
 
 impl StoreId {
     /// The variable that holds a store id by convention.
-    ///
-    /// ```
-    /// assert_eq!(keysheath::key::StoreId::VARIABLE, "KANAL_STORE_ID");
-    /// ```
     pub const VARIABLE: &'static str = "KANAL_STORE_ID";
 
     /// The store with this number; `None` for 0.
-    ///
-    /// ```
-    /// use keysheath::key::StoreId;
-    /// assert!(StoreId::new(123).is_some());
-    /// assert!(StoreId::new(0).is_none());
-    /// ```
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {
         match NonZeroU64::new(number) {
@@ -93,13 +73,6 @@ impl StoreId {
     ///
     /// # Errors
     /// [`StoreIdError::Missing`] when it is not set or empty, the others when it is not a positive number.
-    ///
-    /// ```
-    /// use keysheath::key::{StoreId, StoreIdError};
-    /// # if std::env::var_os("KANAL_STORE_ID").is_none() {
-    /// assert_eq!(StoreId::from_env(), Err(StoreIdError::Missing));
-    /// # }
-    /// ```
     pub fn from_env() -> Result<Self, StoreIdError> {
         match std::env::var_os(Self::VARIABLE) {
             None => Err(StoreIdError::Missing),
@@ -109,11 +82,6 @@ impl StoreId {
     }
 
     /// The number.
-    ///
-    /// ```
-    /// # use keysheath::key::StoreId;
-    /// assert_eq!(StoreId::new(123).unwrap().get(), 123);
-    /// ```
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()

@@ -9,11 +9,6 @@ use crate::key::{KeyFormat, Origin};
 /// Documented: origin, where keys are made, both error shapes. Not documented: the format. Keys that people
 /// show in public have the shape of a random UUID, which has 122 bits of entropy; the key is taken as
 /// opaque, 16 to 512 `b64token` characters. `KATANA_API_KEY` is what users call the variable.
-///
-/// ```
-/// use keysheath::key::{ApiKey, Katana};
-/// assert!(ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").is_ok());
-/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Katana {}
 

@@ -25,11 +25,6 @@ const MAX_ROOTS: usize = 1024;
 pub struct Roots(Arc<[Vec<u8>]>);
 
 /// Why there are no roots. It holds no part of the text.
-///
-/// ```
-/// use keysheath::key::{Roots, RootsError};
-/// assert_eq!(Roots::from_pem(b"").unwrap_err(), RootsError::NoCertificate);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootsError {
@@ -59,14 +54,6 @@ impl Roots {
     ///
     /// # Errors
     /// [`RootsError`] when there is no certificate, too many, something that is not PEM, or a private key.
-    ///
-    /// ```
-    /// use keysheath::key::{Roots, RootsError};
-    ///
-    /// let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-    /// assert_eq!(Roots::from_pem(pem.as_bytes())?.len(), 1);
-    /// # Ok::<(), RootsError>(())
-    /// ```
     pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let mut roots = Vec::new();
         for item in parse_pem(pem) {
@@ -88,13 +75,6 @@ impl Roots {
     }
 
     /// How many certificates there are; never 0.
-    ///
-    /// ```
-    /// # use keysheath::key::{Roots, RootsError};
-    /// # let pem = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-    /// assert!(Roots::from_pem(pem)?.len() > 0);
-    /// # Ok::<(), RootsError>(())
-    /// ```
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {

@@ -73,7 +73,7 @@ fn look_at(what: &str, source: impl Source + Debug + 'static) {
     assert_harmless_debug(what, &chain);
     assert_harmless(what, &chain.explain().to_string(), 1);
     let error = chain.load().unwrap_err();
-    for printed in [error.to_string(), format!("{error:?}"), error.trail().to_string()] {
+    for printed in [error.to_string(), format!("{error:?}"), error.attempts().to_string()] {
         assert_harmless(what, &printed.lines().collect::<String>(), 0);
         assert!(printed.lines().all(|line| !line.starts_with("2026")), "{printed}");
     }
@@ -93,7 +93,7 @@ fn no_source_forges_a_line() {
     look_at("Base64", SecretFile::new(&path).base64());
     #[cfg(feature = "keychain")]
     {
-        let keychain = source::Keychain::of_service(HOSTILE);
+        let keychain = source::Keychain::for_service(HOSTILE);
         assert_harmless_debug("Keychain", &keychain);
         look_at("KeychainItem", source::KeychainItem::new(keychain, HOSTILE));
     }

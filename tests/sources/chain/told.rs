@@ -1,7 +1,7 @@
 //! What a person is told where no key is found.
 
-use keysheath::chain::{NearMiss, RawChain};
-use keysheath::key::KeyFormat;
+use keysheath::chain::NearMiss;
+use keysheath::key::{KeyFormat, Profile};
 
 use super::*;
 
@@ -49,6 +49,13 @@ fn an_error_says_each_cause_once() {
     }
 }
 
+/// Kanal, with keys of 24 to 64 characters.
+enum LongKanal {}
+
+impl Issuer for LongKanal {
+    const PROFILE: &'static Profile = &Kanal::PROFILE.widened(KeyFormat::between(24, 64));
+}
+
 #[test]
 fn near_misses_are_named_and_no_part_of_a_value() {
     let child = Child::new("told::near_misses_are_named_and_no_part_of_a_value");
@@ -58,12 +65,11 @@ fn near_misses_are_named_and_no_part_of_a_value() {
         let error = chain.load().unwrap_err();
         assert_prints_nothing_of(&error, KEY);
         assert_prints_nothing_of(&error, OTHER_KEY);
-        let widened = Box::leak(Box::new(Kanal::PROFILE.widened(KeyFormat::between(24, 64))));
-        let widened = RawChain::for_service(widened).explain();
+        let widened = Chain::<LongKanal>::for_service().explain();
         let name = |set: &str| NearMiss::Name { set: set.to_owned(), read: "KANAL_API_KEY".to_owned() };
         let other = NearMiss::OtherIssuer { set: "KATANA_API_KEY", title: "Kanal", read: "KANAL_API_KEY" };
         let expected = [name("KANAL_KEY"), name("KANAL_TOKEN"), name("kanal_api_key"), other];
-        assert_eq!(error.trail().near_misses(), expected);
+        assert_eq!(error.attempts().near_misses(), expected);
         assert_eq!(chain.explain().near_misses(), expected);
         assert_eq!(widened.near_misses(), expected, "a widened format is of the same issuer");
         for printed in [error.to_string(), chain.explain().to_string()] {
@@ -73,9 +79,9 @@ fn near_misses_are_named_and_no_part_of_a_value() {
             assert!(printed.contains("KATANA_API_KEY holds a text in the form of a Kanal key"), "{printed}");
         }
         // Where a key is found, and where the variable is not read, there is nothing to say.
-        assert!(loaded(&Chain::new().with(Variable::new("KANAL_KEY"))).trail().near_misses().is_empty());
+        assert!(loaded(&Chain::new().with(Variable::new("KANAL_KEY"))).attempts().near_misses().is_empty());
         let file = Chain::<Kanal>::new().with(SecretFile::new("/no/such/key")).load().unwrap_err();
-        assert!(file.trail().near_misses().is_empty());
+        assert!(file.attempts().near_misses().is_empty());
     });
 }
 

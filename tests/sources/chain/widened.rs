@@ -52,7 +52,7 @@ fn one_issuer_has_one_fingerprint_in_both_formats() {
     assert!(error.to_string().contains("widen that format"), "{error}");
     assert!(error.into_key().try_into_typed::<LongKanal>().unwrap() == long());
     let error = long().into_raw().try_into_typed::<Katana>().unwrap_err();
-    assert_eq!(error.to_string(), "this is a key of kanal, and one of katana is wanted");
+    assert_eq!(error.to_string(), "this is a key of kanal, and a key of katana is needed");
 }
 
 #[test]
