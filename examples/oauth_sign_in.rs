@@ -49,7 +49,7 @@ fn run() -> Result<(), Failure> {
     let options = options()?;
     let app = OAuthApp::katana(&options.client_id, options.secret.source()?)?;
     let app = match &options.login {
-        Some(url) => app.at(Endpoints::new(&format!("{url}/auth"), &format!("{url}/token"))?),
+        Some(url) => app.with_endpoints(Endpoints::new(&format!("{url}/auth"), &format!("{url}/token"))?),
         None => app,
     };
     let store = FileStore::new(&options.grant);

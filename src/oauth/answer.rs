@@ -1,30 +1,70 @@
-//! Reading what a token endpoint answers.
+//! What a token endpoint answers, and the secrets that go to and fro.
 
+use std::fmt;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret as _, SecretBox};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::secret::Secret;
 use super::{AppProblem, TokenError};
 use crate::failure;
 use crate::internal::raw_json::{read as read_object, text};
 use crate::key::{ApiKey, Issuer};
 use crate::outgoing::Reply;
 
-/// The least and the greatest lifetime of an access token that are believed.
+/// The bounds of the lifetime of an access token.
 pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// What a token response has in it: what cannot be had again, whatever is thought of the rest.
+/// The longest secret but a refresh token, in bytes.
+const MAX_SECRET: usize = 4096;
+
+/// The longest refresh token, in bytes.
+const MAX_REFRESH: usize = 8192;
+
+/// A refresh token, a code or a verifier. Wiped when dropped, and never printed.
+pub(super) struct Secret(SecretBox<[u8]>);
+
+impl Secret {
+    /// Takes 1 to 4,096 bytes of visible ASCII and spaces, which is what RFC 6749 (appendix A) allows.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let is_text = text.iter().all(|byte| (b' '..=b'~').contains(byte));
+        let fits = (1..=MAX_SECRET).contains(&text.len());
+        // One block of the exact size, so nothing is left behind by growing.
+        (is_text && fits).then(|| Self(SecretBox::new(Box::from(text))))
+    }
+
+    /// Takes a refresh token of 1 to 8,192 bytes of any kind: it cannot be had again, so it is kept as it
+    /// comes.
+    pub(super) fn refresh_token(bytes: &[u8]) -> Option<Self> {
+        (1..=MAX_REFRESH).contains(&bytes.len()).then(|| Self(SecretBox::new(Box::from(bytes))))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.expose_secret()
+    }
+
+    pub(super) fn duplicate(&self) -> Self {
+        Self(SecretBox::new(Box::from(self.bytes())))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// A token response. The refresh token cannot be had again, so it is kept whatever is wrong with the rest.
 pub(super) struct Answer<I: Issuer> {
-    /// `None` where the server sent none, and the one that was used stays good (RFC 6749, section 6).
+    /// `None` if the server sent none: the old one stays valid (RFC 6749, section 6).
     pub(super) refresh: Option<Secret>,
     /// With its lifetime.
     pub(super) access: Result<(ApiKey<I>, Duration), TokenError>,
 }
 
-/// RFC 6749, section 5.1; what else is in it is ignored.
+/// RFC 6749, section 5.1; other fields are ignored.
 #[derive(Deserialize)]
 struct Success<'a> {
     #[serde(borrow)]
@@ -44,14 +84,14 @@ struct Failure<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// The tokens, or why there are none.
+/// Reads the tokens, or why there are none.
 pub(super) fn read<I: Issuer>(reply: &Reply, default_lifetime: Duration) -> Result<Answer<I>, TokenError> {
     let status = reply.status;
     if !(200..300).contains(&status) {
         return Err(refusal(reply));
     }
     let Some(answer) = first_object::<Success<'_>>(&reply.body) else {
-        // A sign-in page of something in between comes with a 200.
+        // A proxy's sign-in page comes with a 200.
         return Err(if reply.is_web_page {
             TokenError::Inconclusive { status, retry_after: None }
         } else {
@@ -74,18 +114,19 @@ fn access<I: Issuer>(answer: &Success<'_>) -> Result<ApiKey<I>, &'static str> {
     access.ok_or("the access token is not well-formed")
 }
 
-/// The object that a body begins with: a mark of its encoding before it and anything after it must not cost the tokens.
+/// Reads the object that a body begins with: neither a byte order mark nor trailing bytes may cost the
+/// tokens.
 fn first_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    // The parser would take a list as well, by the order of the fields.
+    // The parser would also take an array, by the order of the fields.
     if !body.trim_ascii_start().starts_with(b"{") {
         return None;
     }
     T::deserialize(&mut serde_json::Deserializer::from_slice(body)).ok()
 }
 
-/// The standard wants a number, and some servers write a text. None for what is no positive number: that must not cost the tokens
-/// beside it.
+/// The standard demands a number, and some servers send a string. `None` for anything but a positive number:
+/// that must not cost the tokens beside it.
 fn lifetime(seconds: &RawValue) -> Option<Duration> {
     let number = |text: &str| text.parse::<f64>().ok();
     let seconds = match text(seconds) {
@@ -102,7 +143,7 @@ fn lifetime(seconds: &RawValue) -> Option<Duration> {
 fn refusal(reply: &Reply) -> TokenError {
     let status = reply.status;
     let retry_after = reply.retry_after().and_then(failure::seconds);
-    // Only the server's own words count, and only where it speaks of the request: not on a 429 or a 5xx.
+    // Only the server's own code counts, and only in an answer about the request: not with a 429 or a 5xx.
     if !(400..500).contains(&status) || status == 429 {
         return TokenError::Inconclusive { status, retry_after };
     }
@@ -113,7 +154,7 @@ fn refusal(reply: &Reply) -> TokenError {
     if *code == *b"invalid_grant" {
         return TokenError::Refused { status };
     }
-    match AppProblem::of_code(&code) {
+    match AppProblem::from_code(&code) {
         Some(problem) => TokenError::AppRefused { status, problem },
         None => TokenError::Inconclusive { status, retry_after },
     }
@@ -139,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_is_taken_as_it_comes_and_nonsense_costs_no_token() {
+    fn an_invalid_lifetime_costs_no_token() {
         for (text, seconds) in [
             ("3600", 3600.0),
             ("\"3600\"", 3600.0),
@@ -162,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_without_an_access_token_is_no_token_response() {
+    fn a_success_without_an_access_token_is_not_tokens() {
         for body in [
             "",
             "[]",
@@ -184,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_beside_it_the_refresh_token_is_had() {
+    fn the_refresh_token_is_kept_whatever_is_wrong_beside_it() {
         let long = "x".repeat(5000);
         for (rest, is_good) in [
             (format!(r#""access_token":"{ACCESS}","token_type":"bearer""#), true),
@@ -220,7 +261,7 @@ mod tests {
     const DEFAULT: Duration = Duration::from_secs(1);
 
     #[test]
-    fn only_the_servers_own_words_refuse_the_grant() {
+    fn only_the_servers_own_code_refuses_the_grant() {
         let refusal = r#"{"error":"invalid_grant","error_description":"no"}"#;
         for status in [400, 401, 403] {
             assert_eq!(asked(status, refusal).map(|_| ()), Err(TokenError::Refused { status }));

@@ -1,4 +1,4 @@
-//! An app as its authorisation server knows it.
+//! An app as its authorisation server knows it, and where that server is.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,35 +8,29 @@ use std::time::Duration;
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
+use super::answer::Secret;
 use super::answer::{self, Answer};
-use super::endpoints::{Endpoints, MAX_PARAMETER};
 use super::grant::Identity;
-use super::secret::Secret;
 use super::sign_in::{AuthorizationCode, SignIn};
-use super::tokens::{Refreshed, Tokens};
-use super::{SetupError, TokenError, form};
+use super::tokens::{GrantView, Refreshed, Tokens};
+use super::{GrantError, SetupError, TokenError, form};
 use crate::failure::Obstacle;
 use crate::internal::clocks::Clocks;
-use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots};
+use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots, Scheme};
 use crate::outgoing::{MAX_ANSWER, MAX_DEADLINE, Outgoing, Unanswered};
 use crate::source::{self, Loaded, Source};
+use crate::store::DocumentStore;
 
-/// How long an access token is taken to live where its server does not say: 1 h. Neither RFC 6749 nor Katana's documentation
+/// The lifetime of an access token if its server does not say. Neither RFC 6749 nor Katana's documentation
 /// has a number; a token that ends earlier is refused, and a refresh follows.
-///
-/// ```
-/// assert_eq!(keysheath::oauth::DEFAULT_LIFETIME.as_secs(), 3600);
-/// ```
-pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(60 * 60);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// How long the exchange of a code may take at the token endpoint unless told otherwise: 10 s.
-///
-/// ```
-/// assert_eq!(keysheath::oauth::DEFAULT_DEADLINE.as_secs(), 10);
-/// ```
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A client secret, for loading it. Its format is not documented; what holds for Katana's keys is taken to hold for it.
+/// The longest URL of an endpoint, client id, audience, scope or redirect URI, in bytes.
+const MAX_PARAMETER: usize = 2048;
+
+/// The profile of a client secret. Its format is not documented; that of Katana's keys is assumed.
 const CLIENT_SECRET: &Profile = &Profile::new(
     "oauth-client-secret",
     "KATANA_CLIENT_SECRET",
@@ -48,12 +42,12 @@ const CLIENT_SECRET: &Profile = &Profile::new(
 .with_title("the app's authorisation server")
 .with_key_page("the app's page at the issuer");
 
-/// An app that others let in: its client id, where its client secret is, and its authorisation server. Its access tokens are
-/// keys of issuer `I`.
+/// An app that users grant access: its client id, the source of its client secret, and its authorisation
+/// server. Its access tokens are keys of issuer `I`.
 ///
-/// The secret is never a part of the program: it comes from a [`Source`], which a [`KeyRef`](crate::source::KeyRef) names,
-/// and is read anew for each request to the token endpoint: 8 to 512 `b64token` characters. It goes there in the body of the
-/// request, as Katana documents, and nowhere else.
+/// The secret is never part of the program. It comes from a [`Source`], such as a
+/// [`KeyRef`](crate::source::KeyRef) names, and is read for each request to the token endpoint: 8 to 512
+/// `b64token` characters. It is sent there in the body of the request, as Katana documents, and nowhere else.
 ///
 /// ```
 /// use keysheath::oauth::OAuthApp;
@@ -77,10 +71,66 @@ pub struct OAuthApp<I: Issuer> {
     issuer: PhantomData<fn() -> I>,
 }
 
+/// The two URLs of an authorisation server: where a person signs in, and the token endpoint.
+///
+/// Both use TLS; plain HTTP is for a server on this machine that is named by its loopback address.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    authorisation: String,
+    token: String,
+}
+
+impl Endpoints {
+    /// Returns those that Katana documents.
+    #[must_use]
+    pub fn katana() -> Self {
+        Self {
+            authorisation: "https://login.katanamrp.com/authorize".into(),
+            token: "https://login.katanamrp.com/oauth/token".into(),
+        }
+    }
+
+    /// Checks the URLs of another server of the same kind, or of one on this machine.
+    ///
+    /// # Errors
+    /// [`SetupError::Endpoint`] for anything but an https URL or an http URL of a loopback address, without
+    /// user information, query and fragment, of at most 2,048 bytes.
+    pub fn new(authorisation: &str, token: &str) -> Result<Self, SetupError> {
+        Ok(Self {
+            authorisation: checked_url(authorisation, "authorisation")?,
+            token: checked_url(token, "token")?,
+        })
+    }
+
+    /// Returns where a person signs in.
+    #[must_use]
+    pub fn authorisation(&self) -> &str {
+        &self.authorisation
+    }
+
+    /// Returns the token endpoint.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+}
+
+fn checked_url(url: &str, which: &'static str) -> Result<String, SetupError> {
+    let refused = || SetupError::Endpoint { which };
+    let path_is_plain =
+        |path: &str| path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte));
+    let (scheme, rest) = url.split_once("://").ok_or_else(refused)?;
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let origin = Origin::parse(&format!("{scheme}://{authority}")).map_err(|_| refused())?;
+    let may_be_used = origin.scheme() == Scheme::Https || origin.is_loopback();
+    let fits = url.len() <= MAX_PARAMETER;
+    if may_be_used && fits && path_is_plain(path) { Ok(format!("{origin}{path}")) } else { Err(refused()) }
+}
+
 /// Why there are no tokens.
 pub(super) struct Failed {
     pub(super) error: TokenError,
-    /// Whether what was sent may have been used up all the same.
+    /// Whether the refresh token may have been used up nevertheless.
     pub(super) leaves_doubt: bool,
 }
 
@@ -96,16 +146,10 @@ impl Failed {
 }
 
 impl OAuthApp<KatanaApp> {
-    /// An app of Katana's, with the endpoints, the audience and the scope that Katana documents.
+    /// An app at Katana, with the endpoints, the audience and the scope that Katana documents.
     ///
     /// # Errors
-    /// [`SetupError::Value`] for what cannot be a client id.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// let app = OAuthApp::katana("my-client-id", SecretFile::new("/run/secrets/katana-client"))?;
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// [`SetupError::Value`] for an invalid client id.
     pub fn katana(client_id: &str, secret: impl Source + 'static) -> Result<Self, SetupError> {
         Self::new(Endpoints::katana(), client_id, secret)?
             .with_audience(&Katana::PROFILE.origin().to_string())?
@@ -114,19 +158,10 @@ impl OAuthApp<KatanaApp> {
 }
 
 impl<I: Issuer> OAuthApp<I> {
-    /// An app of any server of the same kind, without audience and scope.
+    /// An app at any server of the same kind, without audience and scope.
     ///
     /// # Errors
     /// As [`OAuthApp::katana`].
-    ///
-    /// ```
-    /// use keysheath::key::KatanaApp;
-    /// use keysheath::oauth::{Endpoints, OAuthApp};
-    /// use keysheath::source::SecretFile;
-    /// let local = Endpoints::new("http://127.0.0.1:3000/auth", "http://127.0.0.1:3000/token")?;
-    /// let app = OAuthApp::<KatanaApp>::new(local, "my-client-id", SecretFile::new("client-secret"))?;
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
     pub fn new(
         endpoints: Endpoints,
         client_id: &str,
@@ -146,47 +181,26 @@ impl<I: Issuer> OAuthApp<I> {
         })
     }
 
-    /// The same app at other endpoints, such as a server that stands in for Katana's in a test.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::{Endpoints, OAuthApp}, source::SecretFile};
-    /// let local = Endpoints::new("http://127.0.0.1:3000/auth", "http://127.0.0.1:3000/token")?;
-    /// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?.at(local);
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// Sets other endpoints, such as those of a test server.
     #[must_use]
-    pub fn at(mut self, endpoints: Endpoints) -> Self {
+    pub fn with_endpoints(mut self, endpoints: Endpoints) -> Self {
         self.endpoints = endpoints;
         self
     }
 
-    /// With an audience: the API that the tokens are for.
+    /// Sets the audience: the API that the tokens are for.
     ///
     /// # Errors
-    /// [`SetupError::Value`] for what cannot be one.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let app = app.with_audience("https://api.example")?;
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// [`SetupError::Value`] for an invalid one.
     pub fn with_audience(mut self, audience: &str) -> Result<Self, SetupError> {
         self.audience = Some(checked(audience, "audience")?);
         Ok(self)
     }
 
-    /// With a scope: words with single spaces between them.
+    /// Sets the scope: words with single spaces between them.
     ///
     /// # Errors
-    /// [`SetupError::Value`] for what cannot be one.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let app = app.with_scope("openid offline_access")?;
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// [`SetupError::Value`] for an invalid one.
     pub fn with_scope(mut self, scope: &str) -> Result<Self, SetupError> {
         if scope.split(' ').any(str::is_empty) {
             return Err(SetupError::Value { what: "scope" });
@@ -196,94 +210,52 @@ impl<I: Issuer> OAuthApp<I> {
         Ok(self)
     }
 
-    /// Without PKCE (RFC 7636), for a server that refuses what it does not know. Katana does not document whether it takes
-    /// it; RFC 9700 asks for it.
+    /// Turns PKCE (RFC 7636) off, for a server that refuses unknown parameters. Katana does not document
+    /// whether it accepts it; RFC 9700 asks for it.
     #[must_use]
     pub fn without_pkce(mut self) -> Self {
         self.has_pkce = false;
         self
     }
 
-    /// How long an access token lives where the server does not say; [`DEFAULT_LIFETIME`] unless set, at least 1 s, and at most 366
-    /// days.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let app = app.with_default_lifetime(Duration::from_secs(600));
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// Sets the lifetime of an access token if the server does not say; 1 h by default, at least 1 s and at
+    /// most 366 days.
     #[must_use]
     pub fn with_default_lifetime(mut self, lifetime: Duration) -> Self {
         self.default_lifetime = lifetime.clamp(answer::SHORTEST_LIFETIME, answer::LONGEST_LIFETIME);
         self
     }
 
-    /// How long the exchange of a code may take, from looking up the host's name to the last byte of the answer;
-    /// [`DEFAULT_DEADLINE`] unless set, and at most an hour. A refresh is bounded by its
-    /// [lease](super::KeeperSettings::with_lease), which is at least as long: what a late answer brings cannot be had again.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let app = app.with_deadline(Duration::from_secs(5));
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// Sets how long the exchange of a code may take, from the lookup of the host's name to the last byte of
+    /// the answer; 10 s by default, at most an hour. A refresh is bounded by its
+    /// [lease](super::KeeperSettings::with_lease), which is at least as long, because the tokens of a late
+    /// answer cannot be had again.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(MAX_DEADLINE);
         self
     }
 
-    /// Trusts these authorities, and no others, for the token endpoint.
-    ///
-    /// ```
-    /// # use keysheath::key::Roots;
-    /// # use keysheath::oauth::OAuthApp;
-    /// # use keysheath::source::SecretFile;
-    /// fn own(app: OAuthApp<keysheath::key::KatanaApp>, roots: Roots) -> OAuthApp<keysheath::key::KatanaApp> {
-    ///     app.with_roots(roots)
-    /// }
-    /// ```
+    /// Trusts these certificate authorities, and no others, for the token endpoint.
     #[must_use]
     pub fn with_roots(mut self, roots: Roots) -> Self {
         self.roots = Some(roots);
         self
     }
 
-    /// The client id, which is no secret.
-    ///
-    /// ```
-    /// # use keysheath::{oauth::OAuthApp, source::SecretFile};
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// assert_eq!(app.client_id(), "my-client-id");
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// Returns the client id, which is not secret.
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Begins a sign-in that ends at `redirect_uri`, as it is registered with the server. Nothing is sent: a person opens
-    /// [`SignIn::url`] in a browser. The client secret is loaded first, and that it cannot be is an error here, before a person
-    /// has done anything. Blocks as its source does.
+    /// Begins a sign-in that ends at `redirect_uri`, as it is registered with the server. Nothing is sent: a
+    /// person opens [`SignIn::url`] in a browser. The client secret is loaded first, so that a missing one is
+    /// an error before a person has done anything. Blocks as its source does.
     ///
     /// # Errors
-    /// [`SetupError::Secret`] and [`SetupError::NoSecret`], which name the place; [`SetupError::Value`] for what cannot be a
-    /// redirect URI; and [`SetupError::NoRandomness`].
-    ///
-    /// ```
-    /// use keysheath::oauth::{OAuthApp, SetupError};
-    /// use keysheath::source::SecretFile;
-    ///
-    /// let app = OAuthApp::katana("my-client-id", SecretFile::new("/run/secrets/not-there"))?;
-    /// let error = app.sign_in("https://shop.example/katana/callback").unwrap_err();
-    /// assert!(matches!(error, SetupError::NoSecret { .. }));
-    /// assert!(error.to_string().contains("/run/secrets/not-there"));
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// [`SetupError::Secret`] and [`SetupError::NoSecret`], which name the place; [`SetupError::Value`] for
+    /// an invalid redirect URI; and [`SetupError::NoRandomness`].
     pub fn sign_in(&self, redirect_uri: &str) -> Result<SignIn, SetupError> {
         let redirect_uri = checked(redirect_uri, "redirect URI")?;
         self.load_secret().map_err(SetupError::of_secret)?;
@@ -303,22 +275,12 @@ impl<I: Issuer> OAuthApp<I> {
         )
     }
 
-    /// Exchanges the code that a sign-in has brought for tokens. Blocks, at most for the deadline. A code is good once; the
-    /// sign-in is used up with it.
+    /// Exchanges the code of a sign-in for tokens. Blocks, at most for the deadline. Both the code and the
+    /// sign-in can be used once.
     ///
     /// # Errors
     /// [`TokenError`]; a code that is too old or was used before is [`TokenError::Refused`].
-    ///
-    /// ```no_run
-    /// use keysheath::key::KatanaApp;
-    /// use keysheath::oauth::{AuthorizationCode, OAuthApp, SignIn, TokenError};
-    /// fn finish(app: &OAuthApp<KatanaApp>, sign_in: SignIn, code: AuthorizationCode) -> Result<(), TokenError> {
-    ///     let tokens = app.exchange(sign_in, code)?;
-    ///     println!("{tokens:?}");
-    ///     Ok(())
-    /// }
-    /// ```
-    #[allow(clippy::needless_pass_by_value, reason = "taken, because neither is good for a second time")]
+    #[allow(clippy::needless_pass_by_value, reason = "neither can be used twice")]
     pub fn exchange(&self, sign_in: SignIn, code: AuthorizationCode) -> Result<Tokens<I>, TokenError> {
         let mut fields = vec![
             ("grant_type", &b"authorization_code"[..]),
@@ -337,8 +299,19 @@ impl<I: Issuer> OAuthApp<I> {
         Ok(Tokens::of_sign_in(access, refresh, asked, self.identity()))
     }
 
-    /// Exchanges a refresh token for new tokens. The client secret was loaded before, because that may take any time. Nothing is
-    /// sent once `lease` has passed since `begun` by either clock; an answer is waited for until `whole` has passed.
+    /// Reads the grant in a document store: whether a person has signed in, and whether one must again.
+    /// Changes and sends nothing. Blocks as the store does.
+    ///
+    /// # Errors
+    /// [`GrantError::None`] if no one has signed in yet; the others if the document is not a grant of this
+    /// app.
+    pub fn grant_in(&self, store: &dyn DocumentStore) -> Result<GrantView, GrantError> {
+        GrantView::read(store, &self.identity())
+    }
+
+    /// Exchanges a refresh token for new tokens. The client secret is loaded by the caller, because that may
+    /// take any time. Nothing is sent once the span of `sending` has passed since its reading by either
+    /// clock; the answer is awaited until `whole` has passed.
     pub(super) fn refresh(
         &self,
         token: &Secret,
@@ -356,7 +329,7 @@ impl<I: Issuer> OAuthApp<I> {
         }
     }
 
-    /// What tells one grant from another's.
+    /// What tells this app's grants from others.
     pub(super) fn identity(&self) -> Identity {
         Identity {
             profile: I::PROFILE,
@@ -369,7 +342,7 @@ impl<I: Issuer> OAuthApp<I> {
         self.deadline
     }
 
-    /// What the token endpoint answers, and when it was asked.
+    /// Returns what the token endpoint answers, and when it was asked.
     fn ask(
         &self,
         fields: &[(&str, &[u8])],
@@ -388,7 +361,7 @@ impl<I: Issuer> OAuthApp<I> {
             Some(roots) => outgoing.with_roots(roots.clone()),
             None => outgoing,
         };
-        // Before it is sent: a token cannot live longer than that.
+        // Before it is sent: the lifetime of a token begins no earlier.
         let asked = Clocks::now();
         let reply = outgoing.send(request).map_err(Failed::of)?;
         let answer = answer::read::<I>(&reply, self.default_lifetime).map_err(Failed::answered)?;
@@ -405,7 +378,7 @@ impl<I: Issuer> OAuthApp<I> {
     }
 }
 
-/// A value that stands in a form or a URL.
+/// A value for a form or a URL.
 fn checked(value: &str, what: &'static str) -> Result<String, SetupError> {
     let is_visible = value.bytes().all(|byte| byte.is_ascii_graphic());
     let fits = (1..=MAX_PARAMETER).contains(&value.len());
@@ -428,7 +401,7 @@ impl<I: Issuer> Clone for OAuthApp<I> {
 
 impl<I: Issuer> fmt::Debug for OAuthApp<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client id is no secret, but a person may have put the secret in its place.
+        // Without the client id: a person may have put the secret in its place.
         write!(
             f,
             "OAuthApp({}, {:?}, secret from {})",
@@ -436,5 +409,47 @@ impl<I: Issuer> fmt::Debug for OAuthApp<I> {
             self.endpoints,
             self.secret.provenance()
         )
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoints({}, {})", self.authorisation, self.token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_https_and_loopback_addresses_are_endpoints() {
+        for url in [
+            "https://login.example/authorize",
+            "https://LOGIN.example:8443",
+            "http://127.0.0.1:1/x/y",
+            "http://[::1]/",
+        ] {
+            assert!(checked_url(url, "token").is_ok(), "{url}");
+        }
+        let long = format!("https://login.example/{}", "x".repeat(MAX_PARAMETER));
+        for url in [
+            "",
+            "login.example/authorize",
+            "http://login.example/authorize",
+            "http://localhost/authorize",
+            "http://127.0.0.1.example/authorize",
+            "ftp://login.example/authorize",
+            "https://user@login.example/authorize",
+            "https://login.example/authorize?x=1",
+            "https://login.example?x=1",
+            "https://login.example/authorize#x",
+            "https://login.example/a b",
+            "https://login.example/a\r\nhost: x",
+            &long,
+        ] {
+            assert_eq!(checked_url(url, "token"), Err(SetupError::Endpoint { which: "token" }), "{url}");
+        }
+        assert_eq!(checked_url("https://LOGIN.example", "token"), Ok("https://login.example/".to_owned()));
     }
 }

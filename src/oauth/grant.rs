@@ -9,18 +9,14 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::GrantError;
+use super::answer::Secret;
 use super::lease::{Lease, Taken};
-use super::secret::Secret;
 use crate::internal::boot_clock::BootTime;
 use crate::key::{Fingerprint, Profile, RawKey};
 use crate::store::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version, json};
 
 /// The form that is written. Forms 1 to this one are read.
-///
-/// ```
-/// assert_eq!(keysheath::oauth::GRANT_FORM_VERSION, 2);
-/// ```
-pub const GRANT_FORM_VERSION: u64 = 2;
+const GRANT_FORM_VERSION: u64 = 2;
 
 /// The longest lifetime and lease that are read, in milliseconds: a little over two years.
 const MAX_MILLIS: u64 = 1 << 36;
@@ -28,7 +24,8 @@ const MAX_MILLIS: u64 = 1 << 36;
 /// What a person has granted an app, and how far the tokens of it have come.
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// The first sign-in in this place, by which its grants are told from those of other accounts; 0 in form 1.
+    /// The first sign-in in this place, by which its grants are told from those of other accounts; 0 in form
+    /// 1.
     pub(super) lineage: u64,
     /// The sign-in that it is of; 0 in form 1.
     pub(super) id: u64,
@@ -59,7 +56,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// By which a handle tells one lineage of this app's grants from other publishers' keys. It is no secret that is hashed.
+    /// By which a handle tells one lineage of this app's grants from other publishers' keys. It is no secret
+    /// that is hashed.
     pub(super) fn fingerprint(&self, lineage: u64) -> Fingerprint {
         let text = format!("{}\n{}\n{lineage}", self.client, self.server);
         Fingerprint::of("keysheath-grant", text.as_bytes())

@@ -1,6 +1,5 @@
 //! Keeping an access token fresh, in this process and among all that share its grant.
 
-mod event;
 mod refreshing;
 mod run;
 mod schedule;
@@ -11,36 +10,35 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{GrantError, OAuthApp};
+use super::{KeeperError, KeeperProblem, OAuthApp};
 use crate::handle::KeyHandle;
 use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::events::EventSender;
 use crate::key::Issuer;
 use crate::store::DocumentStore;
 
-pub use event::KeeperEvent;
 pub use settings::KeeperSettings;
-pub use status::{GrantState, KeeperError, KeeperProblem, KeeperStatus};
+pub use status::{GrantState, KeeperEvent, KeeperStatus};
 
 use run::Runner;
 
 /// Keeps a live handle on a fresh access token until it is dropped.
 ///
-/// It reads the grant on a thread of its own, publishes each new access token, and refreshes it ahead of its end, unless another
-/// process that shares the store has done so or is at it. A token that its API refuses is refreshed at once: the client layers wait
-/// for that. Whatever fails, the token in force stays there; [`TokenKeeper::status`] and the [events](KeeperSettings::on_event) say
-/// what has failed.
+/// It reads the grant on a thread of its own, publishes each new access token, and refreshes it ahead of its
+/// end, unless another process that shares the store has done so or is at it. A token that its API refuses is
+/// refreshed at once: the client layers wait for that. Whatever fails, the token in force stays there;
+/// [`TokenKeeper::status`] and the [events](KeeperSettings::on_event) say what has failed.
 ///
-/// It goes by the wall clock and by the monotonic one, and a token ends when either says so. After a suspend, or when a clock is set,
-/// it finds out within 5 s.
+/// It goes by the wall clock and by the monotonic one, and a token ends when either says so. After a suspend,
+/// or when a clock is set, it finds out within 5 s.
 ///
-/// New tokens are persisted before they are used. While the store does not take them they are kept, tried again, and not used
-/// ([`KeeperProblem::NotPersisted`]): the token in force stays there, and those who ask for a newer one are told at once that
-/// there is none.
+/// New tokens are persisted before they are used. While the store does not take them they are kept, tried
+/// again, and not used ([`KeeperProblem::NotPersisted`]): the token in force stays there, and those who ask
+/// for a newer one are told at once that there is none.
 ///
-/// Dropping it ends its threads and waits for that: a refresh that is under way is finished first, so that its tokens are not
-/// lost, within the length of the lease and 5 s, and the last events are told. In async code, start and drop it through your
-/// runtime's `spawn_blocking`.
+/// Dropping it ends its threads and waits for that: a refresh that is under way is finished first, so that
+/// its tokens are not lost, within the length of the lease and 5 s, and the last events are told. In async
+/// code, start and drop it through your runtime's `spawn_blocking`.
 ///
 /// ```no_run
 /// use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
@@ -60,21 +58,12 @@ pub struct TokenKeeper<I: Issuer> {
 }
 
 impl<I: Issuer> TokenKeeper<I> {
-    /// Reads the grant, and keeps a new handle on its access token. Blocks as the store does; the server is asked later, on the
-    /// keeper's own thread.
+    /// Reads the grant, and keeps a new handle on its access token. Blocks as the store does; the server is
+    /// asked later, on the keeper's own thread.
     ///
     /// # Errors
-    /// [`KeeperError::Grant`] where there is no grant, or none that can be used; [`KeeperError::LeaseTooShort`].
-    ///
-    /// ```
-    /// # use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
-    /// # use keysheath::source::SecretFile;
-    /// # use keysheath::store::MemoryStore;
-    /// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// // Nobody has signed in.
-    /// assert!(TokenKeeper::start(app, MemoryStore::new(), KeeperSettings::new()).is_err());
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// [`KeeperError::Grant`] where there is no grant, or none that can be used;
+    /// [`KeeperError::LeaseTooShort`].
     pub fn start(
         app: OAuthApp<I>,
         store: impl DocumentStore + 'static,
@@ -86,19 +75,9 @@ impl<I: Issuer> TokenKeeper<I> {
     /// As [`TokenKeeper::start`], for a live handle that is there already.
     ///
     /// # Errors
-    /// As [`TokenKeeper::start`]; [`KeeperError::FixedHandle`]; [`KeeperError::WentBack`] where the handle has a newer token of this
-    /// grant; and [`KeeperError::OtherPublisher`] where it has its keys from a source, a key set or another grant.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
-    /// # use keysheath::store::MemoryStore;
-    /// # use keysheath::source::SecretFile;
-    /// # let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret"))?;
-    /// let handle = KeyHandle::live();
-    /// assert!(TokenKeeper::start_into(app, MemoryStore::new(), &handle, KeeperSettings::new()).is_err());
-    /// # Ok::<(), keysheath::oauth::SetupError>(())
-    /// ```
+    /// As [`TokenKeeper::start`]; [`KeeperError::FixedHandle`]; [`KeeperError::WentBack`] where the handle
+    /// has a newer token of this grant; and [`KeeperError::OtherPublisher`] where it has its keys from a
+    /// source, a key set or another grant.
     pub fn start_into(
         app: OAuthApp<I>,
         store: impl DocumentStore + 'static,
@@ -134,29 +113,12 @@ impl<I: Issuer> TokenKeeper<I> {
     }
 
     /// The handle that is kept fresh. Clone it for everything that sends the token.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::KatanaApp;
-    /// # use keysheath::oauth::TokenKeeper;
-    /// fn handle(keeper: &TokenKeeper<KatanaApp>) -> KeyHandle<KatanaApp> {
-    ///     keeper.handle()
-    /// }
-    /// ```
     #[must_use]
     pub fn handle(&self) -> KeyHandle<I> {
         self.handle.clone()
     }
 
     /// How it fares.
-    ///
-    /// ```
-    /// # use keysheath::key::KatanaApp;
-    /// # use keysheath::oauth::TokenKeeper;
-    /// fn log(keeper: &TokenKeeper<KatanaApp>) {
-    ///     println!("{}", keeper.status());
-    /// }
-    /// ```
     #[must_use]
     pub fn status(&self) -> KeeperStatus {
         let mut status = self.worker.link().with(|status| status.clone());
@@ -164,17 +126,12 @@ impl<I: Issuer> TokenKeeper<I> {
         status
     }
 
-    /// Ends the keeper and blocks until it has ended, at most for the timeout. Returns whether it has: `false` means that its
-    /// thread is left behind, and may still be persisting the tokens of a refresh. In a forked child it does nothing.
+    /// Ends the keeper and blocks until it has ended, at most for the timeout. Returns whether it has:
+    /// `false` means that its thread is left behind, and may still be persisting the tokens of a refresh. In
+    /// a forked child it does nothing.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {
         self.worker.end(timeout)
-    }
-}
-
-impl From<GrantError> for KeeperProblem {
-    fn from(error: GrantError) -> Self {
-        Self::Grant(error)
     }
 }
 

@@ -8,14 +8,11 @@ use crate::internal::clocks::Clocks;
 
 /// By how much the wall clocks of two machines may differ: 30 min.
 ///
-/// A process that did not see a lease for as long as the lease lasts, such as one that a timer starts, goes by the date in it.
-/// On the machine of its holder it asks the clock that counts from the machine's start (Linux) beside the wall clock, and needs
-/// no allowance. On another machine it has the wall clock alone, and takes a lease for over this much later.
-///
-/// ```
-/// assert_eq!(keysheath::oauth::MAX_CLOCK_DIFFERENCE.as_secs(), 1800);
-/// ```
-pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(30 * 60);
+/// A process that did not see a lease for as long as the lease lasts, such as one that a timer starts, goes
+/// by the date in it. On the machine of its holder it asks the clock that counts from the machine's start
+/// (Linux) beside the wall clock, and needs no allowance. On another machine it has the wall clock alone, and
+/// takes a lease for over this much later.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The right of one process to use the refresh token once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +50,8 @@ impl Lease {
         Self { holder, length, taken: Some(taken) }
     }
 
-    /// Whether it is over for one who sees it since `since`. What is over has passed by every clock that can tell: a clock that
-    /// is wrong can make others wait, and must not make two of them use one refresh token.
+    /// Whether it is over for one who sees it since `since`. What is over has passed by every clock that can
+    /// tell: a clock that is wrong can make others wait, and must not make two of them use one refresh token.
     pub(super) fn is_over(&self, since: Clocks, now: Now) -> bool {
         // The monotonic clock never shows more than has passed.
         let watched = now.clocks.monotonic().saturating_duration_since(since.monotonic());

@@ -8,14 +8,14 @@ use hmac_sha256::Hash;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::secret::Secret;
-use super::{SetupError, form};
+use super::answer::Secret;
+use super::{SetupError, SignInError, form};
 
 /// The longest answer that is read, in bytes: a code of the longest kind, and a state.
 pub(super) const MAX_QUERY: usize = 16 * 1024;
 
-/// A sign-in under way. It holds what proves that the answer belongs to it: the `state` and the PKCE verifier, so it stays with
-/// the one who has begun it, such as in the session of the person at a web server.
+/// A sign-in under way. It holds what proves that the answer belongs to it: the `state` and the PKCE
+/// verifier, so it stays with the one who has begun it, such as in the session of the person at a web server.
 ///
 /// ```no_run
 /// use keysheath::oauth::{OAuthApp, SignInError};
@@ -39,50 +39,7 @@ pub struct SignIn {
 }
 
 /// A code that a sign-in has brought: good once and not for long, with the app's client secret.
-///
-/// ```
-/// # use keysheath::oauth::AuthorizationCode;
-/// fn log(code: &AuthorizationCode) {
-///     assert_eq!(format!("{code:?}"), "AuthorizationCode(redacted)");
-/// }
-/// ```
 pub struct AuthorizationCode(Secret);
-
-/// A sign-in brought no code: why, and what to do next. It holds no byte of the answer.
-///
-/// ```
-/// use keysheath::oauth::SignInError;
-/// assert!(SignInError::Denied.to_string().contains("did not let the app in"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignInError {
-    /// The person said no: `access_denied`.
-    #[error(
-        "the person did not let the app in; next: ask them to sign in again and to agree, if that was a mistake"
-    )]
-    Denied,
-    /// The server says that something else is wrong.
-    #[error(
-        "the authorisation server refuses the sign-in; next: check client id, redirect URI, scope and audience against the \
-         app's page at the issuer"
-    )]
-    Refused,
-    /// The answer belongs to another sign-in, or to none: it may be forged.
-    #[error(
-        "the answer belongs to another sign-in than this one, so it was not used; next: sign in again from the start"
-    )]
-    WrongState,
-    /// There is neither a code nor an error in it, or one of them twice, or it is too long.
-    #[error("what came back is no answer of an authorisation server; next: sign in again from the start")]
-    Malformed,
-    /// Nobody has signed in until then.
-    #[error("no answer came in time; next: sign in again, or wait longer")]
-    Deadline,
-    /// This machine gives no port to listen on, or cannot listen any more.
-    #[error("this machine cannot listen for the answer ({0}); next: name a free port")]
-    Listener(std::io::ErrorKind),
-}
 
 impl SignIn {
     pub(super) fn begin(
@@ -118,8 +75,8 @@ impl SignIn {
         &self.redirect_uri
     }
 
-    /// Reads the answer, the query of the request that came to the redirect URI. The state is looked at first: what does not
-    /// belong to this sign-in says nothing.
+    /// Reads the answer, the query of the request that came to the redirect URI. The state is looked at
+    /// first: what does not belong to this sign-in says nothing.
     ///
     /// # Errors
     /// [`SignInError`], which says whether the person said no.

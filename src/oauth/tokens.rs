@@ -1,37 +1,28 @@
-//! The tokens that a server has given.
+//! The tokens of a sign-in and of a refresh, and what a store says of its grant.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::answer::Answer;
+use super::answer::{Answer, Secret};
 use super::grant::{self, Grant, Identity, Moment};
-use super::secret::Secret;
-use super::{GrantError, TokenError};
+use super::lease::{Lease, Now};
+use super::{GrantError, GrantState, TokenError};
+use crate::handle::Generation;
 use crate::internal::back_off::{doubled, random_number, random_part};
 use crate::internal::clocks::Clocks;
 use crate::key::{ApiKey, Issuer};
 use crate::store::{DocumentError, DocumentStore};
 
-/// How often [`Tokens::save`] tries again when others write at the same time.
+/// How often [`Tokens::save`] tries when other processes write at the same time.
 const TRIES: u32 = 16;
 
-/// The rest between two of them doubles from the first to the second.
+/// The pause between two tries doubles from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
-/// An access token and a refresh token, fresh from the server. Save them before anything else: the code that brought them is
-/// used up. They stay here when they cannot be saved, so that they can be saved again or in another place.
-///
-/// ```
-/// use keysheath::key::KatanaApp;
-/// use keysheath::oauth::{GrantError, Tokens};
-/// use keysheath::store::FileStore;
-/// fn keep(tokens: &Tokens<KatanaApp>) -> Result<(), GrantError> {
-///     let first = tokens.save(&FileStore::new("/var/lib/shop-sync/katana-grant"));
-///     first.or_else(|_| tokens.save(&FileStore::new("/srv/shop-sync/katana-grant")))
-/// }
-/// ```
+/// An access token and a refresh token of a sign-in. Save them first: the code that they came for cannot be
+/// used again. If saving fails, they can be saved again or in another place.
 #[must_use = "they are lost unless they are saved"]
 pub struct Tokens<I: Issuer> {
     access: ApiKey<I>,
@@ -39,13 +30,13 @@ pub struct Tokens<I: Issuer> {
     lifetime: Duration,
     /// When the server was asked.
     asked: Clocks,
-    /// By which this sign-in is told from others.
+    /// Tells this sign-in from others.
     id: u64,
     is_saved: AtomicBool,
     identity: Identity,
 }
 
-/// What a refresh has brought.
+/// The outcome of a refresh.
 pub(super) struct Refreshed<I: Issuer> {
     pub(super) answer: Answer<I>,
     /// When the server was asked.
@@ -53,7 +44,8 @@ pub(super) struct Refreshed<I: Issuer> {
 }
 
 impl<I: Issuer> Refreshed<I> {
-    /// The grant after this one, and what is wrong with the new access token: in that case the grant has the old one still.
+    /// Returns the grant after `before`, and what is wrong with the new access token; the grant keeps the old
+    /// one then.
     pub(super) fn into_grant(self, before: &Grant) -> (Grant, Option<TokenError>) {
         let mut grant = before.with_lease(None);
         grant.serial += 1;
@@ -73,13 +65,12 @@ impl<I: Issuer> Refreshed<I> {
     }
 }
 
-/// When an access token ends that was asked for then.
+/// Returns when an access token ends that was asked for at this time.
 fn end(asked: Clocks, lifetime: Duration) -> Moment {
     Moment::of(asked.wall().checked_add(lifetime).unwrap_or(asked.wall()))
 }
 
 impl<I: Issuer> Tokens<I> {
-    /// Those of a sign-in.
     pub(super) fn of_sign_in(
         (access, lifetime): (ApiKey<I>, Duration),
         refresh: Secret,
@@ -90,52 +81,28 @@ impl<I: Issuer> Tokens<I> {
         Self { access, refresh, lifetime, asked, id, is_saved: AtomicBool::new(false), identity }
     }
 
-    /// The access token alone, such as for one request of a command-line tool.
-    ///
-    /// ```
-    /// # use keysheath::key::KatanaApp;
-    /// # use keysheath::oauth::Tokens;
-    /// fn log(tokens: &Tokens<KatanaApp>) {
-    ///     println!("signed in, with {:?}", tokens.access());
-    /// }
-    /// ```
+    /// Returns the access token alone, such as for one request of a command-line tool.
     #[must_use]
     pub const fn access(&self) -> &ApiKey<I> {
         &self.access
     }
 
-    /// How long the access token lives from when it was asked for.
-    ///
-    /// ```
-    /// # use keysheath::key::KatanaApp;
-    /// # use keysheath::oauth::Tokens;
-    /// fn log(tokens: &Tokens<KatanaApp>) {
-    ///     println!("good for {} s", tokens.lifetime().as_secs());
-    /// }
-    /// ```
+    /// Returns the lifetime of the access token, from the request for it.
     #[must_use]
     pub const fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// Makes them the grant in a document store, in the place of the one that is there, if it is the same app's. Every keeper of
-    /// that store then uses them, and tells of it ([`KeeperEvent::Replaced`](super::KeeperEvent::Replaced)). Blocks as the store
-    /// does.
+    /// Writes the tokens to a document store as its grant. A grant of the same app there is replaced; each
+    /// keeper of that store then uses the new tokens and sends
+    /// [`KeeperEvent::Replaced`](super::KeeperEvent::Replaced). Blocks as the store does.
     ///
-    /// After a failure they can be saved again: where the failed call did save them, the next one finds them. Once they are
-    /// saved, no other place takes them, because two places would use one refresh token twice.
+    /// After a failure, they can be saved again: if the failed call did write them, the next one finds them.
+    /// Once they are saved, they cannot be saved in another place, because two places would use one refresh
+    /// token twice.
     ///
     /// # Errors
-    /// [`GrantError`] when the store cannot be used, or has something else in it; [`GrantError::SavedElsewhere`].
-    ///
-    /// ```
-    /// # use keysheath::key::KatanaApp;
-    /// # use keysheath::oauth::{GrantError, Tokens};
-    /// # use keysheath::store::MemoryStore;
-    /// fn keep(tokens: &Tokens<KatanaApp>) -> Result<(), GrantError> {
-    ///     tokens.save(&MemoryStore::new())
-    /// }
-    /// ```
+    /// [`GrantError`] if the store cannot be used, or holds something else; [`GrantError::SavedElsewhere`].
     pub fn save(&self, store: &dyn DocumentStore) -> Result<(), GrantError> {
         for tries in 0..TRIES {
             let there = grant::read(store, &self.identity)?;
@@ -149,7 +116,6 @@ impl<I: Issuer> Tokens<I> {
             let grant = self.grant_after(there.as_ref().map(|(there, _)| there));
             let content = grant.to_document(&self.identity)?;
             match store.write(&content, there.as_ref().map(|(_, version)| version)) {
-                // Others write at the same time.
                 Err(DocumentError::Conflict) => {
                     thread::sleep(doubled(PAUSE.0, tries, PAUSE.1).mul_f64(0.5 + random_part() / 2.0));
                 }
@@ -163,7 +129,7 @@ impl<I: Issuer> Tokens<I> {
         Err(DocumentError::Conflict.into())
     }
 
-    /// As they are written down, after what is there.
+    /// Returns the grant to write after the one that is there.
     fn grant_after(&self, there: Option<&Grant>) -> Grant {
         Grant {
             lineage: there.map_or(self.id, |there| there.lineage),
@@ -183,5 +149,101 @@ impl<I: Issuer> Tokens<I> {
 impl<I: Issuer> fmt::Debug for Tokens<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({:?}, for {} s)", self.access, self.lifetime.as_secs())
+    }
+}
+
+/// What a document store says of a grant, without its tokens; see
+/// [`OAuthApp::grant_in`](super::OAuthApp::grant_in). Its `Display` is one line for a person.
+#[derive(Clone, Copy, Debug)]
+pub struct GrantView {
+    generation: Generation,
+    expires: Moment,
+    lifetime: Duration,
+    is_refused: bool,
+    lease: Option<Lease>,
+    read: Now,
+}
+
+impl PartialEq for GrantView {
+    /// Whether both show the same grant, whenever each was read.
+    fn eq(&self, other: &Self) -> bool {
+        let shown = |view: &Self| (view.generation, view.expires, view.lifetime, view.is_refused, view.lease);
+        shown(self) == shown(other)
+    }
+}
+
+impl Eq for GrantView {}
+
+impl GrantView {
+    /// Reads the grant in a store.
+    pub(super) fn read(store: &dyn DocumentStore, identity: &Identity) -> Result<Self, GrantError> {
+        let (grant, _) = grant::read(store, identity)?.ok_or(GrantError::None)?;
+        Ok(Self {
+            generation: Generation::numbered(grant.number).ok_or(GrantError::None)?,
+            expires: grant.expires,
+            lifetime: grant.lifetime,
+            is_refused: grant.is_refused,
+            lease: grant.lease,
+            read: Now::read(),
+        })
+    }
+
+    /// Returns the number of the newest access token.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Returns how long the access token is valid from now: by the wall clock, or by the monotonic clock
+    /// since the grant was read, whichever is less.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        let now = Now::read().clocks;
+        let then = self.rest_at(self.read.clocks.wall());
+        self.rest_at(now.wall()).min(then.saturating_sub(now.at_most_since(self.read.clocks)))
+    }
+
+    /// Returns how long the access token is valid from this time, by the clock of the machine that requested
+    /// it; at most its whole lifetime.
+    #[must_use]
+    pub fn rest_at(&self, moment: SystemTime) -> Duration {
+        self.expires.since(Moment::of(moment)).min(self.lifetime)
+    }
+
+    /// Whether the server has refused the grant, so that a person must sign in again.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Returns the state: in doubt if a refresh was begun and, by the date in its lease, is over.
+    #[must_use]
+    pub fn state(&self) -> GrantState {
+        let Now { clocks, boot } = self.read;
+        match self.lease {
+            _ if self.is_refused => GrantState::Refused,
+            Some(lease) if lease.is_over_by_date(clocks.wall(), boot) => GrantState::InDoubt,
+            _ => GrantState::Good,
+        }
+    }
+
+    /// Whether a refresh is in progress, or was begun and its outcome is unknown. [`GrantView::state`] tells
+    /// the two apart by the date of the lease.
+    #[must_use]
+    pub const fn has_lease(&self) -> bool {
+        self.lease.is_some()
+    }
+}
+
+impl fmt::Display for GrantView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "access token {}, valid for {} s", self.generation, self.rest().as_secs())?;
+        match self.state() {
+            GrantState::Good if self.has_lease() => {
+                f.write_str("; a refresh is in progress, or was begun and its outcome is unknown")
+            }
+            GrantState::Good => Ok(()),
+            state => write!(f, "; {state}"),
+        }
     }
 }

@@ -168,16 +168,6 @@ impl Presence {
     /// # Errors
     /// [`PresenceError`], where the process could not be shown the first time. A service that is to start
     /// even so tries again later.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::store::MemoryStore;
-    /// # use keysheath::rotation::{Presence, PresenceError, PresenceSettings};
-    /// let handle = KeyHandle::<Kanal>::live();
-    /// let presence = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
-    /// # Ok::<(), PresenceError>(())
-    /// ```
     pub fn show<I: Issuer>(
         store: impl DocumentStore + 'static,
         handle: &KeyHandle<I>,
@@ -216,17 +206,6 @@ impl Presence {
     }
 
     /// Begins to take the process out, and returns at once. Nothing is shown any more.
-    ///
-    /// ```
-    /// # use keysheath::rotation::Presence;
-    /// # use std::time::Duration;
-    /// fn end(all: Vec<Presence>) {
-    ///     all.iter().for_each(Presence::stop);
-    ///     for presence in all {
-    ///         presence.close(Duration::from_secs(1));
-    ///     }
-    /// }
-    /// ```
     pub fn stop(&self) {
         self.worker.stop();
     }
@@ -234,16 +213,6 @@ impl Presence {
     /// Takes the process out, and blocks until that is done or the timeout is over. Returns whether it is
     /// out. Where it is not, its thread goes on for as long as the store takes, and otherwise the time to
     /// live ends it. In a forked child nothing is waited for, and nothing is taken out.
-    ///
-    /// ```
-    /// # use keysheath::rotation::Presence;
-    /// # use std::time::Duration;
-    /// fn end(presence: Presence) {
-    ///     if !presence.close(Duration::from_secs(30)) {
-    ///         eprintln!("the fleet waits for this process until its time to live is over");
-    ///     }
-    /// }
-    /// ```
     #[allow(clippy::must_use_candidate, reason = "it is closed for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {
         self.worker.end(timeout);

@@ -66,7 +66,7 @@ fn a_code_is_sent_as_katana_documents_and_the_secret_in_the_body_alone() {
 fn a_response_without_a_lifetime_has_the_default_one_and_other_fields_are_ignored() {
     let body = r#"{"refresh_token":"r","extra":{"a":[1,"x"]},"access_token":"access-token-of-number-1","scope":"x","id_token":null}"#;
     let tokens = answered(JSON, body).unwrap();
-    assert_eq!(tokens.lifetime(), keysheath::oauth::DEFAULT_LIFETIME);
+    assert_eq!(tokens.lifetime(), Duration::from_secs(3600));
     let server = Recorder::raw(move |_, stream| write_answer(stream, JSON, body));
     let folder = Folder::new();
     let app = app(server.address, &folder).with_default_lifetime(Duration::from_secs(60));
@@ -271,7 +271,7 @@ fn tls_that_breaks_after_the_request_was_sent_leaves_doubt_and_before_it_none() 
         let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
         let roots = keysheath::key::Roots::from_pem(own.pem.as_bytes()).unwrap();
         let secret = SecretFile::new(folder.write("client-secret", CLIENT_SECRET));
-        let app = OAuthApp::katana("shop-sync", secret).unwrap().with_roots(roots).at(endpoints);
+        let app = OAuthApp::katana("shop-sync", secret).unwrap().with_roots(roots).with_endpoints(endpoints);
         assert_eq!(exchange(&app).unwrap_err(), TokenError::Unreachable(obstacle));
         // The grant of a server at that place, as a keeper finds it.
         let (_, store, other) = granted(&folder, |_| ("500 Oops", String::new()));
@@ -336,7 +336,7 @@ fn a_client_secret_that_is_slow_to_load_uses_up_nothing_of_a_lease() {
     let url = |path: &str| format!("http://{}{path}", server.address);
     let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
     let slow = Slow(store.clone(), Arc::clone(&leased));
-    let app = OAuthApp::katana("shop-sync", slow).unwrap().at(endpoints);
+    let app = OAuthApp::katana("shop-sync", slow).unwrap().with_endpoints(endpoints);
     let keeper = TokenKeeper::start(app, store, quick()).unwrap();
     wait_for("a newer token", || refused(&keeper) == Some(Reload::Newer));
     assert_eq!(leased.load(Ordering::SeqCst), 0, "the lease was held while the secret was loaded");

@@ -68,7 +68,8 @@ fn a_token_endpoint_that_takes_12_s_is_waited_for() {
 /// The same app, at a server over TLS with this certificate.
 fn over_tls(app: OAuthApp<KatanaApp>, port: u16, pem: &[u8]) -> OAuthApp<KatanaApp> {
     let url = |path: &str| format!("https://localhost:{port}{path}");
-    app.at(Endpoints::new(&url("/auth"), &url("/token")).unwrap()).with_roots(Roots::from_pem(pem).unwrap())
+    app.with_endpoints(Endpoints::new(&url("/auth"), &url("/token")).unwrap())
+        .with_roots(Roots::from_pem(pem).unwrap())
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn a_server_that_could_not_be_reached_leaves_no_doubt() {
     let text = std::str::from_utf8(there.content().expose_secret()).unwrap();
     let text = text.replace(&format!("http://{}/token", other.address), &url("/token"));
     store.write(&DocumentContent::from(text.into_bytes()), Some(there.version())).unwrap();
-    let app = app.at(endpoints).with_deadline(Duration::from_secs(1));
+    let app = app.with_endpoints(endpoints).with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store.clone(), quick().with_lease(Duration::from_secs(1))).unwrap();
     refused_once(&keeper);
     wait_for("the failure", || keeper.status().health().problem().is_some());

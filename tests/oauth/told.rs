@@ -44,7 +44,7 @@ fn short(event: &KeeperEvent) -> String {
         }
         KeeperEvent::Recovered { failures, .. } => format!("recovered {failures}"),
         KeeperEvent::Refused { .. } => {
-            assert!(shown.contains("somebody must sign in again"), "{shown}");
+            assert!(shown.contains("a person must sign in again"), "{shown}");
             "refused".into()
         }
         KeeperEvent::Replaced { .. } => {
@@ -287,7 +287,7 @@ fn a_handle_of_another_publisher_is_told_from_a_grant_that_went_back() {
         OAuthApp::katana("another-app", SecretFile::new(folder.write("other", "another-client-secret")));
     let url = |path: &str| format!("http://{}{path}", server.address);
     let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-    let (other, other_store) = (other.unwrap().at(endpoints), MemoryStore::new());
+    let (other, other_store) = (other.unwrap().with_endpoints(endpoints), MemoryStore::new());
     for _ in 0..3 {
         exchange(&other).unwrap().save(&other_store).unwrap();
     }

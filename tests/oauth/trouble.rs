@@ -270,7 +270,7 @@ fn a_grant_can_be_looked_at_without_a_keeper_and_nothing_is_sent_or_changed() {
     let lease = "\"lease\": { \"holder\": 7, \"length\": 1000 }";
     change(&store, |text| text.replace("\"lease\": null", lease));
     let view = app.grant_in(&store).unwrap();
-    assert!(view.has_lease() && view.to_string().contains("its end is not known"), "{view}");
+    assert!(view.has_lease() && view.to_string().contains("its outcome is unknown"), "{view}");
     assert_eq!(view.state(), GrantState::Good, "it may be under way");
     change(&store, |text| text.replace("\"length\": 1000", "\"length\": 1000, \"taken\": 1000"));
     let view = app.grant_in(&store).unwrap();
@@ -278,7 +278,7 @@ fn a_grant_can_be_looked_at_without_a_keeper_and_nothing_is_sent_or_changed() {
     assert!(view.to_string().contains("in doubt"), "{view}");
     change(&store, |text| text.replace("\"refused\": false", "\"refused\": true"));
     let view = app.grant_in(&store).unwrap();
-    assert!(view.is_refused() && view.to_string().contains("somebody must sign in again"), "{view}");
+    assert!(view.is_refused() && view.to_string().contains("a person must sign in again"), "{view}");
     change(&store, |text| text.replace("shop-sync", "another-app"));
     assert_eq!(app.grant_in(&store), Err(GrantError::Other { what: "client id" }));
     assert_eq!(server.requests().len(), 1, "the exchange alone");

@@ -128,7 +128,7 @@ fn a_lease_that_conflicts_is_tried_with_pauses_and_one_secret() {
     let url = |path: &str| format!("http://{}{path}", server.address);
     let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
     let loads = Arc::new(AtomicU32::new(0));
-    let app = OAuthApp::katana("shop-sync", Counted(Arc::clone(&loads))).unwrap().at(endpoints);
+    let app = OAuthApp::katana("shop-sync", Counted(Arc::clone(&loads))).unwrap().with_endpoints(endpoints);
     let settings = quick().with_cadence(quick_cadence().with_interval(Duration::from_secs(3600)));
     let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
     let start = Instant::now();

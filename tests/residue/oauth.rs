@@ -36,7 +36,7 @@ fn app() -> OAuthApp<KatanaApp> {
     let server = std::env::var("OAUTH_SERVER").unwrap();
     let url = |path: &str| format!("{server}{path}");
     let endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-    let app = OAuthApp::katana("shop-sync", Planted).unwrap().at(endpoints);
+    let app = OAuthApp::katana("shop-sync", Planted).unwrap().with_endpoints(endpoints);
     match std::env::var("OAUTH_ROOTS") {
         Ok(pem) => app.with_roots(Roots::from_pem(pem.as_bytes()).unwrap()),
         Err(_) => app,

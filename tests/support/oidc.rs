@@ -123,7 +123,7 @@ impl Drop for Oidc {
 pub(crate) fn app_at(port: u16, secret: &Path) -> OAuthApp<KatanaApp> {
     let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
     let endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-    OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap().at(endpoints)
+    OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap().with_endpoints(endpoints)
 }
 
 /// What a person does at the page that asks whether the app is let in.

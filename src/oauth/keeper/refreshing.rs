@@ -20,14 +20,15 @@ use crate::store::{DocumentError, Version};
 /// The rest between attempts to persist tokens doubles from the first to the second.
 const PERSIST: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// How often tokens are tried to be persisted before those who ask for them are answered, and once more when the keeper is
-/// dropped: within about a second, beside what the store takes.
+/// How often tokens are tried to be persisted before those who ask for them are answered, and once more when
+/// the keeper is dropped: within about a second, beside what the store takes.
 const TRIES: u32 = 6;
 
 /// How often one attempt writes over what others have written meanwhile.
 const CONFLICTS: usize = 4;
 
-/// New tokens that the store has not taken yet. The refresh token before them is used up, so they are kept until it does.
+/// New tokens that the store has not taken yet. The refresh token before them is used up, so they are kept
+/// until it does.
 pub(super) struct Unsaved {
     grant: Grant,
     /// When its access token was asked for, and how long that lives.
@@ -194,7 +195,8 @@ impl<I: Issuer> Runner<I> {
         Reload::Newer
     }
 
-    /// Writes tokens over what is older than they are: whatever lease is in it, the refresh token in it is used up.
+    /// Writes tokens over what is older than they are: whatever lease is in it, the refresh token in it is
+    /// used up.
     fn write_tokens(&self, grant: &Grant, mut over: Version) -> Result<Version, NotWritten> {
         let failed = NotWritten::Failed;
         let content = grant.to_document(&self.identity).map_err(failed)?;
@@ -224,8 +226,8 @@ impl<I: Issuer> Runner<I> {
         Err(failed(error.into()))
     }
 
-    /// The store has an older document than the newest that was seen, such as a restored copy: its refresh token is used up, and
-    /// a process that used it would end the grant. So the newest is written back.
+    /// The store has an older document than the newest that was seen, such as a restored copy: its refresh
+    /// token is used up, and a process that used it would end the grant. So the newest is written back.
     pub(super) fn write_back(
         &mut self,
         there: &Grant,
@@ -291,7 +293,8 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Nothing has failed. A problem of the store is over by this; one of the server is over when there are new tokens.
+    /// Nothing has failed. A problem of the store is over by this; one of the server is over when there are
+    /// new tokens.
     pub(super) fn fine(&mut self) -> Reload {
         if !self.is_servers {
             self.recovered();

@@ -19,8 +19,8 @@ use crate::internal::events::EventSender;
 use crate::key::Issuer;
 use crate::store::{DocumentError, DocumentStore, Version};
 
-/// The longest wait without a look at both clocks. The monotonic clock that a thread waits by stands still while the machine is
-/// suspended.
+/// The longest wait without a look at both clocks. The monotonic clock that a thread waits by stands still
+/// while the machine is suspended.
 const SLICE: Duration = Duration::from_secs(5);
 
 /// How often the document is looked at while another holds the lease: soon enough for requests that wait.
@@ -32,8 +32,8 @@ const LONGEST_WATCH: Duration = Duration::from_secs(60);
 /// The longest rest between refreshes that those who ask for a token are kept waiting for.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
-/// How often a lease is tried to be taken in one attempt, where others write at the same time, and the rest between: it doubles
-/// from the first to the second.
+/// How often a lease is tried to be taken in one attempt, where others write at the same time, and the rest
+/// between: it doubles from the first to the second.
 const TRIES: u32 = 6;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -146,8 +146,8 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// How long those who ask wait for the next look at the store, so that it is not looked at for each request that is
-    /// refused.
+    /// How long those who ask wait for the next look at the store, so that it is not looked at for each
+    /// request that is refused.
     fn rest_of_asking(&self, now: Clocks) -> Duration {
         let interval = self.settings.cadence.minimum_interval().min(LONGEST_REST);
         self.asked.map_or(Duration::ZERO, |asked| interval.saturating_sub(now.at_most_since(asked)))
@@ -176,7 +176,8 @@ impl<I: Issuer> Runner<I> {
         due.rest(now).max(rest).max(WATCH / 10)
     }
 
-    /// Looks at the grant, and refreshes it where that is due. `is_refused` says that the token in force was refused.
+    /// Looks at the grant, and refreshes it where that is due. `is_refused` says that the token in force was
+    /// refused.
     fn turn(&mut self, is_refused: bool) -> Reload {
         if self.unsaved.is_some() {
             return self.save_again();
@@ -286,7 +287,8 @@ impl<I: Issuer> Runner<I> {
         self.take(grant, version, |grant| (now, rest_of(grant, Moment::of(SystemTime::now()), unwatched)))
     }
 
-    /// Takes what is in the store, and publishes it. `rest` says how long a token still lives, and since when.
+    /// Takes what is in the store, and publishes it. `rest` says how long a token still lives, and since
+    /// when.
     pub(super) fn take(
         &mut self,
         grant: Grant,
@@ -323,7 +325,8 @@ impl<I: Issuer> Runner<I> {
 
     fn publish(&self, grant: &Grant, lives: Duration) -> Published {
         let before = self.grant.as_ref().filter(|before| before.number < grant.number);
-        // The one before may be sent while it lives, and what is known of that is the end of the last one seen.
+        // The one before may be sent while it lives, and what is known of that is the end of the last one
+        // seen.
         let lives = self.seen.as_ref().map_or(lives, |seen| seen.token.ends.rest(Clocks::now()));
         let until = Instant::now().checked_add(self.settings.grace.min(lives));
         self.handle.publish(&Publication {

@@ -23,7 +23,8 @@ pub(super) struct Seen {
     pub(super) token: Token,
 }
 
-/// A moment to come. It is there once either clock says so: a suspended machine, or one whose clock is set, is not kept waiting.
+/// A moment to come. It is there once either clock says so: a suspended machine, or one whose clock is set,
+/// is not kept waiting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     from: Clocks,
@@ -82,8 +83,9 @@ impl Token {
     }
 }
 
-/// How long an access token still lives that was found in the document. `unwatched` is for how long nobody has looked before,
-/// none at the start: one that came since then is no older than that, whatever the wall clocks say.
+/// How long an access token still lives that was found in the document. `unwatched` is for how long nobody
+/// has looked before, none at the start: one that came since then is no older than that, whatever the wall
+/// clocks say.
 pub(super) fn rest_of(grant: &Grant, clock: Moment, unwatched: Option<Duration>) -> Duration {
     let youngest = grant.lifetime;
     let oldest = unwatched.map_or(Duration::ZERO, |unwatched| youngest.saturating_sub(unwatched));
@@ -94,7 +96,7 @@ pub(super) fn rest_of(grant: &Grant, clock: Moment, unwatched: Option<Duration>)
 mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
-    use super::super::super::secret::Secret;
+    use super::super::super::answer::Secret;
     use super::*;
     use crate::key::{Issuer, KatanaApp, RawKey};
 

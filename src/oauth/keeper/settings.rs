@@ -19,15 +19,6 @@ use crate::internal::events::Callback;
 /// | [jitter](Self::with_refresh_jitter), added to that at random | up to 10 % of its lifetime |
 /// | [lease](Self::with_lease) of a refresh | 30 s |
 /// | [grace](Self::with_grace) of the previous token | 1 min |
-///
-/// ```
-/// use std::time::Duration;
-/// use keysheath::Cadence;
-/// use keysheath::oauth::KeeperSettings;
-/// let settings = KeeperSettings::new()
-///     .with_cadence(Cadence::every(Duration::from_secs(10)))
-///     .on_event(|event| println!("{event}"));
-/// ```
 #[derive(Clone)]
 pub struct KeeperSettings {
     pub(super) cadence: Cadence,
@@ -41,11 +32,6 @@ pub struct KeeperSettings {
 
 impl KeeperSettings {
     /// The defaults.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new();
-    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -58,8 +44,8 @@ impl KeeperSettings {
         }
     }
 
-    /// Sets how often the store is read, so that what another process has refreshed is seen, and how attempts to refresh back
-    /// off while they fail, or while a token is refused as soon as it is there.
+    /// Sets how often the store is read, so that what another process has refreshed is seen, and how attempts
+    /// to refresh back off while they fail, or while a token is refused as soon as it is there.
     #[must_use]
     pub const fn with_cadence(mut self, cadence: Cadence) -> Self {
         self.cadence = cadence;
@@ -67,39 +53,24 @@ impl KeeperSettings {
     }
 
     /// How much of its lifetime an access token has left when it is refreshed, in percent; at most 90.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_refresh_ahead(50);
-    /// ```
     #[must_use]
     pub fn with_refresh_ahead(mut self, percent: u8) -> Self {
         self.ahead = percent.min(90);
         self
     }
 
-    /// How much of its lifetime may be added to that at random, in percent, so that processes do not refresh together; at most
-    /// 90.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_refresh_jitter(0);
-    /// ```
+    /// How much of its lifetime may be added to that at random, in percent, so that processes do not refresh
+    /// together; at most 90.
     #[must_use]
     pub fn with_refresh_jitter(mut self, percent: u8) -> Self {
         self.jitter = percent.min(90);
         self
     }
 
-    /// How long a lease is; at most a day, and at least the app's [deadline](super::super::OAuthApp::with_deadline): a keeper does
-    /// not start with a shorter one. The refresh token is sent in the first two thirds of it or not at all, and the answer is waited for
-    /// until its end. Processes that share a grant may differ in it.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_lease(Duration::from_secs(60));
-    /// ```
+    /// How long a lease is; at most a day, and at least the app's
+    /// [deadline](super::super::OAuthApp::with_deadline): a keeper does not start with a shorter one. The
+    /// refresh token is sent in the first two thirds of it or not at all, and the answer is waited for until
+    /// its end. Processes that share a grant may differ in it.
     #[must_use]
     pub fn with_lease(mut self, length: Duration) -> Self {
         self.lease = length.clamp(SHORTEST, LONGEST);
@@ -107,26 +78,15 @@ impl KeeperSettings {
     }
 
     /// How long a request that was refused may be repeated with the token that was in force before.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().with_grace(Duration::ZERO);
-    /// ```
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Tells of each event, in order, on a thread for that alone, so that one that blocks keeps nobody from a refresh. Up to
-    /// [`MAX_WAITING_EVENTS`](crate::refresh::MAX_WAITING_EVENTS) events wait for it; those beyond are not told, and the status
-    /// counts them. A panic in it is swallowed.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperSettings;
-    /// let settings = KeeperSettings::new().on_event(|event| eprintln!("{event}"));
-    /// ```
+    /// Tells of each event, in order, on a thread for that alone, so that one that blocks keeps nobody from a
+    /// refresh. Up to [`MAX_WAITING_EVENTS`](crate::refresh::MAX_WAITING_EVENTS) events wait for it; those
+    /// beyond are not told, and the status counts them. A panic in it is swallowed.
     #[must_use]
     pub fn on_event(mut self, tell: impl Fn(&KeeperEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(tell));

@@ -1,41 +1,26 @@
-//! How a keeper fares.
+//! What a keeper reports: its status, and its events.
 
 use std::fmt;
-use std::io::ErrorKind;
-use std::time::Duration;
 
-use super::super::{GrantError, TokenError};
+use super::super::KeeperProblem;
 use crate::handle::Generation;
 use crate::internal::background::Health;
+use crate::internal::events::Event;
 use crate::source::Provenance;
 
-/// Where a grant stands.
-///
-/// ```
-/// use keysheath::oauth::GrantState;
-/// assert!(GrantState::Refused.to_string().contains("sign in"));
-/// ```
+/// The state of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GrantState {
-    /// Nothing speaks against the next refresh.
+    /// The next refresh is expected to succeed.
     Good,
-    /// A refresh was begun and nobody knows how it ended: the next one may be refused.
+    /// A refresh was begun and its outcome is unknown: the next one may be refused.
     InDoubt,
     /// The server has refused the refresh token.
     Refused,
 }
 
-/// How a keeper fares. Its `Display` is one line for a person.
-///
-/// ```
-/// use keysheath::oauth::{GrantState, KeeperStatus};
-/// fn alarm(status: &KeeperStatus) {
-///     if status.state() != GrantState::Good {
-///         eprintln!("ask somebody to sign in: {status}");
-///     }
-/// }
-/// ```
+/// The status of a [`TokenKeeper`](super::TokenKeeper). Its `Display` is one line for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeeperStatus {
     pub(super) provenance: Provenance,
@@ -44,155 +29,86 @@ pub struct KeeperStatus {
     pub(super) health: Health<KeeperProblem>,
 }
 
-/// Why the last attempt failed.
+/// What happened to a [`TokenKeeper`](super::TokenKeeper); see
+/// [`KeeperSettings::on_event`](super::KeeperSettings::on_event). Its `Display` is a line for a log.
 ///
-/// ```
-/// use keysheath::oauth::{GrantError, KeeperProblem};
-/// assert!(KeeperProblem::Grant(GrantError::None).to_string().contains("no grant yet"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// `Refused`, `InDoubt` and `Replaced` need a person. A `Failed` with one failure is worth a warning.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum KeeperProblem {
-    /// The store cannot be used, or has something else in it.
-    #[error(transparent)]
-    Grant(GrantError),
-    /// The server gave no tokens.
-    #[error(transparent)]
-    Token(TokenError),
-    /// The server has given new tokens, and the store does not take them. They are kept and tried again until it does, or until the
-    /// keeper is dropped. They are not used meanwhile: a token that is in no store would be in force in this process alone, and
-    /// gone with it.
-    #[error(
-        "new tokens are not persisted yet, and the old refresh token is used up ({0}); next: let the store be written before \
-         this process ends, or sign in again"
-    )]
-    NotPersisted(GrantError),
-    /// Newer tokens were there before the new ones could be persisted, or the grant was deleted, so they were thrown away.
-    #[error(
-        "newer tokens are there, or the grant is gone, so the tokens that were under way were thrown away; next: give the \
-         lease more time, and look at what was slow"
-    )]
-    Overtaken,
-    /// Taking the lease took so long that nothing was sent with it.
-    #[error(
-        "the store took so long to write the lease that nothing was sent with it; next: give the lease more time, or see \
-         why the store is slow"
-    )]
-    SlowStore,
-    /// The document is of an earlier sign-in than what is in force.
-    #[error(
-        "the grant is of an earlier sign-in than this process has in force, so it was not taken; next: see what has put an \
-         older copy there, or restart this process if it is meant"
-    )]
-    WentBack,
-    /// The document has the grant of another account, or one that was begun again in an empty place.
-    #[error(
-        "the grant is another one than this process has in force, so it was not taken; next: keep each account's grant in \
-         a place of its own, or restart this process if it is meant"
-    )]
-    OtherGrant,
-    /// The handle has its keys from another publisher: a source, a key set, or another grant.
-    #[error(
-        "the handle has its keys from another place than this grant, so the access token was not taken; next: give each \
-         grant, key set and source a handle of its own"
-    )]
-    OtherPublisher,
-    /// The keeper's thread has ended by a panic, whose message is on standard error: of the document store, for example.
-    #[error(
-        "the keeper has ended by a panic, whose message is on standard error; next: look at the store's code, and start the \
-         keeper anew"
-    )]
-    Ended,
-}
-
-/// A keeper did not start.
-///
-/// ```
-/// use keysheath::oauth::{GrantError, KeeperError, KeeperSettings, OAuthApp, TokenKeeper};
-/// use keysheath::store::MemoryStore;
-/// use keysheath::source::SecretFile;
-/// let app = OAuthApp::katana("my-client-id", SecretFile::new("client-secret")).unwrap();
-/// let error = TokenKeeper::start(app, MemoryStore::new(), KeeperSettings::new()).unwrap_err();
-/// assert_eq!(error, KeeperError::Grant(GrantError::None));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeeperError {
-    /// There is no grant that can be used.
-    #[error(transparent)]
-    Grant(GrantError),
-    /// The lease is shorter than the app's deadline, so others would use a refresh token while it is still under way.
-    #[error(
-        "the lease of {lease:?} is shorter than the app's deadline of {deadline:?}, so one refresh token could be sent \
-         twice: give the lease more time (KeeperSettings::with_lease), or the app less (OAuthApp::with_deadline)"
-    )]
+pub enum KeeperEvent {
+    /// Another access token is active; at the start, the first one.
     #[non_exhaustive]
-    LeaseTooShort {
-        /// The lease.
-        lease: Duration,
-        /// The app's deadline.
-        deadline: Duration,
+    Refreshed {
+        /// Its number in the grant.
+        generation: Generation,
+        /// Where the grant is persisted.
+        provenance: Provenance,
     },
-    /// The handle has a newer token of this grant, or another one with the same number.
-    #[error(
-        "the handle has a newer token than the grant in the store: see who has put an older copy there, or give a new handle if \
-         it is meant"
-    )]
-    WentBack,
-    /// The handle has its keys from another publisher: a source, a key set, or another app's or account's grant.
-    #[error(
-        "the handle has its keys from another place: give each grant, key set and source a handle of its own"
-    )]
-    OtherPublisher,
-    /// The handle is fixed.
-    #[error("the handle is fixed on one key: make it with KeyHandle::live")]
-    FixedHandle,
-    /// There is no thread to be had.
-    #[error("no thread can be started ({0}): check this machine's limits")]
-    NoThread(ErrorKind),
+    /// A person has signed in again and saved the tokens in this place. From now on the access token is of
+    /// that sign-in, which may be another account's.
+    #[non_exhaustive]
+    Replaced {
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
+    /// The store had an older copy of the grant, whose refresh token is used up. This keeper has written the
+    /// newest back.
+    #[non_exhaustive]
+    WrittenBack {
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
+    /// An attempt failed. The active access token stays active.
+    #[non_exhaustive]
+    Failed {
+        /// Why.
+        problem: KeeperProblem,
+        /// How many have failed in a row, this one included.
+        failures: u32,
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
+    /// An attempt succeeded after others had failed.
+    Recovered {
+        /// How many had failed.
+        failures: u32,
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
+    /// The server refuses the grant, as it has said or as the document says: a person must sign in again.
+    Refused {
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
+    /// The grant is in doubt: a refresh was begun and its outcome is unknown, so a person may have to sign in
+    /// again.
+    InDoubt {
+        /// Where the grant is persisted.
+        provenance: Provenance,
+    },
 }
 
 impl KeeperStatus {
-    /// Where the grant is persisted.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperStatus;
-    /// fn log(status: &KeeperStatus) {
-    ///     println!("{}", status.provenance());
-    /// }
-    /// ```
+    /// Returns where the grant is persisted.
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// The access token that was published last, by its number in the grant.
-    ///
-    /// ```
-    /// # use keysheath::oauth::KeeperStatus;
-    /// fn log(status: &KeeperStatus) {
-    ///     println!("{:?}", status.generation());
-    /// }
-    /// ```
+    /// Returns the number of the access token that was published last.
     #[must_use]
     pub const fn generation(&self) -> Option<Generation> {
         self.generation
     }
 
-    /// Where the grant stands, as this keeper saw it last.
-    ///
-    /// ```
-    /// # use keysheath::oauth::{GrantState, KeeperStatus};
-    /// fn needs_a_person(status: &KeeperStatus) -> bool {
-    ///     status.state() == GrantState::Refused
-    /// }
-    /// ```
+    /// Returns the state of the grant, as this keeper saw it last.
     #[must_use]
     pub const fn state(&self) -> GrantState {
         self.state
     }
 
-    /// How the attempts go. A failure of the server is over when there are new tokens, and not when the store can be read.
+    /// Returns how the attempts go. A failure of the server ends with new tokens, not when the store can be
+    /// read.
     #[must_use]
     pub const fn health(&self) -> &Health<KeeperProblem> {
         &self.health
@@ -203,8 +119,10 @@ impl fmt::Display for GrantState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Good => "good",
-            Self::InDoubt => "in doubt: a refresh was begun and its end is not known, so somebody may have to sign in again",
-            Self::Refused => "refused by the server: somebody must sign in again",
+            Self::InDoubt => {
+                "in doubt: a refresh was begun and its outcome is unknown, so a person may have to sign in again"
+            }
+            Self::Refused => "refused by the server: a person must sign in again",
         })
     }
 }
@@ -216,5 +134,47 @@ impl fmt::Display for KeeperStatus {
             write!(f, ", access token {generation}")?;
         }
         write!(f, "; {}", self.health)
+    }
+}
+
+impl fmt::Display for KeeperEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refreshed { generation, provenance } => {
+                write!(f, "access token {generation} of the grant in {provenance} is active")
+            }
+            Self::Replaced { provenance } => {
+                write!(
+                    f,
+                    "the grant in {provenance} is of another sign-in than before: check that it is intended"
+                )
+            }
+            Self::WrittenBack { provenance } => write!(
+                f,
+                "the grant in {provenance} was an older copy, whose refresh token is used up, and the newest was written \
+                 back: find out what put the copy there"
+            ),
+            Self::Failed { problem, failures, provenance } => write!(
+                f,
+                "grant in {provenance}: {problem}; the active access token stays active (consecutive failures: {failures})"
+            ),
+            Self::Recovered { failures, provenance } => {
+                write!(f, "the grant in {provenance} has recovered (failed attempts before: {failures})")
+            }
+            Self::Refused { provenance } => {
+                write!(f, "the grant in {provenance} is {}", GrantState::Refused)
+            }
+            Self::InDoubt { provenance } => write!(f, "the grant in {provenance} is {}", GrantState::InDoubt),
+        }
+    }
+}
+
+impl Event for KeeperEvent {
+    #[cfg(feature = "tracing")]
+    fn trace(&self) {
+        match self {
+            Self::Refreshed { .. } | Self::Recovered { .. } => tracing::info!("{self}"),
+            _ => tracing::warn!("{self}"),
+        }
     }
 }

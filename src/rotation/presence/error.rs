@@ -7,17 +7,6 @@ use crate::store::DocumentError;
 
 /// This process is not shown, or the fleet is not seen: why, and what to do next. Where is what
 /// [`DocumentStore::provenance`](crate::store::DocumentStore::provenance) says. Keys are sent all the same.
-///
-/// ```
-/// use keysheath::handle::KeyHandle;
-/// use keysheath::key::Kanal;
-/// use keysheath::store::MemoryStore;
-/// use keysheath::rotation::{Presence, PresenceError, PresenceSettings};
-///
-/// let handle = KeyHandle::<Kanal>::live();
-/// let error = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("")).unwrap_err();
-/// assert!(matches!(error, PresenceError::BadName { .. }));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PresenceError {

@@ -8,31 +8,12 @@ use crate::key::{Issuer, Profile};
 use crate::store::{DocumentContent, DocumentStore, Version};
 
 /// How many processes can show themselves in one document. A larger fleet uses several documents.
-///
-/// ```
-/// assert_eq!(keysheath::rotation::MAX_PROCESSES, 128);
-/// ```
 pub const MAX_PROCESSES: usize = 128;
 
 /// How long after it went silent a record is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the processes of a fleet show: a record for each.
-///
-/// ```
-/// use keysheath::handle::KeyHandle;
-/// use keysheath::key::Kanal;
-/// use keysheath::store::MemoryStore;
-/// use keysheath::rotation::{Fleet, Presence, PresenceSettings};
-///
-/// let (store, handle) = (MemoryStore::new(), KeyHandle::<Kanal>::live());
-/// let presence = Presence::show(store.clone(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
-/// let fleet = Fleet::read::<Kanal>(&store)?;
-/// assert_eq!(fleet.records()[0].name(), "shop-sync on shop-7");
-/// drop(presence);
-/// assert!(Fleet::read::<Kanal>(&store)?.records().is_empty());
-/// # Ok::<(), keysheath::rotation::PresenceError>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct Fleet {
     profile: &'static Profile,
@@ -52,14 +33,6 @@ impl Fleet {
     ///
     /// # Errors
     /// [`PresenceError::Document`], [`PresenceError::Newer`], [`PresenceError::OtherIssuer`], [`PresenceError::Corrupt`].
-    ///
-    /// ```
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::rotation::Fleet;
-    /// # use keysheath::store::MemoryStore;
-    /// println!("{}", Fleet::read::<Kanal>(&MemoryStore::new())?);
-    /// # Ok::<(), keysheath::rotation::PresenceError>(())
-    /// ```
     pub fn read<I: Issuer>(store: &impl DocumentStore) -> Result<Self, PresenceError> {
         Ok(Self::read_as(I::PROFILE, store)?.0)
     }
@@ -76,13 +49,6 @@ impl Fleet {
     ///
     /// # Errors
     /// [`PresenceError::Newer`], [`PresenceError::OtherIssuer`] and [`PresenceError::Corrupt`].
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::rotation::{Fleet, PresenceError};
-    /// let error = Fleet::from_document(Kanal::PROFILE, b"{}").unwrap_err();
-    /// assert!(matches!(error, PresenceError::Corrupt { .. }));
-    /// ```
     pub fn from_document(profile: &'static Profile, document: &[u8]) -> Result<Self, PresenceError> {
         form::read(profile, document)
     }
@@ -91,43 +57,17 @@ impl Fleet {
     ///
     /// # Errors
     /// [`PresenceError::Full`].
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::rotation::Fleet;
-    /// # use keysheath::store::MemoryStore;
-    /// let fleet = Fleet::read::<Kanal>(&MemoryStore::new())?;
-    /// let document = fleet.to_document()?;
-    /// assert!(Fleet::from_document(Kanal::PROFILE, document.expose_secret())?.records().is_empty());
-    /// # Ok::<(), keysheath::rotation::PresenceError>(())
-    /// ```
     pub fn to_document(&self) -> Result<DocumentContent, PresenceError> {
         form::write(self)
     }
 
     /// Whose keys are used.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::rotation::Fleet;
-    /// # use keysheath::store::MemoryStore;
-    /// assert_eq!(Fleet::read::<Kanal>(&MemoryStore::new())?.profile(), Kanal::PROFILE);
-    /// # Ok::<(), keysheath::rotation::PresenceError>(())
-    /// ```
     #[must_use]
     pub const fn profile(&self) -> &'static Profile {
         self.profile
     }
 
     /// A record for each process, those that are silent included, in the order in which they came.
-    ///
-    /// ```
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::rotation::Fleet;
-    /// # use keysheath::store::MemoryStore;
-    /// assert!(Fleet::read::<Kanal>(&MemoryStore::new())?.records().is_empty());
-    /// # Ok::<(), keysheath::rotation::PresenceError>(())
-    /// ```
     #[must_use]
     pub fn records(&self) -> &[PresenceRecord] {
         &self.records

@@ -14,10 +14,6 @@ use crate::store::{DocumentContent, MAX_DOCUMENT, json};
 
 /// The newest form. Forms 1 to this one are read, and the lowest one that holds what is shown is written, so
 /// that processes with an older version of this crate can go on.
-///
-/// ```
-/// assert_eq!(keysheath::rotation::PRESENCE_FORM_VERSION, 2);
-/// ```
 pub const PRESENCE_FORM_VERSION: u64 = 2;
 
 const KIND: &str = "presence";

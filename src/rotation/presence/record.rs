@@ -17,15 +17,6 @@ const CLOCK_SLACK: Duration = Duration::from_secs(60);
 const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
 
 /// What one process has shown of the key that it uses, and when.
-///
-/// ```
-/// use keysheath::rotation::PresenceRecord;
-/// fn warn(record: &PresenceRecord) {
-///     if record.is_silent_at(std::time::SystemTime::now()) {
-///         eprintln!("{} has not been seen for a while: {record}", record.name());
-///     }
-/// }
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceRecord {
     /// Drawn when the process began to show itself.
@@ -50,13 +41,6 @@ impl PresenceRecord {
     }
 
     /// What the process calls itself.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn log(record: &PresenceRecord) {
-    ///     println!("{}", record.name());
-    /// }
-    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -64,26 +48,12 @@ impl PresenceRecord {
 
     /// The generation in force there; `None` before its first key. It counts within its own handle: where the key is of a
     /// key set, that is the key set's generation.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn log(record: &PresenceRecord) {
-    ///     println!("{:?}", record.generation());
-    /// }
-    /// ```
     #[must_use]
     pub const fn generation(&self) -> Option<Generation> {
         self.generation
     }
 
     /// The key in force there; `None` where there is none.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn log(record: &PresenceRecord) {
-    ///     println!("{:?}", record.key());
-    /// }
-    /// ```
     #[must_use]
     pub const fn key(&self) -> Option<Fingerprint> {
         self.key
@@ -91,67 +61,30 @@ impl PresenceRecord {
 
     /// The latest generation that the issuer refused to the process; `None` where it refused none, or
     /// accepted that generation since. It counts as [`generation`](PresenceRecord::generation) does.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn log(record: &PresenceRecord) {
-    ///     println!("{:?}", record.refused());
-    /// }
-    /// ```
     #[must_use]
     pub const fn refused(&self) -> Option<Generation> {
         self.refused
     }
 
     /// The active key there, if the issuer refused it: the requests of that process fail.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn log(record: &PresenceRecord) {
-    ///     if let Some(key) = record.refused_key() {
-    ///         eprintln!("{} is refused the key {key}", record.name());
-    ///     }
-    /// }
-    /// ```
     #[must_use]
     pub fn refused_key(&self) -> Option<Fingerprint> {
         self.key.filter(|_| self.refused.is_some() && self.refused == self.generation)
     }
 
     /// Whether no request of the process was under way with an older key.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn log(record: &PresenceRecord) {
-    ///     println!("{}", record.is_drained());
-    /// }
-    /// ```
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.oldest == self.generation
     }
 
     /// When the process showed this, by its own clock, to the second.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn seconds_ago(record: &PresenceRecord) -> Option<u64> {
-    ///     Some(record.shown().elapsed().ok()?.as_secs())
-    /// }
-    /// ```
     #[must_use]
     pub fn shown(&self) -> SystemTime {
         self.shown.to_time()
     }
 
     /// For how long after that it holds.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn log(record: &PresenceRecord) {
-    ///     println!("{:?}", record.time_to_live());
-    /// }
-    /// ```
     #[must_use]
     pub const fn time_to_live(&self) -> Duration {
         Duration::from_secs(self.time_to_live as u64)
@@ -159,13 +92,6 @@ impl PresenceRecord {
 
     /// Whether the time to live is over, and a minute for clocks that differ: the process has ended without a word, or it
     /// cannot reach the document. So is one whose clock is that much ahead.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceRecord;
-    /// fn is_there(record: &PresenceRecord) -> bool {
-    ///     !record.is_silent_at(std::time::SystemTime::now())
-    /// }
-    /// ```
     #[must_use]
     pub fn is_silent_at(&self, now: SystemTime) -> bool {
         let apart = Moment::from(now).0.abs_diff(self.shown.0);

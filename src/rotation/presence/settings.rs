@@ -8,17 +8,9 @@ use crate::internal::back_off::random_part;
 use crate::keyset::Hidden;
 
 /// The longest name of a process, in characters.
-///
-/// ```
-/// assert_eq!(keysheath::rotation::MAX_NAME, 64);
-/// ```
 pub const MAX_NAME: usize = 64;
 
 /// How long what a process shows of itself holds unless told otherwise: 10 minutes.
-///
-/// ```
-/// assert_eq!(keysheath::rotation::DEFAULT_TIME_TO_LIVE.as_secs(), 600);
-/// ```
 pub const DEFAULT_TIME_TO_LIVE: Duration = Duration::from_secs(600);
 
 /// The bounds of a time to live: a second and a day.
@@ -31,15 +23,6 @@ pub(super) const LONGEST: u32 = 24 * 60 * 60;
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// How a process shows itself: by which name, and for how long that holds.
-///
-/// ```
-/// use std::time::Duration;
-/// use keysheath::rotation::PresenceSettings;
-///
-/// let machine = std::env::var("HOSTNAME").unwrap_or_default();
-/// let settings = PresenceSettings::new(format!("shop-sync {machine}/{}", std::process::id()))
-///     .with_time_to_live(Duration::from_secs(300));
-/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct PresenceSettings {
     pub(super) name: String,
@@ -50,11 +33,6 @@ pub struct PresenceSettings {
 impl PresenceSettings {
     /// By this name, by which a person finds the process again: 1 to [`MAX_NAME`] printable ASCII characters, without `"`
     /// and `\`. It need not be the only one of that name, and must not be secret.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceSettings;
-    /// let settings = PresenceSettings::new("shop-sync on shop-7");
-    /// ```
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), is_unique: false, time_to_live: DEFAULT_TIME_TO_LIVE }
@@ -64,11 +42,6 @@ impl PresenceSettings {
     /// service on a machine. What is shown by it already is then what a predecessor has left behind that was killed, and is
     /// replaced: nobody waits for it, and a process that ends and starts again and again does not fill the document. Of two
     /// living processes of one such name, one is not seen.
-    ///
-    /// ```
-    /// # use keysheath::rotation::PresenceSettings;
-    /// let settings = PresenceSettings::new("shop-sync on shop-7").with_unique_name();
-    /// ```
     #[must_use]
     pub const fn with_unique_name(mut self) -> Self {
         self.is_unique = true;
@@ -77,12 +50,6 @@ impl PresenceSettings {
 
     /// How long what is shown holds: a second to a day, in whole seconds. It is shown anew after about a third of it. Longer
     /// than it takes to mend the place where it is shown: a process that cannot reach that for so long is taken as silent.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::rotation::PresenceSettings;
-    /// let settings = PresenceSettings::new("shop-sync").with_time_to_live(Duration::from_secs(60));
-    /// ```
     #[must_use]
     pub fn with_time_to_live(mut self, time: Duration) -> Self {
         self.time_to_live = Duration::from_secs(time.clamp(BOUNDS.0, BOUNDS.1).as_secs());

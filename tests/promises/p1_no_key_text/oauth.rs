@@ -22,7 +22,7 @@ fn app(server: &Recorder, folder: &Folder) -> OAuthApp<KatanaApp> {
     let endpoints: Endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
     assert_debug_silent("Endpoints", &endpoints);
     let secret = folder.write("client-secret", KATANA);
-    let app = OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap().at(endpoints);
+    let app = OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap().with_endpoints(endpoints);
     assert_debug_silent("OAuthApp", &app);
     app
 }
