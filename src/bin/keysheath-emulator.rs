@@ -1,4 +1,4 @@
-//! A server on this machine that answers as Kanal or Katana document, for tests in any language.
+//! A local server that answers as Kanal or Katana document, for tests in any language.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -13,57 +13,57 @@ use serde_json::json;
 const USAGE: &str = "\
 usage: keysheath-emulator [kanal|katana] [OPTIONS]
 
-Answers on 127.0.0.1 as Kanal (or Katana) documents, until it is ended. It makes up one key at every
+Answers on 127.0.0.1 as Kanal (or Katana) documents, until it is stopped. It creates one key at every
 start, and prints it with its addresses and the token of its control plane.
 
-  --port NUMBER           the port to answer on; one that is free unless given
-  --control-port NUMBER   the control plane's port; one that is free unless given
-  --key TEXT              this key in place of one that is made up; for a made-up key alone, because
-                          every program on this machine can read it in the list of processes
-  --seed NUMBER           the same key, products and faults at every start; for tests alone
+  --port NUMBER           the port; any free port by default
+  --control-port NUMBER   the port of the control plane; any free port by default
+  --key TEXT              start with this key; only for a made-up key, because every program on this
+                          machine can read it in the list of processes
+  --seed NUMBER           the same key, products and random faults at every start; only for tests
   --store NUMBER          another store of the key's team (Kanal); may be repeated
-  --rate-limit            the documented 60 requests a minute
-  --nested-errors         errors nested under `error` (Katana)
-  --tls                   over TLS, with a certificate made at start and printed
-  --json                  what is printed at start as one line of JSON: issuer, url, key, key_id,
-                          fingerprint, control_url, control_token, stores, certificate
-  -h, --help              this text
-  -V, --version           the version
+  --rate-limit            apply the documented 60 requests a minute
+  --nested-errors         nest errors under `error` (Katana)
+  --tls                   use TLS, with a certificate that is made at start and printed
+  --json                  print one line of JSON at start: issuer, url, key, key_id, fingerprint,
+                          control_url, control_token, stores, certificate
+  -h, --help              print this text
+  -V, --version           print the version
 
 It answers
   Kanal   POST /api/v1/stores/{store_id}/customers   GET /api/v1/stores/{store_id}/orders
   Katana  GET /v1/products?limit=&page=
-and to anything that is refused with the documented status and body. A request with a body needs
+and refuses everything else with the documented status and body. A request with a body needs
 `content-type: application/json`, on the control plane too.
 
 Control plane: JSON over HTTP on a port of its own, with `Authorization: Bearer TOKEN`.
-  POST   /keys                    {\"name\": \"shop\", \"team\": 1, \"store\": 123}: creates a key, shown
-                                  once; team and store may be left out
+  POST   /keys                    {\"name\": \"shop\", \"team\": 1, \"store\": 123}: creates a key, and
+                                  shows it once; team and store are optional
   GET    /keys?team=1             the team's keys, without their text
-  DELETE /keys/{id}               deletes a key, at once
-  POST   /keys/{id}/delete-after  {\"requests\": 3}: deletes it after so many more requests
+  DELETE /keys/{id}               deletes a key at once
+  POST   /keys/{id}/delete-after  {\"requests\": 3}: deletes it after 3 more requests
   PUT    /stores/{id}             {\"team\": 1}: adds a store, or gives it to another team
   POST   /stores/{id}/pause       and /stores/{id}/resume
   GET    /stores/{id}/customers   the customers that were written
   POST   /faults                  adds a fault rule, see below
   GET    /faults                  the rules, and how often each was applied
-  DELETE /faults                  takes every rule away
+  DELETE /faults                  removes every rule
   GET    /journal                 the last 10,000 requests: method, path, status, fingerprint, fault
-  POST   /reset                   forgets customers, journal, rules, deletions to come, rate limits
+  POST   /reset                   removes customers, journal, rules, deletions to come, rate limits
 
-Faults: {\"fault\": FAULT} and what narrows it down:
+Faults: {\"fault\": FAULT} and, optionally:
   \"key\": \"ID\"  \"store\": 123  \"route\": \"/v1/*\"  \"nth\": 1  \"times\": 2  \"probability\": 0.5
 where FAULT is one of
-  {\"status\": 503, \"retry_after\": 2, \"body\": \"text\"}   this answer; the last two may be left out
+  {\"status\": 503, \"retry_after\": 2, \"body\": \"text\"}   this answer; the last two are optional
   {\"latency_ms\": 200}   answers later
-  \"reset\"               resets the connection in place of an answer
+  \"reset\"               resets the connection instead of an answer
   \"truncated_body\"      sends half of the body, and closes the connection
 
-Exit status: 0 after --help and --version, 1 when it cannot start, 2 for arguments that it does not
-take. A signal ends it as it ends any program; where it is process 1, as in a container, SIGINT,
-SIGTERM, SIGHUP and SIGQUIT end it with 128 and the signal's number.";
+Exit status: 0 after --help and --version, 1 if it cannot start, 2 for invalid arguments. A signal
+ends it as it ends any program; as process 1, such as in a container, it ends on SIGINT, SIGTERM,
+SIGHUP and SIGQUIT with 128 plus the number of the signal.";
 
-/// What the command line asks for. No error repeats an argument: a key may have been typed in the wrong place.
+/// The options of the command line. No error repeats an argument: it may be a key in the wrong place.
 struct Options {
     settings: Settings,
     stores: Vec<StoreId>,
@@ -72,28 +72,28 @@ struct Options {
     is_json: bool,
 }
 
-enum Asked {
+enum Action {
     Serve(Options),
     Print(&'static str),
 }
 
 fn main() -> ExitCode {
-    let asked = match read(Parser::from_env()) {
+    let action = match read(Parser::from_env()) {
         Ok(asked) => asked,
         Err(problem) => return fail(2, &format!("{problem}; keysheath-emulator --help lists the options")),
     };
-    let options = match asked {
-        Asked::Print(text) => {
+    let options = match action {
+        Action::Print(text) => {
             return match writeln!(io::stdout(), "{text}") {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::FAILURE,
             };
         }
-        Asked::Serve(options) => options,
+        Action::Serve(options) => options,
     };
-    // Before anything is printed: from then on it may be ended.
+    // Before anything is printed: from then on a signal may come.
     let Ok(ending) = Ending::new() else {
-        return fail(1, "the operating system gives no way to wait for signals: look at this user's limits");
+        return fail(1, "the operating system gives no way to wait for signals: check this user's limits");
     };
     let emulator = match options.settings.start() {
         Ok(emulator) => emulator,
@@ -112,22 +112,22 @@ fn main() -> ExitCode {
     };
     let printed = if options.is_json { shown.as_json() } else { shown.as_text() };
     if printed.is_err() {
-        return fail(1, "the standard output cannot be written to, and nobody would know the key");
+        return fail(1, "the key cannot be written to the standard output");
     }
     ending.wait()
 }
 
-fn read(mut parser: Parser) -> Result<Asked, String> {
+fn read(mut parser: Parser) -> Result<Action, String> {
     let (mut port, mut control_port, mut seed, mut key) = (None, None, None, None::<String>);
     let (mut is_limited, mut is_nested, mut has_tls, mut is_json) = (false, false, false, false);
     let mut stores = Vec::new();
     let mut issuer: Option<&'static Profile> = None;
-    // An error of lexopt's holds the argument, so it is not passed on.
-    while let Some(argument) = parser.next().map_err(|_| "an option has a value that it does not take")? {
+    // An error of lexopt holds the argument, so it is not passed on.
+    while let Some(argument) = parser.next().map_err(|_| "an option has a value, but takes none")? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Print(USAGE)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Action::Print(USAGE)),
             Arg::Short('V') | Arg::Long("version") => {
-                return Ok(Asked::Print(concat!("keysheath-emulator ", env!("CARGO_PKG_VERSION"))));
+                return Ok(Action::Print(concat!("keysheath-emulator ", env!("CARGO_PKG_VERSION"))));
             }
             Arg::Long("port") => set(&mut port, &mut parser, "--port is a number from 0 to 65535, once")?,
             Arg::Long("control-port") => {
@@ -147,9 +147,9 @@ fn read(mut parser: Parser) -> Result<Asked, String> {
     }
     let profile = issuer.unwrap_or(Kanal::PROFILE);
     let mut settings = match profile.name() {
-        "kanal" if is_nested => return Err("--nested-errors is Katana's: Kanal has one shape".to_owned()),
+        "kanal" if is_nested => return Err("--nested-errors is for Katana: Kanal has one shape".to_owned()),
         "kanal" => Emulator::kanal(),
-        _ if !stores.is_empty() => return Err("--store is Kanal's: Katana has no stores".to_owned()),
+        _ if !stores.is_empty() => return Err("--store is for Kanal: Katana has no stores".to_owned()),
         _ => Emulator::katana(),
     };
     settings = settings.with_port(port.unwrap_or(0)).with_control_port(control_port.unwrap_or(0));
@@ -160,7 +160,7 @@ fn read(mut parser: Parser) -> Result<Asked, String> {
     if let Some(key) = key {
         let (least, most) = profile.format().lengths().into_inner();
         let length = if least == most { least.to_string() } else { format!("{least} to {most}") };
-        let form = format!("--key is no key of {}: {length} of A-Z a-z 0-9 - . _ ~ + /", profile.title());
+        let form = format!("--key is not a key of {}: {length} of A-Z a-z 0-9 - . _ ~ + /", profile.title());
         settings = settings.with_key(RawKey::parse(profile, key.as_bytes()).map_err(|_| form)?);
     }
     if is_limited {
@@ -172,7 +172,7 @@ fn read(mut parser: Parser) -> Result<Asked, String> {
     if has_tls {
         settings = tls(settings)?;
     }
-    Ok(Asked::Serve(Options { settings, stores, profile, is_key_given, is_json }))
+    Ok(Action::Serve(Options { settings, stores, profile, is_key_given, is_json }))
 }
 
 fn set<T: FromStr>(place: &mut Option<T>, parser: &mut Parser, problem: &str) -> Result<(), String> {
@@ -198,7 +198,7 @@ fn tls(_: Settings) -> Result<Settings, String> {
     Err("--tls needs a build with the feature emulator-tls".to_owned())
 }
 
-/// The stores as they are once the command line was followed.
+/// The stores, with those of the command line.
 struct Stores {
     own: Vec<StoreId>,
     foreign: Vec<StoreId>,
@@ -257,10 +257,10 @@ impl Shown<'_> {
         let mut out = io::stdout().lock();
         let variable = self.profile.variable();
         let path = if self.is_kanal() { "/api/v1/stores/123/customers" } else { "/v1/products?limit=1" };
-        writeln!(out, "Answers as {} documents, until it is ended (Ctrl-C).", self.profile.title())?;
+        writeln!(out, "Answers as {} documents, until it is stopped (Ctrl-C).", self.profile.title())?;
         writeln!(out, "url      {}", emulator.origin())?;
         let note =
-            if self.is_key_given { "given by --key" } else { "for this run alone, and shown this once" };
+            if self.is_key_given { "given by --key" } else { "for this run only, and shown only here" };
         writeln!(out, "key      {}  ({note})", emulator.key().expose_secret())?;
         if self.is_kanal() {
             let list =
@@ -274,7 +274,7 @@ impl Shown<'_> {
         writeln!(out, "control  {}", emulator.control_origin())?;
         writeln!(
             out,
-            "token    {}  (for the control plane, at this start alone; --help lists what it does)",
+            "token    {}  (for the control plane of this run; --help lists what it does)",
             emulator.control_token().expose_secret()
         )?;
         let url = format!("{}{path}", emulator.origin());
@@ -305,10 +305,10 @@ impl Shown<'_> {
     }
 }
 
-/// Waits for what ends the process.
+/// Waits for the end of the process.
 ///
-/// The signals that end a process end this one by themselves, and the operating system cuts the connections. Only of
-/// process 1, which the first program of a container is, the kernel keeps those away that no one has asked for.
+/// Signals end the process by themselves, and the operating system closes the connections. Only from process 1,
+/// which the first program of a container is, does the kernel keep signals without a handler away.
 struct Ending {
     #[cfg(unix)]
     first: Option<(tokio::runtime::Runtime, Vec<(u8, tokio::signal::unix::Signal)>)>,

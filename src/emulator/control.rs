@@ -1,8 +1,7 @@
-//! The control plane: the same as the methods of [`Emulator`](super::Emulator), over HTTP and for the one who has the
-//! token.
+//! The control plane: the methods of [`Emulator`](super::Emulator) over HTTP, for the holder of the token.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -12,16 +11,16 @@ use axum::routing::{delete, get, post, put};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, HOST};
-use http::{HeaderValue, Request, Response, StatusCode, request};
+use http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use tower_service::Service as _;
 use zeroize::Zeroizing;
 
-use super::answer;
-use super::rule_json;
-use super::server::Answer;
-use super::shop::{Api, Shop};
-use super::{EmulatorError, TEAM};
+use super::api;
+use super::fault::{Fault, FaultRule, FaultStatus};
+use super::records::{Customer, JournalEntry};
+use super::server::{Answer, Answering, EmulatorError};
+use super::shop::{Api, Shop, TEAM};
 use crate::failure::{Meaning, Row};
 use crate::key::{KeyFormat, Origin, Profile, RawKey, StoreId};
 use crate::registry::{
@@ -31,7 +30,7 @@ use crate::registry::{
 /// The largest body that the control plane reads, in bytes.
 const MAX_BODY: usize = 128 * 1024;
 
-/// The token is read, compared and printed as a key is.
+/// The token is parsed, compared and printed as a key is.
 const PROFILE: &Profile = &Profile::new(
     "keysheath-control",
     "KEYSHEATH_CONTROL_TOKEN",
@@ -45,12 +44,12 @@ const PROFILE: &Profile = &Profile::new(
     Row::new(401, "/error", Some("this is not the control token"), Meaning::KeyRefused),
 ]);
 
-/// What answers on the control plane's port, and the token that it asks for.
+/// Returns what answers on the control plane's port, and its token.
 pub(super) fn plane(shop: &Arc<Shop>, port: u16) -> Result<(Arc<Answer>, RawKey), EmulatorError> {
     let token = new_token()?;
     let router = router(shop, token.clone_key());
     let host = format!("127.0.0.1:{port}");
-    let answer = move |request: Request<_>, _| -> super::server::Answering {
+    let answer = move |request: Request<_>, _| -> Answering {
         let (mut router, refusal) = (router.clone(), refusal(&host, &request));
         Box::pin(async move {
             let mut response = match refusal {
@@ -76,8 +75,8 @@ fn new_token() -> Result<RawKey, EmulatorError> {
     text.ok_or(EmulatorError::NoRandomness)
 }
 
-/// Why a request is refused whatever its token: a page in a browser sent it, or one reached this port under a name of its
-/// own, which it made to mean 127.0.0.1 (DNS rebinding).
+/// Why a request is refused whatever its token: a page in a browser sent it, perhaps under a host name that
+/// the page's author made to resolve to 127.0.0.1 (DNS rebinding).
 fn refusal<B>(host: &str, request: &Request<B>) -> Option<&'static str> {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter();
@@ -85,7 +84,7 @@ fn refusal<B>(host: &str, request: &Request<B>) -> Option<&'static str> {
     let authority = request.uri().authority();
     if !is_ours || authority.is_some_and(|authority| authority.as_str() != host) {
         return Some(
-            "the control plane answers under its address and port alone, such as http://127.0.0.1:40123",
+            "the control plane answers only under its address and port, such as http://127.0.0.1:40123",
         );
     }
     is_from_browser(headers).then_some("the control plane does not answer pages in a browser")
@@ -117,11 +116,11 @@ async fn list_keys(State(shop): Shared, Query(query): Query<Map<String, Value>>)
         Some(text) => TeamId::new(text.parse().map_err(|_| bad("team is a number"))?),
     };
     let keys: Vec<Value> = shop.registry.keys(team).iter().map(key_json).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ "keys": keys })))
+    Ok(api::json(StatusCode::OK, &json!({ "keys": keys })))
 }
 
-/// This is the one answer that holds a key.
-async fn create_key(State(shop): Shared, request: axum::extract::Request) -> Answered {
+/// The only answer that holds a key.
+async fn create_key(State(shop): Shared, request: Request<Body>) -> Answered {
     let body = object(&shop, request, &["name", "team", "store"]).await?;
     let name = body.get("name").and_then(Value::as_str).ok_or_else(|| bad("name is a text"))?;
     let team = body.get("team").map_or(Ok(TEAM), team)?;
@@ -135,25 +134,21 @@ async fn create_key(State(shop): Shared, request: axum::extract::Request) -> Ans
     let new = shop.registry.create_key(team, name, restriction).map_err(|error| refused(&error))?;
     let mut shown = key_json(new.record());
     shown["key"] = Value::from(new.key().expose_secret());
-    Ok(answer::json(StatusCode::CREATED, &shown))
+    Ok(api::json(StatusCode::CREATED, &shown))
 }
 
 async fn delete_key(State(shop): Shared, Path(id): Path<String>) -> Answered {
     done(shop.delete_key(key_id(&id)?))
 }
 
-async fn delete_key_after(
-    State(shop): Shared,
-    Path(id): Path<String>,
-    request: axum::extract::Request,
-) -> Answered {
+async fn delete_key_after(State(shop): Shared, Path(id): Path<String>, request: Request<Body>) -> Answered {
     let id = key_id(&id)?;
     let body = object(&shop, request, &["requests"]).await?;
     let requests = body.get("requests").and_then(Value::as_u64);
     done(shop.delete_key_after(id, requests.ok_or_else(|| bad("requests is a number from 0"))?))
 }
 
-async fn put_store(State(shop): Shared, Path(id): Path<String>, request: axum::extract::Request) -> Answered {
+async fn put_store(State(shop): Shared, Path(id): Path<String>, request: Request<Body>) -> Answered {
     let store = store_id(&id)?;
     let body = object(&shop, request, &["team"]).await?;
     done(shop.registry.put_store(store, body.get("team").map_or(Ok(TEAM), team)?))
@@ -169,21 +164,21 @@ async fn resume_store(State(shop): Shared, Path(id): Path<String>) -> Answered {
 
 async fn list_customers(State(shop): Shared, Path(id): Path<String>) -> Answered {
     let customers = shop.customers.lock().of(store_id(&id)?);
-    let customers: Vec<Value> = customers.iter().map(super::Customer::to_json).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ "customers": customers })))
+    let customers: Vec<Value> = customers.iter().map(Customer::to_json).collect();
+    Ok(api::json(StatusCode::OK, &json!({ "customers": customers })))
 }
 
 async fn list_faults(State(shop): Shared) -> Response<Body> {
     let faults = shop.faults.lock().list();
-    let faults = faults.iter().map(|(id, rule, applied)| rule_json::write(*id, rule, *applied));
-    answer::json(StatusCode::OK, &json!({ "faults": faults.collect::<Vec<Value>>() }))
+    let faults: Vec<Value> = faults.iter().map(fault_json).collect();
+    api::json(StatusCode::OK, &json!({ "faults": faults }))
 }
 
-async fn add_fault(State(shop): Shared, request: axum::extract::Request) -> Answered {
-    let body = object(&shop, request, rule_json::FIELDS).await?;
-    let rule = rule_json::read(&body).map_err(bad)?;
-    let id = shop.faults.lock().add(rule).map_err(|error| bad(error.to_string()))?;
-    Ok(answer::json(StatusCode::CREATED, &json!({ "id": id.0 })))
+async fn add_fault(State(shop): Shared, request: Request<Body>) -> Answered {
+    let body = object(&shop, request, RULE_FIELDS).await?;
+    let rule = read_rule(&body).map_err(bad)?;
+    let number = shop.faults.lock().add(rule).map_err(|error| bad(error.to_string()))?;
+    Ok(api::json(StatusCode::CREATED, &json!({ "id": number })))
 }
 
 async fn clear_faults(State(shop): Shared) -> Answered {
@@ -192,20 +187,8 @@ async fn clear_faults(State(shop): Shared) -> Answered {
 }
 
 async fn journal(State(shop): Shared) -> Response<Body> {
-    let entries = shop.journal.lock().entries();
-    let entries = entries.iter().map(|entry| {
-        json!({
-            "number": entry.number,
-            "time": seconds(entry.time),
-            "method": entry.method,
-            "path": entry.path,
-            "store": entry.store.map(StoreId::get),
-            "key": entry.key.map(|key| key.to_string()),
-            "status": entry.status,
-            "fault": entry.fault.map(|fault| fault.0),
-        })
-    });
-    answer::json(StatusCode::OK, &json!({ "journal": entries.collect::<Vec<Value>>() }))
+    let entries: Vec<Value> = shop.journal.lock().entries().iter().map(entry_json).collect();
+    api::json(StatusCode::OK, &json!({ "journal": entries }))
 }
 
 async fn reset(State(shop): Shared) -> Answered {
@@ -213,19 +196,30 @@ async fn reset(State(shop): Shared) -> Answered {
     done(Ok(()))
 }
 
-/// Reads a body that is an object with no other fields than these.
-async fn object(
-    shop: &Shop,
-    request: request::Request<Body>,
-    fields: &[&str],
-) -> Result<Map<String, Value>, Problem> {
+/// Reads a body that is an object without other fields than these.
+async fn object(shop: &Shop, request: Request<Body>, fields: &[&str]) -> Result<Map<String, Value>, Problem> {
     let (parts, body) = request.into_parts();
-    let read = answer::read_json(&parts.headers, body, MAX_BODY, shop.read_timeout).await;
+    let read = api::read_json(&parts.headers, body, MAX_BODY, shop.read_timeout).await;
     match read.map_err(|why| problem(why.status(), why.text()))? {
         Value::Object(object) if object.keys().all(|name| fields.contains(&name.as_str())) => Ok(object),
-        Value::Object(_) => Err(bad(format!("there is an unknown field; known are {}", fields.join(", ")))),
+        Value::Object(_) => {
+            Err(bad(format!("there is an unknown field; the known ones are {}", fields.join(", "))))
+        }
         _ => Err(bad("the body must be a JSON object")),
     }
+}
+
+fn entry_json(entry: &JournalEntry) -> Value {
+    json!({
+        "number": entry.number,
+        "time": seconds(entry.time),
+        "method": entry.method,
+        "path": entry.path,
+        "store": entry.store.map(StoreId::get),
+        "key": entry.key.map(|key| key.to_string()),
+        "status": entry.status,
+        "fault": entry.fault,
+    })
 }
 
 fn key_json(record: &KeyRecord) -> Value {
@@ -268,7 +262,7 @@ fn done(result: Result<(), RegistryError>) -> Answered {
     Ok(response)
 }
 
-/// What is wrong with a request. It holds nothing of it.
+/// Why a request is refused. The text holds nothing of the request.
 #[derive(Debug)]
 struct Problem {
     status: StatusCode,
@@ -277,7 +271,7 @@ struct Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        answer::json(self.status, &json!({ "error": self.text }))
+        api::json(self.status, &json!({ "error": self.text }))
     }
 }
 
@@ -295,4 +289,139 @@ fn bad(text: impl Into<String>) -> Problem {
 
 fn problem(status: StatusCode, text: impl Into<String>) -> Problem {
     Problem { status, text: text.into() }
+}
+
+/// The fields of a fault rule.
+const RULE_FIELDS: &[&str] = &["fault", "key", "store", "route", "nth", "times", "probability"];
+
+/// Reads a fault rule. An error names the field that is wrong, and holds nothing of it.
+fn read_rule(body: &Map<String, Value>) -> Result<FaultRule, &'static str> {
+    let mut rule = FaultRule::new(read_fault(body.get("fault").unwrap_or(&Value::Null))?);
+    if let Some(key) = body.get("key") {
+        let key = key.as_str().and_then(|text| text.parse().ok());
+        rule = rule.for_key(key.ok_or("key is a key's number: 8 hexadecimal digits in a text")?);
+    }
+    if let Some(store) = body.get("store") {
+        let store = store.as_u64().and_then(StoreId::new);
+        rule = rule.for_store(store.ok_or("store is a positive number")?);
+    }
+    if let Some(route) = body.get("route") {
+        rule = rule.for_route(route.as_str().ok_or("route is a text")?);
+    }
+    if let Some(nth) = body.get("nth") {
+        rule = rule.nth(nth.as_u64().ok_or("nth is a number from 1")?);
+    }
+    if let Some(times) = body.get("times") {
+        rule = rule.times(times.as_u64().ok_or("times is a number")?);
+    }
+    if let Some(probability) = body.get("probability") {
+        rule = rule.with_probability(probability.as_f64().ok_or("probability is a number from 0 to 1")?);
+    }
+    Ok(rule)
+}
+
+fn read_fault(fault: &Value) -> Result<Fault, &'static str> {
+    const WHAT: &str = "fault is \"reset\", \"truncated_body\", { \"latency_ms\": 200 } or \
+                        { \"status\": 503, \"retry_after\": 2, \"body\": \"…\" }";
+    match fault {
+        Value::String(name) if name == "reset" => Ok(Fault::Reset),
+        Value::String(name) if name == "truncated_body" => Ok(Fault::TruncatedBody),
+        Value::Object(fields) if fields.contains_key("latency_ms") && fields.len() == 1 => {
+            let millis = fields.get("latency_ms").and_then(Value::as_u64).ok_or("latency_ms is a number")?;
+            Ok(Fault::Latency(Duration::from_millis(millis)))
+        }
+        Value::Object(fields) => {
+            let known = ["status", "retry_after", "body"];
+            if !fields.contains_key("status") || !fields.keys().all(|name| known.contains(&name.as_str())) {
+                return Err(WHAT);
+            }
+            let status = fields.get("status").and_then(Value::as_u64);
+            let status = status.and_then(|number| u16::try_from(number).ok());
+            let mut fault = Fault::status(status.ok_or("status is a number from 200 to 599")?);
+            if let Some(seconds) = fields.get("retry_after") {
+                let seconds = seconds.as_u64().and_then(|number| u32::try_from(number).ok());
+                fault = fault.with_retry_after(seconds.ok_or("retry_after is a number of seconds")?);
+            }
+            if let Some(body) = fields.get("body") {
+                fault = fault.with_body(body.as_str().ok_or("body is a text")?);
+            }
+            Ok(fault)
+        }
+        _ => Err(WHAT),
+    }
+}
+
+fn fault_json(status: &FaultStatus) -> Value {
+    let FaultStatus { number, rule, applied } = status;
+    let fault = match &rule.fault {
+        Fault::Reset => json!("reset"),
+        Fault::TruncatedBody => json!("truncated_body"),
+        Fault::Latency(time) => json!({ "latency_ms": u64::try_from(time.as_millis()).unwrap_or(u64::MAX) }),
+        Fault::Status { status, retry_after, body } => {
+            json!({ "status": status, "retry_after": retry_after, "body": body })
+        }
+    };
+    json!({
+        "id": number,
+        "fault": fault,
+        "key": rule.key.map(|key| key.to_string()),
+        "store": rule.store.map(StoreId::get),
+        "route": rule.route,
+        "nth": rule.first,
+        "times": rule.times,
+        "probability": rule.probability,
+        "applied": applied,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<FaultRule, &'static str> {
+        read_rule(serde_json::from_str::<Value>(text).unwrap().as_object().unwrap())
+    }
+
+    #[test]
+    fn a_rule_is_read_as_it_is_built() {
+        let text = r#"{ "fault": { "status": 503, "retry_after": 2, "body": "x" }, "key": "00000001",
+                        "store": 123, "route": "/v1/*", "nth": 3, "times": 2, "probability": 0.5 }"#;
+        let built = FaultRule::new(Fault::status(503).with_retry_after(2).with_body("x"))
+            .for_key("00000001".parse().unwrap())
+            .for_store(StoreId::new(123).unwrap())
+            .for_route("/v1/*")
+            .nth(3)
+            .times(2)
+            .with_probability(0.5);
+        assert_eq!(read_text(text), Ok(built));
+        for (text, fault) in [
+            (r#"{ "fault": "reset" }"#, Fault::Reset),
+            (r#"{ "fault": "truncated_body" }"#, Fault::TruncatedBody),
+            (r#"{ "fault": { "latency_ms": 20 } }"#, Fault::Latency(Duration::from_millis(20))),
+        ] {
+            assert_eq!(read_text(text), Ok(FaultRule::new(fault)));
+        }
+    }
+
+    #[test]
+    fn an_invalid_rule_is_refused() {
+        for text in [
+            "{}",
+            r#"{ "fault": "explode" }"#,
+            r#"{ "fault": 7 }"#,
+            r#"{ "fault": {} }"#,
+            r#"{ "fault": { "status": 503, "latency_ms": 7 } }"#,
+            r#"{ "fault": { "status": 70000 } }"#,
+            r#"{ "fault": { "status": 503, "retry_after": -1 } }"#,
+            r#"{ "fault": { "status": 503, "body": {} } }"#,
+            r#"{ "fault": "reset", "key": "all" }"#,
+            r#"{ "fault": "reset", "store": 0 }"#,
+            r#"{ "fault": "reset", "nth": "first" }"#,
+            r#"{ "fault": "reset", "times": -1 }"#,
+            r#"{ "fault": "reset", "route": 7 }"#,
+            r#"{ "fault": "reset", "probability": "often" }"#,
+        ] {
+            assert!(read_text(text).is_err(), "{text}");
+        }
+    }
 }

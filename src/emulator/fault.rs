@@ -1,77 +1,81 @@
-//! Faults, and the rules that say when they happen.
+//! Faults, the rules that say when they happen, and the seeded numbers that both repeat.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::seeded::Seeded;
 use crate::key::StoreId;
 use crate::registry::KeyId;
 
-/// How many fault rules there can be.
-///
-/// ```
-/// assert_eq!(keysheath::emulator::MAX_FAULTS, 1_000);
-/// ```
-pub const MAX_FAULTS: usize = 1_000;
+/// `SplitMix64`: fast, evenly distributed and predictable. NOT for keys that anything real accepts: an
+/// emulator draws keys from it only when a test sets a seed.
+#[derive(Clone, Debug)]
+pub(super) struct Seeded(u64);
+
+impl Seeded {
+    /// The numbers of this seed. Each `purpose` has a sequence of its own.
+    pub(super) const fn new(seed: u64, purpose: u64) -> Self {
+        Self(seed ^ purpose.wrapping_mul(0xd134_2543_de82_ef95))
+    }
+
+    pub(super) const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// From 0 to less than 1.
+    pub(super) fn fraction(&mut self) -> f64 {
+        let high = u32::try_from(self.next() >> 32).unwrap_or(u32::MAX);
+        f64::from(high) / 4_294_967_296.0
+    }
+
+    pub(super) fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let drawn = self.next().to_le_bytes();
+            chunk.copy_from_slice(&drawn[..chunk.len()]);
+        }
+    }
+}
+
+/// The most fault rules at a time.
+const MAX_FAULTS: usize = 1_000;
 
 /// The longest latency.
-///
-/// ```
-/// assert_eq!(keysheath::emulator::MAX_LATENCY.as_secs(), 600);
-/// ```
-pub const MAX_LATENCY: Duration = Duration::from_secs(600);
+const MAX_LATENCY: Duration = Duration::from_secs(600);
 
-/// What goes wrong with an answer.
-///
-/// ```
-/// use std::time::Duration;
-/// use keysheath::emulator::Fault;
-///
-/// let overloaded = Fault::status(503).with_retry_after(2);
-/// let proxy = Fault::status(401).with_body("<html>Please sign in</html>");
-/// let slow = Fault::Latency(Duration::from_millis(200));
-/// # let _ = (overloaded, proxy, slow);
-/// ```
+/// A failure of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// This status in place of the answer; the request is not looked at, whatever key it has.
+    /// This status instead of the answer. Neither the key nor the request is examined.
     #[non_exhaustive]
     Status {
         /// 200 to 599.
         status: u16,
         /// The value of `Retry-After`, in seconds.
         retry_after: Option<u32>,
-        /// The body. Without one, a 429 has the body that the issuer documents, and any other status none.
+        /// The body. Without one, a 429 has the body that the issuer documents, and any other status has
+        /// none.
         body: Option<String>,
     },
-    /// The request is looked at only after this time. Other requests are not held up.
+    /// The request is examined after this time, at most 600 s. Other requests are not delayed.
     Latency(Duration),
-    /// The connection is reset (TCP RST) without an answer, once the request has arrived. It has no effect.
+    /// The connection is reset (TCP RST) without an answer, once the request has arrived. The request has no
+    /// effect.
     Reset,
-    /// Half of the body is sent under a `Content-Length` for the whole of it, and the connection is closed. The request
-    /// is looked at, and has its effect. An answer to `HEAD`, which has no body, is sent as it is.
+    /// Half of the body is sent under the `Content-Length` of the whole, and the connection is closed. The
+    /// request has its effect. An answer to `HEAD`, which has no body, is sent as it is.
     TruncatedBody,
 }
 
 impl Fault {
-    /// This status in place of the answer.
-    ///
-    /// ```
-    /// # use keysheath::emulator::Fault;
-    /// let unavailable = Fault::status(503);
-    /// ```
+    /// Returns a fault that sends this status instead of the answer.
     #[must_use]
     pub const fn status(status: u16) -> Self {
         Self::Status { status, retry_after: None, body: None }
     }
 
-    /// With `Retry-After`, in seconds. Only a status has one.
-    ///
-    /// ```
-    /// # use keysheath::emulator::Fault;
-    /// let busy = Fault::status(429).with_retry_after(7);
-    /// ```
+    /// Sets `Retry-After`, in seconds. Has no effect on a fault without a status.
     #[must_use]
     pub fn with_retry_after(self, seconds: u32) -> Self {
         match self {
@@ -80,12 +84,7 @@ impl Fault {
         }
     }
 
-    /// With a body. Only a status has one.
-    ///
-    /// ```
-    /// # use keysheath::emulator::Fault;
-    /// let gateway = Fault::status(502).with_body("<html>Bad gateway</html>");
-    /// ```
+    /// Sets the body. Has no effect on a fault without a status.
     #[must_use]
     pub fn with_body(self, text: impl Into<String>) -> Self {
         match self {
@@ -97,8 +96,8 @@ impl Fault {
     }
 }
 
-/// When a fault happens. Rules are asked in the order in which they were added, and the first that matches a request and
-/// is due is applied, alone.
+/// A fault and the requests that it applies to. Rules are examined in the order in which they were added; the
+/// first one that matches a request and is due is applied, and no other.
 ///
 /// ```
 /// use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE};
@@ -126,64 +125,36 @@ pub struct FaultRule {
 }
 
 impl FaultRule {
-    /// For every request, until it is narrowed.
-    ///
-    /// ```
-    /// # use keysheath::emulator::{Fault, FaultRule};
-    /// let rule = FaultRule::new(Fault::Reset);
-    /// ```
+    /// Applies to every request, until it is narrowed.
     #[must_use]
     pub const fn new(fault: Fault) -> Self {
         Self { fault, key: None, store: None, route: None, first: 1, times: None, probability: None }
     }
 
-    /// For requests with this key alone.
-    ///
-    /// ```
-    /// # use keysheath::emulator::{Emulator, Fault, FaultRule};
-    /// # let emulator = Emulator::start()?;
-    /// let rule = FaultRule::new(Fault::Reset).for_key(emulator.key_id());
-    /// # Ok::<(), keysheath::emulator::EmulatorError>(())
-    /// ```
+    /// Applies only to requests with this key.
     #[must_use]
     pub const fn for_key(mut self, key: KeyId) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// For requests whose path names this store alone.
-    ///
-    /// ```
-    /// # use keysheath::emulator::{Fault, FaultRule, OWN_STORE};
-    /// let rule = FaultRule::new(Fault::Reset).for_store(OWN_STORE);
-    /// ```
+    /// Applies only to requests whose path names this store.
     #[must_use]
     pub const fn for_store(mut self, store: StoreId) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// For requests with this path alone. A segment in braces stands for any one segment, and `/*` at the end for
-    /// anything below.
-    ///
-    /// ```
-    /// # use keysheath::emulator::{Fault, FaultRule};
-    /// let customers = FaultRule::new(Fault::Reset).for_route("/api/v1/stores/{store_id}/customers");
-    /// let all = FaultRule::new(Fault::Reset).for_route("/api/v1/*");
-    /// ```
+    /// Applies only to requests with this path. A segment in braces matches any one segment, and `/*` at the
+    /// end matches everything below.
     #[must_use]
     pub fn for_route(mut self, route: impl Into<String>) -> Self {
         self.route = Some(route.into());
         self
     }
 
-    /// From the `n`-th request on that reaches the rule, counted from 1; once, unless [`FaultRule::times`] follows.
-    ///
-    /// ```
-    /// # use keysheath::emulator::{Fault, FaultRule};
-    /// let the_third = FaultRule::new(Fault::Reset).nth(3);
-    /// let the_third_and_fourth = FaultRule::new(Fault::Reset).nth(3).times(2);
-    /// ```
+    /// Applies from the `n`-th request that reaches the rule, counted from 1: once, unless
+    /// [`FaultRule::times`] follows.
     #[must_use]
     pub const fn nth(mut self, n: u64) -> Self {
         self.first = n;
@@ -191,24 +162,15 @@ impl FaultRule {
         self
     }
 
-    /// This many times, and then never again.
-    ///
-    /// ```
-    /// # use keysheath::emulator::{Fault, FaultRule};
-    /// let twice = FaultRule::new(Fault::status(503)).times(2);
-    /// ```
+    /// Applies this many times.
     #[must_use]
     pub const fn times(mut self, count: u64) -> Self {
         self.times = Some(count);
         self
     }
 
-    /// With this probability, from 0 to 1. With a seed, the same requests in the same order meet the same faults.
-    ///
-    /// ```
-    /// # use keysheath::emulator::{Fault, FaultRule};
-    /// let one_in_ten = FaultRule::new(Fault::status(503)).with_probability(0.1);
-    /// ```
+    /// Applies with this probability, from 0 to 1. With a seed, the same requests in the same order get the
+    /// same faults.
     #[must_use]
     pub const fn with_probability(mut self, probability: f64) -> Self {
         self.probability = Some(probability);
@@ -233,88 +195,72 @@ impl FaultRule {
         Ok(())
     }
 
-    fn matches(&self, asked: &Asked<'_>) -> bool {
+    fn matches(&self, target: &Target<'_>) -> bool {
         let fits = |wanted: Option<_>, found| wanted.is_none_or(|wanted| Some(wanted) == found);
-        fits(self.key, asked.key)
-            && self.store.is_none_or(|store| Some(store) == asked.store)
-            && self.route.as_ref().is_none_or(|route| is_on_route(route, asked.path))
+        fits(self.key, target.key)
+            && self.store.is_none_or(|store| Some(store) == target.store)
+            && self.route.as_ref().is_none_or(|route| is_on_route(route, target.path))
     }
 }
 
-/// A rule that cannot be.
-///
-/// ```
-/// use keysheath::emulator::{Emulator, Fault, FaultError, FaultRule};
-///
-/// let emulator = Emulator::start()?;
-/// let error = emulator.add_fault(FaultRule::new(Fault::status(99))).unwrap_err();
-/// assert_eq!(error, FaultError::Status);
-/// # Ok::<(), keysheath::emulator::EmulatorError>(())
-/// ```
+/// A fault rule was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FaultError {
-    /// The status is not a final one.
+    /// The status is not from 200 to 599.
     #[error("a fault's status is from 200 to 599")]
     Status,
     /// The latency is too long.
     #[error("a fault's latency is at most 600 seconds")]
     Latency,
-    /// The probability is none.
+    /// The probability is not from 0 to 1.
     #[error("a fault's probability is from 0 to 1")]
     Probability,
-    /// There is no request before the first.
-    #[error("requests are counted from 1: there is no 0th")]
+    /// `nth` is 0.
+    #[error("a fault's nth is at least 1: requests are counted from 1")]
     Nth,
-    /// The route is no path.
+    /// The route does not begin with `/`.
     #[error("a fault's route is a path, such as /api/v1/stores/{{store_id}}/customers or /api/v1/*")]
     Route,
-    /// There are too many.
-    #[error("there are 1,000 fault rules already: clear them")]
+    /// There are 1,000 rules already.
+    #[error("there are 1,000 fault rules already: clear them first")]
     Full,
 }
 
-/// A rule's number, which the journal names.
-///
-/// ```
-/// # use keysheath::emulator::{Emulator, Fault, FaultRule};
-/// # let emulator = Emulator::start()?;
-/// let id = emulator.add_fault(FaultRule::new(Fault::Reset))?;
-/// assert_eq!(id.to_string(), "1");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FaultId(pub(super) u64);
-
-impl fmt::Display for FaultId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// A fault rule of an emulator.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FaultStatus {
+    /// The rule's number, from 1, which the journal names.
+    pub number: u64,
+    /// The rule.
+    pub rule: FaultRule,
+    /// How often the fault was applied.
+    pub applied: u64,
 }
 
-/// What a request is matched by.
+/// The parts of a request that a rule matches.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct Target<'a> {
     pub(super) key: Option<KeyId>,
     pub(super) store: Option<StoreId>,
     pub(super) path: &'a str,
 }
 
-/// The rules in order, and how far each has come.
+/// The rules in order.
 #[derive(Debug)]
 pub(super) struct Faults {
-    rules: Vec<Counted>,
+    rules: Vec<CountedRule>,
     added: u64,
     seed: u64,
     random: Seeded,
 }
 
 #[derive(Debug)]
-struct Counted {
-    id: FaultId,
-    rule: FaultRule,
+struct CountedRule {
+    status: FaultStatus,
+    /// The requests that have reached the rule.
     seen: u64,
-    applied: u64,
 }
 
 impl Faults {
@@ -322,15 +268,15 @@ impl Faults {
         Self { rules: Vec::new(), added: 0, seed, random: Seeded::new(seed, 2) }
     }
 
-    pub(super) fn add(&mut self, rule: FaultRule) -> Result<FaultId, FaultError> {
+    pub(super) fn add(&mut self, rule: FaultRule) -> Result<u64, FaultError> {
         rule.check()?;
         if self.rules.len() == MAX_FAULTS {
             return Err(FaultError::Full);
         }
         self.added += 1;
-        let id = FaultId(self.added);
-        self.rules.push(Counted { id, rule, seen: 0, applied: 0 });
-        Ok(id)
+        let status = FaultStatus { number: self.added, rule, applied: 0 };
+        self.rules.push(CountedRule { status, seen: 0 });
+        Ok(self.added)
     }
 
     pub(super) fn clear(&mut self) {
@@ -338,27 +284,26 @@ impl Faults {
         self.random = Seeded::new(self.seed, 2);
     }
 
-    /// Each rule, and how often it was applied.
-    pub(super) fn list(&self) -> Vec<(FaultId, FaultRule, u64)> {
-        self.rules.iter().map(|counted| (counted.id, counted.rule.clone(), counted.applied)).collect()
+    pub(super) fn list(&self) -> Vec<FaultStatus> {
+        self.rules.iter().map(|counted| counted.status.clone()).collect()
     }
 
-    /// The fault that this request meets.
-    pub(super) fn meet(&mut self, asked: &Asked<'_>) -> Option<(FaultId, Fault)> {
-        for counted in &mut self.rules {
-            let rule = &counted.rule;
-            if !rule.matches(asked) || rule.times.is_some_and(|times| counted.applied >= times) {
+    /// The number of the rule that applies to this request, and its fault. Counts the request.
+    pub(super) fn apply(&mut self, target: &Target<'_>) -> Option<(u64, Fault)> {
+        for CountedRule { status, seen } in &mut self.rules {
+            let rule = &status.rule;
+            if !rule.matches(target) || rule.times.is_some_and(|times| status.applied >= times) {
                 continue;
             }
-            counted.seen += 1;
-            if counted.seen < rule.first {
+            *seen += 1;
+            if *seen < rule.first {
                 continue;
             }
             if rule.probability.is_some_and(|probability| self.random.fraction() >= probability) {
                 continue;
             }
-            counted.applied += 1;
-            return Some((counted.id, rule.fault.clone()));
+            status.applied += 1;
+            return Some((status.number, status.rule.fault.clone()));
         }
         None
     }
@@ -385,7 +330,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_fits_whole_segments() {
+    fn splitmix64_gives_the_numbers_it_is_published_with() {
+        let mut numbers = Seeded::new(1_234_567, 0);
+        let first = [numbers.next(), numbers.next(), numbers.next()];
+        assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn half_of_the_fractions_lie_in_each_half_of_0_to_1() {
+        let mut numbers = Seeded::new(7, 1);
+        let low = (0..10_000).filter(|_| (0.0..0.5).contains(&numbers.fraction())).count();
+        assert!((4_800..5_200).contains(&low), "{low}");
+    }
+
+    #[test]
+    fn a_route_matches_whole_segments() {
         let customers = "/api/v1/stores/{store_id}/customers";
         assert!(is_on_route(customers, "/api/v1/stores/123/customers"));
         assert!(!is_on_route(customers, "/api/v1/stores/123/customers/7"));
@@ -396,12 +355,12 @@ mod tests {
     }
 
     #[test]
-    fn only_requests_that_reach_a_rule_are_counted_by_it() {
+    fn a_rule_counts_only_the_requests_that_reach_it() {
         let mut faults = Faults::new(1);
-        let asked = Asked { key: None, store: None, path: "/" };
+        let target = Target { key: None, store: None, path: "/" };
         let first = faults.add(FaultRule::new(Fault::Reset).times(1)).unwrap();
         let second = faults.add(FaultRule::new(Fault::status(500)).nth(2).times(2)).unwrap();
-        let met: Vec<_> = (0..5).map(|_| faults.meet(&asked).map(|(id, _)| id)).collect();
-        assert_eq!(met, [Some(first), None, Some(second), Some(second), None]);
+        let applied: Vec<_> = (0..5).map(|_| faults.apply(&target).map(|(number, _)| number)).collect();
+        assert_eq!(applied, [Some(first), None, Some(second), Some(second), None]);
     }
 }

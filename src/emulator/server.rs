@@ -1,4 +1,4 @@
-//! The thread that serves both ports.
+//! The thread that serves both ports, and the exchange of one request and its answer.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use axum::body::Body;
-use http::header::{CONNECTION, HOST};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER};
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,47 +23,80 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
+use tower_service::Service as _;
 
-use super::EmulatorError;
-use super::answer;
-use super::wire::{Doubted, End, Fate, Inner, Stream};
+use super::api::{self, MAX_BODY};
+use super::connection::{AmbiguousLength, End, Fate, Inner, Stream, truncated};
+use super::fault::{Fault, Target};
+use super::records::{JournalEntry, shown_method, shown_path};
+use super::shop::{Counted, Sender, Shop};
+use super::tls;
+use crate::registry::RegistryError;
 
-/// How many connections each port serves at once; the next waits.
-///
-/// ```
-/// assert_eq!(keysheath::emulator::MAX_CONNECTIONS, 512);
-/// ```
-pub const MAX_CONNECTIONS: usize = 512;
+/// An emulator could not be started. Nothing of it keeps running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmulatorError {
+    /// A port on 127.0.0.1 cannot be bound.
+    #[error(
+        "a port on 127.0.0.1 cannot be bound ({0}): choose another, or leave it out to use any free port"
+    )]
+    Bind(io::ErrorKind),
+    /// Nested errors were asked for, which Kanal does not have.
+    #[error("Kanal has no nested errors: leave with_nested_errors (--nested-errors) out, or start Katana")]
+    NestedErrors,
+    /// The operating system gives no thread or no event queue.
+    #[error("the operating system gives no thread or no event queue ({0}): check this user's limits")]
+    Runtime(io::ErrorKind),
+    /// The first key and stores cannot be created.
+    #[error("the emulator's first key and stores cannot be created: {0}")]
+    Registry(RegistryError),
+    /// The operating system gives no random bytes for the control plane's token.
+    #[error(
+        "the operating system gives no random bytes for the control plane's token: start the emulator again"
+    )]
+    NoRandomness,
+    /// The certificate for TLS cannot be made.
+    #[error("the certificate for TLS cannot be made: start the emulator again, or without TLS")]
+    Certificate,
+}
+
+impl From<RegistryError> for EmulatorError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+/// The most connections that each port serves at once; further ones wait.
+const MAX_CONNECTIONS: usize = 512;
 
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// How long to wait after the operating system could not accept a connection.
+/// The pause after the operating system failed to accept a connection.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// An answer on its way.
 pub(super) type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// Answers the requests of one port.
 pub(super) type Answer = dyn Fn(Request<Incoming>, Fate) -> Answering + Send + Sync;
 
-/// A port and what answers there.
+/// A port and what answers on it.
 pub(super) struct Site {
     pub(super) listener: TcpListener,
     pub(super) answer: Arc<Answer>,
-    #[cfg(feature = "emulator-tls")]
-    pub(super) tls: Option<tokio_rustls::TlsAcceptor>,
-    /// How long the head of a request may take, and a handshake.
+    pub(super) tls: Option<tls::Acceptor>,
+    /// For the head of a request, and for a handshake.
     pub(super) read_timeout: Duration,
 }
 
-/// Serves until it is dropped, which cuts every connection.
+/// Serves until it is dropped, which closes every connection.
 pub(super) struct Server {
     stop: Option<oneshot::Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A port on 127.0.0.1; 0 is any that is free.
+/// Binds a port on 127.0.0.1; 0 is any free port.
 pub(super) fn bind(port: u16) -> Result<TcpListener, EmulatorError> {
     let failed = |error: io::Error| EmulatorError::Bind(error.kind());
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(failed)?;
@@ -85,13 +119,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            // It ends at its next step, and a panic there has been printed already.
+            // It ends at its next step; a panic there has been printed already.
             thread.join().ok();
         }
     }
 }
 
-/// Returns when `stopped`'s other end is dropped; the runtime, which is dropped then, drops every connection.
+/// Returns when the sender of `stopped` is dropped. The runtime is dropped then, and every connection with
+/// it.
 fn serve(runtime: &Runtime, sites: Vec<Site>, stopped: oneshot::Receiver<Infallible>) {
     runtime.block_on(async move {
         for site in sites {
@@ -102,7 +137,7 @@ fn serve(runtime: &Runtime, sites: Vec<Site>, stopped: oneshot::Receiver<Infalli
 }
 
 async fn accept(site: Site) {
-    let Site { listener, answer, read_timeout, .. } = site;
+    let Site { listener, answer, tls, read_timeout } = site;
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -111,15 +146,9 @@ async fn accept(site: Site) {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let answer = Arc::clone(&answer);
-        #[cfg(feature = "emulator-tls")]
-        let tls = site.tls.clone();
+        let (answer, tls) = (Arc::clone(&answer), tls.clone());
         tokio::spawn(async move {
-            #[cfg(feature = "emulator-tls")]
-            let stream = secure(stream, tls, read_timeout).await;
-            #[cfg(not(feature = "emulator-tls"))]
-            let stream = plain(stream, read_timeout);
-            if let Some(stream) = stream {
+            if let Some(stream) = open(stream, tls, read_timeout).await {
                 converse(stream, answer, read_timeout).await;
             }
             drop(place);
@@ -127,29 +156,29 @@ async fn accept(site: Site) {
     }
 }
 
-fn plain(stream: TcpStream, read_timeout: Duration) -> Option<Stream> {
-    // An answer is written as a whole, and waiting for more of it only makes tests slow.
+/// `None` if the handshake fails or takes too long.
+async fn open(stream: TcpStream, tls: Option<tls::Acceptor>, read_timeout: Duration) -> Option<Stream> {
+    // An answer is written as a whole, so waiting for more of it would only make tests slow.
     stream.set_nodelay(true).ok()?;
-    Some(Stream::new(Inner::Plain(stream), read_timeout))
-}
-
-#[cfg(feature = "emulator-tls")]
-async fn secure(
-    stream: TcpStream,
-    tls: Option<tokio_rustls::TlsAcceptor>,
-    read_timeout: Duration,
-) -> Option<Stream> {
-    let Some(tls) = tls else { return plain(stream, read_timeout) };
-    stream.set_nodelay(true).ok()?;
-    let secured = tokio::time::timeout(read_timeout, tls.accept(stream)).await.ok()?;
-    secured.ok().map(|stream| Stream::new(Inner::Tls(Box::new(stream)), read_timeout))
+    let inner = match tls {
+        None => Inner::Plain(stream),
+        Some(tls) => {
+            let accepted = tokio::time::timeout(read_timeout, tls.accept(stream)).await.ok()?;
+            Inner::Encrypted(Box::new(accepted.ok()?))
+        }
+    };
+    Some(Stream::new(inner, read_timeout))
 }
 
 /// Answers the requests of one connection, one after the other.
 async fn converse(stream: Stream, answer: Arc<Answer>, read_timeout: Duration) {
     let fate = Fate::default();
-    let conversation =
-        Conversation { answer, fate: fate.clone(), doubted: stream.doubted(), requests: AtomicUsize::new(0) };
+    let conversation = Conversation {
+        answer,
+        fate: fate.clone(),
+        ambiguous: stream.ambiguous(),
+        requests: AtomicUsize::new(0),
+    };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(read_timeout)
@@ -159,7 +188,7 @@ async fn converse(stream: Stream, answer: Arc<Answer>, read_timeout: Duration) {
         let polled = connection.poll_without_shutdown(context);
         match fate.end() {
             Some(end) => Poll::Ready(end),
-            None => polled.map(|_| End::Itself),
+            None => polled.map(|_| End::Normal),
         }
     })
     .await;
@@ -169,7 +198,7 @@ async fn converse(stream: Stream, answer: Arc<Answer>, read_timeout: Duration) {
 struct Conversation {
     answer: Arc<Answer>,
     fate: Fate,
-    doubted: Doubted,
+    ambiguous: AmbiguousLength,
     requests: AtomicUsize,
 }
 
@@ -180,13 +209,13 @@ impl hyper::service::Service<Request<Incoming>> for Conversation {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let problem = if self.doubted.is(number) {
+        let problem = if self.ambiguous.is(number) {
             Some("a request gives its length once, by Content-Length or by Transfer-Encoding")
         } else {
             problem_of_host(&request)
         };
         if let Some(problem) = problem {
-            let mut response = answer::json(StatusCode::BAD_REQUEST, &json!({ "error": problem }));
+            let mut response = api::json(StatusCode::BAD_REQUEST, &json!({ "error": problem }));
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return Box::pin(std::future::ready(Ok(response)));
         }
@@ -206,5 +235,122 @@ fn problem_of_host<B>(request: &Request<B>) -> Option<&'static str> {
             (!is_valid).then_some("the Host header is not a host and a port")
         }
         _ => Some("a request has one Host header"),
+    }
+}
+
+/// The longest answer of the emulator, in bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Answers on the port of the emulated service.
+pub(super) fn service(shop: &Arc<Shop>) -> Arc<Answer> {
+    let (shop, router) = (Arc::clone(shop), api::router(shop));
+    Arc::new(move |request, fate| Box::pin(exchange(Arc::clone(&shop), router.clone(), fate, request)))
+}
+
+/// Answers a request, or applies a fault to it.
+async fn exchange(
+    shop: Arc<Shop>,
+    router: Router,
+    fate: Fate,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let mut note = Note::of(&shop, &request);
+    if note.counted == Counted::TooMany {
+        // The key counts as deleted: the request goes on with one that is unknown.
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer"));
+    }
+    let path = request.uri().path();
+    let target = Target { key: note.sender.map(|sender| sender.key), store: note.entry.store, path };
+    let applied = shop.faults.lock().apply(&target);
+    let (number, fault) = applied.unzip();
+    note.entry.fault = number;
+    let response = match fault {
+        Some(Fault::Reset) => {
+            // A client that is still writing would see a broken pipe instead of the reset.
+            api::skip(request.into_body(), MAX_BODY, shop.read_timeout).await;
+            match fate.reset().await {}
+        }
+        Some(Fault::Status { status, retry_after, body }) => faulty(&shop, status, retry_after, body),
+        Some(Fault::Latency(time)) => {
+            tokio::time::sleep(time).await;
+            route(&shop, router, request).await
+        }
+        // An answer to HEAD has no body to cut.
+        Some(Fault::TruncatedBody) if request.method() != Method::HEAD => {
+            truncate(route(&shop, router, request).await, fate).await
+        }
+        Some(Fault::TruncatedBody) | None => route(&shop, router, request).await,
+    };
+    note.entry.status = Some(response.status().as_u16());
+    response
+}
+
+async fn route(shop: &Shop, mut router: Router, request: Request<Incoming>) -> Response<Body> {
+    let response = match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    api::in_shape(shop, response)
+}
+
+fn faulty(shop: &Shop, status: u16, retry_after: Option<u32>, body: Option<String>) -> Response<Body> {
+    let body = body.unwrap_or_else(|| if status == 429 { api::rate_limited(shop) } else { String::new() });
+    let media_type = match body.as_bytes().first() {
+        Some(b'{' | b'[') => "application/json",
+        Some(b'<') => "text/html",
+        _ => "text/plain",
+    };
+    // The status was checked when the rule was added.
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = api::text(status, media_type, body);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+async fn truncate(response: Response<Body>, fate: Fate) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let whole = to_bytes(body, MAX_ANSWER).await.unwrap_or_default();
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, truncated(&whole, fate))
+}
+
+/// The journal's entry, written on drop, so that a request whose client has gone away is noted too.
+struct Note {
+    shop: Arc<Shop>,
+    entry: JournalEntry,
+    sender: Option<Sender>,
+    counted: Counted,
+}
+
+impl Note {
+    fn of(shop: &Arc<Shop>, request: &Request<Incoming>) -> Self {
+        let path = request.uri().path();
+        let wanted = api::requested_store(path);
+        let sender = shop.sender(request.headers());
+        let counted = sender.map_or(Counted::NotLimited, |sender| shop.count(sender.key));
+        let sender = sender.filter(|_| counted != Counted::TooMany);
+        let entry = JournalEntry {
+            number: 0,
+            time: SystemTime::UNIX_EPOCH,
+            method: shown_method(request.method()),
+            path: shown_path(path),
+            store: wanted.store(),
+            key: sender.and_then(|sender| sender.fingerprint),
+            status: None,
+            fault: None,
+        };
+        Self { shop: Arc::clone(shop), entry, sender, counted }
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        self.entry.time = self.shop.now();
+        self.shop.journal.lock().write(self.entry.clone());
+        if let (Counted::Allowed, Some(sender)) = (self.counted, self.sender) {
+            self.shop.answered(sender.key);
+        }
     }
 }

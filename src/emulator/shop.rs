@@ -1,4 +1,4 @@
-//! What an emulator knows: the registry, and all that requests and rules leave behind.
+//! The state that both ports and the [`Emulator`](super::Emulator) share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,50 +6,27 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-use super::customers::Customers;
 use super::fault::Faults;
-use super::journal::Journal;
-use super::katana_api::Product;
-use super::rate_limit::{Allowance, RateLimiter};
+use super::records::{Allowance, Customers, Journal, Product, RateLimiter};
 use crate::internal::lock::Lock;
 use crate::key::{Fingerprint, Profile, StoreId};
 use crate::registry::{
     Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, RequestedStore, TeamId,
 };
 
-/// The team that the first key belongs to.
-///
-/// ```
-/// assert_eq!(keysheath::emulator::TEAM.get(), 1);
-/// ```
+/// The team of the first key.
 pub const TEAM: TeamId = TeamId::new(1);
 
 /// Another team.
-///
-/// ```
-/// assert_eq!(keysheath::emulator::OTHER_TEAM.get(), 2);
-/// ```
 pub const OTHER_TEAM: TeamId = TeamId::new(2);
 
 /// A store of [`TEAM`].
-///
-/// ```
-/// assert_eq!(keysheath::emulator::OWN_STORE.get(), 123);
-/// ```
 pub const OWN_STORE: StoreId = store(123);
 
 /// A store of [`OTHER_TEAM`].
-///
-/// ```
-/// assert_eq!(keysheath::emulator::FOREIGN_STORE.get(), 456);
-/// ```
 pub const FOREIGN_STORE: StoreId = store(456);
 
 /// A store of [`TEAM`] that is paused at the start.
-///
-/// ```
-/// assert_eq!(keysheath::emulator::PAUSED_STORE.get(), 789);
-/// ```
 pub const PAUSED_STORE: StoreId = store(789);
 
 const fn store(number: u64) -> StoreId {
@@ -59,34 +36,32 @@ const fn store(number: u64) -> StoreId {
     }
 }
 
-/// Where the time comes from.
 pub(super) type Clock = dyn Fn() -> SystemTime + Send + Sync;
 
-/// Which service is stood in for.
+/// The service that is emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Api {
     Kanal,
     Katana {
-        /// Whether errors have the shape that is nested under `error`.
+        /// Whether errors are nested under `error`.
         nested: bool,
     },
 }
 
-/// What a rate limit is metered by.
+/// What a rate limit counts requests for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Metered {
     Store(StoreId),
     Key(KeyId),
 }
 
-/// A key that a request came with, whatever it was good for.
+/// The key of a request, whether or not it is authorized for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sender {
     pub(super) key: KeyId,
     pub(super) fingerprint: Option<Fingerprint>,
 }
 
-/// Shared by both ports and the [`Emulator`](super::Emulator).
 pub(super) struct Shop {
     pub(super) registry: KeyRegistry,
     pub(super) api: Api,
@@ -96,9 +71,9 @@ pub(super) struct Shop {
     pub(super) customers: Lock<Customers>,
     pub(super) faults: Lock<Faults>,
     pub(super) journal: Lock<Journal>,
-    /// The keys that are deleted after some requests.
+    /// Keys that are deleted after some more requests.
     countdowns: Lock<HashMap<KeyId, Countdown>>,
-    /// `None` where there is no limit.
+    /// `None` without a limit.
     limiter: Option<Lock<RateLimiter<Metered>>>,
 }
 
@@ -129,19 +104,19 @@ impl Shop {
         (self.clock)()
     }
 
-    /// Whose key a request came with. A key that is good, but not for this store, is still known.
+    /// The key of a request, also one that is not for the store.
     pub(super) fn sender(&self, headers: &HeaderMap) -> Option<Sender> {
         let (key, fingerprint) = self.registry.sender(headers)?;
         Some(Sender { key, fingerprint })
     }
 
-    /// `None` where there is no limit.
+    /// Counts a request; `None` without a limit.
     pub(super) fn take_allowance(&self, metered: Metered) -> Option<Allowance> {
         let limiter = self.limiter.as_ref()?;
         Some(limiter.lock().take(metered, self.now()))
     }
 
-    /// Lets a key through for this many more requests, and then deletes it.
+    /// Deletes a key after this many more requests.
     pub(super) fn delete_key_after(&self, id: KeyId, requests: u64) -> Result<(), RegistryError> {
         if requests == 0 {
             return self.delete_key(id);
@@ -151,26 +126,26 @@ impl Shop {
         Ok(())
     }
 
-    /// Deletes a key, and what was kept beside it.
+    /// Deletes a key and its countdown.
     pub(super) fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
         self.countdowns.lock().remove(&id);
         self.registry.delete_key(id)
     }
 
-    /// Counts a request that has come with a key.
-    pub(super) fn count(&self, key: KeyId) -> Turn {
+    /// Counts a request with this key.
+    pub(super) fn count(&self, key: KeyId) -> Counted {
         match self.countdowns.lock().get_mut(&key) {
-            None => Turn::Free,
-            Some(countdown) if countdown.left == 0 => Turn::Refused,
+            None => Counted::NotLimited,
+            Some(countdown) if countdown.left == 0 => Counted::TooMany,
             Some(countdown) => {
                 countdown.left -= 1;
                 countdown.in_flight += 1;
-                Turn::Counted
+                Counted::Allowed
             }
         }
     }
 
-    /// Notes that a counted request was answered. With the last of them the key is deleted.
+    /// Notes that a counted request was answered. The last one deletes the key.
     pub(super) fn answered(&self, key: KeyId) {
         let mut countdowns = self.countdowns.lock();
         let Some(countdown) = countdowns.get_mut(&key) else { return };
@@ -178,12 +153,12 @@ impl Shop {
         if countdown.left == 0 && countdown.in_flight == 0 {
             countdowns.remove(&key);
             drop(countdowns);
-            // It may have been deleted meanwhile, which is as well.
+            // It may have been deleted in the meantime.
             self.registry.delete_key(key).ok();
         }
     }
 
-    /// Forgets what requests and rules have left behind.
+    /// See [`Emulator::reset`](super::Emulator::reset).
     pub(super) fn reset(&self) {
         *self.customers.lock() = Customers::default();
         self.faults.lock().clear();
@@ -195,22 +170,21 @@ impl Shop {
     }
 }
 
-/// How many more requests a key is let through, and how many of those that were are not answered yet. It is deleted once
-/// both are none.
+/// A key that is deleted once no request is left and none is in flight.
 struct Countdown {
     left: u64,
     in_flight: u64,
 }
 
-/// What a request is to a key's countdown.
+/// What a key's countdown says about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// There is none.
-    Free,
-    /// It is one of those that are let through.
-    Counted,
-    /// It comes after them: the key is as good as deleted.
-    Refused,
+pub(super) enum Counted {
+    /// The key has no countdown.
+    NotLimited,
+    /// One of the requests that are left.
+    Allowed,
+    /// None was left: the key counts as deleted.
+    TooMany,
 }
 
 impl Authorize for Shop {

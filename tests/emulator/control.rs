@@ -120,7 +120,7 @@ fn faults_are_added_in_order_listed_and_cleared() {
     assert!(emulator.faults().is_empty());
     let slow = json!({ "fault": { "latency_ms": 1 } });
     assert_eq!(control(&emulator, "POST", "/faults", &slow).status, 201);
-    assert!(matches!(emulator.faults()[0].1, ref rule if *rule == keysheath::emulator::FaultRule::new(
+    assert!(matches!(emulator.faults()[0].rule, ref rule if *rule == keysheath::emulator::FaultRule::new(
         Fault::Latency(Duration::from_millis(1))
     )));
 }

@@ -264,7 +264,7 @@ fn dropping_it_frees_both_ports_at_once_even_while_a_request_hangs() {
     let mut hanging = support::http::connect(emulator.origin());
     std::io::Write::write_all(&mut hanging, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let _idle = support::http::connect(emulator.control_origin());
-    while emulator.faults()[0].2 == 0 {
+    while emulator.faults()[0].applied == 0 {
         std::thread::sleep(Duration::from_millis(5));
     }
     let (port, control) = (emulator.origin().port(), emulator.control_origin().port());

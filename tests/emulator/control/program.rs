@@ -181,14 +181,14 @@ fn a_test_in_another_language_reads_one_line_of_json() {
 #[test]
 fn options_that_do_not_apply_are_refused() {
     for (arguments, why) in [
-        (&["--nested-errors"][..], "--nested-errors is Katana's"),
-        (&["kanal", "--nested-errors"], "--nested-errors is Katana's"),
-        (&["katana", "--store", "7"], "--store is Kanal's"),
-        (&["--store", "7", "katana"], "--store is Kanal's"),
+        (&["--nested-errors"][..], "--nested-errors is for Katana"),
+        (&["kanal", "--nested-errors"], "--nested-errors is for Katana"),
+        (&["katana", "--store", "7"], "--store is for Kanal"),
+        (&["--store", "7", "katana"], "--store is for Kanal"),
         (&["--port", "1", "--port", "2"], "--port is a number from 0 to 65535, once"),
         (&["--key", KEY, "--key", KEY], "--key is a key, once"),
-        (&["katana", "--key", "short"], "--key is no key of Katana: 16 to 512"),
-        (&["--key", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071"], "--key is no key of Kanal: 24 of A-Z"),
+        (&["katana", "--key", "short"], "--key is not a key of Katana: 16 to 512"),
+        (&["--key", "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071"], "--key is not a key of Kanal: 24 of A-Z"),
         (&["--key"], "--key is a key"),
     ] {
         let output = run(arguments);
@@ -268,7 +268,7 @@ fn a_port_that_is_taken_is_an_error_that_says_so() {
     let output = run(&["--port", &port]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("a port on 127.0.0.1 cannot be had"), "{error}");
+    assert!(error.contains("a port on 127.0.0.1 cannot be bound"), "{error}");
 }
 
 #[test]
@@ -288,17 +288,22 @@ fn its_help_lists_every_option_and_its_version_is_the_crates() {
         assert!(help.contains(&format!("\n  {option}")), "{option}");
     }
     // Every path of the control plane and every field of a fault rule, as their sources have them.
-    let source = |name: &str| {
-        std::fs::read_to_string(format!("{}/src/emulator/{name}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap()
-    };
-    let control = source("control");
+    let path = format!("{}/src/emulator/control.rs", env!("CARGO_MANIFEST_DIR"));
+    let control = std::fs::read_to_string(path).unwrap();
     let routes: Vec<&str> =
         control.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(routes.len() >= 9, "{routes:?}");
     assert!(routes.iter().all(|route| help.contains(route)), "{routes:?}");
-    let rules = source("rule_json");
-    let fields =
-        rules.split("FIELDS").nth(1).unwrap().split(';').next().unwrap().split('"').skip(1).step_by(2);
+    let fields = control
+        .split("const RULE_FIELDS")
+        .nth(1)
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap()
+        .split('"')
+        .skip(1)
+        .step_by(2);
     for field in fields.chain(["status", "retry_after", "body", "latency_ms", "reset", "truncated_body"]) {
         assert!(help.contains(&format!("\"{field}\"")), "{field}");
     }
@@ -337,6 +342,6 @@ fn a_key_that_was_given_is_not_called_made_up() {
         let line = program.lines.iter().find(|line| line.starts_with("key ")).unwrap();
         line.split_once('(').unwrap().1.to_owned()
     };
-    assert!(words(&[]).starts_with("for this run alone"));
+    assert!(words(&[]).starts_with("for this run only"));
     assert_eq!(words(&["--key", KEY]), "given by --key)");
 }

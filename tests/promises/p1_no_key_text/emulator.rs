@@ -1,7 +1,7 @@
 //! A server for tests whose first key is the canary, and that is sent it in every place of a request.
 
 use keysheath::emulator::{
-    Customer, Emulator, EmulatorError, Fault, FaultError, FaultId, FaultRule, JournalEntry, OWN_STORE,
+    Customer, Emulator, EmulatorError, Fault, FaultError, FaultRule, FaultStatus, JournalEntry, OWN_STORE,
     Settings,
 };
 
@@ -21,8 +21,7 @@ fn no_type_of_the_emulator_shows_the_key_that_it_is_sent() {
     let rule =
         FaultRule::new(Fault::status(503).with_retry_after(1)).for_key(emulator.key_id()).nth(2).times(1);
     assert_debug_silent("a rule", &rule);
-    let id: FaultId = emulator.add_fault(rule).unwrap();
-    assert_debug_silent("a rule's number", &id);
+    emulator.add_fault(rule).unwrap();
     let refused: FaultError =
         emulator.add_fault(FaultRule::new(Fault::status(7)).for_route(KANAL)).unwrap_err();
     assert_error_silent("a refused rule", &refused);
@@ -51,7 +50,8 @@ fn no_type_of_the_emulator_shows_the_key_that_it_is_sent() {
     let customers: Vec<Customer> = emulator.customers(OWN_STORE);
     assert_eq!(customers.len(), 1);
     assert_debug_silent("the customers", &customers);
-    assert_debug_silent("the rules", &emulator.faults());
+    let rules: Vec<FaultStatus> = emulator.faults();
+    assert_debug_silent("the rules", &rules);
 
     let taken = Emulator::kanal().with_port(emulator.origin().port());
     let error: EmulatorError = taken.start().map(drop).unwrap_err();
