@@ -22,6 +22,8 @@ mod classify;
 use std::fmt;
 use std::time::Duration;
 
+use crate::internal::bytes::{WipedBytes, append_json_text};
+
 #[cfg(feature = "client")]
 pub(crate) use classify::{MAX_BODY, classify, is_documented, seconds};
 
@@ -173,22 +175,9 @@ impl Row {
 
 /// Quotes a text as JSON.
 fn quoted(text: &str) -> String {
-    use fmt::Write as _;
-
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '\0'..='\x1f' => {
-                // Writing to a `String` cannot fail.
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
+    let mut quoted = WipedBytes::default();
+    append_json_text(&mut quoted, text.as_bytes());
+    String::from_utf8_lossy(&quoted).into_owned()
 }
 
 /// The answers of a custom issuer that names no rows of its own: what `RequireKeyLayer` (feature

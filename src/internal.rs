@@ -8,10 +8,14 @@ pub(crate) mod background;
 pub(crate) mod boot_clock;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod clocks;
+pub(crate) mod bytes;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod contained;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod events;
+#[cfg(any(feature = "openbao", feature = "rotation"))]
+#[allow(dead_code, reason = "used with some features only")]
+pub(crate) mod json_form;
 pub(crate) mod json_text;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod lock;
@@ -19,8 +23,6 @@ pub(crate) mod paths;
 pub(crate) mod printable;
 #[cfg(any(feature = "rotation", feature = "sqlite"))]
 pub(crate) mod private_file;
-#[cfg(any(feature = "oauth", feature = "openbao"))]
-pub(crate) mod raw_json;
 pub(crate) mod trusted_file;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod utc;

@@ -25,9 +25,9 @@ use ureq::config::AutoHeaderValue;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector as _, DefaultConnector};
 use ureq::{Agent, Body};
-use zeroize::Zeroizing;
 
 use crate::failure::Obstacle;
+use crate::internal::bytes::WipedBytes;
 #[cfg(feature = "oauth")]
 use crate::internal::clocks;
 #[cfg(any(feature = "oauth", feature = "openbao"))]
@@ -91,7 +91,7 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     pub(crate) is_web_page: bool,
     /// It may echo the key.
-    pub(crate) body: Zeroizing<Vec<u8>>,
+    pub(crate) body: WipedBytes,
 }
 
 /// A connection, or what makes one: for one exchange at a time.
@@ -132,7 +132,7 @@ impl Outgoing {
     /// Sends one request over a connection of its own, and reads the whole answer. Blocks, at most until the
     /// deadline.
     #[cfg(any(feature = "oauth", feature = "probe"))]
-    pub(crate) fn send(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Unanswered> {
+    pub(crate) fn send(&self, request: Request<WipedBytes>) -> Result<Reply, Unanswered> {
         let reply = self.exchange(&self.line(0), request, self.deadline)?;
         // The body of a redirect is of no use.
         if (300..400).contains(&reply.status) {
@@ -145,7 +145,7 @@ impl Outgoing {
     fn exchange(
         &self,
         line: &Line,
-        request: Request<Zeroizing<Vec<u8>>>,
+        request: Request<WipedBytes>,
         left: Duration,
     ) -> Result<Reply, Unanswered> {
         let (mut parts, body) = request.into_parts();
@@ -169,7 +169,7 @@ impl Outgoing {
         let status = parts.status.as_u16();
         // These have none, whatever follows their head (RFC 9112, section 6.3).
         let body = if matches!(status, 204 | 304) {
-            Zeroizing::default()
+            WipedBytes::default()
         } else if counted == length {
             body
         } else {
@@ -297,7 +297,7 @@ impl Kept {
     pub(crate) fn send(
         &self,
         outgoing: &Outgoing,
-        request: impl Fn() -> Request<Zeroizing<Vec<u8>>>,
+        request: impl Fn() -> Request<WipedBytes>,
     ) -> Result<Reply, Obstacle> {
         let begun = Instant::now();
         let kept = self.take();
@@ -340,7 +340,7 @@ impl Kept {
 #[cfg(feature = "openbao")]
 impl Outgoing {
     /// As [`Outgoing::send`], redirects included: they are the caller's to judge.
-    pub(crate) fn send_once(&self, request: Request<Zeroizing<Vec<u8>>>) -> Result<Reply, Obstacle> {
+    pub(crate) fn send_once(&self, request: Request<WipedBytes>) -> Result<Reply, Obstacle> {
         Ok(self.exchange(&self.line(0), request, self.deadline)?)
     }
 }
@@ -399,9 +399,9 @@ mod tests {
         }
     }
 
-    fn request(listener: &TcpListener) -> Request<Zeroizing<Vec<u8>>> {
+    fn request(listener: &TcpListener) -> Request<WipedBytes> {
         let uri = format!("http://{}/", listener.local_addr().unwrap());
-        Request::get(uri).body(Zeroizing::default()).unwrap()
+        Request::get(uri).body(WipedBytes::default()).unwrap()
     }
 
     /// Answers the first request, and keeps the connection open.

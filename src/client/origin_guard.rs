@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Uri};
-use zeroize::Zeroizing;
 
 use crate::handle::Snapshot;
+use crate::internal::bytes::{WipedBytes, percent_byte};
 #[cfg(feature = "probe")]
 use crate::key::RawKey;
 use crate::key::issuer::KNOWN;
@@ -40,15 +40,6 @@ pub struct BearerHeader<I: Issuer> {
     issuer: PhantomData<fn() -> I>,
 }
 
-/// The wiped memory that all clones of the header share.
-struct WipedText(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for WipedText {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 impl<I: Issuer> BearerHeader<I> {
     /// Builds the value from a key.
     ///
@@ -66,10 +57,10 @@ impl<I: Issuer> BearerHeader<I> {
     }
 
     fn from_text(key: &[u8]) -> Self {
-        let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + key.len()));
-        text.extend_from_slice(SCHEME);
-        text.extend_from_slice(key);
-        let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(WipedText(text))) else {
+        let mut text = WipedBytes::with_capacity(SCHEME.len() + key.len());
+        text.append(SCHEME);
+        text.append(key);
+        let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(text)) else {
             unreachable!("a key passed its format, which a header can carry")
         };
         value.set_sensitive(true);
@@ -338,8 +329,8 @@ fn has_key(uri: &Uri, key: &[u8]) -> bool {
 fn starts_with_key(mut text: &[u8], key: &[u8]) -> bool {
     for &wanted in key {
         let (byte, length) = match text {
-            [b'%', high, low, ..] => match hex(*high).zip(hex(*low)) {
-                Some((high, low)) => (high * 16 + low, 3),
+            [b'%', _, _, ..] => match percent_byte(text) {
+                Some((byte, _)) => (byte, 3),
                 None => return false,
             },
             [byte, ..] => (*byte, 1),
@@ -351,11 +342,6 @@ fn starts_with_key(mut text: &[u8], key: &[u8]) -> bool {
         text = &text[length..];
     }
     true
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    let value = char::from(digit).to_digit(16)?;
-    u8::try_from(value).ok()
 }
 
 impl<I: Issuer> Default for OriginGuard<I> {

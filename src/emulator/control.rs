@@ -8,8 +8,6 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post, put};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, HOST};
 use http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -22,6 +20,7 @@ use super::records::{Customer, JournalEntry};
 use super::server::{Answer, Answering, EmulatorError};
 use super::shop::{Api, Shop, TEAM};
 use crate::failure::{Meaning, Row};
+use crate::internal::bytes::base64url;
 use crate::key::{KeyFormat, Origin, Profile, RawKey, StoreId};
 use crate::registry::{
     KeyId, KeyRecord, RegistryError, RequireKeyLayer, Restriction, StaticKeys, TeamId, is_from_browser,
@@ -69,10 +68,7 @@ pub(super) fn plane(shop: &Arc<Shop>, port: u16) -> Result<(Arc<Answer>, RawKey)
 fn new_token() -> Result<RawKey, EmulatorError> {
     let mut bytes = Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut *bytes).map_err(|_| EmulatorError::NoRandomness)?;
-    let mut text = Zeroizing::new([0_u8; 43]);
-    let written = BASE64_URL_SAFE_NO_PAD.encode_slice(*bytes, &mut *text);
-    let text = written.ok().and_then(|_| RawKey::parse(PROFILE, &*text).ok());
-    text.ok_or(EmulatorError::NoRandomness)
+    RawKey::parse(PROFILE, &base64url(&*bytes)).map_err(|_| EmulatorError::NoRandomness)
 }
 
 /// Why a request is refused whatever its token: a page in a browser sent it, perhaps under a host name that

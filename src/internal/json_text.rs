@@ -3,6 +3,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::internal::bytes::WipedBytes;
+
 /// How deep a document may be nested.
 const MAX_DEPTH: u32 = 64;
 
@@ -20,7 +22,7 @@ pub(crate) enum NoText {
 }
 
 /// The text in the field `name` of a JSON object, in a block of its own that never grows.
-pub(crate) fn field(json: &[u8], name: &str) -> Result<Zeroizing<Vec<u8>>, NoText> {
+pub(crate) fn field(json: &[u8], name: &str) -> Result<WipedBytes, NoText> {
     let text = std::str::from_utf8(json).map_err(|_| NoText::NotAnObject)?;
     let mut found = None;
     let mut count = 0;
@@ -46,16 +48,16 @@ pub(crate) fn field(json: &[u8], name: &str) -> Result<Zeroizing<Vec<u8>>, NoTex
 
 fn is_name(literal: &str, name: &str) -> bool {
     literal == name
-        || (literal.contains('\\') && unescape(literal).is_some_and(|key| *key == name.as_bytes()))
+        || (literal.contains('\\') && unescape(literal).is_some_and(|key| *key == *name.as_bytes()))
 }
 
 /// The text of a JSON string as it is written between its quotation marks, in a block of its own that never grows; `None` where
 /// an escape is none.
-pub(crate) fn unescape(literal: &str) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn unescape(literal: &str) -> Option<WipedBytes> {
     let mut rest = literal;
-    let mut text = Zeroizing::new(Vec::with_capacity(rest.len()));
+    let mut text = WipedBytes::with_capacity(rest.len());
     while let Some(at) = rest.find('\\') {
-        text.extend_from_slice(&rest.as_bytes()[..at]);
+        text.append(&rest.as_bytes()[..at]);
         let escape = *rest.as_bytes().get(at + 1)?;
         rest = rest.get(at + 2..)?;
         let short = match escape {
@@ -68,7 +70,7 @@ pub(crate) fn unescape(literal: &str) -> Option<Zeroizing<Vec<u8>>> {
             b'u' => {
                 let (character, length) = unicode(rest)?;
                 let mut encoded = Zeroizing::new([0; 4]);
-                text.extend_from_slice(character.encode_utf8(&mut *encoded).as_bytes());
+                text.append(character.encode_utf8(&mut *encoded).as_bytes());
                 rest = rest.get(length..)?;
                 continue;
             }
@@ -76,7 +78,7 @@ pub(crate) fn unescape(literal: &str) -> Option<Zeroizing<Vec<u8>>> {
         };
         text.push(short);
     }
-    text.extend_from_slice(rest.as_bytes());
+    text.append(rest.as_bytes());
     Some(text)
 }
 

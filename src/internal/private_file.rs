@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 #[cfg(feature = "rotation")]
 use std::time::{Duration, SystemTime};
 
-use zeroize::Zeroizing;
+use crate::internal::bytes::read_at_most;
 
 /// The end of the name of a lock.
 pub(crate) const LOCK: &str = ".lock";
@@ -128,9 +128,8 @@ pub(crate) fn remove_left_over(
         Err(_) => return Ok(false),
     }
     let file = options().write(false).open(path)?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit || !(may_begin(&bytes) || bytes.iter().all(|&byte| byte == 0)) {
+    let Some(bytes) = read_at_most(file, limit)? else { return Ok(false) };
+    if !(may_begin(&bytes) || bytes.iter().all(|&byte| byte == 0)) {
         return Ok(false);
     }
     match fs::remove_file(path) {

@@ -2,11 +2,8 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use zeroize::Zeroizing;
-
 use super::KeySetError;
+use crate::internal::bytes::{WipedBytes, append_base64, append_hex};
 use crate::key::RawKey;
 
 /// The longest note, in characters.
@@ -65,38 +62,27 @@ pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     if plain.len() < RUN {
         return !plain.is_empty() && share_a_run(&text, &plain, plain.len());
     }
-    let mut reversed = plain.clone();
+    let mut reversed = WipedBytes::copy_of(&plain);
     reversed.reverse();
     // Without its signs, percent encoding is hexadecimal.
+    let mut hexadecimal = WipedBytes::with_capacity(secret.len() * 2);
+    append_hex(&mut hexadecimal, secret);
     let [plain, reversed, hexadecimal] =
-        [plain, reversed, hexadecimal(secret)].map(|form| share_a_run(&text, &form, RUN));
+        [plain, reversed, hexadecimal].map(|form| share_a_run(&text, &form, RUN));
     // Base64 takes three bytes at a time, and there may be other bytes before the key.
     let base64 = (0..3).filter_map(|skipped| secret.get(skipped..)).any(|rest| {
-        let encoded = base64(rest);
+        let mut encoded = WipedBytes::with_capacity(rest.len().div_ceil(3) * 4);
+        append_base64(&mut encoded, rest);
         share_a_run(&text, &letters_and_digits(&encoded), RUN)
     });
     plain || reversed || hexadecimal || base64
 }
 
 /// The letters and digits of a text, in lower case, in one block.
-fn letters_and_digits(text: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut kept = Zeroizing::new(Vec::with_capacity(text.len()));
+fn letters_and_digits(text: &[u8]) -> WipedBytes {
+    let mut kept = WipedBytes::with_capacity(text.len());
     kept.extend(text.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase));
     kept
-}
-
-fn hexadecimal(secret: &[u8]) -> Zeroizing<Vec<u8>> {
-    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
-    let mut digits = Zeroizing::new(Vec::with_capacity(secret.len() * 2));
-    digits.extend(secret.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
-    digits
-}
-
-fn base64(secret: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut encoded = Zeroizing::new(vec![0; secret.len().div_ceil(3) * 4]);
-    let length = STANDARD_NO_PAD.encode_slice(secret, &mut encoded).unwrap_or(0);
-    encoded.truncate(length);
-    encoded
 }
 
 fn share_a_run(text: &[u8], form: &[u8], run: usize) -> bool {

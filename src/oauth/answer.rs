@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{AppProblem, TokenError};
 use crate::failure;
-use crate::internal::raw_json::{read as read_object, text};
+use crate::internal::json_form::{read as read_object, text};
 use crate::key::{ApiKey, Issuer};
 use crate::outgoing::Reply;
 
@@ -162,15 +162,14 @@ fn refusal(reply: &Reply) -> TokenError {
 
 #[cfg(test)]
 mod tests {
-    use zeroize::Zeroizing;
-
     use super::*;
+    use crate::internal::bytes::WipedBytes;
     use crate::key::KatanaApp;
 
     const ACCESS: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
     fn reply(status: u16, body: &str) -> Reply {
-        let body = Zeroizing::new(body.as_bytes().to_vec());
+        let body = WipedBytes::copy_of(body.as_bytes());
         let is_web_page = body.starts_with(b"<");
         Reply { status, headers: http::HeaderMap::new(), is_web_page, body }
     }

@@ -1,36 +1,25 @@
 //! Forms as `application/x-www-form-urlencoded` writes and reads them.
 
-use zeroize::Zeroizing;
+use crate::internal::bytes::{WipedBytes, append_percent, percent_byte};
 
 /// A form in one block that is wiped.
-pub(super) fn encode(fields: &[(&str, &[u8])]) -> Zeroizing<Vec<u8>> {
+pub(super) fn encode(fields: &[(&str, &[u8])]) -> WipedBytes {
     // Each byte takes three at most, so the block never grows.
     let most = fields.iter().map(|(name, value)| (name.len() + value.len()) * 3 + 2).sum();
-    let mut form = Zeroizing::new(Vec::with_capacity(most));
+    let mut form = WipedBytes::with_capacity(most);
     for (at, (name, value)) in fields.iter().enumerate() {
         if at > 0 {
             form.push(b'&');
         }
-        append(&mut form, name.as_bytes());
+        append_percent(&mut form, name.as_bytes(), b"");
         form.push(b'=');
-        append(&mut form, value);
+        append_percent(&mut form, value, b"");
     }
     form
 }
 
-fn append(form: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            form.push(byte);
-        } else {
-            form.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-    }
-}
-
 /// A name and its value.
-pub(super) type Field = (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
+pub(super) type Field = (WipedBytes, WipedBytes);
 
 /// The fields of a form, in order. None where a `%` is not followed by two digits.
 pub(super) fn decode(form: &str) -> Option<Vec<Field>> {
@@ -41,26 +30,22 @@ pub(super) fn decode(form: &str) -> Option<Vec<Field>> {
     form.split('&').filter(|part| !part.is_empty()).map(field).collect()
 }
 
-fn decode_part(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+fn decode_part(text: &str) -> Option<WipedBytes> {
+    let mut decoded = WipedBytes::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
-        match (first, after) {
-            (b'%', [high, low, after @ ..]) => {
-                decoded.push(digit(*high)? * 16 + digit(*low)?);
+        let byte = match first {
+            b'%' => {
+                let (byte, after) = percent_byte(rest)?;
                 rest = after;
+                decoded.push(byte);
+                continue;
             }
-            (b'%', _) => return None,
-            (b'+', _) => {
-                decoded.push(b' ');
-                rest = after;
-            }
-            (byte, _) => {
-                decoded.push(*byte);
-                rest = after;
-            }
-        }
+            b'+' => b' ',
+            byte => *byte,
+        };
+        decoded.push(byte);
+        rest = after;
     }
     Some(decoded)
 }
@@ -77,8 +62,8 @@ mod tests {
         assert!(text.starts_with("a%20b=%00%01") && text.ends_with("&=&x=1%262%3D3"), "{text}");
         let fields = decode(text).unwrap();
         let (name, value) = &fields[0];
-        assert_eq!((name.as_slice(), value.as_slice()), (&b"a b"[..], all.as_slice()));
-        assert_eq!(fields[2].1.as_slice(), b"1&2=3");
+        assert_eq!((&**name, &**value), (&b"a b"[..], all.as_slice()));
+        assert_eq!(&*fields[2].1, b"1&2=3");
     }
 
     #[test]

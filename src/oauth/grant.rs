@@ -1,19 +1,18 @@
 //! A grant as it is written down: JSON, with a version, and the lease of whoever refreshes it.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use zeroize::Zeroizing;
 
 use super::GrantError;
 use super::answer::Secret;
 use super::lease::{Lease, Taken};
 use crate::internal::boot_clock::BootTime;
+use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
 use crate::key::{Fingerprint, Profile, RawKey};
-use crate::store::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version, json};
+use crate::store::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version};
 
 /// The form that is written. Forms 1 to this one are read.
 const GRANT_FORM_VERSION: u64 = 2;
@@ -64,7 +63,7 @@ impl Identity {
     }
 }
 
-/// Forms 1 and 2. What is secret is borrowed from the document, so that no copy is made that is not wiped.
+/// Forms 1 and 2.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form<'a> {
@@ -72,7 +71,8 @@ struct Form<'a> {
     _kind: &'a str,
     #[serde(rename = "form")]
     _version: u64,
-    issuer: &'a str,
+    #[serde(rename = "issuer")]
+    _issuer: &'a str,
     #[serde(borrow)]
     client: Cow<'a, str>,
     #[serde(borrow)]
@@ -84,7 +84,7 @@ struct Form<'a> {
     number: u64,
     expires: u64,
     lifetime: u64,
-    /// In base64, both; as they are written, because the parser's error would copy one with escapes.
+    /// In base64, both.
     #[serde(borrow)]
     access: &'a RawValue,
     #[serde(borrow)]
@@ -104,8 +104,21 @@ struct LeaseForm {
     since_boot: Option<u64>,
 }
 
+const KIND: Kind = Kind { name: "grant", newest: GRANT_FORM_VERSION, limit: MAX_DOCUMENT };
+
 const fn corrupt(rule: &'static str) -> GrantError {
     GrantError::Corrupt { rule }
+}
+
+impl From<FormError> for GrantError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::TooLarge => corrupt("it is larger than one can be"),
+            FormError::Corrupt { rule } => corrupt(rule),
+            FormError::Newer { found, known } => Self::Newer { found, known },
+            FormError::OtherIssuer => Self::Other { what: "issuer" },
+        }
+    }
 }
 
 impl Moment {
@@ -135,64 +148,36 @@ pub(super) fn read(
 impl Grant {
     /// JSON with the tokens in it, so it belongs where a key does.
     pub(super) fn to_document(&self, identity: &Identity) -> Result<DocumentContent, GrantError> {
-        // It never grows, so no block with a token in it is left behind.
-        let mut text = Zeroizing::new(String::with_capacity(MAX_DOCUMENT));
-        // Writing to a `String` cannot fail.
-        let _ = write!(
-            text,
-            "{{\n  \"keysheath\": \"grant\",\n  \"form\": {GRANT_FORM_VERSION},\n  \"issuer\": \"{}\",\n",
-            identity.profile.name()
-        );
-        for (name, value) in [("client", &identity.client), ("server", &identity.server)] {
-            let _ = write!(text, "  \"{name}\": ");
-            json::push_quoted(&mut text, value);
-            text.push_str(",\n");
-        }
-        let _ = write!(
-            text,
-            "  \"lineage\": {},\n  \"id\": {},\n  \"serial\": {},\n",
-            self.lineage, self.id, self.serial
-        );
-        let _ = write!(
-            text,
-            "  \"number\": {},\n  \"expires\": {},\n  \"lifetime\": {},\n",
-            self.number,
-            self.expires.0,
-            millis(self.lifetime)
-        );
-        for (name, secret) in
-            [("access", self.access.expose_secret().as_bytes()), ("refresh", self.refresh.bytes())]
-        {
-            let _ = write!(text, "  \"{name}\": \"");
-            json::push_base64(&mut text, secret);
-            text.push_str("\",\n");
-        }
-        let _ = write!(text, "  \"refused\": {},\n  \"lease\": ", self.is_refused);
-        match &self.lease {
-            None => text.push_str("null"),
-            Some(lease) => lease.write(&mut text),
-        }
-        text.push_str("\n}\n");
-        if text.len() > MAX_DOCUMENT {
+        let document = json_form::seal(KIND, GRANT_FORM_VERSION, identity.profile.name(), |form| {
+            form.field("client", &*identity.client);
+            form.field("server", &*identity.server);
+            for (name, number) in [
+                ("lineage", self.lineage),
+                ("id", self.id),
+                ("serial", self.serial),
+                ("number", self.number),
+                ("expires", self.expires.0),
+                ("lifetime", millis(self.lifetime)),
+            ] {
+                form.field(name, number);
+            }
+            form.secret("access", self.access.expose_secret().as_bytes());
+            form.secret("refresh", self.refresh.bytes());
+            form.field("refused", self.is_refused);
+            match &self.lease {
+                None => form.field("lease", Value::Null),
+                Some(lease) => form.nested("lease", |fields| lease.write(fields)),
+            }
+        });
+        if document.len() > MAX_DOCUMENT {
             return Err(GrantError::TooLarge { limit: MAX_DOCUMENT });
         }
-        Ok(DocumentContent::from(std::mem::take(&mut *text).into_bytes()))
+        Ok(document.into())
     }
 
     pub(super) fn from_document(identity: &Identity, document: &[u8]) -> Result<Self, GrantError> {
-        if document.len() > MAX_DOCUMENT {
-            return Err(corrupt("it is larger than one can be"));
-        }
-        let not_whole = |_| corrupt("it is not whole, or not JSON");
-        let version = json::form_of(document, "grant").map_err(not_whole)?;
-        let version = version.ok_or(corrupt("it does not say that it is a grant"))?;
-        if version > GRANT_FORM_VERSION {
-            return Err(GrantError::Newer { found: version, known: GRANT_FORM_VERSION });
-        }
-        let form: Form<'_> = serde_json::from_slice(document)
-            .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
+        let (version, form) = json_form::open::<Form<'_>>(KIND, identity.profile.name(), document)?;
         for (what, is_other) in [
-            ("issuer", form.issuer != identity.profile.name()),
             ("client id", form.client != identity.client),
             ("token endpoint", form.server != identity.server),
         ] {
@@ -214,10 +199,7 @@ impl Grant {
         if !is_in_bounds || lengths.iter().any(|length| *length > MAX_MILLIS) {
             return Err(corrupt("a number in it is out of bounds"));
         }
-        let token = |value: &RawValue| {
-            let text = value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            text.and_then(json::read_base64).ok_or(corrupt("a token in it is not base64"))
-        };
+        let token = |value| json_form::secret(value).ok_or(corrupt("a token in it is not base64"));
         let (access, refresh) = (token(form.access)?, token(form.refresh)?);
         Ok(Self {
             lineage: form.lineage.unwrap_or(0),
@@ -242,15 +224,16 @@ impl Grant {
 }
 
 impl Lease {
-    fn write(&self, text: &mut String) {
-        let _ = write!(text, "{{ \"holder\": {}, \"length\": {}", self.holder, millis(self.length));
+    fn write(&self, fields: &mut Writer<'_>) {
+        fields.field("holder", self.holder);
+        fields.field("length", millis(self.length));
         if let Some(taken) = &self.taken {
-            let _ = write!(text, ", \"taken\": {}", taken.wall.0);
+            fields.field("taken", taken.wall.0);
             if let Some(BootTime { boot, millis }) = taken.boot {
-                let _ = write!(text, ", \"boot\": {boot}, \"since_boot\": {millis}");
+                fields.field("boot", boot);
+                fields.field("since_boot", millis);
             }
         }
-        text.push_str(" }");
     }
 }
 

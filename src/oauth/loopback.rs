@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use super::sign_in::MAX_QUERY;
 use super::{AuthorizationCode, SignIn, SignInError};
 
+use crate::internal::bytes::WipedBytes;
+
 /// The path that the answer comes to.
 const PATH: &str = "/callback";
 
@@ -110,10 +112,10 @@ fn serve(mut stream: TcpStream, sign_in: &SignIn, patience: Duration) -> io::Res
 }
 
 /// None where the head does not end in time or within the bound.
-fn read_head(stream: &mut TcpStream, patience: Duration) -> io::Result<Option<zeroize::Zeroizing<Vec<u8>>>> {
+fn read_head(stream: &mut TcpStream, patience: Duration) -> io::Result<Option<WipedBytes>> {
     let start = Instant::now();
     // It may hold a code, and never grows.
-    let mut head = zeroize::Zeroizing::new(vec![0; MAX_HEAD]);
+    let mut head = WipedBytes::zeroed(MAX_HEAD);
     let mut length = 0;
     while length < head.len() {
         let rest = patience.saturating_sub(start.elapsed());

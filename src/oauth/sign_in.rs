@@ -2,14 +2,13 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac_sha256::Hash;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::answer::Secret;
 use super::{SetupError, SignInError, form};
+use crate::internal::bytes::base64url;
 
 /// The longest answer that is read, in bytes: a code of the longest kind, and a state.
 pub(super) const MAX_QUERY: usize = 16 * 1024;
@@ -86,21 +85,19 @@ impl SignIn {
         }
         let fields = form::decode(query).ok_or(SignInError::Malformed)?;
         let one = |wanted: &[u8]| {
-            let mut found =
-                fields.iter().filter(|(name, _)| name.as_slice() == wanted).map(|(_, value)| value);
+            let mut found = fields.iter().filter(|(name, _)| **name == *wanted).map(|(_, value)| value);
             match (found.next(), found.next()) {
                 (value, None) => Ok(value),
                 _ => Err(SignInError::Malformed),
             }
         };
-        let is_ours =
-            one(b"state")?.is_some_and(|state| bool::from(state.as_slice().ct_eq(self.state.bytes())));
+        let is_ours = one(b"state")?.is_some_and(|state| bool::from(state.ct_eq(self.state.bytes())));
         if !is_ours {
             return Err(SignInError::WrongState);
         }
         match (one(b"code")?, one(b"error")?) {
             (Some(code), None) => Secret::parse(code).map(AuthorizationCode).ok_or(SignInError::Malformed),
-            (_, Some(error)) if error.as_slice() == b"access_denied" => Err(SignInError::Denied),
+            (_, Some(error)) if **error == *b"access_denied" => Err(SignInError::Denied),
             (_, Some(_)) => Err(SignInError::Refused),
             (None, None) => Err(SignInError::Malformed),
         }
@@ -121,18 +118,12 @@ impl AuthorizationCode {
 fn random() -> Result<Secret, SetupError> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *bytes).map_err(|_| SetupError::NoRandomness)?;
-    let mut text = Zeroizing::new([0; 43]);
-    let written = URL_SAFE_NO_PAD.encode_slice(*bytes, &mut *text);
-    // 32 bytes are 43 symbols.
-    if written != Ok(43) {
-        return Err(SetupError::NoRandomness);
-    }
-    Secret::parse(&*text).ok_or(SetupError::NoRandomness)
+    Secret::parse(&base64url(&*bytes)).ok_or(SetupError::NoRandomness)
 }
 
 /// The S256 challenge of a verifier (RFC 7636, section 4.2); it goes through the browser and is no secret.
 fn challenge(verifier: &Secret) -> String {
-    URL_SAFE_NO_PAD.encode(Hash::hash(verifier.bytes()))
+    String::from_utf8_lossy(&base64url(&Hash::hash(verifier.bytes()))).into_owned()
 }
 
 impl fmt::Debug for SignIn {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION};
 use http::{HeaderValue, Method, Request};
-use zeroize::Zeroizing;
 
 use super::index::Index;
 use super::{MAX_ANSWER, OpenBaoError, json};
 use crate::failure::Obstacle;
 use crate::internal::back_off::random_part;
+use crate::internal::bytes::WipedBytes;
 use crate::internal::lock::Lock;
 use crate::key::{Origin, Roots, Scheme};
 use crate::outgoing::{Kept, Outgoing, Reply};
@@ -52,7 +52,7 @@ pub(super) struct Call<'a> {
     pub(super) method: Method,
     /// What follows `/v1/`, encoded.
     pub(super) path: &'a str,
-    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) body: WipedBytes,
     /// Whether it may be done twice.
     pub(super) is_repeatable: bool,
 }
@@ -60,7 +60,7 @@ pub(super) struct Call<'a> {
 /// What OpenBao said: one of the statuses 200, 204, 400, 403 and 404.
 pub(super) struct Answered {
     pub(super) status: u16,
-    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) body: WipedBytes,
     /// Whether the request was sent before, to a server that said that it did not take it.
     #[cfg_attr(not(feature = "rotation"), allow(dead_code, reason = "only a write asks"))]
     pub(super) was_repeated: bool,
@@ -81,10 +81,10 @@ enum Outcome {
 
 impl Call<'_> {
     pub(super) fn get(path: &str) -> Call<'_> {
-        Call { method: Method::GET, path, body: Zeroizing::default(), is_repeatable: true }
+        Call { method: Method::GET, path, body: WipedBytes::default(), is_repeatable: true }
     }
 
-    pub(super) fn post(path: &str, body: Zeroizing<Vec<u8>>) -> Call<'_> {
+    pub(super) fn post(path: &str, body: WipedBytes) -> Call<'_> {
         Call { method: Method::POST, path, body, is_repeatable: false }
     }
 }
@@ -173,7 +173,7 @@ impl Servers {
             return Outcome::Failed { error, was_not_done: true, may_pass: false };
         };
         let request = || {
-            let mut request = Request::new(call.body.clone());
+            let mut request = Request::new(WipedBytes::copy_of(&call.body));
             *request.method_mut() = call.method.clone();
             *request.uri_mut() = uri.clone();
             *request.headers_mut() = self.headers(token, !call.body.is_empty());

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hmac_sha256::Hash;
-use zeroize::Zeroizing;
 
 use super::calling::{Answered, Call, says};
 use super::session::read;
 use super::{OpenBao, OpenBaoError, json, name};
 
+use crate::internal::bytes::WipedBytes;
 use crate::internal::lock::Lock;
 
 const READ: &str = "read MOUNT/data/PATH";
@@ -53,7 +53,7 @@ pub(crate) enum Written {
 
 impl Secret {
     /// The text of a field, or `None` where there is no such field.
-    pub(crate) fn field(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, OpenBaoError> {
+    pub(crate) fn field(&self, name: &str) -> Result<Option<WipedBytes>, OpenBaoError> {
         let answer: json::Answer<json::Data<'_>> = read(&self.answer)?;
         match json::field(answer.data.data, name) {
             Err(json::NotAnObject) => Err(OpenBaoError::NotOpenBao { status: self.answer.status }),
@@ -163,10 +163,10 @@ impl Entry {
         }
         let cas = unchanged.map_or(0, |unchanged| unchanged.number);
         let end = format!(",\"options\":{{\"cas\":{cas}}}}}");
-        let mut body = Zeroizing::new(Vec::with_capacity(data.len() + end.len() + 16));
-        body.extend_from_slice(b"{\"data\":");
-        body.extend_from_slice(data);
-        body.extend_from_slice(end.as_bytes());
+        let mut body = WipedBytes::with_capacity(data.len() + end.len() + 16);
+        body.append(b"{\"data\":");
+        body.append(data);
+        body.append(end.as_bytes());
         let answer = self.client.call(&Call::post(&path, body), WRITE, until)?;
         match answer.status {
             200 => {

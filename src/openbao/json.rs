@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use zeroize::Zeroizing;
 
-pub(super) use crate::internal::raw_json::{read, text};
+use crate::internal::bytes::{WipedBytes, append_json_text};
+
+pub(super) use crate::internal::json_form::{read, text};
 
 /// Answers that are not there, and why; also of the status 400 and 403.
 pub(super) struct Errors<'a> {
@@ -137,7 +138,7 @@ impl<'a> Auth<'a> {
         })
     }
 
-    pub(super) fn token(&self) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn token(&self) -> Option<WipedBytes> {
         text(self.token)
     }
 }
@@ -188,21 +189,17 @@ pub(super) fn field<'a>(object: &'a RawValue, name: &str) -> Result<Option<&'a R
 }
 
 /// An object of texts that are printable ASCII, in a block that does not grow.
-pub(super) fn object(fields: &[(&str, &[u8])]) -> Zeroizing<Vec<u8>> {
+pub(super) fn object(fields: &[(&str, &[u8])]) -> WipedBytes {
     let length: usize = fields.iter().map(|(name, value)| name.len() + value.len() * 2 + 6).sum();
-    let mut object = Zeroizing::new(Vec::with_capacity(length + 2));
+    let mut object = WipedBytes::with_capacity(length + 2);
     object.push(b'{');
     for (at, (name, value)) in fields.iter().enumerate() {
-        object.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
-        object.extend_from_slice(name.as_bytes());
-        object.extend_from_slice(b"\":\"");
-        for byte in *value {
-            if matches!(byte, b'"' | b'\\') {
-                object.push(b'\\');
-            }
-            object.push(*byte);
+        if at > 0 {
+            object.push(b',');
         }
-        object.push(b'"');
+        append_json_text(&mut object, name.as_bytes());
+        object.push(b':');
+        append_json_text(&mut object, value);
     }
     object.push(b'}');
     object

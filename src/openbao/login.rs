@@ -4,11 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::OpenBaoError;
 use super::json;
 use super::secret::Secret;
+use crate::internal::bytes::WipedBytes;
 use crate::internal::paths::absolute;
 use crate::internal::printable::{Printable, PrintablePath};
 use crate::internal::trusted_file::Trust;
@@ -50,15 +49,15 @@ pub(super) enum SecretId {
 }
 
 /// What a person gave, to be looked at when it is used.
-pub(super) struct Unchecked(Zeroizing<Vec<u8>>);
+pub(super) struct Unchecked(WipedBytes);
 
 impl Unchecked {
     fn new(text: String) -> Arc<Self> {
-        Arc::new(Self(Zeroizing::new(text.into_bytes())))
+        Arc::new(Self(WipedBytes::from(text.into_bytes())))
     }
 
     pub(super) fn secret(&self) -> Result<Secret, OpenBaoError> {
-        Secret::new(self.0.clone())
+        Secret::new(WipedBytes::copy_of(&self.0))
     }
 }
 
@@ -204,7 +203,7 @@ impl Login {
     }
 
     /// What is sent to log in; `None` where there is a token without it.
-    pub(super) fn body(&self) -> Result<Option<Zeroizing<Vec<u8>>>, OpenBaoError> {
+    pub(super) fn body(&self) -> Result<Option<WipedBytes>, OpenBaoError> {
         Ok(match &self.method {
             Method::Token(_) | Method::TokenFile(_) => None,
             Method::AppRole { role, secret } => {

@@ -1,15 +1,15 @@
 //! Tokens and what they are obtained with.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
 
 use super::OpenBaoError;
+use crate::internal::bytes::{WipedBytes, read_at_most};
 use crate::internal::trusted_file;
 use crate::internal::trusted_file::{Kind, Trust, Untrusted};
 
@@ -17,20 +17,11 @@ use crate::internal::trusted_file::{Kind, Trust, Untrusted};
 const MAX_CREDENTIAL: usize = 8192;
 
 /// Bytes that are wiped when dropped, and printable ASCII.
-pub(super) struct Secret(Zeroizing<Vec<u8>>);
-
-/// The wiped memory that all clones of a header share.
-struct Shared(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
+pub(super) struct Secret(WipedBytes);
 
 impl Secret {
     /// Takes the block over as it is.
-    pub(super) fn new(bytes: Zeroizing<Vec<u8>>) -> Result<Self, OpenBaoError> {
+    pub(super) fn new(bytes: WipedBytes) -> Result<Self, OpenBaoError> {
         let is_plain = bytes.iter().all(u8::is_ascii_graphic);
         let fits = (1..=MAX_CREDENTIAL).contains(&bytes.len());
         if is_plain && fits { Ok(Self(bytes)) } else { Err(OpenBaoError::BadCredential) }
@@ -49,7 +40,7 @@ impl Secret {
     }
 
     pub(super) fn copy(&self) -> Self {
-        Self(Zeroizing::new(self.0.to_vec()))
+        Self(WipedBytes::copy_of(&self.0))
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
@@ -58,7 +49,7 @@ impl Secret {
 
     /// A header's value that shares the memory with its clones, and that nothing prints.
     pub(super) fn header(&self) -> Result<HeaderValue, OpenBaoError> {
-        let shared = Bytes::from_owner(Shared(self.copy().0));
+        let shared = Bytes::from_owner(self.copy().0);
         let mut value = HeaderValue::from_maybe_shared(shared).map_err(|_| OpenBaoError::BadCredential)?;
         value.set_sensitive(true);
         Ok(value)
@@ -66,28 +57,15 @@ impl Secret {
 }
 
 /// Reads a file that others cannot have written, into one block. May hang.
-pub(super) fn read(path: &Path, limit: usize, trust: Trust) -> Result<Zeroizing<Vec<u8>>, OpenBaoError> {
+pub(super) fn read(path: &Path, limit: usize, trust: Trust) -> Result<WipedBytes, OpenBaoError> {
     let refused = |rule| OpenBaoError::FileRefused { path: path.into(), rule };
-    let mut file = trusted_file::open(path).map_err(|error| match error.kind() {
+    let file = trusted_file::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
         _ => refused("this user cannot open it: check its rights and those of each directory above it"),
     })?;
     check(&file, trust).map_err(refused)?;
-    let mut bytes = Zeroizing::new(vec![0; limit + 1]);
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(refused("it cannot be read: check the disk")),
-        }
-    }
-    if length > limit {
-        return Err(refused("it is too large: name the file that holds this alone"));
-    }
-    bytes.truncate(length);
-    Ok(bytes)
+    let bytes = read_at_most(file, limit).map_err(|_| refused("it cannot be read: check the disk"))?;
+    bytes.ok_or(refused("it is too large: name the file that holds this alone"))
 }
 
 /// The one who can write the file chooses who this process is, or whom it trusts.
@@ -112,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_credential_is_printable_and_bounded() {
-        let secret = |text: &str| Secret::new(Zeroizing::new(text.as_bytes().to_vec()));
+        let secret = |text: &str| Secret::new(WipedBytes::copy_of(text.as_bytes()));
         for text in ["", "a b", "a\nb", "é", &"a".repeat(MAX_CREDENTIAL + 1)] {
             assert_eq!(secret(text).err(), Some(OpenBaoError::BadCredential), "{}", text.len());
         }

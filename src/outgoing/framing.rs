@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::internal::bytes::WipedBytes;
+
 /// The longest line of a head or of a chunk's size that is looked at; of a longer one only so much is.
 const MAX_LINE: usize = 256;
 
@@ -9,8 +11,8 @@ const MAX_LINE: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     state: State,
-    /// A server may give a key back in a line of the head: it is wiped, and never grows, because growing leaves copies.
-    line: Zeroizing<Vec<u8>>,
+    /// Wiped, because a server may echo a key in a line of the head.
+    line: WipedBytes,
     is_interim: bool,
     is_chunked: bool,
     is_first_line: bool,
@@ -32,7 +34,7 @@ enum State {
 
 impl Framing {
     pub(super) fn new() -> Self {
-        let line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+        let line = WipedBytes::with_capacity(MAX_LINE);
         Self { is_first_line: true, line, ..Self::default() }
     }
 
@@ -47,7 +49,7 @@ impl Framing {
             State::Trailer => {}
             State::Head | State::Size | State::AfterChunk if byte == b'\n' => {
                 self.end_line();
-                self.line.clear();
+                self.line.truncate(0);
             }
             State::Head | State::Size | State::AfterChunk => {
                 if self.line.len() < MAX_LINE {

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::framing::Framing;
+use crate::internal::bytes::WipedBytes;
 #[cfg(feature = "oauth")]
 use crate::internal::clocks::Clocks;
 use crate::internal::lock::Lock;
@@ -44,10 +45,10 @@ pub(super) struct Exchange(Arc<Lock<Secrets>>);
 struct Secrets {
     /// The values of the request's sensitive headers, in the order of its headers; taken by the first output.
     headers: Option<Box<[HeaderValue]>>,
-    body: Zeroizing<Vec<u8>>,
+    body: WipedBytes,
     body_sent: usize,
     framing: Framing,
-    answer: Zeroizing<Vec<u8>>,
+    answer: WipedBytes,
     answer_limit: usize,
     /// How long the answer's body is, also where it is longer than what is kept.
     answer_length: usize,
@@ -64,7 +65,7 @@ struct Secrets {
 /// What has come of an exchange.
 pub(super) struct Ended {
     /// The answer's body, as far as it is kept.
-    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) body: WipedBytes,
     /// How long it was.
     pub(super) length: usize,
     /// Whether anything of the request has gone out: TLS shakes hands before that.
@@ -93,12 +94,7 @@ struct Shown {
 impl Exchange {
     /// Begins an exchange: takes the sensitive values out of a request's headers and leaves a placeholder of the same
     /// length for each. Of the answer's body at most `answer_limit` bytes are kept. Gives a placeholder for the body.
-    pub(super) fn begin(
-        &self,
-        headers: &mut HeaderMap,
-        body: Zeroizing<Vec<u8>>,
-        answer_limit: usize,
-    ) -> Vec<u8> {
+    pub(super) fn begin(&self, headers: &mut HeaderMap, body: WipedBytes, answer_limit: usize) -> Vec<u8> {
         let placeholder = vec![BODY_FILL; body.len()];
         *self.lock() = Secrets {
             headers: Some(take_from(headers)),
@@ -172,20 +168,10 @@ impl Secrets {
             if is_of_body {
                 self.answer_length += 1;
                 if self.answer.len() < self.answer_limit {
-                    self.keep(*byte);
+                    self.answer.push(*byte);
                 }
             }
         }
-    }
-
-    /// Appends without leaving a copy behind: the old block is wiped.
-    fn keep(&mut self, byte: u8) {
-        if self.answer.len() == self.answer.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity((self.answer.len() * 2).max(2048)));
-            larger.extend_from_slice(&self.answer);
-            self.answer = larger;
-        }
-        self.answer.push(byte);
     }
 }
 
@@ -440,7 +426,7 @@ mod tests {
     fn a_body_takes_the_place_of_its_placeholder_whatever_is_sent_at_once() {
         for at_once in [1, 3, 7, 100] {
             let exchange = Exchange::default();
-            let shown = exchange.begin(&mut HeaderMap::new(), Zeroizing::new(b"secret body".to_vec()), 100);
+            let shown = exchange.begin(&mut HeaderMap::new(), WipedBytes::copy_of(b"secret body"), 100);
             assert_eq!(shown, b"00000000000");
             let mut head = b"POST / HTTP/1.1\r\n\r\n".to_vec();
             exchange.lock().put_into(&mut head).unwrap();
@@ -457,7 +443,7 @@ mod tests {
     #[test]
     fn of_an_answer_ureq_sees_the_head_alone_and_what_is_kept_is_bounded() {
         let exchange = Exchange::default();
-        exchange.begin(&mut HeaderMap::new(), Zeroizing::default(), 4);
+        exchange.begin(&mut HeaderMap::new(), WipedBytes::default(), 4);
         let come = b"HTTP/1.1 200 OK\r\n\r\nsecret";
         let mut shown = vec![0; come.len()];
         exchange.lock().show(come, &mut shown);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use zeroize::Zeroizing;
 
 use super::{Finding, Probe, Report};
 use crate::client::{BearerHeader, OriginGuard};
 use crate::failure::{Answer, Obstacle};
+use crate::internal::bytes::WipedBytes;
 use crate::key::{Issuer, Kanal, Katana, RawKey, Roots, StoreId};
 use crate::outgoing::{MAX_ANSWER, Outgoing};
 
@@ -55,11 +55,7 @@ impl<I: Issuer> Requests<I> {
     }
 
     /// Sends one request and reads the answer. `request` has a path and no origin.
-    fn send(
-        &self,
-        header: &BearerHeader<I>,
-        mut request: Request<Zeroizing<Vec<u8>>>,
-    ) -> Result<Answer, Obstacle> {
+    fn send(&self, header: &BearerHeader<I>, mut request: Request<WipedBytes>) -> Result<Answer, Obstacle> {
         let uri = format!("{}{}", self.guard.origin(), request.uri());
         *request.uri_mut() = uri.parse().map_err(|_| Obstacle::Guarded)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -170,7 +166,7 @@ impl KanalProbe {
         let path = format!("/api/v1/stores/{store}/customers");
         let request = Request::post(path)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(Zeroizing::new(self.body.as_bytes().to_vec()))
+            .body(WipedBytes::copy_of(self.body.as_bytes()))
             .map_err(|_| Obstacle::Local)?;
         self.requests.send(header, request)
     }
@@ -229,7 +225,7 @@ impl KatanaProbe {
 
     fn ask(&self, key: &RawKey) -> Result<Answer, Obstacle> {
         let header = Requests::header(key)?;
-        let request = Request::get(PRODUCTS).body(Zeroizing::default()).map_err(|_| Obstacle::Local)?;
+        let request = Request::get(PRODUCTS).body(WipedBytes::default()).map_err(|_| Obstacle::Local)?;
         self.requests.send(&header, request)
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use zeroize::Zeroizing;
 
 use super::RegistryError;
+use crate::internal::bytes::WipedBytes;
 use crate::key::{Fingerprint, KeyFormat, Origin, Profile, RawKey};
 use crate::source::{self, Absence, KeyRef, KeyRefError, Loaded, Problem, SourceError};
 
@@ -41,14 +42,14 @@ pub(super) fn draw_key(
     random: &mut dyn FnMut(&mut [u8]) -> io::Result<()>,
 ) -> Result<RawKey, RegistryError> {
     let (length, _) = length_and_entropy(profile);
-    let mut text = Zeroizing::new(Vec::with_capacity(length));
+    let mut text = WipedBytes::with_capacity(length);
     let mut bytes = Zeroizing::new([0_u8; 32]);
     // On average one of 32 bytes is rejected; without this bound, a generator of such bytes only would hang.
     for _ in 0..length {
         random(&mut *bytes).map_err(|error| RegistryError::NoRandomness(error.kind()))?;
         let drawn = bytes.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 63)));
         let missing = length - text.len();
-        text.extend(drawn.take(missing));
+        text.extend(drawn.take(missing).copied());
         if text.len() == length {
             break;
         }

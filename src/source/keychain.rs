@@ -12,12 +12,11 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use std::{fmt, mem, thread};
 
-use zeroize::Zeroizing;
-
 #[cfg(all(unix, not(target_os = "macos")))]
 use super::Resource;
 use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
+use crate::internal::bytes::WipedBytes;
 use crate::internal::lock::Lock;
 use crate::key::{Profile, RawKey};
 
@@ -36,7 +35,7 @@ const TIME_TO_END: Duration = Duration::from_millis(300);
 const THREAD: &str = "keysheath-keychain";
 
 /// What an item holds.
-type Secret = Zeroizing<Vec<u8>>;
+type Secret = WipedBytes;
 
 /// The items of one service in the keychain of the user.
 ///

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::{DocumentError, Version};
+use crate::internal::bytes::WipedBytes;
 
 /// Bytes that may hold keys: shared by clones, wiped when the last of them is dropped, and never printed.
 ///
@@ -15,7 +14,7 @@ use super::{DocumentError, Version};
 /// assert_eq!(format!("{content:?}"), "DocumentContent(24 bytes, redacted)");
 /// ```
 #[derive(Clone)]
-pub struct DocumentContent(Arc<Zeroizing<Vec<u8>>>);
+pub struct DocumentContent(Arc<WipedBytes>);
 
 impl DocumentContent {
     /// The bytes.
@@ -29,10 +28,6 @@ impl DocumentContent {
         &self.0
     }
 
-    pub(super) fn wiped(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(Arc::new(bytes))
-    }
-
     pub(super) fn must_fit(&self, limit: usize) -> Result<(), DocumentError> {
         if self.0.len() > limit { Err(DocumentError::TooLarge { limit }) } else { Ok(()) }
     }
@@ -41,7 +36,13 @@ impl DocumentContent {
 impl From<Vec<u8>> for DocumentContent {
     /// Takes the block over as it is; it is wiped in place.
     fn from(bytes: Vec<u8>) -> Self {
-        Self::wiped(Zeroizing::new(bytes))
+        Self::from(WipedBytes::from(bytes))
+    }
+}
+
+impl From<WipedBytes> for DocumentContent {
+    fn from(bytes: WipedBytes) -> Self {
+        Self(Arc::new(bytes))
     }
 }
 

@@ -5,16 +5,14 @@ mod disk;
 mod replay;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use zeroize::Zeroizing;
-
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
+use crate::internal::bytes::read_at_most;
 use crate::internal::lock::Lock;
 use crate::internal::paths::absolute;
 use crate::internal::private_file;
@@ -189,7 +187,12 @@ impl Known {
         let stamp = Stamp::of(&metadata);
         // Asked for before it is read: what is written meanwhile has a later time.
         let is_settled = stamp.is_settled(SystemTime::now());
-        let document = sealed::open(read_bounded(file)?)?;
+        let document = sealed::open(
+            read_at_most(file, MAX_FILE)
+                .map_err(|error| DocumentError::Io(error.kind()))?
+                // What is too large is no document of ours.
+                .ok_or(DocumentError::Corrupt)?,
+        )?;
         *self.read.lock() = is_settled.then_some((stamp, *document.version()));
         Ok(Some((document, stamp)))
     }
@@ -215,22 +218,4 @@ fn look(path: &Path) -> Result<Option<Stamp>, DocumentError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DocumentError::Io(error.kind())),
     }
-}
-
-/// Reads all there is into one block. What is too large is not a document of ours.
-fn read_bounded(mut file: File) -> Result<Zeroizing<Vec<u8>>, DocumentError> {
-    let mut bytes = Zeroizing::new(vec![0; MAX_FILE + 1]);
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => {
-                bytes.truncate(length);
-                return Ok(bytes);
-            }
-            Ok(count) => length += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(DocumentError::Io(error.kind())),
-        }
-    }
-    Err(DocumentError::Corrupt)
 }

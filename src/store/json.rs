@@ -4,7 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use zeroize::Zeroizing;
+
+use crate::internal::bytes::WipedBytes;
 
 /// What a document says of itself, in every form.
 #[derive(Deserialize)]
@@ -24,15 +25,15 @@ pub(crate) struct NotWhole;
 
 /// Writes a secret in base64. Not by the library's `encode_string`, which leaves a copy on the stack.
 pub(crate) fn push_base64(text: &mut String, secret: &[u8]) {
-    let mut encoded = Zeroizing::new(vec![0; secret.len().div_ceil(3) * 4]);
+    let mut encoded = WipedBytes::zeroed(secret.len().div_ceil(3) * 4);
     let length = STANDARD.encode_slice(secret, &mut encoded).unwrap_or(0);
     // Base64 is ASCII, and the block is as large as it must be.
     text.push_str(std::str::from_utf8(&encoded[..length]).unwrap_or_default());
 }
 
 /// What a base64 text stands for; None where it is none.
-pub(crate) fn read_base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+pub(crate) fn read_base64(text: &str) -> Option<WipedBytes> {
+    let mut decoded = WipedBytes::zeroed(base64::decoded_len_estimate(text.len()));
     let length = STANDARD.decode_slice(text, &mut decoded).ok()?;
     decoded.truncate(length);
     Some(decoded)

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place, sealed};
+use crate::internal::bytes::WipedBytes;
 use crate::internal::paths::absolute;
 use crate::internal::private_file::Lock;
 use crate::source::worker::{Place, Worker};
@@ -128,9 +127,9 @@ impl DocumentStore for KeychainStore {
         let lock = Arc::new(self.take_lock()?);
         let there = self.look(Some(Arc::clone(&lock)))?;
         let version = Version::next(there.as_ref().map(Document::version), unchanged)?;
-        let mut item = Zeroizing::new(Vec::with_capacity(sealed::HEADER + content.expose_secret().len()));
-        item.extend_from_slice(&sealed::header(&version, content));
-        item.extend_from_slice(content.expose_secret());
+        let mut item = WipedBytes::with_capacity(sealed::HEADER + content.expose_secret().len());
+        item.append(&sealed::header(&version, content));
+        item.append(content.expose_secret());
         self.keychain.save_bytes(&self.name, item, lock).map_err(of_keychain)?;
         self.seen.note(Some(&version));
         Ok(version)

@@ -2,12 +2,9 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
-
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
+use crate::internal::bytes::{WipedBytes, append_base64, decode_base64};
 use crate::openbao::entry::{Entry, Secret, Stamp, Written};
 use crate::openbao::{OpenBao, OpenBaoError};
 use crate::source::openbao::{EXTRA, worker};
@@ -133,22 +130,15 @@ fn stamp(version: &Version) -> Stamp {
 }
 
 /// The secret's fields, in a block that does not grow.
-fn data(content: &DocumentContent) -> Zeroizing<Vec<u8>> {
+fn data(content: &DocumentContent) -> WipedBytes {
     let content = content.expose_secret();
     let length = content.len().div_ceil(3) * 4;
-    let mut data = Zeroizing::new(Vec::with_capacity(length + 64));
-    data.extend_from_slice(b"{\"");
-    data.extend_from_slice(KIND.as_bytes());
-    data.extend_from_slice(b"\":\"");
-    data.extend_from_slice(FORMAT);
-    data.extend_from_slice(b"\",\"");
-    data.extend_from_slice(CONTENT.as_bytes());
-    data.extend_from_slice(b"\":\"");
-    let start = data.len();
-    data.resize(start + length, 0);
-    // The room is what the encoding takes.
-    let _ = STANDARD.encode_slice(content, &mut data[start..]);
-    data.extend_from_slice(b"\"}");
+    let mut data = WipedBytes::with_capacity(length + 64);
+    for part in [&b"{\""[..], KIND.as_bytes(), b"\":\"", FORMAT, b"\",\"", CONTENT.as_bytes(), b"\":\""] {
+        data.append(part);
+    }
+    append_base64(&mut data, content);
+    data.append(b"\"}");
     data
 }
 
@@ -159,19 +149,16 @@ fn open(secret: &Secret) -> Result<Document, DocumentError> {
         Err(error) => Err(of_openbao(error)),
     };
     let format = field(KIND)?;
-    if *format != FORMAT {
+    if *format != *FORMAT {
         let is_newer = format.starts_with(b"document ");
         return Err(if is_newer { DocumentError::Newer } else { DocumentError::Corrupt });
     }
     let text = field(CONTENT)?;
-    let mut content = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-    // The library's error names the symbol that it did not like, so it goes no further.
-    let length = STANDARD.decode_slice(&*text, &mut content).map_err(|_| DocumentError::Corrupt)?;
-    content.truncate(length);
-    if length > MAX_DOCUMENT || !(1..=Version::LAST).contains(&secret.stamp.number) {
+    let content = decode_base64(&text).ok_or(DocumentError::Corrupt)?;
+    if content.len() > MAX_DOCUMENT || !(1..=Version::LAST).contains(&secret.stamp.number) {
         return Err(DocumentError::Corrupt);
     }
-    Ok(Document::new(DocumentContent::wiped(content), version(secret.stamp)))
+    Ok(Document::new(DocumentContent::from(content), version(secret.stamp)))
 }
 
 fn of_openbao(error: OpenBaoError) -> DocumentError {

@@ -4,9 +4,9 @@
 //! document that was cut short or edited from a whole one; it proves nothing about who wrote it.
 
 use hmac_sha256::Hash;
-use zeroize::Zeroizing;
 
 use super::{Document, DocumentContent, DocumentError, Version};
+use crate::internal::bytes::WipedBytes;
 use crate::key::fingerprint::wipe_stack;
 
 /// How many bytes stand before the content.
@@ -36,7 +36,7 @@ pub(crate) fn may_begin(bytes: &[u8]) -> bool {
 }
 
 /// Reads header and content. The content stays in the block, which is wiped as a whole.
-pub(super) fn open(mut bytes: Zeroizing<Vec<u8>>) -> Result<Document, DocumentError> {
+pub(super) fn open(mut bytes: WipedBytes) -> Result<Document, DocumentError> {
     if !bytes.starts_with(NAME) || bytes.len() < HEADER {
         return Err(DocumentError::Corrupt);
     }
@@ -50,10 +50,9 @@ pub(super) fn open(mut bytes: Zeroizing<Vec<u8>>) -> Result<Document, DocumentEr
     if !is_whole || sequence == 0 || sequence > Version::LAST {
         return Err(DocumentError::Corrupt);
     }
-    bytes.copy_within(HEADER.., 0);
-    let length = bytes.len() - HEADER;
-    bytes.truncate(length);
-    Ok(Document::new(DocumentContent::wiped(bytes), Version::new(sequence, nonce)))
+    let end = bytes.len();
+    bytes.keep(HEADER..end);
+    Ok(Document::new(DocumentContent::from(bytes), Version::new(sequence, nonce)))
 }
 
 fn digest(numbers: &[u8], content: &[u8]) -> [u8; 32] {
@@ -76,10 +75,10 @@ fn hash(numbers: &[u8], content: &[u8]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    fn sealed(content: &[u8]) -> Zeroizing<Vec<u8>> {
+    fn sealed(content: &[u8]) -> WipedBytes {
         let content = DocumentContent::from(content.to_vec());
         let header = header(&Version::new(7, 9), &content);
-        Zeroizing::new([&header, content.expose_secret()].concat())
+        WipedBytes::from([&header, content.expose_secret()].concat())
     }
 
     #[test]
@@ -95,7 +94,7 @@ mod tests {
     fn every_byte_counts_and_so_does_the_length() {
         let whole = sealed(b"some content");
         for at in 0..whole.len() {
-            let mut changed = whole.clone();
+            let mut changed = WipedBytes::copy_of(&whole);
             changed[at] ^= 1;
             let expected = if (NAME.len()..MAGIC_END).contains(&at) {
                 DocumentError::Newer
@@ -103,9 +102,9 @@ mod tests {
                 DocumentError::Corrupt
             };
             assert_eq!(open(changed).unwrap_err(), expected, "byte {at}");
-            assert_eq!(open(Zeroizing::new(whole[..at].to_vec())).unwrap_err(), DocumentError::Corrupt);
+            assert_eq!(open(WipedBytes::copy_of(&whole[..at])).unwrap_err(), DocumentError::Corrupt);
         }
-        let longer = Zeroizing::new([&whole[..], b"\n"].concat());
+        let longer = WipedBytes::from([&whole[..], b"\n"].concat());
         assert_eq!(open(longer).unwrap_err(), DocumentError::Corrupt);
     }
 
@@ -116,13 +115,13 @@ mod tests {
             nonce in crate::internal::utc::extreme_numbers(),
         ) {
             let header = header(&Version::new(sequence, nonce), &DocumentContent::from(Vec::new()));
-            if let Ok(document) = open(Zeroizing::new(header.to_vec())) {
+            if let Ok(document) = open(WipedBytes::copy_of(&header)) {
                 let version = *document.version();
                 assert_eq!(version, Version::new(sequence, nonce));
                 // What is written after it can be read again.
                 if let Ok(next) = Version::next(Some(&version), Some(&version)) {
                     let header = super::header(&next, &DocumentContent::from(Vec::new()));
-                    assert!(open(Zeroizing::new(header.to_vec())).is_ok());
+                    assert!(open(WipedBytes::copy_of(&header)).is_ok());
                 }
             }
         }
@@ -133,7 +132,7 @@ mod tests {
         for sequence in [0, Version::LAST + 1, u64::MAX] {
             let content = DocumentContent::from(Vec::new());
             let header = header(&Version::new(sequence, 0), &content);
-            assert_eq!(open(Zeroizing::new(header.to_vec())).unwrap_err(), DocumentError::Corrupt);
+            assert_eq!(open(WipedBytes::copy_of(&header)).unwrap_err(), DocumentError::Corrupt);
         }
     }
 }

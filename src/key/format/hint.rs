@@ -5,9 +5,10 @@ use std::fmt;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use zeroize::Zeroizing;
 
 use super::{MAX_KEY_LENGTH, is_b64token, look_alike};
+
+use crate::internal::bytes::WipedBytes;
 
 /// What the shape of a text that is no key suggests. Drawn from white space, marks, known prefixes and the words of
 /// templates; no byte of the text is kept.
@@ -252,7 +253,7 @@ fn is_base64(text: &str, is_key: impl Fn(&[u8]) -> bool) -> bool {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
-    let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+    let mut decoded = WipedBytes::zeroed(base64::decoded_len_estimate(text.len()));
     [alphabet::STANDARD, alphabet::URL_SAFE].iter().any(|alphabet| {
         let length = GeneralPurpose::new(alphabet, config).decode_slice(text, &mut decoded);
         length.is_ok_and(|length| {

@@ -11,9 +11,9 @@
 //!
 //! A test computes a bound on each from the rules below.
 
-use zeroize::Zeroizing;
-
 use super::{Hint, MAX_KEY_LENGTH};
+
+use crate::internal::bytes::WipedBytes;
 
 /// The form that other pages show of Kanal's keys.
 const KANAL_SK: &[u8] = b"kanal_sk_";
@@ -229,8 +229,8 @@ fn half(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// The letters and digits of a text, in lower case.
-fn letters(text: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut letters = Zeroizing::new(Vec::with_capacity(text.len()));
+fn letters(text: &[u8]) -> WipedBytes {
+    let mut letters = WipedBytes::with_capacity(text.len());
     letters.extend(text.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase));
     letters
 }

@@ -1,6 +1,5 @@
 //! Presence as it is written down: JSON, with a version.
 
-use std::fmt::Write as _;
 use std::str::FromStr as _;
 
 use serde::Deserialize;
@@ -8,15 +7,16 @@ use serde::Deserialize;
 use super::settings::{LONGEST, check_name};
 use super::{Fleet, MAX_PROCESSES, PresenceError, PresenceRecord};
 use crate::handle::Generation;
+use crate::internal::json_form::{self, FormError, Kind, Writer};
 use crate::internal::utc::Moment;
 use crate::key::{Fingerprint, Profile};
-use crate::store::{DocumentContent, MAX_DOCUMENT, json};
+use crate::store::{DocumentContent, MAX_DOCUMENT};
 
 /// The newest form. Forms 1 to this one are read, and the lowest one that holds what is shown is written, so
 /// that processes with an older version of this crate can go on.
 pub const PRESENCE_FORM_VERSION: u64 = 2;
 
-const KIND: &str = "presence";
+const KIND: Kind = Kind { name: "presence", newest: PRESENCE_FORM_VERSION, limit: MAX_DOCUMENT };
 
 /// Forms 1 and 2. The second has refused generations.
 #[derive(Deserialize)]
@@ -26,7 +26,8 @@ struct Form<'a> {
     _kind: &'a str,
     #[serde(rename = "form")]
     _version: u64,
-    issuer: &'a str,
+    #[serde(rename = "issuer")]
+    _issuer: &'a str,
     #[serde(borrow)]
     processes: Vec<RecordForm<'a>>,
 }
@@ -50,58 +51,47 @@ const fn corrupt(rule: &'static str) -> PresenceError {
     PresenceError::Corrupt { rule }
 }
 
-pub(super) fn write(fleet: &Fleet) -> Result<DocumentContent, PresenceError> {
-    let form = if fleet.records().iter().any(|record| record.refused.is_some()) { 2 } else { 1 };
-    let mut text = format!(
-        "{{\n  \"keysheath\": \"{KIND}\",\n  \"form\": {form},\n  \"issuer\": \"{}\",\n  \"processes\": [",
-        fleet.profile().name()
-    );
-    for (at, record) in fleet.records().iter().enumerate() {
-        text.push_str(if at == 0 { "\n    " } else { ",\n    " });
-        push(&mut text, record);
-    }
-    text.push_str("\n  ]\n}\n");
-    if text.len() > MAX_DOCUMENT {
-        return Err(PresenceError::Full);
-    }
-    Ok(DocumentContent::from(text.into_bytes()))
-}
-
-fn push(text: &mut String, record: &PresenceRecord) {
-    let number = |generation: Option<Generation>| generation.map_or(0, Generation::number);
-    let _ = write!(
-        text,
-        "{{\"process\":{},\"name\":\"{}\",\"generation\":{},\"oldest\":{}",
-        record.process,
-        record.name,
-        number(record.generation),
-        number(record.oldest)
-    );
-    for (name, fingerprint) in [("key", record.key), ("begun", record.begun)] {
-        if let Some(fingerprint) = fingerprint {
-            let _ = write!(text, ",\"{name}\":\"{fingerprint}\"");
+impl From<FormError> for PresenceError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::TooLarge => corrupt("it is larger than one can be"),
+            FormError::Corrupt { rule } => corrupt(rule),
+            FormError::Newer { found, known } => Self::Newer { found, known },
+            FormError::OtherIssuer => Self::OtherIssuer,
         }
     }
-    if let Some(refused) = record.refused {
-        let _ = write!(text, ",\"refused\":{refused}");
+}
+
+pub(super) fn write(fleet: &Fleet) -> Result<DocumentContent, PresenceError> {
+    let form = if fleet.records().iter().any(|record| record.refused.is_some()) { 2 } else { 1 };
+    let document = json_form::seal(KIND, form, fleet.profile().name(), |form| {
+        form.list("processes", fleet.records(), |list, record| {
+            list.item_object(|fields| write_record(fields, record));
+        });
+    });
+    if document.len() > MAX_DOCUMENT {
+        return Err(PresenceError::Full);
     }
-    let _ = write!(text, ",\"shown\":{},\"ttl\":{}}}", record.shown.0, record.time_to_live);
+    Ok(document.into())
+}
+
+fn write_record(fields: &mut Writer<'_>, record: &PresenceRecord) {
+    let number = |generation: Option<Generation>| generation.map_or(0, Generation::number);
+    fields.field("process", record.process);
+    fields.field("name", &*record.name);
+    fields.field("generation", number(record.generation));
+    fields.field("oldest", number(record.oldest));
+    for (name, fingerprint) in [("key", record.key), ("begun", record.begun)] {
+        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
+        fields.optional(name, fingerprint.as_deref());
+    }
+    fields.optional("refused", record.refused.map(Generation::number));
+    fields.field("shown", record.shown.0);
+    fields.field("ttl", u64::from(record.time_to_live));
 }
 
 pub(super) fn read(profile: &'static Profile, document: &[u8]) -> Result<Fleet, PresenceError> {
-    if document.len() > MAX_DOCUMENT {
-        return Err(corrupt("it is larger than one can be"));
-    }
-    let form = json::form_of(document, KIND).map_err(|_| corrupt("it is not whole, or not JSON"))?;
-    let form = form.ok_or(corrupt("it does not say that it is presence"))?;
-    if form > PRESENCE_FORM_VERSION {
-        return Err(PresenceError::Newer { found: form, known: PRESENCE_FORM_VERSION });
-    }
-    let form: Form<'_> = serde_json::from_slice(document)
-        .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
-    if form.issuer != profile.name() {
-        return Err(PresenceError::OtherIssuer);
-    }
+    let (_, form) = json_form::open::<Form<'_>>(KIND, profile.name(), document)?;
     if form.processes.len() > MAX_PROCESSES {
         return Err(corrupt("it has more processes than there may be"));
     }
@@ -211,7 +201,8 @@ mod tests {
     fn a_refusal_is_written_in_form_2_and_nothing_else_is() {
         let form_of = |records| {
             let document = write(&fleet(records)).unwrap();
-            (json::form_of(document.expose_secret(), KIND).ok().flatten(), document)
+            let opened = json_form::open::<Form<'_>>(KIND, "kanal", document.expose_secret());
+            (opened.map(|(form, _)| form).ok(), document)
         };
         assert_eq!(form_of(vec![record(1)]).0, Some(1));
         for refused in [7, 6] {
@@ -264,7 +255,7 @@ mod tests {
             ("\"key\":\"", "\"key\":\"!"),
             ("(blue)", "\\u0007"),
             ("(blue)", "\u{e4}"),
-            ("}\n  ]", "}, { }\n  ]"),
+            ("}]", "}, { }]"),
         ] {
             assert!(text.contains(from), "{from}");
             let error = read(Kanal::PROFILE, text.replacen(from, to, 1).as_bytes()).unwrap_err();
@@ -274,7 +265,7 @@ mod tests {
         let many = write(&many).unwrap();
         let error = read(Kanal::PROFILE, many.expose_secret()).unwrap_err();
         assert_eq!(error, corrupt("it has more processes than there may be"));
-        let record = text.split("[\n    ").nth(1).unwrap().split("\n  ]").next().unwrap();
+        let record = text.split(": [").nth(1).unwrap().split(']').next().unwrap();
         let twice = text.replace(record, &format!("{record}, {record}"));
         assert_eq!(read(Kanal::PROFILE, twice.as_bytes()).unwrap_err(), corrupt("a process is there twice"));
         for length in 0..text.len() - 2 {

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use keyring_core::{CredentialStore, Error};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::{Problem, Secret};
+
+use crate::internal::bytes::WipedBytes;
 
 /// Why a call failed.
 pub(super) enum Fault {
@@ -50,7 +52,7 @@ impl Store {
     }
 
     pub(super) fn load(&self, items: &Items<'_>, _: &Prompts) -> Result<Option<Secret>, Fault> {
-        Ok(found(self.entry(items)?.get_secret())?.map(Zeroizing::new))
+        Ok(found(self.entry(items)?.get_secret())?.map(WipedBytes::from))
     }
 
     pub(super) fn load_all(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<Secret>, Fault> {

@@ -10,10 +10,11 @@ use secret_service::{EncryptionType, Error};
 use zbus::blocking::Connection;
 use zbus::blocking::fdo::DBusProxy;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
-use zeroize::Zeroizing;
 
 use super::prompt::Prompts;
 use super::{Problem, Resource, Secret, THREAD};
+
+use crate::internal::bytes::WipedBytes;
 
 /// The name of the service on the bus.
 pub(super) const NAME: &str = "org.freedesktop.secrets";
@@ -65,12 +66,12 @@ impl Store {
 
     pub(super) fn load(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Option<Secret>, Fault> {
         let found = self.only(items, prompts)?;
-        Ok(found.map(|item| item.get_secret()).transpose()?.map(Zeroizing::new))
+        Ok(found.map(|item| item.get_secret()).transpose()?.map(WipedBytes::from))
     }
 
     pub(super) fn load_all(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<Secret>, Fault> {
         let found = self.find(items, prompts)?;
-        found.iter().map(|item| Ok(Zeroizing::new(item.get_secret()?))).collect()
+        found.iter().map(|item| Ok(WipedBytes::from(item.get_secret()?))).collect()
     }
 
     pub(super) fn save(&self, items: &Items<'_>, secret: &[u8], prompts: &Prompts) -> Result<(), Fault> {
@@ -100,7 +101,7 @@ impl Store {
         let found = self.find(items, prompts)?;
         let mut kept = None;
         for (at, item) in found.iter().enumerate() {
-            if kept.is_none() && is_kept(&Zeroizing::new(item.get_secret()?)) {
+            if kept.is_none() && is_kept(&WipedBytes::from(item.get_secret()?)) {
                 kept = Some(at);
             }
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::KeyRefError;
+use crate::internal::bytes::percent_byte;
 use crate::internal::printable::is_unsafe_to_print;
 
 /// What kind of text a part of a reference is; it decides what is written as `%XX`.
@@ -171,10 +172,8 @@ fn read_escape(text: &str) -> Option<(char, &str)> {
 }
 
 fn read_byte(text: &str) -> Option<(u8, &str)> {
-    let (digits, rest) = text.strip_prefix('%')?.split_at_checked(2)?;
-    let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let byte = u8::from_str_radix(digits, 16).ok().filter(|_| hexadecimal)?;
-    Some((byte, rest))
+    let (byte, _) = percent_byte(text.as_bytes())?;
+    Some((byte, &text[3..]))
 }
 
 #[cfg(test)]

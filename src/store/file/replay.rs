@@ -8,8 +8,6 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use zeroize::Zeroizing;
-
 use super::disk::{Disk, Lasting, put};
 use crate::internal::private_file::{NEW, with_end};
 use crate::source::Provenance;
@@ -139,7 +137,7 @@ impl Platter {
                 None => found.push(None),
                 Some(file) => {
                     let contents = self.contents(*file).into_iter();
-                    found.extend(contents.map(|bytes| Some(sealed::open(Zeroizing::new(bytes)))));
+                    found.extend(contents.map(|bytes| Some(sealed::open(bytes.into()))));
                 }
             }
         }
