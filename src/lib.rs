@@ -58,6 +58,7 @@
 //! - **What may block has a deadline.** Loading, stores, probes and rotations block and need no async runtime. In async
 //!   code, call them through `spawn_blocking`. Reading a [`KeyHandle`] does not block.
 //! - **Persist, then publish.** A handle never has a key that its store does not have.
+//! - **One cadence, one health.** Everything that polls takes a [`Cadence`], and its status has a [`Health`].
 //! - **Inconclusive is not refused.** A timeout, a 429 or a 5xx never says that a key is bad.
 //!
 //! What is promised, the test for each promise, and what is not promised: [SECURITY.md][security].
