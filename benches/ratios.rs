@@ -187,7 +187,7 @@ fn live_handle() {
     let path = folder.path().join("kanal");
     std::fs::write(&path, KEY).expect("a file");
     let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-    let refresher = Refresher::of_chain(chain, RefreshSettings::new()).expect("the key is there");
+    let refresher = Refresher::from_chain(chain, RefreshSettings::new()).expect("the key is there");
     let handle = refresher.handle();
 
     let what = "`KeyHandle::load`, live, drop";

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use keysheath::chain::Chain;
-use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
@@ -46,7 +45,7 @@ fn watcher() -> bool {
     replace(&path, 0);
     let settings = RefreshSettings::new().with_poll_interval(POLL).watching();
     let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-    let refresher = Refresher::of_chain(chain, settings).unwrap();
+    let refresher = Refresher::from_chain(chain, settings).unwrap();
     let mut subscription = refresher.handle().subscribe();
     let times = (1..=REPLACEMENTS)
         .map(|number| {
@@ -65,10 +64,9 @@ fn watcher() -> bool {
 fn transition() -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
-    let handle = KeyHandle::<Kanal>::live();
     let audit = AuditLog::file(folder.path().join("audit.jsonl"));
     let rotation =
-        Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap().with_audit(audit);
+        Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap().with_audit(audit);
     rotation.adopt(&ApiKey::<Kanal>::parse(&key(0)).unwrap().into_raw()).unwrap();
     let staged = rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().into_raw(), None).unwrap();
     let id = staged.rotation().unwrap();

@@ -17,7 +17,7 @@
 //!   refused: a key that has leaked could come back by it.
 //! - **Polled**, with jitter; with the feature `watch`, followed as well where the place is a file.
 //! - **Asked** when a request was refused: [`KeyHandle::report_refused`] of the generation in force asks for a reload, and
-//!   [`KeyHandle::reload_past`] waits for one. However many ask, one attempt answers them; attempts keep a minimum interval, and
+//!   [`KeyHandle::wait_newer_than`] waits for one. However many ask, one attempt answers them; attempts keep a minimum interval, and
 //!   back off while they find nothing newer.
 //! - **Not misled by a replica**: a place that may be behind, as an OpenBao standby may, is asked again for the
 //!   [lag](RefreshSettings::with_lag) before the first refusal of a key is final.
@@ -46,13 +46,13 @@
 //! # let path = folder.path().join("kanal");
 //! std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
 //! let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-//! let refresher = Refresher::of_chain(chain, RefreshSettings::new())?;
+//! let refresher = Refresher::from_chain(chain, RefreshSettings::new())?;
 //! let handle = refresher.handle();
 //! let old = handle.load().unwrap();
 //!
 //! // Somebody rotates the key, and the issuer refuses the old one.
 //! std::fs::write(&path, "Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-//! let reload = handle.reload_past(old.generation()).wait(Duration::from_secs(60));
+//! let reload = handle.wait_newer_than(old.generation()).wait(Duration::from_secs(60));
 //! assert_eq!(reload, Some(Reload::Newer));
 //! assert!(handle.load().unwrap().current().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
 //! # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -77,7 +77,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use crate::chain::Chain;
-use crate::handle::{KeyHandle, RawHandle, Reload};
+use crate::handle::{KeyHandle, Publisher, Reload};
 use crate::internal::{
     background,
     events::{EventSender, EventThread},
@@ -111,7 +111,7 @@ use shared::Shared;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("kanal-keys");
-/// let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), RefreshSettings::new())?;
+/// let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), RefreshSettings::new())?;
 /// // No key set is there yet. Once one is, this handle has its key.
 /// assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::NoKey);
 /// # Ok::<(), keysheath::refresh::RefreshError>(())
@@ -137,111 +137,53 @@ impl<I: Issuer> Refresher<I> {
     /// use keysheath::chain::Chain;
     /// use keysheath::key::Kanal;
     /// use keysheath::refresh::{RefreshSettings, Refresher};
-    /// let refresher = Refresher::of_chain(Chain::<Kanal>::for_service(), RefreshSettings::new())?;
+    /// let refresher = Refresher::from_chain(Chain::<Kanal>::for_service(), RefreshSettings::new())?;
     /// println!("{:?}, {}", refresher.handle(), refresher.status());
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
     /// ```
-    pub fn of_chain(chain: Chain<I>, settings: RefreshSettings) -> Result<Self, RefreshError> {
-        Self::of_chain_into(chain, &KeyHandle::live(), settings)
-    }
-
-    /// As [`Refresher::of_chain`], for a live handle that is there already.
-    ///
-    /// # Errors
-    /// As [`Refresher::of_chain`], [`RefreshError::Place`] where the key was stopped in this handle, [`RefreshError::FixedHandle`], and [`RefreshError::OtherPublisher`] where the handle has its keys
-    /// from a key set, or another refresher of a source publishes to it. Once that one has ended, this may take its place.
-    ///
-    /// ```no_run
-    /// # use keysheath::chain::Chain;
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::refresh::{RefreshSettings, Refresher};
-    /// let handle = KeyHandle::<Kanal>::live();
-    /// let refresher = Refresher::of_chain_into(Chain::for_service(), &handle, RefreshSettings::new())?;
-    /// # Ok::<(), keysheath::refresh::RefreshError>(())
-    /// ```
-    pub fn of_chain_into(
-        chain: Chain<I>,
-        handle: &KeyHandle<I>,
-        settings: RefreshSettings,
-    ) -> Result<Self, RefreshError> {
-        let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
-        let claim = raw.claim_for_source().ok_or(RefreshError::OtherPublisher)?;
+    pub fn from_chain(chain: Chain<I>, settings: RefreshSettings) -> Result<Self, RefreshError> {
+        let publisher = Publisher::new();
         let (source, selected) = chain.select().map_err(RefreshError::Chain)?;
-        let first = publish_key(selected.key(), selected.provenance(), &raw, settings.grace)
+        let first = publish_key(selected.key(), selected.provenance(), &publisher, settings.grace)
             .map_err(RefreshError::Place)?;
         let place = Place::Source {
             source: Arc::from(source),
             found: selected.provenance().clone(),
             remarks: selected.remarks().to_vec(),
-            _claim: claim,
         };
         let asker = Asker::new(&settings);
-        Self::start(handle.clone(), raw, place, asker, first, settings)
+        Self::start(publisher, place, asker, first, settings)
     }
 
-    /// Reads the key set in a document store, and keeps a new handle up to date from it. Where there is no document yet, or no
-    /// key in force, the handle is [`NoActiveKey`](crate::handle::NoActiveKey) until there is. Blocks, at most for the deadline.
+    /// Reads the key set in a document store, and keeps its handles up to date from it. While there is no document, or no
+    /// active key in it, the handles have [no active key](crate::handle::NoActiveKey). Blocks for at most the deadline.
     ///
     /// # Errors
-    /// [`RefreshError::Place`] when the document cannot be had, or is no key set of this issuer and version.
-    ///
-    /// ```
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::refresh::{RefreshSettings, Refresher};
-    /// # use keysheath::store::MemoryStore;
-    /// let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
-    /// assert!(refresher.status().problem().is_none());
-    /// # Ok::<(), keysheath::refresh::RefreshError>(())
-    /// ```
-    pub fn of_store(
+    /// [`RefreshError::Place`] when the document cannot be read, or is not a key set of this issuer and version.
+    pub fn from_store(
         store: impl DocumentStore + 'static,
         settings: RefreshSettings,
     ) -> Result<Self, RefreshError> {
-        Self::of_store_into(store, &KeyHandle::live(), settings)
+        Self::of_key_set(Arc::new(store), Publisher::new(), settings)
     }
 
-    /// As [`Refresher::of_store`], for a live handle that is there already, such as one that a rotation in this process
-    /// publishes the same key set to.
-    ///
-    /// # Errors
-    /// As [`Refresher::of_store`], also for a key set that is older than what the handle has, or another one;
-    /// [`RefreshError::FixedHandle`]; and [`RefreshError::OtherPublisher`] where the handle has its keys from a source.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::refresh::{RefreshSettings, Refresher};
-    /// # use keysheath::store::MemoryStore;
-    /// let handle = KeyHandle::<Kanal>::live();
-    /// let refresher = Refresher::of_store_into(MemoryStore::new(), &handle, RefreshSettings::new())?;
-    /// # Ok::<(), keysheath::refresh::RefreshError>(())
-    /// ```
-    pub fn of_store_into(
-        store: impl DocumentStore + 'static,
-        handle: &KeyHandle<I>,
+    /// As [`Refresher::from_store`], publishing to the handles that a rotation of the same key set publishes to.
+    pub(crate) fn of_key_set(
+        store: Arc<dyn DocumentStore>,
+        publisher: Publisher<I>,
         settings: RefreshSettings,
     ) -> Result<Self, RefreshError> {
-        let raw = handle.to_raw().ok_or(RefreshError::FixedHandle)?;
-        if !raw.is_for_key_sets() {
-            return Err(RefreshError::OtherPublisher);
-        }
         let provenance = store.provenance();
-        let mut place = Place::Store { store: Arc::new(store), provenance, taken: None };
+        let mut place = Place::Store { store, provenance, taken: None };
         let mut asker = Asker::new(&settings);
-        let before = raw.generation();
+        let before = publisher.generation();
         let answer = asker.ask(&place, I::PROFILE, || ());
-        let first = place.take(answer, &raw, before, settings.grace).map_err(RefreshError::Place)?;
-        // Not before it was read: until then the handle may become a source's.
-        if !raw.claim_for_key_set() {
-            return Err(RefreshError::OtherPublisher);
-        }
-        Self::start(handle.clone(), raw, place, asker, first, settings)
+        let first = place.take(answer, &publisher, before, settings.grace).map_err(RefreshError::Place)?;
+        Self::start(publisher, place, asker, first, settings)
     }
 
     fn start(
-        handle: KeyHandle<I>,
-        raw: RawHandle,
+        publisher: Publisher<I>,
         place: Place,
         asker: Asker,
         first: Outcome,
@@ -258,10 +200,11 @@ impl<I: Issuer> Refresher<I> {
             watching: Watching::at_start(settings.is_watching),
         };
         let deadline = settings.deadline;
-        // Before the handle counts this refresher: a failure here leaves nothing.
+        // Before this refresher is attached, so that a failure leaves nothing.
         let (teller, telling) = EventSender::start(settings.on_event.take()).map_err(no_thread)?;
-        let shared = Arc::new(Shared::attach(raw, status, telling.dropped()));
-        let runner = Runner::new(place, settings, asker, Arc::clone(&shared), teller);
+        let shared = Arc::new(Shared::new(publisher.reloader(), status, telling.dropped()));
+        let handle = publisher.handle();
+        let runner = Runner::new(publisher, place, settings, asker, Arc::clone(&shared), teller);
         let mut refresher =
             Self { handle, shared, thread: None, telling: Some(telling), patience: Some(deadline) };
         let thread = thread::Builder::new()
@@ -280,7 +223,7 @@ impl<I: Issuer> Refresher<I> {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::refresh::{RefreshSettings, Refresher};
     /// # use keysheath::store::MemoryStore;
-    /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
+    /// # let refresher = Refresher::<Kanal>::from_store(MemoryStore::new(), RefreshSettings::new())?;
     /// let handle = refresher.handle();
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
     /// ```
@@ -298,7 +241,7 @@ impl<I: Issuer> Refresher<I> {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::refresh::{RefreshSettings, Refresher};
     /// # use keysheath::store::MemoryStore;
-    /// let handle = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?.into_handle();
+    /// let handle = Refresher::<Kanal>::from_store(MemoryStore::new(), RefreshSettings::new())?.into_handle();
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
     /// ```
     #[must_use]
@@ -315,7 +258,7 @@ impl<I: Issuer> Refresher<I> {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::refresh::{RefreshSettings, Refresher};
     /// # use keysheath::store::MemoryStore;
-    /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
+    /// # let refresher = Refresher::<Kanal>::from_store(MemoryStore::new(), RefreshSettings::new())?;
     /// println!("{}", refresher.status());
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
     /// ```
@@ -333,7 +276,7 @@ impl<I: Issuer> Refresher<I> {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::refresh::{RefreshSettings, Refresher};
     /// # use keysheath::store::MemoryStore;
-    /// # let refresher = Refresher::<Kanal>::of_store(MemoryStore::new(), RefreshSettings::new())?;
+    /// # let refresher = Refresher::<Kanal>::from_store(MemoryStore::new(), RefreshSettings::new())?;
     /// assert_eq!(refresher.refresh_now(Duration::from_secs(60)), Some(Reload::Unchanged));
     /// # Ok::<(), keysheath::refresh::RefreshError>(())
     /// ```

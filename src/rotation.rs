@@ -50,10 +50,10 @@
 //!     }
 //! }
 //!
-//! let handle = KeyHandle::<Kanal>::live(); // what the client sends with
-//! let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?
+//! let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?
 //!     .with_probe(AlwaysAccepted)
 //!     .by("anna");
+//! let handle = rotation.handle();
 //! rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
 //!
 //! let new = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
@@ -85,14 +85,15 @@ mod steps;
 mod transition;
 
 use std::fmt;
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Instant, SystemTime};
 
-use crate::handle::{Generation, KeyHandle, RawHandle};
+use crate::handle::{Generation, KeyHandle, Publisher};
 use crate::internal::clocks::Clocks;
 use crate::internal::lock::Lock;
 use crate::key::Issuer;
 use crate::probe::Probe;
+use crate::refresh::{RefreshError, RefreshSettings, Refresher};
 use crate::store::DocumentStore;
 
 pub use audit::{AuditAction, AuditError, AuditEvent, AuditLog};
@@ -125,13 +126,13 @@ use settle::Sight;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("kanal-keys");
-/// let rotation = Rotation::open(FileStore::new(path), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+/// let rotation = Rotation::<Kanal>::open(FileStore::new(path), RotationPolicy::new())?;
 /// println!("{}", rotation.next_step()?);
 /// # Ok::<(), keysheath::rotation::RotationError>(())
 /// ```
-pub struct Rotation {
-    store: Box<dyn DocumentStore>,
-    handle: RawHandle,
+pub struct Rotation<I: Issuer> {
+    store: Arc<dyn DocumentStore>,
+    publisher: Publisher<I>,
     policy: RotationPolicy,
     probe: Option<Box<dyn Probe>>,
     audit: Vec<AuditLog>,
@@ -152,31 +153,16 @@ struct Seen {
     unaudited: Option<(u64, AuditError)>,
 }
 
-impl Rotation {
-    /// Opens the key set in a store, which may be empty, and publishes what is in force to the handle.
-    ///
-    /// A handle has one key set, and no source beside it: a key that has leaked could come back by the other one.
+impl<I: Issuer> Rotation<I> {
+    /// Opens the key set in a store, which may be empty, and publishes its active key to the
+    /// [handles](Rotation::handle) of this rotation.
     ///
     /// # Errors
-    /// [`RotationError::FixedHandle`], [`RotationError::OtherKeys`], and [`RotationError::Document`] or
-    /// [`RotationError::Unreadable`] when the key set cannot be had.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::Kanal;
-    /// # use keysheath::store::MemoryStore;
-    /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
-    /// # Ok::<(), keysheath::rotation::RotationError>(())
-    /// ```
-    pub fn open<I: Issuer>(
-        store: impl DocumentStore + 'static,
-        handle: &KeyHandle<I>,
-        policy: RotationPolicy,
-    ) -> Result<Self, RotationError> {
+    /// [`RotationError::Document`] or [`RotationError::Unreadable`] when the key set cannot be read.
+    pub fn open(store: impl DocumentStore + 'static, policy: RotationPolicy) -> Result<Self, RotationError> {
         let rotation = Self {
-            store: Box::new(store),
-            handle: handle.to_raw().ok_or(RotationError::FixedHandle)?,
+            store: Arc::new(store),
+            publisher: Publisher::new(),
             policy,
             probe: None,
             audit: Vec::new(),
@@ -185,8 +171,27 @@ impl Rotation {
             presence: Vec::new(),
             seen: Lock::default(),
         };
-        rotation.look_first()?;
+        rotation.look(rotation.now())?;
         Ok(rotation)
+    }
+
+    /// Returns a handle on the active key, for a program that rotates and sends. All handles of this rotation show the
+    /// same key; once the rotation is dropped, they keep the last one.
+    ///
+    /// It shows what this rotation has read or written. [`Rotation::start_refresher`] also takes what other processes
+    /// promote.
+    #[must_use]
+    pub fn handle(&self) -> KeyHandle<I> {
+        self.publisher.handle()
+    }
+
+    /// Starts a refresher of the same key set, which publishes to the handles of this rotation. It may outlive the
+    /// rotation.
+    ///
+    /// # Errors
+    /// As [`Refresher::from_store`].
+    pub fn start_refresher(&self, settings: RefreshSettings) -> Result<Refresher<I>, RefreshError> {
+        Refresher::of_key_set(Arc::clone(&self.store), self.publisher.clone(), settings)
     }
 
     /// With a probe, for [`verify`](Rotation::verify) and [`retire`](Rotation::retire). It should ask for every store
@@ -197,9 +202,8 @@ impl Rotation {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::{probe::Probe, rotation::{Rotation, RotationError, RotationPolicy}};
-    /// fn open(probe: impl Probe + 'static) -> Result<Rotation, RotationError> {
-    ///     let handle = KeyHandle::<Kanal>::live();
-    ///     Ok(Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?.with_probe(probe))
+    /// fn open(probe: impl Probe + 'static) -> Result<Rotation<Kanal>, RotationError> {
+    ///     Ok(Rotation::open(MemoryStore::new(), RotationPolicy::new())?.with_probe(probe))
     /// }
     /// ```
     #[must_use]
@@ -215,7 +219,7 @@ impl Rotation {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
-    /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+    /// let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?
     ///     .with_audit(AuditLog::file("/var/log/shop-sync/keys.jsonl"));
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
@@ -233,8 +237,7 @@ impl Rotation {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// let handle = KeyHandle::<Kanal>::live();
-    /// let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?.by("anna");
+    /// let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?.by("anna");
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
     #[must_use]
@@ -253,8 +256,7 @@ impl Rotation {
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
     /// let (keys, presence) = (MemoryStore::new(), MemoryStore::new());
-    /// let handle = KeyHandle::<Kanal>::live();
-    /// let rotation = Rotation::open(keys, &handle, RotationPolicy::new())?.with_presence(presence);
+    /// let rotation = Rotation::<Kanal>::open(keys, RotationPolicy::new())?.with_presence(presence);
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
     #[must_use]
@@ -269,16 +271,17 @@ impl Rotation {
     /// [`RotationError::Presence`].
     ///
     /// ```
+    /// # use keysheath::key::Kanal;
     /// # use keysheath::rotation::{Rotation, RotationError};
-    /// fn show(rotation: &Rotation) -> Result<(), RotationError> {
+    /// fn show(rotation: &Rotation<Kanal>) -> Result<(), RotationError> {
     ///     println!("{}", rotation.fleet()?);
     ///     Ok(())
     /// }
     /// ```
     pub fn fleet(&self) -> Result<Fleet, RotationError> {
-        let mut fleet = Fleet::empty(self.handle.profile());
+        let mut fleet = Fleet::empty(I::PROFILE);
         for store in &self.presence {
-            let read = Fleet::read_as(self.handle.profile(), &**store);
+            let read = Fleet::read_as(I::PROFILE, &**store);
             let (shown, _) =
                 read.map_err(|problem| RotationError::Presence { place: store.provenance(), problem })?;
             fleet.join(shown);
@@ -295,7 +298,7 @@ impl Rotation {
     /// # use keysheath::key::Kanal;
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+    /// let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?
     ///     .with_clock(|| SystemTime::UNIX_EPOCH);
     /// # Ok::<(), keysheath::rotation::RotationError>(())
     /// ```
@@ -330,8 +333,8 @@ impl Rotation {
     }
 }
 
-impl fmt::Debug for Rotation {
+impl<I: Issuer> fmt::Debug for Rotation<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rotation({:?} in {})", self.handle, self.store.provenance())
+        write!(f, "Rotation({:?} in {})", self.publisher, self.store.provenance())
     }
 }

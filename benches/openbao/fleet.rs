@@ -53,7 +53,7 @@ fn key(number: u32) -> String {
 pub(crate) fn follow() {
     let store = OpenBaoStore::new(OpenBao::from_env().expect("a client"), PLACE);
     let settings = RefreshSettings::new().with_poll_interval(INTERVAL);
-    let refresher = Refresher::<Kanal>::of_store(store, settings).expect("the key set is read");
+    let refresher = Refresher::<Kanal>::from_store(store, settings).expect("the key set is read");
     for _ in 0..HANDLES {
         let handle = refresher.handle();
         thread::spawn(move || tell_of_each_key(&handle));
@@ -137,7 +137,7 @@ pub(crate) fn report(server: &Server) -> bool {
 /// had it.
 fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
     let store = OpenBaoStore::new(server.root(), PLACE);
-    let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
     let raw = |number| RawKey::parse(Kanal::PROFILE, key(number).as_bytes()).unwrap();
     rotation.adopt(&raw(0)).unwrap();
     let (mut fleet, said) = start(server);

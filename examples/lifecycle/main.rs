@@ -90,7 +90,7 @@ fn in_the_keychain(_: &Options, _: &Path) -> Result<(), Failure> {
 /// The emulator, both services, and what a person sees in the app.
 struct Scene {
     emulator: Emulator,
-    rotation: Rotation,
+    rotation: Rotation<Kanal>,
     /// The handle of the service that rotates.
     handle: KeyHandle<Kanal>,
     /// The handle of the service that only follows.
@@ -109,7 +109,6 @@ fn live<S: DocumentStore + 'static>(
     let guard = OriginGuard::for_loopback(emulator.origin().clone())?;
     println!("The emulator answers for Kanal on {}", emulator.origin());
 
-    let handle = KeyHandle::live();
     let (audit, trail) = (folder.join("audit.jsonl"), Arc::new(Mutex::new(Vec::new())));
     // A person gives other processes a quarter of an hour to take a new key. Here both services are observed.
     let policy = RotationPolicy::new()
@@ -117,7 +116,7 @@ fn live<S: DocumentStore + 'static>(
         .with_grace(Duration::ZERO)
         .with_settle(Duration::ZERO)
         .with_activation(Duration::ZERO);
-    let rotation = Rotation::open(open(), &handle, policy)?
+    let rotation = Rotation::<Kanal>::open(open(), policy)?
         .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE))
         .with_audit(AuditLog::file(&audit))
         .with_audit(AuditLog::callback({
@@ -125,7 +124,8 @@ fn live<S: DocumentStore + 'static>(
             move |event| trail.lock().unwrap_or_else(PoisonError::into_inner).push(event.to_string())
         }))
         .by("anna");
-    let refresher = Refresher::of_store(open(), RefreshSettings::new().with_poll_interval(POLL))?;
+    let handle = rotation.handle();
+    let refresher = Refresher::from_store(open(), RefreshSettings::new().with_poll_interval(POLL))?;
 
     let follower = refresher.handle();
     let handles = [handle.clone(), handle.clone(), follower.clone(), follower.clone()];

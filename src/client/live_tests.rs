@@ -20,7 +20,7 @@ use super::{
     AnswerBody, BearerError, BearerFuture, BearerLayer, BearerService, GuardError, OriginGuard, Repeatable,
     Sent,
 };
-use crate::handle::{Generation, KeyHandle, NoActiveKey, Publication, RawHandle, Reload};
+use crate::handle::{Generation, KeyHandle, NoActiveKey, Publication, Publisher, Reload};
 use crate::key::{Issuer as _, Kanal, RawKey};
 
 const GRACE: Duration = Duration::from_secs(600);
@@ -102,20 +102,21 @@ impl Service<Request<Counted>> for Stage {
 /// A handle with a key in force that is reloaded by the test, and a client.
 struct Scene {
     handle: KeyHandle<Kanal>,
-    raw: RawHandle,
+    raw: Publisher<Kanal>,
+    reloader: crate::handle::Reloader,
     seen: Arc<Mutex<Seen>>,
     client: BearerService<Stage, Kanal>,
 }
 
 impl Scene {
     fn new() -> Self {
-        let handle = KeyHandle::live();
-        let raw = handle.to_raw().expect("it is live");
+        let raw = Publisher::new();
+        let handle = raw.handle();
         raw.publish_next(&key(0), GRACE);
-        raw.attach();
+        let reloader = raw.reloader();
         let seen = Arc::<Mutex<Seen>>::default();
         let client = layered(&handle, &seen);
-        Self { handle, raw, seen, client }
+        Self { handle, raw, reloader, seen, client }
     }
 
     /// Sends a request.
@@ -166,13 +167,14 @@ impl Scene {
 
     /// The reload that was asked for, which puts the second key in force.
     fn reload(&self) {
-        let attempt = self.raw.begin();
+        let attempt = self.reloader.begin();
         self.raw.publish_next(&key(1), GRACE);
-        self.raw.end(attempt, Reload::Newer);
+        self.reloader.end(attempt, Reload::Newer);
     }
 
     fn publish(&self, number: u64, current: Result<&RawKey, NoActiveKey>) {
-        let keys = Publication { generation: Some(generation(number)), begun: None, current, previous: None };
+        let keys =
+            Publication { generation: Some(generation(number)), lineage: None, current, previous: None };
         self.raw.publish(&keys);
     }
 }
@@ -228,7 +230,7 @@ fn a_late_401_is_repeated_at_once_and_changes_nothing() {
     assert!(poll(&mut asking).is_none());
     assert_eq!(scene.calls(), 2, "sent again without waiting");
     assert!(scene.has_key(0, 0) && scene.has_key(1, 1));
-    assert!(!scene.raw.is_asked(), "and without asking for a reload");
+    assert!(!scene.reloader.is_asked(), "and without asking for a reload");
     assert_eq!(scene.handle.load().unwrap().generation(), generation(2));
     assert_eq!(scene.handle.refused(), Some(generation(1)));
     scene.accept(1);
@@ -245,14 +247,14 @@ fn a_hundred_requests_that_are_refused_at_once_share_one_reload() {
             assert!(poll(asking).is_none());
             assert_eq!(format!("{asking:?}"), "BearerFuture(waiting for a newer key)");
         }
-        assert!(scene.raw.is_asked());
-        let attempt = scene.raw.begin();
-        assert!(!scene.raw.is_asked() && all.iter_mut().all(|asking| poll(asking).is_none()));
+        assert!(scene.reloader.is_asked());
+        let attempt = scene.reloader.begin();
+        assert!(!scene.reloader.is_asked() && all.iter_mut().all(|asking| poll(asking).is_none()));
         assert_eq!(scene.calls(), 100);
         if finds {
             scene.raw.publish_next(&key(1), GRACE);
         }
-        scene.raw.end(attempt, if finds { Reload::Newer } else { Reload::Unchanged });
+        scene.reloader.end(attempt, if finds { Reload::Newer } else { Reload::Unchanged });
         for (number, asking) in all.iter_mut().enumerate() {
             if finds {
                 assert!(poll(asking).is_none());
@@ -262,7 +264,7 @@ fn a_hundred_requests_that_are_refused_at_once_share_one_reload() {
                 assert_eq!(answered(asking), GIVEN_BACK);
             }
         }
-        assert!(!scene.raw.is_asked(), "one attempt was enough");
+        assert!(!scene.reloader.is_asked(), "one attempt was enough");
         assert_eq!(scene.calls(), if finds { 200 } else { 100 });
     }
 }
@@ -297,8 +299,8 @@ fn a_key_that_leaks_while_the_client_makes_itself_ready_is_not_sent_again() {
         if newer {
             scene.reload();
         } else {
-            let attempt = scene.raw.begin();
-            scene.raw.end(attempt, Reload::Unchanged);
+            let attempt = scene.reloader.begin();
+            scene.reloader.end(attempt, Reload::Unchanged);
         }
         assert!(poll(&mut asking).is_none());
         assert_eq!(format!("{asking:?}"), "BearerFuture(waiting for the client to be ready again)");
@@ -351,8 +353,8 @@ fn a_repetition_with_the_previous_key_holds_its_generation() {
     scene.raw.publish_next(&key(1), GRACE);
     let mut asking = scene.send_and_refuse();
     assert!(scene.handle.is_drained(generation(1)), "it only waits yet");
-    let attempt = scene.raw.begin();
-    scene.raw.end(attempt, Reload::Unchanged);
+    let attempt = scene.reloader.begin();
+    scene.reloader.end(attempt, Reload::Unchanged);
     assert!(poll(&mut asking).is_none() && scene.has_key(1, 0));
     assert!(!scene.handle.is_drained(generation(1)));
     scene.accept(1);

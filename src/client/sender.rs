@@ -127,7 +127,7 @@ impl<I: Issuer> Sender<I> {
 
     /// Returns whether a request may be repeated, so that it must be kept.
     pub(super) fn may_repeat(&self, method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
-        self.handle.is_live() && can_be_repeated(method, headers, extensions)
+        self.handle.has_publisher() && can_be_repeated(method, headers, extensions)
     }
 
     /// Puts the active key on a request, if the guard allows it.

@@ -1,149 +1,119 @@
-//! The key in force at one moment.
+//! The active key at one moment.
 
-#[cfg(feature = "client")]
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
-#[cfg(feature = "rotation")]
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-#[cfg(feature = "client")]
-use super::Refusal;
-#[cfg(feature = "rotation")]
-use super::core::State;
-#[cfg(all(feature = "rotation", feature = "client"))]
-use super::holders::Hold;
-#[cfg(all(feature = "rotation", feature = "client"))]
-use super::holders::Holders;
-#[cfg(feature = "rotation")]
+use super::core::{Before, Hold, Holders, State};
+use super::refusal::Refusal;
 use super::sync::Guard;
-use super::version::Version;
-use super::{Generation, describe};
-use crate::key::{ApiKey, Issuer};
+use super::{Generation, NoActiveKey, describe};
+use crate::key::{ApiKey, Issuer, RawKey};
 
-/// The key in force when it was asked for. It stays the same however the handle goes on, so keep it no longer than
-/// one request takes: while it is there, its generation is not drained.
-///
-/// ```
-/// use keysheath::handle::KeyHandle;
-/// use keysheath::key::{ApiKey, Kanal};
-/// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-/// assert!(handle.load()?.current().matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// A key and what was made from it, or why there is none.
+pub(super) struct Version<I: Issuer> {
+    pub(super) key: Result<ApiKey<I>, NoActiveKey>,
+    /// What the client makes from the key. Here, so that it is wiped together with the key.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl<I: Issuer> Version<I> {
+    pub(super) const fn new(key: Result<ApiKey<I>, NoActiveKey>) -> Self {
+        Self { key, kept: OnceLock::new() }
+    }
+
+    /// Whether this is the version of this key, or has no key for this reason.
+    pub(super) fn is_of(&self, key: Result<&RawKey, NoActiveKey>) -> bool {
+        match (&self.key, key) {
+            (Ok(own), Ok(key)) => own.as_raw() == key,
+            (Err(own), Err(no_key)) => *own == no_key,
+            _ => false,
+        }
+    }
+
+    /// The key of a version that a snapshot was made of.
+    #[inline]
+    fn expect_key(&self) -> &ApiKey<I> {
+        match &self.key {
+            Ok(key) => key,
+            Err(_) => unreachable!("a snapshot is made of a key only"),
+        }
+    }
+}
+
+/// The key that was active when the handle was read. It does not change when the handle does. Drop it once the request is
+/// answered: until then, its generation is not drained.
 pub struct Snapshot<I: Issuer>(Holding<I>);
 
 enum Holding<I: Issuer> {
-    Fixed(Arc<Version<I>>),
-    #[cfg(feature = "rotation")]
-    Live(Guard<State<Version<I>>>),
-    /// What was in force before, held for one request.
-    #[cfg(all(feature = "rotation", feature = "client"))]
-    Before {
+    Current(Guard<State<Version<I>>>),
+    /// The previous key, held for one request.
+    Previous {
         version: Arc<Version<I>>,
         generation: Generation,
         hold: Arc<Hold>,
     },
 }
 
-/// The key that was in force before, within its grace: a request that was refused may be repeated with it.
+/// The key that was active before, within its grace: a request that was refused may be repeated with it.
 ///
-/// What it gives out is not counted: [`KeyHandle::drained`](super::KeyHandle::drained) of its generation knows nothing of a
-/// request that you send with [`Previous::key`] yourself. The layers of the client hold it for each request of theirs.
-///
-/// ```
-/// use keysheath::handle::Snapshot;
-/// use keysheath::key::Kanal;
-/// fn log(snapshot: &Snapshot<Kanal>) {
-///     if let Some(previous) = snapshot.previous() {
-///         println!("{:?} is good until {:?}", previous.key(), previous.until());
-///     }
-/// }
-/// ```
-#[cfg(feature = "rotation")]
-pub struct Previous<'a, I: Issuer>(&'a super::core::Before<Version<I>>);
+/// It is not counted: [`KeyHandle::drained`](super::KeyHandle::drained) does not know of a request that you send with
+/// [`Previous::key`] yourself. The layers of the client hold the generation during each of their requests.
+pub struct Previous<'a, I: Issuer>(&'a Before<Version<I>>);
 
 impl<I: Issuer> Snapshot<I> {
-    pub(super) const fn fixed(version: Arc<Version<I>>) -> Self {
-        Self(Holding::Fixed(version))
-    }
-
-    #[cfg(feature = "rotation")]
     #[inline]
-    pub(super) const fn live(state: Guard<State<Version<I>>>) -> Self {
-        Self(Holding::Live(state))
+    pub(super) const fn new(state: Guard<State<Version<I>>>) -> Self {
+        Self(Holding::Current(state))
     }
 
-    /// The key.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// assert_eq!(handle.load()?.current().expose_secret().len(), 24);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the key.
     #[must_use]
     #[inline]
     pub fn current(&self) -> &ApiKey<I> {
         self.version().expect_key()
     }
 
-    /// Its version number.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// assert_eq!(handle.load()?.generation(), handle.load()?.generation());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Returns the version number of the key.
     #[must_use]
     #[inline]
     pub fn generation(&self) -> Generation {
         match &self.0 {
-            Holding::Fixed(_) => Generation::FIRST,
-            #[cfg(feature = "rotation")]
-            Holding::Live(state) => Generation(state.next.generation),
-            #[cfg(all(feature = "rotation", feature = "client"))]
-            Holding::Before { generation, .. } => *generation,
+            Holding::Current(state) => Generation(state.next.generation),
+            Holding::Previous { generation, .. } => *generation,
         }
     }
 
-    /// The key that was in force before, until its grace ends.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// assert!(handle.load()?.previous().is_none());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[cfg(feature = "rotation")]
+    /// Returns the key that was active before, until its grace ends.
     #[must_use]
     pub fn previous(&self) -> Option<Previous<'_, I>> {
-        let Holding::Live(state) = &self.0 else { return None };
+        let Holding::Current(state) = &self.0 else { return None };
         state.next.previous.as_ref().filter(|before| !before.until.is_over()).map(Previous)
     }
 
-    /// The same for one request that is sent with it; its generation is held meanwhile.
-    #[cfg(all(feature = "rotation", feature = "client"))]
+    /// Returns a snapshot of the previous key for one request. It holds that key's generation.
     pub(super) fn before(&self, holders: &Arc<Holders>) -> Option<Self> {
         let Previous(before) = self.previous()?;
         let hold = Arc::new(Holders::hold(holders, before.generation));
         let version = Arc::clone(&before.value);
-        Some(Self(Holding::Before { version, generation: Generation(before.generation), hold }))
+        Some(Self(Holding::Previous { version, generation: Generation(before.generation), hold }))
     }
 
-    /// What `make` makes out of the key, made once for each key and dropped with it.
-    #[cfg(feature = "client")]
+    /// Returns what `make` makes from the key. It is made once for each key, and dropped with it.
+    ///
+    /// The type is erased because the rooms that make something are below this one. Only one type is used.
     #[inline]
     pub(crate) fn kept<T: Any + Send + Sync>(&self, make: impl FnOnce(&ApiKey<I>) -> T) -> &T {
-        self.version().kept(make)
+        let version = self.version();
+        let kept = version.kept.get_or_init(|| Box::new(make(version.expect_key())));
+        match kept.downcast_ref() {
+            Some(kept) => kept,
+            None => unreachable!("one type is kept with a key"),
+        }
     }
 
-    /// That its key was refused: by the issuer for sure, or by one who did not say.
-    #[cfg(feature = "client")]
+    /// A refusal of this key. It is certain where it was the issuer that refused, and not somebody on the way.
     pub(crate) fn refusal(&self, is_certain: bool) -> Refusal<I> {
         Refusal { version: Arc::clone(self.version()), generation: self.generation(), is_certain }
     }
@@ -151,54 +121,27 @@ impl<I: Issuer> Snapshot<I> {
     #[inline]
     pub(super) fn version(&self) -> &Arc<Version<I>> {
         match &self.0 {
-            Holding::Fixed(version) => version,
-            #[cfg(feature = "rotation")]
-            Holding::Live(state) => &state.next.current,
-            #[cfg(all(feature = "rotation", feature = "client"))]
-            Holding::Before { version, .. } => version,
+            Holding::Current(state) => &state.next.current,
+            Holding::Previous { version, .. } => version,
         }
     }
 }
 
-#[cfg(feature = "rotation")]
 impl<I: Issuer> Previous<'_, I> {
-    /// The key.
-    ///
-    /// ```
-    /// # use keysheath::handle::Previous;
-    /// # use keysheath::key::Kanal;
-    /// fn log(previous: &Previous<'_, Kanal>) {
-    ///     println!("{:?}", previous.key());
-    /// }
-    /// ```
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &ApiKey<I> {
         self.0.value.expect_key()
     }
 
-    /// The last generation in which it was in force.
-    ///
-    /// ```
-    /// # use keysheath::handle::Previous;
-    /// # use keysheath::key::Kanal;
-    /// fn log(previous: &Previous<'_, Kanal>) {
-    ///     println!("generation {}", previous.generation());
-    /// }
-    /// ```
+    /// Returns the last generation in which the key was active.
     #[must_use]
     pub const fn generation(&self) -> Generation {
         Generation(self.0.generation)
     }
 
-    /// The end of its grace by the monotonic clock. By the wall clock it may end earlier, as where the machine was suspended.
-    ///
-    /// ```
-    /// # use keysheath::handle::Previous;
-    /// # use keysheath::key::Kanal;
-    /// fn left(previous: &Previous<'_, Kanal>) -> std::time::Duration {
-    ///     previous.until().saturating_duration_since(std::time::Instant::now())
-    /// }
-    /// ```
+    /// Returns the end of its grace by the monotonic clock. By the wall clock it may end earlier, as after the machine was
+    /// suspended.
     #[must_use]
     pub const fn until(&self) -> Instant {
         self.0.until.monotonic()
@@ -208,11 +151,8 @@ impl<I: Issuer> Previous<'_, I> {
 impl<I: Issuer> Clone for Snapshot<I> {
     fn clone(&self) -> Self {
         Self(match &self.0 {
-            Holding::Fixed(version) => Holding::Fixed(Arc::clone(version)),
-            #[cfg(feature = "rotation")]
-            Holding::Live(state) => Holding::Live(Guard::from_inner(Arc::clone(state))),
-            #[cfg(all(feature = "rotation", feature = "client"))]
-            Holding::Before { version, generation, hold } => Holding::Before {
+            Holding::Current(state) => Holding::Current(Guard::from_inner(Arc::clone(state))),
+            Holding::Previous { version, generation, hold } => Holding::Previous {
                 version: Arc::clone(version),
                 generation: *generation,
                 hold: Arc::clone(hold),
@@ -227,7 +167,6 @@ impl<I: Issuer> fmt::Debug for Snapshot<I> {
     }
 }
 
-#[cfg(feature = "rotation")]
 impl<I: Issuer> fmt::Debug for Previous<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         describe("Previous", &self.0.value, self.generation(), f)

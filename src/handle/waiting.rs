@@ -1,4 +1,4 @@
-//! Waiting for the next change, or for an old key to be drained: in async code of any runtime, or blocking.
+//! Waiting for a newer key, for the next change, or until an old key is drained: in async code of any runtime, or blocking.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -6,33 +6,34 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::core::State;
+use super::core::{Reload, State, Ticket, poll_until, wait_until};
+use super::refusal::Refusal;
+use super::snapshot::Version;
 use super::sync::EventListener;
-use super::version::Version;
-use super::wait::{poll_until, wait_until};
-use super::{Generation, Inner, KeyHandle, NoActiveKey, Snapshot};
+use super::{Generation, KeyHandle, NoActiveKey, Snapshot};
 use crate::key::Issuer;
 
-/// Waits until nobody holds a generation; see [`KeyHandle::drained`]. Await it, or [`wait`](Drained::wait).
-///
-/// ```
-/// use std::time::Duration;
-/// use keysheath::handle::{Generation, KeyHandle};
-/// use keysheath::key::Kanal;
-/// fn say(handle: &KeyHandle<Kanal>, old: Generation) {
-///     if handle.drained(old).wait(Duration::from_secs(5)) {
-///         println!("no request of this process holds the old key any more");
-///     }
-/// }
-/// ```
+/// Waits for a newer generation; returned by [`KeyHandle::wait_newer_than`]. Await it, or [`wait`](NewerKey::wait).
+#[must_use = "nothing is asked for until it is awaited"]
+pub struct NewerKey<I: Issuer> {
+    handle: KeyHandle<I>,
+    past: Generation,
+    ticket: Option<Ticket>,
+    listening: Option<EventListener>,
+    /// The key that does not count as an answer, however new its generation is.
+    refusal: Option<Refusal<I>>,
+}
+
+/// Waits until a generation is not used any more; returned by [`KeyHandle::drained`]. Await it, or
+/// [`wait`](Drained::wait).
 #[must_use = "nothing is waited for until it is awaited"]
 pub struct Drained<I: Issuer> {
     handle: KeyHandle<I>,
     generation: Generation,
-    listening: Listening,
+    listening: Option<EventListener>,
 }
 
-/// Tells of each change of the key in force; see [`KeyHandle::subscribe`].
+/// Reports each change of the active key; returned by [`KeyHandle::subscribe`].
 ///
 /// ```
 /// use keysheath::handle::KeyHandle;
@@ -41,99 +42,120 @@ pub struct Drained<I: Issuer> {
 ///     let mut subscription = handle.subscribe();
 ///     loop {
 ///         match subscription.changed().await {
-///             Ok(snapshot) => println!("now in force: {snapshot:?}"),
-///             Err(closed) => println!("{closed}"),
+///             Ok(snapshot) => println!("the active key is now {snapshot:?}"),
+///             Err(no_key) => println!("{no_key}"),
 ///         }
 ///     }
 /// }
 /// ```
 pub struct Subscription<I: Issuer> {
     handle: KeyHandle<I>,
-    /// What was seen last: its generation, and which edition of it.
+    /// The generation that was seen last, and which edition of it.
     seen: (Generation, u64),
-    listening: Listening,
+    listening: Option<EventListener>,
 }
 
-/// What a future listens to, from one poll to the next.
-#[derive(Default)]
-pub(super) struct Listening(Option<EventListener>);
-
 impl<I: Issuer> KeyHandle<I> {
-    /// Tells of every change of the key in force from now on. Changes that come faster than they are asked for are told
-    /// as one.
+    /// Waits for a generation newer than this one: returns at once where there is one already, and otherwise when the
+    /// refresher has read its source or store. Callers that wait at the same time share one attempt. An attempt that began
+    /// before a caller asked does not answer it.
     ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// let mut subscription = handle.subscribe();
-    /// assert!(subscription.wait(Duration::from_millis(1)).is_none());
-    /// # Ok::<(), keysheath::key::FormatError>(())
-    /// ```
+    /// It needs no async runtime. The wait is bounded by the settings of the refresher: an attempt that is under way, the
+    /// rest of the minimum interval, and one more attempt. While the refresher backs off, the answer is
+    /// [`Reload::TooSoon`] at once. Where nothing reloads the handle, as in a forked child, which does not have the
+    /// refresher's thread, it is [`Reload::NoRefresher`] at once.
+    pub fn wait_newer_than(&self, generation: Generation) -> NewerKey<I> {
+        NewerKey { handle: self.clone(), past: generation, ticket: None, listening: None, refusal: None }
+    }
+
+    /// Reports every change of the active key from now on. Changes that come faster than they are read are reported as
+    /// one.
     #[must_use]
     pub fn subscribe(&self) -> Subscription<I> {
-        let seen = match &self.inner {
-            Inner::Fixed(_) => (Generation::FIRST, 0),
-            Inner::Live(live) => seen_in(&live.core.load()),
-        };
-        Subscription { handle: self.clone(), seen, listening: Listening::default() }
+        Subscription { handle: self.clone(), seen: seen_in(&self.live.core.load()), listening: None }
     }
 
-    /// Waits until no snapshot of this generation or an older one is there, and no request that was sent with it is without
-    /// an answer: then this process needs the old key no more. (A request that is refused may be repeated with the
-    /// previous key while its grace lasts; it counts while it is under way.)
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// let in_force = handle.load()?.generation();
-    /// assert!(!handle.drained(in_force).wait(Duration::from_millis(1)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Waits until there is no snapshot of this generation or an older one, and no request with it is without an answer.
+    /// This process then does not use the old key any more. (A request that is refused may be repeated with the previous
+    /// key during its grace; it counts while it is under way.)
     pub fn drained(&self, generation: Generation) -> Drained<I> {
-        Drained { handle: self.clone(), generation, listening: Listening::default() }
+        Drained { handle: self.clone(), generation, listening: None }
     }
 
-    /// Whether [`KeyHandle::drained`] would be ready now.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?);
-    /// assert!(!handle.is_drained(handle.load()?.generation()));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Whether [`KeyHandle::drained`] would return at once.
     #[must_use]
     pub fn is_drained(&self, generation: Generation) -> bool {
-        match &self.inner {
-            Inner::Fixed(_) => generation < Generation::FIRST,
-            Inner::Live(live) => live.core.holders.is_drained(generation.0),
+        self.live.core.holders.is_drained(generation.0)
+    }
+}
+
+impl<I: Issuer> NewerKey<I> {
+    /// Blocks until there is an answer; returns `None` after the timeout.
+    #[must_use]
+    pub fn wait(mut self, timeout: Duration) -> Option<Reload> {
+        let handle = self.handle.clone();
+        let reloads = &handle.live.core.reloads;
+        if reloads.is_elsewhere() {
+            return Some(self.in_a_fork());
         }
+        wait_for(timeout, || reloads.news(), || self.look())
+    }
+
+    fn look(&mut self) -> Option<Reload> {
+        loop {
+            let outcome = self.handle.live.core.look_past(self.past.0, &mut self.ticket)?;
+            // A newer generation with the key that was refused is no answer: wait for one after it.
+            let again = self.refusal.as_ref().filter(|_| outcome == Reload::Newer);
+            let Some((refusal, generation)) =
+                again.and_then(|refusal| Some((refusal, self.handle.active_again(refusal)?)))
+            else {
+                return Some(outcome);
+            };
+            self.handle.note(refusal, generation);
+            (self.past, self.ticket) = (generation, None);
+        }
+    }
+
+    /// In a forked child nothing is asked for and nothing is listened to: both take locks that may never be released.
+    fn in_a_fork(&self) -> Reload {
+        if self.handle.generation() > self.past { Reload::Newer } else { Reload::NoRefresher }
+    }
+
+    /// Waits for another key than the one that was refused.
+    pub(super) fn instead_of(self, refusal: &Refusal<I>) -> Self {
+        Self { refusal: Some(refusal.clone()), ..self }
+    }
+
+    /// Asks for an attempt now, and not only when it is first polled.
+    pub(super) fn asked(mut self) -> Self {
+        self.ticket = self.handle.live.core.reloads.ask();
+        self
+    }
+}
+
+impl<I: Issuer> Future for NewerKey<I> {
+    type Output = Reload;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reload> {
+        let this = self.get_mut();
+        let handle = this.handle.clone();
+        let reloads = &handle.live.core.reloads;
+        if reloads.is_elsewhere() {
+            return Poll::Ready(this.in_a_fork());
+        }
+        let mut listening = this.listening.take();
+        let poll = poll_until(&mut listening, || reloads.news(), || this.look(), context);
+        this.listening = listening;
+        poll
     }
 }
 
 impl<I: Issuer> Drained<I> {
-    /// Blocks until it is so; false after the timeout.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::handle::{Generation, KeyHandle};
-    /// # use keysheath::key::Kanal;
-    /// fn may_delete(handle: &KeyHandle<Kanal>, old: Generation) -> bool {
-    ///     handle.drained(old).wait(Duration::from_secs(60))
-    /// }
-    /// ```
+    /// Blocks until the generation is drained; returns false after the timeout.
     #[must_use]
     pub fn wait(self, timeout: Duration) -> bool {
         let look = || self.handle.is_drained(self.generation).then_some(());
-        match &self.handle.inner {
-            Inner::Fixed(_) => look().or_else(|| sleep(timeout)),
-            Inner::Live(live) => wait(timeout, || live.core.holders.fewer(), look),
-        }
-        .is_some()
+        wait_for(timeout, || self.handle.live.core.holders.fewer(), look).is_some()
     }
 }
 
@@ -141,61 +163,35 @@ impl<I: Issuer> Future for Drained<I> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let look = || this.handle.is_drained(this.generation).then_some(());
-        match &this.handle.inner {
-            Inner::Fixed(_) => look().map_or(Poll::Pending, Poll::Ready),
-            Inner::Live(live) => this.listening.poll(|| live.core.holders.fewer(), look, context),
-        }
+        let Self { handle, generation, listening } = self.get_mut();
+        let look = || handle.is_drained(*generation).then_some(());
+        poll_until(listening, || handle.live.core.holders.fewer(), look, context)
     }
 }
 
 impl<I: Issuer> Subscription<I> {
-    /// Waits for the next change, and gives what is in force after it. Of a key that never changes it waits for ever.
+    /// Waits for the next change, and returns the key that is active after it. It never returns where the key does not
+    /// change any more.
     ///
     /// # Errors
-    /// [`NoActiveKey`] when no key is in force any more.
-    ///
-    /// ```
-    /// # use keysheath::handle::Subscription;
-    /// # use keysheath::key::Kanal;
-    /// async fn log(mut subscription: Subscription<Kanal>) {
-    ///     println!("{:?}", subscription.changed().await);
-    /// }
-    /// ```
+    /// [`NoActiveKey`] where no key is active after the change.
     pub async fn changed(&mut self) -> Result<Snapshot<I>, NoActiveKey> {
-        poll_fn(|context| self.poll_changed(context)).await
+        let Self { handle, seen, listening } = self;
+        poll_fn(|context| {
+            poll_until(
+                listening,
+                || handle.live.core.reloads.news(),
+                || look_for_change(handle, seen),
+                context,
+            )
+        })
+        .await
     }
 
-    /// As [`Subscription::changed`], blocking; None after the timeout.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::handle::Subscription;
-    /// # use keysheath::key::Kanal;
-    /// fn log(mut subscription: Subscription<Kanal>) {
-    ///     while let Some(now) = subscription.wait(Duration::from_secs(3600)) {
-    ///         println!("{now:?}");
-    ///     }
-    /// }
-    /// ```
+    /// As [`Subscription::changed`], but blocks; returns `None` after the timeout.
     pub fn wait(&mut self, timeout: Duration) -> Option<Result<Snapshot<I>, NoActiveKey>> {
         let Self { handle, seen, .. } = self;
-        let look = || look_for_change(handle, seen);
-        match &handle.inner {
-            Inner::Fixed(_) => sleep(timeout),
-            Inner::Live(live) => wait(timeout, || live.core.reloads.news(), look),
-        }
-    }
-
-    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Result<Snapshot<I>, NoActiveKey>> {
-        let Self { handle, seen, listening } = self;
-        match &handle.inner {
-            Inner::Fixed(_) => Poll::Pending,
-            Inner::Live(live) => {
-                listening.poll(|| live.core.reloads.news(), || look_for_change(handle, seen), context)
-            }
-        }
+        wait_for(timeout, || handle.live.core.reloads.news(), || look_for_change(handle, seen))
     }
 }
 
@@ -207,31 +203,19 @@ fn look_for_change<I: Issuer>(
     handle: &KeyHandle<I>,
     seen: &mut (Generation, u64),
 ) -> Option<Result<Snapshot<I>, NoActiveKey>> {
-    let Inner::Live(live) = &handle.inner else { return None };
-    // Both of one state: what is published between two looks would be told twice.
-    let state = live.core.load();
+    // Both are of one state: a key that is published between two looks would be reported twice.
+    let state = handle.live.core.load();
     let now = seen_in(&state);
     if now == *seen {
         return None;
     }
     *seen = now;
-    let closed = state.next.current.key.as_ref().err().copied();
-    Some(closed.map_or_else(|| Ok(Snapshot::live(state)), Err))
+    let no_key = state.next.current.key.as_ref().err().copied();
+    Some(no_key.map_or_else(|| Ok(Snapshot::new(state)), Err))
 }
 
-impl Listening {
-    pub(super) fn poll<R>(
-        &mut self,
-        listen: impl Fn() -> EventListener,
-        look: impl FnMut() -> Option<R>,
-        context: &mut Context<'_>,
-    ) -> Poll<R> {
-        poll_until(&mut self.0, listen, look, context)
-    }
-}
-
-/// Blocks until there is something, at most for the timeout.
-pub(super) fn wait<R>(
+/// Blocks until `look` finds something, at most for the timeout.
+fn wait_for<R>(
     timeout: Duration,
     listen: impl Fn() -> EventListener,
     look: impl FnMut() -> Option<R>,
@@ -239,10 +223,10 @@ pub(super) fn wait<R>(
     wait_until(Instant::now().checked_add(timeout), listen, look)
 }
 
-/// What waiting for a change of a fixed key comes to.
-fn sleep<R>(timeout: Duration) -> Option<R> {
-    std::thread::sleep(timeout);
-    None
+impl<I: Issuer> fmt::Debug for NewerKey<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NewerKey({:?}, past generation {})", self.handle, self.past)
+    }
 }
 
 impl<I: Issuer> fmt::Debug for Drained<I> {
@@ -254,5 +238,141 @@ impl<I: Issuer> fmt::Debug for Drained<I> {
 impl<I: Issuer> fmt::Debug for Subscription<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subscription({:?}, seen generation {})", self.handle, self.seen.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Published;
+    use super::super::tests::{FIRST, GRACE, SECOND, SHORT, fixed, key, live, numbered};
+    use super::*;
+
+    #[test]
+    fn waiting_for_a_newer_key_of_a_fixed_handle_returns_at_once() {
+        let handle = fixed();
+        let far = Duration::from_secs(3600);
+        assert_eq!(handle.wait_newer_than(Generation(1)).wait(far), Some(Reload::NoRefresher));
+        assert_eq!(handle.wait_newer_than(Generation(0)).wait(far), Some(Reload::Newer));
+    }
+
+    #[test]
+    fn each_generation_is_reported_once() {
+        let (handle, publisher) = live();
+        let keys = [key(FIRST), key(SECOND)];
+        let mut subscription = handle.subscribe();
+        let publisher = std::thread::spawn(move || {
+            for round in 0..100_000 {
+                publisher.publish_next(&keys[round % 2], GRACE);
+            }
+        });
+        let mut last = Generation(0);
+        while last < Generation(100_000) {
+            let now = subscription.wait(Duration::from_secs(60)).unwrap().unwrap().generation();
+            assert!(now > last, "{now} was told after {last}");
+            last = now;
+        }
+        publisher.join().unwrap();
+    }
+
+    #[test]
+    fn a_generation_is_drained_when_its_last_snapshot_is_dropped() {
+        let (handle, publisher) = live();
+        publisher.publish(&numbered(1, Ok(&key(FIRST))));
+        let snapshot = handle.load().unwrap();
+        let clone = snapshot.clone();
+        assert!(!handle.is_drained(Generation(1)), "it is in force");
+        publisher.publish(&numbered(2, Ok(&key(SECOND))));
+        drop(snapshot);
+        assert!(!handle.drained(Generation(1)).wait(SHORT), "a snapshot is there");
+        let waiting = handle.drained(Generation(1));
+        let waits = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
+        drop(clone);
+        assert!(waits.join().unwrap());
+        assert!(!handle.is_drained(Generation(2)));
+    }
+
+    #[test]
+    fn a_request_with_the_previous_key_holds_its_generation() {
+        let (handle, publisher) = live();
+        publisher.publish_next(&key(FIRST), GRACE);
+        publisher.publish_next(&key(SECOND), GRACE);
+        assert!(handle.is_drained(Generation(1)));
+        let refusal = handle.load().unwrap().refusal(true);
+        let previous = handle.load_instead_of(&refusal).unwrap();
+        assert_eq!(previous.generation(), Generation(1));
+        assert!(!handle.is_drained(Generation(1)));
+        drop(previous);
+        assert!(handle.is_drained(Generation(1)));
+    }
+
+    #[test]
+    fn callers_share_one_attempt_that_began_after_they_asked() {
+        let (handle, publisher) = live();
+        publisher.publish_next(&key(FIRST), GRACE);
+        let reloader = publisher.reloader();
+        let early = reloader.begin();
+        let asking = [0, 1, 2].map(|_| {
+            let waiting = handle.wait_newer_than(Generation(1));
+            std::thread::spawn(move || waiting.wait(Duration::from_secs(60)))
+        });
+        while !reloader.is_asked() {
+            std::thread::yield_now();
+        }
+        reloader.end(early, Reload::Unchanged);
+        std::thread::sleep(SHORT);
+        assert!(asking.iter().all(|asks| !asks.is_finished()));
+        let attempt = reloader.begin();
+        assert!(!reloader.is_asked());
+        reloader.end(attempt, Reload::Failed);
+        for asks in asking {
+            assert_eq!(asks.join().unwrap(), Some(Reload::Failed));
+        }
+        drop(reloader);
+    }
+
+    #[test]
+    fn a_wait_ends_when_a_key_is_published_or_the_reloader_leaves() {
+        let (handle, publisher) = live();
+        publisher.publish_next(&key(FIRST), GRACE);
+        assert_eq!(handle.wait_newer_than(Generation(1)).wait(SHORT), Some(Reload::NoRefresher));
+        let reloader = publisher.reloader();
+        assert_eq!(handle.wait_newer_than(Generation(1)).wait(SHORT), None);
+        let mut subscription = handle.subscribe();
+        let waiting = handle.wait_newer_than(Generation(1));
+        let asks = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
+        publisher.publish_next(&key(SECOND), GRACE);
+        assert_eq!(asks.join().unwrap(), Some(Reload::Newer));
+        let told = subscription.wait(Duration::from_secs(60)).unwrap().unwrap();
+        assert_eq!(told.generation(), Generation(2));
+        assert!(subscription.wait(SHORT).is_none(), "it is told once");
+        let waiting = handle.wait_newer_than(Generation(2));
+        let asks = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
+        while !reloader.is_asked() {
+            std::thread::yield_now();
+        }
+        drop(reloader);
+        assert_eq!(asks.join().unwrap(), Some(Reload::NoRefresher));
+    }
+
+    #[test]
+    fn the_futures_do_the_same_as_the_blocking_waits() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (handle, publisher) = live();
+        publisher.publish_next(&key(FIRST), GRACE);
+        let reloader = publisher.reloader();
+        let mut subscription = handle.subscribe();
+        let (reload, drained) = (handle.wait_newer_than(Generation(1)), handle.drained(Generation(1)));
+        let publisher = std::thread::spawn(move || {
+            while !reloader.is_asked() {
+                std::thread::yield_now();
+            }
+            publisher.publish_next(&key(SECOND), GRACE)
+        });
+        runtime.block_on(async {
+            assert_eq!(reload.await, Reload::Newer);
+            assert_eq!(subscription.changed().await.unwrap().generation(), Generation(2));
+            drained.await;
+        });
+        assert_eq!(publisher.join().unwrap(), Published::Newer);
     }
 }

@@ -28,6 +28,6 @@ impl KeySet {
             let until = Instant::now().checked_add(left(held)?.min(LONGEST_WAIT))?;
             Some((held.key(), until))
         });
-        Publication { generation: self.generation(), begun: self.begun, current, previous }
+        Publication { generation: self.generation(), lineage: self.begun, current, previous }
     }
 }

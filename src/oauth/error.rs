@@ -252,12 +252,6 @@ pub enum KeeperProblem {
          a place of its own, or restart this process if it is intended"
     )]
     OtherGrant,
-    /// The handle has its keys from another publisher: a source, a key set, or another grant.
-    #[error(
-        "the handle has its keys from another place than this grant, so the access token was not taken; next: give each \
-         grant, key set and source a handle of its own"
-    )]
-    OtherPublisher,
     /// The keeper's thread has panicked, for example in the document store. The message is on standard error.
     #[error(
         "the keeper's thread has panicked, see standard error; next: check the store's code, and start another keeper"
@@ -285,21 +279,6 @@ pub enum KeeperError {
         /// The app's deadline.
         deadline: Duration,
     },
-    /// The handle has a newer token of this grant, or another one with the same number.
-    #[error(
-        "the handle has a newer token than the grant in the store: see who has put an older copy there, or give a new handle if \
-         it is meant"
-    )]
-    WentBack,
-    /// The handle has its keys from another publisher: a source, a key set, or another app's or account's
-    /// grant.
-    #[error(
-        "the handle has its keys from another place: give each grant, key set and source a handle of its own"
-    )]
-    OtherPublisher,
-    /// The handle is fixed.
-    #[error("the handle is fixed on one key: make it with KeyHandle::live")]
-    FixedHandle,
     /// No thread can be started.
     #[error("no thread can be started ({0}): check this machine's limits")]
     NoThread(ErrorKind),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{KeeperError, KeeperProblem, OAuthApp};
-use crate::handle::KeyHandle;
+use crate::handle::{KeyHandle, Publisher};
 use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::events::EventSender;
 use crate::key::Issuer;
@@ -58,7 +58,7 @@ pub struct TokenKeeper<I: Issuer> {
 }
 
 impl<I: Issuer> TokenKeeper<I> {
-    /// Reads the grant, and keeps a new handle on its access token. Blocks as the store does; the server is
+    /// Reads the grant, and keeps its handles on its access token. Blocks as the store does; the server is
     /// asked later, on the keeper's own thread.
     ///
     /// # Errors
@@ -67,24 +67,8 @@ impl<I: Issuer> TokenKeeper<I> {
     pub fn start(
         app: OAuthApp<I>,
         store: impl DocumentStore + 'static,
-        settings: KeeperSettings,
-    ) -> Result<Self, KeeperError> {
-        Self::start_into(app, store, &KeyHandle::live(), settings)
-    }
-
-    /// As [`TokenKeeper::start`], for a live handle that is there already.
-    ///
-    /// # Errors
-    /// As [`TokenKeeper::start`]; [`KeeperError::FixedHandle`]; [`KeeperError::WentBack`] where the handle
-    /// has a newer token of this grant; and [`KeeperError::OtherPublisher`] where it has its keys from a
-    /// source, a key set or another grant.
-    pub fn start_into(
-        app: OAuthApp<I>,
-        store: impl DocumentStore + 'static,
-        handle: &KeyHandle<I>,
         mut settings: KeeperSettings,
     ) -> Result<Self, KeeperError> {
-        let raw = handle.to_raw().ok_or(KeeperError::FixedHandle)?;
         if settings.lease < app.deadline() {
             return Err(KeeperError::LeaseTooShort { lease: settings.lease, deadline: app.deadline() });
         }
@@ -95,21 +79,22 @@ impl<I: Issuer> TokenKeeper<I> {
             health: Health::new(),
         };
         let (events, event_thread) = EventSender::start(settings.on_event.take()).map_err(no_thread)?;
-        raw.attach();
-        let (waking, leaving) = (raw.clone(), raw.clone());
-        let mut worker =
-            Worker::new(status, event_thread, move || waking.wake_reloaders(), move || leaving.detach());
+        let publisher = Publisher::new();
+        let handle = publisher.handle();
+        let reloader = Arc::new(publisher.reloader());
+        let (waking, leaving) = (Arc::clone(&reloader), Arc::clone(&reloader));
+        let mut worker = Worker::new(status, event_thread, move || waking.wake(), move || leaving.leave());
         // A refresh that is under way is finished, so that its tokens are not lost.
         worker.set_drop_timeout(settings.lease + SHUTDOWN_TIMEOUT);
-        let mut runner = Runner::new(app, Arc::new(store), settings, raw, Arc::clone(worker.link()), events);
+        let link = Arc::clone(worker.link());
+        let mut runner = Runner::new(app, Arc::new(store), settings, (publisher, reloader), link, events);
         match runner.look() {
             Ok(_) => {}
             Err(KeeperProblem::Grant(error)) => return Err(KeeperError::Grant(error)),
-            Err(KeeperProblem::OtherPublisher) => return Err(KeeperError::OtherPublisher),
-            Err(_) => return Err(KeeperError::WentBack),
+            Err(_) => unreachable!("a new handle takes any grant"),
         }
         worker.start("keysheath-oauth", runner).map_err(no_thread)?;
-        Ok(Self { handle: handle.clone(), worker })
+        Ok(Self { handle, worker })
     }
 
     /// The handle that is kept fresh. Clone it for everything that sends the token.

@@ -15,7 +15,7 @@ use crate::store::DocumentError;
 /// use keysheath::key::Kanal;
 /// use keysheath::refresh::{RefreshError, RefreshSettings, Refresher};
 ///
-/// let error = Refresher::of_chain(Chain::<Kanal>::new(), RefreshSettings::new()).unwrap_err();
+/// let error = Refresher::from_chain(Chain::<Kanal>::new(), RefreshSettings::new()).unwrap_err();
 /// assert!(matches!(error, RefreshError::Chain(_)));
 /// ```
 #[derive(Debug, thiserror::Error)]
@@ -27,17 +27,6 @@ pub enum RefreshError {
     /// The document of a store, or the key of a source, cannot be used.
     #[error("{0}")]
     Place(ReloadError),
-    /// The handle is fixed on one key for ever.
-    #[error(
-        "the handle is fixed on one key, so nothing can be published to it: make it with KeyHandle::live()"
-    )]
-    FixedHandle,
-    /// The handle has its keys from elsewhere.
-    #[error(
-        "the handle has its keys from a key set, or from another source, and a key that has leaked could come back \
-         by this one: give each source and each key set a live handle of its own"
-    )]
-    OtherPublisher,
     /// The operating system gave no thread.
     #[error("the refresher's thread could not be started ({0}): raise the limit of threads or of memory")]
     NoThread(ErrorKind),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{ReloadError, ReloadProblem};
-use crate::handle::{Generation, NoActiveKey, Published, RawHandle, SourceClaim};
-use crate::key::{Fingerprint, Profile, RawKey};
+use crate::handle::{Generation, NoActiveKey, Published, Publisher};
+use crate::key::{Fingerprint, Issuer, Profile, RawKey};
 use crate::keyset::KeySet;
 use crate::source::{self, Loaded, Problem, Provenance, Remark, Source, SourceError};
 use crate::store::{Document, DocumentError, DocumentStore, Version};
@@ -17,8 +17,6 @@ pub(super) enum Place {
         found: Provenance,
         /// What was remarked on then.
         remarks: Vec<Remark>,
-        /// Held for as long as it may publish.
-        _claim: SourceClaim,
     },
     Store {
         store: Arc<dyn DocumentStore>,
@@ -102,10 +100,10 @@ impl Place {
 
     /// Publishes what an answer holds. `before` is the handle's generation from before the place was asked: what is older
     /// than that has gone back, and what is only older than the handle is now was overtaken.
-    pub(super) fn take(
+    pub(super) fn take<I: Issuer>(
         &mut self,
         answer: Result<Answer, Problem>,
-        handle: &RawHandle,
+        publisher: &Publisher<I>,
         before: Generation,
         grace: Duration,
     ) -> Result<Outcome, ReloadError> {
@@ -117,7 +115,7 @@ impl Place {
                 }
                 // The line in a `.env`, and what a source of the user's own says, may be others now.
                 (*found, *remarks) = (now.provenance().clone(), now.remarks().to_vec());
-                publish_key(now.key(), found, handle, grace)
+                publish_key(now.key(), found, publisher, grace)
             }
             (Self::Source { .. }, Ok(Answer::Key(Ok(Loaded::Absent(absence))))) => {
                 Err(ReloadError::new(provenance, ReloadProblem::Absent(absence)))
@@ -130,14 +128,14 @@ impl Place {
                 Err(ReloadError::new(error.provenance().clone(), problem))
             }
             (Self::Store { taken, .. }, Ok(Answer::Document(Ok(there)))) => {
-                publish_document(taken, there.as_ref(), handle, before, grace)
-                    .and_then(|current| not_stopped(handle).map(|()| current))
+                publish_document(taken, there.as_ref(), publisher, before, grace)
+                    .and_then(|current| not_stopped(publisher).map(|()| current))
                     .map(|current| current.map_or(Outcome::Same, |current| current.newer(&provenance)))
                     .map_err(|problem| ReloadError::new(provenance, problem))
             }
             (Self::Store { taken, .. }, Ok(Answer::SameDocument)) => {
                 not_older(taken.as_ref().and_then(|(_, generation)| *generation), before)
-                    .and_then(|()| not_stopped(handle))
+                    .and_then(|()| not_stopped(publisher))
                     .map(|()| Outcome::Same)
                     .map_err(|problem| ReloadError::new(provenance, problem))
             }
@@ -171,28 +169,27 @@ fn is_another_file(before: &Provenance, now: &Provenance) -> bool {
 }
 
 /// Publishes a source's key, if it is another one than that in force.
-pub(super) fn publish_key(
+pub(super) fn publish_key<I: Issuer>(
     key: &RawKey,
     provenance: &Provenance,
-    handle: &RawHandle,
+    publisher: &Publisher<I>,
     grace: Duration,
 ) -> Result<Outcome, ReloadError> {
-    match handle.publish_next(key, grace) {
+    match publisher.publish_next(key, grace) {
         Published::Newer => Ok(Outcome::Newer {
-            generation: handle.generation(),
+            generation: publisher.generation(),
             current: Ok(key.fingerprint()),
             provenance: provenance.clone(),
         }),
         // Another issuer's key was not loaded.
         Published::Refused => Err(ReloadError::new(provenance.clone(), ReloadProblem::Stopped)),
-        // Who publishes a source's key has the claim to.
-        Published::Same | Published::OtherPublisher => Ok(Outcome::Same),
+        Published::Same | Published::OtherLineage => Ok(Outcome::Same),
     }
 }
 
 /// That the key there is not one that was stopped.
-fn not_stopped(handle: &RawHandle) -> Result<(), ReloadProblem> {
-    if handle.is_stopped() { Err(ReloadProblem::Stopped) } else { Ok(()) }
+fn not_stopped<I: Issuer>(publisher: &Publisher<I>) -> Result<(), ReloadProblem> {
+    if publisher.is_stopped() { Err(ReloadProblem::Stopped) } else { Ok(()) }
 }
 
 /// What a document has put in force.
@@ -215,10 +212,10 @@ fn not_older(generation: Option<Generation>, before: Generation) -> Result<(), R
     if is_older { Err(ReloadProblem::WentBack { in_force: before }) } else { Ok(()) }
 }
 
-fn publish_document(
+fn publish_document<I: Issuer>(
     taken: &mut Option<(Version, Option<Generation>)>,
     there: Option<&Document>,
-    handle: &RawHandle,
+    publisher: &Publisher<I>,
     before: Generation,
     grace: Duration,
 ) -> Result<Option<Current>, ReloadProblem> {
@@ -231,22 +228,22 @@ fn publish_document(
     if let Some((_, generation)) = taken.filter(|(version, _)| version == document.version()) {
         return not_older(generation, before).map(|()| None);
     }
-    let keys = KeySet::from_document(handle.profile(), document.content().expose_secret())
+    let keys = KeySet::from_document(I::PROFILE, document.content().expose_secret())
         .map_err(ReloadProblem::KeySet)?;
     let generation = keys.generation();
     not_older(generation, before)?;
     let in_force = keys.in_force(grace, SystemTime::now());
     let current = in_force.current.map(RawKey::fingerprint);
-    match handle.publish(&in_force) {
+    match publisher.publish(&in_force) {
         Published::Refused => {
-            let in_force = handle.generation();
+            let in_force = publisher.generation();
             if generation < Some(in_force) {
                 // A rotation in this process has published a newer one meanwhile; the next attempt reads it.
                 return Ok(None);
             }
             Err(ReloadProblem::OtherKey { in_force })
         }
-        Published::OtherPublisher => Err(ReloadProblem::OtherKeySet),
+        Published::OtherLineage => Err(ReloadProblem::OtherKeySet),
         Published::Same => {
             *taken = Some((*document.version(), generation));
             Ok(None)

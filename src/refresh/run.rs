@@ -12,8 +12,9 @@ use super::shared::{Ending, Shared};
 #[cfg(feature = "watch")]
 use super::watch::{self, Watch, Watching};
 use super::{RefreshEvent, RefreshSettings, ReloadError};
-use crate::handle::{Generation, RawHandle, Reload};
+use crate::handle::{Generation, Publisher, Reload};
 use crate::internal::events::EventSender;
+use crate::key::Issuer;
 use crate::source::{Problem, Remark};
 
 /// The pauses before a place that may be behind is asked again double from the first to the second.
@@ -30,9 +31,9 @@ enum Next {
     Wait(Option<Instant>),
 }
 
-pub(super) struct Runner {
+pub(super) struct Runner<I: Issuer> {
     place: Place,
-    handle: RawHandle,
+    publisher: Publisher<I>,
     settings: RefreshSettings,
     shared: Arc<Shared>,
     asker: Asker,
@@ -54,17 +55,18 @@ pub(super) struct Runner {
     changed: Option<Instant>,
 }
 
-impl Runner {
+impl<I: Issuer> Runner<I> {
     pub(super) fn new(
+        publisher: Publisher<I>,
         place: Place,
         settings: RefreshSettings,
         asker: Asker,
         shared: Arc<Shared>,
         teller: EventSender<RefreshEvent>,
     ) -> Self {
-        let handle = shared.handle();
         #[cfg(feature = "watch")]
-        let watch = place.file().filter(|_| settings.is_watching).map(|file| Watch::of(file, handle.clone()));
+        let watch =
+            place.file().filter(|_| settings.is_watching).map(|file| Watch::new(file, Arc::clone(&shared)));
         #[cfg(feature = "watch")]
         if let Some(watch) = &watch {
             let watch = Arc::clone(watch);
@@ -81,14 +83,14 @@ impl Runner {
             #[cfg(feature = "watch")]
             watch,
             poll: (!place.provenance().is_fixed()).then(|| next_poll(&settings, now)),
-            generation: handle.generation(),
+            generation: publisher.generation(),
             answered: None,
             teller,
             remarked: Vec::new(),
             #[cfg(feature = "watch")]
             watching: Watching::Files,
             place,
-            handle,
+            publisher,
             settings,
             shared,
             asker,
@@ -107,11 +109,11 @@ impl Runner {
             self.teller.send(RefreshEvent::CannotChange { provenance });
         }
         loop {
-            let news = self.handle.work();
+            let news = self.shared.reloader.work();
             match self.next(Instant::now()) {
                 Next::Stop => return,
                 Next::Reload { was_asked } => self.reload(was_asked),
-                Next::TooSoon => self.handle.end(self.handle.begin(), Reload::TooSoon),
+                Next::TooSoon => self.shared.reloader.end(self.shared.reloader.begin(), Reload::TooSoon),
                 Next::Wait(Some(until)) => drop(news.wait_deadline(until)),
                 Next::Wait(None) => news.wait(),
             }
@@ -125,7 +127,7 @@ impl Runner {
         }
         let is_demanded = state.demanded > state.met;
         drop(state);
-        let in_force = self.handle.generation();
+        let in_force = self.publisher.generation();
         if self.generation != in_force {
             self.generation = in_force;
             self.pace.renewed();
@@ -133,7 +135,7 @@ impl Runner {
         let until = self.poll;
         #[cfg(feature = "watch")]
         let until = until.into_iter().chain(self.watch_due(now)).min();
-        let turn = if self.handle.is_asked() { Some(self.turn(now)) } else { None };
+        let turn = if self.shared.reloader.is_asked() { Some(self.turn(now)) } else { None };
         if is_demanded || until.is_some_and(|until| until <= now) || turn == Some(Turn::Now) {
             return Next::Reload { was_asked: turn == Some(Turn::Now) };
         }
@@ -154,7 +156,7 @@ impl Runner {
     }
 
     fn is_first_refusal(&self) -> bool {
-        let news = self.handle.news_of_refusal();
+        let news = self.publisher.news_of_refusal();
         news.is_some() && news != self.answered
     }
 
@@ -171,16 +173,16 @@ impl Runner {
     fn reload(&mut self, was_asked: bool) {
         let is_first_refusal = was_asked && self.is_first_refusal();
         if was_asked {
-            self.answered = self.handle.news_of_refusal();
+            self.answered = self.publisher.news_of_refusal();
         }
-        let attempt = self.handle.begin();
+        let attempt = self.shared.reloader.begin();
         let demanded = self.shared.lock().demanded;
         let lag =
             if is_first_refusal { self.settings.lag_of(&self.place.provenance()) } else { Duration::ZERO };
         let Some(result) = self.ask_for(lag) else {
-            return self.handle.end(attempt, Reload::NoRefresher);
+            return self.shared.reloader.end(attempt, Reload::NoRefresher);
         };
-        let in_force = self.handle.generation();
+        let in_force = self.publisher.generation();
         let outcome = match &result {
             Ok(Outcome::Newer { .. }) => Reload::Newer,
             // A rotation in this process was faster.
@@ -195,7 +197,7 @@ impl Runner {
         }
         self.pace.ended(now, was_asked, outcome);
         let failed_before = self.note(&result);
-        self.handle.end(attempt, outcome);
+        self.shared.reloader.end(attempt, outcome);
         let mut state = self.shared.lock();
         (state.met, state.outcome) = (state.met.max(demanded), outcome);
         drop(state);
@@ -223,8 +225,8 @@ impl Runner {
     fn pause(&self, pause: Duration) -> bool {
         let start = Instant::now();
         loop {
-            let news = self.handle.work();
-            if self.shared.lock().is_stopping || self.handle.generation() != self.generation {
+            let news = self.shared.reloader.work();
+            if self.shared.lock().is_stopping || self.publisher.generation() != self.generation {
                 return false;
             }
             let rest = pause.saturating_sub(start.elapsed());
@@ -237,16 +239,16 @@ impl Runner {
 
     /// None where the refresher was dropped meanwhile: whoever dropped it does not expect another key.
     fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
-        let before = self.handle.generation();
+        let before = self.publisher.generation();
         let answer = self.answer();
         if self.shared.lock().is_stopping {
             return None;
         }
-        Some(self.place.take(answer, &self.handle, before, self.settings.grace))
+        Some(self.place.take(answer, &self.publisher, before, self.settings.grace))
     }
 
     fn answer(&mut self) -> Result<Answer, Problem> {
-        let profile = self.handle.profile();
+        let profile = I::PROFILE;
         #[cfg(feature = "watch")]
         if let Some(watch) = &self.watch {
             // First, so that what changes while the place is read is seen after it.

@@ -1,12 +1,11 @@
 //! What a refresher and its thread share.
 
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{RefreshEvent, RefreshStatus, ReloadError, ReloadProblem};
-use crate::handle::{RawHandle, Reload};
+use crate::handle::{Reload, Reloader};
 use crate::internal::events::{DroppedEvents, EventSender};
 use crate::internal::lock::{Lock, recover};
 
@@ -14,9 +13,7 @@ pub(super) struct Shared {
     state: Lock<State>,
     /// An attempt or the thread has ended.
     ended: Condvar,
-    handle: RawHandle,
-    /// The handle counts its refreshers, so each leaves once.
-    has_left: AtomicBool,
+    pub(super) reloader: Reloader,
     untold: DroppedEvents,
     /// The process that the thread is in.
     process: u32,
@@ -33,9 +30,7 @@ pub(super) struct State {
 }
 
 impl Shared {
-    /// Takes part in the handle's reloads.
-    pub(super) fn attach(handle: RawHandle, status: RefreshStatus, untold: DroppedEvents) -> Self {
-        handle.attach();
+    pub(super) fn new(reloader: Reloader, status: RefreshStatus, untold: DroppedEvents) -> Self {
         let state = State {
             status,
             is_stopping: false,
@@ -45,11 +40,7 @@ impl Shared {
             outcome: Reload::NoRefresher,
         };
         let (state, ended) = (Lock::new(state), Condvar::new());
-        Self { state, ended, handle, has_left: AtomicBool::new(false), untold, process: process::id() }
-    }
-
-    pub(super) fn handle(&self) -> RawHandle {
-        self.handle.clone()
+        Self { state, ended, reloader, untold, process: process::id() }
     }
 
     pub(super) fn status(&self) -> RefreshStatus {
@@ -66,8 +57,8 @@ impl Shared {
     /// Tells the thread to end, and those who wait for a reload that there will be none.
     pub(super) fn stop(&self) {
         self.lock().is_stopping = true;
-        self.leave();
-        self.handle.wake_reloaders();
+        self.reloader.leave();
+        self.reloader.wake();
     }
 
     /// Blocks until the thread has ended; false after the timeout.
@@ -84,7 +75,7 @@ impl Shared {
         state.demanded += 1;
         let demand = state.demanded;
         drop(state);
-        self.handle.wake_reloaders();
+        self.reloader.wake();
         self.wait(timeout, |state| {
             if state.met >= demand {
                 return Some(state.outcome);
@@ -110,12 +101,6 @@ impl Shared {
                 return None;
             }
             state = recover(self.ended.wait_timeout(state, rest)).0;
-        }
-    }
-
-    fn leave(&self) {
-        if !self.has_left.swap(true, Ordering::Relaxed) {
-            self.handle.detach();
         }
     }
 
@@ -153,7 +138,7 @@ impl Drop for Ending {
         if let Some(event) = failed {
             self.teller.send(event);
         }
-        self.shared.leave();
+        self.shared.reloader.leave();
         self.shared.tell();
     }
 }
@@ -165,13 +150,13 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::handle::KeyHandle;
+    use crate::handle::Publisher;
     use crate::key::Kanal;
     use crate::source::Provenance;
 
     #[test]
     fn a_refresher_that_a_panic_has_ended_says_so() {
-        let handle = KeyHandle::<Kanal>::live();
+        let publisher = Publisher::<Kanal>::new();
         let told = Arc::<Mutex<Vec<RefreshEvent>>>::default();
         let keeps = Arc::clone(&told);
         let callback = move |event: &RefreshEvent| {
@@ -188,7 +173,7 @@ mod tests {
             #[cfg(feature = "watch")]
             watching: super::super::Watching::at_start(false),
         };
-        let shared = Arc::new(Shared::attach(handle.to_raw().unwrap(), status, telling.dropped()));
+        let shared = Arc::new(Shared::new(publisher.reloader(), status, telling.dropped()));
         let ending = Ending::new(Arc::clone(&shared), teller);
         let thread = std::thread::spawn(move || {
             let _ending = ending;

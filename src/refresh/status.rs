@@ -17,7 +17,7 @@ use crate::source::{Provenance, Remark};
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("kanal");
 /// std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-/// let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(SecretFile::new(&path)), RefreshSettings::new())?;
+/// let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(SecretFile::new(&path)), RefreshSettings::new())?;
 /// let status = refresher.status();
 /// assert!(status.can_change() && status.problem().is_none());
 /// # Ok::<(), keysheath::refresh::RefreshError>(())

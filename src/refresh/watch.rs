@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
-use crate::handle::RawHandle;
+use super::shared::Shared;
 use crate::internal::contained::contained;
 use crate::internal::lock::Lock;
 use hub::{Hub, Wanted};
@@ -88,18 +88,18 @@ pub(super) struct Watch {
 /// What the watcher's thread and the refresher's share.
 struct Signal {
     has_changed: AtomicBool,
-    handle: RawHandle,
+    shared: Arc<Shared>,
 }
 
 impl Watch {
-    pub(super) fn of(file: PathBuf, handle: RawHandle) -> Arc<Self> {
+    pub(super) fn new(file: PathBuf, shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
             file,
             looking: Mutex::new(()),
             raced: AtomicU32::new(0),
             // Until it is armed for the first time.
             state: Lock::new(Watching::Failed(WatchProblem::Hangs)),
-            signal: Arc::new(Signal { has_changed: AtomicBool::new(false), handle }),
+            signal: Arc::new(Signal { has_changed: AtomicBool::new(false), shared }),
         })
     }
 
@@ -171,7 +171,7 @@ impl Drop for Watch {
 impl Signal {
     fn changed(&self) {
         self.has_changed.store(true, Ordering::Release);
-        self.handle.wake_reloaders();
+        self.shared.reloader.wake();
     }
 }
 

@@ -5,7 +5,7 @@ use crate::handle::Published;
 use crate::internal::clocks::Clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
-use crate::key::Fingerprint;
+use crate::key::{Fingerprint, Issuer};
 use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
 use crate::store::{Document, DocumentContent, DocumentError, Version};
 
@@ -16,8 +16,7 @@ use crate::store::{Document, DocumentContent, DocumentError, Version};
 /// ```
 pub const MAX_CONFLICTS: u32 = 32;
 
-/// How often what was read is compared with the handle, when a rotation is opened, and with what is there, before a key
-/// is to be deleted.
+/// How often what was read is compared with what is there, before a key is to be deleted.
 pub(super) const LOOKS: u32 = 3;
 
 /// The key that a step is about.
@@ -54,11 +53,11 @@ impl Subject {
     }
 }
 
-impl Rotation {
+impl<I: Issuer> Rotation<I> {
     /// The key set as it is persisted.
     pub(super) fn read(&self) -> Result<(KeySet, Option<Document>), RotationError> {
         let there = self.store.read().map_err(|problem| self.of_document(problem))?;
-        let profile = self.handle.profile();
+        let profile = I::PROFILE;
         let keys = match &there {
             None => KeySet::new(profile),
             Some(there) => KeySet::from_document(profile, there.content().expose_secret()),
@@ -66,25 +65,6 @@ impl Rotation {
         let keys =
             keys.map_err(|problem| RotationError::Unreadable { place: self.store.provenance(), problem })?;
         Ok((keys, there))
-    }
-
-    /// The first look: what is there must be what the handle has, or newer.
-    pub(super) fn look_first(&self) -> Result<(), RotationError> {
-        for _ in 0..LOOKS {
-            let (keys, _) = self.read()?;
-            let now = self.now();
-            let in_force = keys.in_force(self.policy.grace(), now.wall());
-            match self.handle.publish(&in_force) {
-                // A refresher may have read a newer document since.
-                Published::Refused => {}
-                Published::OtherPublisher => break,
-                Published::Newer | Published::Same => {
-                    self.sight(&keys, now, false);
-                    return Ok(());
-                }
-            }
-        }
-        Err(RotationError::OtherKeys { place: self.store.provenance() })
     }
 
     /// Reads and publishes what is there.
@@ -102,10 +82,10 @@ impl Rotation {
 
     /// Whether the handle has these keys, or newer ones that somebody has published meanwhile.
     fn publish(&self, keys: &KeySet, now: Clocks) -> bool {
-        match self.handle.publish(&keys.in_force(self.policy.grace(), now.wall())) {
+        match self.publisher.publish(&keys.in_force(self.policy.grace(), now.wall())) {
             Published::Newer | Published::Same => true,
-            Published::Refused => Some(self.handle.generation()) > keys.generation(),
-            Published::OtherPublisher => false,
+            Published::Refused => Some(self.publisher.generation()) > keys.generation(),
+            Published::OtherLineage => false,
         }
     }
 

@@ -7,17 +7,6 @@ use crate::source::Provenance;
 use crate::store::DocumentError;
 
 /// A step was not made, or whether it was is not known: why, and what to do next.
-///
-/// ```
-/// use keysheath::handle::KeyHandle;
-/// use keysheath::key::{ApiKey, Kanal};
-/// use keysheath::store::MemoryStore;
-/// use keysheath::rotation::{Rotation, RotationError, RotationPolicy};
-///
-/// let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
-/// let error = Rotation::open(MemoryStore::new(), &fixed, RotationPolicy::new()).unwrap_err();
-/// assert_eq!(error, RotationError::FixedHandle);
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RotationError {
@@ -67,19 +56,6 @@ pub enum RotationError {
         place: Provenance,
         /// How often it was tried.
         attempts: u32,
-    },
-    /// The key of the handle never changes.
-    #[error("the key of this handle is fixed: give the rotation one that was made by KeyHandle::live")]
-    FixedHandle,
-    /// The handle has keys that are not of this key set. Nothing was changed.
-    #[error(
-        "the handle has a key that is not of the key set at {place}: give each key set a live handle of its own, and \
-         no source beside it"
-    )]
-    #[non_exhaustive]
-    OtherKeys {
-        /// Where the key set is.
-        place: Provenance,
     },
     /// There is nothing that can ask the issuer.
     #[error(

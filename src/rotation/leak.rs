@@ -3,10 +3,10 @@
 use super::commit::Subject;
 use super::{AuditAction, Rotation, RotationError, Transition};
 use crate::handle::Stop;
-use crate::key::{Fingerprint, RawKey};
+use crate::key::{Fingerprint, Issuer, RawKey};
 use crate::keyset::{AbortedKey, KeySet, KeySetError, LeakedKey, Place};
 
-impl Rotation {
+impl<I: Issuer> Rotation<I> {
     /// Notes that a key has leaked, in whatever place it is, or in none. It is never again sent, staged or rolled back to.
     /// Where it was in force, the pending key takes over if it is verified, else the previous one; with neither, the
     /// handle is closed and nothing is sent. No probe is needed. A person is to delete the key at once, and to
@@ -25,8 +25,8 @@ impl Rotation {
     /// # use keysheath::key::{ApiKey, Kanal};
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let handle = KeyHandle::<Kanal>::live();
-    /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
+    /// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
+    /// # let handle = rotation.handle();
     /// # rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
     /// let leaked = "urdz-nrsd-3rmw-jtz2".parse().unwrap();
     /// println!("{}", rotation.compromise(leaked, Some("in a log file"))?);
@@ -39,12 +39,12 @@ impl Rotation {
         note: Option<&str>,
     ) -> Result<Transition, RotationError> {
         let now = self.now();
-        let nothing = KeySet::new(self.handle.profile()).map_err(RotationError::Refused)?;
+        let nothing = KeySet::new(I::PROFILE).map_err(RotationError::Refused)?;
         nothing.check_words(self.by.as_deref(), note).map_err(RotationError::Refused)?;
         if note.is_some_and(|note| has_key(note, &nothing, fingerprint)) {
             return Err(RotationError::Refused(KeySetError::KeyInNote));
         }
-        let is_stopped = self.handle.stop(fingerprint) != Stop::NotActive || self.handle.is_stopped();
+        let is_stopped = self.publisher.stop(fingerprint) != Stop::NotActive || self.publisher.is_stopped();
         let mut subject = Subject::default();
         let mut was_held = false;
         let committed = self.commit(now, |keys| {
@@ -85,8 +85,7 @@ impl Rotation {
     /// # use keysheath::key::{ApiKey, Kanal};
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let handle = KeyHandle::<Kanal>::live();
-    /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
+    /// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
     /// # rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
     /// let leaked = "urdz-nrsd-3rmw-jtz2".parse().unwrap();
     /// rotation.compromise(leaked, Some("in a log file"))?;

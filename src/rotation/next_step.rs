@@ -10,7 +10,7 @@ use super::{AuditAction, Rotation, RotationError, RotationPolicy};
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
 use crate::internal::utc::Utc;
-use crate::key::Fingerprint;
+use crate::key::{Fingerprint, Issuer};
 use crate::keyset::{AbortedKey, Held, KeySet, LeakedKey, Place, RotationId};
 use crate::rotation::{Fleet, PresenceRecord};
 
@@ -36,7 +36,7 @@ struct Surroundings {
     fleet: Option<Fleet>,
 }
 
-impl Rotation {
+impl<I: Issuer> Rotation<I> {
     /// Tells what a person has to do now, by what is persisted, the clock, what this process still sends, and what the
     /// others [show](Rotation::with_presence). It asks the issuer nothing, and changes nothing; what is in force is
     /// published, where it is news. Before a deletion is asked for, what was read is
@@ -58,8 +58,9 @@ impl Rotation {
     /// be seen.
     ///
     /// ```
+    /// # use keysheath::key::Kanal;
     /// # use keysheath::rotation::{Rotation, RotationError};
-    /// fn tell(rotation: &Rotation) -> Result<(), RotationError> {
+    /// fn tell(rotation: &Rotation<Kanal>) -> Result<(), RotationError> {
     ///     println!("{}", rotation.next_step()?);
     ///     Ok(())
     /// }
@@ -124,9 +125,9 @@ impl Rotation {
                 [self.left_to_activate(current, now), self.left_to_activate_anew(current, now)]
             }),
             is_looked_at: false,
-            refused: self.handle.refused(),
+            refused: self.publisher.refused(),
             stopped: slots(keys)
-                .find(|held| self.handle.has_stopped(held.fingerprint()))
+                .find(|held| self.publisher.has_stopped(held.fingerprint()))
                 .map(|held| (held.fingerprint(), owned(held.name()))),
             fleet,
         }
@@ -163,7 +164,7 @@ impl Rotation {
 
     /// Whether no request of this process holds a generation before the one in force.
     pub(super) fn is_drained(&self, keys: &KeySet) -> bool {
-        keys.generation().and_then(Generation::before).is_none_or(|before| self.handle.is_drained(before))
+        keys.generation().and_then(Generation::before).is_none_or(|before| self.publisher.is_drained(before))
     }
 }
 

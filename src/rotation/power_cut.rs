@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::{Rotation, RotationError, RotationPolicy, Transition};
-use crate::handle::KeyHandle;
 use crate::key::{Issuer as _, Kanal, RawKey};
 use crate::keyset::{Held, KeySet, RotationId};
 use crate::store::RecordedStore;
@@ -19,7 +18,7 @@ fn id(number: u64) -> RotationId {
 
 #[test]
 fn a_power_cut_at_any_instant_of_a_rotation_loses_no_key_that_was_staged_and_none_in_force() {
-    type Do = fn(&Rotation) -> Result<Transition, RotationError>;
+    type Do = fn(&Rotation<Kanal>) -> Result<Transition, RotationError>;
     let steps: [(Do, u64); 9] = [
         (|rotation| rotation.adopt(&key(1)), 1),
         (|rotation| rotation.stage(&key(2), Some("note")), 1),
@@ -32,7 +31,7 @@ fn a_power_cut_at_any_instant_of_a_rotation_loses_no_key_that_was_staged_and_non
         (|rotation| rotation.compromise(key(3).fingerprint().unwrap(), None), 2),
     ];
     let store: &RecordedStore = Box::leak(Box::default());
-    let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
     // What must be there once that many writes have returned: the key in force, and how many keys were taken in.
     let mut expected = BTreeMap::from([(0, (None, 0))]);
     let mut taken = 0;

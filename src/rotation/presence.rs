@@ -79,12 +79,12 @@
 //! let (keys, presence) = (MemoryStore::new(), MemoryStore::new()); // an OpenBaoStore, for a fleet
 //!
 //! // The rotator.
-//! let rotation = Rotation::open(keys.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+//! let rotation = Rotation::<Kanal>::open(keys.clone(), RotationPolicy::new())?
 //!     .with_presence(presence.clone());
 //! rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?.as_raw())?;
 //!
 //! // Each service process.
-//! let refresher = Refresher::<Kanal>::of_store(keys, RefreshSettings::new())?;
+//! let refresher = Refresher::<Kanal>::from_store(keys, RefreshSettings::new())?;
 //! let settings = PresenceSettings::new("shop-sync on shop-7");
 //! let _shown = Presence::show(presence, &refresher.handle(), settings)?;
 //!
@@ -141,11 +141,11 @@ const LEAST_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(50);
 ///
 /// ```
 /// use keysheath::handle::KeyHandle;
-/// use keysheath::key::Kanal;
+/// use keysheath::key::{ApiKey, Kanal};
 /// use keysheath::store::MemoryStore;
 /// use keysheath::rotation::{Presence, PresenceSettings};
 ///
-/// let handle = KeyHandle::<Kanal>::live();
+/// let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap());
 /// let presence = Presence::show(MemoryStore::new(), &handle, PresenceSettings::new("shop-sync on shop-7"))?;
 /// assert!(presence.health().problem().is_none());
 /// # Ok::<(), keysheath::rotation::PresenceError>(())
@@ -177,7 +177,7 @@ impl Presence {
         if handle.load().is_ok_and(|now| has_part_of(&settings.name, now.current().as_raw())) {
             return Err(PresenceError::BadName { rule: "it has a part of the key in it" });
         }
-        let uses = handle.uses();
+        let uses = handle.usage();
         let (events, event_thread) = EventSender::start(None).map_err(no_thread)?;
         let waking = uses.clone();
         let progress = Progress { health: Health::new(), is_out: false };

@@ -7,7 +7,7 @@ use super::steps::held_of;
 use super::{AuditAction, Retirement, Rotation, RotationError, Verification};
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
-use crate::key::RawKey;
+use crate::key::{Issuer, RawKey};
 use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
 use crate::probe::{Probe, Report, Verdict};
 
@@ -31,7 +31,7 @@ impl Asked {
     }
 }
 
-impl Rotation {
+impl<I: Issuer> Rotation<I> {
     /// Asks the issuer about the key of a rotation, pending or active, and notes whether it works: it does if every place
     /// accepts it. A refusal is noted as well, so that every process with this key set knows of it. Whatever else is
     /// answered changes nothing.
@@ -191,7 +191,7 @@ impl Rotation {
     /// Takes back a refusal that the client was told of: one that came by mistake would otherwise stay.
     fn note_accepted(&self, report: &Report, generation: Option<Generation>) {
         if let Some(generation) = generation.filter(|_| report.verdict() == Verdict::Accepted) {
-            self.handle.note_accepted(generation);
+            self.publisher.note_accepted(generation);
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::Rotation;
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
+use crate::key::Issuer;
 use crate::keyset::{Held, KeySet};
 
 /// By how much the two clocks of this process may part before its wall clock counts as set, or the machine as suspended.
@@ -24,7 +25,7 @@ pub(super) struct Sight {
     is_lasting: bool,
 }
 
-impl Rotation {
+impl<I: Issuer> Rotation<I> {
     /// Notes that a generation is active. `is_own` says that this process made the step.
     pub(super) fn sight(&self, keys: &KeySet, now: Clocks, is_own: bool) {
         let generation = keys.generation();

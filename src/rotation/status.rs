@@ -8,7 +8,7 @@ use super::{AuditError, Rotation, RotationError, SlotStatus};
 use crate::handle::Generation;
 use crate::internal::printable::Printable;
 use crate::internal::utc::{Span, Utc};
-use crate::key::Fingerprint;
+use crate::key::{Fingerprint, Issuer};
 use crate::keyset::{AbortedKey, Held, KeySet, Labelled, LeakedKey, RotationId};
 
 /// A clock may be this much behind what is written down before that is said: times are written in whole seconds, and
@@ -22,7 +22,7 @@ const CLOCK_SLACK: Duration = Duration::from_secs(60);
 /// # use keysheath::key::{ApiKey, Kanal};
 /// # use keysheath::store::MemoryStore;
 /// # use keysheath::rotation::{Rotation, RotationPolicy};
-/// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+/// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
 /// rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;
 /// let status = rotation.status()?;
 /// assert!(!status.is_overdue());
@@ -50,15 +50,16 @@ pub struct RotationStatus {
     unaudited: Option<(u64, AuditError)>,
 }
 
-impl Rotation {
+impl<I: Issuer> Rotation<I> {
     /// How the rotation stands now. What is in force is published, where it is news.
     ///
     /// # Errors
     /// [`RotationError::Document`] and [`RotationError::Unreadable`].
     ///
     /// ```
+    /// # use keysheath::key::Kanal;
     /// # use keysheath::rotation::{Rotation, RotationError};
-    /// fn show(rotation: &Rotation) -> Result<(), RotationError> {
+    /// fn show(rotation: &Rotation<Kanal>) -> Result<(), RotationError> {
     ///     println!("{}", rotation.status()?);
     ///     Ok(())
     /// }
@@ -74,8 +75,9 @@ impl Rotation {
     ///
     /// ```
     /// # use std::time::{Duration, SystemTime};
+    /// # use keysheath::key::Kanal;
     /// # use keysheath::rotation::{Rotation, RotationError};
-    /// fn is_overdue_in_a_week(rotation: &Rotation) -> Result<bool, RotationError> {
+    /// fn is_overdue_in_a_week(rotation: &Rotation<Kanal>) -> Result<bool, RotationError> {
     ///     Ok(rotation.status_at(SystemTime::now() + Duration::from_secs(7 * 86_400))?.is_overdue())
     /// }
     /// ```
@@ -98,7 +100,7 @@ impl Rotation {
             is_due_soon: age.as_ref().is_some_and(|age| age.is_due_soon),
             is_overdue: age.as_ref().is_some_and(|age| age.is_overdue),
             clock_behind: behind(&keys, now),
-            refused: self.handle.refused().filter(|refused| Some(*refused) <= keys.generation()),
+            refused: self.publisher.refused().filter(|refused| Some(*refused) <= keys.generation()),
             newest: keys.newest_rotation(),
             unaudited: self.seen().unaudited.clone(),
         })

@@ -6,7 +6,7 @@ use super::commit::Subject;
 use super::next_step::name_of_the_next;
 use super::transition::GivenUp;
 use super::{AuditAction, KeyDetails, Rotation, RotationError, Transition};
-use crate::key::RawKey;
+use crate::key::{Issuer, RawKey};
 use crate::keyset::{Held, KeySet, Place, Promotion, RotationId, Staging};
 
 /// The key of a rotation, wherever it is.
@@ -17,7 +17,7 @@ pub(super) fn held_of(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
         .find(|held| held.rotation() == rotation)
 }
 
-impl Rotation {
+impl<I: Issuer> Rotation<I> {
     /// Takes a key that is in use already as the one in force. This begins a key set; its age is counted from now. Give it the
     /// name that it has in the app with [`adopt_with`](Rotation::adopt_with): an app shows no fingerprints, so that a person
     /// cannot find the key by that later.
@@ -30,8 +30,8 @@ impl Rotation {
     /// # use keysheath::key::{ApiKey, Kanal};
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let handle = KeyHandle::<Kanal>::live();
-    /// # let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())?;
+    /// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
+    /// # let handle = rotation.handle();
     /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     /// rotation.adopt(key.as_raw())?;
     /// assert!(handle.load().is_ok());
@@ -64,7 +64,7 @@ impl Rotation {
     /// # use keysheath::keyset::Place;
     /// # use keysheath::store::MemoryStore;
     /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+    /// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
     /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
     /// let staged = rotation.stage(key.as_raw(), Some("the spring rotation"))?;
     /// assert_eq!(staged.place(), Some(Place::Pending));

@@ -19,7 +19,7 @@ use crate::rotation::PresenceRecord;
 /// # use keysheath::key::{ApiKey, Kanal};
 /// # use keysheath::store::MemoryStore;
 /// # use keysheath::rotation::{Rotation, RotationPolicy};
-/// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+/// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
 /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
 /// let transition = rotation.adopt(key.as_raw())?;
 /// assert_eq!(transition.to_string(), "adopted urdz-nrsd-3rmw-jtz2 (rotation 1): the key in force");
@@ -304,7 +304,9 @@ impl fmt::Display for Transition {
             _ => {}
         }
         if !self.is_published {
-            f.write_str("; the handle does not have it, because something else publishes to it")?;
+            f.write_str(
+                "; the handles of this process do not have it, because they have the keys of another key set",
+            )?;
         }
         match &self.unaudited {
             Some(error) => write!(f, "; it is not in the audit: {error}"),

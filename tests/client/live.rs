@@ -63,7 +63,7 @@ impl Shop {
     fn open_with(settings: RefreshSettings) -> Self {
         let emulator = unlimited().start().unwrap();
         let place = Scripted::new(emulator.key().expose_secret());
-        let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(place.clone()), settings).unwrap();
+        let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(place.clone()), settings).unwrap();
         let own_calls = AtomicUsize::new(1);
         Self { emulator, handle: refresher.handle(), refresher: Some(refresher), place, own_calls }
     }

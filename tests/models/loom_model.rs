@@ -6,16 +6,8 @@
 mod core;
 #[path = "events.rs"]
 mod events;
-#[path = "../../src/handle/holders.rs"]
-mod holders;
 #[path = "models.rs"]
 mod models;
-#[path = "../../src/handle/reload.rs"]
-mod reload;
-#[path = "../../src/handle/reloads.rs"]
-mod reloads;
-#[path = "../../src/handle/wait.rs"]
-mod wait;
 
 /// In the place of `src/handle/sync.rs`.
 mod sync {

@@ -4,10 +4,8 @@ use std::future::poll_fn;
 
 use std::time::{Duration, Instant};
 
-use super::core::{Before, Core, Next, Until};
-use super::reload::Reload;
+use super::core::{Before, Core, Next, Reload, Until, poll_until, wait_until};
 use super::sync::{Arc, Mutex, lock};
-use super::wait::{poll_until, wait_until};
 use super::{block_on, thread};
 
 /// A handle whose values are ten times their generation.

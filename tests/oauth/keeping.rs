@@ -48,7 +48,7 @@ fn a_token_that_is_refused_before_its_time_is_refreshed_once_for_all_who_wait_an
     assert_eq!(oidc.count("refreshed"), 1);
     // What is asked for without a refusal is a look at the store, and nothing more.
     let now = handle.load().unwrap().generation();
-    assert_eq!(handle.reload_past(now).wait(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(handle.wait_newer_than(now).wait(PATIENCE), Some(Reload::Unchanged));
     assert_eq!(oidc.count("refreshed"), 1);
 }
 
@@ -69,7 +69,7 @@ fn an_api_that_refuses_every_token_does_not_make_a_storm_of_refreshes() {
     for _ in 0..20 {
         let now = handle.load().unwrap().generation();
         handle.report_refused(now);
-        too_soon += u32::from(handle.reload_past(now).wait(PATIENCE) == Some(Reload::TooSoon));
+        too_soon += u32::from(handle.wait_newer_than(now).wait(PATIENCE) == Some(Reload::TooSoon));
     }
     let most = 1 + start.elapsed().as_secs() / 2;
     assert!(oidc.count("refreshed") <= most, "{} in {:?}", oidc.count("refreshed"), start.elapsed());
@@ -103,7 +103,7 @@ fn a_grant_that_a_person_has_taken_away_is_told_from_a_server_that_is_down() {
     let before = handle.load().unwrap().generation();
     oidc.stop();
     handle.report_refused(before);
-    assert_eq!(handle.reload_past(before).wait(PATIENCE), Some(Reload::Failed));
+    assert_eq!(handle.wait_newer_than(before).wait(PATIENCE), Some(Reload::Failed));
     let status = keeper.status();
     assert_eq!(status.state(), GrantState::Good, "nothing was sent, so nothing is in doubt");
     assert!(
@@ -125,7 +125,7 @@ fn two_who_refresh_one_token_lose_the_grant() {
     let refuse = |keeper: &TokenKeeper<_>| {
         let now = keeper.handle().load().unwrap().generation();
         keeper.handle().report_refused(now);
-        keeper.handle().reload_past(now).wait(PATIENCE)
+        keeper.handle().wait_newer_than(now).wait(PATIENCE)
     };
     assert_eq!(refuse(&keepers[0]), Some(Reload::Newer));
     assert_eq!(products(&keepers[0].handle(), &oidc.origin()).0, 200);

@@ -1,18 +1,15 @@
 //! What a keeper tells, and whom it keeps from nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keysheath::chain::Chain;
-use keysheath::handle::{KeyHandle, Reload};
+use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
-use keysheath::oauth::{
-    GrantState, KeeperError, KeeperEvent, KeeperProblem, KeeperSettings, OAuthApp, TokenError, TokenKeeper,
-};
-use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshSettings, Refresher};
-use keysheath::source::{Provenance, SecretFile};
+use keysheath::oauth::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, TokenError, TokenKeeper};
+use keysheath::refresh::MAX_WAITING_EVENTS;
+use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
@@ -213,7 +210,7 @@ fn a_keeper_may_be_dropped_by_its_own_callback() {
     wait_for("the drop", || dropped.load(Ordering::SeqCst));
     wait_for("the end", || {
         let now = handle.load().unwrap().generation();
-        handle.reload_past(now).wait(PATIENCE) == Some(Reload::NoRefresher)
+        handle.wait_newer_than(now).wait(PATIENCE) == Some(Reload::NoRefresher)
     });
 }
 
@@ -264,39 +261,4 @@ fn a_keeper_that_a_panic_ends_says_so_and_nobody_waits_for_it() {
         "{status}"
     );
     assert_eq!(refused(&keeper), Some(Reload::NoRefresher));
-}
-
-#[test]
-fn a_handle_of_another_publisher_is_told_from_a_grant_that_went_back() {
-    let folder = Folder::new();
-    let (app, store, server) = granted(&folder, |number| (JSON, good(number)));
-    let into = |app: &OAuthApp<KatanaApp>, store: &MemoryStore, handle: &KeyHandle<KatanaApp>| {
-        let (settings, events) = telling();
-        let error = TokenKeeper::start_into(app.clone(), store.clone(), handle, settings).map(|_| ());
-        let told = events.recv_timeout(PATIENCE);
-        assert_eq!(told, Err(RecvTimeoutError::Disconnected), "nothing is told of what did not start");
-        error.unwrap_err()
-    };
-    // A source's keys.
-    let key = folder.write("key", "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
-    let chain = Chain::<KatanaApp>::new().with(SecretFile::new(key));
-    let refresher = Refresher::of_chain(chain, RefreshSettings::new()).unwrap();
-    assert_eq!(into(&app, &store, &refresher.handle()), KeeperError::OtherPublisher);
-    // Another app's grant, however new it is.
-    let other =
-        OAuthApp::katana("another-app", SecretFile::new(folder.write("other", "another-client-secret")));
-    let url = |path: &str| format!("http://{}{path}", server.address);
-    let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-    let (other, other_store) = (other.unwrap().with_endpoints(endpoints), MemoryStore::new());
-    for _ in 0..3 {
-        exchange(&other).unwrap().save(&other_store).unwrap();
-    }
-    let keeper = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap();
-    assert_eq!(into(&other, &other_store, &keeper.handle()), KeeperError::OtherPublisher);
-    assert_eq!(keeper.handle().load().unwrap().generation().to_string(), "1", "nothing was changed");
-    // The same app's grant in another place.
-    let anew = MemoryStore::new();
-    exchange(&app).unwrap().save(&anew).unwrap();
-    assert_eq!(refused(&keeper), Some(Reload::Newer));
-    assert_eq!(into(&app, &anew, &keeper.handle()), KeeperError::OtherPublisher);
 }

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::steps::Now as _;
-use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
 use keysheath::keyset::{KeySet, KeySetError};
 use keysheath::openbao::{Login, OpenBao};
@@ -144,7 +143,7 @@ fn eight_processes_that_race_lose_no_acknowledged_step() {
         let client = OpenBao::at(members[at].clone(), Login::token(variable("TOKEN"))).unwrap();
         let client = client.with_roots(Roots::from_pem(variable("ROOTS").as_bytes()).unwrap());
         let store = store(client.with_members(members).unwrap());
-        let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+        let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
         for number in first..first + rounds {
             say("staged", rotation.stage(&key(number), None));
             rotation.status().unwrap();
@@ -156,7 +155,7 @@ fn eight_processes_that_race_lose_no_acknowledged_step() {
     }
     let cluster = Cluster::start();
     let there = store(cluster.client(0, true));
-    let rotation = Rotation::open(there.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(there.clone(), RotationPolicy::new()).unwrap();
     rotation.adopt(&key(1)).unwrap();
     let members: Vec<_> = (0..3).map(|node| cluster.origin(node).to_string()).collect();
     let children: Vec<_> = (1..=8_u64)
@@ -195,8 +194,8 @@ fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledge
     let leader = cluster.leader().unwrap();
     // The address is the node that will be killed.
     let there = store(cluster.client(leader, true));
-    let handle = KeyHandle::<Kanal>::live();
-    let rotation = Rotation::open(there.clone(), &handle, RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(there.clone(), RotationPolicy::new()).unwrap();
+    let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();
     let is_ending = AtomicBool::new(false);
     let last = thread::scope(|scope| {
@@ -249,7 +248,7 @@ fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
         .with_grace(Duration::ZERO)
         .with_settle(Duration::ZERO)
         .with_activation(Duration::ZERO);
-    let open = |client| Rotation::open(store(client), &KeyHandle::<Kanal>::live(), policy.clone()).unwrap();
+    let open = |client| Rotation::<Kanal>::open(store(client), policy.clone()).unwrap();
     let rotation = open(cluster.client(leader, true));
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
@@ -264,7 +263,7 @@ fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
     });
     (0..3).filter(|other| *other != node).for_each(|other| cluster.kill(other));
     let late = OpenBaoStore::new(late, "secret/shop/keys");
-    let rotation = Rotation::open(late, &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(late, policy).unwrap();
     assert_eq!(rotation.status().unwrap().generation().unwrap().to_string(), "2", "it answers reads");
     let error = rotation.next_step().unwrap_err();
     assert!(

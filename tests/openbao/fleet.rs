@@ -104,7 +104,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
             OpenBao::at(Origin::parse(&variable("ORIGIN")).unwrap(), Login::token(ROOT.into())).unwrap();
         let store = OpenBaoStore::new(client, "secret/keys");
         let settings = RefreshSettings::new().with_poll_interval(INTERVAL).with_jitter(20);
-        let refresher = Refresher::<Kanal>::of_store(store, settings).unwrap();
+        let refresher = Refresher::<Kanal>::from_store(store, settings).unwrap();
         let handles = [(); 25].map(|()| refresher.handle());
         assert!(handles.iter().all(|handle| has(handle, KEY)));
         std::fs::write(mark("ready"), "").unwrap();
@@ -123,7 +123,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
     }
     let server = Server::start();
     let store = OpenBaoStore::new(server.root(), "secret/keys");
-    let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
     let folder = Folder::new();
     let all_passing = [(); PROCESSES].map(|()| passing(&server));
@@ -178,10 +178,10 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
 fn a_document_that_is_gone_or_broken_is_told_and_the_key_stays_in_force() {
     let mut server = Server::start();
     let store = || OpenBaoStore::new(server.root().with_deadline(SHORT), "secret/keys");
-    let rotation = Rotation::open(store(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(store(), RotationPolicy::new()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
     let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
-    let refresher = Refresher::<Kanal>::of_store(store(), settings).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store(), settings).unwrap();
     let fails = |refresher: &Refresher<Kanal>, words: &str| {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(keysheath::handle::Reload::Failed));
         let shown = refresher.status().to_string();
@@ -204,7 +204,7 @@ fn a_document_that_is_gone_or_broken_is_told_and_the_key_stays_in_force() {
 fn a_key_set_is_kept_whole() {
     let server = Server::start();
     let store = OpenBaoStore::new(server.root(), "secret/keys");
-    let rotation = Rotation::open(store.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
     let there: Document = store.read().unwrap().unwrap();
     let keys = KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap();

@@ -281,7 +281,7 @@ fn follow(cluster: &Cluster, node: usize, poll: Duration) -> Refresher<Kanal> {
     let store = store(cluster.client(node, true));
     // This node may not have heard of the key set yet.
     eventually("the key set", || store.version().unwrap().is_some());
-    Refresher::of_store(store, settings).unwrap()
+    Refresher::from_store(store, settings).unwrap()
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The policies in the docs are enough, and no more than is needed.
 
-use keysheath::handle::KeyHandle;
 use keysheath::key::RawKey;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{
@@ -77,14 +76,14 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
         .with_settle(Duration::ZERO)
         .with_activation(Duration::ZERO);
     let rotator = [&rotates, &sees];
-    let rotation = Rotation::open(store(&rotator, keys), &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(store(&rotator, keys), policy).unwrap();
     let rotation = rotation.with_presence(store(&rotator, presence));
     let key = |text: &str| RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
 
     let service = [&reads, &presents];
     let slow = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
-    let refresher = Refresher::<Kanal>::of_store(store(&service, keys), slow).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store(&service, keys), slow).unwrap();
     let settings = PresenceSettings::new("shop-sync on shop-7").with_time_to_live(Duration::from_secs(1));
     let shown = Presence::show(store(&service, presence), &refresher.handle(), settings.clone()).unwrap();
     rotation.stage(&key(OTHER_KEY), None).unwrap();

@@ -51,12 +51,11 @@ fn a_server_that_ends_and_comes_back_with_its_data_finds_its_clients_where_they_
     assert_gives_the_key(&relayed);
 
     let store = OpenBaoStore::new(client, "secret/keys");
-    let (handle, policy) = (KeyHandle::<Kanal>::live(), RotationPolicy::new());
-    let rotation = Rotation::open(store.clone(), &handle, policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
     let key = |text: &str| RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
     let settings = RefreshSettings::new().with_poll_interval(Duration::from_millis(50));
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), settings).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), settings).unwrap();
     let mut in_force = KEY.to_owned();
     for (number, end) in [Cluster::kill, Cluster::stop].into_iter().enumerate() {
         let version = store.version().unwrap();

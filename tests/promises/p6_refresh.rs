@@ -117,7 +117,7 @@ fn assert_never_another_place<S: Source + 'static>(
         write(&lower, SECOND);
         let told = Told::default();
         let chain = Chain::<Kanal>::new().with(source()).with(SecretFile::new(&lower));
-        let refresher = Refresher::of_chain(chain, told.by(only_asked())).unwrap();
+        let refresher = Refresher::from_chain(chain, told.by(only_asked())).unwrap();
         let handle = refresher.handle();
         let generation = handle.load().unwrap().generation();
 

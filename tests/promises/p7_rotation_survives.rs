@@ -15,7 +15,6 @@ use std::time::Duration;
 use crate::support::steps::Now as _;
 use crate::support::{Child, Folder};
 use keysheath::failure::{Answer, Meaning};
-use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
@@ -84,7 +83,7 @@ const ROUND: [Do; 9] = [
     Do::Abort,
 ];
 
-fn make(rotation: &Rotation, step: Do, number: u64) {
+fn make(rotation: &Rotation<Kanal>, step: Do, number: u64) {
     match step {
         Do::Stage => drop(rotation.stage(&key(number), Some("round")).unwrap()),
         Do::StageAnother => drop(rotation.stage(&key(number + 1), None).unwrap()),
@@ -98,8 +97,8 @@ fn make(rotation: &Rotation, step: Do, number: u64) {
     }
 }
 
-fn open(store: impl DocumentStore + 'static, path: &Path) -> Rotation {
-    Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+fn open(store: impl DocumentStore + 'static, path: &Path) -> Rotation<Kanal> {
+    Rotation::<Kanal>::open(store, RotationPolicy::new())
         .unwrap()
         .with_probe(Issued(path.to_owned()))
         .with_audit(AuditLog::file(path.with_extension("audit")))
@@ -124,7 +123,7 @@ impl At {
 }
 
 /// Rotates until it is killed. It begins with the step that was not told as done.
-fn rotate_for_ever(rotation: &Rotation, mut at: At) -> ! {
+fn rotate_for_ever(rotation: &Rotation<Kanal>, mut at: At) -> ! {
     tell("opened");
     loop {
         tell(&format!("begin {} {}", at.number, at.step));

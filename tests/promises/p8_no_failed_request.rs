@@ -54,7 +54,7 @@ fn settings(poll: Duration) -> RefreshSettings {
 /// The emulator, the rotation and what the app shows.
 struct Shop {
     emulator: Emulator,
-    rotation: Rotation,
+    rotation: Rotation<Kanal>,
     handle: KeyHandle<Kanal>,
     in_app: HashMap<Fingerprint, KeyId>,
 }
@@ -62,13 +62,13 @@ struct Shop {
 impl Shop {
     fn open(path: &Path) -> Self {
         let emulator = Emulator::kanal().start().unwrap();
-        let handle = KeyHandle::live();
         let probe = KanalProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(emulator.origin()));
         let policy = RotationPolicy::new()
             .with_grace(Duration::ZERO)
             .with_settle(Duration::ZERO)
             .with_activation(Duration::ZERO);
-        let rotation = Rotation::open(FileStore::new(path), &handle, policy).unwrap().with_probe(probe);
+        let rotation = Rotation::<Kanal>::open(FileStore::new(path), policy).unwrap().with_probe(probe);
+        let handle = rotation.handle();
         let mut shop = Self { emulator, rotation, handle, in_app: HashMap::new() };
         let key = shop.create();
         shop.rotation.adopt(&key).unwrap();
@@ -164,9 +164,9 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     let path = folder.path().join("kanal-keys");
     let mut shop = Shop::open(&path);
     let quick =
-        Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_millis(20))).unwrap();
+        Refresher::<Kanal>::from_store(FileStore::new(&path), settings(Duration::from_millis(20))).unwrap();
     let rare =
-        Refresher::<Kanal>::of_store(FileStore::new(&path), settings(Duration::from_secs(3600))).unwrap();
+        Refresher::<Kanal>::from_store(FileStore::new(&path), settings(Duration::from_secs(3600))).unwrap();
     let handles = [shop.handle.clone(), quick.handle(), rare.handle()];
     let load = Load::start(&guard(shop.emulator.origin()), OWN_STORE, handles);
     let end = folder.path().join("stop");
@@ -214,7 +214,7 @@ fn follow() {
     let variable = |name| std::env::var_os(name).unwrap();
     let origin = Origin::parse(variable("ORIGIN").to_str().unwrap()).unwrap();
     let store = FileStore::new(variable("KEYS"));
-    let refresher = Refresher::<Kanal>::of_store(store, settings(Duration::from_millis(200))).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store, settings(Duration::from_millis(200))).unwrap();
     let load = Load::start(&guard(&origin), OWN_STORE, [refresher.handle()]);
     eventually("the first answer", || load.answered() > 0);
     println!("\n= sending");

@@ -34,7 +34,7 @@ fn a_key_of_a_file_that_is_replaced() {
         |folder| drop(folder.write("key", KEY)),
         |folder| {
             let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
-            let refresher = Refresher::of_chain(chain, only_asked().with_grace(Duration::ZERO)).unwrap();
+            let refresher = Refresher::from_chain(chain, only_asked().with_grace(Duration::ZERO)).unwrap();
             let held = refresher.handle().load().unwrap();
             folder.write("key", SECOND);
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -50,7 +50,7 @@ fn a_key_that_was_the_previous_one() {
         |folder| drop(folder.write("key", KEY)),
         |folder| {
             let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
-            let refresher = Refresher::of_chain(chain, only_asked()).unwrap();
+            let refresher = Refresher::from_chain(chain, only_asked()).unwrap();
             for key in [SECOND, "Qw3Er5Ty7Ui9Op1As2Df4Gh6"] {
                 folder.write("key", key);
                 assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -66,7 +66,7 @@ fn a_key_of_a_key_set_that_is_replaced_and_one_that_goes_back() {
         |folder| persist(&FileStore::new(folder.at("keys")), &key_set(&[KEY]).to_document()),
         |folder| {
             let path = folder.at("keys");
-            let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), only_asked()).unwrap();
+            let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), only_asked()).unwrap();
             assert!(has(&refresher.handle(), KEY));
             let old = std::fs::read(&path).map(zeroize::Zeroizing::new).unwrap();
             let mut keys = key_set(&[KEY]);
@@ -86,7 +86,7 @@ fn a_key_that_comes_too_late_to_be_taken() {
         let source = Scripted::new(SECOND);
         let chain = Chain::<Kanal>::new().with(source.clone());
         let refresher =
-            Refresher::of_chain(chain, only_asked().with_deadline(Duration::from_millis(20))).unwrap();
+            Refresher::from_chain(chain, only_asked().with_deadline(Duration::from_millis(20))).unwrap();
         let found = residue_of(|| {
             source.does(|_| {
                 std::thread::sleep(Duration::from_millis(200));
@@ -106,7 +106,7 @@ fn a_control_that_copies_the_key_out_of_the_handle_is_caught() {
         let found = residue_of(|| {
             let store = MemoryStore::new();
             persist(&store, &key_set(&[KEY]).to_document());
-            let refresher = Refresher::<Kanal>::of_store(store, only_asked()).unwrap();
+            let refresher = Refresher::<Kanal>::from_store(store, only_asked()).unwrap();
             drop(refresher.handle().load().unwrap().current().expose_secret().to_owned());
         });
         assert_ne!(found, NONE, "the search is blind");

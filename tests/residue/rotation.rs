@@ -3,7 +3,6 @@
 use crate::support::residue::{KEY, NONE, alone, residue_of};
 use crate::support::steps::Now as _;
 use keysheath::failure::{Answer, Meaning};
-use keysheath::handle::KeyHandle;
 use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy};
@@ -30,8 +29,8 @@ impl Probe for Accepts {
     }
 }
 
-fn open(accepted: &'static str) -> Rotation {
-    Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+fn open(accepted: &'static str) -> Rotation<Kanal> {
+    Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
         .with_probe(Accepts(accepted))
         .with_audit(AuditLog::callback(|event| drop(event.to_json())))
@@ -77,10 +76,9 @@ fn a_key_that_is_staged_verified_and_given_up() {
 #[test]
 fn a_key_that_was_deleted_by_mistake_and_one_that_is_refused() {
     leaves_nothing("a_key_that_was_deleted_by_mistake_and_one_that_is_refused", || {
-        let handle = KeyHandle::<Kanal>::live();
         let policy = RotationPolicy::new().with_activation(std::time::Duration::ZERO);
         let rotation =
-            Rotation::open(MemoryStore::new(), &handle, policy).unwrap().with_probe(Accepts(OTHER));
+            Rotation::<Kanal>::open(MemoryStore::new(), policy).unwrap().with_probe(Accepts(OTHER));
         rotation.adopt(&key(OTHER)).unwrap();
         rotation.stage(&key(KEY), None).unwrap();
         let _ = rotation.verify_now().unwrap();
@@ -112,13 +110,12 @@ fn a_key_that_is_rotated_in_a_file() {
     leaves_nothing("a_key_that_is_rotated_in_a_file", || {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::new(folder.path().join("keys"));
-        let handle = KeyHandle::<Kanal>::live();
-        let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
+        let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
         rotation.adopt(&key(KEY)).unwrap();
         rotation.stage(&key(OTHER), None).unwrap();
         rotation.promote_unverified_now().unwrap();
         // Another process's view, with a copy of its own.
-        drop(Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap());
+        drop(Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap());
         rotation.retire_unprobed_now().unwrap();
     });
 }

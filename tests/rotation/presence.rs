@@ -34,6 +34,11 @@ fn name(number: u64) -> Fingerprint {
     key(number).fingerprint().unwrap()
 }
 
+/// A handle that has had no key.
+fn no_key() -> KeyHandle<Kanal> {
+    Rotation::open(MemoryStore::new(), RotationPolicy::new()).unwrap().handle()
+}
+
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -54,7 +59,7 @@ impl Probe for AlwaysAccepted {
 struct Rotator<S> {
     keys: S,
     presence: S,
-    rotation: Rotation,
+    rotation: Rotation<Kanal>,
     ahead: Arc<AtomicU64>,
 }
 
@@ -67,7 +72,7 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
             .with_activation(Duration::ZERO);
         let ahead = Arc::new(AtomicU64::new(0));
         let clock = Arc::clone(&ahead);
-        let rotation = Rotation::open(keys.clone(), &KeyHandle::<Kanal>::live(), policy).unwrap();
+        let rotation = Rotation::<Kanal>::open(keys.clone(), policy).unwrap();
         let rotation = rotation
             .with_probe(AlwaysAccepted)
             .with_presence(presence.clone())
@@ -111,7 +116,7 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
 
     fn refresher(&self) -> Refresher<Kanal> {
         let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
-        Refresher::of_store(self.keys.clone(), settings).unwrap()
+        Refresher::from_store(self.keys.clone(), settings).unwrap()
     }
 
     fn show(&self, handle: &KeyHandle<Kanal>, name: &str) -> Presence {
@@ -209,7 +214,7 @@ fn what_the_fleet_shows_does_not_shorten_the_settle_time_and_does_not_delay_the_
     let store = MemoryStore::new();
     let policy = RotationPolicy::new().with_settle(Duration::from_secs(900));
     let presence = MemoryStore::new();
-    let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(store, policy).unwrap();
     let rotation = rotation.with_presence(presence.clone());
     rotation.adopt(&key(1)).unwrap();
     let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(2).expose_secret()).unwrap());
@@ -232,9 +237,9 @@ fn a_process_whose_key_is_of_no_key_set_is_told_by_its_key() {
     let folder = Folder::new();
     let path = folder.write("kanal", key(1).expose_secret());
     let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-    let of_file = Refresher::of_chain(chain, RefreshSettings::new()).unwrap();
+    let of_file = Refresher::from_chain(chain, RefreshSettings::new()).unwrap();
     let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
-    let empty = KeyHandle::<Kanal>::live();
+    let empty = no_key();
     let _file = rotator.show(&of_file.handle(), "file");
     let never = rotator.show(&fixed, "fixed");
     let begins = rotator.show(&empty, "empty");
@@ -266,12 +271,12 @@ fn a_process_with_another_key_set_is_not_taken_for_up_to_date() {
 #[test]
 fn a_fleet_can_have_several_documents() {
     let (one, two) = (MemoryStore::new(), MemoryStore::new());
-    let handle = KeyHandle::<Kanal>::live();
+    let handle = no_key();
     let _shown = [
         Presence::show(one.clone(), &handle, settings("a")).unwrap(),
         Presence::show(two.clone(), &handle, settings("b")).unwrap(),
     ];
-    let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new());
     let rotation = rotation.unwrap().with_presence(one).with_presence(two);
     assert_eq!(names(rotation.fleet().unwrap().records()), ["a", "b"]);
 }

@@ -15,8 +15,8 @@ mod tracing;
 use std::time::Duration;
 
 use keysheath::chain::Chain;
-use keysheath::handle::{KeyHandle, Reload};
-use keysheath::key::{ApiKey, Kanal};
+use keysheath::handle::Reload;
+use keysheath::key::Kanal;
 use keysheath::refresh::{
     RefreshError, RefreshEvent, RefreshSettings, Refresher, ReloadProblem, SHORTEST_POLL_INTERVAL,
 };
@@ -29,7 +29,7 @@ use crate::support::{Folder, KEY, in_child};
 
 fn of_file(folder: &Folder, settings: RefreshSettings) -> Refresher<Kanal> {
     let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
-    Refresher::of_chain(chain, settings).unwrap()
+    Refresher::from_chain(chain, settings).unwrap()
 }
 
 #[test]
@@ -70,19 +70,15 @@ fn a_grace_of_nothing_leaves_no_previous_key() {
 }
 
 #[test]
-fn a_chain_without_a_key_and_a_fixed_handle_are_errors_at_the_start() {
+fn a_chain_without_a_key_is_an_error_at_the_start() {
     let folder = Folder::new();
     let chain = || Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
-    let error = Refresher::of_chain(chain(), quick()).unwrap_err();
+    let error = Refresher::from_chain(chain(), quick()).unwrap_err();
     assert!(matches!(error, RefreshError::Chain(_)), "{error}");
     assert!(error.to_string().contains("no Kanal key was found"), "{error}");
     folder.write("key", KEY);
-    let fixed = KeyHandle::fixed(ApiKey::parse(SECOND).unwrap());
-    let error = Refresher::of_chain_into(chain(), &fixed, quick()).unwrap_err();
-    assert!(matches!(error, RefreshError::FixedHandle), "{error}");
-    let live = KeyHandle::live();
-    let refresher = Refresher::of_chain_into(chain(), &live, quick()).unwrap();
-    assert!(has(&live, KEY) && has(&refresher.handle(), KEY));
+    let refresher = Refresher::from_chain(chain(), quick()).unwrap();
+    assert!(has(&refresher.handle(), KEY));
 }
 
 #[test]
@@ -91,7 +87,7 @@ fn a_variable_is_not_polled_and_status_and_events_say_that_it_cannot_change() {
     in_child(name, &[("KANAL_API_KEY", KEY)], || {
         let told = Told::default();
         let chain = Chain::<Kanal>::new().with(Variable::new("KANAL_API_KEY"));
-        let refresher = Refresher::of_chain(chain, told.by(quick())).unwrap();
+        let refresher = Refresher::from_chain(chain, told.by(quick())).unwrap();
         let cannot = |event: &RefreshEvent| matches!(event, RefreshEvent::CannotChange { .. });
         eventually("it is told", || told.count(cannot) == 1);
         let status = refresher.status();
@@ -115,7 +111,7 @@ fn the_file_that_a_variable_names_is_followed_and_its_place_is_shown() {
     in_child(name, &[("KANAL_API_KEY_FILE", &path)], || {
         let path = std::path::PathBuf::from(std::env::var_os("KANAL_API_KEY_FILE").unwrap());
         let chain = Chain::<Kanal>::new().with(FileVariable::new("KANAL_API_KEY"));
-        let refresher = Refresher::of_chain(chain, quick()).unwrap();
+        let refresher = Refresher::from_chain(chain, quick()).unwrap();
         assert!(refresher.status().can_change());
         let place = format!("file {} (named by KANAL_API_KEY_FILE)", path.display());
         assert_eq!(refresher.status().provenance().to_string(), place);
@@ -132,7 +128,7 @@ fn a_variable_that_comes_to_name_another_file_is_a_failed_reload() {
     let (one, two) = (named("/run/secrets/one"), named("/run/secrets/two"));
     let first = one.clone();
     source.does(move |_| Ok(text(KEY).with_provenance(first.clone())));
-    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
     source.does(move |_| Ok(text(SECOND).with_provenance(two.clone())));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
     assert_eq!(refresher.status().problem().unwrap().problem(), &ReloadProblem::OtherFile);
@@ -145,7 +141,7 @@ fn a_variable_that_comes_to_name_another_file_is_a_failed_reload() {
 fn where_a_key_was_found_is_shown_as_it_is_now() {
     let source = Scripted::new(KEY);
     source.does(|_| Ok(text(KEY).with_provenance(Provenance::other("vault", "kanal, version 1"))));
-    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
     source.does(|_| Ok(text(SECOND).with_provenance(Provenance::other("vault", "kanal, version 2"))));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(refresher.status().provenance().to_string(), "vault kanal, version 2");
@@ -199,7 +195,7 @@ fn a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced() {
         assert!(mount.expect("mount runs (Debian: mount)").success());
         let told = Told::default();
         let chain = Chain::<Kanal>::new().with(SecretFile::new(&mounted));
-        let refresher = Refresher::of_chain(chain, told.by(only_asked())).unwrap();
+        let refresher = Refresher::from_chain(chain, told.by(only_asked())).unwrap();
         assert!(refresher.status().can_change());
         std::fs::write(disk.join("new"), SECOND).unwrap();
         crate::support::set_mode(&disk.join("new"), 0o600);

@@ -33,6 +33,7 @@ use keysheath::handle::KeyHandle;
 use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
+use keysheath::refresh::RefreshSettings;
 use keysheath::rotation::{AuditEvent, AuditLog, Rotation, RotationPolicy};
 use keysheath::store::{DocumentStore, MemoryStore};
 
@@ -142,21 +143,21 @@ struct Setup<S> {
     clock: Clock,
     answers: Answers,
     events: Arc<Mutex<Vec<AuditEvent>>>,
-    rotation: Rotation,
+    rotation: Rotation<Kanal>,
 }
 
 impl<S: DocumentStore + Clone + 'static> Setup<S> {
     fn over(store: S) -> Self {
-        let handle = KeyHandle::live();
         let (clock, answers, events) = (Clock::new(), Answers::default(), Arc::default());
-        let rotation = another(&store, &handle, &clock, &answers, &events);
+        let rotation = another(&store, &clock, &answers, &events);
+        let handle = rotation.handle();
         Self { store, handle, clock, answers, events, rotation }
     }
 
     /// Another one over the same document, with a handle of its own, as in another process.
-    fn another(&self) -> (Rotation, KeyHandle<Kanal>) {
-        let handle = KeyHandle::live();
-        let rotation = another(&self.store, &handle, &self.clock, &self.answers, &self.events);
+    fn another(&self) -> (Rotation<Kanal>, KeyHandle<Kanal>) {
+        let rotation = another(&self.store, &self.clock, &self.answers, &self.events);
+        let handle = rotation.handle();
         (rotation, handle)
     }
 
@@ -172,13 +173,12 @@ impl<S: DocumentStore + Clone + 'static> Setup<S> {
 
 fn another<S: DocumentStore + Clone + 'static>(
     store: &S,
-    handle: &KeyHandle<Kanal>,
     clock: &Clock,
     answers: &Answers,
     events: &Arc<Mutex<Vec<AuditEvent>>>,
-) -> Rotation {
+) -> Rotation<Kanal> {
     let (clock, events) = (clock.clone(), Arc::clone(events));
-    Rotation::open(store.clone(), handle, RotationPolicy::new().with_key_name("production-shop"))
+    Rotation::<Kanal>::open(store.clone(), RotationPolicy::new().with_key_name("production-shop"))
         .unwrap()
         .with_clock(move || clock.now())
         .with_probe(answers.clone())

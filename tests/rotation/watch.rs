@@ -27,7 +27,7 @@ fn watching() -> RefreshSettings {
 }
 
 fn of(source: impl Source + 'static, settings: RefreshSettings) -> Refresher<Kanal> {
-    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source), settings).unwrap();
+    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source), settings).unwrap();
     assert_eq!(refresher.status().watching(), Watching::Files);
     // With this the reading at the start is done, so what is seen after it was seen by watching.
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
@@ -224,7 +224,7 @@ fn the_document_of_a_file_store_is_watched_from_before_it_is_there() {
     let folder = Folder::new();
     let path = folder.at("keys");
     let told = Told::default();
-    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), told.by(watching())).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(watching())).unwrap();
     assert_eq!(refresher.status().watching(), Watching::Files);
     let (writer, mut keys) = (FileStore::new(&path), key_set(&[]));
     for key in KEYS {
@@ -256,13 +256,13 @@ fn reading_it_and_its_neighbours_cause_no_reload() {
 fn a_place_that_is_no_file_has_nothing_to_watch_and_is_polled() {
     let source = Scripted::new(KEY);
     let chain = Chain::<Kanal>::new().with(source.clone());
-    let refresher = Refresher::of_chain(chain, quick().watching()).unwrap();
+    let refresher = Refresher::from_chain(chain, quick().watching()).unwrap();
     assert_eq!(refresher.status().watching(), Watching::NoFiles);
     let shown = refresher.status().to_string();
     assert!(shown.ends_with("it is no file, so there is nothing to watch"), "{shown}");
     source.gives(SECOND);
     takes(&refresher, SECOND);
-    let store = Refresher::<Kanal>::of_store(MemoryStore::new(), quick().watching()).unwrap();
+    let store = Refresher::<Kanal>::from_store(MemoryStore::new(), quick().watching()).unwrap();
     assert_eq!(store.status().watching(), Watching::NoFiles);
 }
 
@@ -271,7 +271,7 @@ fn without_being_asked_for_nothing_is_watched() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
     let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-    let refresher = Refresher::of_chain(chain, only_asked()).unwrap();
+    let refresher = Refresher::from_chain(chain, only_asked()).unwrap();
     assert_eq!(refresher.status().watching(), Watching::Off);
     folder.write("key", SECOND);
     thread::sleep(Duration::from_millis(200));
@@ -294,7 +294,7 @@ fn where_the_system_lets_nothing_be_watched_polling_goes_on_and_the_status_says_
         full.truncate(full.len() - 2);
         let told = Told::default();
         let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-        let refresher = Refresher::of_chain(chain, told.by(quick().watching())).unwrap();
+        let refresher = Refresher::from_chain(chain, told.by(quick().watching())).unwrap();
         let too_many = Watching::Failed(WatchProblem::TooMany);
         eventually("it is told", || {
             told.count(|event| {
@@ -335,7 +335,7 @@ fn two_hundred_refreshers_share_one_watcher() {
             let path = at.join(format!("key-{number}"));
             write(&path, KEY);
             let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-            refreshers.push((path, Refresher::of_chain(chain, watching()).unwrap()));
+            refreshers.push((path, Refresher::from_chain(chain, watching()).unwrap()));
         }
         for (_, refresher) in &refreshers {
             assert_eq!(refresher.status().watching(), Watching::Files, "{}", refresher.status());

@@ -1,5 +1,6 @@
 //! Steps on the keys that are there now, for tests in which one caller acts at a time.
 
+use keysheath::key::Issuer;
 use keysheath::keyset::RotationId;
 use keysheath::rotation::{
     Retirement, Rotation, RotationError, RotationStatus, SlotStatus, Transition, Verification,
@@ -29,16 +30,16 @@ fn current(status: &RotationStatus) -> Option<RotationId> {
     status.current().map(SlotStatus::rotation)
 }
 
-fn to_promote(rotation: &Rotation) -> Result<RotationId, RotationError> {
+fn to_promote(rotation: &Rotation<impl Issuer>) -> Result<RotationId, RotationError> {
     let status = rotation.status()?;
     Ok(pending(&status).or(current(&status)).unwrap_or_else(none))
 }
 
-fn to_retire(rotation: &Rotation) -> Result<RotationId, RotationError> {
+fn to_retire(rotation: &Rotation<impl Issuer>) -> Result<RotationId, RotationError> {
     Ok(current(&rotation.status()?).unwrap_or_else(none))
 }
 
-impl Now for Rotation {
+impl<I: Issuer> Now for Rotation<I> {
     fn verify_now(&self) -> Result<Verification, RotationError> {
         self.verify(to_promote(self)?)
     }

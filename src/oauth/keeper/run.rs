@@ -11,7 +11,7 @@ use super::super::{GrantError, OAuthApp};
 use super::refreshing::{Unsaved, WriteBack};
 use super::schedule::{Due, Seen, Token, rest_of};
 use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, KeeperStatus};
-use crate::handle::{Generation, Publication, Published, RawHandle, Reload};
+use crate::handle::{Generation, Publication, Published, Publisher, Reload, Reloader};
 use crate::internal::back_off::{doubled, random_number, random_part};
 use crate::internal::background::{Link, Task};
 use crate::internal::clocks::Clocks;
@@ -44,7 +44,8 @@ pub(super) struct Runner<I: Issuer> {
     pub(super) settings: KeeperSettings,
     pub(super) link: Arc<Link<KeeperStatus>>,
     pub(super) events: EventSender<KeeperEvent>,
-    pub(super) handle: RawHandle,
+    pub(super) publisher: Publisher<I>,
+    reloader: Arc<Reloader>,
     /// This keeper, in a lease.
     pub(super) me: u64,
     /// The newest grant that was seen.
@@ -92,7 +93,7 @@ impl<I: Issuer> Runner<I> {
         app: OAuthApp<I>,
         store: Arc<dyn DocumentStore>,
         settings: KeeperSettings,
-        handle: RawHandle,
+        (publisher, reloader): (Publisher<I>, Arc<Reloader>),
         link: Arc<Link<KeeperStatus>>,
         events: EventSender<KeeperEvent>,
     ) -> Self {
@@ -103,7 +104,8 @@ impl<I: Issuer> Runner<I> {
             settings,
             link,
             events,
-            handle,
+            publisher,
+            reloader,
             me: random_number(),
             grant: None,
             seen: None,
@@ -121,20 +123,20 @@ impl<I: Issuer> Runner<I> {
     fn poll(&mut self) {
         let mut wake = self.wake(Clocks::now());
         loop {
-            let news = self.handle.work();
+            let news = self.reloader.work();
             if self.link.is_stopping() {
                 self.save_at_last();
                 return;
             }
             let now = Clocks::now();
-            let asked = self.handle.is_asked().then(|| self.rest_of_asking(now));
+            let asked = self.reloader.is_asked().then(|| self.rest_of_asking(now));
             if asked == Some(Duration::ZERO) {
-                let attempt = self.handle.begin();
-                let before = self.handle.generation();
-                let is_refused = self.handle.refused() == Some(before);
+                let attempt = self.reloader.begin();
+                let before = self.publisher.generation();
+                let is_refused = self.publisher.refused() == Some(before);
                 let outcome = self.turn(is_refused);
-                let newer = self.handle.generation() > before;
-                self.handle.end(attempt, if newer { Reload::Newer } else { outcome });
+                let newer = self.publisher.generation() > before;
+                self.reloader.end(attempt, if newer { Reload::Newer } else { outcome });
                 self.asked = Some(Clocks::now());
                 wake = self.wake(Clocks::now());
             } else if wake.is_over(now) {
@@ -307,7 +309,7 @@ impl<I: Issuer> Runner<I> {
         let published = self.publish(&grant, token.ends.rest(now));
         match published {
             Published::Refused => return Err(KeeperProblem::WentBack),
-            Published::OtherPublisher => return Err(KeeperProblem::OtherPublisher),
+            Published::OtherLineage => return Err(KeeperProblem::OtherGrant),
             Published::Same | Published::Newer => {}
         }
         let Grant { serial, number, lease, is_refused, .. } = grant;
@@ -329,9 +331,9 @@ impl<I: Issuer> Runner<I> {
         // seen.
         let lives = self.seen.as_ref().map_or(lives, |seen| seen.token.ends.rest(Clocks::now()));
         let until = Instant::now().checked_add(self.settings.grace.min(lives));
-        self.handle.publish(&Publication {
+        self.publisher.publish(&Publication {
             generation: Generation::numbered(grant.number),
-            begun: Some(self.identity.fingerprint(grant.lineage)),
+            lineage: Some(self.identity.fingerprint(grant.lineage)),
             current: Ok(&grant.access),
             previous: before.zip(until).map(|(before, until)| (&before.access, until)),
         })

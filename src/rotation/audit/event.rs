@@ -124,7 +124,7 @@ impl fmt::Display for AuditAction {
 ///
 /// let seen = Arc::new(Mutex::new(Vec::new()));
 /// let sink = Arc::clone(&seen);
-/// let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?
+/// let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?
 ///     .by("anna")
 ///     .with_audit(AuditLog::callback(move |event| sink.lock().unwrap().push(event.to_string())));
 /// rotation.adopt(ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().as_raw())?;

@@ -13,7 +13,7 @@ use crate::rotation::PresenceRecord;
 /// # use keysheath::key::Kanal;
 /// # use keysheath::store::MemoryStore;
 /// # use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
-/// # let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())?;
+/// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
 /// let step = rotation.next_step()?;
 /// assert!(matches!(step, NextStep::Create { .. }));
 /// assert!(step.to_string().contains("Settings → API Keys → Add API key"));
@@ -220,8 +220,9 @@ impl NextStep {
     /// The rotation that the step names; `None` where it is about none, or about a key that leaked.
     ///
     /// ```
+    /// # use keysheath::key::Kanal;
     /// # use keysheath::rotation::{NextStep, Rotation, RotationError};
-    /// fn verify(rotation: &Rotation) -> Result<(), RotationError> {
+    /// fn verify(rotation: &Rotation<Kanal>) -> Result<(), RotationError> {
     ///     let step = rotation.next_step()?;
     ///     if let (NextStep::Verify { .. }, Some(id)) = (&step, step.rotation()) {
     ///         println!("{}", rotation.verify(id)?);

@@ -35,7 +35,7 @@ pub struct PresenceRecord {
 
 impl PresenceRecord {
     pub(super) fn new(process: u64, name: &str, in_use: Usage, now: SystemTime, time_to_live: u32) -> Self {
-        let Usage { generation, oldest, key, begun, refused } = in_use;
+        let Usage { generation, oldest, key, lineage: begun, refused } = in_use;
         let (name, shown) = (name.to_owned(), Moment::from(now));
         Self { process, name, generation, oldest, key, begun, refused, shown, time_to_live }
     }
@@ -146,7 +146,7 @@ mod tests {
         keys.adopt(key(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"), Staging::at(at(0))).unwrap();
         let staged = keys.stage(key(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"), Staging::at(at(1000))).unwrap();
         keys.promote(staged.rotation(), Promotion::Unverified, at(2000)).unwrap();
-        let nothing = Usage { generation: None, oldest: None, key: None, begun: None, refused: None };
+        let nothing = Usage { generation: None, oldest: None, key: None, lineage: None, refused: None };
         for (shown, is_up_to_date) in
             [(0, false), (2000, false), (2060, false), (3799, false), (3800, true), (9000, true)]
         {

@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    use crate::handle::KeyHandle;
+    use crate::handle::Publisher;
     use crate::internal::background::Worker;
     use crate::key::{Issuer as _, Kanal};
     use crate::store::MemoryStore;
@@ -216,9 +216,9 @@ mod tests {
 
     impl Shown {
         fn new() -> Self {
-            let (store, handle) = (MemoryStore::new(), KeyHandle::<Kanal>::live());
+            let (store, handle) = (MemoryStore::new(), Publisher::<Kanal>::new().handle());
             let clocks = Arc::new(Mutex::new(Clocks::now()));
-            let (uses, clock) = (handle.uses(), Arc::clone(&clocks));
+            let (uses, clock) = (handle.usage(), Arc::clone(&clocks));
             let (events, event_thread) = EventSender::start(None).unwrap();
             let progress = Progress { health: Health::new(), is_out: false };
             let waking = uses.clone();

@@ -67,7 +67,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn shown(process: u64, second: u64) -> PresenceRecord {
-        let nothing = Usage { generation: None, oldest: None, key: None, begun: None, refused: None };
+        let nothing = Usage { generation: None, oldest: None, key: None, lineage: None, refused: None };
         PresenceRecord::new(process, "a", nothing, Moment(second).to_time(), 600)
     }
 

@@ -112,7 +112,7 @@ async fn where_there_is_no_newer_key_the_previous_one_is_sent_within_its_grace()
         assert_eq!((shop.refused(), shop.active()), (Some(2), 2), "it stays active");
         if rests {
             let active = shop.handle.load().unwrap().generation();
-            assert_eq!(shop.handle.reload_past(active).wait(PATIENCE), Some(outcome));
+            assert_eq!(shop.handle.wait_newer_than(active).wait(PATIENCE), Some(outcome));
         }
         assert_eq!(shop.reloads(), usize::from(outcome != Reload::NoRefresher), "{outcome}");
     }
@@ -162,7 +162,7 @@ async fn a_request_that_cannot_be_repeated_is_reported_and_sent_once() {
     let refused = sent(&answer).generation();
     assert_eq!((text(answer).await.as_str(), shop.statuses()), (REFUSED, vec![401]));
     // What it was not given, the next one is.
-    assert_eq!(shop.handle.reload_past(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(shop.handle.wait_newer_than(refused).wait(PATIENCE), Some(Reload::Newer));
     assert!(shop.reloads() >= 1);
     assert_eq!(shop.send(shop.post()).await.status(), StatusCode::CREATED);
 }
@@ -212,7 +212,7 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
     assert_eq!(sent(&answer).answer().meaning(), Meaning::StoreForbidden);
     assert!(shop.reloads() == 0 && shop.statuses().len() == 1);
     let active = shop.handle.load().unwrap().generation();
-    assert_eq!(shop.handle.reload_past(active).wait(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(shop.handle.wait_newer_than(active).wait(PATIENCE), Some(Reload::Unchanged));
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn a_broken_connection_of_the_repetition_is_the_clients_own_error() {
 async fn nothing_is_sent_while_no_key_is_in_force() {
     let emulator = Emulator::start().unwrap();
     let store = MemoryStore::new();
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let handle = refresher.handle();
     let request = || Request::get(format!("{}/", emulator.origin())).body(Full::<Bytes>::default()).unwrap();
     let send = async || layer(&handle, emulator.origin()).layer(client()).oneshot(request()).await;
@@ -240,10 +240,7 @@ async fn nothing_is_sent_while_no_key_is_in_force() {
     assert!(matches!(error, BearerError::NoActiveKey(NoActiveKey::NoKey)), "{error}");
     assert_eq!(error.to_string(), NoActiveKey::NoKey.to_string());
     assert!(error.into_inner().is_none() && emulator.journal().is_empty());
-    Rotation::open(store, &KeyHandle::<Kanal>::live(), RotationPolicy::new())
-        .unwrap()
-        .adopt(emulator.key())
-        .unwrap();
+    Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap().adopt(emulator.key()).unwrap();
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(send().await.unwrap().status(), StatusCode::NOT_FOUND);
 }
@@ -274,7 +271,7 @@ async fn a_layer_that_does_not_repeat_takes_a_body_that_streams_and_reports() {
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::UNAUTHORIZED, false));
     assert_eq!(shop.refused(), Some(1));
     let refused = sent(&answer).generation();
-    assert_eq!(shop.handle.reload_past(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(shop.handle.wait_newer_than(refused).wait(PATIENCE), Some(Reload::Newer));
     assert!(shop.reloads() >= 1);
     assert_eq!(in_time(client.oneshot(put())).await.unwrap().status(), StatusCode::CREATED);
     assert_eq!(shop.statuses(), [401, 201]);

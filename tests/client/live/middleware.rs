@@ -2,7 +2,7 @@
 
 use keysheath::client::{BearerMiddleware, GuardError, Repeatable, Sent, guarded_client};
 use keysheath::emulator::{Fault, FaultRule};
-use keysheath::handle::{KeyHandle, NoActiveKey, Reload, Stop};
+use keysheath::handle::{NoActiveKey, Reload, Stop};
 use keysheath::key::Kanal;
 use keysheath::refresh::Refresher;
 use keysheath::rotation::{Rotation, RotationPolicy};
@@ -56,7 +56,7 @@ async fn a_post_is_repeated_only_if_it_is_marked_and_its_body_is_no_stream() {
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (401, false));
     let refused = sent(&answer).generation();
     assert_eq!(answer.text().await.unwrap(), REFUSED);
-    assert_eq!(shop.handle.reload_past(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(shop.handle.wait_newer_than(refused).wait(PATIENCE), Some(Reload::Newer));
 
     let shop = Shop::after_a_rotation();
     let stream = Body::wrap(http_body_util::Full::<bytes::Bytes>::from(CUSTOMER));
@@ -88,9 +88,9 @@ async fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
     let mut shop = Shop::open();
     let store = MemoryStore::new();
     // Another process, which this one hears of when it reloads.
-    let rotation = Rotation::open(store.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
     rotation.adopt(shop.emulator.key()).unwrap();
-    let refresher = Refresher::of_store(store, settings()).unwrap();
+    let refresher = Refresher::from_store(store, settings()).unwrap();
     shop.handle = refresher.handle();
     rotation.compromise(shop.emulator.key().fingerprint().unwrap(), None).unwrap();
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::support::steps::Now as _;
 use keysheath::emulator::OWN_STORE;
-use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
 use keysheath::openbao::{Login, OpenBao};
 use keysheath::probe::KanalProbe;
@@ -122,8 +121,7 @@ pub(super) fn work() {
         let seen = format!("{:?}", State::in_store(&store));
         states.lines().any(|state| state == seen)
     });
-    let handle = KeyHandle::<Kanal>::live();
-    let rotation = again(|| Rotation::open(store.clone(), &handle, policy.clone()))
+    let rotation = again(|| Rotation::<Kanal>::open(store.clone(), policy.clone()))
         .with_probe(KanalProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(&issuer)));
     tell("open");
     for command in std::io::stdin().lines().map_while(Result::ok) {
@@ -153,7 +151,7 @@ pub(super) fn work() {
 }
 
 /// Waits until a deletion is asked for, and gives the fingerprint of the key to delete.
-fn deletion(rotation: &Rotation) -> String {
+fn deletion(rotation: &Rotation<Kanal>) -> String {
     loop {
         match again(|| rotation.next_step()) {
             NextStep::Wait { .. } => thread::sleep(Duration::from_millis(1)),

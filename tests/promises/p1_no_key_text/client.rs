@@ -41,9 +41,12 @@ async fn a_layer_that_does_not_repeat_shows_nothing() {
 #[cfg(feature = "rotation")]
 #[tokio::test]
 async fn a_handle_without_a_key_sends_and_shows_nothing() {
-    use keysheath::handle::{KeyHandle, NoActiveKey};
+    use keysheath::handle::NoActiveKey;
+    use keysheath::rotation::{Rotation, RotationPolicy};
+    use keysheath::store::MemoryStore;
 
-    let handle = KeyHandle::<Kanal>::live();
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
+    let handle = rotation.handle();
     assert_debug_silent("KeyHandle", &handle);
     let mut client = BearerLayer::new(handle, OriginGuard::new()).layer(service_fn(refuse));
     assert_debug_silent("BearerService", &client);
@@ -68,7 +71,7 @@ fn what_is_waited_for_shows_nothing() {
 
     let handle = KeyHandle::fixed(kanal());
     let generation = handle.load().unwrap().generation();
-    let reload: NewerKey<Kanal> = handle.reload_past(generation);
+    let reload: NewerKey<Kanal> = handle.wait_newer_than(generation);
     assert_debug_silent("NewerKey", &reload);
     let outcome: Reload = reload.wait(Duration::from_secs(60)).unwrap();
     assert_value_silent("Reload", &outcome);

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use keysheath::handle::KeyHandle;
 use keysheath::keyset::{AbortedKey, KeySet, KeySetError, LeakedKey, Staging};
 use keysheath::rotation::{NextStep, Rotation, RotationPolicy};
 use keysheath::store::MemoryStore;
@@ -26,8 +25,7 @@ fn a_key_that_leaked_shows_nothing_of_itself_until_it_is_deleted() {
     assert_debug_silent("a leaked key", leaked);
     assert_debug_silent("its key set", &keys);
 
-    let handle = KeyHandle::<Kanal>::live();
-    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
     rotation.adopt(&canary()).unwrap();
     rotation.stage(&RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap(), None).unwrap();
     assert_value_silent("a report", &rotation.compromise(fingerprint, None).unwrap());
@@ -41,9 +39,8 @@ fn a_key_that_leaked_shows_nothing_of_itself_until_it_is_deleted() {
 
 #[test]
 fn a_key_that_was_given_up_shows_nothing_of_itself() {
-    let handle = KeyHandle::<Kanal>::live();
     let policy = RotationPolicy::new().with_activation(std::time::Duration::ZERO);
-    let rotation = Rotation::open(MemoryStore::new(), &handle, policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), policy).unwrap();
     rotation.adopt(&RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap()).unwrap();
     rotation.stage(&canary(), None).unwrap();
     rotation.abort_now().unwrap();

@@ -180,7 +180,7 @@ fn told(folder: &Folder, settings: &KeeperSettings) -> usize {
         assert!(start.elapsed() < PATIENCE, "{}", keeper.status());
         let now = handle.load().unwrap().generation();
         handle.report_refused(now);
-        assert_ne!(handle.reload_past(now).wait(PATIENCE), None);
+        assert_ne!(handle.wait_newer_than(now).wait(PATIENCE), None);
         std::thread::sleep(Duration::from_millis(10));
     }
     drop(keeper);
@@ -274,7 +274,7 @@ fn no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret() {
             let now = keeper.handle().load().unwrap().generation();
             keeper.handle().report_refused(now);
             // Whether the server's token is another one or not, it was asked for.
-            assert_ne!(keeper.handle().reload_past(now).wait(PATIENCE), Some(Reload::NoRefresher));
+            assert_ne!(keeper.handle().wait_newer_than(now).wait(PATIENCE), Some(Reload::NoRefresher));
         }
         let _ = exchange(&app(&answer("500 Oops", "CANARY ECHO"), &folder)).unwrap_err();
         let lines = LINES.all().join("\n");

@@ -44,7 +44,7 @@ fn a_refresher_of_a_source_shows_no_key() {
     let events = Arc::default();
     let path = folder.write("key", KANAL);
     let chain = || Chain::<Kanal>::new().with(SecretFile::new(&path));
-    let refresher = Refresher::of_chain(chain(), looking(&events)).unwrap();
+    let refresher = Refresher::from_chain(chain(), looking(&events)).unwrap();
     look(&refresher);
     let harms: [&[u8]; 6] = [
         b"",
@@ -58,7 +58,7 @@ fn a_refresher_of_a_source_shows_no_key() {
         folder.write("key", harm);
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
         look(&refresher);
-        let error: RefreshError = Refresher::of_chain(chain(), looking(&events)).unwrap_err();
+        let error: RefreshError = Refresher::from_chain(chain(), looking(&events)).unwrap_err();
         assert_error_silent("a refresher that does not start", &error);
     }
     folder.write("key", OTHER);
@@ -73,7 +73,7 @@ fn a_live_handle_and_what_is_waited_for_show_no_key() {
     let folder = Folder::new();
     let path = folder.write("key", KANAL);
     let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-    let refresher = Refresher::of_chain(chain, RefreshSettings::new()).unwrap();
+    let refresher = Refresher::from_chain(chain, RefreshSettings::new()).unwrap();
     let handle = refresher.handle();
     let first = handle.load().unwrap();
     folder.write("key", OTHER);
@@ -85,7 +85,7 @@ fn a_live_handle_and_what_is_waited_for_show_no_key() {
     assert_debug_silent("a snapshot", &first);
     assert_debug_silent("a snapshot with a previous key", &snapshot);
     assert_debug_silent("a live handle", &handle);
-    let reload: NewerKey<Kanal> = handle.reload_past(snapshot.generation());
+    let reload: NewerKey<Kanal> = handle.wait_newer_than(snapshot.generation());
     assert_debug_silent("a reload that is waited for", &reload);
     let drained: Drained<Kanal> = handle.drained(first.generation());
     assert_debug_silent("a drain that is waited for", &drained);
@@ -103,7 +103,7 @@ fn a_refresher_of_a_store_shows_no_key() {
     keys.adopt(key, staging).unwrap();
     let mut version = store.write(&keys.to_document(), None).unwrap();
     let events = Arc::default();
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), looking(&events)).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), looking(&events)).unwrap();
     look(&refresher);
     let good = keys.to_document();
     let good = good.expose_secret();
@@ -111,7 +111,7 @@ fn a_refresher_of_a_store_shows_no_key() {
         version = store.write(&DocumentContent::from(harm.to_vec()), Some(&version)).unwrap();
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
         look(&refresher);
-        let error = Refresher::<Kanal>::of_store(store.clone(), looking(&events)).unwrap_err();
+        let error = Refresher::<Kanal>::from_store(store.clone(), looking(&events)).unwrap_err();
         assert_error_silent("a refresher that does not start", &error);
     }
     drop(refresher);
@@ -142,7 +142,7 @@ fn what_a_refresher_tells_tracing_shows_no_key() {
     // The refresher's thread has no subscriber but the one of the whole process.
     in_silent_child("refresh::what_a_refresher_tells_tracing_shows_no_key", &[], move || {
         tracing::subscriber::set_global_default(told).unwrap();
-        let refresher = Refresher::of_chain(chain, RefreshSettings::new()).unwrap();
+        let refresher = Refresher::from_chain(chain, RefreshSettings::new()).unwrap();
         folder.write("key", KANAL.repeat(2));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
         folder.write("key", OTHER);

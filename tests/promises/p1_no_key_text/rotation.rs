@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keysheath::failure::Answer;
-use keysheath::handle::{KeyHandle, Stop};
+use keysheath::handle::Stop;
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{
     AuditAction, AuditError, AuditEvent, AuditLog, KeyDetails, NextStep, Reason, Retirement, Rotation,
@@ -38,7 +38,7 @@ fn transition(what: &str, transition: &Result<Transition, RotationError>) {
 }
 
 /// What a rotation shows between two steps.
-fn look(rotation: &Rotation) {
+fn look(rotation: &Rotation<Kanal>) {
     assert_debug_silent("a rotation", rotation);
     let status: RotationStatus = rotation.status().unwrap();
     assert_value_silent("a status", &status);
@@ -71,8 +71,7 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
         AuditLog::file(folder.at("none/audit")),
         AuditLog::callback(|_| panic!("on purpose")),
     ];
-    let handle = KeyHandle::<Kanal>::live();
-    let mut rotation = Rotation::open(FileStore::new(folder.at("keys")), &handle, policy)
+    let mut rotation = Rotation::<Kanal>::open(FileStore::new(folder.at("keys")), policy)
         .unwrap()
         .with_probe(refuses.clone())
         .by("anna");
@@ -85,7 +84,7 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
     assert_debug_silent("what is told of a key", &details);
     transition("adopt with the key as its name", &rotation.adopt_with(&key(KANAL), &details));
     transition("adopt", &rotation.adopt(&key(KANAL)));
-    let stopped: Stop = KeyHandle::<Kanal>::live().stop(&ApiKey::parse(KANAL).unwrap());
+    let stopped: Stop = rotation.handle().stop(&ApiKey::parse(KANAL).unwrap());
     assert_debug_silent("a stop", &stopped);
     transition("adopt again", &rotation.adopt(&key(OTHER)));
     look(&rotation);
@@ -129,10 +128,7 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
 
 #[test]
 fn a_rotation_that_is_refused_shows_no_key() {
-    let handle = KeyHandle::<Kanal>::live();
     let refused = |what: &str, error: RotationError| assert_error_silent(what, &error);
-    let fixed = Rotation::open(MemoryStore::new(), &KeyHandle::fixed(kanal()), RotationPolicy::new());
-    refused("a fixed handle", fixed.map(drop).unwrap_err());
     for text in [
         KANAL.to_owned(),
         format!("{{\"keysheath\": \"{KANAL}\", \"form\": 1}}"),
@@ -140,13 +136,13 @@ fn a_rotation_that_is_refused_shows_no_key() {
     ] {
         let store = MemoryStore::new();
         store.write(&DocumentContent::from(text.into_bytes()), None).unwrap();
-        let opened = Rotation::open(store, &handle, RotationPolicy::new());
+        let opened = Rotation::<Kanal>::open(store, RotationPolicy::new());
         refused("a document that is no key set", opened.map(drop).unwrap_err());
     }
-    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap().by(KANAL);
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap().by(KANAL);
     refused("a name that is the key", rotation.adopt(&key(KANAL)).unwrap_err());
     refused("nothing there", rotation.promote_now().unwrap_err());
     let long =
-        Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap().by(KANAL.repeat(9));
+        Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap().by(KANAL.repeat(9));
     refused("a long name", long.adopt(&key(OTHER)).unwrap_err());
 }

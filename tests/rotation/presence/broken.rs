@@ -88,7 +88,7 @@ fn what_is_no_presence_document_is_left_as_it_is_and_holds_a_deletion_up() {
     let rotator = in_memory();
     let text = b"{ \"keysheath\": \"key set\", \"form\": 1 }".to_vec();
     rotator.presence.write(&DocumentContent::from(text.clone()), None).unwrap();
-    let handle = KeyHandle::<Kanal>::live();
+    let handle = no_key();
     let error = Presence::show(rotator.presence.clone(), &handle, settings("a")).unwrap_err();
     assert!(matches!(error, PresenceError::Corrupt { .. }), "{error}");
     assert_eq!(rotator.presence.read().unwrap().unwrap().content().expose_secret(), text);
@@ -124,7 +124,7 @@ fn a_place_that_is_away_is_told_and_shown_again_once_it_is_back() {
 fn a_place_that_is_away_at_first_is_an_error() {
     let shaky = Shaky::default();
     shaky.is_away.store(true, Ordering::SeqCst);
-    let error = Presence::show(shaky, &KeyHandle::<Kanal>::live(), settings("a")).unwrap_err();
+    let error = Presence::show(shaky, &no_key(), settings("a")).unwrap_err();
     assert!(matches!(error, PresenceError::Document(DocumentError::Unavailable(_))), "{error}");
 }
 
@@ -132,7 +132,7 @@ fn a_place_that_is_away_at_first_is_an_error() {
 fn who_is_overtaken_tries_again_and_not_for_ever() {
     let shaky = Shaky::default();
     shaky.overtaken.store(5, Ordering::SeqCst);
-    let handle = KeyHandle::<Kanal>::live();
+    let handle = no_key();
     let shown = Presence::show(shaky.clone(), &handle, settings("a")).unwrap();
     assert_eq!(Fleet::read::<Kanal>(&shaky).unwrap().records().len(), 1);
     drop(shown);
@@ -146,7 +146,7 @@ fn a_whole_fleet_that_is_started_at_once_is_shown_whole() {
     let shaky = Shaky::default();
     // As a cluster that keeps what is written on several disks.
     shaky.slow.store(60, Ordering::SeqCst);
-    let handle = KeyHandle::<Kanal>::live();
+    let handle = no_key();
     let show = |number| Presence::show(shaky.clone(), &handle, PresenceSettings::new(format!("{number}")));
     let mut fleet: Vec<Presence> = Vec::new();
     thread::scope(|scope| {
@@ -161,7 +161,7 @@ fn a_whole_fleet_that_is_started_at_once_is_shown_whole() {
 #[test]
 fn a_store_that_panics_ends_the_thread_and_the_status_says_so() {
     let shaky = Shaky::default();
-    let presence = Presence::show(shaky.clone(), &KeyHandle::<Kanal>::live(), settings("a")).unwrap();
+    let presence = Presence::show(shaky.clone(), &no_key(), settings("a")).unwrap();
     shaky.panics.store(true, Ordering::SeqCst);
     until("the end", || presence.health().problem() == Some(&PresenceError::Ended));
     drop(presence);
@@ -171,7 +171,7 @@ fn a_store_that_panics_ends_the_thread_and_the_status_says_so() {
 fn what_is_shown_is_renewed_before_its_time_is_over() {
     let folder = Folder::new();
     let store = FileStore::new(folder.at("presence"));
-    let presence = Presence::show(store.clone(), &KeyHandle::<Kanal>::live(), settings("a")).unwrap();
+    let presence = Presence::show(store.clone(), &no_key(), settings("a")).unwrap();
     let shown = || Fleet::read::<Kanal>(&store).unwrap().records()[0].shown();
     let first = shown();
     until("it is shown anew", || shown() > first);
@@ -184,7 +184,7 @@ fn many_presences_end_in_one_bound_while_a_store_hangs() {
     // In a process of its own: what is waited for there is bounded for all presences of a process.
     in_child("broken::many_presences_end_in_one_bound_while_a_store_hangs", &[("NONE", "")], || {
         let (hanging, well) = (Shaky::default(), Shaky::default());
-        let handle = KeyHandle::<Kanal>::live();
+        let handle = no_key();
         let show = |store: &Shaky, number: u32| {
             Presence::show(store.clone(), &handle, settings(&format!("{number}"))).unwrap()
         };
@@ -205,7 +205,7 @@ fn many_presences_end_in_one_bound_while_a_store_hangs() {
 #[test]
 fn closing_says_whether_the_process_is_out() {
     let shaky = Shaky::default();
-    let handle = KeyHandle::<Kanal>::live();
+    let handle = no_key();
     let show = |name: &str| Presence::show(shaky.clone(), &handle, settings(name)).unwrap();
     assert!(show("a").close(PATIENCE));
     assert!(Fleet::read::<Kanal>(&shaky).unwrap().records().is_empty());
@@ -236,7 +236,7 @@ fn a_full_document_takes_a_process_that_has_watched_it() {
         processes.join(",")
     );
     store.write(&DocumentContent::from(text.into_bytes()), None).unwrap();
-    let handle = KeyHandle::<Kanal>::live();
+    let handle = no_key();
     let show = || Presence::show(store.clone(), &handle, settings("new"));
     let error = show().unwrap_err();
     assert_eq!(error, PresenceError::Full);
@@ -255,6 +255,6 @@ fn settings_and_presence_print_no_name_that_may_be_a_key() {
     let pasted = key(2).expose_secret().to_owned();
     let settings = settings(&pasted);
     crate::support::assert_nothing_of_in(&pasted, &format!("{settings:?} {settings:#?}"));
-    let presence = Presence::show(MemoryStore::new(), &KeyHandle::<Kanal>::live(), settings).unwrap();
+    let presence = Presence::show(MemoryStore::new(), &no_key(), settings).unwrap();
     crate::support::assert_nothing_of_in(&pasted, &format!("{presence:?} {presence:#?}"));
 }

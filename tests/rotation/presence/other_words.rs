@@ -10,7 +10,7 @@ fn a_process_that_showed_no_key_before_the_promotion_is_not_taken_for_up_to_date
     let rotator = in_memory();
     // It is not shown anew in this test, as if it could not reach the document.
     let rare = PresenceSettings::new("early").with_time_to_live(Duration::from_secs(3600));
-    let _shown = Presence::show(rotator.presence.clone(), &KeyHandle::<Kanal>::live(), rare).unwrap();
+    let _shown = Presence::show(rotator.presence.clone(), &no_key(), rare).unwrap();
     rotator.promote(2);
     assert_eq!(rotator.waits_for(), ["early"]);
     rotator.ahead.store(3700, Ordering::SeqCst);

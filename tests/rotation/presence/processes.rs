@@ -39,7 +39,7 @@ fn follow() {
     let variable = |name: &str| std::env::var(name).unwrap();
     let (folder, name) = (std::path::PathBuf::from(variable("FOLDER")), variable("NAME"));
     let poll = RefreshSettings::new().with_poll_interval(Duration::from_millis(100));
-    let refresher = Refresher::<Kanal>::of_store(FileStore::new(folder.join("keys")), poll).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(folder.join("keys")), poll).unwrap();
     let store = FileStore::new(folder.join("presence"));
     let presence = Presence::show(store, &refresher.handle(), settings(&name)).unwrap();
     println!("= shown");
@@ -107,7 +107,7 @@ fn a_process_that_was_killed_with_the_old_key_is_waited_for_until_its_time_is_ov
 fn a_forked_child_leaves_the_record_and_waits_for_no_thread() {
     in_child("processes::a_forked_child_leaves_the_record_and_waits_for_no_thread", &[("NONE", "")], || {
         let store = MemoryStore::new();
-        let show = || Presence::show(store.clone(), &KeyHandle::<Kanal>::live(), settings("a")).unwrap();
+        let show = || Presence::show(store.clone(), &no_key(), settings("a")).unwrap();
         let mut both = vec![show(), show()];
         let status = forked(|| {
             let begun = Instant::now();

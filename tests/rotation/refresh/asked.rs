@@ -17,11 +17,11 @@ use crate::support::refreshing::{
 };
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
 }
 
 fn ask(handle: &KeyHandle<Kanal>) -> Reload {
-    handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
+    handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn fifty_who_ask_share_one_attempt() {
         .map(|_| {
             let (handle, asking) = (handle.clone(), Arc::clone(&asking));
             thread::spawn(move || {
-                let reload = handle.reload_past(generation);
+                let reload = handle.wait_newer_than(generation);
                 asking.fetch_add(1, Ordering::SeqCst);
                 reload.wait(PATIENCE)
             })
@@ -147,7 +147,11 @@ fn a_refusal_of_the_key_in_force_reloads_and_a_late_one_asks_for_nothing() {
     for _ in 0..50 {
         handle.report_refused(first);
     }
-    assert_eq!(handle.reload_past(first).wait(PATIENCE), Some(Reload::Newer), "there is a newer one already");
+    assert_eq!(
+        handle.wait_newer_than(first).wait(PATIENCE),
+        Some(Reload::Newer),
+        "there is a newer one already"
+    );
     source.gives(THIRD);
     // What the late ones had asked for would have been done before this.
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -161,7 +165,8 @@ fn async_code_awaits_a_reload_without_a_runtime_of_the_refresher_s() {
     let handle = refresher.handle();
     source.gives(SECOND);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let reload = runtime.block_on(async { handle.reload_past(handle.load().unwrap().generation()).await });
+    let reload =
+        runtime.block_on(async { handle.wait_newer_than(handle.load().unwrap().generation()).await });
     assert_eq!(reload, Reload::Newer);
     assert!(has(&handle, SECOND));
 }

@@ -17,7 +17,7 @@ use crate::support::refreshing::{
 use crate::support::{KEY, in_child};
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
 }
 
 /// How many threads of refreshers this process has. The system keeps 15 bytes of a name.
@@ -42,7 +42,7 @@ fn dropping_ends_the_thread_and_the_handle_keeps_its_key() {
         assert_eq!(source.calls(), calls, "nobody asks any more");
         assert!(has(&handle, KEY));
         let generation = handle.load().unwrap().generation();
-        assert_eq!(handle.reload_past(generation).wait(PATIENCE), Some(Reload::NoRefresher));
+        assert_eq!(handle.wait_newer_than(generation).wait(PATIENCE), Some(Reload::NoRefresher));
     });
 }
 
@@ -56,7 +56,7 @@ fn a_refresher_whose_source_hangs_is_dropped_and_what_comes_later_is_not_taken()
         passes.pass();
         Ok(text(SECOND))
     });
-    let asks = handle.reload_past(handle.load().unwrap().generation());
+    let asks = handle.wait_newer_than(handle.load().unwrap().generation());
     let asks = thread::spawn(move || asks.wait(PATIENCE));
     eventually("the source hangs", || source.calls() == 2);
     in_time(PATIENCE, move || drop(refresher));
@@ -82,7 +82,7 @@ fn what_an_attempt_brings_after_the_drop_has_begun_is_not_published() {
     eventually("the attempt is under way", || source.calls() == 2);
     let drops = thread::spawn(move || drop(refresher));
     // That nobody reloads any more is said as soon as the drop has begun.
-    let asks = handle.reload_past(generation);
+    let asks = handle.wait_newer_than(generation);
     assert_eq!(asks.wait(PATIENCE), Some(Reload::NoRefresher));
     gate.open();
     drops.join().unwrap();
@@ -105,5 +105,5 @@ fn a_refresher_is_dropped_on_its_own_thread() {
     source.gives(SECOND);
     eventually("it is dropped", || slot.lock().unwrap().is_none());
     let generation = handle.load().unwrap().generation();
-    assert_eq!(handle.reload_past(generation).wait(PATIENCE), Some(Reload::NoRefresher));
+    assert_eq!(handle.wait_newer_than(generation).wait(PATIENCE), Some(Reload::NoRefresher));
 }

@@ -27,7 +27,7 @@ fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_
     let (folder, source, gate) = (Folder::new(), Scripted::new(KEY), Gate::default());
     let lower = folder.write("lower", THIRD);
     let chain = Chain::<Kanal>::new().with(source.clone()).with(SecretFile::new(lower));
-    let refresher = Refresher::of_chain(chain, only_asked().with_deadline(SHORT)).unwrap();
+    let refresher = Refresher::from_chain(chain, only_asked().with_deadline(SHORT)).unwrap();
     let passes = gate.clone();
     let late = Arc::new(AtomicBool::new(false));
     let is_back = Arc::clone(&late);
@@ -59,7 +59,7 @@ fn a_source_that_panics_is_a_failed_reload_and_the_refresher_goes_on() {
     let source = Scripted::new(KEY);
     let told = Told::default();
     let chain = Chain::<Kanal>::new().with(source.clone());
-    let refresher = Refresher::of_chain(chain, told.by(quick())).unwrap();
+    let refresher = Refresher::from_chain(chain, told.by(quick())).unwrap();
     source.does(|_| std::panic::resume_unwind(Box::new(())));
     eventually("it fails again and again", || told.failures() > 5);
     let status = refresher.status();
@@ -116,7 +116,7 @@ fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_lat
         gate: Gate::default(),
     };
     persist(&bad, &key_set(&[KEY]).to_document());
-    let start = || Refresher::<Kanal>::of_store(bad.clone(), only_asked().with_deadline(SHORT));
+    let start = || Refresher::<Kanal>::from_store(bad.clone(), only_asked().with_deadline(SHORT));
     let refresher = start().unwrap();
     for (fault, expected) in
         [(&bad.hangs, Problem::Deadline { after: SHORT }), (&bad.panics, Problem::Unreachable)]
@@ -139,11 +139,11 @@ fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_count
     let (source, gate) = (Scripted::new(KEY), Gate::default());
     let passes = gate.clone();
     let settings = only_asked().with_minimum_interval(Duration::ZERO).on_event(move |_| passes.pass());
-    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
+    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
     let handle = refresher.handle();
     for key in [SECOND, THIRD] {
         source.gives(key);
-        let reload = handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE);
+        let reload = handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE);
         assert_eq!(reload, Some(Reload::Newer));
         assert!(has(&handle, key));
     }
@@ -161,7 +161,7 @@ fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_count
 fn the_first_refusal_does_not_wait_until_the_place_has_recovered() {
     let source = Scripted::new(KEY);
     let settings = only_asked().with_minimum_interval(Duration::from_millis(1)).with_longest_back_off(NEVER);
-    let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
+    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
     let handle = refresher.handle();
     source.does(|_| std::panic::resume_unwind(Box::new(())));
     for _ in 0..24 {
@@ -169,7 +169,7 @@ fn the_first_refusal_does_not_wait_until_the_place_has_recovered() {
     }
     source.gives(SECOND);
     let first = handle.load().unwrap().generation();
-    assert_eq!(handle.reload_past(first).wait(PATIENCE), Some(Reload::TooSoon), "it backs off");
+    assert_eq!(handle.wait_newer_than(first).wait(PATIENCE), Some(Reload::TooSoon), "it backs off");
     handle.report_refused(first);
     eventually("the new key is in force", || has(&handle, SECOND));
     // Once for each generation.
@@ -181,12 +181,14 @@ fn the_first_refusal_does_not_wait_until_the_place_has_recovered() {
     handle.report_refused(second);
     let calls = source.calls();
     eventually("it is asked", || {
-        source.calls() > calls || handle.reload_past(second).wait(PATIENCE) == Some(Reload::TooSoon)
+        source.calls() > calls || handle.wait_newer_than(second).wait(PATIENCE) == Some(Reload::TooSoon)
     });
-    eventually("it backs off again", || handle.reload_past(second).wait(PATIENCE) == Some(Reload::TooSoon));
+    eventually("it backs off again", || {
+        handle.wait_newer_than(second).wait(PATIENCE) == Some(Reload::TooSoon)
+    });
     let calls = source.calls();
     handle.report_refused(second);
-    assert_eq!(handle.reload_past(second).wait(PATIENCE), Some(Reload::TooSoon));
+    assert_eq!(handle.wait_newer_than(second).wait(PATIENCE), Some(Reload::TooSoon));
     assert_eq!(source.calls(), calls);
 }
 
@@ -221,7 +223,7 @@ impl DocumentStore for Named {
 fn a_store_is_asked_for_its_name_at_the_start_alone() {
     let store = Named(MemoryStore::new(), Arc::default());
     persist(&store, &key_set(&[KEY]).to_document());
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let asked = store.1.load(Ordering::SeqCst);
     for _ in 0..3 {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));

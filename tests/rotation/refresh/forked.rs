@@ -16,25 +16,29 @@ fn a_forked_child_is_told_at_once_that_nothing_reloads() {
     in_child::<&str>("forked::a_forked_child_is_told_at_once_that_nothing_reloads", &[], || {
         let source = Scripted::new(KEY);
         let refresher =
-            Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+            Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
         let handle = refresher.handle();
         let parent = process::id();
         let status = forked(|| {
             let generation = handle.load().unwrap().generation();
             handle.report_refused(generation);
-            let awaited = std::pin::pin!(handle.reload_past(generation));
+            let awaited = std::pin::pin!(handle.wait_newer_than(generation));
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             let awaited = std::future::Future::poll(awaited, &mut context);
             process::id() != parent
                 && has(&handle, KEY)
-                && handle.reload_past(generation).wait(PATIENCE) == Some(Reload::NoRefresher)
+                && handle.wait_newer_than(generation).wait(PATIENCE) == Some(Reload::NoRefresher)
                 && awaited == std::task::Poll::Ready(Reload::NoRefresher)
                 && refresher.refresh_now(PATIENCE) == Some(Reload::NoRefresher)
         });
         assert_eq!(status, Some(0), "the child is answered, and does not hang");
         source.gives(SECOND);
         let generation = handle.load().unwrap().generation();
-        assert_eq!(handle.reload_past(generation).wait(PATIENCE), Some(Reload::Newer), "the parent goes on");
+        assert_eq!(
+            handle.wait_newer_than(generation).wait(PATIENCE),
+            Some(Reload::Newer),
+            "the parent goes on"
+        );
         assert!(has(&handle, SECOND));
     });
 }
@@ -43,7 +47,8 @@ fn a_forked_child_is_told_at_once_that_nothing_reloads() {
 fn a_forked_child_drops_its_copy_and_starts_a_refresher_of_its_own() {
     in_child::<&str>("forked::a_forked_child_drops_its_copy_and_starts_a_refresher_of_its_own", &[], || {
         let source = Scripted::new(KEY);
-        let start = || Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+        let start =
+            || Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
         let refresher = start();
         let handle = refresher.handle();
         let mut copy = Some(refresher);
@@ -52,12 +57,12 @@ fn a_forked_child_drops_its_copy_and_starts_a_refresher_of_its_own() {
             let own = start();
             source.gives(SECOND);
             let generation = own.handle().load().unwrap().generation();
-            own.handle().reload_past(generation).wait(PATIENCE) == Some(Reload::Newer)
+            own.handle().wait_newer_than(generation).wait(PATIENCE) == Some(Reload::Newer)
         });
         assert_eq!(status, Some(0));
         source.gives(SECOND);
         eventually("the parent's refresher is as it was", || {
-            handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE).is_some()
+            handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).is_some()
                 && has(&handle, SECOND)
         });
         drop(copy);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use keysheath::chain::Chain;
 use keysheath::handle::{KeyHandle, NoActiveKey, Reload, Stop};
 use keysheath::key::Kanal;
-use keysheath::refresh::{RefreshError, RefreshSettings, Refresher, ReloadProblem};
+use keysheath::refresh::{RefreshSettings, Refresher, ReloadProblem};
 use keysheath::store::MemoryStore;
 
 use crate::support::KEY;
@@ -15,11 +15,11 @@ use crate::support::refreshing::{
 };
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
 }
 
 fn ask(handle: &KeyHandle<Kanal>) -> Reload {
-    handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
+    handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
 }
 
 #[test]
@@ -68,20 +68,16 @@ fn a_stopped_key_that_the_source_still_has_is_a_failed_reload() {
     let status = refresher.status();
     assert_eq!(status.problem().unwrap().problem(), &ReloadProblem::Stopped);
     assert!(status.to_string().contains("create a new key"), "{status}");
-    drop(refresher);
-    let chain = || Chain::<Kanal>::new().with(source.clone());
-    let again = Refresher::of_chain_into(chain(), &handle, only_asked()).unwrap_err();
-    assert!(matches!(again, RefreshError::Place(_)), "{again}");
     source.gives(SECOND);
-    let refresher = Refresher::of_chain_into(chain(), &handle, only_asked()).unwrap();
-    assert!(has(&refresher.handle(), SECOND));
+    assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    assert!(has(&handle, SECOND) && refresher.status().problem().is_none());
 }
 
 #[test]
 fn a_stopped_key_that_the_store_still_has_is_a_failed_reload() {
     let store = MemoryStore::new();
     persist(&store, &key_set(&[KEY]).to_document());
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let handle = refresher.handle();
     assert_eq!(handle.stop(handle.load().unwrap().current()), Stop::NoActiveKey);
     for _ in 0..2 {
@@ -111,7 +107,7 @@ fn after_an_accepted_answer_the_next_refusal_reloads_at_once() {
     assert_eq!(handle.refused(), None);
     source.gives(SECOND);
     handle.report_refused(generation);
-    assert_eq!(handle.reload_past(generation).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(handle.wait_newer_than(generation).wait(PATIENCE), Some(Reload::Newer));
 }
 
 #[test]
@@ -130,7 +126,7 @@ fn however_many_are_refused_the_place_is_asked_once_in_an_interval() {
                 while start.elapsed() < Duration::from_secs(2) {
                     let generation = handle.load().unwrap().generation();
                     handle.report_refused(generation);
-                    let _ = handle.reload_past(generation).wait(PATIENCE);
+                    let _ = handle.wait_newer_than(generation).wait(PATIENCE);
                     // Also where an answer in between takes each refusal back, so that each is news.
                     handle.report_accepted(generation);
                 }

@@ -41,7 +41,7 @@ fn of_item(settings: RefreshSettings) -> Refresher<Kanal> {
     std::fs::write(&lower, THIRD).unwrap();
     let item = KeychainItem::new(patient(), "kanal");
     let chain = Chain::new().with(item).with(SecretFile::new(lower));
-    Refresher::of_chain(chain, settings.with_deadline(PATIENCE)).unwrap()
+    Refresher::from_chain(chain, settings.with_deadline(PATIENCE)).unwrap()
 }
 
 #[track_caller]
@@ -102,7 +102,8 @@ fn a_keychain_that_locks_half_way_keeps_the_last_good_key_until_it_is_unlocked()
             let mut keys = key_set(&[KEY]);
             persist(&document, &keys.to_document());
             let of_store =
-                Refresher::<Kanal>::of_store(document.clone(), only_asked().with_deadline(PATIENCE)).unwrap();
+                Refresher::<Kanal>::from_store(document.clone(), only_asked().with_deadline(PATIENCE))
+                    .unwrap();
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
             service.lock();
             fails(&refresher, is(Problem::NoAccess));
@@ -134,7 +135,7 @@ fn a_prompt_that_nobody_answers_ends_an_attempt_at_the_refresher_s_deadline() {
         // Its own deadline is longer; a call that hangs is left to it.
         let item = KeychainItem::new(patient().with_deadline(SHORT * 4), "kanal");
         let settings = only_asked().with_deadline(SHORT);
-        let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(item), settings).unwrap();
+        let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(item), settings).unwrap();
         service.lock();
         fails(&refresher, is(Problem::Deadline { after: SHORT }));
         service.wait_for_prompt();
@@ -150,7 +151,7 @@ fn a_refresher_recovers_by_itself_from_prompts_that_were_given_up() {
         save(KEY);
         let item = KeychainItem::new(patient().with_deadline(SHORT), "kanal");
         let settings = quick().with_deadline(PATIENCE).with_minimum_interval(Duration::from_millis(10));
-        let refresher = Refresher::of_chain(Chain::<Kanal>::new().with(item), settings).unwrap();
+        let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(item), settings).unwrap();
         service.lock();
         // More than may hang at once.
         let failed =

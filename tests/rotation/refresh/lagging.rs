@@ -15,14 +15,14 @@ use crate::support::KEY;
 use crate::support::refreshing::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, raw, text};
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
 }
 
 /// As the layers do when the key in force is refused.
 fn refused(handle: &KeyHandle<Kanal>) -> Option<Reload> {
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
-    handle.reload_past(now).wait(PATIENCE)
+    handle.wait_newer_than(now).wait(PATIENCE)
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_reload_that_no_refusal_asks_for_asks_once() {
     let source = Scripted::new(KEY);
     let refresher = of(&source, only_asked().with_lag(NEVER));
     let handle = refresher.handle();
-    let reload = handle.reload_past(handle.load().unwrap().generation());
+    let reload = handle.wait_newer_than(handle.load().unwrap().generation());
     assert_eq!(reload.wait(PATIENCE), Some(Reload::Unchanged));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     assert_eq!(source.calls(), 3);
@@ -72,14 +72,13 @@ fn past_the_lag_a_refusal_is_final_and_the_next_one_of_the_same_key_is_not_waite
 
 #[test]
 fn another_key_from_within_this_process_ends_the_wait() {
-    let store = MemoryStore::new();
-    let handle = KeyHandle::<Kanal>::live();
-    let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
+    let handle = rotation.handle();
     rotation.adopt(&raw(KEY)).unwrap();
-    let refresher = Refresher::of_store_into(store, &handle, only_asked().with_lag(NEVER)).unwrap();
+    let refresher = rotation.start_refresher(only_asked().with_lag(NEVER)).unwrap();
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
-    let reload = handle.reload_past(now);
+    let reload = handle.wait_newer_than(now);
     let asking = thread::spawn(move || reload.wait(PATIENCE));
     // Time to ask in vain; where it does not, the key is simply there.
     thread::sleep(Duration::from_millis(200));

@@ -3,12 +3,11 @@
 use std::fs;
 use std::time::SystemTime;
 
-use keysheath::chain::Chain;
 use keysheath::handle::{KeyHandle, NoActiveKey, Reload};
-use keysheath::key::{ApiKey, Issuer, Kanal, Katana, RawKey};
+use keysheath::key::{Issuer, Kanal, Katana, RawKey};
 use keysheath::keyset::{KeySet, KeySetError, Promotion, Staging};
 use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
-use keysheath::rotation::{Rotation, RotationError, RotationPolicy};
+use keysheath::rotation::{Rotation, RotationPolicy};
 use keysheath::source::Provenance;
 use keysheath::store::{
     Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
@@ -17,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, Scripted, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked,
-    persist, quick, raw,
+    Gate, PATIENCE, SECOND, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
+    quick, raw,
 };
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
 
@@ -58,7 +57,7 @@ fn version(sequence: u64) -> Version {
 fn a_promotion_is_seen_through_another_store_instance() {
     let folder = Folder::new();
     let path = folder.at("keys");
-    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), quick()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), quick()).unwrap();
     let handle = refresher.handle();
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::NoKey);
     let (store, mut keys) = (FileStore::new(&path), KeySet::new(Kanal::PROFILE).unwrap());
@@ -95,7 +94,7 @@ fn a_promotion_by_another_process_is_seen() {
     let path = folder.at("keys");
     persist(&FileStore::new(&path), &key_set(&[KEY]).to_document());
     let told = Told::default();
-    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), told.by(quick())).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(quick())).unwrap();
     let mut subscription = refresher.handle().subscribe();
     assert!(has(&refresher.handle(), KEY));
     let ended = child.var("DOCUMENT", &path).spawn().wait_with_output().unwrap();
@@ -111,7 +110,7 @@ fn a_compromise_closes_the_handle_and_is_told() {
     let (store, mut keys) = (MemoryStore::new(), key_set(&[KEY]));
     persist(&store, &keys.to_document());
     let told = Told::default();
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), told.by(only_asked())).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), told.by(only_asked())).unwrap();
     keys.compromise(raw(KEY).fingerprint().unwrap(), SystemTime::now()).unwrap();
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -130,7 +129,7 @@ fn a_compromise_closes_the_handle_and_is_told() {
 fn an_unchanged_document_is_not_published_again() {
     let (store, keys) = (Loose::default(), key_set(&[KEY, SECOND]));
     store.put(keys.to_document(), version(1));
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let end_of_grace = || refresher.handle().load().unwrap().previous().map(|previous| previous.until());
     let first = end_of_grace();
     assert!(first.is_some());
@@ -150,7 +149,7 @@ fn an_unchanged_document_is_not_published_again() {
 fn another_key_set_is_not_taken_however_new_it_is() {
     let store = Loose::default();
     store.put(key_set(&[KEY]).to_document(), version(1));
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let handle = refresher.handle();
     // Another account's, or one that was begun anew and has forgotten what has leaked.
     for (sequence, keys) in [(2, key_set(&[SECOND, THIRD])), (3, key_set(&[SECOND, KEY]))] {
@@ -160,37 +159,6 @@ fn another_key_set_is_not_taken_however_new_it_is() {
         assert!(has(&handle, KEY));
         assert_eq!(handle.load().unwrap().generation().to_string(), "1");
     }
-    let error = Rotation::open(store, &handle, RotationPolicy::new()).unwrap_err();
-    assert!(matches!(error, RotationError::OtherKeys { .. }), "{error}");
-    assert!(has(&handle, KEY));
-}
-
-#[test]
-fn a_handle_is_not_shared_by_a_source_and_a_key_set_or_by_two_sources() {
-    let chain = || Chain::<Kanal>::new().with(Scripted::new(KEY));
-    let (store, handle) = (MemoryStore::new(), KeyHandle::<Kanal>::live());
-    let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
-    let refused = |handle: &KeyHandle<Kanal>| {
-        let error = Refresher::of_chain_into(chain(), handle, only_asked()).unwrap_err();
-        assert!(matches!(error, RefreshError::OtherPublisher), "{error}");
-    };
-    refused(&handle);
-    rotation.adopt(&raw(KEY)).unwrap();
-    rotation.compromise(raw(KEY).fingerprint().unwrap(), None).unwrap();
-    refused(&handle);
-    assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
-    let empty = Refresher::<Kanal>::of_store(MemoryStore::new(), only_asked()).unwrap();
-    refused(&empty.handle());
-
-    let first = Refresher::of_chain(chain(), only_asked()).unwrap();
-    let handle = first.handle();
-    refused(&handle);
-    let error = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap_err();
-    assert!(matches!(error, RefreshError::OtherPublisher), "{error}");
-    let error = Rotation::open(store, &handle, RotationPolicy::new()).unwrap_err();
-    assert!(matches!(error, RotationError::OtherKeys { .. }), "{error}");
-    drop(first);
-    drop(Refresher::of_chain_into(chain(), &handle, only_asked()).unwrap());
 }
 
 type BadDocument = (&'static str, DocumentContent, fn(&ReloadProblem) -> bool);
@@ -229,12 +197,12 @@ fn a_bad_document_is_an_error_at_the_start_and_later_a_failed_reload() {
     for (name, content, expected) in bad_documents() {
         let store = MemoryStore::new();
         persist(&store, &content);
-        let error = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap_err();
+        let error = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap_err();
         let RefreshError::Place(error) = error else { panic!("{name}: {error}") };
         assert!(expected(error.problem()), "{name}: {error}");
 
         persist(&store, &key_set(&[KEY, SECOND]).to_document());
-        let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+        let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
         persist(&store, &content);
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{name}");
         assert!(has(&refresher.handle(), SECOND), "{name}");
@@ -255,7 +223,7 @@ fn a_bad_document_is_an_error_at_the_start_and_later_a_failed_reload() {
 fn a_generation_that_goes_back_is_a_failed_reload_and_never_a_step_back() {
     let store = Loose::default();
     store.put(key_set(&[KEY, SECOND]).to_document(), version(2));
-    let refresher = Refresher::<Kanal>::of_store(store.clone(), only_asked()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let fails = |what: &str, expected: fn(&ReloadProblem) -> bool| {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{what}");
         let problem = refresher.status().problem().unwrap().problem().clone();
@@ -285,7 +253,7 @@ fn a_document_file_that_is_harmed_keeps_the_last_good_key() {
     let writer = FileStore::new(&path);
     persist(&writer, &key_set(&[KEY]).to_document());
     let good = fs::read(&path).unwrap();
-    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), only_asked()).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), only_asked()).unwrap();
     let fails = |what: &str, expected: fn(&DocumentError) -> bool| {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{what}");
         assert!(has(&refresher.handle(), KEY), "{what}");
@@ -316,30 +284,28 @@ fn a_document_file_that_is_harmed_keeps_the_last_good_key() {
 }
 
 #[test]
-fn a_handle_is_shared_with_others_who_publish_the_same_key_set() {
-    let store = MemoryStore::new();
-    persist(&store, &key_set(&[KEY]).to_document());
-    let handle = KeyHandle::<Kanal>::live();
-    let one = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
-    let two = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
-    persist(&store, &key_set(&[KEY, SECOND]).to_document());
+fn a_rotation_and_its_refreshers_share_their_handles() {
+    let store = Loose::default();
+    store.put(key_set(&[KEY]).to_document(), version(1));
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
+    let one = rotation.start_refresher(only_asked()).unwrap();
+    let two = rotation.start_refresher(only_asked()).unwrap();
+    store.put(key_set(&[KEY, SECOND]).to_document(), version(2));
     assert_eq!(one.refresh_now(PATIENCE), Some(Reload::Newer));
-    assert!(has(&two.handle(), SECOND));
+    assert!(has(&two.handle(), SECOND) && has(&rotation.handle(), SECOND));
     assert!(matches!(two.refresh_now(PATIENCE), Some(Reload::Newer | Reload::Unchanged)));
     assert_eq!(two.status().failures_in_a_row(), 0);
-    let fixed = KeyHandle::<Kanal>::fixed(ApiKey::parse(KEY).unwrap());
-    let error = Refresher::of_store_into(store, &fixed, only_asked()).unwrap_err();
-    assert!(matches!(error, RefreshError::FixedHandle), "{error}");
-    // A handle that is ahead of the document.
-    let error = Refresher::of_store_into(MemoryStore::new(), &handle, only_asked()).unwrap_err();
+    // A document that is older than the active key.
+    store.put(key_set(&[KEY]).to_document(), version(3));
+    let error = rotation.start_refresher(only_asked()).unwrap_err();
     assert!(matches!(error, RefreshError::Place(_)), "{error}");
 }
 
-/// A store whose answer was right when it was read, and comes late.
-#[derive(Clone)]
+/// A store whose next answer is right when it is read, and comes late.
+#[derive(Clone, Default)]
 struct Late {
     store: Loose,
-    has_read: Arc<AtomicBool>,
+    delays_next: Arc<AtomicBool>,
     gate: Gate,
 }
 
@@ -354,8 +320,9 @@ impl DocumentStore for Late {
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
         let there = self.store.read();
-        self.has_read.store(true, Ordering::SeqCst);
-        self.gate.pass();
+        if self.delays_next.swap(false, Ordering::SeqCst) {
+            self.gate.pass();
+        }
         there
     }
 
@@ -368,24 +335,27 @@ impl DocumentStore for Late {
     }
 }
 
+/// Two refreshers of one rotation, and their handle.
+fn two_refreshers(store: &Late) -> (KeyHandle<Kanal>, Refresher<Kanal>, Refresher<Kanal>) {
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
+    let start = || rotation.start_refresher(only_asked().with_deadline(PATIENCE)).unwrap();
+    (rotation.handle(), start(), start())
+}
+
 #[test]
 fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_failure() {
-    let handle = KeyHandle::<Kanal>::live();
-    let store = Loose::default();
+    let late = Late::default();
+    let store = late.store.clone();
     store.put(key_set(&[KEY]).to_document(), version(1));
-    let fast = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
-    let late = Late { store: store.clone(), has_read: Arc::default(), gate: Gate::default() };
-    late.gate.open();
-    let slow = Refresher::of_store_into(late.clone(), &handle, only_asked().with_deadline(PATIENCE)).unwrap();
-    late.gate.shut();
-    late.has_read.store(false, Ordering::SeqCst);
+    let (handle, fast, slow) = two_refreshers(&late);
     // The same keys, with one that is staged.
     let mut staged = key_set(&[KEY]);
     staged.stage(raw(SECOND), Staging::at(SystemTime::now())).unwrap();
     store.put(staged.to_document(), version(2));
     std::thread::scope(|scope| {
+        late.delays_next.store(true, Ordering::SeqCst);
         let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
-        eventually("it has read", || late.has_read.load(Ordering::SeqCst));
+        eventually("it has read", || !late.delays_next.load(Ordering::SeqCst));
         store.put(key_set(&[KEY, SECOND]).to_document(), version(3));
         assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Newer));
         late.gate.open();
@@ -398,22 +368,18 @@ fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_fail
 
 #[test]
 fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
-    let handle = KeyHandle::<Kanal>::live();
-    let store = Loose::default();
+    let late = Late::default();
+    let store = late.store.clone();
     let mut keys = key_set(&[KEY, SECOND]);
     store.put(keys.to_document(), version(1));
-    let fast = Refresher::of_store_into(store.clone(), &handle, only_asked()).unwrap();
-    let late = Late { store: store.clone(), has_read: Arc::default(), gate: Gate::default() };
-    late.gate.open();
-    let slow = Refresher::of_store_into(late.clone(), &handle, only_asked().with_deadline(PATIENCE)).unwrap();
-    late.gate.shut();
-    late.has_read.store(false, Ordering::SeqCst);
+    let (handle, fast, slow) = two_refreshers(&late);
     assert!(handle.load().unwrap().previous().unwrap().key().matches(KEY.as_bytes()));
     // Another version, with the same keys in their places.
     store.put(keys.to_document(), version(2));
     std::thread::scope(|scope| {
+        late.delays_next.store(true, Ordering::SeqCst);
         let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
-        eventually("it has read", || late.has_read.load(Ordering::SeqCst));
+        eventually("it has read", || !late.delays_next.load(Ordering::SeqCst));
         keys.compromise(raw(KEY).fingerprint().unwrap(), SystemTime::now()).unwrap();
         store.put(keys.to_document(), version(3));
         assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Unchanged));
@@ -431,7 +397,7 @@ fn many_promotions_by_others_are_never_seen_as_going_back() {
     let mut keys = key_set(&[KEY]);
     persist(&FileStore::new(&path), &keys.to_document());
     let told = Told::default();
-    let refresher = Refresher::<Kanal>::of_store(FileStore::new(&path), told.by(quick())).unwrap();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(quick())).unwrap();
     let handle = refresher.handle();
     let store = FileStore::new(&path);
     for round in 0..40_u32 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::steps::Now as _;
 use keysheath::chain::Chain;
-use keysheath::handle::{KeyHandle, Reload};
+use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Presence, PresenceSettings, Rotation, RotationPolicy};
@@ -52,7 +52,7 @@ fn globally(event: impl Fn(&Event<'_>) + Send + Sync + 'static) {
 }
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::of_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
 }
 
 /// Panics, with something that panics when it is dropped.
@@ -81,7 +81,7 @@ fn a_subscriber_that_blocks_stops_no_refresher() {
         let asked = of(&source, only_asked());
         let handle = asked.handle();
         let answer = in_time(Duration::from_secs(3), move || {
-            handle.reload_past(handle.load().unwrap().generation()).wait(PATIENCE)
+            handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE)
         });
         assert_eq!(answer, Some(Reload::Unchanged));
         let start = Instant::now();
@@ -99,8 +99,8 @@ fn a_subscriber_that_blocks_delays_steps_by_a_second_at_most() {
         globally(move |_| shut.pass());
         let start = Instant::now();
         in_time(Duration::from_secs(20), || {
-            let handle = KeyHandle::<Kanal>::live();
-            let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap();
+            let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
+            let handle = rotation.handle();
             rotation.adopt(&raw(KEY)).unwrap();
             for key in [SECOND, THIRD] {
                 rotation.stage(&raw(key), None).unwrap();
@@ -127,7 +127,7 @@ fn a_subscriber_that_panics_ends_nothing_while_unwinding_either() {
         let folder = Folder::new();
         folder.write("key", KEY);
         let chain = Chain::<Kanal>::new().with(SecretFile::new(folder.at("key")));
-        let refresher = Refresher::of_chain(chain, quick()).unwrap();
+        let refresher = Refresher::from_chain(chain, quick()).unwrap();
         let handle = refresher.handle();
         for key in [SECOND, THIRD] {
             folder.write("key", key);
@@ -144,7 +144,7 @@ fn a_subscriber_that_panics_ends_nothing_while_unwinding_either() {
         source.does(|_| panic!("a source fails"));
         eventually("its panic is noted", || refresher.status().problem().is_some());
         drop(refresher);
-        let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+        let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new());
         rotation.unwrap().adopt(&raw(KEY)).unwrap();
         assert!(calls.load(Ordering::SeqCst) >= 6, "each line was given: {calls:?}");
     });
@@ -209,7 +209,7 @@ fn loading_a_chain_and_a_refresher_tell_tracing_of_remarks() {
     let chain = || Chain::<Kanal>::new().with(SecretFile::new(&path));
     tracing::subscriber::with_default(Does(keep), || {
         chain().load().unwrap();
-        drop(Refresher::of_chain(chain(), only_asked()).unwrap());
+        drop(Refresher::from_chain(chain(), only_asked()).unwrap());
     });
     let told = told.lock().unwrap();
     let is_it = |(level, text): &&(tracing::Level, String)| {

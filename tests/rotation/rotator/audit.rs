@@ -12,12 +12,12 @@ use super::*;
 use crate::support::{Child, Folder, as_ordinary_user, set_mode};
 
 /// A rotation that writes its audit to a file.
-fn with_file(path: &Path) -> (Rotation, KeyHandle<Kanal>) {
-    let handle = KeyHandle::live();
-    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())
+fn with_file(path: &Path) -> (Rotation<Kanal>, KeyHandle<Kanal>) {
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
         .with_audit(AuditLog::file(path))
         .by("anna");
+    let handle = rotation.handle();
     (rotation, handle)
 }
 
@@ -115,10 +115,7 @@ fn refuses(path: &Path, expected: &AuditError) {
 fn no_line_is_added_to_what_is_no_audit() {
     let folder = Folder::new();
     let keys = folder.at("keys");
-    Rotation::open(FileStore::new(&keys), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
-        .unwrap()
-        .adopt(&key(1))
-        .unwrap();
+    Rotation::<Kanal>::open(FileStore::new(&keys), RotationPolicy::new()).unwrap().adopt(&key(1)).unwrap();
     refuses(&keys, &AuditError::NotAnAudit);
     assert!(FileStore::new(&keys).read().unwrap().is_some());
     let database = [&b"SQLite format 3\0"[..], &[0; 84]].concat();
@@ -142,8 +139,7 @@ fn an_audit_is_never_made_a_document() {
     let path = folder.at("audit.jsonl");
     assert!(adopt(&path).unaudited().is_none());
     let before = fs::read(&path).unwrap();
-    let handle = KeyHandle::<Kanal>::live();
-    let error = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new())
+    let error = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new())
         .and_then(|rotation| rotation.adopt(&key(2)).map(drop))
         .unwrap_err();
     assert!(error.to_string().contains("not keysheath's"), "{error}");
@@ -178,11 +174,11 @@ fn an_audit_file_on_a_full_disk_stops_no_step() {
 fn a_callback_that_panics_stops_no_step_and_no_other_audit() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
-    let handle = KeyHandle::live();
-    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
         .with_audit(AuditLog::callback(|_| panic!("on purpose")))
         .with_audit(AuditLog::callback(move |event| sink.lock().unwrap().push(event.action())));
+    let handle = rotation.handle();
     let transition = rotation.adopt(&key(1)).unwrap();
     assert_eq!(transition.unaudited(), Some(&AuditError::Panicked));
     assert_eq!(sent(&handle), Some(1));
@@ -195,10 +191,10 @@ fn a_callback_that_panics_stops_no_step_and_no_other_audit() {
 fn a_callback_that_hangs_holds_a_step_up_for_a_bounded_time() {
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let handle = KeyHandle::live();
-    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new())
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
         .with_audit(AuditLog::callback(move |_| drop(gate.lock().map(|gate| gate.recv()))));
+    let handle = rotation.handle();
     let start = std::time::Instant::now();
     let transition = rotation.adopt(&key(1)).unwrap();
     assert!(start.elapsed() < Duration::from_secs(60));
@@ -211,7 +207,7 @@ fn a_callback_that_hangs_holds_a_step_up_for_a_bounded_time() {
 fn a_callback_runs_on_no_thread_of_a_step() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
-    let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
         .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push(std::thread::current().id())));
     rotation.adopt(&key(1)).unwrap();
@@ -257,11 +253,10 @@ fn the_audit_has_an_event_before_tracing_has_it() {
 fn an_event_is_told_only_once_the_step_is_persisted_and_published() {
     let folder = Folder::new();
     let store = FileStore::new(folder.at("keys"));
-    let handle = KeyHandle::live();
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let (sink, there, view) = (Arc::clone(&seen), store.clone(), handle.clone());
-    let rotation = Rotation::open(store, &handle, RotationPolicy::new())
-        .unwrap()
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
+    let (sink, there, view) = (Arc::clone(&seen), store, rotation.handle());
+    let rotation = rotation
         .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push((slots(&there), sent(&view)))));
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();

@@ -66,13 +66,13 @@ impl DocumentStore for Replica {
 }
 
 /// Key 2 is in force in place of key 1, as a replica has heard, and nothing is left to wait for.
-fn promoted() -> (Replica, Rotation) {
+fn promoted() -> (Replica, Rotation<Kanal>) {
     let replica = Replica::default();
     let policy = RotationPolicy::new()
         .with_grace(Duration::ZERO)
         .with_settle(Duration::ZERO)
         .with_activation(Duration::ZERO);
-    let open = || Rotation::open(replica.clone(), &KeyHandle::<Kanal>::live(), policy.clone()).unwrap();
+    let open = || Rotation::<Kanal>::open(replica.clone(), policy.clone()).unwrap();
     let rotation = open();
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
@@ -86,7 +86,7 @@ fn promoted() -> (Replica, Rotation) {
 /// Somebody else goes back to key 1.
 fn roll_back(replica: &Replica) {
     let policy = RotationPolicy::new();
-    let other = Rotation::open(replica.store.clone(), &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let other = Rotation::<Kanal>::open(replica.store.clone(), policy).unwrap();
     other.roll_back_now().unwrap();
     assert_eq!(slots(&replica.store), [Some(1), Some(2), None]);
     assert_eq!(slots(replica), [Some(2), None, Some(1)], "the replica is behind");

@@ -229,10 +229,8 @@ type Is = fn(&KeySetError) -> bool;
 #[track_caller]
 fn refused(path: &std::path::Path) -> RotationError {
     let bytes = fs::read(path).unwrap();
-    let handle = KeyHandle::<Kanal>::live();
-    let error = Rotation::open(FileStore::new(path), &handle, RotationPolicy::new()).map(drop).unwrap_err();
+    let error = Rotation::<Kanal>::open(FileStore::new(path), RotationPolicy::new()).map(drop).unwrap_err();
     assert_eq!(fs::read(path).unwrap(), bytes);
-    assert!(handle.load().is_err(), "nothing is published");
     assert!(error.to_string().starts_with(&format!("file {}: ", path.display())), "{error}");
     error
 }
@@ -241,7 +239,7 @@ fn refused(path: &std::path::Path) -> RotationError {
 fn a_document_that_is_truncated_newer_edited_or_another_issuers_is_refused_and_left_alone() {
     let folder = Folder::new();
     let path = folder.at("keys");
-    let rotation = Rotation::open(FileStore::new(&path), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+    let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new());
     let rotation = rotation.unwrap();
     rotation.adopt(&key(1)).unwrap();
     let whole = fs::read(&path).unwrap();
@@ -282,8 +280,8 @@ fn a_document_that_is_truncated_newer_edited_or_another_issuers_is_refused_and_l
 fn a_document_that_is_swapped_for_a_link_is_refused() {
     let folder = Folder::new();
     let path = folder.at("keys");
-    let handle = KeyHandle::<Kanal>::live();
-    let rotation = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap();
+    let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();
     fs::rename(&path, folder.at("elsewhere")).unwrap();
     symlink(folder.at("elsewhere"), &path).unwrap();
@@ -303,8 +301,8 @@ fn on_a_full_disk_no_step_is_made_and_the_last_good_key_stays() {
     Child::new(NAME).with_file_limit(1).run(|| {
         let folder = Folder::new();
         let path = folder.at("keys");
-        let handle = KeyHandle::<Kanal>::live();
-        let rotation = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
+        let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap();
+        let handle = rotation.handle();
         // 512 bytes: one key fits, two do not.
         rotation.adopt(&key(1)).unwrap();
         let before = fs::read(&path).unwrap();
@@ -321,12 +319,11 @@ fn in_a_folder_that_is_read_only_no_step_is_made_and_what_is_there_is_sent() {
     as_ordinary_user(NAME, || {
         let folder = Folder::new();
         let path = folder.at("keys");
-        let first = KeyHandle::<Kanal>::live();
-        let rotation = Rotation::open(FileStore::new(&path), &first, RotationPolicy::new()).unwrap();
+        let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap();
         rotation.adopt(&key(1)).unwrap();
         set_mode(folder.path(), 0o500);
-        let handle = KeyHandle::<Kanal>::live();
-        let rotation = Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
+        let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap();
+        let handle = rotation.handle();
         assert_eq!(sent(&handle), Some(1));
         let error = rotation.stage(&key(2), None).unwrap_err();
         set_mode(folder.path(), 0o700);

@@ -33,12 +33,12 @@ impl Process {
         self.own.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    fn open(&self, store: &MemoryStore) -> Rotation {
+    fn open(&self, store: &MemoryStore) -> Rotation<Kanal> {
         let (wall, own, start) = (self.wall.clone(), Arc::clone(&self.own), Instant::now());
         let answers = Answers::default();
         answers.accept(1);
         answers.accept(2);
-        Rotation::open(store.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
+        Rotation::<Kanal>::open(store.clone(), RotationPolicy::new())
             .unwrap()
             .with_clocks(move || (wall.now(), start + Duration::from_secs(own.load(Ordering::SeqCst))))
             .with_probe(answers)
@@ -46,7 +46,7 @@ impl Process {
 }
 
 /// Promotes key 2, and sees it work.
-fn promote(rotation: &Rotation) {
+fn promote(rotation: &Rotation<Kanal>) {
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
     drop(rotation.verify_now().unwrap());
@@ -56,7 +56,7 @@ fn promote(rotation: &Rotation) {
 
 /// The minutes that are left to wait; none where the deletion is due.
 #[track_caller]
-fn left(rotation: &Rotation) -> Option<u64> {
+fn left(rotation: &Rotation<Kanal>) -> Option<u64> {
     match rotation.next_step().unwrap() {
         NextStep::Wait { left, .. } => Some(left.as_secs() / MINUTE),
         NextStep::Delete { .. } => None,
@@ -88,7 +88,7 @@ fn a_command_that_runs_for_a_second_a_day_comes_to_the_deletion() {
     // Where the clocks are known to agree, it says so.
     let policy = RotationPolicy::new().with_clock_skew(Duration::from_secs(MINUTE));
     let clock = Process::ahead(16 * MINUTE).wall;
-    let rotation = Rotation::open(store, &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(store, policy).unwrap();
     assert_eq!(left(&rotation.with_clock(move || clock.now())), None);
 }
 
@@ -146,7 +146,7 @@ fn no_key_is_deleted_for_one_that_was_just_created() {
     let (clock, answers) = (Clock::new(), Answers::default());
     answers.accept(2);
     let now = clock.clone();
-    let rotation = Rotation::open(MemoryStore::new(), &KeyHandle::<Kanal>::live(), policy)
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), policy)
         .unwrap()
         .with_clock(move || now.now())
         .with_probe(answers);
@@ -164,8 +164,7 @@ fn a_real_wall_clock_that_is_set_forward_settles_nothing() {
         let path = std::env::var("KEYS").unwrap();
         let answers = Answers::default();
         answers.accept(2);
-        let rotation =
-            Rotation::open(FileStore::new(path), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+        let rotation = Rotation::<Kanal>::open(FileStore::new(path), RotationPolicy::new());
         let rotation = rotation.unwrap().with_probe(answers);
         promote(&rotation);
         // Before the test is told, which then moves the clock.
@@ -195,8 +194,8 @@ fn a_grace_that_ended_in_a_suspend_is_over() {
     const TEST: &str = "clocks::a_grace_that_ended_in_a_suspend_is_over";
     if Child::new(TEST).is_here() {
         let policy = RotationPolicy::new().with_grace(Duration::from_secs(1800));
-        let handle = KeyHandle::<Kanal>::live();
-        let rotation = Rotation::open(MemoryStore::new(), &handle, policy).unwrap();
+        let rotation = Rotation::<Kanal>::open(MemoryStore::new(), policy).unwrap();
+        let handle = rotation.handle();
         rotation.adopt(&key(1)).unwrap();
         rotation.stage(&key(2), None).unwrap();
         rotation.promote_unverified_now().unwrap();

@@ -95,9 +95,9 @@ impl Person {
     }
 
     fn restart(&mut self) {
-        let handle = KeyHandle::live();
         let clock = self.setup.clock.clone();
-        let rotation = Rotation::open(self.setup.store.clone(), &handle, RotationPolicy::new()).unwrap();
+        let rotation = Rotation::<Kanal>::open(self.setup.store.clone(), RotationPolicy::new()).unwrap();
+        let handle = rotation.handle();
         let rotation = rotation.with_clock(move || clock.now());
         self.setup.rotation =
             if self.has_probe { rotation.with_probe(self.setup.answers.clone()) } else { rotation };
@@ -308,15 +308,13 @@ fn a_refused_new_key_has_no_other_key_deleted() {
     let setup = promoted();
     drop(setup.rotation.verify_now().unwrap());
     // A process of the fleet has key 1 still.
-    let behind = KeyHandle::<Kanal>::live();
-    let old = adopted();
-    drop(Rotation::open(old.store, &behind, RotationPolicy::new()).unwrap());
+    let behind = Rotation::<Kanal>::open(adopted().store, RotationPolicy::new()).unwrap().handle();
     let _shown = Presence::show(presence.clone(), &behind, PresenceSettings::new("shop-7")).unwrap();
     let later = || SystemTime::now() + Duration::from_secs(300);
     let (tool, _) = setup.another();
     let policy = RotationPolicy::new().with_clock_skew(Duration::ZERO);
     drop(tool);
-    let tool = Rotation::open(setup.store.clone(), &KeyHandle::<Kanal>::live(), policy)
+    let tool = Rotation::<Kanal>::open(setup.store.clone(), policy)
         .unwrap()
         .with_probe(setup.answers.clone())
         .with_presence(presence)

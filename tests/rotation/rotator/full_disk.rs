@@ -66,9 +66,8 @@ fn on_a_disk_without_room_no_step_is_made_the_last_good_key_stays_and_with_room_
             let sends = before.1.filter(|_| !is_leak);
             assert_eq!((setup.slots(), sent(&setup.handle)), (before.0, sends), "step {at}");
             // What is there can be read, and is sent by the next process.
-            let handle = KeyHandle::<Kanal>::live();
-            Rotation::open(FileStore::new(&path), &handle, RotationPolicy::new()).unwrap();
-            assert_eq!(sent(&handle), before.1, "step {at}");
+            let next = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap();
+            assert_eq!(sent(&next.handle()), before.1, "step {at}");
             fs::remove_file(&ballast).unwrap();
             let left: Vec<_> = fs::read_dir(&disk).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert!(left.len() <= 2, "step {at}: {left:?} beside the document and its lock");

@@ -7,11 +7,11 @@ use super::*;
 
 const HOUR: u64 = 3_600;
 
-fn says(rotation: &Rotation) -> String {
+fn says(rotation: &Rotation<Kanal>) -> String {
     rotation.next_step().unwrap().to_string()
 }
 
-fn is_asked_for(rotation: &Rotation) -> bool {
+fn is_asked_for(rotation: &Rotation<Kanal>) -> bool {
     let said = says(rotation);
     said.starts_with("delete the key named production-shop-2026-11-r2")
 }

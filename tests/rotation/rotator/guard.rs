@@ -1,5 +1,6 @@
 //! A step is about what was shown; who acts and what they note; handles that do not fit.
 
+use keysheath::handle::Reload;
 use keysheath::key::{ApiKey, Katana};
 use keysheath::keyset::{KeySetError, Promotion, Staging};
 use keysheath::rotation::{KeyDetails, Retirement, RotationError};
@@ -27,7 +28,7 @@ fn a_retirement_is_not_of_a_key_that_was_not_asked_about() {
 #[test]
 fn a_key_that_changes_while_it_is_asked_about_is_not_marked() {
     /// Asks, and meanwhile another process gives the rotation up and begins one.
-    struct Meddling(Answers, Mutex<Option<Rotation>>);
+    struct Meddling(Answers, Mutex<Option<Rotation<Kanal>>>);
     impl Probe for Meddling {
         fn probe(&self, key: &RawKey) -> Report {
             if let Some(ben) = self.1.lock().unwrap().take() {
@@ -125,8 +126,8 @@ fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
         for step in [
             Rotation::promote_unverified_now,
             Rotation::abort_now,
-            |rotation: &Rotation| rotation.compromise(name(1), None),
-            |rotation: &Rotation| rotation.stage(&key(3), None),
+            |rotation: &Rotation<Kanal>| rotation.compromise(name(1), None),
+            |rotation: &Rotation<Kanal>| rotation.stage(&key(3), None),
         ] {
             let refused = match step(&rotation).unwrap_err() {
                 // The leaked key is stopped all the same.
@@ -165,23 +166,9 @@ fn where_a_key_was_had_from_is_kept_and_told() {
 }
 
 #[test]
-fn a_handle_that_does_not_fit_is_refused() {
-    let fixed = KeyHandle::fixed(key(1).try_into_typed::<Kanal>().unwrap());
-    let opened = Rotation::open(MemoryStore::new(), &fixed, RotationPolicy::new());
-    assert_eq!(opened.map(drop), Err(RotationError::FixedHandle));
-    // A handle that another key set has filled.
+fn a_key_set_or_a_key_of_another_issuer_is_refused() {
     let setup = promoted();
-    let opened = Rotation::open(MemoryStore::new(), &setup.handle, RotationPolicy::new());
-    assert!(matches!(opened, Err(RotationError::OtherKeys { .. })));
-    let other = adopted();
-    let opened = Rotation::open(other.store.clone(), &setup.handle, RotationPolicy::new());
-    assert!(matches!(opened, Err(RotationError::OtherKeys { .. })));
-    assert_eq!(sent(&setup.handle), Some(2));
-    // The same key set again is well.
-    assert!(Rotation::open(setup.store.clone(), &setup.handle, RotationPolicy::new()).is_ok());
-    // Another issuer's document.
-    let katana = KeyHandle::<Katana>::live();
-    let opened = Rotation::open(setup.store.clone(), &katana, RotationPolicy::new());
+    let opened = Rotation::<Katana>::open(setup.store.clone(), RotationPolicy::new());
     let error = opened.map(drop).unwrap_err();
     assert!(matches!(error, RotationError::Unreadable { problem: KeySetError::OtherIssuer, .. }), "{error}");
     let foreign = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
@@ -190,14 +177,36 @@ fn a_handle_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn two_rotations_that_share_a_handle_never_set_it_back() {
+fn another_key_set_in_the_same_place_is_not_published() {
+    let (setup, other) = (promoted(), empty());
+    other.rotation.adopt(&key(7)).unwrap();
+    for number in [8, 9] {
+        other.rotation.stage(&key(number), None).unwrap();
+        other.rotation.promote_unverified_now().unwrap();
+        other.rotation.retire_unprobed_now().unwrap();
+    }
+    let (there, newer) = (setup.store.read().unwrap().unwrap(), other.store.read().unwrap().unwrap());
+    setup.store.write(newer.content(), Some(there.version())).unwrap();
+    setup.rotation.status().unwrap();
+    assert_eq!(sent(&setup.handle), Some(2));
+    assert!(!setup.rotation.stage(&key(10), None).unwrap().is_published());
+    let error = setup.rotation.start_refresher(RefreshSettings::new()).unwrap_err();
+    assert!(error.to_string().contains("is not the one whose keys the handle has"), "{error}");
+}
+
+#[test]
+fn a_rotation_and_its_refresher_never_set_a_handle_back() {
     let setup = staged();
-    let ben = another(&setup.store, &setup.handle, &setup.clock, &setup.answers, &setup.events);
+    let (ben, _) = setup.another();
+    let refresher = setup.rotation.start_refresher(RefreshSettings::new()).unwrap();
     ben.promote_unverified_now().unwrap();
+    assert_eq!(refresher.refresh_now(Duration::from_secs(60)), Some(Reload::Newer));
     assert_eq!(sent(&setup.handle), Some(2));
     // Key 2 is what Anna was shown as well, so she may roll it back.
     setup.rotation.roll_back_now().unwrap();
     assert_eq!(sent(&setup.handle), Some(1));
+    assert!(refresher.refresh_now(Duration::from_secs(60)).is_some());
+    assert_eq!(sent(&refresher.handle()), Some(1));
     ben.status().unwrap();
     assert_eq!((sent(&setup.handle), setup.slots()), (Some(1), [Some(1), Some(2), None]));
 }

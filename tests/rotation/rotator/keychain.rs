@@ -68,8 +68,8 @@ fn keys_live_their_whole_life_in_a_keychain_and_every_process_sees_it() {
             step(&setup).unwrap_or_else(|error| panic!("step {at}: {error}"));
             assert_eq!((setup.slots(), sent(&setup.handle)), (after, after[0]), "step {at}");
             // Another process has read nothing before, and so has its store.
-            let handle = KeyHandle::<Kanal>::live();
-            let opened = Rotation::open(store(), &handle, RotationPolicy::new()).unwrap();
+            let opened = Rotation::<Kanal>::open(store(), RotationPolicy::new()).unwrap();
+            let handle = opened.handle();
             assert_eq!(sent(&handle), after[0], "step {at}");
             assert!(opened.next_step().is_ok(), "step {at}");
         }
@@ -115,7 +115,7 @@ fn a_keychain_that_locks_before_any_step_loses_nothing_and_the_rotation_goes_on_
                 );
                 assert_eq!(setup.actions().len(), told, "step {at}: nothing is told that was not done");
                 assert!(setup.rotation.next_step().is_err() && setup.rotation.status().is_err());
-                assert!(Rotation::open(store(), &KeyHandle::<Kanal>::live(), RotationPolicy::new()).is_err());
+                assert!(Rotation::<Kanal>::open(store(), RotationPolicy::new()).is_err());
                 // Started anew, it is unlocked.
                 service.restart();
                 assert_eq!(setup.slots(), before, "step {at}: nothing is lost");

@@ -21,7 +21,7 @@ struct Life<S> {
     store: S,
     handle: KeyHandle<Kanal>,
     clock: Clock,
-    rotation: Rotation,
+    rotation: Rotation<Kanal>,
 }
 
 /// A server, the key that it was started with in force, and a probe for two stores.
@@ -32,14 +32,15 @@ fn life<S: DocumentStore + Clone + 'static>(store: S) -> Life<S> {
     let probe = KanalProbe::by_invalid_customer(OWN_STORE, [second])
         .with_guard(OriginGuard::for_loopback(emulator.origin().clone()).unwrap())
         .with_deadline(DEADLINE);
-    let (handle, clock) = (KeyHandle::live(), Clock::new());
+    let clock = Clock::new();
     let time = clock.clone();
-    let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new())
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new())
         .unwrap()
         .with_probe(probe)
         .with_clock(move || time.now())
         .by("anna");
     rotation.adopt(emulator.key()).unwrap();
+    let handle = rotation.handle();
     Life { emulator, store, handle, clock, rotation }
 }
 
@@ -93,8 +94,8 @@ fn keys_live_their_whole_life_over_a_file() {
     let life = life(FileStore::new(folder.at("keys")));
     whole_life(&life);
     // Another process sees what is in force.
-    let handle = KeyHandle::<Kanal>::live();
-    Rotation::open(FileStore::new(folder.at("keys")), &handle, RotationPolicy::new()).unwrap();
+    let store = FileStore::new(folder.at("keys"));
+    let handle = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap().handle();
     assert!(life.sends(handle.load().unwrap().current().as_raw()));
 }
 

@@ -88,11 +88,11 @@ proptest! {
             .with_settle(settle)
             .with_activation(activation)
             .with_clock_skew(skew);
-        let (clock, handle) = (Clock::new(), KeyHandle::<Kanal>::live());
+        let clock = Clock::new();
         let answers = Answers::default();
         answers.accept(2);
         let now = clock.clone();
-        let rotation = Rotation::open(MemoryStore::new(), &handle, policy)
+        let rotation = Rotation::<Kanal>::open(MemoryStore::new(), policy)
             .unwrap()
             .with_clock(move || now.now())
             .with_probe(answers);
@@ -101,7 +101,7 @@ proptest! {
         drop(rotation.verify_now().unwrap());
         rotation.promote_now().unwrap();
         drop(rotation.verify_now().unwrap());
-        let has_previous = handle.load().unwrap().previous().is_some();
+        let has_previous = rotation.handle().load().unwrap().previous().is_some();
         prop_assert!(has_previous || grace < Duration::from_secs(60), "a grace of {:?} is none", grace);
         clock.advance(passed.into());
         let step = rotation.next_step().unwrap();

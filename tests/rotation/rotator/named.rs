@@ -11,7 +11,7 @@ fn id(transition: &Transition) -> RotationId {
 
 /// What the next key is to be called.
 #[track_caller]
-fn suggested(rotation: &Rotation) -> String {
+fn suggested(rotation: &Rotation<Kanal>) -> String {
     match rotation.next_step().unwrap() {
         NextStep::Create { name, .. } => name,
         other => panic!("{other}"),

@@ -1,7 +1,7 @@
 //! What each answer of the issuer comes to at each step.
 
 use keysheath::failure::{Answer, Meaning, Obstacle};
-use keysheath::handle::{KeyHandle, NoActiveKey};
+use keysheath::handle::NoActiveKey;
 use keysheath::key::StoreId;
 use keysheath::keyset::{KeySetError, Place};
 use keysheath::probe::Finding;
@@ -87,7 +87,7 @@ fn a_rotation_goes_its_whole_way_and_each_step_is_published_and_told() {
 
 #[test]
 fn every_step_that_is_done_again_changes_nothing_and_says_so() {
-    type Do = fn(&Rotation) -> Result<keysheath::rotation::Transition, RotationError>;
+    type Do = fn(&Rotation<Kanal>) -> Result<keysheath::rotation::Transition, RotationError>;
     let setup = adopted();
     setup.answers.accept(2);
     let steps: [(Do, &str); 8] = [
@@ -310,8 +310,8 @@ fn where_both_keys_are_refused_nothing_is_changed_and_a_person_is_told_what_to_d
 #[test]
 fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
     let store = MemoryStore::new();
-    let handle = KeyHandle::live();
-    let rotation = Rotation::open(store.clone(), &handle, RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
+    let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
     let transition = rotation.compromise(name(1), None).unwrap();
@@ -352,8 +352,8 @@ fn a_key_that_leaked_before_there_was_one_in_force_closes_nothing_and_the_set_ca
 
 #[test]
 fn without_a_probe_the_steps_that_ask_are_refused_and_others_go_without() {
-    let handle = KeyHandle::live();
-    let rotation = Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
+    let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2), None).unwrap();
     assert_eq!(rotation.verify_now(), Err(RotationError::NoProbe));

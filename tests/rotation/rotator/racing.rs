@@ -39,10 +39,10 @@ fn two_processes_rotate_a_thousand_rounds_and_no_acknowledged_step_is_lost() {
     if Child::new(NAME).is_here() {
         let variable = |name: &str| std::env::var(name).unwrap();
         let (path, first) = (variable("DOCUMENT"), variable("FIRST").parse::<u64>().unwrap());
-        let handle = KeyHandle::live();
-        let rotation = Rotation::open(FileStore::new(Path::new(&path)), &handle, RotationPolicy::new())
+        let rotation = Rotation::<Kanal>::open(FileStore::new(Path::new(&path)), RotationPolicy::new())
             .unwrap()
             .with_audit(AuditLog::file(variable("AUDIT")));
+        let handle = rotation.handle();
         for number in first..first + ROUNDS {
             try_to("staged", rotation.stage(&key(number), None));
             // What is there may be the other's; it is shown, and then acted on.
@@ -63,10 +63,7 @@ fn two_processes_rotate_a_thousand_rounds_and_no_acknowledged_step_is_lost() {
     let folder = Folder::new();
     let path = folder.at("keys");
     let store = FileStore::new(&path);
-    Rotation::open(store.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new())
-        .unwrap()
-        .adopt(&key(1))
-        .unwrap();
+    Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap().adopt(&key(1)).unwrap();
     let audit = folder.at("audit");
     let children = [1_000_u64, 9_000].map(|first| {
         let child = Child::new(NAME).var("DOCUMENT", &path).var("AUDIT", &audit);

@@ -11,7 +11,7 @@ use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 
 use super::*;
 
-fn next(rotation: &Rotation) -> NextStep {
+fn next(rotation: &Rotation<Kanal>) -> NextStep {
     rotation.next_step().unwrap()
 }
 
@@ -107,9 +107,9 @@ fn a_refusal_that_a_process_of_the_fleet_shows_is_told() {
 #[test]
 fn a_refused_active_key_without_a_probe_asks_for_no_deletion() {
     let setup = promoted();
-    let handle = KeyHandle::<Kanal>::live();
     let clock = setup.clock.clone();
-    let rotation = Rotation::open(setup.store.clone(), &handle, RotationPolicy::new()).unwrap();
+    let rotation = Rotation::<Kanal>::open(setup.store.clone(), RotationPolicy::new()).unwrap();
+    let handle = rotation.handle();
     let rotation = rotation.with_clock(move || clock.now());
     setup.clock.advance(86_400);
     assert!(matches!(next(&rotation), NextStep::Delete { .. }));
@@ -120,7 +120,7 @@ fn a_refused_active_key_without_a_probe_asks_for_no_deletion() {
     // What a probe has noted counts for a process without one as well.
     let setup = promoted();
     let clock = setup.clock.clone();
-    let rotation = Rotation::open(setup.store.clone(), &KeyHandle::<Kanal>::live(), RotationPolicy::new());
+    let rotation = Rotation::<Kanal>::open(setup.store.clone(), RotationPolicy::new());
     let rotation = rotation.unwrap().with_clock(move || clock.now());
     setup.clock.advance(86_400);
     setup.answers.refuse(2);
@@ -131,9 +131,9 @@ fn a_refused_active_key_without_a_probe_asks_for_no_deletion() {
 #[test]
 fn the_only_good_key_is_never_asked_to_be_deleted() {
     let policy = RotationPolicy::new().with_grace(Duration::ZERO).with_settle(Duration::from_secs(10));
-    let (clock, answers, handle) = (Clock::new(), Answers::default(), KeyHandle::<Kanal>::live());
+    let (clock, answers) = (Clock::new(), Answers::default());
     let now = clock.clone();
-    let rotation = Rotation::open(MemoryStore::new(), &handle, policy)
+    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), policy)
         .unwrap()
         .with_clock(move || now.now())
         .with_probe(answers.clone());
@@ -148,7 +148,7 @@ fn the_only_good_key_is_never_asked_to_be_deleted() {
     answers.refuse(2);
     let retired = rotation.retire_now().unwrap();
     let Retirement::WrongKeyDeleted { in_force, next: advice, .. } = &retired else { panic!("{retired}") };
-    assert_eq!((*in_force, sent(&handle)), (name(1), Some(1)));
+    assert_eq!((*in_force, sent(&rotation.handle())), (name(1), Some(1)));
     assert!(matches!(**advice, NextStep::Create { reason: Reason::FellBack, .. }), "{retired}");
     for _ in 0..20 {
         let step = next(&rotation);
@@ -217,9 +217,9 @@ fn a_leaked_key_is_stopped_here_although_the_store_fails() {
             assert_eq!(sent(&setup.handle), Some(1), "the previous key takes over here");
         }
         setup.store.reads.store(false, Ordering::SeqCst);
-        // Looking does not bring it back, nor does another rotation with the same handle.
+        // Neither reading it again nor a refresher of the same handle brings it back.
         setup.rotation.status().unwrap();
-        drop(another(&setup.store, &setup.handle, &setup.clock, &setup.answers, &setup.events));
+        drop(setup.rotation.start_refresher(RefreshSettings::new()));
         assert_eq!(sent(&setup.handle), Some(1));
         assert_eq!(sent(&elsewhere), Some(2), "nothing tells other processes but the store");
         // Done again, the previous key takes over.

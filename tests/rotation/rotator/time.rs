@@ -111,9 +111,8 @@ fn a_deletion_is_asked_for_only_once_the_new_key_was_seen_to_work() {
     setup.clock.advance(DAY);
     assert!(matches!(next(&setup), NextStep::Verify { place: Place::Current, .. }));
     // Another process of this key set, without a probe: the person has to see for themselves.
-    let handle = KeyHandle::<Kanal>::live();
     let clock = setup.clock.clone();
-    let rotation = Rotation::open(setup.store.clone(), &handle, RotationPolicy::new())
+    let rotation = Rotation::<Kanal>::open(setup.store.clone(), RotationPolicy::new())
         .unwrap()
         .with_clock(move || clock.now());
     let step = rotation.next_step().unwrap().to_string();
@@ -149,9 +148,8 @@ fn a_refusal_that_the_client_was_told_leads_to_a_look() {
 
 #[test]
 fn an_issuer_of_other_words_is_named_in_them() {
-    let handle = KeyHandle::<Katana>::live();
     let rotation =
-        Rotation::open(MemoryStore::new(), &handle, RotationPolicy::new().with_key_name("a\nb")).unwrap();
+        Rotation::<Katana>::open(MemoryStore::new(), RotationPolicy::new().with_key_name("a\nb")).unwrap();
     let step = rotation.next_step().unwrap().to_string();
     assert!(step.contains("in Katana (") && step.contains("create a key named ab-"), "{step}");
 }
@@ -226,10 +224,10 @@ fn a_clock_before_1970_and_one_at_the_end_of_time_do_not_panic() {
         drop(format!("{} {}", rotation.status().unwrap(), rotation.next_step().unwrap()));
     }
     let policy = RotationPolicy::new().with_max_age(Duration::MAX).with_settle(Duration::MAX);
-    let rotation = Rotation::open(promoted().store, &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(promoted().store, policy).unwrap();
     drop(format!("{} {}", rotation.status().unwrap(), rotation.next_step().unwrap()));
     let policy = RotationPolicy::new().with_max_age(Duration::MAX);
-    let rotation = Rotation::open(adopted().store, &KeyHandle::<Kanal>::live(), policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(adopted().store, policy).unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Nothing { .. }));
 }
 
@@ -252,7 +250,7 @@ fn the_wait_names_what_is_waited_for() {
     let setup = promoted();
     let policy = RotationPolicy::new().with_activation(Duration::from_secs(3_600));
     let clock = setup.clock.clone();
-    let rotation = Rotation::open(setup.store.clone(), &setup.handle, policy).unwrap();
+    let rotation = Rotation::<Kanal>::open(setup.store.clone(), policy).unwrap();
     let rotation = rotation.with_clock(move || clock.now());
     rotation.status().unwrap();
     setup.clock.advance(3);

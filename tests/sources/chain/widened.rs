@@ -77,7 +77,7 @@ fn a_refresher_takes_up_a_longer_key() {
     let folder = Folder::new();
     let chain = Chain::<LongKanal>::new().with(SecretFile::new(folder.write("key", KEY)));
     let settings = RefreshSettings::new().with_poll_interval(Duration::from_millis(100));
-    let refresher = Refresher::of_chain(chain, settings).unwrap();
+    let refresher = Refresher::from_chain(chain, settings).unwrap();
     let handle: KeyHandle<LongKanal> = refresher.handle();
     let mut subscription = handle.subscribe();
     folder.write("new", LONG);

@@ -114,7 +114,6 @@ fn a_relative_path_is_resolved_once() {
 #[cfg(feature = "rotation")]
 #[test]
 fn the_relative_path_of_a_store_and_of_an_audit_is_resolved_once() {
-    use keysheath::handle::KeyHandle;
     use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
     use keysheath::store::FileStore;
 
@@ -125,8 +124,7 @@ fn the_relative_path_of_a_store_and_of_an_audit_is_resolved_once() {
         std::env::set_current_dir(folder("FIRST")).unwrap();
         let (store, audit) = (FileStore::new("document"), AuditLog::file("audit"));
         std::env::set_current_dir(folder("SECOND")).unwrap();
-        let handle = KeyHandle::<Kanal>::live();
-        let rotation = Rotation::open(store, &handle, RotationPolicy::new()).unwrap().with_audit(audit);
+        let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap().with_audit(audit);
         let key = keysheath::key::ApiKey::<Kanal>::parse(KEY).unwrap().into_raw();
         assert_eq!(rotation.adopt(&key).unwrap().unaudited(), None);
         for name in ["document", "audit"] {
