@@ -61,10 +61,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
+use crate::internal::background::Health;
 use crate::internal::lock::{Lock, recover};
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
 use index::Index;
@@ -420,14 +421,32 @@ impl KeyRegistry {
     }
 
     /// Writes what requests have changed (last uses, digests under the current pepper), and blocks until that
-    /// is done. It also happens by itself within a few seconds, and when the registry is dropped, which
-    /// blocks for at most 10 s.
+    /// is done, for at most 60 s. It also happens by itself within a few seconds, and when the registry is
+    /// closed or dropped.
     ///
     /// # Errors
     /// [`RegistryError::Records`] if it cannot be written. The changes are retried every few seconds, and are
-    /// lost if the registry is dropped before a retry succeeds; no request fails because of them.
+    /// lost if the registry ends before a retry succeeds; no request fails because of them.
     pub fn flush(&self) -> Result<(), RegistryError> {
         self.behind.as_ref().map_or(Ok(()), WriteBehind::flush).map_err(RegistryError::Records)
+    }
+
+    /// Writes what requests have changed, and closes the records. Returns whether all of it was written and
+    /// the writing thread ended within the timeout.
+    ///
+    /// Dropping the registry does the same, and blocks for at most 10 s. In async code, call this with your
+    /// runtime's `spawn_blocking`.
+    #[must_use = "false means that changes were lost or are still being written"]
+    pub fn close(self, timeout: Duration) -> bool {
+        let Self { writer, behind, .. } = self;
+        drop(writer);
+        behind.is_none_or(|behind| behind.close(timeout))
+    }
+
+    /// Returns how the writing of last uses is doing. A registry in memory is always healthy.
+    #[must_use]
+    pub fn health(&self) -> Health<RecordError> {
+        self.behind.as_ref().map_or_else(Health::new, WriteBehind::health)
     }
 
     /// Draws a key that no record has yet.

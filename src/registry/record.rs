@@ -400,7 +400,9 @@ pub enum RecordError {
     )]
     NotPrivate,
     /// The operating system refused.
-    #[error("the records cannot be read ({0}): check the path and this user's permissions")]
+    #[error(
+        "the records cannot be read or written ({0}): check the path, the disk and this user's permissions"
+    )]
     Io(io::ErrorKind),
     /// The database refused.
     #[error("the database refused (code {code}): check the disk, and try again")]

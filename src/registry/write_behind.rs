@@ -1,221 +1,192 @@
-//! Writing what requests change, behind them.
+//! Writes what requests change, after them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::{Arc, Condvar, MutexGuard};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::RegistryError;
 use super::record::{Change, Changed, KeyId, RecordError, RecordStore, Seconds, StoredDigest};
-use crate::internal::clocks;
-#[cfg(feature = "tracing")]
-use crate::internal::events::Trace;
-use crate::internal::lock::{Lock, recover};
+use crate::internal::background::{Health, Link, Task, Worker};
+use crate::internal::events::{Event, EventSender};
 
-/// How exactly the last use of a key is written, in seconds: what is in memory is exact, what is written is
-/// at most so much older.
+/// The step in which the last use of a key is written, in seconds. The last use in memory is exact; the
+/// written one is older by less than a step.
 pub(super) const USE_STEP: u32 = 60;
 
-/// How many keys may have something waiting. Beyond them a last use is not written until the next one, and a
-/// key stays under its older pepper until it is used again.
-const WAITING: usize = 8192;
+/// How many keys may have changes in the queue. Beyond them, a last use is not written until the next one,
+/// and a key stays under its older pepper until its next use.
+const CAPACITY: usize = 8192;
 
-/// How long changes are gathered before they are written together; and after a failure, until they are tried
-/// again.
+/// How long changes are gathered before they are written together, and the wait before a retry.
 const GATHER: Duration = Duration::from_secs(2);
+
+/// How long [`WriteBehind::flush`] waits for the disk.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long dropping waits for the last write. A disk that hangs longer does not keep the process from
 /// ending.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DROP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A thread that gathers changes and writes them.
 pub(super) struct WriteBehind {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    worker: Worker<State>,
 }
 
-struct Shared {
-    state: Lock<State>,
-    /// For the thread: something was asked for.
-    asked: Condvar,
-    /// For those who asked: it was done.
-    done: Condvar,
-    #[cfg(feature = "tracing")]
-    trace: Trace,
-}
-
-/// Held for an instant only, and never while something is written.
-#[derive(Default)]
+/// Locked only for an instant, and never while something is written.
 struct State {
-    waiting: HashMap<KeyId, Waiting>,
-    /// How many flushes were asked for, and how many of them are done.
-    flushes: u64,
+    queue: HashMap<KeyId, Queued>,
+    /// How many flushes were requested, and how many of them are done.
+    requested: u64,
     flushed: u64,
-    failed: Option<RecordError>,
-    is_ending: bool,
-    has_ended: bool,
+    health: Health<RecordError>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Waiting {
+struct Queued {
     used: Option<Seconds>,
     digest: Option<StoredDigest>,
 }
 
+/// The loop of the thread.
+struct Writing {
+    link: Arc<Link<State>>,
+    records: Arc<dyn RecordStore>,
+    events: EventSender<NotWritten>,
+}
+
+/// The first of several failures to write.
+#[derive(Clone, Copy)]
+struct NotWritten(#[allow(dead_code, reason = "read with the feature tracing only")] RecordError);
+
+impl Event for NotWritten {
+    #[cfg(feature = "tracing")]
+    fn trace(&self) {
+        tracing::warn!(error = %self.0, "last uses of keys could not be written; retrying");
+    }
+}
+
 impl WriteBehind {
     pub(super) fn start(records: Arc<dyn RecordStore>) -> Result<Self, RegistryError> {
-        let shared = Arc::new(Shared {
-            state: Lock::default(),
-            asked: Condvar::new(),
-            done: Condvar::new(),
-            #[cfg(feature = "tracing")]
-            trace: Trace::here(),
-        });
-        let end = End(Arc::clone(&shared));
-        let thread = thread::Builder::new()
-            .name("keysheath-records".into())
-            .spawn(move || {
-                end.0.run(&*records);
-                // Closed before those who wait for the end are told of it.
-                drop(records);
-                drop(end);
-            })
-            .map_err(|error| RecordError::Io(error.kind()))?;
-        Ok(Self { shared, thread: Some(thread) })
+        let failed = |error: io::Error| RecordError::Io(error.kind());
+        let (events, thread) = EventSender::start(None).map_err(failed)?;
+        let state = State { queue: HashMap::new(), requested: 0, flushed: 0, health: Health::new() };
+        let mut worker = Worker::new(state, thread, || (), || ());
+        worker.set_drop_timeout(DROP_TIMEOUT);
+        let link = Arc::clone(worker.link());
+        worker.start("keysheath-records", Writing { link, records, events }).map_err(failed)?;
+        Ok(Self { worker })
     }
 
-    /// Takes a change in; never waits for a write. `false` where too many are waiting.
+    /// Queues a change; never waits for a write. Returns `false` if the queue is full.
     pub(super) fn note(&self, change: Change) -> bool {
-        self.shared.state().note(change)
+        self.worker.link().with(|state| state.note(change))
     }
 
-    /// Has everything written that was noted before, and waits for it.
+    /// Writes everything that was noted before, and blocks until that is done.
     pub(super) fn flush(&self) -> Result<(), RecordError> {
-        let mut state = self.shared.state();
-        state.flushes += 1;
-        let mine = state.flushes;
-        self.shared.asked.notify_one();
-        while state.flushed < mine && !state.has_ended {
-            state = recover(self.shared.done.wait(state));
-        }
+        let link = self.worker.link();
         let ended = RecordError::Io(io::ErrorKind::BrokenPipe);
-        let failed = if state.flushed < mine { Some(ended) } else { state.failed };
-        failed.map_or(Ok(()), Err)
+        if link.is_elsewhere() {
+            return Err(ended);
+        }
+        let mine = link.notify(|state| {
+            state.requested += 1;
+            state.requested
+        });
+        let outcome = link.wait(FLUSH_TIMEOUT, |shared| match shared.state.health.problem() {
+            failed if shared.state.flushed >= mine => Some(failed.copied().map_or(Ok(()), Err)),
+            _ if shared.has_ended => Some(Err(ended)),
+            _ => None,
+        });
+        outcome.unwrap_or(Err(RecordError::Io(io::ErrorKind::TimedOut)))
+    }
+
+    /// Writes what is queued, and ends the thread. Returns whether that was done within the timeout.
+    pub(super) fn close(mut self, timeout: Duration) -> bool {
+        self.worker.end(timeout) && self.worker.link().with(|state| state.queue.is_empty())
+    }
+
+    pub(super) fn health(&self) -> Health<RecordError> {
+        let mut health = self.worker.link().with(|state| state.health.clone());
+        health.set_dropped_events(self.worker.dropped_events());
+        health
     }
 }
 
-impl Drop for WriteBehind {
-    fn drop(&mut self) {
-        let until = clocks::after(PATIENCE);
-        let mut state = self.shared.state();
-        state.is_ending = true;
-        self.shared.asked.notify_one();
-        while !state.has_ended {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            state = recover(self.shared.done.wait_timeout(state, left)).0;
-        }
-        drop(state);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Shared {
-    fn run(&self, records: &dyn RecordStore) {
-        let mut state = self.state();
+impl Task for Writing {
+    fn run(&mut self) {
         loop {
-            let due = clocks::after(GATHER);
-            while state.flushed == state.flushes && !state.is_ending {
-                let left = due.saturating_duration_since(Instant::now());
-                if left.is_zero() && !state.waiting.is_empty() {
-                    break;
+            let is_due = |state: &State| state.flushed != state.requested;
+            self.link.wait(GATHER, |shared| (is_due(&shared.state) || shared.is_stopping).then_some(()));
+            let is_last = self.link.is_stopping();
+            let (requested, batch) =
+                self.link.with(|state| (state.requested, std::mem::take(&mut state.queue)));
+            let outcome = write(&*self.records, &batch);
+            let is_first_failure = self.link.notify(|state| {
+                state.flushed = requested;
+                match outcome {
+                    Ok(()) if batch.is_empty() => false,
+                    Ok(()) => {
+                        state.health.succeed(SystemTime::now());
+                        false
+                    }
+                    Err(error) => {
+                        state.put_back(batch);
+                        state.health.fail(error) == 1
+                    }
                 }
-                // Nothing waits, so nothing is due: the next change is gathered for as long as any other.
-                let left = if left.is_zero() { GATHER } else { left };
-                state = recover(self.asked.wait_timeout(state, left)).0;
+            });
+            if let (Err(error), true) = (outcome, is_first_failure) {
+                self.events.send(NotWritten(error));
             }
-            let (asked, is_last) = (state.flushes, state.is_ending);
-            let batch = std::mem::take(&mut state.waiting);
-            drop(state);
-            let outcome = write(records, &batch);
-            state = self.state();
-            if let Err(error) = outcome {
-                state.put_back(batch);
-                #[cfg(feature = "tracing")]
-                if state.failed.is_none() {
-                    self.trace.line(|| {
-                        let error = error.to_string();
-                        move || tracing::warn!(%error, "last uses of keys could not be written; it is tried again")
-                    });
-                }
-                state.failed = Some(error);
-            } else {
-                state.failed = None;
-            }
-            state.flushed = asked;
-            self.done.notify_all();
             if is_last {
                 return;
             }
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-}
-
-/// Tells those who wait that the thread is at its end, even if it panicked.
-struct End(Arc<Shared>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        self.0.state().has_ended = true;
-        self.0.done.notify_all();
+    fn on_panic(&mut self) {
+        self.link.notify(|state| state.health.fail(RecordError::Io(io::ErrorKind::BrokenPipe)));
     }
 }
 
 impl State {
     fn note(&mut self, Change { id, what }: Change) -> bool {
-        let has_room = self.waiting.len() < WAITING;
-        let waiting = match self.waiting.entry(id) {
-            Entry::Occupied(waiting) => waiting.into_mut(),
-            Entry::Vacant(place) if has_room => place.insert(Waiting::default()),
+        let has_room = self.queue.len() < CAPACITY;
+        let queued = match self.queue.entry(id) {
+            Entry::Occupied(queued) => queued.into_mut(),
+            Entry::Vacant(place) if has_room => place.insert(Queued::default()),
             Entry::Vacant(_) => return false,
         };
         match what {
-            Changed::Used(used) => waiting.used = waiting.used.max(Some(used)),
-            Changed::Digest(digest) => waiting.digest = Some(digest),
+            Changed::Used(used) => queued.used = queued.used.max(Some(used)),
+            Changed::Digest(digest) => queued.digest = Some(digest),
         }
         true
     }
 
-    /// What could not be written waits for the next time, under what has been noted since. At most twice
-    /// [`WAITING`] wait then, and while they do nothing new is taken in.
-    fn put_back(&mut self, batch: HashMap<KeyId, Waiting>) {
+    /// Queues what could not be written, below newer changes. The queue then has at most twice [`CAPACITY`],
+    /// and takes no new key until it is below that again.
+    fn put_back(&mut self, batch: HashMap<KeyId, Queued>) {
         for (id, older) in batch {
-            let waiting = self.waiting.entry(id).or_default();
-            waiting.used = waiting.used.max(older.used);
-            waiting.digest = waiting.digest.or(older.digest);
+            let queued = self.queue.entry(id).or_default();
+            queued.used = queued.used.max(older.used);
+            queued.digest = queued.digest.or(older.digest);
         }
     }
 }
 
-fn write(records: &dyn RecordStore, batch: &HashMap<KeyId, Waiting>) -> Result<(), RecordError> {
+fn write(records: &dyn RecordStore, batch: &HashMap<KeyId, Queued>) -> Result<(), RecordError> {
     if batch.is_empty() {
         return Ok(());
     }
     let changes: Vec<Change> = batch
         .iter()
-        .flat_map(|(&id, waiting)| {
-            let used = waiting.used.map(Changed::Used);
-            let digest = waiting.digest.map(Changed::Digest);
+        .flat_map(|(&id, queued)| {
+            let used = queued.used.map(Changed::Used);
+            let digest = queued.digest.map(Changed::Digest);
             used.into_iter().chain(digest).map(move |what| Change { id, what })
         })
         .collect();
@@ -225,6 +196,7 @@ fn write(records: &dyn RecordStore, batch: &HashMap<KeyId, Waiting>) -> Result<(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
 
     use std::sync::Mutex;
 
@@ -264,7 +236,7 @@ mod tests {
 
         fn write_behind(&self, changes: &[Change]) -> Result<(), RecordError> {
             drop(self.hang.lock());
-            assert!(!self.panics.load(Ordering::SeqCst), "as this test wants it");
+            assert!(!self.panics.load(Ordering::SeqCst), "as this test demands");
             if self.fails.load(Ordering::SeqCst) {
                 return Err(RecordError::ReadOnly);
             }
@@ -297,41 +269,61 @@ mod tests {
     }
 
     #[test]
-    fn what_was_noted_is_written_after_a_flush_and_at_the_end() {
+    fn a_change_is_written_by_a_flush_and_at_the_end() {
         let (fake, behind) = behind();
         assert!(behind.note(used(1, 60)) && behind.note(used(1, 180)) && behind.note(used(1, 120)));
         assert_eq!(behind.flush(), Ok(()));
-        assert_eq!(written(&fake, 1), Some(180), "the latest, in whatever order they came");
+        assert_eq!(written(&fake, 1), Some(180), "the latest, in any order");
         assert!(behind.note(used(2, 60)));
-        drop(behind);
+        assert!(behind.close(Duration::from_secs(10)));
         assert_eq!(written(&fake, 2), Some(60));
     }
 
     #[test]
-    fn a_failure_is_told_by_flush_and_tried_again() {
+    fn a_failure_is_returned_by_flush_and_retried() {
         let (fake, behind) = behind();
         fake.fails.store(true, Ordering::SeqCst);
-        assert!(behind.note(used(1, 60)), "a request is not told");
+        assert!(behind.note(used(1, 60)), "a request does not fail");
         assert_eq!(behind.flush(), Err(RecordError::ReadOnly));
         assert_eq!(behind.flush(), Err(RecordError::ReadOnly));
         assert!(behind.note(used(1, 120)) && behind.note(used(2, 60)));
         fake.fails.store(false, Ordering::SeqCst);
         assert_eq!(behind.flush(), Ok(()));
         assert_eq!((written(&fake, 1), written(&fake, 2)), (Some(120), Some(60)));
+        assert_eq!(behind.health().consecutive_failures(), 0);
     }
 
     #[test]
-    fn while_a_write_hangs_nobody_waits_and_no_more_is_kept_than_the_bound() {
+    fn closing_says_whether_the_last_write_succeeded_in_time() {
+        let (fake, failing) = behind();
+        fake.fails.store(true, Ordering::SeqCst);
+        assert!(failing.note(used(1, 60)));
+        assert!(!failing.close(Duration::from_secs(10)), "the last write failed");
+
+        let (fake, hanging) = behind();
+        assert!(hanging.note(used(1, 60)));
+        let hang = fake.hang.lock().unwrap();
+        let begin = Instant::now();
+        assert!(!hanging.close(Duration::from_millis(100)), "the last write hangs");
+        assert!(begin.elapsed() < Duration::from_secs(2), "it waited for the write");
+        drop(hang);
+    }
+
+    #[test]
+    fn while_a_write_hangs_no_caller_blocks_and_the_queue_is_bounded() {
         let (fake, behind) = behind();
         let hang = fake.hang.lock().unwrap();
-        let bound = u32::try_from(WAITING).unwrap();
+        let bound = u32::try_from(CAPACITY).unwrap();
         let begin = Instant::now();
         let taken = (0..3 * bound).filter(|&key| behind.note(used(key, 60))).count();
         assert!(begin.elapsed() < Duration::from_secs(2), "it waited for the write");
-        // One batch may be on its way already.
-        assert!((WAITING..=2 * WAITING).contains(&taken), "{taken}");
+        // One batch may be in the hanging write already.
+        assert!((CAPACITY..=2 * CAPACITY).contains(&taken), "{taken}");
         assert!(!behind.note(used(u32::MAX, 60)), "there is no more room");
-        assert!(behind.note(used(3 * bound - 1, 60)) || behind.note(used(0, 60)), "what waits takes no more");
+        assert!(
+            behind.note(used(3 * bound - 1, 60)) || behind.note(used(0, 60)),
+            "no queued key takes a newer use"
+        );
         drop(hang);
         assert_eq!(behind.flush(), Ok(()));
         assert!(behind.note(used(u32::MAX, 60)), "there is room again");
@@ -339,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_stream_of_uses_that_never_pauses_they_are_written_all_the_same() {
+    fn under_a_constant_stream_of_uses_they_are_still_written() {
         let (fake, behind) = behind();
         let until = Instant::now() + 3 * GATHER;
         let mut at = 1;
@@ -351,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_panics_leaves_nobody_waiting() {
+    fn a_write_that_panics_leaves_no_caller_blocked() {
         let (fake, behind) = behind();
         fake.panics.store(true, Ordering::SeqCst);
         behind.note(used(1, 60));
