@@ -51,6 +51,7 @@ mod credentials;
 mod index;
 mod record;
 mod require_key;
+#[allow(dead_code, reason = "rows are sealed with the feature sqlite only")]
 mod secret;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -220,17 +221,17 @@ impl KeyRegistry {
             return Err(RegistryError::TooManyPeppers);
         }
         let peppers = Arc::new(peppers);
-        let kept = records.load(profile, &peppers)?;
-        let mut tables = Tables { keys: Index::default(), stores: kept.stores.into_iter().collect() };
-        for StoredKey { record, digest } in &kept.keys {
+        let content = records.load(profile, &peppers)?;
+        let mut tables = Tables { keys: Index::default(), stores: content.stores.into_iter().collect() };
+        for StoredKey { record, digest } in &content.keys {
             let Some(pepper) = peppers.place_of(digest.pepper) else {
                 return Err(RegistryError::PepperMissing { id: digest.pepper });
             };
             tables.keys.insert(record, digest.digest, pepper);
         }
         let records: Arc<dyn RecordStore> = Arc::new(records);
-        let behind = records.is_kept().then(|| WriteBehind::start(Arc::clone(&records))).transpose()?;
-        let writer = Writer { records, next_serial: kept.next_serial, random: Box::new(secret::system) };
+        let behind = records.is_persistent().then(|| WriteBehind::start(Arc::clone(&records))).transpose()?;
+        let writer = Writer { records, next_serial: content.next_serial, random: Box::new(secret::system) };
         Ok(Self {
             profile,
             peppers,
@@ -292,7 +293,7 @@ impl KeyRegistry {
     }
 
     /// Adds a key that was made elsewhere. Only for the emulator: whoever chose a key knows it.
-    #[cfg(feature = "emulator")]
+    #[allow(dead_code, reason = "for the emulator")]
     pub(crate) fn adopt_key(&self, team: TeamId, name: &str, key: RawKey) -> Result<NewKey, RegistryError> {
         let key = key.of_issuer(self.profile).map_err(|_| RegistryError::OtherIssuer)?;
         self.add_key(&mut self.writer(), (team, name, Restriction::None), key)

@@ -10,10 +10,8 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use crate::handle::Snapshot;
 use crate::internal::bytes::{WipedBytes, percent_byte};
-#[cfg(feature = "probe")]
-use crate::key::RawKey;
 use crate::key::issuer::KNOWN;
-use crate::key::{ApiKey, Issuer, Origin, Scheme};
+use crate::key::{ApiKey, Issuer, Origin, RawKey, Scheme};
 
 const SCHEME: &[u8] = b"Bearer ";
 
@@ -51,7 +49,6 @@ impl<I: Issuer> BearerHeader<I> {
     }
 
     /// Builds the value from a key of this issuer, in its own format or a widened one.
-    #[cfg(feature = "probe")]
     pub(crate) fn from_raw(key: &RawKey) -> Option<Self> {
         key.profile().is_same_issuer(I::PROFILE).then(|| Self::from_text(key.expose_secret().as_bytes()))
     }
@@ -249,7 +246,6 @@ impl<I: Issuer> OriginGuard<I> {
     }
 
     /// As [`OriginGuard::authorize`], for a request of another type.
-    #[cfg(feature = "reqwest")]
     pub(super) fn authorize_headers(
         &self,
         uri: &Uri,

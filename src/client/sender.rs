@@ -6,11 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-#[cfg(feature = "reqwest")]
-use http::Uri;
 use http::header::RETRY_AFTER;
 use http::response::Parts;
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -146,7 +144,6 @@ impl<I: Issuer> Sender<I> {
     }
 
     /// As [`Sender::put_on`], for a request of another type.
-    #[cfg(feature = "reqwest")]
     pub(super) fn put_on_headers(
         &self,
         uri: &Uri,

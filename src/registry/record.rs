@@ -263,7 +263,7 @@ pub trait RecordStore: sealed::Sealed + Send + Sync + 'static {
 
     /// Returns whether the records survive the process, so that `write_behind` must be called.
     #[doc(hidden)]
-    fn is_kept(&self) -> bool;
+    fn is_persistent(&self) -> bool;
 }
 
 pub(super) mod sealed {
@@ -313,7 +313,7 @@ impl RecordStore for InMemory {
         Ok(())
     }
 
-    fn is_kept(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         false
     }
 }

@@ -77,7 +77,6 @@ const PROFILE: &Profile = &Profile::new(
 const CONTEXT: &str = "keysheath 2026-11-24 registry pepper v1";
 
 /// The same, for the seals of rows, so that a digest is never a valid seal.
-#[cfg(feature = "sqlite")]
 const SEAL_CONTEXT: &str = "keysheath 2026-11-28 registry row seal v1";
 
 /// How many peppers a registry takes.
@@ -109,7 +108,6 @@ pub(super) const DIGEST: usize = 16;
 /// ```
 pub struct Pepper {
     key: Zeroizing<[u8; 32]>,
-    #[cfg(feature = "sqlite")]
     seal_key: Zeroizing<[u8; 32]>,
     id: Fingerprint,
 }
@@ -194,7 +192,6 @@ impl Pepper {
         let text = text.expose_secret().as_bytes();
         Self {
             key: Zeroizing::new(blake3::derive_key(CONTEXT, text)),
-            #[cfg(feature = "sqlite")]
             seal_key: Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, text)),
             id: Fingerprint::of(PROFILE.name(), text),
         }
@@ -213,7 +210,6 @@ impl Pepper {
     }
 
     /// Seals a row.
-    #[cfg(feature = "sqlite")]
     pub(super) fn seal(&self, row: &[u8]) -> [u8; DIGEST] {
         first_half(&blake3::keyed_hash(&self.seal_key, row))
     }
@@ -275,7 +271,6 @@ impl Peppers {
     }
 
     /// Returns the pepper with this fingerprint.
-    #[cfg(feature = "sqlite")]
     pub(super) fn named(&self, id: Fingerprint) -> Option<&Pepper> {
         self.all.iter().find(|pepper| pepper.id == id)
     }

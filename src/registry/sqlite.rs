@@ -18,7 +18,7 @@ use crate::internal::lock::Lock;
 use crate::internal::printable::PrintablePath;
 use crate::key::{Profile, StoreId};
 use file::Place;
-use schema::{Kept, NUMBER, Sealer};
+use schema::{Content, NUMBER, Sealer};
 
 /// Records in a SQLite file, so that they survive a restart.
 ///
@@ -142,7 +142,7 @@ impl Sealed for Sqlite {}
 
 impl RecordStore for Sqlite {
     fn load(&self, profile: &'static Profile, peppers: &Arc<Peppers>) -> Result<Records, RegistryError> {
-        let Kept { records, sealer, is_current } = schema::read(&self.connection(), profile, peppers)?;
+        let Content { records, sealer, is_current } = schema::read(&self.connection(), profile, peppers)?;
         let connection = self.connection();
         let mode = connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
@@ -215,7 +215,7 @@ impl RecordStore for Sqlite {
         })
     }
 
-    fn is_kept(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         true
     }
 }

@@ -205,8 +205,7 @@ mod tests {
     use crate::registry::Peppers;
     use crate::registry::record::{Records, Store, StoredKey, sealed::Sealed};
 
-    /// A store that keeps what is written behind, fails when it is told to, and hangs for as long as it is
-    /// told to.
+    /// A store that records what is written, and fails, panics or hangs on demand.
     #[derive(Default)]
     struct Fake {
         written: Mutex<HashMap<KeyId, u32>>,
@@ -249,7 +248,7 @@ mod tests {
             Ok(())
         }
 
-        fn is_kept(&self) -> bool {
+        fn is_persistent(&self) -> bool {
             true
         }
     }

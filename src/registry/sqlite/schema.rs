@@ -116,7 +116,7 @@ fn compare(found: [u8; SEAL], expected: [u8; SEAL]) -> Result<(), RecordError> {
 }
 
 /// The content of the tables.
-pub(super) struct Kept {
+pub(super) struct Content {
     pub(super) records: Records,
     /// `None` until a registry was opened with these records.
     pub(super) sealer: Option<Sealer>,
@@ -168,9 +168,9 @@ pub(super) fn read(
     connection: &Connection,
     profile: &'static Profile,
     peppers: &Arc<Peppers>,
-) -> Result<Kept, RegistryError> {
+) -> Result<Content, RegistryError> {
     let Some((sealer, next_serial, mut is_current)) = meta(connection, profile, peppers)? else {
-        return Ok(Kept { records: Records::default(), sealer: None, is_current: false });
+        return Ok(Content { records: Records::default(), sealer: None, is_current: false });
     };
     let keys = rows(connection, KEY, |row| stored_key(row, &sealer))?;
     let stores = rows(connection, "SELECT store, team, is_paused, pepper, seal FROM stores", |row| {
@@ -184,7 +184,7 @@ pub(super) fn read(
     if is_double || keys.iter().any(|key| key.record.id.serial() >= next_serial) {
         return Err(RecordError::Corrupt.into());
     }
-    Ok(Kept { records: Records { keys, stores, next_serial }, sealer: Some(sealer), is_current })
+    Ok(Content { records: Records { keys, stores, next_serial }, sealer: Some(sealer), is_current })
 }
 
 /// Reads the issuer, the next serial, and whether that is sealed under the current pepper; `None` if no

@@ -70,6 +70,7 @@ fn a_registry_with_the_canary_in_it_shows_neither_it_nor_its_digest() {
         ("NewKey", format!("{new:?}\n{new:#?}")),
         ("KeyRecord, TeamId and Restriction", format!("{record:?}\n{record:#?}")),
         ("KeyId", format!("{id:?}\n{id}")),
+        ("Health", format!("{:?}\n{}", registry.health(), registry.health())),
         ("Principal", format!("{principal:?}\n{principal:#?}")),
         ("KeyRegistry", format!("{registry:?}\n{registry:#?}")),
         ("Peppers", format!("{:?}", peppers())),
