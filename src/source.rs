@@ -43,14 +43,11 @@ mod error;
 mod file;
 #[cfg(feature = "keychain")]
 mod keychain;
-mod line_fault;
 #[cfg(feature = "openbao")]
 pub(crate) mod openbao;
 mod provenance;
 pub(crate) mod reference;
-mod resource;
 mod secret_text;
-mod shape;
 mod systemd;
 pub(crate) mod worker;
 
@@ -64,20 +61,17 @@ pub use command::Command;
 pub use dotenv::DotenvFile;
 pub use env::{FileVariable, Variable};
 pub(crate) use env::{similar_names, variable as variable_text};
-pub use error::{Problem, SourceError};
+pub use error::{LineFault, Problem, Resource, SourceError};
 pub use file::{MAX_SECRET_FILE, SecretFile};
 #[cfg(feature = "keychain")]
 pub use keychain::{Keychain, KeychainItem};
-pub use line_fault::LineFault;
 #[cfg(feature = "openbao")]
 pub use openbao::OpenBaoField;
 pub use provenance::Provenance;
 pub use reference::{KeyRef, KeyRefError, MAX_REFERENCE};
-pub use resource::Resource;
-pub use secret_text::SecretText;
+use secret_text::Shape;
 pub(crate) use secret_text::is_uuid;
-use shape::Shape;
-pub use shape::{Required, Shaped};
+pub use secret_text::{Required, SecretText, Shaped};
 pub use systemd::SystemdCredential;
 #[cfg(feature = "watch")]
 pub(crate) use systemd::credential_path;

@@ -42,10 +42,7 @@
 //! It is the same issuer: name, origin, variable, fingerprints, documents and probes are shared. [`Profile::widened`] says
 //! what it costs.
 
-mod kanal;
-mod katana;
-#[cfg(feature = "oauth")]
-mod katana_app;
+mod known;
 
 use std::fmt;
 
@@ -54,18 +51,10 @@ use crate::failure::{self, Answer};
 use crate::failure::{PLAIN, Row};
 use crate::key::{KeyFormat, Origin};
 
-pub use kanal::{Kanal, StoreId, StoreIdError};
-pub use katana::Katana;
+pub(crate) use known::KNOWN;
 #[cfg(feature = "oauth")]
-pub use katana_app::KatanaApp;
-
-/// The issuers that this crate knows.
-pub(crate) const KNOWN: &[&Profile] = &[
-    Kanal::PROFILE,
-    Katana::PROFILE,
-    #[cfg(feature = "oauth")]
-    KatanaApp::PROFILE,
-];
+pub use known::KatanaApp;
+pub use known::{Kanal, Katana, StoreId, StoreIdError};
 
 /// A type that stands for an issuer, so that the compiler keeps keys of different issuers apart.
 ///

@@ -1,7 +1,5 @@
 //! The standard output of a program such as `pass`, `op` or `gcloud`.
 
-#[cfg(unix)]
-mod lifeline;
 mod program;
 
 use std::ffi::{OsStr, OsString};

@@ -1,7 +1,6 @@
 //! Files that hold a key and nothing else, and the checks that every file goes through.
 
 mod opening;
-mod pipe;
 
 use std::ffi::OsString;
 use std::ops::Deref;

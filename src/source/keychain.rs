@@ -4,8 +4,6 @@
 #[cfg(any(windows, target_os = "macos"))]
 mod native;
 #[cfg(all(unix, not(target_os = "macos")))]
-mod prompt;
-#[cfg(all(unix, not(target_os = "macos")))]
 mod secret_service;
 
 use std::sync::{Arc, MutexGuard};
@@ -21,12 +19,10 @@ use crate::internal::lock::Lock;
 use crate::key::{Profile, RawKey};
 
 #[cfg(any(windows, target_os = "macos"))]
-use native::{Fault, Items, Prompts, Store};
+use native as platform;
+use platform::{Fault, Items, Prompts, Store};
 #[cfg(all(unix, not(target_os = "macos")))]
-use {
-    prompt::Prompts,
-    secret_service::{Fault, Items, Store},
-};
+use secret_service as platform;
 
 /// How long a call may take to end once its prompt is taken away.
 const TIME_TO_END: Duration = Duration::from_millis(300);

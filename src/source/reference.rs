@@ -65,7 +65,6 @@
 //! # Ok::<(), keysheath::source::KeyRefError>(())
 //! ```
 
-mod options;
 mod parse;
 mod text;
 
@@ -79,7 +78,7 @@ use std::str::FromStr;
 use crate::internal::printable::Printable;
 use crate::source::{Command, Provenance, SecretFile, Source, SystemdCredential, Variable};
 
-use options::Options;
+use parse::Options;
 use text::{Part, encode};
 
 /// The longest reference, in bytes.

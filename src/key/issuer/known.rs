@@ -1,12 +1,20 @@
-//! Kanal: a messaging and store platform.
+//! The issuers that this crate knows: Kanal, a messaging and store platform, and Katana, a manufacturing ERP.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use super::{Issuer, Profile};
-use crate::failure::KANAL;
+use crate::failure::{KANAL, KATANA};
 use crate::key::{KeyFormat, Origin};
+
+/// All of them.
+pub(crate) const KNOWN: &[&Profile] = &[
+    Kanal::PROFILE,
+    Katana::PROFILE,
+    #[cfg(feature = "oauth")]
+    KatanaApp::PROFILE,
+];
 
 /// Kanal. A key is a token of 24 characters without a prefix, sent to `https://api.getkanal.com`.
 ///
@@ -27,6 +35,64 @@ impl Issuer for Kanal {
     .with_title("Kanal")
     .with_key_page("Settings → API Keys → Add API key")
     .with_failures(KANAL);
+}
+
+/// Katana. A key is sent to `https://api.katanamrp.com`.
+///
+/// Documented: origin, where keys are made, both error shapes. Not documented: the format. Keys that people
+/// show in public have the shape of a random UUID, which has 122 bits of entropy; the key is taken as
+/// opaque, 16 to 512 `b64token` characters. `KATANA_API_KEY` is what users call the variable.
+#[derive(Clone, Copy, Debug)]
+pub enum Katana {}
+
+impl Issuer for Katana {
+    const PROFILE: &'static Profile = &Profile::new(
+        "katana",
+        "KATANA_API_KEY",
+        Origin::https("api.katanamrp.com"),
+        KeyFormat::between(16, 512),
+        122,
+    )
+    .with_title("Katana")
+    .with_key_page("Settings → API → Add new API key")
+    .with_failures(KATANA);
+}
+
+/// Katana, for an app that others have let in: what it sends is an access token of OAuth 2.0, and not a key that a person
+/// has made. It is an issuer of its own, so that a token cannot be passed where a [`Katana`](Katana) key is wanted, nor
+/// the other way round. A token is sent to `https://api.katanamrp.com`, and refused as a key is.
+///
+/// The format of a token is not documented: 16 to 4,096 `b64token` characters, which is what its header can carry
+/// (RFC 6750). The chance of guessing one must be at most 2^-128 (RFC 6749, section 10.10), so its entropy is 128 bits.
+/// Nothing documents a variable; `KATANA_ACCESS_TOKEN` is this crate's name for one.
+///
+/// ```
+/// use keysheath::key::{ApiKey, Issuer, Katana, KatanaApp};
+/// assert_eq!(KatanaApp::PROFILE.origin(), Katana::PROFILE.origin());
+/// assert!(ApiKey::<KatanaApp>::parse("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2ln").is_ok());
+/// ```
+///
+/// ```compile_fail,E0308
+/// use keysheath::key::{ApiKey, Katana, KatanaApp};
+/// fn send(_: ApiKey<Katana>) {}
+/// send(ApiKey::<KatanaApp>::parse("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2ln").unwrap());
+/// ```
+#[cfg(feature = "oauth")]
+#[derive(Clone, Copy, Debug)]
+pub enum KatanaApp {}
+
+#[cfg(feature = "oauth")]
+impl Issuer for KatanaApp {
+    const PROFILE: &'static Profile = &Profile::new(
+        "katana-app",
+        "KATANA_ACCESS_TOKEN",
+        Origin::https("api.katanamrp.com"),
+        KeyFormat::between(16, 4096),
+        128,
+    )
+    .with_title("Katana (app)")
+    .with_key_page("the app's sign-in")
+    .with_failures(KATANA);
 }
 
 /// The number of a Kanal store, as it stands in a path: `/api/v1/stores/{store_id}/…`.
