@@ -48,7 +48,6 @@ pub(crate) mod openbao;
 mod provenance;
 pub(crate) mod reference;
 mod secret_text;
-mod systemd;
 pub(crate) mod worker;
 
 use std::fmt;
@@ -59,7 +58,9 @@ use crate::key::{Profile, RawKey};
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
-pub use env::{FileVariable, Variable};
+#[cfg(feature = "watch")]
+pub(crate) use env::credential_path;
+pub use env::{FileVariable, SystemdCredential, Variable};
 pub(crate) use env::{similar_names, variable as variable_text};
 pub use error::{LineFault, Problem, Resource, SourceError};
 pub use file::{MAX_SECRET_FILE, SecretFile};
@@ -72,9 +73,6 @@ pub use reference::{KeyRef, KeyRefError, MAX_REFERENCE};
 use secret_text::Shape;
 pub(crate) use secret_text::is_uuid;
 pub use secret_text::{Required, SecretText, Shaped};
-pub use systemd::SystemdCredential;
-#[cfg(feature = "watch")]
-pub(crate) use systemd::credential_path;
 pub use worker::{DEFAULT_DEADLINE, MAX_CALLS, MAX_CALLS_PER_PLACE};
 
 /// A place that a key is loaded from. Implement [`Source::read`] for a place of your own.

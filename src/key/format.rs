@@ -110,7 +110,7 @@ impl KeyFormat {
     /// This format without the screening of [`KeyFormat::screen`]: a text that looks like a placeholder loads as a key.
     /// It is meant for an issuer whose keys are chosen by people, and for tests.
     #[must_use]
-    pub const fn allowing_placeholders(self) -> Self {
+    pub const fn with_placeholders(self) -> Self {
         Self { screened: false, ..self }
     }
 

@@ -36,7 +36,7 @@ const CLIENT_SECRET: &Profile = &Profile::new(
     "KATANA_CLIENT_SECRET",
     Origin::https("login.katanamrp.com"),
     // A test server's secret is often a word, and no caller could widen this format.
-    KeyFormat::between(8, 512).allowing_placeholders(),
+    KeyFormat::between(8, 512).with_placeholders(),
     128,
 )
 .with_title("the app's authorisation server")

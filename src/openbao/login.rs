@@ -82,7 +82,7 @@ impl Login {
     }
 
     /// The token in a file, such as an agent keeps up to date or `bao login` leaves in `~/.vault-token`. The file must belong
-    /// to root, to this user or to [who is trusted](Login::trusting_owner), and be writable by no one else.
+    /// to root, to this user or to [who is trusted](Login::with_trusted_owner), and be writable by no one else.
     ///
     /// ```
     /// # use keysheath::openbao::Login;
@@ -106,7 +106,7 @@ impl Login {
     }
 
     /// `AppRole`, with the secret ID in a file, which is read at each login. The file must belong to root, to this
-    /// user or to [who is trusted](Login::trusting_owner), and be writable by no one else.
+    /// user or to [who is trusted](Login::with_trusted_owner), and be writable by no one else.
     ///
     /// ```
     /// # use keysheath::openbao::Login;
@@ -161,10 +161,10 @@ impl Login {
     ///
     /// ```
     /// # use keysheath::openbao::Login;
-    /// let login = Login::token_file("/run/bao-agent/token").trusting_owner(100);
+    /// let login = Login::token_file("/run/bao-agent/token").with_trusted_owner(100);
     /// ```
     #[must_use]
-    pub const fn trusting_owner(mut self, uid: u32) -> Self {
+    pub const fn with_trusted_owner(mut self, uid: u32) -> Self {
         self.trust.owner = Some(uid);
         self
     }
@@ -173,10 +173,10 @@ impl Login {
     ///
     /// ```
     /// # use keysheath::openbao::Login;
-    /// let login = Login::token_file("/run/bao-agent/token").trusting_group(1000);
+    /// let login = Login::token_file("/run/bao-agent/token").with_trusted_group(1000);
     /// ```
     #[must_use]
-    pub const fn trusting_group(mut self, gid: u32) -> Self {
+    pub const fn with_trusted_group(mut self, gid: u32) -> Self {
         self.trust.group = Some(gid);
         self
     }

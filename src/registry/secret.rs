@@ -67,7 +67,7 @@ const PROFILE: &Profile = &Profile::new(
     "KEYSHEATH_PEPPER",
     Origin::https("pepper.invalid"),
     // `is_weak` refuses what is plainly not random.
-    KeyFormat::between(32, 512).allowing_placeholders(),
+    KeyFormat::between(32, 512).with_placeholders(),
     128,
 )
 .with_title("pepper")

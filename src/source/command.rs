@@ -48,7 +48,7 @@ const SECRET_VARIABLES: [&str; 6] = [
 ///
 /// - **Its environment** is this process's, without the variables that hold keys and tokens: those of the issuers,
 ///   `KATANA_API_TOKEN`, `KATANA_CLIENT_SECRET`, `KEYSHEATH_PEPPER`, `KEYSHEATH_CONTROL_TOKEN`, `BAO_TOKEN` and `VAULT_TOKEN`.
-///   [`Command::pass_variable`] makes an exception.
+///   [`Command::with_variable`] makes an exception.
 /// - **It cannot ask at the terminal**: it runs in a process group of its own, and is ended at once when it tries
 ///   ([`Problem::WantsTerminal`]). Unlock what it needs beforehand.
 /// - **At the deadline** the whole group is killed. A program that cannot be, such as one of another user, is left behind
@@ -99,7 +99,7 @@ impl Command {
 
     /// Leaves a variable in the program's environment although it holds a secret: `vault` and `bao` take their token from one.
     #[must_use]
-    pub fn pass_variable(mut self, name: impl Into<OsString>) -> Self {
+    pub fn with_variable(mut self, name: impl Into<OsString>) -> Self {
         Arc::make_mut(&mut self.line).passed.push(name.into());
         self
     }

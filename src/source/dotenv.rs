@@ -3,9 +3,8 @@
 mod lines;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::file::{FileText, Reader};
+use super::file::{FileText, Reader, file_settings};
 use super::{
     Absence, LineFault, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError, similar_names,
 };
@@ -62,27 +61,6 @@ impl DotenvFile {
         Self { path: absolute(path.into()), name: name.into(), reader: Reader::new() }
     }
 
-    /// Takes the file from this user too, as [`SecretFile::trusting_owner`](super::SecretFile::trusting_owner) does.
-    #[must_use]
-    pub fn trusting_owner(mut self, uid: u32) -> Self {
-        self.reader.trust.owner = Some(uid);
-        self
-    }
-
-    /// Takes a file that this group can write, as [`SecretFile::trusting_group`](super::SecretFile::trusting_group) does.
-    #[must_use]
-    pub fn trusting_group(mut self, gid: u32) -> Self {
-        self.reader.trust.group = Some(gid);
-        self
-    }
-
-    /// How long opening and reading may take; 30 s unless set.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.reader.worker = self.reader.worker.with_deadline(deadline);
-        self
-    }
-
     fn place(&self, line: Option<usize>) -> Provenance {
         Provenance::Dotenv { path: self.path.clone(), name: self.name.clone(), line }
     }
@@ -104,6 +82,8 @@ impl DotenvFile {
         })
     }
 }
+
+file_settings!(DotenvFile);
 
 /// What a file has of a variable.
 enum InFile {

@@ -1,23 +1,25 @@
-//! Environment variables, and files that a variable names.
+//! Places that the environment names: variables, files that a variable names, and systemd's credentials.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::file::{MAX_SECRET_FILE, Permissions, Reader, WipedPath};
+use subtle::ConstantTimeEq as _;
+
+use super::file::{self, MAX_SECRET_FILE, Reader, WipedPath, file_settings};
 use super::secret_text::reference_scheme;
-use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
+use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_credential_name};
 use crate::key::Profile;
 
 /// An environment variable that holds the key.
 ///
-/// A variable that is set to nothing counts as not set. When `NAME_FILE` is set as well, loading is refused:
-/// the two may hold keys of different accounts.
+/// A variable that is set to nothing counts as not set. When `NAME_FILE` is set as well, loading is refused: the two
+/// may hold keys of different accounts.
 ///
 /// # Security
-/// The variable stays in the environment block, from where `/proc/PID/environ` and every child process can
-/// read it. A file, a systemd credential or the keychain is better where you can choose.
+/// The variable stays in the environment block, where `/proc/PID/environ` and every child process can read it. Prefer a
+/// file, a systemd credential or the keychain.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -33,8 +35,8 @@ pub struct Variable {
 
 /// A file that the environment variable `NAME_FILE` names, as Docker's images do it.
 ///
-/// When the variable is set and the file is not there, that is an error and not an absence: somebody meant
-/// the key to come from there. A relative path is taken from the working folder of when the source was made.
+/// When the variable is set and the file does not exist, that is an error and not an absence: the key was meant to come
+/// from there. A relative path is resolved against the working directory of when the source was created.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -46,8 +48,33 @@ pub struct Variable {
 #[derive(Clone, Debug)]
 pub struct FileVariable {
     variable: String,
-    /// The working folder of when it was made.
+    /// The working directory of when it was created.
     folder: PathBuf,
+    reader: Reader,
+}
+
+/// A credential from `LoadCredential=` or `LoadCredentialEncrypted=` of a systemd unit: a file in
+/// `$CREDENTIALS_DIRECTORY`, which only the service can read.
+///
+/// ```ini
+/// [Service]
+/// LoadCredentialEncrypted=kanal_api_key
+/// ```
+///
+/// ```
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Absence, Loaded, SystemdCredential};
+///
+/// let source = SystemdCredential::new("kanal_api_key");
+/// # if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() {
+/// let loaded = source::load(&source, Kanal::PROFILE)?;
+/// assert!(matches!(loaded, Loaded::Absent(Absence::NoCredentials)));
+/// # }
+/// # Ok::<(), keysheath::source::SourceError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SystemdCredential {
+    name: String,
     reader: Reader,
 }
 
@@ -58,7 +85,7 @@ impl Variable {
         Self { name: name.into() }
     }
 
-    /// The variable that the issuer's users know.
+    /// The variable that the issuer's users know, such as `KANAL_API_KEY`.
     #[must_use]
     pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(profile.variable())
@@ -66,52 +93,102 @@ impl Variable {
 }
 
 impl FileVariable {
-    /// The file that `variable` with `_FILE` at its end names.
+    /// The file that the variable with `_FILE` after `variable` names.
     #[must_use]
     pub fn new(variable: impl Into<String>) -> Self {
         let folder = std::env::current_dir().unwrap_or_default();
         Self { variable: variable.into(), folder, reader: Reader::new() }
     }
 
-    /// For the variable that the issuer's users know.
+    /// The file for the variable that the issuer's users know.
     #[must_use]
     pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(profile.variable())
     }
 
-    /// Refuses a file that others can read, as [`SecretFile::strict_permissions`] does.
-    ///
-    /// [`SecretFile::strict_permissions`]: super::SecretFile::strict_permissions
-    #[must_use]
-    pub fn strict_permissions(mut self) -> Self {
-        self.reader.permissions = Permissions::Strict;
-        self
+    fn name(&self) -> String {
+        format!("{}_FILE", self.variable)
     }
 
-    /// Takes the file from this user too, as [`SecretFile::trusting_owner`] does.
-    ///
-    /// [`SecretFile::trusting_owner`]: super::SecretFile::trusting_owner
-    #[must_use]
-    pub fn trusting_owner(mut self, uid: u32) -> Self {
-        self.reader.trust.owner = Some(uid);
-        self
+    /// The number of components of the whole path that do not come from the variable's text.
+    fn own_parts(&self, text: &Path) -> usize {
+        if text.is_absolute() { 1 } else { self.folder.components().count() }
     }
 
-    /// Takes a file that this group can write, as [`SecretFile::trusting_group`] does.
-    ///
-    /// [`SecretFile::trusting_group`]: super::SecretFile::trusting_group
+    fn place(&self, path: Option<PathBuf>) -> Provenance {
+        Provenance::FileVariable { name: self.name(), path }
+    }
+}
+
+file_settings!(FileVariable with strict permissions);
+
+impl SystemdCredential {
+    /// The credential of this name. A name is one file name: one that could lead out of the directory is refused when
+    /// it is read.
     #[must_use]
-    pub fn trusting_group(mut self, gid: u32) -> Self {
-        self.reader.trust.group = Some(gid);
-        self
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), reader: Reader::new() }
     }
 
-    /// How long opening and reading the file may take; 30 s unless set.
+    /// The credential with the name of the issuer's variable in lower case, such as `kanal_api_key`.
+    #[must_use]
+    pub fn for_issuer(profile: &Profile) -> Self {
+        Self::new(profile.variable().to_ascii_lowercase())
+    }
+
+    /// Sets how long opening and reading may take. The default is 30 s.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.reader.worker = self.reader.worker.with_deadline(deadline);
         self
     }
+
+    fn find(&self) -> Result<Reading, Problem> {
+        if !is_credential_name(&self.name) {
+            return Err(Problem::BadPath {
+                rule: "a credential's name must be one file name, without separators",
+            });
+        }
+        let Some(directory) = directory() else { return Ok(Reading::absent(Absence::NoCredentials)) };
+        if !directory.is_absolute() {
+            return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY must be an absolute path" });
+        }
+        let path = directory.join(&self.name);
+        let gone = Arc::new(AtomicBool::new(false));
+        let (reported, folder) = (Arc::clone(&gone), directory);
+        // systemd creates the directory before it starts the service.
+        let file = self.reader.read_after(&path, MAX_SECRET_FILE, move |_| {
+            reported.store(!folder.is_dir(), Ordering::Release);
+        })?;
+        if file.is_none() && gone.load(Ordering::Acquire) {
+            return Err(Problem::BadPath {
+                rule: "the directory that $CREDENTIALS_DIRECTORY names does not exist: let systemd start the program, or \
+                       unset the variable",
+            });
+        }
+        Ok(file::reading(file, Absence::NoFile))
+    }
+}
+
+/// The base64 of each encrypted credential from its 23rd character, after an id: the sizes of key, block, initialisation
+/// vector and tag of AES-256-GCM.
+const SIZES: &[u8; 20] = b"AAAAABAAAADAAAABAAAA";
+
+/// Whether a text is a credential as `systemd-creds encrypt` writes it. In constant time: the text may be a key.
+pub(super) fn is_encrypted(text: &[u8]) -> bool {
+    text.get(22..42).is_some_and(|sizes| bool::from(sizes.ct_eq(SIZES)))
+}
+
+/// The directory of this service's credentials.
+fn directory() -> Option<PathBuf> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
+    directory.map(PathBuf::from)
+}
+
+/// The file of a credential, whether or not it exists.
+#[cfg(feature = "watch")]
+pub(crate) fn credential_path(name: &str) -> Option<PathBuf> {
+    directory().filter(|_| is_credential_name(name)).map(|directory| directory.join(name))
 }
 
 impl Source for Variable {
@@ -152,12 +229,12 @@ impl Source for FileVariable {
         }
         let text = WipedPath::from(path);
         let path = WipedPath::from(self.folder.join(&*text).into_os_string());
-        // A person may have put the key itself here, so the text is shown only once it is surely a path. That is told before
-        // the file is opened, which may hang.
+        // The text may be the key itself, so it is shown only once it is certainly a path. That is decided before the file
+        // is opened, which may hang.
         let is_path = Arc::new(AtomicBool::new(false));
-        let (told, own) = (Arc::clone(&is_path), self.own_parts(&text));
+        let (reported, own) = (Arc::clone(&is_path), self.own_parts(&text));
         let file = self.reader.read_after(&path, MAX_SECRET_FILE, move |path| {
-            told.store(leads_somewhere(path, own), Ordering::Release);
+            reported.store(leads_somewhere(path, own), Ordering::Release);
         });
         let is_path = is_path.load(Ordering::Acquire) || matches!(file, Ok(Some(_)));
         let place = self.place(is_path.then(|| path.to_path_buf()));
@@ -168,22 +245,17 @@ impl Source for FileVariable {
     }
 }
 
-impl FileVariable {
-    fn name(&self) -> String {
-        format!("{}_FILE", self.variable)
+impl Source for SystemdCredential {
+    fn provenance(&self) -> Provenance {
+        Provenance::Systemd { name: self.name.clone() }
     }
 
-    /// How many parts of the whole path are not of the variable's text.
-    fn own_parts(&self, text: &Path) -> usize {
-        if text.is_absolute() { 1 } else { self.folder.components().count() }
-    }
-
-    fn place(&self, path: Option<PathBuf>) -> Provenance {
-        Provenance::FileVariable { name: self.name(), path }
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        self.find().map_err(|problem| SourceError::new(self.provenance(), problem))
     }
 }
 
-/// Why there is no file of the name that a variable holds.
+/// Why the file that a variable names does not exist.
 fn gone(text: &Path) -> Problem {
     let rule = match reference_scheme(text.as_os_str().as_encoded_bytes()) {
         Some("file") => "the variable takes a path, and holds a reference: write the path without file:",
@@ -206,8 +278,8 @@ pub(crate) fn variable(name: &str) -> Option<SecretText> {
     Some(SecretText::from(text.into_encoded_bytes()))
 }
 
-/// Whether the file is there, or a folder on the way to it beyond the first `parts`; the first such folder is looked at first. A
-/// key, too, may begin with `/` or `./`, so the look of a text does not tell.
+/// Whether the file exists, or a directory on the way to it beyond the first `parts` components. A key may begin with
+/// `/` or `./` too, so the form of a text decides nothing.
 fn leads_somewhere(path: &Path, parts: usize) -> bool {
     let ways: Vec<&Path> = path.ancestors().collect();
     let mut ways = ways.into_iter().rev().filter(|way| way.components().count() > parts);
@@ -217,13 +289,13 @@ fn leads_somewhere(path: &Path, parts: usize) -> bool {
 /// What people write after an issuer's name.
 const ENDS: [&str; 7] = ["_API_KEY", "_KEY", "_TOKEN", "_APIKEY", "_API_TOKEN", "_ACCESS_TOKEN", "_SECRET"];
 
-/// Names that people give a variable in the place of its own, which is not among them.
+/// Names that people use by mistake for the variable `name`, without `name` itself.
 pub(crate) fn similar_names(name: &str) -> Vec<String> {
     let upper = name.to_ascii_uppercase();
     let stem = ENDS.iter().find_map(|end| upper.strip_suffix(end)).filter(|stem| !stem.is_empty());
     let mut names: Vec<String> =
         stem.into_iter().flat_map(|stem| ENDS.map(|end| format!("{stem}{end}"))).collect();
-    // Windows takes names that differ in case for the same.
+    // On Windows, names that differ in case are the same.
     if cfg!(unix) {
         names.push(upper.clone());
         names.extend(names.clone().iter().map(|name| name.to_ascii_lowercase()));

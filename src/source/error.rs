@@ -164,7 +164,7 @@ pub enum Problem {
     /// Another user owns the file, and could put a key of their own there.
     #[error(
         "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to yourself, or \
-         trust that user with trusting_owner({uid}), in a reference with ?owner={uid}"
+         trust that user with with_trusted_owner({uid}), in a reference with ?owner={uid}"
     )]
     ForeignOwner {
         /// The owner.
@@ -179,7 +179,7 @@ pub enum Problem {
     /// The file's group may write it, and could put a key of its own there.
     #[error(
         "its group (gid {gid}) can write it (mode {mode:03o}), and could put another key there: chmod g-w it, or trust \
-         that group with trusting_group({gid}), in a reference with ?group={gid}"
+         that group with with_trusted_group({gid}), in a reference with ?group={gid}"
     )]
     WritableByGroup {
         /// The permission bits.

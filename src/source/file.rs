@@ -22,19 +22,20 @@ pub const MAX_SECRET_FILE: usize = 8192;
 
 /// A file that holds the key: a Docker or Kubernetes secret, or one that you wrote with mode 600.
 ///
-/// Symbolic links are followed, because Kubernetes mounts secrets through them; what is checked is the file that was opened,
-/// so nobody can swap it between the check and the read. It must be a regular file or a pipe that belongs to root or to this
-/// user, and that nobody else can write, the user's own group included; [`trusting_owner`](Self::trusting_owner) and
-/// [`trusting_group`](Self::trusting_group) name others. (On Windows, owner and mode are not checked.)
+/// Symbolic links are followed, because Kubernetes mounts secrets through them. The checks apply to the file that was
+/// opened, so it cannot be swapped between the check and the read. It must be a regular file or a pipe that belongs to
+/// root or to this user, and that no other user can write, the user's own group included;
+/// [`with_trusted_owner`](Self::with_trusted_owner) and [`with_trusted_group`](Self::with_trusted_group) allow others.
+/// (On Windows, owner and mode are not checked.)
 ///
-/// A relative path is resolved once, here, so a later change of the working folder does not change which file is read.
+/// A relative path is resolved when the source is created, so a later change of the working directory does not change
+/// which file is read.
 ///
-/// A pipe (a FIFO, `/dev/stdin`, `/dev/fd/N`, a shell's `<(…)`) is read to its end, under the deadline. It gives its text
-/// once: [`explain`](crate::chain::Chain::explain) and a refresher read it again. Threads of one process read a pipe one after
-/// another; two processes that read it at once divide its text.
+/// A pipe (a FIFO, `/dev/stdin`, `/dev/fd/N`, a shell's `<(…)`) is read to its end, within the deadline. It gives its
+/// text once, and [`explain`](crate::chain::Chain::explain) and a refresher read it again. Threads of one process read
+/// a pipe one after another; two processes that read it at the same time each get a part of its text.
 ///
 /// ```
-/// use std::io::Write;
 /// use keysheath::key::{Issuer, Kanal};
 /// use keysheath::source::{self, Loaded, SecretFile};
 ///
@@ -53,34 +54,78 @@ pub struct SecretFile {
     reader: Reader,
 }
 
+impl SecretFile {
+    /// The file at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: absolute(path.into()), reader: Reader::new() }
+    }
+}
+
+/// The settings of the file that a source reads through its field `reader`.
+macro_rules! file_settings {
+    ($source:ident with strict permissions) => {
+        file_settings!($source);
+
+        impl $source {
+            /// Refuses a file that its group or others can read. (Kubernetes mounts secrets with mode 644 unless
+            /// `defaultMode` says otherwise, so this is not the default.)
+            #[must_use]
+            pub fn with_strict_permissions(mut self) -> Self {
+                self.reader.is_strict = true;
+                self
+            }
+        }
+    };
+    ($source:ident) => {
+        impl $source {
+            /// Also accepts a file that belongs to this user, by number.
+            ///
+            /// That user can put another key there, and so choose the account that receives the data: name the one
+            /// that Docker Compose's host file or a sidecar's belongs to. In a user namespace, 65534 stands for every
+            /// user that has no number of its own there.
+            #[must_use]
+            pub fn with_trusted_owner(mut self, uid: u32) -> Self {
+                self.reader.trust.owner = Some(uid);
+                self
+            }
+
+            /// Also accepts a file that this group, by number, can write. Each of its members can put another key
+            /// there.
+            #[must_use]
+            pub fn with_trusted_group(mut self, gid: u32) -> Self {
+                self.reader.trust.group = Some(gid);
+                self
+            }
+
+            /// Sets how long opening and reading the file may take; a network mount may hang. The default is 30 s.
+            #[must_use]
+            pub fn with_deadline(mut self, deadline: std::time::Duration) -> Self {
+                self.reader.worker = self.reader.worker.with_deadline(deadline);
+                self
+            }
+        }
+    };
+}
+pub(super) use file_settings;
+
+file_settings!(SecretFile with strict permissions);
+
 /// How long after the deadline a pipe may take to see it.
 const TIME_TO_END: Duration = Duration::from_millis(100);
 
-/// How much others may do with a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Permissions {
-    /// Others may not write it; that they may read it is remarked upon.
-    #[default]
-    Usual,
-    /// Neither group nor others may read or write it.
-    Strict,
-}
-
-/// How files are read: by whose permissions, with whose trust, and within which deadline.
+/// How files are read.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    pub(super) permissions: Permissions,
+    /// Whether neither group nor others may read the file. That they may is otherwise a remark.
+    pub(super) is_strict: bool,
     pub(super) trust: Trust,
     pub(super) worker: Worker,
 }
 
 impl Reader {
     pub(super) const fn new() -> Self {
-        Self {
-            permissions: Permissions::Usual,
-            trust: Trust { owner: None, group: None },
-            worker: Worker::new(),
-        }
+        Self { is_strict: false, trust: Trust { owner: None, group: None }, worker: Worker::new() }
     }
 
     /// Opens, checks and reads a file whose path went through [`absolute`]. `None` where there is no file.
@@ -88,7 +133,7 @@ impl Reader {
         self.read_after(path, limit, |_| ())
     }
 
-    /// As [`Reader::read`], and does something with the path before it is opened. That may hang as well.
+    /// As [`Reader::read`], and calls `first` with the path before it is opened, on the same thread: it may hang too.
     pub(super) fn read_after(
         &self,
         path: &Path,
@@ -106,14 +151,14 @@ impl Reader {
         match outcome.and_then(|file| file) {
             // A file has no prompt to answer.
             Err(Problem::Deadline { after }) => Err(Problem::Slow { after }),
-            Ok(None) => is_expandable(path).map_or(Ok(None), |rule| Err(Problem::BadPath { rule })),
+            Ok(None) => unexpanded(path).map_or(Ok(None), |rule| Err(Problem::BadPath { rule })),
             outcome => outcome,
         }
     }
 }
 
-/// Why a file may be missing that a shell would have found.
-fn is_expandable(path: &Path) -> Option<&'static str> {
+/// Why a file that a shell would have found is missing.
+fn unexpanded(path: &Path) -> Option<&'static str> {
     let mut parts = path.iter().map(std::ffi::OsStr::as_encoded_bytes);
     let is_variable = |part: &[u8]| match part {
         [b'$', first, ..] => first.is_ascii_alphabetic() || matches!(first, b'_' | b'{' | b'('),
@@ -121,47 +166,8 @@ fn is_expandable(path: &Path) -> Option<&'static str> {
         _ => false,
     };
     parts.any(|part| part == b"~" || is_variable(part)).then_some(
-        "there is no such file, and no shell expands ~ or a variable here: write the folder itself",
+        "there is no such file, and no shell expands ~ or a variable here: write the directory itself",
     )
-}
-
-impl SecretFile {
-    /// The file at `path`.
-    #[must_use]
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: absolute(path.into()), reader: Reader::new() }
-    }
-
-    /// Refuses a file that group or others can read. (Kubernetes mounts secrets with mode 644 unless
-    /// `defaultMode` says otherwise, so this is not the default.)
-    #[must_use]
-    pub fn strict_permissions(mut self) -> Self {
-        self.reader.permissions = Permissions::Strict;
-        self
-    }
-
-    /// Takes the file from this user too, by number. That user can put another key there, and so choose the account that
-    /// receives the data: name the one that Docker Compose's host file or a sidecar's belongs to. In a user namespace, 65534
-    /// stands for every user without a number of its own there.
-    #[must_use]
-    pub fn trusting_owner(mut self, uid: u32) -> Self {
-        self.reader.trust.owner = Some(uid);
-        self
-    }
-
-    /// Takes a file that this group, by number, can write. Each of its members can put another key there.
-    #[must_use]
-    pub fn trusting_group(mut self, gid: u32) -> Self {
-        self.reader.trust.group = Some(gid);
-        self
-    }
-
-    /// How long opening and reading may take; a network mount may hang. 30 s unless set.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.reader.worker = self.reader.worker.with_deadline(deadline);
-        self
-    }
 }
 
 impl Source for SecretFile {
@@ -184,7 +190,7 @@ pub(super) fn reading(file: FileText, absence: Absence) -> Reading {
     }
 }
 
-/// A path that is wiped when dropped: a person may have put the key where the path belongs.
+/// A path that is wiped when dropped: it may be a key that was put in the place of a path.
 pub(super) struct WipedPath(PathBuf);
 
 impl From<OsString> for WipedPath {

@@ -24,8 +24,8 @@
 //! | `field=NAME` | the text is a JSON object, with the key in this field | [`Source::field`] |
 //! | `line=NUMBER` | the key is this line of the text, counted from 1 | [`Source::line`] |
 //! | `encoding=base64` | the text, or the field or line of it, is in base64 | [`Source::base64`] |
-//! | `owner=UID` | of `file:` and `dotenv:`: the file may belong to this user too | [`SecretFile::trusting_owner`] |
-//! | `group=GID` | of `file:` and `dotenv:`: this group may write the file | [`SecretFile::trusting_group`] |
+//! | `owner=UID` | of `file:` and `dotenv:`: the file may belong to this user too | [`SecretFile::with_trusted_owner`] |
+//! | `group=GID` | of `file:` and `dotenv:`: this group may write the file | [`SecretFile::with_trusted_group`] |
 //!
 //! A reference says where the key is expected. So a place that it names and that has nothing is an error
 //! ([`Problem::Missing`](crate::source::Problem::Missing)) and never an absence.
@@ -282,8 +282,8 @@ impl KeyRef {
             Place::Env { name } => Box::new(Variable::new(name.as_str())),
             Place::File { path } => {
                 let mut file = SecretFile::new(&path.resolved);
-                file = self.options.owner.into_iter().fold(file, SecretFile::trusting_owner);
-                Box::new(self.options.group.into_iter().fold(file, SecretFile::trusting_group))
+                file = self.options.owner.into_iter().fold(file, SecretFile::with_trusted_owner);
+                Box::new(self.options.group.into_iter().fold(file, SecretFile::with_trusted_group))
             }
             Place::Dotenv { path, name } => self.dotenv(path, name)?,
             Place::Systemd { name } => Box::new(SystemdCredential::new(name.as_str())),
@@ -306,8 +306,8 @@ impl KeyRef {
         use crate::source::DotenvFile;
 
         let file = DotenvFile::new(&path.resolved, name);
-        let file = self.options.owner.into_iter().fold(file, DotenvFile::trusting_owner);
-        Ok(Box::new(self.options.group.into_iter().fold(file, DotenvFile::trusting_group)))
+        let file = self.options.owner.into_iter().fold(file, DotenvFile::with_trusted_owner);
+        Ok(Box::new(self.options.group.into_iter().fold(file, DotenvFile::with_trusted_group)))
     }
 
     #[cfg(not(feature = "dotenv"))]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::systemd::is_encrypted;
+use super::env::is_encrypted;
 use super::{Content, Problem, Provenance, Reading, Source, SourceError};
 use crate::internal::bytes::{WipedBytes, decode_base64};
 use crate::internal::json_text::{self, NoText};

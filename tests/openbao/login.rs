@@ -204,10 +204,10 @@ fn a_token_file_of_an_owner_who_is_trusted_is_read() {
             let uid = std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
             let strict = read(Login::token_file(path)).unwrap_err();
             assert!(matches!(strict, OpenBaoError::FileRefused { .. }), "{strict}");
-            assert!(strict.to_string().contains("Login::trusting_owner"), "{strict}");
-            assert!(read(Login::token_file(path).trusting_owner(uid + 1)).is_err());
+            assert!(strict.to_string().contains("Login::with_trusted_owner"), "{strict}");
+            assert!(read(Login::token_file(path).with_trusted_owner(uid + 1)).is_err());
             // It may hold no token; what matters is that it is read.
-            let trusted = read(Login::token_file(path).trusting_owner(uid));
+            let trusted = read(Login::token_file(path).with_trusted_owner(uid));
             assert!(!matches!(trusted, Err(OpenBaoError::FileRefused { .. })), "{trusted:?}");
         },
     );
@@ -216,8 +216,8 @@ fn a_token_file_of_an_owner_who_is_trusted_is_read() {
     crate::support::set_mode(&path, 0o660);
     let gid = std::os::unix::fs::MetadataExt::gid(&path.metadata().unwrap());
     let strict = read(Login::token_file(&path)).unwrap_err();
-    assert!(strict.to_string().contains("Login::trusting_group"), "{strict}");
-    assert_eq!(read(Login::token_file(&path).trusting_group(gid)), Ok(()));
+    assert!(strict.to_string().contains("Login::with_trusted_group"), "{strict}");
+    assert_eq!(read(Login::token_file(&path).with_trusted_group(gid)), Ok(()));
     crate::support::set_mode(&path, 0o662);
-    assert!(read(Login::token_file(&path).trusting_group(gid)).is_err(), "every user can write it");
+    assert!(read(Login::token_file(&path).with_trusted_group(gid)).is_err(), "every user can write it");
 }

@@ -27,7 +27,7 @@ impl Issuer for Long {
         "long",
         "LONG_API_KEY",
         Origin::https("long.example"),
-        KeyFormat::exactly(24 * 170).allowing_placeholders(),
+        KeyFormat::exactly(24 * 170).with_placeholders(),
         128,
     );
 }

@@ -239,7 +239,7 @@ fn a_file_variable_goes_through_the_checks_of_a_secret_file() {
         assert_eq!(problem(&FileVariable::new("LONG")), Problem::TooLarge { limit: 8192 });
         assert_eq!(problem(&FileVariable::new("WRITABLE")), Problem::WritableByOthers { mode: 0o666 });
         assert_gives_the_key(&FileVariable::new("READABLE"));
-        let strict = FileVariable::new("READABLE").strict_permissions();
+        let strict = FileVariable::new("READABLE").with_strict_permissions();
         assert_eq!(problem(&strict), Problem::ReadableByOthers { mode: 0o644 });
     });
 }

@@ -228,7 +228,7 @@ fn a_file_of_another_user_is_refused() {
     with_a_file_of_another_user("secret_file::a_file_of_another_user_is_refused", |path| {
         let error = error(&file(path));
         assert_eq!(error.problem(), &Problem::ForeignOwner { uid: NOBODY });
-        let ways = ["chown it to root or to yourself", "trusting_owner(65534)", "?owner=65534"];
+        let ways = ["chown it to root or to yourself", "with_trusted_owner(65534)", "?owner=65534"];
         assert!(ways.iter().all(|way| error.to_string().contains(way)), "{error}");
     });
 }
@@ -240,7 +240,7 @@ fn a_file_that_others_can_write_is_refused() {
     for mode in [0o602, 0o622, 0o646, 0o662, 0o666, 0o777] {
         set_mode(&path, mode);
         assert_eq!(problem(&file(&path)), Problem::WritableByOthers { mode }, "{mode:o}");
-        let strict = file(&path).strict_permissions();
+        let strict = file(&path).with_strict_permissions();
         assert_eq!(problem(&strict), Problem::WritableByOthers { mode }, "{mode:o}");
     }
     let message = error(&file(&path)).to_string();
@@ -257,7 +257,7 @@ fn no_group_may_write_a_file_not_even_the_users_own() {
         let gid = rustix::process::getegid().as_raw();
         assert_eq!(problem(&file(&path)), Problem::WritableByGroup { mode, gid }, "{mode:o}");
         let message = error(&file(&path)).to_string();
-        let ways = [format!("trusting_group({gid})"), format!("?group={gid}"), "chmod g-w".to_owned()];
+        let ways = [format!("with_trusted_group({gid})"), format!("?group={gid}"), "chmod g-w".to_owned()];
         assert!(ways.iter().all(|way| message.contains(way)), "{message}");
     }
     set_mode(&path, 0o640);
@@ -272,14 +272,14 @@ fn a_file_that_others_can_read_is_remarked_upon_and_refused_when_strict() {
     assert_eq!(found(&file(&path)).remarks(), [Remark::ReadableByOthers { mode: 0o644 }]);
     for mode in [0o644, 0o604, 0o640, 0o610, 0o601] {
         set_mode(&path, mode);
-        let strict = file(&path).strict_permissions();
+        let strict = file(&path).with_strict_permissions();
         assert_eq!(problem(&strict), Problem::ReadableByOthers { mode }, "{mode:o}");
     }
-    let message = error(&file(&path).strict_permissions()).to_string();
+    let message = error(&file(&path).with_strict_permissions()).to_string();
     assert!(message.contains("chmod 400 or 600"), "{message}");
     for mode in [0o600, 0o400, 0o700] {
         set_mode(&path, mode);
-        assert_gives_the_key(&file(&path).strict_permissions());
+        assert_gives_the_key(&file(&path).with_strict_permissions());
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Permissions, Problem, Reader, Remark};
+use super::{Problem, Reader, Remark};
 use crate::internal::lock::Lock;
 use crate::internal::trusted_file::{self, Kind, Untrusted};
 use crate::source::worker::Turn;
@@ -160,7 +160,7 @@ fn check(metadata: &Metadata, reader: &Reader, limit: usize) -> Result<(Kind, Ve
         Untrusted::WritableByOthers { mode } => Problem::WritableByOthers { mode },
         Untrusted::WritableByGroup { mode, gid } => Problem::WritableByGroup { mode, gid },
     })?;
-    let remarks = check_readers(metadata, reader.permissions)?;
+    let remarks = check_readers(metadata, reader.is_strict)?;
     if metadata.len() > limit as u64 {
         return Err(Problem::TooLarge { limit });
     }
@@ -168,11 +168,11 @@ fn check(metadata: &Metadata, reader: &Reader, limit: usize) -> Result<(Kind, Ve
 }
 
 #[cfg(unix)]
-fn check_readers(metadata: &Metadata, permissions: Permissions) -> Result<Vec<Remark>, Problem> {
+fn check_readers(metadata: &Metadata, is_strict: bool) -> Result<Vec<Remark>, Problem> {
     use std::os::unix::fs::MetadataExt as _;
 
     let mode = metadata.mode() & 0o777;
-    if permissions == Permissions::Strict && mode & 0o077 != 0 {
+    if is_strict && mode & 0o077 != 0 {
         return Err(Problem::ReadableByOthers { mode });
     }
     let mut remarks = Vec::new();
@@ -184,7 +184,7 @@ fn check_readers(metadata: &Metadata, permissions: Permissions) -> Result<Vec<Re
 
 #[cfg(not(unix))]
 #[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
-fn check_readers(_: &Metadata, _: Permissions) -> Result<Vec<Remark>, Problem> {
+fn check_readers(_: &Metadata, _: bool) -> Result<Vec<Remark>, Problem> {
     Ok(Vec::new())
 }
 

@@ -72,7 +72,7 @@ fn a_file_with_the_canary_in_it_is_never_shown() {
     let open = folder.write("open", KANAL);
     set_mode(&open, 0o644);
     assert_eq!(look_at("a file with a remark", SecretFile::new(&open)), None);
-    let strict = look_at("strict permissions", SecretFile::new(&open).strict_permissions());
+    let strict = look_at("strict permissions", SecretFile::new(&open).with_strict_permissions());
     assert!(matches!(strict, Some(Problem::ReadableByOthers { .. })), "{strict:?}");
     let writable = folder.write("writable", KANAL);
     set_mode(&writable, 0o666);

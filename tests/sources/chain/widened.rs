@@ -132,7 +132,7 @@ fn a_format_of_ones_own_may_allow_placeholders() {
     enum Lenient {}
     impl Issuer for Lenient {
         const PROFILE: &'static Profile =
-            &Katana::PROFILE.widened(KeyFormat::between(16, 512).allowing_placeholders());
+            &Katana::PROFILE.widened(KeyFormat::between(16, 512).with_placeholders());
     }
     let folder = Folder::new();
     let chain = || Chain::<Lenient>::new().with(SecretFile::new(folder.write("key", "YOUR_API_KEY_HERE")));

@@ -179,7 +179,7 @@ fn no_secret_of_the_host_reaches_a_program_but_what_is_passed() {
         for name in ["KANAL_API_KEY_FILE=/run/secrets/kanal", "VAULT_ADDR=https://bao.example"] {
             assert!(of_all.contains(name), "{of_all}");
         }
-        let passed = environment(&prints.clone().pass_variable("VAULT_TOKEN"));
+        let passed = environment(&prints.clone().with_variable("VAULT_TOKEN"));
         assert!(passed.contains(&format!("VAULT_TOKEN={OTHER_KEY}")), "it was not passed");
         assert_eq!(passed.matches(OTHER_KEY).count(), 1);
     });

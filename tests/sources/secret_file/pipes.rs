@@ -107,7 +107,7 @@ fn a_fifo_goes_through_the_checks_of_a_file() {
     let path = fifo(&folder, "666");
     assert_eq!(problem(&file(&path)), Problem::WritableByOthers { mode: 0o666 });
     set_mode(&path, 0o644);
-    assert_eq!(problem(&file(&path).strict_permissions()), Problem::ReadableByOthers { mode: 0o644 });
+    assert_eq!(problem(&file(&path).with_strict_permissions()), Problem::ReadableByOthers { mode: 0o644 });
     set_mode(&path, 0o600);
     let writer = write_after(Duration::ZERO, path.clone(), KEY.repeat(400));
     assert_eq!(problem(&file(&path)), Problem::TooLarge { limit: MAX_SECRET_FILE });

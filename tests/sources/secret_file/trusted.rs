@@ -15,8 +15,8 @@ fn is_taken(source: &dyn keysheath::source::Source) -> bool {
 #[test]
 fn a_file_of_a_user_who_is_trusted_is_read() {
     with_a_file_of_another_user("trusted::a_file_of_a_user_who_is_trusted_is_read", |path| {
-        assert!(is_taken(&file(path).trusting_owner(NOBODY)));
-        assert!(!is_taken(&file(path).trusting_owner(NOBODY - 1)));
+        assert!(is_taken(&file(path).with_trusted_owner(NOBODY)));
+        assert!(!is_taken(&file(path).with_trusted_owner(NOBODY - 1)));
         let reference =
             |uid: u32| -> KeyRef { format!("file:{}?owner={uid}", path.display()).parse().unwrap() };
         assert!(is_taken(&*reference(NOBODY).source().unwrap()));
@@ -40,13 +40,13 @@ fn a_file_that_a_trusted_group_writes_is_read_and_no_other() {
     let gid = fs::metadata(&path).unwrap().gid();
     for mode in [0o620, 0o660, 0o664] {
         set_mode(&path, mode);
-        assert!(is_taken(&file(&path).trusting_group(gid)), "{mode:o}");
+        assert!(is_taken(&file(&path).with_trusted_group(gid)), "{mode:o}");
         assert_eq!(
-            problem(&file(&path).trusting_group(gid + 1)),
+            problem(&file(&path).with_trusted_group(gid + 1)),
             Problem::WritableByGroup { mode, gid },
             "{mode:o}"
         );
     }
     set_mode(&path, 0o662);
-    assert_eq!(problem(&file(&path).trusting_group(gid)), Problem::WritableByOthers { mode: 0o662 });
+    assert_eq!(problem(&file(&path).with_trusted_group(gid)), Problem::WritableByOthers { mode: 0o662 });
 }
