@@ -1,11 +1,11 @@
 //! Sources in order, and what each of them answered.
 //!
-//! A [`Chain`] asks its sources one after another and takes the first key. It continues only past a source that has
-//! nothing. A malformed key, a file that others may write or a keychain that does not answer ends the search with an
-//! error, because the next source may hold the key of another account.
+//! A [`Chain`] asks its sources one after another and takes the first key. It continues only past a source
+//! that has nothing. A malformed key, a file that others may write or a keychain that does not answer ends
+//! the search with an error, because the next source may hold the key of another account.
 //!
-//! [`Attempts`] lists what every source answered. [`Chain::explain`] also asks the sources below the first key, and
-//! shows which of them hold another key, the same key, or half a configuration.
+//! [`Attempts`] lists what every source answered. [`Chain::explain`] also asks the sources below the first
+//! key, and shows which of them hold another key, the same key, or half a configuration.
 //!
 //! Loading blocks; see [`source`].
 //!
@@ -80,8 +80,8 @@ impl<I: Issuer> Chain<I> {
         Self { links: Vec::new(), issuer: PhantomData }
     }
 
-    /// The places where the key of a service usually is: the environment variable, the file that its `_FILE` partner
-    /// names, and the systemd credential. None of them can show a prompt.
+    /// The places where the key of a service usually is: the environment variable, the file that its `_FILE`
+    /// partner names, and the systemd credential. None of them can show a prompt.
     #[must_use]
     pub fn for_service() -> Self {
         let profile = I::PROFILE;
@@ -91,17 +91,17 @@ impl<I: Issuer> Chain<I> {
             .with(SystemdCredential::for_issuer(profile))
     }
 
-    /// The places where a key of this issuer usually is: those of [`Chain::for_service`], and then the keychain item
-    /// of the issuer's name, in the service `keysheath`.
+    /// The places where a key of this issuer usually is: those of [`Chain::for_service`], and then the
+    /// keychain item of the issuer's name, in the service `keysheath`.
     ///
-    /// The places and their order are the same in every build. Without the feature `keychain` the last place cannot be
-    /// read: when no earlier place has a key, loading ends there with
-    /// [`Problem::NotBuilt`](source::Problem::NotBuilt), as it ends at a keychain that does not answer. It is not
-    /// skipped, because the key may be there. A program that never uses the keychain loads from
+    /// The places and their order are the same in every build. Without the feature `keychain` the last place
+    /// cannot be read: when no earlier place has a key, loading ends there with
+    /// [`Problem::NotBuilt`](source::Problem::NotBuilt), as it ends at a keychain that does not answer. It is
+    /// not skipped, because the key may be there. A program that never uses the keychain loads from
     /// [`Chain::for_service`].
     ///
-    /// A `.env` is not included, because anyone who can place a file in the working directory would choose the
-    /// account: add it by name with `with_dotenv`.
+    /// A `.env` is not included, because anyone who can place a file in the working directory would choose
+    /// the account: add it by name with `with_dotenv`.
     #[must_use]
     pub fn standard() -> Self {
         Self::for_service().link(source::keychain_of(I::PROFILE), Kind::StandardKeychain)
@@ -116,8 +116,8 @@ impl<I: Issuer> Chain<I> {
     /// Adds the issuer's variable of a `.env` file: at the end, but before the keychain of the
     /// [standard](Chain::standard) chain, which may show a prompt. Parent folders are not searched.
     ///
-    /// A file that does not exist, or that does not set the variable, is an error. Where it may be missing, add a
-    /// [`DotenvFile`](source::DotenvFile) with [`with`](Self::with).
+    /// A file that does not exist, or that does not set the variable, is an error. Where it may be missing,
+    /// add a [`DotenvFile`](source::DotenvFile) with [`with`](Self::with).
     #[cfg(feature = "dotenv")]
     #[must_use]
     pub fn with_dotenv(mut self, path: impl Into<std::path::PathBuf>) -> Self {
@@ -164,8 +164,8 @@ impl<I: Issuer> Chain<I> {
         Ok((self.links.swap_remove(at).source, found))
     }
 
-    /// Asks every source, also those below the first key, and reports how what they hold relates. Blocks, and runs the
-    /// commands in the chain.
+    /// Asks every source, also those below the first key, and reports how what they hold relates. Blocks, and
+    /// runs the commands in the chain.
     #[must_use]
     pub fn explain(&self) -> Explanation {
         Explanation::of(&self.links, I::PROFILE)

@@ -1,12 +1,12 @@
 //! A key, its issuer, its format, its fingerprint, and the origin that it is sent to.
 //!
-//! [`ApiKey`] carries its issuer in its type, so that a Kanal key cannot be passed where a Katana key is wanted.
-//! [`RawKey`] is the same key with its issuer as a value, for code that serves both.
+//! [`ApiKey`] carries its issuer in its type, so that a Kanal key cannot be passed where a Katana key is
+//! wanted. [`RawKey`] is the same key with its issuer as a value, for code that serves both.
 //!
 //! # Security
 //! The text is in memory while the key lives: code that can read the memory of this process can read the key.
-//! Moving an `ApiKey` moves a pointer, not the text. Copies made from [`ApiKey::expose_secret`] belong to the caller.
-//! SECURITY.md lists what other libraries and the operating system keep.
+//! Moving an `ApiKey` moves a pointer, not the text. Copies made from [`ApiKey::expose_secret`] belong to the
+//! caller. SECURITY.md lists what other libraries and the operating system keep.
 //!
 //! ```
 //! use keysheath::key::{ApiKey, Kanal};

@@ -5,9 +5,9 @@
 //! malformed text, a file that others may write, a keychain that does not answer) is a [`SourceError`],
 //! and ends the search: falling through to another key would send data to another account.
 //!
-//! One leading byte order mark and one final newline (LF or CRLF) are removed from the text of every source. A text in
-//! base64, in a field of JSON or on one of several lines is read with [`Source::base64`], [`Source::field`] and
-//! [`Source::line`].
+//! One leading byte order mark and one final newline (LF or CRLF) are removed from the text of every source.
+//! A text in base64, in a field of JSON or on one of several lines is read with [`Source::base64`],
+//! [`Source::field`] and [`Source::line`].
 //!
 //! Sources block. Whatever may hang (a file on a dead mount, a locked keychain, a command) runs on a
 //! thread of its own with a deadline. In async code, load through your runtime's `spawn_blocking`.
@@ -107,8 +107,8 @@ pub trait Source: Send + Sync {
     /// [`SourceError`] when there is something, and it cannot be had.
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError>;
 
-    /// This source, told that the text it reads is in base64 (RFC 4648, section 4: the standard alphabet, padded, on
-    /// one line).
+    /// This source, told that the text it reads is in base64 (RFC 4648, section 4: the standard alphabet,
+    /// padded, on one line).
     fn base64(self) -> Shaped<Self>
     where
         Self: Sized,
@@ -116,8 +116,8 @@ pub trait Source: Send + Sync {
         Shaped::new(self, Shape::Base64)
     }
 
-    /// This source, told that the text it reads is a JSON object, and that the key is the text in this field of it. The
-    /// object's other fields, and what is nested in them, may be anything.
+    /// This source, told that the text it reads is a JSON object, and that the key is the text in this field
+    /// of it. The object's other fields, and what is nested in them, may be anything.
     fn field(self, name: impl Into<String>) -> Shaped<Self>
     where
         Self: Sized,
@@ -125,7 +125,8 @@ pub trait Source: Send + Sync {
         Shaped::new(self, Shape::Field(name.into()))
     }
 
-    /// This source, told that the text it reads has several lines, and that the key is this one of them, counted from 1.
+    /// This source, told that the text it reads has several lines, and that the key is this one of them,
+    /// counted from 1.
     fn line(self, line: usize) -> Shaped<Self>
     where
         Self: Sized,
@@ -134,8 +135,8 @@ pub trait Source: Send + Sync {
     }
 
     /// This source, told that it is where the key is expected: nothing there is then an error
-    /// ([`Problem::Missing`]) and no absence, so a chain does not go on past it. The sources of key references and of
-    /// `with_dotenv` are such.
+    /// ([`Problem::Missing`]) and no absence, so a chain does not go on past it. The sources of key
+    /// references and of `with_dotenv` are such.
     fn required(self) -> Required<Self>
     where
         Self: Sized,
@@ -155,7 +156,8 @@ enum Content {
 }
 
 impl Reading {
-    /// A text, not yet checked. One leading byte order mark and one final newline (LF or CRLF) of it are removed.
+    /// A text, not yet checked. One leading byte order mark and one final newline (LF or CRLF) of it are
+    /// removed.
     #[must_use]
     pub fn present(text: SecretText) -> Self {
         let text = text.without_mark_and_newline();
@@ -232,11 +234,11 @@ pub enum Remark {
         /// The permission bits.
         mode: u32,
     },
-    /// The file has no name any more: it was replaced or removed where it is mounted from, as a file that is mounted alone (by
-    /// `subPath` or a bind mount) is.
+    /// The file has no name any more: it was replaced or removed where it is mounted from, as a file that is
+    /// mounted alone (by `subPath` or a bind mount) is.
     #[error(
-        "it was replaced or removed where it is mounted from, and a mount of one file never shows another: mount its \
-         folder, and restart"
+        "it was replaced or removed where it is mounted from, and a mount of one file never shows another: \
+         mount its folder, and restart"
     )]
     Unlinked,
     /// The text came through a pipe.
@@ -244,8 +246,8 @@ pub enum Remark {
     Pipe,
     /// Lines of a `.env` about other variables are read differently by different programs.
     #[error(
-        "programs that read .env files disagree about line {first}{}: write NAME=value with the value in quotes that the \
-         value does not contain, or make the line a comment (#) where it sets nothing",
+        "programs that read .env files disagree about line {first}{}: write NAME=value with the value in \
+         quotes that the value does not contain, or make the line a comment (#) where it sets nothing",
         Others(*.count)
     )]
     #[non_exhaustive]

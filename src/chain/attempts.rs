@@ -283,8 +283,8 @@ impl fmt::Display for ChainError {
         match self {
             Self::NoKey { attempts, .. } if attempts.attempts.is_empty() => writeln!(
                 f,
-                "no {title} key was found: the chain has no sources: add the place of the key; where there is no key \
-                 yet, {create}"
+                "no {title} key was found: the chain has no sources: add the place of the key; where there \
+                 is no key yet, {create}"
             ),
             Self::NoKey { attempts, .. } => write!(
                 f,

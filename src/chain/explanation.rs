@@ -7,7 +7,8 @@ use super::{Attempt, AttemptOutcome, Kind, Link, NearMiss};
 use crate::key::Profile;
 use crate::source::{self, Found, Loaded, Problem, Provenance, Remark};
 
-/// What every source of a chain holds, and how it relates to the active key. Its `Display` is one line for each source.
+/// What every source of a chain holds, and how it relates to the active key. Its `Display` is one line for
+/// each source.
 ///
 /// ```
 /// use keysheath::chain::{Chain, Relation};
@@ -117,8 +118,9 @@ impl Explained {
         self.relation
     }
 
-    /// Whether the key was meant to come from here and the place is missing: a `…_FILE` whose file does not exist, a
-    /// link to nothing, a place that a key reference or `with_dotenv` names and that has nothing or cannot be asked.
+    /// Whether the key was meant to come from here and the place is missing: a `…_FILE` whose file does not
+    /// exist, a link to nothing, a place that a key reference or `with_dotenv` names and that has nothing or
+    /// cannot be asked.
     #[must_use]
     pub const fn is_half_configured(&self) -> bool {
         match self.attempt.outcome() {
@@ -156,7 +158,8 @@ impl fmt::Display for Explained {
             Relation::Active => match self.attempt.provenance() {
                 // A process does not see what another process sets.
                 place if place.is_fixed() => {
-                    " ← active (it cannot change while a process runs: after a rotation, restart what uses it)"
+                    " ← active (it cannot change while a process runs: after a rotation, restart what uses \
+                     it)"
                 }
                 Provenance::File { .. } | Provenance::FileVariable { .. } | Provenance::Dotenv { .. }
                     if self.can_be_followed() =>

@@ -1,4 +1,5 @@
-//! An API key in memory: checked, wiped when dropped, compared in constant time, and printed as its fingerprint.
+//! An API key in memory: checked, wiped when dropped, compared in constant time, and printed as its
+//! fingerprint.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,8 +13,8 @@ use crate::key::{Fingerprint, FormatError, Issuer, MIN_ENTROPY_BITS, Profile};
 
 /// A well-formed key of issuer `I`.
 ///
-/// It has no `Display`, `Clone`, `Hash`, `Serialize` or `Deref`: each of them would copy or print the text implicitly.
-/// [`ApiKey::clone_key`] and [`ApiKey::expose_secret`] do so by name.
+/// It has no `Display`, `Clone`, `Hash`, `Serialize` or `Deref`: each of them would copy or print the text
+/// implicitly. [`ApiKey::clone_key`] and [`ApiKey::expose_secret`] do so by name.
 ///
 /// ```
 /// use keysheath::key::{ApiKey, Katana};
@@ -55,9 +56,10 @@ pub struct IssuerMismatch {
 impl<I: Issuer> ApiKey<I> {
     /// Checks a text and copies it into memory that is wiped when the key is dropped.
     ///
-    /// The memory of the text itself belongs to the caller and is not wiped: use [`ApiKey::parse_owned`] for a
-    /// `String`. A placeholder that is well-formed is accepted: loading from a [`Source`](crate::source::Source)
-    /// refuses it, and [`KeyFormat::screen`](crate::key::KeyFormat::screen) checks any other text.
+    /// The memory of the text itself belongs to the caller and is not wiped: use [`ApiKey::parse_owned`] for
+    /// a `String`. A placeholder that is well-formed is accepted: loading from a
+    /// [`Source`](crate::source::Source) refuses it, and [`KeyFormat::screen`](crate::key::KeyFormat::screen)
+    /// checks any other text.
     ///
     /// # Errors
     /// [`FormatError`] when the text breaks the issuer's format. Nothing is trimmed.
@@ -73,7 +75,8 @@ impl<I: Issuer> ApiKey<I> {
         Ok(Self::from_raw(RawKey::parse(I::PROFILE, text)?))
     }
 
-    /// As [`ApiKey::parse`], and wipes the given text, its spare capacity included, also when it is not a key.
+    /// As [`ApiKey::parse`], and wipes the given text, its spare capacity included, also when it is not a
+    /// key.
     ///
     /// # Errors
     /// As [`ApiKey::parse`].
@@ -236,7 +239,8 @@ impl IssuerMismatch {
         let (found, wanted) = (self.key.profile, self.wanted);
         if found.is_same_issuer(wanted) {
             format!(
-                "this key of {} has a length that the requested format does not allow: widen that format as well",
+                "this key of {} has a length that the requested format does not allow: widen that format as \
+                 well",
                 found.name()
             )
         } else {

@@ -4,16 +4,16 @@
 //! bits, in lower-case base32 (RFC 4648) in groups of four. This will not change. Anyone can recompute it:
 //!
 //! ```sh
-//! read -rs KEY   # typed or pasted, so that it stands in no history
+//! read -rs KEY   # typed or pasted, so that no history keeps it
 //! printf 'keysheath-fp-v1\0kanal\0%s' "$KEY" | sha256sum | cut -c1-20 | tr a-f A-F \
 //!   | basenc --base16 -d | base32 | tr A-Z a-z | sed 's/..../&-/g; s/-$//'
 //! ```
 //!
 //! # Security
-//! A fingerprint lets whoever holds it test guesses of the key offline. A [`Profile`] therefore states how
-//! much entropy its issuer's keys have, and below [`MIN_ENTROPY_BITS`] there is no fingerprint at all. Two
-//! keys whose fingerprints differ are different; 80 bits make an accidental match of two of a million keys
-//! about as likely as 4 in 10¹³.
+//! A fingerprint lets its holder test guesses of the key offline. A [`Profile`] therefore states how much
+//! entropy its issuer's keys have, and below [`MIN_ENTROPY_BITS`] there is no fingerprint. Two keys whose
+//! fingerprints differ are different. The probability that two of a million keys share a fingerprint is about
+//! 4 in 10¹³.
 //!
 //! ```
 //! use keysheath::key::{ApiKey, Kanal};
@@ -29,13 +29,13 @@ use std::fmt;
 use std::hint::black_box;
 use std::str::FromStr;
 
-/// Below this entropy a key could be guessed from its fingerprint, so none is made.
+/// Below this entropy a key could be guessed from its fingerprint, so it has none.
 pub const MIN_ENTROPY_BITS: u16 = 80;
 
 const DOMAIN: &[u8] = b"keysheath-fp-v1\0";
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// A key's one-way name. It is not secret, and compares like any value.
+/// A one-way name of a key. It is not secret, and compares like any value.
 #[doc(alias("redact", "mask", "hash"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 10]);
@@ -53,13 +53,13 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// Its bytes, to be stored.
+    /// Its bytes, for storing.
     #[cfg(feature = "registry")]
     pub(crate) const fn to_bytes(self) -> [u8; 10] {
         self.0
     }
 
-    /// Not inlined, so that what it leaves on the stack lies where [`wipe_stack`] then writes.
+    /// Not inlined, so that what it leaves on the stack is where [`wipe_stack`] writes.
     #[inline(never)]
     fn hash(issuer: &str, key: &[u8]) -> Self {
         let mut hash = hmac_sha256::Hash::new();
@@ -73,11 +73,11 @@ impl Fingerprint {
     }
 }
 
-/// Overwrites what a call that has just returned left on the stack. The hash keeps a copy of the key there, and what
-/// lies on the stack is copied to the heap with the next value that has a gap in it.
+/// Overwrites what a call that has just returned left on the stack. The hash leaves a copy of the key there,
+/// and the next value with padding that is moved to the heap would take parts of it along.
 #[inline(never)]
 pub(crate) fn wipe_stack() {
-    // The compiler cannot know that nobody reads the array, so it has to write it.
+    // The compiler must assume that the array is read, so it writes it.
     black_box(&mut [0_u8; 2048]);
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A text is not a fingerprint. It never holds the text.
+/// A text is not a fingerprint. The error never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint has four groups of four of the characters a-z and 2-7, as in urdz-nrsd-3rmw-jtz2")]
 pub struct FingerprintError;

@@ -1,13 +1,14 @@
-//! What a well-formed key looks like, checked without a branch on the key's bytes.
+//! The form of a key, checked without a branch on its bytes.
 //!
 //! Kanal documents that a key is a 24-character token, Katana documents no format; neither documents an
 //! alphabet. What a `Bearer` header can carry bounds both: RFC 6750's `b64token`, which is letters,
 //! digits and `-._~+/`, with `=` at the end only. [`KeyFormat`] is that alphabet with a length.
 //!
-//! Checking folds the verdict out of comparisons that become numbers, many bytes at a time, so for a well-formed
-//! key the time depends on the length alone. Where a malformed text is wrong is not secret.
+//! Checking folds comparisons of many bytes at a time into one number, so for a well-formed key the time
+//! depends on the length alone. The position of the error in a malformed text is not secret.
 //!
-//! `YOUR_API_KEY_HERE` is well-formed for Katana, and no key. Loading refuses such texts: see [`KeyFormat::screen`].
+//! `YOUR_API_KEY_HERE` is well-formed for Katana, but not a key. Loading refuses such texts: see
+//! [`KeyFormat::screen`].
 //!
 //! ```
 //! use keysheath::key::{FormatRule, Hint, KeyFormat};
@@ -31,7 +32,7 @@ pub(crate) use hint::REFERENCE_SCHEMES;
 #[cfg(feature = "dotenv")]
 pub(crate) use hint::is_invisible;
 
-/// The longest key that any format may allow, in bytes: well inside what servers take as one header.
+/// The longest key that a format may allow, in bytes: well below the limit of servers for one header.
 pub const MAX_KEY_LENGTH: usize = 4096;
 
 /// `b64token` (RFC 6750, section 2.1) between two lengths in bytes.
@@ -43,17 +44,17 @@ pub const MAX_KEY_LENGTH: usize = 4096;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyFormat {
-    // Small, since it is in every error about a key.
+    // Small, because every error about a key holds it.
     min: u32,
     max: u32,
     screened: bool,
 }
 
-/// The rule that a text breaks, with the place, and never with a byte of the text.
+/// The rule that a text breaks, with the position, and never with a byte of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FormatRule {
-    /// There is nothing.
+    /// The text is empty.
     Empty,
     /// The length is outside the bounds.
     Length {
@@ -62,21 +63,21 @@ pub enum FormatRule {
     },
     /// A byte that a bearer key cannot have.
     Character {
-        /// Its place, counted in bytes from 1.
+        /// Its position, counted in bytes from 1.
         position: usize,
     },
     /// A `=` that is followed by something else, or preceded by nothing.
     Padding {
-        /// Its place, counted in bytes from 1.
+        /// Its position, counted in bytes from 1.
         position: usize,
     },
-    /// The form is right, and the text looks like a placeholder or the like; the hint says which.
+    /// The form is right, but the text looks like a placeholder or similar; the hint says which.
     Placeholder,
 }
 
-/// A text is not a well-formed key: the rule, the place, and a hint drawn from the text's shape.
+/// A text is not a well-formed key: the rule, the position, and a hint from the form of the text.
 ///
-/// It holds no byte of the text, so it may be printed and logged.
+/// It holds no byte of the text, so it can be printed and logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct FormatError {
     format: KeyFormat,
@@ -88,7 +89,7 @@ impl KeyFormat {
     /// Keys of exactly `length` bytes.
     ///
     /// # Panics
-    /// When `length` is 0 or above [`MAX_KEY_LENGTH`]; in a `const` that is a compile error.
+    /// If `length` is 0 or above [`MAX_KEY_LENGTH`]; in a `const` that is a compile error.
     #[must_use]
     pub const fn exactly(length: usize) -> Self {
         Self::between(length, length)
@@ -97,8 +98,8 @@ impl KeyFormat {
     /// Keys of `min` to `max` bytes, both included.
     ///
     /// # Panics
-    /// When `min` is 0, above `max`, or `max` is above [`MAX_KEY_LENGTH`]; in a `const` that is a
-    /// compile error.
+    /// If `min` is 0 or above `max`, or `max` is above [`MAX_KEY_LENGTH`]; in a `const` that is a compile
+    /// error.
     #[must_use]
     pub const fn between(min: usize, max: usize) -> Self {
         assert!(min > 0 && min <= max && max <= MAX_KEY_LENGTH, "key length out of bounds");
@@ -107,8 +108,8 @@ impl KeyFormat {
         Self { min, max, screened: true }
     }
 
-    /// This format without the screening of [`KeyFormat::screen`]: a text that looks like a placeholder loads as a key.
-    /// It is meant for an issuer whose keys are chosen by people, and for tests.
+    /// Turns [`KeyFormat::screen`] off: a text that looks like a placeholder loads as a key. For an issuer
+    /// whose keys are chosen by people, and for tests.
     #[must_use]
     pub const fn with_placeholders(self) -> Self {
         Self { screened: false, ..self }
@@ -120,34 +121,34 @@ impl KeyFormat {
         self.min as usize..=self.max as usize
     }
 
-    /// Checks a text as it is; nothing is trimmed.
-    ///
-    /// For a well-formed key the time depends on its length and not on its bytes.
+    /// Checks a text as it is; nothing is trimmed. For a well-formed key the time depends on its length and
+    /// not on its bytes.
     ///
     /// # Errors
-    /// [`FormatError`] with the rule, the place and, where the shape of the text suggests one, a hint.
+    /// [`FormatError`] with the rule, the position and, if the form of the text suggests one, a hint.
     #[inline]
     pub fn check(&self, text: &[u8]) -> Result<(), FormatError> {
         if self.accepts(text) { Ok(()) } else { Err(self.explain(text)) }
     }
 
-    /// The verdict of [`KeyFormat::check`] alone. The time depends on the length of the text only.
+    /// Returns the verdict of [`KeyFormat::check`] alone. The time depends only on the length of the text.
     #[must_use]
     #[inline]
     pub fn accepts(&self, text: &[u8]) -> bool {
         self.lengths().contains(&text.len()) && is_b64token(text)
     }
 
-    /// As [`KeyFormat::check`], and refuses a well-formed text that is plainly no key: a placeholder of a template
-    /// (`YOUR_API_KEY_HERE`, `xxxx-xxxx-xxxx-xxxx`, `test-test-test-test`), a masked key, one with the prefix `kanal_sk_`,
-    /// a path of a secret, a key that was pasted twice.
+    /// As [`KeyFormat::check`], and refuses a well-formed text that is obviously not a key: a placeholder of
+    /// a template (`YOUR_API_KEY_HERE`, `xxxx-xxxx-xxxx-xxxx`, `test-test-test-test`), a masked key, one with
+    /// the prefix `kanal_sk_`, the path of a secret, a key that was pasted twice.
     ///
-    /// [`source::load`](crate::source::load) calls it, and so each chain and refresher; parsing, comparing and what a
-    /// server verifies do not. A random key is refused less than once in 10¹¹ times (16 letters and digits), 10¹² (24 of
-    /// them), or 10¹⁷ (a UUID). The time depends on the text.
+    /// [`source::load`](crate::source::load), every chain and every refresher call it; parsing, comparing and
+    /// verifying on a server do not. A random key is refused less than once in 10¹¹ times (16 letters and
+    /// digits), 10¹² (24 of them), or 10¹⁷ (a UUID). The time depends on the text.
     ///
     /// # Errors
-    /// [`FormatError`], as [`KeyFormat::check`]; with [`FormatRule::Placeholder`] and a hint where the form is right.
+    /// [`FormatError`], as [`KeyFormat::check`]; with [`FormatRule::Placeholder`] and a hint if the form is
+    /// right.
     pub fn screen(&self, text: &[u8]) -> Result<(), FormatError> {
         self.check(text)?;
         let hint = if self.screened { look_alike::hint(text) } else { None };
@@ -170,13 +171,13 @@ impl KeyFormat {
 }
 
 impl FormatError {
-    /// The rule that is broken.
+    /// The rule that the text breaks.
     #[must_use]
     pub const fn rule(&self) -> FormatRule {
         self.rule
     }
 
-    /// What the shape of the text suggests.
+    /// What the form of the text suggests.
     #[must_use]
     pub const fn hint(&self) -> Option<Hint> {
         self.hint
@@ -187,7 +188,7 @@ impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the text is not a well-formed key: ")?;
         match self.rule {
-            FormatRule::Placeholder => f.write_str("it has the form of a key, and is none")?,
+            FormatRule::Placeholder => f.write_str("it has the form of a key but is not one")?,
             FormatRule::Empty => f.write_str("it is empty")?,
             FormatRule::Length { found } => {
                 let (min, max) = (self.format.min, self.format.max);
@@ -199,10 +200,13 @@ impl fmt::Display for FormatError {
                 }
             }
             FormatRule::Character { position } => {
-                write!(f, "byte {position} is none of the letters, digits and -._~+/= that a key can have")?;
+                write!(
+                    f,
+                    "byte {position} is not one of the letters, digits and -._~+/= that a key can have"
+                )?;
             }
             FormatRule::Padding { position } => {
-                write!(f, "byte {position} is a '=', which can stand only at the end of a key")?;
+                write!(f, "byte {position} is a '=', which is allowed only at the end of a key")?;
             }
         }
         match self.hint {
@@ -212,36 +216,36 @@ impl fmt::Display for FormatError {
     }
 }
 
-/// How many bytes are checked at once. A loop over so many has no exit and no carry, so the compiler makes a few
-/// vector instructions of it.
+/// The number of bytes that are checked at once. A loop over them has no exit and no carry, so the compiler
+/// turns it into a few vector instructions.
 const BLOCK: usize = 16;
 
-/// 1 where `byte` is in `low..=high`, else 0: a comparison that becomes a number, with nothing to jump over.
+/// 1 if `byte` is in `low..=high`, else 0: a comparison that becomes a number, without a branch.
 #[inline]
 const fn in_range(byte: u8, low: u8, high: u8) -> u8 {
     (byte.wrapping_sub(low) <= high - low) as u8
 }
 
-/// 1 where `byte` is `other`, else 0.
+/// 1 if `byte` is `other`, else 0.
 #[inline]
 const fn is_byte(byte: u8, other: u8) -> u8 {
     (byte == other) as u8
 }
 
-/// 1 where a key can have `byte`, padding included, else 0.
+/// 1 if a key can have `byte`, padding included, else 0.
 #[inline]
 const fn is_known(byte: u8) -> u8 {
     let letter = in_range(byte | 0x20, b'a', b'z');
-    // '-', '.', '/' and the digits stand side by side.
+    // '-', '.', '/' and the digits are adjacent.
     let digit_or_sign = in_range(byte, b'-', b'9');
     let sign = is_byte(byte, b'_') | is_byte(byte, b'~') | is_byte(byte, b'+');
     letter | digit_or_sign | sign | is_byte(byte, b'=')
 }
 
-/// 1 where one of the first bytes is wrong, else 0. The last byte is there as the neighbour of the one before it.
+/// 1 if one of the first bytes is wrong, else 0. The last byte is only the neighbour of the one before it.
 #[inline]
 fn has_wrong_byte(bytes: &[u8; BLOCK + 1]) -> u8 {
-    // Two views of the same bytes, because the compiler then loads each at once.
+    // Two views of the same bytes, so that the compiler loads each at once.
     let ([bytes @ .., _], [_, after @ ..]) = (bytes, bytes);
     let mut wrong = 0;
     for at in 0..BLOCK {
@@ -252,7 +256,8 @@ fn has_wrong_byte(bytes: &[u8; BLOCK + 1]) -> u8 {
     wrong
 }
 
-/// `b64token` by comparisons that are folded into one number: no branch and no look-up depends on a byte.
+/// `b64token` by comparisons that are folded into one number: no branch and no table look-up depends on a
+/// byte.
 #[inline]
 fn is_b64token(text: &[u8]) -> bool {
     let (Some(&first), Some(&last)) = (text.first(), text.last()) else {
@@ -268,15 +273,15 @@ fn is_b64token(text: &[u8]) -> bool {
             wrong |= has_wrong_byte(bytes);
             rest = &rest[BLOCK..];
         }
-        // It may check some bytes once more.
+        // This may check some bytes a second time.
         wrong |= has_wrong_byte(end);
     } else {
-        // Padding after the end changes no verdict.
+        // Padding after the end does not change the verdict.
         let mut bytes = [b'='; BLOCK + 1];
         bytes[..text.len()].copy_from_slice(text);
         wrong |= has_wrong_byte(&bytes);
     }
-    // One comparison of the folded number; `tests/p3_constant_time.rs` looks at what the compiler makes of it.
+    // One comparison of the folded number; `tests/p3_constant_time.rs` checks what the compiler makes of it.
     wrong == 0
 }
 

@@ -1,7 +1,7 @@
-//! Who issues a key and accepts it: [`Kanal`], [`Katana`], or a service of your own.
+//! The services that issue keys and accept them: [`Kanal`], [`Katana`], or one of your own.
 //!
-//! An issuer is a type without values; what is known of it stands in its [`Profile`]. A service of your own
-//! takes ten lines:
+//! An issuer is a type without values; its [`Profile`] holds what is known of it. A service of your own takes
+//! ten lines:
 //!
 //! ```
 //! use keysheath::key::{ApiKey, Issuer, KeyFormat, Origin, Profile};
@@ -22,9 +22,9 @@
 //! ```
 //!
 //! # When an issuer changes its keys
-//! What this crate knows of an issuer's keys is what the issuer documents today. Should it issue longer keys tomorrow, they
-//! are refused until this crate knows of them, and a program need not wait for that. It widens the format by its own word,
-//! and uses the new type in place of the old one:
+//! This crate knows what an issuer documents about its keys today. If the issuer starts to issue longer keys,
+//! they are refused until this crate knows about them. A program need not wait for that: it widens the
+//! format, and uses the new type in place of the old one:
 //!
 //! ```
 //! use keysheath::key::{ApiKey, Issuer, Kanal, KeyFormat, Profile};
@@ -39,8 +39,8 @@
 //! assert!(ApiKey::<LongKanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z8fK2pX9m").is_ok());
 //! ```
 //!
-//! It is the same issuer: name, origin, variable, fingerprints, documents and probes are shared. [`Profile::widened`] says
-//! what it costs.
+//! It is the same issuer: name, origin, variable, fingerprints, documents and probes are shared.
+//! [`Profile::widened`] lists the risks.
 
 mod known;
 
@@ -56,19 +56,19 @@ pub(crate) use known::KNOWN;
 pub use known::KatanaApp;
 pub use known::{Kanal, Katana, StoreId, StoreIdError};
 
-/// A type that stands for an issuer, so that the compiler keeps keys of different issuers apart.
+/// A type that represents an issuer, so that the compiler keeps keys of different issuers apart.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
 /// assert_eq!(Kanal::PROFILE.variable(), "KANAL_API_KEY");
 /// ```
 pub trait Issuer: Send + Sync + 'static {
-    /// What is known of the issuer.
+    /// The issuer's profile.
     const PROFILE: &'static Profile;
 }
 
-/// What is known of an issuer: its name, variable, origin, the format and entropy of its keys, and how to
-/// read its refusals.
+/// What is known about an issuer: its name, variable, origin, the format and entropy of its keys, and the
+/// meaning of its responses.
 ///
 /// ```
 /// use keysheath::key::{KeyFormat, Origin, Profile};
@@ -95,14 +95,14 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A profile of an issuer.
+    /// Creates the profile of an issuer.
     ///
-    /// `name` is 1 to 32 lower-case letters, digits and hyphens; it is part of every fingerprint, so it
-    /// never changes. `variable` is the environment variable that users know. `entropy_bits` is how much a
-    /// key has at least; below 80 bits no fingerprint is shown.
+    /// `name` is 1 to 32 lower-case letters, digits and hyphens. It is part of every fingerprint, so it must
+    /// never change. `variable` is the environment variable that users know. `entropy_bits` is the least
+    /// entropy of a key; below 80 bits no fingerprint is shown.
     ///
     /// # Panics
-    /// When a name has another form; in a `const` that is a compile error.
+    /// If a name has another form; in a `const` that is a compile error.
     #[must_use]
     pub const fn new(
         name: &'static str,
@@ -120,47 +120,48 @@ impl Profile {
             origin,
             format,
             entropy_bits,
-            key_page: "the page of the issuer where keys are made",
+            key_page: "the page of the issuer where keys are created",
             failures: PLAIN,
         }
     }
 
-    /// With the name that people know, for messages.
+    /// Sets the name for messages. The default is the name.
     #[must_use]
     pub const fn with_title(mut self, title: &'static str) -> Self {
         self.title = title;
         self
     }
 
-    /// With the page where a person makes and deletes keys, for messages.
+    /// Sets the page where a person creates and deletes keys, for messages.
     #[must_use]
     pub const fn with_key_page(mut self, key_page: &'static str) -> Self {
         self.key_page = key_page;
         self
     }
 
-    /// With the answers that the issuer documents, in place of [`PLAIN`]. Without any, nothing but success is conclusive for
-    /// a key.
+    /// Sets the responses that the issuer documents, in place of [`PLAIN`]. Without any, only success is
+    /// conclusive.
     #[must_use]
     pub const fn with_failures(mut self, failures: &'static [Row]) -> Self {
         self.failures = failures;
         self
     }
 
-    /// The same issuer with a wider format: the way out where an issuer makes keys that this crate does not know yet.
+    /// The same issuer with a wider format, for keys that this crate does not know yet.
     ///
-    /// It works for each way that a key enters, since each asks the profile: parsing, sources, chains, key sets, refreshers,
-    /// probes and registries. A key of the one profile is a key of the other where the other's format accepts it
-    /// ([`RawKey::try_into_typed`](crate::key::RawKey::try_into_typed)).
+    /// It applies wherever a key is read, because everything asks the profile: parsing, sources, chains, key
+    /// sets, refreshers, probes and registries. A key of one profile is a key of the other if the other's
+    /// format accepts it ([`RawKey::try_into_typed`](crate::key::RawKey::try_into_typed)).
     ///
     /// # Risk
-    /// A wider format catches less: a cut or doubled paste that the exact length would have refused is sent to the issuer,
-    /// which refuses it. Programs that share a key set must widen it alike, since one that does not cannot read the
-    /// document with a longer key in it. Where shorter keys are accepted, the entropy counts as less in proportion, and
-    /// below 80 bits no fingerprint is shown.
+    /// A wider format catches fewer mistakes: a truncated or doubled paste that the exact length would have
+    /// refused is sent to the issuer, which refuses it. Programs that share a key set must widen it alike:
+    /// one that does not cannot read a document with a longer key. If shorter keys are accepted, the entropy
+    /// is reduced in proportion, and below 80 bits no fingerprint is shown.
     ///
     /// # Panics
-    /// When `format` refuses a length that the issuer's own accepts; in a `const` that is a compile error.
+    /// If `format` refuses a length that the issuer's own format accepts; in a `const` that is a compile
+    /// error.
     #[must_use]
     pub const fn widened(&'static self, format: KeyFormat) -> Self {
         let (wide, own) = (format.lengths(), self.format.lengths());
@@ -178,7 +179,7 @@ impl Profile {
         Self { name, title, variable, origin, format, entropy_bits, key_page, failures }
     }
 
-    /// Whether both are of one issuer, by name and origin; their formats may differ.
+    /// Whether both are of one issuer, by name and origin. Their formats may differ.
     #[must_use]
     pub fn is_same_issuer(&self, other: &Self) -> bool {
         self.name == other.name && self.origin == other.origin
@@ -196,43 +197,43 @@ impl Profile {
         self.title
     }
 
-    /// The environment variable that holds a key; with `_FILE` at its end, the path of a file that does.
+    /// The environment variable that holds a key; with `_FILE` appended, the path of a file that holds one.
     #[must_use]
     pub const fn variable(&self) -> &'static str {
         self.variable
     }
 
-    /// The one origin that a key is sent to unless a person says otherwise.
+    /// The origin that keys are sent to unless another is set.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// What a well-formed key looks like.
+    /// The format of a key.
     #[must_use]
     pub const fn format(&self) -> &KeyFormat {
         &self.format
     }
 
-    /// How much entropy a key has at least, in bits.
+    /// The least entropy of a key, in bits.
     #[must_use]
     pub const fn entropy_bits(&self) -> u16 {
         self.entropy_bits
     }
 
-    /// Where a person makes and deletes keys.
+    /// The page where a person creates and deletes keys.
     #[must_use]
     pub const fn key_page(&self) -> &'static str {
         self.key_page
     }
 
-    /// The answers that the issuer documents.
+    /// The responses that the issuer documents.
     #[must_use]
     pub const fn failures(&self) -> &'static [Row] {
         self.failures
     }
 
-    /// What a response of this issuer means. A body over 64 KiB, or one that no row describes, is
+    /// Returns the meaning of a response of this issuer. A body over 64 KiB, or one that no row describes, is
     /// inconclusive.
     ///
     /// `retry_after` is the value of that header, if there is one.
@@ -244,7 +245,7 @@ impl Profile {
 }
 
 impl fmt::Debug for Profile {
-    /// The name alone: a profile is in every error that is about an issuer.
+    /// Prints the name alone: every error about an issuer holds its profile.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Profile({})", self.name)
     }

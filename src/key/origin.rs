@@ -55,8 +55,8 @@ impl Scheme {
 
 /// Scheme, host and port of a server.
 ///
-/// Hosts are kept in lower case; an IPv6 address is kept in its shortest form, in brackets. International names are
-/// written in their ASCII form (`xn--…`), because a look-alike letter must not pass unseen.
+/// Hosts are stored in lower case, an IPv6 address in its shortest form, in brackets. International names are
+/// accepted only in their ASCII form (`xn--…`), so that no look-alike letter passes unnoticed.
 ///
 /// ```
 /// use keysheath::key::Origin;
@@ -73,7 +73,7 @@ pub struct Origin {
     port: u16,
 }
 
-/// Why a text is not an origin. It never holds the text.
+/// A text is not an origin. The error never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OriginError {
@@ -101,8 +101,8 @@ impl Origin {
     /// The origin `https://host`, on port 443, for use in a `const`.
     ///
     /// # Panics
-    /// When `host` is not a lower-case host name or IPv4 address that [`Origin::parse`] would take as it is; in a `const`
-    /// that is a compile error. Hosts from outside go through [`Origin::parse`], which does not panic.
+    /// If `host` is not a lower-case host name or IPv4 address that [`Origin::parse`] accepts as it is; in a
+    /// `const` that is a compile error. For other hosts use [`Origin::parse`], which does not panic.
     #[must_use]
     pub const fn https(host: &'static str) -> Self {
         assert!(is_host(host.as_bytes()), "not a lower-case host name or IPv4 address");
@@ -118,18 +118,18 @@ impl Origin {
         Self { scheme: self.scheme, host: Cow::Borrowed(host), port: self.port }
     }
 
-    /// Reads an origin such as `https://api.getkanal.com` or `http://127.0.0.1:8080`; a final
-    /// `/` is allowed, and upper case is folded.
+    /// Parses an origin such as `https://api.getkanal.com` or `http://127.0.0.1:8080`. A final `/` is
+    /// allowed, and upper case becomes lower case.
     ///
     /// # Errors
-    /// [`OriginError`] says which part is wrong; it never repeats the text.
+    /// [`OriginError`] says which part is wrong.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         let (scheme, rest) = split_scheme(text).ok_or(OriginError::Scheme)?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         Self::from_authority(scheme, rest)
     }
 
-    /// Builds an origin from a scheme and an authority, `host` or `host:port`.
+    /// Creates an origin from a scheme and an authority, `host` or `host:port`.
     ///
     /// # Errors
     /// As [`Origin::parse`].
@@ -142,7 +142,7 @@ impl Origin {
         }
         let (host, port) = split_port(authority)?;
         let host = match address_in_brackets(host) {
-            // Of the many ways to write an address, one.
+            // One of the many ways to write an address.
             Some(address) => format!("[{address}]"),
             None => Some(host.to_ascii_lowercase())
                 .filter(|host| is_host(host.as_bytes()))
@@ -167,7 +167,7 @@ impl Origin {
         &self.host
     }
 
-    /// The port, the scheme's own where none was written.
+    /// The port; the default one of the scheme if none was written.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
@@ -175,7 +175,7 @@ impl Origin {
 
     /// Whether the host is a loopback *address*: `127.0.0.0/8` or `[::1]`.
     ///
-    /// The name `localhost` does not count: what it resolves to is somebody's configuration.
+    /// The name `localhost` does not count: what it resolves to depends on the system's configuration.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match address_in_brackets(&self.host) {
@@ -184,8 +184,8 @@ impl Origin {
         }
     }
 
-    /// Whether an authority, `host` or `host:port`, read with this scheme, is this origin. It allocates nothing,
-    /// because it is asked for each request.
+    /// Whether an authority, `host` or `host:port`, with this scheme is this origin. Does not allocate: it is
+    /// called for each request.
     #[cfg(feature = "client")]
     pub(crate) fn is_at(&self, scheme: Scheme, authority: &str) -> bool {
         let Ok((host, port)) = split_port(authority) else {
@@ -258,8 +258,8 @@ fn address_in_brackets(host: &str) -> Option<Ipv6Addr> {
 
 /// Whether this is a host name or an IPv4 address, and not one of the many other ways to write an address.
 const fn is_host(host: &[u8]) -> bool {
-    // A last label of digits makes resolvers and browsers read the whole as an IPv4 address in
-    // one of its old spellings (127.1, 0x7f.1), so only the dotted quad is let through.
+    // If the last label is a number, resolvers and browsers read the whole as an IPv4 address in one of its
+    // old spellings (127.1, 0x7f.1), so only the dotted quad is accepted.
     let mut last = host.len();
     while last > 0 && host[last - 1] != b'.' {
         last -= 1;

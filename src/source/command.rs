@@ -30,8 +30,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long a program may take to die.
 const TIME_TO_KILL: Duration = Duration::from_millis(500);
 
-/// Variables that hold secrets of this crate's users, beside those of the issuers. Their `_FILE` partners hold paths, which
-/// a program may need.
+/// Variables that hold secrets of this crate's users, beside those of the issuers. Their `_FILE` partners
+/// hold paths, which a program may need.
 const SECRET_VARIABLES: [&str; 6] = [
     "KATANA_API_TOKEN",
     "KATANA_CLIENT_SECRET",
@@ -43,20 +43,22 @@ const SECRET_VARIABLES: [&str; 6] = [
 
 /// A program that prints the key: an argument vector, and no shell.
 ///
-/// One leading byte order mark and one final newline of its output are removed. It gets no standard input, and its
-/// standard error is thrown away.
+/// One leading byte order mark and one final newline of its output are removed. It gets no standard input,
+/// and its standard error is thrown away.
 ///
-/// - **Its environment** is this process's, without the variables that hold keys and tokens: those of the issuers,
-///   `KATANA_API_TOKEN`, `KATANA_CLIENT_SECRET`, `KEYSHEATH_PEPPER`, `KEYSHEATH_CONTROL_TOKEN`, `BAO_TOKEN` and `VAULT_TOKEN`.
-///   [`Command::with_variable`] makes an exception.
-/// - **It cannot ask at the terminal**: it runs in a process group of its own, and is ended at once when it tries
-///   ([`Problem::WantsTerminal`]). Unlock what it needs beforehand.
-/// - **At the deadline** the whole group is killed. A program that cannot be, such as one of another user, is left behind
-///   half a second later and counts as a call to it that hangs.
-/// - **It does not outlive this process**: where there is a `/bin/sh`, one waits beside it, and kills the group once this
-///   process has ended, by a signal too. (Not on Windows. What a program starts in a group of its own is not reached.)
-/// - **Its exit status must reach this process**: where `SIGCHLD` is ignored, or something collects every child, it cannot
-///   be known whether the program succeeded, and its output is not used ([`Problem::ExitUnknown`]).
+/// - **Its environment** is this process's, without the variables that hold keys and tokens: those of the
+///   issuers, `KATANA_API_TOKEN`, `KATANA_CLIENT_SECRET`, `KEYSHEATH_PEPPER`, `KEYSHEATH_CONTROL_TOKEN`,
+///   `BAO_TOKEN` and `VAULT_TOKEN`. [`Command::with_variable`] makes an exception.
+/// - **It cannot ask at the terminal**: it runs in a process group of its own, and is ended at once when it
+///   tries ([`Problem::WantsTerminal`]). Unlock what it needs beforehand.
+/// - **At the deadline** the whole group is killed. A program that cannot be, such as one of another user, is
+///   left behind half a second later and counts as a call to it that hangs.
+/// - **It does not outlive this process**: where there is a `/bin/sh`, one waits beside it, and kills the
+///   group once this process has ended, by a signal too. (Not on Windows. What a program starts in a group of
+///   its own is not reached.)
+/// - **Its exit status must reach this process**: where `SIGCHLD` is ignored, or something collects every
+///   child, it cannot be known whether the program succeeded, and its output is not used
+///   ([`Problem::ExitUnknown`]).
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -97,7 +99,8 @@ impl Command {
         self
     }
 
-    /// Leaves a variable in the program's environment although it holds a secret: `vault` and `bao` take their token from one.
+    /// Leaves a variable in the program's environment although it holds a secret: `vault` and `bao` take
+    /// their token from one.
     #[must_use]
     pub fn with_variable(mut self, name: impl Into<OsString>) -> Self {
         Arc::make_mut(&mut self.line).passed.push(name.into());
@@ -148,8 +151,9 @@ impl Line {
         Program::start(&mut command).map_err(|error| program::not_started(&self.program, &error))
     }
 
-    /// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave their
-    /// values behind: the standard library then copies the whole environment into memory that it does not wipe.
+    /// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave
+    /// their values behind: the standard library then copies the whole environment into memory that it does
+    /// not wipe.
     fn pass_environment(&self, command: &mut process::Command, profile: &Profile) {
         let issuers = KNOWN.iter().copied().chain([profile]).map(Profile::variable);
         // A key under a name that is nearly right is a key as well.

@@ -4,7 +4,7 @@ mod lines;
 
 use std::path::PathBuf;
 
-use super::file::{FileText, Reader, file_settings};
+use super::file::{Reader, file_settings};
 use super::{
     Absence, LineFault, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError, similar_names,
 };
@@ -15,26 +15,28 @@ use lines::{Lines, after_export, blanks, first, starts};
 /// The largest `.env` that is read, in bytes.
 const MAX_DOTENV: usize = 256 * 1024;
 
-/// One variable of a `.env` file. No process variable is set or substituted, and no parent folder is searched.
+/// One variable of a `.env` file. No process variable is set or substituted, and parent directories are not
+/// searched.
 ///
-/// The file goes through the checks of [`SecretFile`](super::SecretFile), and is read by a reader of this crate's own.
-/// `.env` has no specification, and the programs that read such files disagree, so:
+/// The file goes through the checks of [`SecretFile`](super::SecretFile). This crate has a parser of its own,
+/// because `.env` has no specification and the programs that read such files disagree:
 ///
-/// - The key's line must be one that python-dotenv and Node's `util.parseEnv` read alike: `NAME=value`, with `export ` before
-///   it or not, plain spaces around, the value alone or in one pair of single or double quotes, and a comment after a space
-///   and a `#`. The name's case counts. Anything else is an error with the line and what to change
-///   ([`LineFault`](super::LineFault)), and so is a variable that is set twice.
-/// - The variable is absent only where no line begins with its name, whatever may be thought to end a line, and no key stands
-///   alone on a line. A line that may be a part of another variable's quoted value is an error.
-/// - Lines of other variables may be written as they like. Where programs read one of them differently, a
-///   [`Remark`] names it.
+/// - The line of the key must be one that python-dotenv and Node's `util.parseEnv` read alike: `NAME=value`,
+///   optionally after `export `, with plain spaces around, the value alone or in one pair of single or double
+///   quotes, and a comment after a space and a `#`. Names are case-sensitive. Anything else is an error with
+///   the line and what to change ([`LineFault`](super::LineFault)), and so is a variable that is set twice.
+/// - The variable is absent only if no line begins with its name, by any definition of a line end, and no key
+///   stands alone on a line. A line that may be a part of another variable's quoted value is an error.
+/// - Lines of other variables may have any form. Where programs read one of them differently, a [`Remark`]
+///   names it.
 /// - A variable that is set to nothing counts as not set.
 ///
-/// In one case this reader finds what a program misses: Node 20 takes a byte order mark, and a line that has no `=` and is
-/// neither empty nor starts with `#`, for a part of the name on the line after it, and stops at a line without a name.
+/// In one case this parser finds what a program misses: Node 20 takes a byte order mark, and a line that has
+/// no `=` and is neither empty nor starts with `#`, for a part of the name on the line after it, and stops at
+/// a line without a name.
 ///
 /// # Security
-/// A `.env` tends to be committed. A secret file of its own is better where you can choose.
+/// A `.env` is easily committed by mistake. Prefer a separate secret file.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -70,49 +72,32 @@ impl DotenvFile {
             Problem::TooLarge { limit } => Problem::DotenvTooLarge { limit },
             problem => problem,
         })?;
-        Ok(match find_in_file(file, &self.name, profile)? {
-            InFile::NoFile => Reading::absent(Absence::NoFile),
-            InFile::NotSet { similar } => {
-                Reading::absent(similar.map_or(Absence::NotInFile, |line| Absence::SimilarInFile { line }))
-            }
-            InFile::Set { text, .. } if text.bytes().is_empty() => Reading::absent(Absence::EmptyVariable),
-            InFile::Set { line, text, remarks } => {
-                Reading::present(text).with_remarks(remarks).with_provenance(self.place(Some(line)))
-            }
-        })
+        let Some((text, mut remarks)) = file else {
+            return Ok(Reading::absent(Absence::NoFile));
+        };
+        let text = text.bytes();
+        if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") || text.contains(&0) {
+            return Err(Problem::NotText { hint: Hint::Nul });
+        }
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        // Screen only what is well-formed: an error, with its hint, would otherwise be made for each line.
+        let is_key = |line: &[u8]| profile.format().accepts(line) && profile.format().screen(line).is_ok();
+        let Some(setting) = find(text, &self.name, is_key)? else {
+            let similar = similar(text, &self.name).map(|line| Absence::SimilarInFile { line });
+            return Ok(Reading::absent(similar.unwrap_or(Absence::NotInFile)));
+        };
+        if setting.value.is_empty() {
+            return Ok(Reading::absent(Absence::EmptyVariable));
+        }
+        remarks.extend(setting.remark);
+        let mut value = SecretText::with_capacity(setting.value.len());
+        value.append(setting.value);
+        let place = self.place(Some(setting.line));
+        Ok(Reading::present(value).with_remarks(remarks).with_provenance(place))
     }
 }
 
 file_settings!(DotenvFile);
-
-/// What a file has of a variable.
-enum InFile {
-    NoFile,
-    NotSet { similar: Option<usize> },
-    Set { line: usize, text: SecretText, remarks: Vec<Remark> },
-}
-
-fn find_in_file(file: FileText, name: &str, profile: &Profile) -> Result<InFile, Problem> {
-    let Some((text, mut remarks)) = file else {
-        return Ok(InFile::NoFile);
-    };
-    let text = text.bytes();
-    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") || text.contains(&0) {
-        return Err(Problem::NotText { hint: Hint::Nul });
-    }
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    // Only what is well-formed is screened: an error about each other line would be made with its hint.
-    let is_key = |line: &[u8]| profile.format().accepts(line) && profile.format().screen(line).is_ok();
-    Ok(match find(text, name, is_key)? {
-        None => InFile::NotSet { similar: similar(text, name) },
-        Some(found) => {
-            remarks.extend(found.remark);
-            let mut text = SecretText::with_capacity(found.value.len());
-            text.append(found.value);
-            InFile::Set { line: found.line, text, remarks }
-        }
-    })
-}
 
 impl Source for DotenvFile {
     fn provenance(&self) -> Provenance {
@@ -143,7 +128,8 @@ struct Site {
     value: Result<usize, LineFault>,
 }
 
-/// The value of `name`; `None` where no line can be thought to set it. `is_key` knows a key that stands alone on a line.
+/// The value of `name`; `None` if no line can be read as setting it. `is_key` recognises a key that stands
+/// alone on a line.
 fn find<'a>(
     text: &'a [u8],
     name: &str,
@@ -170,7 +156,7 @@ fn find<'a>(
         }
     });
     let Some((index, start)) = own else {
-        // A key without its name was meant for somebody.
+        // A key without a name was meant to be read.
         return unnamed.map_or(Ok(None), |line| Err(Problem::BadLine { line, fault: LineFault::NoName }));
     };
     let bad = |fault| Problem::BadLine { line: index + 1, fault };
@@ -181,7 +167,7 @@ fn find<'a>(
     Ok(Some(Setting { line: index + 1, value, remark: unclear.remark() }))
 }
 
-/// The first line, counted from 1, that sets a variable of a similar name to something.
+/// The first line, counted from 1, that sets a variable of a similar name to a value.
 fn similar(text: &[u8], name: &str) -> Option<usize> {
     let (lines, names) = (Lines::of(text), similar_names(name));
     let sets = |line: &[u8], name: &str| match site(line, name.as_bytes()) {
@@ -192,7 +178,7 @@ fn similar(text: &[u8], name: &str) -> Option<usize> {
     at.map(|at| at + 1)
 }
 
-/// The index of the one line that sets the variable, and where its value starts.
+/// The index of the only line that sets the variable, and where its value starts.
 fn own_line(lines: &Lines<'_>, name: &str) -> Result<Option<(usize, usize)>, Problem> {
     let mut faulty: Option<Problem> = None;
     let mut found: Option<Site> = None;
@@ -267,7 +253,7 @@ fn site(line: &[u8], name: &[u8]) -> Option<(bool, Result<usize, LineFault>)> {
     Some((assigns, fault.map_or_else(|| Ok(line.len() - rest.len() + 1), Err)))
 }
 
-/// What follows the name, and whether it has CRs in it: Node reads a file without them.
+/// What follows the name, and whether the name has CRs in it: Node ignores them.
 fn name_at<'a>(text: &'a [u8], name: &[u8]) -> Option<(&'a [u8], bool)> {
     let (mut rest, mut has_return) = (text, false);
     for byte in name {
@@ -284,14 +270,14 @@ fn is_end(text: &[u8]) -> bool {
     first(text).is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '_' | '-' | '.' | '$'))
 }
 
-/// Skips blanks, and says whether there was another one than a plain space.
+/// Skips blanks. Returns whether one of them was not a plain space.
 fn skip_blanks(text: &mut &[u8]) -> bool {
     let (skipped, rest) = text.split_at(blanks(text));
     *text = rest;
     skipped.iter().any(|&byte| byte != b' ')
 }
 
-/// The value in what follows a `=`, where every program reads the same.
+/// The value in what follows a `=`, if every program reads the same.
 fn value(written: &[u8]) -> Result<&[u8], LineFault> {
     if starts(written).nth(1).is_some() {
         return Err(LineFault::LineBreak);
@@ -311,7 +297,7 @@ fn value(written: &[u8]) -> Result<&[u8], LineFault> {
                 let is_backslash = inside[..end].ends_with(b"\\");
                 return Err(if is_backslash { LineFault::Backslash } else { LineFault::AfterQuotes });
             }
-            // Loading removes a byte order mark from a text, and no other reader does.
+            // Loading removes a byte order mark from a text, and other programs do not.
             if inside.starts_with(b"\xef\xbb\xbf") {
                 return Err(LineFault::Blank);
             }
@@ -348,8 +334,8 @@ fn unquoted(body: &[u8]) -> Result<&[u8], LineFault> {
     Ok(value)
 }
 
-/// Whether every program reads the same in a line: a blank one, a comment, or `NAME=value` without blanks, quotation marks
-/// or signs that some of them replace.
+/// Whether every program reads a line alike: a blank one, a comment, or `NAME=value` without blanks,
+/// quotation marks or characters that some of them replace.
 fn is_clear(line: &[u8]) -> bool {
     let body = line.trim_ascii_start();
     if body.is_empty() || body.starts_with(b"#") {

@@ -14,12 +14,12 @@ use crate::key::Profile;
 
 /// An environment variable that holds the key.
 ///
-/// A variable that is set to nothing counts as not set. When `NAME_FILE` is set as well, loading is refused: the two
-/// may hold keys of different accounts.
+/// A variable that is set to nothing counts as not set. When `NAME_FILE` is set as well, loading is refused:
+/// the two may hold keys of different accounts.
 ///
 /// # Security
-/// The variable stays in the environment block, where `/proc/PID/environ` and every child process can read it. Prefer a
-/// file, a systemd credential or the keychain.
+/// The variable stays in the environment block, where `/proc/PID/environ` and every child process can read
+/// it. Prefer a file, a systemd credential or the keychain.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -35,8 +35,9 @@ pub struct Variable {
 
 /// A file that the environment variable `NAME_FILE` names, as Docker's images do it.
 ///
-/// When the variable is set and the file does not exist, that is an error and not an absence: the key was meant to come
-/// from there. A relative path is resolved against the working directory of when the source was created.
+/// When the variable is set and the file does not exist, that is an error and not an absence: the key was
+/// meant to come from there. A relative path is resolved against the working directory of when the source was
+/// created.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -123,8 +124,8 @@ impl FileVariable {
 file_settings!(FileVariable with strict permissions);
 
 impl SystemdCredential {
-    /// The credential of this name. A name is one file name: one that could lead out of the directory is refused when
-    /// it is read.
+    /// The credential of this name. A name is one file name: one that could lead out of the directory is
+    /// refused when it is read.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), reader: Reader::new() }
@@ -170,11 +171,12 @@ impl SystemdCredential {
     }
 }
 
-/// The base64 of each encrypted credential from its 23rd character, after an id: the sizes of key, block, initialisation
-/// vector and tag of AES-256-GCM.
+/// The base64 of each encrypted credential from its 23rd character, after an id: the sizes of key, block,
+/// initialisation vector and tag of AES-256-GCM.
 const SIZES: &[u8; 20] = b"AAAAABAAAADAAAABAAAA";
 
-/// Whether a text is a credential as `systemd-creds encrypt` writes it. In constant time: the text may be a key.
+/// Whether a text is a credential as `systemd-creds encrypt` writes it. In constant time: the text may be a
+/// key.
 pub(super) fn is_encrypted(text: &[u8]) -> bool {
     text.get(22..42).is_some_and(|sizes| bool::from(sizes.ct_eq(SIZES)))
 }
@@ -229,8 +231,8 @@ impl Source for FileVariable {
         }
         let text = WipedPath::from(path);
         let path = WipedPath::from(self.folder.join(&*text).into_os_string());
-        // The text may be the key itself, so it is shown only once it is certainly a path. That is decided before the file
-        // is opened, which may hang.
+        // The text may be the key itself, so it is shown only once it is certainly a path. That is decided
+        // before the file is opened, which may hang.
         let is_path = Arc::new(AtomicBool::new(false));
         let (reported, own) = (Arc::clone(&is_path), self.own_parts(&text));
         let file = self.reader.read_after(&path, MAX_SECRET_FILE, move |path| {
@@ -260,8 +262,8 @@ fn gone(text: &Path) -> Problem {
     let rule = match reference_scheme(text.as_os_str().as_encoded_bytes()) {
         Some("file") => "the variable takes a path, and holds a reference: write the path without file:",
         Some(_) => {
-            "the variable takes a path, and holds a reference: write the path of a file, or give the reference to the \
-             program's own setting"
+            "the variable takes a path, and holds a reference: write the path of a file, or give the \
+             reference to the program's own setting"
         }
         None => return Problem::FileGone,
     };
@@ -278,8 +280,8 @@ pub(crate) fn variable(name: &str) -> Option<SecretText> {
     Some(SecretText::from(text.into_encoded_bytes()))
 }
 
-/// Whether the file exists, or a directory on the way to it beyond the first `parts` components. A key may begin with
-/// `/` or `./` too, so the form of a text decides nothing.
+/// Whether the file exists, or a directory on the way to it beyond the first `parts` components. A key may
+/// begin with `/` or `./` too, so the form of a text decides nothing.
 fn leads_somewhere(path: &Path, parts: usize) -> bool {
     let ways: Vec<&Path> = path.ancestors().collect();
     let mut ways = ways.into_iter().rev().filter(|way| way.components().count() > parts);

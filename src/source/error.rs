@@ -117,14 +117,14 @@ pub enum Problem {
     },
     /// The text is a credential that systemd has encrypted.
     #[error(
-        "it is a credential that systemd has encrypted: pass it to the service with LoadCredentialEncrypted= (or \
-         SetCredentialEncrypted=) in place of LoadCredential=, and read it as a systemd credential"
+        "it is a credential that systemd has encrypted: pass it to the service with LoadCredentialEncrypted= \
+         (or SetCredentialEncrypted=) in place of LoadCredential=, and read it as a systemd credential"
     )]
     EncryptedCredential,
     /// The text is a key reference and not a key.
     #[error(
-        "it holds a reference ({scheme}:…) in place of a key, and a reference is resolved only where one is expected: put \
-         the key itself here, or give the reference to the program's own setting"
+        "it holds a reference ({scheme}:…) in place of a key, and a reference is resolved only where one is \
+         expected: put the key itself here, or give the reference to the program's own setting"
     )]
     Reference {
         /// The scheme.
@@ -163,8 +163,8 @@ pub enum Problem {
     Unreadable(io::ErrorKind),
     /// Another user owns the file, and could put a key of their own there.
     #[error(
-        "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to yourself, or \
-         trust that user with with_trusted_owner({uid}), in a reference with ?owner={uid}"
+        "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to \
+         yourself, or trust that user with with_trusted_owner({uid}), in a reference with ?owner={uid}"
     )]
     ForeignOwner {
         /// The owner.
@@ -178,8 +178,8 @@ pub enum Problem {
     },
     /// The file's group may write it, and could put a key of its own there.
     #[error(
-        "its group (gid {gid}) can write it (mode {mode:03o}), and could put another key there: chmod g-w it, or trust \
-         that group with with_trusted_group({gid}), in a reference with ?group={gid}"
+        "its group (gid {gid}) can write it (mode {mode:03o}), and could put another key there: chmod g-w \
+         it, or trust that group with with_trusted_group({gid}), in a reference with ?group={gid}"
     )]
     WritableByGroup {
         /// The permission bits.
@@ -197,7 +197,8 @@ pub enum Problem {
     },
     /// There is more than a key needs.
     #[error(
-        "it is larger than {limit} bytes, so it is not a key: name the file or the command that gives the key alone"
+        "it is larger than {limit} bytes, so it is not a key: name the file or the command that gives the \
+         key alone"
     )]
     TooLarge {
         /// The bound, in bytes.
@@ -205,8 +206,8 @@ pub enum Problem {
     },
     /// A `.env` is larger than one ever is.
     #[error(
-        "it is larger than {limit} bytes, which no usual .env is: name the right file, or keep in it only lines of the \
-         form NAME=value"
+        "it is larger than {limit} bytes, which no usual .env is: name the right file, or keep in it only \
+         lines of the form NAME=value"
     )]
     DotenvTooLarge {
         /// The bound, in bytes.
@@ -254,20 +255,21 @@ pub enum Problem {
     },
     /// The program ended well and printed nothing.
     #[error(
-        "it printed nothing on its standard output: run it by hand, and give it the arguments that print the key"
+        "it printed nothing on its standard output: run it by hand, and give it the arguments that print the \
+         key"
     )]
     NoOutput,
     /// The program was stopped because it wants to read from the terminal, or to change it.
     #[error(
-        "it wants to prompt on the terminal, which it may not (it was ended): unlock it beforehand, or let it ask in a \
-         window"
+        "it wants to prompt on the terminal, which it may not (it was ended): unlock it beforehand, or let \
+         it ask in a window"
     )]
     WantsTerminal,
     /// The program ended, and its exit status went elsewhere.
     #[error(
-        "it ended, and its exit status went elsewhere, so whether it succeeded is not known: this process ignores \
-         SIGCHLD (start it with `env --default-signal=CHLD`), or something in it collects \
-         every child (let it collect only its own)"
+        "it ended, and its exit status went elsewhere, so whether it succeeded is not known: this process \
+         ignores SIGCHLD (start it with `env --default-signal=CHLD`), or something in it collects every \
+         child (let it collect only its own)"
     )]
     ExitUnknown,
     /// A signal ended the program.
@@ -290,8 +292,8 @@ pub enum Problem {
     },
     /// A file or a pipe was not read within the deadline.
     #[error(
-        "it was not read within {} ms: look at the disk or the network mount, or at what writes to the pipe, or raise the \
-         deadline", .after.as_millis()
+        "it was not read within {} ms: look at the disk or the network mount, or at what writes to the pipe, \
+         or raise the deadline", .after.as_millis()
     )]
     Slow {
         /// The deadline.
@@ -311,8 +313,8 @@ pub enum Problem {
     },
     /// Its turn came late, and nothing came in what was left of the deadline.
     #[error(
-        "the call waited {} ms for its turn behind others, and there was no answer in the {} ms that were left: \
-         make fewer calls at once (threads can share one handle), or raise the deadline",
+        "the call waited {} ms for its turn behind others, and there was no answer in the {} ms that were \
+         left: make fewer calls at once (threads can share one handle), or raise the deadline",
         .waited.as_millis(), .left.as_millis()
     )]
     LateTurn {
@@ -333,7 +335,8 @@ pub enum Problem {
     /// There is no keychain service to ask.
     #[error(
         "no keychain answers: on Linux a Secret Service (such as gnome-keyring) must run on the session bus \
-         that DBUS_SESSION_BUS_ADDRESS names; where there is none, keep the key in a file or a systemd credential"
+         that DBUS_SESSION_BUS_ADDRESS names; where there is none, keep the key in a file or a systemd \
+         credential"
     )]
     NoKeychain,
     /// The place is one that this build cannot read.
@@ -345,15 +348,16 @@ pub enum Problem {
     },
     /// The keychain did not let the item be read or written.
     #[error(
-        "the keychain refuses access: one of its collections is locked, or it has no default collection; unlock or create \
-         it (an item that is not found may be in any locked collection)"
+        "the keychain refuses access: one of its collections is locked, or it has no default collection; \
+         unlock or create it (an item that is not found may be in any locked collection)"
     )]
     NoAccess,
     /// Several items match.
     #[error(
-        "{count} items in the keychain match, from this tool or another one: keep one with `Keychain::keep_one`, or delete \
-         the others in the keychain's own window. (`secret-tool clear` with the service and the name alone deletes all of \
-         them; name an attribute that only the unwanted one has, such as `application` or `xdg:schema`.)"
+        "{count} items in the keychain match, from this tool or another one: keep one with \
+         `Keychain::keep_one`, or delete the others in the keychain's own window. (`secret-tool clear` with \
+         the service and the name alone deletes all of them; name an attribute that only the unwanted one \
+         has, such as `application` or `xdg:schema`.)"
     )]
     Ambiguous {
         /// How many.
@@ -371,7 +375,8 @@ pub enum Problem {
     Unreachable,
 }
 
-/// Why a line of a `.env` gives no value: programs that read such files disagree about it, or none takes a key from it.
+/// Why a line of a `.env` gives no value: programs that read such files disagree about it, or none takes a
+/// key from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineFault {
@@ -389,8 +394,8 @@ pub enum LineFault {
     Export,
     /// A character ends the line for some programs and not for others.
     #[error(
-        "holds a character that ends a line for some programs only (CR alone, VT, FF, U+0085, U+2028 or U+2029): \
-         save the file with LF at the end of each line"
+        "holds a character that ends a line for some programs only (CR alone, VT, FF, U+0085, U+2028 or \
+         U+2029): save the file with LF at the end of each line"
     )]
     LineBreak,
     /// The line may be a part of another variable's value.
@@ -417,8 +422,8 @@ pub enum LineFault {
     QuoteInside,
     /// The value has a `$`.
     #[error(
-        "has a `$` in its value, which no key has and which some programs replace even in quotes: write the key \
-         itself, not the name of a variable"
+        "has a `$` in its value, which no key has and which some programs replace even in quotes: write the \
+         key itself, not the name of a variable"
     )]
     Dollar,
     /// The value has a `\`.
@@ -426,14 +431,14 @@ pub enum LineFault {
     Backslash,
     /// A `#` starts a comment for some programs only.
     #[error(
-        "has a `#` that starts a comment for some programs only: put a space before a comment; where it belongs to \
-         the value, write the value in single quotes; leave an empty value with nothing after it"
+        "has a `#` that starts a comment for some programs only: put a space before a comment; where it \
+         belongs to the value, write the value in single quotes; leave an empty value with nothing after it"
     )]
     Hash,
     /// A blank other than a plain space stands beside the name or the value.
     #[error(
-        "has a tab, a no-break space (U+00A0), an ideographic space (U+3000) or another blank or invisible character \
-         beside the name or the value: use plain spaces, or none"
+        "has a tab, a no-break space (U+00A0), an ideographic space (U+3000) or another blank or invisible \
+         character beside the name or the value: use plain spaces, or none"
     )]
     Blank,
     /// It is not UTF-8.
@@ -447,18 +452,20 @@ pub enum LineFault {
 pub enum Resource {
     /// Files, sockets and pipes that one process, or the whole machine, may have open.
     #[error(
-        "file descriptors left: find what leaves files or connections open, or raise the limit (`ulimit -n`, systemd's \
-         LimitNOFILE=)"
+        "file descriptors left: find what leaves files or connections open, or raise the limit (`ulimit -n`, \
+         systemd's LimitNOFILE=)"
     )]
     Descriptors,
     /// Threads.
     #[error(
-        "threads left: start fewer, or raise the limit (`ulimit -u`, systemd's TasksMax=, a container's pids limit)"
+        "threads left: start fewer, or raise the limit (`ulimit -u`, systemd's TasksMax=, a container's pids \
+         limit)"
     )]
     Threads,
     /// Processes.
     #[error(
-        "processes left: start fewer, or raise the limit (`ulimit -u`, systemd's TasksMax=, a container's pids limit)"
+        "processes left: start fewer, or raise the limit (`ulimit -u`, systemd's TasksMax=, a container's \
+         pids limit)"
     )]
     Processes,
     /// Memory.

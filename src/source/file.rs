@@ -22,18 +22,20 @@ pub const MAX_SECRET_FILE: usize = 8192;
 
 /// A file that holds the key: a Docker or Kubernetes secret, or one that you wrote with mode 600.
 ///
-/// Symbolic links are followed, because Kubernetes mounts secrets through them. The checks apply to the file that was
-/// opened, so it cannot be swapped between the check and the read. It must be a regular file or a pipe that belongs to
-/// root or to this user, and that no other user can write, the user's own group included;
-/// [`with_trusted_owner`](Self::with_trusted_owner) and [`with_trusted_group`](Self::with_trusted_group) allow others.
-/// (On Windows, owner and mode are not checked.)
+/// Symbolic links are followed, because Kubernetes mounts secrets through them. The checks apply to the file
+/// that was opened, so it cannot be swapped between the check and the read. It must be a regular file or a
+/// pipe that belongs to root or to this user, and that no other user can write, the user's own group
+/// included; [`with_trusted_owner`](Self::with_trusted_owner) and
+/// [`with_trusted_group`](Self::with_trusted_group) allow others. (On Windows, owner and mode are not
+/// checked.)
 ///
-/// A relative path is resolved when the source is created, so a later change of the working directory does not change
-/// which file is read.
+/// A relative path is resolved when the source is created, so a later change of the working directory does
+/// not change which file is read.
 ///
-/// A pipe (a FIFO, `/dev/stdin`, `/dev/fd/N`, a shell's `<(…)`) is read to its end, within the deadline. It gives its
-/// text once, and [`explain`](crate::chain::Chain::explain) and a refresher read it again. Threads of one process read
-/// a pipe one after another; two processes that read it at the same time each get a part of its text.
+/// A pipe (a FIFO, `/dev/stdin`, `/dev/fd/N`, a shell's `<(…)`) is read to its end, within the deadline. It
+/// gives its text once, and [`explain`](crate::chain::Chain::explain) and a refresher read it again. Threads
+/// of one process read a pipe one after another; two processes that read it at the same time each get a part
+/// of its text.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
@@ -68,8 +70,8 @@ macro_rules! file_settings {
         file_settings!($source);
 
         impl $source {
-            /// Refuses a file that its group or others can read. (Kubernetes mounts secrets with mode 644 unless
-            /// `defaultMode` says otherwise, so this is not the default.)
+            /// Refuses a file that its group or others can read. (Kubernetes mounts secrets with mode 644
+            /// unless `defaultMode` says otherwise, so this is not the default.)
             #[must_use]
             pub fn with_strict_permissions(mut self) -> Self {
                 self.reader.is_strict = true;
@@ -81,24 +83,25 @@ macro_rules! file_settings {
         impl $source {
             /// Also accepts a file that belongs to this user, by number.
             ///
-            /// That user can put another key there, and so choose the account that receives the data: name the one
-            /// that Docker Compose's host file or a sidecar's belongs to. In a user namespace, 65534 stands for every
-            /// user that has no number of its own there.
+            /// That user can put another key there, and so choose the account that receives the data: name
+            /// the one that Docker Compose's host file or a sidecar's belongs to. In a user namespace, 65534
+            /// stands for every user that has no number of its own there.
             #[must_use]
             pub fn with_trusted_owner(mut self, uid: u32) -> Self {
                 self.reader.trust.owner = Some(uid);
                 self
             }
 
-            /// Also accepts a file that this group, by number, can write. Each of its members can put another key
-            /// there.
+            /// Also accepts a file that this group, by number, can write. Each of its members can put another
+            /// key there.
             #[must_use]
             pub fn with_trusted_group(mut self, gid: u32) -> Self {
                 self.reader.trust.group = Some(gid);
                 self
             }
 
-            /// Sets how long opening and reading the file may take; a network mount may hang. The default is 30 s.
+            /// Sets how long opening and reading the file may take; a network mount may hang. The default is
+            /// 30 s.
             #[must_use]
             pub fn with_deadline(mut self, deadline: std::time::Duration) -> Self {
                 self.reader.worker = self.reader.worker.with_deadline(deadline);
@@ -133,7 +136,8 @@ impl Reader {
         self.read_after(path, limit, |_| ())
     }
 
-    /// As [`Reader::read`], and calls `first` with the path before it is opened, on the same thread: it may hang too.
+    /// As [`Reader::read`], and calls `first` with the path before it is opened, on the same thread: it may
+    /// hang too.
     pub(super) fn read_after(
         &self,
         path: &Path,

@@ -35,13 +35,14 @@ type Secret = WipedBytes;
 
 /// The items of one service in the keychain of the user.
 ///
-/// It holds a connection of its own and no process-wide default; a clone shares it. After a restart of the keychain's daemon
-/// it connects again. A locked keychain asks its user to unlock it, and every call has a deadline: past it, the prompt is
-/// taken away again.
+/// It holds a connection of its own and no process-wide default; a clone shares it. After a restart of the
+/// keychain's daemon it connects again. A locked keychain asks its user to unlock it, and every call has a
+/// deadline: past it, the prompt is taken away again.
 ///
-/// On Linux, an item that is not found while a collection is locked may be in that collection, and some services
-/// (`KeePassXC`) do not show what they hold until it is unlocked. So nothing is absent until every collection is unlocked;
-/// where one of them cannot be, [`Keychain::in_default_collection`] looks at the default one alone.
+/// On Linux, an item that is not found while a collection is locked may be in that collection, and some
+/// services (`KeePassXC`) do not show what they hold until it is unlocked. So nothing is absent until every
+/// collection is unlocked; where one of them cannot be, [`Keychain::in_default_collection`] looks at the
+/// default one alone.
 ///
 /// Everything with the user's rights can read the user's keychain once it is unlocked.
 ///
@@ -65,8 +66,8 @@ pub struct Keychain {
     slot: Arc<Slot>,
 }
 
-/// The open store, if there is one. Dropping a store takes a thread: what is below it blocks, and on Linux panics in async
-/// code where the application has turned on the feature `tokio` of the library.
+/// The open store, if there is one. Dropping a store takes a thread: what is below it blocks, and on Linux
+/// panics in async code where the application has turned on the feature `tokio` of the library.
 #[derive(Default)]
 struct Slot(Lock<Option<Arc<Store>>>);
 
@@ -114,8 +115,8 @@ impl Keychain {
         self
     }
 
-    /// Looks at the default collection alone, on Linux, where a user may have several: the others may be locked, and what they
-    /// hold is neither found nor ambiguous.
+    /// Looks at the default collection alone, on Linux, where a user may have several: the others may be
+    /// locked, and what they hold is neither found nor ambiguous.
     #[must_use]
     pub fn in_default_collection(mut self) -> Self {
         self.in_default_collection = true;
@@ -124,8 +125,8 @@ impl Keychain {
 
     /// Stores a key, over the one that the item holds.
     ///
-    /// A call past its deadline is left behind and not called back: once the keychain was asked to write, it may still do it
-    /// when it answers again, over what was saved meanwhile.
+    /// A call past its deadline is left behind and not called back: once the keychain was asked to write, it
+    /// may still do it when it answers again, over what was saved meanwhile.
     ///
     /// # Errors
     /// [`SourceError`] when the keychain does not answer, is locked, has no collection, or several items
@@ -158,8 +159,8 @@ impl Keychain {
         self.on_item(name, Store::delete).map_err(|problem| self.error(name, problem))
     }
 
-    /// Every key that an item of this name holds, where several items match: one of them may be the only copy. A probe or
-    /// the fingerprint tells which is good; [`Keychain::keep_one`] deletes the others.
+    /// Every key that an item of this name holds, where several items match: one of them may be the only
+    /// copy. A probe or the fingerprint tells which is good; [`Keychain::keep_one`] deletes the others.
     ///
     /// # Errors
     /// As [`Keychain::save`], and when one of them holds no well-formed key.
@@ -172,8 +173,8 @@ impl Keychain {
         keys.map_err(|problem| self.error(name, problem))
     }
 
-    /// Deletes every item of this name but one that holds `key`, and returns how many were deleted. `None` where no item
-    /// holds it: then nothing is deleted.
+    /// Deletes every item of this name but one that holds `key`, and returns how many were deleted. `None`
+    /// where no item holds it: then nothing is deleted.
     ///
     /// # Errors
     /// As [`Keychain::save`]. Some of the items may be deleted by then, but never the one that is kept.
@@ -202,8 +203,8 @@ impl Keychain {
         })
     }
 
-    /// Stores bytes over those that the item holds. `held` is held until the keychain has answered, which may be after
-    /// the deadline.
+    /// Stores bytes over those that the item holds. `held` is held until the keychain has answered, which may
+    /// be after the deadline.
     #[cfg(feature = "rotation")]
     pub(crate) fn save_bytes(
         &self,

@@ -13,8 +13,8 @@ use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
 
 /// A field of a secret in OpenBao, in a key-value secrets engine of version 2: the current version.
 ///
-/// That there is no such secret is an [`Absence`]. That it was deleted, that the field is missing or is not a text, that the token
-/// is refused or the server cannot be asked is an error, and ends a chain.
+/// That there is no such secret is an [`Absence`]. That it was deleted, that the field is missing or is not a
+/// text, that the token is refused or the server cannot be asked is an error, and ends a chain.
 ///
 /// ```
 /// use keysheath::key::Origin;
@@ -36,8 +36,8 @@ pub struct OpenBaoField {
 }
 
 impl OpenBaoField {
-    /// The field of the secret at `place`: the mount, a slash and the path, as `bao kv get` takes it. Where the mount ends
-    /// is asked of OpenBao, so its name may have slashes.
+    /// The field of the secret at `place`: the mount, a slash and the path, as `bao kv get` takes it. Where
+    /// the mount ends is asked of OpenBao, so its name may have slashes.
     #[must_use]
     pub fn new(client: OpenBao, place: impl Into<String>, field: impl Into<String>) -> Self {
         let place = place.into();
@@ -45,8 +45,8 @@ impl OpenBaoField {
         Self { entry: Arc::new(entry), place, field: field.into(), deadline: None }
     }
 
-    /// As [`OpenBaoField::new`], with the client of [`OpenBao::from_env`]. The environment is read at the first reading, and what is wrong
-    /// with it is an error of the source.
+    /// As [`OpenBaoField::new`], with the client of [`OpenBao::from_env`]. The environment is read at the
+    /// first reading, and what is wrong with it is an error of the source.
     #[must_use]
     pub fn from_env(place: impl Into<String>, field: impl Into<String>) -> Self {
         Self { entry: Arc::default(), place: place.into(), field: field.into(), deadline: None }
@@ -84,7 +84,8 @@ impl OpenBaoField {
 /// How much longer than its own deadline a call is given: its end is reported as what it is.
 pub(crate) const EXTRA: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A worker for calls to a secret, and what they are counted by: the secret, and the server that others are at as well.
+/// A worker for calls to a secret, and what they are counted by: the secret, and the server that others are
+/// at as well.
 pub(crate) fn worker(client: Option<&OpenBao>, secret: &str) -> (Worker, Place) {
     let (worker, server, limit) = match client {
         None => (Worker::new(), String::from("environment"), MAX_CALLS_PER_SERVER),

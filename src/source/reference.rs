@@ -10,12 +10,12 @@
 //! | `command:op read op://shop/kanal/key` | a program's output |
 //! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, whose address and token the environment has |
 //!
-//! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#`, for white space, for control characters and others
-//! that are not shown as themselves (each byte of their UTF-8), and for `$`, `*`, `~` and `&`; and for a letter or digit of a
-//! name that has the form of a Kanal key, which is refused otherwise. There is no shell, so a path or
-//! a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The words of a command are split on single spaces, a
-//! space inside a word is `%20`, and quotation marks are refused. Printing and parsing are inverse. A relative path is
-//! resolved when the reference is read.
+//! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#`, for white space, for control
+//! characters and others that are not shown as themselves (each byte of their UTF-8), and for `$`, `*`, `~`
+//! and `&`; and for a letter or digit of a name that has the form of a Kanal key, which is refused otherwise.
+//! There is no shell, so a path or a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The
+//! words of a command are split on single spaces, a space inside a word is `%20`, and quotation marks are
+//! refused. Printing and parsing are inverse. A relative path is resolved when the reference is read.
 //!
 //! Options may end any reference, after a `?` and joined by `&`:
 //!
@@ -35,13 +35,15 @@
 //! [`KeyRef::allow_commands`], which a tool should call only for references that its user wrote. Paths with
 //! `..` are refused.
 //!
-//! A person may put the key itself where a reference belongs, or behind a scheme. A name (of a variable, file, folder,
-//! credential, item, field or program) that has the form of a Kanal key, 24 letters and digits with upper case, lower case and
-//! digits, is refused ([`KeyRefError::LooksLikeKey`]). A key of another form behind a scheme is taken for a name. The errors of this crate show none of it, but a parser may print
-//! the text that an error is about: `toml` prints the whole line, and `clap` the argument. So with the feature `serde`, reading
-//! a config file never fails because of the value of a reference: the [`KeyRef`] reports it when it is used, and
-//! [`KeyRef::problem`] before that. An error about something else on that line, such as an unknown field, still prints the line:
-//! of an error of `toml`, print `error.message()` and not the error itself. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
+//! A person may put the key itself where a reference belongs, or behind a scheme. A name (of a variable,
+//! file, folder, credential, item, field or program) that has the form of a Kanal key, 24 letters and digits
+//! with upper case, lower case and digits, is refused ([`KeyRefError::LooksLikeKey`]). A key of another form
+//! behind a scheme is taken for a name. The errors of this crate show none of it, but a parser may print the
+//! text that an error is about: `toml` prints the whole line, and `clap` the argument. So with the feature
+//! `serde`, reading a config file never fails because of the value of a reference: the [`KeyRef`] reports it
+//! when it is used, and [`KeyRef::problem`] before that. An error about something else on that line, such as
+//! an unknown field, still prints the line: of an error of `toml`, print `error.message()` and not the error
+//! itself. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
 //! `ArgMatches`, which keeps the argument):
 //!
 //! ```
@@ -151,8 +153,9 @@ struct FilePath {
 pub enum KeyRefError {
     /// There is no colon.
     #[error(
-        "a key reference names a place, such as env:NAME or file:/path, and never holds a key; if this is the key itself, \
-         save it in an environment variable or a file, and write the name of that after env: or file:"
+        "a key reference names a place, such as env:NAME or file:/path, and never holds a key; if this is \
+         the key itself, save it in an environment variable or a file, and write the name of that after env: \
+         or file:"
     )]
     NoScheme,
     /// The scheme is not one of those that exist.
@@ -181,10 +184,12 @@ pub enum KeyRefError {
         /// The rule that is broken.
         rule: &'static str,
     },
-    /// A part has the form of a Kanal key. A name of that form is taken where one of its characters is written as `%XX`.
+    /// A part has the form of a Kanal key. A name of that form is taken where one of its characters is
+    /// written as `%XX`.
     #[error(
-        "{part} looks like a key, and a reference only names the place of one: put the key into that place, and write the \
-         place's name here (a name that really looks so is taken with one of its characters written as %XX)"
+        "{part} looks like a key, and a reference only names the place of one: put the key into that place, \
+         and write the place's name here (a name that really looks so is taken with one of its characters \
+         written as %XX)"
     )]
     #[non_exhaustive]
     LooksLikeKey {
@@ -193,7 +198,8 @@ pub enum KeyRefError {
     },
     /// `%` is not followed by the two digits of a character that may be written so.
     #[error(
-        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control character"
+        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control \
+         character"
     )]
     Escape,
     /// An option has a value that it does not take.
@@ -207,8 +213,8 @@ pub enum KeyRefError {
     },
     /// What follows `?` is no option, or one twice, or not one of this scheme.
     #[error(
-        "after a ? stand options, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and of files \
-         owner=UID and group=GID; a ? of a name is written %3F"
+        "after a ? stand options, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and \
+         of files owner=UID and group=GID; a ? of a name is written %3F"
     )]
     Query,
     /// In a config file, a reference is a text, and there is something else.
@@ -247,8 +253,8 @@ impl KeyRef {
         self
     }
 
-    /// A reference from a text that a person may have put the key into. It never fails: what is no reference is a value that
-    /// reports so when it is used, and of whose text nothing is kept.
+    /// A reference from a text that a person may have put the key into. It never fails: what is no reference
+    /// is a value that reports so when it is used, and of whose text nothing is kept.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         text.parse().unwrap_or_else(Self::invalid)
@@ -267,12 +273,12 @@ impl KeyRef {
         }
     }
 
-    /// The source that the reference names. Nothing is read yet. It is [required](Source::required): nothing there is an
-    /// error.
+    /// The source that the reference names. Nothing is read yet. It is [required](Source::required): nothing
+    /// there is an error.
     ///
     /// # Errors
-    /// [`KeyRefError::CommandsNotAllowed`] for a command that was not allowed, [`KeyRefError::Unsupported`] where the source
-    /// is not part of this build, and [`KeyRef::problem`] where there is one.
+    /// [`KeyRefError::CommandsNotAllowed`] for a command that was not allowed, [`KeyRefError::Unsupported`]
+    /// where the source is not part of this build, and [`KeyRef::problem`] where there is one.
     pub fn source(&self) -> Result<Box<dyn Source>, KeyRefError> {
         Ok(Box::new(self.options.shape(self.plain_source()?).required()))
     }

@@ -31,8 +31,8 @@ impl SecretText {
         self.0.append(bytes);
     }
 
-    /// What is done to the text of every source: removes one leading byte order mark and one final newline (`\n` or
-    /// `\r\n`), and nothing else.
+    /// What is done to the text of every source: removes one leading byte order mark and one final newline
+    /// (`\n` or `\r\n`), and nothing else.
     pub(crate) fn without_mark_and_newline(self) -> Self {
         let start = if self.0.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let end = without_newline(&self.0).len().max(start);
@@ -130,7 +130,8 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// A source whose text stands in a shape of its own; see [`Source::base64`], [`Source::field`] and [`Source::line`].
+/// A source whose text stands in a shape of its own; see [`Source::base64`], [`Source::field`] and
+/// [`Source::line`].
 pub struct Shaped<S> {
     source: S,
     shape: Shape,

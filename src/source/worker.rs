@@ -19,37 +19,37 @@ use crate::key::fingerprint::wipe_stack;
 /// ```
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many calls to one place (a file, a program with its arguments, a service of the keychain, a secret in OpenBao) may
-/// be under way at once in this process, however many sources name it.
+/// How many calls to one place (a file, a program with its arguments, a service of the keychain, a secret in
+/// OpenBao) may be under way at once in this process, however many sources name it.
 ///
 /// A further call waits for its turn until its deadline, in the order of arrival, and then fails with
-/// [`Problem::Queued`]. Once as many calls hang past their deadlines, further calls fail at once with [`Problem::Stuck`],
-/// but for one that tries whether the place answers again: 30 s after the last of them was given up, and twice as long
-/// after each try that hangs as well.
+/// [`Problem::Queued`]. Once as many calls hang past their deadlines, further calls fail at once with
+/// [`Problem::Stuck`], but for one that tries whether the place answers again: 30 s after the last of them
+/// was given up, and twice as long after each try that hangs as well.
 ///
 /// ```
 /// assert_eq!(keysheath::source::MAX_CALLS_PER_PLACE, 4);
 /// ```
 pub const MAX_CALLS_PER_PLACE: usize = 4;
 
-/// How many calls to all places together may be under way at once in this process. Each has a thread of its own, that
-/// of a command two. A call that hangs past its deadline is not among them, so that a disk which hangs takes no turn
-/// from the other places; [`MAX_CALLS_PER_PLACE`] bounds those of each place.
+/// How many calls to all places together may be under way at once in this process. Each has a thread of its
+/// own, that of a command two. A call that hangs past its deadline is not among them, so that a disk which
+/// hangs takes no turn from the other places; [`MAX_CALLS_PER_PLACE`] bounds those of each place.
 ///
 /// ```
 /// assert_eq!(keysheath::source::MAX_CALLS, 64);
 /// ```
 pub const MAX_CALLS: usize = 64;
 
-/// How long a place whose calls all hang is left alone before one call tries it again; twice as long after each try that
-/// hangs as well, so that the threads which hang grow with the logarithm of the time.
+/// How long a place whose calls all hang is left alone before one call tries it again; twice as long after
+/// each try that hangs as well, so that the threads which hang grow with the logarithm of the time.
 const REST: Duration = Duration::from_secs(30);
 
 /// A turn that came after less than this part of the deadline is no reason for a call that was too slow.
 const SHORT_WAIT: u32 = 10;
 
-/// Runs calls on threads of their own. A call that was given up is left behind and counted until it returns, if it ever
-/// does; what it returns then is dropped, and so wiped.
+/// Runs calls on threads of their own. A call that was given up is left behind and counted until it returns,
+/// if it ever does; what it returns then is dropped, and so wiped.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     deadline: Duration,
@@ -248,8 +248,8 @@ impl Permit {
         self: &Arc<Self>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Receiver<T>, Problem> {
-        // A channel is a block with gaps, and what earlier calls left on the stack would be copied into them: comparing two
-        // keys leaves words of them there.
+        // A channel is a block with gaps, and what earlier calls left on the stack would be copied into them:
+        // comparing two keys leaves words of them there.
         wipe_stack();
         let (sender, result) = mpsc::sync_channel(1);
         let permit = Arc::clone(self);
@@ -346,8 +346,8 @@ impl Worker {
         Self { deadline: DEFAULT_DEADLINE, is_counted: true }
     }
 
-    /// A worker whose calls make calls of their own, to what [`Worker::new`] runs. They are bounded by place only: were
-    /// they among the [`MAX_CALLS`], as many of them could have every turn, and wait for one.
+    /// A worker whose calls make calls of their own, to what [`Worker::new`] runs. They are bounded by place
+    /// only: were they among the [`MAX_CALLS`], as many of them could have every turn, and wait for one.
     #[cfg(feature = "rotation")]
     pub(crate) const fn around_others() -> Self {
         Self { deadline: DEFAULT_DEADLINE, is_counted: false }
@@ -368,8 +368,8 @@ impl Worker {
         self.run_with(place, Duration::ZERO, |_| work())
     }
 
-    /// As [`Worker::run`], for work that can be ended from outside: at the deadline `end` is called, and the work is given
-    /// `extra` time to see it.
+    /// As [`Worker::run`], for work that can be ended from outside: at the deadline `end` is called, and the
+    /// work is given `extra` time to see it.
     #[cfg(feature = "keychain")]
     pub(crate) fn run_or_end<T: Send + 'static>(
         &self,
@@ -389,8 +389,8 @@ impl Worker {
         outcome
     }
 
-    /// As [`Worker::run`], for work that keeps the deadline itself and may need `extra` time to put an end to things,
-    /// and that starts more threads. The call is under way until the last of them has ended.
+    /// As [`Worker::run`], for work that keeps the deadline itself and may need `extra` time to put an end to
+    /// things, and that starts more threads. The call is under way until the last of them has ended.
     pub(crate) fn run_with<T: Send + 'static>(
         &self,
         place: Place,

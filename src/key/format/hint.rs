@@ -1,4 +1,4 @@
-//! Guessing from a text's shape why it is not a key.
+//! Guessing from the form of a text why it is not a key.
 
 use std::fmt;
 
@@ -7,11 +7,10 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::{MAX_KEY_LENGTH, is_b64token, look_alike};
-
 use crate::internal::bytes::WipedBytes;
 
-/// What the shape of a text that is no key suggests. Drawn from white space, marks, known prefixes and the words of
-/// templates; no byte of the text is kept.
+/// What the form of a text that is not a key suggests. It is derived from white space, punctuation, known
+/// prefixes and words of templates, and holds no byte of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hint {
@@ -31,7 +30,7 @@ pub enum Hint {
     NotAscii,
     /// It is not UTF-8.
     NotUtf8,
-    /// It stands in quotes.
+    /// It is in quotes.
     Quotes,
     /// It ends with a comma or a semicolon.
     TrailingComma,
@@ -49,7 +48,7 @@ pub enum Hint {
     OnePassword,
     /// It is encrypted, as dotenvx and SOPS write it.
     Encrypted,
-    /// It is the name of something in AWS, `arn:…`.
+    /// It is the name of a resource in AWS, `arn:…`.
     Arn,
     /// It is a URL.
     Url,
@@ -71,7 +70,7 @@ pub enum Hint {
     Nul,
 }
 
-/// Text that only a masked key has: bullets and ellipses, beside runs of ASCII marks.
+/// Text that only a masked key has: bullets, ellipses and runs of ASCII marks.
 const MASKS: [&str; 4] = ["***", "•", "…", "..."];
 
 /// The schemes of key references. `tests/sources/chain/no_key.rs` looks for one that is not here.
@@ -82,13 +81,13 @@ pub(crate) const REFERENCE_SCHEMES: [&str; 7] =
 const ENCRYPTED: [&str; 3] = ["encrypted:", "ENC[", "vault:v1:"];
 
 impl Hint {
-    /// The hint that the shape of a malformed text suggests, if any.
+    /// Returns the hint for a malformed text, if its form suggests one.
     #[must_use]
     pub fn from_shape(text: &[u8]) -> Option<Self> {
         Self::of(text, |_| false)
     }
 
-    /// As [`Hint::from_shape`], where it is known what a key is.
+    /// As [`Hint::from_shape`]; `is_key` recognises a key.
     pub(super) fn of(text: &[u8], is_key: impl Fn(&[u8]) -> bool) -> Option<Self> {
         if text.contains(&0) {
             return Some(Self::Nul);
@@ -111,7 +110,7 @@ impl Hint {
     }
 }
 
-/// Line breaks, white space, and what cannot be seen: they come first, since they hide what else is wrong.
+/// Line breaks, white space and invisible characters. They come first, because they hide what else is wrong.
 fn around(text: &str) -> Option<Hint> {
     let body = text.trim_end_matches(['\r', '\n']);
     if body.contains(['\r', '\n']) {
@@ -129,7 +128,7 @@ fn around(text: &str) -> Option<Hint> {
     (text.trim().len() < text.len()).then_some(Hint::SurroundingSpace)
 }
 
-/// What stands before a key, or in place of one, and is known by how it starts.
+/// What comes before a key or in its place and is known by its start.
 fn before(text: &str) -> Option<Hint> {
     let starts = |start: &str| text.get(..start.len()).is_some_and(|found| found.eq_ignore_ascii_case(start));
     let scheme = text.split_once(':').map(|(scheme, _)| scheme);
@@ -180,7 +179,7 @@ fn not_ascii(text: &str) -> Option<Hint> {
     })
 }
 
-/// Whether a screen shows a character as nothing: marks of direction and joining, variation selectors, tags and soft
+/// Whether a character is invisible: marks of direction and joining, variation selectors, tags and soft
 /// hyphens.
 pub(crate) const fn is_invisible(character: char) -> bool {
     matches!(
@@ -225,7 +224,7 @@ fn is_json(text: &str) -> bool {
     is_closed && text.contains('"')
 }
 
-/// `NAME=value` and `NAME: value`, with `export` before it or not. Padding alone after a `=` is no value.
+/// `NAME=value` and `NAME: value`, optionally after `export`. Padding alone after a `=` is not a value.
 fn is_assignment(text: &str) -> bool {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
@@ -243,8 +242,8 @@ fn is_path(text: &str) -> bool {
     is_absolute || is_relative || is_on_drive
 }
 
-/// Whether a text is a key in base64, of either alphabet, padded or not, made with or without a line break at the end of
-/// the key or of the text.
+/// Whether a text is a key in base64, of either alphabet, padded or not, encoded with or without a line break
+/// at the end of the key or of the text.
 fn is_base64(text: &str, is_key: impl Fn(&[u8]) -> bool) -> bool {
     let text = text.trim_end_matches(['\r', '\n']).as_bytes();
     if text.is_empty() || text.len() > MAX_KEY_LENGTH.div_ceil(3) * 4 + 4 || !is_b64token(text) {
@@ -269,24 +268,25 @@ impl fmt::Display for Hint {
             Self::TrailingNewline => {
                 "it ends with a line break: remove it (`printf %s` writes none, `echo` does)"
             }
-            Self::SurroundingSpace => "white space stands around it: remove it",
+            Self::SurroundingSpace => "it has white space around it: remove it",
             Self::UnusualSpace => {
-                "it holds a no-break space or another blank that is not a plain one: copy the key again as plain text"
+                "it holds a no-break space or another blank that is not a plain space: copy the key again as \
+                 plain text"
             }
             Self::Invisible => {
-                "it holds a byte order mark, a mark that sets the direction of text, or another character of no \
-                 width: copy the key again as plain text"
+                "it holds a byte order mark, a mark that sets the direction of text, or another character of \
+                 no width: copy the key again as plain text"
             }
             Self::FullWidth => {
                 "it holds full-width or styled letters or digits: copy the key again as plain text"
             }
             Self::Homoglyph => {
-                "it holds a letter of another alphabet, such as Cyrillic or Greek, that can look like a Latin one: \
-                 copy the key again from where it was created, and do not type it"
+                "it holds a letter of another alphabet, such as Cyrillic or Greek, that can look like a \
+                 Latin one: copy the key again from where it was created, and do not type it"
             }
             Self::NotAscii => {
-                "it holds a character that is not ASCII, such as a typographic dash or quotation mark: copy the key \
-                 again as plain text"
+                "it holds a character that is not ASCII, such as a typographic dash or quotation mark: copy \
+                 the key again as plain text"
             }
             Self::NotUtf8 => "it is not UTF-8: save it as plain text, or name its encoding where it is read",
             Self::Quotes => "it starts with a quotation mark: give the key without quotes",
@@ -295,36 +295,41 @@ impl fmt::Display for Hint {
                 "it starts with \"Bearer \": give the key alone, the prefix is added when it is sent"
             }
             Self::HeaderLine => {
-                "it is a whole Authorization header: give the key alone, the header is made when it is sent"
+                "it is a whole Authorization header: give the key alone, the header is added when it is sent"
             }
             Self::Assignment => "it has the form NAME=value or NAME: value: give the value alone",
             Self::Json => {
-                "it is JSON: give the key alone, or name the field that holds it, in a key reference (`?field=NAME`)"
-            },
+                "it is JSON: give the key alone, or name the field that holds it, in a key reference \
+                 (`?field=NAME`)"
+            }
             Self::Reference => {
-                "it is a key reference and not a key: give it where a reference is read, or put the key itself here"
+                "it is a key reference and not a key: use it where a reference is read, or put the key \
+                 itself here"
             }
             Self::OnePassword => {
                 "it is a reference of 1Password: start the program with `op run`, or read the key with \
                  `command:op read`"
             }
             Self::Encrypted => {
-                "it is encrypted: start the program through the tool that decrypts it, or put the decrypted key there"
+                "it is encrypted: start the program through the tool that decrypts it, or put the decrypted \
+                 key there"
             }
             Self::Arn => {
-                "it is the name of something in AWS and not what it holds: read the secret, and give the key in it"
+                "it is the name of a resource in AWS and not its content: read the secret, and give the key \
+                 in it"
             }
             Self::Url => "it is a URL: give the key alone",
             Self::Path => {
-                "it looks like a path: name the file where a file is expected (the variable that ends in _FILE, or \
-                 `file:PATH`)"
+                "it looks like a path: name the file where a file is expected (the variable that ends in \
+                 _FILE, or `file:PATH`)"
             }
             Self::Doubled => "the same text occurs twice: give the key once",
             Self::Base64 => {
-                "it is a key in base64: decode it, or say that it is encoded, in a key reference (`?encoding=base64`)"
+                "it is a key in base64: decode it, or say that it is encoded, in a key reference \
+                 (`?encoding=base64`)"
             }
             Self::Masked => {
-                "it looks masked: a key is shown in full only once, so create a new one and store it then"
+                "it looks masked: a key is shown in full only once, so create a new one and store it at once"
             }
             Self::Placeholder => "it looks like a placeholder: put the real key there",
             Self::KanalSkPrefix => {
@@ -332,7 +337,7 @@ impl fmt::Display for Hint {
                  create one under Settings → API Keys"
             }
             Self::SeveralLines => "it has several lines: a key is one line",
-            Self::Nul => "it holds a NUL byte: it was saved as UTF-16 (save it as UTF-8), or is not a text",
+            Self::Nul => "it holds a NUL byte: it was saved as UTF-16 (save it as UTF-8), or is not text",
         })
     }
 }

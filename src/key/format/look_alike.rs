@@ -1,6 +1,6 @@
-//! Well-formed texts that no issuer ever issued: placeholders, masked keys, another form of key, a path.
+//! Well-formed texts that are not keys: placeholders, masked keys, another form of key, a path.
 //!
-//! [`KeyFormat::screen`](super::KeyFormat::screen) refuses them. A random key is refused as seldom as this:
+//! [`KeyFormat::screen`](super::KeyFormat::screen) refuses them. It refuses a random key this rarely:
 //!
 //! | random key | refused once in |
 //! |---|---|
@@ -9,177 +9,55 @@
 //! | 24 characters of base64url | more than 10¹² |
 //! | a UUID | more than 10¹⁷ |
 //!
-//! A test computes a bound on each from the rules below.
+//! A test computes an upper bound for each from the rules below.
 
 use super::{Hint, MAX_KEY_LENGTH};
-
 use crate::internal::bytes::WipedBytes;
 
-/// The form that other pages show of Kanal's keys.
+/// The prefix of Kanal's keys that other pages show.
 const KANAL_SK: &[u8] = b"kanal_sk_";
 
-/// Folders of secrets: a path in place of what the file holds.
+/// Directories of secrets: the text is a path and not the content of the file.
 const FOLDERS: [&[u8]; 4] = [b"/run/secrets/", b"/var/run/secrets/", b"/run/credentials/", b"/etc/secrets/"];
 
-/// How many letters and digits must repeat what came before for a text to count as a repetition.
+/// The number of letters and digits that must repeat what came before for a text to count as a repetition.
 const LEAST_REPEATED: usize = 8;
 
-/// How many of one mark must stand side by side for a text to count as masked, and which part of the text they are at
-/// least.
+/// The number of adjacent equal marks that make a text count as masked, and the part of the text that they
+/// must be.
 const LEAST_MASKED: usize = 8;
 const LEAST_PART: usize = 3;
 
-/// What keys are masked with, of the characters that a key can have.
+/// The characters that mask keys and that a key can have.
 const MARKS: &[u8] = b".xX-_~+";
 
-/// The longest text, counted in letters and digits, that is looked at as words.
+/// The longest text, in letters and digits, that is searched for words.
 const MOST_LETTERS: usize = 128;
 
-/// The longest text that is looked at beyond its start: the longest key, twice. Looking for repetitions takes a time that grows
-/// with the square of the length.
+/// The longest text of which more than the start is checked: the longest key, twice. The time to find
+/// repetitions grows with the square of the length.
 const MOST: usize = 2 * MAX_KEY_LENGTH + 1;
 
-/// What templates, manuals and tests write where a key belongs, beside `abcd`, `1234`, `aaa` and the like.
+/// What templates, manuals and tests write in the place of a key, apart from `abcd`, `1234`, `aaa` and the
+/// like.
+#[rustfmt::skip]
 const WORDS: &[&str] = &[
-    "abc",
-    "access",
-    "account",
-    "actual",
-    "admin",
-    "any",
-    "api",
-    "app",
-    "auth",
-    "bar",
-    "baz",
-    "bearer",
-    "change",
-    "changed",
-    "character",
-    "characters",
-    "chars",
-    "client",
-    "code",
-    "copy",
-    "credential",
-    "credentials",
-    "default",
-    "demo",
-    "dev",
-    "development",
-    "do",
-    "dont",
-    "dummy",
-    "empty",
-    "enter",
-    "example",
-    "examples",
-    "fake",
-    "fill",
-    "fixme",
-    "foo",
-    "for",
-    "from",
-    "generate",
-    "generated",
-    "goes",
-    "hello",
-    "here",
-    "hidden",
-    "in",
-    "insert",
-    "invalid",
-    "is",
-    "it",
-    "kanal",
-    "katana",
-    "key",
-    "keys",
-    "live",
-    "local",
-    "localhost",
-    "long",
-    "lorem",
-    "ipsum",
-    "masked",
-    "me",
-    "missing",
-    "mock",
-    "mrp",
-    "my",
-    "new",
-    "nil",
-    "no",
-    "none",
-    "not",
-    "null",
-    "of",
-    "omitted",
-    "only",
-    "our",
-    "own",
-    "pass",
-    "passwd",
-    "password",
-    "paste",
-    "placeholder",
-    "please",
-    "prod",
-    "production",
-    "put",
-    "qux",
-    "random",
-    "real",
-    "redacted",
-    "removed",
-    "replace",
-    "safe",
-    "sample",
-    "sandbox",
-    "secret",
-    "secrets",
-    "secure",
-    "set",
-    "shop",
-    "sk",
-    "some",
-    "something",
-    "stage",
-    "staging",
-    "store",
-    "string",
-    "super",
-    "tbd",
-    "temp",
-    "template",
-    "test",
-    "tester",
-    "testing",
-    "tests",
-    "text",
-    "the",
-    "this",
-    "tmp",
-    "to",
-    "todo",
-    "token",
-    "tokens",
-    "undefined",
-    "unset",
-    "use",
-    "user",
-    "valid",
-    "value",
-    "very",
-    "whatever",
-    "with",
-    "world",
-    "xyz",
-    "your",
-    "yours",
+    "abc", "access", "account", "actual", "admin", "any", "api", "app", "auth", "bar", "baz", "bearer",
+    "change", "changed", "character", "characters", "chars", "client", "code", "copy", "credential",
+    "credentials", "default", "demo", "dev", "development", "do", "dont", "dummy", "empty", "enter",
+    "example", "examples", "fake", "fill", "fixme", "foo", "for", "from", "generate", "generated", "goes",
+    "hello", "here", "hidden", "in", "insert", "invalid", "is", "it", "kanal", "katana", "key", "keys",
+    "live", "local", "localhost", "long", "lorem", "ipsum", "masked", "me", "missing", "mock", "mrp", "my",
+    "new", "nil", "no", "none", "not", "null", "of", "omitted", "only", "our", "own", "pass", "passwd",
+    "password", "paste", "placeholder", "please", "prod", "production", "put", "qux", "random", "real",
+    "redacted", "removed", "replace", "safe", "sample", "sandbox", "secret", "secrets", "secure", "set",
+    "shop", "sk", "some", "something", "stage", "staging", "store", "string", "super", "tbd", "temp",
+    "template", "test", "tester", "testing", "tests", "text", "the", "this", "tmp", "to", "todo", "token",
+    "tokens", "undefined", "unset", "use", "user", "valid", "value", "very", "whatever", "with", "world",
+    "xyz", "your", "yours",
 ];
 
-/// Rows of characters that hands type; four or more of one in a row count as a word.
+/// Sequences that people type; four or more characters of one count as a word.
 const ROWS: [&str; 9] = [
     "abcdefghijklmnopqrstuvwxyz",
     "zyxwvutsrqponmlkjihgfedcba",
@@ -192,11 +70,11 @@ const ROWS: [&str; 9] = [
     "1a2b3c4d5e6f7g8h9i0j",
 ];
 
-/// The least of a row that counts, and how often the same character must stand side by side.
+/// The shortest part of a row that counts, and the shortest run of one character.
 const LEAST_OF_ROW: usize = 4;
 const LEAST_RUN: usize = 3;
 
-/// Why a text is no key, whatever its form.
+/// Why a text of any form is not a key.
 pub(super) fn hint(text: &[u8]) -> Option<Hint> {
     if text.starts_with(KANAL_SK) {
         return Some(Hint::KanalSkPrefix);
@@ -220,7 +98,7 @@ pub(super) fn hint(text: &[u8]) -> Option<Hint> {
     is_masked(text, letters.len()).then_some(Hint::Masked)
 }
 
-/// Returns the half of a text that consists of the same half twice, adjacent or with one blank or sign between them.
+/// The half of a text that consists of the same half twice, adjacent or with one blank or sign between them.
 fn half(text: &[u8]) -> Option<&[u8]> {
     let (first, second) = (&text[..text.len() / 2], &text[text.len().div_ceil(2)..]);
     let between = &text[first.len()..text.len() - second.len()];
@@ -246,18 +124,18 @@ fn is_made_up(letters: &[u8], least_repeated: usize) -> bool {
     is_repetition(letters, least_repeated) || is_words(letters)
 }
 
-/// Whether the text is one part, written again and again; the last may be cut short.
+/// Whether the text repeats one part; the last repetition may be incomplete.
 fn is_repetition(letters: &[u8], least_repeated: usize) -> bool {
     let longest = letters.len().div_ceil(2).min(letters.len().saturating_sub(least_repeated));
     (1..=longest).any(|part| letters[part..] == letters[..letters.len() - part])
 }
 
-/// Whether the text is words of templates and nothing else but a number of one or two digits at its end.
+/// Whether the text has only words of templates, and possibly a number of one or two digits at its end.
 fn is_words(letters: &[u8]) -> bool {
     if letters.len() > MOST_LETTERS {
         return false;
     }
-    // Which places a row of whole words reaches.
+    // The positions that a sequence of whole words reaches.
     let mut reached = [false; MOST_LETTERS + 1];
     reached[0] = true;
     for at in 0..letters.len() {
@@ -317,7 +195,8 @@ mod tests {
     }
 
     impl Alphabet {
-        /// An upper bound on how likely a random text of this length is refused: the sum over all ways to be refused.
+        /// An upper bound on how likely a random text of this length is refused: the sum over all ways to be
+        /// refused.
         fn refused(&self, length: usize) -> f64 {
             let words = self.words(length);
             let whole: f64 = (b'a'..=b'z').chain(b'0'..=b'9').map(self.of).sum();
@@ -385,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_key_is_refused_as_seldom_as_documented() {
+    fn a_random_key_is_refused_as_rarely_as_documented() {
         for (what, alphabet, length, once_in) in [
             ("letters and digits", LETTERS_AND_DIGITS, 24, 1e12),
             ("letters and digits", LETTERS_AND_DIGITS, 16, 1e11),

@@ -19,8 +19,8 @@ pub(crate) const KNOWN: &[&Profile] = &[
 /// Kanal. A key is a token of 24 characters without a prefix, sent to `https://api.getkanal.com`.
 ///
 /// Documented: length, variable, origin and the failure table. Not documented: the alphabet (`b64token` is
-/// accepted, see [`KeyFormat`](crate::key::KeyFormat)), and the entropy; the one example is of letters and digits, and
-/// 24 of those drawn at random have 142 bits.
+/// accepted, see [`KeyFormat`](crate::key::KeyFormat)) and the entropy. The one documented example has
+/// letters and digits, and 24 of those drawn at random have 142 bits.
 #[derive(Clone, Copy, Debug)]
 pub enum Kanal {}
 
@@ -39,9 +39,9 @@ impl Issuer for Kanal {
 
 /// Katana. A key is sent to `https://api.katanamrp.com`.
 ///
-/// Documented: origin, where keys are made, both error shapes. Not documented: the format. Keys that people
-/// show in public have the shape of a random UUID, which has 122 bits of entropy; the key is taken as
-/// opaque, 16 to 512 `b64token` characters. `KATANA_API_KEY` is what users call the variable.
+/// Documented: origin, where keys are created, both forms of error. Not documented: the format. Keys seen in
+/// public have the form of a random UUID, which has 122 bits of entropy. The key is treated as opaque: 16 to
+/// 512 `b64token` characters. `KATANA_API_KEY` is the variable that users name.
 #[derive(Clone, Copy, Debug)]
 pub enum Katana {}
 
@@ -58,13 +58,15 @@ impl Issuer for Katana {
     .with_failures(KATANA);
 }
 
-/// Katana, for an app that others have let in: what it sends is an access token of OAuth 2.0, and not a key that a person
-/// has made. It is an issuer of its own, so that a token cannot be passed where a [`Katana`](Katana) key is wanted, nor
-/// the other way round. A token is sent to `https://api.katanamrp.com`, and refused as a key is.
+/// Katana, for an app that users have authorised: it sends an access token of OAuth 2.0 and not a key that a
+/// person created. It is an issuer of its own, so that a token cannot be passed where a [`Katana`] key is
+/// expected, nor a key where a token is. A token is sent to `https://api.katanamrp.com`, and is refused as a
+/// key is.
 ///
-/// The format of a token is not documented: 16 to 4,096 `b64token` characters, which is what its header can carry
-/// (RFC 6750). The chance of guessing one must be at most 2^-128 (RFC 6749, section 10.10), so its entropy is 128 bits.
-/// Nothing documents a variable; `KATANA_ACCESS_TOKEN` is this crate's name for one.
+/// The format of a token is not documented: 16 to 4,096 `b64token` characters are accepted, which is what its
+/// header can carry (RFC 6750). The probability of guessing one must be at most 2^-128 (RFC 6749, section
+/// 10.10), so its entropy is 128 bits. No variable is documented; `KATANA_ACCESS_TOKEN` is the name that this
+/// crate uses.
 ///
 /// ```
 /// use keysheath::key::{ApiKey, Issuer, Katana, KatanaApp};
@@ -95,7 +97,7 @@ impl Issuer for KatanaApp {
     .with_failures(KATANA);
 }
 
-/// The number of a Kanal store, as it stands in a path: `/api/v1/stores/{store_id}/…`.
+/// The number of a Kanal store, as in the path `/api/v1/stores/{store_id}/…`.
 ///
 /// ```
 /// use keysheath::key::StoreId;
@@ -107,7 +109,7 @@ impl Issuer for KatanaApp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StoreId(NonZeroU64);
 
-/// Why there is no store id. It never holds the text.
+/// A text or the environment has no store id. The error never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreIdError {
@@ -117,7 +119,7 @@ pub enum StoreIdError {
     /// The text is not a number of decimal digits without a leading zero.
     #[error("a store id is a positive number such as 123, without sign, spaces or leading zeros")]
     NotPositive,
-    /// The number does not fit 64 bits.
+    /// The number does not fit in 64 bits.
     #[error("the store id is too large: it has at most 20 digits")]
     TooLarge,
 }
@@ -138,7 +140,7 @@ impl StoreId {
     /// Reads `KANAL_STORE_ID`.
     ///
     /// # Errors
-    /// [`StoreIdError::Missing`] when it is not set or empty, the others when it is not a positive number.
+    /// [`StoreIdError::Missing`] if it is not set or empty, the others if it is not a positive number.
     pub fn from_env() -> Result<Self, StoreIdError> {
         match std::env::var_os(Self::VARIABLE) {
             None => Err(StoreIdError::Missing),

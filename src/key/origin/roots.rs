@@ -1,15 +1,15 @@
-//! Who vouches for an origin.
+//! The certificate authorities that are trusted for an origin.
 
 use std::fmt;
 use std::sync::Arc;
 
 use ureq::tls::{PemItem, parse_pem};
 
-/// The most certificates that are taken: public sets have about 150.
+/// The most certificates that are accepted: public sets have about 150.
 const MAX_ROOTS: usize = 1024;
 
-/// The certificates of authorities of your own that vouch for an origin, in the stead of the public ones that are
-/// built in (those of Mozilla).
+/// The certificates of your own authorities, trusted for an origin in place of the built-in public ones
+/// (Mozilla's).
 ///
 /// ```no_run
 /// use keysheath::client::OriginGuard;
@@ -24,36 +24,35 @@ const MAX_ROOTS: usize = 1024;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Roots(Arc<[Vec<u8>]>);
 
-/// Why there are no roots. It holds no part of the text.
+/// A text is not a set of roots. The error holds no part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootsError {
     /// There is no certificate in the text.
     #[error(
-        "there is no certificate in it: give the authority's in PEM, from -----BEGIN CERTIFICATE----- to its end"
+        "there is no certificate in it: give the authority's in PEM, with its BEGIN CERTIFICATE and END \
+         CERTIFICATE lines"
     )]
     NoCertificate,
     /// The text is not PEM.
-    #[error("it is not whole PEM: give it as the authority's tool wrote it")]
+    #[error("it is not complete PEM: give it as the authority's tool wrote it")]
     NotPem,
-    /// There is a private key in the text, which has no business here.
+    /// There is a private key in the text, which does not belong here.
     #[error(
-        "there is a private key in it: give the certificates alone, and look at who else can read that key"
+        "there is a private key in it: give the certificates alone, and check who else can read that key"
     )]
     PrivateKey,
     /// There are more than 1024 certificates.
-    #[error(
-        "there are more than {MAX_ROOTS} certificates in it: give those of the authorities that you mean"
-    )]
+    #[error("there are more than {MAX_ROOTS} certificates in it: give only those of your own authorities")]
     TooMany,
 }
 
 impl Roots {
-    /// Reads one or more certificates in PEM. Whether each is an authority's is seen when a server is met: a
-    /// certificate that is none vouches for nobody.
+    /// Parses one or more certificates in PEM. Whether each is an authority's is checked when a server is
+    /// contacted: a certificate that is not one has no effect.
     ///
     /// # Errors
-    /// [`RootsError`] when there is no certificate, too many, something that is not PEM, or a private key.
+    /// [`RootsError`] if there is no certificate, too many, something that is not PEM, or a private key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let mut roots = Vec::new();
         for item in parse_pem(pem) {
@@ -74,7 +73,7 @@ impl Roots {
         Ok(Self(roots.into()))
     }
 
-    /// How many certificates there are; never 0.
+    /// The number of certificates; never 0.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {

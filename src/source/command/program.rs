@@ -1,5 +1,5 @@
-//! A program that runs. It is looked at and ended only while it is this process's own: once another has collected it, its
-//! number may be any other process's.
+//! A program that runs. It is looked at and ended only while it is this process's own: once another has
+//! collected it, its number may be any other process's.
 
 use std::io;
 use std::path::Path;
@@ -31,7 +31,8 @@ impl Program {
                 #[cfg(target_os = "linux")]
                 handle: {
                     use rustix::process::{Pid, PidfdFlags, pidfd_open};
-                    // Not before Linux 5.3, and not where it is filtered. Whether it is ours is seen when it is waited for.
+                    // Not before Linux 5.3, and not where it is filtered. Whether it is ours is seen when it
+                    // is waited for.
                     pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok()
                 },
                 child,
@@ -49,17 +50,18 @@ impl Program {
 
 /// The life of a program, tied to that of this process.
 ///
-/// A process that is killed cannot end what it started. Linux can do so itself (`PR_SET_PDEATHSIG`), but only for code that
-/// runs between fork and exec, which is unsafe, and only until the *thread* that started it ends. So a shell waits
-/// beside the program, on a pipe that the kernel closes when this process ends for any reason.
+/// A process that is killed cannot end what it started. Linux can do so itself (`PR_SET_PDEATHSIG`), but only
+/// for code that runs between fork and exec, which is unsafe, and only until the *thread* that started it
+/// ends. So a shell waits beside the program, on a pipe that the kernel closes when this process ends for any
+/// reason.
 #[cfg(unix)]
 mod lifeline {
     use std::io::Write as _;
     use std::os::unix::process::CommandExt as _;
     use std::process::{Child, Command, Stdio};
 
-    /// Reads the group to end, then waits for a second line. Where that does not come, the process that would have written it is
-    /// gone. Without a group it ends. Only built-in commands, so nothing is looked up.
+    /// Reads the group to end, then waits for a second line. Where that does not come, the process that would
+    /// have written it is gone. Without a group it ends. Only built-in commands, so nothing is looked up.
     const SCRIPT: &str = "trap '' HUP INT QUIT TERM; read -r group || exit 0; read -r end && exit 0; kill -s KILL -- \"-${group:?}\"";
 
     /// Ends a process group when this process ends, unless it is dropped before.
@@ -106,8 +108,8 @@ mod unix {
 
     use super::{Problem, Program};
 
-    /// A look that waits for nothing and collects nothing. Until a program is collected, its id stands for no other process,
-    /// and that of its group for no other group, so that what it left running can be ended.
+    /// A look that waits for nothing and collects nothing. Until a program is collected, its id stands for no
+    /// other process, and that of its group for no other group, so that what it left running can be ended.
     const LOOK: WaitIdOptions =
         WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
 
@@ -216,12 +218,12 @@ pub(super) fn not_started(program: &Path, error: &io::Error) -> Problem {
     let rule = match Errno::from_io_error(error) {
         Some(Errno::AGAIN) => return Problem::Exhausted(Resource::Processes),
         Some(Errno::NOEXEC) => {
-            "it is no program of this machine, and no `#!` line says which interpreter runs it: add that line, or name the \
-             interpreter and give it the file as an argument"
+            "it is no program of this machine, and no `#!` line says which interpreter runs it: add that \
+             line, or name the interpreter and give it the file as an argument"
         }
         Some(Errno::NOENT) if there.is_some() => {
-            "the interpreter of its `#!` line, or the loader that it was built for, is not there: install it, or correct the \
-             line (a line that ends in CR and LF names another file)"
+            "the interpreter of its `#!` line, or the loader that it was built for, is not there: install \
+             it, or correct the line (a line that ends in CR and LF names another file)"
         }
         Some(Errno::ACCESS) => match there {
             Some(there) if there.is_dir() => "it is a folder: name the program in it",
@@ -229,7 +231,8 @@ pub(super) fn not_started(program: &Path, error: &io::Error) -> Problem {
                 "this user may not execute it: `chmod +x` it, and check that its disk is not mounted noexec"
             }
             Some(_) => {
-                "this user may not execute the interpreter of its `#!` line: correct the line, or the interpreter's mode"
+                "this user may not execute the interpreter of its `#!` line: correct the line, or the \
+                 interpreter's mode"
             }
             None => return Problem::NotStarted(error.kind()),
         },

@@ -1,26 +1,27 @@
-//! The lines of a `.env`, and which of them are surely lines of their own.
+//! The lines of a `.env`, and which of them are certainly lines of their own.
 //!
-//! Programs disagree about where a quoted value of several lines ends: Node ends it at the next quotation mark,
-//! python-dotenv at the next one that no backslash escapes, older versions at the next one without a backslash before it.
-//! [`Lines::each_entry`] follows all of them at once: a line that any of them would skip is known to be doubtful.
+//! Programs disagree about where a quoted value of several lines ends: Node ends it at the next quotation
+//! mark, python-dotenv at the next one that no backslash escapes, older versions at the next one without a
+//! backslash before it. [`Lines::each_entry`] follows all of them at once, so it finds each line that one of
+//! them would skip.
 
 use crate::key::format::is_invisible;
 
-/// The text of a `.env`, with the place of each line.
+/// The text of a `.env`, with the position of each line.
 pub(super) struct Lines<'a> {
     text: &'a [u8],
-    /// Where each line starts; the last is one behind the end.
+    /// Where each line starts, and then the end of the text.
     starts: Vec<usize>,
 }
 
-/// A line at which some program starts to read.
+/// A line at which some program starts to read an entry.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     /// Its index.
     pub(super) line: usize,
-    /// The least index that some program goes on at.
+    /// The lowest index at which some program continues.
     pub(super) nearest: usize,
-    /// The greatest one.
+    /// The highest one.
     pub(super) furthest: usize,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Lines<'a> {
         line.strip_suffix(b"\r").unwrap_or(line)
     }
 
-    /// Calls `look` with each line at which some program starts to read.
+    /// Calls `look` with each line at which some program starts to read an entry.
     pub(super) fn each_entry(&self, mut look: impl FnMut(Entry)) {
         let mut is_entry = vec![false; self.count() + 1];
         is_entry[0] = true;
@@ -63,11 +64,11 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Calls `found` with the index of each line at which some program goes on after this one.
+    /// Calls `found` with the index of each line at which some program continues after this one.
     fn each_next(&self, index: usize, mut found: impl FnMut(usize)) {
         let line = self.line(index);
         let mut is_certain = false;
-        // The last `=` that was looked at: many starts may have one in common.
+        // The last `=` that was looked at: many starts may share one.
         let mut looked_at = None;
         for start in starts(line) {
             let rest = &line[start..];
@@ -78,7 +79,7 @@ impl<'a> Lines<'a> {
                 continue;
             }
             let place = |of: &[u8]| self.starts[index] + line.len() - of.len();
-            // python-dotenv takes a name in single quotes, over several lines if need be.
+            // python-dotenv accepts a name in single quotes, also over several lines.
             let name = after_export(body).unwrap_or(body);
             if name.first() == Some(&b'\'') {
                 self.each_line_after(place(name), index, &[first_quote], &mut found);
@@ -96,7 +97,8 @@ impl<'a> Lines<'a> {
                 Some(b'`') => &[first_quote],
                 _ => continue,
             };
-            // A program that reads no name here, or takes a blank for the value's start, goes on at the next line.
+            // A program that reads no name here, or takes a blank for the start of the value, continues at
+            // the next line.
             is_certain |=
                 start == 0 && ends.len() > 1 && are_plain(before) && is_plain_name(line, equals + body_at);
             self.each_line_after(place(value), index, ends, &mut found);
@@ -106,7 +108,8 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Calls `found` with the line after the one where the quotation mark at `open` is closed, by each way to tell.
+    /// Calls `found` with the line after the one where the quotation mark at `open` is closed, by each rule
+    /// in `ends`.
     fn each_line_after(&self, open: usize, index: usize, ends: &[Ending], found: &mut impl FnMut(usize)) {
         let (quote, rest) = (self.text[open], &self.text[open + 1..]);
         for end in ends {
@@ -116,7 +119,7 @@ impl<'a> Lines<'a> {
             };
             let closing = self.starts.partition_point(|&start| start <= open + 1 + close) - 1;
             found(closing + 1);
-            // What follows on that line may be another entry, for a program that reads on.
+            // The rest of that line may be another entry, for a program that continues there.
             let reads_on =
                 |line: &[u8]| starts(line).nth(1).is_some() || (ends.len() == 1 && line.contains(&b'='));
             if closing > index && reads_on(self.line(closing)) {
@@ -149,9 +152,9 @@ fn marked_quote(text: &[u8], quote: u8) -> Option<usize> {
     plain.or_else(|| text.iter().rposition(|&byte| byte == quote))
 }
 
-/// Where a line may be thought to begin, within a line: at its start, and after each character that is a line end for some
-/// programs. Of several such characters with nothing but blanks between them, after the first: what begins there begins with
-/// blanks, and each is looked at once.
+/// Where a line may begin within a line: at its start, and after each character that some programs take for a
+/// line end. Of several such characters with only blanks between them, after the first: what begins there
+/// begins with blanks, and each is looked at once.
 pub(super) fn starts(line: &[u8]) -> impl Iterator<Item = usize> {
     let mut at = 0;
     let after_breaks = std::iter::from_fn(move || {

@@ -1,4 +1,5 @@
-//! Opening a file that may be swapped at any moment, the checks on what was opened, and reading it within the deadline.
+//! Opening a file that may be swapped at any moment, the checks on what was opened, and reading it within the
+//! deadline.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -15,8 +16,9 @@ use crate::source::{Resource, SecretText};
 /// A text and remarks, or nothing.
 pub(in crate::source) type FileText = Option<(SecretText, Vec<Remark>)>;
 
-/// How often a file that cannot stay as it is (behind a link that leads nowhere, or removed while it was opened) is opened
-/// again. Kubernetes swaps a link and removes what it led to, so a path can lead nowhere for an instant.
+/// How often a file that cannot stay as it is (behind a link that leads nowhere, or removed while it was
+/// opened) is opened again. Kubernetes swaps a link and removes what it led to, so a path can lead nowhere
+/// for an instant.
 const ATTEMPTS: u32 = 10;
 
 /// How long to wait between two of them.
@@ -62,8 +64,9 @@ struct Opened {
     is_unlinked: bool,
 }
 
-/// Opens a file that has a name. One that was replaced between its opening and the look at it is opened again; where the path
-/// leads to the same nameless file still, it is a mount of that file alone, or a descriptor.
+/// Opens a file that has a name. One that was replaced between its opening and the look at it is opened
+/// again; where the path leads to the same nameless file still, it is a mount of that file alone, or a
+/// descriptor.
 fn open_to_stay(path: &Path) -> Result<Option<Opened>, Problem> {
     let mut nameless = None;
     for _ in 0..ATTEMPTS {
@@ -206,8 +209,8 @@ pub(in crate::source) fn read_bounded(mut reader: impl Read, limit: usize) -> Re
 /// How long to wait before a pipe that has nothing is looked at again.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The right to read a pipe, from before it is opened: two readers at once would divide what is written to it, and each would
-/// take its part for the whole. Other processes are not kept off.
+/// The right to read a pipe, from before it is opened: two readers at once would divide what is written to
+/// it, and each would take its part for the whole. Other processes are not kept off.
 struct Alone {
     id: Id,
 }

@@ -1,4 +1,5 @@
-//! The keychain of macOS and the Credential Manager of Windows. Both unlock by themselves, and hold one item of a name.
+//! The keychain of macOS and the Credential Manager of Windows. Both unlock by themselves, and hold one item
+//! of a name.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! The Secret Service of a session bus: gnome-keyring, `KWallet`, `KeePassXC`.
 //!
-//! Items are those of the *keyring* project: the attributes `service` and `username`, in the default collection.
+//! Items are those of the *keyring* project: the attributes `service` and `username`, in the default
+//! collection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -142,8 +143,8 @@ impl Store {
         }
     }
 
-    /// The items, unlocked. What is not found may be in a locked collection: some services search the unlocked ones alone.
-    /// So nothing is absent until all are unlocked.
+    /// The items, unlocked. What is not found may be in a locked collection: some services search the
+    /// unlocked ones alone. So nothing is absent until all are unlocked.
     fn find<'s>(&'s self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<Item<'s>>, Fault> {
         let (found, mut locked) = self.search(items)?;
         if locked.is_empty() {
@@ -179,8 +180,9 @@ impl Store {
         Ok((open.collect::<Result<_, Fault>>()?, Vec::new()))
     }
 
-    /// The collections that may hide an item. A service that shows no collection at all, as `KeePassXC` does while its
-    /// databases are closed, may hide one as well. (gnome-keyring always shows that of the session.)
+    /// The collections that may hide an item. A service that shows no collection at all, as `KeePassXC` does
+    /// while its databases are closed, may hide one as well. (gnome-keyring always shows that of the
+    /// session.)
     fn locked_collections(&self, items: &Items<'_>) -> Result<Vec<OwnedObjectPath>, Fault> {
         let all = self.collections()?;
         if all.is_empty() {
@@ -233,8 +235,8 @@ impl Drop for Store {
     }
 }
 
-/// Closes the connection once the service that it talks to is gone. The bus answers the calls that the service has not; what
-/// waits for a signal of it, as for the end of a prompt, would wait without end.
+/// Closes the connection once the service that it talks to is gone. The bus answers the calls that the
+/// service has not; what waits for a signal of it, as for the end of a prompt, would wait without end.
 fn end_with_the_service(connection: &Connection) -> Result<(), Problem> {
     let bus = DBusProxy::new(connection).map_err(|_| Problem::NoKeychain)?;
     let changes = bus.receive_name_owner_changed_with_args(&[(0, NAME)]);
@@ -288,8 +290,8 @@ const SERVICE: &str = "org.freedesktop.Secret.Service";
 const PROMPT: &str = "org.freedesktop.Secret.Prompt";
 const BUS: &str = "org.freedesktop.DBus";
 
-/// The prompt of one call. It has a connection of its own, which is closed at the deadline of the call: the call then ends,
-/// and the service takes the prompt away.
+/// The prompt of one call. It has a connection of its own, which is closed at the deadline of the call: the
+/// call then ends, and the service takes the prompt away.
 #[derive(Clone, Default)]
 pub(super) struct Prompts(Arc<Lock<State>>);
 
@@ -302,7 +304,8 @@ enum State {
 }
 
 impl Prompts {
-    /// Ends the prompt that is open, and refuses further ones. This is where a caller waits, and closing blocks.
+    /// Ends the prompt that is open, and refuses further ones. This is where a caller waits, and closing
+    /// blocks.
     pub(super) fn end(&self) {
         if let State::Waits(connection) = self.set(State::Ended) {
             elsewhere(move || drop(connection.close()));

@@ -18,8 +18,8 @@ impl Serialize for KeyRef {
 }
 
 impl<'de> Deserialize<'de> for KeyRef {
-    /// Never fails because of a value, which may be a key: a parser prints the line that an error is about. What is no
-    /// reference is reported when it is used.
+    /// Never fails because of a value, which may be a key: a parser prints the line that an error is about.
+    /// What is no reference is reported when it is used.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Asked for a string, `serde_json` answers a number by an error that prints it, and never asks the
         // visitor. Formats that do not describe themselves can only be asked for a string, and hold no other

@@ -49,7 +49,8 @@ impl Expansion {
     pub(super) const fn rule(self) -> &'static str {
         match self {
             Self::Home => {
-                "no shell expands the ~ here: write the folder itself, such as /home/shop (%7E where a name begins with ~)"
+                "no shell expands the ~ here: write the folder itself, such as /home/shop (%7E where a name \
+                 begins with ~)"
             }
             Self::Variable => {
                 "no shell expands a variable here: write its value (%24 where a name really has a $ there)"
@@ -79,7 +80,8 @@ const fn may_be_escaped(c: char) -> bool {
 /// Where a name of a reference ends, or what a person puts around one.
 const AROUND: [char; 5] = ['/', '\\', ' ', '"', '\''];
 
-/// Whether a name in a text has the form of a Kanal key: 24 letters and digits, with upper case, lower case and digits.
+/// Whether a name in a text has the form of a Kanal key: 24 letters and digits, with upper case, lower case
+/// and digits.
 pub(super) fn has_key(text: &str) -> bool {
     text.split(AROUND).any(is_key)
 }
