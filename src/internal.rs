@@ -4,8 +4,6 @@
 pub(crate) mod back_off;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod background;
-#[cfg(feature = "oauth")]
-pub(crate) mod boot_clock;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod clocks;
 pub(crate) mod bytes;

@@ -106,10 +106,7 @@ pub use policy::{
     DEFAULT_ACTIVATION, DEFAULT_CLOCK_SKEW, DEFAULT_GRACE, DEFAULT_MAX_AGE, DEFAULT_SETTLE, DEFAULT_WARNING,
     RotationPolicy,
 };
-pub use presence::{
-    DEFAULT_TIME_TO_LIVE, Fleet, MAX_NAME, MAX_PROCESSES, PRESENCE_FORM_VERSION, Presence, PresenceError,
-    PresenceRecord, PresenceSettings,
-};
+pub use presence::{Fleet, MAX_PROCESSES, Presence, PresenceError, PresenceRecord, PresenceSettings};
 pub use slot::SlotStatus;
 pub use status::RotationStatus;
 pub use transition::Transition;

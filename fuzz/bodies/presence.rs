@@ -1,7 +1,7 @@
 //! An untrusted document is read as the presence of a fleet.
 
 use keysheath::key::{Issuer, Kanal};
-use keysheath::rotation::{Fleet, MAX_NAME, MAX_PROCESSES, PresenceError};
+use keysheath::rotation::{Fleet, MAX_PROCESSES, PresenceError};
 use keysheath::store::MAX_DOCUMENT;
 
 pub fn presence(data: &[u8]) {
@@ -18,7 +18,7 @@ pub fn presence(data: &[u8]) {
     let _ = fleet.to_string();
     for record in fleet.records() {
         let name = record.name();
-        assert!((1..=MAX_NAME).contains(&name.len()) && !name.bytes().any(|byte| byte.is_ascii_control()));
+        assert!((1..=64).contains(&name.len()) && !name.bytes().any(|byte| byte.is_ascii_control()));
         // No time is so far away that it cannot be told.
         let _ = (record.is_silent_at(std::time::SystemTime::now()), record.shown(), record.time_to_live());
         assert!(record.generation().is_some() || record.is_drained());

@@ -1,8 +1,11 @@
 //! Two clocks: a span has expired when either says so, and has settled only when both do.
 //!
-//! The monotonic clock stops while the machine is suspended; the wall clock can be set, forwards and backwards. Code that
-//! asks one of them alone takes an expired token for a fresh one, or a fresh key for a settled one.
+//! The monotonic clock stops while the machine is suspended; the wall clock can be set, forwards and
+//! backwards. Code that uses one of them alone takes an expired token for a fresh one, or a fresh key for a
+//! settled one.
 
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// One reading of both clocks.
@@ -62,6 +65,45 @@ impl Clocks {
     }
 }
 
+/// A reading of the clock that counts from the start of the machine, suspended time included. All processes
+/// of the machine share it, and it cannot be set. Unlike an `Instant`, a reading can be written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BootTime {
+    /// Identifies this start of this machine; never 0.
+    pub(crate) boot: u64,
+    pub(crate) millis: u64,
+}
+
+impl BootTime {
+    /// Reads the clock; `None` if there is no such clock, or if starts cannot be told apart.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn now() -> Option<Self> {
+        static BOOT: OnceLock<Option<u64>> = OnceLock::new();
+        let boot = (*BOOT.get_or_init(boot))?;
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).ok()?;
+        let millis = u64::try_from(time.tv_nsec).ok()? / 1_000_000;
+        Some(Self { boot, millis: seconds.checked_mul(1000)?.checked_add(millis)? })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) const fn now() -> Option<Self> {
+        None
+    }
+}
+
+/// A time namespace shifts the clock, so it is a part of the identity.
+#[cfg(target_os = "linux")]
+fn boot() -> Option<u64> {
+    let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok().filter(|id| id.len() >= 32)?;
+    let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
+    let mut hash = hmac_sha256::Hash::new();
+    hash.update(&id);
+    hash.update(namespace.as_os_str().as_encoded_bytes());
+    let digest = hash.finalize();
+    Some(digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte)) | 1)
+}
+
 /// A span that no wait outlives: a century.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -113,5 +155,15 @@ mod tests {
         let later = Clocks::at(start.wall() + HOUR, start.monotonic() + HOUR);
         assert!(later.has_expired(start, HOUR) && later.has_settled(start, HOUR));
         assert!(!later.has_expired(start, HOUR + Duration::from_nanos(1)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_boot_clock_advances_within_one_start() {
+        let first = BootTime::now().expect("Linux has this clock");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let second = BootTime::now().expect("Linux has this clock");
+        assert_eq!(first.boot, second.boot);
+        assert!((20..10_000).contains(&(second.millis - first.millis)), "{first:?}, {second:?}");
     }
 }

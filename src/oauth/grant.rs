@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::GrantError;
 use super::answer::Secret;
 use super::lease::{Lease, Taken};
-use crate::internal::boot_clock::BootTime;
+use crate::internal::clocks::BootTime;
 use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
 use crate::key::{Fingerprint, Profile, RawKey};
 use crate::store::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version};

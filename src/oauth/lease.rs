@@ -1,17 +1,17 @@
-//! Who may use the refresh token of a grant, and until when.
+//! Which process may use the refresh token of a grant, and until when.
 
 use std::time::{Duration, SystemTime};
 
 use super::grant::Moment;
-use crate::internal::boot_clock::BootTime;
+use crate::internal::clocks::BootTime;
 use crate::internal::clocks::Clocks;
 
-/// By how much the wall clocks of two machines may differ: 30 min.
+/// By how much the wall clocks of two machines may differ.
 ///
-/// A process that did not see a lease for as long as the lease lasts, such as one that a timer starts, goes
-/// by the date in it. On the machine of its holder it asks the clock that counts from the machine's start
-/// (Linux) beside the wall clock, and needs no allowance. On another machine it has the wall clock alone, and
-/// takes a lease for over this much later.
+/// A process that has not watched a lease for its whole length, such as one that a timer starts, goes by its
+/// date. On the machine of the holder it uses the clock that counts from the machine's start (Linux) beside
+/// the wall clock, and needs no allowance. On another machine it has only the wall clock, and takes the lease
+/// for over this much later.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The right of one process to use the refresh token once.
@@ -44,14 +44,14 @@ impl Now {
 }
 
 impl Lease {
-    /// One that `holder` takes now.
+    /// A lease that `holder` takes now.
     pub(super) fn taken_now(holder: u64, length: Duration) -> Self {
         let taken = Taken { wall: Moment::of(SystemTime::now()), boot: BootTime::now() };
         Self { holder, length, taken: Some(taken) }
     }
 
-    /// Whether it is over for one who sees it since `since`. What is over has passed by every clock that can
-    /// tell: a clock that is wrong can make others wait, and must not make two of them use one refresh token.
+    /// Whether it is over for a process that has seen it since `since`: by every clock that can tell. A wrong
+    /// clock can make processes wait, and must not make two of them use one refresh token.
     pub(super) fn is_over(&self, since: Clocks, now: Now) -> bool {
         // The monotonic clock never shows more than has passed.
         let watched = now.clocks.monotonic().saturating_duration_since(since.monotonic());
@@ -64,7 +64,8 @@ impl Lease {
         let by_wall = Moment::of(wall).since(taken.wall);
         match (taken.boot, boot) {
             (Some(then), Some(now)) if then.boot == now.boot => {
-                // Machines that go on from one snapshot share a start, and the wall clock tells them apart.
+                // Machines that were resumed from one snapshot share a start; the wall clock tells them
+                // apart.
                 let by_boot = Duration::from_millis(now.millis.saturating_sub(then.millis));
                 by_boot.min(by_wall) >= self.length
             }
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn on_its_machine_it_is_over_once_both_clocks_say_so() {
+    fn on_its_machine_a_lease_ends_once_both_clocks_say_so() {
         let lease = lease(Some(boot(3, 100)));
         for (wall_after, boot_after, is_over) in [
             (20, 20, true),
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_it_is_over_by_the_wall_clock_and_what_it_may_be_off() {
+    fn elsewhere_a_lease_ends_by_the_wall_clock_and_allowance() {
         let most = MAX_CLOCK_DIFFERENCE.as_secs() + LENGTH.as_secs();
         for (then, now) in
             [(None, Some(boot(3, 0))), (Some(boot(3, 100)), None), (Some(boot(3, 100)), Some(boot(5, 9999)))]
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_watched_it_to_its_end_needs_no_date() {
+    fn a_process_that_watched_a_lease_needs_no_date() {
         let since = Clocks::now();
         for lease in [lease(Some(boot(3, 100))), Lease { taken: None, ..lease(None) }] {
             let at = |wall, seconds| Now {

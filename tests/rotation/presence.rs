@@ -172,7 +172,7 @@ fn a_request_under_way_with_the_old_key_is_waited_for() {
     let record = rotator.rotation.fleet().unwrap().records()[0].clone();
     assert!(!record.is_drained());
     assert!(record.to_string().contains("generation 2, "), "{record}");
-    assert!(record.to_string().contains("requests with generation 1 under way"), "{record}");
+    assert!(record.to_string().contains("requests with generation 1 in flight"), "{record}");
     assert_eq!(rotator.waits_for(), ["busy"]);
     drop(request);
     until("it is drained", || rotator.waits_for().is_empty());

@@ -13,60 +13,62 @@ use tracing::subscriber::NoSubscriber;
 use crate::internal::contained::contained;
 use crate::internal::lock::{Lock, recover};
 
-/// How many lines wait for a subscriber that blocks. Those beyond are lost; a warning says how many.
+/// How many lines wait for a subscriber that blocks. Lines beyond are lost; a warning says how many.
 const MAX_WAITING_LINES: usize = 1024;
 
-/// How long a step of a rotation, or dropping, waits for its lines. While one line takes longer, nothing waits.
+/// How long a step of a rotation, or dropping, waits for its lines. Nothing waits while one line takes
+/// longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 static LINES: Lines = Lines { state: Lock::new(State::new()), work: Condvar::new(), done: Condvar::new() };
 
-/// Which subscriber lines go to.
+/// The subscriber that lines go to.
 #[derive(Clone)]
 pub(crate) struct Trace(WeakDispatch);
 
 struct Lines {
     state: Lock<State>,
-    /// There is a line to give.
+    /// A line was queued.
     work: Condvar,
-    /// A line was given.
+    /// A line was passed on.
     done: Condvar,
 }
 
 struct State {
     waiting: VecDeque<Line>,
-    /// How many lines were taken on, and how many of those are done with.
-    taken_on: u64,
+    /// How many lines were queued, and how many of those were passed on.
+    queued: u64,
     done: u64,
     lost: u64,
-    /// Since when a line is being given.
+    /// Since when a line is being passed on.
     since: Option<Instant>,
-    /// The thread, and the process that it is in: a forked child has none.
+    /// The thread, and its process: a forked child has none.
     thread: Option<(u32, ThreadId)>,
 }
 
 struct Line {
     to: Trace,
-    give: Box<dyn FnOnce() + Send>,
+    emit: Box<dyn FnOnce() + Send>,
 }
 
 impl Trace {
-    /// The subscriber of the calling thread. Where it has none, or that one is gone when a line is given, the global one.
+    /// The subscriber of the calling thread. If it has none, or that one is gone when a line is passed on,
+    /// the global one.
     pub(crate) fn here() -> Self {
-        // Weak, so that a subscriber is never dropped on a thread of ours but the one of lines.
+        // Weak, so that a subscriber is only ever dropped on the thread of lines.
         Self(get_default(tracing::Dispatch::downgrade))
     }
 
-    /// Takes a line on; `make` makes what gives it, and is not called while nothing subscribes. False where it is lost,
-    /// because too many wait. Does not block.
+    /// Queues a line; `make` returns what emits it, and is not called while nothing subscribes. Returns false
+    /// if the line is lost, because too many wait. Does not block.
     pub(crate) fn line<G: FnOnce() + Send + 'static>(&self, make: impl FnOnce() -> G) -> bool {
         if LevelFilter::current() == LevelFilter::OFF {
             return true;
         }
-        LINES.take_on(Line { to: self.clone(), give: Box::new(make()) })
+        LINES.queue(Line { to: self.clone(), emit: Box::new(make()) })
     }
 
-    /// As [`Trace::line`], and waits until the line was given, at most for [`PATIENCE`].
+    /// As [`Trace::line`], and blocks until the line was passed on, at most for [`PATIENCE`].
     pub(crate) fn line_and_wait<G: FnOnce() + Send + 'static>(&self, make: impl FnOnce() -> G) {
         if self.line(make) {
             flush(PATIENCE);
@@ -74,24 +76,24 @@ impl Trace {
     }
 }
 
-/// Waits until the lines until now were given: at most for the timeout, and for [`PATIENCE`].
+/// Blocks until the lines queued so far were passed on, at most for the timeout and for [`PATIENCE`].
 pub(crate) fn flush(timeout: Duration) {
     LINES.flush(timeout.min(PATIENCE));
 }
 
 impl State {
     const fn new() -> Self {
-        Self { waiting: VecDeque::new(), taken_on: 0, done: 0, lost: 0, since: None, thread: None }
+        Self { waiting: VecDeque::new(), queued: 0, done: 0, lost: 0, since: None, thread: None }
     }
 
-    /// Whether the thread is there, in this very process.
+    /// Whether the thread runs in this process.
     fn has_thread(&self) -> bool {
         self.thread.is_some_and(|(process, _)| process == process::id())
     }
 }
 
 impl Lines {
-    fn take_on(&'static self, line: Line) -> bool {
+    fn queue(&'static self, line: Line) -> bool {
         let mut state = self.lock();
         if !state.has_thread() {
             let Ok(thread) =
@@ -100,7 +102,7 @@ impl Lines {
                 state.lost += 1;
                 return false;
             };
-            // What a forked child has of its parent's is given by the parent.
+            // The parent passes on the lines that a forked child has a copy of.
             *state = State { thread: Some((process::id(), thread.thread().id())), ..State::new() };
         }
         if state.waiting.len() >= MAX_WAITING_LINES {
@@ -108,7 +110,7 @@ impl Lines {
             return false;
         }
         state.waiting.push_back(line);
-        state.taken_on += 1;
+        state.queued += 1;
         drop(state);
         self.work.notify_one();
         true
@@ -117,7 +119,7 @@ impl Lines {
     fn run(&self) {
         let mut state = self.lock();
         loop {
-            let Some(Line { to, give }) = state.waiting.pop_front() else {
+            let Some(Line { to, emit }) = state.waiting.pop_front() else {
                 state = recover(self.work.wait(state));
                 continue;
             };
@@ -125,9 +127,9 @@ impl Lines {
             state.since = Some(Instant::now());
             drop(state);
             if lost > 0 {
-                contained(|| to.give(|| say_lost(lost)));
+                contained(|| to.emit(|| warn_lost(lost)));
             }
-            contained(|| to.give(give));
+            contained(|| to.emit(emit));
             state = self.lock();
             (state.since, state.done) = (None, state.done + 1);
             self.done.notify_all();
@@ -137,7 +139,7 @@ impl Lines {
     fn flush(&self, timeout: Duration) {
         let start = Instant::now();
         let mut state = self.lock();
-        let last = state.taken_on;
+        let last = state.queued;
         let here = thread::current().id();
         if !state.has_thread() || state.thread.is_some_and(|(_, thread)| thread == here) {
             return;
@@ -156,13 +158,13 @@ impl Lines {
     }
 }
 
-fn say_lost(lost: u64) {
+fn warn_lost(lost: u64) {
     tracing::warn!(lost, "lines were lost, because the subscriber blocks");
 }
 
 impl Trace {
-    /// On the thread of lines only: all of this is foreign.
-    fn give(&self, line: impl FnOnce()) {
+    /// On the thread of lines only: all of this is foreign code.
+    fn emit(&self, line: impl FnOnce()) {
         match self.0.upgrade().filter(|to| !to.is::<NoSubscriber>()) {
             Some(to) => with_default(&to, line),
             None => line(),

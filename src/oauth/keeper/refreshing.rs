@@ -1,4 +1,4 @@
-//! Refreshing the grant: the lease, the request, and persisting what it has brought.
+//! Refreshing the grant: the lease, the request, and persisting its tokens.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -17,21 +17,21 @@ use crate::internal::clocks::Clocks;
 use crate::key::{Issuer, RawKey};
 use crate::store::{DocumentError, Version};
 
-/// The rest between attempts to persist tokens doubles from the first to the second.
+/// The pause between attempts to persist tokens doubles from the first to the second.
 const PERSIST: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// How often tokens are tried to be persisted before those who ask for them are answered, and once more when
-/// the keeper is dropped: within about a second, beside what the store takes.
+/// How often persisting is tried before callers that wait are answered, and again when the keeper ends: about
+/// a second, beside the time that the store takes.
 const TRIES: u32 = 6;
 
-/// How often one attempt writes over what others have written meanwhile.
+/// How often one attempt writes over what other processes have written meanwhile.
 const CONFLICTS: usize = 4;
 
 /// New tokens that the store has not taken yet. The refresh token before them is used up, so they are kept
 /// until it does.
 pub(super) struct Unsaved {
     grant: Grant,
-    /// When its access token was asked for, and how long that lives.
+    /// When its access token was asked for, and its lifetime.
     token: (Clocks, Duration),
     /// What is wrong with its access token.
     verdict: Option<TokenError>,
@@ -50,31 +50,31 @@ pub(super) struct Leased {
     begun: Clocks,
 }
 
-/// What has come of an older document.
+/// The outcome for an older document.
 pub(super) enum WriteBack {
-    /// The newest is there again, or somebody else has written: the next look tells.
+    /// The newest is there again, or another process has written: the next read tells.
     Done,
-    /// It is of another sign-in, and which of the two is wanted only a person knows.
+    /// It is of another sign-in, and only a person knows which of the two is intended.
     OtherSignIn,
 }
 
 /// Why tokens were not written.
 enum NotWritten {
-    /// Newer ones are there, or there is no grant any more.
+    /// Newer ones are there, or the grant is gone.
     Overtaken,
     Failed(GrantError),
 }
 
 impl<I: Issuer> Runner<I> {
-    /// Writes the lease. None where somebody else has written: look again.
+    /// Writes the lease; `None` if another process has written: read again.
     pub(super) fn take_lease(&mut self) -> Result<Option<Leased>, KeeperProblem> {
         let (Some(seen), Some(grant)) = (&self.seen, &self.grant) else { return Ok(None) };
-        // Before it is written: nobody sees it earlier than this.
+        // Before it is written, so no process sees it earlier.
         let begun = Clocks::now();
         let lease = Lease::taken_now(self.me, self.settings.lease);
         let grant = grant.with_lease(Some(lease));
         let content = grant.to_document(&self.identity)?;
-        // Even where it is written and the store says that it is not.
+        // Even if it is written and the store reports an error.
         self.unused = Some(lease);
         match self.store.write(&content, Some(&seen.version)) {
             Ok(version) => Ok(Some(Leased { grant, version, lease, begun })),
@@ -83,31 +83,31 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Asks the server, with the lease.
+    /// Sends the refresh token, under the lease.
     pub(super) fn refresh(&mut self, leased: &Leased, secret: &RawKey, is_refused: bool) -> Reload {
         let Leased { grant, version, lease, begun } = leased;
         let sending = self.settings.sending_bound();
         if Clocks::now().has_expired(*begun, sending) {
-            // Nothing was sent, so the refresh token is as it was.
+            // Nothing was sent, so the refresh token is unused.
             return self.failed(KeeperProblem::SlowStore);
         }
         self.unused = None;
         match self.app.refresh(&grant.refresh, secret, (*begun, sending), self.settings.lease) {
             Ok(refreshed) => self.renew(refreshed, grant, *version, is_refused),
             Err(Failed { error, leaves_doubt }) => {
-                // Where there is doubt, the lease stays: it tells everybody.
+                // In doubt, the lease stays: it tells every process.
                 if !leaves_doubt {
                     let refused = error.refuses_grant();
                     let next = Grant { is_refused: refused, ..grant.with_lease(None) };
-                    // Where it cannot be written, this keeper knows it all the same.
+                    // Even if it cannot be written, this keeper knows it.
                     self.unused = Some(*lease);
                     let content = next.to_document(&self.identity);
                     drop(content.map(|content| self.store.write(&content, Some(version))));
                 }
-                // What is in the store now, others' changes included.
+                // What the store has now, changes of other processes included.
                 let looked = self.look();
                 let state = match (&error, &self.seen) {
-                    // Another's tokens are there.
+                    // The tokens of another process are there.
                     _ if looked == Ok(true) => GrantState::Good,
                     (TokenError::Refused { .. }, Some(seen)) if seen.is_refused => GrantState::Refused,
                     _ if leaves_doubt => GrantState::InDoubt,
@@ -120,7 +120,7 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Persists new tokens, and then publishes them. What is wrong with them is looked at after that.
+    /// Persists new tokens, then publishes them. Only then it is judged what is wrong with them.
     fn renew(
         &mut self,
         refreshed: Refreshed<I>,
@@ -137,7 +137,7 @@ impl<I: Issuer> Runner<I> {
             let outcome = self.save_again();
             match &self.unsaved {
                 Some(unsaved) if unsaved.tries < TRIES => {
-                    // Not cut short when the keeper is dropped: what is not persisted is lost.
+                    // Not cut short when the keeper ends: tokens that are not persisted are lost.
                     thread::sleep(unsaved.again.rest(Clocks::now()));
                 }
                 _ => return outcome,
@@ -145,7 +145,7 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Tries once to persist the tokens that are not, where that is due.
+    /// Tries once to persist the unsaved tokens, if that is due.
     pub(super) fn save_again(&mut self) -> Reload {
         let Some(mut unsaved) = self.unsaved.take_if(|unsaved| unsaved.again.is_over(Clocks::now())) else {
             return Reload::Failed;
@@ -163,7 +163,7 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Before the end: a few last attempts to persist what is not.
+    /// At the end: a few last attempts to persist the unsaved tokens.
     pub(super) fn save_at_last(&mut self) {
         for tries in 0..TRIES {
             let Some(unsaved) = &mut self.unsaved else { return };
@@ -179,7 +179,7 @@ impl<I: Issuer> Runner<I> {
         let Unsaved { grant, token, verdict, is_refused, .. } = unsaved;
         let now = Clocks::now();
         self.looked = Some(now);
-        // Before the token is there, so that one who sees it sees no trouble that is over.
+        // Before the token is published, so that no caller sees a problem that has ended.
         self.note_state(GrantState::Good);
         if verdict.is_none() {
             self.recovered();
@@ -195,8 +195,7 @@ impl<I: Issuer> Runner<I> {
         Reload::Newer
     }
 
-    /// Writes tokens over what is older than they are: whatever lease is in it, the refresh token in it is
-    /// used up.
+    /// Writes tokens over an older document: whatever lease it has, its refresh token is used up.
     fn write_tokens(&self, grant: &Grant, mut over: Version) -> Result<Version, NotWritten> {
         let failed = NotWritten::Failed;
         let content = grant.to_document(&self.identity).map_err(failed)?;
@@ -206,7 +205,7 @@ impl<I: Issuer> Runner<I> {
                 Ok(version) => return Ok(version),
                 Err(said) => error = said,
             }
-            // Whether it was written is not known before it is read.
+            // Only reading tells whether it was written.
             match grant::read(&*self.store, &self.identity) {
                 Ok(Some((there, version)))
                     if there.serial == grant.serial && there.refresh.bytes() == grant.refresh.bytes() =>
@@ -226,8 +225,8 @@ impl<I: Issuer> Runner<I> {
         Err(failed(error.into()))
     }
 
-    /// The store has an older document than the newest that was seen, such as a restored copy: its refresh
-    /// token is used up, and a process that used it would end the grant. So the newest is written back.
+    /// Writes the newest grant over an older document, such as a restored copy: its refresh token is used up,
+    /// and a process that used it would end the grant.
     pub(super) fn write_back(
         &mut self,
         there: &Grant,
@@ -281,7 +280,7 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Tells of it where it is another one than before.
+    /// Sends an event if the state has changed.
     pub(super) fn note_state(&mut self, state: GrantState) {
         self.link.with(|status| status.state = state);
         let provenance = self.store.provenance();
@@ -293,8 +292,7 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Nothing has failed. A problem of the store is over by this; one of the server is over when there are
-    /// new tokens.
+    /// Nothing has failed. This ends a problem of the store; one of the server ends with new tokens.
     pub(super) fn fine(&mut self) -> Reload {
         if !self.is_servers {
             self.recovered();

@@ -1,4 +1,4 @@
-//! What a keeper knows of the grant, and when its access token is due. It reads no clock.
+//! What a keeper knows of the grant, and when its access token is due. Reads no clock.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use super::KeeperSettings;
 use crate::internal::clocks::Clocks;
 use crate::store::Version;
 
-/// How close to the end of its access token a grant in doubt is tried, at most.
+/// How long before the end of its access token a grant in doubt is tried, at most.
 const LAST_MOMENT: Duration = Duration::from_secs(30);
 
-/// The document as it was seen last.
+/// The document as it was last read.
 pub(super) struct Seen {
     pub(super) version: Version,
-    /// When its lease was seen first.
+    /// When its lease was first seen.
     pub(super) since: Clocks,
     pub(super) serial: u64,
     pub(super) number: u64,
@@ -23,21 +23,21 @@ pub(super) struct Seen {
     pub(super) token: Token,
 }
 
-/// A moment to come. It is there once either clock says so: a suspended machine, or one whose clock is set,
-/// is not kept waiting.
+/// A time to come. It is reached when either clock says so, so neither a suspended machine nor a set clock
+/// delays it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     from: Clocks,
     after: Duration,
 }
 
-/// An access token's time.
+/// The times of an access token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Token {
     pub(super) ends: Due,
     /// When it is refreshed.
     pub(super) due: Due,
-    /// When it is refreshed although the grant is in doubt.
+    /// When it is refreshed even if the grant is in doubt.
     pub(super) last_moment: Due,
 }
 
@@ -50,21 +50,21 @@ impl Due {
         now.has_expired(self.from, self.after)
     }
 
-    /// How long it is until then.
+    /// How long until then.
     pub(super) fn rest(self, now: Clocks) -> Duration {
         self.after.saturating_sub(now.at_most_since(self.from))
     }
 }
 
 impl Seen {
-    /// Whether a lease is there that may still be used by its holder.
+    /// Whether there is a lease that its holder may still use.
     pub(super) fn is_leased(&self, now: Now) -> bool {
         self.lease.is_some_and(|lease| !lease.is_over(self.since, now))
     }
 }
 
 impl Token {
-    /// One that ends after `rest`; `random` is from 0 to 1.
+    /// A token that ends after `rest`; `random` is from 0 to 1.
     pub(super) fn ending(
         from: Clocks,
         rest: Duration,
@@ -83,9 +83,8 @@ impl Token {
     }
 }
 
-/// How long an access token still lives that was found in the document. `unwatched` is for how long nobody
-/// has looked before, none at the start: one that came since then is no older than that, whatever the wall
-/// clocks say.
+/// How long an access token from the document is still valid. `unwatched` is the time since the last read,
+/// `None` at the start: a token that came since then is no older than that, whatever the wall clocks say.
 pub(super) fn rest_of(grant: &Grant, clock: Moment, unwatched: Option<Duration>) -> Duration {
     let youngest = grant.lifetime;
     let oldest = unwatched.map_or(Duration::ZERO, |unwatched| youngest.saturating_sub(unwatched));
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_due_ahead_of_its_end_and_by_chance_earlier() {
+    fn a_token_is_due_ahead_of_its_end_with_jitter() {
         let settings = KeeperSettings::new();
         let now = Clocks::now();
         let due = |rest, random| Token::ending(now, rest, HOUR, random, &settings);

@@ -1,4 +1,4 @@
-//! How a keeper works.
+//! The settings of a keeper.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::KeeperEvent;
 use crate::internal::back_off::{Cadence, LONGEST, SHORTEST};
 use crate::internal::events::Callback;
 
-/// How a [`TokenKeeper`](super::TokenKeeper) works.
+/// The settings of a [`TokenKeeper`](super::TokenKeeper).
 ///
 /// | setting | default |
 /// |---|---|
@@ -31,7 +31,7 @@ pub struct KeeperSettings {
 }
 
 impl KeeperSettings {
-    /// The defaults.
+    /// Returns the defaults.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -52,53 +52,53 @@ impl KeeperSettings {
         self
     }
 
-    /// How much of its lifetime an access token has left when it is refreshed, in percent; at most 90.
+    /// Sets how much of its lifetime an access token has left when it is refreshed, in percent; at most 90.
     #[must_use]
     pub fn with_refresh_ahead(mut self, percent: u8) -> Self {
         self.ahead = percent.min(90);
         self
     }
 
-    /// How much of its lifetime may be added to that at random, in percent, so that processes do not refresh
-    /// together; at most 90.
+    /// Sets how much of its lifetime may be added to that at random, in percent, so that processes do not
+    /// refresh together; at most 90.
     #[must_use]
     pub fn with_refresh_jitter(mut self, percent: u8) -> Self {
         self.jitter = percent.min(90);
         self
     }
 
-    /// How long a lease is; at most a day, and at least the app's
+    /// Sets the length of a lease; at most a day, and at least the app's
     /// [deadline](super::super::OAuthApp::with_deadline): a keeper does not start with a shorter one. The
-    /// refresh token is sent in the first two thirds of it or not at all, and the answer is waited for until
-    /// its end. Processes that share a grant may differ in it.
+    /// refresh token is sent in the first two thirds of it or not at all, and the answer is awaited until its
+    /// end. Processes that share a grant may differ in it.
     #[must_use]
     pub fn with_lease(mut self, length: Duration) -> Self {
         self.lease = length.clamp(SHORTEST, LONGEST);
         self
     }
 
-    /// How long a request that was refused may be repeated with the token that was in force before.
+    /// Sets how long a refused request may be repeated with the previous token.
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Tells of each event, in order, on a thread for that alone, so that one that blocks keeps nobody from a
-    /// refresh. Up to [`MAX_WAITING_EVENTS`](crate::refresh::MAX_WAITING_EVENTS) events wait for it; those
-    /// beyond are not told, and the status counts them. A panic in it is swallowed.
+    /// Sets the callback for events. It is called in order, on a thread of its own, so a callback that blocks
+    /// delays no refresh. Up to 64 events wait for it; events beyond are dropped, and the status counts them.
+    /// A panic in it is caught.
     #[must_use]
     pub fn on_event(mut self, tell: impl Fn(&KeeperEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(tell));
         self
     }
 
-    /// Within which time of a lease the refresh token is sent.
+    /// The time of a lease within which the refresh token is sent.
     pub(super) fn sending_bound(&self) -> Duration {
         self.lease / 3 * 2
     }
 
-    /// How long to rest after so many attempts in a row that were of no use.
+    /// How long to wait after so many useless attempts in a row.
     pub(super) fn rest(&self, in_a_row: u32) -> Duration {
         self.cadence.back_off(in_a_row.saturating_sub(1))
     }

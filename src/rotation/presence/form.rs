@@ -4,8 +4,7 @@ use std::str::FromStr as _;
 
 use serde::Deserialize;
 
-use super::settings::{LONGEST, check_name};
-use super::{Fleet, MAX_PROCESSES, PresenceError, PresenceRecord};
+use super::{Fleet, LONGEST, MAX_PROCESSES, PresenceError, PresenceRecord, check_name};
 use crate::handle::Generation;
 use crate::internal::json_form::{self, FormError, Kind, Writer};
 use crate::internal::utc::Moment;
@@ -14,7 +13,7 @@ use crate::store::{DocumentContent, MAX_DOCUMENT};
 
 /// The newest form. Forms 1 to this one are read, and the lowest one that holds what is shown is written, so
 /// that processes with an older version of this crate can go on.
-pub const PRESENCE_FORM_VERSION: u64 = 2;
+const PRESENCE_FORM_VERSION: u64 = 2;
 
 const KIND: Kind = Kind { name: "presence", newest: PRESENCE_FORM_VERSION, limit: MAX_DOCUMENT };
 

@@ -1,4 +1,4 @@
-//! What one process shows of itself.
+//! The record of one process.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -9,17 +9,17 @@ use crate::internal::utc::{Moment, Utc};
 use crate::key::Fingerprint;
 use crate::keyset::{Held, KeySet};
 
-/// How much the clocks of two machines may differ before a record is taken as silent for it.
+/// How much the clocks of two machines may differ before a record counts as silent.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
-/// How much the clocks of a process and of a rotator may differ before the order of what they did is taken
-/// wrongly: as long as [`RotationPolicy`](crate::rotation::RotationPolicy) allows for unless told otherwise.
+/// How much the clocks of a process and of a rotator may differ before the order of what they did is
+/// mistaken: the default of [`RotationPolicy`](crate::rotation::RotationPolicy).
 const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
 
-/// What one process has shown of the key that it uses, and when.
+/// What one process has shown of its keys, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceRecord {
-    /// Drawn when the process began to show itself.
+    /// A random number of this start of the process.
     pub(super) process: u64,
     pub(super) name: String,
     pub(super) generation: Option<Generation>,
@@ -40,75 +40,75 @@ impl PresenceRecord {
         Self { process, name, generation, oldest, key, begun, refused, shown, time_to_live }
     }
 
-    /// What the process calls itself.
+    /// Returns the name of the process.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The generation in force there; `None` before its first key. It counts within its own handle: where the key is of a
-    /// key set, that is the key set's generation.
+    /// Returns the active generation; `None` before the first key. It is that of the process's own handle: if
+    /// the key is of a key set, the key set's generation.
     #[must_use]
     pub const fn generation(&self) -> Option<Generation> {
         self.generation
     }
 
-    /// The key in force there; `None` where there is none.
+    /// Returns the active key; `None` if there is none.
     #[must_use]
     pub const fn key(&self) -> Option<Fingerprint> {
         self.key
     }
 
-    /// The latest generation that the issuer refused to the process; `None` where it refused none, or
-    /// accepted that generation since. It counts as [`generation`](PresenceRecord::generation) does.
+    /// Returns the latest generation that the issuer refused to the process; `None` if it refused none, or
+    /// accepted that generation since. It is counted as [`generation`](PresenceRecord::generation).
     #[must_use]
     pub const fn refused(&self) -> Option<Generation> {
         self.refused
     }
 
-    /// The active key there, if the issuer refused it: the requests of that process fail.
+    /// Returns the active key if the issuer refused it: the requests of that process fail.
     #[must_use]
     pub fn refused_key(&self) -> Option<Fingerprint> {
         self.key.filter(|_| self.refused.is_some() && self.refused == self.generation)
     }
 
-    /// Whether no request of the process was under way with an older key.
+    /// Whether no request of the process was in flight with an older key.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.oldest == self.generation
     }
 
-    /// When the process showed this, by its own clock, to the second.
+    /// Returns when the process showed this, by its own clock, to the second.
     #[must_use]
     pub fn shown(&self) -> SystemTime {
         self.shown.to_time()
     }
 
-    /// For how long after that it holds.
+    /// Returns for how long after that it holds.
     #[must_use]
     pub const fn time_to_live(&self) -> Duration {
         Duration::from_secs(self.time_to_live as u64)
     }
 
-    /// Whether the time to live is over, and a minute for clocks that differ: the process has ended without a word, or it
-    /// cannot reach the document. So is one whose clock is that much ahead.
+    /// Whether the time to live, and a minute for clocks that differ, has passed: the process was killed, or
+    /// cannot reach the document. The same holds if its clock is that much ahead.
     #[must_use]
     pub fn is_silent_at(&self, now: SystemTime) -> bool {
         let apart = Moment::from(now).0.abs_diff(self.shown.0);
         Duration::from_secs(apart) > self.time_to_live().saturating_add(CLOCK_SLACK)
     }
 
-    /// Whether the process uses the key in force in a key set and none before it, or had no key yet when that one was in
-    /// force already.
+    /// Whether the process uses the active key of a key set and none before it, or had no key yet when that
+    /// one was active already.
     pub(crate) fn is_up_to_date(&self, keys: &KeySet) -> bool {
         let current = keys.current();
         if self.generation.is_none() {
-            // What it has taken up since can be the old key, where that was in force still when it showed this.
+            // It may have taken the old key since, if that was active when it showed this.
             let since = current.map(|current| current.promoted().unwrap_or_else(|| current.staged()));
             let since = since.and_then(|since| since.checked_add(CLOCK_SKEW));
             return since.is_some_and(|since| self.shown() >= since);
         }
-        // Where its generations are not this key set's, they say nothing; the key is the same one everywhere.
+        // Generations of another key set say nothing; a key is the same everywhere.
         let is_now = self.begun != keys.begun() || self.generation == keys.generation();
         self.is_drained() && is_now && self.key == current.map(Held::fingerprint)
     }
@@ -123,7 +123,7 @@ impl fmt::Display for PresenceRecord {
             (Some(generation), Some(key)) => write!(f, "generation {generation}, key {key}")?,
         }
         if let Some(oldest) = self.oldest.filter(|_| !self.is_drained()) {
-            write!(f, ", requests with generation {oldest} under way")?;
+            write!(f, ", requests with generation {oldest} in flight")?;
         }
         if let Some(refused) = self.refused {
             write!(f, ", generation {refused} was REFUSED")?;
@@ -139,7 +139,7 @@ mod tests {
     use crate::keyset::{Promotion, Staging};
 
     #[test]
-    fn who_had_no_key_before_the_promotion_may_have_taken_up_the_old_one_since() {
+    fn a_process_without_a_key_yet_may_still_take_the_old_one() {
         let at = |second: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + second);
         let key = |text: &[u8]| RawKey::parse(Kanal::PROFILE, text).unwrap();
         let mut keys = KeySet::new(Kanal::PROFILE).unwrap();

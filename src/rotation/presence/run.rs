@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::Listener as _;
 
-use super::watched::watched;
+use super::fleet::watched;
 use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings};
 use crate::handle::{Usage, UsageObserver};
 use crate::internal::back_off::{doubled, random_part};
@@ -15,17 +15,18 @@ use crate::internal::clocks::{self, Clocks};
 use crate::internal::events::{Event, EventSender};
 use crate::store::{DocumentError, DocumentStore};
 
-/// The longest pause between two tries when others write at the same time; it grows to that.
+/// The pause between two tries when other processes write at the same time doubles from the first to the
+/// second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-/// The longest wait. The clock by which a thread waits stops while the machine is suspended, so the other one
-/// is looked at this often.
+/// The longest wait without a look at both clocks: the clock by which a thread waits stops while the machine
+/// is suspended.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What the thread shares with its owner.
 pub(super) struct Progress {
     pub(super) health: Health<PresenceError>,
-    /// Whether the process was taken out of the fleet.
+    /// Whether the process was taken out of the document.
     pub(super) is_out: bool,
 }
 
@@ -59,8 +60,8 @@ impl Event for NotShown {
     }
 }
 
-/// A time to wait for, which is over when either clock says so. A wall clock that is set back ends it too:
-/// what is shown has the time of another day then.
+/// A span that ends when either clock says so. A wall clock that is set back ends it too: the record then has
+/// the time of another day.
 #[derive(Clone, Copy)]
 struct Alarm {
     set: Clocks,
@@ -78,13 +79,13 @@ impl Alarm {
 }
 
 impl Runner {
-    /// Shows what is in use now, and says what that is and by which clocks.
+    /// Shows what is in use now. Returns that and the clocks.
     pub(super) fn show(&self) -> Result<(Usage, Clocks), PresenceError> {
         self.change(|fleet| {
             if self.link.is_stopping() {
                 return Ok(None);
             }
-            // Looked at again for each try: what is shown late is to be what is so then.
+            // Read again for each try: what is shown late must be current then.
             let (in_use, now) = (self.uses.now(), (self.clock)());
             let ttl = self.settings.time_to_live();
             let record = PresenceRecord::new(self.process, &self.settings.name, in_use, now.wall(), ttl);
@@ -100,13 +101,13 @@ impl Runner {
         .map(|shown| shown.unwrap_or_else(|| (self.uses.now(), (self.clock)())))
     }
 
-    /// Takes the process out of the fleet.
+    /// Takes the process out of the document.
     fn leave(&self) -> Result<(), PresenceError> {
         self.change(|fleet| Ok(fleet.remove(self.process).then_some(()))).map(drop)
     }
 
-    /// Reads, changes, and writes if nobody else has written meanwhile. A change that is `None` is not
-    /// written.
+    /// Reads, changes, and writes unless another process has written meanwhile. A change that is `None` is
+    /// not written.
     fn change<T>(
         &self,
         change: impl Fn(&mut Fleet) -> Result<Option<T>, PresenceError>,
@@ -119,8 +120,8 @@ impl Runner {
             match self.store.write(&fleet.to_document()?, version.as_ref()) {
                 Ok(_) => return Ok(Some(done)),
                 Err(DocumentError::Conflict) => {
-                    // One of those who write at the same time always succeeds, so that it is over once all
-                    // have; each try of the others costs the store as much.
+                    // Of the processes that write at the same time, one always succeeds, so this ends once
+                    // all have.
                     let pause = doubled(PAUSE.0, attempts, PAUSE.1).mul_f64(random_part());
                     attempts = attempts.saturating_add(1);
                     if begun.elapsed().saturating_add(pause) > self.settings.patience() {
@@ -150,7 +151,7 @@ impl Runner {
                 return;
             }
             let now = (self.clock)();
-            // One that could not be shown is tried again after the rest of that.
+            // After a failure, the change is shown by the next try.
             let is_change = failures == 0 && self.uses.now() != shown;
             change =
                 change.filter(|_| is_change).or_else(|| is_change.then(|| after(self.settings.spread())));
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_was_suspended_shows_itself_at_once() {
+    fn a_machine_that_was_suspended_is_shown_at_once() {
         let shown = Shown::new();
         let start = *shown.clocks.lock().unwrap();
         let resumed = Clocks::at(start.wall() + 2 * HOUR, start.monotonic());
