@@ -8,6 +8,8 @@ pub(crate) mod background;
 pub(crate) mod clocks;
 pub(crate) mod bytes;
 #[allow(dead_code, reason = "used with some features only")]
+pub(crate) mod calls;
+#[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod contained;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod events;

@@ -48,13 +48,13 @@ pub(crate) mod openbao;
 mod provenance;
 pub(crate) mod reference;
 mod secret_text;
-pub(crate) mod worker;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::key::{Profile, RawKey};
 
+pub use crate::internal::calls::{CallError, DEFAULT_DEADLINE, MAX_CALLS, MAX_CALLS_PER_PLACE};
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
@@ -73,7 +73,6 @@ pub use reference::{KeyRef, KeyRefError, MAX_REFERENCE};
 use secret_text::Shape;
 pub(crate) use secret_text::is_uuid;
 pub use secret_text::{Required, SecretText, Shaped};
-pub use worker::{DEFAULT_DEADLINE, MAX_CALLS, MAX_CALLS_PER_PLACE};
 
 /// A place that a key is loaded from. Implement [`Source::read`] for a place of your own.
 ///

@@ -4,6 +4,7 @@
 //! nothing of the input.
 
 use std::fmt;
+use std::hint::black_box;
 use std::io::{self, ErrorKind, Read};
 use std::ops::{Deref, DerefMut, Range};
 
@@ -107,6 +108,14 @@ impl fmt::Debug for WipedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes, redacted", self.len())
     }
+}
+
+/// Overwrites what a call that has just returned left on the stack. The hash leaves a copy of the key there,
+/// and the next value with padding that is moved to the heap would take parts of it along.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    // The compiler must assume that the array is read, so it writes it.
+    black_box(&mut [0_u8; 2048]);
 }
 
 /// Reads to the end into one block. `None` if there are more than `limit` bytes.

@@ -26,8 +26,9 @@
 //! [`Profile`]: crate::key::Profile
 
 use std::fmt;
-use std::hint::black_box;
 use std::str::FromStr;
+
+use crate::internal::bytes::wipe_stack;
 
 /// Below this entropy a key could be guessed from its fingerprint, so it has none.
 pub const MIN_ENTROPY_BITS: u16 = 80;
@@ -71,14 +72,6 @@ impl Fingerprint {
         short.copy_from_slice(&hash.finalize()[..10]);
         Self(short)
     }
-}
-
-/// Overwrites what a call that has just returned left on the stack. The hash leaves a copy of the key there,
-/// and the next value with padding that is moved to the heap would take parts of it along.
-#[inline(never)]
-pub(crate) fn wipe_stack() {
-    // The compiler must assume that the array is read, so it writes it.
-    black_box(&mut [0_u8; 2048]);
 }
 
 impl fmt::Display for Fingerprint {

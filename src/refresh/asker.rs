@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::RefreshSettings;
 use super::place::{Answer, Place};
+use crate::internal::calls::{CallError, Caller, Target};
 use crate::key::Profile;
-use crate::source::worker::{self, Worker};
 use crate::source::{DEFAULT_DEADLINE, Problem};
 
 /// How long a call that was left behind is given to come back before the place is called again. The crate's own sources keep
@@ -16,8 +16,8 @@ const RETURN: Duration = DEFAULT_DEADLINE.saturating_mul(2);
 
 /// Asks a place within a deadline.
 pub(super) struct Asker {
-    worker: Worker,
-    place: worker::Place,
+    caller: Caller,
+    target: Target,
     last: Option<Call>,
 }
 
@@ -31,15 +31,15 @@ impl Asker {
     pub(super) fn new(settings: &RefreshSettings) -> Self {
         // Of its own: two refreshers of one place do not wait for each other.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let place = worker::Place::of("refresher", &NUMBER.fetch_add(1, Ordering::Relaxed));
-        Self { worker: Worker::around_others().with_deadline(settings.deadline), place, last: None }
+        let target = Target::of("refresher", &NUMBER.fetch_add(1, Ordering::Relaxed));
+        Self { caller: Caller::around_others().with_deadline(settings.deadline), target, last: None }
     }
 
     /// Does something within the deadline; past it, it is left behind.
     #[cfg(feature = "watch")]
     pub(super) fn within_deadline(&self, work: impl FnOnce() + Send + 'static) {
         // What could not be done is its own to say.
-        let _ = self.worker.run(self.place, work);
+        let _ = self.caller.run(self.target, work);
     }
 
     /// Asks the place; past the deadline it is left behind. `prepare` is done before, within the same deadline.
@@ -50,17 +50,17 @@ impl Asker {
         prepare: impl FnOnce() + Send + 'static,
     ) -> Result<Answer, Problem> {
         if self.last.as_ref().is_some_and(Call::still_hangs) {
-            return Err(Problem::Stuck { count: 1 });
+            return Err(CallError::Stuck { count: 1 }.into());
         }
         let under_way = Arc::new(());
         self.last = Some(Call { begun: Instant::now(), under_way: Arc::downgrade(&under_way) });
         let question = place.question(profile);
-        self.worker.run(self.place, move || {
+        Ok(self.caller.run(self.target, move || {
             prepare();
             let answer = question();
             drop(under_way);
             answer
-        })
+        })?)
     }
 }
 

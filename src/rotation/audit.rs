@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::contained::contained;
 use crate::internal::private_file::Refusal;
-use crate::source::Problem;
-use crate::source::worker::{Place, Worker};
 
 pub use event::{AuditAction, AuditEvent};
 
@@ -149,14 +148,14 @@ impl AuditLog {
 
 fn call(function: &Callback, event: &AuditEvent) -> Result<(), AuditError> {
     let (called, event) = (Arc::clone(function), event.clone());
-    let place = Place::of("audit callback", &Arc::as_ptr(function).cast::<()>());
-    let returned = Worker::around_others().with_deadline(DEADLINE).run(place, move || {
+    let place = Target::of("audit callback", &Arc::as_ptr(function).cast::<()>());
+    let returned = Caller::around_others().with_deadline(DEADLINE).run(place, move || {
         // Nothing of ours is changed by it, so nothing can be left half-way.
         contained(|| called(&event)).ok_or(AuditError::Panicked)
     });
-    returned.unwrap_or_else(|problem| {
-        Err(match problem {
-            Problem::Deadline { after } => AuditError::CallbackSlow { after },
+    returned.unwrap_or_else(|error| {
+        Err(match error {
+            CallError::Deadline { after } => AuditError::CallbackSlow { after },
             _ => AuditError::CallbackStuck,
         })
     })
@@ -184,10 +183,10 @@ impl From<Refusal> for AuditError {
     }
 }
 
-impl From<Problem> for AuditError {
-    fn from(problem: Problem) -> Self {
-        match problem {
-            Problem::Deadline { after } | Problem::Queued { waited: after, .. } => Self::Slow { after },
+impl From<CallError> for AuditError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Deadline { after } | CallError::Queued { waited: after, .. } => Self::Slow { after },
             _ => Self::Stuck,
         }
     }

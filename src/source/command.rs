@@ -14,8 +14,8 @@ use zeroize::Zeroize;
 
 use super::env::similar_names;
 use super::file::{self, MAX_SECRET_FILE};
-use super::worker::{Place, Turn, Worker};
 use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
+use crate::internal::calls::{Caller, Target, Turn};
 use crate::internal::paths::absolute;
 use crate::key::Profile;
 use crate::key::issuer::KNOWN;
@@ -73,7 +73,7 @@ const SECRET_VARIABLES: [&str; 6] = [
 #[derive(Clone)]
 pub struct Command {
     line: Arc<Line>,
-    worker: Worker,
+    worker: Caller,
 }
 
 /// What is run. It is shared and not copied, because an argument may be a secret.
@@ -89,7 +89,7 @@ impl Command {
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
         let line = Line { program: resolved(program.into()), arguments: Vec::new(), passed: Vec::new() };
-        Self { line: Arc::new(line), worker: Worker::new() }
+        Self { line: Arc::new(line), worker: Caller::new() }
     }
 
     /// Adds arguments.
@@ -116,7 +116,7 @@ impl Command {
 
     fn run(&self, profile: &'static Profile) -> Result<SecretText, Problem> {
         let line = Arc::clone(&self.line);
-        let place = Place::of("command", &*self.line);
+        let place = Target::of("command", &*self.line);
         self.worker.run_with(place, TIME_TO_KILL, move |turn| line.run(profile, turn))?
     }
 }
@@ -199,7 +199,7 @@ fn output(program: &mut Program, turn: &Turn) -> Result<SecretText, Problem> {
                 return output.ok_or(Problem::Unreachable);
             }
             (None, Some(end)) if end.elapsed() > GRACE_AFTER_EXIT => return Err(Problem::OutputHeld),
-            _ if turn.rest().is_zero() => return Err(turn.too_late()),
+            _ if turn.rest().is_zero() => return Err(turn.too_late().into()),
             _ => {}
         }
     }

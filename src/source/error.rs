@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{Absence, Provenance};
+use crate::internal::calls::CallError;
 use crate::internal::printable::Printable;
 use crate::key::{FormatError, Hint};
 #[cfg(feature = "openbao")]
@@ -39,6 +40,16 @@ impl SourceError {
     }
 }
 
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::NoThread => Self::Exhausted(Resource::Threads),
+            CallError::Panicked => Self::Unreachable,
+            error => Self::Call(error),
+        }
+    }
+}
+
 impl Problem {
     /// Whether it is of what was to be asked, and says nothing of what is there.
     pub(crate) const fn is_unasked(&self) -> bool {
@@ -47,12 +58,9 @@ impl Problem {
             Self::NoKeychain
                 | Self::NotBuilt { .. }
                 | Self::NoAccess
-                | Self::Deadline { .. }
+                | Self::Call(_)
                 | Self::Slow { .. }
-                | Self::Queued { .. }
-                | Self::LateTurn { .. }
                 | Self::Exhausted(_)
-                | Self::Stuck { .. }
                 | Self::Unreachable
         )
     }
@@ -281,15 +289,6 @@ pub enum Problem {
          let the command wait for what it starts"
     )]
     OutputHeld,
-    /// Nothing came within the deadline.
-    #[error(
-        "there was no answer within {} ms: unlock it or answer its prompt, or raise the deadline",
-        .after.as_millis()
-    )]
-    Deadline {
-        /// The deadline.
-        after: Duration,
-    },
     /// A file or a pipe was not read within the deadline.
     #[error(
         "it was not read within {} ms: look at the disk or the network mount, or at what writes to the pipe, \
@@ -299,39 +298,9 @@ pub enum Problem {
         /// The deadline.
         after: Duration,
     },
-    /// Its turn never came: other calls to the place were under way until the deadline. It was not asked.
-    #[error(
-        "it was not asked: the call waited {} ms for its turn, and {under_way} calls are under way; \
-         make fewer at once (threads can share one handle), or raise the deadline",
-        .waited.as_millis()
-    )]
-    Queued {
-        /// How long it waited: its whole deadline.
-        waited: Duration,
-        /// How many other calls had a turn at the end.
-        under_way: usize,
-    },
-    /// Its turn came late, and nothing came in what was left of the deadline.
-    #[error(
-        "the call waited {} ms for its turn behind others, and there was no answer in the {} ms that were \
-         left: make fewer calls at once (threads can share one handle), or raise the deadline",
-        .waited.as_millis(), .left.as_millis()
-    )]
-    LateTurn {
-        /// How long it waited for its turn.
-        waited: Duration,
-        /// What was left of the deadline.
-        left: Duration,
-    },
-    /// Too many earlier calls still hang. It is asked again after a while.
-    #[error(
-        "{count} earlier calls to it still hang, so it was not asked; it is tried again from time to time: \
-         answer what it waits for, or restart it"
-    )]
-    Stuck {
-        /// How many.
-        count: usize,
-    },
+    /// The call gave no result: it hung, or waited too long for its turn.
+    #[error("{0}")]
+    Call(CallError),
     /// There is no keychain service to ask.
     #[error(
         "no keychain answers: on Linux a Secret Service (such as gnome-keyring) must run on the session bus \

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, Remark, Source, SourceError};
+use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::paths::{absolute, rule_broken_by};
 use crate::internal::trusted_file::Trust;
 use crate::key::Profile;
@@ -123,12 +123,12 @@ pub(super) struct Reader {
     /// Whether neither group nor others may read the file. That they may is otherwise a remark.
     pub(super) is_strict: bool,
     pub(super) trust: Trust,
-    pub(super) worker: Worker,
+    pub(super) worker: Caller,
 }
 
 impl Reader {
     pub(super) const fn new() -> Self {
-        Self { is_strict: false, trust: Trust { owner: None, group: None }, worker: Worker::new() }
+        Self { is_strict: false, trust: Trust { owner: None, group: None }, worker: Caller::new() }
     }
 
     /// Opens, checks and reads a file whose path went through [`absolute`]. `None` where there is no file.
@@ -148,13 +148,13 @@ impl Reader {
             return Err(Problem::BadPath { rule });
         }
         let (own, asked) = (self.clone(), WipedPath::from(path.to_path_buf().into_os_string()));
-        let outcome = self.worker.run_with(Place::of("file", &path), TIME_TO_END, move |turn| {
+        let outcome = self.worker.run_with(Target::of("file", &path), TIME_TO_END, move |turn| {
             first(&asked);
             opening::read(&asked, &own, limit, turn)
         });
-        match outcome.and_then(|file| file) {
+        match outcome.map_err(Problem::from).and_then(|file| file) {
             // A file has no prompt to answer.
-            Err(Problem::Deadline { after }) => Err(Problem::Slow { after }),
+            Err(Problem::Call(CallError::Deadline { after })) => Err(Problem::Slow { after }),
             Ok(None) => unexpanded(path).map_or(Ok(None), |rule| Err(Problem::BadPath { rule })),
             outcome => outcome,
         }

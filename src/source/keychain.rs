@@ -12,9 +12,9 @@ use std::{fmt, mem, thread};
 
 #[cfg(all(unix, not(target_os = "macos")))]
 use super::Resource;
-use super::worker::{Place, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
 use crate::internal::bytes::WipedBytes;
+use crate::internal::calls::{Caller, Target};
 use crate::internal::lock::Lock;
 use crate::key::{Profile, RawKey};
 
@@ -61,7 +61,7 @@ type Secret = WipedBytes;
 #[derive(Clone)]
 pub struct Keychain {
     service: String,
-    worker: Worker,
+    worker: Caller,
     in_default_collection: bool,
     slot: Arc<Slot>,
 }
@@ -102,7 +102,7 @@ impl Keychain {
     pub fn for_service(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
-            worker: Worker::new(),
+            worker: Caller::new(),
             in_default_collection: false,
             slot: Arc::default(),
         }
@@ -242,7 +242,7 @@ impl Keychain {
         let in_default_collection = self.in_default_collection;
         let prompts = Prompts::default();
         let own = prompts.clone();
-        let place = Place::of("keychain", &self.service);
+        let place = Target::of("keychain", &self.service);
         // Past the deadline, what waits for a person ends.
         let outcome = self.worker.run_or_end(
             place,

@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::worker::{Place, Turn, Worker};
 use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
+use crate::internal::calls::{CallError, Caller, Target, Turn};
 use crate::key::Profile;
 use crate::openbao::entry::Entry;
 use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
@@ -86,21 +86,21 @@ pub(crate) const EXTRA: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A worker for calls to a secret, and what they are counted by: the secret, and the server that others are
 /// at as well.
-pub(crate) fn worker(client: Option<&OpenBao>, secret: &str) -> (Worker, Place) {
+pub(crate) fn worker(client: Option<&OpenBao>, secret: &str) -> (Caller, Target) {
     let (worker, server, limit) = match client {
-        None => (Worker::new(), String::from("environment"), MAX_CALLS_PER_SERVER),
+        None => (Caller::new(), String::from("environment"), MAX_CALLS_PER_SERVER),
         Some(client) => {
-            let worker = Worker::new().with_deadline(client.deadline());
+            let worker = Caller::new().with_deadline(client.deadline());
             (worker, client.address().to_string(), client.max_calls())
         }
     };
-    (worker, Place::of("openbao", &(&server, secret)).at_server(&server, limit))
+    (worker, Target::of("openbao", &(&server, secret)).at_server(&server, limit))
 }
 
 /// What it means that OpenBao was not reached: where the turn came late, that is the reason.
 fn problem(error: OpenBaoError, turn: &Turn) -> Problem {
     match turn.too_late() {
-        late @ Problem::LateTurn { .. } if turn.rest().is_zero() => late,
+        late @ CallError::LateTurn { .. } if turn.rest().is_zero() => late.into(),
         _ => Problem::OpenBao(error.into()),
     }
 }
@@ -113,9 +113,10 @@ impl Source for OpenBaoField {
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         let own = self.clone();
         let (worker, place) = worker(self.entry.get().map(Entry::client), &self.place);
-        let worker = self.deadline.into_iter().fold(worker, Worker::with_deadline);
+        let worker = self.deadline.into_iter().fold(worker, Caller::with_deadline);
         let outcome = worker
             .run_with(place, EXTRA, move |turn| own.text(turn).map_err(|error| problem(error, turn)))
+            .map_err(Problem::from)
             .and_then(|text| text)
             .map_err(|problem| SourceError::new(self.provenance(), problem))?;
         Ok(match outcome {

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use crate::internal::calls::CallError;
 use crate::internal::private_file::Refusal;
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
@@ -123,6 +124,12 @@ impl DocumentError {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
             kind => Self::Io(kind),
         }
+    }
+}
+
+impl From<CallError> for DocumentError {
+    fn from(error: CallError) -> Self {
+        Self::Unavailable(error.into())
     }
 }
 

@@ -13,12 +13,12 @@ use std::time::{Duration, SystemTime};
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
 use crate::internal::bytes::read_at_most;
+use crate::internal::calls::{Caller, Target, Turn};
 use crate::internal::lock::Lock;
 use crate::internal::paths::absolute;
 use crate::internal::private_file;
 use crate::internal::private_file::{LOCK, Stamp, with_end};
 use crate::source::Provenance;
-use crate::source::worker::{Place, Turn, Worker};
 use disk::{Lasting, RealDisk};
 #[cfg(test)]
 pub(crate) use replay::RecordedStore;
@@ -58,7 +58,7 @@ const MAX_FILE: usize = sealed::HEADER + MAX_DOCUMENT;
 pub struct FileStore {
     /// Absolute.
     path: PathBuf,
-    worker: Worker,
+    worker: Caller,
     known: Arc<Known>,
 }
 
@@ -80,7 +80,7 @@ impl FileStore {
     /// ```
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: absolute(path.into()), worker: Worker::new(), known: Arc::default() }
+        Self { path: absolute(path.into()), worker: Caller::new(), known: Arc::default() }
     }
 
     /// How long one call may take, waiting for the lock included; 30 s unless set.
@@ -104,8 +104,7 @@ impl FileStore {
     ) -> Result<T, DocumentError> {
         let (path, known) = (self.path.clone(), Arc::clone(&self.known));
         self.worker
-            .run_with(Place::of(what, &self.path), place::EXTRA, move |turn| work(&path, &known, turn))
-            .map_err(DocumentError::Unavailable)?
+            .run_with(Target::of(what, &self.path), place::EXTRA, move |turn| work(&path, &known, turn))?
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::version::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place, sealed};
 use crate::internal::bytes::WipedBytes;
+use crate::internal::calls::{Caller, Target};
 use crate::internal::paths::absolute;
 use crate::internal::private_file::Lock;
-use crate::source::worker::{Place, Worker};
 use crate::source::{Keychain, Problem, Provenance};
 
 /// The largest content of a document in the keychain, in bytes, on every platform: Windows keeps 2,560 bytes for an item
@@ -46,7 +46,7 @@ pub struct KeychainStore {
     keychain: Keychain,
     name: String,
     lock: PathBuf,
-    worker: Worker,
+    worker: Caller,
     seen: Seen,
 }
 
@@ -65,7 +65,7 @@ impl KeychainStore {
             keychain,
             name: name.into(),
             lock: absolute(lock.into()),
-            worker: Worker::new(),
+            worker: Caller::new(),
             seen: Seen::default(),
         }
     }
@@ -89,11 +89,9 @@ impl KeychainStore {
 
     fn take_lock(&self) -> Result<Lock, DocumentError> {
         let path = self.lock.clone();
-        self.worker
-            .run_with(Place::of("document", &self.lock), place::EXTRA, move |turn| {
-                place::lock(&place::settle(&path)?, turn)
-            })
-            .map_err(DocumentError::Unavailable)?
+        self.worker.run_with(Target::of("document", &self.lock), place::EXTRA, move |turn| {
+            place::lock(&place::settle(&path)?, turn)
+        })?
     }
 
     /// Reads the item. With a lock, the lock is held until the keychain has answered.

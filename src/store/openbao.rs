@@ -68,9 +68,7 @@ impl OpenBaoStore {
     ) -> Result<T, DocumentError> {
         let (entry, seen) = (self.entry.clone(), self.seen.clone());
         let (worker, place) = worker(Some(self.entry.client()), self.entry.place());
-        worker
-            .run_with(place, EXTRA, move |turn| work(&entry.within(turn.rest()), &seen))
-            .map_err(DocumentError::Unavailable)?
+        worker.run_with(place, EXTRA, move |turn| work(&entry.within(turn.rest()), &seen))?
     }
 }
 

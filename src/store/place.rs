@@ -5,9 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::DocumentError;
+use crate::internal::calls::{CallError, Turn};
 use crate::internal::private_file::{Lock, resolve};
-use crate::source::Problem;
-use crate::source::worker::Turn;
 
 /// How long to wait between two attempts to take a lock: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
@@ -34,8 +33,8 @@ pub(super) fn lock(path: &Path, turn: &Turn) -> Result<Lock, DocumentError> {
         let rest = turn.rest();
         if rest.is_zero() {
             return Err(match turn.too_late() {
-                Problem::Deadline { after } => DocumentError::Locked { after },
-                late => DocumentError::Unavailable(late),
+                CallError::Deadline { after } => DocumentError::Locked { after },
+                late => late.into(),
             });
         }
         thread::sleep(pause.min(rest));

@@ -7,7 +7,7 @@ use hmac_sha256::Hash;
 
 use super::{Document, DocumentContent, DocumentError, Version};
 use crate::internal::bytes::WipedBytes;
-use crate::key::fingerprint::wipe_stack;
+use crate::internal::bytes::wipe_stack;
 
 /// How many bytes stand before the content.
 pub(super) const HEADER: usize = NUMBERS_END + 32;

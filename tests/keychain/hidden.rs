@@ -3,6 +3,7 @@
 use super::*;
 use crate::support::stand_in_service::{Person, StandIn};
 
+use keysheath::source::CallError;
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore};
 
 /// Runs `body` in a child with a stand-in of these collections.
@@ -76,7 +77,10 @@ fn what_a_locked_collection_may_hide_is_not_absent() {
         let message = load(&keychain, "kanal").expect_err("locked").to_string();
         assert!(message.contains("may be in any locked collection"), "{message}");
         stand_in.person(Person::IsAway);
-        assert_eq!(every_call(&impatient(), SHORT), [const { Problem::Deadline { after: SHORT } }; 4]);
+        assert_eq!(
+            every_call(&impatient(), SHORT),
+            [const { Problem::Call(CallError::Deadline { after: SHORT }) }; 4]
+        );
         assert_eq!(stand_in.items(), 1);
         stand_in.person(Person::Unlocks);
         assert_holds(&keychain, "kanal", KEY);
@@ -169,11 +173,11 @@ fn a_prompt_to_write_ends_when_its_service_is_gone() {
         let stand_in = StandIn::start(&["shop"]);
         stand_in.asks_to_write();
         stand_in.person(Person::IsAway);
-        let late = Problem::Deadline { after: SHORT };
+        let late = Problem::Call(CallError::Deadline { after: SHORT });
         for _ in 0..MAX_CALLS_PER_PLACE {
             assert_eq!(problem(save(&impatient(), "kanal", KEY)), late);
         }
-        let stuck = Problem::Stuck { count: MAX_CALLS_PER_PLACE };
+        let stuck = Problem::Call(CallError::Stuck { count: MAX_CALLS_PER_PLACE });
         assert_eq!(problem(load(&patient(), "kanal")), stuck);
         drop(stand_in);
         let _stand_in = StandIn::start(&["shop"]);
@@ -190,7 +194,10 @@ fn a_write_that_hangs_keeps_its_lock_until_it_is_done() {
         let hurried = KeychainStore::new(impatient(), "keys", lock).with_deadline(SHORT);
         stand_in.holds_writes(true);
         let late = hurried.write(&text("late"), Some(&first));
-        assert_eq!(late, Err(DocumentError::Unavailable(Problem::Deadline { after: SHORT })));
+        assert_eq!(
+            late,
+            Err(DocumentError::Unavailable(Problem::Call(CallError::Deadline { after: SHORT })))
+        );
         // It may still be done, so nothing may be written meanwhile.
         let next = hurried.write(&text("next"), Some(&first));
         assert_eq!(next, Err(DocumentError::Locked { after: SHORT }));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keysheath::key::{ApiKey, Issuer as _, Kanal};
-use keysheath::source::{self, Keychain, KeychainItem, Loaded, Problem, SourceError};
+use keysheath::source::{self, CallError, Keychain, KeychainItem, Loaded, Problem, SourceError};
 
 use crate::support::canary::{assert_hides, traces_of};
 use crate::support::logged::Lines;
@@ -63,7 +63,7 @@ fn drive(service: &mut SecretService) {
     service.stop();
     let impatient = keychain.with_deadline(SHORT);
     let late = impatient.save("fresh", key.as_raw());
-    assert_eq!(problem(late), Problem::Deadline { after: SHORT });
+    assert_eq!(problem(late), Problem::Call(CallError::Deadline { after: SHORT }));
     service.resume();
     service.end_daemon();
     assert_eq!(problem(load(&impatient, "fresh")), Problem::NoKeychain);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use keysheath::chain::{AttemptOutcome, Chain, ChainError, Relation};
 use keysheath::key::{Issuer as _, Kanal};
 use keysheath::source::{
-    Absence, DEFAULT_DEADLINE, KeyRef, Keychain, KeychainItem, Problem, SecretFile, Source as _,
+    Absence, CallError, DEFAULT_DEADLINE, KeyRef, Keychain, KeychainItem, Problem, SecretFile, Source as _,
 };
 
 use crate::support::canary::assert_hides;
@@ -170,7 +170,7 @@ fn a_locked_keychain_whose_prompt_nobody_answers_stops_the_chain() {
         let service = Bus::start_with_silent_prompter().with_daemon();
         store(KEY);
         service.lock();
-        assert_eq!(stops(by_item(SHORT), SHORT), Problem::Deadline { after: SHORT });
+        assert_eq!(stops(by_item(SHORT), SHORT), Problem::Call(CallError::Deadline { after: SHORT }));
         service.wait_for_prompt();
     });
 }
@@ -180,15 +180,15 @@ fn a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too() {
     with_keychain("a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too", |service| {
         store(KEY);
         service.stop();
-        assert_eq!(stops(by_item(SHORT), SHORT), Problem::Deadline { after: SHORT });
+        assert_eq!(stops(by_item(SHORT), SHORT), Problem::Call(CallError::Deadline { after: SHORT }));
         let item = KeychainItem::for_issuer(Kanal::PROFILE).with_deadline(SHORT);
         assert_eq!(
             stops(Chain::new().with(item).with(lower_source()), SHORT),
-            Problem::Deadline { after: SHORT }
+            Problem::Call(CallError::Deadline { after: SHORT })
         );
         // A reference cannot set its deadline, so this one takes as long as the default.
         let problem = stops(by_reference("keychain:kanal"), DEFAULT_DEADLINE);
-        assert_eq!(problem, Problem::Deadline { after: DEFAULT_DEADLINE });
+        assert_eq!(problem, Problem::Call(CallError::Deadline { after: DEFAULT_DEADLINE }));
     });
 }
 

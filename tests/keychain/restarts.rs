@@ -1,5 +1,6 @@
 //! A keychain's daemon that ends and comes back, under calls that wait for it.
 
+use keysheath::source::CallError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
@@ -33,7 +34,10 @@ fn prompts_that_were_given_up_do_not_keep_a_good_keychain_away() {
         service.lock();
         // More than may hang.
         for _ in 0..2 * MAX_CALLS_PER_PLACE {
-            assert_eq!(problem(load(&impatient(), "kanal")), Problem::Deadline { after: SHORT });
+            assert_eq!(
+                problem(load(&impatient(), "kanal")),
+                Problem::Call(CallError::Deadline { after: SHORT })
+            );
         }
         service.restart();
         assert_holds(&patient(), "kanal", KEY);

@@ -1,6 +1,7 @@
 //! Keychains that are not there, locked, stopped or restarted.
 
 use super::*;
+use keysheath::source::CallError;
 
 // No keychain.
 
@@ -174,7 +175,7 @@ fn a_locked_keychain_whose_prompt_nobody_answers_ends_at_the_deadline() {
         let keychain = impatient();
         let start = Instant::now();
         let outcome = every_call(&keychain, SHORT);
-        assert_eq!(outcome, [const { Problem::Deadline { after: SHORT } }; 4]);
+        assert_eq!(outcome, [const { Problem::Call(CallError::Deadline { after: SHORT }) }; 4]);
         assert!(start.elapsed() >= SHORT * 4, "it did not wait for an answer");
         service.wait_for_prompt();
     });
@@ -188,7 +189,7 @@ fn a_prompt_that_hangs_for_ever_does_not_block_the_same_value_later() {
         save(&patient(), "kanal", KEY).unwrap();
         open(&keychain);
         service.lock();
-        assert_eq!(problem(load(&keychain, "kanal")), Problem::Deadline { after: SHORT });
+        assert_eq!(problem(load(&keychain, "kanal")), Problem::Call(CallError::Deadline { after: SHORT }));
         // The call still waits, with the store that it was given, for a prompt that is gone.
         service.restart();
         assert_holds(&keychain.with_deadline(LONG), "kanal", KEY);
@@ -224,7 +225,7 @@ fn a_stopped_daemon_ends_at_the_deadline_and_works_once_it_goes_on() {
                 let outcome = load(keychain, "kanal");
                 let message = outcome.as_ref().expect_err("it is stopped").to_string();
                 assert!(message.contains("there was no answer within 600 ms"), "{message}");
-                assert_eq!(problem(outcome), Problem::Deadline { after: SHORT });
+                assert_eq!(problem(outcome), Problem::Call(CallError::Deadline { after: SHORT }));
             }
             service.resume();
             assert_holds(&opened.with_deadline(LONG), "kanal", KEY);
@@ -240,11 +241,14 @@ fn calls_that_hang_are_bounded_and_counted_off_when_they_return() {
         open(&keychain);
         service.stop();
         for _ in 0..MAX_CALLS_PER_PLACE {
-            assert_eq!(problem(load(&keychain, "kanal")), Problem::Deadline { after: SHORT });
+            assert_eq!(
+                problem(load(&keychain, "kanal")),
+                Problem::Call(CallError::Deadline { after: SHORT })
+            );
         }
         // At once, whatever is called, and for clones as well.
         let start = Instant::now();
-        let stuck = [const { Problem::Stuck { count: MAX_CALLS_PER_PLACE } }; 4];
+        let stuck = [const { Problem::Call(CallError::Stuck { count: MAX_CALLS_PER_PLACE }) }; 4];
         assert_eq!(every_call(&keychain, SHORT), stuck);
         assert_eq!(every_call(&keychain.clone(), SHORT), stuck);
         assert!(start.elapsed() < SHORT, "it waited");
@@ -265,7 +269,10 @@ fn a_save_that_passed_its_deadline_may_still_happen() {
         save(&patient(), "kanal", KEY).unwrap();
         open(&keychain);
         service.stop();
-        assert_eq!(problem(save(&keychain, "kanal", OTHER_KEY)), Problem::Deadline { after: SHORT });
+        assert_eq!(
+            problem(save(&keychain, "kanal", OTHER_KEY)),
+            Problem::Call(CallError::Deadline { after: SHORT })
+        );
         service.resume();
         let patience = Instant::now() + LONG;
         let second = patient();

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use keysheath::key::Origin;
+use keysheath::source::CallError;
 
 use super::*;
 use crate::support::answering::measured;
@@ -74,11 +75,11 @@ fn a_call_that_waits_for_its_server_says_so() {
     let mut queued = 0;
     for problem in outcomes.into_iter().filter_map(Result::err) {
         match problem {
-            Problem::Queued { waited, under_way } => {
+            Problem::Call(CallError::Queued { waited, under_way }) => {
                 assert!(waited == deadline && under_way <= 2, "{problem}");
                 queued += 1;
             }
-            Problem::LateTurn { .. } => {}
+            Problem::Call(CallError::LateTurn { .. }) => {}
             other => panic!("{other}"),
         }
     }

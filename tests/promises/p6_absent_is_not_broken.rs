@@ -15,7 +15,8 @@ use crate::support::{Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints
 use keysheath::chain::{AttemptOutcome, Chain, ChainError};
 use keysheath::key::Kanal;
 use keysheath::source::{
-    Absence, Command, FileVariable, KeyRef, Problem, SecretFile, Source, SystemdCredential, Variable,
+    Absence, CallError, Command, FileVariable, KeyRef, Problem, SecretFile, Source, SystemdCredential,
+    Variable,
 };
 
 type IsExpected = fn(&Problem) -> bool;
@@ -370,7 +371,7 @@ fn commands() {
         let held = |problem: &Problem| *problem == Problem::OutputHeld;
         table.row("a command", "unreachable: held", shell(&format!("sleep 99 & printf {KEY}")), Stops(held));
         let hangs = Command::new("sleep").args(["1000"]).with_deadline(Duration::from_millis(100));
-        let late = |problem: &Problem| matches!(problem, Problem::Deadline { .. });
+        let late = |problem: &Problem| matches!(problem, Problem::Call(CallError::Deadline { .. }));
         table.row("a command", "unreachable: hangs", hangs, Stops(late));
         let reference = "command:false".parse::<KeyRef>().unwrap().allow_commands().source().unwrap();
         table.row("a command reference", "unreadable: fails", reference, Stops(failed));

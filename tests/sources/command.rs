@@ -12,7 +12,9 @@ use crate::support::{
 };
 use keysheath::chain::Chain;
 use keysheath::key::{FormatRule, Hint, Issuer, Kanal, KeyFormat, Origin, Profile};
-use keysheath::source::{self, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _};
+use keysheath::source::{
+    self, CallError, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _,
+};
 
 /// Far more than any of these programs takes unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -201,7 +203,7 @@ fn a_program_that_hangs_is_ended_at_the_deadline() {
     let hangs = Command::new("sleep").args(["1000"]).with_deadline(after);
     let start = Instant::now();
     let error = quick(|| error(&hangs));
-    assert_eq!(error.problem(), &Problem::Deadline { after });
+    assert_eq!(error.problem(), &Problem::Call(CallError::Deadline { after }));
     assert!(start.elapsed() >= after, "{:?}", start.elapsed());
     assert!(error.to_string().contains("within 300 ms"), "{error}");
 }
@@ -215,7 +217,7 @@ fn the_whole_group_is_dead_after_the_deadline() {
          echo $! >> \"$1\"; echo $$ >> \"$1\"; printf {KEY}; wait"
     );
     let family = script(&family, &[&pids]).with_deadline(Duration::from_secs(1));
-    assert!(matches!(quick(|| problem(&family)), Problem::Deadline { .. }));
+    assert!(matches!(quick(|| problem(&family)), Problem::Call(CallError::Deadline { .. })));
     let ids = ids(&pids);
     assert_eq!(ids.len(), 4);
     assert_dead(&ids);
@@ -227,7 +229,7 @@ fn a_program_that_closes_its_output_and_lives_on_is_ended_at_the_deadline() {
     let pid = folder.at("pid");
     let after = Duration::from_millis(500);
     let lives = script(&format!("echo $$ > \"$1\"; printf {KEY}; exec >&-; exec {HANGS}"), &[&pid]);
-    assert_eq!(quick(|| problem(&lives.with_deadline(after))), Problem::Deadline { after });
+    assert_eq!(quick(|| problem(&lives.with_deadline(after))), Problem::Call(CallError::Deadline { after }));
     assert_dead(&ids(&pid));
 }
 
@@ -271,7 +273,7 @@ fn what_leaves_the_group_and_holds_the_output_is_counted_and_bounded() {
         assert_eq!(problem(&leaves), Problem::OutputHeld);
     }
     let error = error(&leaves.clone());
-    assert_eq!(error.problem(), &Problem::Stuck { count: MAX_CALLS_PER_PLACE });
+    assert_eq!(error.problem(), &Problem::Call(CallError::Stuck { count: MAX_CALLS_PER_PLACE }));
     // Another program is not held up by it.
     assert_gives_the_key(&prints(KEY));
 }
@@ -302,9 +304,9 @@ fn a_program_that_cannot_be_killed_is_left_behind_counted_and_bounded() {
         let sleeps = Command::new(&program).with_deadline(after);
         let start = Instant::now();
         for _ in 0..MAX_CALLS_PER_PLACE {
-            assert_eq!(problem(&sleeps), Problem::Deadline { after });
+            assert_eq!(problem(&sleeps), Problem::Call(CallError::Deadline { after }));
         }
-        assert_eq!(problem(&sleeps), Problem::Stuck { count: MAX_CALLS_PER_PLACE });
+        assert_eq!(problem(&sleeps), Problem::Call(CallError::Stuck { count: MAX_CALLS_PER_PLACE }));
         // Each time 200 ms, and 500 ms to die.
         assert!(start.elapsed() < Duration::from_secs(6), "it took {:?}", start.elapsed());
     });

@@ -5,21 +5,21 @@ use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{AuditError, DEADLINE};
+use crate::internal::calls::{Caller, Target};
 use crate::internal::paths::absolute;
 use crate::internal::private_file;
-use crate::source::worker::{Place, Worker};
 
 /// How each line begins.
 pub(super) const BEGIN: &str = "{\"at\":\"";
 
 pub(super) struct AuditFile {
     path: PathBuf,
-    worker: Worker,
+    worker: Caller,
 }
 
 impl AuditFile {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path: absolute(path), worker: Worker::new().with_deadline(DEADLINE) }
+        Self { path: absolute(path), worker: Caller::new().with_deadline(DEADLINE) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -29,7 +29,7 @@ impl AuditFile {
     /// Adds a line, and returns once it is synced.
     pub(super) fn append(&self, line: String) -> Result<(), AuditError> {
         let path = self.path.clone();
-        self.worker.run(Place::of("audit file", &self.path), move || append(&path, line))?
+        self.worker.run(Target::of("audit file", &self.path), move || append(&path, line))?
     }
 }
 

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Problem, Reader, Remark};
+use crate::internal::calls::Turn;
 use crate::internal::lock::Lock;
 use crate::internal::trusted_file::{self, Kind, Untrusted};
-use crate::source::worker::Turn;
 use crate::source::{Resource, SecretText};
 
 /// A text and remarks, or nothing.
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Opens, checks and reads a file. `None` where there is no file. May hang.
 pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> Result<FileText, Problem> {
     let too_late = |problem| match problem {
-        Problem::Unreadable(io::ErrorKind::TimedOut) => turn.too_late(),
+        Problem::Unreadable(io::ErrorKind::TimedOut) => turn.too_late().into(),
         problem => problem,
     };
     let pipe = path.metadata().ok().filter(is_pipe);

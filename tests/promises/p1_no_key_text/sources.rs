@@ -1,6 +1,7 @@
 //! Sources and chains over them.
 
 use keysheath::chain::NearMiss;
+use keysheath::source::CallError;
 use keysheath::source::{Absence, Remark, Resource};
 
 use super::*;
@@ -158,7 +159,7 @@ fn a_program_with_the_canary_in_its_arguments_and_output_is_never_shown() {
     assert_eq!(held, Some(Problem::OutputHeld));
     let after = Duration::from_millis(100);
     let hung = look_at("a program that hangs", shell(format!("echo {KANAL}; sleep 30")).with_deadline(after));
-    assert_eq!(hung, Some(Problem::Deadline { after }));
+    assert_eq!(hung, Some(Problem::Call(CallError::Deadline { after })));
     let missing = look_at("no program", Command::new("/no/such/program").args([KANAL]));
     assert!(matches!(missing, Some(Problem::NotStarted(_))), "{missing:?}");
     let malformed = look("a program with two lines", format!("echo {KANAL}; echo {KANAL}"));
@@ -173,7 +174,7 @@ fn a_program_with_the_canary_in_its_arguments_and_output_is_never_shown() {
             error.problem().clone()
         })
         .collect();
-    assert_eq!(problems.last(), Some(&Problem::Stuck { count: MAX_CALLS_PER_PLACE }));
+    assert_eq!(problems.last(), Some(&Problem::Call(CallError::Stuck { count: MAX_CALLS_PER_PLACE })));
 }
 
 /// A person's own source, which was told a key.
@@ -199,8 +200,8 @@ fn a_source_s_own_problem_has_no_place_for_a_key() {
         Problem::Ambiguous { count: 2 },
         Problem::NotStorable,
         Problem::Exhausted(Resource::Descriptors),
-        Problem::Queued { waited: Duration::ZERO, under_way: 4 },
-        Problem::LateTurn { waited: Duration::ZERO, left: Duration::MAX },
+        Problem::Call(CallError::Queued { waited: Duration::ZERO, under_way: 4 }),
+        Problem::Call(CallError::LateTurn { waited: Duration::ZERO, left: Duration::MAX }),
         Problem::NotRunnable { rule: "it is a folder" },
         Problem::NoOutput,
         Problem::WantsTerminal,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keysheath::key::{Issuer, Kanal};
-use keysheath::source::{self, Keychain, KeychainItem, Problem};
+use keysheath::source::{self, CallError, Keychain, KeychainItem, Problem};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore, MAX_KEYCHAIN_DOCUMENT};
 
 use super::contract::keeps_the_contract;
@@ -181,7 +181,10 @@ fn a_keychain_that_hangs_is_unavailable_and_keeps_the_lock_until_it_answers() {
             service.stop();
             let start = Instant::now();
             let late = hurried.write(&content("second"), Some(&version));
-            assert_eq!(late, Err(DocumentError::Unavailable(Problem::Deadline { after: SHORT })));
+            assert_eq!(
+                late,
+                Err(DocumentError::Unavailable(Problem::Call(CallError::Deadline { after: SHORT })))
+            );
             // The keychain may still be about to write.
             let next = hurried.write(&content("third"), Some(&version));
             assert_eq!(next, Err(DocumentError::Locked { after: SHORT }));

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use keysheath::rotation::{MAX_PROCESSES, PresenceError, RotationError};
-use keysheath::source::{Problem, Provenance};
+use keysheath::source::{CallError, Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Version};
 
 use super::*;
@@ -29,7 +29,9 @@ impl Shaky {
         }
         assert!(!self.panics.load(Ordering::SeqCst), "the store panics, as the test wants");
         if self.is_away.load(Ordering::SeqCst) {
-            return Err(DocumentError::Unavailable(Problem::Deadline { after: Duration::ZERO }));
+            return Err(DocumentError::Unavailable(Problem::Call(CallError::Deadline {
+                after: Duration::ZERO,
+            })));
         }
         Ok(())
     }

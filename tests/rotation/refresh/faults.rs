@@ -8,7 +8,7 @@ use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshError, Refresher, ReloadProblem};
-use keysheath::source::{Problem, Provenance, SecretFile};
+use keysheath::source::{CallError, Problem, Provenance, SecretFile};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::support::refreshing::{
@@ -20,7 +20,7 @@ use crate::support::{Folder, KEY};
 const SHORT: Duration = Duration::from_millis(30);
 
 /// An earlier call still hangs, so there was none.
-const STUCK: Problem = Problem::Stuck { count: 1 };
+const STUCK: Problem = Problem::Call(CallError::Stuck { count: 1 });
 
 #[test]
 fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_away() {
@@ -36,7 +36,7 @@ fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_
         is_back.store(true, Ordering::SeqCst);
         Ok(text(SECOND))
     });
-    for expected in [Problem::Deadline { after: SHORT }, STUCK, STUCK, STUCK] {
+    for expected in [Problem::Call(CallError::Deadline { after: SHORT }), STUCK, STUCK, STUCK] {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
         let problem = refresher.status().problem().unwrap().problem().clone();
         assert_eq!(problem, ReloadProblem::Source(expected));
@@ -118,9 +118,10 @@ fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_lat
     persist(&bad, &key_set(&[KEY]).to_document());
     let start = || Refresher::<Kanal>::from_store(bad.clone(), only_asked().with_deadline(SHORT));
     let refresher = start().unwrap();
-    for (fault, expected) in
-        [(&bad.hangs, Problem::Deadline { after: SHORT }), (&bad.panics, Problem::Unreachable)]
-    {
+    for (fault, expected) in [
+        (&bad.hangs, Problem::Call(CallError::Deadline { after: SHORT })),
+        (&bad.panics, Problem::Unreachable),
+    ] {
         fault.store(true, Ordering::SeqCst);
         let expected = ReloadProblem::Document(DocumentError::Unavailable(expected));
         let RefreshError::Place(error) = start().unwrap_err() else { panic!("another error") };

@@ -9,7 +9,7 @@ use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{RefreshSettings, Refresher, ReloadProblem};
-use keysheath::source::{Absence, Keychain, KeychainItem, Problem, SecretFile};
+use keysheath::source::{Absence, CallError, Keychain, KeychainItem, Problem, SecretFile};
 use keysheath::store::{DocumentError, KeychainStore};
 
 use crate::support::KEY;
@@ -137,7 +137,7 @@ fn a_prompt_that_nobody_answers_ends_an_attempt_at_the_refresher_s_deadline() {
         let settings = only_asked().with_deadline(SHORT);
         let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(item), settings).unwrap();
         service.lock();
-        fails(&refresher, is(Problem::Deadline { after: SHORT }));
+        fails(&refresher, is(Problem::Call(CallError::Deadline { after: SHORT })));
         service.wait_for_prompt();
         service.restart();
         eventually("it recovers", || refresher.refresh_now(PATIENCE) == Some(Reload::Unchanged));

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use keysheath::rotation::{NextStep, RotationError};
-use keysheath::source::{Problem, Provenance};
+use keysheath::source::{CallError, Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 
 use super::*;
@@ -55,7 +55,9 @@ impl DocumentStore for Replica {
         unchanged: Option<&Version>,
     ) -> Result<Version, DocumentError> {
         if self.is_cut_off.load(Ordering::SeqCst) {
-            return Err(DocumentError::Unavailable(Problem::Deadline { after: Duration::ZERO }));
+            return Err(DocumentError::Unavailable(Problem::Call(CallError::Deadline {
+                after: Duration::ZERO,
+            })));
         }
         let written = self.store.write(content, unchanged);
         if self.catches_up.load(Ordering::SeqCst) {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use keysheath::source::CallError;
 use keysheath::source::Resource;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
@@ -28,7 +29,7 @@ fn a_host_that_ignores_its_children_is_told_so() {
         // While it runs it is this process's own, and is ended at the deadline.
         let after = Duration::from_millis(300);
         let hangs = print(&format!("exec {HANGS}")).with_deadline(after);
-        assert_eq!(quick(|| problem(&hangs)), Problem::Deadline { after });
+        assert_eq!(quick(|| problem(&hangs)), Problem::Call(CallError::Deadline { after }));
         assert_dead(&ids(&pid));
     });
 }
@@ -309,11 +310,11 @@ fn calls_that_wait_for_their_turn_are_not_told_to_answer_a_prompt() {
     let mut queued = 0;
     for error in outcomes.into_iter().filter_map(Result::err) {
         match error.problem() {
-            Problem::Queued { under_way, .. } => {
+            Problem::Call(CallError::Queued { under_way, .. }) => {
                 assert!(*under_way <= MAX_CALLS_PER_PLACE);
                 queued += 1;
             }
-            Problem::LateTurn { .. } => {}
+            Problem::Call(CallError::LateTurn { .. }) => {}
             other => panic!("{other}"),
         }
         let message = error.to_string();

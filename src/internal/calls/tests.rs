@@ -5,8 +5,8 @@ use std::sync::{Barrier, Mutex};
 use super::*;
 
 /// A place that no other test calls.
-fn place(name: &str) -> Place {
-    Place::of("test", &name)
+fn place(name: &str) -> Target {
+    Target::of("test", &name)
 }
 
 #[test]
@@ -16,16 +16,16 @@ fn work_that_hangs_is_left_behind_counted_and_bounded() {
     let held = Arc::new(Mutex::new(held));
     for _ in 0..MAX_CALLS_PER_PLACE {
         let held = Arc::clone(&held);
-        let worker = Worker::new().with_deadline(Duration::from_millis(20));
+        let worker = Caller::new().with_deadline(Duration::from_millis(20));
         let outcome = worker.run(place, move || drop(held.lock().map(|held| held.recv())));
-        assert!(matches!(outcome, Err(Problem::Deadline { .. })));
+        assert!(matches!(outcome, Err(CallError::Deadline { .. })));
     }
-    let stuck = Worker::new().run(place, || ());
-    assert_eq!(stuck, Err(Problem::Stuck { count: MAX_CALLS_PER_PLACE }));
-    assert_eq!(Worker::new().run(Place::of("test", &"another"), || 7), Ok(7));
+    let stuck = Caller::new().run(place, || ());
+    assert_eq!(stuck, Err(CallError::Stuck { count: MAX_CALLS_PER_PLACE }));
+    assert_eq!(Caller::new().run(Target::of("test", &"another"), || 7), Ok(7));
     drop(release);
     let patience = Instant::now() + Duration::from_secs(10);
-    while Worker::new().run(place, || ()).is_err() {
+    while Caller::new().run(place, || ()).is_err() {
         assert!(Instant::now() < patience, "the calls were not counted off");
     }
 }
@@ -38,7 +38,7 @@ fn many_calls_at_once_take_turns_and_all_are_answered() {
         for _ in 0..40 {
             let at_once = Arc::clone(&at_once);
             scope.spawn(move || {
-                let outcome = Worker::new().run(place, move || {
+                let outcome = Caller::new().run(place, move || {
                     let mut counts = at_once.lock().unwrap();
                     counts.0 += 1;
                     counts.1 = counts.1.max(counts.0);
@@ -63,7 +63,7 @@ fn calls_that_are_answered_never_count_as_hanging_however_many_there_are() {
             scope.spawn(|| {
                 barrier.wait();
                 for _ in 0..100 {
-                    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+                    assert_eq!(Caller::new().run(place, || 7), Ok(7));
                 }
             });
         }
@@ -78,24 +78,24 @@ fn a_call_that_waits_for_its_turn_keeps_its_deadline() {
     thread::scope(|scope| {
         for _ in 0..MAX_CALLS_PER_PLACE {
             let held = Arc::clone(&held);
-            scope.spawn(move || Worker::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
+            scope.spawn(move || Caller::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
         }
         while calls().places.get(&place.name).is_none_or(|count| count.under_way < MAX_CALLS_PER_PLACE) {
             thread::yield_now();
         }
         let after = Duration::from_millis(20);
-        let outcome = Worker::new().with_deadline(after).run(place, || ());
-        assert_eq!(outcome, Err(Problem::Queued { waited: after, under_way: MAX_CALLS_PER_PLACE }));
+        let outcome = Caller::new().with_deadline(after).run(place, || ());
+        assert_eq!(outcome, Err(CallError::Queued { waited: after, under_way: MAX_CALLS_PER_PLACE }));
         drop(release);
     });
-    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+    assert_eq!(Caller::new().run(place, || 7), Ok(7));
 }
 
 #[test]
 fn a_call_is_under_way_until_its_last_thread_has_ended() {
     let place = place("threads");
     let (release, held) = mpsc::channel::<()>();
-    let outcome = Worker::new()
+    let outcome = Caller::new()
         .run_with(place, Duration::ZERO, move |turn| turn.spawn(move || held.recv().is_err()).unwrap());
     let counts = calls().places.get(&place.name).map(|count| (count.under_way, count.left_behind));
     assert_eq!(counts, Some((1, 1)));
@@ -107,11 +107,11 @@ fn a_call_is_under_way_until_its_last_thread_has_ended() {
 fn work_that_panics_is_an_error_and_does_not_count_as_stuck() {
     let place = place("panics");
     for _ in 0..=MAX_CALLS_PER_PLACE {
-        let outcome: Result<(), Problem> =
-            Worker::new().run(place, || std::panic::resume_unwind(Box::new(())));
-        assert_eq!(outcome, Err(Problem::Unreachable));
+        let outcome: Result<(), CallError> =
+            Caller::new().run(place, || std::panic::resume_unwind(Box::new(())));
+        assert_eq!(outcome, Err(CallError::Panicked));
     }
-    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+    assert_eq!(Caller::new().run(place, || 7), Ok(7));
 }
 
 #[test]
@@ -123,19 +123,19 @@ fn a_panic_whose_payload_panics_again_ends_no_process() {
         }
     }
     let place = place("payload");
-    let outcome: Result<(), Problem> =
-        Worker::new().run(place, || std::panic::resume_unwind(Box::new(PanicsWhenDropped)));
-    assert_eq!(outcome, Err(Problem::Unreachable));
-    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+    let outcome: Result<(), CallError> =
+        Caller::new().run(place, || std::panic::resume_unwind(Box::new(PanicsWhenDropped)));
+    assert_eq!(outcome, Err(CallError::Panicked));
+    assert_eq!(Caller::new().run(place, || 7), Ok(7));
 }
 
 #[test]
 fn places_that_hang_take_no_turn_from_the_others() {
     // More than there are turns in all.
     let held: Vec<_> = (0..=MAX_CALLS / MAX_CALLS_PER_PLACE)
-        .map(|number| hang(Place::of("test beside", &number), MAX_CALLS_PER_PLACE))
+        .map(|number| hang(Target::of("test beside", &number), MAX_CALLS_PER_PLACE))
         .collect();
-    assert_eq!(Worker::new().with_deadline(Duration::from_secs(5)).run(place("beside"), || 7), Ok(7));
+    assert_eq!(Caller::new().with_deadline(Duration::from_secs(5)).run(place("beside"), || 7), Ok(7));
     drop(held);
 }
 
@@ -146,11 +146,11 @@ fn calls_around_others_leave_every_turn_to_those() {
     let calls: Vec<_> = (0..2 * MAX_CALLS)
         .map(|number| {
             let gate = Arc::clone(&gate);
-            let outer = Place::of("test around", &number);
+            let outer = Target::of("test around", &number);
             thread::spawn(move || {
-                Worker::around_others().run(outer, move || {
+                Caller::around_others().run(outer, move || {
                     gate.wait();
-                    Worker::new().run(Place::of("test within", &number), || 7)
+                    Caller::new().run(Target::of("test within", &number), || 7)
                 })
             })
         })
@@ -164,25 +164,25 @@ fn calls_around_others_leave_every_turn_to_those() {
 
 #[test]
 fn a_deadline_beyond_the_clock_is_no_panic() {
-    let worker = Worker::new().with_deadline(Duration::MAX);
+    let worker = Caller::new().with_deadline(Duration::MAX);
     assert_eq!(worker.run(place("clock"), || 7), Ok(7));
 }
 
 /// Hangs `count` calls to a place, each left behind, until what is given back is dropped.
-fn hang(place: Place, count: usize) -> mpsc::Sender<()> {
+fn hang(place: Target, count: usize) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
     for _ in 0..count {
         let held = Arc::clone(&held);
-        let worker = Worker::new().with_deadline(Duration::from_millis(5));
+        let worker = Caller::new().with_deadline(Duration::from_millis(5));
         let outcome = worker.run(place, move || drop(held.lock().map(|held| held.recv())));
-        assert!(matches!(outcome, Err(Problem::Deadline { .. })), "{outcome:?}");
+        assert!(matches!(outcome, Err(CallError::Deadline { .. })), "{outcome:?}");
     }
     release
 }
 
 /// Lets a time pass since the last call to a place was given up.
-fn rest(place: Place, time: Duration) {
+fn rest(place: Target, time: Duration) {
     let mut calls = calls();
     let last = &mut calls.places.get_mut(&place.name).unwrap().left_last;
     *last = last.and_then(|last| last.checked_sub(time));
@@ -192,21 +192,21 @@ fn rest(place: Place, time: Duration) {
 fn a_place_whose_calls_never_return_is_tried_again_in_time() {
     let place = place("half-open");
     let _held = hang(place, MAX_CALLS_PER_PLACE);
-    let stuck = |count| Err(Problem::Stuck { count });
-    assert_eq!(Worker::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE));
+    let stuck = |count| Err(CallError::Stuck { count });
+    assert_eq!(Caller::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE));
     rest(place, REST);
     // One call tries, and hangs as well: the next rest is twice as long.
     let _held_too = hang(place, 1);
     rest(place, REST);
-    assert_eq!(Worker::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE + 1));
+    assert_eq!(Caller::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE + 1));
     rest(place, REST);
     // One that answers opens the place for all.
     for _ in 0..100 {
-        assert_eq!(Worker::new().run(place, || 7), Ok(7));
+        assert_eq!(Caller::new().run(place, || 7), Ok(7));
     }
     // Four more may hang before it is left alone again.
     let _held_again = hang(place, MAX_CALLS_PER_PLACE);
-    assert_eq!(Worker::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE));
+    assert_eq!(Caller::new().run(place, || 7), stuck(MAX_CALLS_PER_PLACE));
 }
 
 #[test]
@@ -216,16 +216,16 @@ fn a_stuck_place_is_tried_by_one_call_at_a_time() {
     rest(place, REST);
     let (release, gate) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let trying = scope.spawn(move || Worker::new().run(place, move || gate.recv().is_err()));
+        let trying = scope.spawn(move || Caller::new().run(place, move || gate.recv().is_err()));
         while calls().places[&place.name].under_way == MAX_CALLS_PER_PLACE {
             thread::yield_now();
         }
-        assert_eq!(Worker::new().run(place, || 7), Err(Problem::Stuck { count: MAX_CALLS_PER_PLACE }));
+        assert_eq!(Caller::new().run(place, || 7), Err(CallError::Stuck { count: MAX_CALLS_PER_PLACE }));
         drop(release);
         assert_eq!(trying.join().unwrap(), Ok(true));
     });
     drop(held);
-    assert_eq!(Worker::new().run(place, || 7), Ok(7));
+    assert_eq!(Caller::new().run(place, || 7), Ok(7));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn calls_take_their_turn_in_the_order_of_arrival() {
         let mut taken: Vec<_> = (0..MAX_CALLS_PER_PLACE)
             .map(|_| {
                 let (release, held) = mpsc::channel::<()>();
-                scope.spawn(move || Worker::new().run(place, move || held.recv().is_err()));
+                scope.spawn(move || Caller::new().run(place, move || held.recv().is_err()));
                 release
             })
             .collect();
@@ -263,7 +263,7 @@ fn calls_take_their_turn_in_the_order_of_arrival() {
             }
             let order = Arc::clone(&order);
             let work = move || order.lock().unwrap().push(number);
-            waiting.push(scope.spawn(move || Worker::new().run(place, work)));
+            waiting.push(scope.spawn(move || Caller::new().run(place, work)));
         }
         while !waits(20) {
             thread::yield_now();
@@ -282,12 +282,12 @@ fn a_turn_that_comes_late_says_so_and_not_that_it_is_locked() {
     let deadline = Duration::from_millis(400);
     thread::scope(|scope| {
         for _ in 0..MAX_CALLS_PER_PLACE {
-            scope.spawn(move || Worker::new().run(place, || thread::sleep(Duration::from_millis(200))));
+            scope.spawn(move || Caller::new().run(place, || thread::sleep(Duration::from_millis(200))));
         }
         while calls().places.get(&place.name).is_none_or(|count| count.under_way < MAX_CALLS_PER_PLACE) {
             thread::yield_now();
         }
-        let worker = Worker::new().with_deadline(deadline);
+        let worker = Caller::new().with_deadline(deadline);
         let outcome = worker.run_with(place, Duration::from_secs(5), |turn| {
             let rest = turn.rest();
             thread::sleep(rest);
@@ -295,7 +295,7 @@ fn a_turn_that_comes_late_says_so_and_not_that_it_is_locked() {
         });
         let (rest, none, problem) = outcome.unwrap();
         assert!(rest < deadline && none.is_zero(), "{rest:?}");
-        let Problem::LateTurn { waited, left } = problem else { panic!("{problem:?}") };
+        let CallError::LateTurn { waited, left } = problem else { panic!("{problem:?}") };
         assert!(waited + left == deadline && waited >= deadline / 10, "{waited:?}");
         let message = problem.to_string();
         assert!(message.contains("waited") && !message.contains("unlock"), "{message}");
@@ -311,18 +311,18 @@ fn places_of_one_server_share_its_turns_and_no_others() {
     thread::scope(|scope| {
         for name in ["first at it", "second at it"] {
             let (held, place) = (Arc::clone(&held), at(name));
-            scope.spawn(move || Worker::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
+            scope.spawn(move || Caller::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
         }
         while calls().servers.get(&hash("server", &"server")).is_none_or(|&count| count < 2) {
             thread::yield_now();
         }
         let waited = Duration::from_millis(20);
-        let hurried = Worker::new().with_deadline(waited);
-        assert_eq!(hurried.run(at("third at it"), || 7), Err(Problem::Queued { waited, under_way: 2 }));
+        let hurried = Caller::new().with_deadline(waited);
+        assert_eq!(hurried.run(at("third at it"), || 7), Err(CallError::Queued { waited, under_way: 2 }));
         assert_eq!(hurried.run(place("elsewhere"), || 7), Ok(7));
         drop(release);
     });
-    assert_eq!(Worker::new().run(at("third at it"), || 7), Ok(7));
+    assert_eq!(Caller::new().run(at("third at it"), || 7), Ok(7));
     assert!(!calls().servers.contains_key(&hash("server", &"server")), "every call was counted off");
 }
 
@@ -330,7 +330,7 @@ fn places_of_one_server_share_its_turns_and_no_others() {
 fn zero_and_endless_deadlines_are_no_panic() {
     let place = place("ends of time");
     for deadline in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        let outcome = Worker::new().with_deadline(deadline).run_with(place, Duration::MAX, Turn::rest);
+        let outcome = Caller::new().with_deadline(deadline).run_with(place, Duration::MAX, Turn::rest);
         assert!(outcome.is_ok_and(|rest| rest <= deadline), "{deadline:?}");
     }
 }

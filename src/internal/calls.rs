@@ -1,4 +1,4 @@
-//! Work that may hang: with a deadline, and on a bounded number of threads.
+//! Blocking calls: with a deadline, and on a bounded number of threads.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -7,38 +7,25 @@ use std::sync::{Arc, Condvar, LazyLock, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Problem, Resource};
-use crate::internal::contained::contained;
-use crate::internal::lock::{Lock, recover};
-use crate::key::fingerprint::wipe_stack;
+use super::bytes::wipe_stack;
+use super::contained::contained;
+use super::lock::{Lock, recover};
 
 /// How long a source may take unless told otherwise: 30 s, so that a person can answer a prompt.
-///
-/// ```
-/// assert_eq!(keysheath::source::DEFAULT_DEADLINE.as_secs(), 30);
-/// ```
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How many calls to one place (a file, a program with its arguments, a service of the keychain, a secret in
 /// OpenBao) may be under way at once in this process, however many sources name it.
 ///
 /// A further call waits for its turn until its deadline, in the order of arrival, and then fails with
-/// [`Problem::Queued`]. Once as many calls hang past their deadlines, further calls fail at once with
-/// [`Problem::Stuck`], but for one that tries whether the place answers again: 30 s after the last of them
+/// [`CallError::Queued`]. Once as many calls hang past their deadlines, further calls fail at once with
+/// [`CallError::Stuck`], but for one that tries whether the place answers again: 30 s after the last of them
 /// was given up, and twice as long after each try that hangs as well.
-///
-/// ```
-/// assert_eq!(keysheath::source::MAX_CALLS_PER_PLACE, 4);
-/// ```
 pub const MAX_CALLS_PER_PLACE: usize = 4;
 
 /// How many calls to all places together may be under way at once in this process. Each has a thread of its
 /// own, that of a command two. A call that hangs past its deadline is not among them, so that a disk which
 /// hangs takes no turn from the other places; [`MAX_CALLS_PER_PLACE`] bounds those of each place.
-///
-/// ```
-/// assert_eq!(keysheath::source::MAX_CALLS, 64);
-/// ```
 pub const MAX_CALLS: usize = 64;
 
 /// How long a place whose calls all hang is left alone before one call tries it again; twice as long after
@@ -48,10 +35,67 @@ const REST: Duration = Duration::from_secs(30);
 /// A turn that came after less than this part of the deadline is no reason for a call that was too slow.
 const SHORT_WAIT: u32 = 10;
 
+/// Why a blocking call gave no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// Nothing came within the deadline.
+    #[error(
+        "there was no answer within {} ms: unlock it or answer its prompt, or raise the deadline",
+        .after.as_millis()
+    )]
+    Deadline {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Other calls to the place were under way until the deadline. It was not asked.
+    #[error(
+        "it was not asked: the call waited {} ms for its turn, and {under_way} calls are under way; \
+         make fewer at once (threads can share one handle), or raise the deadline",
+        .waited.as_millis()
+    )]
+    Queued {
+        /// How long the call waited: its whole deadline.
+        waited: Duration,
+        /// How many other calls were under way at the end.
+        under_way: usize,
+    },
+    /// The call's turn came late, and nothing came in the rest of the deadline.
+    #[error(
+        "the call waited {} ms for its turn behind others, and there was no answer in the {} ms that were left: \
+         make fewer calls at once (threads can share one handle), or raise the deadline",
+        .waited.as_millis(), .left.as_millis()
+    )]
+    LateTurn {
+        /// How long the call waited for its turn.
+        waited: Duration,
+        /// The rest of the deadline.
+        left: Duration,
+    },
+    /// Too many earlier calls still hang. The place is asked again after a while.
+    #[error(
+        "{count} earlier calls to it still hang, so it was not asked; it is tried again from time to time: \
+         answer what it waits for, or restart it"
+    )]
+    Stuck {
+        /// How many.
+        count: usize,
+    },
+    /// The operating system has no thread left for the call.
+    #[error(
+        "the operating system has no threads left: start fewer, or raise the limit (`ulimit -u`, systemd's TasksMax=, a \
+         container's pids limit)"
+    )]
+    NoThread,
+    /// The call panicked. The message is on standard error.
+    #[error("the call panicked; the message is on standard error")]
+    Panicked,
+}
+
 /// Runs calls on threads of their own. A call that was given up is left behind and counted until it returns,
 /// if it ever does; what it returns then is dropped, and so wiped.
 #[derive(Clone, Debug)]
-pub(crate) struct Worker {
+pub(crate) struct Caller {
     deadline: Duration,
     /// Whether its calls are among the [`MAX_CALLS`].
     is_counted: bool,
@@ -59,13 +103,13 @@ pub(crate) struct Worker {
 
 /// What a call is made to: a hash, because the name of a place may be a key in the wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct Target {
     name: u64,
     /// What the place shares with others, and how many calls to all of them may be under way.
     server: Option<(u64, usize)>,
 }
 
-impl Place {
+impl Target {
     pub(crate) fn of(kind: &str, name: &impl Hash) -> Self {
         Self { name: hash(kind, name), server: None }
     }
@@ -134,7 +178,7 @@ impl Count {
 }
 
 impl Calls {
-    fn may(&self, place: Place, is_counted: bool, ticket: u64) -> May {
+    fn may(&self, place: Target, is_counted: bool, ticket: u64) -> May {
         // The one who asks waits in it.
         let Some(count) = self.places.get(&place.name) else { return May::Go };
         let of_place = count.may();
@@ -149,7 +193,7 @@ impl Calls {
         }
     }
 
-    fn forget_if_idle(&mut self, place: Place) {
+    fn forget_if_idle(&mut self, place: Target) {
         let is_idle = |count: &Count| count.under_way == 0 && count.waiting.is_empty();
         if self.places.get(&place.name).is_some_and(is_idle) {
             self.places.remove(&place.name);
@@ -157,7 +201,7 @@ impl Calls {
     }
 
     /// How many calls stand before one that waits: those of its place, or of its server, or all.
-    fn before(&self, place: Place) -> usize {
+    fn before(&self, place: Target) -> usize {
         let of_place = self.places.get(&place.name).map_or(0, |count| count.under_way);
         if of_place >= MAX_CALLS_PER_PLACE {
             return of_place;
@@ -178,14 +222,14 @@ fn calls() -> MutexGuard<'static, Calls> {
 
 /// The right to one call; all threads of the call share it, and it ends with the last of them.
 pub(crate) struct Permit {
-    place: Place,
+    place: Target,
     is_counted: bool,
     left_behind: Lock<bool>,
 }
 
 impl Permit {
     /// Waits for a turn, at most for `patience`, and says how long others kept it waiting.
-    fn take(place: Place, is_counted: bool, patience: Duration) -> Result<(Arc<Self>, Duration), Problem> {
+    fn take(place: Target, is_counted: bool, patience: Duration) -> Result<(Arc<Self>, Duration), CallError> {
         let start = Instant::now();
         let mut waited = Duration::ZERO;
         let mut calls = calls();
@@ -195,12 +239,12 @@ impl Permit {
         let outcome = loop {
             match calls.may(place, is_counted, ticket) {
                 May::Go => break Ok(()),
-                May::GiveUp { hanging } => break Err(Problem::Stuck { count: hanging }),
+                May::GiveUp { hanging } => break Err(CallError::Stuck { count: hanging }),
                 May::Wait => {}
             }
             let rest = patience.saturating_sub(start.elapsed());
             if rest.is_zero() {
-                break Err(Problem::Queued { waited: patience, under_way: calls.before(place) });
+                break Err(CallError::Queued { waited: patience, under_way: calls.before(place) });
             }
             calls = recover(RETURNED.wait_timeout(calls, rest)).0;
             waited = start.elapsed();
@@ -244,10 +288,10 @@ impl Permit {
     }
 
     /// Starts another thread of the same call.
-    pub(super) fn spawn<T: Send + 'static>(
+    pub(crate) fn spawn<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Receiver<T>, Problem> {
+    ) -> Result<Receiver<T>, CallError> {
         // A channel is a block with gaps, and what earlier calls left on the stack would be copied into them:
         // comparing two keys leaves words of them there.
         wipe_stack();
@@ -262,7 +306,7 @@ impl Permit {
                 // Where the caller has gone, the result is dropped here.
                 let _ = done.map(|done| sender.send(done));
             })
-            .map_err(|_| Problem::Exhausted(Resource::Threads))?;
+            .map_err(|_| CallError::NoThread)?;
         Ok(result)
     }
 }
@@ -311,12 +355,12 @@ impl Times {
         own.saturating_sub(self.start.elapsed())
     }
 
-    fn too_late(self) -> Problem {
+    fn too_late(self) -> CallError {
         let Self { waited, deadline, .. } = self;
         if waited.saturating_mul(SHORT_WAIT) <= deadline {
-            Problem::Deadline { after: deadline }
+            CallError::Deadline { after: deadline }
         } else {
-            Problem::LateTurn { waited, left: deadline.saturating_sub(waited) }
+            CallError::LateTurn { waited, left: deadline.saturating_sub(waited) }
         }
     }
 }
@@ -328,25 +372,25 @@ impl Turn {
     }
 
     /// What it means that the deadline has passed: the place is slow, or the turn came late.
-    pub(crate) fn too_late(&self) -> Problem {
+    pub(crate) fn too_late(&self) -> CallError {
         self.times.too_late()
     }
 
     /// Starts another thread of the same call.
-    pub(super) fn spawn<T: Send + 'static>(
+    pub(crate) fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Receiver<T>, Problem> {
+    ) -> Result<Receiver<T>, CallError> {
         self.permit.spawn(work)
     }
 }
 
-impl Worker {
+impl Caller {
     pub(crate) const fn new() -> Self {
         Self { deadline: DEFAULT_DEADLINE, is_counted: true }
     }
 
-    /// A worker whose calls make calls of their own, to what [`Worker::new`] runs. They are bounded by place
+    /// A worker whose calls make calls of their own, to what [`Caller::new`] runs. They are bounded by place
     /// only: were they among the [`MAX_CALLS`], as many of them could have every turn, and wait for one.
     #[cfg(feature = "rotation")]
     pub(crate) const fn around_others() -> Self {
@@ -362,22 +406,22 @@ impl Worker {
     #[cfg(any(feature = "rotation", test))]
     pub(crate) fn run<T: Send + 'static>(
         &self,
-        place: Place,
+        place: Target,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, CallError> {
         self.run_with(place, Duration::ZERO, |_| work())
     }
 
-    /// As [`Worker::run`], for work that can be ended from outside: at the deadline `end` is called, and the
+    /// As [`Caller::run`], for work that can be ended from outside: at the deadline `end` is called, and the
     /// work is given `extra` time to see it.
     #[cfg(feature = "keychain")]
     pub(crate) fn run_or_end<T: Send + 'static>(
         &self,
-        place: Place,
+        place: Target,
         extra: Duration,
         end: impl FnOnce(),
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, CallError> {
         let call = self.start(place, |_| work())?;
         let outcome = call.wait(Duration::ZERO);
         let outcome = outcome.or_else(|problem| {
@@ -389,14 +433,14 @@ impl Worker {
         outcome
     }
 
-    /// As [`Worker::run`], for work that keeps the deadline itself and may need `extra` time to put an end to
+    /// As [`Caller::run`], for work that keeps the deadline itself and may need `extra` time to put an end to
     /// things, and that starts more threads. The call is under way until the last of them has ended.
     pub(crate) fn run_with<T: Send + 'static>(
         &self,
-        place: Place,
+        place: Target,
         extra: Duration,
         work: impl FnOnce(&Turn) -> T + Send + 'static,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, CallError> {
         let call = self.start(place, work)?;
         let outcome = call.wait(extra);
         call.finish(outcome.is_ok());
@@ -405,9 +449,9 @@ impl Worker {
 
     fn start<T: Send + 'static>(
         &self,
-        place: Place,
+        place: Target,
         work: impl FnOnce(&Turn) -> T + Send + 'static,
-    ) -> Result<Call<T>, Problem> {
+    ) -> Result<Call<T>, CallError> {
         let (permit, waited) = Permit::take(place, self.is_counted, self.deadline)?;
         let times = Times { start: Instant::now(), waited, deadline: self.deadline };
         let turn = Turn { permit: Arc::clone(&permit), times };
@@ -424,11 +468,11 @@ struct Call<T> {
 
 impl<T> Call<T> {
     /// Waits until the deadline, and `extra` time beyond it.
-    fn wait(&self, extra: Duration) -> Result<T, Problem> {
+    fn wait(&self, extra: Duration) -> Result<T, CallError> {
         self.result.recv_timeout(self.times.rest(extra)).map_err(|error| match error {
             RecvTimeoutError::Timeout => self.times.too_late(),
             // The work panicked; the message is on standard error, and holds nothing of ours.
-            RecvTimeoutError::Disconnected => Problem::Unreachable,
+            RecvTimeoutError::Disconnected => CallError::Panicked,
         })
     }
 
