@@ -4,11 +4,11 @@
 //! each place, and one [`Verdict`] over all of them. Only the issuer's own answer refuses a key; everything
 //! else, no answer included, is inconclusive.
 //!
-//! | probe (feature `probe`) | sends | the check is |
+//! | probe (feature `probe`) | sends | basis |
 //! |---|---|---|
-//! | `KanalProbe::by_customer_upsert` | the request that Kanal documents for a check; it **writes a customer** | documented |
-//! | `KanalProbe::by_invalid_customer` | the same with a body that no customer has; 422 counts as accepted | inferred; should write nothing |
-//! | `KatanaProbe` | `GET /v1/products?limit=1` | an ordinary read; writes nothing |
+//! | `KanalProbe::by_customer_upsert` | Kanal's documented check; it **writes a customer** | documented |
+//! | `KanalProbe::by_invalid_customer` | the same with an invalid customer; should write nothing | inferred |
+//! | `KatanaProbe` | `GET /v1/products?limit=1`; writes nothing | an ordinary read |
 //!
 //! # A probe blocks
 //! It returns when the answers have arrived, or at its deadline for each request. In async code, call it with

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::sender::{Again, AnswerBody, Attempt, InFlight, ReadAhead, Sender, Unsent};
+use super::sender::{Again, AnswerBody, Attempt, InFlight, ReadAhead, Sender};
 use super::{BearerError, BoxError, OriginGuard};
 use crate::handle::{KeyHandle, NewerKey, Refusal};
 use crate::key::Issuer;
@@ -209,8 +209,8 @@ where
                 let state = State::Sending { future: self.inner.call(request), sent: Some(sent) };
                 BearerFuture { state, sender, again, attempt }
             }
-            Err(unsent) => {
-                let state = State::Refused { error: Some(unsent) };
+            Err(error) => {
+                let state = State::Refused { error: Some(error) };
                 BearerFuture { state, sender, again: None, attempt: Attempt::Only }
             }
         }
@@ -266,7 +266,7 @@ pin_project! {
         R: Body,
         I: Issuer,
     {
-        Refused { error: Option<Unsent> },
+        Refused { error: Option<BearerError> },
         Sending { #[pin] future: F, sent: Option<InFlight<I>> },
         Reading { reading: Option<Reading<R, I>> },
         // The answer that refused the key is returned if there is no other key.
@@ -303,10 +303,7 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjected::Refused { error } => {
-                    return Poll::Ready(Err(match error.take().expect(OVER) {
-                        Unsent::Guard(error) => BearerError::Guard(error),
-                        Unsent::NoActiveKey(closed) => BearerError::NoActiveKey(closed),
-                    }));
+                    return Poll::Ready(Err(error.take().expect(OVER)));
                 }
                 StateProjected::Sending { future, sent } => {
                     let response = ready!(future.poll(context)).map_err(BearerError::sending)?;

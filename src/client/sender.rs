@@ -13,9 +13,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::retry::can_be_repeated;
-use super::{BearerHeader, GuardError, OriginGuard};
+use super::{BearerError, BearerHeader, GuardError, OriginGuard};
 use crate::failure::{Answer, MAX_BODY, Meaning, is_documented};
-use crate::handle::{Generation, KeyHandle, Known, NewerKey, NoActiveKey, Refusal, Snapshot};
+use crate::handle::{Generation, KeyHandle, Known, NewerKey, Refusal, Snapshot};
 use crate::key::Issuer;
 
 /// The outcome of a request that carried a key: the generation of the key, and what the issuer answered.
@@ -70,7 +70,7 @@ pub(super) struct Sender<I: Issuer> {
 /// sent is in use until then.
 pub(super) struct InFlight<I: Issuer> {
     snapshot: Snapshot<I>,
-    /// When it was sent.
+    /// When it was sent, for the handle.
     known: Known,
 }
 
@@ -89,25 +89,6 @@ pub(super) enum Attempt {
     First,
     /// The request was sent before.
     Repetition,
-}
-
-/// Why a request is not sent.
-#[derive(Debug)]
-pub(super) enum Unsent {
-    Guard(GuardError),
-    NoActiveKey(NoActiveKey),
-}
-
-impl From<GuardError> for Unsent {
-    fn from(error: GuardError) -> Self {
-        Self::Guard(error)
-    }
-}
-
-impl From<NoActiveKey> for Unsent {
-    fn from(closed: NoActiveKey) -> Self {
-        Self::NoActiveKey(closed)
-    }
 }
 
 impl<I: Issuer> Sender<I> {
@@ -129,8 +110,9 @@ impl<I: Issuer> Sender<I> {
     }
 
     /// Puts the active key on a request, if the guard allows it.
-    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<InFlight<I>, Unsent> {
-        Ok(self.put_on(request, self.handle.load()?)?)
+    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<InFlight<I>, BearerError> {
+        let snapshot = self.handle.load().map_err(BearerError::NoActiveKey)?;
+        self.put_on(request, snapshot).map_err(BearerError::Guard)
     }
 
     /// Puts a key on a request, if the guard allows it. The value of the header is built once for each key.

@@ -13,6 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::authorize::{Authorize, Refusal, RequestedStore};
+use crate::internal::bytes::percent_byte;
 
 /// Returns the store that a request is for.
 type FindStore = dyn Fn(&http::request::Parts) -> RequestedStore + Send + Sync;
@@ -300,16 +301,13 @@ fn decoded(segment: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment;
     while let [first, more @ ..] = rest {
-        rest = more;
-        if *first != b'%' {
+        let (byte, after) = if *first == b'%' {
+            percent_byte(rest).filter(|(byte, _)| !matches!(byte, b'?' | b'#'))?
+        } else {
             // A URI is ASCII.
-            bytes.push(Some(*first).filter(u8::is_ascii)?);
-            continue;
-        }
-        let ([high, low], after) = more.split_first_chunk::<2>()?;
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
-        bytes.push(Some(byte).filter(|byte| !matches!(byte, b'?' | b'#'))?);
+            (Some(*first).filter(u8::is_ascii)?, more)
+        };
+        bytes.push(byte);
         rest = after;
     }
     String::from_utf8(bytes).ok()
@@ -334,8 +332,8 @@ const fn is_mark(c: char) -> bool {
         c,
         '\u{300}'..='\u{336}'
             | '\u{339}'..='\u{36f}'
-            | '\u{93c}' | '\u{94d}' | '\u{9bc}' | '\u{9cd}' | '\u{a3c}' | '\u{a4d}' | '\u{abc}' | '\u{acd}' | '\u{b3c}'
-            | '\u{b4d}' | '\u{bcd}' | '\u{c4d}' | '\u{cbc}' | '\u{ccd}' | '\u{d4d}' | '\u{dca}'
+            | '\u{93c}' | '\u{94d}' | '\u{9bc}' | '\u{9cd}' | '\u{a3c}' | '\u{a4d}' | '\u{abc}' | '\u{acd}'
+            | '\u{b3c}' | '\u{b4d}' | '\u{bcd}' | '\u{c4d}' | '\u{cbc}' | '\u{ccd}' | '\u{d4d}' | '\u{dca}'
             | '\u{e47}'..='\u{e4e}'
             | '\u{ec8}'..='\u{ecc}'
             | '\u{3099}' | '\u{309a}'

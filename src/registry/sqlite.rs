@@ -73,9 +73,9 @@ impl Sqlite {
     /// They belong to the issuer of the registry that is first opened with them.
     ///
     /// # Errors
-    /// [`RecordError`]: `Missing` or `NoFolder` if there is nothing, and then nothing is created; `NotPrivate`, `ReadOnly`
-    /// and `Locked` for a file that cannot be used as it is; `Corrupt` for one that is damaged or not this
-    /// crate's; and `Newer`. The file is not changed.
+    /// [`RecordError`]: `Missing` or `NoFolder` if there is nothing, and then nothing is created;
+    /// `NotPrivate`, `ReadOnly` and `Locked` for a file that cannot be used as it is; `Corrupt` for one that
+    /// is damaged or not this crate's; and `Newer`. The file is not changed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         Self::connect(Place::open(path.as_ref())?)
     }
@@ -87,8 +87,8 @@ impl Sqlite {
     /// [`RecordError::Missing`].
     ///
     /// # Errors
-    /// [`RecordError`]: `Exists` if there is something, an old log included; `NoFolder`, `ReadOnly`, `Locked` and the
-    /// others as for [`Sqlite::open`].
+    /// [`RecordError`]: `Exists` if there is something, an old log included; `NoFolder`, `ReadOnly`, `Locked`
+    /// and the others as for [`Sqlite::open`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         Self::connect(Place::create(path.as_ref(), fill)?)
     }
