@@ -32,8 +32,8 @@ type Plain = Response<Full<Bytes>>;
 type Outcome = Result<Response<AnswerBody<Full<Bytes>>>, BearerError>;
 type Asking = Pin<Box<BearerFuture<Stage, Counted, Full<Bytes>, Kanal>>>;
 
-/// A client whose answers the test gives. It must be asked whether it is ready before each call, and a clone
-/// anew.
+/// A client whose answers the test gives. It must be polled for readiness before each call; so must each
+/// clone.
 struct Stage {
     seen: Arc<Mutex<Seen>>,
     ready: bool,
@@ -99,7 +99,7 @@ impl Service<Request<Counted>> for Stage {
     }
 }
 
-/// A handle with a key in force that is reloaded by the test, and a client.
+/// A handle with an active key that the test reloads, and a client.
 struct Scene {
     handle: KeyHandle<Kanal>,
     raw: Publisher<Kanal>,
@@ -124,7 +124,7 @@ impl Scene {
         send(&mut self.client, request)
     }
 
-    /// Sends one whose key is refused, and polls it once more.
+    /// Sends a request whose key is refused, and polls it once more.
     fn send_and_refuse(&mut self) -> Asking {
         let mut asking = self.send(self.get());
         self.refuse(self.calls() - 1);
@@ -142,7 +142,7 @@ impl Scene {
 
     fn answer(&self, call: usize, answer: Result<Plain, io::Error>) {
         let waits = self.seen.lock().unwrap().calls[call].answer.take().expect("it is answered once");
-        assert!(waits.send(answer).is_ok(), "somebody waits for the answer");
+        assert!(waits.send(answer).is_ok(), "the request was dropped");
     }
 
     fn refuse(&self, call: usize) {
@@ -153,7 +153,7 @@ impl Scene {
         self.answer(call, Ok(Response::new(Full::default())));
     }
 
-    /// Whether the one `Authorization` header of a call had this key.
+    /// Returns whether the one `Authorization` header of a call had this key.
     fn has_key(&self, call: usize, key: usize) -> bool {
         let calls = &self.seen.lock().unwrap().calls;
         let values: Vec<_> = calls[call].request.headers().get_all(AUTHORIZATION).iter().collect();
@@ -165,7 +165,7 @@ impl Scene {
         self.seen.lock().unwrap().readiness = readiness;
     }
 
-    /// The reload that was asked for, which puts the second key in force.
+    /// Performs the requested reload, which makes the second key active.
     fn reload(&self) {
         let attempt = self.reloader.begin();
         self.raw.publish_next(&key(1), GRACE);
@@ -201,7 +201,7 @@ fn send(client: &mut BearerService<Stage, Kanal>, request: Request<Counted>) -> 
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(client.poll_ready(&mut context), Poll::Ready(Ok(()))));
     let mut asking = Box::pin(client.call(request));
-    assert!(poll(&mut asking).is_none(), "nobody has answered yet");
+    assert!(poll(&mut asking).is_none(), "there is no answer yet");
     asking
 }
 
@@ -212,9 +212,9 @@ fn poll(asking: &mut Asking) -> Option<Outcome> {
     }
 }
 
-/// The status, and whether it is that of a repetition.
+/// Returns the status, and whether it is that of a repeated request.
 fn answered(asking: &mut Asking) -> (StatusCode, bool) {
-    let response = poll(asking).expect("it is answered").unwrap();
+    let response = poll(asking).expect("no answer").unwrap();
     (response.status(), response.extensions().get::<Sent>().unwrap().is_repeated())
 }
 
@@ -230,7 +230,7 @@ fn a_late_401_is_repeated_at_once_and_changes_nothing() {
     assert!(poll(&mut asking).is_none());
     assert_eq!(scene.calls(), 2, "sent again without waiting");
     assert!(scene.has_key(0, 0) && scene.has_key(1, 1));
-    assert!(!scene.reloader.is_asked(), "and without asking for a reload");
+    assert!(!scene.reloader.is_asked(), "and without a reload");
     assert_eq!(scene.handle.load().unwrap().generation(), generation(2));
     assert_eq!(scene.handle.refused(), Some(generation(1)));
     scene.accept(1);
@@ -238,7 +238,7 @@ fn a_late_401_is_repeated_at_once_and_changes_nothing() {
 }
 
 #[test]
-fn a_hundred_requests_that_are_refused_at_once_share_one_reload() {
+fn a_hundred_requests_refused_at_once_share_one_reload() {
     for finds in [true, false] {
         let mut scene = Scene::new();
         let mut all: Vec<Asking> = (0..100).map(|_| scene.send(scene.get())).collect();
@@ -270,7 +270,7 @@ fn a_hundred_requests_that_are_refused_at_once_share_one_reload() {
 }
 
 #[test]
-fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
+fn a_key_that_leaks_during_the_wait_for_a_newer_one_is_not_sent() {
     let mut scene = Scene::new();
     let mut asking = scene.send_and_refuse();
     scene.publish(2, Err(NoActiveKey::Compromised));
@@ -287,7 +287,7 @@ fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
 }
 
 #[test]
-fn a_key_that_leaks_while_the_client_makes_itself_ready_is_not_sent_again() {
+fn a_key_that_leaks_while_the_client_becomes_ready_is_not_sent() {
     // The newer one, and then the previous one.
     for newer in [true, false] {
         let mut scene = Scene::new();
@@ -317,7 +317,7 @@ fn a_key_that_leaks_while_the_client_makes_itself_ready_is_not_sent_again() {
 }
 
 #[test]
-fn the_newest_key_is_sent_and_not_the_one_that_ended_the_waiting() {
+fn the_newest_key_is_sent_not_the_one_that_ended_the_wait() {
     let mut scene = Scene::new();
     let mut asking = scene.send_and_refuse();
     scene.set(Readiness::Later);
@@ -330,29 +330,29 @@ fn the_newest_key_is_sent_and_not_the_one_that_ended_the_waiting() {
 }
 
 #[test]
-fn a_generation_is_drained_once_its_answer_is_there() {
+fn a_generation_is_drained_once_its_answer_has_arrived() {
     let mut scene = Scene::new();
     let mut asking = scene.send(scene.get());
     scene.raw.publish_next(&key(1), GRACE);
-    assert!(!scene.handle.is_drained(generation(1)), "the request is under way");
+    assert!(!scene.handle.is_drained(generation(1)), "the request is in flight");
     scene.refuse(0);
     assert!(poll(&mut asking).is_none());
     assert!(scene.handle.is_drained(generation(1)), "it is repeated with the newer key");
     assert_eq!(format!("{asking:?}"), "BearerFuture(sending again)");
     scene.raw.publish_next(&key(2), GRACE);
-    assert!(!scene.handle.is_drained(generation(2)), "the repetition is under way");
+    assert!(!scene.handle.is_drained(generation(2)), "the repeated request is in flight");
     scene.accept(1);
     assert_eq!(answered(&mut asking), REPEATED);
     assert!(scene.handle.is_drained(generation(2)));
-    assert!(!scene.handle.is_drained(generation(3)), "it is in force");
+    assert!(!scene.handle.is_drained(generation(3)), "it is active");
 }
 
 #[test]
-fn a_repetition_with_the_previous_key_holds_its_generation() {
+fn a_repeat_with_the_previous_key_holds_its_generation() {
     let mut scene = Scene::new();
     scene.raw.publish_next(&key(1), GRACE);
     let mut asking = scene.send_and_refuse();
-    assert!(scene.handle.is_drained(generation(1)), "it only waits yet");
+    assert!(scene.handle.is_drained(generation(1)), "it is still waiting");
     let attempt = scene.reloader.begin();
     scene.reloader.end(attempt, Reload::Unchanged);
     assert!(poll(&mut asking).is_none() && scene.has_key(1, 0));
@@ -363,7 +363,7 @@ fn a_repetition_with_the_previous_key_holds_its_generation() {
 }
 
 #[test]
-fn a_request_that_is_given_up_holds_nothing() {
+fn a_dropped_request_holds_nothing() {
     let mut scene = Scene::new();
     let asking = scene.send_and_refuse();
     drop(asking);
@@ -375,7 +375,7 @@ fn a_request_that_is_given_up_holds_nothing() {
 }
 
 #[test]
-fn a_failure_of_the_repetition_is_the_clients_own_error() {
+fn a_failure_of_the_repeat_is_the_clients_own_error() {
     for at_ready in [true, false] {
         let mut scene = Scene::new();
         let mut asking = scene.send_and_refuse();
@@ -394,7 +394,7 @@ fn a_failure_of_the_repetition_is_the_clients_own_error() {
 }
 
 #[test]
-fn the_guard_looks_at_the_repetition_too() {
+fn the_guard_checks_the_repeated_request_too() {
     let mut scene = Scene::new();
     let query = format!("?next={}", KEYS[1]);
     let mut asking = scene.send(request(Method::GET, &query, &scene.seen));
@@ -407,7 +407,7 @@ fn the_guard_looks_at_the_repetition_too() {
 }
 
 #[test]
-fn only_what_may_be_repeated_is_kept_and_without_a_key() {
+fn only_repeatable_requests_are_kept_and_without_a_key() {
     let clones = |scene: &mut Scene, request| {
         let before = scene.seen.lock().unwrap().clones;
         drop(scene.send(request));
@@ -431,7 +431,7 @@ fn only_what_may_be_repeated_is_kept_and_without_a_key() {
 }
 
 #[test]
-fn a_request_under_way_shows_nothing_but_how_far_it_is() {
+fn a_request_in_flight_prints_only_its_state() {
     let mut scene = Scene::new();
     let mut asking = scene.send(scene.get());
     assert_eq!(format!("{asking:?}"), "BearerFuture(sending)");

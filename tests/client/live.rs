@@ -1,7 +1,7 @@
-//! The client on a live handle: which request is sent a second time, when, with which key, and which is not. A real
-//! refresher asks a place that the test fills, and requests go to the emulator over real HTTP.
+//! The client on a live handle: which request is repeated, when, and with which key. A real refresher reads a
+//! place that the test fills, and requests go to the emulator over real HTTP.
 //!
-//! What happens between any two steps of one request is in `src/client/tests.rs`.
+//! The steps of a single request are tested in `src/client/live_tests.rs`.
 
 mod answers;
 mod doubtful;
@@ -31,7 +31,7 @@ fn strange() -> RawKey {
     RawKey::parse(Kanal::PROFILE, STRANGE.as_bytes()).unwrap()
 }
 
-/// A refresher that reloads when it is asked, as soon as it can.
+/// A refresher that reloads on request, without a minimum interval.
 fn settings() -> RefreshSettings {
     only_asked().with_minimum_interval(Duration::ZERO).with_grace(Duration::from_secs(600))
 }
@@ -40,9 +40,9 @@ fn number(generation: Generation) -> u64 {
     generation.to_string().parse().unwrap()
 }
 
-/// Fails where there is no answer in time.
+/// Fails if there is no answer in time.
 async fn in_time<F: Future>(answer: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, answer).await.expect("it is answered")
+    tokio::time::timeout(PATIENCE, answer).await.expect("no answer")
 }
 
 /// The emulator, and a live handle whose first key is the emulator's.
@@ -51,7 +51,7 @@ struct Shop {
     handle: KeyHandle<Kanal>,
     refresher: Option<Refresher<Kanal>>,
     place: Scripted,
-    /// How often the place was asked by the test itself.
+    /// How often the test itself read the place.
     own_calls: AtomicUsize,
 }
 
@@ -76,14 +76,14 @@ impl Shop {
         shop
     }
 
-    /// The active key, of generation 2, is one that the emulator does not know; the previous one is the emulator's.
+    /// The emulator does not know the active key, of generation 2; the previous key is the emulator's.
     fn with_a_bad_active_key(settings: RefreshSettings) -> Self {
         let shop = Self::open_with(settings);
         shop.publish(&strange());
         shop
     }
 
-    /// Puts a key in the place and has it read, without a request that asks for it.
+    /// Puts a key in the place and reloads it, without a request that causes that.
     fn publish(&self, key: &RawKey) {
         self.place.gives(key.expose_secret());
         assert_eq!(self.refresh_now(), Some(Reload::Newer));
@@ -94,10 +94,10 @@ impl Shop {
         self.refresher.as_ref().expect("the refresher runs").refresh_now(PATIENCE)
     }
 
-    /// How many reloads the requests have asked for.
+    /// How many reloads the requests have caused.
     fn reloads(&self) -> usize {
         if self.refresher.is_some() {
-            // One that was asked for before this is over then.
+            // An earlier reload has ended then.
             assert!(self.refresh_now().is_some());
         }
         self.place.calls() - self.own_calls.load(Ordering::SeqCst)
@@ -119,18 +119,18 @@ impl Shop {
         format!("{}/api/v1/stores/123/{path}", self.emulator.origin())
     }
 
-    /// Answers the next request so.
+    /// Sets the answer to the next request.
     fn answers(&self, fault: Fault) {
         self.emulator.add_fault(FaultRule::new(fault).nth(1)).unwrap();
     }
 
-    /// The statuses that the emulator answered.
+    /// The statuses of the emulator's answers.
     fn statuses(&self) -> Vec<u16> {
         self.emulator.journal().iter().map(|entry| entry.status.unwrap_or(0)).collect()
     }
 }
 
-/// Kanal without its rate limit: for each look at the clock, another window.
+/// Kanal without its rate limit: each reading of the clock is in another window.
 fn unlimited() -> Settings {
     let minutes = AtomicU32::new(0);
     Emulator::kanal().with_clock(move || {
