@@ -13,7 +13,7 @@ use serde_json::json;
 const USAGE: &str = "\
 usage: keysheath-emulator [kanal|katana] [OPTIONS]
 
-Answers on 127.0.0.1 as Kanal (or Katana) documents, until it is stopped. It creates one key at every
+Answers on 127.0.0.1 as Kanal (or Katana) documents, until it is stopped. It creates one key at each
 start, and prints it with its addresses and the token of its control plane.
 
   --port NUMBER           the port; any free port by default
