@@ -23,10 +23,10 @@ use keysheath::source::{
 
 use support::canary::assert_hides;
 use support::child::in_child;
-use support::in_time::in_time;
 use support::secret_service::{
     Bus, in_session, private_folder, secret_tool, store_with_secret_tool, with_keychain,
 };
+use support::waiting::in_time;
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const OTHER_KEY: &str = "hY5nRt8Qz2Lw7Jd4Xk9Gv3Ba";

@@ -13,8 +13,8 @@ use keysheath::source::{
 };
 
 use crate::support::canary::assert_hides;
-use crate::support::in_time::{SLACK, in_time};
 use crate::support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
+use crate::support::waiting::{SLACK, in_time};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const LOWER_KEY: &str = "hY5nRt8Qz2Lw7Jd4Xk9Gv3Ba";

@@ -14,7 +14,7 @@ use keysheath::source::{Provenance, Reading, SecretFile, SecretText, Source, Sou
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use crate::quick;
-use crate::support::oidc::{CLIENT_SECRET, PATIENCE, app_at, wait_for};
+use crate::support::oidc::{CLIENT_SECRET, PATIENCE, app_at, eventually};
 use crate::support::recorder::{Recorder, Request, write_answer};
 use crate::support::{Folder, in_child};
 
@@ -198,11 +198,11 @@ fn what_refuses_nothing_keeps_the_token_in_force_and_the_grant_heals() {
     let first = keeper.handle().load().unwrap();
     for problem in ["429", "invalid_client"] {
         refused_once(&keeper);
-        wait_for(problem, || keeper.status().to_string().contains(problem));
+        eventually(problem, || keeper.status().to_string().contains(problem));
         assert_eq!(keeper.status().state(), GrantState::Good);
         assert_eq!(keeper.handle().load().unwrap().generation(), first.generation());
     }
-    wait_for("the third answer", || refused(&keeper) == Some(Reload::Newer));
+    eventually("the third answer", || refused(&keeper) == Some(Reload::Newer));
     assert!(keeper.handle().load().unwrap().current().matches(b"access-token-of-number-3"));
     assert_eq!(
         (keeper.status().health().problem(), keeper.status().health().consecutive_failures()),
@@ -218,8 +218,8 @@ fn an_answer_that_leaves_doubt_is_not_followed_by_a_second_use_of_the_token() {
     {
         let (keeper, server) = keeper(&folder, move |_| (head, body.into()));
         refused_once(&keeper);
-        wait_for("the failure", || keeper.status().health().problem().is_some());
-        wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
+        eventually("the failure", || keeper.status().health().problem().is_some());
+        eventually("doubt", || keeper.status().state() == GrantState::InDoubt);
         let status = keeper.status();
         assert!(matches!(status.health().problem(), Some(KeeperProblem::Token(_))));
         // Polls see the lease that stays, and send nothing.
@@ -282,8 +282,8 @@ fn tls_that_breaks_after_the_request_was_sent_leaves_doubt_and_before_it_none() 
         store.write(&content, Some(there.version())).unwrap();
         let keeper = TokenKeeper::start(app, store, quick()).unwrap();
         refused_once(&keeper);
-        wait_for("a failure", || keeper.status().health().problem().is_some());
-        wait_for("its state", || keeper.status().state() == state);
+        eventually("a failure", || keeper.status().health().problem().is_some());
+        eventually("its state", || keeper.status().state() == state);
         assert_eq!(
             keeper.status().health().problem(),
             Some(&KeeperProblem::Token(TokenError::Unreachable(obstacle)))
@@ -338,7 +338,7 @@ fn a_client_secret_that_is_slow_to_load_uses_up_nothing_of_a_lease() {
     let slow = Slow(store.clone(), Arc::clone(&leased));
     let app = OAuthApp::katana("shop-sync", slow).unwrap().with_endpoints(endpoints);
     let keeper = TokenKeeper::start(app, store, quick()).unwrap();
-    wait_for("a newer token", || refused(&keeper) == Some(Reload::Newer));
+    eventually("a newer token", || refused(&keeper) == Some(Reload::Newer));
     assert_eq!(leased.load(Ordering::SeqCst), 0, "the lease was held while the secret was loaded");
 }
 
@@ -349,7 +349,7 @@ fn a_server_that_sends_no_new_refresh_token_keeps_the_old_one_good() {
         (JSON, format!(r#"{{"access_token":"access-token-of-number-{number}","expires_in":3600}}"#))
     });
     for _ in 0..2 {
-        wait_for("a newer token", || refused(&keeper) == Some(Reload::Newer));
+        eventually("a newer token", || refused(&keeper) == Some(Reload::Newer));
     }
     for request in &server.requests()[1..] {
         assert!(

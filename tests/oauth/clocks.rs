@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use keysheath::Cadence;
 use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
-use keysheath::source::Provenance;
-use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
 use crate::answers::{JSON, app, exchange, good};
 use crate::quick;
 use crate::support::faketime::{set, with_clock};
-use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
+use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, eventually};
 use crate::support::recorder::{Recorder, write_answer};
+use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
 
 const LEASE: Duration = Duration::from_secs(12);
@@ -74,17 +74,7 @@ fn a_token_that_ended_in_a_suspend_is_refreshed_at_once() {
 struct SlowToReturn(FileStore, Duration);
 
 impl DocumentStore for SlowToReturn {
-    fn provenance(&self) -> Provenance {
-        self.0.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.0.limit()
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.0.read()
-    }
+    pass_on!(0: provenance, limit, read);
 
     fn write(
         &self,
@@ -113,7 +103,7 @@ fn hold_or_pass() {
     if let Ok(pause) = std::env::var("OIDC_PAUSE") {
         let store = SlowToReturn(store, Duration::from_millis(pause.parse().unwrap()));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();
-        wait_for("its refresh", || keeper.handle().load().unwrap().generation().to_string() == "2");
+        eventually("its refresh", || keeper.handle().load().unwrap().generation().to_string() == "2");
         return;
     }
     let keeper = TokenKeeper::start(app, store, settings).unwrap();

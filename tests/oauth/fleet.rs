@@ -111,7 +111,7 @@ fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails(
     use keysheath::openbao::{Login, OpenBao};
     use keysheath::store::OpenBaoStore;
 
-    use crate::support::oidc::wait_for;
+    use crate::support::oidc::eventually;
 
     const TEST: &str = "fleet::eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails";
     const PLACE: &str = "secret/shop/grant";
@@ -128,7 +128,7 @@ fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails(
     oidc.grant_in(&store);
     for node in 0..3 {
         let store = OpenBaoStore::new(cluster.client(node, false), PLACE);
-        wait_for("the grant at each member", || store.version().unwrap().is_some());
+        eventually("the grant at each member", || store.version().unwrap().is_some());
     }
     share(TEST, &oidc, &folder, |child, number| {
         let members: Vec<_> = (0..3).map(|at| cluster.origin((number + at) % 3).to_string()).collect();

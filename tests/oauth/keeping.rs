@@ -6,7 +6,7 @@ use keysheath::handle::Reload;
 use keysheath::oauth::{GrantState, KeeperProblem, TokenError, TokenKeeper};
 use keysheath::store::MemoryStore;
 
-use crate::support::oidc::{Oidc, PATIENCE, wait_for};
+use crate::support::oidc::{Oidc, PATIENCE, eventually};
 use crate::{products, quick, quick_cadence};
 
 #[test]
@@ -94,7 +94,7 @@ fn a_grant_that_a_person_has_taken_away_is_told_from_a_server_that_is_down() {
     // Whoever comes later knows it from the document, and asks the server no more.
     let refused = oidc.count("refused");
     let second = TokenKeeper::start(oidc.app(), store, quick()).unwrap();
-    wait_for("a look at the document", || second.status().state() == GrantState::Refused);
+    eventually("a look at the document", || second.status().state() == GrantState::Refused);
     assert_eq!(products(&second.handle(), &oidc.origin()).0, 401);
     assert_eq!(oidc.count("refused"), refused);
 

@@ -10,16 +10,14 @@ use keysheath::key::{KatanaApp, Roots};
 use keysheath::oauth::{
     Endpoints, GrantState, KeeperProblem, KeeperSettings, OAuthApp, TokenError, TokenKeeper,
 };
-use keysheath::source::Provenance;
-use keysheath::store::{
-    Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
-};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};
 use crate::quick;
-use crate::support::oidc::{CLIENT_SECRET, app_at, wait_for};
+use crate::support::oidc::{CLIENT_SECRET, app_at, eventually};
 use crate::support::recorder::{Recorder, Request, write_answer};
+use crate::support::stores::pass_on;
 use crate::support::tls::OwnCertificate;
 use crate::support::{Child, Folder};
 
@@ -41,11 +39,11 @@ fn a_bad_access_token_costs_no_refresh_token() {
         let keeper = TokenKeeper::start(app, store, quick()).unwrap();
         let first = keeper.handle().load().unwrap().generation();
         refused_once(&keeper);
-        wait_for("the failure", || keeper.status().health().problem().is_some());
+        eventually("the failure", || keeper.status().health().problem().is_some());
         let problem = keeper.status().health().problem().cloned();
         assert!(matches!(problem, Some(KeeperProblem::Token(TokenError::NotTokens { .. }))), "{problem:?}");
         assert_eq!(keeper.handle().load().unwrap().generation(), first, "{shown}");
-        wait_for("a good answer", || refused(&keeper) == Some(Reload::Newer));
+        eventually("a good answer", || refused(&keeper) == Some(Reload::Newer));
         let second = &server.requests()[2];
         assert!(second.body.contains("&refresh_token=refresh-1&"), "{shown}: {}", second.body);
         assert_eq!(keeper.status().state(), GrantState::Good);
@@ -141,7 +139,7 @@ fn after_a_503_a_keeper_does_not_wait_for_its_own_lease() {
     });
     let keeper = TokenKeeper::start(app, store, quick()).unwrap();
     let start = Instant::now();
-    wait_for("a newer token", || refused(&keeper) == Some(Reload::Newer));
+    eventually("a newer token", || refused(&keeper) == Some(Reload::Newer));
     assert!(start.elapsed() < Duration::from_secs(5), "a lease is 20 s: {:?}", start.elapsed());
     assert_eq!(keeper.status().state(), GrantState::Good);
 }
@@ -150,17 +148,7 @@ fn after_a_503_a_keeper_does_not_wait_for_its_own_lease() {
 struct Late(MemoryStore, Duration);
 
 impl DocumentStore for Late {
-    fn provenance(&self) -> Provenance {
-        self.0.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.0.limit()
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.0.read()
-    }
+    pass_on!(0: provenance, limit, read);
 
     fn write(
         &self,
@@ -182,7 +170,7 @@ fn a_lease_that_is_written_too_late_sends_nothing() {
     let late = Late(store, Duration::from_millis(1200));
     let keeper = TokenKeeper::start(app, late, settings).unwrap();
     refused_once(&keeper);
-    wait_for("the failure", || keeper.status().health().problem() == Some(&KeeperProblem::SlowStore));
+    eventually("the failure", || keeper.status().health().problem() == Some(&KeeperProblem::SlowStore));
     assert_eq!(keeper.status().state(), GrantState::Good, "nothing is in doubt");
     assert_eq!(server.requests().len(), 1, "the exchange alone");
 }
@@ -202,7 +190,7 @@ fn a_server_that_could_not_be_reached_leaves_no_doubt() {
     let app = app.with_endpoints(endpoints).with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store.clone(), quick().with_lease(Duration::from_secs(1))).unwrap();
     refused_once(&keeper);
-    wait_for("the failure", || keeper.status().health().problem().is_some());
+    eventually("the failure", || keeper.status().health().problem().is_some());
     assert!(matches!(
         keeper.status().health().problem(),
         Some(KeeperProblem::Token(TokenError::Unreachable(_)))

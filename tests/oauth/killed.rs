@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use keysheath::oauth::{GrantState, TokenKeeper};
-use keysheath::source::Provenance;
-use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
-use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, wait_for};
+use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, eventually};
+use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
 use crate::{products, quick};
 
@@ -26,17 +26,7 @@ impl Killing {
 }
 
 impl DocumentStore for Killing {
-    fn provenance(&self) -> Provenance {
-        self.store.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.store.read()
-    }
+    pass_on!(store: provenance, limit, read);
 
     fn write(
         &self,
@@ -88,19 +78,19 @@ fn killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_t
     // A keeper for whom a refresh is due from the start.
     let settings = quick().with_refresh_ahead(90).with_refresh_jitter(90);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), settings).unwrap();
-    wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
+    eventually("doubt", || keeper.status().state() == GrantState::InDoubt);
     // Nothing is tried that would cost the token in force.
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
         assert_eq!(oidc.count("refused"), 0);
     }
-    wait_for("the end", || keeper.status().state() == GrantState::Refused);
+    eventually("the end", || keeper.status().state() == GrantState::Refused);
     assert_eq!(oidc.count("refused"), 1);
     // A person signs in, and it goes on.
     oidc.grant_in(&FileStore::new(folder.at("grant")));
-    wait_for("the new grant", || keeper.status().state() == GrantState::Good);
-    wait_for("its token", || keeper.handle().load().unwrap().generation().to_string() == "2");
+    eventually("the new grant", || keeper.status().state() == GrantState::Good);
+    eventually("its token", || keeper.handle().load().unwrap().generation().to_string() == "2");
     assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
 }
 
@@ -112,8 +102,8 @@ fn killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_mome
     assert_eq!(oidc.count("refreshed"), 0);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
     let first = keeper.handle().load().unwrap().generation();
-    wait_for("doubt", || keeper.status().state() == GrantState::InDoubt);
-    wait_for("the next token", || keeper.handle().load().unwrap().generation() > first);
+    eventually("doubt", || keeper.status().state() == GrantState::InDoubt);
+    eventually("the next token", || keeper.handle().load().unwrap().generation() > first);
     assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
     assert_eq!((keeper.status().state(), oidc.count("refused")), (GrantState::Good, 0));
 }

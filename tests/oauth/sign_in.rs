@@ -6,7 +6,7 @@ use keysheath::oauth::{AppProblem, LoopbackListener, SignIn, SignInError, TokenE
 use keysheath::source::SecretFile;
 use keysheath::store::{DocumentStore as _, MemoryStore};
 
-use crate::support::oidc::{Browser, Decision, Oidc, PATIENCE, visit, wait_for};
+use crate::support::oidc::{Browser, Decision, Oidc, PATIENCE, eventually, visit};
 use crate::{products, quick};
 
 /// The query of the address that the server sends back to.
@@ -78,7 +78,7 @@ fn a_code_that_is_used_twice_revokes_what_it_has_brought() {
     assert!(error.refuses_grant(), "{error}");
     let keeper = TokenKeeper::start(app, store, quick()).unwrap();
     assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 401, "the server has revoked the grant");
-    wait_for("a refused grant", || keeper.status().state() == keysheath::oauth::GrantState::Refused);
+    eventually("a refused grant", || keeper.status().state() == keysheath::oauth::GrantState::Refused);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn signing_in_again_takes_the_place_of_the_grant_and_of_nothing_else() {
     let keeper = TokenKeeper::start(oidc.app(), store.clone(), quick()).unwrap();
     let first = keeper.handle().load().unwrap();
     oidc.grant_in(&store);
-    wait_for("the new token", || keeper.handle().load().unwrap().generation() > first.generation());
+    eventually("the new token", || keeper.handle().load().unwrap().generation() > first.generation());
     assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);
     drop(keeper);
 

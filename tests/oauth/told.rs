@@ -9,12 +9,12 @@ use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, TokenError, TokenKeeper};
 use keysheath::refresh::MAX_WAITING_EVENTS;
-use keysheath::source::Provenance;
-use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
+use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
 use crate::support::Folder;
-use crate::support::oidc::{PATIENCE, wait_for};
+use crate::support::oidc::{PATIENCE, eventually};
+use crate::support::stores::pass_on;
 use crate::{quick, quick_cadence};
 
 /// Settings that hand each event on.
@@ -59,7 +59,7 @@ fn short(event: &KeeperEvent) -> String {
 /// Has the token refused again and again until there is an event, and gives that.
 fn asked(keeper: &TokenKeeper<KatanaApp>, events: &Receiver<KeeperEvent>) -> String {
     let mut found = None;
-    wait_for("an event", || {
+    eventually("an event", || {
         // How it ends is for others to test: two attempts may come of it.
         refused(keeper);
         found = events.try_recv().ok();
@@ -114,7 +114,7 @@ fn that_a_person_must_sign_in_again_is_told_once_to_each_keeper() {
     exchange(&app).unwrap().save(&store).unwrap();
     assert_eq!([next(&events), next(&events), next(&events)], ["replaced", "refreshed 2", "recovered 1"]);
     assert_eq!([next(&other_events), next(&other_events)], ["replaced", "refreshed 2"]);
-    wait_for("a good grant", || keeper.status().state() == GrantState::Good);
+    eventually("a good grant", || keeper.status().state() == GrantState::Good);
     drop((keeper, other));
     assert_eq!(rest(&events).len() + rest(&other_events).len(), 0);
 }
@@ -160,11 +160,11 @@ fn a_callback_that_blocks_or_panics_keeps_nobody_from_a_refresh() {
     // One is being told, and so many wait. Each token is an event.
     let kept = 1 + MAX_WAITING_EVENTS as u64;
     let tokens = || keeper.handle().load().unwrap().generation().to_string().parse::<u64>().unwrap();
-    wait_for("more tokens than that", || {
+    eventually("more tokens than that", || {
         refused(&keeper);
         tokens() > kept + 3
     });
-    wait_for("the count", || keeper.status().health().dropped_events() == tokens() - kept);
+    eventually("the count", || keeper.status().health().dropped_events() == tokens() - kept);
     let status = keeper.status();
     assert!(status.to_string().contains("events dropped because"), "{status}");
     drop(block);
@@ -207,8 +207,8 @@ fn a_keeper_may_be_dropped_by_its_own_callback() {
     let handle = keeper.handle();
     *slot.lock().unwrap() = Some(keeper);
     handle.report_refused(handle.load().unwrap().generation());
-    wait_for("the drop", || dropped.load(Ordering::SeqCst));
-    wait_for("the end", || {
+    eventually("the drop", || dropped.load(Ordering::SeqCst));
+    eventually("the end", || {
         let now = handle.load().unwrap().generation();
         handle.wait_newer_than(now).wait(PATIENCE) == Some(Reload::NoRefresher)
     });
@@ -222,25 +222,11 @@ struct Panicking {
 }
 
 impl DocumentStore for Panicking {
-    fn provenance(&self) -> Provenance {
-        self.store.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
-    }
+    pass_on!(store: provenance, limit, write);
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
         assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
         self.store.read()
-    }
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        self.store.write(content, unchanged)
     }
 }
 

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{GrantError, GrantState, KeeperError, KeeperProblem, TokenKeeper};
-use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{app, exchange, good, refused_once};
 use crate::quick;
 use crate::support::Folder;
-use crate::support::oidc::{PATIENCE, wait_for};
+use crate::support::oidc::{PATIENCE, eventually};
 use crate::support::recorder::{Recorder, write_answer};
+use crate::support::stores::pass_on;
 
 const JSON: &str = "200 OK\r\ncontent-type: application/json";
 
@@ -30,17 +30,7 @@ pub(crate) struct Failing {
 }
 
 impl DocumentStore for Failing {
-    fn provenance(&self) -> Provenance {
-        self.store.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.store.read()
-    }
+    pass_on!(store: provenance, limit, read);
 
     fn write(
         &self,
@@ -108,7 +98,7 @@ fn while_they_are_not_persisted_the_old_token_stays_in_force() {
     store.fail.store(u32::MAX, Ordering::SeqCst);
     store.after.store(1, Ordering::SeqCst);
     handle.report_refused(first);
-    wait_for("the refresh", || server.requests().len() == 2);
+    eventually("the refresh", || server.requests().len() == 2);
     for _ in 0..2 {
         let start = Instant::now();
         assert_eq!(handle.wait_newer_than(first).wait(PATIENCE), Some(Reload::Failed));
@@ -118,7 +108,7 @@ fn while_they_are_not_persisted_the_old_token_stays_in_force() {
     assert!(matches!(keeper.status().health().problem(), Some(KeeperProblem::NotPersisted(_))));
     // The lease is over meanwhile, and the tokens are kept all the same.
     store.fail.store(0, Ordering::SeqCst);
-    wait_for("the tokens", || handle.load().unwrap().generation() > first);
+    eventually("the tokens", || handle.load().unwrap().generation() > first);
     assert_eq!(server.requests().len(), 2, "one refresh");
     assert_eq!(keeper.status().health().problem(), None);
 }
@@ -146,7 +136,7 @@ fn a_late_holder_writes_over_a_lease_but_over_no_tokens() {
         exchange(&app).unwrap().save(&store).unwrap();
         let keeper = TokenKeeper::start(app, store.clone(), quick()).unwrap();
         refused_once(&keeper);
-        wait_for("the second token", || keeper.handle().load().unwrap().generation().to_string() == "2");
+        eventually("the second token", || keeper.handle().load().unwrap().generation().to_string() == "2");
         let text = String::from_utf8(store.read().unwrap().unwrap().content().expose_secret().to_vec());
         // The server has used up what the other has the lease for, so what it has given is all there is.
         assert_eq!(text.as_ref().unwrap().contains("\"holder\""), has_refreshed, "{text:?}");
@@ -181,7 +171,7 @@ fn clocks_that_differ_cost_one_refresh_at_most() {
             let text = with_number(&text, "serial", 2);
             text.replacen("\"access\": \"", "\"access\": \"QUFB", 1)
         });
-        wait_for("the next token", || keeper.handle().load().unwrap().generation().to_string() == "2");
+        eventually("the next token", || keeper.handle().load().unwrap().generation().to_string() == "2");
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(server.requests().len(), 1, "it is fresh, whatever the clock says: {}", keeper.status());
     }
@@ -191,7 +181,7 @@ fn clocks_that_differ_cost_one_refresh_at_most() {
     exchange(&app).unwrap().save(&store).unwrap();
     change(&store, |text| with_number(text, "expires", 1));
     let keeper = TokenKeeper::start(app, store, quick()).unwrap();
-    wait_for("a refresh", || keeper.handle().load().unwrap().generation().to_string() == "2");
+    eventually("a refresh", || keeper.handle().load().unwrap().generation().to_string() == "2");
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(server.requests().len(), 2);
 }
@@ -210,7 +200,7 @@ fn a_document_that_is_no_grant_changes_no_active_token() {
     };
     let garbage = DocumentContent::from(b"{\"keysheath\": \"grant\", \"form\": 1}".to_vec());
     write(&garbage);
-    wait_for("the problem", || keeper.status().to_string().contains("is no grant"));
+    eventually("the problem", || keeper.status().to_string().contains("is not a grant"));
     assert_eq!(keeper.handle().load().unwrap().generation(), now);
     assert_eq!(server.requests().len(), 2, "and nothing is sent");
     let error = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap_err();
@@ -227,7 +217,7 @@ fn dropping_a_keeper_finishes_what_is_under_way_and_leaves_the_token_in_force() 
     let handle = keeper.handle();
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
-    wait_for("the refresh", || server.requests().len() == 2);
+    eventually("the refresh", || server.requests().len() == 2);
     drop(keeper);
     assert!(handle.load().unwrap().generation() > now, "its tokens are not lost");
     assert_eq!(
@@ -278,25 +268,11 @@ fn a_grant_can_be_looked_at_without_a_keeper_and_nothing_is_sent_or_changed() {
 struct Counting(MemoryStore, Arc<AtomicU32>);
 
 impl DocumentStore for Counting {
-    fn provenance(&self) -> Provenance {
-        self.0.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.0.limit()
-    }
+    pass_on!(0: provenance, limit, write);
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
         self.1.fetch_add(1, Ordering::SeqCst);
         self.0.read()
-    }
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        self.0.write(content, unchanged)
     }
 }
 

@@ -12,7 +12,8 @@ use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, 
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
 use crate::support::Folder;
-use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, wait_for};
+use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, eventually};
+use crate::support::stores::pass_on;
 use crate::told::telling;
 use crate::{products, quick, quick_cadence};
 
@@ -39,7 +40,7 @@ fn an_older_copy_is_written_over_before_it_ends_the_grant() {
     assert_eq!(refused(&second), Some(Reload::Newer));
     assert_eq!(products(&second.handle(), &oidc.origin()).0, 200);
     assert_eq!((oidc.count("refused"), oidc.count("revoked")), (0, 0));
-    wait_for("the first keeper", || keeper.handle().load().unwrap().generation().to_string() == "3");
+    eventually("the first keeper", || keeper.handle().load().unwrap().generation().to_string() == "3");
     assert_eq!((keeper.status().state(), keeper.status().health().problem()), (GrantState::Good, None));
 }
 
@@ -56,22 +57,22 @@ fn two_accounts_grants_of_one_app_are_not_taken_for_each_other() {
     let handle = keeper.handle();
     let own = store.read().unwrap().unwrap().content().clone();
     put(&store, other.read().unwrap().unwrap().content());
-    wait_for("the other grant", || keeper.status().health().problem() == Some(&KeeperProblem::OtherGrant));
+    eventually("the other grant", || keeper.status().health().problem() == Some(&KeeperProblem::OtherGrant));
     assert_eq!(handle.load().unwrap().generation().to_string(), "1", "nothing was changed");
     assert_eq!(refused(&keeper), Some(Reload::Failed));
     put(&store, &own);
-    wait_for("its own grant", || keeper.status().health().problem().is_none());
+    eventually("its own grant", || keeper.status().health().problem().is_none());
     // In its own place, a person signs in again: that is taken, and told.
     let (settings, events) = telling();
     let second = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
     exchange(&app).unwrap().save(&store).unwrap();
-    wait_for("the next sign-in", || second.handle().load().unwrap().generation().to_string() == "2");
+    eventually("the next sign-in", || second.handle().load().unwrap().generation().to_string() == "2");
     let told: Vec<_> = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(1)).ok()).collect();
     assert!(matches!(told[1], KeeperEvent::Replaced { .. }), "{told:?}");
     assert!(matches!(told[2], KeeperEvent::Refreshed { .. }), "{told:?}");
     // The earlier sign-in, put back: its refresh token may be good, and only a person knows which one is meant.
     put(&store, &own);
-    wait_for("the problem", || second.status().health().problem() == Some(&KeeperProblem::WentBack));
+    eventually("the problem", || second.status().health().problem() == Some(&KeeperProblem::WentBack));
     assert_eq!(second.handle().load().unwrap().generation().to_string(), "2");
 }
 
@@ -84,13 +85,7 @@ struct Contended {
 }
 
 impl DocumentStore for Contended {
-    fn provenance(&self) -> Provenance {
-        self.store.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
-    }
+    pass_on!(store: provenance, limit);
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
@@ -131,7 +126,7 @@ fn a_lease_that_conflicts_is_tried_with_pauses_and_one_secret() {
     let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
     let start = Instant::now();
     refused_once(&keeper);
-    wait_for("the failure", || {
+    eventually("the failure", || {
         keeper.status().health().problem().is_some() || start.elapsed() > Duration::from_secs(8)
     });
     let counts = [&store.writes, &store.reads, &loads].map(|count| count.load(Ordering::SeqCst));

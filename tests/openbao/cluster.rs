@@ -15,7 +15,7 @@ use keysheath::rotation::{NextStep, Rotation, RotationError, RotationPolicy, Tra
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 
 use crate::support::Child;
-use crate::support::openbao::{Cluster, PATIENCE, wait_until};
+use crate::support::openbao::{Cluster, PATIENCE, eventually};
 use crate::support::passing::{Late, Passing};
 
 fn key(number: u64) -> RawKey {
@@ -256,7 +256,7 @@ fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
     // What a standby has heard of by now.
     let late = cluster.client(node, true).with_deadline(Duration::from_secs(5));
-    wait_until("the standby has heard of it", || {
+    eventually("the standby has heard of it", || {
         OpenBaoStore::new(late.clone(), "secret/shop/keys")
             .version()
             .is_ok_and(|version| version == store(cluster.client(leader, true)).version().unwrap())

@@ -117,7 +117,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
             }
         });
         std::fs::write(mark("seen"), "").unwrap();
-        wait_until("the end", || mark("end").exists());
+        eventually("the end", || mark("end").exists());
         assert!(refresher.status().problem().is_none(), "{}", refresher.status());
         return;
     }
@@ -135,9 +135,9 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
         })
         .collect();
     let all = |what: &str| (0..PROCESSES).all(|number| folder.at(&format!("{what}-{number}")).exists());
-    wait_until("the children", || all("ready"));
+    eventually("the children", || all("ready"));
     // Some quiet polls first: they read no secret.
-    wait_until("quiet polls", || all_passing.iter().all(|passing| asked(passing, "metadata") >= 2));
+    eventually("quiet polls", || all_passing.iter().all(|passing| asked(passing, "metadata") >= 2));
     assert!(
         all_passing.iter().all(|passing| asked(passing, "data") == 1),
         "an unchanged document was read again"
@@ -147,7 +147,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
     // From here on, who polls sees it.
     let before: Vec<_> = all_passing.iter().map(|passing| asked(passing, "metadata")).collect();
     let mut polls = [0; PROCESSES];
-    wait_until("all handles", || {
+    eventually("all handles", || {
         for (number, polls) in polls.iter_mut().enumerate() {
             if !folder.at(&format!("seen-{number}")).exists() {
                 *polls = asked(&all_passing[number], "metadata") - before[number];

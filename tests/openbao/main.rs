@@ -30,7 +30,7 @@ use keysheath::source::{self, Absence, OpenBaoField, Problem, Source};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, OpenBaoStore};
 use serde_json::{Value, json};
 
-use support::openbao::{PATIENCE, ROOT, Server, wait_until};
+use support::openbao::{PATIENCE, ROOT, Server, eventually};
 use support::{KEY, OTHER_KEY, absence, assert_gives_the_key, error, found};
 
 /// Short, because what is asked here stays as it is.
@@ -73,7 +73,7 @@ fn a_key_is_read_with_its_version_wherever_the_mount_ends() {
     ] {
         let source = field(server.root(), place);
         // What was mounted just now is made ready in the background.
-        wait_until("the mount", || source::load(&source, Kanal::PROFILE).is_ok());
+        eventually("the mount", || source::load(&source, Kanal::PROFILE).is_ok());
         assert_eq!(absence(&source), Absence::NoSecret);
         server.admin("POST", path, &json!({ "data": { "key": OTHER_KEY } }));
         server.admin("POST", path, &json!({ "data": { "other": 1, "key": KEY } }));
@@ -126,7 +126,7 @@ fn a_version_that_is_to_be_deleted_later_is_there_until_then() {
     let version = store.write(&content("two"), Some(&version)).unwrap();
     assert_eq!(store.read().unwrap().unwrap().version(), &version);
     // And not after it.
-    wait_until("its end", || store.version().is_err());
+    eventually("its end", || store.version().is_err());
     assert_eq!(refused(store.version()), (true, OpenBaoError::Deleted { version: 2 }));
     assert_eq!(refused(store.read()), (true, OpenBaoError::Deleted { version: 2 }));
 }
@@ -209,7 +209,7 @@ fn a_namespace_is_asked_and_no_other() {
     let mount = json!({ "type": "kv", "options": { "version": "2" } });
     server.admin_in("team", "POST", "sys/mounts/secret", &mount);
     let inside = field(server.root().with_namespace("team").unwrap(), "secret/kanal");
-    wait_until("the mount", || source::load(&inside, Kanal::PROFILE).is_ok());
+    eventually("the mount", || source::load(&inside, Kanal::PROFILE).is_ok());
     server.put("secret/kanal", &json!({ "key": OTHER_KEY }));
     assert_eq!(absence(&inside), Absence::NoSecret);
     server.admin_in("team", "POST", "secret/data/kanal", &json!({ "data": { "key": KEY } }));

@@ -27,7 +27,7 @@ use keysheath::registry::KeyId;
 use keysheath::store::{DocumentStore as _, OpenBaoStore};
 
 use crate::support::Child;
-use crate::support::openbao::Cluster;
+use crate::support::openbao::{Cluster, eventually};
 use load::Load;
 use rotator::Rotator;
 
@@ -46,14 +46,6 @@ fn guard(origin: &Origin) -> OriginGuard<Kanal> {
 
 fn store(client: OpenBao) -> OpenBaoStore {
     OpenBaoStore::new(client.with_deadline(PATIENCE), "secret/shop/keys")
-}
-
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// What is in the key set, by fingerprints.

@@ -94,7 +94,7 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
         "{told}"
     );
     assert_eq!(refresher.refresh_now(PATIENCE), Some(keysheath::handle::Reload::Newer));
-    crate::support::openbao::wait_until("the process shows the new key", || {
+    crate::support::openbao::eventually("the process shows the new key", || {
         matches!(rotation.next_step().unwrap(), NextStep::Delete { shown: Some(1), .. })
     });
     drop(shown);

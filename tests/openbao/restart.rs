@@ -81,7 +81,7 @@ fn a_server_that_ends_and_comes_back_with_its_data_finds_its_clients_where_they_
         rotation.stage(&key(&next), None).unwrap();
         rotation.promote_unverified_now().unwrap();
         rotation.retire_unprobed_now().unwrap();
-        wait_until("the promotion", || has(&refresher.handle(), &next));
+        eventually("the promotion", || has(&refresher.handle(), &next));
         assert_ne!(store.version().unwrap(), version);
         in_force = next;
     }

@@ -213,7 +213,7 @@ fn a_server_that_never_answers_is_left_at_the_deadline() {
     let origin = keysheath::key::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
     let source = field(client.with_deadline(SHORT), "secret/kanal");
-    crate::support::in_time::in_time(SHORT, move || {
+    crate::support::waiting::in_time(SHORT, move || {
         assert!(matches!(refusal(&source), OpenBaoError::NoAnswer(Obstacle::Deadline { .. })));
     });
 }
@@ -224,7 +224,7 @@ fn a_source_has_a_shorter_deadline_than_its_client() {
     let origin = keysheath::key::Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let client = OpenBao::at(origin, Login::token("s.secrettoken".to_owned())).unwrap();
     let source = field(client.with_deadline(Duration::from_secs(60)), "secret/kanal").with_deadline(SHORT);
-    crate::support::in_time::in_time(SHORT, move || {
+    crate::support::waiting::in_time(SHORT, move || {
         assert!(matches!(refusal(&source), OpenBaoError::NoAnswer(Obstacle::Deadline { .. })));
     });
 }

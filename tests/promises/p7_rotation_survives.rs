@@ -13,13 +13,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::steps::Now as _;
+use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
 use keysheath::failure::{Answer, Meaning};
 use keysheath::key::{Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, Place};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy, Verification};
-use keysheath::source::Provenance;
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
 fn key(number: u64) -> RawKey {
@@ -292,13 +292,7 @@ impl Deadly {
 }
 
 impl DocumentStore for Deadly {
-    fn provenance(&self) -> Provenance {
-        self.inner.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.inner.limit()
-    }
+    pass_on!(inner: provenance, limit);
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
         self.instant();

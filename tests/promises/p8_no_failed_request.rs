@@ -13,7 +13,7 @@ mod load;
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::steps::Now as _;
 use keysheath::client::OriginGuard;
@@ -27,6 +27,7 @@ use keysheath::rotation::{NextStep, Retirement, Rotation, RotationPolicy, Verifi
 use keysheath::store::FileStore;
 
 use crate::support::Child;
+use crate::support::waiting::eventually;
 use load::Load;
 
 /// How many requests and rotations there are to be at least, each a variable's or this.
@@ -34,15 +35,6 @@ fn at_least(variable: &str, otherwise: u64) -> u64 {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is no number")),
         Err(_) => otherwise,
-    }
-}
-
-/// Waits as long as a busy machine may need.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "not after a minute: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -9,8 +9,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::support::in_time::in_time;
 use crate::support::recorder::{Connection, Recorder, write_answer};
+use crate::support::waiting::in_time;
 use keysheath::client::OriginGuard;
 use keysheath::failure::{KANAL, Meaning, Obstacle};
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, StoreId};

@@ -23,8 +23,7 @@ use keysheath::source::SecretFile;
 use keysheath::store::{DocumentStore, MemoryStore};
 
 use crate::support::Folder;
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::waiting::{PATIENCE, eventually};
 
 fn key(number: u64) -> RawKey {
     RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
@@ -37,14 +36,6 @@ fn name(number: u64) -> Fingerprint {
 /// A handle that has had no key.
 fn no_key() -> KeyHandle<Kanal> {
     Rotation::open(MemoryStore::new(), RotationPolicy::new()).unwrap().handle()
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 struct AlwaysAccepted;
@@ -144,7 +135,7 @@ fn a_process_that_has_the_old_key_is_waited_for_and_named() {
     let _shown = [rotator.show(&fast.handle(), "fast"), rotator.show(&slow.handle(), "slow")];
     rotator.promote(2);
     let _ = fast.refresh_now(PATIENCE);
-    until("the fast one shows the new key", || rotator.waits_for() == ["slow"]);
+    eventually("the fast one shows the new key", || rotator.waits_for() == ["slow"]);
     let told = rotator.next().to_string();
     let begins = format!(
         "wait, and keep the key {}: not every process has the key in force alone: slow (generation 1, key {}, shown ",
@@ -153,7 +144,7 @@ fn a_process_that_has_the_old_key_is_waited_for_and_named() {
     );
     assert!(told.starts_with(&begins), "{told}");
     let _ = slow.refresh_now(PATIENCE);
-    until("the slow one shows it too", || rotator.waits_for().is_empty());
+    eventually("the slow one shows it too", || rotator.waits_for().is_empty());
     assert_eq!(rotator.deletes(), (Some(2), vec![]));
     let told = rotator.next().to_string();
     assert!(told.starts_with(&format!("delete the key with fingerprint {} in Kanal", name(1))), "{told}");
@@ -168,14 +159,16 @@ fn a_request_under_way_with_the_old_key_is_waited_for() {
     let request = handle.load().unwrap();
     rotator.promote(2);
     let _ = refresher.refresh_now(PATIENCE);
-    until("it shows the new key", || rotator.rotation.fleet().unwrap().records()[0].key() == Some(name(2)));
+    eventually("it shows the new key", || {
+        rotator.rotation.fleet().unwrap().records()[0].key() == Some(name(2))
+    });
     let record = rotator.rotation.fleet().unwrap().records()[0].clone();
     assert!(!record.is_drained());
     assert!(record.to_string().contains("generation 2, "), "{record}");
     assert!(record.to_string().contains("requests with generation 1 in flight"), "{record}");
     assert_eq!(rotator.waits_for(), ["busy"]);
     drop(request);
-    until("it is drained", || rotator.waits_for().is_empty());
+    eventually("it is drained", || rotator.waits_for().is_empty());
     assert_eq!(rotator.deletes(), (Some(1), vec![]));
 }
 
@@ -250,7 +243,7 @@ fn a_process_whose_key_is_of_no_key_set_is_told_by_its_key() {
     drop(begins);
     std::fs::write(&path, key(2).expose_secret()).unwrap();
     let _ = of_file.refresh_now(PATIENCE);
-    until("the file's key is shown", || rotator.waits_for() == ["fixed"]);
+    eventually("the file's key is shown", || rotator.waits_for() == ["fixed"]);
     drop(never);
     assert_eq!(rotator.deletes(), (Some(1), vec![]));
 }
@@ -290,7 +283,7 @@ fn a_change_is_shown_long_before_what_is_shown_is_renewed() {
     let _shown = Presence::show(rotator.presence.clone(), &refresher.handle(), rare).unwrap();
     rotator.promote(2);
     let _ = refresher.refresh_now(PATIENCE);
-    until("it shows the new key", || rotator.waits_for().is_empty());
+    eventually("it shows the new key", || rotator.waits_for().is_empty());
 }
 
 #[test]
@@ -326,12 +319,12 @@ fn a_refused_key_is_shown_until_another_is_active() {
     for handle in [refresher.handle(), fixed] {
         handle.report_refused(handle.load().unwrap().generation());
     }
-    until("both refusals are shown", || refused() == [Some(name(1)), Some(name(1))]);
+    eventually("both refusals are shown", || refused() == [Some(name(1)), Some(name(1))]);
     let told = rotator.rotation.fleet().unwrap().to_string();
     assert!(told.contains("generation 1 was REFUSED"), "{told}");
     rotator.promote(2);
     let _ = refresher.refresh_now(PATIENCE);
-    until("the new key is not refused", || refused() == [None, Some(name(1))]);
+    eventually("the new key is not refused", || refused() == [None, Some(name(1))]);
     let record = rotator.rotation.fleet().unwrap().records()[0].clone();
     assert_eq!(record.refused().map(|refused| refused.to_string()), Some("1".to_owned()));
 }

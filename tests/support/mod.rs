@@ -1,5 +1,5 @@
 //! Helpers that tests share. Each test binary has them as its module `support`.
-#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part")]
 
 pub(crate) mod answering;
 pub(crate) mod canary;
@@ -9,7 +9,6 @@ pub(crate) mod faketime;
 #[cfg(unix)]
 pub(crate) mod forked;
 pub(crate) mod http;
-pub(crate) mod in_time;
 pub(crate) mod logged;
 #[cfg(all(unix, feature = "oauth"))]
 pub(crate) mod oidc;
@@ -28,8 +27,10 @@ pub(crate) mod secret_service;
 pub(crate) mod stand_in_service;
 #[cfg(feature = "rotation")]
 pub(crate) mod steps;
+pub(crate) mod stores;
 pub(crate) mod tls;
 pub(crate) mod traced;
+pub(crate) mod waiting;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! A real authorisation server, and a person with a browser.
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::{Endpoints, LoopbackListener, OAuthApp, Tokens};
@@ -10,12 +10,10 @@ use keysheath::source::SecretFile;
 use keysheath::store::DocumentStore;
 
 use super::http::{Answer, agent, send};
+pub(crate) use super::waiting::{PATIENCE, eventually};
 
 /// The app's client secret at the server.
 pub(crate) const CLIENT_SECRET: &str = "Qv7Yc4Nw9Rk2Xz8Jh5Tm3Gp6-Wd1Bf0Ls";
-
-/// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The server; dropped, it ends.
 pub(crate) struct Oidc {
@@ -205,13 +203,4 @@ pub(crate) fn visit(url: &str) -> Answer {
 
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     text.split_once(start)?.1.split_once(end).map(|(found, _)| found)
-}
-
-/// Waits until it is so.
-pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

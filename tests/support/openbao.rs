@@ -10,8 +10,7 @@ use keysheath::key::{Origin, Roots};
 use keysheath::openbao::{Login, OpenBao};
 use serde_json::{Value, json};
 
-/// How long a server or an election may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use super::waiting::{PATIENCE, eventually};
 
 /// The token of a dev server that may do everything.
 pub(crate) const ROOT: &str = "root";
@@ -39,14 +38,6 @@ fn program() -> PathBuf {
 pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let held = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
-}
-
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Sends a request as an administrator does. The status, and what came.
@@ -87,14 +78,14 @@ impl Server {
         let [port] = free_ports();
         let process = Self::launch(folder.path(), port);
         let certificate = folder.at("vault-ca.pem");
-        wait_until("the certificate", || {
+        eventually("the certificate", || {
             std::fs::read_to_string(&certificate).is_ok_and(|pem| pem.contains("END"))
         });
         let pem = std::fs::read_to_string(certificate).unwrap();
         let agent = super::http::agent(Some(&pem));
         let server = Self { process: Some(process), folder, port, pem, agent };
-        wait_until("the server", || server.health() == Some(200));
-        wait_until("its engine", || {
+        eventually("the server", || server.health() == Some(200));
+        eventually("its engine", || {
             ask(
                 &server.agent,
                 "GET",
@@ -245,7 +236,7 @@ impl Cluster {
         (0..count).for_each(|node| cluster.start_node(node));
         let init = json!({ "recovery_shares": 1, "recovery_threshold": 1 });
         let mut made = Value::Null;
-        wait_until("the first node", || {
+        eventually("the first node", || {
             match ask(&cluster.agent, "POST", &cluster.url(0, "sys/init"), &[], &init) {
                 Ok((200, answer)) => {
                     made = answer;
@@ -257,12 +248,12 @@ impl Cluster {
         made["root_token"].as_str().unwrap().clone_into(&mut cluster.token);
         cluster.wait_for(count);
         let mount = json!({ "type": "kv", "options": { "version": "2" } });
-        wait_until("its engine", || {
+        eventually("its engine", || {
             cluster.admin("POST", "sys/mounts/secret", &mount).is_some_and(|status| status < 300)
         });
         // It is made ready in the background, and refuses requests meanwhile.
         let first = json!({ "data": {} });
-        wait_until("its engine's upgrade", || {
+        eventually("its engine's upgrade", || {
             cluster.admin("POST", "secret/data/first", &first) == Some(200)
         });
         cluster
@@ -307,7 +298,7 @@ impl Cluster {
 
     /// Waits until one node is active and so many take requests.
     pub(crate) fn wait_for(&self, count: usize) {
-        wait_until("the cluster", || {
+        eventually("the cluster", || {
             let health: Vec<_> = (0..self.nodes.len()).filter_map(|node| self.health(node)).collect();
             health.iter().filter(|status| **status == 200).count() == 1
                 && health.iter().filter(|status| matches!(status, 200 | 429)).count() >= count
@@ -317,7 +308,7 @@ impl Cluster {
     /// Waits until every node has a vote: one that has joined a short while ago has none, and two that are left without
     /// one elect nobody.
     pub(crate) fn wait_for_votes(&self) {
-        wait_until("the votes", || {
+        eventually("the votes", || {
             let Some(leader) = self.leader() else { return false };
             let url = self.url(leader, "sys/storage/raft/configuration");
             let answer = ask(&self.agent, "GET", &url, &[("x-vault-token", &self.token)], &Value::Null);

@@ -1,8 +1,8 @@
-//! What the tests of refreshers share.
+//! Helpers for tests of refreshers.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer, Kanal, Profile, RawKey};
@@ -11,25 +11,14 @@ use keysheath::refresh::{RefreshEvent, RefreshSettings};
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore};
 
+pub(crate) use super::waiting::{PATIENCE, eventually};
+
 /// Two keys of other accounts or rotations.
 pub const SECOND: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
 pub const THIRD: &str = "Qw3Er5Ty7Ui9Op1As2Df4Gh6";
 
-/// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Longer than any test takes.
 pub const NEVER: Duration = Duration::from_secs(24 * 3600);
-
-/// Waits until it is so.
-#[track_caller]
-pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "it did not come to this: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// A refresher that polls all the time.
 pub fn quick() -> RefreshSettings {

@@ -8,6 +8,7 @@ use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Vers
 
 use super::*;
 use crate::support::in_child;
+use crate::support::stores::pass_on;
 
 /// A store that can be taken away, or made to panic.
 #[derive(Clone, Default)]
@@ -38,12 +39,10 @@ impl Shaky {
 }
 
 impl DocumentStore for Shaky {
+    pass_on!(store: limit);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("shaky", "place")
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
@@ -111,14 +110,14 @@ fn a_place_that_is_away_is_told_and_shown_again_once_it_is_back() {
     shaky.is_away.store(true, Ordering::SeqCst);
     rotator.promote(2);
     let _ = refresher.refresh_now(PATIENCE);
-    until("a failure", || presence.health().consecutive_failures() > 1);
+    eventually("a failure", || presence.health().consecutive_failures() > 1);
     assert!(matches!(presence.health().problem(), Some(PresenceError::Document(_))));
     assert!(presence.health().to_string().contains("consecutive failures"), "{}", presence.health());
     assert!(refresher.handle().load().unwrap().current().matches(key(2).expose_secret().as_bytes()));
     assert!(matches!(rotator.rotation.next_step(), Err(RotationError::Presence { .. })));
     shaky.is_away.store(false, Ordering::SeqCst);
-    until("it is shown again", || presence.health().problem().is_none());
-    until("with the new key", || rotator.waits_for().is_empty());
+    eventually("it is shown again", || presence.health().problem().is_none());
+    eventually("with the new key", || rotator.waits_for().is_empty());
     assert_eq!(rotator.deletes(), (Some(1), vec![]));
 }
 
@@ -165,7 +164,7 @@ fn a_store_that_panics_ends_the_thread_and_the_status_says_so() {
     let shaky = Shaky::default();
     let presence = Presence::show(shaky.clone(), &no_key(), settings("a")).unwrap();
     shaky.panics.store(true, Ordering::SeqCst);
-    until("the end", || presence.health().problem() == Some(&PresenceError::Ended));
+    eventually("the end", || presence.health().problem() == Some(&PresenceError::Ended));
     drop(presence);
 }
 
@@ -176,7 +175,7 @@ fn what_is_shown_is_renewed_before_its_time_is_over() {
     let presence = Presence::show(store.clone(), &no_key(), settings("a")).unwrap();
     let shown = || Fleet::read::<Kanal>(&store).unwrap().records()[0].shown();
     let first = shown();
-    until("it is shown anew", || shown() > first);
+    eventually("it is shown anew", || shown() > first);
     assert!(presence.health().problem().is_none());
     assert!(presence.health().to_string().starts_with("last success 20"), "{}", presence.health());
 }
@@ -200,7 +199,7 @@ fn many_presences_end_in_one_bound_while_a_store_hangs() {
         drop(last);
         assert!(Fleet::read::<Kanal>(&well).unwrap().records().is_empty());
         hanging.hangs.store(false, Ordering::SeqCst);
-        until("the others are out too", || Fleet::read::<Kanal>(&hanging).unwrap().records().is_empty());
+        eventually("the others are out too", || Fleet::read::<Kanal>(&hanging).unwrap().records().is_empty());
     });
 }
 
@@ -218,7 +217,7 @@ fn closing_says_whether_the_process_is_out() {
     assert_eq!(several.map(|presence| presence.close(Duration::from_millis(50))), [false, false]);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     shaky.hangs.store(false, Ordering::SeqCst);
-    until("both are out", || Fleet::read::<Kanal>(&shaky).unwrap().records().is_empty());
+    eventually("both are out", || Fleet::read::<Kanal>(&shaky).unwrap().records().is_empty());
     let away = show("d");
     shaky.is_away.store(true, Ordering::SeqCst);
     assert!(!away.close(PATIENCE), "it could not be taken out");
@@ -244,7 +243,7 @@ fn a_full_document_takes_a_process_that_has_watched_it() {
     assert_eq!(error, PresenceError::Full);
     assert!(error.to_string().contains("try again after that"), "{error}");
     let mut shown = None;
-    until("it is shown", || {
+    eventually("it is shown", || {
         shown = shown.take().or_else(|| show().ok());
         shown.is_some()
     });

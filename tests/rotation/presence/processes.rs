@@ -43,7 +43,7 @@ fn follow() {
     let store = FileStore::new(folder.join("presence"));
     let presence = Presence::show(store, &refresher.handle(), settings(&name)).unwrap();
     println!("= shown");
-    until("the end", || folder.join(format!("end-{name}")).exists());
+    eventually("the end", || folder.join(format!("end-{name}")).exists());
     assert!(presence.health().problem().is_none(), "{}", presence.health());
 }
 
@@ -65,7 +65,7 @@ fn eight_processes_show_themselves_in_one_file_take_the_new_key_and_leave() {
     shown.sort();
     assert_eq!(shown, all);
     rotator.promote(2);
-    until("all have the new key", || rotator.waits_for().is_empty());
+    eventually("all have the new key", || rotator.waits_for().is_empty());
     assert_eq!(rotator.deletes(), (Some(8), vec![]));
     for name in all.drain(..) {
         folder.write(&format!("end-{name}"), "");
@@ -85,11 +85,11 @@ fn a_process_that_was_killed_with_the_old_key_is_waited_for_until_its_time_is_ov
     let [killed, living] = ["killed", "living"].map(|name| start(TEST, &folder, name));
     killed.kill();
     rotator.promote(2);
-    until("the living one has the new key", || rotator.waits_for() == ["killed"]);
+    eventually("the living one has the new key", || rotator.waits_for() == ["killed"]);
     // A second, and the minute for clocks that differ. The other one goes on to show itself, by a clock that is behind
     // the rotator's by less than that.
     rotator.ahead.store(58, Ordering::SeqCst);
-    until("its time is over", || {
+    eventually("its time is over", || {
         let step = rotator.next();
         matches!(&step, NextStep::Delete { shown: Some(1), silent, .. } if names(silent) == ["killed"])
     });

@@ -10,10 +10,10 @@ use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshSettings, Refresher};
 
-use crate::support::in_time::in_time;
 use crate::support::refreshing::{
     Gate, PATIENCE, SECOND, Scripted, eventually, has, only_asked, quick, text,
 };
+use crate::support::waiting::in_time;
 use crate::support::{KEY, in_child};
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {

@@ -9,12 +9,13 @@ use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshError, Refresher, ReloadProblem};
 use keysheath::source::{CallError, Problem, Provenance, SecretFile};
-use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
+use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
 use crate::support::refreshing::{
     Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist,
     quick, text,
 };
+use crate::support::stores::pass_on;
 use crate::support::{Folder, KEY};
 
 const SHORT: Duration = Duration::from_millis(30);
@@ -80,12 +81,10 @@ struct Bad {
 }
 
 impl DocumentStore for Bad {
+    pass_on!(store: limit, write);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("bad store", "kanal")
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
@@ -96,14 +95,6 @@ impl DocumentStore for Bad {
             std::panic::resume_unwind(Box::new(()));
         }
         self.store.read()
-    }
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        self.store.write(content, unchanged)
     }
 }
 
@@ -198,25 +189,11 @@ fn the_first_refusal_does_not_wait_until_the_place_has_recovered() {
 struct Named(MemoryStore, Arc<AtomicUsize>);
 
 impl DocumentStore for Named {
+    pass_on!(0: limit, read, write);
+
     fn provenance(&self) -> Provenance {
         self.1.fetch_add(1, Ordering::SeqCst);
         Provenance::other("named store", "kanal")
-    }
-
-    fn limit(&self) -> usize {
-        self.0.limit()
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.0.read()
-    }
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        self.0.write(content, unchanged)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::support::refreshing::{
     Gate, PATIENCE, SECOND, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
     quick, raw,
 };
+use crate::support::stores::pass_on;
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
 
 /// A store that gives what a test put there, and has no memory of its own.
@@ -310,13 +311,7 @@ struct Late {
 }
 
 impl DocumentStore for Late {
-    fn provenance(&self) -> Provenance {
-        self.store.provenance()
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
-    }
+    pass_on!(store: provenance, limit, write);
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
         let there = self.store.read();
@@ -324,14 +319,6 @@ impl DocumentStore for Late {
             self.gate.pass();
         }
         there
-    }
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        self.store.write(content, unchanged)
     }
 }
 

@@ -16,10 +16,10 @@ use keysheath::store::MemoryStore;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::support::in_time::in_time;
 use crate::support::refreshing::{
     Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, raw,
 };
+use crate::support::waiting::in_time;
 use crate::support::{Folder, KEY, in_child};
 
 /// Does this with each event.

@@ -7,6 +7,7 @@ use keysheath::source::{CallError, Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 
 use super::*;
+use crate::support::stores::pass_on;
 
 /// A store, and what a replica of it has heard of. Writes go to the store itself.
 #[derive(Clone, Default)]
@@ -25,12 +26,10 @@ impl Replica {
 }
 
 impl DocumentStore for Replica {
+    pass_on!(store: limit);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("replica", "store")
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {

@@ -11,6 +11,7 @@ use keysheath::source::{Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Version};
 
 use super::*;
+use crate::support::stores::pass_on;
 use crate::support::{Child, Folder, as_ordinary_user, set_mode};
 
 /// What is done to a call.
@@ -68,12 +69,10 @@ impl Faulty {
 }
 
 impl DocumentStore for Faulty {
+    pass_on!(inner: limit);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("faulty", "store")
-    }
-
-    fn limit(&self) -> usize {
-        self.inner.limit()
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {

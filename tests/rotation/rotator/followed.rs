@@ -8,6 +8,7 @@ use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::support::stores::pass_on;
 
 /// A store that may take no writes for a while.
 #[derive(Clone, Default)]
@@ -17,16 +18,10 @@ struct Stuck {
 }
 
 impl DocumentStore for Stuck {
+    pass_on!(store: limit, read);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("stuck", "store")
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.store.read()
     }
 
     fn write(
@@ -367,28 +362,14 @@ struct WriteBehind {
 }
 
 impl DocumentStore for WriteBehind {
+    pass_on!(store: limit, read, write);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("replica", "store")
     }
 
-    fn limit(&self) -> usize {
-        self.store.limit()
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.store.read()
-    }
-
     fn is_current(&self, _: &Document) -> Result<bool, DocumentError> {
         Ok(!self.is_behind.load(Ordering::SeqCst))
-    }
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        self.store.write(content, unchanged)
     }
 }
 

@@ -1,26 +1,25 @@
 //! Places with little room, and spans that no clock can tell.
 
 use keysheath::source::Provenance;
-use keysheath::store::{Document, DocumentContent, DocumentError, MAX_KEYCHAIN_DOCUMENT, Version};
+use keysheath::store::{DocumentContent, DocumentError, MAX_KEYCHAIN_DOCUMENT, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::support::stores::pass_on;
 
 /// A store with as much room as a keychain.
 #[derive(Clone, Default)]
 struct Small(MemoryStore);
 
 impl DocumentStore for Small {
+    pass_on!(0: read);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("small", "store")
     }
 
     fn limit(&self) -> usize {
         MAX_KEYCHAIN_DOCUMENT
-    }
-
-    fn read(&self) -> Result<Option<Document>, DocumentError> {
-        self.0.read()
     }
 
     fn write(

@@ -10,6 +10,7 @@ use keysheath::source::{Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 
 use super::*;
+use crate::support::stores::pass_on;
 
 fn next(rotation: &Rotation<Kanal>) -> NextStep {
     rotation.next_step().unwrap()
@@ -175,12 +176,10 @@ impl CutOff {
 }
 
 impl DocumentStore for CutOff {
+    pass_on!(store: limit);
+
     fn provenance(&self) -> Provenance {
         Provenance::other("cut off", "store")
-    }
-
-    fn limit(&self) -> usize {
-        self.store.limit()
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
