@@ -1,60 +1,64 @@
 //! OpenBao: a server that keeps the secrets of a fleet. Vault has the same API.
 //!
-//! An [`OpenBao`] is a client of one server or cluster. A key is read from it by `source::OpenBaoField`, and the key set of a
-//! rotation is kept in it by `document::OpenBaoStore`; both ask a *key-value secrets engine of version 2*, which keeps
-//! versions and can write only if unchanged. Version 1 can not, and would ignore the request to do so: it is refused.
+//! An [`OpenBao`] is a client of one server or cluster. `source::OpenBaoField` reads a key from it, and
+//! `store::OpenBaoStore` keeps the key set of a rotation in it. Both use a *key-value secrets engine of
+//! version 2*, which keeps versions and can write only if unchanged. Version 1 cannot, and would ignore the
+//! request to: it is refused.
 //!
-//! OpenBao 2.7 is what this was tested against. Vault's documented API is the same one; it was not run.
+//! This was tested with OpenBao 2.7. Vault documents the same API; it was not run.
 //!
-//! - **Where a token goes.** To the address and to the [members](OpenBao::with_members) that were named, over TLS (an
-//!   IP-literal loopback address excepted, and what [`OpenBao::at_plain_http`] names), without a proxy. A redirect is followed to
-//!   those alone.
-//! - **Consistency.** Standbys answer reads from their own store, which may be behind. Each call carries what the server
-//!   said of the last answer (`X-Vault-Index`) and asks a standby that has not seen it to hand the call to the active node
-//!   (`X-Vault-Inconsistent: forward-active-node`). So a client sees what it has seen or written before, and nothing older; what
-//!   another client has written it sees once the standby that it asks has heard of that: some tens of milliseconds later, and
-//!   later where the standby was away or is cut off. Nothing is overwritten by that: a step on an older key set is refused. A
-//!   refresher asks again (`RefreshSettings::with_lag`) when its key is refused. But a process that starts beside such a standby
-//!   may be shown an older next step: who acts on one asks a cluster whose members are all well.
-//! - **What passes.** A server that is away, an election, a rate limit and a failure are met by asking again, with pauses that double
-//!   from 0.1 s to 1 s, until the [deadline](OpenBao::with_deadline). A write is asked again only where the server surely has
-//!   not done it.
-//! - **Bounds.** An answer has at most [`MAX_ANSWER`] bytes. A process makes at most four calls at once to one secret
+//! - **Where a token goes.** Only to the address and the named [members](OpenBao::with_members), over TLS (an
+//!   IP-literal loopback address excepted, and what [`OpenBao::at_plain_http`] names), without a proxy.
+//!   Redirects are followed only to those.
+//! - **Consistency.** Standbys answer reads from their own store, which may be behind. Each call carries the
+//!   index of the last answer (`X-Vault-Index`) and asks a standby that has not reached it to forward the
+//!   call to the active node (`X-Vault-Inconsistent: forward-active-node`). So a client never sees anything
+//!   older than what it has seen or written. It sees another client's write once its standby has it: some
+//!   tens of milliseconds later, and later if the standby was down or is cut off. Nothing is overwritten by
+//!   that: a step on an older key set is refused. A refresher asks again (`RefreshSettings::with_lag`) when
+//!   its key is refused. A process that starts beside such a standby may be shown an older next step: act on
+//!   one only while all members of the cluster are healthy.
+//! - **Retries.** A server that is down, an election, a rate limit and a failure are retried, with pauses
+//!   that double from 0.1 s to 1 s, until the [deadline](OpenBao::with_deadline). A write is retried only if
+//!   the server certainly did not apply it.
+//! - **Bounds.** An answer has at most 512 KiB. A process makes at most four calls at once to one secret
 //!   ([`MAX_CALLS_PER_PLACE`](crate::source::MAX_CALLS_PER_PLACE)), 32 to one server
-//!   ([`with_max_calls`](OpenBao::with_max_calls)), and 64 to all places together; a further call waits for its turn within its
-//!   deadline, and says so where it does not come. So a process that follows 100 key sets in one OpenBao reads all of them in
-//!   about four times what one answer takes: 0.8 s at 200 ms, 4 s at 1 s. Its deadline should be above that.
+//!   ([`with_max_calls`](OpenBao::with_max_calls)), and 64 to all places together. A further call waits for
+//!   its turn until its deadline, and the error says so. A process that follows 100 key sets in one OpenBao
+//!   therefore reads all of them in about four times the time of one answer: 0.8 s at 200 ms, 4 s at 1 s. Set
+//!   its deadline above that.
 //!
 //! # Policies
-//! What a service needs that reads a key or follows a key set at `secret/shop/kanal`, and no more:
+//! A service that reads a key or follows a key set at `secret/shop/kanal` needs no more than this:
 //!
 //! ```text
 //! path "secret/data/shop/kanal"     { capabilities = ["read"] }
 //! path "secret/metadata/shop/kanal" { capabilities = ["read"] }
 //! ```
 //!
-//! And whoever rotates:
+//! What a rotator needs:
 //!
 //! ```text
 //! path "secret/data/shop/kanal"     { capabilities = ["create", "read", "update"] }
 //! path "secret/metadata/shop/kanal" { capabilities = ["read"] }
 //! ```
 //!
-//! A service that shows which key it uses (`rotation::Presence`) in `secret/shop/kanal-presence` needs, beside what it reads:
+//! A service that shows which key it uses (`rotation::Presence`) in `secret/shop/kanal-presence` also needs:
 //!
 //! ```text
 //! path "secret/data/shop/kanal-presence"     { capabilities = ["create", "read", "update"] }
 //! path "secret/metadata/shop/kanal-presence" { capabilities = ["read"] }
 //! ```
 //!
-//! And whoever rotates that fleet, to see it:
+//! What the rotator of that fleet needs, to see it:
 //!
 //! ```text
 //! path "secret/data/shop/kanal-presence" { capabilities = ["read"] }
 //! ```
 //!
-//! A key alone (`OpenBaoField`) needs nothing of `metadata`. Beside them a token needs the policy `default`, which it has unless it was
-//! taken away: looking itself up (to tell a token that is refused from a policy that forbids) and renewing itself.
+//! Reading a key (`OpenBaoField`) needs no access to `metadata`. A token also needs the policy `default`,
+//! which it has unless it was removed: it looks itself up (to tell a refused token from a policy that
+//! forbids) and renews itself.
 //!
 //! # Try it
 //! ```text
@@ -77,66 +81,51 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod calling;
 pub(crate) mod entry;
-mod environment;
 mod error;
-mod index;
 mod json;
 mod login;
-mod name;
-mod secret;
+mod servers;
 mod session;
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::internal::clocks;
+use crate::internal::trusted_file::Trust;
 use crate::key::{Origin, Roots, Scheme};
 
 pub use error::OpenBaoError;
 pub use login::Login;
 
-use calling::{Answered, Call, Servers};
+use login::read_file;
+use servers::{Answered, Call, Servers, check_name, encoded};
 use session::Session;
 
-/// How long one call may take unless told otherwise, logging in and asking again included: 8 s. The election after the loss of
-/// an active node was seen to take 2 to 7 s.
-///
-/// ```
-/// assert_eq!(keysheath::openbao::DEFAULT_DEADLINE.as_secs(), 8);
-/// ```
+/// The default deadline of a call, login and retries included: 8 s. An election after the loss of an active
+/// node was seen to take 2 to 7 s.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(8);
 
 /// The largest answer that is read, in bytes: the metadata of some thousands of versions.
-///
-/// ```
-/// assert_eq!(keysheath::openbao::MAX_ANSWER, 512 * 1024);
-/// ```
-pub const MAX_ANSWER: usize = 512 * 1024;
+const MAX_ANSWER: usize = 512 * 1024;
 
-/// How many calls to one server may be under way at once in this process, unless
-/// [`OpenBao::with_max_calls`] says otherwise.
-///
-/// ```
-/// assert_eq!(keysheath::openbao::MAX_CALLS_PER_SERVER, 32);
-/// ```
+/// The default number of calls to one server at once in this process; see [`OpenBao::with_max_calls`].
 pub const MAX_CALLS_PER_SERVER: usize = 32;
 
 /// The most members of a cluster that can be named, the address included.
-///
-/// ```
-/// assert_eq!(keysheath::openbao::MAX_MEMBERS, 16);
-/// ```
-pub const MAX_MEMBERS: usize = 16;
+const MAX_MEMBERS: usize = 16;
 
 /// A client of one OpenBao server or cluster. Clones share its token and its connections.
 ///
-/// Its calls are made by the source and the store that it is given to. It logs in at the first of them, so a client is not
-/// made for each: what it was set to before is shared, and a setting that is changed makes another client.
+/// The source or the store that it is given to makes the calls. A client logs in at the first call, so share
+/// one: clone it instead of making one for each store. Changing a setting makes a separate client.
 ///
 /// ```
 /// use keysheath::key::Origin;
@@ -161,41 +150,21 @@ struct Shared {
 }
 
 impl OpenBao {
-    /// The server at an address. Nothing is sent yet.
+    /// Creates a client of the server at an address. Sends nothing yet.
     ///
     /// # Errors
     /// [`OpenBaoError::NotHttps`] for an address that is neither `https` nor an IP-literal loopback one, and
     /// [`OpenBaoError::BadName`] for a login whose mount is no name.
-    ///
-    /// ```
-    /// use keysheath::key::Origin;
-    /// use keysheath::openbao::{Login, OpenBao, OpenBaoError};
-    ///
-    /// let address = Origin::parse("http://bao.example:8200")?;
-    /// let refused = OpenBao::at(address, Login::token(String::from("s.…")));
-    /// assert_eq!(refused.unwrap_err(), OpenBaoError::NotHttps);
-    /// # Ok::<(), keysheath::key::OriginError>(())
-    /// ```
     pub fn at(address: Origin, login: Login) -> Result<Self, OpenBaoError> {
         Self::of(Servers::new(address), login)
     }
 
-    /// As [`OpenBao::at`], and the address may be one of plain HTTP, such as a host of a container network whose proxies add TLS.
-    /// **The token and every secret go to it in the clear**: whoever is on the way can read and change them. It holds for the
-    /// members that are named beside it as well, and for no other server.
+    /// As [`OpenBao::at`], and also accepts plain HTTP, for example to a host of a container network whose
+    /// proxies add TLS. **The token and every secret are sent in the clear**: anyone on the way can read and
+    /// change them. This also applies to the members that are named, and to no other server.
     ///
     /// # Errors
     /// [`OpenBaoError::BadName`], as [`OpenBao::at`].
-    ///
-    /// ```
-    /// use keysheath::key::Origin;
-    /// use keysheath::openbao::{Login, OpenBao};
-    ///
-    /// let address = Origin::parse("http://openbao:8200")?;
-    /// assert!(OpenBao::at(address.clone(), Login::kubernetes("shop-sync")).is_err());
-    /// let client = OpenBao::at_plain_http(address, Login::kubernetes("shop-sync"))?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn at_plain_http(address: Origin, login: Login) -> Result<Self, OpenBaoError> {
         let mut servers = Servers::new(address);
         servers.is_plain = true;
@@ -204,7 +173,7 @@ impl OpenBao {
 
     fn of(servers: Servers, login: Login) -> Result<Self, OpenBaoError> {
         check(&servers.members[0], servers.is_plain)?;
-        name::check(login.mount())?;
+        check_name(login.mount())?;
         let shared = Shared { servers, session: Session::new(login) };
         Ok(Self { shared: Arc::new(shared), deadline: DEFAULT_DEADLINE, max_calls: MAX_CALLS_PER_SERVER })
     }
@@ -218,59 +187,39 @@ impl OpenBao {
     /// | `BAO_CACERT` | `VAULT_CACERT` | a file with the certificates of the authority |
     /// | `BAO_NAMESPACE` | `VAULT_NAMESPACE` | the namespace |
     ///
-    /// A variable that is set to nothing counts as not set. One prefix holds for all: where any `BAO_` variable is set, a
-    /// `VAULT_` one that is not the same as its partner is an error, because one server's token is not to go to another. (The
-    /// tools mix them.) Of other variables one is read, `KEYSHEATH_OPENBAO_PLAIN_HTTP`: where it is the host of the address, that
-    /// may be one of plain HTTP, as for [`OpenBao::at_plain_http`]. None turns the check of certificates off.
+    /// A variable that is set to nothing counts as not set. One prefix holds for all: where any `BAO_`
+    /// variable is set, a `VAULT_` one that is not the same as its partner is an error, because one server's
+    /// token is not to go to another. (The tools mix them.) Of other variables one is read,
+    /// `KEYSHEATH_OPENBAO_PLAIN_HTTP`: where it is the host of the address, that may be one of plain HTTP, as
+    /// for [`OpenBao::at_plain_http`]. None turns the check of certificates off.
     ///
     /// # Errors
     /// [`OpenBaoError`], when one is missing or cannot be used, or when the two prefixes differ.
-    ///
-    /// ```no_run
-    /// let client = keysheath::openbao::OpenBao::from_env()?;
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
     pub fn from_env() -> Result<Self, OpenBaoError> {
-        environment::read()
+        read_environment()
     }
 
-    /// In a namespace, such as `team/shop`.
+    /// Sets the namespace, such as `team/shop`.
     ///
     /// # Errors
     /// [`OpenBaoError::BadName`] for what is no name.
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
-    /// let client = client.with_namespace("team/shop")?;
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
     pub fn with_namespace(self, namespace: &str) -> Result<Self, OpenBaoError> {
-        name::check(namespace)?;
+        check_name(namespace)?;
         let not_ascii = OpenBaoError::BadName { rule: "a namespace is printable ASCII" };
         let value =
             HeaderValue::from_str(namespace).ok().filter(|_| namespace.is_ascii()).ok_or(not_ascii)?;
         Ok(self.with(|servers| servers.namespace = Some(value)))
     }
 
-    /// Served below a path, such as `/bao` behind a proxy that has other services too. It holds for all members.
+    /// Sets the path below which the API is served, such as `/bao` behind a proxy. It applies to all members.
     ///
     /// # Errors
     /// [`OpenBaoError::BadName`] for what is no path of visible ASCII, or has parts that lead elsewhere.
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # let client = OpenBao::at(Origin::https("proxy.example"), Login::kubernetes("shop-sync"))?;
-    /// let client = client.with_path_prefix("/bao")?;
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
     pub fn with_path_prefix(self, prefix: &str) -> Result<Self, OpenBaoError> {
         let path = prefix.strip_prefix('/').unwrap_or(prefix);
         let path = path.strip_suffix('/').unwrap_or(path);
-        name::check(path)?;
-        if name::encoded(path) != path {
+        check_name(path)?;
+        if encoded(path) != path {
             return Err(OpenBaoError::BadName {
                 rule: "a path before /v1 has letters, digits and -_.~/ alone",
             });
@@ -278,33 +227,17 @@ impl OpenBao {
         Ok(self.with(|servers| servers.prefix = format!("/{path}")))
     }
 
-    /// With authorities of your own, in the stead of the public ones.
-    ///
-    /// ```no_run
-    /// # use keysheath::key::{Origin, Roots};
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
-    /// let client = client.with_roots(Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Trusts these certificate authorities instead of the public ones.
     #[must_use]
     pub fn with_roots(self, roots: Roots) -> Self {
         self.with(|servers| servers.roots = Some(roots))
     }
 
-    /// With the other members of the cluster: a redirect may lead to them, and they are asked when the address does not answer.
-    /// The token goes to each.
+    /// Names the other members of the cluster. A redirect may lead to them, and they are asked when the
+    /// address does not answer. The token is sent to each.
     ///
     /// # Errors
-    /// [`OpenBaoError::NotHttps`], as [`OpenBao::at`], and [`OpenBaoError::BadName`] for more than [`MAX_MEMBERS`].
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # let client = OpenBao::at(Origin::https("bao-1.example"), Login::kubernetes("shop-sync"))?;
-    /// let client = client.with_members([Origin::https("bao-2.example"), Origin::https("bao-3.example")])?;
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
+    /// [`OpenBaoError::NotHttps`], as [`OpenBao::at`], and [`OpenBaoError::BadName`] for more than 16.
     pub fn with_members(self, members: impl IntoIterator<Item = Origin>) -> Result<Self, OpenBaoError> {
         let mut all = vec![self.shared.servers.members[0].clone()];
         for member in members {
@@ -319,33 +252,16 @@ impl OpenBao {
         Ok(self.with(|servers| servers.members = all))
     }
 
-    /// How long one call may take; [`DEFAULT_DEADLINE`] unless set, and at most an hour.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
-    /// let client = client.with_deadline(Duration::from_secs(3));
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
+    /// Sets the deadline of a call: [`DEFAULT_DEADLINE`] by default, at most an hour.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(crate::outgoing::MAX_DEADLINE);
         self
     }
 
-    /// How many calls to the server may be under way at once in this process, for all of its secrets together;
-    /// [`MAX_CALLS_PER_SERVER`] unless set, and at least one. To one secret there are at most
+    /// How many calls to the server may be under way at once in this process, for all of its secrets
+    /// together; [`MAX_CALLS_PER_SERVER`] unless set, and at least one. To one secret there are at most
     /// [`MAX_CALLS_PER_PLACE`](crate::source::MAX_CALLS_PER_PLACE).
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
-    /// let client = client.with_max_calls(8);
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
     #[must_use]
     pub fn with_max_calls(mut self, max_calls: usize) -> Self {
         self.max_calls = max_calls;
@@ -353,14 +269,6 @@ impl OpenBao {
     }
 
     /// The address.
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-sync"))?;
-    /// assert_eq!(client.address().host(), "bao.example");
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
     #[must_use]
     pub fn address(&self) -> &Origin {
         &self.shared.servers.members[0]
@@ -395,7 +303,7 @@ impl OpenBao {
     }
 }
 
-/// A token goes over TLS, or stays on this machine, unless somebody has said otherwise.
+/// A token goes over TLS or stays on this machine, unless plain HTTP was asked for.
 fn check(origin: &Origin, is_plain: bool) -> Result<(), OpenBaoError> {
     let is_safe = origin.scheme() == Scheme::Https || origin.is_loopback();
     if is_safe || is_plain { Ok(()) } else { Err(OpenBaoError::NotHttps) }
@@ -405,4 +313,103 @@ impl fmt::Debug for OpenBao {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OpenBao({}, {:?})", self.address(), self.shared.session.login)
     }
+}
+
+/// The largest file of certificates that is read, in bytes.
+const MAX_CERTIFICATES: usize = 1024 * 1024;
+
+/// The two names of each variable: of OpenBao and of Vault.
+const ADDRESS: [&str; 2] = ["BAO_ADDR", "VAULT_ADDR"];
+const TOKEN: [&str; 2] = ["BAO_TOKEN", "VAULT_TOKEN"];
+const CERTIFICATES: [&str; 2] = ["BAO_CACERT", "VAULT_CACERT"];
+const NAMESPACE: [&str; 2] = ["BAO_NAMESPACE", "VAULT_NAMESPACE"];
+
+/// The host that a token may go to in the clear.
+const PLAIN_HTTP: &str = "KEYSHEATH_OPENBAO_PLAIN_HTTP";
+
+/// A variable's value, wiped when dropped. Set to nothing counts as not set, as it does for those tools.
+struct Value(OsString);
+
+impl Value {
+    fn of(name: &str) -> Option<Self> {
+        env::var_os(name).map(Self).filter(|value| !value.0.is_empty())
+    }
+
+    fn text(&mut self, variable: &'static str) -> Result<Zeroizing<String>, OpenBaoError> {
+        match std::mem::take(&mut self.0).into_string() {
+            Ok(text) => Ok(Zeroizing::new(text)),
+            Err(value) => {
+                self.0 = value;
+                Err(OpenBaoError::BadVariable { variable, rule: "it is not UTF-8 text" })
+            }
+        }
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_encoded_bytes().zeroize();
+    }
+}
+
+/// The one prefix that is in use: 0 for `BAO_`, 1 for `VAULT_`.
+fn prefix() -> Result<usize, OpenBaoError> {
+    let all = [ADDRESS, TOKEN, CERTIFICATES, NAMESPACE];
+    let values = all.map(|names| (names, names.map(Value::of)));
+    if values.iter().all(|(_, [bao, _])| bao.is_none()) {
+        return Ok(1);
+    }
+    for ([_, variable], [bao, vault]) in &values {
+        let is_same = match (bao, vault) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(bao), Some(vault)) => bao.0 == vault.0,
+        };
+        if !is_same {
+            return Err(OpenBaoError::TwoPrefixes { variable });
+        }
+    }
+    Ok(0)
+}
+
+fn read_environment() -> Result<OpenBao, OpenBaoError> {
+    let prefix = prefix()?;
+    let variable = |names: [&'static str; 2]| {
+        let name = names[prefix];
+        Value::of(name).map(|mut value| Ok((value.text(name)?, name))).transpose()
+    };
+    let (address, name) = variable(ADDRESS)?.ok_or(OpenBaoError::NoAddress)?;
+    let bad = || OpenBaoError::BadVariable {
+        variable: name,
+        rule: "it is not scheme, host and port, and perhaps a path, such as https://bao.example:8200 or https://proxy.example/bao",
+    };
+    let host = address.find("://").map_or(0, |at| at + 3);
+    let end = address[host..].find('/').map_or(address.len(), |at| host + at);
+    let (origin, path) = address.split_at(end);
+    let origin = Origin::parse(origin).map_err(|_| bad())?;
+    let login = match variable(TOKEN)? {
+        Some((mut token, _)) => Login::token(std::mem::take(&mut *token)),
+        None => Login::token_file(token_file().ok_or(OpenBaoError::NoToken)?),
+    };
+    let plain = Value::of(PLAIN_HTTP).map(|mut value| value.text(PLAIN_HTTP)).transpose()?;
+    let is_plain = plain.is_some_and(|host| host.eq_ignore_ascii_case(origin.host()));
+    let mut client =
+        if is_plain { OpenBao::at_plain_http(origin, login)? } else { OpenBao::at(origin, login)? };
+    if !matches!(path, "" | "/") {
+        client = client.with_path_prefix(path).map_err(|_| bad())?;
+    }
+    if let Some((namespace, _)) = variable(NAMESPACE)? {
+        client = client.with_namespace(namespace.trim_matches('/'))?;
+    }
+    if let Some((path, _)) = variable(CERTIFICATES)? {
+        let pem = read_file(Path::new(&*path), MAX_CERTIFICATES, Trust::default())?;
+        client = client.with_roots(Roots::from_pem(&pem).map_err(OpenBaoError::BadRoots)?);
+    }
+    Ok(client)
+}
+
+/// Where both tools leave the token after a login.
+fn token_file() -> Option<PathBuf> {
+    let home = env::home_dir().filter(|home| !home.as_os_str().is_empty())?;
+    Some(home.join(".vault-token")).filter(|path| path.symlink_metadata().is_ok())
 }

@@ -1,12 +1,11 @@
-//! Requests of our own: no proxy, no redirects, one deadline for the whole, and a bounded answer. What is sent in a
-//! header that is marked sensitive or in a body, and the body of the answer, is in no log line and in no freed block
-//! afterwards.
+//! Outgoing HTTP: no proxy, no redirects, one deadline for the whole request, and a bounded answer. Sensitive
+//! headers, bodies and answers reach no log line and no freed block.
 //!
-//! Who may be given a key is the caller's to decide, with an origin guard.
+//! Where a key may be sent is decided by the caller, with an origin guard.
 
 mod framing;
-mod names;
-mod wiping;
+mod resolver;
+mod zeroizing;
 
 use std::io::{self, Read as _};
 #[cfg(feature = "openbao")]
@@ -34,10 +33,11 @@ use crate::internal::clocks;
 use crate::internal::clocks::Clocks;
 use crate::internal::lock::Lock;
 use crate::key::Roots;
-use names::Names;
-use wiping::{Ended, Exchange, Wiping};
+use resolver::NameResolver;
+use zeroizing::{Exchange, Finished, ZeroizingConnector};
 
-/// How long a request may take at most, whatever is asked for; far below where adding to a clock would overflow.
+/// How long a request may take at most, whatever is asked for; far below where adding to a clock would
+/// overflow.
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// The largest body that is read, in bytes; documented answers have under 1 KiB.
@@ -95,7 +95,7 @@ pub(crate) struct Reply {
 }
 
 /// A connection, or what makes one: for one exchange at a time.
-struct Line {
+struct Connection {
     agent: Agent,
     exchange: Exchange,
 }
@@ -117,7 +117,8 @@ impl Outgoing {
         self
     }
 
-    /// Sends nothing once so much has passed since `begun` by either clock, such as while the machine was suspended.
+    /// Sends nothing once so much has passed since `begun` by either clock, such as while the machine was
+    /// suspended.
     #[cfg(feature = "oauth")]
     pub(crate) fn sending_within(mut self, begun: Clocks, span: Duration) -> Self {
         self.sending = Some((begun, span));
@@ -133,7 +134,7 @@ impl Outgoing {
     /// deadline.
     #[cfg(any(feature = "oauth", feature = "probe"))]
     pub(crate) fn send(&self, request: Request<WipedBytes>) -> Result<Reply, Unanswered> {
-        let reply = self.exchange(&self.line(0), request, self.deadline)?;
+        let reply = self.exchange(&self.connection(0), request, self.deadline)?;
         // The body of a redirect is of no use.
         if (300..400).contains(&reply.status) {
             return Err(Unanswered { obstacle: Obstacle::Redirect { status: reply.status }, is_sent: true });
@@ -144,24 +145,24 @@ impl Outgoing {
     /// Within what is left of the deadline.
     fn exchange(
         &self,
-        line: &Line,
+        connection: &Connection,
         request: Request<WipedBytes>,
         left: Duration,
     ) -> Result<Reply, Unanswered> {
         let (mut parts, body) = request.into_parts();
-        let body = line.exchange.begin(&mut parts.headers, body, self.limit);
-        let keeps_answer = self.keep_answer(line, left);
+        let body = connection.exchange.begin(&mut parts.headers, body, self.limit);
+        let keeps_answer = self.keep_answer(connection, left);
         let answer = if body.is_empty() {
-            line.run(Request::from_parts(parts, ()), left, keeps_answer)
+            connection.run(Request::from_parts(parts, ()), left, keeps_answer)
         } else {
-            line.run(Request::from_parts(parts, body), left, keeps_answer)
+            connection.run(Request::from_parts(parts, body), left, keeps_answer)
         };
         let counted = answer.map_err(|error| self.obstacle(error)).and_then(|answer| {
             let (parts, body) = answer.into_parts();
             Ok((parts, self.count(body)?))
         });
         // Whatever has come of it, nothing of it stays.
-        let Ended { body, length, is_sent } = line.exchange.end();
+        let Finished { body, length, is_sent } = connection.exchange.end();
         let (parts, counted) = counted.map_err(|obstacle| {
             let obstacle = if is_sent { after_sending(obstacle) } else { obstacle };
             Unanswered { obstacle, is_sent }
@@ -182,19 +183,19 @@ impl Outgoing {
 
     /// Has the answer kept, however late it is looked at, where it cannot be had again. Says whether it is.
     #[cfg(feature = "oauth")]
-    fn keep_answer(&self, line: &Line, left: Duration) -> bool {
+    fn keep_answer(&self, connection: &Connection, left: Duration) -> bool {
         let until = clocks::after(left);
-        self.sending.map(|sending| line.exchange.keep_answer(sending, until)).is_some()
+        self.sending.map(|sending| connection.exchange.keep_answer(sending, until)).is_some()
     }
 
     #[cfg(not(feature = "oauth"))]
     #[expect(clippy::unused_self, reason = "with the feature it is one")]
-    const fn keep_answer(&self, _: &Line, _: Duration) -> bool {
+    const fn keep_answer(&self, _: &Connection, _: Duration) -> bool {
         false
     }
 
     /// What makes connections, and keeps at most `kept` of them.
-    fn line(&self, kept: usize) -> Line {
+    fn connection(&self, kept: usize) -> Connection {
         let exchange = Exchange::default();
         let config = Agent::config_builder()
             // Unasked, ureq would take one from the environment, even for a loopback address.
@@ -212,8 +213,8 @@ impl Outgoing {
             .tls_config(TlsConfig::builder().root_certs(self.root_certs()).build());
         #[cfg(feature = "openbao")]
         let config = config.max_idle_age(LONGEST_REST);
-        let connector = DefaultConnector::new().chain(Wiping(exchange.clone()));
-        Line { agent: Agent::with_parts(config.build(), connector, Names), exchange }
+        let connector = DefaultConnector::new().chain(ZeroizingConnector(exchange.clone()));
+        Connection { agent: Agent::with_parts(config.build(), connector, NameResolver), exchange }
     }
 
     fn root_certs(&self) -> RootCerts {
@@ -258,7 +259,7 @@ impl Outgoing {
     }
 }
 
-impl Line {
+impl Connection {
     fn run(
         &self,
         request: Request<impl ureq::AsSendBody>,
@@ -287,13 +288,13 @@ impl Reply {
 /// Connections that are kept, so that the next request need not make one, and since when each rests.
 #[cfg(feature = "openbao")]
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Lock<Vec<(Line, Clocks)>>>);
+pub(crate) struct Pool(Arc<Lock<Vec<(Connection, Clocks)>>>);
 
 #[cfg(feature = "openbao")]
-impl Kept {
-    /// Sends a request that can be repeated over a connection that was kept, where there is one, and reads the whole
-    /// answer, redirects included. A connection that has ended meanwhile is replaced, for what is left of the deadline. `request`
-    /// makes the request.
+impl Pool {
+    /// Sends a request that can be repeated over a connection that was kept, where there is one, and reads
+    /// the whole answer, redirects included. A connection that has ended meanwhile is replaced, for what is
+    /// left of the deadline. `request` makes the request.
     pub(crate) fn send(
         &self,
         outgoing: &Outgoing,
@@ -301,38 +302,38 @@ impl Kept {
     ) -> Result<Reply, Obstacle> {
         let begun = Instant::now();
         let kept = self.take();
-        if let Some(line) = kept {
-            match outgoing.exchange(&line, request(), outgoing.deadline).map_err(Obstacle::from) {
+        if let Some(connection) = kept {
+            match outgoing.exchange(&connection, request(), outgoing.deadline).map_err(Obstacle::from) {
                 Err(Obstacle::Broken) => {}
-                answer => return self.keep(line, answer),
+                answer => return self.keep(connection, answer),
             }
         }
         let left = outgoing.deadline.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Err(Obstacle::Deadline { after: outgoing.deadline });
         }
-        let line = outgoing.line(1);
-        let answer = outgoing.exchange(&line, request(), left);
-        self.keep(line, answer.map_err(Obstacle::from))
+        let connection = outgoing.connection(1);
+        let answer = outgoing.exchange(&connection, request(), left);
+        self.keep(connection, answer.map_err(Obstacle::from))
     }
 
     /// One that has not rested too long by either clock: over a suspend, the other end gives up.
-    fn take(&self) -> Option<Line> {
+    fn take(&self) -> Option<Connection> {
         let now = Clocks::now();
         let mut kept = self.lock();
         kept.retain(|(_, since)| !now.has_expired(*since, LONGEST_REST));
-        kept.pop().map(|(line, _)| line)
+        kept.pop().map(|(connection, _)| connection)
     }
 
-    fn keep(&self, line: Line, answer: Result<Reply, Obstacle>) -> Result<Reply, Obstacle> {
+    fn keep(&self, connection: Connection, answer: Result<Reply, Obstacle>) -> Result<Reply, Obstacle> {
         let mut kept = self.lock();
         if answer.is_ok() && kept.len() < MAX_KEPT {
-            kept.push((line, Clocks::now()));
+            kept.push((connection, Clocks::now()));
         }
         answer
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Line, Clocks)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Connection, Clocks)>> {
         self.0.lock()
     }
 }
@@ -341,12 +342,12 @@ impl Kept {
 impl Outgoing {
     /// As [`Outgoing::send`], redirects included: they are the caller's to judge.
     pub(crate) fn send_once(&self, request: Request<WipedBytes>) -> Result<Reply, Obstacle> {
-        Ok(self.exchange(&self.line(0), request, self.deadline)?)
+        Ok(self.exchange(&self.connection(0), request, self.deadline)?)
     }
 }
 
-/// What says of a request that it was not sent says something else of one that was: TLS that breaks in the middle of the answer, a
-/// network that goes away meanwhile.
+/// What says of a request that it was not sent says something else of one that was: TLS that breaks in the
+/// middle of the answer, a network that goes away meanwhile.
 const fn after_sending(obstacle: Obstacle) -> Obstacle {
     match obstacle {
         Obstacle::HostNotFound | Obstacle::NotListening | Obstacle::Unreachable | Obstacle::Tls => {
@@ -427,7 +428,7 @@ mod tests {
                 thread::sleep(Duration::from_secs(3));
                 drop(silent);
             });
-            let (kept, outgoing) = (Kept::default(), Outgoing::new(Duration::from_secs(1), 100));
+            let (kept, outgoing) = (Pool::default(), Outgoing::new(Duration::from_secs(1), 100));
             assert_eq!(kept.send(&outgoing, request).map_err(|_| ()).unwrap().status, 200);
             let start = Instant::now();
             let after = Duration::from_secs(1);
@@ -449,7 +450,7 @@ mod tests {
                 drop(first(&listener));
                 drop(kept_open);
             });
-            let (kept, outgoing) = (Kept::default(), Outgoing::new(Duration::from_secs(5), 100));
+            let (kept, outgoing) = (Pool::default(), Outgoing::new(Duration::from_secs(5), 100));
             assert!(kept.send(&outgoing, request).is_ok());
             let now = Clocks::now();
             for (_, since) in &mut *kept.lock() {

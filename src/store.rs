@@ -1,8 +1,8 @@
 //! Places that a small document is persisted in, such as the keys of a rotation.
 //!
-//! A document is a bounded run of bytes that may hold keys, with a [`Version`]. A [`DocumentStore`] writes one only
-//! while what it holds is the version that the writer has read, so of two processes that read, change and write, one
-//! is told of the [`Conflict`](DocumentError::Conflict) and reads again: no change is lost.
+//! A document is a bounded run of bytes that may hold keys, with a [`Version`]. A [`DocumentStore`] writes
+//! one only while what it holds is the version that the writer has read, so of two processes that read,
+//! change and write, one gets a [`Conflict`](DocumentError::Conflict) and reads again: no change is lost.
 //!
 //! | store | outlives the process | several processes |
 //! |---|---|---|
@@ -22,7 +22,7 @@
 //! let first = store.write(&DocumentContent::from(b"first".to_vec()), None)?;
 //! let second = store.write(&DocumentContent::from(b"second".to_vec()), Some(&first))?;
 //!
-//! // Whoever still has the first one is told, and nothing is written.
+//! // A writer that read the first version gets a conflict, and nothing is written.
 //! let late = store.write(&DocumentContent::from(b"late".to_vec()), Some(&first));
 //! assert_eq!(late, Err(DocumentError::Conflict));
 //! let there = store.read()?.expect("it was written");
@@ -30,44 +30,40 @@
 //! # Ok::<(), DocumentError>(())
 //! ```
 
-mod content;
+mod document;
 mod error;
 mod file;
 pub(crate) mod json;
 #[cfg(feature = "keychain")]
 mod keychain;
-mod memory;
 #[cfg(feature = "openbao")]
 mod openbao;
 mod place;
 mod sealed;
-mod version;
 
+use std::sync::Arc;
+
+use crate::internal::lock::Lock;
 use crate::source::Provenance;
 
-pub use content::{Document, DocumentContent};
+pub use document::{Document, DocumentContent, Version};
 pub use error::DocumentError;
 pub use file::FileStore;
 #[cfg(test)]
 pub(crate) use file::RecordedStore;
 #[cfg(feature = "keychain")]
 pub use keychain::{KeychainStore, MAX_KEYCHAIN_DOCUMENT};
-pub use memory::MemoryStore;
 #[cfg(feature = "openbao")]
 pub use openbao::OpenBaoStore;
-pub use version::Version;
 
-/// The largest content of a document in memory and in a file, in bytes: three of the longest keys, and a few KiB.
-///
-/// ```
-/// assert_eq!(keysheath::store::MAX_DOCUMENT, 32_768);
-/// ```
+/// The largest content of a document in memory and in a file, in bytes: three of the longest keys, and a few
+/// KiB.
 pub const MAX_DOCUMENT: usize = 32_768;
 
 /// A place that holds one document, or none yet.
 ///
-/// Implement it for a place of your own that can write *only if unchanged*. One that cannot loses changes as soon as
-/// two processes write.
+/// Implement it for a place of your own that can write *only if unchanged*. One that cannot loses changes as
+/// soon as two processes write.
 ///
 /// ```
 /// use keysheath::store::{DocumentContent, DocumentError, DocumentStore, MemoryStore};
@@ -105,16 +101,9 @@ pub trait DocumentStore: Send + Sync {
     /// [`DocumentError`] when what is there cannot be had.
     fn read(&self) -> Result<Option<Document>, DocumentError>;
 
-    /// The version of the document, or nothing where none was ever written. A refresher asks this at each poll, and reads the document only
-    /// where it is another one. Unless a store has a cheaper way, the document is read for it.
-    ///
-    /// ```
-    /// use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
-    /// let store = MemoryStore::new();
-    /// let written = store.write(&DocumentContent::from(b"text".to_vec()), None)?;
-    /// assert_eq!(store.version()?, Some(written));
-    /// # Ok::<(), keysheath::store::DocumentError>(())
-    /// ```
+    /// The version of the document, or nothing where none was ever written. A refresher asks this at each
+    /// poll, and reads the document only where it is another one. Unless a store has a cheaper way, the
+    /// document is read for it.
     ///
     /// # Errors
     /// As [`DocumentStore::read`].
@@ -122,18 +111,10 @@ pub trait DocumentStore: Send + Sync {
         Ok(self.read()?.map(|document| *document.version()))
     }
 
-    /// Whether a document that was read is what is there now. It is asked before somebody is told to do what cannot be
-    /// taken back. A store whose replicas may be behind can be sure of it only by a write: it may write the same content
-    /// once more, if nothing has changed, which gives it another version. Unless a store has such replicas, its version is
-    /// compared.
-    ///
-    /// ```
-    /// use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
-    /// let store = MemoryStore::new();
-    /// store.write(&DocumentContent::from(b"text".to_vec()), None)?;
-    /// assert!(store.is_current(&store.read()?.unwrap())?);
-    /// # Ok::<(), keysheath::store::DocumentError>(())
-    /// ```
+    /// Returns whether a document that was read is still current. This is asked before advising an
+    /// irreversible step. A store whose replicas may be behind can be sure of it only by a write: it may
+    /// write the same content once more, if nothing has changed, which gives it another version. Unless a
+    /// store has such replicas, its version is compared.
     ///
     /// # Errors
     /// As [`DocumentStore::read`] and, where it is written, [`DocumentStore::write`].
@@ -141,14 +122,102 @@ pub trait DocumentStore: Send + Sync {
         Ok(self.version()?.as_ref() == Some(document.version()))
     }
 
-    /// Writes the document if what is there is `unchanged` (with `None`: if nothing is there), and gives its version.
-    /// Once this has returned, the document is persisted.
+    /// Writes the document if what is there is `unchanged` (with `None`: if nothing is there), and gives its
+    /// version. Once this has returned, the document is persisted.
     ///
     /// # Errors
-    /// [`DocumentError::Conflict`] when something else is there: read again, and decide anew. After it, as after
-    /// [`Stale`](DocumentError::Stale), [`Locked`](DocumentError::Locked) and [`TooLarge`](DocumentError::TooLarge),
-    /// nothing has changed. After [`Unavailable`](DocumentError::Unavailable) and [`Io`](DocumentError::Io) the
-    /// place holds the old document or the new one, whole: read again to know.
+    /// [`DocumentError::Conflict`] when something else is there: read again, and decide again. After it, as
+    /// after [`Stale`](DocumentError::Stale), [`Locked`](DocumentError::Locked) and
+    /// [`TooLarge`](DocumentError::TooLarge), nothing has changed. After
+    /// [`Unavailable`](DocumentError::Unavailable) and [`Io`](DocumentError::Io) the place holds the old
+    /// document or the new one, whole: read again to know.
     fn write(&self, content: &DocumentContent, unchanged: Option<&Version>)
     -> Result<Version, DocumentError>;
+}
+
+/// A store is used through a reference, a `Box` or an `Arc` as well.
+macro_rules! stores_by_pointer {
+    ($($pointer:ty),+) => {$(
+        impl<S: DocumentStore + ?Sized> DocumentStore for $pointer {
+            fn provenance(&self) -> Provenance {
+                (**self).provenance()
+            }
+
+            fn limit(&self) -> usize {
+                (**self).limit()
+            }
+
+            fn read(&self) -> Result<Option<Document>, DocumentError> {
+                (**self).read()
+            }
+
+            fn version(&self) -> Result<Option<Version>, DocumentError> {
+                (**self).version()
+            }
+
+            fn is_current(&self, document: &Document) -> Result<bool, DocumentError> {
+                (**self).is_current(document)
+            }
+
+            fn write(
+                &self,
+                content: &DocumentContent,
+                unchanged: Option<&Version>,
+            ) -> Result<Version, DocumentError> {
+                (**self).write(content, unchanged)
+            }
+        }
+    )+};
+}
+
+stores_by_pointer!(&S, Box<S>, Arc<S>);
+
+/// A document that is gone with the process: for tests, and for keys that need not outlive it. Clones share
+/// it.
+///
+/// ```
+/// use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
+/// let store = MemoryStore::new();
+/// assert!(store.read()?.is_none());
+/// store.write(&DocumentContent::from(b"text".to_vec()), None)?;
+/// assert!(store.clone().read()?.is_some());
+/// # Ok::<(), keysheath::store::DocumentError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    document: Arc<Lock<Option<Document>>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl DocumentStore for MemoryStore {
+    fn provenance(&self) -> Provenance {
+        Provenance::other("memory", "document")
+    }
+
+    fn limit(&self) -> usize {
+        MAX_DOCUMENT
+    }
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        Ok(self.document.lock().clone())
+    }
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        content.must_fit(self.limit())?;
+        let mut there = self.document.lock();
+        let version = Version::next(there.as_ref().map(Document::version), unchanged)?;
+        *there = Some(Document::new(content.clone(), version));
+        Ok(version)
+    }
 }

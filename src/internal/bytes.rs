@@ -1,7 +1,8 @@
-//! Bytes that are wiped, and the codecs that write into them: base64, percent encoding, hexadecimal, JSON texts.
+//! Bytes that are wiped, and the codecs that write into them: base64, percent encoding, hexadecimal, JSON
+//! texts.
 //!
-//! The codecs go through no formatting machinery and no library call that would keep a copy, and their errors name
-//! nothing of the input.
+//! The codecs go through no formatting machinery and no library call that would keep a copy, and their errors
+//! name nothing of the input.
 
 use std::fmt;
 use std::hint::black_box;
@@ -14,8 +15,8 @@ use zeroize::Zeroizing;
 
 /// Bytes that may be secret. They are wiped when dropped, spare capacity included, and are never printed.
 ///
-/// Make it with the capacity that it needs. Appending past that moves the bytes to a larger block and wipes the old one;
-/// `Vec` would free the old block as it is.
+/// Make it with the capacity that it needs. Appending past that moves the bytes to a larger block and wipes
+/// the old one; `Vec` would free the old block as it is.
 #[derive(Default)]
 pub(crate) struct WipedBytes(Zeroizing<Vec<u8>>);
 

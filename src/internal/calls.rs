@@ -11,7 +11,7 @@ use super::bytes::wipe_stack;
 use super::contained::contained;
 use super::lock::{Lock, recover};
 
-/// How long a source may take unless told otherwise: 30 s, so that a person can answer a prompt.
+/// The default deadline of a source: 30 s, so that a person can answer a prompt.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How many calls to one place (a file, a program with its arguments, a service of the keychain, a secret in
@@ -62,8 +62,8 @@ pub enum CallError {
     },
     /// The call's turn came late, and nothing came in the rest of the deadline.
     #[error(
-        "the call waited {} ms for its turn behind others, and there was no answer in the {} ms that were left: \
-         make fewer calls at once (threads can share one handle), or raise the deadline",
+        "the call waited {} ms for its turn behind others, and there was no answer in the {} ms that were \
+         left: make fewer calls at once (threads can share one handle), or raise the deadline",
         .waited.as_millis(), .left.as_millis()
     )]
     LateTurn {
@@ -83,8 +83,8 @@ pub enum CallError {
     },
     /// The operating system has no thread left for the call.
     #[error(
-        "the operating system has no threads left: start fewer, or raise the limit (`ulimit -u`, systemd's TasksMax=, a \
-         container's pids limit)"
+        "the operating system has no threads left: start fewer, or raise the limit (`ulimit -u`, systemd's \
+         TasksMax=, a container's pids limit)"
     )]
     NoThread,
     /// The call panicked. The message is on standard error.

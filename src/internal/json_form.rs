@@ -1,8 +1,9 @@
-//! JSON that holds secrets: reading it without an unwiped copy, and the form of the documents that are persisted.
+//! JSON that holds secrets: reading it without an unwiped copy, and the form of the documents that are
+//! persisted.
 //!
-//! `serde_json` copies a text that has escapes, and its errors print what it did not expect; neither is wiped. So a field
-//! that may be secret is a [`RawValue`]: borrowed from the document as it is written, and decoded here into
-//! [`WipedBytes`]. No error of the parser goes further.
+//! `serde_json` copies a text that has escapes, and its errors print what it did not expect; neither is
+//! wiped. So a field that may be secret is a [`RawValue`]: borrowed from the document as it is written, and
+//! decoded here into [`WipedBytes`]. No error of the parser goes further.
 
 use std::fmt;
 
@@ -12,7 +13,8 @@ use serde_json::value::RawValue;
 use super::bytes::{WipedBytes, append_base64, append_json_text, decode_base64};
 use super::json_text::unescape;
 
-/// Reads an object. `None` if it is none of that kind. (The parser would take a list as well, by the order of the fields.)
+/// Reads an object. `None` if it is none of that kind. (The parser would take a list as well, by the order of
+/// the fields.)
 pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     let is_object = json.trim_ascii_start().starts_with(b"{");
     if is_object { serde_json::from_slice(json).ok() } else { None }

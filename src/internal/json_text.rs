@@ -1,5 +1,5 @@
-//! One text out of a JSON document, without a copy of anything that is not wiped. A general parser copies texts with escapes,
-//! and its errors print what it did not like.
+//! One text out of a JSON document, without a copy of anything that is not wiped. A general parser copies
+//! texts with escapes, and its errors print what it did not like.
 
 use zeroize::Zeroizing;
 
@@ -51,8 +51,8 @@ fn is_name(literal: &str, name: &str) -> bool {
         || (literal.contains('\\') && unescape(literal).is_some_and(|key| *key == *name.as_bytes()))
 }
 
-/// The text of a JSON string as it is written between its quotation marks, in a block of its own that never grows; `None` where
-/// an escape is none.
+/// The text of a JSON string as it is written between its quotation marks, in a block of its own that never
+/// grows; `None` where an escape is none.
 pub(crate) fn unescape(literal: &str) -> Option<WipedBytes> {
     let mut rest = literal;
     let mut text = WipedBytes::with_capacity(rest.len());
@@ -97,7 +97,8 @@ fn unit(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok()
 }
 
-/// What of a document is still to be read. Each method gives what it has read as it is written, or `None` where it is not there.
+/// What of a document is still to be read. Each method gives what it has read as it is written, or `None`
+/// where it is not there.
 struct Reader<'a> {
     rest: &'a str,
 }

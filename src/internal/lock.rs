@@ -5,9 +5,10 @@ use std::sync::{LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A value behind a mutex that ignores poisoning.
 ///
-/// Poisoning says that a thread panicked while it held the lock, so the value may be half changed. In this crate each
-/// critical section leaves the value whole at every point that can panic: it replaces it as a whole, or makes the change
-/// after the last foreign call. Honouring the poison would turn one panic into the failure of every later call.
+/// Poisoning says that a thread panicked while it held the lock, so the value may be half changed. In this
+/// crate each critical section leaves the value whole at every point that can panic: it replaces it as a
+/// whole, or makes the change after the last foreign call. Honouring the poison would turn one panic into the
+/// failure of every later call.
 #[derive(Default)]
 pub(crate) struct Lock<T>(Mutex<T>);
 
@@ -46,8 +47,8 @@ impl<T> fmt::Debug for Lock<T> {
     }
 }
 
-/// Returns the value of a lock or of a wait on a condition variable, poisoned or not, for the reason that [`Lock`]
-/// gives.
+/// Returns the value of a lock or of a wait on a condition variable, poisoned or not, for the reason that
+/// [`Lock`] gives.
 pub(crate) fn recover<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 /// The path from the root. A relative one is taken from the working folder of this moment. Links and, but on
-/// Windows, `..` stay as they are. An empty path, and any relative one where the working folder is not known, stays relative.
+/// Windows, `..` stay as they are. An empty path, and any relative one where the working folder is not known,
+/// stays relative.
 pub(crate) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }

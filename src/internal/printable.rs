@@ -3,9 +3,9 @@
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-/// A name (a path, a variable, a program, a place) for a message. Control characters, line and paragraph separators,
-/// and characters that change the direction of text or have no width are printed as escapes, so that a name cannot
-/// forge a log line or send codes to a terminal.
+/// A name (a path, a variable, a program, a place) for a message. Control characters, line and paragraph
+/// separators, and characters that change the direction of text or have no width are printed as escapes, so
+/// that a name cannot forge a log line or send codes to a terminal.
 #[derive(Clone, Copy)]
 pub(crate) struct Printable<'a>(pub(crate) &'a str);
 

@@ -178,7 +178,7 @@ pub(crate) fn check(metadata: &Metadata) -> Result<FileId, Refusal> {
     Ok(FileId::of(metadata))
 }
 
-/// Reading and writing, nobody else's when it is made, and never through a link.
+/// Options to read and write, with mode 600 for a new file, and never through a link.
 pub(crate) fn options() -> OpenOptions {
     let mut options = File::options();
     options.read(true).write(true);
@@ -199,15 +199,15 @@ pub(crate) fn with_end(path: &Path, end: &str) -> PathBuf {
     path.into()
 }
 
-/// An exclusive lock: on a file of its own, which is never renamed or removed. It holds between processes and within one,
-/// and the system gives it up when the process ends, however it ends.
+/// An exclusive lock: on a file of its own, which is never renamed or removed. It holds between processes and
+/// within one, and the system gives it up when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock, unless somebody has it. The file is made where there is none.
+    /// Takes the lock, or returns `None` if it is held. Creates the file if it is missing.
     pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, Refusal> {
         look(path)?;
         let Some(file) = open_locked(path).map_err(|error| Refusal::Unopened(error.kind()))? else {
@@ -230,7 +230,7 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// A file that is open and shared with nobody.
+/// Opens the file without sharing it.
 #[cfg(windows)]
 fn open_locked(path: &Path) -> io::Result<Option<File>> {
     use std::os::windows::fs::OpenOptionsExt as _;

@@ -1,4 +1,4 @@
-//! Files whose content decides something: a key, a token, whom to trust. Whoever can write one decides it.
+//! Files whose content decides something: a key, a token, whom to trust. Its writer decides it.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -36,7 +36,8 @@ pub(crate) enum Untrusted {
     WritableByGroup { mode: u32, gid: u32 },
 }
 
-/// Opens a file for reading, following links; what was opened is then checked, so nobody can swap it in between.
+/// Opens a file for reading, following links; the opened file is checked afterwards, so it cannot be swapped
+/// in between.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
@@ -50,8 +51,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// A regular file or a pipe that belongs to root, to this user or to who is trusted, and that nobody else can write but
-/// the group that is trusted.
+/// A regular file or a pipe that belongs to root, to this user or to who is trusted, and that nobody else can
+/// write but the group that is trusted.
 pub(crate) fn check(metadata: &Metadata, trust: Trust) -> Result<Kind, Untrusted> {
     let kind = kind(metadata).ok_or(Untrusted::NotAFile)?;
     #[cfg(unix)]

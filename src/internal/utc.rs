@@ -8,8 +8,8 @@ const DAY: u64 = 86_400;
 /// What comes after it counts as this: the last second of the year 9999.
 pub(crate) const LAST: u64 = 253_402_300_799;
 
-/// A time in whole seconds since 1970, as it is written down. What lies before is 1970, and what lies after the
-/// year 9999 its last second.
+/// A time in whole seconds since 1970, as it is written down. What lies before is 1970, and what lies after
+/// the year 9999 its last second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) u64);
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use hmac_sha256::Hash;
 
-use super::calling::{Answered, Call, says};
+use super::json::{not_there, says};
+use super::servers::{Answered, Call, check_name, encoded};
 use super::session::read;
-use super::{OpenBao, OpenBaoError, json, name};
-
+use super::{OpenBao, OpenBaoError, json};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::lock::Lock;
 
@@ -27,8 +27,8 @@ pub(crate) struct Entry {
     mount: Arc<Lock<Option<usize>>>,
 }
 
-/// Which version of a secret it is: its number, and a number made of the time at which it was written, which differs
-/// where the secret was deleted and made again.
+/// Which version of a secret it is: its number, and a number made of the time at which it was written, which
+/// differs where the secret was deleted and made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) number: u64,
@@ -149,12 +149,12 @@ impl Entry {
         Ok(self.read_until(until)?.map(|secret| secret.stamp))
     }
 
-    /// Writes a version if the current one is `unchanged` (with `None`: if none was ever written). `data` is an object.
-    /// Blocks.
+    /// Writes a version if the current one is `unchanged` (with `None`: if none was ever written). `data` is
+    /// an object. Blocks.
     #[cfg(feature = "rotation")]
     pub(crate) fn write(&self, data: &[u8], unchanged: Option<Stamp>) -> Result<Written, OpenBaoError> {
         let until = self.client.until();
-        // A mount of version 1 would write whatever is there, so what it is now is asked anew.
+        // A mount of version 1 would write unconditionally, so the version is asked again.
         *self.mount.lock() = None;
         let path = self.path("data", until)?;
         // The number alone would also be that of a secret that was deleted and made again.
@@ -191,13 +191,14 @@ impl Entry {
         };
         *self.mount.lock() = Some(end);
         let (mount, path) = self.place.split_at(end);
-        Ok(format!("{}{part}/{}", name::encoded(mount), name::encoded(path)))
+        Ok(format!("{}{part}/{}", encoded(mount), encoded(path)))
     }
 
-    /// Where the mount ends, its slash included. A mount may have slashes in its name, and only OpenBao knows it.
+    /// Where the mount ends, its slash included. A mount may have slashes in its name, and only OpenBao knows
+    /// it.
     fn find_mount(&self, until: Instant) -> Result<usize, OpenBaoError> {
-        name::check(&self.place)?;
-        let path = format!("sys/internal/ui/mounts/{}", name::encoded(&self.place));
+        check_name(&self.place)?;
+        let path = format!("sys/internal/ui/mounts/{}", encoded(&self.place));
         let call = Call::get(&path);
         let answer = match self.client.call(&call, READ, until) {
             Err(OpenBaoError::Forbidden { .. }) => return Err(OpenBaoError::NoMount),
@@ -221,7 +222,8 @@ impl Entry {
         Ok(mount.path.len())
     }
 
-    /// What a 404 means: that there is nothing, or that there is no place for it, or that what was there is gone.
+    /// What a 404 means: that there is nothing, or that there is no place for it, or that what was there is
+    /// gone.
     fn nothing<T>(&self, answer: &Answered) -> Result<Option<T>, OpenBaoError> {
         if let Some(error) = not_there(&answer.body) {
             // What was mounted there may not be any more.
@@ -258,17 +260,4 @@ impl Entry {
 #[cfg(feature = "rotation")]
 fn is_conflict(answer: &Answered) -> bool {
     says(&answer.body, "check-and-set parameter did not match")
-}
-
-/// What a 404 with a text says; `None` where it says nothing, or is not OpenBao's.
-pub(super) fn not_there(body: &[u8]) -> Option<OpenBaoError> {
-    if says(body, "namespace not found") {
-        return Some(OpenBaoError::NoNamespace);
-    }
-    match json::Errors::read(body) {
-        Some(json::Errors { errors: Some(errors), .. }) if errors.is_empty() => None,
-        Some(json::Errors { errors: None, data: Some(_) }) => None,
-        Some(_) => Some(OpenBaoError::NoMount),
-        None => Some(OpenBaoError::NotOpenBao { status: 404 }),
-    }
 }

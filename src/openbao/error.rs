@@ -6,22 +6,19 @@ use crate::failure::Obstacle;
 use crate::internal::printable::PrintablePath;
 use crate::key::RootsError;
 
-/// OpenBao did not give or take something, or could not be asked: why, and what to do next. It holds no byte of a token, of a
-/// secret, or of an answer.
-///
-/// ```
-/// use keysheath::openbao::OpenBaoError;
-/// assert!(OpenBaoError::Sealed.to_string().contains("unseal"));
-/// ```
+/// OpenBao did not give or take something, or could not be asked: why, and what to do next. It holds no byte
+/// of a token, of a secret, or of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenBaoError {
     /// No variable says where OpenBao is.
     #[error("OpenBao's address is not known: set BAO_ADDR (or VAULT_ADDR), such as https://bao.example:8200")]
     NoAddress,
-    /// Variables of both prefixes are set, and are not the same. One server's token is not sent to another one.
+    /// Variables of both prefixes are set, and are not the same. One server's token is not sent to another
+    /// one.
     #[error(
-        "{variable} is set beside BAO_ variables, and is not the same as its BAO_ partner: unset those of one prefix"
+        "{variable} is set beside BAO_ variables, and is not the same as its BAO_ partner: unset those of \
+         one prefix"
     )]
     TwoPrefixes {
         /// The `VAULT_` variable.
@@ -44,8 +41,8 @@ pub enum OpenBaoError {
     NoToken,
     /// The address is not one that a token may go to.
     #[error(
-        "a token goes over TLS: write the address as https:// (http:// is for an IP-literal loopback address, and for a host that \
-         is named to OpenBao::at_plain_http or by KEYSHEATH_OPENBAO_PLAIN_HTTP)"
+        "a token goes over TLS: write the address as https:// (http:// is for an IP-literal loopback \
+         address, and for a host that is named to OpenBao::at_plain_http or by KEYSHEATH_OPENBAO_PLAIN_HTTP)"
     )]
     NotHttps,
     /// A namespace, a mount or a path is not well-formed.
@@ -57,7 +54,8 @@ pub enum OpenBaoError {
     },
     /// A token, a role or a secret ID has what a header or a text cannot carry.
     #[error(
-        "the token, role or secret ID is not text of 1 to 8192 printable characters: write it alone, on one line"
+        "the token, role or secret ID is not text of 1 to 8192 printable characters: write it alone, on one \
+         line"
     )]
     BadCredential,
     /// A file of the login is not there.
@@ -76,8 +74,8 @@ pub enum OpenBaoError {
     },
     /// The token is no longer good, or never was.
     #[error(
-        "OpenBao refuses the token (expired, revoked, another server's, or one that may not look itself up): sign in anew, or \
-         give a new token"
+        "OpenBao refuses the token (expired, revoked, another server's, or one that may not look itself up): \
+          sign in again, or give a new token"
     )]
     TokenRefused,
     /// The login is refused.
@@ -103,8 +101,8 @@ pub enum OpenBaoError {
     },
     /// Nothing is mounted there, or nothing that this token may see.
     #[error(
-        "no secrets engine is mounted there, or none that the token's policies give anything of: check the mount, the \
-         namespace and the policies"
+        "no secrets engine is mounted there, or none that the token's policies give anything of: check the \
+         mount, the namespace and the policies"
     )]
     NoMount,
     /// There is no such namespace.
@@ -112,8 +110,8 @@ pub enum OpenBaoError {
     NoNamespace,
     /// The mount is not a key-value secrets engine of version 2.
     #[error(
-        "the mount is no key-value secrets engine of version 2, and others have no versions and write over what is \
-         there: use one that was enabled with `bao secrets enable -version=2 kv`"
+        "the mount is no key-value secrets engine of version 2, and others have no versions and write over \
+         what is there: use one that was enabled with `bao secrets enable -version=2 kv`"
     )]
     NotVersion2,
     /// The secret has no such field.
@@ -124,7 +122,8 @@ pub enum OpenBaoError {
     NotText,
     /// The current version was deleted.
     #[error(
-        "version {version}, the current one, was deleted: restore it with `bao kv undelete`, or write a new one"
+        "version {version}, the current one, was deleted: restore it with `bao kv undelete`, or write a new \
+         one"
     )]
     Deleted {
         /// The version.
@@ -139,7 +138,7 @@ pub enum OpenBaoError {
         version: u64,
     },
     /// OpenBao is sealed.
-    #[error("OpenBao is sealed: somebody must unseal it")]
+    #[error("OpenBao is sealed: unseal it")]
     Sealed,
     /// No node of the cluster is the active one now.
     #[error("no node of OpenBao's cluster is active now: wait for the election, or see why there is none")]
@@ -158,7 +157,8 @@ pub enum OpenBaoError {
     },
     /// OpenBao did not take the request.
     #[error(
-        "OpenBao did not take the request (status {status}): check the mount and the path, and look at its log"
+        "OpenBao did not take the request (status {status}): check the mount and the path, and look at its \
+         log"
     )]
     Rejected {
         /// The HTTP status.
@@ -166,14 +166,14 @@ pub enum OpenBaoError {
     },
     /// The answer points to a server that was not named. The token was not taken there.
     #[error(
-        "the server points to another one that was not named, and the token was not taken there: name the cluster's \
-         members, or look at what stands between you and OpenBao"
+        "the server points to another one that was not named, and the token was not taken there: name the \
+         cluster's members, or look at what stands between you and OpenBao"
     )]
     Redirected,
     /// What answered is not OpenBao.
     #[error(
-        "what came (status {status}) is no answer of OpenBao: check the address, and look at what stands between you \
-         and it, such as a proxy"
+        "what came (status {status}) is no answer of OpenBao: check the address, and look at what stands \
+         between you and it, such as a proxy"
     )]
     NotOpenBao {
         /// The HTTP status.
@@ -189,12 +189,6 @@ pub enum OpenBaoError {
 
 impl OpenBaoError {
     /// Whether the same call may well do later, without anybody changing a name, a policy or a token.
-    ///
-    /// ```
-    /// use keysheath::openbao::OpenBaoError;
-    /// assert!(OpenBaoError::NoActiveNode.is_passing());
-    /// assert!(!OpenBaoError::TokenRefused.is_passing());
-    /// ```
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(

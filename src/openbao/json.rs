@@ -1,5 +1,6 @@
-//! What OpenBao answers and is sent, in JSON. What may be secret is taken as it is written, so that no copy of it is made that is
-//! not wiped: the parser would copy a text with escapes, and one that stands where a number should be.
+//! What OpenBao answers and is sent, in JSON. What may be secret is taken as it is written, so that no copy
+//! of it is made that is not wiped: the parser would copy a text with escapes, and one in the place of a
+//! number.
 
 #[cfg(any(feature = "rotation", test))]
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::OpenBaoError;
 use crate::internal::bytes::{WipedBytes, append_json_text};
 
 pub(super) use crate::internal::json_form::{read, text};
@@ -140,6 +142,26 @@ impl<'a> Auth<'a> {
 
     pub(super) fn token(&self) -> Option<WipedBytes> {
         text(self.token)
+    }
+}
+
+/// Whether one of an answer's errors has these words.
+pub(super) fn says(body: &[u8], words: &str) -> bool {
+    let errors = Errors::read(body).and_then(|answer| answer.errors).unwrap_or_default();
+    let says = |text: &[u8]| text.windows(words.len()).any(|part| part == words.as_bytes());
+    errors.into_iter().filter_map(text).any(|error| says(&error))
+}
+
+/// What a 404 with a text says; `None` where it says nothing, or is not OpenBao's.
+pub(super) fn not_there(body: &[u8]) -> Option<OpenBaoError> {
+    if says(body, "namespace not found") {
+        return Some(OpenBaoError::NoNamespace);
+    }
+    match Errors::read(body) {
+        Some(Errors { errors: Some(errors), .. }) if errors.is_empty() => None,
+        Some(Errors { errors: None, data: Some(_) }) => None,
+        Some(_) => Some(OpenBaoError::NoMount),
+        None => Some(OpenBaoError::NotOpenBao { status: 404 }),
     }
 }
 

@@ -1,25 +1,29 @@
 //! How a client gets its token.
 
+use crate::internal::bytes::{WipedBytes, read_at_most};
+use crate::internal::trusted_file::{self, Kind, Trust, Untrusted};
+use bytes::Bytes;
+use http::HeaderValue;
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
 
 use super::OpenBaoError;
 use super::json;
-use super::secret::Secret;
-use crate::internal::bytes::WipedBytes;
 use crate::internal::paths::absolute;
 use crate::internal::printable::{Printable, PrintablePath};
-use crate::internal::trusted_file::Trust;
 
 /// How a client gets its token. Nothing is read or sent before the first call.
 ///
 /// | login | gets its token | renews it | when the token is refused |
 /// |---|---|---|---|
 /// | [`Login::token`] | as given | yes, if it is renewable | [`OpenBaoError::TokenRefused`] |
-/// | [`Login::token_file`] | from a file, such as an agent writes | no: whoever writes the file does | reads the file again |
-/// | [`Login::app_role`], [`Login::app_role_file`] | for a role ID and a secret ID | yes | logs in anew |
-/// | [`Login::kubernetes`] | for a service account's JWT, in a file | yes | logs in anew, with the file as it is then |
+/// | [`Login::token_file`] | from a file, such as an agent writes | no: the writer of the file does | reads the file again |
+/// | [`Login::app_role`], [`Login::app_role_file`] | for a role ID and a secret ID | yes | logs in again |
+/// | [`Login::kubernetes`] | for a service account's JWT, in a file | yes | logs in again, with the file as it is then |
 ///
 /// ```
 /// use keysheath::openbao::Login;
@@ -63,55 +67,31 @@ impl Unchecked {
 
 impl Login {
     /// Where Kubernetes puts the JWT of a pod's service account.
-    ///
-    /// ```
-    /// use keysheath::openbao::Login;
-    /// assert!(Login::KUBERNETES_JWT.starts_with("/var/run/secrets/"));
-    /// ```
     pub const KUBERNETES_JWT: &'static str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
     /// A token. The block of the text is taken over and wiped in place.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::token(String::from("s.…"));
-    /// ```
     #[must_use]
     pub fn token(token: String) -> Self {
         Self::by(Method::Token(Unchecked::new(token)))
     }
 
-    /// The token in a file, such as an agent keeps up to date or `bao login` leaves in `~/.vault-token`. The file must belong
-    /// to root, to this user or to [who is trusted](Login::with_trusted_owner), and be writable by no one else.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::token_file("/run/bao-agent/token");
-    /// ```
+    /// The token in a file, such as an agent keeps up to date or `bao login` leaves in `~/.vault-token`. The
+    /// file must belong to root, to this user or to [who is trusted](Login::with_trusted_owner), and be
+    /// writable by no one else.
     #[must_use]
     pub fn token_file(path: impl Into<PathBuf>) -> Self {
         Self::by(Method::TokenFile(absolute(path.into())))
     }
 
     /// `AppRole`, with a secret ID. The blocks of both texts are taken over and wiped in place.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::app_role(String::from("59d6d1ca-…"), String::from("84896a0c-…"));
-    /// ```
     #[must_use]
     pub fn app_role(role_id: String, secret_id: String) -> Self {
         let secret = SecretId::Given(Unchecked::new(secret_id));
         Self::by(Method::AppRole { role: Unchecked::new(role_id), secret })
     }
 
-    /// `AppRole`, with the secret ID in a file, which is read at each login. The file must belong to root, to this
-    /// user or to [who is trusted](Login::with_trusted_owner), and be writable by no one else.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::app_role_file(String::from("59d6d1ca-…"), "/run/secrets/bao-secret-id");
-    /// ```
+    /// `AppRole`, with the secret ID in a file, which is read at each login. The file must belong to root, to
+    /// this user or to [who is trusted](Login::with_trusted_owner), and be writable by no one else.
     #[must_use]
     pub fn app_role_file(role_id: String, secret_id: impl Into<PathBuf>) -> Self {
         let secret = SecretId::File(absolute(secret_id.into()));
@@ -119,22 +99,12 @@ impl Login {
     }
 
     /// Kubernetes, with the JWT at [`Login::KUBERNETES_JWT`].
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::kubernetes("shop-sync");
-    /// ```
     #[must_use]
     pub fn kubernetes(role: impl Into<String>) -> Self {
         Self::by(Method::Kubernetes { role: role.into(), jwt: Self::KUBERNETES_JWT.into() })
     }
 
     /// With the JWT of the Kubernetes login in another file. Other logins have none, and stay as they are.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::kubernetes("shop-sync").with_jwt("/var/run/secrets/tokens/openbao");
-    /// ```
     #[must_use]
     pub fn with_jwt(mut self, path: impl Into<PathBuf>) -> Self {
         if let Method::Kubernetes { jwt, .. } = &mut self.method {
@@ -144,37 +114,22 @@ impl Login {
     }
 
     /// At another mount than `approle` or `kubernetes`. A token needs none.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::kubernetes("shop-sync").at_mount("k8s-east");
-    /// ```
     #[must_use]
     pub fn at_mount(mut self, mount: impl Into<String>) -> Self {
         self.mount = Some(mount.into());
         self
     }
 
-    /// Takes the files of this login from this user too: such as a token that an agent writes as user 100, or a secret that a
-    /// container runtime mounts with its owner on the host. That user chooses who this process is at OpenBao, and so whose keys it
-    /// gets.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::token_file("/run/bao-agent/token").with_trusted_owner(100);
-    /// ```
+    /// Also accepts files that this user owns, for example a token that an agent writes as user 100, or a
+    /// secret that a container runtime mounts with its owner on the host. That user decides as whom this
+    /// process logs in, and so whose keys it gets.
     #[must_use]
     pub const fn with_trusted_owner(mut self, uid: u32) -> Self {
         self.trust.owner = Some(uid);
         self
     }
 
-    /// Takes the files of this login although this group may write them, whose members choose as that user would.
-    ///
-    /// ```
-    /// # use keysheath::openbao::Login;
-    /// let login = Login::token_file("/run/bao-agent/token").with_trusted_group(1000);
-    /// ```
+    /// Also accepts files that this group can write. Its members decide as that owner would.
     #[must_use]
     pub const fn with_trusted_group(mut self, gid: u32) -> Self {
         self.trust.group = Some(gid);
@@ -234,5 +189,93 @@ impl fmt::Debug for Login {
             }
         }
         f.write_str(")")
+    }
+}
+
+/// The longest token, role, secret ID or JWT, in bytes. A batch token has some hundreds, a JWT up to some
+/// thousands.
+const MAX_CREDENTIAL: usize = 8192;
+
+/// Bytes that are wiped when dropped, and printable ASCII.
+pub(super) struct Secret(WipedBytes);
+
+impl Secret {
+    /// Takes the block over as it is.
+    pub(super) fn new(bytes: WipedBytes) -> Result<Self, OpenBaoError> {
+        let is_plain = bytes.iter().all(u8::is_ascii_graphic);
+        let fits = (1..=MAX_CREDENTIAL).contains(&bytes.len());
+        if is_plain && fits { Ok(Self(bytes)) } else { Err(OpenBaoError::BadCredential) }
+    }
+
+    /// The first line of a file that is this user's, root's or a trusted one's.
+    pub(super) fn from_file(path: &Path, trust: Trust) -> Result<Self, OpenBaoError> {
+        let mut bytes = read_file(path, MAX_CREDENTIAL + 2, trust)?;
+        let end = bytes.trim_ascii_end().len();
+        bytes.truncate(end);
+        Self::new(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn copy(&self) -> Self {
+        Self(WipedBytes::copy_of(&self.0))
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
+    /// A header's value that shares the memory with its clones, and that nothing prints.
+    pub(super) fn header(&self) -> Result<HeaderValue, OpenBaoError> {
+        let shared = Bytes::from_owner(self.copy().0);
+        let mut value = HeaderValue::from_maybe_shared(shared).map_err(|_| OpenBaoError::BadCredential)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+/// Reads a file that others cannot have written, into one block. May hang.
+pub(super) fn read_file(path: &Path, limit: usize, trust: Trust) -> Result<WipedBytes, OpenBaoError> {
+    let refused = |rule| OpenBaoError::FileRefused { path: path.into(), rule };
+    let file = trusted_file::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
+        _ => refused("this user cannot open it: check its rights and those of each directory above it"),
+    })?;
+    check(&file, trust).map_err(refused)?;
+    let bytes = read_at_most(file, limit).map_err(|_| refused("it cannot be read: check the disk"))?;
+    bytes.ok_or(refused("it is too large: name the file that holds this alone"))
+}
+
+/// The one who can write the file chooses who this process is, or whom it trusts.
+fn check(file: &File, trust: Trust) -> Result<(), &'static str> {
+    let metadata = file.metadata().map_err(|_| "it cannot be looked at: check the disk")?;
+    let kind = trusted_file::check(&metadata, trust).map_err(|untrusted| match untrusted {
+        Untrusted::NotAFile => "it is no regular file: name the file itself",
+        Untrusted::ForeignOwner { .. } => {
+            "it belongs to another user: chown it to root or to yourself, or trust that user with Login::with_trusted_owner"
+        }
+        Untrusted::WritableByOthers { .. } => "others can write it: chmod go-w it",
+        Untrusted::WritableByGroup { .. } => {
+            "its group can write it: chmod g-w it, or trust that group with Login::with_trusted_group"
+        }
+    })?;
+    if kind == Kind::Pipe { Err("it is no regular file: name the file itself") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_printable_and_bounded() {
+        let secret = |text: &str| Secret::new(WipedBytes::copy_of(text.as_bytes()));
+        for text in ["", "a b", "a\nb", "é", &"a".repeat(MAX_CREDENTIAL + 1)] {
+            assert_eq!(secret(text).err(), Some(OpenBaoError::BadCredential), "{}", text.len());
+        }
+        let longest = secret(&"a".repeat(MAX_CREDENTIAL)).unwrap();
+        assert!(longest.header().unwrap().is_sensitive());
+        assert!(longest.is(&longest.copy()) && !longest.is(&secret("a").unwrap()));
     }
 }

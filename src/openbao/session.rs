@@ -1,4 +1,4 @@
-//! The token of a client: had at the first call, renewed ahead of its end, had anew when it is refused.
+//! The token of a client: obtained at the first call, renewed before it ends, replaced when it is refused.
 
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
-use super::calling::{Answered, Call, Servers};
-use super::login::{Login, Method};
-use super::secret::Secret;
+use super::login::{Login, Method, Secret};
+use super::servers::{Answered, Call, Servers, encoded};
 use super::{OpenBaoError, json};
 use crate::internal::clocks::Clocks;
 use crate::internal::lock::Lock;
@@ -71,8 +70,8 @@ impl Session {
         Self { login, token: Lock::new(None), count: AtomicU64::new(0) }
     }
 
-    /// Sends a request with the token. A token that OpenBao does not know any more is replaced, once. `access` is what
-    /// the policies must allow.
+    /// Sends a request with the token. A token that OpenBao does not know any more is replaced, once.
+    /// `access` is what the policies must allow.
     pub(super) fn call(
         &self,
         servers: &Servers,
@@ -95,7 +94,7 @@ impl Session {
         if answered.status == 403 { Err(OpenBaoError::Forbidden { access }) } else { Ok(answered) }
     }
 
-    /// The token in force. One caller gets or renews it, and the others wait for that.
+    /// Returns the token. One caller obtains or renews it while the others wait.
     fn token(&self, servers: &Servers, until: Instant) -> Result<(HeaderValue, u64), OpenBaoError> {
         let mut token = self.lock();
         let next = match token.take() {
@@ -156,13 +155,14 @@ impl Session {
         let (method, asked) = (self.login.name(), Clocks::now());
         let (secret, lease) = match (&self.login.method, self.login.body()?) {
             (_, Some(body)) => {
-                let path = format!("auth/{}/login", super::name::encoded(self.login.mount()));
+                let path = format!("auth/{}/login", encoded(self.login.mount()));
                 let answered = servers.call(&Call::post(&path, body), None, until)?;
                 match answered.status {
                     200 => {}
                     404 => {
-                        return Err(super::entry::not_there(&answered.body)
-                            .unwrap_or(OpenBaoError::NoLoginMount { method }));
+                        return Err(
+                            json::not_there(&answered.body).unwrap_or(OpenBaoError::NoLoginMount { method })
+                        );
                     }
                     _ => return Err(OpenBaoError::LoginRefused { method }),
                 }
@@ -187,7 +187,8 @@ impl Session {
         Ok(Token { secret, header, number: self.count.fetch_add(1, Ordering::Relaxed), lease })
     }
 
-    /// OpenBao does not know this token. Whoever comes first forgets it, so that the next call gets another one.
+    /// Handles a token that OpenBao does not know. The first caller forgets it, so that the next call gets
+    /// another one.
     fn refused(&self, number: u64) -> Result<(), OpenBaoError> {
         let mut token = self.lock();
         let Some(there) = token.as_ref().filter(|there| there.number == number) else {
@@ -222,9 +223,7 @@ fn lookup(
     match answered.status {
         200 => read::<json::Answer<json::Lookup>>(&answered).map(|answer| Some(answer.data)),
         403 => Ok(None),
-        404 => {
-            Err(super::entry::not_there(&answered.body).unwrap_or(OpenBaoError::NotOpenBao { status: 404 }))
-        }
+        404 => Err(json::not_there(&answered.body).unwrap_or(OpenBaoError::NotOpenBao { status: 404 })),
         status => Err(OpenBaoError::Rejected { status }),
     }
 }

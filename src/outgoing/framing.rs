@@ -1,4 +1,4 @@
-//! Where the body of an answer stands among the bytes that come (RFC 9112, sections 6 and 7).
+//! Finds the body of an answer in the bytes of a connection (RFC 9112, sections 6 and 7).
 
 use zeroize::Zeroizing;
 

@@ -11,27 +11,20 @@ use crate::source::Problem;
 
 /// A document could not be read or written: why, and what to do next. Where is what
 /// [`DocumentStore::provenance`](super::DocumentStore::provenance) says. It holds no byte of the document.
-///
-/// ```
-/// use keysheath::store::{DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
-/// let text = DocumentContent::from(b"text".to_vec());
-/// let error = MemoryStore::new().write(&text, Some(&Version::new(1, 0))).unwrap_err();
-/// assert_eq!(error, DocumentError::Conflict);
-/// assert!(error.to_string().contains("read it again"));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DocumentError {
-    /// Somebody else has written. Nothing was changed.
+    /// Another writer has changed the document. Nothing was written.
     #[error(
-        "the document is not the one that was read, somebody has written it since; nothing was changed: read it again"
+        "the document is not the one that was read, it has been written since; nothing was changed: read it \
+         again"
     )]
     Conflict,
-    /// The place gives an older document than it gave before, or none any more: a replica that is behind, an older
-    /// copy that was put back, a document that was deleted. Nothing was changed.
+    /// The place gives an older document than it gave before, or none any more: a replica that is behind, an
+    /// older copy that was put back, a document that was deleted. Nothing was changed.
     #[error(
-        "the place gives an older document than before, or none any more; nothing was changed: wait for the replica \
-         that is behind, or see who put an older copy there"
+        "the place gives an older document than before, or none any more; nothing was changed: wait for the \
+         replica that is behind, or see who put an older copy there"
     )]
     Stale,
     /// The place cannot be reached now. Whether a write has happened is not known.
@@ -67,9 +60,9 @@ pub enum DocumentError {
     Newer,
     /// A link, no regular file, another user's, or open to others: the document or its lock.
     #[error(
-        "the document and the .lock beside it must be regular files of this user that nobody else can read or write: name \
-         another path where one is a link, a folder or no name at all; where one is another user's, chown it to this \
-         user; and chmod 600 both"
+        "the document and the .lock beside it must be regular files of this user that nobody else can read \
+         or write: name another path where one is a link, a folder or no name at all; where one is another \
+         user's, chown it to this user; and chmod 600 both"
     )]
     NotPrivate,
     /// The document or its lock has a second name (a hard link), through which it could be changed.
@@ -96,14 +89,14 @@ pub enum DocumentError {
     NoFolder,
     /// Others can replace files in the folder.
     #[error(
-        "others can replace files in the document's folder: it must belong to root or to this user, and be writable by \
-         nobody else (or be sticky, as /tmp is): chmod go-w it"
+        "others can replace files in the document's folder: it must belong to root or to this user, and be \
+         writable by nobody else (or be sticky, as /tmp is): chmod go-w it"
     )]
     OpenFolder,
     /// The folder is on a network file system.
     #[error(
-        "the document's folder is on a network or FUSE file system, where neither locks nor fsync can be relied upon: \
-         name a folder on a local disk"
+        "the document's folder is on a network or FUSE file system, where neither locks nor fsync can be \
+         relied upon: name a folder on a local disk"
     )]
     NetworkFileSystem,
     /// The folder or a file in it may not be written. Nothing was changed.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::version::Seen;
+use super::document::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
 use crate::internal::bytes::read_at_most;
 use crate::internal::calls::{Caller, Target, Turn};
@@ -42,7 +42,8 @@ const MAX_FILE: usize = sealed::HEADER + MAX_DOCUMENT;
 ///   are refused, symbolic and hard. A document cannot have a name that ends in `.lock` or `.keysheath-new`.
 ///   The folder must be there, belong to root or this user, and be writable by nobody else unless it is
 ///   sticky, as `/tmp` is. (On Windows, owner, mode and hard links are not checked.)
-/// - **Local.** On Linux and macOS, network file systems are refused, and so is FUSE on Linux: which of those it is cannot be told.
+/// - **Local.** On Linux and macOS, network file systems are refused, and on Linux FUSE as well, because
+///   whether a FUSE file system is remote cannot be determined.
 ///
 /// ```
 /// use keysheath::store::{DocumentContent, DocumentStore, FileStore};
@@ -73,23 +74,12 @@ struct Known {
 
 impl FileStore {
     /// The document at `path`. Nothing is opened yet. A relative path is resolved here, once.
-    ///
-    /// ```
-    /// # use keysheath::store::FileStore;
-    /// let store = FileStore::new("/var/lib/shop-sync/kanal-keys");
-    /// ```
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: absolute(path.into()), worker: Caller::new(), known: Arc::default() }
     }
 
     /// How long one call may take, waiting for the lock included; 30 s unless set.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::store::FileStore;
-    /// let store = FileStore::new("/var/lib/shop-sync/kanal-keys").with_deadline(Duration::from_secs(5));
-    /// ```
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);
@@ -158,8 +148,7 @@ impl DocumentStore for FileStore {
 }
 
 impl Known {
-    /// The version of what is there. It need not last: a version is told, and nothing is done for it but to
-    /// read.
+    /// Returns the current version. It is not synced: callers only decide by it whether to read.
     fn version(&self, path: &Path) -> Result<Option<Version>, DocumentError> {
         let path = settle(path)?;
         self.seen.look_at_version(|| {

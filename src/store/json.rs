@@ -1,5 +1,5 @@
-//! What documents in JSON share: what they say of themselves, and keys in base64. No copy of a key is made that is not
-//! wiped, and no error of a library, which may print what it did not like, goes further.
+//! What documents in JSON share: what they say of themselves, and keys in base64. No copy of a key is made
+//! that is not wiped, and no error of a library, which may print what it did not like, goes further.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::version::Seen;
+use super::document::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place, sealed};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target};
@@ -12,23 +12,21 @@ use crate::internal::paths::absolute;
 use crate::internal::private_file::Lock;
 use crate::source::{Keychain, Problem, Provenance};
 
-/// The largest content of a document in the keychain, in bytes, on every platform: Windows keeps 2,560 bytes for an item
-/// (`CRED_MAX_CREDENTIAL_BLOB_SIZE`), and 56 of them say which document it is.
-///
-/// ```
-/// assert_eq!(keysheath::store::MAX_KEYCHAIN_DOCUMENT, 2504);
-/// ```
+/// The largest content of a document in the keychain, in bytes, on every platform: Windows keeps 2,560 bytes
+/// for an item (`CRED_MAX_CREDENTIAL_BLOB_SIZE`), and 56 of them say which document it is.
 pub const MAX_KEYCHAIN_DOCUMENT: usize = 2560 - sealed::HEADER;
 
-/// A document in a keychain item, and beside it a file that is its lock: keychains cannot write *only if unchanged*.
+/// A document in a keychain item, and beside it a file that is its lock: keychains cannot write *only if
+/// unchanged*.
 ///
-/// Every process that writes the item must name the same lock. It belongs into a local folder of the user that outlives
-/// a restart of the tool, such as `$XDG_STATE_HOME`, `~/.local/state` or `%LOCALAPPDATA%`, and is made there with mode
-/// 600; what holds of the lock of a [`FileStore`](super::FileStore) and its folder holds of it.
+/// Every process that writes the item must name the same lock. It belongs into a local folder of the user
+/// that outlives a restart of the tool, such as `$XDG_STATE_HOME`, `~/.local/state` or `%LOCALAPPDATA%`, and
+/// is made there with mode 600; what holds of the lock of a [`FileStore`](super::FileStore) and its folder
+/// holds of it.
 ///
-/// A keychain that does not answer is asked within the deadline and left behind. The lock then stays taken until the
-/// keychain has answered, so that a late write goes over nothing that was written meanwhile. If the process ends before
-/// that, the write may still come.
+/// A keychain that does not answer is asked within the deadline and left behind. The lock then stays taken
+/// until the keychain has answered, so that a late write goes over nothing that was written meanwhile. If the
+/// process ends before that, the write may still come.
 ///
 /// The item's value is not text, and not a key: a `KeychainItem` of the same name would refuse it.
 ///
@@ -51,14 +49,8 @@ pub struct KeychainStore {
 }
 
 impl KeychainStore {
-    /// The item `name` of a keychain, and the path of its lock. Nothing is opened yet. A call waits for the keychain as
-    /// long as the keychain's own deadline says.
-    ///
-    /// ```
-    /// # use keysheath::source::Keychain;
-    /// # use keysheath::store::KeychainStore;
-    /// let store = KeychainStore::new(Keychain::new(), "kanal-keys", "/home/ann/.local/state/kanal-keys.lock");
-    /// ```
+    /// The item `name` of a keychain, and the path of its lock. Nothing is opened yet. A call waits for the
+    /// keychain as long as the keychain's own deadline says.
     #[must_use]
     pub fn new(keychain: Keychain, name: impl Into<String>, lock: impl Into<PathBuf>) -> Self {
         Self {
@@ -70,17 +62,8 @@ impl KeychainStore {
         }
     }
 
-    /// How long a write may wait for the lock; 30 s unless set. Then it asks the keychain twice, each time for at most the
-    /// keychain's own deadline.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use keysheath::source::Keychain;
-    /// # use keysheath::store::KeychainStore;
-    /// # let lock = "/home/ann/.local/state/kanal-keys.lock";
-    /// let keychain = Keychain::new().with_deadline(Duration::from_secs(5));
-    /// let store = KeychainStore::new(keychain, "kanal-keys", lock).with_deadline(Duration::from_secs(5));
-    /// ```
+    /// How long a write may wait for the lock; 30 s unless set. Then it asks the keychain twice, each time
+    /// for at most the keychain's own deadline.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);

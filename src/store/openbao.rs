@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::version::Seen;
+use super::document::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 use crate::internal::bytes::{WipedBytes, append_base64, decode_base64};
 use crate::openbao::entry::{Entry, Secret, Stamp, Written};
@@ -17,18 +17,20 @@ const FORMAT: &[u8] = b"document 1";
 /// The field that has the content, in base64.
 const CONTENT: &str = "content";
 
-/// A document in a secret of its own in OpenBao, for all processes of a fleet: in a key-value secrets engine of version 2, written
-/// only if the current version is the one that was read (`options.cas`).
+/// A document in a secret of its own in OpenBao, for all processes of a fleet: in a key-value secrets engine
+/// of version 2, written only if the current version is the one that was read (`options.cas`).
 ///
 /// - **Whole or not at all**, and it lasts as long as OpenBao's own storage does.
-/// - **Its version is cheap to ask**: [`version`](DocumentStore::version) reads the secret's metadata and no secret, so
-///   a refresher reads the document only when it has changed.
-/// - **Standbys may be behind**, and one that has lost the others is for as long as that lasts. So before a rotation has a key
-///   deleted, it writes the document once more, unchanged: [`is_current`](DocumentStore::is_current).
-/// - **Older versions** stay in OpenBao, ten of them unless its mount is set otherwise, and hold the keys of that time.
+/// - **Its version is cheap to ask**: [`version`](DocumentStore::version) reads the secret's metadata and no
+///   secret, so a refresher reads the document only when it has changed.
+/// - **Standbys may be behind**, and one that has lost the others is for as long as that lasts. So before a
+///   rotation has a key deleted, it writes the document once more, unchanged:
+///   [`is_current`](DocumentStore::is_current).
+/// - **Older versions** stay in OpenBao, ten of them unless its mount is set otherwise, and hold the keys of
+///   that time.
 ///
-/// What a token has to be allowed is in the docs of [`openbao`](crate::openbao). The secret has the fields `keysheath` and `content`, and
-/// is not a key: an `OpenBaoField` of it would be refused.
+/// What a token has to be allowed is in the docs of [`openbao`](crate::openbao). The secret has the fields
+/// `keysheath` and `content`, and is not a key: an `OpenBaoField` of it would be refused.
 ///
 /// ```no_run
 /// use keysheath::openbao::OpenBao;
@@ -46,17 +48,8 @@ pub struct OpenBaoStore {
 }
 
 impl OpenBaoStore {
-    /// The secret at `place`: the mount, a slash and the path. Nothing is sent yet. A call takes as long as the client's deadline
-    /// says.
-    ///
-    /// ```
-    /// # use keysheath::key::Origin;
-    /// # use keysheath::openbao::{Login, OpenBao};
-    /// # use keysheath::store::OpenBaoStore;
-    /// let client = OpenBao::at(Origin::https("bao.example"), Login::kubernetes("shop-rotate"))?;
-    /// let store = OpenBaoStore::new(client, "secret/shop/kanal-keys");
-    /// # Ok::<(), keysheath::openbao::OpenBaoError>(())
-    /// ```
+    /// The secret at `place`: the mount, a slash and the path. Nothing is sent yet. A call takes as long as
+    /// the client's deadline says.
     #[must_use]
     pub fn new(client: OpenBao, place: impl AsRef<str>) -> Self {
         Self { entry: Entry::new(client, place.as_ref()), seen: Seen::default() }
@@ -91,7 +84,8 @@ impl DocumentStore for OpenBaoStore {
         self.run(|entry, seen| seen.look_at_version(|| Ok(entry.current().map_err(of_openbao)?.map(version))))
     }
 
-    /// By writing the same once more: a standby that has lost the others answers reads, however old, and takes no write.
+    /// By writing the same once more: a standby that has lost the others answers reads, however old, and
+    /// takes no write.
     fn is_current(&self, document: &Document) -> Result<bool, DocumentError> {
         match self.write(document.content(), Some(document.version())) {
             Ok(_) => Ok(true),

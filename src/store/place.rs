@@ -23,7 +23,8 @@ pub(super) fn settle(path: &Path) -> Result<PathBuf, DocumentError> {
     Ok(path)
 }
 
-/// Waits for a lock, as long as the call's deadline leaves. What was reported as late must not be done afterwards.
+/// Waits for a lock, as long as the call's deadline leaves. What was reported as late must not be done
+/// afterwards.
 pub(super) fn lock(path: &Path, turn: &Turn) -> Result<Lock, DocumentError> {
     let mut pause = PAUSES.0;
     loop {
@@ -80,9 +81,9 @@ fn check_file_system(_: &Path) -> Result<(), DocumentError> {
     Ok(())
 }
 
-/// File systems whose files others use from elsewhere, by the kernel's numbers (`linux/magic.h`, statfs(2), and for those
-/// outside the kernel their own sources). FUSE is among them: whether sshfs or a local disk is behind it cannot be
-/// told, and its locks and its `fsync` are what a program makes of them.
+/// File systems whose files others use from elsewhere, by the kernel's numbers (`linux/magic.h`, statfs(2),
+/// and for those outside the kernel their own sources). FUSE is among them: whether sshfs or a local disk is
+/// behind it cannot be determined, and its locks and its `fsync` are what a program makes of them.
 #[cfg(target_os = "linux")]
 const ELSEWHERE: [u32; 17] = [
     0x0000_6969, // NFS

@@ -1,7 +1,7 @@
 //! How a document lies in a file or in a keychain item: a header, and the content as it is.
 //!
-//! The header is `KSHDOC01`, the version's two numbers (big-endian), and SHA-256 over those and the content. It tells a
-//! document that was cut short or edited from a whole one; it proves nothing about who wrote it.
+//! The header is `KSHDOC01`, the version's two numbers (big-endian), and SHA-256 over those and the content.
+//! It tells a document that was cut short or edited from a whole one; it proves nothing about who wrote it.
 
 use hmac_sha256::Hash;
 
@@ -17,7 +17,7 @@ const FORMAT: &[u8] = b"01";
 const MAGIC_END: usize = NAME.len() + FORMAT.len();
 const NUMBERS_END: usize = MAGIC_END + 16;
 
-/// What stands before a content.
+/// Returns the header of a content.
 pub(super) fn header(version: &Version, content: &DocumentContent) -> [u8; HEADER] {
     let (sequence, nonce) = version.parts();
     let mut header = [0; HEADER];

@@ -36,7 +36,7 @@ pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(),
     let mut file = disk.create(&new).map_err(wrong)?;
     let made = fill(disk, &mut file, parts).and_then(|()| disk.rename(&new, path));
     if let Err(error) = made {
-        // It is in nobody's way if it stays: the next writer removes it.
+        // Harmless if it stays: the next writer removes it.
         let _ = disk.remove(&new);
         return Err(wrong(error));
     }
@@ -66,8 +66,8 @@ impl<K: PartialEq> Lasting<K> {
     }
 }
 
-/// Makes what a path leads to last. Where this fails, the document is in its place all the same, so the error is never one
-/// that says that nothing has changed.
+/// Makes what a path leads to last. Where this fails, the document is in its place all the same, so the error
+/// is never one that says that nothing has changed.
 fn sync_parent_dir<D: Disk>(disk: &D, path: &Path) -> Result<(), DocumentError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     disk.sync_folder(folder).map_err(|error| DocumentError::Io(error.kind()))

@@ -1,7 +1,8 @@
 //! Power cuts: what is done to files is recorded, and every state that a cut could leave is looked at.
 //!
-//! What was written to a file and not synced may be there, in part, or not at all; of what was made, renamed and removed
-//! in a folder and not synced, any selection may be there. A name leads to the file that it was given to.
+//! What was written to a file and not synced may be there, in part, or not at all; of what was made, renamed
+//! and removed in a folder and not synced, any selection may be there. A name leads to the file that it was
+//! given to.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -115,8 +116,8 @@ impl Platter {
         platter
     }
 
-    /// Whether some cut now loses the document: what is found then is neither what a write has returned nor what is
-    /// being written.
+    /// Whether some cut now loses the document: what is found then is neither what a write has returned nor
+    /// what is being written.
     fn loses(&self, path: &Path) -> bool {
         self.after_each_cut(path).into_iter().any(|found| match found {
             None => self.returned > 0,
@@ -178,8 +179,8 @@ pub(crate) struct RecordedStore {
 impl RecordedStore {
     const PATH: &str = "/folder/document";
 
-    /// Gives, for each cut at each instant, the number of the last write that had returned, and the document that is
-    /// found. A cut that leaves no whole document is a panic, where a write had returned.
+    /// Gives, for each cut at each instant, the number of the last write that had returned, and the document
+    /// that is found. A cut that leaves no whole document is a panic, where a write had returned.
     pub(crate) fn for_each_cut(&self, mut look: impl FnMut(u64, &Document)) {
         let steps = self.disk.steps.lock().unwrap();
         for end in 0..=steps.len() {
@@ -194,7 +195,7 @@ impl RecordedStore {
     }
 }
 
-impl DocumentStore for &'static RecordedStore {
+impl DocumentStore for RecordedStore {
     fn provenance(&self) -> Provenance {
         Provenance::File { path: RecordedStore::PATH.into() }
     }

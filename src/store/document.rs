@@ -1,23 +1,77 @@
-//! Which of the documents that a store has held.
+//! A document: its content and its version.
 
 use std::fmt;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
-use super::{Document, DocumentError};
+use super::DocumentError;
 use crate::internal::back_off::random_number;
+use crate::internal::bytes::WipedBytes;
 use crate::internal::lock::Lock;
 
-/// Which document it is. It changes with every write, also when the same content is written again, and no part of the
-/// content is in it: it is a number that grows, and one that was drawn for this write.
-///
-/// ```
-/// use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
-/// let store = MemoryStore::new();
-/// let text = DocumentContent::from(b"text".to_vec());
-/// let first = store.write(&text, None)?;
-/// assert_ne!(store.write(&text, Some(&first))?, first);
-/// # Ok::<(), keysheath::store::DocumentError>(())
-/// ```
+/// Bytes that may hold keys: shared by clones, wiped when the last of them is dropped, and never printed.
+#[derive(Clone)]
+pub struct DocumentContent(Arc<WipedBytes>);
+
+impl DocumentContent {
+    /// The bytes.
+    #[must_use]
+    pub fn expose_secret(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn must_fit(&self, limit: usize) -> Result<(), DocumentError> {
+        if self.0.len() > limit { Err(DocumentError::TooLarge { limit }) } else { Ok(()) }
+    }
+}
+
+impl From<Vec<u8>> for DocumentContent {
+    /// Takes the block over as it is; it is wiped in place.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::from(WipedBytes::from(bytes))
+    }
+}
+
+impl From<WipedBytes> for DocumentContent {
+    fn from(bytes: WipedBytes) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl fmt::Debug for DocumentContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DocumentContent({} bytes, redacted)", self.0.len())
+    }
+}
+
+/// What a store holds: a content and its version.
+#[derive(Clone, Debug)]
+pub struct Document {
+    content: DocumentContent,
+    version: Version,
+}
+
+impl Document {
+    /// A document of a store of your own.
+    #[must_use]
+    pub const fn new(content: DocumentContent, version: Version) -> Self {
+        Self { content, version }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn content(&self) -> &DocumentContent {
+        &self.content
+    }
+
+    /// Its version, to be given to [`DocumentStore::write`](super::DocumentStore::write).
+    #[must_use]
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+}
+
+/// Which document it is. It changes with every write, also when the same content is written again, and no
+/// part of the content is in it: it is a number that grows, and one that was drawn for this write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version {
     sequence: u64,
@@ -25,27 +79,24 @@ pub struct Version {
 }
 
 impl Version {
-    /// The version of a document in a store of your own. `sequence` grows with every write; where it may begin anew,
-    /// because the document can be deleted, `nonce` is drawn for each write, and otherwise it is 0.
-    ///
-    /// ```
-    /// use keysheath::store::Version;
-    /// assert_eq!(format!("{:?}", Version::new(7, 0)), "Version(7)");
-    /// ```
+    /// Creates the version of a document in a store of your own. `sequence` grows with every write; if it can
+    /// start over, because the document can be deleted, `nonce` is drawn for each write, and otherwise it is
+    /// 0.
     #[must_use]
     pub const fn new(sequence: u64, nonce: u64) -> Self {
         Self { sequence, nonce }
     }
 
-    /// The largest number that is read. What is written after it would not be read again, and nothing comes near it.
+    /// The largest number that is read. What is written after it would not be read again, and nothing comes
+    /// near it.
     pub(super) const LAST: u64 = u64::MAX >> 1;
 
     pub(super) const fn parts(&self) -> (u64, u64) {
         (self.sequence, self.nonce)
     }
 
-    /// The version of what is written next, one that no document has had, if what is there is still what the writer has
-    /// read.
+    /// The version of what is written next, one that no document has had, if what is there is still what the
+    /// writer has read.
     pub(super) fn next(there: Option<&Self>, unchanged: Option<&Self>) -> Result<Self, DocumentError> {
         if there != unchanged {
             return Err(DocumentError::Conflict);
@@ -69,8 +120,8 @@ impl fmt::Debug for Version {
 pub(super) struct Seen(Arc<Lock<Option<Version>>>);
 
 impl Seen {
-    /// Looks at the place, and says whether it gives an older document than it gave before that look. (A look at the same
-    /// time may well give a newer one.)
+    /// Looks at the place, and says whether it gives an older document than it gave before that look. (A look
+    /// at the same time may well give a newer one.)
     pub(super) fn look(
         &self,
         read: impl FnOnce() -> Result<Option<Document>, DocumentError>,
@@ -91,7 +142,7 @@ impl Seen {
         read: impl FnOnce() -> Result<Option<T>, DocumentError>,
         version: impl Fn(&T) -> &Version,
     ) -> Result<Option<T>, DocumentError> {
-        let before = number(self.lock().as_ref());
+        let before = number(self.0.lock().as_ref());
         let there = read()?;
         let version = there.as_ref().map(version);
         if number(version) < before {
@@ -103,14 +154,10 @@ impl Seen {
 
     /// Notes what is there.
     pub(super) fn note(&self, there: Option<&Version>) {
-        let mut seen = self.lock();
+        let mut seen = self.0.lock();
         if number(there) >= number(seen.as_ref()) {
             *seen = there.copied();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Version>> {
-        self.0.lock()
     }
 }
 
@@ -121,7 +168,6 @@ fn number(version: Option<&Version>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::DocumentContent;
 
     #[test]
     fn an_older_document_than_before_is_stale_and_one_that_is_gone_too() {

@@ -12,8 +12,8 @@ use ureq::config::Config;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// How many look-ups may be under way at once in this process, those that nobody waits for any more included. A
-/// further one fails at once, as one that passed its deadline.
+/// The most look-ups at once in this process, abandoned ones included. A further one fails at once, as one
+/// past its deadline.
 const MAX_LOOKUPS: usize = 16;
 
 /// More addresses than a host needs; ureq's list holds as many.
@@ -21,27 +21,28 @@ const MAX_ADDRESSES: usize = 16;
 
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
-/// Takes an address as it is, and looks a name up on a thread of its own, which is left behind at the deadline.
+/// Takes an address as it is, and looks a name up on a thread of its own, which is left behind at the
+/// deadline.
 #[derive(Debug)]
-pub(super) struct Names;
+pub(super) struct NameResolver;
 
 /// The right to one look-up.
-struct Turn;
+struct Slot;
 
-impl Turn {
+impl Slot {
     fn take() -> Option<Self> {
         let next = |count| (count < MAX_LOOKUPS).then_some(count + 1);
         UNDER_WAY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok().map(|_| Self)
     }
 }
 
-impl Drop for Turn {
+impl Drop for Slot {
     fn drop(&mut self) {
         UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Resolver for Names {
+impl Resolver for NameResolver {
     fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let host = uri.host().ok_or(Error::HostNotFound)?.to_owned();
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
@@ -52,12 +53,12 @@ impl Resolver for Names {
             return Ok(addresses);
         }
         let late = || Error::Timeout(timeout.reason);
-        let turn = Turn::take().ok_or_else(late)?;
+        let slot = Slot::take().ok_or_else(late)?;
         let (sender, found) = mpsc::sync_channel(1);
         let look_up = move || {
             let found = (host.as_str(), port).to_socket_addrs();
-            drop(turn);
-            // Nobody may be waiting any more.
+            drop(slot);
+            // The caller may have given up.
             let _ = sender.send(found);
         };
         thread::Builder::new().name("keysheath-names".into()).spawn(look_up)?;
@@ -80,7 +81,7 @@ mod tests {
 
     fn resolve(uri: &str, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
         let uri = uri.parse().expect("a URI");
-        Names.resolve(&uri, &Config::default(), timeout).map(|found| found.to_vec())
+        NameResolver.resolve(&uri, &Config::default(), timeout).map(|found| found.to_vec())
     }
 
     #[test]
@@ -96,13 +97,13 @@ mod tests {
         }
         assert!(resolve("http://localhost:1", patient).unwrap().iter().all(|found| found.ip().is_loopback()));
 
-        let turns: Vec<_> = std::iter::from_fn(Turn::take).collect();
-        assert_eq!(turns.len(), MAX_LOOKUPS);
+        let slots: Vec<_> = std::iter::from_fn(Slot::take).collect();
+        assert_eq!(slots.len(), MAX_LOOKUPS);
         let started = Instant::now();
         assert!(matches!(resolve("http://localhost:1", patient), Err(Error::Timeout(_))));
         assert!(started.elapsed().as_secs() < 5, "it fails at once");
-        assert!(resolve("http://127.0.0.1", patient).is_ok(), "an address needs no turn");
-        drop(turns);
+        assert!(resolve("http://127.0.0.1", patient).is_ok(), "an address needs no slot");
+        drop(slots);
         assert!(resolve("http://localhost:1", patient).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Sending one request to whichever of the named servers takes it.
+//! The servers of a client: sending one request to the first of them that takes it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -6,27 +6,29 @@ use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION};
 use http::{HeaderValue, Method, Request};
+use serde::Deserialize;
 
-use super::index::Index;
-use super::{MAX_ANSWER, OpenBaoError, json};
+use super::json::says;
+use super::{MAX_ANSWER, OpenBaoError};
 use crate::failure::Obstacle;
 use crate::internal::back_off::random_part;
-use crate::internal::bytes::WipedBytes;
+use crate::internal::bytes::{WipedBytes, append_percent, decode_base64};
 use crate::internal::lock::Lock;
 use crate::key::{Origin, Roots, Scheme};
-use crate::outgoing::{Kept, Outgoing, Reply};
+use crate::outgoing::{Outgoing, Pool, Reply};
 
-/// How long to wait before a request is sent once more: at first, and at most. Each is shortened at random by up to a half.
+/// How long to wait before a request is sent once more: at first, and at most. Each is shortened at random by
+/// up to a half.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// How often one request follows to another member without a pause.
 const MAX_REDIRECTS: u32 = 4;
 
-/// What was read or written last, as the server itself calls it: whoever answers next has to have seen it.
+/// The server's index of the last answer: the next server to answer must have reached it.
 const INDEX: &str = "x-vault-index";
 
-/// What a standby that has not seen it does: it asks the active node. Without this header it refuses the call (OpenBao 2.7 with
-/// a 429), and without the other one it answers from its own store.
+/// What a standby that has not seen it does: it asks the active node. Without this header it refuses the call
+/// (OpenBao 2.7 with a 429), and without the other one it answers from its own store.
 const INCONSISTENT: &str = "x-vault-inconsistent";
 
 /// What a node says of an engine that it has just mounted, with a 400.
@@ -35,13 +37,13 @@ const NOT_READY: &str = "will be unavailable for a brief period";
 /// The servers that a token may go to, and the connections to them.
 pub(super) struct Servers {
     pub(super) members: Vec<Origin>,
-    /// What stands before `/v1/` in each path, with its slash; nothing, unless a proxy serves OpenBao below a path.
+    /// The path before `/v1/`, with its slash. Empty unless a proxy serves OpenBao below a path.
     pub(super) prefix: String,
     /// Whether the token may go out in the clear.
     pub(super) is_plain: bool,
     pub(super) namespace: Option<HeaderValue>,
     pub(super) roots: Option<Roots>,
-    kept: Kept,
+    pool: Pool,
     /// The member that answered last.
     preferred: AtomicUsize,
     index: Lock<Option<Index>>,
@@ -97,7 +99,7 @@ impl Servers {
             is_plain: false,
             namespace: None,
             roots: None,
-            kept: Kept::default(),
+            pool: Pool::default(),
             preferred: AtomicUsize::new(0),
             index: Lock::default(),
         }
@@ -180,7 +182,7 @@ impl Servers {
             request
         };
         let reply = if call.is_repeatable {
-            self.kept.send(&outgoing, request)
+            self.pool.send(&outgoing, request)
         } else {
             outgoing.send_once(request())
         };
@@ -264,14 +266,105 @@ impl Servers {
     }
 }
 
-/// Whether one of an answer's errors has these words.
-pub(super) fn says(body: &[u8], words: &str) -> bool {
-    let errors = json::Errors::read(body).and_then(|answer| answer.errors).unwrap_or_default();
-    let says = |text: &[u8]| text.windows(words.len()).any(|part| part == words.as_bytes());
-    errors.into_iter().filter_map(json::text).any(|error| says(&error))
-}
-
 /// So that processes that were refused together do not come again together.
 fn shortened(pause: Duration) -> Duration {
     pause.mul_f64(1.0 - random_part() / 2.0)
+}
+
+/// What a server said of its state.
+pub(super) struct Index {
+    header: HeaderValue,
+    /// The cluster, and how far it was. `None` where it is of another form: then which of two is the newer is
+    /// not known.
+    state: Option<(String, u64)>,
+}
+
+/// What OpenBao 2.7 writes, in base64.
+#[derive(Deserialize)]
+struct Form {
+    cluster: String,
+    value: String,
+}
+
+impl Index {
+    pub(super) fn new(header: HeaderValue) -> Self {
+        let state = decode_base64(header.as_bytes()).and_then(|json| {
+            let Form { cluster, value } = serde_json::from_slice(&json).ok()?;
+            Some((cluster, value.parse().ok()?))
+        });
+        Self { header, state }
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        self.header.clone()
+    }
+
+    /// Whether it is surely newer: of the same cluster, and further.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        match (&self.state, &other.state) {
+            (Some((cluster, value)), Some((other, than))) => cluster == other && value > than,
+            _ => false,
+        }
+    }
+}
+
+/// The longest name, in bytes.
+const MAX_NAME: usize = 512;
+
+/// A name whose parts are separated by single slashes.
+pub(super) fn check_name(name: &str) -> Result<(), OpenBaoError> {
+    let bad = |rule| Err(OpenBaoError::BadName { rule });
+    if name.is_empty() || name.len() > MAX_NAME {
+        return bad("a mount, a path or a namespace has 1 to 512 bytes");
+    }
+    if name.chars().any(char::is_control) {
+        return bad("a name has no control characters");
+    }
+    if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return bad("the parts of a name are separated by single slashes, and none is empty, . or ..");
+    }
+    Ok(())
+}
+
+/// A name in a URL.
+pub(super) fn encoded(name: &str) -> String {
+    let mut encoded = WipedBytes::with_capacity(name.len());
+    append_percent(&mut encoded, name.as_bytes(), b"/");
+    String::from_utf8_lossy(&encoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+
+    use super::*;
+
+    fn index(json: &str) -> Index {
+        Index::new(HeaderValue::from_str(&base64::prelude::BASE64_STANDARD.encode(json)).unwrap())
+    }
+
+    #[test]
+    fn one_is_newer_only_where_that_is_sure() {
+        let of = |cluster, value| index(&format!(r#"{{"cluster":"{cluster}","value":"{value}"}}"#));
+        assert!(of("a", 38).is_newer_than(&of("a", 9)) && !of("a", 9).is_newer_than(&of("a", 38)));
+        assert!(!of("a", 9).is_newer_than(&of("a", 9)) && !of("b", 38).is_newer_than(&of("a", 9)));
+        for other in [index("v1:a:38"), index(r#"{"cluster":"a"}"#), index(r#"{"cluster":"a","value":"x"}"#)]
+        {
+            assert!(!of("a", 38).is_newer_than(&other) && !other.is_newer_than(&of("a", 1)));
+        }
+        // As a real server has written it.
+        let real = "eyJjbHVzdGVyIjoiMGEwODE0ZTAtNGJlMC1iMzExLTY5OGMtYjIxYjQ5YzdjNDA2IiwidmFsdWUiOiIzOCJ9";
+        assert_eq!(Index::new(HeaderValue::from_static(real)).state.unwrap().1, 38);
+    }
+
+    #[test]
+    fn a_name_has_plain_parts_and_nothing_of_it_ends_a_path() {
+        for name in ["secret", "team/secret", "shop sync/ä?#%"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["", "/secret", "secret/", "a//b", "a/../b", ".", "a\nb", &"a".repeat(513)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        assert_eq!(encoded("shop sync/ä?#%2e"), "shop%20sync/%C3%A4%3F%23%252e");
+    }
 }

@@ -1,9 +1,9 @@
 //! A connection that keeps secrets: its buffers are wiped, and ureq never sees what is secret.
 //!
-//! Without the first, ureq frees its buffers with the whole head in them. Without the second, it logs every byte that
-//! it sends and receives at the level "trace". So it is given placeholders of the same length: for each sensitive
-//! header, for the body that is sent, and for the body of the answer. The secrets take their place on the way out, and the
-//! answer's body is laid aside on the way in.
+//! Without the first, ureq frees its buffers with the whole head in them. Without the second, it logs every
+//! byte that it sends and receives at the level "trace". So it is given placeholders of the same length: for
+//! each sensitive header, for the body that is sent, and for the body of the answer. The secrets take their
+//! place on the way out, and the answer's body is laid aside on the way in.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -63,7 +63,7 @@ struct Secrets {
 }
 
 /// What has come of an exchange.
-pub(super) struct Ended {
+pub(super) struct Finished {
     /// The answer's body, as far as it is kept.
     pub(super) body: WipedBytes,
     /// How long it was.
@@ -73,17 +73,17 @@ pub(super) struct Ended {
 }
 
 /// The last link of a chain of connectors, which makes what the others made keep secrets.
-pub(super) struct Wiping(pub(super) Exchange);
+pub(super) struct ZeroizingConnector(pub(super) Exchange);
 
 /// A connection whose output is wiped as soon as it is sent, and whose input as soon as it is taken over.
-pub(super) struct Wiped<T: Transport> {
+pub(super) struct ZeroizingTransport<T: Transport> {
     inner: T,
     exchange: Exchange,
-    buffers: Shown,
+    buffers: VisibleBuffers,
 }
 
 /// What ureq writes and reads: nothing of it is secret but what a head may echo.
-struct Shown {
+struct VisibleBuffers {
     output: Vec<u8>,
     input: Vec<u8>,
     filled: usize,
@@ -92,8 +92,9 @@ struct Shown {
 }
 
 impl Exchange {
-    /// Begins an exchange: takes the sensitive values out of a request's headers and leaves a placeholder of the same
-    /// length for each. Of the answer's body at most `answer_limit` bytes are kept. Gives a placeholder for the body.
+    /// Begins an exchange: takes the sensitive values out of a request's headers and leaves a placeholder of
+    /// the same length for each. Of the answer's body at most `answer_limit` bytes are kept. Gives a
+    /// placeholder for the body.
     pub(super) fn begin(&self, headers: &mut HeaderMap, body: WipedBytes, answer_limit: usize) -> Vec<u8> {
         let placeholder = vec![BODY_FILL; body.len()];
         *self.lock() = Secrets {
@@ -106,8 +107,8 @@ impl Exchange {
         placeholder
     }
 
-    /// Sends in the exchange that is begun only as long as `sending` allows, and reads what has come by `until`, however late that
-    /// is looked at.
+    /// Sends in the exchange that is begun only as long as `sending` allows, and reads what has come by
+    /// `until`, however late that is looked at.
     #[cfg(feature = "oauth")]
     pub(super) fn keep_answer(&self, sending: (Clocks, Duration), until: Instant) {
         let mut secrets = self.lock();
@@ -115,9 +116,9 @@ impl Exchange {
     }
 
     /// Ends an exchange.
-    pub(super) fn end(&self) -> Ended {
+    pub(super) fn end(&self) -> Finished {
         let secrets = mem::take(&mut *self.lock());
-        Ended { body: secrets.answer, length: secrets.answer_length, is_sent: secrets.is_sent }
+        Finished { body: secrets.answer, length: secrets.answer_length, is_sent: secrets.is_sent }
     }
 
     fn lock(&self) -> MutexGuard<'_, Secrets> {
@@ -188,8 +189,8 @@ fn not_as_expected() -> Error {
     Error::Other("a request is not as it was expected".into())
 }
 
-/// Puts each secret in the place of its placeholder. A head that has not each placeholder exactly once is not sent:
-/// the issuer would refuse a placeholder as it refuses a bad key.
+/// Puts each secret in the place of its placeholder. A head that has not each placeholder exactly once is not
+/// sent: the issuer would refuse a placeholder as it refuses a bad key.
 fn put_in_place(secrets: &[HeaderValue], head: &mut [u8]) -> Result<(), Error> {
     for (secret, fill) in secrets.iter().zip(FIRST_FILL..) {
         let length = secret.len();
@@ -203,15 +204,19 @@ fn put_in_place(secrets: &[HeaderValue], head: &mut [u8]) -> Result<(), Error> {
     Ok(())
 }
 
-impl<In: Transport> Connector<In> for Wiping {
-    type Out = Wiped<In>;
+impl<In: Transport> Connector<In> for ZeroizingConnector {
+    type Out = ZeroizingTransport<In>;
 
     fn connect(&self, _: &ConnectionDetails<'_>, made: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(made.map(|inner| Wiped { inner, exchange: self.0.clone(), buffers: Shown::new() }))
+        Ok(made.map(|inner| ZeroizingTransport {
+            inner,
+            exchange: self.0.clone(),
+            buffers: VisibleBuffers::new(),
+        }))
     }
 }
 
-impl<T: Transport> Transport for Wiped<T> {
+impl<T: Transport> Transport for ZeroizingTransport<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
@@ -250,9 +255,9 @@ impl<T: Transport> Transport for Wiped<T> {
     }
 }
 
-impl<T: Transport> Wiped<T> {
-    /// Waits until the deadline, and where the answer is to be kept takes what has come by then: a process that was suspended in
-    /// the middle of an exchange finds the whole answer there, and the deadline over.
+impl<T: Transport> ZeroizingTransport<T> {
+    /// Waits until the deadline, and where the answer is to be kept takes what has come by then: a process
+    /// that was suspended in the middle of an exchange finds the whole answer there, and the deadline over.
     fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let Some(until) = self.exchange.lock().until else { return self.inner.maybe_await_input(timeout) };
         loop {
@@ -307,7 +312,7 @@ fn is_timeout(error: &Error) -> bool {
     }
 }
 
-impl<T: Transport> Drop for Wiped<T> {
+impl<T: Transport> Drop for ZeroizingTransport<T> {
     fn drop(&mut self) {
         let buffers = self.inner.buffers();
         buffers.output().zeroize();
@@ -317,13 +322,13 @@ impl<T: Transport> Drop for Wiped<T> {
     }
 }
 
-impl Shown {
+impl VisibleBuffers {
     fn new() -> Self {
         Self { output: vec![0; OUTPUT], input: vec![0; INPUT], filled: 0, consumed: 0, is_progressing: false }
     }
 }
 
-impl Buffers for Shown {
+impl Buffers for VisibleBuffers {
     fn output(&mut self) -> &mut [u8] {
         &mut self.output
     }
@@ -359,22 +364,22 @@ impl Buffers for Shown {
     }
 }
 
-impl Drop for Shown {
+impl Drop for VisibleBuffers {
     fn drop(&mut self) {
         // A head may echo the key.
         self.input.zeroize();
     }
 }
 
-impl fmt::Debug for Wiping {
+impl fmt::Debug for ZeroizingConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wiping")
+        f.write_str("ZeroizingConnector")
     }
 }
 
-impl<T: Transport> fmt::Debug for Wiped<T> {
+impl<T: Transport> fmt::Debug for ZeroizingTransport<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Wiped({:?})", self.inner)
+        write!(f, "ZeroizingTransport({:?})", self.inner)
     }
 }
 
