@@ -106,6 +106,10 @@ mod tests {
             assert!(!meaning(KATANA, 422, details).accepts_key(), "Katana does not document it");
         }
         assert_eq!(meaning(KANAL, 400, r#"{"error":"any"}"#), Meaning::StoreMissing);
+        assert!(!Meaning::StoreNotFound.accepts_key() && !Meaning::StoreForbidden.refuses_key());
+        assert!(KATANA.iter().all(|row| row.status() != 401 || row.meaning().refuses_key()));
+        let nested = Row::new(401, "/error/code", Some("bad_key"), Meaning::KeyRefused);
+        assert_eq!(nested.body().as_deref(), Some(r#"{ "error": { "code": "bad_key" } }"#));
     }
 
     #[test]

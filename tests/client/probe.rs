@@ -131,6 +131,7 @@ fn every_row_of_kanals_table_has_its_verdict() {
 fn a_key_of_one_store_is_accepted_there_and_refused_elsewhere() {
     let server = Recorder::json(|request| kanal(request, Some("8")));
     for probe in both_forms(&[7, 8, 9, 10]) {
+        assert_eq!(probe.stores(), [7, 8, 9, 10].map(store));
         let report = ask_kanal(probe, &server);
         let verdicts: Vec<_> = report
             .findings()

@@ -193,6 +193,10 @@ async fn katana_is_answered_in_katanas_words() {
 
 #[tokio::test]
 async fn a_custom_rule_names_the_store() {
+    for text in ["", "-1", "0", "twelve", "99999999999999999999"] {
+        assert_eq!(RequestedStore::from_segment(text), RequestedStore::NotAStore, "{text}");
+    }
+    assert_eq!(RequestedStore::from_segment("123").store(), StoreId::new(123));
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1)).unwrap();
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
