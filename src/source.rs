@@ -1,26 +1,25 @@
 //! The places that a key is loaded from.
 //!
-//! A [`Source`] reads a text; [`load`] checks it and makes a key of it. What is not there is
-//! [`Absence`] and not an error: a [`Chain`](crate::chain::Chain) goes on past it. Everything else (a
-//! malformed text, a file that others may write, a keychain that does not answer) is a [`SourceError`],
-//! and ends the search: falling through to another key would send data to another account.
+//! A [`Source`] reads a text; [`load`] checks it and turns it into a key. If nothing is there, that is an
+//! [`Absence`] and not an error: a [`Chain`](crate::chain::Chain) continues past it. Everything else (a
+//! malformed text, a file that others may write, a keychain that does not answer) is a [`SourceError`] and
+//! ends the search: falling through to another key would send data to another account. One leading byte order
+//! mark and one final newline (LF or CRLF) are removed from the text of every source. For a key in base64, in
+//! a field of JSON or on one of several lines, use [`Source::base64`], [`Source::field`] and
+//! [`Source::line`].
 //!
-//! One leading byte order mark and one final newline (LF or CRLF) are removed from the text of every source.
-//! A text in base64, in a field of JSON or on one of several lines is read with [`Source::base64`],
-//! [`Source::field`] and [`Source::line`].
-//!
-//! Sources block. Whatever may hang (a file on a dead mount, a locked keychain, a command) runs on a
-//! thread of its own with a deadline. In async code, load through your runtime's `spawn_blocking`.
+//! Sources block. What may hang (a file on a dead mount, a locked keychain, a command) runs on a thread of
+//! its own with a deadline. In async code, load through the runtime's `spawn_blocking`.
 //!
 //! | source | reads | ends with an error when |
 //! |---|---|---|
 //! | [`Variable`] | an environment variable | it is malformed, or its `_FILE` partner is set as well |
 //! | [`FileVariable`] | the file that a `…_FILE` variable names | the file is gone, or as [`SecretFile`] |
-//! | [`SecretFile`] | a mounted secret or a pipe | it is empty, too large, a folder or device, or others may write it |
+//! | [`SecretFile`] | a mounted secret or a pipe | it is empty, too large, not a file, or others may write it |
 //! | [`SystemdCredential`] | `$CREDENTIALS_DIRECTORY` | as [`SecretFile`] |
-//! | [`Command`] | a program's standard output | it fails, floods, prints nothing or passes its deadline |
-//! | `DotenvFile` | one variable of a `.env` | its line is not one that every program reads alike, or it stands there twice |
-//! | `KeychainItem` | the OS keychain | it is locked and nobody answers, or two items match |
+//! | [`Command`] | a program's standard output | it fails, prints too much or nothing, or exceeds its deadline |
+//! | `DotenvFile` | one variable of a `.env` | its line is ambiguous, or it is set twice |
+//! | `KeychainItem` | the OS keychain | it is locked and not unlocked in time, or two items match |
 //! | `OpenBaoField` | a field of a secret in OpenBao or Vault | it was deleted, the field is missing, the token is refused |
 //!
 //! ```
@@ -74,7 +73,7 @@ use secret_text::Shape;
 pub(crate) use secret_text::is_uuid;
 pub use secret_text::{Required, SecretText, Shaped};
 
-/// A place that a key is loaded from. Implement [`Source::read`] for a place of your own.
+/// A place that a key is loaded from. Implement it for a place of your own.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal, Profile};
@@ -97,17 +96,16 @@ pub use secret_text::{Required, SecretText, Shaped};
 /// # Ok::<(), SourceError>(())
 /// ```
 pub trait Source: Send + Sync {
-    /// Where this source looks, for messages. It must not show a secret.
+    /// The place that this source reads, for messages. It must not show a secret.
     fn provenance(&self) -> Provenance;
 
-    /// Reads the text that stands there, decoded, for a key of the issuer of `profile`.
+    /// Reads the text, decoded, for a key of the issuer of `profile`.
     ///
     /// # Errors
-    /// [`SourceError`] when there is something, and it cannot be had.
+    /// [`SourceError`] if there is something that cannot be read.
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError>;
 
-    /// This source, told that the text it reads is in base64 (RFC 4648, section 4: the standard alphabet,
-    /// padded, on one line).
+    /// Decodes the text from base64 (RFC 4648, section 4: the standard alphabet, padded, on one line).
     fn base64(self) -> Shaped<Self>
     where
         Self: Sized,
@@ -115,8 +113,7 @@ pub trait Source: Send + Sync {
         Shaped::new(self, Shape::Base64)
     }
 
-    /// This source, told that the text it reads is a JSON object, and that the key is the text in this field
-    /// of it. The object's other fields, and what is nested in them, may be anything.
+    /// Takes the key from this field of the text, which is a JSON object. The other fields may hold anything.
     fn field(self, name: impl Into<String>) -> Shaped<Self>
     where
         Self: Sized,
@@ -124,8 +121,7 @@ pub trait Source: Send + Sync {
         Shaped::new(self, Shape::Field(name.into()))
     }
 
-    /// This source, told that the text it reads has several lines, and that the key is this one of them,
-    /// counted from 1.
+    /// Takes the key from this line of the text, counted from 1.
     fn line(self, line: usize) -> Shaped<Self>
     where
         Self: Sized,
@@ -133,9 +129,8 @@ pub trait Source: Send + Sync {
         Shaped::new(self, Shape::Line(line))
     }
 
-    /// This source, told that it is where the key is expected: nothing there is then an error
-    /// ([`Problem::Missing`]) and no absence, so a chain does not go on past it. The sources of key
-    /// references and of `with_dotenv` are such.
+    /// Makes an absence an error ([`Problem::Missing`]), so that a chain does not continue past this source.
+    /// The sources of key references and of `with_dotenv` are required.
     fn required(self) -> Required<Self>
     where
         Self: Sized,
@@ -144,7 +139,7 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// What a source read: a text, or nothing.
+/// What a source read: a text or nothing.
 #[derive(Debug)]
 pub struct Reading(Content);
 
@@ -155,8 +150,7 @@ enum Content {
 }
 
 impl Reading {
-    /// A text, not yet checked. One leading byte order mark and one final newline (LF or CRLF) of it are
-    /// removed.
+    /// A text, not yet checked. Removes one leading byte order mark and one final newline (LF or CRLF).
     #[must_use]
     pub fn present(text: SecretText) -> Self {
         let text = text.without_mark_and_newline();
@@ -169,7 +163,7 @@ impl Reading {
         Self(Content::Absent(absence))
     }
 
-    /// With the place where the text stood, when that says more than the source's own provenance.
+    /// Sets the place of the text, if it is more precise than the source's own provenance.
     #[must_use]
     pub fn with_provenance(mut self, place: Provenance) -> Self {
         if let Content::Present { provenance, .. } = &mut self.0 {
@@ -178,7 +172,7 @@ impl Reading {
         self
     }
 
-    /// With what a person should know about the place.
+    /// Adds what a person should know about the place.
     #[must_use]
     pub fn with_remarks(mut self, more: Vec<Remark>) -> Self {
         if let Content::Present { remarks, .. } = &mut self.0 {
@@ -188,8 +182,7 @@ impl Reading {
     }
 }
 
-/// Why nothing is there. None of these stops a chain, unless the place was named as that of the key
-/// ([`Source::required`]).
+/// Why nothing is there. None of these stops a chain, unless the source is [required](Source::required).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Absence {
@@ -202,10 +195,10 @@ pub enum Absence {
     /// There is no such file.
     #[error("no such file")]
     NoFile,
-    /// The file is there and does not have the variable.
+    /// The file exists and does not set the variable.
     #[error("the file does not set it")]
     NotInFile,
-    /// The file is there and does not have the variable, but one whose name is probably meant to be it.
+    /// The file exists and does not set the variable, but sets one of a similar name.
     #[error("the file does not set it; line {line} sets a variable of a similar name")]
     #[non_exhaustive]
     SimilarInFile {
@@ -215,7 +208,7 @@ pub enum Absence {
     /// `$CREDENTIALS_DIRECTORY` is not set: systemd passed no credentials.
     #[error("$CREDENTIALS_DIRECTORY is not set: systemd passed no credentials")]
     NoCredentials,
-    /// The keychain has no such item, or no default collection to have it in.
+    /// The keychain has no such item, or no default collection.
     #[error("no such item in the keychain")]
     NoItem,
     /// No secret was ever written there.
@@ -223,18 +216,18 @@ pub enum Absence {
     NoSecret,
 }
 
-/// Something about a place that works and that a person should know.
+/// Something that a person should know about a place that works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Remark {
-    /// Others than owner and group may read the file.
+    /// Users other than the owner and the group may read the file.
     #[error("every user of this machine can read it (mode {mode:03o})")]
     ReadableByOthers {
         /// The permission bits.
         mode: u32,
     },
-    /// The file has no name any more: it was replaced or removed where it is mounted from, as a file that is
-    /// mounted alone (by `subPath` or a bind mount) is.
+    /// The file no longer has a name: it was replaced or removed where it is mounted from. This happens to a
+    /// file that is mounted alone (by `subPath` or a bind mount).
     #[error(
         "it was replaced or removed where it is mounted from, and a mount of one file never shows another: \
          mount its folder, and restart"
@@ -243,7 +236,7 @@ pub enum Remark {
     /// The text came through a pipe.
     #[error("it is a pipe, which gives a text once")]
     Pipe,
-    /// Lines of a `.env` about other variables are read differently by different programs.
+    /// Programs disagree about lines of a `.env` that set other variables.
     #[error(
         "programs that read .env files disagree about line {first}{}: write NAME=value with the value in \
          quotes that the value does not contain, or make the line a comment (#) where it sets nothing",
@@ -258,7 +251,7 @@ pub enum Remark {
     },
 }
 
-/// What follows the number of the first of some lines about other variables.
+/// The text after the number of the first line about another variable.
 struct Others(usize);
 
 impl fmt::Display for Others {
@@ -285,26 +278,26 @@ impl Found {
         &self.key
     }
 
-    /// Gives the key out.
+    /// Returns the key.
     #[must_use]
     pub fn into_key(self) -> RawKey {
         self.key
     }
 
-    /// Where it came from.
+    /// Where the key came from.
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// What to know about that place.
+    /// What a person should know about the place.
     #[must_use]
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
     }
 }
 
-/// What loading from one source gave.
+/// The result of loading from one source.
 #[derive(Debug)]
 pub enum Loaded {
     /// A well-formed key.
@@ -313,11 +306,11 @@ pub enum Loaded {
     Absent(Absence),
 }
 
-/// Reads a source and makes a key of what it read. A placeholder is refused even where it is well-formed: see
+/// Reads a source and parses a key. A well-formed placeholder is refused: see
 /// [`KeyFormat::screen`](crate::key::KeyFormat::screen).
 ///
 /// # Errors
-/// [`SourceError`] when there is something that is not a well-formed key, or that cannot be had.
+/// [`SourceError`] if there is something that is not a well-formed key, or that cannot be read.
 pub fn load<S: Source + ?Sized>(source: &S, profile: &'static Profile) -> Result<Loaded, SourceError> {
     let (text, provenance, remarks) = match source.read(profile)?.0 {
         Content::Absent(absence) => return Ok(Loaded::Absent(absence)),
@@ -330,7 +323,7 @@ pub fn load<S: Source + ?Sized>(source: &S, profile: &'static Profile) -> Result
     }
 }
 
-macro_rules! forward_to_what_it_points_to {
+macro_rules! implement_for_pointers {
     ($($pointer:ty),*) => {
         $(impl<S: Source + ?Sized> Source for $pointer {
             fn provenance(&self) -> Provenance {
@@ -344,7 +337,7 @@ macro_rules! forward_to_what_it_points_to {
     };
 }
 
-forward_to_what_it_points_to!(&S, Box<S>, Arc<S>);
+implement_for_pointers!(&S, Box<S>, Arc<S>);
 
 /// The keychain item of an issuer: service [`KEYCHAIN_SERVICE`], named as the issuer.
 #[cfg(feature = "keychain")]
@@ -371,16 +364,16 @@ pub(crate) fn keychain_of(profile: &'static Profile) -> Box<dyn Source> {
     Box::new(NotBuilt(profile))
 }
 
-/// The keychain service that items belong to where none is named.
+/// The keychain service of items that name none.
 pub(crate) const KEYCHAIN_SERVICE: &str = "keysheath";
 
-/// systemd's own rule for a credential's name: one file name, so no separator, and neither `.` nor `..`.
+/// systemd's rule for the name of a credential: one file name, so no separator, and neither `.` nor `..`.
 pub(crate) fn is_credential_name(name: &str) -> bool {
     let plain = !name.contains(['/', '\\', '\0', ':']);
     plain && !matches!(name, "" | "." | "..") && name.len() <= 255
 }
 
-/// A service or an item's name that every platform's keychain and a key reference can express.
+/// Whether a name of a service or item is possible in every platform's keychain and in a key reference.
 pub(crate) fn is_item_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && !name.contains(|c: char| c == '/' || c.is_control())
 }

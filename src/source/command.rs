@@ -21,17 +21,17 @@ use crate::key::Profile;
 use crate::key::issuer::KNOWN;
 use program::Program;
 
-/// How long the output may stay open after the program itself has ended.
+/// How long the output may stay open after the program has ended.
 const GRACE_AFTER_EXIT: Duration = Duration::from_millis(500);
 
-/// How long to wait between two looks at whether the program has ended.
+/// The interval of checks whether the program has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How long a program may take to die.
 const TIME_TO_KILL: Duration = Duration::from_millis(500);
 
-/// Variables that hold secrets of this crate's users, beside those of the issuers. Their `_FILE` partners
-/// hold paths, which a program may need.
+/// Variables that hold secrets, in addition to those of the issuers. Their `_FILE` partners hold paths, which
+/// a program may need.
 const SECRET_VARIABLES: [&str; 6] = [
     "KATANA_API_TOKEN",
     "KATANA_CLIENT_SECRET",
@@ -41,23 +41,21 @@ const SECRET_VARIABLES: [&str; 6] = [
     "VAULT_TOKEN",
 ];
 
-/// A program that prints the key: an argument vector, and no shell.
-///
-/// One leading byte order mark and one final newline of its output are removed. It gets no standard input,
-/// and its standard error is thrown away.
+/// A program that prints the key: an argument vector, and no shell. One leading byte order mark and one final
+/// newline of its output are removed. It gets no standard input, and its standard error is discarded.
 ///
 /// - **Its environment** is this process's, without the variables that hold keys and tokens: those of the
 ///   issuers, `KATANA_API_TOKEN`, `KATANA_CLIENT_SECRET`, `KEYSHEATH_PEPPER`, `KEYSHEATH_CONTROL_TOKEN`,
-///   `BAO_TOKEN` and `VAULT_TOKEN`. [`Command::with_variable`] makes an exception.
-/// - **It cannot ask at the terminal**: it runs in a process group of its own, and is ended at once when it
+///   `BAO_TOKEN` and `VAULT_TOKEN`. [`Command::with_variable`] keeps one of them.
+/// - **It cannot prompt on the terminal**: it runs in its own process group, and is ended at once when it
 ///   tries ([`Problem::WantsTerminal`]). Unlock what it needs beforehand.
-/// - **At the deadline** the whole group is killed. A program that cannot be, such as one of another user, is
-///   left behind half a second later and counts as a call to it that hangs.
-/// - **It does not outlive this process**: where there is a `/bin/sh`, one waits beside it, and kills the
-///   group once this process has ended, by a signal too. (Not on Windows. What a program starts in a group of
-///   its own is not reached.)
-/// - **Its exit status must reach this process**: where `SIGCHLD` is ignored, or something collects every
-///   child, it cannot be known whether the program succeeded, and its output is not used
+/// - **At the deadline** the whole group is killed. A program that cannot be killed, such as one of another
+///   user, is abandoned half a second later and counts as a hanging call.
+/// - **It does not outlive this process**: if there is a `/bin/sh`, one waits beside it and kills the group
+///   once this process has ended, also by a signal. (Not on Windows. What a program starts in another group
+///   is not reached.)
+/// - **Its exit status must reach this process**: if `SIGCHLD` is ignored, or other code collects every
+///   child, it is not known whether the program succeeded, and its output is not used
 ///   ([`Problem::ExitUnknown`]).
 ///
 /// ```
@@ -99,15 +97,15 @@ impl Command {
         self
     }
 
-    /// Leaves a variable in the program's environment although it holds a secret: `vault` and `bao` take
-    /// their token from one.
+    /// Keeps a variable in the program's environment although it holds a secret: `vault` and `bao` take their
+    /// token from one.
     #[must_use]
     pub fn with_variable(mut self, name: impl Into<OsString>) -> Self {
         Arc::make_mut(&mut self.line).passed.push(name.into());
         self
     }
 
-    /// How long the program may take; 30 s unless set.
+    /// Sets how long the program may take. The default is 30 s.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);
@@ -121,7 +119,7 @@ impl Command {
     }
 }
 
-/// A relative path is taken from the working folder of this moment; a bare name is looked up on `PATH`.
+/// Resolves a relative path against the current working directory; a bare name is looked up on `PATH`.
 fn resolved(program: PathBuf) -> PathBuf {
     if program.components().nth(1).is_some() || program.starts_with(".") {
         absolute(program)
@@ -151,16 +149,16 @@ impl Line {
         Program::start(&mut command).map_err(|error| program::not_started(&self.program, &error))
     }
 
-    /// Hands the environment on without the variables that are known to hold keys. `env_remove` would leave
+    /// Passes the environment without the variables that are known to hold keys. `env_remove` would leave
     /// their values behind: the standard library then copies the whole environment into memory that it does
     /// not wipe.
     fn pass_environment(&self, command: &mut process::Command, profile: &Profile) {
         let issuers = KNOWN.iter().copied().chain([profile]).map(Profile::variable);
-        // A key under a name that is nearly right is a key as well.
+        // A key under a similar name is a key too.
         let secrets: Vec<String> =
             issuers.flat_map(|name| similar_names(name).into_iter().chain([name.to_owned()])).collect();
         let is_secret = |name: &OsStr| {
-            // Windows takes names that differ in case for the same.
+            // On Windows, names that differ in case are the same.
             let same = |secret: &str| name.eq_ignore_ascii_case(secret);
             secrets.iter().any(|secret| same(secret)) || SECRET_VARIABLES.iter().any(|secret| same(secret))
         };
@@ -174,7 +172,7 @@ impl Line {
     }
 }
 
-/// Waits for the whole output and for a good end, both before the deadline.
+/// Waits for the whole output and for success, both within the deadline.
 fn output(program: &mut Program, turn: &Turn) -> Result<SecretText, Problem> {
     let pipe = program.take_output().ok_or(Problem::Unreachable)?;
     let reader = turn.spawn(move || file::read_bounded(pipe, MAX_SECRET_FILE))?;

@@ -1,4 +1,4 @@
-//! What can be wrong with a source.
+//! What can be wrong with a source, and what to do.
 
 use std::io;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::key::{FormatError, Hint};
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
 
-/// A source has something, and a key cannot be had from it: where, what is wrong, and what to do next.
+/// A key could not be loaded from a source: where, what is wrong, and what to do next.
 ///
 /// It holds no byte of what was read, and no error of another library.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ impl SourceError {
         Self { provenance, problem }
     }
 
-    /// Where.
+    /// The place.
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
@@ -51,7 +51,7 @@ impl From<CallError> for Problem {
 }
 
 impl Problem {
-    /// Whether it is of what was to be asked, and says nothing of what is there.
+    /// Whether the place could not be asked, so that nothing is known of what it holds.
     pub(crate) const fn is_unasked(&self) -> bool {
         matches!(
             self,
@@ -70,16 +70,16 @@ impl Problem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// What stands there is not a well-formed key.
+    /// The text is not a well-formed key.
     #[error("{0}")]
     Malformed(FormatError),
-    /// A file, an output or an item is there and empty.
-    #[error("it is there and empty: write the key into it, or remove it")]
+    /// A file, an output or an item exists and is empty.
+    #[error("it exists and is empty: write the key into it, or remove it")]
     Empty,
     /// The text is not base64.
     #[error(
         "it is not base64 (standard alphabet, padded, on one line, nothing after it): \
-         make it with `base64 -w0`, or drop the encoding"
+         encode it with `base64 -w0`, or remove the encoding"
     )]
     NotBase64,
     /// A variable and its `_FILE` partner are both set.
@@ -88,14 +88,15 @@ pub enum Problem {
         /// The variable without `_FILE`.
         variable: String,
     },
-    /// A place that a key reference or `with_dotenv` names, or that was said to be required, has nothing.
+    /// A place that is [required](crate::source::Source::required), as one that a key reference or
+    /// `with_dotenv` names, has nothing.
     #[error("{absence}, and it was named as the place of the key: put the key there, or name another place")]
     Missing {
         /// Why there is nothing.
         absence: Absence,
     },
-    /// The text is no JSON object, and a field of one was asked for.
-    #[error("it is no JSON object, so it has no field: give the key alone, or correct the JSON")]
+    /// The text is not a JSON object, and a field of one is needed.
+    #[error("it is not a JSON object, so it has no fields: give the key alone, or correct the JSON")]
     NotJson,
     /// The JSON object does not have the field.
     #[error("its JSON has no field {}: name the field that holds the key", Printable(.name))]
@@ -109,16 +110,16 @@ pub enum Problem {
         /// The field.
         name: String,
     },
-    /// The field of the JSON object is no text.
-    #[error("the field {} of its JSON is no text: name the field that holds the key", Printable(.name))]
+    /// The field of the JSON object is not a string.
+    #[error("the field {} of its JSON is not a string: name the field that holds the key", Printable(.name))]
     FieldNotText {
         /// The field.
         name: String,
     },
-    /// The text does not have that many lines.
-    #[error("it has {lines} lines, and line {line} was asked for (the first is 1): name the line of the key")]
+    /// The text has fewer lines.
+    #[error("it has {lines} lines, and line {line} was requested (the first is 1): name the line of the key")]
     NoLine {
-        /// The line that was asked for, counted from 1.
+        /// The requested line, counted from 1.
         line: usize,
         /// How many there are.
         lines: usize,
@@ -146,30 +147,30 @@ pub enum Problem {
         /// Whose key belongs here.
         wanted: &'static str,
     },
-    /// The path or the variable holds what no path can.
+    /// The path is not possible here.
     #[error("the path is not valid here: {rule}")]
     BadPath {
         /// The rule that it breaks.
         rule: &'static str,
     },
-    /// A `…_FILE` variable names a file that is not there.
+    /// A `…_FILE` variable names a file that does not exist.
     #[error("there is no such file: mount it, or unset the variable that names it")]
     FileGone,
     /// A symbolic link points to nothing.
-    #[error("it is a symbolic link to a file that is not there: mend or remove the link")]
+    #[error("it is a symbolic link to a file that does not exist: correct or remove the link")]
     DanglingLink,
     /// A directory, a socket or a device.
     #[error("it is neither a regular file nor a pipe: name the file that holds the key")]
     NotAFile,
-    /// A pipe came to its end and gave nothing.
+    /// A pipe ended without any text.
     #[error(
-        "it is a pipe that gave nothing: see what writes to it; a pipe gives its text once, so read it once"
+        "it is a pipe that gave nothing: check what writes to it; a pipe gives its text once, so read it once"
     )]
     EmptyPipe,
     /// The operating system did not let the file be read.
     #[error("it cannot be read ({0}): let this user read it, and check each directory above it")]
     Unreadable(io::ErrorKind),
-    /// Another user owns the file, and could put a key of their own there.
+    /// Another user owns the file and could put another key there.
     #[error(
         "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to \
          yourself, or trust that user with with_trusted_owner({uid}), in a reference with ?owner={uid}"
@@ -178,13 +179,13 @@ pub enum Problem {
         /// The owner.
         uid: u32,
     },
-    /// Others may write the file, and could put a key of their own there.
+    /// Others may write the file and could put another key there.
     #[error("others can write it (mode {mode:03o}), and could put another key there: chmod go-w it")]
     WritableByOthers {
         /// The permission bits.
         mode: u32,
     },
-    /// The file's group may write it, and could put a key of its own there.
+    /// The group of the file may write it and could put another key there.
     #[error(
         "its group (gid {gid}) can write it (mode {mode:03o}), and could put another key there: chmod g-w \
          it, or trust that group with with_trusted_group({gid}), in a reference with ?group={gid}"
@@ -195,15 +196,13 @@ pub enum Problem {
         /// The group.
         gid: u32,
     },
-    /// Strict permissions were asked for, and others may read the file.
-    #[error(
-        "others can read it (mode {mode:03o}) and strict permissions were asked for: chmod 400 or 600 it"
-    )]
+    /// Strict permissions are required, and others may read the file.
+    #[error("others can read it (mode {mode:03o}) and strict permissions are required: chmod 400 or 600 it")]
     ReadableByOthers {
         /// The permission bits.
         mode: u32,
     },
-    /// There is more than a key needs.
+    /// The text is larger than any key.
     #[error(
         "it is larger than {limit} bytes, so it is not a key: name the file or the command that gives the \
          key alone"
@@ -212,22 +211,22 @@ pub enum Problem {
         /// The bound, in bytes.
         limit: usize,
     },
-    /// A `.env` is larger than one ever is.
+    /// A `.env` is larger than any usual one.
     #[error(
-        "it is larger than {limit} bytes, which no usual .env is: name the right file, or keep in it only \
+        "it is larger than {limit} bytes, more than any usual .env: name the right file, or keep in it only \
          lines of the form NAME=value"
     )]
     DotenvTooLarge {
         /// The bound, in bytes.
         limit: usize,
     },
-    /// A `.env` is not a text.
+    /// A `.env` is not text.
     #[error("it cannot be read as lines of text: {hint}")]
     NotText {
         /// What its bytes suggest.
         hint: Hint,
     },
-    /// A line of a `.env` that is, or may be, about the variable gives no value.
+    /// A line of a `.env` that sets the variable, or may do so, gives no value.
     #[error("line {line} {fault} (the line is not shown: it may hold a secret)")]
     BadLine {
         /// The line, counted from 1.
@@ -235,7 +234,7 @@ pub enum Problem {
         /// What is wrong with it.
         fault: LineFault,
     },
-    /// The variable stands twice in a `.env`.
+    /// A `.env` sets the variable twice.
     #[error("it is set on line {first} and again on line {second}: remove one of them")]
     Duplicate {
         /// The first line.
@@ -243,56 +242,56 @@ pub enum Problem {
         /// The second line.
         second: usize,
     },
-    /// The operating system has none left of something that the call needs.
+    /// The operating system has run out of something that the call needs.
     #[error("the operating system has no {0}")]
     Exhausted(Resource),
-    /// There is something of the program's name that cannot be run.
+    /// The program exists and cannot be run.
     #[error("it cannot be run: {rule}")]
     NotRunnable {
-        /// What keeps it from running, and what to do.
+        /// Why it cannot be run, and what to do.
         rule: &'static str,
     },
     /// The program could not be started.
     #[error("it could not be started ({0}): check that the program is installed and on PATH")]
     NotStarted(io::ErrorKind),
-    /// The program ended with a failure.
-    #[error("it failed with exit status {code}; its output was thrown away: run it by hand to see why")]
+    /// The program failed.
+    #[error("it failed with exit status {code}; its output was discarded: run it by hand to see why")]
     Failed {
         /// The exit status.
         code: i32,
     },
-    /// The program ended well and printed nothing.
+    /// The program succeeded and printed nothing.
     #[error(
         "it printed nothing on its standard output: run it by hand, and give it the arguments that print the \
          key"
     )]
     NoOutput,
-    /// The program was stopped because it wants to read from the terminal, or to change it.
+    /// The program tried to read from the terminal or to change it, and was ended.
     #[error(
-        "it wants to prompt on the terminal, which it may not (it was ended): unlock it beforehand, or let \
-         it ask in a window"
+        "it tried to prompt on the terminal, which is not allowed (it was ended): unlock it beforehand, or \
+         let it ask in a window"
     )]
     WantsTerminal,
-    /// The program ended, and its exit status went elsewhere.
+    /// The program ended, and its exit status did not reach this process.
     #[error(
-        "it ended, and its exit status went elsewhere, so whether it succeeded is not known: this process \
-         ignores SIGCHLD (start it with `env --default-signal=CHLD`), or something in it collects every \
-         child (let it collect only its own)"
+        "it ended, and its exit status did not reach this process, so it is not known whether it succeeded: \
+         this process ignores SIGCHLD (start it with `env --default-signal=CHLD`), or something in it \
+         collects every child (let it collect only its own)"
     )]
     ExitUnknown,
     /// A signal ended the program.
-    #[error("it was ended by a signal; its output was thrown away: run it by hand to see why")]
+    #[error("it was ended by a signal; its output was discarded: run it by hand to see why")]
     Killed,
-    /// The program ended and something that it started keeps its output open.
+    /// The program ended, and something that it started keeps its output open.
     #[error(
-        "it ended, and something that it started keeps its output open, so the output may not be whole: \
+        "it ended, and something that it started keeps its output open, so the output may be incomplete: \
          let the command wait for what it starts"
     )]
     OutputHeld,
     /// A file or a pipe was not read within the deadline.
     #[error(
-        "it was not read within {} ms: look at the disk or the network mount, or at what writes to the pipe, \
-         or raise the deadline", .after.as_millis()
+        "it was not read within {} ms: check the disk or the network mount, or what writes to the pipe, or \
+         raise the deadline", .after.as_millis()
     )]
     Slow {
         /// The deadline.
@@ -301,7 +300,7 @@ pub enum Problem {
     /// The call gave no result: it hung, or waited too long for its turn.
     #[error("{0}")]
     Call(CallError),
-    /// There is no keychain service to ask.
+    /// No keychain service answers.
     #[error(
         "no keychain answers: on Linux a Secret Service (such as gnome-keyring) must run on the session bus \
          that DBUS_SESSION_BUS_ADDRESS names; where there is none, keep the key in a file or a systemd \
@@ -315,7 +314,7 @@ pub enum Problem {
         /// The feature.
         feature: &'static str,
     },
-    /// The keychain did not let the item be read or written.
+    /// The keychain refuses to read or write the item.
     #[error(
         "the keychain refuses access: one of its collections is locked, or it has no default collection; \
          unlock or create it (an item that is not found may be in any locked collection)"
@@ -329,37 +328,36 @@ pub enum Problem {
          has, such as `application` or `xdg:schema`.)"
     )]
     Ambiguous {
-        /// How many.
+        /// The number of them.
         count: usize,
     },
-    /// The keychain cannot hold such an item.
-    #[error("the keychain cannot hold such a service, name or value: use shorter, plain names")]
+    /// The keychain cannot store such an item.
+    #[error("the keychain cannot store such a service, name or value: use shorter, plain names")]
     NotStorable,
-    /// OpenBao did not give it.
+    /// OpenBao gave no secret.
     #[cfg(feature = "openbao")]
     #[error("{0}")]
     OpenBao(Box<OpenBaoError>),
-    /// The place did not answer, for a reason of its own.
+    /// The place did not answer for another reason.
     #[error("it did not answer: check that it runs and can be reached")]
     Unreachable,
 }
 
-/// Why a line of a `.env` gives no value: programs that read such files disagree about it, or none takes a
-/// key from it.
+/// Why a line of a `.env` gives no value: programs disagree about it, or none reads a key from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineFault {
-    /// The name is there, and no `=` follows it.
+    /// No `=` follows the name.
     #[error("has the name and no `=` after it: write NAME=value, or remove the line")]
     NoEquals,
-    /// A key stands there without a name.
+    /// It is a key without a name.
     #[error("looks like a key without a name: write its NAME= before it, or remove the line")]
     NoName,
-    /// The name stands in quotation marks.
+    /// The name is in quotation marks.
     #[error("has the name in quotation marks, which not every program removes: write the name without them")]
     QuotedName,
-    /// `export` is followed by something else than one space.
-    #[error("has something else than one plain space after `export`: write `export NAME=value`")]
+    /// `export` is not followed by exactly one space.
+    #[error("does not have exactly one plain space after `export`: write `export NAME=value`")]
     Export,
     /// A character ends the line for some programs and not for others.
     #[error(
@@ -384,7 +382,7 @@ pub enum LineFault {
         "goes on after its closing quotation mark: remove that, or put a space and a `#` before a comment"
     )]
     AfterQuotes,
-    /// A quotation mark stands inside the value.
+    /// The value has a quotation mark inside.
     #[error(
         "has a quotation mark inside its value: write the key alone, or between one pair of single quotes"
     )]
@@ -404,7 +402,7 @@ pub enum LineFault {
          belongs to the value, write the value in single quotes; leave an empty value with nothing after it"
     )]
     Hash,
-    /// A blank other than a plain space stands beside the name or the value.
+    /// The name or the value is next to a blank other than a plain space.
     #[error(
         "has a tab, a no-break space (U+00A0), an ideographic space (U+3000) or another blank or invisible \
          character beside the name or the value: use plain spaces, or none"
@@ -415,11 +413,11 @@ pub enum LineFault {
     NotUtf8,
 }
 
-/// What the operating system has none left of, and what to do.
+/// What the operating system has run out of, and what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Resource {
-    /// Files, sockets and pipes that one process, or the whole machine, may have open.
+    /// Files, sockets and pipes that a process, or the whole machine, may have open.
     #[error(
         "file descriptors left: find what leaves files or connections open, or raise the limit (`ulimit -n`, \
          systemd's LimitNOFILE=)"
@@ -443,7 +441,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// What an error of opening or connecting says is exhausted.
+    /// What is exhausted, by an error of opening or connecting.
     #[cfg(unix)]
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         use rustix::io::Errno;
@@ -455,7 +453,7 @@ impl Resource {
         }
     }
 
-    /// What an error of opening or connecting says is exhausted.
+    /// What is exhausted, by an error of opening or connecting.
     #[cfg(not(unix))]
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         (error.kind() == io::ErrorKind::OutOfMemory).then_some(Self::Memory)

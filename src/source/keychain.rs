@@ -24,27 +24,23 @@ use platform::{Fault, Items, Prompts, Store};
 #[cfg(all(unix, not(target_os = "macos")))]
 use secret_service as platform;
 
-/// How long a call may take to end once its prompt is taken away.
+/// How long a call may take to end once its prompt is closed.
 const TIME_TO_END: Duration = Duration::from_millis(300);
 
-/// The name of the threads beside calls. The system keeps 15 bytes of it.
+/// The name of helper threads. The system keeps 15 bytes of it.
 const THREAD: &str = "keysheath-keychain";
 
 /// What an item holds.
 type Secret = WipedBytes;
 
-/// The items of one service in the keychain of the user.
+/// The items of one service in the keychain of the user. It has its own connection, which clones share, and
+/// no process-wide default. After a restart of the keychain's daemon it connects again. A locked keychain
+/// asks its user to unlock it. Every call has a deadline, at which the prompt is closed. On Linux, an item
+/// that is not found may be in a locked collection, and some services (`KeePassXC`) show nothing until they
+/// are unlocked. So an item counts as absent only once every collection is unlocked. If one of them cannot
+/// be, [`Keychain::in_default_collection`] searches the default one alone.
 ///
-/// It holds a connection of its own and no process-wide default; a clone shares it. After a restart of the
-/// keychain's daemon it connects again. A locked keychain asks its user to unlock it, and every call has a
-/// deadline: past it, the prompt is taken away again.
-///
-/// On Linux, an item that is not found while a collection is locked may be in that collection, and some
-/// services (`KeePassXC`) do not show what they hold until it is unlocked. So nothing is absent until every
-/// collection is unlocked; where one of them cannot be, [`Keychain::in_default_collection`] looks at the
-/// default one alone.
-///
-/// Everything with the user's rights can read the user's keychain once it is unlocked.
+/// Every program with the user's rights can read the user's keychain once it is unlocked.
 ///
 /// ```no_run
 /// use keysheath::key::{ApiKey, Kanal};
@@ -66,8 +62,8 @@ pub struct Keychain {
     slot: Arc<Slot>,
 }
 
-/// The open store, if there is one. Dropping a store takes a thread: what is below it blocks, and on Linux
-/// panics in async code where the application has turned on the feature `tokio` of the library.
+/// The open store, if any. A store is dropped on a thread of its own: dropping blocks, and on Linux panics in
+/// async code if the application has enabled the feature `tokio` of the library.
 #[derive(Default)]
 struct Slot(Lock<Option<Arc<Store>>>);
 
@@ -87,8 +83,8 @@ pub struct KeychainItem {
 }
 
 impl Keychain {
-    /// The service that items belong to unless told otherwise. It is distinctive, because on Linux another
-    /// tool's item with the same service and name makes both ambiguous.
+    /// The default service of items. It is distinctive, because on Linux another tool's item with the same
+    /// service and name makes both ambiguous.
     pub const SERVICE: &'static str = super::KEYCHAIN_SERVICE;
 
     /// The items of the service [`Keychain::SERVICE`]. Nothing is opened yet.
@@ -108,29 +104,27 @@ impl Keychain {
         }
     }
 
-    /// How long one call may take; 30 s unless set.
+    /// Sets how long one call may take. The default is 30 s.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);
         self
     }
 
-    /// Looks at the default collection alone, on Linux, where a user may have several: the others may be
-    /// locked, and what they hold is neither found nor ambiguous.
+    /// Searches the default collection alone. On Linux a user may have several: the others may stay locked,
+    /// and their items are neither found nor ambiguous.
     #[must_use]
     pub fn in_default_collection(mut self) -> Self {
         self.in_default_collection = true;
         self
     }
 
-    /// Stores a key, over the one that the item holds.
-    ///
-    /// A call past its deadline is left behind and not called back: once the keychain was asked to write, it
-    /// may still do it when it answers again, over what was saved meanwhile.
+    /// Stores a key, and replaces the one that the item holds. A call that exceeds its deadline is abandoned
+    /// and cannot be cancelled: the keychain may still write the key when it answers again, over one that was
+    /// saved in the meantime.
     ///
     /// # Errors
-    /// [`SourceError`] when the keychain does not answer, is locked, has no collection, or several items
-    /// match.
+    /// [`SourceError`] if the keychain does not answer, is locked, has no collection, or several items match.
     pub fn save(&self, name: &str, key: &RawKey) -> Result<(), SourceError> {
         let key = key.clone_key();
         self.on_item(name, move |store, items, prompts| {
@@ -139,11 +133,11 @@ impl Keychain {
         .map_err(|problem| self.error(name, problem))
     }
 
-    /// The names of the service's items, in order. Locked collections are unlocked for it. A name that stands
-    /// there twice is ambiguous.
+    /// Returns the names of the service's items, sorted. Unlocks locked collections. A name that occurs twice
+    /// is ambiguous.
     ///
     /// # Errors
-    /// [`SourceError`] when the keychain does not answer or is locked.
+    /// [`SourceError`] if the keychain does not answer or is locked.
     pub fn list(&self) -> Result<Vec<String>, SourceError> {
         let names = self.on_items(None, Store::names);
         let mut names = names.map_err(|problem| self.error("*", problem))?;
@@ -151,7 +145,7 @@ impl Keychain {
         Ok(names)
     }
 
-    /// Deletes an item; `false` when there was none.
+    /// Deletes an item. Returns `false` if there was none.
     ///
     /// # Errors
     /// As [`Keychain::save`].
@@ -159,11 +153,11 @@ impl Keychain {
         self.on_item(name, Store::delete).map_err(|problem| self.error(name, problem))
     }
 
-    /// Every key that an item of this name holds, where several items match: one of them may be the only
-    /// copy. A probe or the fingerprint tells which is good; [`Keychain::keep_one`] deletes the others.
+    /// Returns the keys of all items of this name, for when several match: one of them may be the only copy.
+    /// A probe or the fingerprint shows which one is good; [`Keychain::keep_one`] deletes the others.
     ///
     /// # Errors
-    /// As [`Keychain::save`], and when one of them holds no well-formed key.
+    /// As [`Keychain::save`], and if one of them does not hold a well-formed key.
     pub fn load_all(&self, name: &str, profile: &'static Profile) -> Result<Vec<RawKey>, SourceError> {
         let texts = self.on_item(name, Store::load_all);
         let keys = texts.and_then(|texts| {
@@ -173,11 +167,11 @@ impl Keychain {
         keys.map_err(|problem| self.error(name, problem))
     }
 
-    /// Deletes every item of this name but one that holds `key`, and returns how many were deleted. `None`
-    /// where no item holds it: then nothing is deleted.
+    /// Deletes all items of this name except one that holds `key`, and returns how many were deleted. Returns
+    /// `None`, and deletes nothing, if no item holds it.
     ///
     /// # Errors
-    /// As [`Keychain::save`]. Some of the items may be deleted by then, but never the one that is kept.
+    /// As [`Keychain::save`]. Some of the items may already be deleted, but never the one that is kept.
     pub fn keep_one(&self, name: &str, key: &RawKey) -> Result<Option<usize>, SourceError> {
         let key = key.clone_key();
         self.on_item(name, move |store, items, prompts| {
@@ -190,7 +184,8 @@ impl Keychain {
         self.on_item(name, Store::load)
     }
 
-    /// The bytes of an item. `held` is held until the keychain has answered, which may be after the deadline.
+    /// Returns the bytes of an item. `held` is dropped once the keychain has answered, which may be after the
+    /// deadline.
     #[cfg(feature = "rotation")]
     pub(crate) fn load_bytes(
         &self,
@@ -203,8 +198,8 @@ impl Keychain {
         })
     }
 
-    /// Stores bytes over those that the item holds. `held` is held until the keychain has answered, which may
-    /// be after the deadline.
+    /// Replaces the bytes of an item. `held` is dropped once the keychain has answered, which may be after
+    /// the deadline.
     #[cfg(feature = "rotation")]
     pub(crate) fn save_bytes(
         &self,
@@ -229,7 +224,7 @@ impl Keychain {
         self.on_items(Some(name.to_owned()), work)
     }
 
-    /// Works on the open store, and once more on a new one when the old one has lost its daemon.
+    /// Runs `work` on the open store, and again on a new one if the old one has lost its daemon.
     fn on_items<T: Send + 'static>(
         &self,
         name: Option<String>,
@@ -243,7 +238,7 @@ impl Keychain {
         let prompts = Prompts::default();
         let own = prompts.clone();
         let place = Target::of("keychain", &self.service);
-        // Past the deadline, what waits for a person ends.
+        // At the deadline, a prompt that waits for a person ends.
         let outcome = self.worker.run_or_end(
             place,
             TIME_TO_END,
@@ -269,7 +264,7 @@ impl Keychain {
                 })
             },
         );
-        // What hangs may hold the store, so the next call gets a new one.
+        // A hanging call may hold the store, so the next call gets a new one.
         outcome.inspect_err(|_| self.slot.replace(None))?
     }
 
@@ -289,14 +284,14 @@ impl KeychainItem {
         Self { keychain, name: name.into() }
     }
 
-    /// How long one call may take; as long as the keychain's own deadline unless set.
+    /// Sets how long one call may take. The default is the keychain's own deadline.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.keychain = self.keychain.with_deadline(deadline);
         self
     }
 
-    /// The item of the issuer's name, of the service [`Keychain::SERVICE`].
+    /// The item of the issuer's name, in the service [`Keychain::SERVICE`].
     #[must_use]
     pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(Keychain::new(), profile.name())
@@ -342,9 +337,9 @@ impl Slot {
         }
     }
 
-    /// Takes a store out, unless another one is there by now.
+    /// Removes a store, unless another one has replaced it.
     fn forget(&self, store: &Arc<Store>) {
-        // The caller has one as well, so it is not dropped here.
+        // The caller holds it too, so it is not dropped here.
         self.lock().take_if(|open| Arc::ptr_eq(open, store));
     }
 }
@@ -355,7 +350,7 @@ impl Drop for Slot {
     }
 }
 
-/// Does something on a thread of its own; without a thread, it is dropped here.
+/// Runs `work` on a thread of its own; if none can be started, `work` is dropped here.
 fn elsewhere(work: impl FnOnce() + Send + 'static) {
     let _ = thread::Builder::new().name(THREAD.into()).spawn(work);
 }

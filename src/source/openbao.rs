@@ -11,10 +11,9 @@ use crate::key::Profile;
 use crate::openbao::entry::Entry;
 use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
 
-/// A field of a secret in OpenBao, in a key-value secrets engine of version 2: the current version.
-///
-/// That there is no such secret is an [`Absence`]. That it was deleted, that the field is missing or is not a
-/// text, that the token is refused or the server cannot be asked is an error, and ends a chain.
+/// A field of a secret in OpenBao, in a key-value secrets engine of version 2: the current version. If there
+/// is no such secret, that is an [`Absence`]. A deleted secret, a missing field or one that is not a string,
+/// a refused token and an unreachable server are errors, and end a chain.
 ///
 /// ```
 /// use keysheath::key::Origin;
@@ -28,7 +27,7 @@ use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
 /// ```
 #[derive(Clone)]
 pub struct OpenBaoField {
-    /// `None` until the environment was read.
+    /// Unset until the environment was read.
     entry: Arc<OnceLock<Entry>>,
     place: String,
     field: String,
@@ -36,8 +35,8 @@ pub struct OpenBaoField {
 }
 
 impl OpenBaoField {
-    /// The field of the secret at `place`: the mount, a slash and the path, as `bao kv get` takes it. Where
-    /// the mount ends is asked of OpenBao, so its name may have slashes.
+    /// The field of the secret at `place`: the mount, a slash and the path, as for `bao kv get`. OpenBao is
+    /// asked where the mount ends, so its name may have slashes.
     #[must_use]
     pub fn new(client: OpenBao, place: impl Into<String>, field: impl Into<String>) -> Self {
         let place = place.into();
@@ -46,20 +45,20 @@ impl OpenBaoField {
     }
 
     /// As [`OpenBaoField::new`], with the client of [`OpenBao::from_env`]. The environment is read at the
-    /// first reading, and what is wrong with it is an error of the source.
+    /// first reading, and an error in it is an error of the source.
     #[must_use]
     pub fn from_env(place: impl Into<String>, field: impl Into<String>) -> Self {
         Self { entry: Arc::default(), place: place.into(), field: field.into(), deadline: None }
     }
 
-    /// How long reading may take, signing in included; as long as the client's own deadline unless set.
+    /// Sets how long reading may take, with the login. The default is the client's own deadline.
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// With version 0: before it was read.
+    /// The provenance; version 0 means that it was not read yet.
     fn provenance_of(&self, version: u64) -> Provenance {
         Provenance::OpenBao {
             place: self.place.clone(),
@@ -81,11 +80,10 @@ impl OpenBaoField {
     }
 }
 
-/// How much longer than its own deadline a call is given: its end is reported as what it is.
+/// The time beyond its own deadline that a call is given, so that it can report its own error.
 pub(crate) const EXTRA: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A worker for calls to a secret, and what they are counted by: the secret, and the server that others are
-/// at as well.
+/// A caller for a secret, and the target by which its calls are counted: the secret and its server.
 pub(crate) fn worker(client: Option<&OpenBao>, secret: &str) -> (Caller, Target) {
     let (worker, server, limit) = match client {
         None => (Caller::new(), String::from("environment"), MAX_CALLS_PER_SERVER),
@@ -97,7 +95,7 @@ pub(crate) fn worker(client: Option<&OpenBao>, secret: &str) -> (Caller, Target)
     (worker, Target::of("openbao", &(&server, secret)).at_server(&server, limit))
 }
 
-/// What it means that OpenBao was not reached: where the turn came late, that is the reason.
+/// The problem when OpenBao was not reached: if the call started late, that is the reason.
 fn problem(error: OpenBaoError, turn: &Turn) -> Problem {
     match turn.too_late() {
         late @ CallError::LateTurn { .. } if turn.rest().is_zero() => late.into(),

@@ -1,4 +1,4 @@
-//! Where a key came from.
+//! The places of keys.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use crate::internal::printable::{Printable, PrintablePath};
 
-/// Where a source looks, or where a key was found. Its `Display` is for messages and logs.
+/// The place that a source reads, or where a key was found. Its `Display` is for messages and logs.
 ///
-/// It shows names and paths, which a person chose and which are not secret. Of a command it shows the
-/// program and how many arguments there are, because an argument may be a secret.
+/// It shows names and paths, which a person chose and which are not secret. Of a command it shows the program
+/// and the number of arguments, because an argument may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Provenance {
@@ -31,7 +31,7 @@ pub enum Provenance {
         path: PathBuf,
         /// The variable's name.
         name: String,
-        /// The line it stands on, counted from 1, once the file was read.
+        /// Its line, counted from 1, once the file was read.
         line: Option<usize>,
     },
     /// A file that holds the key and nothing else.
@@ -48,7 +48,7 @@ pub enum Provenance {
     Command {
         /// The program.
         program: PathBuf,
-        /// How many arguments it is given.
+        /// The number of its arguments.
         arguments: usize,
     },
     /// An item of the OS keychain.
@@ -84,7 +84,7 @@ impl Provenance {
         Self::Other { kind, name }
     }
 
-    /// Whether what stands there stays as it is while the process runs.
+    /// Whether the content cannot change while the process runs.
     pub(crate) const fn is_fixed(&self) -> bool {
         matches!(self, Self::Variable { .. })
     }

@@ -1,4 +1,4 @@
-//! Naming a source by a URI, so that a config file holds a reference and never a key.
+//! URIs that name a source, so that a config file holds a reference and never a key.
 //!
 //! | reference | names |
 //! |---|---|
@@ -8,43 +8,41 @@
 //! | `systemd:kanal_api_key` | a credential that systemd passed |
 //! | `keychain:kanal`, `keychain:shop-sync/kanal` | a keychain item, of the service `keysheath` unless named |
 //! | `command:op read op://shop/kanal/key` | a program's output |
-//! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, whose address and token the environment has |
+//! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, at the address in the environment |
+//! The scheme ends at the first colon. `%XX` encodes `%`, `?`, `#`, `$`, `*`, `~`, `&`, white space, and
+//! control and other invisible characters (each byte of their UTF-8). It also encodes a letter or digit of a
+//! name that has the form of a Kanal key, which is refused otherwise. There is no shell, so a path or a word
+//! that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The words of a command are split on single
+//! spaces, a space inside a word is `%20`, and quotation marks are refused. Printing and parsing are inverse.
+//! A relative path is resolved when the reference is parsed.
 //!
-//! The scheme runs to the first colon. `%XX` stands for `%`, `?`, `#`, for white space, for control
-//! characters and others that are not shown as themselves (each byte of their UTF-8), and for `$`, `*`, `~`
-//! and `&`; and for a letter or digit of a name that has the form of a Kanal key, which is refused otherwise.
-//! There is no shell, so a path or a word that one would expand (`~/kanal`, `$HOME/kanal`) is refused. The
-//! words of a command are split on single spaces, a space inside a word is `%20`, and quotation marks are
-//! refused. Printing and parsing are inverse. A relative path is resolved when the reference is read.
+//! A reference may end with options, after a `?` and joined by `&`:
 //!
-//! Options may end any reference, after a `?` and joined by `&`:
-//!
-//! | option | says | as |
+//! | option | meaning | as |
 //! |---|---|---|
-//! | `field=NAME` | the text is a JSON object, with the key in this field | [`Source::field`] |
+//! | `field=NAME` | the key is in this field of a JSON object | [`Source::field`] |
 //! | `line=NUMBER` | the key is this line of the text, counted from 1 | [`Source::line`] |
 //! | `encoding=base64` | the text, or the field or line of it, is in base64 | [`Source::base64`] |
-//! | `owner=UID` | of `file:` and `dotenv:`: the file may belong to this user too | [`SecretFile::with_trusted_owner`] |
+//! | `owner=UID` | of `file:` and `dotenv:`: the file may also belong to this user | [`SecretFile::with_trusted_owner`] |
 //! | `group=GID` | of `file:` and `dotenv:`: this group may write the file | [`SecretFile::with_trusted_group`] |
 //!
-//! A reference says where the key is expected. So a place that it names and that has nothing is an error
+//! A reference says where the key is expected, so a place without a key is an error
 //! ([`Problem::Missing`](crate::source::Problem::Missing)) and never an absence.
 //!
 //! # Security
-//! A reference is no secret, and not harmless either: `command:` runs a program. Resolving one needs
+//! A reference is not secret, but it is not harmless: `command:` runs a program. Resolving one needs
 //! [`KeyRef::allow_commands`], which a tool should call only for references that its user wrote. Paths with
-//! `..` are refused.
+//! `..` are refused. A user may write the key itself in place of a reference, or after a scheme. A name (of a
+//! variable, file, directory, credential, item, field or program) in the form of a Kanal key, 24 letters and
+//! digits with upper case, lower case and digits, is refused ([`KeyRefError::LooksLikeKey`]). A key of
+//! another form after a scheme is taken for a name. The errors of this crate show none of it, but a parser
+//! may print the text that an error is about: `toml` prints the whole line, and `clap` the argument.
 //!
-//! A person may put the key itself where a reference belongs, or behind a scheme. A name (of a variable,
-//! file, folder, credential, item, field or program) that has the form of a Kanal key, 24 letters and digits
-//! with upper case, lower case and digits, is refused ([`KeyRefError::LooksLikeKey`]). A key of another form
-//! behind a scheme is taken for a name. The errors of this crate show none of it, but a parser may print the
-//! text that an error is about: `toml` prints the whole line, and `clap` the argument. So with the feature
-//! `serde`, reading a config file never fails because of the value of a reference: the [`KeyRef`] reports it
-//! when it is used, and [`KeyRef::problem`] before that. An error about something else on that line, such as
-//! an unknown field, still prints the line: of an error of `toml`, print `error.message()` and not the error
-//! itself. For an argument of a command line, use [`KeyRef::from_text`] in the same way (and do not print
-//! `ArgMatches`, which keeps the argument):
+//! So with the feature `serde`, reading a config file never fails because of the value of a reference: the
+//! [`KeyRef`] reports it when it is used, and [`KeyRef::problem`] reports it earlier. An error about
+//! something else on that line, such as an unknown field, still prints the line: for an error of `toml`,
+//! print `error.message()` and not the error itself. For an argument of a command line, use
+//! [`KeyRef::from_text`] in the same way (and do not print `ArgMatches`, which keeps the argument):
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -88,8 +86,8 @@ pub const MAX_REFERENCE: usize = 4096;
 
 /// A URI that names a source.
 ///
-/// Its `Debug` shows of a command the program and the number of its arguments only. Its `Display` is the
-/// whole text, for writing it back into a config file.
+/// Its `Debug` shows only the program and the number of arguments of a command. Its `Display` is the whole
+/// text, for writing it back into a config file.
 ///
 /// ```
 /// use keysheath::source::KeyRef;
@@ -135,19 +133,19 @@ enum Place {
         path: String,
         field: String,
     },
-    /// What was to be a reference is none. Nothing of it is kept.
+    /// A text that is not a reference. Nothing of it is kept.
     Invalid(KeyRefError),
 }
 
-/// A path as it is written, and as it was resolved when it was read.
+/// A path as it was written, and as it was resolved when it was parsed.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FilePath {
     written: String,
     resolved: PathBuf,
 }
 
-/// A text is not a key reference, or one that cannot be resolved here. It never holds the text, which may
-/// be a key that was put in the wrong place.
+/// A text is not a key reference, or one that cannot be resolved here. The error never holds the text, which
+/// may be a key in the wrong place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRefError {
@@ -158,10 +156,12 @@ pub enum KeyRefError {
          or file:"
     )]
     NoScheme,
-    /// The scheme is not one of those that exist.
-    #[error("the scheme is none of env, file, dotenv, systemd, keychain, command and openbao, in lower case")]
+    /// The scheme does not exist.
+    #[error(
+        "the scheme is not one of env, file, dotenv, systemd, keychain, command and openbao, in lower case"
+    )]
     UnknownScheme,
-    /// It is longer than [`MAX_REFERENCE`], as it stands or as it is printed.
+    /// It is longer than [`MAX_REFERENCE`], as written or as printed.
     #[error("a key reference has at most {MAX_REFERENCE} bytes")]
     TooLong,
     /// A part that the scheme needs is missing or empty.
@@ -175,7 +175,7 @@ pub enum KeyRefError {
         /// An example of the form.
         form: &'static str,
     },
-    /// A part has something that it cannot have.
+    /// A part breaks a rule of its scheme.
     #[error("{scheme}: {rule}")]
     #[non_exhaustive]
     Refused {
@@ -184,49 +184,49 @@ pub enum KeyRefError {
         /// The rule that is broken.
         rule: &'static str,
     },
-    /// A part has the form of a Kanal key. A name of that form is taken where one of its characters is
+    /// A part has the form of a Kanal key. A name of that form is accepted if one of its characters is
     /// written as `%XX`.
     #[error(
-        "{part} looks like a key, and a reference only names the place of one: put the key into that place, \
-         and write the place's name here (a name that really looks so is taken with one of its characters \
-         written as %XX)"
+        "{part} looks like a key, and a reference names only the place of one: put the key into that place, \
+         and write the place's name here (a name of this form is accepted with one of its characters written \
+         as %XX)"
     )]
     #[non_exhaustive]
     LooksLikeKey {
         /// The part.
         part: &'static str,
     },
-    /// `%` is not followed by the two digits of a character that may be written so.
+    /// `%` is not followed by the two digits of a character that may be encoded.
     #[error(
         "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control \
          character"
     )]
     Escape,
-    /// An option has a value that it does not take.
+    /// An option has a value that it does not accept.
     #[error("the option {option} is {rule}")]
     #[non_exhaustive]
     Option {
         /// The option.
         option: &'static str,
-        /// What it takes.
+        /// What it accepts.
         rule: &'static str,
     },
-    /// What follows `?` is no option, or one twice, or not one of this scheme.
+    /// What follows `?` is not an option, an option twice, or not an option of this scheme.
     #[error(
-        "after a ? stand options, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and \
-         of files owner=UID and group=GID; a ? of a name is written %3F"
+        "options follow a ?, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and for \
+         files owner=UID and group=GID; a ? in a name is written %3F"
     )]
     Query,
-    /// In a config file, a reference is a text, and there is something else.
-    #[error("a key reference is a text, such as \"env:NAME\", and here is something else")]
+    /// A value in a config file is not a string.
+    #[error("a key reference is a string, such as \"env:NAME\", and this value is not")]
     NotText,
-    /// The reference runs a program, and that was not allowed.
+    /// The reference runs a program, which was not allowed.
     #[error(
         "the reference runs a program, which this tool allows only where its user wrote the reference: \
          name an env, file, systemd or keychain place, or call allow_commands"
     )]
     CommandsNotAllowed,
-    /// The source that it names is not part of this build.
+    /// This build does not have the source that it names.
     #[error("{scheme}: references are not supported here: {remedy}")]
     #[non_exhaustive]
     Unsupported {
@@ -245,16 +245,16 @@ impl fmt::Debug for KeyRefError {
 }
 
 impl KeyRef {
-    /// Lets a `command:` reference run its program. Call it only for references that the tool's own user
-    /// wrote: whoever writes the reference chooses the program.
+    /// Allows a `command:` reference to run its program. Call it only for references that the tool's own user
+    /// wrote: the author of the reference chooses the program.
     #[must_use]
     pub fn allow_commands(mut self) -> Self {
         self.commands_allowed = true;
         self
     }
 
-    /// A reference from a text that a person may have put the key into. It never fails: what is no reference
-    /// is a value that reports so when it is used, and of whose text nothing is kept.
+    /// Parses a text that may be a key by mistake. Never fails: if the text is not a reference, the value
+    /// reports that when it is used, and keeps nothing of the text.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         text.parse().unwrap_or_else(Self::invalid)
@@ -264,7 +264,7 @@ impl KeyRef {
         Self { place: Place::Invalid(problem), options: Options::default(), commands_allowed: false }
     }
 
-    /// Why this is no reference, if it is none. See [`KeyRef::from_text`].
+    /// Returns why this is not a reference, if it is not. See [`KeyRef::from_text`].
     #[must_use]
     pub const fn problem(&self) -> Option<KeyRefError> {
         match self.place {
@@ -273,12 +273,12 @@ impl KeyRef {
         }
     }
 
-    /// The source that the reference names. Nothing is read yet. It is [required](Source::required): nothing
-    /// there is an error.
+    /// Returns the source that the reference names, without reading it. The source is
+    /// [required](Source::required): nothing there is an error.
     ///
     /// # Errors
     /// [`KeyRefError::CommandsNotAllowed`] for a command that was not allowed, [`KeyRefError::Unsupported`]
-    /// where the source is not part of this build, and [`KeyRef::problem`] where there is one.
+    /// if this build does not have the source, and [`KeyRef::problem`] if there is one.
     pub fn source(&self) -> Result<Box<dyn Source>, KeyRefError> {
         Ok(Box::new(self.options.shape(self.plain_source()?).required()))
     }
@@ -366,7 +366,7 @@ impl FromStr for KeyRef {
             return Err(KeyRefError::Query);
         }
         let reference = Self { place, options, commands_allowed: false };
-        // Printing may lengthen it, and what is printed is to be read again.
+        // Printing may lengthen it, and the printed text must parse again.
         if reference.to_string().len() > MAX_REFERENCE {
             return Err(KeyRefError::TooLong);
         }
@@ -408,7 +408,7 @@ impl fmt::Display for KeyRef {
 }
 
 impl fmt::Debug for KeyRef {
-    /// As [`Provenance`] shows it, so of a command the program and the number of its arguments.
+    /// As [`Provenance`]: for a command, only the program and the number of arguments.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = match &self.place {
             Place::Command { words } => Provenance::Command {

@@ -1,4 +1,4 @@
-//! A text on its way from a source to a key, and the forms in which it may stand there.
+//! A text between a source and a key, and the forms in which a source may hold it.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::key::{Issuer as _, Katana, Profile, RawKey};
 pub struct SecretText(WipedBytes);
 
 impl SecretText {
-    /// An empty text that takes `capacity` bytes without moving.
+    /// An empty text that holds `capacity` bytes without reallocating.
     pub(super) fn with_capacity(capacity: usize) -> Self {
         Self(WipedBytes::with_capacity(capacity))
     }
@@ -31,15 +31,15 @@ impl SecretText {
         self.0.append(bytes);
     }
 
-    /// What is done to the text of every source: removes one leading byte order mark and one final newline
-    /// (`\n` or `\r\n`), and nothing else.
+    /// Removes one leading byte order mark and one final newline (`\n` or `\r\n`), as for the text of every
+    /// source.
     pub(crate) fn without_mark_and_newline(self) -> Self {
         let start = if self.0.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let end = without_newline(&self.0).len().max(start);
         self.cut(start..end)
     }
 
-    /// Whether nothing is left of it without its mark and its final newline.
+    /// Whether it is empty without its mark and its final newline.
     pub(super) fn has_nothing(&self) -> bool {
         without_newline(self.0.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.0)).is_empty()
     }
@@ -64,13 +64,13 @@ impl SecretText {
         self
     }
 
-    /// The key that the text is, or why it is none.
+    /// Parses the text as a key.
     pub(super) fn parse(&self, profile: &'static Profile) -> Result<RawKey, Problem> {
         let text = self.bytes();
         if text.is_empty() {
             return Err(Problem::Empty);
         }
-        // On one line it is a well-formed key of an issuer with long ones.
+        // Without line breaks it is a well-formed key of an issuer with long keys.
         if is_encrypted(text) {
             return Err(Problem::EncryptedCredential);
         }
@@ -90,14 +90,14 @@ impl SecretText {
     }
 }
 
-/// The scheme of a key reference that a text begins with.
+/// The scheme of the key reference that a text begins with.
 pub(super) fn reference_scheme(text: &[u8]) -> Option<&'static str> {
     let is_of =
         |scheme: &str| text.strip_prefix(scheme.as_bytes()).is_some_and(|rest| rest.starts_with(b":"));
     REFERENCE_SCHEMES.into_iter().find(|scheme| is_of(scheme))
 }
 
-/// The shape of the keys of Katana that people show in public.
+/// Whether a text has the form of Katana's keys that are seen in public.
 pub(crate) fn is_uuid(text: &[u8]) -> bool {
     let fits = |(at, byte): (usize, &u8)| match at {
         8 | 13 | 18 | 23 => *byte == b'-',
@@ -111,14 +111,14 @@ fn without_newline(text: &[u8]) -> &[u8] {
 }
 
 impl From<Vec<u8>> for SecretText {
-    /// Takes the block over as it is; it is wiped in place when the text is dropped.
+    /// Takes the block as it is. It is wiped in place when the text is dropped.
     fn from(bytes: Vec<u8>) -> Self {
         Self(WipedBytes::from(bytes))
     }
 }
 
 impl From<String> for SecretText {
-    /// Takes the block over as it is; it is wiped in place when the text is dropped.
+    /// Takes the block as it is. It is wiped in place when the text is dropped.
     fn from(text: String) -> Self {
         Self::from(text.into_bytes())
     }
@@ -130,14 +130,14 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// A source whose text stands in a shape of its own; see [`Source::base64`], [`Source::field`] and
+/// A source whose text is in a form of its own; see [`Source::base64`], [`Source::field`] and
 /// [`Source::line`].
 pub struct Shaped<S> {
     source: S,
     shape: Shape,
 }
 
-/// Where in a text the key stands.
+/// The form of a text with a key.
 #[derive(Clone)]
 pub(super) enum Shape {
     Base64,

@@ -312,7 +312,7 @@ fn a_file_of_10_mb_is_refused_and_one_of_a_usual_size_is_read() {
     let large = line + &padding.repeat(10 * 1024 * 1024 / padding.len());
     let too_large = Problem::DotenvTooLarge { limit: 256 * 1024 };
     let message = error(&dotenv(&folder, large)).to_string();
-    assert!(message.contains("no usual .env is") && !message.contains("not a key"), "{message}");
+    assert!(message.contains("more than any usual .env") && !message.contains("not a key"), "{message}");
     assert_eq!(broken_in_a_chain(&folder.at(".env")), too_large);
 }
 

@@ -374,9 +374,9 @@ fn a_part_that_breaks_a_rule_is_refused() {
 #[test]
 fn what_no_shell_expands_is_refused_with_what_to_write() {
     for (text, says) in [
-        ("file:~/kanal", "no shell expands the ~ here: write the folder itself"),
-        ("dotenv:~/.env#A", "no shell expands the ~ here: write the folder itself"),
-        ("command:cat ~/kanal", "no shell expands the ~ here: write the folder itself"),
+        ("file:~/kanal", "no shell expands the ~ here: write the directory itself"),
+        ("dotenv:~/.env#A", "no shell expands the ~ here: write the directory itself"),
+        ("command:cat ~/kanal", "no shell expands the ~ here: write the directory itself"),
         ("file:$HOME/kanal", "no shell expands a variable here: write its value"),
         ("file:%APPDATA%\\kanal", "no shell expands a variable here: write its value"),
         ("file:/run/secrets/kanal*", "no shell expands the * here: name one file"),

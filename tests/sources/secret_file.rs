@@ -166,7 +166,7 @@ fn a_dangling_link_is_broken_and_not_absent() {
     symlink(folder.at("gone"), folder.at("link")).unwrap();
     let error = error(&file(folder.at("link")));
     assert_eq!(error.problem(), &Problem::DanglingLink);
-    assert!(error.to_string().contains("mend or remove the link"), "{error}");
+    assert!(error.to_string().contains("correct or remove the link"), "{error}");
     // A folder on the way may be the link, as Kubernetes' `..data` is.
     assert_eq!(problem(&file(folder.at("link/key"))), Problem::DanglingLink);
 }

@@ -1,5 +1,5 @@
-//! A program that runs. It is looked at and ended only while it is this process's own: once another has
-//! collected it, its number may be any other process's.
+//! A running program. It is observed and ended only while it is a child of this process: once other code has
+//! collected it, its process id may belong to another process.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::source::Problem;
 /// A program that was started, in a process group of its own.
 pub(super) struct Program {
     child: Child,
-    /// What stands for this process and for no other, where the kernel has it.
+    /// Identifies this process and no other, if the kernel supports it.
     #[cfg(target_os = "linux")]
     handle: Option<std::os::fd::OwnedFd>,
     #[cfg(unix)]
@@ -31,8 +31,7 @@ impl Program {
                 #[cfg(target_os = "linux")]
                 handle: {
                     use rustix::process::{Pid, PidfdFlags, pidfd_open};
-                    // Not before Linux 5.3, and not where it is filtered. Whether it is ours is seen when it
-                    // is waited for.
+                    // Not before Linux 5.3, nor where it is filtered. Waiting shows whether it is our child.
                     pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok()
                 },
                 child,
@@ -60,15 +59,15 @@ mod lifeline {
     use std::os::unix::process::CommandExt as _;
     use std::process::{Child, Command, Stdio};
 
-    /// Reads the group to end, then waits for a second line. Where that does not come, the process that would
-    /// have written it is gone. Without a group it ends. Only built-in commands, so nothing is looked up.
+    /// Reads the group to end, then waits for a second line. If that does not come, the process that would
+    /// write it has ended. Without a group it exits. It has built-in commands only, so nothing is looked up.
     const SCRIPT: &str = "trap '' HUP INT QUIT TERM; read -r group || exit 0; read -r end && exit 0; kill -s KILL -- \"-${group:?}\"";
 
-    /// Ends a process group when this process ends, unless it is dropped before.
+    /// Ends a process group when this process ends, unless it is dropped earlier.
     pub(super) struct Lifeline(Option<Child>);
 
     impl Lifeline {
-        /// Starts the shell, before there is anything to end. Where there is none, nothing is tied.
+        /// Starts the shell, before there is anything to end. Without a shell, nothing is tied.
         pub(super) fn start() -> Self {
             let mut shell = Command::new("/bin/sh");
             shell.args(["-c", SCRIPT]).env_clear().current_dir("/").process_group(0);
@@ -76,14 +75,14 @@ mod lifeline {
             Self(shell.spawn().ok())
         }
 
-        /// Ties the group of a program that was started just now.
+        /// Ties the group of a program that was just started.
         pub(super) fn hold(&mut self, program: &Child) {
             self.write(&format!("{}\n", program.id()));
         }
 
         fn write(&mut self, line: &str) {
             if let Some(pipe) = self.0.as_mut().and_then(|shell| shell.stdin.as_mut()) {
-                // A shell that has died is none to write to.
+                // The shell may have ended.
                 let _ = pipe.write_all(line.as_bytes());
             }
         }
@@ -94,7 +93,7 @@ mod lifeline {
             self.write("\n");
             if let Some(mut shell) = self.0.take() {
                 drop(shell.stdin.take());
-                // It ends by itself; another may have collected it.
+                // It exits by itself; other code may have collected it.
                 let _ = shell.wait();
             }
         }
@@ -108,8 +107,8 @@ mod unix {
 
     use super::{Problem, Program};
 
-    /// A look that waits for nothing and collects nothing. Until a program is collected, its id stands for no
-    /// other process, and that of its group for no other group, so that what it left running can be ended.
+    /// Checks without waiting and without collecting. Until a program is collected, its id belongs to no
+    /// other process, and its group's id to no other group, so what it left running can be ended.
     const LOOK: WaitIdOptions =
         WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
 
@@ -126,7 +125,7 @@ mod unix {
             rustix::io::retry_on_intr(|| waitid(self.id(), options))
         }
 
-        /// Whether the program has ended, and well; it may still run.
+        /// Whether the program has ended successfully; it may still run.
         pub(in crate::source::command) fn has_succeeded(&mut self) -> Result<bool, Problem> {
             let status = match self.wait(LOOK | WaitIdOptions::STOPPED) {
                 Ok(Some(status)) => status,
@@ -135,14 +134,14 @@ mod unix {
                 Err(_) => return Err(Problem::Unreachable),
             };
             if let Some(signal) = status.stopping_signal() {
-                // What another process has stopped may go on.
+                // A program that another process stopped may continue.
                 let by_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw).contains(&signal);
                 return if by_terminal { Err(Problem::WantsTerminal) } else { Ok(false) };
             }
             match status.exit_status() {
                 Some(0) => Ok(true),
                 Some(code) => Err(Problem::Failed { code }),
-                // A program without an exit status was ended by a signal.
+                // Without an exit status, a signal ended the program.
                 None => Err(Problem::Killed),
             }
         }
@@ -152,9 +151,9 @@ mod unix {
             let _ = self.wait(WaitIdOptions::EXITED);
         }
 
-        /// Ends the program and what it started in its group, and collects it.
+        /// Ends the program and its group, and collects it.
         pub(in crate::source::command) fn end(mut self) {
-            // One that another has collected is left alone, and with it what is left of its group.
+            // A program that other code has collected is left alone, and so is its group.
             if self.wait(LOOK).is_ok() {
                 let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
                 self.kill();
@@ -179,7 +178,7 @@ mod unix {
 
 #[cfg(not(unix))]
 impl Program {
-    /// Whether the program has ended, and well; it may still run.
+    /// Whether the program has ended successfully; it may still run.
     pub(super) fn has_succeeded(&mut self) -> Result<bool, Problem> {
         match self.child.try_wait() {
             Ok(None) => Ok(false),
@@ -218,15 +217,15 @@ pub(super) fn not_started(program: &Path, error: &io::Error) -> Problem {
     let rule = match Errno::from_io_error(error) {
         Some(Errno::AGAIN) => return Problem::Exhausted(Resource::Processes),
         Some(Errno::NOEXEC) => {
-            "it is no program of this machine, and no `#!` line says which interpreter runs it: add that \
-             line, or name the interpreter and give it the file as an argument"
+            "it is not a program for this machine, and no `#!` line names its interpreter: add that line, or \
+             run the interpreter with the file as an argument"
         }
         Some(Errno::NOENT) if there.is_some() => {
-            "the interpreter of its `#!` line, or the loader that it was built for, is not there: install \
+            "the interpreter of its `#!` line, or the loader that it was built for, does not exist: install \
              it, or correct the line (a line that ends in CR and LF names another file)"
         }
         Some(Errno::ACCESS) => match there {
-            Some(there) if there.is_dir() => "it is a folder: name the program in it",
+            Some(there) if there.is_dir() => "it is a directory: name the program in it",
             Some(there) if rustix::fs::access(&*there, rustix::fs::Access::EXEC_OK).is_err() => {
                 "this user may not execute it: `chmod +x` it, and check that its disk is not mounted noexec"
             }
@@ -248,7 +247,7 @@ pub(super) fn not_started(_: &Path, error: &io::Error) -> Problem {
     crate::source::Resource::of(error).map_or_else(|| Problem::NotStarted(error.kind()), Problem::Exhausted)
 }
 
-/// What stands where the program is looked for.
+/// The file that is found for the program.
 #[cfg(unix)]
 fn find(program: &Path) -> Option<std::path::PathBuf> {
     if program.as_os_str().is_empty() {

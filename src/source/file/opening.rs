@@ -16,12 +16,12 @@ use crate::source::{Resource, SecretText};
 /// A text and remarks, or nothing.
 pub(in crate::source) type FileText = Option<(SecretText, Vec<Remark>)>;
 
-/// How often a file that cannot stay as it is (behind a link that leads nowhere, or removed while it was
-/// opened) is opened again. Kubernetes swaps a link and removes what it led to, so a path can lead nowhere
-/// for an instant.
+/// How often a file in a transient state (behind a link that leads nowhere, or removed while it was opened)
+/// is opened again. Kubernetes swaps a link and removes its old target, so a path can lead nowhere for an
+/// instant.
 const ATTEMPTS: u32 = 10;
 
-/// How long to wait between two of them.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Opens, checks and reads a file. `None` where there is no file. May hang.
@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> R
         problem => problem,
     };
     let pipe = path.metadata().ok().filter(is_pipe);
-    // Held until the file is closed: what is declared first is dropped last.
+    // Held until the file is closed: the first variable is dropped last.
     let _alone = pipe
         .map(|pipe| Alone::with(&pipe, turn.rest()))
         .transpose()
@@ -60,13 +60,12 @@ pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> R
 struct Opened {
     file: File,
     metadata: Metadata,
-    /// Whether it has no name any more, and none will be given to another file in its place.
+    /// Whether it no longer has a name, and no other file will take its place.
     is_unlinked: bool,
 }
 
-/// Opens a file that has a name. One that was replaced between its opening and the look at it is opened
-/// again; where the path leads to the same nameless file still, it is a mount of that file alone, or a
-/// descriptor.
+/// Opens a file that has a name. One that was replaced while it was opened is opened again. If the path still
+/// leads to the same nameless file, it is a mount of that file alone, or a descriptor.
 fn open_to_stay(path: &Path) -> Result<Option<Opened>, Problem> {
     let mut nameless = None;
     for _ in 0..ATTEMPTS {
@@ -82,7 +81,7 @@ fn open_to_stay(path: &Path) -> Result<Option<Opened>, Problem> {
     Err(Problem::DanglingLink)
 }
 
-/// The device and the number of a regular file without a name.
+/// The device and the inode of a regular file without a name.
 #[cfg(unix)]
 fn nameless_id(metadata: &Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
@@ -94,7 +93,7 @@ const fn nameless_id(_: &Metadata) -> Option<(u64, u64)> {
     None
 }
 
-/// Opens a file; `None` where there is surely none.
+/// Opens a file; `None` if there is certainly none.
 fn open(path: &Path) -> Result<Option<File>, Problem> {
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -106,7 +105,7 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Err(Problem::BadPath { rule: "a path has no NUL byte" });
             }
-            // A socket cannot be opened at all; only its kind says why.
+            // A socket cannot be opened; only its type shows why.
             Err(error) => {
                 return Err(match path.metadata() {
                     Ok(metadata) if !metadata.is_file() && !is_pipe(&metadata) => Problem::NotAFile,
@@ -115,7 +114,7 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
             }
             Ok(file) => return Ok(Some(file)),
         }
-        // A link that led elsewhere before than after may have led nowhere in between.
+        // A link whose target changed may have led nowhere in between.
         if matches!((&before, Way::to(path)), (Way::EndsAt(before), Way::EndsAt(after)) if *before == after) {
             return Ok(None);
         }
@@ -135,7 +134,7 @@ const fn is_pipe(_: &Metadata) -> bool {
 
 /// How far a path leads.
 enum Way {
-    /// To this folder, resolved, and no further; the next part of the path is not there.
+    /// To this directory, resolved, and no further; the next component does not exist.
     EndsAt(PathBuf),
     /// To its end, or to a link that leads nowhere.
     Open,
@@ -191,7 +190,7 @@ fn check_readers(_: &Metadata, _: bool) -> Result<Vec<Remark>, Problem> {
     Ok(Vec::new())
 }
 
-/// Reads all there is into one block; more than `limit` bytes are an error, whatever the size said before.
+/// Reads to the end into one block. More than `limit` bytes are an error, whatever the size of the file was.
 pub(in crate::source) fn read_bounded(mut reader: impl Read, limit: usize) -> Result<SecretText, Problem> {
     let mut text = SecretText::with_capacity(1024.min(limit + 1));
     let mut piece = zeroize::Zeroizing::new([0; 1024]);
@@ -206,16 +205,16 @@ pub(in crate::source) fn read_bounded(mut reader: impl Read, limit: usize) -> Re
     }
 }
 
-/// How long to wait before a pipe that has nothing is looked at again.
+/// The interval of reads from a pipe that has nothing.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The right to read a pipe, from before it is opened: two readers at once would divide what is written to
-/// it, and each would take its part for the whole. Other processes are not kept off.
+/// The exclusive right of a thread to read a pipe, taken before it is opened: two readers would each get a
+/// part of the text and take it for the whole. Other processes are not excluded.
 struct Alone {
     id: Id,
 }
 
-/// The device and the number of a pipe.
+/// The device and the inode of a pipe.
 type Id = (u64, u64);
 
 /// The pipes that are being read in this process.
@@ -257,11 +256,11 @@ const fn id(_: &Metadata) -> Id {
     (0, 0)
 }
 
-/// A pipe that was opened without waiting for who writes to it. Its reads wait for that, and fail with
-/// [`ErrorKind::TimedOut`] at the deadline, so no thread is left in one.
+/// A pipe that was opened without waiting for a writer. Its reads wait for one, and fail with
+/// [`ErrorKind::TimedOut`] at the deadline, so no thread hangs in one.
 struct Pipe {
     file: File,
-    /// `None` beyond the clock.
+    /// `None` if it is beyond the range of the clock.
     until: Option<Instant>,
     /// Whether something has written to it, or may have before it was opened.
     is_begun: bool,
@@ -278,7 +277,7 @@ impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.file.read(buffer) {
-                // Before anything has opened a FIFO to write to it, a read is at its end.
+                // Until a writer has opened a FIFO, a read returns its end.
                 Ok(0) if !self.is_begun => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_begun = true,
                 read => {
@@ -294,7 +293,7 @@ impl Read for Pipe {
     }
 }
 
-/// Whether it is a pipe between processes, such as a shell's `<(…)`. What writes to it was there before us.
+/// Whether it is an anonymous pipe, such as a shell's `<(…)`. Its writer existed before it was opened here.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn has_no_name(file: &File) -> bool {
     const PIPEFS: u64 = 0x5049_5045;

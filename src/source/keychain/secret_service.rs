@@ -29,7 +29,7 @@ const CONTENT_TYPE: &str = "application/octet-stream";
 
 /// Why a call failed.
 pub(super) enum Fault {
-    /// The service or the bus is gone, or another one has come: a new connection may work.
+    /// The service or the bus has ended or was replaced: a new connection may work.
     Lost,
     Problem(Problem),
 }
@@ -93,7 +93,7 @@ impl Store {
         found.map_or(Ok(false), |item| Ok(item.delete().map(|()| true)?))
     }
 
-    /// Deletes every item but one that `is_kept` is true of; `None` where there is none.
+    /// Deletes all items except one for which `is_kept` is true; `None` if there is none.
     pub(super) fn keep_one(
         &self,
         items: &Items<'_>,
@@ -118,7 +118,7 @@ impl Store {
 
     /// The names of the service's items.
     pub(super) fn names(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<String>, Fault> {
-        // What is found says nothing about what a locked collection hides.
+        // What is found says nothing about locked collections.
         let locked = self.locked_collections(items)?;
         if !locked.is_empty() {
             prompts.unlock(&locked)?;
@@ -143,8 +143,8 @@ impl Store {
         }
     }
 
-    /// The items, unlocked. What is not found may be in a locked collection: some services search the
-    /// unlocked ones alone. So nothing is absent until all are unlocked.
+    /// The items, unlocked. An item that is not found may be in a locked collection, because some services
+    /// search only unlocked ones. So nothing is absent until all are unlocked.
     fn find<'s>(&'s self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<Item<'s>>, Fault> {
         let (found, mut locked) = self.search(items)?;
         if locked.is_empty() {
@@ -180,9 +180,9 @@ impl Store {
         Ok((open.collect::<Result<_, Fault>>()?, Vec::new()))
     }
 
-    /// The collections that may hide an item. A service that shows no collection at all, as `KeePassXC` does
-    /// while its databases are closed, may hide one as well. (gnome-keyring always shows that of the
-    /// session.)
+    /// The locked collections, which may hide an item. A service that shows no collection, as `KeePassXC`
+    /// does while its databases are closed, may hide one too. (gnome-keyring always shows the session's
+    /// collection.)
     fn locked_collections(&self, items: &Items<'_>) -> Result<Vec<OwnedObjectPath>, Fault> {
         let all = self.collections()?;
         if all.is_empty() {
@@ -203,7 +203,7 @@ impl Store {
         Ok(locked)
     }
 
-    /// The paths of all collections. `SecretService::get_all_collections` gives those that it has seen first.
+    /// The paths of all collections. `SecretService::get_all_collections` returns those of its first call.
     fn collections(&self) -> Result<Vec<OwnedObjectPath>, Fault> {
         let property = ("org.freedesktop.Secret.Service", "Collections");
         let interface = Some("org.freedesktop.DBus.Properties");
@@ -230,20 +230,20 @@ impl Items<'_> {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // The thread beside it waits on the connection.
+        // The watching thread waits on the connection.
         let _ = self.connection.clone().close();
     }
 }
 
-/// Closes the connection once the service that it talks to is gone. The bus answers the calls that the
-/// service has not; what waits for a signal of it, as for the end of a prompt, would wait without end.
+/// Closes the connection once the service has ended. The bus answers the open calls, but waiting for a
+/// signal, such as the end of a prompt, would never return.
 fn end_with_the_service(connection: &Connection) -> Result<(), Problem> {
     let bus = DBusProxy::new(connection).map_err(|_| Problem::NoKeychain)?;
     let changes = bus.receive_name_owner_changed_with_args(&[(0, NAME)]);
     let mut changes = changes.map_err(|_| Problem::NoKeychain)?;
     let connection = connection.clone();
     let watch = move || {
-        // It ends with the connection as well.
+        // It also ends with the connection.
         let is_gone = changes.any(|change| change.args().is_ok_and(|change| change.old_owner().is_some()));
         if is_gone {
             let _ = connection.close();
@@ -267,7 +267,7 @@ impl From<zbus::Error> for Fault {
 }
 
 impl From<Error> for Fault {
-    /// Keeps what the error is and drops what it carries.
+    /// Keeps the kind of the error and drops its content.
     fn from(error: Error) -> Self {
         match error {
             Error::Locked | Error::NoResult | Error::Prompt => Problem::NoAccess.into(),
@@ -290,8 +290,8 @@ const SERVICE: &str = "org.freedesktop.Secret.Service";
 const PROMPT: &str = "org.freedesktop.Secret.Prompt";
 const BUS: &str = "org.freedesktop.DBus";
 
-/// The prompt of one call. It has a connection of its own, which is closed at the deadline of the call: the
-/// call then ends, and the service takes the prompt away.
+/// The prompt of one call. It has its own connection, which is closed at the deadline: the call then ends,
+/// and the service closes the prompt.
 #[derive(Clone, Default)]
 pub(super) struct Prompts(Arc<Lock<State>>);
 
@@ -304,15 +304,15 @@ enum State {
 }
 
 impl Prompts {
-    /// Ends the prompt that is open, and refuses further ones. This is where a caller waits, and closing
-    /// blocks.
+    /// Ends an open prompt, and refuses further ones. Closing blocks and a caller waits here, so a thread
+    /// does it.
     pub(super) fn end(&self) {
         if let State::Waits(connection) = self.set(State::Ended) {
             elsewhere(move || drop(connection.close()));
         }
     }
 
-    /// Unlocks collections and items. Whether it has is for the caller to see.
+    /// Asks to unlock collections and items. The caller checks whether they are.
     fn unlock(&self, objects: &[OwnedObjectPath]) -> Result<(), Fault> {
         let connection = Connection::session()?;
         if matches!(self.set(State::Waits(connection.clone())), State::Ended) {
@@ -335,7 +335,7 @@ impl Prompts {
 }
 
 fn unlock(connection: &Connection, objects: &[OwnedObjectPath]) -> Result<(), Fault> {
-    // Before the question, so that neither its answer nor the end of the service is missed.
+    // Subscribe first, so that neither the answer nor the end of the service is missed.
     let mut messages = MessageIterator::from(connection);
     let completed = format!("type='signal',sender='{NAME}',interface='{PROMPT}',member='Completed'");
     let gone = format!("type='signal',sender='{BUS}',member='NameOwnerChanged',arg0='{NAME}'");
@@ -348,7 +348,7 @@ fn unlock(connection: &Connection, objects: &[OwnedObjectPath]) -> Result<(), Fa
     if prompt.as_str() == "/" {
         return Ok(());
     }
-    // No window of ours.
+    // Without a parent window.
     connection.call_method(Some(NAME), prompt.as_str(), Some(PROMPT), "Prompt", &"")?;
     let is_over = |message: zbus::Result<zbus::Message>| {
         let message = message.ok()?;
@@ -368,6 +368,6 @@ fn unlock(connection: &Connection, objects: &[OwnedObjectPath]) -> Result<(), Fa
             _ => None,
         }
     };
-    // Where the messages end, the bus is gone, or the deadline has passed.
+    // If the messages end, the bus has ended or the deadline has passed.
     messages.find_map(is_over).unwrap_or(Err(Fault::Lost))
 }

@@ -1,4 +1,4 @@
-//! Reading what follows a scheme.
+//! Parsing what follows a scheme: the place, and the options after a `?`.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub(super) fn place(scheme: &str, rest: &str) -> Result<Place, KeyRefError> {
     }
 }
 
-/// A decoded part that is there, without a bare `#`.
+/// Decodes a part that must not be empty and has no bare `#`.
 fn part(
     text: &str,
     scheme: &'static str,
@@ -40,11 +40,11 @@ fn part(
         return Err(KeyRefError::LooksLikeKey { part });
     }
     if text.contains('#') {
-        let rule = "a # of a name is written %23";
+        let rule = "a # in a name is written %23";
         return Err(KeyRefError::Refused { scheme, rule });
     }
     if text.trim() != text {
-        let rule = "white space at an end is not taken: remove it (%20 where a name really has it there)";
+        let rule = "white space at an end is not accepted: remove it (%20 if the name really has it there)";
         return Err(KeyRefError::Refused { scheme, rule });
     }
     let decoded = decode(text)?;
@@ -78,7 +78,7 @@ fn file_path(text: &str, scheme: &'static str, form: &'static str) -> Result<Fil
     if let Some(expansion) = Expansion::in_text(text, Part::Path) {
         return Err(KeyRefError::Refused { scheme, rule: expansion.rule() });
     }
-    // Of a URI with an empty host, such as file:///run/secrets/kanal, the path is meant.
+    // A URI with an empty host, such as file:///run/secrets/kanal, means the path.
     let text = text.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(text);
     if text.starts_with("//") {
         let rule = "what follows // would be a host, and files are read on this machine: write one /";
@@ -86,7 +86,7 @@ fn file_path(text: &str, scheme: &'static str, form: &'static str) -> Result<Fil
     }
     let path = part(text, scheme, "the path", form)?;
     if path.split(['/', '\\']).any(|component| component == "..") {
-        let rule = "a path with .. is refused: write where the file really is";
+        let rule = "a path with .. is refused: write the real path of the file";
         return Err(KeyRefError::Refused { scheme, rule });
     }
     let resolved = absolute(path.as_str().into());
@@ -153,14 +153,14 @@ fn parse_command(text: &str) -> Result<Place, KeyRefError> {
         return Err(refused(rule));
     }
     if text.contains('#') {
-        return Err(refused("a # of a word is written %23"));
+        return Err(refused("a # in a word is written %23"));
     }
     if let Some(expansion) = text.split(' ').find_map(|word| Expansion::in_text(word, Part::Word)) {
         return Err(refused(expansion.rule()));
     }
     let words = text.split(' ').map(decode).collect::<Result<Vec<_>, _>>()?;
     if words.iter().any(|word| word.is_empty() || word.contains('\0')) {
-        let rule = "words are split on single spaces, and none is empty or has a NUL";
+        let rule = "words are split on single spaces, and none may be empty or have a NUL";
         return Err(refused(rule));
     }
     Ok(Place::Command { words })
@@ -183,14 +183,14 @@ fn parse_openbao(text: &str) -> Result<Place, KeyRefError> {
         return Err(KeyRefError::Refused {
             scheme: "openbao",
             rule: "leave out the data/ or metadata/ of the HTTP interface: write openbao:secret/shop/kanal#key, \
-                   as `bao kv get secret/shop/kanal` takes it",
+                   as for `bao kv get secret/shop/kanal`",
         });
     }
     let (mount, path) = (mount.to_owned(), path.to_owned());
     Ok(Place::OpenBao { mount, path, field })
 }
 
-/// How the text stands in the place, and whom its file may belong to.
+/// The form of the text, and the owner and group that its file may have.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Options {
     pub(super) owner: Option<u32>,
@@ -237,7 +237,7 @@ impl Options {
         self.owner.is_some() || self.group.is_some()
     }
 
-    /// The source whose text is what these options say.
+    /// Applies the form of the text to a source.
     pub(super) fn shape(&self, source: Box<dyn Source>) -> Box<dyn Source> {
         let source: Box<dyn Source> = match &self.pick {
             None => source,
@@ -248,7 +248,7 @@ impl Options {
     }
 }
 
-/// In its one form: without a sign or leading zeros.
+/// Parses a number without sign or leading zeros.
 fn number(text: &str, option: &'static str, rule: &'static str) -> Result<u32, KeyRefError> {
     let number = text.parse().ok().filter(|number: &u32| number.to_string() == text);
     number.ok_or(KeyRefError::Option { option, rule })

@@ -8,7 +8,7 @@ use serde::ser::{Error as _, Serialize, Serializer};
 use super::{KeyRef, KeyRefError};
 
 impl Serialize for KeyRef {
-    /// Fails for what is no reference; nothing of that was kept.
+    /// Fails for a value that is not a reference: nothing of its text was kept.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.problem() {
             None => serializer.collect_str(self),
@@ -18,12 +18,12 @@ impl Serialize for KeyRef {
 }
 
 impl<'de> Deserialize<'de> for KeyRef {
-    /// Never fails because of a value, which may be a key: a parser prints the line that an error is about.
-    /// What is no reference is reported when it is used.
+    /// Never fails because of a value, which may be a key: a parser prints the line that an error is about. A
+    /// value that is not a reference is reported when it is used.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Asked for a string, `serde_json` answers a number by an error that prints it, and never asks the
-        // visitor. Formats that do not describe themselves can only be asked for a string, and hold no other
-        // type.
+        // If a string is requested and the value is a number, `serde_json` returns an error that prints it,
+        // without calling the visitor. Formats that do not describe themselves need the request for a string,
+        // and hold no other type.
         if deserializer.is_human_readable() {
             deserializer.deserialize_any(ReferenceVisitor)
         } else {
@@ -34,7 +34,7 @@ impl<'de> Deserialize<'de> for KeyRef {
 
 struct ReferenceVisitor;
 
-/// Each kind of value but a string.
+/// Each kind of value except a string.
 macro_rules! is_no_text {
     ($($method:ident: $value:ty),* $(,)?) => {
         $(fn $method<E>(self, _: $value) -> Result<KeyRef, E> {

@@ -7,11 +7,11 @@ use super::KeyRefError;
 use crate::internal::bytes::percent_byte;
 use crate::internal::printable::is_unsafe_to_print;
 
-/// What kind of text a part of a reference is; it decides what is written as `%XX`.
+/// The kind of a part of a reference. It decides what is encoded as `%XX`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Name,
-    /// A shell would expand some characters of it.
+    /// A path, of which a shell would expand some characters.
     Path,
     /// A word of a command, which ends at a space.
     Word,
@@ -19,7 +19,7 @@ pub(super) enum Part {
     Option,
 }
 
-/// What a shell would expand, and nothing does here.
+/// What a shell would expand and this crate does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expansion {
     Home,
@@ -28,7 +28,7 @@ pub(super) enum Expansion {
 }
 
 impl Expansion {
-    /// The first one in a text that is not yet decoded.
+    /// Finds the first one in a text that is not yet decoded.
     pub(super) fn in_text(text: &str, part: Part) -> Option<Self> {
         if matches!(part, Part::Name | Part::Option) {
             return None;
@@ -49,13 +49,13 @@ impl Expansion {
     pub(super) const fn rule(self) -> &'static str {
         match self {
             Self::Home => {
-                "no shell expands the ~ here: write the folder itself, such as /home/shop (%7E where a name \
+                "no shell expands the ~ here: write the directory itself, such as /home/shop (%7E if a name \
                  begins with ~)"
             }
             Self::Variable => {
-                "no shell expands a variable here: write its value (%24 where a name really has a $ there)"
+                "no shell expands a variable here: write its value (%24 if the name really has a $ there)"
             }
-            Self::Pattern => "no shell expands the * here: name one file (%2A where a name really has a *)",
+            Self::Pattern => "no shell expands the * here: name one file (%2A if the name really has a *)",
         }
     }
 }
@@ -65,19 +65,19 @@ fn is_variable(text: &str) -> bool {
     text[1..].starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '{' | '('))
 }
 
-/// Whether what follows a `%` is a name and another `%`, as Windows writes a variable.
+/// Whether a name and another `%` follow a `%`, as in a variable of Windows.
 fn is_windows_variable(text: &str) -> bool {
     let name = text.split_once('%').map_or("", |(name, _)| name);
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'(' | b')'));
     plain && !name.is_empty()
 }
 
-/// Whether a character may be written as `%XX` at all, each byte of it.
+/// Whether a character may be written as `%XX` for each of its bytes.
 const fn may_be_escaped(c: char) -> bool {
     matches!(c, '%' | '?' | '#' | '$' | '*' | '~' | '&') || c.is_whitespace() || is_unsafe_to_print(c)
 }
 
-/// Where a name of a reference ends, or what a person puts around one.
+/// The characters around a name in a reference.
 const AROUND: [char; 5] = ['/', '\\', ' ', '"', '\''];
 
 /// Whether a name in a text has the form of a Kanal key: 24 letters and digits, with upper case, lower case
@@ -152,7 +152,7 @@ pub(super) fn decode(text: &str) -> Result<String, KeyRefError> {
             rest = &rest[c.len_utf8()..];
         }
     }
-    // A letter or a digit is written so only where the name would be taken for a key.
+    // A letter or digit is encoded only in a name that would be taken for a key.
     if has_plain && !has_key(&decoded) { Err(KeyRefError::Escape) } else { Ok(decoded) }
 }
 
