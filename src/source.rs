@@ -15,12 +15,12 @@
 //! |---|---|---|
 //! | [`Variable`] | an environment variable | it is malformed, or its `_FILE` partner is set as well |
 //! | [`FileVariable`] | the file that a `…_FILE` variable names | the file is gone, or as [`SecretFile`] |
-//! | [`SecretFile`] | a mounted secret or a pipe | it is empty, too large, not a file, or others may write it |
+//! | [`SecretFile`] | a mounted secret or a pipe | it is empty, too large, or others may write it |
 //! | [`SystemdCredential`] | `$CREDENTIALS_DIRECTORY` | as [`SecretFile`] |
-//! | [`Command`] | a program's standard output | it fails, prints too much or nothing, or exceeds its deadline |
+//! | [`Command`] | a program's standard output | it fails, prints nothing or takes too long |
 //! | `DotenvFile` | one variable of a `.env` | its line is ambiguous, or it is set twice |
 //! | `KeychainItem` | the OS keychain | it is locked and not unlocked in time, or two items match |
-//! | `OpenBaoField` | a field of a secret in OpenBao or Vault | it was deleted, the field is missing, the token is refused |
+//! | `OpenBaoField` | a field of a secret in OpenBao or Vault | it was deleted, or the token is refused |
 //!
 //! ```
 //! use keysheath::key::{Issuer, Kanal};

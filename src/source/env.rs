@@ -163,8 +163,8 @@ impl SystemdCredential {
         })?;
         if file.is_none() && gone.load(Ordering::Acquire) {
             return Err(Problem::BadPath {
-                rule: "the directory that $CREDENTIALS_DIRECTORY names does not exist: let systemd start the program, or \
-                       unset the variable",
+                rule: "the directory that $CREDENTIALS_DIRECTORY names does not exist: let systemd start the \
+                       program, or unset the variable",
             });
         }
         Ok(file::reading(file, Absence::NoFile))

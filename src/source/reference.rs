@@ -6,9 +6,9 @@
 //! | `file:/run/secrets/kanal` | a secret file |
 //! | `dotenv:.env#KANAL_API_KEY` | one variable of a `.env` |
 //! | `systemd:kanal_api_key` | a credential that systemd passed |
-//! | `keychain:kanal`, `keychain:shop-sync/kanal` | a keychain item, of the service `keysheath` unless named |
+//! | `keychain:kanal`, `keychain:shop-sync/kanal` | a keychain item; the default service is `keysheath` |
 //! | `command:op read op://shop/kanal/key` | a program's output |
-//! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault, at the address in the environment |
+//! | `openbao:mount/path#field` | a field of a secret in OpenBao or Vault (by the environment) |
 //! The scheme ends at the first colon. `%XX` encodes `%`, `?`, `#`, `$`, `*`, `~`, `&`, white space, and
 //! control and other invisible characters (each byte of their UTF-8). It also encodes a letter or digit of a
 //! name that has the form of a Kanal key, which is refused otherwise. There is no shell, so a path or a word
@@ -23,8 +23,8 @@
 //! | `field=NAME` | the key is in this field of a JSON object | [`Source::field`] |
 //! | `line=NUMBER` | the key is this line of the text, counted from 1 | [`Source::line`] |
 //! | `encoding=base64` | the text, or the field or line of it, is in base64 | [`Source::base64`] |
-//! | `owner=UID` | of `file:` and `dotenv:`: the file may also belong to this user | [`SecretFile::with_trusted_owner`] |
-//! | `group=GID` | of `file:` and `dotenv:`: this group may write the file | [`SecretFile::with_trusted_group`] |
+//! | `owner=UID` | of a file: it may also belong to this user | [`SecretFile::with_trusted_owner`] |
+//! | `group=GID` | of a file: this group may write it | [`SecretFile::with_trusted_group`] |
 //!
 //! A reference says where the key is expected, so a place without a key is an error
 //! ([`Problem::Missing`](crate::source::Problem::Missing)) and never an absence.
@@ -76,7 +76,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::internal::printable::Printable;
+#[cfg(feature = "dotenv")]
+use crate::source::DotenvFile;
+#[cfg(feature = "openbao")]
+use crate::source::OpenBaoField;
 use crate::source::{Command, Provenance, SecretFile, Source, SystemdCredential, Variable};
+#[cfg(feature = "keychain")]
+use crate::source::{Keychain, KeychainItem};
 
 use parse::Options;
 use text::{Part, encode};
@@ -227,13 +233,11 @@ pub enum KeyRefError {
     )]
     CommandsNotAllowed,
     /// This build does not have the source that it names.
-    #[error("{scheme}: references are not supported here: {remedy}")]
+    #[error("this build cannot read {scheme}: references: enable the feature `{scheme}` of keysheath")]
     #[non_exhaustive]
     Unsupported {
-        /// The scheme.
+        /// The scheme, which is also the name of the feature.
         scheme: &'static str,
-        /// What to do.
-        remedy: &'static str,
     },
 }
 
@@ -287,13 +291,22 @@ impl KeyRef {
         Ok(match &self.place {
             Place::Env { name } => Box::new(Variable::new(name.as_str())),
             Place::File { path } => {
-                let mut file = SecretFile::new(&path.resolved);
-                file = self.options.owner.into_iter().fold(file, SecretFile::with_trusted_owner);
+                let file = SecretFile::new(&path.resolved);
+                let file = self.options.owner.into_iter().fold(file, SecretFile::with_trusted_owner);
                 Box::new(self.options.group.into_iter().fold(file, SecretFile::with_trusted_group))
             }
-            Place::Dotenv { path, name } => self.dotenv(path, name)?,
+            #[cfg(feature = "dotenv")]
+            Place::Dotenv { path, name } => {
+                let file = DotenvFile::new(&path.resolved, name);
+                let file = self.options.owner.into_iter().fold(file, DotenvFile::with_trusted_owner);
+                Box::new(self.options.group.into_iter().fold(file, DotenvFile::with_trusted_group))
+            }
             Place::Systemd { name } => Box::new(SystemdCredential::new(name.as_str())),
-            Place::Keychain { service, name } => keychain(service.as_deref(), name)?,
+            #[cfg(feature = "keychain")]
+            Place::Keychain { service, name } => {
+                let service = service.as_deref().unwrap_or(Keychain::SERVICE);
+                Box::new(KeychainItem::new(Keychain::for_service(service), name))
+            }
             Place::Command { .. } if !self.commands_allowed => {
                 return Err(KeyRefError::CommandsNotAllowed);
             }
@@ -301,51 +314,19 @@ impl KeyRef {
                 Some((program, words)) => Box::new(Command::new(program.as_str()).args(words)),
                 None => return Err(parse::COMMAND_MISSING),
             },
-            Place::OpenBao { mount, path, field } => openbao(mount, path, field)?,
+            #[cfg(feature = "openbao")]
+            Place::OpenBao { mount, path, field } => {
+                Box::new(OpenBaoField::from_env(format!("{mount}/{path}"), field))
+            }
             Place::Invalid(problem) => return Err(*problem),
+            #[cfg(not(feature = "dotenv"))]
+            Place::Dotenv { .. } => return Err(KeyRefError::Unsupported { scheme: "dotenv" }),
+            #[cfg(not(feature = "keychain"))]
+            Place::Keychain { .. } => return Err(KeyRefError::Unsupported { scheme: "keychain" }),
+            #[cfg(not(feature = "openbao"))]
+            Place::OpenBao { .. } => return Err(KeyRefError::Unsupported { scheme: "openbao" }),
         })
     }
-
-    #[cfg(feature = "dotenv")]
-    #[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
-    fn dotenv(&self, path: &FilePath, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        use crate::source::DotenvFile;
-
-        let file = DotenvFile::new(&path.resolved, name);
-        let file = self.options.owner.into_iter().fold(file, DotenvFile::with_trusted_owner);
-        Ok(Box::new(self.options.group.into_iter().fold(file, DotenvFile::with_trusted_group)))
-    }
-
-    #[cfg(not(feature = "dotenv"))]
-    #[allow(clippy::unused_self, reason = "the signature is shared with the build that has the source")]
-    fn dotenv(&self, _: &FilePath, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-        Err(KeyRefError::Unsupported { scheme: "dotenv", remedy: "enable the feature `dotenv` of keysheath" })
-    }
-}
-
-#[cfg(feature = "keychain")]
-#[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
-fn keychain(service: Option<&str>, name: &str) -> Result<Box<dyn Source>, KeyRefError> {
-    use crate::source::{Keychain, KeychainItem};
-
-    let keychain = Keychain::for_service(service.unwrap_or(Keychain::SERVICE));
-    Ok(Box::new(KeychainItem::new(keychain, name)))
-}
-
-#[cfg(not(feature = "keychain"))]
-fn keychain(_: Option<&str>, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-    Err(KeyRefError::Unsupported { scheme: "keychain", remedy: "enable the feature `keychain` of keysheath" })
-}
-
-#[cfg(feature = "openbao")]
-#[allow(clippy::unnecessary_wraps, reason = "the signature is shared with the build without the source")]
-fn openbao(mount: &str, path: &str, field: &str) -> Result<Box<dyn Source>, KeyRefError> {
-    Ok(Box::new(crate::source::OpenBaoField::from_env(format!("{mount}/{path}"), field)))
-}
-
-#[cfg(not(feature = "openbao"))]
-fn openbao(_: &str, _: &str, _: &str) -> Result<Box<dyn Source>, KeyRefError> {
-    Err(KeyRefError::Unsupported { scheme: "openbao", remedy: "enable the feature `openbao` of keysheath" })
 }
 
 impl FromStr for KeyRef {

@@ -381,7 +381,7 @@ fn what_no_shell_expands_is_refused_with_what_to_write() {
         ("file:%APPDATA%\\kanal", "no shell expands a variable here: write its value"),
         ("file:/run/secrets/kanal*", "no shell expands the * here: name one file"),
         ("file://nas/keys/kanal", "would be a host"),
-        ("file:/run/secrets/kanal ", "white space at an end is not taken: remove it"),
+        ("file:/run/secrets/kanal ", "white space at an end is not accepted: remove it"),
         ("openbao:secret/data/shop/kanal#key", "leave out the data/ or metadata/"),
     ] {
         let error = refused(text).to_string();

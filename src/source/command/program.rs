@@ -61,7 +61,8 @@ mod lifeline {
 
     /// Reads the group to end, then waits for a second line. If that does not come, the process that would
     /// write it has ended. Without a group it exits. It has built-in commands only, so nothing is looked up.
-    const SCRIPT: &str = "trap '' HUP INT QUIT TERM; read -r group || exit 0; read -r end && exit 0; kill -s KILL -- \"-${group:?}\"";
+    const SCRIPT: &str = "trap '' HUP INT QUIT TERM; read -r group || exit 0; read -r end && exit 0; \
+        kill -s KILL -- \"-${group:?}\"";
 
     /// Ends a process group when this process ends, unless it is dropped earlier.
     pub(super) struct Lifeline(Option<Child>);

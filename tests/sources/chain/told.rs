@@ -109,7 +109,7 @@ fn a_place_that_could_not_be_asked_is_told_with_its_remedy() {
     let alone = Chain::<Kanal>::new().with(slow()).load().unwrap_err().to_string();
     assert!(!alone.contains("let it be asked") && !alone.contains("other place"), "{alone}");
     let headline = alone.lines().next().unwrap();
-    assert!(headline.contains("could not be asked: it was not read within 50 ms: look at"), "{alone}");
+    assert!(headline.contains("could not be asked: it was not read within 50 ms: check the disk"), "{alone}");
     assert_eq!(alone.matches("was not read").count(), 1, "{alone}");
     assert!(alone.contains("fifo: could not be asked\n"), "{alone}");
     let two = Chain::<Kanal>::new().with(Variable::new("NO_SUCH_VARIABLE")).with(slow());

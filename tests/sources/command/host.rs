@@ -248,7 +248,7 @@ fn what_cannot_be_run_says_what_it_is() {
     let gone = format!("#!/no/such/interpreter\necho {KEY}\n");
     assert_cannot_be_run(&file("gone", &gone), "the interpreter of its `#!` line");
     assert_cannot_be_run(&file("dos", &format!("#!/bin/sh\r\necho {KEY}\r\n")), "CR and LF");
-    assert_cannot_be_run(&Command::new(folder.path()), "it is a folder");
+    assert_cannot_be_run(&Command::new(folder.path()), "it is a directory");
     let closed = folder.write("closed", "#!/bin/sh\n");
     assert_cannot_be_run(&Command::new(&closed), "chmod +x");
     let through = format!("#!{}\necho {KEY}\n", closed.display());
