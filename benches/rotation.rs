@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
+use keysheath::Cadence;
 use keysheath::chain::Chain;
 use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{RefreshSettings, Refresher};
@@ -43,7 +44,7 @@ fn watcher() -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kanal");
     replace(&path, 0);
-    let settings = RefreshSettings::new().with_poll_interval(POLL).watching();
+    let settings = RefreshSettings::new().with_cadence(Cadence::every(POLL)).with_file_watch();
     let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
     let refresher = Refresher::from_chain(chain, settings).unwrap();
     let mut subscription = refresher.handle().subscribe();

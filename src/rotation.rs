@@ -188,7 +188,7 @@ impl<I: Issuer> Rotation<I> {
     /// # Errors
     /// As [`Refresher::from_store`].
     pub fn start_refresher(&self, settings: RefreshSettings) -> Result<Refresher<I>, RefreshError> {
-        Refresher::of_key_set(Arc::clone(&self.store), self.publisher.clone(), settings)
+        Refresher::publish_to(Arc::clone(&self.store), self.publisher.clone(), settings)
     }
 
     /// With a probe, for [`verify`](Rotation::verify) and [`retire`](Rotation::retire). It should ask for every store

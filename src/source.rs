@@ -57,7 +57,7 @@ pub use crate::internal::calls::{CallError, DEFAULT_DEADLINE, MAX_CALLS, MAX_CAL
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
-#[cfg(feature = "watch")]
+#[cfg(feature = "rotation")]
 pub(crate) use env::credential_path;
 pub use env::{FileVariable, SystemdCredential, Variable};
 pub(crate) use env::{similar_names, variable as variable_text};

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer as _, Kanal, RawKey};
 use keysheath::openbao::OpenBao;
@@ -52,7 +53,7 @@ fn key(number: u32) -> String {
 /// One process of the fleet: it says when each of its handles has each key, until its input ends.
 pub(crate) fn follow() {
     let store = OpenBaoStore::new(OpenBao::from_env().expect("a client"), PLACE);
-    let settings = RefreshSettings::new().with_poll_interval(INTERVAL);
+    let settings = RefreshSettings::new().with_cadence(Cadence::every(INTERVAL));
     let refresher = Refresher::<Kanal>::from_store(store, settings).expect("the key set is read");
     for _ in 0..HANDLES {
         let handle = refresher.handle();
@@ -60,7 +61,7 @@ pub(crate) fn follow() {
     }
     say("ready");
     let _ = io::stdin().read_to_end(&mut Vec::new());
-    assert!(refresher.status().problem().is_none(), "{}", refresher.status());
+    assert!(refresher.status().health().problem().is_none(), "{}", refresher.status());
 }
 
 fn tell_of_each_key(handle: &KeyHandle<Kanal>) {

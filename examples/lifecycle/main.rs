@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, OWN_STORE};
 use keysheath::handle::{Generation, KeyHandle};
@@ -125,7 +126,7 @@ fn live<S: DocumentStore + 'static>(
         }))
         .by("anna");
     let handle = rotation.handle();
-    let refresher = Refresher::from_store(open(), RefreshSettings::new().with_poll_interval(POLL))?;
+    let refresher = Refresher::from_store(open(), RefreshSettings::new().with_cadence(Cadence::every(POLL)))?;
 
     let follower = refresher.handle();
     let handles = [handle.clone(), handle.clone(), follower.clone(), follower.clone()];

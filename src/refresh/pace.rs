@@ -1,24 +1,21 @@
-//! When the place is asked next. It reads no clock.
+//! When an attempt that is asked for is made. It reads no clock.
 
 use std::time::{Duration, Instant};
 
-use super::{RefreshSettings, SHORTEST_POLL_INTERVAL};
 use crate::handle::Reload;
-use crate::internal::back_off::{doubled, random_part};
-use crate::internal::clocks;
+use crate::internal::back_off::Cadence;
 
 /// What to do about a reload that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Now,
-    /// Soon enough for those who asked to wait.
+    /// Soon enough for the callers to wait.
     At(Instant),
     TooSoon,
 }
 
 pub(super) struct Pace {
-    minimum: Duration,
-    longest: Duration,
+    cadence: Cadence,
     /// Attempts in a row that failed.
     failures: u32,
     /// Attempts that were asked for, and found nothing newer, since there was something newer.
@@ -28,31 +25,29 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(settings: &RefreshSettings) -> Self {
-        let longest = settings.longest_back_off.max(settings.minimum_interval);
-        let minimum = settings.minimum_interval;
-        Self { minimum, longest, failures: 0, fruitless: 0, rests_since: None }
+    pub(super) const fn new(cadence: Cadence) -> Self {
+        Self { cadence, failures: 0, fruitless: 0, rests_since: None }
     }
 
     /// What to do at `now` about a reload that is asked for.
     pub(super) fn turn(&mut self, now: Instant) -> Turn {
         let Some(since) = self.rests_since else { return Turn::Now };
-        if now.saturating_duration_since(since) >= self.longest {
-            // It was quiet for long, so what was fruitless then says nothing about now.
+        if now.saturating_duration_since(since) >= self.cadence.longest_back_off() {
+            // It was quiet for a long time, so what was fruitless then says nothing about now.
             self.fruitless = 0;
             return Turn::Now;
         }
         // A rest is a day at most, so the sum is within the clock's reach.
         match since + self.rest() {
             at if at <= now => Turn::Now,
-            at if at - now <= self.minimum => Turn::At(at),
+            at if at - now <= self.cadence.minimum_interval() => Turn::At(at),
             _ => Turn::TooSoon,
         }
     }
 
-    /// As [`Pace::turn`], for what does not wait for the end of a rest: the minimum interval alone is kept.
+    /// As [`Pace::turn`], for an attempt that keeps only the minimum interval.
     pub(super) fn turn_of_first_refusal(&mut self, now: Instant) -> Turn {
-        match (self.turn(now), self.rests_since.map(|since| since + self.minimum)) {
+        match (self.turn(now), self.rests_since.map(|since| since + self.cadence.minimum_interval())) {
             (Turn::TooSoon, Some(at)) if at <= now => Turn::Now,
             (Turn::TooSoon, Some(at)) => Turn::At(at),
             (turn, _) => turn,
@@ -74,38 +69,32 @@ impl Pace {
         }
     }
 
-    /// Notes that another key is in force, whoever published it.
+    /// Notes that another key is active, from whatever publisher.
     pub(super) fn renewed(&mut self) {
         self.fruitless = 0;
     }
 
     /// The minimum interval, doubled for each failure and each fruitless attempt, up to the longest back-off.
     fn rest(&self) -> Duration {
-        doubled(self.minimum, self.failures.saturating_add(self.fruitless), self.longest)
+        self.cadence.back_off(self.failures.saturating_add(self.fruitless))
     }
-}
-
-/// When to poll again.
-pub(super) fn next_poll(settings: &RefreshSettings, now: Instant) -> Instant {
-    let interval = settings.poll_interval;
-    let part = f64::from(settings.jitter) / 100.0 * random_part();
-    clocks::later(now, interval.saturating_sub(interval.mul_f64(part)).max(SHORTEST_POLL_INTERVAL))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::RefreshSettings;
     use super::*;
 
     const MINIMUM: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(300);
 
     fn pace() -> (Pace, Instant) {
-        let settings = RefreshSettings::new().with_minimum_interval(MINIMUM).with_longest_back_off(LONGEST);
-        (Pace::new(&settings), Instant::now())
+        let cadence = Cadence::new().with_minimum_interval(MINIMUM).with_longest_back_off(LONGEST);
+        (Pace::new(cadence), Instant::now())
     }
 
     #[test]
-    fn the_first_one_has_its_turn_at_once_and_the_next_after_the_minimum_interval() {
+    fn the_first_attempt_is_made_now_the_next_after_the_minimum() {
         let (mut pace, start) = pace();
         assert_eq!(pace.turn(start), Turn::Now);
         pace.ended(start, true, Reload::Newer);
@@ -115,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fruitless_or_fails_doubles_the_rest_up_to_the_longest() {
+    fn fruitless_and_failed_attempts_double_the_rest() {
         for (outcome, was_asked) in
             [(Reload::Unchanged, true), (Reload::Failed, true), (Reload::Failed, false)]
         {
@@ -141,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_refusal_keeps_the_minimum_interval_and_nothing_more() {
+    fn a_first_refusal_keeps_only_the_minimum_interval() {
         let (mut pace, start) = pace();
         assert_eq!(pace.turn_of_first_refusal(start), Turn::Now);
         for _ in 0..9 {
@@ -182,40 +171,27 @@ mod tests {
     }
 
     #[test]
-    fn polls_come_at_random_within_the_jitter_and_never_later_than_the_interval() {
-        let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(100)).with_jitter(20);
-        let now = Instant::now();
-        let waits: Vec<Duration> = (0..200).map(|_| next_poll(&settings, now) - now).collect();
-        let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
-        assert!(*shortest >= Duration::from_secs(80) && *longest <= Duration::from_secs(100));
-        assert!(longest.abs_diff(*shortest) > Duration::from_secs(10), "{shortest:?} to {longest:?}");
-        let all = settings.clone().with_poll_interval(Duration::ZERO).with_jitter(100);
-        assert_eq!(next_poll(&all, now), now + SHORTEST_POLL_INTERVAL);
-        let steady = settings.with_jitter(0);
-        assert_eq!(next_poll(&steady, now), now + Duration::from_secs(100));
-    }
-
-    #[test]
     fn every_wait_is_bounded_whatever_is_set() {
         let now = Instant::now();
         let extremes = [Duration::ZERO, Duration::from_nanos(1), MINIMUM, LONGEST, Duration::MAX];
         let all = extremes.iter().flat_map(|first| extremes.iter().map(move |second| (*first, *second)));
         for (first, second) in all {
-            let settings = RefreshSettings::new()
-                .with_poll_interval(first)
+            let cadence = Cadence::every(first)
                 .with_jitter(u8::MAX)
                 .with_minimum_interval(first)
-                .with_longest_back_off(second)
+                .with_longest_back_off(second);
+            let settings = RefreshSettings::new()
+                .with_cadence(cadence)
                 .with_deadline(second)
                 .with_grace(first)
                 .with_lag(second);
             let day = Duration::from_secs(24 * 60 * 60);
-            assert!(next_poll(&settings, now) > now && next_poll(&settings, now) <= now + day);
+            assert!(cadence.next() > Duration::ZERO && cadence.next() <= day);
             assert!(settings.deadline > Duration::ZERO && settings.deadline <= Duration::from_secs(300));
             let minute = Duration::from_secs(60);
             let file = crate::source::Provenance::File { path: "kanal".into() };
             assert!(settings.lag_of(&file) <= minute && now.checked_add(settings.grace).is_some());
-            let mut pace = Pace::new(&settings);
+            let mut pace = Pace::new(settings.cadence);
             for failure in 0..100 {
                 let outcome = if failure % 2 == 0 { Reload::Failed } else { Reload::Unchanged };
                 pace.ended(now, true, outcome);

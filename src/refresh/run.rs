@@ -5,20 +5,28 @@ use std::time::{Duration, Instant, SystemTime};
 
 use event_listener::Listener as _;
 
-use super::asker::Asker;
-use super::pace::{Pace, Turn, next_poll};
-use super::place::{Answer, Outcome, Place};
-use super::shared::{Ending, Shared};
-#[cfg(feature = "watch")]
-use super::watch::{self, Watch, Watching};
-use super::{RefreshEvent, RefreshSettings, ReloadError};
-use crate::handle::{Generation, Publisher, Reload};
+use super::pace::{Pace, Turn};
+use super::place::{Answer, Asker, Outcome, Place};
+use super::watch::{self, Watch};
+use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError, ReloadProblem, Watching};
+use crate::handle::{Generation, Publisher, Reload, Reloader};
+use crate::internal::background::{Health, Link, Task};
+use crate::internal::clocks;
 use crate::internal::events::EventSender;
 use crate::key::Issuer;
 use crate::source::{Problem, Remark};
 
-/// The pauses before a place that may be behind is asked again double from the first to the second.
+/// The pauses before a place that may be behind is read again double from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// What a refresher and its thread share.
+pub(super) struct Progress {
+    pub(super) status: RefreshStatus,
+    /// How many attempts were demanded, and how many of those demands were met.
+    demanded: u64,
+    met: u64,
+    outcome: Reload,
+}
 
 /// What is to be done next.
 enum Next {
@@ -27,93 +35,126 @@ enum Next {
         was_asked: bool,
     },
     TooSoon,
-    /// Until then, or until there is news.
+    /// Until then, or until something happens.
     Wait(Option<Instant>),
 }
 
 pub(super) struct Runner<I: Issuer> {
     place: Place,
     publisher: Publisher<I>,
+    reloader: Arc<Reloader>,
     settings: RefreshSettings,
-    shared: Arc<Shared>,
+    link: Arc<Link<Progress>>,
     asker: Asker,
     pace: Pace,
     poll: Option<Instant>,
-    /// As this refresher saw it last.
+    /// As it was seen last.
     generation: Generation,
     /// The refusal that an attempt has been made for.
     answered: Option<u64>,
-    teller: EventSender<RefreshEvent>,
-    /// What was told of and is still so.
+    events: EventSender<RefreshEvent>,
+    /// What the start has published, until it is reported.
+    first: Option<Outcome>,
+    /// Reported, and still so.
     remarked: Vec<Remark>,
-    #[cfg(feature = "watch")]
     watch: Option<Arc<Watch>>,
-    /// As it was told last.
-    #[cfg(feature = "watch")]
+    /// As it was reported last.
     watching: Watching,
-    #[cfg(feature = "watch")]
+    /// When the files have changed, until they are read.
     changed: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn new(place: &Place, settings: &RefreshSettings) -> Self {
+        let status = RefreshStatus {
+            provenance: place.provenance(),
+            remarks: place.remarks().to_vec(),
+            health: Health::new(),
+            watching: if settings.is_watching { Watching::NoFiles } else { Watching::Off },
+        };
+        Self { status, demanded: 0, met: 0, outcome: Reload::NoRefresher }
+    }
+
+    /// Demands an attempt, whatever the pace is.
+    pub(super) const fn demand(&mut self) -> u64 {
+        self.demanded += 1;
+        self.demanded
+    }
+
+    /// The outcome of the attempt that has met a demand.
+    pub(super) fn outcome_of(&self, demand: u64) -> Option<Reload> {
+        (self.met >= demand).then_some(self.outcome)
+    }
+}
+
+impl<I: Issuer> Task for Runner<I> {
+    fn run(&mut self) {
+        self.poll_until_stopped();
+    }
+
+    fn on_panic(&mut self) {
+        let error = ReloadError::new(self.place.provenance(), ReloadProblem::Ended);
+        let failures = self.link.with(|progress| progress.status.health.fail(error.clone()));
+        self.events.send(RefreshEvent::Failed { error, failures });
+    }
 }
 
 impl<I: Issuer> Runner<I> {
     pub(super) fn new(
-        publisher: Publisher<I>,
+        (publisher, reloader): (Publisher<I>, Arc<Reloader>),
         place: Place,
         settings: RefreshSettings,
         asker: Asker,
-        shared: Arc<Shared>,
-        teller: EventSender<RefreshEvent>,
+        link: Arc<Link<Progress>>,
+        events: EventSender<RefreshEvent>,
+        first: Outcome,
     ) -> Self {
-        #[cfg(feature = "watch")]
-        let watch =
-            place.file().filter(|_| settings.is_watching).map(|file| Watch::new(file, Arc::clone(&shared)));
-        #[cfg(feature = "watch")]
+        let file = place.file().filter(|_| settings.is_watching);
+        let watch = file.map(|file| Watch::new(file, Arc::clone(&reloader)));
         if let Some(watch) = &watch {
-            let watch = Arc::clone(watch);
-            let armed = Arc::clone(&watch);
+            let armed = Arc::clone(watch);
             asker.within_deadline(move || armed.arm());
-            shared.lock().status.watching = watch.state();
+            link.with(|progress| progress.status.watching = watch.state());
         }
         let now = Instant::now();
         Self {
-            pace: Pace::new(&settings),
-            // So that what changed between loading it and watching it is seen.
-            #[cfg(feature = "watch")]
+            pace: Pace::new(settings.cadence),
+            // So that a change between loading it and watching it is seen.
             changed: watch.is_some().then_some(now),
-            #[cfg(feature = "watch")]
             watch,
-            poll: (!place.provenance().is_fixed()).then(|| next_poll(&settings, now)),
+            poll: (!place.provenance().is_fixed()).then(|| clocks::later(now, settings.cadence.next())),
             generation: publisher.generation(),
             answered: None,
-            teller,
+            events,
+            first: Some(first),
             remarked: Vec::new(),
-            #[cfg(feature = "watch")]
             watching: Watching::Files,
             place,
             publisher,
+            reloader,
             settings,
-            shared,
+            link,
             asker,
         }
     }
 
-    /// Reloads until it is told to stop. `first` is what the start has put in force.
-    pub(super) fn run(mut self, first: Outcome) {
-        let _ending = Ending::new(Arc::clone(&self.shared), self.teller.clone());
-        #[cfg(feature = "watch")]
-        self.tell_watching();
-        self.tell_newer(first);
-        self.tell_remarks();
+    fn poll_until_stopped(&mut self) {
+        self.report_watching();
+        if let Some(first) = self.first.take() {
+            self.report_newer(first);
+        }
+        self.report_remarks();
         let provenance = self.place.provenance();
         if provenance.is_fixed() {
-            self.teller.send(RefreshEvent::CannotChange { provenance });
+            self.events.send(RefreshEvent::CannotChange { provenance });
         }
         loop {
-            let news = self.shared.reloader.work();
+            // Before the look, so that what happens after it is not missed.
+            let news = self.reloader.work();
             match self.next(Instant::now()) {
                 Next::Stop => return,
                 Next::Reload { was_asked } => self.reload(was_asked),
-                Next::TooSoon => self.shared.reloader.end(self.shared.reloader.begin(), Reload::TooSoon),
+                Next::TooSoon => self.reloader.end(self.reloader.begin(), Reload::TooSoon),
                 Next::Wait(Some(until)) => drop(news.wait_deadline(until)),
                 Next::Wait(None) => news.wait(),
             }
@@ -121,21 +162,17 @@ impl<I: Issuer> Runner<I> {
     }
 
     fn next(&mut self, now: Instant) -> Next {
-        let state = self.shared.lock();
-        if state.is_stopping {
+        if self.link.is_stopping() {
             return Next::Stop;
         }
-        let is_demanded = state.demanded > state.met;
-        drop(state);
-        let in_force = self.publisher.generation();
-        if self.generation != in_force {
-            self.generation = in_force;
+        let is_demanded = self.link.with(|progress| progress.demanded > progress.met);
+        let active = self.publisher.generation();
+        if self.generation != active {
+            self.generation = active;
             self.pace.renewed();
         }
-        let until = self.poll;
-        #[cfg(feature = "watch")]
-        let until = until.into_iter().chain(self.watch_due(now)).min();
-        let turn = if self.shared.reloader.is_asked() { Some(self.turn(now)) } else { None };
+        let until = self.poll.into_iter().chain(self.watch_due(now)).min();
+        let turn = if self.reloader.is_asked() { Some(self.turn(now)) } else { None };
         if is_demanded || until.is_some_and(|until| until <= now) || turn == Some(Turn::Now) {
             return Next::Reload { was_asked: turn == Some(Turn::Now) };
         }
@@ -146,8 +183,8 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// What to do about a reload that is asked for. That the key in force is refused for the first time is news, so it
-    /// does not wait until the place has recovered from a failure, or for what others have asked in vain.
+    /// What to do about a reload that is asked for. The first refusal of the active key is news: it does not wait until the
+    /// place has recovered from a failure, nor for attempts that others have asked for in vain.
     fn turn(&mut self, now: Instant) -> Turn {
         if self.is_first_refusal() {
             return self.pace.turn_of_first_refusal(now);
@@ -161,7 +198,6 @@ impl<I: Issuer> Runner<I> {
     }
 
     /// When the files that have changed are to be read.
-    #[cfg(feature = "watch")]
     fn watch_due(&mut self, now: Instant) -> Option<Instant> {
         let watch = self.watch.as_ref()?;
         if watch.take_change() {
@@ -175,37 +211,37 @@ impl<I: Issuer> Runner<I> {
         if was_asked {
             self.answered = self.publisher.news_of_refusal();
         }
-        let attempt = self.shared.reloader.begin();
-        let demanded = self.shared.lock().demanded;
+        let attempt = self.reloader.begin();
+        let demanded = self.link.with(|progress| progress.demanded);
         let lag =
             if is_first_refusal { self.settings.lag_of(&self.place.provenance()) } else { Duration::ZERO };
         let Some(result) = self.ask_for(lag) else {
-            return self.shared.reloader.end(attempt, Reload::NoRefresher);
+            return self.reloader.end(attempt, Reload::NoRefresher);
         };
-        let in_force = self.publisher.generation();
+        let active = self.publisher.generation();
         let outcome = match &result {
             Ok(Outcome::Newer { .. }) => Reload::Newer,
-            // A rotation in this process was faster.
-            Ok(Outcome::Same) if self.generation != in_force => Reload::Newer,
+            // A rotation or another refresher in this process was faster.
+            Ok(Outcome::Same) if self.generation != active => Reload::Newer,
             Ok(Outcome::Same) => Reload::Unchanged,
             Err(_) => Reload::Failed,
         };
-        self.generation = in_force;
+        self.generation = active;
         let now = Instant::now();
         if self.poll.is_some_and(|poll| poll <= now) {
-            self.poll = Some(next_poll(&self.settings, now));
+            self.poll = Some(clocks::later(now, self.settings.cadence.next()));
         }
         self.pace.ended(now, was_asked, outcome);
         let failed_before = self.note(&result);
-        self.shared.reloader.end(attempt, outcome);
-        let mut state = self.shared.lock();
-        (state.met, state.outcome) = (state.met.max(demanded), outcome);
-        drop(state);
-        self.shared.tell();
-        self.tell(result, failed_before);
+        self.reloader.end(attempt, outcome);
+        self.link.notify(|progress| {
+            (progress.met, progress.outcome) = (progress.met.max(demanded), outcome);
+        });
+        self.report(result, failed_before);
     }
 
-    /// Asks the place, and again for so long while it has nothing newer: the issuer may act on what a replica has not heard of.
+    /// Reads the place, and again during the lag while it has nothing newer: the issuer may act on what a replica has not
+    /// heard of.
     fn ask_for(&mut self, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
         let mut result = self.ask()?;
         let start = Instant::now();
@@ -218,15 +254,15 @@ impl<I: Issuer> Runner<I> {
             pause = (pause * 2).min(PAUSES.1);
             result = self.ask()?;
         }
-        (!self.shared.lock().is_stopping).then_some(result)
+        (!self.link.is_stopping()).then_some(result)
     }
 
-    /// Waits for so long; false where somebody has brought another key into force meanwhile, or it is to stop.
+    /// Waits for this long; returns false if another key has become active meanwhile, or if it is to stop.
     fn pause(&self, pause: Duration) -> bool {
         let start = Instant::now();
         loop {
-            let news = self.shared.reloader.work();
-            if self.shared.lock().is_stopping || self.publisher.generation() != self.generation {
+            let news = self.reloader.work();
+            if self.link.is_stopping() || self.publisher.generation() != self.generation {
                 return false;
             }
             let rest = pause.saturating_sub(start.elapsed());
@@ -237,99 +273,139 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// None where the refresher was dropped meanwhile: whoever dropped it does not expect another key.
+    /// Reads the place; `None` if the refresher was stopped meanwhile: after that, no other key is published.
     fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
         let before = self.publisher.generation();
         let answer = self.answer();
-        if self.shared.lock().is_stopping {
+        if self.link.is_stopping() {
             return None;
         }
         Some(self.place.take(answer, &self.publisher, before, self.settings.grace))
     }
 
     fn answer(&mut self) -> Result<Answer, Problem> {
-        let profile = I::PROFILE;
-        #[cfg(feature = "watch")]
-        if let Some(watch) = &self.watch {
-            // First, so that what changes while the place is read is seen after it.
-            self.changed = None;
-            let watch = Arc::clone(watch);
-            return self.asker.ask(&self.place, profile, move || watch.arm());
-        }
-        self.asker.ask(&self.place, profile, || ())
+        // First, so that a change during the reading is seen after it.
+        self.changed = None;
+        let watch = self.watch.clone();
+        self.asker.ask(&self.place, I::PROFILE, move || {
+            if let Some(watch) = watch {
+                watch.arm();
+            }
+        })
     }
 
-    /// Notes how an attempt ended, and gives how many had failed before it.
+    /// Records how an attempt ended, and returns how many had failed before it.
     fn note(&self, result: &Result<Outcome, ReloadError>) -> u32 {
-        let mut state = self.shared.lock();
-        let status = &mut state.status;
-        let failed_before = status.failures;
-        match result {
+        self.link.with(|Progress { status, .. }| match result {
             Ok(_) => {
-                status.last_success = SystemTime::now();
                 status.provenance = self.place.provenance();
                 status.remarks = self.place.remarks().to_vec();
-                (status.failures, status.problem) = (0, None);
+                status.health.succeed(SystemTime::now())
             }
-            Err(error) => {
-                status.failures = status.failures.saturating_add(1);
-                status.problem = Some(error.clone());
-            }
-        }
-        failed_before
+            Err(error) => status.health.fail(error.clone()).saturating_sub(1),
+        })
     }
 
-    fn tell(&mut self, result: Result<Outcome, ReloadError>, failed_before: u32) {
-        #[cfg(feature = "watch")]
-        self.tell_watching();
+    fn report(&mut self, result: Result<Outcome, ReloadError>, failed_before: u32) {
+        self.report_watching();
         match result {
             Ok(outcome) => {
                 if failed_before > 0 {
                     let (provenance, failures) = (self.place.provenance(), failed_before);
-                    self.teller.send(RefreshEvent::Recovered { provenance, failures });
+                    self.events.send(RefreshEvent::Recovered { provenance, failures });
                 }
-                self.tell_newer(outcome);
-                self.tell_remarks();
+                self.report_newer(outcome);
+                self.report_remarks();
             }
             Err(error) => {
                 let failures = failed_before.saturating_add(1);
-                self.teller.send(RefreshEvent::Failed { error, failures });
+                self.events.send(RefreshEvent::Failed { error, failures });
             }
         }
     }
 
-    fn tell_newer(&self, outcome: Outcome) {
+    fn report_newer(&self, outcome: Outcome) {
         if let Outcome::Newer { generation, current, provenance } = outcome {
-            self.teller.send(match current {
+            self.events.send(match current {
                 Ok(fingerprint) => RefreshEvent::Refreshed { generation, fingerprint, provenance },
                 Err(closed) => RefreshEvent::NoActiveKey { closed, provenance },
             });
         }
     }
 
-    fn tell_remarks(&mut self) {
+    fn report_remarks(&mut self) {
         let remarks = self.place.remarks().to_vec();
         for remark in remarks.iter().filter(|remark| !self.remarked.contains(remark)) {
             let (provenance, remark) = (self.place.provenance(), *remark);
-            self.teller.send(RefreshEvent::Remarked { provenance, remark });
+            self.events.send(RefreshEvent::Remarked { provenance, remark });
         }
         self.remarked = remarks;
     }
 
-    /// Notes whether the files are watched, and tells of it where that is new.
-    #[cfg(feature = "watch")]
-    fn tell_watching(&mut self) {
+    /// Records whether the files are watched, and reports a change of that.
+    fn report_watching(&mut self) {
         let Some(watch) = &self.watch else { return };
         let now = watch.state();
-        self.shared.lock().status.watching = now;
-        let before = std::mem::replace(&mut self.watching, now);
-        if before == now {
+        self.link.with(|progress| progress.status.watching = now);
+        if std::mem::replace(&mut self.watching, now) == now {
             return;
         }
         let provenance = self.place.provenance();
-        self.teller.send(match now {
+        self.events.send(match now {
             Watching::Failed(problem) => RefreshEvent::NotWatching { provenance, problem },
             _ => RefreshEvent::WatchingAgain { provenance },
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::internal::background::Worker;
+    use crate::internal::lock::Lock;
+    use crate::key::Kanal;
+    use crate::source::SecretFile;
+
+    /// A runner that panics.
+    struct Panics(Runner<Kanal>);
+
+    impl Task for Panics {
+        fn run(&mut self) {
+            std::panic::resume_unwind(Box::new(()));
+        }
+
+        fn on_panic(&mut self) {
+            self.0.on_panic();
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_is_in_the_status_and_reported() {
+        let reported = Arc::<Lock<Vec<RefreshEvent>>>::default();
+        let sink = Arc::clone(&reported);
+        let callback = move |event: &RefreshEvent| sink.lock().push(event.clone());
+        let (events, event_thread) = EventSender::start(Some(Arc::new(callback))).unwrap();
+        let publisher = Publisher::new();
+        let reloader = Arc::new(publisher.reloader());
+        let handle = publisher.handle();
+        let file = SecretFile::new("kanal");
+        let found = crate::source::Source::provenance(&file);
+        let place = Place::Source { source: Arc::new(file), found, remarks: Vec::new() };
+        let settings = RefreshSettings::new();
+        let leaving = Arc::clone(&reloader);
+        let progress = Progress::new(&place, &settings);
+        let mut worker = Worker::new(progress, event_thread, || (), move || leaving.leave());
+        let (link, asker) = (Arc::clone(worker.link()), Asker::new(&settings));
+        let publishing = (publisher, reloader);
+        let runner =
+            Runner::new(publishing, place, settings, asker, Arc::clone(&link), events, Outcome::Same);
+        worker.start("keysheath-refresh", Panics(runner)).unwrap();
+        assert!(worker.end(Duration::from_secs(60)));
+        let health = link.with(|progress| progress.status.health.clone());
+        assert_eq!(health.problem().unwrap().problem(), &ReloadProblem::Ended);
+        assert_eq!(health.consecutive_failures(), 1);
+        assert!(matches!(&reported.lock()[..], [RefreshEvent::Failed { failures: 1, .. }]));
+        let first = Generation::FIRST;
+        assert_eq!(handle.wait_newer_than(first).wait(Duration::from_secs(60)), Some(Reload::NoRefresher));
     }
 }

@@ -5,20 +5,19 @@
 //! on the way are watched, and the way is walked anew before each reading. All refreshers share one watcher.
 
 mod hub;
-mod symlinks;
 
-use std::fmt;
+use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
-use super::shared::Shared;
+use super::{WatchProblem, Watching};
+use crate::handle::Reloader;
 use crate::internal::contained::contained;
 use crate::internal::lock::Lock;
 use hub::{Hub, Wanted};
-use symlinks::Entry;
 
 /// How long after a change its file is read. A change is seldom one event alone, and a file that is written without end is
 /// read no more often than this.
@@ -26,53 +25,6 @@ pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// How often a way is walked that changes meanwhile, until a pause is made; and after how many pauses it waits for a poll.
 const WALKS: (u32, u32) = (5, 100);
-
-/// Whether the files of a place are watched. Its `Display` ends a [`RefreshStatus`](super::RefreshStatus).
-///
-/// ```
-/// use keysheath::refresh::Watching;
-/// assert_eq!(Watching::Files.to_string(), "its files are watched");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Watching {
-    /// It was not asked for.
-    Off,
-    /// The place is no file, so there is nothing to watch.
-    NoFiles,
-    /// Its files are watched.
-    Files,
-    /// They cannot be watched now. It is tried again with each poll.
-    Failed(WatchProblem),
-}
-
-/// Why files cannot be watched, and what to do next. Polling goes on.
-///
-/// ```
-/// use keysheath::refresh::WatchProblem;
-/// assert!(WatchProblem::TooMany.to_string().contains("max_user_watches"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WatchProblem {
-    /// A limit of the operating system is reached.
-    #[error(
-        "this user watches as many files as the system allows: raise fs.inotify.max_user_watches and max_user_instances, \
-         and the limit of open files"
-    )]
-    TooMany,
-    /// The operating system refused.
-    #[error(
-        "the system does not let its folders be watched ({0}): let this user read each folder on the way"
-    )]
-    Refused(ErrorKind),
-    /// An earlier attempt to watch has not come back.
-    #[error("an earlier attempt to watch its folders hangs: see to the disk or the mount that they are on")]
-    Hangs,
-    /// It failed for another reason.
-    #[error("its folders cannot be watched on this system")]
-    Failed,
-}
 
 /// Watches the way to one file.
 pub(super) struct Watch {
@@ -88,18 +40,18 @@ pub(super) struct Watch {
 /// What the watcher's thread and the refresher's share.
 struct Signal {
     has_changed: AtomicBool,
-    shared: Arc<Shared>,
+    reloader: Arc<Reloader>,
 }
 
 impl Watch {
-    pub(super) fn new(file: PathBuf, shared: Arc<Shared>) -> Arc<Self> {
+    pub(super) fn new(file: PathBuf, reloader: Arc<Reloader>) -> Arc<Self> {
         Arc::new(Self {
             file,
             looking: Mutex::new(()),
             raced: AtomicU32::new(0),
             // Until it is armed for the first time.
             state: Lock::new(Watching::Failed(WatchProblem::Hangs)),
-            signal: Arc::new(Signal { has_changed: AtomicBool::new(false), shared }),
+            signal: Arc::new(Signal { has_changed: AtomicBool::new(false), reloader }),
         })
     }
 
@@ -132,7 +84,7 @@ impl Watch {
     /// Where the way is another one by the time that it is watched, as in the middle of a swap, it is walked again.
     fn follow(&self, hub: &Hub) -> Watching {
         for _ in 0..WALKS.0 {
-            let way = symlinks::to(&self.file);
+            let way = entries_to(&self.file);
             let mut wanted = Wanted::new();
             for Entry { folder, name } in &way {
                 wanted.entry(folder.clone()).or_default().insert(name.clone());
@@ -145,7 +97,7 @@ impl Watch {
                     return self.state();
                 }
                 Err(problem) => return Watching::Failed(problem),
-                Ok(()) if symlinks::to(&self.file) == way => {
+                Ok(()) if entries_to(&self.file) == way => {
                     self.raced.store(0, Ordering::Relaxed);
                     return Watching::Files;
                 }
@@ -171,7 +123,7 @@ impl Drop for Watch {
 impl Signal {
     fn changed(&self) {
         self.has_changed.store(true, Ordering::Release);
-        self.shared.reloader.wake();
+        self.reloader.wake();
     }
 }
 
@@ -190,20 +142,144 @@ fn problem(kind: &notify::ErrorKind) -> WatchProblem {
     }
 }
 
-impl Watching {
-    /// Until files are watched.
-    pub(super) const fn at_start(is_asked_for: bool) -> Self {
-        if is_asked_for { Self::NoFiles } else { Self::Off }
-    }
+/// How many links are followed; Linux follows as many.
+const MOST_LINKS: usize = 40;
+
+/// A name in a folder. Who makes it anew, or points it elsewhere, may change what the way leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    /// Resolved: no link is in it.
+    folder: PathBuf,
+    name: OsString,
 }
 
-impl fmt::Display for Watching {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("it is not watched"),
-            Self::NoFiles => f.write_str("it is no file, so there is nothing to watch"),
-            Self::Files => f.write_str("its files are watched"),
-            Self::Failed(problem) => write!(f, "it is not watched: {problem}"),
+/// Each link on the way, and at last the file; where the way ends before, the name that is missing there.
+fn entries_to(file: &Path) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let Ok(file) = std::path::absolute(file) else { return entries };
+    let mut folder = PathBuf::new();
+    // What is still to be walked, the next step at the end.
+    let mut rest = steps(&file);
+    let mut links = 0;
+    while let Some(step) = rest.pop() {
+        let name = match step {
+            Step::Root(root) => {
+                folder = root;
+                continue;
+            }
+            Step::Up => {
+                folder.pop();
+                continue;
+            }
+            Step::Into(name) => name,
+        };
+        let path = folder.join(&name);
+        let entry = Entry { folder: folder.clone(), name };
+        let is_link = path.symlink_metadata().map(|metadata| metadata.is_symlink());
+        match is_link {
+            Ok(true) => {
+                links += 1;
+                entries.push(entry);
+                match path.read_link() {
+                    Ok(target) if links <= MOST_LINKS => rest.extend(steps(&target)),
+                    _ => return entries,
+                }
+            }
+            Ok(false) if !rest.is_empty() => folder = path,
+            _ => {
+                entries.push(entry);
+                return entries;
+            }
         }
+    }
+    entries
+}
+
+enum Step {
+    Root(PathBuf),
+    Up,
+    Into(OsString),
+}
+
+/// The steps of a path, the first at the end. A path from the root begins with the root, whatever was before.
+fn steps(path: &Path) -> Vec<Step> {
+    let mut root = PathBuf::new();
+    let mut steps = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Prefix(_) | Component::RootDir => root.push(component),
+            Component::CurDir => {}
+            Component::ParentDir => steps.push(Step::Up),
+            Component::Normal(name) => steps.push(Step::Into(name.to_owned())),
+        }
+    }
+    steps.reverse();
+    if !root.as_os_str().is_empty() {
+        steps.push(Step::Root(root));
+    }
+    steps
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        (folder, path)
+    }
+
+    /// The entries below `folder`, as paths from there.
+    fn names(folder: &Path, file: &str) -> Vec<String> {
+        let entries = entries_to(&folder.join(file)).into_iter().map(|entry| entry.folder.join(entry.name));
+        entries.map(|path| path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_way_to_a_kubernetes_secret_leads_over_both_links() {
+        let (_folder, at) = folder();
+        fs::create_dir(at.join("..2026_1")).unwrap();
+        fs::write(at.join("..2026_1/key"), "").unwrap();
+        symlink("..2026_1", at.join("..data")).unwrap();
+        symlink("..data/key", at.join("key")).unwrap();
+        assert_eq!(names(&at, "key"), ["key", "..data", "..2026_1/key"]);
+    }
+
+    #[test]
+    fn links_in_the_middle_upwards_and_from_the_root_are_followed() {
+        let (_folder, at) = folder();
+        fs::create_dir_all(at.join("releases/7")).unwrap();
+        fs::create_dir_all(at.join("shared/keys")).unwrap();
+        fs::write(at.join("shared/keys/kanal"), "").unwrap();
+        symlink("releases/7", at.join("current")).unwrap();
+        symlink(at.join("shared"), at.join("releases/7/config")).unwrap();
+        symlink("../shared/./keys", at.join("releases/keys")).unwrap();
+        assert_eq!(
+            names(&at, "current/config/keys/kanal"),
+            ["current", "releases/7/config", "shared/keys/kanal"]
+        );
+        assert_eq!(names(&at, "current/../keys/kanal"), ["current", "releases/keys", "shared/keys/kanal"]);
+    }
+
+    #[test]
+    fn a_way_that_ends_before_its_file_ends_at_what_is_missing() {
+        let (_folder, at) = folder();
+        assert_eq!(names(&at, "a/b/key"), ["a"]);
+        fs::create_dir(at.join("a")).unwrap();
+        assert_eq!(names(&at, "a/b/key"), ["a/b"]);
+        symlink("gone/key", at.join("link")).unwrap();
+        assert_eq!(names(&at, "link"), ["link", "gone"]);
+    }
+
+    #[test]
+    fn links_in_a_circle_come_to_an_end() {
+        let (_folder, at) = folder();
+        symlink("b", at.join("a")).unwrap();
+        symlink("a", at.join("b")).unwrap();
+        assert_eq!(names(&at, "a").len(), MOST_LINKS + 1);
     }
 }

@@ -188,7 +188,7 @@ fn directory() -> Option<PathBuf> {
 }
 
 /// The file of a credential, whether or not it exists.
-#[cfg(feature = "watch")]
+#[cfg(feature = "rotation")]
 pub(crate) fn credential_path(name: &str) -> Option<PathBuf> {
     directory().filter(|_| is_credential_name(name)).map(|directory| directory.join(name))
 }

@@ -20,7 +20,7 @@ use keysheath::handle::{Generation, KeyHandle, Reload};
 use keysheath::key::{Issuer as _, Kanal, RawKey};
 use keysheath::refresh::{RefreshSettings, Refresher};
 
-use crate::support::refreshing::{PATIENCE, Scripted, only_asked};
+use crate::support::refreshing::{PATIENCE, Scripted, only_asked, rarely};
 
 const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
 
@@ -33,7 +33,9 @@ fn strange() -> RawKey {
 
 /// A refresher that reloads on request, without a minimum interval.
 fn settings() -> RefreshSettings {
-    only_asked().with_minimum_interval(Duration::ZERO).with_grace(Duration::from_secs(600))
+    only_asked()
+        .with_cadence(rarely().with_minimum_interval(Duration::ZERO))
+        .with_grace(Duration::from_secs(600))
 }
 
 fn number(generation: Generation) -> u64 {

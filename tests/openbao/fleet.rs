@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Origin, RawKey};
 use keysheath::keyset::KeySet;
@@ -103,7 +104,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
         let client =
             OpenBao::at(Origin::parse(&variable("ORIGIN")).unwrap(), Login::token(ROOT.into())).unwrap();
         let store = OpenBaoStore::new(client, "secret/keys");
-        let settings = RefreshSettings::new().with_poll_interval(INTERVAL).with_jitter(20);
+        let settings = RefreshSettings::new().with_cadence(Cadence::every(INTERVAL).with_jitter(20));
         let refresher = Refresher::<Kanal>::from_store(store, settings).unwrap();
         let handles = [(); 25].map(|()| refresher.handle());
         assert!(handles.iter().all(|handle| has(handle, KEY)));
@@ -118,7 +119,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
         });
         std::fs::write(mark("seen"), "").unwrap();
         eventually("the end", || mark("end").exists());
-        assert!(refresher.status().problem().is_none(), "{}", refresher.status());
+        assert!(refresher.status().health().problem().is_none(), "{}", refresher.status());
         return;
     }
     let server = Server::start();
@@ -180,7 +181,7 @@ fn a_document_that_is_gone_or_broken_is_told_and_the_key_stays_in_force() {
     let store = || OpenBaoStore::new(server.root().with_deadline(SHORT), "secret/keys");
     let rotation = Rotation::<Kanal>::open(store(), RotationPolicy::new()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
-    let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
+    let settings = RefreshSettings::new().with_cadence(Cadence::every(Duration::from_secs(3600)));
     let refresher = Refresher::<Kanal>::from_store(store(), settings).unwrap();
     let fails = |refresher: &Refresher<Kanal>, words: &str| {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(keysheath::handle::Reload::Failed));

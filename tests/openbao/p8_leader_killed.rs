@@ -16,6 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
+use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE};
 use keysheath::handle::KeyHandle;
@@ -264,9 +265,7 @@ impl Fleet {
 fn follow(cluster: &Cluster, node: usize, poll: Duration) -> Refresher<Kanal> {
     let short = Duration::from_millis(50);
     let settings = RefreshSettings::new()
-        .with_poll_interval(poll)
-        .with_minimum_interval(short)
-        .with_longest_back_off(short)
+        .with_cadence(Cadence::every(poll).with_minimum_interval(short).with_longest_back_off(short))
         .with_deadline(PATIENCE)
         .with_lag(Duration::from_secs(30))
         .on_event(move |event| println!("handle at node {node}: {event}"));
@@ -321,7 +320,7 @@ fn a_leader_that_is_killed_in_the_middle_of_a_rotation_costs_no_request_and_no_s
     fleet.witness = store(fleet.cluster.client(leader, false));
     assert_eq!(fleet.read(), fleet.state);
     for refresher in &refreshers {
-        assert!(refresher.status().problem().is_none(), "{}", refresher.status());
+        assert!(refresher.status().health().problem().is_none(), "{}", refresher.status());
     }
     let [leaders, rotators] = fleet.killed;
     println!(

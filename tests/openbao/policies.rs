@@ -1,5 +1,6 @@
 //! The policies in the docs are enough, and no more than is needed.
 
+use keysheath::Cadence;
 use keysheath::key::RawKey;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{
@@ -82,7 +83,7 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
     rotation.adopt(&key(KEY)).unwrap();
 
     let service = [&reads, &presents];
-    let slow = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
+    let slow = RefreshSettings::new().with_cadence(Cadence::every(Duration::from_secs(3600)));
     let refresher = Refresher::<Kanal>::from_store(store(&service, keys), slow).unwrap();
     let settings = PresenceSettings::new("shop-sync on shop-7").with_time_to_live(Duration::from_secs(1));
     let shown = Presence::show(store(&service, presence), &refresher.handle(), settings.clone()).unwrap();

@@ -1,5 +1,6 @@
 //! A server that is gone for a while and comes back with what it had on its disk.
 
+use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
 use keysheath::key::RawKey;
 use keysheath::refresh::{RefreshSettings, Refresher};
@@ -54,7 +55,7 @@ fn a_server_that_ends_and_comes_back_with_its_data_finds_its_clients_where_they_
     let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
     let key = |text: &str| RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
-    let settings = RefreshSettings::new().with_poll_interval(Duration::from_millis(50));
+    let settings = RefreshSettings::new().with_cadence(Cadence::every(Duration::from_millis(50)));
     let refresher = Refresher::<Kanal>::from_store(store.clone(), settings).unwrap();
     let mut in_force = KEY.to_owned();
     for (number, end) in [Cluster::kill, Cluster::stop].into_iter().enumerate() {

@@ -127,8 +127,8 @@ fn assert_never_another_place<S: Source + 'static>(
             assert!(has(&handle, KEY), "{at}: another key is in force");
             assert_eq!(handle.load().unwrap().generation(), generation, "{at}");
             let status = refresher.status();
-            assert_eq!(status.failures_in_a_row(), failures, "{at}");
-            let error = status.problem().expect("it failed");
+            assert_eq!(status.health().consecutive_failures(), failures, "{at}");
+            let error = status.health().problem().expect("it failed");
             assert!(expected(error.problem()), "{at}: {error}");
             assert!(!error.to_string().contains("lower"), "{at}: {error}");
             for key in [KEY, SECOND] {
@@ -139,7 +139,7 @@ fn assert_never_another_place<S: Source + 'static>(
 
         mend(path, &text(KEY));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged), "{at}");
-        assert_eq!(refresher.status().problem(), None, "{at}");
+        assert_eq!(refresher.status().health().problem(), None, "{at}");
         let recovered = |event: &RefreshEvent| matches!(event, RefreshEvent::Recovered { failures: 2, .. });
         eventually("the recovery is told", || told.count(recovered) == 1);
         mend(path, &text(THIRD));

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::steps::Now as _;
+use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, OWN_STORE};
 use keysheath::handle::KeyHandle;
@@ -40,7 +41,8 @@ fn at_least(variable: &str, otherwise: u64) -> u64 {
 
 fn settings(poll: Duration) -> RefreshSettings {
     let short = Duration::from_millis(5);
-    RefreshSettings::new().with_poll_interval(poll).with_minimum_interval(short).with_longest_back_off(short)
+    RefreshSettings::new()
+        .with_cadence(Cadence::every(poll).with_minimum_interval(short).with_longest_back_off(short))
 }
 
 /// The emulator, the rotation and what the app shows.

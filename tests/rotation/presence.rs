@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::steps::Now as _;
+use keysheath::Cadence;
 use keysheath::chain::Chain;
 use keysheath::failure::{Answer, Meaning};
 use keysheath::handle::KeyHandle;
@@ -106,7 +107,7 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
     }
 
     fn refresher(&self) -> Refresher<Kanal> {
-        let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(3600));
+        let settings = RefreshSettings::new().with_cadence(Cadence::every(Duration::from_secs(3600)));
         Refresher::from_store(self.keys.clone(), settings).unwrap()
     }
 

@@ -23,7 +23,7 @@ use crate::support::{Child, Folder, KEY, in_child, set_mode};
 const KEYS: [&str; 3] = [KEY, SECOND, THIRD];
 
 fn watching() -> RefreshSettings {
-    only_asked().watching()
+    only_asked().with_file_watch()
 }
 
 fn of(source: impl Source + 'static, settings: RefreshSettings) -> Refresher<Kanal> {
@@ -69,7 +69,7 @@ fn every_kubernetes_swap_is_seen_and_none_is_a_failure_for_long() {
         takes(&refresher, KEYS[round % 3]);
     }
     // The old folder may have gone while it was read; the next reading is good.
-    eventually("it is well", || refresher.status().problem().is_none());
+    eventually("it is well", || refresher.status().health().problem().is_none());
     assert_eq!(refresher.status().watching(), Watching::Files);
 }
 
@@ -114,7 +114,7 @@ fn editors_that_rename_and_those_that_write_in_place_are_seen() {
                 fs::remove_file(&path).unwrap();
                 eventually("it is missed", || {
                     let status = refresher.status();
-                    let problem = status.problem().map(|error| error.problem().clone());
+                    let problem = status.health().problem().map(|error| error.problem().clone());
                     problem == Some(ReloadProblem::Absent(Absence::NoFile))
                 });
                 write(&path, key);
@@ -122,7 +122,7 @@ fn editors_that_rename_and_those_that_write_in_place_are_seen() {
         }
         takes(&refresher, key);
     }
-    eventually("it is well", || refresher.status().problem().is_none());
+    eventually("it is well", || refresher.status().health().problem().is_none());
 }
 
 #[test]
@@ -133,12 +133,12 @@ fn a_mode_that_is_mended_is_seen() {
     set_mode(&path, 0o666);
     eventually("it is refused", || {
         let status = refresher.status();
-        let problem = status.problem().map(|error| error.problem().clone());
+        let problem = status.health().problem().map(|error| error.problem().clone());
         problem == Some(ReloadProblem::Source(Problem::WritableByOthers { mode: 0o666 }))
     });
     assert!(has(&refresher.handle(), KEY));
     set_mode(&path, 0o600);
-    eventually("it is well", || refresher.status().problem().is_none());
+    eventually("it is well", || refresher.status().health().problem().is_none());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_folder_that_is_removed_and_made_again_is_watched_again() {
     for round in 1..10 {
         fs::remove_dir_all(&keys).unwrap();
         if round % 2 == 0 {
-            eventually("it is missed", || refresher.status().problem().is_some());
+            eventually("it is missed", || refresher.status().health().problem().is_some());
         }
         assert!(has(&refresher.handle(), KEYS[(round - 1) % 3]), "the last good key");
         fs::create_dir(&keys).unwrap();
@@ -178,15 +178,15 @@ fn a_folder_that_is_moved_away_and_replaced_is_seen() {
     fs::rename(folder.at("new"), &keys).unwrap();
     takes(&refresher, SECOND);
     eventually("all events of it have come", || {
-        let since = refresher.status().last_success();
+        let since = refresher.status().health().last_success();
         thread::sleep(Duration::from_millis(200));
-        refresher.status().last_success() == since
+        refresher.status().health().last_success() == since
     });
     // What happens in the folder that was moved away is nobody's concern.
-    let since = refresher.status().last_success();
+    let since = refresher.status().health().last_success();
     write(&folder.at("old/key"), THIRD);
     thread::sleep(Duration::from_millis(200));
-    assert_eq!(refresher.status().last_success(), since, "the old folder is still watched");
+    assert_eq!(refresher.status().health().last_success(), since, "the old folder is still watched");
     write(&keys.join("key"), KEY);
     takes(&refresher, KEY);
 }
@@ -240,14 +240,14 @@ fn reading_it_and_its_neighbours_cause_no_reload() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
     let refresher = of(SecretFile::new(&path), watching());
-    let since = refresher.status().last_success();
+    let since = refresher.status().health().last_success();
     for round in 0..50 {
         assert_eq!(fs::read_to_string(&path).unwrap(), KEY);
         folder.write("neighbour", round.to_string());
         thread::sleep(Duration::from_millis(2));
     }
     thread::sleep(Duration::from_millis(200));
-    assert_eq!(refresher.status().last_success(), since, "it was read again");
+    assert_eq!(refresher.status().health().last_success(), since, "it was read again");
     folder.write("key", SECOND);
     takes(&refresher, SECOND);
 }
@@ -256,13 +256,13 @@ fn reading_it_and_its_neighbours_cause_no_reload() {
 fn a_place_that_is_no_file_has_nothing_to_watch_and_is_polled() {
     let source = Scripted::new(KEY);
     let chain = Chain::<Kanal>::new().with(source.clone());
-    let refresher = Refresher::from_chain(chain, quick().watching()).unwrap();
+    let refresher = Refresher::from_chain(chain, quick().with_file_watch()).unwrap();
     assert_eq!(refresher.status().watching(), Watching::NoFiles);
     let shown = refresher.status().to_string();
-    assert!(shown.ends_with("it is no file, so there is nothing to watch"), "{shown}");
+    assert!(shown.ends_with("it is not a file, so there is nothing to watch"), "{shown}");
     source.gives(SECOND);
     takes(&refresher, SECOND);
-    let store = Refresher::<Kanal>::from_store(MemoryStore::new(), quick().watching()).unwrap();
+    let store = Refresher::<Kanal>::from_store(MemoryStore::new(), quick().with_file_watch()).unwrap();
     assert_eq!(store.status().watching(), Watching::NoFiles);
 }
 
@@ -294,7 +294,7 @@ fn where_the_system_lets_nothing_be_watched_polling_goes_on_and_the_status_says_
         full.truncate(full.len() - 2);
         let told = Told::default();
         let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-        let refresher = Refresher::from_chain(chain, told.by(quick().watching())).unwrap();
+        let refresher = Refresher::from_chain(chain, told.by(quick().with_file_watch())).unwrap();
         let too_many = Watching::Failed(WatchProblem::TooMany);
         eventually("it is told", || {
             told.count(|event| {
@@ -366,7 +366,7 @@ fn fast_swaps_are_never_told_as_a_folder_that_cannot_be_watched() {
     symlink("..data/key", folder.at("key")).unwrap();
     let told = Told::default();
     let refreshers: Vec<_> =
-        (0..4).map(|_| of(SecretFile::new(folder.at("key")), told.by(quick().watching()))).collect();
+        (0..4).map(|_| of(SecretFile::new(folder.at("key")), told.by(quick().with_file_watch()))).collect();
     let start = std::time::Instant::now();
     let mut round = 0;
     while start.elapsed() < Duration::from_secs(5) {
@@ -380,7 +380,7 @@ fn fast_swaps_are_never_told_as_a_folder_that_cannot_be_watched() {
     swap(folder.path(), round + 1, SECOND);
     for refresher in &refreshers {
         takes(refresher, SECOND);
-        eventually("it is well", || refresher.status().problem().is_none());
+        eventually("it is well", || refresher.status().health().problem().is_none());
         assert_eq!(refresher.status().watching(), Watching::Files);
     }
     assert_eq!(told.count(|event| matches!(event, RefreshEvent::NotWatching { .. })), 0, "{round} swaps");

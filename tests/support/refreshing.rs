@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer, Kanal, Profile, RawKey};
 use keysheath::keyset::{KeySet, Promotion, Staging};
@@ -22,12 +23,22 @@ pub const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// A refresher that polls all the time.
 pub fn quick() -> RefreshSettings {
-    RefreshSettings::new().with_poll_interval(Duration::from_millis(10))
+    RefreshSettings::new().with_cadence(quickly())
+}
+
+/// A cadence that polls all the time.
+pub fn quickly() -> Cadence {
+    Cadence::every(Duration::from_millis(10))
+}
+
+/// A cadence without polls.
+pub fn rarely() -> Cadence {
+    Cadence::every(NEVER).with_jitter(0)
 }
 
 /// A refresher that does only what it is asked for.
 pub fn only_asked() -> RefreshSettings {
-    RefreshSettings::new().with_poll_interval(NEVER).with_jitter(0)
+    RefreshSettings::new().with_cadence(rarely())
 }
 
 /// What was told.

@@ -30,7 +30,7 @@ use keysheath::source::{Problem, Provenance, SourceError};
 use keysheath::store::MemoryStore;
 
 use super::{REFUSED, STRANGE, Shop, in_time, number, settings, strange};
-use crate::support::refreshing::{PATIENCE, eventually, only_asked};
+use crate::support::refreshing::{PATIENCE, eventually, only_asked, rarely};
 
 type Http<B> = Client<HttpConnector, B>;
 type Answered = Response<AnswerBody<hyper::body::Incoming>>;
@@ -94,7 +94,8 @@ async fn where_there_is_no_newer_key_the_previous_one_is_sent_within_its_grace()
     for outcome in [Reload::Unchanged, Reload::Failed, Reload::TooSoon, Reload::NoRefresher] {
         let rests = outcome == Reload::TooSoon;
         let rest = Duration::from_secs(if rests { 60 } else { 0 });
-        let mut shop = Shop::with_a_bad_active_key(settings().with_minimum_interval(rest));
+        let mut shop =
+            Shop::with_a_bad_active_key(settings().with_cadence(rarely().with_minimum_interval(rest)));
         match outcome {
             Reload::Failed => shop.place.does(|_| {
                 Err(SourceError::new(Provenance::other("scripted place", "kanal"), Problem::Unreachable))
@@ -182,7 +183,7 @@ async fn a_request_that_is_marked_as_repeatable_is_repeated_with_its_body() {
 async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
     // A reload that was asked for would make the next one too soon.
     let rest = Duration::from_secs(60);
-    let shop = Shop::with_a_bad_active_key(settings().with_minimum_interval(rest));
+    let shop = Shop::with_a_bad_active_key(settings().with_cadence(rarely().with_minimum_interval(rest)));
     let html = "<html>Please sign in</html>";
     for (status, body) in [
         (401, html),

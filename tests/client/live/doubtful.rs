@@ -63,7 +63,10 @@ async fn a_post_whose_401_has_no_body_is_sent_once() {
 #[tokio::test]
 async fn a_later_accepted_answer_takes_a_refusal_back() {
     // Within this interval the place is asked again only where a refusal is news.
-    let shop = Shop::open_with(settings().with_minimum_interval(Duration::from_secs(1)));
+    let shop = Shop::open_with(
+        settings()
+            .with_cadence(crate::support::refreshing::rarely().with_minimum_interval(Duration::from_secs(1))),
+    );
     shop.answers(Fault::status(401).with_body(REFUSED));
     assert_eq!(shop.ask(Method::GET).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!((shop.refused(), shop.reloads()), (Some(1), 1));

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex as Locked};
 
+use keysheath::Cadence;
 use keysheath::handle::{Drained, NewerKey, NoActiveKey, Previous, Reload, Subscription};
 use keysheath::keyset::{KeySet, Staging};
 use keysheath::refresh::{
@@ -16,12 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Settings that look at each event, and count them.
 fn looking(events: &Arc<Locked<usize>>) -> RefreshSettings {
     let events = Arc::clone(events);
-    let settings = RefreshSettings::new().with_poll_interval(Duration::from_secs(24 * 3600)).on_event(
-        move |event: &RefreshEvent| {
+    let settings = RefreshSettings::new()
+        .with_cadence(Cadence::every(Duration::from_secs(24 * 3600)))
+        .on_event(move |event: &RefreshEvent| {
             assert_value_silent("an event", event);
             *events.lock().unwrap() += 1;
-        },
-    );
+        });
     assert_debug_silent("settings", &settings);
     settings
 }
@@ -30,7 +31,7 @@ fn look(refresher: &Refresher<Kanal>) {
     assert_debug_silent("a refresher", refresher);
     let status: RefreshStatus = refresher.status();
     assert_value_silent("a status", &status);
-    if let Some(error) = status.problem() {
+    if let Some(error) = status.health().problem() {
         let error: &ReloadError = error;
         assert_error_silent("a failed reload", error);
         let problem: &ReloadProblem = error.problem();

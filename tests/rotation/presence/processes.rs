@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Lines};
 use std::process::{Child as Process, ChildStdout};
 
+use keysheath::Cadence;
 use keysheath::store::FileStore;
 
 use super::*;
@@ -38,7 +39,7 @@ fn start(test: &'static str, folder: &Folder, name: &str) -> Follower {
 fn follow() {
     let variable = |name: &str| std::env::var(name).unwrap();
     let (folder, name) = (std::path::PathBuf::from(variable("FOLDER")), variable("NAME"));
-    let poll = RefreshSettings::new().with_poll_interval(Duration::from_millis(100));
+    let poll = RefreshSettings::new().with_cadence(Cadence::every(Duration::from_millis(100)));
     let refresher = Refresher::<Kanal>::from_store(FileStore::new(folder.join("keys")), poll).unwrap();
     let store = FileStore::new(folder.join("presence"));
     let presence = Presence::show(store, &refresher.handle(), settings(&name)).unwrap();

@@ -13,7 +13,7 @@ use keysheath::source::{Problem, Source as _, SourceError};
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, text,
+    Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, quickly, rarely, text,
 };
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
@@ -60,7 +60,7 @@ fn attempts_that_are_asked_for_keep_the_minimum_interval_and_who_asks_within_it_
     const MINIMUM: Duration = Duration::from_millis(250);
     let source = Scripted::new(KEY);
     let times = Arc::new(Mutex::new(Vec::new()));
-    let refresher = of(&source, only_asked().with_minimum_interval(MINIMUM));
+    let refresher = of(&source, only_asked().with_cadence(rarely().with_minimum_interval(MINIMUM)));
     let handle = refresher.handle();
     let asked = Arc::clone(&times);
     source.does(move |before| {
@@ -80,7 +80,10 @@ fn attempts_that_are_asked_for_keep_the_minimum_interval_and_who_asks_within_it_
 #[test]
 fn after_a_fruitless_attempt_who_asks_again_is_told_at_once_that_it_is_too_soon() {
     let source = Scripted::new(KEY);
-    let refresher = of(&source, only_asked().with_minimum_interval(NEVER).with_longest_back_off(NEVER * 4));
+    let refresher = of(
+        &source,
+        only_asked().with_cadence(rarely().with_minimum_interval(NEVER).with_longest_back_off(NEVER * 4)),
+    );
     let handle = refresher.handle();
     assert_eq!(ask(&handle), Reload::Unchanged);
     for _ in 0..20 {
@@ -97,8 +100,10 @@ fn after_a_fruitless_attempt_who_asks_again_is_told_at_once_that_it_is_too_soon(
 fn after_failures_attempts_back_off_and_the_one_after_them_recovers() {
     let source = Scripted::new(KEY);
     let minimum = Duration::from_millis(100);
-    let refresher =
-        of(&source, only_asked().with_minimum_interval(minimum).with_longest_back_off(minimum * 8));
+    let refresher = of(
+        &source,
+        only_asked().with_cadence(rarely().with_minimum_interval(minimum).with_longest_back_off(minimum * 8)),
+    );
     let handle = refresher.handle();
     let place = source.provenance();
     let times = Arc::new(Mutex::new(Vec::new()));
@@ -115,18 +120,21 @@ fn after_failures_attempts_back_off_and_the_one_after_them_recovers() {
     for (pair, rest) in times.lock().unwrap().windows(2).zip([2, 4, 8]) {
         assert!(pair[1] - pair[0] >= minimum * rest, "{:?} instead of {rest}", pair[1] - pair[0]);
     }
-    eventually("four have failed", || refresher.status().failures_in_a_row() == 4);
+    eventually("four have failed", || refresher.status().health().consecutive_failures() == 4);
     source.gives(SECOND);
     eventually("it is asked again in the end", || ask(&handle) != Reload::TooSoon);
     assert!(has(&handle, SECOND));
     // Whoever waits for a key has it before the status says so.
-    eventually("it has recovered", || refresher.status().failures_in_a_row() == 0);
+    eventually("it has recovered", || refresher.status().health().consecutive_failures() == 0);
 }
 
 #[test]
 fn polling_goes_on_while_asking_is_put_off() {
     let source = Scripted::new(KEY);
-    let refresher = of(&source, quick().with_minimum_interval(NEVER).with_longest_back_off(NEVER * 4));
+    let refresher = of(
+        &source,
+        quick().with_cadence(quickly().with_minimum_interval(NEVER).with_longest_back_off(NEVER * 4)),
+    );
     let handle = refresher.handle();
     // A poll may answer as well.
     eventually("asking is put off", || ask(&handle) == Reload::TooSoon);
@@ -137,7 +145,7 @@ fn polling_goes_on_while_asking_is_put_off() {
 #[test]
 fn a_refusal_of_the_key_in_force_reloads_and_a_late_one_asks_for_nothing() {
     let source = Scripted::new(KEY);
-    let refresher = of(&source, only_asked().with_minimum_interval(Duration::ZERO));
+    let refresher = of(&source, only_asked().with_cadence(rarely().with_minimum_interval(Duration::ZERO)));
     let handle = refresher.handle();
     let first = handle.load().unwrap().generation();
     source.gives(SECOND);

@@ -13,7 +13,7 @@ use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
 use crate::support::refreshing::{
     Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist,
-    quick, text,
+    quick, rarely, text,
 };
 use crate::support::stores::pass_on;
 use crate::support::{Folder, KEY};
@@ -39,7 +39,7 @@ fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_
     });
     for expected in [Problem::Call(CallError::Deadline { after: SHORT }), STUCK, STUCK, STUCK] {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
-        let problem = refresher.status().problem().unwrap().problem().clone();
+        let problem = refresher.status().health().problem().unwrap().problem().clone();
         assert_eq!(problem, ReloadProblem::Source(expected));
         assert!(has(&refresher.handle(), KEY));
     }
@@ -64,8 +64,8 @@ fn a_source_that_panics_is_a_failed_reload_and_the_refresher_goes_on() {
     source.does(|_| std::panic::resume_unwind(Box::new(())));
     eventually("it fails again and again", || told.failures() > 5);
     let status = refresher.status();
-    assert_eq!(status.problem().unwrap().problem(), &ReloadProblem::Source(Problem::Unreachable));
-    assert!(status.to_string().contains("the last good key stays in force"), "{status}");
+    assert_eq!(status.health().problem().unwrap().problem(), &ReloadProblem::Source(Problem::Unreachable));
+    assert!(status.to_string().contains("the last good key stays active"), "{status}");
     assert!(has(&refresher.handle(), KEY));
     source.gives(SECOND);
     eventually("it recovers", || has(&refresher.handle(), SECOND));
@@ -118,7 +118,7 @@ fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_lat
         let RefreshError::Place(error) = start().unwrap_err() else { panic!("another error") };
         assert_eq!(error.problem(), &expected);
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
-        assert_eq!(refresher.status().problem().unwrap().problem(), &expected);
+        assert_eq!(refresher.status().health().problem().unwrap().problem(), &expected);
         assert!(has(&refresher.handle(), KEY));
         fault.store(false, Ordering::SeqCst);
         bad.gate.open();
@@ -130,7 +130,9 @@ fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_lat
 fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_counted() {
     let (source, gate) = (Scripted::new(KEY), Gate::default());
     let passes = gate.clone();
-    let settings = only_asked().with_minimum_interval(Duration::ZERO).on_event(move |_| passes.pass());
+    let settings = only_asked()
+        .with_cadence(rarely().with_minimum_interval(Duration::ZERO))
+        .on_event(move |_| passes.pass());
     let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
     let handle = refresher.handle();
     for key in [SECOND, THIRD] {
@@ -139,12 +141,12 @@ fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_count
         assert_eq!(reload, Some(Reload::Newer));
         assert!(has(&handle, key));
     }
-    assert_eq!(refresher.status().untold_events(), 0);
+    assert_eq!(refresher.status().health().dropped_events(), 0);
     for round in 0..=MAX_WAITING_EVENTS {
         source.gives(if round % 2 == 0 { KEY } else { SECOND });
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     }
-    eventually("some are not told", || refresher.status().untold_events() > 0);
+    eventually("some are not told", || refresher.status().health().dropped_events() > 0);
     assert!(refresher.status().to_string().contains("the subscriber blocks"), "{}", refresher.status());
     gate.open();
 }
@@ -152,7 +154,8 @@ fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_count
 #[test]
 fn the_first_refusal_does_not_wait_until_the_place_has_recovered() {
     let source = Scripted::new(KEY);
-    let settings = only_asked().with_minimum_interval(Duration::from_millis(1)).with_longest_back_off(NEVER);
+    let settings = only_asked()
+        .with_cadence(rarely().with_minimum_interval(Duration::from_millis(1)).with_longest_back_off(NEVER));
     let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
     let handle = refresher.handle();
     source.does(|_| std::panic::resume_unwind(Box::new(())));

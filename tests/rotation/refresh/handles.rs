@@ -11,7 +11,8 @@ use keysheath::store::MemoryStore;
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, key_set, only_asked, persist, quick, text,
+    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, key_set, only_asked, persist, quick, rarely,
+    text,
 };
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
@@ -66,11 +67,11 @@ fn a_stopped_key_that_the_source_still_has_is_a_failed_reload() {
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     let status = refresher.status();
-    assert_eq!(status.problem().unwrap().problem(), &ReloadProblem::Stopped);
+    assert_eq!(status.health().problem().unwrap().problem(), &ReloadProblem::Stopped);
     assert!(status.to_string().contains("create a new key"), "{status}");
     source.gives(SECOND);
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
-    assert!(has(&handle, SECOND) && refresher.status().problem().is_none());
+    assert!(has(&handle, SECOND) && refresher.status().health().problem().is_none());
 }
 
 #[test]
@@ -82,19 +83,21 @@ fn a_stopped_key_that_the_store_still_has_is_a_failed_reload() {
     assert_eq!(handle.stop(handle.load().unwrap().current()), Stop::NoActiveKey);
     for _ in 0..2 {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
-        assert_eq!(refresher.status().problem().unwrap().problem(), &ReloadProblem::Stopped);
+        assert_eq!(refresher.status().health().problem().unwrap().problem(), &ReloadProblem::Stopped);
         assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     }
     persist(&store, &key_set(&[KEY, SECOND]).to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
-    assert!(has(&handle, SECOND) && refresher.status().problem().is_none());
+    assert!(has(&handle, SECOND) && refresher.status().health().problem().is_none());
 }
 
 #[test]
 fn after_an_accepted_answer_the_next_refusal_reloads_at_once() {
     let source = Scripted::new(KEY);
-    let settings = only_asked().with_minimum_interval(Duration::from_millis(10));
-    let refresher = of(&source, settings.with_longest_back_off(Duration::from_secs(3600)));
+    let cadence = rarely()
+        .with_minimum_interval(Duration::from_millis(10))
+        .with_longest_back_off(Duration::from_secs(3600));
+    let refresher = of(&source, only_asked().with_cadence(cadence));
     let handle = refresher.handle();
     let generation = handle.load().unwrap().generation();
     // An early 401, and what it makes the refresher look for in vain.
@@ -115,7 +118,8 @@ fn however_many_are_refused_the_place_is_asked_once_in_an_interval() {
     let source = Scripted::new(KEY);
     let interval = Duration::from_millis(200);
     // The doubling of a fruitless rest ends at the interval, so that the interval alone is what is seen.
-    let settings = only_asked().with_minimum_interval(interval).with_longest_back_off(interval);
+    let settings =
+        only_asked().with_cadence(rarely().with_minimum_interval(interval).with_longest_back_off(interval));
     let refresher = of(&source, settings);
     let handle = refresher.handle();
     let start = Instant::now();

@@ -14,7 +14,7 @@ use keysheath::store::{DocumentError, KeychainStore};
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    PATIENCE, SECOND, THIRD, bring_into_force, eventually, has, key_set, only_asked, persist, quick,
+    PATIENCE, SECOND, THIRD, bring_into_force, eventually, has, key_set, only_asked, persist, quick, quickly,
 };
 use crate::support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
 
@@ -47,7 +47,7 @@ fn of_item(settings: RefreshSettings) -> Refresher<Kanal> {
 #[track_caller]
 fn fails(refresher: &Refresher<Kanal>, expected: impl Fn(&ReloadProblem) -> bool) {
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
-    let problem = refresher.status().problem().unwrap().problem().clone();
+    let problem = refresher.status().health().problem().unwrap().problem().clone();
     assert!(expected(&problem), "{problem}");
     assert!(has(&refresher.handle(), KEY), "another key is in force");
 }
@@ -114,7 +114,7 @@ fn a_keychain_that_locks_half_way_keeps_the_last_good_key_until_it_is_unlocked()
             service.restart();
             for refresher in [&refresher, &of_store] {
                 assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-                assert_eq!(refresher.status().failures_in_a_row(), 0);
+                assert_eq!(refresher.status().health().consecutive_failures(), 0);
             }
             bring_into_force(&mut keys, SECOND);
             persist(&document, &keys.to_document());
@@ -150,12 +150,15 @@ fn a_refresher_recovers_by_itself_from_prompts_that_were_given_up() {
         let mut service = Bus::start_with_silent_prompter().with_daemon();
         save(KEY);
         let item = KeychainItem::new(patient().with_deadline(SHORT), "kanal");
-        let settings = quick().with_deadline(PATIENCE).with_minimum_interval(Duration::from_millis(10));
+        let settings = quick()
+            .with_deadline(PATIENCE)
+            .with_cadence(quickly().with_minimum_interval(Duration::from_millis(10)));
         let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(item), settings).unwrap();
         service.lock();
         // More than may hang at once.
-        let failed =
-            |count| move |refresher: &Refresher<Kanal>| refresher.status().failures_in_a_row() >= count;
+        let failed = |count| {
+            move |refresher: &Refresher<Kanal>| refresher.status().health().consecutive_failures() >= count
+        };
         for count in 1..=6 {
             let _ = refresher.refresh_now(PATIENCE);
             eventually("an attempt fails", || failed(count)(&refresher));
@@ -164,6 +167,6 @@ fn a_refresher_recovers_by_itself_from_prompts_that_were_given_up() {
         save(SECOND);
         // No person and no program asks it to.
         eventually("it recovers", || has(&refresher.handle(), SECOND));
-        assert!(refresher.status().problem().is_none());
+        assert!(refresher.status().health().problem().is_none());
     });
 }

@@ -12,7 +12,9 @@ use keysheath::rotation::{Rotation, RotationPolicy};
 use keysheath::store::MemoryStore;
 
 use crate::support::KEY;
-use crate::support::refreshing::{NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, raw, text};
+use crate::support::refreshing::{
+    NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, rarely, raw, text,
+};
 
 fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
     Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
@@ -60,7 +62,8 @@ fn a_reload_that_no_refusal_asks_for_asks_once() {
 fn past_the_lag_a_refusal_is_final_and_the_next_one_of_the_same_key_is_not_waited_for() {
     let source = Scripted::new(KEY);
     let short = Duration::from_millis(1);
-    let settings = only_asked().with_minimum_interval(short).with_longest_back_off(short);
+    let settings =
+        only_asked().with_cadence(rarely().with_minimum_interval(short).with_longest_back_off(short));
     let refresher = of(&source, settings.with_lag(Duration::from_millis(200)));
     assert_eq!(refused(&refresher.handle()), Some(Reload::Unchanged));
     let calls = source.calls();

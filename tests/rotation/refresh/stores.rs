@@ -156,7 +156,7 @@ fn another_key_set_is_not_taken_however_new_it_is() {
     for (sequence, keys) in [(2, key_set(&[SECOND, THIRD])), (3, key_set(&[SECOND, KEY]))] {
         store.put(keys.to_document(), version(sequence));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
-        assert_eq!(refresher.status().problem().unwrap().problem(), &ReloadProblem::OtherKeySet);
+        assert_eq!(refresher.status().health().problem().unwrap().problem(), &ReloadProblem::OtherKeySet);
         assert!(has(&handle, KEY));
         assert_eq!(handle.load().unwrap().generation().to_string(), "1");
     }
@@ -209,14 +209,14 @@ fn a_bad_document_is_an_error_at_the_start_and_later_a_failed_reload() {
         assert!(has(&refresher.handle(), SECOND), "{name}");
         let previous = refresher.handle().load().unwrap();
         assert!(previous.previous().unwrap().key().matches(KEY.as_bytes()), "{name}: the last good keys");
-        let error = refresher.status().problem().cloned().unwrap();
+        let error = refresher.status().health().problem().cloned().unwrap();
         assert!(expected(error.problem()), "{name}: {error}");
         for key in [KEY, SECOND, THIRD] {
             assert_prints_nothing_of(&error, key);
         }
         persist(&store, &key_set(&[KEY, SECOND, THIRD]).to_document());
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer), "{name}");
-        assert_eq!(refresher.status().failures_in_a_row(), 0, "{name}");
+        assert_eq!(refresher.status().health().consecutive_failures(), 0, "{name}");
     }
 }
 
@@ -227,7 +227,7 @@ fn a_generation_that_goes_back_is_a_failed_reload_and_never_a_step_back() {
     let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let fails = |what: &str, expected: fn(&ReloadProblem) -> bool| {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{what}");
-        let problem = refresher.status().problem().unwrap().problem().clone();
+        let problem = refresher.status().health().problem().unwrap().problem().clone();
         assert!(expected(&problem), "{what}: {problem}");
         assert!(has(&refresher.handle(), SECOND), "{what}");
         assert_eq!(refresher.handle().load().unwrap().generation().to_string(), "2", "{what}");
@@ -258,7 +258,7 @@ fn a_document_file_that_is_harmed_keeps_the_last_good_key() {
     let fails = |what: &str, expected: fn(&DocumentError) -> bool| {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{what}");
         assert!(has(&refresher.handle(), KEY), "{what}");
-        let error = refresher.status().problem().cloned().unwrap();
+        let error = refresher.status().health().problem().cloned().unwrap();
         let ReloadProblem::Document(problem) = error.problem() else { panic!("{what}: {error}") };
         assert!(expected(problem), "{what}: {error}");
         assert!(error.to_string().starts_with(&format!("file {}: ", path.display())), "{error}");
@@ -295,7 +295,7 @@ fn a_rotation_and_its_refreshers_share_their_handles() {
     assert_eq!(one.refresh_now(PATIENCE), Some(Reload::Newer));
     assert!(has(&two.handle(), SECOND) && has(&rotation.handle(), SECOND));
     assert!(matches!(two.refresh_now(PATIENCE), Some(Reload::Newer | Reload::Unchanged)));
-    assert_eq!(two.status().failures_in_a_row(), 0);
+    assert_eq!(two.status().health().consecutive_failures(), 0);
     // A document that is older than the active key.
     store.put(key_set(&[KEY]).to_document(), version(3));
     let error = rotation.start_refresher(only_asked()).unwrap_err();
@@ -348,7 +348,7 @@ fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_fail
         late.gate.open();
         assert_eq!(reload.join().unwrap(), Some(Reload::Newer), "there is a newer one, if not by this");
     });
-    assert_eq!(slow.status().failures_in_a_row(), 0, "{}", slow.status());
+    assert_eq!(slow.status().health().consecutive_failures(), 0, "{}", slow.status());
     assert!(has(&handle, SECOND));
     assert_eq!(slow.refresh_now(PATIENCE), Some(Reload::Unchanged));
 }

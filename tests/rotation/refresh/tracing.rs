@@ -142,7 +142,7 @@ fn a_subscriber_that_panics_ends_nothing_while_unwinding_either() {
         let source = Scripted::new(KEY);
         let refresher = of(&source, quick());
         source.does(|_| panic!("a source fails"));
-        eventually("its panic is noted", || refresher.status().problem().is_some());
+        eventually("its panic is noted", || refresher.status().health().problem().is_some());
         drop(refresher);
         let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new());
         rotation.unwrap().adopt(&raw(KEY)).unwrap();
@@ -181,7 +181,7 @@ fn lines_that_a_blocked_subscriber_loses_are_counted_and_said() {
         for _ in 0..1100 {
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
         }
-        eventually("lines are lost", || refresher.status().untold_events() > 0);
+        eventually("lines are lost", || refresher.status().health().dropped_events() > 0);
         gate.open();
         eventually("it is said", || lost.load(Ordering::SeqCst) > 0);
     });

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
+use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey, StoreId};
@@ -76,7 +77,7 @@ fn a_key_set_holds_and_writes_a_longer_key() {
 fn a_refresher_takes_up_a_longer_key() {
     let folder = Folder::new();
     let chain = Chain::<LongKanal>::new().with(SecretFile::new(folder.write("key", KEY)));
-    let settings = RefreshSettings::new().with_poll_interval(Duration::from_millis(100));
+    let settings = RefreshSettings::new().with_cadence(Cadence::every(Duration::from_millis(100)));
     let refresher = Refresher::from_chain(chain, settings).unwrap();
     let handle: KeyHandle<LongKanal> = refresher.handle();
     let mut subscription = handle.subscribe();
