@@ -162,7 +162,7 @@ fn lines_go_to_the_subscriber_of_the_thread_that_started_it() {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
         drop(refresher);
     });
-    assert_eq!(*told.lock().unwrap(), ["keysheath::refresh::event"; 2]);
+    assert_eq!(*told.lock().unwrap(), ["keysheath::refresh::report"; 2]);
 }
 
 #[test]
