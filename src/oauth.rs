@@ -99,17 +99,14 @@
 mod answer;
 mod app;
 mod error;
-mod form;
 mod grant;
 mod keeper;
 mod lease;
-mod loopback;
 mod sign_in;
 mod tokens;
 
 pub use app::{Endpoints, OAuthApp};
 pub use error::{AppProblem, GrantError, KeeperError, KeeperProblem, SetupError, SignInError, TokenError};
 pub use keeper::{GrantState, KeeperEvent, KeeperSettings, KeeperStatus, TokenKeeper};
-pub use loopback::LoopbackListener;
-pub use sign_in::{AuthorizationCode, SignIn};
+pub use sign_in::{AuthorizationCode, LoopbackListener, SignIn};
 pub use tokens::{GrantView, Tokens};

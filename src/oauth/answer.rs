@@ -1,4 +1,4 @@
-//! What a token endpoint answers, and the secrets that go to and fro.
+//! The encoding of requests to a token endpoint, its answers, and the secrets in both.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,9 +9,58 @@ use serde_json::value::RawValue;
 
 use super::{AppProblem, TokenError};
 use crate::failure;
+use crate::internal::bytes::{WipedBytes, append_percent, percent_byte};
 use crate::internal::json_form::{read as read_object, text};
 use crate::key::{ApiKey, Issuer};
 use crate::outgoing::Reply;
+
+/// Writes an `application/x-www-form-urlencoded` form.
+pub(super) fn encode_form(fields: &[(&str, &[u8])]) -> WipedBytes {
+    // Each byte takes three at most, so the block never grows.
+    let most = fields.iter().map(|(name, value)| (name.len() + value.len()) * 3 + 2).sum();
+    let mut form = WipedBytes::with_capacity(most);
+    for (at, (name, value)) in fields.iter().enumerate() {
+        if at > 0 {
+            form.push(b'&');
+        }
+        append_percent(&mut form, name.as_bytes(), b"");
+        form.push(b'=');
+        append_percent(&mut form, value, b"");
+    }
+    form
+}
+
+/// A name and its value.
+type Field = (WipedBytes, WipedBytes);
+
+/// Returns the fields of a form, in order; `None` if a `%` is not followed by two hex digits.
+pub(super) fn decode_form(form: &str) -> Option<Vec<Field>> {
+    let field = |field: &str| {
+        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        Some((decode_part(name)?, decode_part(value)?))
+    };
+    form.split('&').filter(|part| !part.is_empty()).map(field).collect()
+}
+
+fn decode_part(text: &str) -> Option<WipedBytes> {
+    let mut decoded = WipedBytes::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let byte = match first {
+            b'%' => {
+                let (byte, after) = percent_byte(rest)?;
+                rest = after;
+                decoded.push(byte);
+                continue;
+            }
+            b'+' => b' ',
+            byte => *byte,
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    Some(decoded)
+}
 
 /// The bounds of the lifetime of an access token.
 pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
@@ -288,5 +337,25 @@ mod tests {
         let problem = AppProblem::Client;
         let client = asked(401, r#"{"error":"invalid_client"}"#).map(|_| ());
         assert_eq!(client, Err(TokenError::AppRefused { status: 401, problem }));
+    }
+
+    #[test]
+    fn a_form_round_trips_and_has_only_plain_characters() {
+        let all: Vec<u8> = (0..=255).collect();
+        let form = encode_form(&[("a b", &all), ("", b""), ("x", b"1&2=3")]);
+        let text = std::str::from_utf8(&form).unwrap();
+        assert!(text.starts_with("a%20b=%00%01") && text.ends_with("&=&x=1%262%3D3"), "{text}");
+        let fields = decode_form(text).unwrap();
+        let (name, value) = &fields[0];
+        assert_eq!((&**name, &**value), (&b"a b"[..], all.as_slice()));
+        assert_eq!(&*fields[2].1, b"1&2=3");
+    }
+
+    #[test]
+    fn a_percent_sign_without_two_digits_is_not_a_form() {
+        for form in ["a=%", "a=%4", "a=%zz", "%=1"] {
+            assert!(decode_form(form).is_none(), "{form}");
+        }
+        assert_eq!(decode_form("a=1+2&&b").unwrap().len(), 2);
     }
 }

@@ -8,12 +8,11 @@ use std::time::Duration;
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
-use super::answer::Secret;
-use super::answer::{self, Answer};
+use super::answer::{self, Answer, Secret};
 use super::grant::Identity;
 use super::sign_in::{AuthorizationCode, SignIn};
 use super::tokens::{GrantView, Refreshed, Tokens};
-use super::{GrantError, SetupError, TokenError, form};
+use super::{GrantError, SetupError, TokenError};
 use crate::failure::Obstacle;
 use crate::internal::clocks::Clocks;
 use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots, Scheme};
@@ -351,7 +350,7 @@ impl<I: Issuer> OAuthApp<I> {
     ) -> Result<(Answer<I>, Clocks), Failed> {
         let client =
             [("client_id", self.client_id.as_bytes()), ("client_secret", secret.expose_secret().as_bytes())];
-        let body = form::encode(&[fields, &client[..]].concat());
+        let body = answer::encode_form(&[fields, &client[..]].concat());
         let request = Request::post(self.endpoints.token())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")

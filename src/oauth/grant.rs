@@ -1,14 +1,14 @@
-//! A grant as it is written down: JSON, with a version, and the lease of whoever refreshes it.
+//! The written form of a grant: JSON with a version, and the lease of the process that refreshes it.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::GrantError;
 use super::answer::Secret;
-use super::lease::{Lease, Taken};
+use super::lease::{Lease, Taken, Timestamp, millis};
 use crate::internal::clocks::BootTime;
 use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
 use crate::key::{Fingerprint, Profile, RawKey};
@@ -20,13 +20,12 @@ const GRANT_FORM_VERSION: u64 = 2;
 /// The longest lifetime and lease that are read, in milliseconds: a little over two years.
 const MAX_MILLIS: u64 = 1 << 36;
 
-/// What a person has granted an app, and how far the tokens of it have come.
+/// What a person has granted an app: the newest tokens, and how far they have come.
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// The first sign-in in this place, by which its grants are told from those of other accounts; 0 in form
-    /// 1.
+    /// The first sign-in in this place, which tells its grants from those of other accounts; 0 in form 1.
     pub(super) lineage: u64,
-    /// The sign-in that it is of; 0 in form 1.
+    /// The sign-in of these tokens; 0 in form 1.
     pub(super) id: u64,
     /// Grows with every refresh token: of two documents, the one with the greater serial is the newer.
     pub(super) serial: u64,
@@ -34,19 +33,15 @@ pub(super) struct Grant {
     pub(super) number: u64,
     pub(super) access: RawKey,
     pub(super) refresh: Secret,
-    /// When the access token ends, by the clock of the machine that has asked for it.
-    pub(super) expires: Moment,
+    /// When the access token ends, by the clock of the machine that requested it.
+    pub(super) expires: Timestamp,
     pub(super) lifetime: Duration,
     /// The server has refused the refresh token: a person must sign in again.
     pub(super) is_refused: bool,
     pub(super) lease: Option<Lease>,
 }
 
-/// Milliseconds since 1970, in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment(u64);
-
-/// Whose grant it is.
+/// The app and the server of a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) profile: &'static Profile,
@@ -55,8 +50,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// By which a handle tells one lineage of this app's grants from other publishers' keys. It is no secret
-    /// that is hashed.
+    /// The lineage of this app's grants in a handle. What is hashed is not secret.
     pub(super) fn fingerprint(&self, lineage: u64) -> Fingerprint {
         let text = format!("{}\n{}\n{lineage}", self.client, self.server);
         Fingerprint::of("keysheath-grant", text.as_bytes())
@@ -121,21 +115,7 @@ impl From<FormError> for GrantError {
     }
 }
 
-impl Moment {
-    pub(super) fn of(time: SystemTime) -> Self {
-        Self(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
-    }
-
-    pub(super) const fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What is in the store, if it is a grant of this app.
+/// Reads the grant of this app in a store.
 pub(super) fn read(
     store: &dyn DocumentStore,
     identity: &Identity,
@@ -146,7 +126,7 @@ pub(super) fn read(
 }
 
 impl Grant {
-    /// JSON with the tokens in it, so it belongs where a key does.
+    /// Returns JSON with the tokens, to be stored as a key is.
     pub(super) fn to_document(&self, identity: &Identity) -> Result<DocumentContent, GrantError> {
         let document = json_form::seal(KIND, GRANT_FORM_VERSION, identity.profile.name(), |form| {
             form.field("client", &*identity.client);
@@ -192,7 +172,7 @@ impl Grant {
         let serial = form.serial.unwrap_or(form.number);
         let lengths = [form.lifetime, form.lease.as_ref().map_or(0, |lease| lease.length)];
         let begun = form.lease.as_ref().and_then(|lease| lease.taken).unwrap_or(1);
-        // So that numbers can be added to and told by a signed one.
+        // So that numbers can be added to and fit a signed one.
         let is_in_bounds = [form.number, serial, form.expires.max(1), begun.max(1)]
             .iter()
             .all(|number| (1..u64::MAX >> 1).contains(number));
@@ -210,14 +190,14 @@ impl Grant {
                 .map_err(|_| corrupt("the access token in it is not well-formed"))?,
             refresh: Secret::refresh_token(&refresh)
                 .ok_or(corrupt("the refresh token in it is not well-formed"))?,
-            expires: Moment(form.expires),
+            expires: Timestamp(form.expires),
             lifetime: Duration::from_millis(form.lifetime),
             is_refused: form.refused,
             lease: form.lease.map(LeaseForm::read),
         })
     }
 
-    /// The same tokens, with another lease.
+    /// Returns the same tokens with another lease.
     pub(super) fn with_lease(&self, lease: Option<Lease>) -> Self {
         Self { access: self.access.clone_key(), refresh: self.refresh.duplicate(), lease, ..*self }
     }
@@ -240,7 +220,7 @@ impl Lease {
 impl LeaseForm {
     fn read(self) -> Lease {
         let boot = self.boot.zip(self.since_boot).map(|(boot, millis)| BootTime { boot, millis });
-        let taken = self.taken.map(|wall| Taken { wall: Moment(wall), boot });
+        let taken = self.taken.map(|wall| Taken { wall: Timestamp(wall), boot });
         Lease { holder: self.holder, length: Duration::from_millis(self.length), taken }
     }
 }
@@ -266,14 +246,14 @@ mod tests {
             number: 7,
             access: RawKey::parse(KatanaApp::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap(),
             refresh: Secret::parse(b"a refresh token \"with\" marks").unwrap(),
-            expires: Moment(1_700_000_000_123),
+            expires: Timestamp(1_700_000_000_123),
             lifetime: Duration::from_secs(3600),
             is_refused: true,
             lease: Some(Lease {
                 holder: u64::MAX,
                 length: Duration::from_millis(1500),
                 taken: Some(Taken {
-                    wall: Moment(1_700_000_000_456),
+                    wall: Timestamp(1_700_000_000_456),
                     boot: Some(BootTime { boot: u64::MAX, millis: 77 }),
                 }),
             }),

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::answer::{Answer, Secret};
-use super::grant::{self, Grant, Identity, Moment};
-use super::lease::{Lease, Now};
+use super::grant::{self, Grant, Identity};
+use super::lease::{Lease, Now, Timestamp};
 use super::{GrantError, GrantState, TokenError};
 use crate::handle::Generation;
 use crate::internal::back_off::{doubled, random_number, random_part};
@@ -66,8 +66,8 @@ impl<I: Issuer> Refreshed<I> {
 }
 
 /// Returns when an access token ends that was asked for at this time.
-fn end(asked: Clocks, lifetime: Duration) -> Moment {
-    Moment::of(asked.wall().checked_add(lifetime).unwrap_or(asked.wall()))
+fn end(asked: Clocks, lifetime: Duration) -> Timestamp {
+    Timestamp::of(asked.wall().checked_add(lifetime).unwrap_or(asked.wall()))
 }
 
 impl<I: Issuer> Tokens<I> {
@@ -157,7 +157,7 @@ impl<I: Issuer> fmt::Debug for Tokens<I> {
 #[derive(Clone, Copy, Debug)]
 pub struct GrantView {
     generation: Generation,
-    expires: Moment,
+    expires: Timestamp,
     lifetime: Duration,
     is_refused: bool,
     lease: Option<Lease>,
@@ -207,7 +207,7 @@ impl GrantView {
     /// it; at most its whole lifetime.
     #[must_use]
     pub fn rest_at(&self, moment: SystemTime) -> Duration {
-        self.expires.since(Moment::of(moment)).min(self.lifetime)
+        self.expires.since(Timestamp::of(moment)).min(self.lifetime)
     }
 
     /// Whether the server has refused the grant, so that a person must sign in again.

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use super::super::app::Failed;
 use super::super::grant::{self, Grant};
+use super::super::lease::Due;
 use super::super::lease::Lease;
 use super::super::tokens::Refreshed;
 use super::super::{GrantError, TokenError};
-use super::run::Runner;
-use super::schedule::Due;
+use super::run::{Runner, Unsaved};
 use super::{GrantState, KeeperEvent, KeeperProblem};
 use crate::handle::Reload;
 use crate::internal::back_off::doubled;
@@ -27,35 +27,12 @@ const TRIES: u32 = 6;
 /// How often one attempt writes over what other processes have written meanwhile.
 const CONFLICTS: usize = 4;
 
-/// New tokens that the store has not taken yet. The refresh token before them is used up, so they are kept
-/// until it does.
-pub(super) struct Unsaved {
-    grant: Grant,
-    /// When its access token was asked for, and its lifetime.
-    token: (Clocks, Duration),
-    /// What is wrong with its access token.
-    verdict: Option<TokenError>,
-    over: Version,
-    is_refused: bool,
-    tries: u32,
-    /// When it is tried again.
-    pub(super) again: Due,
-}
-
 /// A grant with the lease of this keeper in it.
 pub(super) struct Leased {
     grant: Grant,
     version: Version,
     lease: Lease,
     begun: Clocks,
-}
-
-/// The outcome for an older document.
-pub(super) enum WriteBack {
-    /// The newest is there again, or another process has written: the next read tells.
-    Done,
-    /// It is of another sign-in, and only a person knows which of the two is intended.
-    OtherSignIn,
 }
 
 /// Why tokens were not written.
@@ -184,7 +161,7 @@ impl<I: Issuer> Runner<I> {
         if verdict.is_none() {
             self.recovered();
         }
-        if let Err(problem) = self.take(grant, version, |_| token) {
+        if let Err(problem) = self.take(grant, version, token) {
             return self.failed(problem);
         }
         if let Some(error) = verdict {
@@ -227,13 +204,10 @@ impl<I: Issuer> Runner<I> {
 
     /// Writes the newest grant over an older document, such as a restored copy: its refresh token is used up,
     /// and a process that used it would end the grant.
-    pub(super) fn write_back(
-        &mut self,
-        there: &Grant,
-        version: &Version,
-    ) -> Result<WriteBack, KeeperProblem> {
+    pub(super) fn write_back(&mut self, there: &Grant, version: &Version) -> Result<(), KeeperProblem> {
         let Some(newest) = self.grant.as_ref().filter(|newest| newest.id == there.id) else {
-            return Ok(WriteBack::OtherSignIn);
+            // Only a person knows which of the two sign-ins is intended.
+            return Err(KeeperProblem::WentBack);
         };
         let newest = newest.with_lease(None);
         let content = newest.to_document(&self.identity)?;
@@ -245,9 +219,9 @@ impl<I: Issuer> Runner<I> {
                 self.grant = Some(newest);
                 let provenance = self.store.provenance();
                 self.events.send(KeeperEvent::WrittenBack { provenance });
-                Ok(WriteBack::Done)
+                Ok(())
             }
-            Err(DocumentError::Conflict) => Ok(WriteBack::Done),
+            Err(DocumentError::Conflict) => Ok(()),
             Err(error) => Err(GrantError::from(error).into()),
         }
     }

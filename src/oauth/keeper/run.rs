@@ -1,15 +1,13 @@
-//! The keeper's thread: when it looks at the grant, and what it does then.
+//! The keeper's thread: when it reads the grant, and what it does then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use event_listener::Listener as _;
 
-use super::super::grant::{self, Grant, Identity, Moment};
-use super::super::lease::{Lease, Now};
-use super::super::{GrantError, OAuthApp};
-use super::refreshing::{Unsaved, WriteBack};
-use super::schedule::{Due, Seen, Token, rest_of};
+use super::super::grant::{self, Grant, Identity};
+use super::super::lease::{Due, Lease, Now, Seen, Timestamp, Token, rest_of};
+use super::super::{GrantError, OAuthApp, TokenError};
 use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, KeeperStatus};
 use crate::handle::{Generation, Publication, Published, Publisher, Reload, Reloader};
 use crate::internal::back_off::{doubled, random_number, random_part};
@@ -23,16 +21,16 @@ use crate::store::{DocumentError, DocumentStore, Version};
 /// while the machine is suspended.
 const SLICE: Duration = Duration::from_secs(5);
 
-/// How often the document is looked at while another holds the lease: soon enough for requests that wait.
+/// How often the document is read while another process holds the lease: soon enough for requests that wait.
 const WATCH: Duration = Duration::from_millis(100);
 
-/// For how long those who ask for a token are kept waiting for another holder.
+/// For how long callers that ask for a token wait for another holder.
 const LONGEST_WATCH: Duration = Duration::from_secs(60);
 
-/// The longest rest between refreshes that those who ask for a token are kept waiting for.
+/// The longest back-off that callers that ask for a token wait for.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
-/// How often a lease is tried to be taken in one attempt, where others write at the same time, and the rest
+/// How often one attempt tries to take a lease when other processes write at the same time, and the pause
 /// between: it doubles from the first to the second.
 const TRIES: u32 = 6;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -46,19 +44,19 @@ pub(super) struct Runner<I: Issuer> {
     pub(super) events: EventSender<KeeperEvent>,
     pub(super) publisher: Publisher<I>,
     reloader: Arc<Reloader>,
-    /// This keeper, in a lease.
+    /// The holder number of this keeper in a lease.
     pub(super) me: u64,
     /// The newest grant that was seen.
     pub(super) grant: Option<Grant>,
     pub(super) seen: Option<Seen>,
     pub(super) looked: Option<Clocks>,
-    /// When a look that was asked for ended.
+    /// When a read that was asked for ended.
     pub(super) asked: Option<Clocks>,
-    /// A lease of this keeper after which the refresh token is surely as it was.
+    /// A lease of this keeper under which the refresh token was certainly not used.
     pub(super) unused: Option<Lease>,
     /// Tokens that the store has not taken yet.
     pub(super) unsaved: Option<Unsaved>,
-    /// As it was told last.
+    /// As it was last reported.
     pub(super) state: GrantState,
     /// Refreshes in a row that were asked for because a token was refused.
     pub(super) refused: u32,
@@ -68,12 +66,27 @@ pub(super) struct Runner<I: Issuer> {
     pub(super) rests_until: Option<Due>,
 }
 
-/// What is to be done about the grant now.
+/// New tokens that the store has not taken yet. The refresh token before them is used up, so they are kept
+/// until it does.
+pub(super) struct Unsaved {
+    pub(super) grant: Grant,
+    /// When its access token was asked for, and its lifetime.
+    pub(super) token: (Clocks, Duration),
+    /// What is wrong with its access token.
+    pub(super) verdict: Option<TokenError>,
+    pub(super) over: Version,
+    pub(super) is_refused: bool,
+    pub(super) tries: u32,
+    /// When it is tried again.
+    pub(super) again: Due,
+}
+
+/// What to do about the grant now.
 enum Turn {
     Nothing,
-    /// Somebody else is at it.
+    /// Another process is refreshing it.
     Watch,
-    /// Not before then.
+    /// Back-off: not before this has passed.
     Rest(Duration),
     Refresh,
 }
@@ -148,14 +161,14 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// How long those who ask wait for the next look at the store, so that it is not looked at for each
-    /// request that is refused.
+    /// How long callers that ask wait for the next read, so that the store is not read for each refused
+    /// request.
     fn rest_of_asking(&self, now: Clocks) -> Duration {
         let interval = self.settings.cadence.minimum_interval().min(LONGEST_REST);
         self.asked.map_or(Duration::ZERO, |asked| interval.saturating_sub(now.at_most_since(asked)))
     }
 
-    /// When the grant is looked at next.
+    /// When the grant is read next.
     fn wake(&self, now: Clocks) -> Due {
         let poll = self.settings.cadence.next();
         let rest = match (&self.unsaved, &self.seen) {
@@ -172,14 +185,13 @@ impl<I: Issuer> Runner<I> {
         Due::after(now, rest.min(poll))
     }
 
-    /// How long it is until this is due, and the rest between refreshes is over.
+    /// How long until this is due and the back-off has passed.
     fn after_rest(&self, now: Clocks, due: Due) -> Duration {
         let rest = self.rests_until.map_or(Duration::ZERO, |until| until.rest(now));
         due.rest(now).max(rest).max(WATCH / 10)
     }
 
-    /// Looks at the grant, and refreshes it where that is due. `is_refused` says that the token in force was
-    /// refused.
+    /// Reads the grant, and refreshes it if that is due. `is_refused` says that the active token was refused.
     fn turn(&mut self, is_refused: bool) -> Reload {
         if self.unsaved.is_some() {
             return self.save_again();
@@ -195,7 +207,7 @@ impl<I: Issuer> Runner<I> {
                 Err(problem) => return self.failed(problem),
             };
             if is_newer {
-                // Another's tokens, so the server gives some.
+                // They are of another process, so the server answers.
                 self.recovered();
                 return Reload::Newer;
             }
@@ -241,7 +253,7 @@ impl<I: Issuer> Runner<I> {
         } else if let Some(lease) = seen.lease.filter(|lease| self.unused != Some(*lease)) {
             let is_own = lease.holder == self.me;
             if is_own || !seen.is_leased(now) {
-                // This keeper waits for no answer any more, so there is none to be waited for.
+                // This keeper no longer waits for an answer, so the outcome stays unknown.
                 state = GrantState::InDoubt;
                 if !is_refused && !seen.token.last_moment.is_over(now.clocks) {
                     turn = Turn::Nothing;
@@ -259,7 +271,7 @@ impl<I: Issuer> Runner<I> {
         turn
     }
 
-    /// Reads the grant and publishes its access token; says whether that is another one.
+    /// Reads the grant and publishes its access token. Returns whether it is another one.
     pub(super) fn look(&mut self) -> Result<bool, KeeperProblem> {
         let now = Clocks::now();
         let read = grant::read(&*self.store, &self.identity)?;
@@ -270,10 +282,7 @@ impl<I: Issuer> Runner<I> {
             }
             let is_other_sign_in = grant.id != newest.id;
             if grant.serial < newest.serial || (grant.serial == newest.serial && is_other_sign_in) {
-                return match self.write_back(&grant, &version)? {
-                    WriteBack::Done => Ok(false),
-                    WriteBack::OtherSignIn => Err(KeeperProblem::WentBack),
-                };
+                return self.write_back(&grant, &version).map(|()| false);
             }
             if is_other_sign_in {
                 let provenance = self.store.provenance();
@@ -281,28 +290,29 @@ impl<I: Issuer> Runner<I> {
             }
         }
         let unwatched = self.looked.map(|looked| {
-            // It was asked for within a lease before it was there.
+            // It was requested within a lease before it was written.
             let lease = self.seen.as_ref().and_then(|seen| seen.lease).map(|lease| lease.length);
             now.at_most_since(looked) + lease.unwrap_or_default().max(self.settings.lease)
         });
         self.looked = Some(now);
-        self.take(grant, version, |grant| (now, rest_of(grant, Moment::of(SystemTime::now()), unwatched)))
+        let clock = Timestamp::of(SystemTime::now());
+        let rest = rest_of(grant.expires, grant.lifetime, clock, unwatched);
+        self.take(grant, version, (now, rest))
     }
 
-    /// Takes what is in the store, and publishes it. `rest` says how long a token still lives, and since
-    /// when.
+    /// Takes a grant from the store, and publishes it. Its access token is valid for `rest` since `from`.
     pub(super) fn take(
         &mut self,
         grant: Grant,
         version: Version,
-        rest: impl FnOnce(&Grant) -> (Clocks, Duration),
+        (from, rest): (Clocks, Duration),
     ) -> Result<bool, KeeperProblem> {
         let now = Clocks::now();
         let seen = self.seen.as_ref();
         let token = seen.filter(|seen| seen.number == grant.number).map(|seen| seen.token);
         let token = token.unwrap_or_else(|| {
-            let (from, rest) = rest(&grant);
-            Token::ending(from, rest, grant.lifetime, random_part(), &self.settings)
+            let ahead = f64::from(self.settings.ahead) + f64::from(self.settings.jitter) * random_part();
+            Token::ending(from, rest, grant.lifetime, ahead)
         });
         let is_same_lease = |seen: &&Seen| seen.lease == grant.lease && seen.serial == grant.serial;
         let since = seen.filter(is_same_lease).map_or(now, |seen| seen.since);
@@ -327,8 +337,7 @@ impl<I: Issuer> Runner<I> {
 
     fn publish(&self, grant: &Grant, lives: Duration) -> Published {
         let before = self.grant.as_ref().filter(|before| before.number < grant.number);
-        // The one before may be sent while it lives, and what is known of that is the end of the last one
-        // seen.
+        // The previous token may be sent while it is valid, which is known of the last one seen.
         let lives = self.seen.as_ref().map_or(lives, |seen| seen.token.ends.rest(Clocks::now()));
         let until = Instant::now().checked_add(self.settings.grace.min(lives));
         self.publisher.publish(&Publication {
