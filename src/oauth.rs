@@ -1,76 +1,76 @@
-//! OAuth 2.0 for apps that others let in: signing in once, and keeping an access token fresh from then on.
+//! OAuth 2.0 for apps that users grant access: signing in once, and keeping an access token fresh from then
+//! on.
 //!
-//! Katana requires it of publicly available apps that access others' data. A person signs in at Katana's page
-//! and agrees; the app gets a code, and for it an **access token**, which is sent as a key is, and a
-//! **refresh token**, which brings the next two. Together they are the **grant**, one document in a
+//! Katana requires it of publicly available apps that access the data of others. A person signs in at
+//! Katana's page and agrees; the app gets a code, and for it an **access token**, which is sent as a key is,
+//! and a **refresh token**, which brings the next two. Together they are the **grant**: one document in a
 //! [`DocumentStore`](crate::store::DocumentStore).
 //!
-//! 1. [`OAuthApp`] is the app: its client id, where its client secret is, and its server.
-//! 2. [`OAuthApp::sign_in`] gives the URL for the person; what comes back is a code, by [`SignIn::answer`] at
-//!    a web server, or by a [`LoopbackListener`] in a command-line tool. [`OAuthApp::exchange`] makes
-//!    [`Tokens`] of it, and [`Tokens::save`] makes them the grant.
-//! 3. A [`TokenKeeper`] publishes the access token to a live [`KeyHandle`](crate::handle::KeyHandle) and
-//!    refreshes it ahead of its end, in as many processes and on as many machines as share the store.
-//!    [`BearerLayer`](crate::client::BearerLayer) sends it like a key: when it is refused before its time,
-//!    the request waits for a refresh and is repeated once. Its [events](KeeperSettings::on_event) say when a
-//!    person is needed, and so do its lines for `tracing` with that feature.
-//! 4. [`OAuthApp::grant_in`] looks at a grant without a keeper, such as before a start or in a monitor.
+//! 1. [`OAuthApp`] is the app: its client id, the source of its client secret, and its server.
+//! 2. [`OAuthApp::sign_in`] gives the URL for the person. The code comes back by [`SignIn::answer`] at a web
+//!    server, or by a [`LoopbackListener`] in a command-line tool. [`OAuthApp::exchange`] turns it into
+//!    [`Tokens`], and [`Tokens::save`] writes them as the grant.
+//! 3. A [`TokenKeeper`] publishes the access token to a [`KeyHandle`](crate::handle::KeyHandle) and refreshes
+//!    it ahead of its end, in as many processes and on as many machines as share the store.
+//!    [`BearerLayer`](crate::client::BearerLayer) sends it like a key: if it is refused early, the request
+//!    waits for a refresh and is repeated once. The keeper's [events](KeeperSettings::on_event), and with the
+//!    feature `tracing` its lines, say when a person is needed.
+//! 4. [`OAuthApp::grant_in`] reads a grant without a keeper, such as before a start or in a monitor.
 //!
 //! # One refresh at a time
-//! Each refresh token is good once. If an old one is used, the server takes it for stolen and revokes the
-//! whole grant, the newest tokens included (RFC 9700, section 4.14.2; Katana documents it). So the first to
-//! refresh writes a **lease** into the grant's own document, with compare-and-swap, and the others wait for
-//! what comes of it. It sends the refresh token in the first two thirds of the lease or not at all.
+//! Each refresh token can be used once. If an old one is used, the server assumes that it was stolen and
+//! revokes the whole grant, the newest tokens included (RFC 9700, section 4.14.2; Katana documents it). So
+//! the first process to refresh writes a **lease** into the grant's document, with compare-and-swap, and the
+//! others wait for the outcome. It sends the refresh token in the first two thirds of the lease or not at
+//! all.
 //!
-//! A lease ends for others when it has passed by every clock that can tell:
+//! For other processes, a lease ends when it has passed by every clock that can tell:
 //!
-//! - **A process that runs** counts from when it saw the lease first, on its own monotonic clock. Wall clocks
+//! - **A running process** counts from when it first saw the lease, on its own monotonic clock. Wall clocks
 //!   do not matter.
 //! - **A process that has just started**, such as a cron job, goes by the date in the lease. On the holder's
-//!   machine that is the clock that counts from the machine's start (Linux) and the wall clock, both: a wall
-//!   clock that was set cannot end a lease early. On another machine it is the wall clock and 30 min more.
-//!   Clocks that differ by more than that can cost the grant, so keep the clocks of machines that share one
-//!   by NTP.
+//!   machine that is both the clock that counts from the machine's start (Linux) and the wall clock, so a
+//!   wall clock that was set cannot end a lease early. On another machine it is the wall clock and 30 min
+//!   more. Clocks that differ by more than that can cost the grant: keep the clocks of machines that share
+//!   one in step by NTP.
 //!
-//! The new refresh token is persisted before its access token is looked at, and that before it is published.
-//! A late answer is waited for until the end of the lease, and what has arrived by then is read. What a
-//! process leaves that ends on the way:
+//! The new refresh token is persisted before its access token is judged, and that before it is published. A
+//! late answer is awaited until the end of the lease, and what has arrived by then is read. What a process
+//! leaves that ends midway:
 //!
 //! | it ends | the grant |
 //! |---|---|
-//! | before it has the lease | as it was |
-//! | with the lease, before the server has the request | whole, and *in doubt*: no one can tell this case from the next |
-//! | after the server has the request, before the tokens are persisted | lost with the tokens of the answer; *in doubt* until it is tried |
-//! | after the tokens are persisted | whole: others publish them |
+//! | before it has the lease | unchanged |
+//! | with the lease, before the server has the request | whole, but *in doubt*: the next case looks the same |
+//! | after that, before the tokens are persisted | lost with the answer; *in doubt* until it is tried |
+//! | after the tokens are persisted | whole: other processes publish them |
 //!
-//! A grant in doubt keeps its access token in force for as long as that lives: the old refresh token is tried
-//! again only at the last moment, or when the access token is refused, because with a server that has used it
-//! up this ends the grant for good. Meanwhile [`KeeperStatus::state`] says [`GrantState::InDoubt`], and
-//! [`KeeperEvent::InDoubt`] is told, which is the time to ask a person to sign in again. More than that the
-//! protocol does not allow. An answer that was lost on the way leaves the same doubt.
+//! A grant in doubt keeps its access token active while that is valid. The old refresh token is tried again
+//! only at the last moment, or when the access token is refused, because that ends the grant for good if the
+//! server has used it up. Meanwhile [`KeeperStatus::state`] is [`GrantState::InDoubt`], and
+//! [`KeeperEvent::InDoubt`] was sent: ask a person to sign in again. The protocol allows no better. An answer
+//! that was lost on the way leaves the same doubt.
 //!
-//! # Which grant it is
+//! # Telling grants apart
 //! Each sign-in has a random id. The first one in a place begins the lineage of that place, and a later
-//! sign-in that is saved there goes on with it: keepers take its tokens and tell [`KeeperEvent::Replaced`].
-//! The grant of another place, such as another account's, is never taken for it: a keeper that finds one
-//! there says [`KeeperProblem::OtherGrant`], and a handle that has tokens of the one refuses those of the
-//! other.
+//! sign-in that is saved there continues it: keepers take its tokens and send [`KeeperEvent::Replaced`]. The
+//! grant of another place, such as another account's, is never taken for it: a keeper that finds one there
+//! reports [`KeeperProblem::OtherGrant`].
 //!
-//! An **older copy** that is put back, such as from a backup, has a refresh token that is used up. A running
-//! keeper that has the newest writes it back at its next look ([`KeeperEvent::WrittenBack`]). Where no keeper
-//! runs, or a process starts before that look and a refresh is due, the copy is used, and a person must sign
-//! in again: do not restore grants.
+//! An **older copy** that is put back, such as from a backup, has a used refresh token. A running keeper that
+//! has the newest grant writes it back at its next read ([`KeeperEvent::WrittenBack`]). If no keeper runs, or
+//! a process starts before that read and a refresh is due, the copy is used, and a person must sign in again:
+//! do not restore grants.
 //!
-//! # What is refused, and what is not
+//! # Refusals
 //! Only the server's own `invalid_grant` refuses a grant ([`GrantState::Refused`]: a person must sign in
-//! again). A server that cannot be reached, a 429, a 5xx, a proxy's page: the token stays in force while it
-//! lives, and attempts back off.
+//! again). After an unreachable server, a 429, a 5xx or a proxy's page, the token stays active while it is
+//! valid, and attempts back off.
 //!
-//! # What is documented
-//! Katana: both endpoints, `scope=offline_access`, the audience, the form-encoded request with the client
-//! secret in its body, and that refresh tokens rotate. Not documented: `state` and PKCE, which are sent all
-//! the same (RFC 9700; PKCE [can be turned off](OAuthApp::without_pkce)), the lifetime and the format of
-//! tokens.
+//! # Documented by Katana
+//! Both endpoints, `scope=offline_access`, the audience, the form-encoded request with the client secret in
+//! its body, and that refresh tokens rotate. Not documented: `state` and PKCE, which are sent nevertheless
+//! (RFC 9700; PKCE [can be turned off](OAuthApp::without_pkce)), and the lifetime and the format of tokens.
 //!
 //! ```no_run
 //! use std::time::Duration;

@@ -14,8 +14,8 @@ use crate::store::DocumentError;
 pub enum SetupError {
     /// An endpoint is not an allowed URL.
     #[error(
-        "the {which} endpoint is not an https URL of at most 2,048 bytes without user information, query and fragment: \
-         write it as in the server's documentation (plain http is for 127.0.0.1 and [::1] only)"
+        "the {which} endpoint is not an https URL of at most 2,048 bytes without user information, query and \
+         fragment: write it as in the server's documentation (plain http is for 127.0.0.1 and [::1] only)"
     )]
     Endpoint {
         /// Which of the two.
@@ -41,7 +41,8 @@ pub enum SetupError {
     Secret(SourceError),
     /// The system gives no random bytes.
     #[error(
-        "the system gives no random bytes, so this sign-in could not be told from a forged one: try again later"
+        "the system gives no random bytes, so this sign-in could not be told from a forged one: try again \
+         later"
     )]
     NoRandomness,
 }
@@ -56,8 +57,8 @@ pub enum SetupError {
 pub enum TokenError {
     /// The server says that the code or the refresh token is invalid: `invalid_grant`.
     #[error(
-        "{status}: the server refuses the grant (invalid_grant): the code is used or too old, or the refresh token was used \
-         before, revoked, or is too old; next: sign in again"
+        "{status}: the server refuses the grant (invalid_grant): the code is used or too old, or the refresh \
+         token was used before, revoked, or is too old; next: sign in again"
     )]
     Refused {
         /// The HTTP status.
@@ -65,8 +66,8 @@ pub enum TokenError {
     },
     /// The server refuses the app or its request, and says nothing about the grant.
     #[error(
-        "{status}: the server refuses the app and not the grant ({problem}); next: check the client id, the client secret and \
-         the redirect URI against the app's page at the issuer"
+        "{status}: the server refuses the app and not the grant ({problem}); next: check the client id, the \
+         client secret and the redirect URI against the app's page at the issuer"
     )]
     AppRefused {
         /// The HTTP status.
@@ -140,7 +141,8 @@ pub enum GrantError {
     Document(DocumentError),
     /// The document was not written by this crate, or is damaged.
     #[error(
-        "the document is not a grant ({rule}): restore it, or sign in again and save the tokens to another place"
+        "the document is not a grant ({rule}): restore it, or sign in again and save the tokens to another \
+         place"
     )]
     #[non_exhaustive]
     Corrupt {
@@ -166,7 +168,8 @@ pub enum GrantError {
     },
     /// The tokens were saved in another place before.
     #[error(
-        "these tokens were saved in another place, and two places would use one refresh token twice: keep the grant in one place"
+        "these tokens were saved in another place, and two places would use one refresh token twice: keep \
+         the grant in one place"
     )]
     SavedElsewhere,
     /// The tokens are larger than the place takes.
@@ -184,18 +187,20 @@ pub enum GrantError {
 pub enum SignInError {
     /// The person refused: `access_denied`.
     #[error(
-        "the person did not let the app in; next: ask them to sign in again and to agree, if that was a mistake"
+        "the person did not let the app in; next: ask them to sign in again and to agree, if that was a \
+         mistake"
     )]
     Denied,
     /// The server reports another error.
     #[error(
-        "the authorisation server refuses the sign-in; next: check client id, redirect URI, scope and audience against the \
-         app's page at the issuer"
+        "the authorisation server refuses the sign-in; next: check client id, redirect URI, scope and \
+         audience against the app's page at the issuer"
     )]
     Refused,
     /// The answer belongs to another sign-in, or to none, and may be forged.
     #[error(
-        "the answer belongs to another sign-in than this one, so it was not used; next: sign in again from the start"
+        "the answer belongs to another sign-in than this one, so it was not used; next: sign in again from \
+         the start"
     )]
     WrongState,
     /// The answer has neither a code nor an error, or one of them twice, or is too long.
@@ -223,38 +228,39 @@ pub enum KeeperProblem {
     /// store takes them, or until the keeper ends. They are not used meanwhile: they would be lost with this
     /// process.
     #[error(
-        "new tokens are not persisted yet, and the old refresh token is used up ({0}); next: make the store writable \
-         before this process ends, or sign in again"
+        "new tokens are not persisted yet, and the old refresh token is used up ({0}); next: make the store \
+         writable before this process ends, or sign in again"
     )]
     NotPersisted(GrantError),
     /// The store had newer tokens before the new ones could be persisted, or the grant was deleted, so the
     /// new ones were discarded.
     #[error(
-        "the store has newer tokens, or the grant is gone, so the tokens of a refresh were discarded; next: make the \
-         lease longer, and find out what was slow"
+        "the store has newer tokens, or the grant is gone, so the tokens of a refresh were discarded; next: \
+         make the lease longer, and find out what was slow"
     )]
     Overtaken,
     /// Writing the lease took so long that nothing was sent with it.
     #[error(
-        "the store took so long to write the lease that nothing was sent; next: make the lease longer, or find out why \
-         the store is slow"
+        "the store took so long to write the lease that nothing was sent; next: make the lease longer, or \
+         find out why the store is slow"
     )]
     SlowStore,
     /// The document is of an earlier sign-in than the active token.
     #[error(
-        "the grant is of an earlier sign-in than the active token, so it was not used; next: find out what put an older \
-         copy there, or restart this process if it is intended"
+        "the grant is of an earlier sign-in than the active token, so it was not used; next: find out what \
+         put an older copy there, or restart this process if it is intended"
     )]
     WentBack,
     /// The document has the grant of another account, or one that was begun again in an empty place.
     #[error(
-        "the grant is another one than that of the active token, so it was not used; next: keep each account's grant in \
-         a place of its own, or restart this process if it is intended"
+        "the grant is another one than that of the active token, so it was not used; next: keep each \
+         account's grant in a place of its own, or restart this process if it is intended"
     )]
     OtherGrant,
     /// The keeper's thread has panicked, for example in the document store. The message is on standard error.
     #[error(
-        "the keeper's thread has panicked, see standard error; next: check the store's code, and start another keeper"
+        "the keeper's thread has panicked, see standard error; next: check the store's code, and start \
+         another keeper"
     )]
     Ended,
 }
@@ -269,8 +275,9 @@ pub enum KeeperError {
     /// The lease is shorter than the app's deadline, so another process could use a refresh token that is
     /// still in flight.
     #[error(
-        "the lease of {lease:?} is shorter than the app's deadline of {deadline:?}, so one refresh token could be sent \
-         twice: make the lease longer (KeeperSettings::with_lease), or the deadline shorter (OAuthApp::with_deadline)"
+        "the lease of {lease:?} is shorter than the app's deadline of {deadline:?}, so one refresh token \
+         could be sent twice: make the lease longer (KeeperSettings::with_lease), or the deadline shorter \
+         (OAuthApp::with_deadline)"
     )]
     #[non_exhaustive]
     LeaseTooShort {

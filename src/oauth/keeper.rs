@@ -355,7 +355,8 @@ impl fmt::Display for GrantState {
         f.write_str(match self {
             Self::Good => "good",
             Self::InDoubt => {
-                "in doubt: a refresh was begun and its outcome is unknown, so a person may have to sign in again"
+                "in doubt: a refresh was begun and its outcome is unknown, so a person may have to sign in \
+                 again"
             }
             Self::Refused => "refused by the server: a person must sign in again",
         })
@@ -386,12 +387,13 @@ impl fmt::Display for KeeperEvent {
             }
             Self::WrittenBack { provenance } => write!(
                 f,
-                "the grant in {provenance} was an older copy, whose refresh token is used up, and the newest was written \
-                 back: find out what put the copy there"
+                "the grant in {provenance} was an older copy, whose refresh token is used up, and the newest \
+                 was written back: find out what put the copy there"
             ),
             Self::Failed { problem, failures, provenance } => write!(
                 f,
-                "grant in {provenance}: {problem}; the active access token stays active (consecutive failures: {failures})"
+                "grant in {provenance}: {problem}; the active access token stays active (consecutive \
+                 failures: {failures})"
             ),
             Self::Recovered { failures, provenance } => {
                 write!(f, "the grant in {provenance} has recovered (failed attempts before: {failures})")

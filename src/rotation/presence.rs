@@ -300,8 +300,8 @@ pub enum PresenceError {
     Document(#[from] DocumentError),
     /// The document is not a presence document. It was not changed.
     #[error(
-        "the presence document is damaged, or something else ({rule}): use a place of its own for it, or remove it; it \
-         was not changed"
+        "the presence document is damaged, or something else ({rule}): use a place of its own for it, or \
+         remove it; it was not changed"
     )]
     #[non_exhaustive]
     Corrupt {
@@ -331,9 +331,9 @@ pub enum PresenceError {
     },
     /// The document is full.
     #[error(
-        "{MAX_PROCESSES} processes show themselves in this document already, and this one has seen none of them \
-         silent for its time to live: try again after that, or use another document for the rest, and give both to \
-         the rotation"
+        "{MAX_PROCESSES} processes show themselves in this document already, and this one has seen none of \
+         them silent for its time to live: try again after that, or use another document for the rest, and \
+         give both to the rotation"
     )]
     Full,
     /// Other processes have written each time before this one could.
