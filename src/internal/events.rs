@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_whose_payload_panics_again_ends_no_telling() {
+    fn a_panic_whose_payload_panics_again_ends_no_events() {
         let told = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&told);
         let (sender, events) = EventSender::start(Some(Arc::new(move |number: &Number| {

@@ -47,7 +47,7 @@ fn answered(head: &'static str, body: impl Into<String>) -> Result<Tokens<Katana
 }
 
 #[test]
-fn a_code_is_sent_as_katana_documents_and_the_secret_in_the_body_alone() {
+fn a_code_is_sent_as_documented_with_the_secret_in_the_body() {
     let server = Recorder::raw(|_, stream| write_answer(stream, JSON, &good(1)));
     assert!(exchange(&app(server.address, &Folder::new())).is_ok());
     let [request] = &server.requests()[..] else { panic!("one request") };
@@ -63,7 +63,7 @@ fn a_code_is_sent_as_katana_documents_and_the_secret_in_the_body_alone() {
 }
 
 #[test]
-fn a_response_without_a_lifetime_has_the_default_one_and_other_fields_are_ignored() {
+fn a_missing_lifetime_is_the_default_and_other_fields_ignored() {
     let body = r#"{"refresh_token":"r","extra":{"a":[1,"x"]},"access_token":"access-token-of-number-1","scope":"x","id_token":null}"#;
     let tokens = answered(JSON, body).unwrap();
     assert_eq!(tokens.lifetime(), Duration::from_secs(3600));
@@ -99,7 +99,7 @@ fn a_chunked_response_is_read_as_any_other() {
 }
 
 #[test]
-fn ten_megabytes_a_web_page_and_what_is_no_json_are_no_tokens_and_refuse_nothing() {
+fn huge_html_and_malformed_answers_bring_no_tokens_nor_refuse() {
     let large = format!(r#"{{"x":"{}",{}"#, "x".repeat(10 << 20), &good(1)[1..]);
     let limit = 64 * 1024;
     assert_eq!(answered(JSON, large).unwrap_err(), TokenError::Unreachable(Obstacle::TooLarge { limit }));
@@ -139,7 +139,7 @@ fn the_secret_and_the_tokens_follow_no_redirect_and_no_proxy() {
 }
 
 #[test]
-fn a_token_may_go_where_katanas_keys_go_and_no_other_issuers_key_follows_it() {
+fn a_token_goes_where_katanas_keys_go_and_no_other_key_does() {
     let guard = |text: &str| OriginGuard::<KatanaApp>::for_https(Origin::parse(text).unwrap()).map(|_| ());
     assert_eq!(OriginGuard::<KatanaApp>::new().origin(), OriginGuard::<Katana>::new().origin());
     assert_eq!(guard("https://sandbox.katanamrp.com"), Ok(()));
@@ -188,7 +188,7 @@ pub(crate) fn refused(keeper: &TokenKeeper<KatanaApp>) -> Option<Reload> {
 }
 
 #[test]
-fn what_refuses_nothing_keeps_the_token_in_force_and_the_grant_heals() {
+fn an_inconclusive_answer_keeps_the_token_and_the_grant() {
     let folder = Folder::new();
     let (keeper, _server) = keeper(&folder, |number| match number {
         1 => ("429 Too Many", "{}".into()),
@@ -211,7 +211,7 @@ fn what_refuses_nothing_keeps_the_token_in_force_and_the_grant_heals() {
 }
 
 #[test]
-fn an_answer_that_leaves_doubt_is_not_followed_by_a_second_use_of_the_token() {
+fn in_doubt_the_refresh_token_is_not_used_a_second_time() {
     let folder = Folder::new();
     for (head, body) in
         [("503 Down", "{}"), (JSON, "not JSON"), (JSON, "<html>"), ("500 Oops", "invalid_grant")]
@@ -255,7 +255,7 @@ impl std::io::Write for Corrupting {
 }
 
 #[test]
-fn tls_that_breaks_after_the_request_was_sent_leaves_doubt_and_before_it_none() {
+fn tls_that_breaks_leaves_doubt_only_after_the_request() {
     let folder = Folder::new();
     let own = crate::support::tls::OwnCertificate::new();
     let accept = own.accept();
@@ -327,7 +327,7 @@ impl Source for Slow {
 }
 
 #[test]
-fn a_client_secret_that_is_slow_to_load_uses_up_nothing_of_a_lease() {
+fn a_slow_client_secret_takes_no_time_of_a_lease() {
     let (folder, store, leased) = (Folder::new(), MemoryStore::new(), Arc::<AtomicU32>::default());
     let (app, granted, server) = granted(&folder, |number| (JSON, good(number)));
     let there = granted.read().unwrap().unwrap();
@@ -343,7 +343,7 @@ fn a_client_secret_that_is_slow_to_load_uses_up_nothing_of_a_lease() {
 }
 
 #[test]
-fn a_server_that_sends_no_new_refresh_token_keeps_the_old_one_good() {
+fn without_a_new_refresh_token_the_old_one_stays_valid() {
     let folder = Folder::new();
     let (keeper, server) = keeper(&folder, |number| {
         (JSON, format!(r#"{{"access_token":"access-token-of-number-{number}","expires_in":3600}}"#))

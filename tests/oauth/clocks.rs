@@ -112,8 +112,8 @@ fn hold_or_pass() {
 }
 
 #[test]
-fn processes_that_live_shorter_than_a_lease_refresh_after_it() {
-    const TEST: &str = "clocks::processes_that_live_shorter_than_a_lease_refresh_after_it";
+fn short_lived_processes_refresh_after_a_lease() {
+    const TEST: &str = "clocks::short_lived_processes_refresh_after_a_lease";
     if Child::new(TEST).is_here() {
         return hold_or_pass();
     }
@@ -139,8 +139,8 @@ fn processes_that_live_shorter_than_a_lease_refresh_after_it() {
 }
 
 #[test]
-fn a_wall_clock_that_is_wrong_ends_no_lease_of_one_who_lives() {
-    const TEST: &str = "clocks::a_wall_clock_that_is_wrong_ends_no_lease_of_one_who_lives";
+fn a_wrong_wall_clock_ends_no_lease_of_a_running_process() {
+    const TEST: &str = "clocks::a_wrong_wall_clock_ends_no_lease_of_a_running_process";
     if Child::new(TEST).is_here() {
         return hold_or_pass();
     }

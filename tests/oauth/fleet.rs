@@ -93,8 +93,8 @@ fn share(test: &'static str, oidc: &Oidc, folder: &Folder, with: impl Fn(Child, 
 }
 
 #[test]
-fn eight_processes_share_one_grant_for_many_lifetimes_and_no_request_fails() {
-    const TEST: &str = "fleet::eight_processes_share_one_grant_for_many_lifetimes_and_no_request_fails";
+fn eight_processes_share_a_grant_and_no_request_fails() {
+    const TEST: &str = "fleet::eight_processes_share_a_grant_and_no_request_fails";
     if Child::new(TEST).is_here() {
         return work_with_a_file();
     }
@@ -106,14 +106,14 @@ fn eight_processes_share_one_grant_for_many_lifetimes_and_no_request_fails() {
 /// As processes on eight machines do: each asks a member of its own first, and standbys answer from their own stores.
 #[cfg(all(feature = "openbao", target_os = "linux"))]
 #[test]
-fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails() {
+fn eight_processes_share_a_grant_in_an_openbao_cluster() {
     use keysheath::key::Roots;
     use keysheath::openbao::{Login, OpenBao};
     use keysheath::store::OpenBaoStore;
 
     use crate::support::oidc::eventually;
 
-    const TEST: &str = "fleet::eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails";
+    const TEST: &str = "fleet::eight_processes_share_a_grant_in_an_openbao_cluster";
     const PLACE: &str = "secret/shop/grant";
     if Child::new(TEST).is_here() {
         let text = variable("OIDC_MEMBERS");
@@ -138,8 +138,8 @@ fn eight_processes_share_one_grant_in_a_cluster_of_openbao_and_no_request_fails(
 }
 
 #[test]
-fn the_control_eight_processes_that_share_no_lease_lose_the_grant() {
-    const TEST: &str = "fleet::the_control_eight_processes_that_share_no_lease_lose_the_grant";
+fn control_eight_processes_without_a_lease_lose_the_grant() {
+    const TEST: &str = "fleet::control_eight_processes_without_a_lease_lose_the_grant";
     if Child::new(TEST).is_here() {
         return work_with_a_file();
     }

@@ -10,7 +10,7 @@ use crate::support::oidc::{Oidc, PATIENCE, eventually};
 use crate::{products, quick, quick_cadence};
 
 #[test]
-fn a_token_is_refreshed_ahead_of_its_end_and_no_request_meets_an_old_one() {
+fn a_token_is_refreshed_ahead_of_its_end_and_none_is_sent_late() {
     let oidc = Oidc::start("\"accessTtl\": 3");
     let store = MemoryStore::new();
     oidc.grant_in(&store);
@@ -28,7 +28,7 @@ fn a_token_is_refreshed_ahead_of_its_end_and_no_request_meets_an_old_one() {
 }
 
 #[test]
-fn a_token_that_is_refused_before_its_time_is_refreshed_once_for_all_who_wait_and_they_send_again() {
+fn a_token_refused_early_is_refreshed_once_for_all_callers() {
     let oidc = Oidc::start("");
     let store = MemoryStore::new();
     oidc.grant_in(&store);
@@ -53,7 +53,7 @@ fn a_token_that_is_refused_before_its_time_is_refreshed_once_for_all_who_wait_an
 }
 
 #[test]
-fn an_api_that_refuses_every_token_does_not_make_a_storm_of_refreshes() {
+fn an_api_that_refuses_every_token_causes_no_refresh_storm() {
     let oidc = Oidc::start("");
     let store = MemoryStore::new();
     oidc.grant_in(&store);
@@ -77,7 +77,7 @@ fn an_api_that_refuses_every_token_does_not_make_a_storm_of_refreshes() {
 }
 
 #[test]
-fn a_grant_that_a_person_has_taken_away_is_told_from_a_server_that_is_down() {
+fn a_revoked_grant_is_told_from_a_server_that_is_down() {
     let mut oidc = Oidc::start("");
     let (store, other) = (MemoryStore::new(), MemoryStore::new());
     oidc.grant_in(&store);

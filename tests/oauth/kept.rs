@@ -71,8 +71,8 @@ fn over_tls(app: OAuthApp<KatanaApp>, port: u16, pem: &[u8]) -> OAuthApp<KatanaA
 }
 
 #[test]
-fn a_holder_that_was_stopped_reads_what_has_come_meanwhile() {
-    const TEST: &str = "kept::a_holder_that_was_stopped_reads_what_has_come_meanwhile";
+fn a_holder_that_was_stopped_reads_a_late_answer() {
+    const TEST: &str = "kept::a_holder_that_was_stopped_reads_a_late_answer";
     let variable = |name: &str| std::env::var(name).unwrap();
     if Child::new(TEST).is_here() {
         let port = variable("OIDC_PORT").parse().unwrap();
@@ -245,7 +245,7 @@ fn tokens_that_a_store_did_not_take_are_saved_elsewhere() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_told_before_the_browser() {
+fn a_missing_secret_is_reported_before_the_browser_opens() {
     use keysheath::oauth::{OAuthApp, SetupError};
     use keysheath::source::SecretFile;
 

@@ -71,8 +71,8 @@ fn killed(test: &'static str, at: &str, ttl: &str) -> (Oidc, Folder) {
 }
 
 #[test]
-fn killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_then_a_person_is_needed() {
-    const TEST: &str = "killed::killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_then_a_person_is_needed";
+fn killed_before_persisting_the_token_lasts_then_a_person_acts() {
+    const TEST: &str = "killed::killed_before_persisting_the_token_lasts_then_a_person_acts";
     let (oidc, folder) = killed(TEST, "before 2", "\"accessTtl\": 30");
     assert_eq!(oidc.count("refreshed"), 1, "the server has used the refresh token up");
     // A keeper for whom a refresh is due from the start.
@@ -95,9 +95,8 @@ fn killed_between_refresh_and_persist_the_token_in_force_serves_to_its_end_and_t
 }
 
 #[test]
-fn killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_moment() {
-    const TEST: &str =
-        "killed::killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_moment";
+fn killed_before_the_request_the_grant_recovers_at_the_end() {
+    const TEST: &str = "killed::killed_before_the_request_the_grant_recovers_at_the_end";
     let (oidc, folder) = killed(TEST, "after 1", "\"accessTtl\": 15");
     assert_eq!(oidc.count("refreshed"), 0);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
@@ -109,9 +108,8 @@ fn killed_with_the_lease_and_before_the_request_the_grant_heals_at_the_last_mome
 }
 
 #[test]
-fn killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_end() {
-    const TEST: &str =
-        "killed::killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_end";
+fn in_doubt_a_refused_token_is_refreshed_at_once() {
+    const TEST: &str = "killed::in_doubt_a_refused_token_is_refreshed_at_once";
     let (oidc, folder) = killed(TEST, "after 1", "");
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();
     oidc.forget(keeper.handle().load().unwrap().current().expose_secret());
@@ -120,8 +118,8 @@ fn killed_in_doubt_a_token_that_is_refused_is_refreshed_without_waiting_for_its_
 }
 
 #[test]
-fn killed_once_the_tokens_are_persisted_the_next_process_publishes_them() {
-    const TEST: &str = "killed::killed_once_the_tokens_are_persisted_the_next_process_publishes_them";
+fn killed_after_persisting_the_next_process_publishes_them() {
+    const TEST: &str = "killed::killed_after_persisting_the_next_process_publishes_them";
     let (oidc, folder) = killed(TEST, "after 2", "");
     assert_eq!(oidc.count("refreshed"), 1);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), quick()).unwrap();

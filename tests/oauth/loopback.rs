@@ -62,7 +62,7 @@ fn what_is_not_the_answer_does_not_count() {
 }
 
 #[test]
-fn the_page_shows_nothing_of_the_answer_and_keeps_its_address_to_itself() {
+fn the_page_shows_nothing_of_the_answer_and_sends_no_referrer() {
     let (answers, _) = answered(&[GOOD]);
     assert!(!answers[0].contains("abc"), "{}", answers[0]);
     for header in ["cache-control: no-store", "referrer-policy: no-referrer", "default-src 'none'"] {
@@ -90,7 +90,7 @@ fn a_replayed_answer_finds_nobody() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_is_given_up_and_the_next_one_served() {
+fn a_silent_connection_times_out_and_the_next_is_served() {
     let app = app();
     let listener = LoopbackListener::bind(0).unwrap();
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();

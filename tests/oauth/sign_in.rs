@@ -19,7 +19,7 @@ fn begun(oidc: &Oidc) -> SignIn {
 }
 
 #[test]
-fn a_person_signs_in_through_the_loopback_listener_and_the_token_works_like_a_key() {
+fn a_person_signs_in_by_loopback_and_the_token_works_as_a_key() {
     let oidc = Oidc::start("");
     let tokens = oidc.sign_in();
     assert_eq!(tokens.lifetime().as_secs(), 3600);
@@ -37,7 +37,7 @@ fn a_person_signs_in_through_the_loopback_listener_and_the_token_works_like_a_ke
 }
 
 #[test]
-fn a_person_who_says_no_is_told_apart_and_sees_that_nothing_was_changed() {
+fn a_person_who_refuses_is_reported_and_sees_no_change() {
     let oidc = Oidc::start("");
     let app = oidc.app();
     let listener = LoopbackListener::bind(0).unwrap();
@@ -124,7 +124,7 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
 }
 
 #[test]
-fn the_url_has_what_katana_documents_and_state_and_pkce_beside_it() {
+fn the_url_has_katanas_parameters_and_state_and_pkce() {
     let folder = crate::support::Folder::new();
     let secret = SecretFile::new(folder.write("client-secret", crate::support::oidc::CLIENT_SECRET));
     let app = keysheath::oauth::OAuthApp::katana("an-app", secret).unwrap();
@@ -149,7 +149,7 @@ fn the_url_has_what_katana_documents_and_state_and_pkce_beside_it() {
 }
 
 #[test]
-fn signing_in_again_takes_the_place_of_the_grant_and_of_nothing_else() {
+fn signing_in_again_replaces_only_the_grant() {
     let oidc = Oidc::start("");
     let store = MemoryStore::new();
     oidc.grant_in(&store);

@@ -74,7 +74,7 @@ fn rest(events: &Receiver<KeeperEvent>) -> Vec<String> {
 }
 
 #[test]
-fn a_keeper_tells_of_each_token_of_what_fails_and_of_its_end_in_order() {
+fn a_keeper_sends_events_of_tokens_and_failures_in_order() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| match number {
         1 => ("429 Too Many", "{}".into()),
@@ -97,7 +97,7 @@ fn a_keeper_tells_of_each_token_of_what_fails_and_of_its_end_in_order() {
 }
 
 #[test]
-fn that_a_person_must_sign_in_again_is_told_once_to_each_keeper() {
+fn each_keeper_reports_once_that_a_person_must_sign_in() {
     let folder = Folder::new();
     let refusal = ("400 Bad", r#"{"error":"invalid_grant"}"#.to_owned());
     let (app, store, _server) = granted(&folder, move |_| refusal.clone());
@@ -120,7 +120,7 @@ fn that_a_person_must_sign_in_again_is_told_once_to_each_keeper() {
 }
 
 #[test]
-fn doubt_is_told_once_while_the_lease_lasts_and_after_it() {
+fn doubt_is_reported_once_during_and_after_the_lease() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |_| ("503 Down", "{}".into()));
     let (settings, events) = telling();
@@ -142,7 +142,7 @@ fn doubt_is_told_once_while_the_lease_lasts_and_after_it() {
 }
 
 #[test]
-fn a_callback_that_blocks_or_panics_keeps_nobody_from_a_refresh() {
+fn a_callback_that_blocks_or_panics_delays_no_refresh() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
     let settings = quick().with_cadence(
@@ -177,7 +177,7 @@ fn a_callback_that_blocks_or_panics_keeps_nobody_from_a_refresh() {
 }
 
 #[test]
-fn a_keeper_that_is_dropped_ends_once_its_last_event_is_told() {
+fn dropping_a_keeper_waits_for_its_last_event() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
     let told = Arc::new(AtomicBool::new(false));
@@ -231,7 +231,7 @@ impl DocumentStore for Panicking {
 }
 
 #[test]
-fn a_keeper_that_a_panic_ends_says_so_and_nobody_waits_for_it() {
+fn a_panic_of_a_keeper_is_reported_and_leaves_no_caller_waiting() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
     let store = Panicking { store, panics: Arc::default() };

@@ -87,7 +87,7 @@ fn tokens_are_published_once_they_are_persisted_and_not_before() {
 }
 
 #[test]
-fn while_they_are_not_persisted_the_old_token_stays_in_force() {
+fn while_tokens_are_not_persisted_the_old_one_stays_active() {
     let (folder, server) = (Folder::new(), server(|_| ()));
     let store = Failing::default();
     let app = app(server.address, &folder);
@@ -208,7 +208,7 @@ fn a_document_that_is_no_grant_changes_no_active_token() {
 }
 
 #[test]
-fn dropping_a_keeper_finishes_what_is_under_way_and_leaves_the_token_in_force() {
+fn dropping_a_keeper_finishes_its_refresh_and_keeps_the_token() {
     let folder = Folder::new();
     let server = server(|number| std::thread::sleep(Duration::from_millis(u64::from(number) * 700)));
     let (app, store) = (app(server.address, &folder), MemoryStore::new());
@@ -230,7 +230,7 @@ fn dropping_a_keeper_finishes_what_is_under_way_and_leaves_the_token_in_force() 
 }
 
 #[test]
-fn a_grant_can_be_looked_at_without_a_keeper_and_nothing_is_sent_or_changed() {
+fn a_grant_is_read_without_a_keeper_a_request_or_a_change() {
     let (folder, server, store) = (Folder::new(), server(|_| ()), MemoryStore::new());
     let app = app(server.address, &folder);
     assert_eq!(app.grant_in(&store), Err(GrantError::None));
@@ -277,7 +277,7 @@ impl DocumentStore for Counting {
 }
 
 #[test]
-fn however_many_are_refused_the_store_is_looked_at_once_in_an_interval() {
+fn many_refusals_read_the_store_once_in_an_interval() {
     let folder = Folder::new();
     let number = AtomicU32::new(0);
     let server = Recorder::raw(move |_, stream| match number.fetch_add(1, Ordering::SeqCst) {

@@ -45,7 +45,7 @@ fn an_older_copy_is_written_over_before_it_ends_the_grant() {
 }
 
 #[test]
-fn two_accounts_grants_of_one_app_are_not_taken_for_each_other() {
+fn grants_of_two_accounts_of_one_app_are_told_apart() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
     let other = MemoryStore::new();

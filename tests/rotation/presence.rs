@@ -130,7 +130,7 @@ fn names(records: &[PresenceRecord]) -> Vec<String> {
 }
 
 #[test]
-fn a_process_that_has_the_old_key_is_waited_for_and_named() {
+fn a_process_with_the_old_key_delays_a_deletion_and_is_named() {
     let rotator = in_memory();
     let (fast, slow) = (rotator.refresher(), rotator.refresher());
     let _shown = [rotator.show(&fast.handle(), "fast"), rotator.show(&slow.handle(), "slow")];
@@ -152,7 +152,7 @@ fn a_process_that_has_the_old_key_is_waited_for_and_named() {
 }
 
 #[test]
-fn a_request_under_way_with_the_old_key_is_waited_for() {
+fn a_request_in_flight_with_the_old_key_delays_a_deletion() {
     let rotator = in_memory();
     let refresher = rotator.refresher();
     let handle = refresher.handle();
@@ -174,7 +174,7 @@ fn a_request_under_way_with_the_old_key_is_waited_for() {
 }
 
 #[test]
-fn a_rollback_and_another_promotion_are_not_mistaken_for_the_first() {
+fn a_second_promotion_after_a_rollback_is_not_the_first() {
     let rotator = in_memory();
     rotator.promote(2);
     let refresher = rotator.refresher();
@@ -194,7 +194,7 @@ fn a_rollback_and_another_promotion_are_not_mistaken_for_the_first() {
 }
 
 #[test]
-fn where_nobody_shows_themselves_a_person_is_told_to_see_for_themselves() {
+fn without_any_presence_a_person_is_asked_to_check() {
     let rotator = in_memory();
     rotator.promote(2);
     let told = rotator.next().to_string();
@@ -204,7 +204,7 @@ fn where_nobody_shows_themselves_a_person_is_told_to_see_for_themselves() {
 }
 
 #[test]
-fn what_the_fleet_shows_does_not_shorten_the_settle_time_and_does_not_delay_the_deletion_of_a_leaked_key() {
+fn a_fleet_shortens_no_settle_time_and_delays_no_leaked_key() {
     let store = MemoryStore::new();
     let policy = RotationPolicy::new().with_settle(Duration::from_secs(900));
     let presence = MemoryStore::new();
@@ -250,7 +250,7 @@ fn a_process_whose_key_is_of_no_key_set_is_told_by_its_key() {
 }
 
 #[test]
-fn a_process_with_another_key_set_is_not_taken_for_up_to_date() {
+fn a_process_with_another_key_set_is_not_up_to_date() {
     let (rotator, other) = (in_memory(), in_memory());
     other.promote(7);
     other.rotation.retire_unprobed_now().unwrap();
@@ -276,7 +276,7 @@ fn a_fleet_can_have_several_documents() {
 }
 
 #[test]
-fn a_change_is_shown_long_before_what_is_shown_is_renewed() {
+fn a_change_is_shown_long_before_the_renewal() {
     let rotator = in_memory();
     let refresher = rotator.refresher();
     // A change is shown within 12 s, and a renewal is more than 64 s away, which nobody waits for here.
@@ -288,7 +288,7 @@ fn a_change_is_shown_long_before_what_is_shown_is_renewed() {
 }
 
 #[test]
-fn a_process_of_a_unique_name_replaces_what_its_predecessor_has_left_behind() {
+fn a_process_of_a_unique_name_replaces_its_predecessor() {
     let rotator = in_memory();
     let old = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
     let _other = rotator.show(&old, "another");

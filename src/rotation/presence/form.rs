@@ -169,7 +169,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_numbers_are_read_or_corrupt_and_hold_nothing_up_for_long(
+        fn any_numbers_are_read_or_corrupt_and_delay_nothing_for_long(
             process in extreme_numbers(),
             numbers in [extreme_numbers(), extreme_numbers(), extreme_numbers()],
             shown in extreme_numbers(),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_there_may_be_fit_by_their_longest_names() {
+    fn the_most_processes_fit_with_the_longest_names() {
         let number = Generation::numbered(99_999);
         let (generation, oldest, refused) = (number, number, number);
         let long = |process| {

@@ -66,7 +66,7 @@ impl DocumentStore for Shaky {
 }
 
 #[test]
-fn a_name_that_cannot_be_shown_is_refused_and_nothing_is_written() {
+fn an_invalid_name_is_refused_and_nothing_is_written() {
     let store = MemoryStore::new();
     let handle = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
     let with_key = format!("shop {}", key(1).expose_secret());
@@ -85,7 +85,7 @@ fn a_name_that_cannot_be_shown_is_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn what_is_no_presence_document_is_left_as_it_is_and_holds_a_deletion_up() {
+fn another_document_is_not_changed_and_delays_a_deletion() {
     let rotator = in_memory();
     let text = b"{ \"keysheath\": \"key set\", \"form\": 1 }".to_vec();
     rotator.presence.write(&DocumentContent::from(text.clone()), None).unwrap();
@@ -102,7 +102,7 @@ fn what_is_no_presence_document_is_left_as_it_is_and_holds_a_deletion_up() {
 }
 
 #[test]
-fn a_place_that_is_away_is_told_and_shown_again_once_it_is_back() {
+fn an_unreachable_store_is_reported_and_used_once_it_is_back() {
     let shaky = Shaky::default();
     let rotator = Rotator::new(Shaky::default(), shaky.clone());
     let refresher = rotator.refresher();
@@ -143,7 +143,7 @@ fn who_is_overtaken_tries_again_and_not_for_ever() {
 }
 
 #[test]
-fn a_whole_fleet_that_is_started_at_once_is_shown_whole() {
+fn a_whole_fleet_that_starts_at_once_is_shown() {
     let shaky = Shaky::default();
     // As a cluster that keeps what is written on several disks.
     shaky.slow.store(60, Ordering::SeqCst);
@@ -169,7 +169,7 @@ fn a_store_that_panics_ends_the_thread_and_the_status_says_so() {
 }
 
 #[test]
-fn what_is_shown_is_renewed_before_its_time_is_over() {
+fn a_record_is_renewed_before_it_expires() {
     let folder = Folder::new();
     let store = FileStore::new(folder.at("presence"));
     let presence = Presence::show(store.clone(), &no_key(), settings("a")).unwrap();

@@ -6,7 +6,7 @@ use keysheath::store::DocumentContent;
 use super::*;
 
 #[test]
-fn a_process_that_showed_no_key_before_the_promotion_is_not_taken_for_up_to_date() {
+fn a_process_without_a_key_before_the_promotion_is_outdated() {
     let rotator = in_memory();
     // It is not shown anew in this test, as if it could not reach the document.
     let rare = PresenceSettings::new("early").with_time_to_live(Duration::from_secs(3600));
@@ -18,7 +18,7 @@ fn a_process_that_showed_no_key_before_the_promotion_is_not_taken_for_up_to_date
 }
 
 #[test]
-fn a_rolled_back_key_that_a_process_shows_is_given_up_and_not_said_to_be_deleted_yet() {
+fn an_aborted_key_that_a_process_shows_may_not_be_deleted_yet() {
     let rotator = in_memory();
     rotator.promote(2);
     let refresher = rotator.refresher();
@@ -36,7 +36,7 @@ fn a_rolled_back_key_that_a_process_shows_is_given_up_and_not_said_to_be_deleted
 }
 
 #[test]
-fn a_rolled_back_key_is_given_up_where_the_fleet_cannot_be_seen_and_the_person_is_told_that() {
+fn aborting_a_rolled_back_key_reports_an_unreadable_fleet() {
     let rotator = in_memory();
     rotator.promote(2);
     rotator.rotation.roll_back_now().unwrap();

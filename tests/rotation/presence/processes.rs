@@ -53,8 +53,8 @@ fn rotator(folder: &Folder) -> Rotator<FileStore> {
 }
 
 #[test]
-fn eight_processes_show_themselves_in_one_file_take_the_new_key_and_leave() {
-    const TEST: &str = "processes::eight_processes_show_themselves_in_one_file_take_the_new_key_and_leave";
+fn eight_processes_share_one_file_take_the_new_key_and_leave() {
+    const TEST: &str = "processes::eight_processes_share_one_file_take_the_new_key_and_leave";
     if Child::new(TEST).is_here() {
         return follow();
     }
@@ -76,8 +76,8 @@ fn eight_processes_show_themselves_in_one_file_take_the_new_key_and_leave() {
 }
 
 #[test]
-fn a_process_that_was_killed_with_the_old_key_is_waited_for_until_its_time_is_over_and_then_named() {
-    const TEST: &str = "processes::a_process_that_was_killed_with_the_old_key_is_waited_for_until_its_time_is_over_and_then_named";
+fn a_killed_process_delays_a_deletion_and_is_named_afterwards() {
+    const TEST: &str = "processes::a_killed_process_delays_a_deletion_and_is_named_afterwards";
     if Child::new(TEST).is_here() {
         return follow();
     }
