@@ -214,7 +214,7 @@ impl LoopbackListener {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    thread::sleep(ACCEPT_INTERVAL.min(rest))
+                    thread::sleep(ACCEPT_INTERVAL.min(rest));
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}

@@ -4,34 +4,23 @@ use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
 use keysheath::Cadence;
+use keysheath::key::KatanaApp;
 use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
 use crate::answers::{JSON, app, exchange, good};
-use crate::quick;
 use crate::support::faketime::{set, with_clock};
-use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, eventually};
+use crate::support::oidc::{Oidc, eventually};
 use crate::support::recorder::{Recorder, write_answer};
 use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
+use crate::{child, own, quick, variable};
 
 const LEASE: Duration = Duration::from_secs(12);
 
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap()
-}
-
-fn child(test: &'static str, port: u16, folder: &Folder) -> Child {
-    Child::new(test)
-        .var("OIDC_PORT", port.to_string())
-        .var("OIDC_SECRET", folder.write("client-secret", CLIENT_SECRET))
-        .var("OIDC_GRANT", folder.at("grant"))
-}
-
 /// In a child: its app, its store, and settings with a lease of [`LEASE`].
-fn own() -> (OAuthApp<keysheath::key::KatanaApp>, FileStore, KeeperSettings) {
-    let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
-    let store = FileStore::new(variable("OIDC_GRANT"));
+fn own_leasing() -> (OAuthApp<KatanaApp>, FileStore, KeeperSettings) {
+    let (app, store) = own();
     (app.with_deadline(LEASE / 2), store, quick().with_lease(LEASE))
 }
 
@@ -39,7 +28,7 @@ fn own() -> (OAuthApp<keysheath::key::KatanaApp>, FileStore, KeeperSettings) {
 fn a_token_that_ended_in_a_suspend_is_refreshed_at_once() {
     const TEST: &str = "clocks::a_token_that_ended_in_a_suspend_is_refreshed_at_once";
     if Child::new(TEST).is_here() {
-        let (app, store, _) = own();
+        let (app, store) = own();
         // The defaults, so that nothing but the clocks wakes it.
         let settings = KeeperSettings::new().with_cadence(Cadence::every(Duration::from_secs(3600)));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();
@@ -99,7 +88,7 @@ fn holder(test: &'static str, oidc: &Oidc, folder: &Folder, pause: &str) -> std:
 
 /// In a child: the holder where it is to pause, and otherwise a process that lives for a short while.
 fn hold_or_pass() {
-    let (app, store, settings) = own();
+    let (app, store, settings) = own_leasing();
     if let Ok(pause) = std::env::var("OIDC_PAUSE") {
         let store = SlowToReturn(store, Duration::from_millis(pause.parse().unwrap()));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();

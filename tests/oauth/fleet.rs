@@ -12,7 +12,7 @@ use keysheath::store::{DocumentStore, FileStore};
 
 use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_at};
 use crate::support::{Child, Folder};
-use crate::{products, quick};
+use crate::{products, quick, variable};
 
 const PROCESSES: usize = 8;
 
@@ -23,10 +23,6 @@ const TIME: u64 = 20;
 const LIFETIME: u64 = 3;
 
 const TTL: &str = "\"accessTtl\": 3";
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap()
-}
 
 /// In a child: keeps the grant in this store, sends requests all the time, and says how many there were and how many failed.
 fn work(store: impl DocumentStore + 'static) {

@@ -14,12 +14,12 @@ use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore,
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};
-use crate::quick;
-use crate::support::oidc::{CLIENT_SECRET, app_at, eventually};
+use crate::support::oidc::{CLIENT_SECRET, eventually};
 use crate::support::recorder::{Recorder, Request, write_answer};
 use crate::support::stores::pass_on;
 use crate::support::tls::OwnCertificate;
 use crate::support::{Child, Folder};
+use crate::{child, own, quick, variable};
 
 #[test]
 fn a_bad_access_token_costs_no_refresh_token() {
@@ -73,13 +73,11 @@ fn over_tls(app: OAuthApp<KatanaApp>, port: u16, pem: &[u8]) -> OAuthApp<KatanaA
 #[test]
 fn a_holder_that_was_stopped_reads_a_late_answer() {
     const TEST: &str = "kept::a_holder_that_was_stopped_reads_a_late_answer";
-    let variable = |name: &str| std::env::var(name).unwrap();
     if Child::new(TEST).is_here() {
-        let port = variable("OIDC_PORT").parse().unwrap();
         let pem = std::fs::read(variable("OIDC_ROOTS")).unwrap();
-        let app = over_tls(app_at(port, variable("OIDC_SECRET").as_ref()), port, &pem);
+        let (app, store) = own();
+        let app = over_tls(app, variable("OIDC_PORT").parse().unwrap(), &pem);
         let settings = quick().with_lease(Duration::from_secs(9));
-        let store = FileStore::new(variable("OIDC_GRANT"));
         let keeper = TokenKeeper::start(app.with_deadline(Duration::from_secs(6)), store, settings).unwrap();
         refused_once(&keeper);
         let start = Instant::now();
@@ -96,8 +94,8 @@ fn a_holder_that_was_stopped_reads_a_late_answer() {
     }
     let (folder, holder) = (Folder::new(), Arc::new(AtomicU32::new(0)));
     let pid = Arc::clone(&holder);
-    let own = OwnCertificate::new();
-    let server = Recorder::serve(own.accept(), move |request: &Request, stream| {
+    let certificate = OwnCertificate::new();
+    let server = Recorder::serve(certificate.accept(), move |request: &Request, stream| {
         if request.body.contains("authorization_code") {
             return write_answer(stream, JSON, &good(0));
         }
@@ -111,13 +109,10 @@ fn a_holder_that_was_stopped_reads_a_late_answer() {
         kill_process(holder, Signal::CONT).unwrap();
         Ok(())
     });
-    let app = over_tls(app(server.address, &folder), server.address.port(), own.pem.as_bytes());
+    let app = over_tls(app(server.address, &folder), server.address.port(), certificate.pem.as_bytes());
     exchange(&app).unwrap().save(&FileStore::new(folder.at("grant"))).unwrap();
-    let mut child = Child::new(TEST)
-        .var("OIDC_ROOTS", folder.write("roots", &own.pem))
-        .var("OIDC_PORT", server.address.port().to_string())
-        .var("OIDC_SECRET", folder.write("secret", CLIENT_SECRET))
-        .var("OIDC_GRANT", folder.at("grant"))
+    let mut child = child(TEST, server.address.port(), &folder)
+        .var("OIDC_ROOTS", folder.write("roots", &certificate.pem))
         .spawn();
     holder.store(child.id(), Ordering::SeqCst);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
@@ -131,7 +126,7 @@ fn a_holder_that_was_stopped_reads_a_late_answer() {
 }
 
 #[test]
-fn after_a_503_a_keeper_does_not_wait_for_its_own_lease() {
+fn after_a_503_a_keeper_does_not_eventually_its_own_lease() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| match number {
         1 => ("503 Down", "{}".into()),

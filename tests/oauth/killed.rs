@@ -5,10 +5,9 @@ use std::time::Duration;
 use keysheath::oauth::{GrantState, TokenKeeper};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
-use crate::support::oidc::{CLIENT_SECRET, Oidc, app_at, eventually};
-use crate::support::stores::pass_on;
+use crate::support::oidc::{Oidc, eventually};
 use crate::support::{Child, Folder};
-use crate::{products, quick};
+use crate::{child, own, products, quick};
 
 /// Kills its process at one moment: before or after one of its writes, which are numbered from 1.
 struct Killing {
@@ -43,11 +42,9 @@ impl DocumentStore for Killing {
 
 /// Runs the child until it is killed, and gives the server and the folder with the grant that it has left.
 fn killed(test: &'static str, at: &str, ttl: &str) -> (Oidc, Folder) {
-    let variable = |name: &str| std::env::var(name).unwrap();
     if Child::new(test).is_here() {
-        let store = FileStore::new(variable("OIDC_GRANT"));
+        let (app, store) = own();
         let store = Killing { store, writes: 0.into(), at: at.to_owned() };
-        let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
         // As soon as it can be: a twentieth of the lifetime.
         let settings =
             quick().with_refresh_ahead(90).with_refresh_jitter(90).with_lease(Duration::from_secs(2));
@@ -60,12 +57,7 @@ fn killed(test: &'static str, at: &str, ttl: &str) -> (Oidc, Folder) {
     }
     let (oidc, folder) = (Oidc::start(ttl), Folder::new());
     oidc.grant_in(&FileStore::new(folder.at("grant")));
-    let mut child = Child::new(test)
-        .var("OIDC_PORT", oidc.port.to_string())
-        .var("OIDC_SECRET", folder.write("client-secret", CLIENT_SECRET))
-        .var("OIDC_GRANT", folder.at("grant"))
-        .spawn();
-    let status = child.wait().unwrap();
+    let status = child(test, oidc.port, &folder).spawn().wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{status}");
     (oidc, folder)
 }

@@ -27,8 +27,30 @@ use keysheath::Cadence;
 use keysheath::client::{BearerLayer, OriginGuard, Sent};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{KatanaApp, Origin};
-use keysheath::oauth::KeeperSettings;
+use keysheath::oauth::{KeeperSettings, OAuthApp};
+use keysheath::store::FileStore;
 use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::oidc::{CLIENT_SECRET, app_at};
+use crate::support::{Child, Folder};
+
+/// A child that runs a test with the app of a server at this port, and with the grant in this folder.
+fn child(test: &'static str, port: u16, folder: &Folder) -> Child {
+    Child::new(test)
+        .var("OIDC_PORT", port.to_string())
+        .var("OIDC_SECRET", folder.write("client-secret", CLIENT_SECRET))
+        .var("OIDC_GRANT", folder.at("grant"))
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap()
+}
+
+/// In such a child: its app and its store.
+fn own() -> (OAuthApp<KatanaApp>, FileStore) {
+    let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
+    (app, FileStore::new(variable("OIDC_GRANT")))
+}
 
 fn quick_cadence() -> Cadence {
     Cadence::every(Duration::from_millis(200))
