@@ -6,6 +6,7 @@ use keysheath::oauth::{GrantState, TokenKeeper};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
 use crate::support::oidc::{Oidc, eventually};
+use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
 use crate::{child, own, products, quick};
 
