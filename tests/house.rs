@@ -361,7 +361,7 @@ fn refuses_to_build_for(target: &str) -> bool {
 }
 
 #[test]
-fn the_crate_refuses_to_build_for_browsers_and_phones_and_nowhere_else() {
+fn the_crate_refuses_to_build_only_for_browsers_and_phones() {
     for target in [
         "wasm32-unknown-unknown",
         "wasm64-unknown-unknown",

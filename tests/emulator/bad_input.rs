@@ -45,7 +45,7 @@ fn pour(origin: &Origin, head: &str, piece: &[u8], pause: Duration) -> (String, 
 }
 
 #[test]
-fn a_body_of_the_wrong_type_is_answered_422_and_one_not_said_to_be_json_415() {
+fn a_wrong_body_is_answered_422_and_a_wrong_media_type_415() {
     let emulator = Emulator::start().unwrap();
     for body in [
         "",
@@ -123,7 +123,7 @@ fn a_body_that_drips_for_ever_is_cut_off_at_its_time() {
 }
 
 #[test]
-fn a_head_that_never_ends_is_cut_off_at_its_size_and_at_its_time() {
+fn a_head_that_never_ends_is_cut_off_by_size_and_by_time() {
     let emulator = hurried();
     let start = Instant::now();
     let mut stream = connect(emulator.origin());
@@ -154,7 +154,7 @@ fn a_client_that_reads_none_of_its_answers_is_given_up() {
 }
 
 #[test]
-fn a_store_id_that_is_none_is_not_found_and_a_missing_one_is_said_to_be_missing() {
+fn an_invalid_store_id_is_not_found_and_a_missing_one_is_named() {
     let emulator = Emulator::start().unwrap();
     let (status, body) = documented(Meaning::StoreNotFound);
     for store in [
@@ -183,7 +183,7 @@ fn a_store_id_that_is_none_is_not_found_and_a_missing_one_is_said_to_be_missing(
 }
 
 #[test]
-fn a_path_that_there_is_not_is_404_with_any_key_and_a_wrong_method_needs_a_key() {
+fn an_unknown_path_is_404_and_a_wrong_method_needs_a_key() {
     let emulator = Emulator::start().unwrap();
     for path in [
         "/",
@@ -205,7 +205,7 @@ fn a_path_that_there_is_not_is_404_with_any_key_and_a_wrong_method_needs_a_key()
 }
 
 #[test]
-fn what_is_not_http_is_answered_400_or_nothing_and_concerns_nobody_else() {
+fn input_that_is_not_http_does_not_disturb_other_connections() {
     let emulator = hurried();
     for bytes in [
         &b"\r\n\r\n\r\n"[..],

@@ -186,7 +186,7 @@ fn nothing_is_answered_without_the_token() {
 }
 
 #[test]
-fn a_page_in_a_browser_does_not_reach_it_not_even_with_the_token() {
+fn a_page_in_a_browser_does_not_reach_it_even_with_the_token() {
     let emulator = Emulator::start().unwrap();
     let token = format!("authorization: Bearer {}", emulator.control_token().expose_secret());
     let host = format!("host: 127.0.0.1:{}", emulator.control_origin().port());

@@ -113,7 +113,7 @@ fn latency_holds_up_its_own_request_and_no_other() {
 }
 
 #[test]
-fn a_key_that_is_deleted_while_its_request_is_held_up_is_refused() {
+fn a_key_deleted_while_its_request_is_delayed_is_refused() {
     let emulator = Emulator::start().unwrap();
     emulator.add_fault(FaultRule::new(Fault::Latency(Duration::from_millis(300)))).unwrap();
     std::thread::scope(|scope| {
@@ -152,7 +152,7 @@ fn a_reset_is_seen_by_a_client_that_reads_bare_bytes() {
 }
 
 #[test]
-fn a_truncated_body_has_half_of_what_its_length_says_and_its_effect() {
+fn a_truncated_body_has_half_of_its_length_and_its_effect() {
     for emulator in both() {
         emulator.add_fault(FaultRule::new(Fault::TruncatedBody).times(1)).unwrap();
         let error = try_to(&emulator, "POST", &customers_of(OWN_STORE), CUSTOMER).unwrap_err();
@@ -164,7 +164,7 @@ fn a_truncated_body_has_half_of_what_its_length_says_and_its_effect() {
 }
 
 #[test]
-fn a_truncated_body_ends_the_connection_in_the_middle_of_its_bytes() {
+fn a_truncated_body_closes_the_connection_in_the_middle() {
     let emulator = Emulator::start().unwrap();
     emulator.add_fault(FaultRule::new(Fault::TruncatedBody)).unwrap();
     let answer = crate::support::http::raw(

@@ -29,7 +29,7 @@ fn without_asking_for_it_there_is_no_limit() {
 }
 
 #[test]
-fn kanal_allows_sixty_a_minute_for_each_store_and_says_what_is_left() {
+fn kanal_allows_60_a_minute_per_store_and_says_what_is_left() {
     let (emulator, seconds) = limited(Emulator::kanal());
     emulator.put_store(StoreId::new(124).unwrap(), TEAM).unwrap();
     let other = emulator.create_key("other").unwrap();
@@ -53,7 +53,7 @@ fn kanal_allows_sixty_a_minute_for_each_store_and_says_what_is_left() {
 }
 
 #[test]
-fn a_limit_is_looked_at_after_the_key_and_the_store_and_before_the_body() {
+fn the_rate_limit_comes_after_the_store_and_before_the_body() {
     let (emulator, _) = limited(Emulator::kanal());
     let customers = "/api/v1/stores/123/customers";
     for _ in 0..100 {

@@ -70,7 +70,7 @@ fn each_row_of_kanals_table_is_answered_word_for_word() {
 }
 
 #[test]
-fn a_key_that_is_restricted_to_another_store_is_refused_for_this_one() {
+fn a_key_restricted_to_another_store_is_refused_for_this_one() {
     let emulator = Emulator::start().unwrap();
     let other = StoreId::new(1_001).unwrap();
     emulator.put_store(other, TEAM).unwrap();
@@ -102,7 +102,7 @@ fn a_customer_is_written_once_and_then_changed() {
 }
 
 #[test]
-fn an_invalid_customer_is_answered_in_the_documented_shape_and_not_written() {
+fn an_invalid_customer_is_refused_as_documented_and_not_written() {
     let emulator = Emulator::start().unwrap();
     let answer = ask(&emulator, "POST", &customers_of(OWN_STORE), r#"{ "first_name": 7 }"#);
     assert_eq!(answer.status, 422);
@@ -113,7 +113,7 @@ fn an_invalid_customer_is_answered_in_the_documented_shape_and_not_written() {
 }
 
 #[test]
-fn a_store_is_paused_and_resumed_and_a_key_created_and_deleted_while_it_runs() {
+fn stores_are_paused_and_keys_created_and_deleted_while_it_runs() {
     let emulator = Emulator::start().unwrap();
     let status = |key: &RawKey| ask_with(&emulator, Some(key), "GET", "/api/v1/stores/123/orders", "").status;
     emulator.pause_store(OWN_STORE).unwrap();
@@ -128,7 +128,7 @@ fn a_store_is_paused_and_resumed_and_a_key_created_and_deleted_while_it_runs() {
 }
 
 #[test]
-fn a_key_is_deleted_after_n_more_requests_whatever_they_are_answered() {
+fn a_key_is_deleted_after_n_more_requests_whatever_the_answers() {
     let emulator = Emulator::start().unwrap();
     emulator.delete_key_after(emulator.key_id(), 3).unwrap();
     let statuses = ["123", "456", "123", "123"]
@@ -142,7 +142,7 @@ fn a_key_is_deleted_after_n_more_requests_whatever_they_are_answered() {
 }
 
 #[test]
-fn a_key_that_is_to_be_deleted_is_gone_before_the_answer_to_its_last_request_is_seen() {
+fn a_key_is_deleted_before_its_last_answer_is_seen() {
     let emulator = Emulator::start().unwrap();
     for _ in 0..50 {
         let new = emulator.create_key("short").unwrap();
@@ -154,7 +154,7 @@ fn a_key_that_is_to_be_deleted_is_gone_before_the_answer_to_its_last_request_is_
 }
 
 #[test]
-fn requests_that_were_let_through_are_answered_also_where_a_later_one_is_quicker() {
+fn allowed_requests_are_answered_even_if_a_later_one_is_quicker() {
     let emulator = Emulator::start().unwrap();
     let path = "/api/v1/stores/123/orders";
     for allowed in [1, 2, 3] {
@@ -217,7 +217,7 @@ fn katanas_errors_have_both_shapes() {
 }
 
 #[test]
-fn a_seed_gives_the_same_key_and_products_and_no_seed_gives_others() {
+fn the_same_seed_gives_the_same_key_and_products() {
     let start = |seed: Option<u64>| match seed {
         Some(seed) => Emulator::katana().with_seed(seed).start().unwrap(),
         None => Emulator::katana().start().unwrap(),
@@ -257,7 +257,7 @@ fn it_starts_and_stops_inside_an_async_runtime() {
 }
 
 #[test]
-fn dropping_it_frees_both_ports_at_once_even_while_a_request_hangs() {
+fn dropping_it_frees_both_ports_even_while_a_request_hangs() {
     let emulator = Emulator::start().unwrap();
     let fault = keysheath::emulator::Fault::Latency(Duration::from_secs(600));
     emulator.add_fault(keysheath::emulator::FaultRule::new(fault)).unwrap();
@@ -280,7 +280,7 @@ fn dropping_it_frees_both_ports_at_once_even_while_a_request_hangs() {
 }
 
 #[test]
-fn the_journal_has_what_was_asked_and_never_a_header_a_query_or_a_body() {
+fn the_journal_never_has_a_header_a_query_or_a_body() {
     let emulator = Emulator::start().unwrap();
     let key = emulator.key().expose_secret().to_owned();
     let canary = support::KEY;

@@ -1,8 +1,9 @@
-//! P2: on our own paths no freed heap block still holds a key. The report measures what other libraries leave.
+//! P2: on our own paths no freed heap block still holds a key. The report measures what other libraries
+//! leave.
 //!
-//! A binary of its own, for its allocator: it looks at every block that is freed. Each scenario runs in a process of its
-//! own, because the allocator does not tell one thread's blocks from another's. `cargo test --test residue -- --nocapture`
-//! prints a line for each.
+//! A binary of its own, for its allocator: it looks at every block that is freed. Each scenario runs in a
+//! process of its own, because the allocator does not tell one thread's blocks from another's. `cargo test
+//! --test residue -- --nocapture` prints a line for each.
 
 #![cfg(target_os = "linux")]
 

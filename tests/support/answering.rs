@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use keysheath::key::Origin;
 
-/// Serves until the test's process ends. Each connection carries one request; its body, if it has one, is read and thrown away.
+/// Serves until the test's process ends. Each connection carries one request; its body, if it has one, is
+/// read and thrown away.
 pub struct Answering {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,

@@ -15,8 +15,8 @@ const TOKEN: &str = "keysheath: the child has come to its end";
 #[cfg(target_os = "linux")]
 const DISK: &str = "KEYSHEATH_DISK";
 
-/// The variables that would lead a child to its user's own keys, keychain or screen; a child has those that its
-/// test sets and no others.
+/// The variables that would lead a child to its user's own keys, keychain or screen; a child has those that
+/// its test sets and no others.
 const LOOKED_AT: [&str; 11] = [
     "KANAL_API_KEY",
     "KANAL_API_KEY_FILE",
@@ -46,8 +46,8 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// For the test function of this name. The modules that it is in may be left out where no other test of this binary
-    /// has the name.
+    /// For the test function of this name. The modules that it is in may be left out where no other test of
+    /// this binary has the name.
     pub(crate) fn new(name: &'static str) -> Self {
         // By this link and not by path: the path may lead through folders that another user cannot enter.
         #[cfg(target_os = "linux")]
@@ -123,8 +123,8 @@ impl Child {
         self.command = with_environment(by, &self.command);
     }
 
-    /// Bounds the size of the files that the child writes, in blocks of 512 bytes. A write beyond it is an error, as on a
-    /// disk that is full, and needs no rights.
+    /// Bounds the size of the files that the child writes, in blocks of 512 bytes. A write beyond it is an
+    /// error, as on a disk that is full, and needs no rights.
     #[cfg(unix)]
     pub(crate) fn with_file_limit(mut self, blocks: u32) -> Self {
         let mut shell = Command::new("sh");
@@ -135,8 +135,8 @@ impl Child {
         self
     }
 
-    /// Gives the child a disk of its own that holds no more than `size`, as `mount` counts it: a tmpfs that nobody else sees
-    /// and that goes with the child.
+    /// Gives the child a disk of its own that holds no more than `size`, as `mount` counts it: a tmpfs that
+    /// nobody else sees and that goes with the child.
     #[cfg(target_os = "linux")]
     pub(crate) fn with_a_small_disk(mut self, size: &str) -> Self {
         if self.is_here() {

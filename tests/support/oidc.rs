@@ -138,7 +138,8 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Opens the URL and does what the pages ask, up to the address that the server sends the browser back to.
+    /// Opens the URL and does what the pages ask, up to the address that the server sends the browser back
+    /// to.
     pub(crate) fn sign_in(&mut self, url: &str, decision: Decision) -> String {
         let origin = url.split('/').take(3).collect::<Vec<_>>().join("/");
         let absolute = |target: &str| {

@@ -305,8 +305,8 @@ impl Cluster {
         });
     }
 
-    /// Waits until every node has a vote: one that has joined a short while ago has none, and two that are left without
-    /// one elect nobody.
+    /// Waits until every node has a vote: one that has joined a short while ago has none, and two that are
+    /// left without one elect nobody.
     pub(crate) fn wait_for_votes(&self) {
         eventually("the votes", || {
             let Some(leader) = self.leader() else { return false };

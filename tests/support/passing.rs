@@ -15,8 +15,8 @@ pub(crate) struct Passing {
     seen: Arc<Mutex<Vec<Passed>>>,
 }
 
-/// A cluster's active node, which takes the writes, and a standby that has the reads and hears of each write late: it stands
-/// still from before the write until it has been asked.
+/// A cluster's active node, which takes the writes, and a standby that has the reads and hears of each write
+/// late: it stands still from before the write until it has been asked.
 pub(crate) struct Late {
     pub(crate) leader: String,
     pub(crate) standby: String,
@@ -38,8 +38,8 @@ pub(crate) struct Passed {
 }
 
 impl Passing {
-    /// To a server at `target`, such as `https://127.0.0.1:8200`, whose certificate is `pem`. The header `without` is taken
-    /// away on the way.
+    /// To a server at `target`, such as `https://127.0.0.1:8200`, whose certificate is `pem`. The header
+    /// `without` is taken away on the way.
     pub(crate) fn to(target: String, pem: &str, without: Option<&'static str>) -> Self {
         Self::start(pem, without, move |_, _| target.clone())
     }

@@ -24,7 +24,8 @@ pub trait Connection: Read + Write {}
 impl<S: Read + Write> Connection for S {}
 
 impl Recorder {
-    /// Plain HTTP; `answer` is a status line's rest and headers, such as `200 OK` or `302 Found\r\nlocation: …`.
+    /// Plain HTTP; `answer` is a status line's rest and headers, such as `200 OK` or `302 Found\r\nlocation:
+    /// …`.
     pub fn plain(answer: &str) -> Self {
         Self::start(answer, Ok)
     }

@@ -72,8 +72,8 @@ impl Switch {
     }
 }
 
-// SAFETY: both arms hand every call on to `System` with the same arguments, so a block that was made by one may
-// be freed by the other. `realloc` is the trait's own: a new block, a copy, and `dealloc` of the old one.
+// SAFETY: both arms hand every call on to `System` with the same arguments, so a block that was made by one
+// may be freed by the other. `realloc` is the trait's own: a new block, a copy, and `dealloc` of the old one.
 unsafe impl GlobalAlloc for Switch {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the promises of `alloc`, which are the same here.
@@ -95,7 +95,8 @@ unsafe impl GlobalAlloc for Switch {
 /// The system's allocator, which looks at what it is given back.
 struct Checking;
 
-// SAFETY: every call goes to `System` with the same arguments; looking reads the block only while it is owned.
+// SAFETY: every call goes to `System` with the same arguments; looking reads the block only while it is
+// owned.
 unsafe impl GlobalAlloc for Checking {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the promises of `alloc`. Zeroed, so that what is looked at is initialised.

@@ -154,7 +154,8 @@ impl SecretService {
         self.daemon = self.bus.unlocked_daemon();
     }
 
-    /// Restarts the daemon with a second collection, as empty or full as the default one is now, that stays locked.
+    /// Restarts the daemon with a second collection, as empty or full as the default one is now, that stays
+    /// locked.
     pub fn restart_with_a_second_collection(&mut self) {
         self.end_daemon();
         let folder = self.bus.folder.join("data/keyrings");

@@ -1,5 +1,6 @@
-//! A Secret Service of the tests' own, that behaves as real ones do which cannot be run here: `KeePassXC` answers a search with
-//! nothing while its database is locked, shows no collection while it is closed, and asks before it writes.
+//! A Secret Service of the tests' own, that behaves as real ones do which cannot be run here: `KeePassXC`
+//! answers a search with nothing while its database is locked, shows no collection while it is closed, and
+//! asks before it writes.
 
 #![allow(clippy::needless_pass_by_value, reason = "a method of an interface owns what it is sent")]
 

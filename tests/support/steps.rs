@@ -6,7 +6,8 @@ use keysheath::rotation::{
     Retirement, Rotation, RotationError, RotationStatus, SlotStatus, Transition, Verification,
 };
 
-/// Each step looks first, and names what it sees. Where it has been done before, it is about the same rotation again.
+/// Each step looks first, and names what it sees. Where it has been done before, it is about the same
+/// rotation again.
 pub(crate) trait Now {
     fn verify_now(&self) -> Result<Verification, RotationError>;
     fn promote_now(&self) -> Result<Transition, RotationError>;

@@ -75,7 +75,7 @@ async fn text(answer: Answered) -> String {
 }
 
 #[tokio::test]
-async fn a_request_whose_key_was_replaced_is_sent_again_with_the_new_one() {
+async fn a_request_is_repeated_with_the_key_that_replaced_its_own() {
     let shop = Shop::after_a_rotation();
     let answer = shop.send(shop.get()).await;
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::OK, true));
@@ -90,7 +90,7 @@ async fn a_request_whose_key_was_replaced_is_sent_again_with_the_new_one() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_newer_key_the_previous_one_is_sent_within_its_grace() {
+async fn without_a_newer_key_the_previous_one_is_sent_in_its_grace() {
     for outcome in [Reload::Unchanged, Reload::Failed, Reload::TooSoon, Reload::NoRefresher] {
         let rests = outcome == Reload::TooSoon;
         let rest = Duration::from_secs(if rests { 60 } else { 0 });
@@ -131,7 +131,7 @@ async fn past_the_grace_the_401_is_given_back_whole() {
 }
 
 #[tokio::test]
-async fn when_the_previous_key_is_refused_too_that_says_nothing_about_the_key_in_force() {
+async fn a_refused_previous_key_says_nothing_about_the_active_key() {
     let shop = Shop::with_a_bad_active_key(settings());
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
     let answer = shop.send(shop.get()).await;
@@ -143,7 +143,7 @@ async fn when_the_previous_key_is_refused_too_that_says_nothing_about_the_key_in
 }
 
 #[tokio::test]
-async fn a_new_key_that_is_refused_too_is_reported_and_the_request_not_sent_a_third_time() {
+async fn a_refused_new_key_is_reported_and_not_sent_a_third_time() {
     let shop = Shop::open();
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
     shop.place.gives(STRANGE);
@@ -169,7 +169,7 @@ async fn a_request_that_cannot_be_repeated_is_reported_and_sent_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_marked_as_repeatable_is_repeated_with_its_body() {
+async fn a_request_marked_as_repeatable_is_repeated_with_its_body() {
     let shop = Shop::after_a_rotation();
     let mut marked = shop.post();
     marked.extensions_mut().insert(Repeatable);
@@ -217,7 +217,7 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_of_the_repetition_is_the_clients_own_error() {
+async fn a_broken_connection_of_a_retry_is_the_clients_own_error() {
     let shop = Shop::after_a_rotation();
     shop.emulator.add_fault(FaultRule::new(Fault::Reset).nth(2)).unwrap();
     let error = in_time(shop.layer().layer(client()).oneshot(shop.get())).await.unwrap_err();
@@ -262,7 +262,7 @@ impl Body for Stream {
 }
 
 #[tokio::test]
-async fn a_layer_that_does_not_repeat_takes_a_body_that_streams_and_reports() {
+async fn a_layer_without_retries_sends_a_stream_and_reports_refusals() {
     let shop = Shop::after_a_rotation();
     let client = shop.layer().without_repeating().layer(client());
     let put = || shop.post().map(|_| Stream(Some(Bytes::from_static(br#"{ "phone": "+33612345678" }"#))));

@@ -61,7 +61,7 @@ async fn a_post_whose_401_has_no_body_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_later_accepted_answer_takes_a_refusal_back() {
+async fn an_accepted_answer_withdraws_an_earlier_refusal() {
     // Within this interval the place is asked again only where a refusal is news.
     let shop = Shop::open_with(
         settings()

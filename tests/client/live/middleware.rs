@@ -36,7 +36,7 @@ fn sent(response: &Response) -> Sent {
 }
 
 #[tokio::test]
-async fn a_request_whose_key_was_replaced_is_sent_again_with_the_new_one() {
+async fn a_request_is_repeated_with_the_key_that_replaced_its_own() {
     let shop = Shop::after_a_rotation();
     let answer = shop.send_get().await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (200, true));
@@ -50,7 +50,7 @@ async fn a_request_whose_key_was_replaced_is_sent_again_with_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_post_is_repeated_only_if_it_is_marked_and_its_body_is_no_stream() {
+async fn a_post_is_repeated_only_if_marked_and_not_a_stream() {
     let shop = Shop::after_a_rotation();
     let answer = in_time(shop.customer(CUSTOMER.into()).send()).await.unwrap();
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (401, false));
@@ -69,7 +69,7 @@ async fn a_post_is_repeated_only_if_it_is_marked_and_its_body_is_no_stream() {
 }
 
 #[tokio::test]
-async fn without_another_key_the_401_is_given_back_whole_and_with_the_previous_one_it_is_repeated() {
+async fn a_401_is_repeated_with_the_previous_key_or_returned_whole() {
     let shop = Shop::with_a_bad_active_key(settings());
     let answer = shop.send_get().await.unwrap();
     assert_eq!((answer.status().as_u16(), number(sent(&answer).generation())), (200, 1));
@@ -84,7 +84,7 @@ async fn without_another_key_the_401_is_given_back_whole_and_with_the_previous_o
 }
 
 #[tokio::test]
-async fn a_key_that_leaks_while_a_newer_one_is_waited_for_is_not_sent_again() {
+async fn a_key_that_leaks_while_a_request_waits_is_not_sent_again() {
     let mut shop = Shop::open();
     let store = MemoryStore::new();
     // Another process, which this one hears of when it reloads.
@@ -118,7 +118,7 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
 }
 
 #[tokio::test]
-async fn the_guard_looks_at_the_repetition_too_and_its_failure_is_reqwests_own() {
+async fn the_guard_checks_retries_and_their_failure_is_reqwests_own() {
     let shop = Shop::open();
     let new = shop.emulator.create_key("new").unwrap();
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();

@@ -1,5 +1,5 @@
-//! An issuer of one's own, as the crate's documentation writes it in ten lines: a server that requires its keys, and
-//! clients that understand what that server answers.
+//! An issuer of one's own, as the crate's documentation writes it in ten lines: a server that requires its
+//! keys, and clients that understand what that server answers.
 
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ fn an_issuer_of_ten_lines_understands_its_own_refusals() {
 }
 
 #[test]
-fn every_answer_of_the_layer_means_to_clients_what_it_did_to_the_server() {
+fn clients_read_each_answer_of_the_layer_as_the_server_means_it() {
     const CODE: &[Row] = &[Row::new(401, "/code", Some("bad_key"), Meaning::KeyRefused)];
     const WITH_CODE: &Profile =
         &Profile::new("code", "CODE_KEY", Origin::https("code.example"), KeyFormat::exactly(24), 128)

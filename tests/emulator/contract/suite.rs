@@ -1,5 +1,5 @@
-//! What a server that stands in for Kanal answers, written against the documented table and nothing else. It knows a
-//! server by what it answers only.
+//! What a server that stands in for Kanal answers, written against the documented table and nothing else. It
+//! knows a server by what it answers only.
 
 use std::fmt::Write as _;
 
@@ -23,8 +23,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-/// A server with two teams. Stores 123 and 124 are the first team's, 789 is as well and paused, 456 is the second team's,
-/// 457 is as well and paused; no other exists.
+/// A server with two teams. Stores 123 and 124 are the first team's, 789 is as well and paused, 456 is the
+/// second team's, 457 is as well and paused; no other exists.
 pub(crate) trait Server {
     fn ask(&self, ask: &Ask) -> Answer;
 

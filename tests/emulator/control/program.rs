@@ -203,7 +203,7 @@ fn options_that_do_not_apply_are_refused() {
 /// In a container it is process 1, which the kernel sends no signal that it has not asked for.
 #[cfg(target_os = "linux")]
 #[test]
-fn as_the_first_process_it_ends_on_the_signals_that_end_a_process() {
+fn as_the_first_process_it_ends_on_the_usual_signals() {
     for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("QUIT", 3)] {
         let mut command = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {
