@@ -304,7 +304,7 @@ impl<S> Link<S> {
 /// Blocks until a thread that was asked to end has ended, then until its last events were passed on.
 /// `has_ended` waits for the former. Returns whether all of it has ended; what has not is left behind after
 /// the timeout.
-pub(crate) fn end(
+fn end(
     thread: JoinHandle<()>,
     events: Option<EventThread>,
     timeout: Duration,
