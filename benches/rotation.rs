@@ -6,6 +6,7 @@
 //!
 //! Medians, because a disk and a scheduler have long tails. Where a target is missed, the program ends with an error.
 
+use keysheath::rotation::Promote;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
@@ -69,8 +70,8 @@ fn transition() -> bool {
     let rotation =
         Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap().with_audit(audit);
     rotation.adopt(&ApiKey::<Kanal>::parse(&key(0)).unwrap().into_raw()).unwrap();
-    let staged = rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().into_raw(), None).unwrap();
-    let id = staged.rotation().unwrap();
+    let staged = rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().into_raw()).unwrap();
+    let id = staged.rotation();
 
     let content = FileStore::new(&path).read().unwrap().unwrap().content().clone();
     let by_hand = FileStore::new(folder.path().join("by-hand"));
@@ -81,7 +82,7 @@ fn transition() -> bool {
     for number in 0..STEPS {
         let start = Instant::now();
         if number % 2 == 0 {
-            rotation.promote_unverified(id).unwrap();
+            rotation.promote(Promote::of(id).without_verification()).unwrap();
         } else {
             rotation.roll_back(id).unwrap();
         }

@@ -2,6 +2,8 @@
 //!
 //! The program starts itself once for each process. Each has a token of its own, so that the server's audit log tells them apart.
 
+use keysheath::rotation::Promote;
+use keysheath::rotation::Retire;
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -154,11 +156,11 @@ fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
         .map(|number| {
             // Anywhere in the intervals: waiting for the last handle would else begin each time where a poll has just been.
             thread::sleep(Duration::from_millis(u64::from(200 + number * 379 % 1000)));
-            let id = rotation.stage(&raw(number), None).unwrap().rotation().unwrap();
-            rotation.promote_unverified(id).unwrap();
+            let id = rotation.stage(&raw(number)).unwrap().rotation();
+            rotation.promote(Promote::of(id).without_verification()).unwrap();
             let promoted = SystemTime::now();
             let times = (0..PROCESSES * HANDLES).map(|_| after(promoted, &next(&said), number)).collect();
-            rotation.retire_unprobed(id).unwrap();
+            drop(rotation.retire(Retire::of(id).without_probe()).unwrap());
             times
         })
         .collect();

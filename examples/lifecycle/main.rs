@@ -15,6 +15,8 @@ mod load;
 mod options;
 mod probe;
 
+use keysheath::rotation::KeyDetails;
+use keysheath::rotation::Leak;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write as _;
@@ -30,9 +32,7 @@ use keysheath::key::{Fingerprint, Kanal, RawKey};
 use keysheath::keyset::RotationId;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
-use keysheath::rotation::{
-    AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Transition, Verification,
-};
+use keysheath::rotation::{AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::store::{DocumentStore, FileStore};
 
 use load::Load;
@@ -124,7 +124,7 @@ fn live<S: DocumentStore + 'static>(
             let trail = Arc::clone(&trail);
             move |event| trail.lock().unwrap_or_else(PoisonError::into_inner).push(event.to_string())
         }))
-        .by("anna");
+        .with_operator("anna");
     let handle = rotation.handle();
     let refresher = Refresher::from_store(open(), RefreshSettings::new().with_cadence(Cadence::every(POLL)))?;
 
@@ -188,7 +188,7 @@ impl Scene {
     fn rotate(&mut self, number: u32) -> Result<(), Failure> {
         print!("rotation {number:>3}  ");
         let key = self.create()?;
-        let id = rotation_of(&self.rotation.stage(&key, Some("a planned rotation"))?)?;
+        let id = self.rotation.stage(KeyDetails::of(&key).with_note("a planned rotation"))?.rotation();
         mark("staged");
         let mut old = self.verify_and_promote(id)?;
         if number.is_multiple_of(3) {
@@ -200,7 +200,7 @@ impl Scene {
         // Before the old key is deleted, the new one is verified once more.
         self.verify(id)?;
         match self.rotation.next_step()? {
-            NextStep::Delete { fingerprint, .. } => self.delete(fingerprint)?,
+            NextStep::Delete { key, .. } => self.delete(key.fingerprint())?,
             step => return Err(format!("expected the deletion of the old key, not: {step}").into()),
         }
         mark("old one deleted");
@@ -250,13 +250,13 @@ impl Scene {
     fn leak(&mut self) -> Result<(), Failure> {
         let leaked = self.handle.load()?.current().fingerprint().ok_or("the key has no fingerprint")?;
         println!("\nThe key {leaked} was found in a log.");
-        println!("  {}", self.rotation.compromise(leaked, Some("it was found in a log"))?);
+        println!("  {}", self.rotation.compromise(Leak::of(leaked).with_note("it was found in a log"))?);
         self.wait_until("the other service has stopped", |scene| scene.follower.load().is_err())?;
         println!("{}", self.rotation.next_step()?);
         self.delete(leaked)?;
         println!("  {}", self.rotation.confirm_deleted(leaked)?);
         let key = self.create()?;
-        let id = rotation_of(&self.rotation.stage(&key, Some("after the leak"))?)?;
+        let id = self.rotation.stage(KeyDetails::of(&key).with_note("after the leak"))?.rotation();
         self.verify_and_promote(id)?;
         println!();
         let before = self.load.answered();
@@ -273,10 +273,6 @@ impl Scene {
         }
         Ok(())
     }
-}
-
-fn rotation_of(step: &Transition) -> Result<RotationId, Failure> {
-    Ok(step.rotation().ok_or("the step belongs to no rotation")?)
 }
 
 fn mark(what: &str) {

@@ -1,26 +1,14 @@
-//! What a key set does not do.
+//! Why a step on a key set was refused, or a document is no key set.
 
 use std::time::SystemTime;
 
-use super::step::Labelled;
-use super::{MAX_NOTE, MAX_PERSON, MAX_REPORTED, Place, RotationId};
+use super::key::{KeyState, Labelled, RotationId};
+use super::{MAX_NOTE, MAX_PERSON, MAX_REPORTED};
 use crate::internal::printable::Printable;
 use crate::key::Fingerprint;
 use crate::store::MAX_DOCUMENT;
 
-/// A step that may not be, or a document that is no key set. Nothing was changed.
-///
-/// ```
-/// use keysheath::key::{ApiKey, Issuer, Kanal};
-/// use keysheath::keyset::{KeySet, KeySetError, Place, Staging};
-///
-/// let key = || ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap().into_raw();
-/// let now = std::time::SystemTime::now();
-/// let mut keys = KeySet::new(Kanal::PROFILE)?;
-/// keys.adopt(key(), Staging::at(now))?;
-/// assert_eq!(keys.stage(key(), Staging::at(now)), Err(KeySetError::Known { place: Place::Current }));
-/// # Ok::<(), KeySetError>(())
-/// ```
+/// A refused step, or a document that is no key set. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeySetError {
@@ -28,19 +16,19 @@ pub enum KeySetError {
     #[error("keys of this issuer could be guessed from what a key set remembers of them, so it has none")]
     Weak,
     /// The key is another issuer's.
-    #[error("the key is one of another issuer than the key set's: name the key set of that issuer")]
+    #[error("the key belongs to another issuer than the key set: use the key set of that issuer")]
     OtherIssuer,
     /// There are keys already.
-    #[error("there is a key in force or pending already: stage this one")]
+    #[error("there is an active or pending key already: stage this one")]
     HasKeys,
-    /// The key is there already, or was.
-    #[error("this is {place}: copy the new key again from where it was created, or create one")]
+    /// The key is in the key set already, or was.
+    #[error("this is {state}: copy the new key again from where it was created, or create one")]
     Known {
-        /// Where it is.
-        place: Place,
+        /// Its state.
+        state: KeyState,
     },
     /// Another key is pending.
-    #[error("rotation {rotation} is under way, begun by {}: promote or abort it first", Printable(.by))]
+    #[error("rotation {rotation} is in progress, begun by {}: promote or abort it first", Printable(.by))]
     InProgress {
         /// Which rotation.
         rotation: RotationId,
@@ -55,57 +43,57 @@ pub enum KeySetError {
         /// Which rotation.
         rotation: RotationId,
     },
-    /// The pending key has not been seen to work.
-    #[error("the pending key was not verified: verify it, or say that it is to be promoted even so")]
+    /// The pending key was not verified.
+    #[error("the pending key was not verified: verify it, or promote it explicitly without verification")]
     Unverified,
     /// An older key waits to be retired.
     #[error(
-        "{} is still the previous one: it is to be retired first, as the next step says; keep it until then",
+        "{} is still the previous one: retire it first, as the next step says; keep it until then",
         label(.name.as_deref(), .fingerprint)
     )]
     #[non_exhaustive]
     PreviousThere {
         /// Which key.
         fingerprint: Fingerprint,
-        /// Its name in the app, where it is known.
+        /// Its name in the app, if it is known.
         name: Option<String>,
     },
-    /// That rotation's key is not in force.
-    #[error("that rotation's key is not in force: look at the status")]
+    /// That rotation's key is not active.
+    #[error("that rotation's key is not the active one: look at the status")]
     NotCurrent,
     /// That key is not pending, active or previous.
-    #[error("that key is not in this key set any more: look at the status")]
+    #[error("that key is no longer in this key set: look at the status")]
     NotHeld,
     /// There is no previous key.
     #[error("there is no previous key to go back to: it was retired, compromised, or there never was one")]
     NothingBefore,
-    /// No more compromised keys that are in no place can be remembered.
+    /// No more compromised keys that are not in the key set can be remembered.
     #[error(
-        "the key is in no place of this key set, and with {MAX_REPORTED} compromised keys no more of those are \
+        "the key is not in this key set, and with {MAX_REPORTED} compromised keys no more of those are \
          remembered: delete it in the app; for room, begin a new key set"
     )]
     TooManyCompromised,
-    /// That key is neither compromised nor given up.
+    /// That key is neither compromised nor aborted.
     #[error(
-        "that key is neither compromised nor given up: look at the status, or report it as compromised first"
+        "that key is neither compromised nor aborted: look at the status, or report it as compromised first"
     )]
     NotCompromised,
     /// A note or a name is too long, or not printable.
     #[error(
-        "a note has at most {MAX_NOTE} printable characters, a name {MAX_PERSON}, and neither a line break or a mark that turns the \
-         direction of text: shorten it"
+        "a note has at most {MAX_NOTE} printable characters, a name {MAX_PERSON}, and neither has a line \
+         break or a mark that changes the direction of text: shorten it"
     )]
     BadNote,
-    /// A key, or a part of one, is in a note or in a name, in whatever form.
+    /// A note or a name contains a key or a part of one, in some form.
     #[error(
-        "a part of a key, as it is or encoded, is in the note or in a name: write it without, and name a key by its \
-         fingerprint"
+        "the note or a name contains a part of a key, as it is or encoded: leave it out, and refer to a key \
+         by its fingerprint"
     )]
     KeyInNote,
     /// The document is larger than any key set.
     #[error("the document has more than {MAX_DOCUMENT} bytes, so it is no key set: restore it from a backup")]
     TooLarge,
-    /// The document is not what this crate wrote.
+    /// The document is not one that this crate wrote.
     #[error("the document is no key set ({rule}): restore it from a backup, or begin a new key set")]
     #[non_exhaustive]
     Corrupt {
@@ -114,8 +102,8 @@ pub enum KeySetError {
     },
     /// A number is as large as it can be written.
     #[error(
-        "the numbers of this key set are as large as they can be, so no further step can be written: restore it from a \
-         backup, or begin a new key set"
+        "the numbers of this key set are as large as they can be, so no further step can be written: restore \
+         it from a backup, or begin a new key set"
     )]
     Exhausted,
     /// A newer version wrote it.
@@ -123,7 +111,7 @@ pub enum KeySetError {
     Newer {
         /// The form's number in the document.
         found: u64,
-        /// The newest that is known.
+        /// The newest form that is known.
         known: u64,
     },
 }

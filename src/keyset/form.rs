@@ -7,21 +7,15 @@ use std::str::FromStr as _;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::held::{Held, RotationId};
+use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey};
 use super::texts::check_text;
-use super::{
-    AbortedKey, KeySet, KeySetError, LAST_TIME, LeakedKey, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED,
-};
+use super::{KeySet, KeySetError, LAST_TIME, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::internal::utc::Moment;
 use crate::key::{Fingerprint, Profile, RawKey};
 use crate::store::{DocumentContent, MAX_DOCUMENT, json};
 
 /// The form that is written. Forms 1 to this one are read.
-///
-/// ```
-/// assert_eq!(keysheath::keyset::FORM_VERSION, 1);
-/// ```
-pub const FORM_VERSION: u64 = 1;
+pub(super) const FORM_VERSION: u64 = 1;
 
 /// Form 1. Everything is borrowed from the document, so that no copy of a key is made that is not wiped.
 #[derive(Deserialize)]
@@ -97,15 +91,6 @@ const fn corrupt(rule: &'static str) -> KeySetError {
 
 impl KeySet {
     /// The key set as a document: JSON with the keys in it, so it belongs where a key does.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::keyset::KeySet;
-    /// let keys = KeySet::new(Kanal::PROFILE)?;
-    /// let document = keys.to_document();
-    /// assert!(KeySet::from_document(Kanal::PROFILE, document.expose_secret())?.current().is_none());
-    /// # Ok::<(), keysheath::keyset::KeySetError>(())
-    /// ```
     #[must_use]
     pub fn to_document(&self) -> DocumentContent {
         // It never grows, so no block with a key in it is left behind.
@@ -120,8 +105,8 @@ impl KeySet {
         );
         // Writing to a `String` cannot fail.
         let _ = written;
-        let _ = match self.begun {
-            Some(begun) => writeln!(text, "  \"begun\": \"{begun}\","),
+        let _ = match self.lineage {
+            Some(lineage) => writeln!(text, "  \"begun\": \"{lineage}\","),
             None => writeln!(text, "  \"begun\": null,"),
         };
         for (name, slot) in
@@ -136,7 +121,7 @@ impl KeySet {
         }
         write_list(&mut text, "retired", &self.retired);
         text.push_str(",\n");
-        write_given_up(&mut text, &self.given_up);
+        write_given_up(&mut text, &self.aborted);
         write_list(&mut text, "compromised", &self.compromised);
         text.push_str(",\n");
         write_leaked(&mut text, &self.leaked);
@@ -144,18 +129,18 @@ impl KeySet {
         DocumentContent::from(std::mem::take(&mut *text).into_bytes())
     }
 
-    /// No less than the length of the document: what stands beside texts and keys, and those with each byte escaped.
+    /// No less than the length of the document: what stands beside texts and keys, and those with each byte
+    /// escaped.
     fn longest(&self) -> usize {
         let long = |text: &Option<String>| text.as_ref().map_or(0, |text| 2 * text.len());
-        let slot = |held: &Held| {
-            let texts = [&held.name, &held.by, &held.from, &held.note].map(long).iter().sum::<usize>();
-            512 + 2 * held.key.expose_secret().len() + texts
+        let slot = |ManagedKey { key, info }: &ManagedKey| {
+            let texts = [&info.name, &info.by, &info.loaded_from, &info.note].map(long).iter().sum::<usize>();
+            512 + 2 * key.expose_secret().len() + texts
         };
-        let slots =
-            [&self.current, &self.pending, &self.previous].into_iter().flatten().map(slot).sum::<usize>();
+        let slots = self.slots().map(slot).sum::<usize>();
         let leaked = self.leaked.iter().map(|leaked| 64 + long(&leaked.name)).sum::<usize>();
-        let given_up = self.given_up.iter().map(|key| 160 + long(&key.name)).sum::<usize>();
-        1024 + slots + 32 * (self.retired.len() + self.compromised.len()) + leaked + given_up
+        let aborted = self.aborted.iter().map(|key| 160 + long(&key.name)).sum::<usize>();
+        1024 + slots + 32 * (self.retired.len() + self.compromised.len()) + leaked + aborted
     }
 
     /// Reads a document that [`KeySet::to_document`] wrote, in this version or an earlier one.
@@ -163,13 +148,6 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError::Newer`] for a document of a newer form, [`KeySetError::OtherIssuer`], and
     /// [`KeySetError::TooLarge`] or [`KeySetError::Corrupt`] for what is no key set.
-    ///
-    /// ```
-    /// # use keysheath::key::{Issuer, Kanal};
-    /// # use keysheath::keyset::{KeySet, KeySetError};
-    /// let error = KeySet::from_document(Kanal::PROFILE, b"{}").unwrap_err();
-    /// assert!(matches!(error, KeySetError::Corrupt { .. }));
-    /// ```
     pub fn from_document(profile: &'static Profile, document: &[u8]) -> Result<Self, KeySetError> {
         if document.len() > MAX_DOCUMENT {
             return Err(KeySetError::TooLarge);
@@ -193,12 +171,12 @@ impl KeySet {
         let keys = Self {
             generation: form.generation,
             rotation: form.rotation,
-            begun: form.begun.map(read_fingerprint).transpose()?,
+            lineage: form.begun.map(read_fingerprint).transpose()?,
             current: slot(form.current)?,
             pending: slot(form.pending)?,
             previous: slot(form.previous)?,
             retired: read_list(&form.retired, MAX_RETIRED)?,
-            given_up: form.given_up.into_iter().map(read_given_up).collect::<Result<_, _>>()?,
+            aborted: form.given_up.into_iter().map(read_given_up).collect::<Result<_, _>>()?,
             compromised: read_list(&form.compromised, MAX_COMPROMISED)?,
             leaked: read_leaked(form.leaked)?,
             ..Self::new(profile)?
@@ -211,23 +189,23 @@ impl KeySet {
     }
 }
 
-fn write_slot(text: &mut String, held: &Held) {
+fn write_slot(text: &mut String, ManagedKey { key, info }: &ManagedKey) {
     text.push_str("{ \"key\": \"");
-    json::push_base64(text, held.key.expose_secret().as_bytes());
-    let _ = write!(text, "\", \"rotation\": {}, \"staged\": {}", held.rotation, held.staged.0);
+    json::push_base64(text, key.expose_secret().as_bytes());
+    let _ = write!(text, "\", \"rotation\": {}, \"staged\": {}", info.rotation, info.staged.0);
     for (name, moment) in [
-        ("verified", held.verified),
-        ("promoted", held.promoted),
-        ("demoted", held.demoted),
-        ("confirmed", held.confirmed),
-        ("refused", held.refused),
-        ("fell_back", held.fell_back),
+        ("verified", info.verified),
+        ("promoted", info.promoted),
+        ("demoted", info.demoted),
+        ("confirmed", info.confirmed),
+        ("refused", info.refused),
+        ("fell_back", info.fell_back),
     ] {
         if let Some(Moment(seconds)) = moment {
             let _ = write!(text, ", \"{name}\": {seconds}");
         }
     }
-    let texts = [("name", &held.name), ("by", &held.by), ("from", &held.from), ("note", &held.note)];
+    let texts = [("name", &info.name), ("by", &info.by), ("from", &info.loaded_from), ("note", &info.note)];
     for (name, value) in texts {
         if let Some(value) = value {
             let _ = write!(text, ", \"{name}\": ");
@@ -245,12 +223,13 @@ fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
     text.push(']');
 }
 
-fn write_given_up(text: &mut String, list: &[AbortedKey]) {
-    for (at, AbortedKey { fingerprint, rotation, staged, demoted, name }) in list.iter().enumerate() {
+fn write_given_up(text: &mut String, list: &[UndeletedKey]) {
+    for (at, UndeletedKey { fingerprint, rotation, staged, demoted, name }) in list.iter().enumerate() {
         text.push_str(if at == 0 { "  \"given_up\": [" } else { ", " });
         let _ = write!(
             text,
-            "{{ \"fingerprint\": \"{fingerprint}\", \"rotation\": {rotation}, \"staged\": {}",
+            "{{ \"fingerprint\": \"{fingerprint}\", \"rotation\": {}, \"staged\": {}",
+            rotation.map_or(0, RotationId::number),
             staged.0
         );
         if let Some(Moment(seconds)) = demoted {
@@ -264,9 +243,9 @@ fn write_given_up(text: &mut String, list: &[AbortedKey]) {
     }
 }
 
-fn write_leaked(text: &mut String, list: &[LeakedKey]) {
+fn write_leaked(text: &mut String, list: &[UndeletedKey]) {
     text.push_str("  \"leaked\": [");
-    for (at, LeakedKey { fingerprint, staged, name }) in list.iter().enumerate() {
+    for (at, UndeletedKey { fingerprint, staged, name, .. }) in list.iter().enumerate() {
         let _ = write!(text, "{}[\"{fingerprint}\", {}", if at == 0 { "" } else { ", " }, staged.0);
         if let Some(name) = name {
             text.push_str(", ");
@@ -277,7 +256,7 @@ fn write_leaked(text: &mut String, list: &[LeakedKey]) {
     text.push(']');
 }
 
-fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetError> {
+fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<ManagedKey, KeySetError> {
     let key = json::read_base64(slot.key).ok_or(corrupt("a key in it is not base64"))?;
     let key = RawKey::parse(profile, &key).map_err(|_| corrupt("a key in it is not well-formed"))?;
     let names = [&slot.name, &slot.by, &slot.from].map(|name| (name, MAX_PERSON));
@@ -285,9 +264,8 @@ fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetEr
         read_text(text.as_deref(), longest)?;
     }
     let moment = |seconds: Option<u64>| seconds.map(read_moment).transpose();
-    Ok(Held {
+    let info = KeyInfo {
         fingerprint: key.fingerprint().ok_or(KeySetError::Weak)?,
-        key,
         rotation: RotationId(slot.rotation),
         staged: read_moment(slot.staged)?,
         verified: moment(slot.verified)?,
@@ -298,23 +276,24 @@ fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<Held, KeySetEr
         fell_back: moment(slot.fell_back)?,
         name: slot.name.map(Cow::into_owned),
         by: slot.by.map(Cow::into_owned),
-        from: slot.from.map(Cow::into_owned),
+        loaded_from: slot.from.map(Cow::into_owned),
         note: slot.note.map(Cow::into_owned),
-    })
+    };
+    Ok(ManagedKey { key, info })
 }
 
-fn read_given_up(key: GivenUp<'_>) -> Result<AbortedKey, KeySetError> {
+fn read_given_up(key: GivenUp<'_>) -> Result<UndeletedKey, KeySetError> {
     read_text(key.name.as_deref(), MAX_PERSON)?;
-    Ok(AbortedKey {
+    Ok(UndeletedKey {
         fingerprint: read_fingerprint(key.fingerprint)?,
-        rotation: RotationId(key.rotation),
+        rotation: Some(RotationId(key.rotation)),
         staged: read_moment(key.staged)?,
         demoted: key.demoted.map(read_moment).transpose()?,
         name: key.name.map(Cow::into_owned),
     })
 }
 
-fn read_leaked(list: Vec<Leaked<'_>>) -> Result<Vec<LeakedKey>, KeySetError> {
+fn read_leaked(list: Vec<Leaked<'_>>) -> Result<Vec<UndeletedKey>, KeySetError> {
     // How many there are is bounded by the compromised ones, each of which is here once at most.
     if list.len() > MAX_COMPROMISED {
         return Err(corrupt("it remembers more keys than there may be"));
@@ -322,7 +301,13 @@ fn read_leaked(list: Vec<Leaked<'_>>) -> Result<Vec<LeakedKey>, KeySetError> {
     let read = |Leaked(fingerprint, staged, name)| {
         read_text(name.as_deref(), MAX_PERSON)?;
         let (fingerprint, staged) = (read_fingerprint(fingerprint)?, read_moment(staged)?);
-        Ok(LeakedKey { fingerprint, staged, name: name.map(Cow::into_owned) })
+        Ok(UndeletedKey {
+            fingerprint,
+            rotation: None,
+            staged,
+            demoted: None,
+            name: name.map(Cow::into_owned),
+        })
     };
     list.into_iter().map(read).collect()
 }

@@ -7,25 +7,17 @@ use crate::internal::bytes::{WipedBytes, append_base64, append_hex};
 use crate::key::RawKey;
 
 /// The longest note, in characters.
-///
-/// ```
-/// assert_eq!(keysheath::keyset::MAX_NOTE, 100);
-/// ```
 pub const MAX_NOTE: usize = 100;
 
 /// The longest name: of a key in the app, of who staged it, and of where it was loaded from, in characters.
-///
-/// ```
-/// assert_eq!(keysheath::keyset::MAX_PERSON, 64);
-/// ```
 pub const MAX_PERSON: usize = 64;
 
-/// A text that shares this many consecutive letters and digits with a key, in one of the forms that are looked for, is
-/// refused.
+/// A text that shares this many consecutive letters and digits with a key, in one of the forms that are
+/// looked for, is refused.
 const RUN: usize = 8;
 
-/// Whether a character is shown as itself. One that ends a line, or turns the direction in which a terminal shows what
-/// follows, could make a note look like a part of the sentence around it.
+/// Whether a character is shown as itself. One that ends a line, or turns the direction in which a terminal
+/// shows what follows, could make a note look like a part of the sentence around it.
 pub(crate) fn is_printable(c: char) -> bool {
     let turns =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -53,8 +45,8 @@ impl fmt::Debug for Hidden<'_> {
     }
 }
 
-/// Whether a text has a part of a key in it: as it is, in other capitals, with something between its characters,
-/// reversed, or in hexadecimal, percent encoding, base64 or base64url.
+/// Whether a text has a part of a key in it: as it is, in other capitals, with something between its
+/// characters, reversed, or in hexadecimal, percent encoding, base64 or base64url.
 pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     let secret = key.expose_secret().as_bytes();
     let text = letters_and_digits(text.as_bytes());

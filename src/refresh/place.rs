@@ -233,7 +233,7 @@ fn publish_document<I: Issuer>(
         .map_err(ReloadProblem::KeySet)?;
     let generation = keys.generation();
     not_older(generation, before)?;
-    let in_force = keys.in_force(grace, SystemTime::now());
+    let in_force = keys.publication(grace, SystemTime::now());
     let current = in_force.current.map(RawKey::fingerprint);
     match publisher.publish(&in_force) {
         Published::Refused => {

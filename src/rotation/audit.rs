@@ -1,202 +1,259 @@
-//! Who did what, and when.
-
-mod event;
-mod file;
+//! The events of a rotation: what was done, and what was seen to be wrong.
 
 use std::fmt;
-use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use crate::internal::calls::{CallError, Caller, Target};
-use crate::internal::contained::contained;
-use crate::internal::private_file::Refusal;
+use serde::Serialize;
 
-pub use event::{AuditAction, AuditEvent};
+use crate::handle::Generation;
+use crate::internal::printable::Printable;
+use crate::internal::utc::Utc;
+use crate::key::{Fingerprint, Profile};
+use crate::keyset::RotationId;
 
-use file::AuditFile;
-
-/// Where audit events go. Clones are the same place.
-///
-/// ```
-/// use keysheath::rotation::AuditLog;
-/// let log = AuditLog::callback(|event| println!("{event}"));
-/// ```
-#[derive(Clone)]
-pub struct AuditLog(Sink);
-
-#[derive(Clone)]
-enum Sink {
-    File(Arc<AuditFile>),
-    Callback(Callback),
-}
-
-type Callback = Arc<dyn Fn(&AuditEvent) + Send + Sync>;
-
-/// How long an audit may take for one event. A step that is done already is not held up for longer.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// An event was not written down. The step that it tells of is done all the same.
-///
-/// ```
-/// use keysheath::rotation::AuditError;
-/// assert!(AuditError::NoFolder.to_string().contains("make it"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// What was done, or what was seen to be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum AuditError {
-    /// A link, no regular file, another user's, or open to others.
-    #[error(
-        "the audit file must be a regular file of this user that nobody else can read or write, and no link: chmod 600 it"
-    )]
-    NotPrivate,
-    /// It has a second name (a hard link), which may be that of something else.
-    #[error("the audit file has another name too (a hard link): remove the other name, or name another path")]
-    Linked,
-    /// The name is like those of this crate's own files beside a document.
-    #[error(
-        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a \
-         document: name another path for the audit"
-    )]
-    ReservedName,
-    /// Something else is there, such as the document of the rotation.
-    #[error(
-        "the audit file holds something else than an audit, such as the keys themselves: name another path, \
-         or move the file away; it was left as it is"
-    )]
-    NotAnAudit,
-    /// There is no such folder.
-    #[error("the folder of the audit file is not there: make it")]
-    NoFolder,
-    /// The disk is full; a part of the line may stand there.
-    #[error("the disk of the audit file, or what this user may use of it, is full: make room")]
-    Full,
-    /// It may not be written.
-    #[error("the audit file cannot be written (its folder or disk is read-only): let this user write there")]
-    ReadOnly,
-    /// The operating system refused.
-    #[error("the audit file cannot be written ({0}): check the path, this user's rights and the disk")]
-    Io(ErrorKind),
-    /// It took too long. The line may still come.
-    #[error("the audit file did not take the line within {} ms: look at its disk", .after.as_millis())]
-    #[non_exhaustive]
-    Slow {
-        /// The deadline.
-        after: Duration,
-    },
-    /// No call could be made: too many hang.
-    #[error("the audit file cannot be reached, earlier lines hang: look at its disk")]
-    Stuck,
-    /// The callback took too long. It may still end.
-    #[error(
-        "the audit callback did not return within {} ms: let it hand the event over and return", .after.as_millis()
-    )]
-    #[non_exhaustive]
-    CallbackSlow {
-        /// The deadline.
-        after: Duration,
-    },
-    /// The callback was not called: earlier calls of it hang.
-    #[error(
-        "the audit callback was not called, earlier calls of it hang: let it hand the event over and return"
-    )]
-    CallbackStuck,
-    /// The callback panicked.
-    #[error("the audit callback panicked: see its message on standard error, and correct it")]
-    Panicked,
+pub enum AuditAction {
+    /// A key in use became the active one of a new key set.
+    Adopted,
+    /// A new key was persisted.
+    Staged,
+    /// A probe accepted a key for every store.
+    Verified,
+    /// A verified key became active.
+    Promoted,
+    /// A key became active without verification.
+    PromotedUnverified,
+    /// The previous key became active again.
+    RolledBack,
+    /// A probe saw that the previous key was deleted.
+    Retired,
+    /// A person said that the previous key was deleted.
+    RetiredUnprobed,
+    /// A pending key was aborted.
+    Aborted,
+    /// A key has leaked.
+    Compromised,
+    /// A person said that a compromised key was deleted.
+    LeakDeleted,
+    /// A person said that an aborted key was deleted.
+    AbortedDeleted,
+    /// The active key was deleted instead of the previous one, which is active again.
+    FellBack,
+    /// The issuer refused a pending key that should work.
+    KeyRefused,
+    /// The issuer refuses the active key: requests fail.
+    ActiveKeyRefused,
+    /// The issuer refused a key that should serve a store.
+    StoreRefused,
+    /// The previous key should be deleted by now, and still works.
+    StillAccepted,
+    /// Both the active key and the previous one are refused.
+    BothRefused,
 }
 
-impl AuditLog {
-    /// A file of JSON lines, one for each event, each in one write that is synced before the step returns.
-    ///
-    /// It is made with mode 600 where it is not there. What is there must be a regular file of this user that
-    /// nobody else can read or write, and either empty or an audit; links are refused, symbolic and hard, and
-    /// so are names that end in `.lock` or `.keysheath-new`. A relative path is resolved now. It is opened
-    /// for each line, so that it can be renamed at any time, as `logrotate` does; it is never cut or removed
-    /// here. A rotation writes some ten lines of less than 1 KiB. A line that a full disk has cut short is
-    /// ended before the next one.
-    ///
-    /// ```
-    /// use keysheath::rotation::AuditLog;
-    /// let log = AuditLog::file("/var/log/shop-sync/keys.jsonl");
-    /// ```
+impl AuditAction {
+    /// Returns whether a person should look at it.
     #[must_use]
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(Sink::File(Arc::new(AuditFile::new(path.into()))))
+    pub const fn is_problem(self) -> bool {
+        matches!(
+            self,
+            Self::Compromised
+                | Self::FellBack
+                | Self::KeyRefused
+                | Self::ActiveKeyRefused
+                | Self::StoreRefused
+                | Self::StillAccepted
+                | Self::BothRefused
+        )
     }
 
-    /// A function, called after each step is persisted and published, on a thread of its own. The step waits for it, for 5 s
-    /// at most, so that its own result can say whether the event was taken. A panic of it is caught.
-    ///
-    /// ```
-    /// use keysheath::rotation::AuditLog;
-    /// let log = AuditLog::callback(|event| eprintln!("{}", event.to_json()));
-    /// ```
-    #[must_use]
-    pub fn callback(function: impl Fn(&AuditEvent) + Send + Sync + 'static) -> Self {
-        Self(Sink::Callback(Arc::new(function)))
-    }
-
-    pub(super) fn tell(&self, event: &AuditEvent) -> Result<(), AuditError> {
-        match &self.0 {
-            Sink::File(file) => file.append(event.to_json()),
-            Sink::Callback(function) => call(function, event),
-        }
+    /// Whether the key is of another rotation than the step: the previous key.
+    pub(super) const fn is_about_previous(self) -> bool {
+        matches!(self, Self::Retired | Self::RetiredUnprobed | Self::StillAccepted)
     }
 }
 
-fn call(function: &Callback, event: &AuditEvent) -> Result<(), AuditError> {
-    let (called, event) = (Arc::clone(function), event.clone());
-    let place = Target::of("audit callback", &Arc::as_ptr(function).cast::<()>());
-    let returned = Caller::around_others().with_deadline(DEADLINE).run(place, move || {
-        // Nothing of ours is changed by it, so nothing can be left half-way.
-        contained(|| called(&event)).ok_or(AuditError::Panicked)
-    });
-    returned.unwrap_or_else(|error| {
-        Err(match error {
-            CallError::Deadline { after } => AuditError::CallbackSlow { after },
-            _ => AuditError::CallbackStuck,
-        })
-    })
-}
-
-impl AuditError {
-    fn of_writing(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
-            kind => Self::Io(kind),
-        }
-    }
-}
-
-impl From<Refusal> for AuditError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotPrivate => Self::NotPrivate,
-            Refusal::Linked => Self::Linked,
-            Refusal::Reserved => Self::ReservedName,
-            Refusal::NoFolder => Self::NoFolder,
-            Refusal::Unseen(kind) | Refusal::Unopened(kind) => Self::of_writing(kind),
-        }
-    }
-}
-
-impl From<CallError> for AuditError {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Deadline { after } | CallError::Queued { waited: after, .. } => Self::Slow { after },
-            _ => Self::Stuck,
-        }
-    }
-}
-
-impl fmt::Debug for AuditLog {
+impl fmt::Display for AuditAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Sink::File(file) => write!(f, "AuditLog({:?})", file.path()),
-            Sink::Callback(_) => f.write_str("AuditLog(callback)"),
+        f.write_str(match self {
+            Self::Adopted => "adopted",
+            Self::Staged => "staged",
+            Self::Verified => "verified",
+            Self::Promoted => "promoted",
+            Self::PromotedUnverified => "promoted unverified",
+            Self::RolledBack => "rolled back",
+            Self::Retired => "retired",
+            Self::RetiredUnprobed => "retired unprobed",
+            Self::Aborted => "aborted",
+            Self::Compromised => "compromised",
+            Self::LeakDeleted => "leaked key deleted",
+            Self::AbortedDeleted => "aborted key deleted",
+            Self::FellBack => "fell back",
+            Self::KeyRefused => "key refused",
+            Self::ActiveKeyRefused => "active key refused",
+            Self::StoreRefused => "store refused",
+            Self::StillAccepted => "still accepted",
+            Self::BothRefused => "both refused",
+        })
+    }
+}
+
+/// One event. It contains names and fingerprints, and no part of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    pub(super) at: SystemTime,
+    pub(super) action: AuditAction,
+    pub(super) profile: &'static Profile,
+    pub(super) rotation: Option<RotationId>,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) name: Option<String>,
+    pub(super) generation: Option<Generation>,
+    pub(super) by: Option<String>,
+    pub(super) loaded_from: Option<String>,
+    pub(super) store: String,
+    pub(super) note: Option<String>,
+    pub(super) is_repeat: bool,
+}
+
+impl AuditEvent {
+    /// Returns the time, by the clock of the process that acted.
+    #[must_use]
+    pub const fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    /// Returns what was done.
+    #[must_use]
+    pub const fn action(&self) -> AuditAction {
+        self.action
+    }
+
+    /// Returns the issuer's profile.
+    #[must_use]
+    pub const fn profile(&self) -> &'static Profile {
+        self.profile
+    }
+
+    /// Returns the rotation of the step; `None` for a leaked key, which may be of any.
+    #[must_use]
+    pub const fn rotation(&self) -> Option<RotationId> {
+        self.rotation
+    }
+
+    /// Returns the key of the step; `None` if a repeated step finds it forgotten.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
+    /// Returns the key's name in the issuer's app, as it was given or suggested.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns the active generation after it.
+    #[must_use]
+    pub const fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// Returns the operator, as given to [`Rotation::with_operator`](super::Rotation::with_operator).
+    #[must_use]
+    pub fn by(&self) -> Option<&str> {
+        self.by.as_deref()
+    }
+
+    /// Returns the place that the key was loaded from.
+    #[must_use]
+    pub fn loaded_from(&self) -> Option<&str> {
+        self.loaded_from.as_deref()
+    }
+
+    /// Returns where the key set is.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// Returns the note.
+    #[must_use]
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Returns whether the step had been done before, for example by a process that died before it wrote the
+    /// event.
+    #[must_use]
+    pub const fn is_repeat(&self) -> bool {
+        self.is_repeat
+    }
+
+    /// Returns the event as one line of JSON, without a line break. What is not known is `null`; `at` is UTC
+    /// in the form of RFC 3339.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let line = Line {
+            at: Utc(self.at).to_string(),
+            action: self.action.to_string(),
+            problem: self.action.is_problem(),
+            issuer: self.profile.name(),
+            rotation: self.rotation.map(RotationId::number),
+            fingerprint: self.fingerprint.map(|fingerprint| fingerprint.to_string()),
+            name: self.name.as_deref(),
+            generation: self.generation.map(Generation::number),
+            by: self.by.as_deref(),
+            key_from: self.loaded_from.as_deref(),
+            store: &self.store,
+            note: self.note.as_deref(),
+            repeat: self.is_repeat,
+        };
+        // Texts and numbers can always be written as JSON.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: String,
+    action: String,
+    problem: bool,
+    issuer: &'a str,
+    rotation: Option<u64>,
+    fingerprint: Option<String>,
+    name: Option<&'a str>,
+    generation: Option<u64>,
+    by: Option<&'a str>,
+    key_from: Option<&'a str>,
+    store: &'a str,
+    note: Option<&'a str>,
+    repeat: bool,
+}
+
+impl fmt::Display for AuditEvent {
+    /// Writes one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", Utc(self.at), self.profile.name(), self.action)?;
+        if let Some(fingerprint) = self.fingerprint {
+            write!(f, " {fingerprint}")?;
         }
+        if let Some(rotation) = self.rotation {
+            let by = if self.action.is_about_previous() { "replaced by " } else { "" };
+            write!(f, " ({by}rotation {rotation})")?;
+        }
+        write!(f, " by {}", Printable(self.by().unwrap_or("somebody")))?;
+        if let Some(generation) = self.generation {
+            write!(f, ", generation {generation}")?;
+        }
+        if let Some(place) = self.loaded_from() {
+            write!(f, ", key from {}", Printable(place))?;
+        }
+        write!(f, ", in {}", Printable(&self.store))?;
+        if let Some(note) = self.note() {
+            write!(f, ", note: {}", Printable(note))?;
+        }
+        if self.is_repeat { f.write_str(", already done before") } else { Ok(()) }
     }
 }

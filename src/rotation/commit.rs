@@ -1,62 +1,66 @@
 //! Persist, then publish: how each step is made.
 
-use super::{AuditAction, AuditEvent, Rotation, RotationError, Transition};
-use crate::handle::Published;
+use super::audit::{AuditAction, AuditEvent};
+use super::audit_log::AuditError;
+use super::error::RotationError;
+use super::outcome::Transition;
+use super::rotator::Rotation;
+use super::settle::Sight;
+use crate::handle::{Generation, Published};
 use crate::internal::clocks::Clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 use crate::key::{Fingerprint, Issuer};
-use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
+use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, RotationId};
 use crate::store::{Document, DocumentContent, DocumentError, Version};
 
-/// How often a step is tried when others write at the same time. Each conflict means that another's step was made.
-///
-/// ```
-/// assert_eq!(keysheath::rotation::MAX_CONFLICTS, 32);
-/// ```
-pub const MAX_CONFLICTS: u32 = 32;
+/// How often a step is tried while others write at the same time. After each conflict another process has
+/// made a step.
+const MAX_CONFLICTS: u32 = 32;
 
-/// How often what was read is compared with what is there, before a key is to be deleted.
+/// How often what was read is compared with the handle, when a rotation is opened, and with what is
+/// persisted, before a deletion is asked for.
 pub(super) const LOOKS: u32 = 3;
 
-/// The key that a step is about.
+/// The key of a step.
 #[derive(Clone, Default)]
 pub(super) struct Subject {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) name: Option<String>,
-    pub(super) from: Option<String>,
+    pub(super) loaded_from: Option<String>,
 }
 
-/// A step that is persisted, and published.
+/// A persisted and published step.
 pub(super) struct Committed {
-    pub(super) keys: KeySet,
-    pub(super) step: Step,
+    pub(super) keys: KeySetSummary,
+    pub(super) effect: Effect,
     is_change: bool,
     is_published: bool,
 }
 
-/// What is known of a write that has failed.
+/// What is known of a failed write.
 enum Fate {
     Written,
-    /// Somebody else has written since.
+    /// Another process has written since.
     Overtaken,
     Unknown,
 }
 
 impl Subject {
-    pub(super) fn of(held: Option<&Held>) -> Self {
+    pub(super) fn of(key: Option<&impl AsRef<KeyInfo>>) -> Self {
+        let info = key.map(AsRef::as_ref);
         Self {
-            fingerprint: held.map(Held::fingerprint),
-            name: held.and_then(Held::name).map(str::to_owned),
-            from: held.and_then(Held::from).map(str::to_owned),
+            fingerprint: info.map(KeyInfo::fingerprint),
+            name: info.and_then(KeyInfo::name).map(str::to_owned),
+            loaded_from: info.and_then(KeyInfo::loaded_from).map(str::to_owned),
         }
     }
 }
 
 impl<I: Issuer> Rotation<I> {
-    /// The key set as it is persisted.
+    /// Reads the persisted key set.
     pub(super) fn read(&self) -> Result<(KeySet, Option<Document>), RotationError> {
-        let there = self.store.read().map_err(|problem| self.of_document(problem))?;
+        let there = self.store.read().map_err(|problem| self.document_error(problem))?;
         let profile = I::PROFILE;
         let keys = match &there {
             None => KeySet::new(profile),
@@ -67,35 +71,42 @@ impl<I: Issuer> Rotation<I> {
         Ok((keys, there))
     }
 
-    /// Reads and publishes what is there.
+    /// Reads and publishes the key set.
     pub(super) fn look(&self, now: Clocks) -> Result<(KeySet, Option<Document>), RotationError> {
         let (keys, there) = self.read()?;
         self.publish(&keys, now);
-        self.sight(&keys, now, false);
+        self.sight(keys.generation(), now, false);
         Ok((keys, there))
     }
 
-    /// Whether what was read is there still, for sure.
-    pub(super) fn is_current(&self, there: Option<&Document>) -> Result<bool, RotationError> {
-        there.map_or(Ok(true), |there| self.store.is_current(there)).map_err(|error| self.of_document(error))
+    /// Notes that a generation is active. `is_own` says that this process made the step.
+    fn sight(&self, generation: Option<Generation>, now: Clocks, is_own: bool) {
+        Sight::note(&mut self.seen().sight, generation, now, is_own);
     }
 
-    /// Whether the handle has these keys, or newer ones that somebody has published meanwhile.
+    /// Whether what was read is certainly still persisted.
+    pub(super) fn is_current(&self, there: Option<&Document>) -> Result<bool, RotationError> {
+        there
+            .map_or(Ok(true), |there| self.store.is_current(there))
+            .map_err(|error| self.document_error(error))
+    }
+
+    /// Publishes the keys. Returns whether the handle has them, or newer ones that were published meanwhile.
     fn publish(&self, keys: &KeySet, now: Clocks) -> bool {
-        match self.publisher.publish(&keys.in_force(self.policy.grace(), now.wall())) {
+        match self.publisher.publish(&keys.publication(self.policy.grace(), now.wall())) {
             Published::Newer | Published::Same => true,
             Published::Refused => Some(self.publisher.generation()) > keys.generation(),
             Published::OtherLineage => false,
         }
     }
 
-    /// Makes a step on what is persisted, writes it if nothing has changed meanwhile, and publishes it.
+    /// Makes a step on the persisted key set, writes it if that has not changed meanwhile, and publishes it.
     pub(super) fn commit(
         &self,
         now: Clocks,
-        mut step: impl FnMut(&mut KeySet) -> Result<Step, KeySetError>,
+        mut step: impl FnMut(&mut KeySet) -> Result<Effect, KeySetError>,
     ) -> Result<Committed, RotationError> {
-        // A write whose fate is not known: if the step is found to be done, it was this one.
+        // A write whose fate is unknown: if the step is found to be done, it was this one.
         let mut doubt = None;
         for _ in 0..MAX_CONFLICTS {
             let (mut keys, there) = match (self.read(), &doubt) {
@@ -103,9 +114,9 @@ impl<I: Issuer> Rotation<I> {
                 (read, _) => read?,
             };
             let version = there.as_ref().map(Document::version);
-            let step = step(&mut keys).map_err(RotationError::Refused)?;
-            if step.is_change() {
-                // What is remembered of keys that are gone stops no step.
+            let effect = step(&mut keys).map_err(RotationError::Refused)?;
+            if effect.is_change() {
+                // What is remembered of keys that left the key set blocks no step.
                 let content = keys.write_within(self.store.limit());
                 match self.store.write(&content, version) {
                     Ok(_) => {}
@@ -120,13 +131,13 @@ impl<I: Issuer> Rotation<I> {
                             }
                         }
                     }
-                    Err(problem) => return Err(self.of_document(problem)),
+                    Err(problem) => return Err(self.document_error(problem)),
                 }
             }
             let is_published = self.publish(&keys, now);
-            self.sight(&keys, now, step.is_change());
-            let is_change = step.is_change() || doubt.is_some();
-            return Ok(Committed { keys, step, is_change, is_published });
+            self.sight(keys.generation(), now, effect.is_change());
+            let is_change = effect.is_change() || doubt.is_some();
+            return Ok(Committed { keys: keys.summary(), effect, is_change, is_published });
         }
         match doubt {
             Some(problem) => Err(self.unsure(problem)),
@@ -134,7 +145,8 @@ impl<I: Issuer> Rotation<I> {
         }
     }
 
-    /// Whether a write that has failed was made even so. One that is not there may still come, after a deadline.
+    /// Whether a failed write was made nevertheless. After a deadline, one that is not there may still be
+    /// made.
     fn fate_of(&self, content: &DocumentContent, unchanged: Option<&Version>) -> Fate {
         let Ok(there) = self.store.read() else { return Fate::Unknown };
         let version = there.as_ref().map(Document::version);
@@ -147,58 +159,43 @@ impl<I: Issuer> Rotation<I> {
         }
     }
 
-    /// Says what a step did, and tells the audit.
+    /// Returns what a step did, and sends it to the audit.
     pub(super) fn finish(
         &self,
         action: AuditAction,
-        place: Option<Place>,
+        state: Option<KeyState>,
         committed: &Committed,
         subject: Subject,
         note: Option<&str>,
         now: Clocks,
     ) -> Transition {
-        let Committed { keys, step, is_change, is_published } = committed;
-        // What leaked may be of any rotation, or of none.
+        let Committed { keys, effect, is_change, is_published } = committed;
+        // A leaked key may be of any rotation, or of none.
         let is_leak = matches!(action, AuditAction::Compromised | AuditAction::LeakDeleted)
-            || (action == AuditAction::GivenUpDeleted && !step.is_change());
-        let about = (!is_leak).then_some(step.rotation());
-        let (fingerprint, name) = (subject.fingerprint, subject.name.clone());
-        let unaudited = self.tell(&AuditEvent {
-            is_repeat: !is_change,
-            ..self.event(action, keys, about, subject, note, now)
-        });
-        Transition {
-            action,
-            profile: keys.profile(),
-            rotation: about,
-            fingerprint,
-            name,
-            place,
-            generation: keys.generation(),
-            is_change: *is_change,
-            is_published: *is_published,
-            unaudited,
-            was_held: true,
-            given_up: None,
-        }
+            || (action == AuditAction::AbortedDeleted && !effect.is_change());
+        let rotation = (!is_leak).then_some(effect.rotation());
+        let event = self.event(action, keys, rotation, subject, note, now);
+        let event = AuditEvent { is_repeat: !is_change, ..event };
+        let unaudited = self.record(&event);
+        Transition { event: Box::new(event), state, is_published: *is_published, unaudited }
     }
 
-    /// Tells the audit of something that is wrong.
+    /// Sends a problem to the audit.
     pub(super) fn raise(
         &self,
         action: AuditAction,
-        keys: &KeySet,
+        keys: &KeySetSummary,
+        key: Option<&KeyInfo>,
         rotation: RotationId,
-        held: Option<&Held>,
         now: Clocks,
     ) {
-        self.tell(&self.event(action, keys, Some(rotation), Subject::of(held), None, now));
+        self.record(&self.event(action, keys, Some(rotation), Subject::of(key), None, now));
     }
 
     fn event(
         &self,
         action: AuditAction,
-        keys: &KeySet,
+        keys: &KeySetSummary,
         rotation: Option<RotationId>,
         subject: Subject,
         note: Option<&str>,
@@ -207,24 +204,24 @@ impl<I: Issuer> Rotation<I> {
         AuditEvent {
             at: at.wall(),
             action,
-            issuer: keys.profile().name(),
+            profile: keys.profile(),
             rotation,
             fingerprint: subject.fingerprint,
             name: subject.name,
             generation: keys.generation(),
-            by: self.by.clone(),
-            key_from: subject.from,
+            by: self.operator.clone(),
+            loaded_from: subject.loaded_from,
             store: self.store.provenance().to_string(),
             note: note.map(str::to_owned),
             is_repeat: false,
         }
     }
 
-    /// Tells every place, and gives why the first that failed did.
-    fn tell(&self, event: &AuditEvent) -> Option<super::AuditError> {
+    /// Sends an event to every audit log. Returns why the first that failed did.
+    fn record(&self, event: &AuditEvent) -> Option<AuditError> {
         let mut first = None;
         for audit in &self.audit {
-            if let Err(error) = audit.tell(event) {
+            if let Err(error) = audit.record(event) {
                 let mut seen = self.seen();
                 let before = seen.unaudited.as_ref().map_or(0, |(count, _)| *count);
                 seen.unaudited = Some((before.saturating_add(1), error.clone()));
@@ -245,11 +242,86 @@ impl<I: Issuer> Rotation<I> {
         first
     }
 
-    fn of_document(&self, problem: DocumentError) -> RotationError {
+    fn document_error(&self, problem: DocumentError) -> RotationError {
         RotationError::Document { place: self.store.provenance(), problem }
     }
 
     fn unsure(&self, problem: DocumentError) -> RotationError {
         RotationError::Unsure { place: self.store.provenance(), problem }
+    }
+}
+
+/// Power cuts at every instant of a whole rotation: the file operations of its steps are recorded, and every
+/// state that a cut could leave is checked.
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::key::{Kanal, RawKey};
+    use crate::rotation::{KeyDetails, Promote, Retire, Retirement, RotationPolicy};
+    use crate::store::RecordedStore;
+
+    fn key(number: u64) -> RawKey {
+        RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+    }
+
+    fn id(number: u64) -> RotationId {
+        number.to_string().parse().unwrap()
+    }
+
+    fn retire(rotation: &Rotation<Kanal>, id: RotationId) -> Transition {
+        match rotation.retire(Retire::of(id).without_probe()).unwrap() {
+            Retirement::Retired { transition } => transition,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_power_cut_loses_neither_a_staged_nor_the_active_key() {
+        type Do = fn(&Rotation<Kanal>) -> Transition;
+        let steps: [(Do, u64); 9] = [
+            (|rotation| rotation.adopt(&key(1)).unwrap(), 1),
+            (
+                |rotation| {
+                    rotation.stage(KeyDetails::of(&key(2)).with_note("note")).unwrap().transition().clone()
+                },
+                1,
+            ),
+            (|rotation| rotation.promote(Promote::of(id(2)).without_verification()).unwrap(), 2),
+            (|rotation| rotation.roll_back(id(2)).unwrap(), 1),
+            (|rotation| rotation.promote(Promote::of(id(2)).without_verification()).unwrap(), 2),
+            (|rotation| retire(rotation, id(2)), 2),
+            (|rotation| rotation.stage(&key(3)).unwrap().transition().clone(), 2),
+            (|rotation| rotation.promote(Promote::of(id(3)).without_verification()).unwrap(), 3),
+            (|rotation| rotation.compromise(key(3).fingerprint().unwrap()).unwrap().transition().clone(), 2),
+        ];
+        let store: &RecordedStore = Box::leak(Box::default());
+        let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
+        // What must be there once that many writes have returned: the active key, and how many keys were
+        // taken in.
+        let mut expected = BTreeMap::from([(0, (None, 0))]);
+        let mut taken = 0;
+        for (number, (step, active)) in steps.into_iter().enumerate() {
+            let transition = step(&rotation);
+            assert!(transition.is_change());
+            taken = taken.max(active).max(transition.event().rotation().map_or(0, RotationId::number));
+            expected.insert(number as u64 + 1, (Some(active), taken));
+        }
+        let mut cuts = 0;
+        store.for_each_cut(|returned, document| {
+            cuts += 1;
+            let keys = KeySet::from_document(Kanal::PROFILE, document.content().expose_secret()).unwrap();
+            let current = keys.current().map(|current| current.info().fingerprint());
+            let name = |number: Option<u64>| number.and_then(|number| key(number).fingerprint());
+            let may_be =
+                [returned, returned + 1].map(|number| expected.get(&number).and_then(|(key, _)| name(*key)));
+            assert!(may_be.contains(&current), "after {returned} writes {current:?} is active");
+            for staged in 1..=expected[&returned].1 {
+                let fingerprint = key(staged).fingerprint().unwrap();
+                assert!(keys.state_of(fingerprint).is_some(), "key {staged} is lost after {returned} writes");
+            }
+        });
+        assert!(cuts > 100, "only {cuts} cuts were looked at");
     }
 }

@@ -1,12 +1,12 @@
-//! What stops a step.
+//! Why a step failed.
 
+use super::presence::PresenceError;
 use crate::key::Fingerprint;
 use crate::keyset::KeySetError;
-use crate::rotation::PresenceError;
 use crate::source::Provenance;
 use crate::store::DocumentError;
 
-/// A step was not made, or whether it was is not known: why, and what to do next.
+/// Why a step failed, or why it is not known whether it was persisted, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RotationError {
@@ -18,7 +18,7 @@ pub enum RotationError {
         /// What is wrong.
         problem: DocumentError,
     },
-    /// What is there is no key set, or not this issuer's. It was left as it is.
+    /// The document is no key set, or another issuer's. It was left as it is.
     #[error("{place}: {problem}")]
     #[non_exhaustive]
     Unreadable {
@@ -27,20 +27,20 @@ pub enum RotationError {
         /// What is wrong.
         problem: KeySetError,
     },
-    /// Which processes use which key cannot be seen.
-    #[error("which processes use which key cannot be seen, {place}: {problem}")]
+    /// The presence of the fleet cannot be read.
+    #[error("cannot read which processes use which key, {place}: {problem}")]
     Presence {
-        /// Where they show themselves.
+        /// Where the presence is.
         place: Provenance,
         /// What is wrong.
         problem: PresenceError,
     },
-    /// The step may not be. Nothing was changed.
+    /// The step was refused. Nothing was changed.
     #[error("{0}")]
     Refused(KeySetError),
-    /// The place failed while the step was being written.
+    /// The store failed while the step was being written.
     #[error(
-        "{place}: {problem}; whether the step was persisted is not known: do the same step again, that is harmless"
+        "{place}: {problem}; it is not known whether the step was persisted: repeat it, which is harmless"
     )]
     #[non_exhaustive]
     Unsure {
@@ -49,25 +49,26 @@ pub enum RotationError {
         /// What is wrong.
         problem: DocumentError,
     },
-    /// Others have written each time before this step could. Nothing was changed.
-    #[error("{place}: others have changed the key set {attempts} times meanwhile: do the step again")]
+    /// Others wrote before this step each time. Nothing was changed.
+    #[error("{place}: others changed the key set {attempts} times meanwhile: repeat the step")]
     Contended {
         /// Where the key set is.
         place: Provenance,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
     },
-    /// There is nothing that can ask the issuer.
+    /// There is no probe.
     #[error(
-        "there is no probe to ask the issuer with: give one, or use promote_unverified or retire_unprobed"
+        "there is no probe to ask the issuer with: give one, or promote without verification and retire without a \
+         probe"
     )]
     NoProbe,
-    /// The active key has leaked, and this process sends it no more; but that is not persisted.
+    /// A leaked key is no longer sent by this process, but that is not persisted.
     #[error(
         "{cause}; this process no longer sends the leaked key {fingerprint}, but that is not persisted: \
-         other processes do not know yet, and still send the key, as this one will after a restart. Report the leak once more, \
-         as soon as the cause is removed; if the leak cannot wait, delete the key in the app now, and the requests of \
-         every process fail until another key is promoted"
+         other processes do not know yet, and still send the key, as this one will after a restart. Report \
+         the leak again as soon as the cause is removed; if the leak cannot wait, delete the key in the app \
+         now: the requests of every process then fail until another key is promoted"
     )]
     #[non_exhaustive]
     LeakNotPersisted {

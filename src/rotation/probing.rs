@@ -2,74 +2,108 @@
 
 use std::time::SystemTime;
 
+use super::audit::AuditAction;
 use super::commit::Subject;
-use super::steps::held_of;
-use super::{AuditAction, Retirement, Rotation, RotationError, Verification};
+use super::error::RotationError;
+use super::outcome::{Retirement, Transition, Verification};
+use super::rotator::Rotation;
+use super::settle::Remaining;
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
 use crate::key::{Issuer, RawKey};
-use crate::keyset::{Held, KeySet, KeySetError, Place, RotationId, Step};
+use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, ManagedKey, RotationId};
 use crate::probe::{Probe, Report, Verdict};
+use crate::store::Document;
 
-/// A key that is asked about.
+/// A rotation to [retire](Rotation::retire) the previous key of, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retire {
+    rotation: RotationId,
+    has_probe: bool,
+}
+
+impl Retire {
+    /// Retires the previous key that this rotation's key replaced, if the probe sees that it was deleted.
+    #[must_use]
+    pub const fn of(rotation: RotationId) -> Self {
+        Self { rotation, has_probe: true }
+    }
+
+    /// Retires the previous key because a person says that it was deleted. Use the probe if there is one: it
+    /// sees whether that is so, and whether it was the right one.
+    #[must_use]
+    pub const fn without_probe(mut self) -> Self {
+        self.has_probe = false;
+        self
+    }
+}
+
+impl From<RotationId> for Retire {
+    fn from(rotation: RotationId) -> Self {
+        Self::of(rotation)
+    }
+}
+
+/// A key to ask the issuer about.
 struct Asked {
     key: RawKey,
     staged: SystemTime,
-    /// Whether the issuer has accepted it before, so that it does not have to come to know it.
+    /// Whether the issuer has accepted it before, and so knows it.
     was_accepted: bool,
 }
 
 impl Asked {
-    fn about(held: &Held) -> Self {
-        let was_accepted = held.verified().is_some() || held.confirmed().is_some();
-        Self { key: held.key().clone_key(), staged: held.staged(), was_accepted }
+    fn about(key: &ManagedKey) -> Self {
+        let info = key.info();
+        let was_accepted = info.verified().is_some() || info.confirmed().is_some();
+        Self { key: key.key().clone_key(), staged: info.staged(), was_accepted }
     }
 
-    /// Whether this key is still in a place.
-    fn is_in(&self, place: Option<&Held>) -> bool {
-        place.is_some_and(|held| *held.key() == self.key)
+    /// Whether this key is still in a slot.
+    fn is_in(&self, slot: Option<&ManagedKey>) -> bool {
+        slot.is_some_and(|held| *held.key() == self.key)
     }
 }
 
 impl<I: Issuer> Rotation<I> {
-    /// Asks the issuer about the key of a rotation, pending or active, and notes whether it works: it does if every place
-    /// accepts it. A refusal is noted as well, so that every process with this key set knows of it. Whatever else is
-    /// answered changes nothing.
+    /// Asks the issuer about the key of a rotation, pending or active, and records whether it works: it does
+    /// if every store accepts it.
     ///
-    /// An issuer may not know a key yet that was just created: a refusal of a key that was never accepted, within
+    /// A refusal is recorded as well, so that every process with this key set knows of it. Any other answer
+    /// changes nothing.
+    ///
+    /// An issuer may not know a new key yet: a refusal of a key that was never accepted, within
     /// [`activation`](super::RotationPolicy::activation) after staging, is [`Verification::NotYet`].
     ///
     /// # Errors
-    /// [`RotationError`]; [`RotationError::NoProbe`], and [`KeySetError::NotPending`] when that rotation is over.
+    /// [`RotationError`]; [`RotationError::NoProbe`], and [`KeySetError::NotPending`] if that rotation is
+    /// over.
     pub fn verify(&self, rotation: RotationId) -> Result<Verification, RotationError> {
         let probe = self.expect_probe()?;
         let not_there = KeySetError::NotPending { rotation };
         let (keys, _) = self.read()?;
-        keys.check_words(self.by.as_deref(), None).map_err(RotationError::Refused)?;
+        keys.check_texts(self.operator.as_deref(), None).map_err(RotationError::Refused)?;
         let Some(held) = to_verify(&keys, rotation) else { return Err(RotationError::Refused(not_there)) };
         let asked = Asked::about(held);
         let report = probe.probe(&asked.key);
         let now = self.now();
         let is_active = asked.is_in(keys.current());
         if is_active {
-            self.note_accepted(&report, keys.generation());
+            self.undo_refusal(&report, keys.generation());
         }
         match report.verdict() {
             Verdict::Accepted => {}
             Verdict::KeyRefused if self.is_new(&asked, now) => return Ok(Verification::NotYet { report }),
             Verdict::KeyRefused => {
                 let action = if is_active { AuditAction::ActiveKeyRefused } else { AuditAction::KeyRefused };
-                self.raise(action, &keys, rotation, Some(held), now);
+                self.raise(action, &keys.summary(), Some(held.info()), rotation, now);
                 let keys = self.note(&[(&asked, Verdict::KeyRefused)], now)?;
-                let place = if is_active { Place::Current } else { Place::Pending };
-                return Ok(Verification::KeyRefused {
-                    report,
-                    place,
-                    next: Box::new(self.advice(&keys, now)),
-                });
+                let state = if is_active { KeyState::Current } else { KeyState::Pending };
+                let next = Box::new(self.advice(&keys, now));
+                return Ok(Verification::KeyRefused { report, state, next });
             }
             Verdict::StoreRefused => {
-                self.raise(AuditAction::StoreRefused, &keys, rotation, Some(held), now);
+                self.raise(AuditAction::StoreRefused, &keys.summary(), Some(held.info()), rotation, now);
                 return Ok(Verification::StoreRefused { report });
             }
             Verdict::Inconclusive => return Ok(Verification::Inconclusive { report }),
@@ -81,85 +115,109 @@ impl<I: Issuer> Rotation<I> {
                 Err(not_there.clone())
             }
         })?;
-        let held = held_of(&committed.keys, rotation);
-        let place = held.and_then(|held| committed.keys.place_of(held.fingerprint()));
-        let transition = self.finish(AuditAction::Verified, place, &committed, Subject::of(held), None, now);
+        let held = committed.keys.of_rotation(rotation);
+        let state = held.and_then(|held| committed.keys.state_of(held.fingerprint()));
+        let transition = self.finish(AuditAction::Verified, state, &committed, Subject::of(held), None, now);
         Ok(Verification::Verified { transition, report })
     }
 
-    /// Sees whether a person has deleted the previous key, and the right one: asks the issuer about the previous key and
-    /// the one in force. The rotation is that of the active key, which has replaced the previous one.
+    /// Checks whether a person has deleted the previous key, and the right one: asks the issuer about the
+    /// previous key and the active one. The rotation is that of the active key, which replaced the previous
+    /// one.
     ///
-    /// | key in force | previous key | outcome |
+    /// | active key | previous key | result |
     /// |---|---|---|
     /// | accepted | refused | [`Retired`](Retirement::Retired) |
     /// | accepted | accepted | [`StillAccepted`](Retirement::StillAccepted), both keys stay |
-    /// | refused | accepted | [`WrongKeyDeleted`](Retirement::WrongKeyDeleted): the previous key is in force again, in one write |
+    /// | refused | accepted | [`WrongKeyDeleted`](Retirement::WrongKeyDeleted): the previous key is active again, in one write |
     /// | refused | refused | [`BothRefused`](Retirement::BothRefused), both keys stay |
     /// | anything else | anything else | [`Undecided`](Retirement::Undecided), both keys stay |
     ///
-    /// What was accepted and what was refused is noted in each case. A refusal of an active key that was never accepted,
-    /// within [`activation`](super::RotationPolicy::activation) after staging, decides nothing.
+    /// Acceptances and refusals are recorded in each case. A refusal of an active key that was never
+    /// accepted, within [`activation`](super::RotationPolicy::activation) after staging, decides nothing.
     ///
     /// # Errors
-    /// [`RotationError`]; [`RotationError::NoProbe`], and [`KeySetError::NotCurrent`] when another key is in force by now.
-    pub fn retire(&self, rotation: RotationId) -> Result<Retirement, RotationError> {
+    /// [`RotationError`]; [`RotationError::NoProbe`] unless [`Retire::without_probe`] is given, and
+    /// [`KeySetError::NotCurrent`] if another key is active by now.
+    pub fn retire(&self, rotation: impl Into<Retire>) -> Result<Retirement, RotationError> {
+        let Retire { rotation, has_probe } = rotation.into();
+        if !has_probe {
+            return self.retire_unprobed(rotation);
+        }
         let probe = self.expect_probe()?;
         let (keys, there) = self.read()?;
-        keys.check_words(self.by.as_deref(), None).map_err(RotationError::Refused)?;
-        let current = keys.current().filter(|current| current.rotation() == rotation);
+        keys.check_texts(self.operator.as_deref(), None).map_err(RotationError::Refused)?;
+        let current = keys.current().filter(|current| current.info().rotation() == rotation);
         let Some(current) = current else { return Err(RotationError::Refused(KeySetError::NotCurrent)) };
         let Some(previous) = keys.previous() else { return self.was_retired(rotation) };
         let asked = [current, previous].map(Asked::about);
-        let reports = [probe.probe(&asked[0].key), probe.probe(&asked[1].key)];
-        self.note_accepted(&reports[0], keys.generation());
-        self.note_accepted(&reports[1], keys.generation().and_then(Generation::before));
+        let reports = asked.each_ref().map(|asked| probe.probe(&asked.key));
+        self.undo_refusal(&reports[0], keys.generation());
+        self.undo_refusal(&reports[1], keys.generation().and_then(Generation::before));
         let now = self.now();
-        let verdicts = [&reports[0], &reports[1]].map(Report::verdict);
+        let keys = keys.summary();
+        self.judge(rotation, &keys, there.as_ref(), &asked, reports, now)
+    }
+
+    fn judge(
+        &self,
+        rotation: RotationId,
+        keys: &KeySetSummary,
+        there: Option<&Document>,
+        asked: &[Asked; 2],
+        reports: [Report; 2],
+        now: Clocks,
+    ) -> Result<Retirement, RotationError> {
+        let (Some(current), Some(previous)) = (keys.current(), keys.previous()) else {
+            return Err(RotationError::Refused(KeySetError::NotCurrent));
+        };
+        let verdicts = reports.each_ref().map(Report::verdict);
         let is_new = verdicts[0] == Verdict::KeyRefused && self.is_new(&asked[0], now);
         let is_refused = verdicts[0] == Verdict::KeyRefused && !is_new;
         let noted =
             [(&asked[0], if is_new { Verdict::Inconclusive } else { verdicts[0] }), (&asked[1], verdicts[1])];
         match verdicts {
-            [Verdict::Accepted, Verdict::KeyRefused] => self.confirmed(rotation, &asked, now),
+            [Verdict::Accepted, Verdict::KeyRefused] => self.confirmed(rotation, asked, now),
             [Verdict::Accepted, Verdict::Accepted] => {
-                let is_settled = self.left_to_settle(current, now).is_zero();
-                let is_out_of_use =
-                    || self.who_may_use_another_than(&keys).is_ok_and(|behind| behind.is_empty());
-                // As before the next step asks for a deletion: a replica that is behind may show the key in force as previous.
-                let is_current = || self.is_current(there.as_ref()).is_ok_and(|is_current| is_current);
-                let is_overdue = is_settled && self.is_drained(&keys) && is_out_of_use() && is_current();
+                // As before the next step asks for a deletion: a stale replica may show the active key as
+                // previous.
+                let is_overdue = self.is_settled(current, now)
+                    && self.is_drained(keys)
+                    && self.still_using(keys).is_ok_and(|records| records.is_empty())
+                    && self.is_current(there).is_ok_and(|is_current| is_current);
                 if is_overdue {
-                    self.raise(AuditAction::StillAccepted, &keys, rotation, Some(previous), now);
+                    self.raise(AuditAction::StillAccepted, keys, Some(previous), rotation, now);
                 }
                 self.note(&noted, now)?;
                 let name = previous.name().map(str::to_owned);
                 Ok(Retirement::StillAccepted { fingerprint: previous.fingerprint(), name, is_overdue })
             }
             [Verdict::KeyRefused, Verdict::Accepted] if is_refused => {
-                let (deleted, in_force) = (current.fingerprint(), previous.fingerprint());
-                let name = previous.name().map(str::to_owned);
-                let subject = Subject::of(Some(current));
                 let committed = self.commit(now, |keys| {
-                    must_be_in_place(keys, &asked)?;
+                    must_be_in_place(keys, asked)?;
                     keys.fall_back(rotation, now.wall())
                 })?;
-                let transition =
-                    self.finish(AuditAction::FellBack, Some(Place::Retired), &committed, subject, None, now);
-                let next = Box::new(self.advice(&committed.keys, now));
-                Ok(Retirement::WrongKeyDeleted { transition, deleted, in_force, name, next })
+                let (action, state) = (AuditAction::FellBack, Some(KeyState::Retired));
+                let subject = Subject::of(Some(current));
+                Ok(Retirement::WrongKeyDeleted {
+                    transition: self.finish(action, state, &committed, subject, None, now),
+                    deleted: current.fingerprint(),
+                    active: previous.fingerprint(),
+                    name: previous.name().map(str::to_owned),
+                    next: Box::new(self.advice(&committed.keys, now)),
+                })
             }
             [Verdict::KeyRefused, Verdict::KeyRefused] if is_refused => {
-                self.raise(AuditAction::BothRefused, &keys, rotation, Some(current), now);
+                self.raise(AuditAction::BothRefused, keys, Some(current), rotation, now);
                 let (current, previous) = (current.fingerprint(), previous.fingerprint());
                 let keys = self.note(&noted, now)?;
                 Ok(Retirement::BothRefused { current, previous, next: Box::new(self.advice(&keys, now)) })
             }
             _ => {
                 if is_refused {
-                    self.raise(AuditAction::ActiveKeyRefused, &keys, rotation, Some(current), now);
+                    self.raise(AuditAction::ActiveKeyRefused, keys, Some(current), rotation, now);
                 } else if verdicts[0] == Verdict::StoreRefused {
-                    self.raise(AuditAction::StoreRefused, &keys, rotation, Some(current), now);
+                    self.raise(AuditAction::StoreRefused, keys, Some(current), rotation, now);
                 }
                 self.note(&noted, now)?;
                 let [current, previous] = reports;
@@ -168,10 +226,27 @@ impl<I: Issuer> Rotation<I> {
         }
     }
 
-    /// Notes what was seen of keys that are still in a place, in one write, and none where it is known.
-    fn note(&self, seen: &[(&Asked, Verdict)], now: Clocks) -> Result<KeySet, RotationError> {
+    fn is_settled(&self, current: &KeyInfo, now: Clocks) -> bool {
+        Remaining::settle(current, self.seen().sight, &self.policy, now).here.is_zero()
+    }
+
+    fn retire_unprobed(&self, rotation: RotationId) -> Result<Retirement, RotationError> {
+        let now = self.now();
+        let mut subject = Subject::default();
+        let committed = self.step(now, |keys| {
+            subject = Subject::of(keys.previous());
+            keys.retire(rotation)
+        })?;
+        let state = subject.fingerprint.and_then(|fingerprint| committed.keys.state_of(fingerprint));
+        let action = AuditAction::RetiredUnprobed;
+        Ok(Retirement::Retired { transition: self.finish(action, state, &committed, subject, None, now) })
+    }
+
+    /// Records what was seen of keys that are still in the key set, in one write, and none if it is known
+    /// already.
+    fn note(&self, seen: &[(&Asked, Verdict)], now: Clocks) -> Result<KeySetSummary, RotationError> {
         let committed = self.commit(now, |keys| {
-            let mut step = None;
+            let mut effect = None;
             for (asked, verdict) in seen {
                 let Some(fingerprint) = asked.key.fingerprint() else { continue };
                 let noted = match verdict {
@@ -179,17 +254,17 @@ impl<I: Issuer> Rotation<I> {
                     Verdict::KeyRefused => keys.note_refused(fingerprint, now.wall()),
                     Verdict::StoreRefused | Verdict::Inconclusive => continue,
                 };
-                // One that has left the key set meanwhile is of no interest.
-                step = noted.ok().filter(|noted| noted.is_change()).or(step);
+                // A key that has left the key set meanwhile does not matter.
+                effect = noted.ok().filter(|noted| noted.is_change()).or(effect);
             }
             let newest = keys.newest_rotation().ok_or(KeySetError::NotHeld)?;
-            Ok(step.unwrap_or(Step::Unchanged(newest)))
+            Ok(effect.unwrap_or(Effect::Unchanged(newest)))
         })?;
         Ok(committed.keys)
     }
 
-    /// Takes back a refusal that the client was told of: one that came by mistake would otherwise stay.
-    fn note_accepted(&self, report: &Report, generation: Option<Generation>) {
+    /// Undoes a refusal that the client reported: a mistaken one would otherwise stay.
+    fn undo_refusal(&self, report: &Report, generation: Option<Generation>) {
         if let Some(generation) = generation.filter(|_| report.verdict() == Verdict::Accepted) {
             self.publisher.note_accepted(generation);
         }
@@ -203,18 +278,19 @@ impl<I: Issuer> Rotation<I> {
     ) -> Result<Retirement, RotationError> {
         let mut subject = Subject::default();
         let committed = self.commit(now, |keys| {
-            // Somebody else may have retired it meanwhile.
+            // Another process may have retired it meanwhile.
             if keys.previous().is_some() {
                 must_be_in_place(keys, asked)?;
             }
             subject = Subject::of(keys.previous());
             let retired = keys.retire(rotation)?;
             let is_noted = keys.verify(rotation, now.wall())?.is_change();
-            Ok(if is_noted { Step::Done(rotation) } else { retired })
+            Ok(if is_noted { Effect::Changed(rotation) } else { retired })
         })?;
-        let place = Some(Place::Retired);
-        let transition = self.finish(AuditAction::Retired, place, &committed, subject, None, now);
-        Ok(Retirement::Retired { transition })
+        let state = Some(KeyState::Retired);
+        Ok(Retirement::Retired {
+            transition: self.finish(AuditAction::Retired, state, &committed, subject, None, now),
+        })
     }
 
     /// There is no previous key any more.
@@ -224,13 +300,13 @@ impl<I: Issuer> Rotation<I> {
             None => keys.retire(rotation),
             Some(_) => Err(KeySetError::NotCurrent),
         })?;
-        let subject = Subject::default();
-        let transition = self.finish(AuditAction::Retired, None, &committed, subject, None, now);
+        let transition: Transition =
+            self.finish(AuditAction::Retired, None, &committed, Subject::default(), None, now);
         Ok(Retirement::Retired { transition })
     }
 
-    /// Whether the issuer may not know a key yet. By a clock that was set back since its staging it may not, which errs on
-    /// the side of asking again.
+    /// Whether the issuer may not know a key yet. If the clock was set back since the staging it may not,
+    /// which errs on the side of asking again.
     fn is_new(&self, asked: &Asked, now: Clocks) -> bool {
         let age = now.wall().duration_since(asked.staged).unwrap_or_default();
         !asked.was_accepted && age < self.policy.activation()
@@ -241,13 +317,12 @@ impl<I: Issuer> Rotation<I> {
     }
 }
 
-/// The pending key or the one in force, where it is of this rotation.
-fn to_verify(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
-    held_of(keys, rotation)
-        .filter(|held| keys.previous().is_none_or(|previous| previous.rotation() != held.rotation()))
+/// The pending or active key, if it is of this rotation.
+fn to_verify(keys: &KeySet, rotation: RotationId) -> Option<&ManagedKey> {
+    [keys.pending(), keys.current()].into_iter().flatten().find(|key| key.info().rotation() == rotation)
 }
 
-/// Checks that the key in force and the previous one are those that were asked about.
+/// Checks that the active and previous keys are those that the issuer was asked about.
 fn must_be_in_place(keys: &KeySet, asked: &[Asked; 2]) -> Result<(), KeySetError> {
     let is_so = asked[0].is_in(keys.current()) && asked[1].is_in(keys.previous());
     if is_so { Ok(()) } else { Err(KeySetError::NotCurrent) }

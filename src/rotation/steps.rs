@@ -1,221 +1,359 @@
-//! The steps that ask nobody.
+//! The steps that ask no issuer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::commit::Subject;
-use super::next_step::name_of_the_next;
-use super::transition::GivenUp;
-use super::{AuditAction, KeyDetails, Rotation, RotationError, Transition};
-use crate::key::{Issuer, RawKey};
-use crate::keyset::{Held, KeySet, Place, Promotion, RotationId, Staging};
+use super::audit::AuditAction;
+use super::commit::{Committed, Subject};
+use super::decide::next_key_name;
+use super::error::RotationError;
+use super::outcome::{Aborted, Compromised, Staged, Transition};
+use super::rotator::Rotation;
+use super::settle::Remaining;
+use crate::handle::Stop;
+use crate::internal::clocks::Clocks;
+use crate::key::{ApiKey, Fingerprint, Issuer, RawKey};
+use crate::keyset::{Effect, KeySet, KeySetError, KeyState, Promotion, RotationId, Staging, UndeletedKey};
+use crate::source::Provenance;
 
-/// The key of a rotation, wherever it is.
-pub(super) fn held_of(keys: &KeySet, rotation: RotationId) -> Option<&Held> {
-    [keys.pending(), keys.current(), keys.previous()]
-        .into_iter()
-        .flatten()
-        .find(|held| held.rotation() == rotation)
+/// A key to [stage](Rotation::stage) or [adopt](Rotation::adopt), and what to record of it.
+#[derive(Clone, Debug)]
+pub struct KeyDetails<'a> {
+    key: &'a RawKey,
+    /// With the time of the step set later.
+    staging: Staging,
+}
+
+impl<'a> KeyDetails<'a> {
+    /// Creates them from a key alone.
+    #[must_use]
+    pub fn of(key: &'a RawKey) -> Self {
+        Self { key, staging: Staging::at(SystemTime::UNIX_EPOCH) }
+    }
+
+    /// Sets the key's name in the issuer's app; at most [`MAX_PERSON`](crate::keyset::MAX_PERSON) printable
+    /// characters. A staged key is recorded under the name that [`NextStep::Create`](super::NextStep::Create)
+    /// suggests by default.
+    #[must_use]
+    pub fn with_name(self, name: impl Into<String>) -> Self {
+        Self { staging: self.staging.with_name(name), ..self }
+    }
+
+    /// Sets the place that the key was loaded from. It is cut to [`MAX_PERSON`](crate::keyset::MAX_PERSON)
+    /// characters.
+    #[must_use]
+    pub fn with_place(self, place: &Provenance) -> Self {
+        Self { staging: self.staging.loaded_from(place), ..self }
+    }
+
+    /// Sets a note; at most [`MAX_NOTE`](crate::keyset::MAX_NOTE) printable characters.
+    #[must_use]
+    pub fn with_note(self, note: impl Into<String>) -> Self {
+        Self { staging: self.staging.with_note(note), ..self }
+    }
+}
+
+impl<'a> From<&'a RawKey> for KeyDetails<'a> {
+    fn from(key: &'a RawKey) -> Self {
+        Self::of(key)
+    }
+}
+
+impl<'a, I: Issuer> From<&'a ApiKey<I>> for KeyDetails<'a> {
+    fn from(key: &'a ApiKey<I>) -> Self {
+        Self::of(key.as_raw())
+    }
+}
+
+/// A rotation to [promote](Rotation::promote), and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promote {
+    rotation: RotationId,
+    promotion: Promotion,
+}
+
+impl Promote {
+    /// Promotes this rotation if its key is verified.
+    #[must_use]
+    pub const fn of(rotation: RotationId) -> Self {
+        Self { rotation, promotion: Promotion::Verified }
+    }
+
+    /// Promotes a key that was not verified, for lack of a probe or of time.
+    #[must_use]
+    pub const fn without_verification(mut self) -> Self {
+        self.promotion = Promotion::Unverified;
+        self
+    }
+}
+
+impl From<RotationId> for Promote {
+    fn from(rotation: RotationId) -> Self {
+        Self::of(rotation)
+    }
+}
+
+/// A leaked key to [report](Rotation::compromise), and what to record of the leak.
+#[derive(Clone)]
+pub struct Leak {
+    fingerprint: Fingerprint,
+    note: Option<String>,
+}
+
+impl Leak {
+    /// Reports the key with this fingerprint.
+    #[must_use]
+    pub const fn of(fingerprint: Fingerprint) -> Self {
+        Self { fingerprint, note: None }
+    }
+
+    /// Sets a note; at most [`MAX_NOTE`](crate::keyset::MAX_NOTE) printable characters.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+}
+
+impl From<Fingerprint> for Leak {
+    fn from(fingerprint: Fingerprint) -> Self {
+        Self::of(fingerprint)
+    }
+}
+
+impl std::fmt::Debug for Leak {
+    /// Without the note: a key may have been pasted into it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Leak({})", self.fingerprint)
+    }
 }
 
 impl<I: Issuer> Rotation<I> {
-    /// Takes a key that is in use already as the one in force. This begins a key set; its age is counted from now. Give it the
-    /// name that it has in the app with [`adopt_with`](Rotation::adopt_with): an app shows no fingerprints, so that a person
-    /// cannot find the key by that later.
+    /// Makes a key that is in use already the active one. This begins a key set; its age is counted from now.
+    ///
+    /// [Name](KeyDetails::with_name) it as in the app: an app shows no fingerprints, so that a person cannot
+    /// find the key by that later. To correct a name, adopt the active key again with the right one.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::HasKeys`](crate::keyset::KeySetError::HasKeys) when another key is in force or pending.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # use keysheath::store::MemoryStore;
-    /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
-    /// # let handle = rotation.handle();
-    /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-    /// rotation.adopt(key.as_raw())?;
-    /// assert!(handle.load().is_ok());
-    /// # Ok::<(), keysheath::rotation::RotationError>(())
-    /// ```
-    pub fn adopt(&self, key: &RawKey) -> Result<Transition, RotationError> {
-        self.take_in(AuditAction::Adopted, key, &KeyDetails::new())
+    /// [`RotationError`]; [`KeySetError::HasKeys`] if another key is active or pending, and
+    /// [`KeySetError::KeyInNote`] and [`KeySetError::BadNote`] for the texts.
+    pub fn adopt<'a>(&self, key: impl Into<KeyDetails<'a>>) -> Result<Transition, RotationError> {
+        self.take_in(AuditAction::Adopted, key.into()).map(|(transition, _)| transition)
     }
 
-    /// As [`Rotation::adopt`], with what is told of the key. To correct a name, adopt the key in force once more with the
-    /// right one.
+    /// Persists a new key, to be verified and promoted later.
+    ///
+    /// Once this has returned, the key is not lost, whatever happens to the process. There is no network
+    /// request about it before. Keep your own copy until then: if the store fails, the step must be repeated.
+    /// To correct a name, stage the key again with the right one.
     ///
     /// # Errors
-    /// As [`Rotation::adopt`], and [`KeySetError::KeyInNote`](crate::keyset::KeySetError::KeyInNote) and [`KeySetError::BadNote`](crate::keyset::KeySetError::BadNote) for what is told.
-    pub fn adopt_with(&self, key: &RawKey, details: &KeyDetails) -> Result<Transition, RotationError> {
-        self.take_in(AuditAction::Adopted, key, details)
-    }
-
-    /// Persists a new key, to be verified and promoted later. Once this has returned, the key is not lost, whatever happens
-    /// to the process. Nothing is asked over the network before. Keep your own copy until then: where the place fails, the
-    /// step is to be done again.
-    ///
-    /// # Errors
-    /// [`RotationError`]; [`KeySetError::Known`](crate::keyset::KeySetError::Known) for a key that is current, previous, retired or compromised, and
-    /// [`KeySetError::InProgress`](crate::keyset::KeySetError::InProgress) when another key is pending.
-    ///
-    /// ```
-    /// # use keysheath::handle::KeyHandle;
-    /// # use keysheath::key::{ApiKey, Kanal};
-    /// # use keysheath::keyset::Place;
-    /// # use keysheath::store::MemoryStore;
-    /// # use keysheath::rotation::{Rotation, RotationPolicy};
-    /// # let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())?;
-    /// let key = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-    /// let staged = rotation.stage(key.as_raw(), Some("the spring rotation"))?;
-    /// assert_eq!(staged.place(), Some(Place::Pending));
-    /// # Ok::<(), keysheath::rotation::RotationError>(())
-    /// ```
-    pub fn stage(&self, key: &RawKey, note: Option<&str>) -> Result<Transition, RotationError> {
-        let details = note.into_iter().fold(KeyDetails::new(), KeyDetails::with_note);
-        self.stage_with(key, &details)
-    }
-
-    /// As [`Rotation::stage`], with what is told of the key. Without a name, it is recorded under the one that
-    /// [`next_step`](Rotation::next_step) suggests. To correct a name, stage the key once more with the right one.
-    ///
-    /// # Errors
-    /// As [`Rotation::stage`], and [`KeySetError::KeyInNote`](crate::keyset::KeySetError::KeyInNote) and [`KeySetError::BadNote`](crate::keyset::KeySetError::BadNote) for what is told.
-    pub fn stage_with(&self, key: &RawKey, details: &KeyDetails) -> Result<Transition, RotationError> {
-        self.take_in(AuditAction::Staged, key, details)
+    /// [`RotationError`]; [`KeySetError::Known`] for a key that is current, previous, retired or compromised,
+    /// [`KeySetError::InProgress`] if another key is pending, and [`KeySetError::KeyInNote`] and
+    /// [`KeySetError::BadNote`] for the texts.
+    pub fn stage<'a>(&self, key: impl Into<KeyDetails<'a>>) -> Result<Staged, RotationError> {
+        let (transition, rotation) = self.take_in(AuditAction::Staged, key.into())?;
+        Ok(Staged { transition, rotation })
     }
 
     fn take_in(
         &self,
         action: AuditAction,
-        key: &RawKey,
-        details: &KeyDetails,
-    ) -> Result<Transition, RotationError> {
+        details: KeyDetails<'_>,
+    ) -> Result<(Transition, RotationId), RotationError> {
         let now = self.now();
-        let mut staging = details.add_to(Staging::at(now.wall()));
-        if let Some(by) = &self.by {
-            staging = staging.by(by);
+        let KeyDetails { key, staging } = details;
+        let mut staging = staging.with_time(now.wall());
+        if let Some(operator) = &self.operator {
+            staging = staging.by(operator);
         }
-        if let Some(name) = details.name() {
-            staging = staging.with_name(name);
-        }
+        let is_adoption = action == AuditAction::Adopted;
         let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), details.note())?;
-            keys.check_words(details.name(), None)?;
-            if action == AuditAction::Adopted {
+            keys.check_texts(self.operator.as_deref(), staging.note())?;
+            keys.check_texts(staging.name(), None)?;
+            if is_adoption {
                 return keys.adopt(key.clone_key(), staging.clone());
             }
-            let is_new = key.fingerprint().is_some_and(|key| keys.place_of(key).is_none());
-            let staging = staging.clone();
-            let staging = if is_new && details.name().is_none() {
-                staging.with_name(name_of_the_next(keys, &self.policy, now.wall()))
-            } else {
-                staging
-            };
+            let is_new = key.fingerprint().is_some_and(|key| keys.state_of(key).is_none());
+            let mut staging = staging.clone();
+            if is_new && staging.name().is_none() {
+                staging = staging.with_name(next_key_name(keys, &self.policy, now.wall()));
+            }
             keys.stage(key.clone_key(), staging)
         })?;
-        let place = if action == AuditAction::Adopted { Place::Current } else { Place::Pending };
-        let subject = Subject::of(held_of(&committed.keys, committed.step.rotation()));
-        Ok(self.finish(action, Some(place), &committed, subject, details.note(), now))
+        let state = if is_adoption { KeyState::Current } else { KeyState::Pending };
+        let rotation = committed.effect.rotation();
+        let subject = Subject::of(committed.keys.of_rotation(rotation));
+        Ok((self.finish(action, Some(state), &committed, subject, staging.note(), now), rotation))
     }
 
-    /// Brings the pending key into force, which was verified. What was in force is the previous key, and has its grace. A
-    /// previous key that a probe saw refused is retired by it.
+    /// Makes the verified pending key of this rotation the active one. The active one becomes the previous
+    /// key, and has its grace. A previous key that a probe saw refused is retired.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::Unverified`](crate::keyset::KeySetError::Unverified), [`KeySetError::PreviousThere`](crate::keyset::KeySetError::PreviousThere) while an older key waits to be
-    /// retired, and [`KeySetError::NotPending`](crate::keyset::KeySetError::NotPending).
-    pub fn promote(&self, rotation: RotationId) -> Result<Transition, RotationError> {
-        self.bring_into_force(rotation, AuditAction::Promoted, Promotion::Verified)
-    }
-
-    /// As [`Rotation::promote`], for a key that nobody has seen work: where there is no probe, or no time.
-    ///
-    /// # Errors
-    /// As [`Rotation::promote`], [`KeySetError::Unverified`](crate::keyset::KeySetError::Unverified) excepted.
-    pub fn promote_unverified(&self, rotation: RotationId) -> Result<Transition, RotationError> {
-        self.bring_into_force(rotation, AuditAction::PromotedUnverified, Promotion::Unverified)
-    }
-
-    fn bring_into_force(
-        &self,
-        rotation: RotationId,
-        action: AuditAction,
-        promotion: Promotion,
-    ) -> Result<Transition, RotationError> {
+    /// [`RotationError`]; [`KeySetError::Unverified`] unless [`Promote::without_verification`] is given,
+    /// [`KeySetError::PreviousThere`] while an older key waits to be retired, and
+    /// [`KeySetError::NotPending`].
+    pub fn promote(&self, rotation: impl Into<Promote>) -> Result<Transition, RotationError> {
+        let Promote { rotation, promotion } = rotation.into();
         let now = self.now();
-        let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), None)?;
-            keys.promote(rotation, promotion, now.wall())
-        })?;
-        let subject = Subject::of(held_of(&committed.keys, rotation));
-        Ok(self.finish(action, Some(Place::Current), &committed, subject, None, now))
+        let committed = self.step(now, |keys| keys.promote(rotation, promotion, now.wall()))?;
+        let action = match promotion {
+            Promotion::Verified => AuditAction::Promoted,
+            Promotion::Unverified => AuditAction::PromotedUnverified,
+        };
+        let subject = Subject::of(committed.keys.of_rotation(rotation));
+        Ok(self.finish(action, Some(KeyState::Current), &committed, subject, None, now))
     }
 
-    /// Brings the previous key back into force. The rotation is that of the active key, which is pending again: to be verified
-    /// and promoted once more, or aborted.
+    /// Makes the previous key active again. The rotation is that of the active key, which becomes pending: it
+    /// can be verified and promoted again, or aborted.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::NothingBefore`](crate::keyset::KeySetError::NothingBefore) when there is no previous key, and [`KeySetError::InProgress`](crate::keyset::KeySetError::InProgress)
-    /// when another key is pending.
+    /// [`RotationError`]; [`KeySetError::NothingBefore`] if there is no previous key, and
+    /// [`KeySetError::InProgress`] if another key is pending.
     pub fn roll_back(&self, rotation: RotationId) -> Result<Transition, RotationError> {
         let now = self.now();
-        let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), None)?;
-            keys.roll_back(rotation, now.wall())
-        })?;
-        let subject = Subject::of(held_of(&committed.keys, rotation));
-        Ok(self.finish(AuditAction::RolledBack, Some(Place::Pending), &committed, subject, None, now))
+        let committed = self.step(now, |keys| keys.roll_back(rotation, now.wall()))?;
+        let subject = Subject::of(committed.keys.of_rotation(rotation));
+        Ok(self.finish(AuditAction::RolledBack, Some(KeyState::Pending), &committed, subject, None, now))
     }
 
-    /// Forgets the previous key because a person says that it was deleted. The rotation is that of the active key, which has
-    /// replaced it. Where there is a probe, use [`retire`](Rotation::retire): it sees whether that is so, and whether it was
-    /// the right one.
+    /// Aborts the rotation, and retires its pending key. A person should delete the key in the app.
+    ///
+    /// They delete it now; or, if it was active and rolled back, once the settle time since then is over, no
+    /// request holds it, and no process of the [fleet](Rotation::with_presence) shows it: the result says
+    /// which. Unless a probe saw it refused, [`next_step`](Rotation::next_step) asks for that until it is
+    /// [confirmed](Rotation::confirm_deleted).
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::NotCurrent`](crate::keyset::KeySetError::NotCurrent) when the key that had replaced it is not in force any more.
-    pub fn retire_unprobed(&self, rotation: RotationId) -> Result<Transition, RotationError> {
+    /// [`RotationError`]; [`KeySetError::NotPending`] if it is active already.
+    pub fn abort(&self, rotation: RotationId) -> Result<Aborted, RotationError> {
         let now = self.now();
         let mut subject = Subject::default();
-        let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), None)?;
-            subject = Subject::of(keys.previous());
-            keys.retire(rotation)
-        })?;
-        let place = subject.fingerprint.and_then(|fingerprint| committed.keys.place_of(fingerprint));
-        Ok(self.finish(AuditAction::RetiredUnprobed, place, &committed, subject, None, now))
-    }
-
-    /// Gives the pending key up. A person should delete it in the app: now, or where it was in force and rolled back, once
-    /// the settle time since then is over, no request holds it, and no process of the [fleet](Rotation::with_presence) shows
-    /// it; the transition says which. Unless a probe saw it refused, [`next_step`](Rotation::next_step) asks for that until
-    /// it is [confirmed](Rotation::confirm_deleted).
-    ///
-    /// # Errors
-    /// [`RotationError`]; [`KeySetError::NotPending`](crate::keyset::KeySetError::NotPending) when it is in force already.
-    pub fn abort(&self, rotation: RotationId) -> Result<Transition, RotationError> {
-        let now = self.now();
-        let mut subject = Subject::default();
-        let committed = self.commit(now, |keys| {
-            keys.check_words(self.by.as_deref(), None)?;
-            subject = Subject::of(held_of(keys, rotation));
+        let committed = self.step(now, |keys| {
+            subject = Subject::of(keys.of_rotation(rotation));
             keys.abort(rotation)
         })?;
-        let given_up = committed.keys.given_up().iter().find(|given_up| given_up.rotation() == rotation);
-        if let Some(given_up) = given_up {
-            subject.fingerprint = Some(given_up.fingerprint());
-            subject.name = given_up.name().map(str::to_owned);
+        let keys = &committed.keys;
+        let key = keys.aborted().iter().find(|aborted| aborted.rotation() == Some(rotation)).cloned();
+        if let Some(key) = &key {
+            subject.fingerprint = Some(key.fingerprint());
+            subject.name = key.name().map(str::to_owned);
         }
-        let place = Some(Place::Retired);
-        let mut transition = self.finish(AuditAction::Aborted, place, &committed, subject, None, now);
-        transition.given_up = given_up.map(|given_up| match given_up.demoted() {
-            None => GivenUp { left: Duration::ZERO, is_drained: true, behind: Ok(Vec::new()) },
-            Some(rolled_back) => GivenUp {
-                left: self.left_since(rolled_back, self.policy.settle(), now),
-                is_drained: self.is_drained(&committed.keys),
-                // The step is done, so that it is no error where the fleet cannot be seen.
-                behind: self.who_may_use_another_than(&committed.keys).map_err(Box::new),
+        let state = Some(KeyState::Retired);
+        let transition = self.finish(AuditAction::Aborted, state, &committed, subject, None, now);
+        Ok(match key.as_ref().and_then(UndeletedKey::demoted) {
+            None => Aborted {
+                transition,
+                key,
+                remaining_settle: Duration::ZERO,
+                is_drained: true,
+                still_using: Ok(Vec::new()),
             },
-        });
-        Ok(transition)
+            Some(rolled_back) => {
+                let (settle, sight) = (self.policy.settle(), self.seen().sight);
+                Aborted {
+                    transition,
+                    key,
+                    remaining_settle: Remaining::since(rolled_back, settle, sight, &self.policy, now).here,
+                    is_drained: self.is_drained(keys),
+                    // The step is done, so it is no error if the fleet cannot be read.
+                    still_using: self.still_using(keys).map_err(Box::new),
+                }
+            }
+        })
     }
+
+    /// Records that a key has leaked, in whatever state it is, or if it is not in the key set.
+    ///
+    /// It is never again sent, staged or rolled back to. If it was active, the pending key replaces it if
+    /// that is verified, else the previous one; with neither, the handle is closed and nothing is sent. No
+    /// probe is needed. A person must delete the key at once, and [confirm](Rotation::confirm_deleted) that.
+    ///
+    /// The handle [stops](crate::handle::KeyHandle::stop) sending the key before anything is read or written.
+    /// If the step cannot be persisted, it stays stopped, and the error says that other processes do not know
+    /// yet.
+    ///
+    /// # Errors
+    /// [`RotationError::LeakNotPersisted`] if this process sent the key, and the step is not persisted or not
+    /// known to be. Otherwise [`RotationError`]; [`KeySetError::TooManyCompromised`] for a key that is not in
+    /// the key set, and [`KeySetError::KeyInNote`] if the note contains a part of a key.
+    pub fn compromise(&self, leak: impl Into<Leak>) -> Result<Compromised, RotationError> {
+        let Leak { fingerprint, note } = leak.into();
+        let note = note.as_deref();
+        let now = self.now();
+        let nothing = KeySet::new(I::PROFILE).map_err(RotationError::Refused)?;
+        nothing.check_texts(self.operator.as_deref(), note).map_err(RotationError::Refused)?;
+        if note.is_some_and(|note| has_key(note, &nothing, fingerprint)) {
+            return Err(RotationError::Refused(KeySetError::KeyInNote));
+        }
+        let is_stopped = self.publisher.stop(fingerprint) != Stop::NotActive || self.publisher.is_stopped();
+        let mut subject = Subject::default();
+        let mut was_held = false;
+        let committed = self.commit(now, |keys| {
+            keys.check_texts(self.operator.as_deref(), note)?;
+            let held = keys.slots().find(|key| key.info().fingerprint() == fingerprint);
+            // If this is repeated, the key was in the key set; that is known until its deletion is confirmed.
+            let undeleted = keys.undeleted(fingerprint);
+            was_held = held.is_some() || undeleted.is_some();
+            subject = Subject::of(held);
+            subject.fingerprint = Some(fingerprint);
+            let known = undeleted.and_then(UndeletedKey::name);
+            subject.name = subject.name.take().or_else(|| known.map(str::to_owned));
+            keys.compromise(fingerprint, now.wall())
+        });
+        let committed = committed.map_err(|error| {
+            if is_stopped {
+                RotationError::LeakNotPersisted { fingerprint, cause: Box::new(error) }
+            } else {
+                error
+            }
+        })?;
+        let state = Some(KeyState::Compromised);
+        let transition = self.finish(AuditAction::Compromised, state, &committed, subject, note, now);
+        Ok(Compromised { transition, was_held })
+    }
+
+    /// Records that a person deleted a leaked or aborted key in the app. Until then,
+    /// [`next_step`](Rotation::next_step) asks for that.
+    ///
+    /// The key itself is no longer stored, so that no probe can check it. Its fingerprint stays among the
+    /// compromised or the retired ones.
+    ///
+    /// # Errors
+    /// [`RotationError`]; [`KeySetError::NotCompromised`] for a key that is neither compromised nor aborted.
+    pub fn confirm_deleted(&self, fingerprint: Fingerprint) -> Result<Transition, RotationError> {
+        let now = self.now();
+        let mut subject = Subject { fingerprint: Some(fingerprint), ..Subject::default() };
+        let committed = self.step(now, |keys| {
+            let name = keys.undeleted(fingerprint).and_then(UndeletedKey::name);
+            subject.name = name.map(str::to_owned).or(subject.name.take());
+            keys.confirm_deleted(fingerprint)
+        })?;
+        let state = committed.keys.state_of(fingerprint);
+        let is_aborted = state == Some(KeyState::Retired);
+        let action = if is_aborted { AuditAction::AbortedDeleted } else { AuditAction::LeakDeleted };
+        Ok(self.finish(action, state, &committed, subject, None, now))
+    }
+
+    /// Commits a step that has no texts but the operator's name.
+    pub(super) fn step(
+        &self,
+        now: Clocks,
+        mut step: impl FnMut(&mut KeySet) -> Result<Effect, KeySetError>,
+    ) -> Result<Committed, RotationError> {
+        self.commit(now, |keys| {
+            keys.check_texts(self.operator.as_deref(), None)?;
+            step(keys)
+        })
+    }
+}
+
+/// Whether a word of a note is the key with this fingerprint, which need not be in the key set.
+fn has_key(note: &str, keys: &KeySet, fingerprint: Fingerprint) -> bool {
+    let ends = |c: char| c.is_whitespace() || "\"'`,;:()[]{}<>".contains(c);
+    note.split(ends).any(|word| {
+        let key = RawKey::parse(keys.profile(), word.as_bytes()).ok();
+        key.and_then(|key| key.fingerprint()) == Some(fingerprint)
+    })
 }

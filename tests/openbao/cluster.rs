@@ -111,8 +111,8 @@ fn say(action: &str, step: Result<Transition, RotationError>) {
             if transition.is_change() {
                 println!(
                     "= {action} {} {}",
-                    transition.fingerprint().unwrap(),
-                    transition.rotation().unwrap()
+                    transition.event().fingerprint().unwrap(),
+                    transition.event().rotation().unwrap()
                 );
             }
         }
@@ -145,7 +145,7 @@ fn eight_processes_that_race_lose_no_acknowledged_step() {
         let store = store(client.with_members(members).unwrap());
         let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
         for number in first..first + rounds {
-            say("staged", rotation.stage(&key(number), None));
+            say("staged", rotation.stage(&key(number)).map(|staged| staged.transition().clone()));
             rotation.status().unwrap();
             say("promoted", rotation.promote_unverified_now());
             say("retired", rotation.retire_unprobed_now());
@@ -205,7 +205,7 @@ fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledge
             while rounds_after < 3 {
                 rounds_after += u32::from(is_ending.load(Ordering::SeqCst));
                 let next = key(number + 1);
-                until_done(|| rotation.stage(&next, None));
+                until_done(|| rotation.stage(&next));
                 let keys = read(&there);
                 assert!(
                     keys.pending().is_some_and(|held| held.key().matches(next.expose_secret().as_bytes()))
@@ -251,7 +251,7 @@ fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
     let open = |client| Rotation::<Kanal>::open(store(client), policy.clone()).unwrap();
     let rotation = open(cluster.client(leader, true));
     rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
     rotation.promote_unverified_now().unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
     // What a standby has heard of by now.
@@ -264,7 +264,7 @@ fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
     (0..3).filter(|other| *other != node).for_each(|other| cluster.kill(other));
     let late = OpenBaoStore::new(late, "secret/shop/keys");
     let rotation = Rotation::<Kanal>::open(late, policy).unwrap();
-    assert_eq!(rotation.status().unwrap().generation().unwrap().to_string(), "2", "it answers reads");
+    assert_eq!(rotation.status().unwrap().keys().generation().unwrap().to_string(), "2", "it answers reads");
     let error = rotation.next_step().unwrap_err();
     assert!(
         matches!(error, RotationError::Document { problem: DocumentError::Unavailable(_), .. }),
@@ -278,7 +278,7 @@ fn read(store: &OpenBaoStore) -> KeySet {
 }
 
 /// Does a step again for as long as the store is away. A step that was done without saying so is done.
-fn until_done(step: impl Fn() -> Result<Transition, RotationError>) {
+fn until_done<T>(step: impl Fn() -> Result<T, RotationError>) {
     let end = std::time::Instant::now() + PATIENCE;
     loop {
         match step() {

@@ -143,7 +143,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
         all_passing.iter().all(|passing| asked(passing, "data") == 1),
         "an unchanged document was read again"
     );
-    rotation.stage(&key(OTHER_KEY), None).unwrap();
+    rotation.stage(&key(OTHER_KEY)).unwrap();
     rotation.promote_unverified_now().unwrap();
     // From here on, who polls sees it.
     let before: Vec<_> = all_passing.iter().map(|passing| asked(passing, "metadata")).collect();

@@ -21,7 +21,7 @@ use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Fingerprint, Issuer as _, Kanal, Origin, RawKey};
-use keysheath::keyset::{Held, KeySet};
+use keysheath::keyset::{KeySet, ManagedKey};
 use keysheath::openbao::OpenBao;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
@@ -68,11 +68,11 @@ impl State {
     }
 
     fn of(keys: &KeySet) -> Self {
-        let name = |held: Option<&Held>| held.map(Held::fingerprint);
+        let name = |held: Option<&ManagedKey>| held.map(|key| key.info().fingerprint());
         Self {
             generation: keys.generation().map_or(0, |generation| generation.to_string().parse().unwrap()),
             pending: name(keys.pending()),
-            is_verified: keys.pending().is_some_and(|held| held.verified().is_some()),
+            is_verified: keys.pending().is_some_and(|held| held.info().verified().is_some()),
             current: name(keys.current()),
             previous: name(keys.previous()),
         }

@@ -87,11 +87,11 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
     let refresher = Refresher::<Kanal>::from_store(store(&service, keys), slow).unwrap();
     let settings = PresenceSettings::new("shop-sync on shop-7").with_time_to_live(Duration::from_secs(1));
     let shown = Presence::show(store(&service, presence), &refresher.handle(), settings.clone()).unwrap();
-    rotation.stage(&key(OTHER_KEY), None).unwrap();
+    rotation.stage(&key(OTHER_KEY)).unwrap();
     rotation.promote_unverified_now().unwrap();
     let told = rotation.next_step().unwrap();
     assert!(
-        matches!(&told, NextStep::Wait { behind, .. } if behind[0].name() == "shop-sync on shop-7"),
+        matches!(&told, NextStep::Wait { still_using, .. } if still_using[0].name() == "shop-sync on shop-7"),
         "{told}"
     );
     assert_eq!(refresher.refresh_now(PATIENCE), Some(keysheath::handle::Reload::Newer));

@@ -79,7 +79,7 @@ fn a_server_that_ends_and_comes_back_with_its_data_finds_its_clients_where_they_
         assert_gives_the_key(&relayed);
         assert_eq!(relay.count(is_mount), mounts, "where the mount ends is known");
         let next = format!("{}{number}", &OTHER_KEY[..23]);
-        rotation.stage(&key(&next), None).unwrap();
+        rotation.stage(&key(&next)).unwrap();
         rotation.promote_unverified_now().unwrap();
         rotation.retire_unprobed_now().unwrap();
         eventually("the promotion", || has(&refresher.handle(), &next));

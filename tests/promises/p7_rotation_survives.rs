@@ -3,6 +3,7 @@
 //!
 //! Power cuts at every instant of a rotation are in `src/rotation/power_cut.rs`.
 
+use keysheath::rotation::KeyDetails;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -17,7 +18,7 @@ use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
 use keysheath::failure::{Answer, Meaning};
 use keysheath::key::{Issuer, Kanal, RawKey};
-use keysheath::keyset::{KeySet, Place};
+use keysheath::keyset::{KeySet, KeyState};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
@@ -37,8 +38,8 @@ struct Issued(PathBuf);
 impl Probe for Issued {
     fn probe(&self, key: &RawKey) -> Report {
         let there = read(&FileStore::new(&self.0));
-        let meaning = match there.place_of(key.fingerprint().unwrap()) {
-            Some(Place::Pending | Place::Current) => Meaning::Accepted,
+        let meaning = match there.state_of(key.fingerprint().unwrap()) {
+            Some(KeyState::Pending | KeyState::Current) => Meaning::Accepted,
             _ => Meaning::KeyRefused,
         };
         Report::new(Finding::new(Ok(Answer::new(200, meaning))))
@@ -85,8 +86,8 @@ const ROUND: [Do; 9] = [
 
 fn make(rotation: &Rotation<Kanal>, step: Do, number: u64) {
     match step {
-        Do::Stage => drop(rotation.stage(&key(number), Some("round")).unwrap()),
-        Do::StageAnother => drop(rotation.stage(&key(number + 1), None).unwrap()),
+        Do::Stage => drop(rotation.stage(KeyDetails::of(&key(number)).with_note("round")).unwrap()),
+        Do::StageAnother => drop(rotation.stage(&key(number + 1)).unwrap()),
         Do::Verify | Do::VerifyAgain => {
             assert!(matches!(rotation.verify_now().unwrap(), Verification::Verified { .. }));
         }
@@ -102,7 +103,7 @@ fn open(store: impl DocumentStore + 'static, path: &Path) -> Rotation<Kanal> {
         .unwrap()
         .with_probe(Issued(path.to_owned()))
         .with_audit(AuditLog::file(path.with_extension("audit")))
-        .by("child")
+        .with_operator("child")
 }
 
 /// Where a round had come to, by what was told: the step that is to be done next, or again.

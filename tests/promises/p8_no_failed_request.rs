@@ -81,7 +81,7 @@ impl Shop {
 
     fn stage_and_promote(&mut self) {
         let key = self.create();
-        self.rotation.stage(&key, None).unwrap();
+        self.rotation.stage(&key).unwrap();
         self.verify_and_promote();
     }
 
@@ -95,14 +95,14 @@ impl Shop {
     fn finish(&mut self) {
         eventually("the deletion is asked for", || match self.rotation.next_step().unwrap() {
             NextStep::Wait { .. } => false,
-            NextStep::Verify { rotation, .. } => {
-                drop(self.rotation.verify(rotation).unwrap());
+            NextStep::Verify { key, .. } => {
+                drop(self.rotation.verify(key.rotation()).unwrap());
                 false
             }
             _ => true,
         });
         match self.rotation.next_step().unwrap() {
-            NextStep::Delete { fingerprint, .. } => self.delete(fingerprint),
+            NextStep::Delete { key, .. } => self.delete(key.fingerprint()),
             step => panic!("a deletion was to be asked for: {step}"),
         }
         let retirement = self.rotation.retire_now().unwrap();
@@ -113,7 +113,7 @@ impl Shop {
     fn rotate(&mut self, number: u64) {
         if number % 5 == 4 {
             let key = self.create();
-            let aborted = self.rotation.stage(&key, None).unwrap().fingerprint().unwrap();
+            let aborted = self.rotation.stage(&key).unwrap().transition().event().fingerprint().unwrap();
             self.rotation.abort_now().unwrap();
             self.delete(aborted);
         }

@@ -11,9 +11,7 @@ use keysheath::source::SecretFile;
 use keysheath::store::{FileStore, MemoryStore};
 
 use crate::support::Folder;
-use crate::support::refreshing::{
-    PATIENCE, SECOND, Scripted, bring_into_force, has, key_set, only_asked, persist,
-};
+use crate::support::refreshing::{PATIENCE, SECOND, Scripted, activate, has, key_set, only_asked, persist};
 use crate::support::residue::{KEY, NONE, alone, residue_of};
 
 /// Measures in a process of its own, and wants nothing left behind.
@@ -69,8 +67,8 @@ fn a_key_of_a_key_set_that_is_replaced_and_one_that_goes_back() {
             let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), only_asked()).unwrap();
             assert!(has(&refresher.handle(), KEY));
             let old = std::fs::read(&path).map(zeroize::Zeroizing::new).unwrap();
-            let mut keys = key_set(&[KEY]);
-            bring_into_force(&mut keys, SECOND);
+            let keys = key_set(&[KEY]);
+            activate(&keys, SECOND);
             persist(&FileStore::new(&path), &keys.to_document());
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
             std::fs::write(&path, &*old).unwrap();

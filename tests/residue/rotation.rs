@@ -5,6 +5,8 @@ use crate::support::steps::Now as _;
 use keysheath::failure::{Answer, Meaning};
 use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::probe::{Finding, Probe, Report};
+use keysheath::rotation::KeyDetails;
+use keysheath::rotation::Leak;
 use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy};
 use keysheath::store::{FileStore, MemoryStore};
 
@@ -34,7 +36,7 @@ fn open(accepted: &'static str) -> Rotation<Kanal> {
         .unwrap()
         .with_probe(Accepts(accepted))
         .with_audit(AuditLog::callback(|event| drop(event.to_json())))
-        .by("anna")
+        .with_operator("anna")
 }
 
 /// Measures in a process of its own, and wants nothing left behind.
@@ -51,7 +53,7 @@ fn a_key_that_is_adopted_replaced_and_retired() {
     leaves_nothing("a_key_that_is_adopted_replaced_and_retired", || {
         let rotation = open(OTHER);
         rotation.adopt(&key(KEY)).unwrap();
-        rotation.stage(&key(OTHER), Some("spring")).unwrap();
+        rotation.stage(KeyDetails::of(&key(OTHER)).with_note("spring")).unwrap();
         let _ = rotation.verify_now().unwrap();
         rotation.promote_now().unwrap();
         assert!(matches!(rotation.retire_now().unwrap(), Retirement::Retired { .. }));
@@ -64,12 +66,12 @@ fn a_key_that_is_staged_verified_and_given_up() {
     leaves_nothing("a_key_that_is_staged_verified_and_given_up", || {
         let rotation = open(KEY);
         rotation.adopt(&key(OTHER)).unwrap();
-        rotation.stage(&key(KEY), None).unwrap();
+        rotation.stage(&key(KEY)).unwrap();
         let _ = rotation.verify_now().unwrap();
         rotation.promote_now().unwrap();
         rotation.roll_back_now().unwrap();
         rotation.abort_now().unwrap();
-        assert!(rotation.stage(&key(KEY), None).is_err(), "it is retired");
+        assert!(rotation.stage(&key(KEY)).is_err(), "it is retired");
     });
 }
 
@@ -80,7 +82,7 @@ fn a_key_that_was_deleted_by_mistake_and_one_that_is_refused() {
         let rotation =
             Rotation::<Kanal>::open(MemoryStore::new(), policy).unwrap().with_probe(Accepts(OTHER));
         rotation.adopt(&key(OTHER)).unwrap();
-        rotation.stage(&key(KEY), None).unwrap();
+        rotation.stage(&key(KEY)).unwrap();
         let _ = rotation.verify_now().unwrap();
         rotation.promote_unverified_now().unwrap();
         assert!(matches!(rotation.retire_now().unwrap(), Retirement::WrongKeyDeleted { .. }));
@@ -92,16 +94,16 @@ fn a_key_that_leaks_out_of_each_place() {
     leaves_nothing("rotation::a_key_that_leaks_out_of_each_place", || {
         let current = open(OTHER);
         current.adopt(&key(KEY)).unwrap();
-        current.compromise(name(KEY), None).unwrap();
-        assert!(current.compromise(name(OTHER), Some(OTHER)).is_err());
+        current.compromise(name(KEY)).unwrap();
+        assert!(current.compromise(Leak::of(name(OTHER)).with_note(OTHER)).is_err());
         let pending = open(OTHER);
-        pending.stage(&key(KEY), None).unwrap();
-        pending.compromise(name(KEY), None).unwrap();
+        pending.stage(&key(KEY)).unwrap();
+        pending.compromise(name(KEY)).unwrap();
         let previous = open(OTHER);
         previous.adopt(&key(KEY)).unwrap();
-        previous.stage(&key(OTHER), None).unwrap();
+        previous.stage(&key(OTHER)).unwrap();
         previous.promote_unverified_now().unwrap();
-        previous.compromise(name(KEY), None).unwrap();
+        previous.compromise(name(KEY)).unwrap();
     });
 }
 
@@ -112,7 +114,7 @@ fn a_key_that_is_rotated_in_a_file() {
         let store = FileStore::new(folder.path().join("keys"));
         let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
         rotation.adopt(&key(KEY)).unwrap();
-        rotation.stage(&key(OTHER), None).unwrap();
+        rotation.stage(&key(OTHER)).unwrap();
         rotation.promote_unverified_now().unwrap();
         // Another process's view, with a copy of its own.
         drop(Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap());

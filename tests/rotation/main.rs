@@ -1,12 +1,10 @@
-//! Keys that change: key sets, document stores, rotations, the presence of a fleet, refreshers and watched files.
+//! Keys that change: document stores, rotations, the presence of a fleet, refreshers and watched files.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 #[cfg(all(feature = "rotation", target_os = "linux"))]
 mod document;
-#[cfg(feature = "rotation")]
-mod keyset;
 #[cfg(all(feature = "rotation", target_os = "linux"))]
 mod presence;
 #[cfg(all(target_os = "linux", feature = "rotation"))]

@@ -74,7 +74,7 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
     }
 
     fn promote(&self, number: u64) {
-        self.rotation.stage(&key(number), None).unwrap();
+        self.rotation.stage(&key(number)).unwrap();
         let _ = self.rotation.verify_now().unwrap();
         self.rotation.promote_now().unwrap();
         let _ = self.rotation.verify_now().unwrap();
@@ -88,7 +88,7 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
     #[track_caller]
     fn waits_for(&self) -> Vec<String> {
         match self.next() {
-            NextStep::Wait { behind, .. } => names(&behind),
+            NextStep::Wait { still_using, .. } => names(&still_using),
             NextStep::Delete { .. } => Vec::new(),
             other => panic!("{other}"),
         }
@@ -98,8 +98,8 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
     #[track_caller]
     fn deletes(&self) -> (Option<usize>, Vec<String>) {
         match self.next() {
-            NextStep::Delete { fingerprint, shown, silent, .. } => {
-                assert_eq!(fingerprint, name(1));
+            NextStep::Delete { key, shown, silent, .. } => {
+                assert_eq!(key.fingerprint(), name(1));
                 (shown, names(&silent))
             }
             other => panic!("{other}"),
@@ -139,7 +139,7 @@ fn a_process_with_the_old_key_delays_a_deletion_and_is_named() {
     eventually("the fast one shows the new key", || rotator.waits_for() == ["slow"]);
     let told = rotator.next().to_string();
     let begins = format!(
-        "wait, and keep the key {}: not every process has the key in force alone: slow (generation 1, key {}, shown ",
+        "wait, and keep the key {}: still using the old key: slow (generation 1, key {}, shown ",
         name(1),
         name(1)
     );
@@ -187,7 +187,7 @@ fn a_second_promotion_after_a_rollback_is_not_the_first() {
     rotator.rotation.promote_now().unwrap();
     let _ = rotator.rotation.verify_now().unwrap();
     // The key is the same one again, and in between the process may have gone back as well.
-    assert_eq!(rotator.rotation.status().unwrap().generation().unwrap().to_string(), "4");
+    assert_eq!(rotator.rotation.status().unwrap().keys().generation().unwrap().to_string(), "4");
     assert_eq!(rotator.waits_for(), ["late"]);
     drop(presence);
     assert_eq!(rotator.deletes(), (Some(0), vec![]));
@@ -198,8 +198,7 @@ fn without_any_presence_a_person_is_asked_to_check() {
     let rotator = in_memory();
     rotator.promote(2);
     let told = rotator.next().to_string();
-    let begins =
-        "first see for yourself that no process uses the old key, for none shows itself; then delete the key";
+    let begins = "first check yourself that no process uses the old key, because none shows itself; then delete the key";
     assert!(told.starts_with(begins), "{told}");
 }
 
@@ -214,14 +213,14 @@ fn a_fleet_shortens_no_settle_time_and_delays_no_leaked_key() {
     let fixed = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(2).expose_secret()).unwrap());
     let old = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
     let _up_to_date = Presence::show(presence.clone(), &fixed, settings("new")).unwrap();
-    rotation.stage(&key(2), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
     rotation.promote_unverified_now().unwrap();
-    let NextStep::Wait { left, behind, .. } = rotation.next_step().unwrap() else { panic!() };
-    assert!(left > Duration::from_secs(800) && behind.is_empty());
+    let NextStep::Wait { remaining, still_using, .. } = rotation.next_step().unwrap() else { panic!() };
+    assert!(remaining > Duration::from_secs(800) && still_using.is_empty());
     let _behind = Presence::show(presence, &old, settings("old")).unwrap();
     let told = rotation.next_step().unwrap().to_string();
-    assert!(told.contains("other processes have ") && told.contains("; not every process has"), "{told}");
-    rotation.compromise(name(1), None).unwrap();
+    assert!(told.contains("other processes have ") && told.contains("; still using the old key: "), "{told}");
+    rotation.compromise(name(1)).unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::DeleteLeaked { .. }));
 }
 

@@ -22,6 +22,7 @@ mod refusals;
 mod time;
 mod told;
 
+use keysheath::rotation::KeyDetails;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,7 +32,7 @@ use crate::support::steps::Now as _;
 use keysheath::failure::{Answer, Meaning, Obstacle};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
-use keysheath::keyset::{KeySet, Place};
+use keysheath::keyset::{KeySet, KeyState};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::refresh::RefreshSettings;
 use keysheath::rotation::{AuditEvent, AuditLog, Rotation, RotationPolicy};
@@ -62,9 +63,9 @@ fn sent(handle: &KeyHandle<Kanal>) -> Option<u64> {
 }
 
 /// Where a key is, as it is persisted.
-fn place(store: &dyn DocumentStore, number: u64) -> Option<Place> {
+fn place(store: &dyn DocumentStore, number: u64) -> Option<KeyState> {
     let there = store.read().unwrap()?;
-    KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap().place_of(name(number))
+    KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap().state_of(name(number))
 }
 
 /// A clock that a test sets, in seconds.
@@ -183,7 +184,7 @@ fn another<S: DocumentStore + Clone + 'static>(
         .with_clock(move || clock.now())
         .with_probe(answers.clone())
         .with_audit(AuditLog::callback(move |event| events.lock().unwrap().push(event.clone())))
-        .by("anna")
+        .with_operator("anna")
 }
 
 /// Nothing yet.
@@ -202,7 +203,7 @@ fn adopted() -> Setup<MemoryStore> {
 /// Key 1 in force and key 2 pending.
 fn staged() -> Setup<MemoryStore> {
     let setup = adopted();
-    setup.rotation.stage(&key(2), Some("spring")).unwrap();
+    setup.rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).unwrap();
     setup
 }
 

@@ -15,8 +15,7 @@ use keysheath::source::{Absence, FileVariable, Problem, SecretFile, Source, Syst
 use keysheath::store::{FileStore, MemoryStore};
 
 use crate::support::refreshing::{
-    PATIENCE, SECOND, Scripted, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
-    quick,
+    PATIENCE, SECOND, Scripted, THIRD, Told, activate, eventually, has, key_set, only_asked, persist, quick,
 };
 use crate::support::{Child, Folder, KEY, in_child, set_mode};
 
@@ -226,9 +225,9 @@ fn the_document_of_a_file_store_is_watched_from_before_it_is_there() {
     let told = Told::default();
     let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(watching())).unwrap();
     assert_eq!(refresher.status().watching(), Watching::Files);
-    let (writer, mut keys) = (FileStore::new(&path), key_set(&[]));
+    let (writer, keys) = (FileStore::new(&path), key_set(&[]));
     for key in KEYS {
-        bring_into_force(&mut keys, key);
+        activate(&keys, key);
         persist(&writer, &keys.to_document());
         takes(&refresher, key);
     }

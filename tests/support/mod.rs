@@ -9,6 +9,8 @@ pub(crate) mod faketime;
 #[cfg(unix)]
 pub(crate) mod forked;
 pub(crate) mod http;
+#[cfg(feature = "rotation")]
+pub(crate) mod keys;
 pub(crate) mod logged;
 #[cfg(all(unix, feature = "oauth"))]
 pub(crate) mod oidc;

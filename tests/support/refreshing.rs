@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer, Kanal, Profile, RawKey};
-use keysheath::keyset::{KeySet, Promotion, Staging};
 use keysheath::refresh::{RefreshEvent, RefreshSettings};
 use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore};
 
+use super::keys::Keys;
 pub(crate) use super::waiting::{PATIENCE, eventually};
 
 /// Two keys of other accounts or rotations.
@@ -72,27 +72,18 @@ pub fn raw(key: &str) -> RawKey {
     RawKey::parse(Kanal::PROFILE, key.as_bytes()).unwrap()
 }
 
-/// A key set with these keys, each brought into force after the one before.
-pub fn key_set(keys: &[&str]) -> KeySet {
-    let mut set = KeySet::new(Kanal::PROFILE).unwrap();
+/// A key set with these keys, each made active after the one before.
+pub fn key_set(keys: &[&str]) -> Keys {
+    let set = Keys::new();
     for key in keys {
-        bring_into_force(&mut set, key);
+        activate(&set, key);
     }
     set
 }
 
-/// A step of a rotation by somebody else.
-pub fn bring_into_force(set: &mut KeySet, key: &str) {
-    let now = SystemTime::now();
-    if set.current().is_none() {
-        set.adopt(raw(key), Staging::at(now)).unwrap();
-        return;
-    }
-    if let Some(rotation) = set.current().map(keysheath::keyset::Held::rotation) {
-        set.retire(rotation).unwrap();
-    }
-    let rotation = set.stage(raw(key), Staging::at(now)).unwrap().rotation();
-    set.promote(rotation, Promotion::Unverified, now).unwrap();
+/// A step of a rotation by another process.
+pub fn activate(set: &Keys, key: &str) {
+    set.activate(&raw(key));
 }
 
 /// Writes over whatever is there.

@@ -1,9 +1,9 @@
 //! Steps on the keys that are there now, for tests in which one caller acts at a time.
 
 use keysheath::key::Issuer;
-use keysheath::keyset::RotationId;
+use keysheath::keyset::{KeyInfo, RotationId};
 use keysheath::rotation::{
-    Retirement, Rotation, RotationError, RotationStatus, SlotStatus, Transition, Verification,
+    Aborted, Promote, Retire, Retirement, Rotation, RotationError, RotationStatus, Transition, Verification,
 };
 
 /// Each step looks first, and names what it sees. Where it has been done before, it is about the same
@@ -15,7 +15,7 @@ pub(crate) trait Now {
     fn roll_back_now(&self) -> Result<Transition, RotationError>;
     fn retire_now(&self) -> Result<Retirement, RotationError>;
     fn retire_unprobed_now(&self) -> Result<Transition, RotationError>;
-    fn abort_now(&self) -> Result<Transition, RotationError>;
+    fn abort_now(&self) -> Result<Aborted, RotationError>;
 }
 
 /// A number that no rotation has.
@@ -24,11 +24,11 @@ fn none() -> RotationId {
 }
 
 fn pending(status: &RotationStatus) -> Option<RotationId> {
-    status.pending().map(SlotStatus::rotation)
+    status.keys().pending().map(KeyInfo::rotation)
 }
 
 fn current(status: &RotationStatus) -> Option<RotationId> {
-    status.current().map(SlotStatus::rotation)
+    status.keys().current().map(KeyInfo::rotation)
 }
 
 fn to_promote(rotation: &Rotation<impl Issuer>) -> Result<RotationId, RotationError> {
@@ -50,12 +50,12 @@ impl<I: Issuer> Now for Rotation<I> {
     }
 
     fn promote_unverified_now(&self) -> Result<Transition, RotationError> {
-        self.promote_unverified(to_promote(self)?)
+        self.promote(Promote::of(to_promote(self)?).without_verification())
     }
 
     fn roll_back_now(&self) -> Result<Transition, RotationError> {
         let status = self.status()?;
-        let is_to_do = status.previous().is_some();
+        let is_to_do = status.keys().previous().is_some();
         let rotation = if is_to_do { current(&status) } else { pending(&status).or(current(&status)) };
         self.roll_back(rotation.unwrap_or_else(none))
     }
@@ -65,11 +65,14 @@ impl<I: Issuer> Now for Rotation<I> {
     }
 
     fn retire_unprobed_now(&self) -> Result<Transition, RotationError> {
-        self.retire_unprobed(to_retire(self)?)
+        match self.retire(Retire::of(to_retire(self)?).without_probe())? {
+            Retirement::Retired { transition, .. } => Ok(transition),
+            other => panic!("without a probe: {other}"),
+        }
     }
 
-    fn abort_now(&self) -> Result<Transition, RotationError> {
+    fn abort_now(&self) -> Result<Aborted, RotationError> {
         let status = self.status()?;
-        self.abort(pending(&status).or(status.newest_rotation()).unwrap_or_else(none))
+        self.abort(pending(&status).or(status.keys().newest_rotation()).unwrap_or_else(none))
     }
 }

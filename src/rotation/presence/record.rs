@@ -7,7 +7,7 @@ use crate::handle::{Generation, Usage};
 use crate::internal::printable::Printable;
 use crate::internal::utc::{Moment, Utc};
 use crate::key::Fingerprint;
-use crate::keyset::{Held, KeySet};
+use crate::keyset::{KeyInfo, KeySetSummary};
 
 /// How much the clocks of two machines may differ before a record counts as silent.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
@@ -100,7 +100,7 @@ impl PresenceRecord {
 
     /// Whether the process uses the active key of a key set and none before it, or had no key yet when that
     /// one was active already.
-    pub(crate) fn is_up_to_date(&self, keys: &KeySet) -> bool {
+    pub(crate) fn is_up_to_date(&self, keys: &KeySetSummary) -> bool {
         let current = keys.current();
         if self.generation.is_none() {
             // It may have taken the old key since, if that was active when it showed this.
@@ -109,8 +109,8 @@ impl PresenceRecord {
             return since.is_some_and(|since| self.shown() >= since);
         }
         // Generations of another key set say nothing; a key is the same everywhere.
-        let is_now = self.begun != keys.begun() || self.generation == keys.generation();
-        self.is_drained() && is_now && self.key == current.map(Held::fingerprint)
+        let is_now = self.begun != keys.lineage() || self.generation == keys.generation();
+        self.is_drained() && is_now && self.key == current.map(KeyInfo::fingerprint)
     }
 }
 
@@ -136,7 +136,7 @@ impl fmt::Display for PresenceRecord {
 mod tests {
     use super::*;
     use crate::key::{Issuer, Kanal, RawKey};
-    use crate::keyset::{Promotion, Staging};
+    use crate::keyset::{KeySet, Promotion, Staging};
 
     #[test]
     fn a_process_without_a_key_yet_may_still_take_the_old_one() {
@@ -151,7 +151,7 @@ mod tests {
             [(0, false), (2000, false), (2060, false), (3799, false), (3800, true), (9000, true)]
         {
             let record = PresenceRecord::new(1, "a", nothing, at(shown), 600);
-            assert_eq!(record.is_up_to_date(&keys), is_up_to_date, "{shown}");
+            assert_eq!(record.is_up_to_date(&keys.summary()), is_up_to_date, "{shown}");
         }
     }
 }

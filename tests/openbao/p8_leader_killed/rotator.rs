@@ -129,7 +129,7 @@ pub(super) fn work() {
         let key = || RawKey::parse(Kanal::PROFILE, key.as_bytes()).unwrap();
         match word {
             "adopt" => drop(again(|| rotation.adopt(&key()))),
-            "stage" => drop(again(|| rotation.stage(&key(), None))),
+            "stage" => drop(again(|| rotation.stage(&key()))),
             "promote" => drop(again(|| rotation.promote_now())),
             "roll-back" => drop(again(|| rotation.roll_back_now())),
             "verify" => {
@@ -155,8 +155,8 @@ fn deletion(rotation: &Rotation<Kanal>) -> String {
     loop {
         match again(|| rotation.next_step()) {
             NextStep::Wait { .. } => thread::sleep(Duration::from_millis(1)),
-            NextStep::Verify { rotation: id, .. } => drop(again(|| rotation.verify(id))),
-            NextStep::Delete { fingerprint, .. } => return fingerprint.to_string(),
+            NextStep::Verify { key, .. } => drop(again(|| rotation.verify(key.rotation()))),
+            NextStep::Delete { key, .. } => return key.fingerprint().to_string(),
             step => panic!("a deletion was to be asked for: {step}"),
         }
     }

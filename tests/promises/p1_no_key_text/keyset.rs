@@ -1,11 +1,11 @@
 //! A key set in every state, and its refusals.
 
-use std::time::SystemTime;
-
 use keysheath::key::{Fingerprint, FingerprintError};
-use keysheath::keyset::{Held, KeySet, KeySetError, Place, Promotion, RotationId, Staging, Step};
+use keysheath::keyset::{KeyInfo, KeySet, KeySetError, KeyState, ManagedKey, RotationId};
+use keysheath::rotation::{KeyDetails, RotationError, Staged};
 
 use super::*;
+use crate::support::keys::Keys;
 
 fn canary() -> RawKey {
     RawKey::parse(Kanal::PROFILE, KANAL.as_bytes()).unwrap()
@@ -13,34 +13,40 @@ fn canary() -> RawKey {
 
 #[test]
 fn a_key_set_and_its_refusals_show_no_key() {
-    let now = SystemTime::now();
-    let staging = || -> Staging { Staging::at(now).by("anna").with_note("yearly") };
-    assert_debug_silent("a staging", &staging());
-    let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
-    let step: Step = keys.adopt(canary(), staging()).unwrap();
-    assert_debug_silent("a step", &step);
-    let held: &Held = keys.current().unwrap();
-    assert_debug_silent("a key in its place", held);
-    assert_debug_silent("a key set", &keys);
-    let refused = |error: KeySetError| assert_error_silent("a refusal", &error);
-    refused(keys.stage(canary(), staging()).unwrap_err());
-    refused(keys.adopt(RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap(), staging()).unwrap_err());
-    let katana = RawKey::parse(Katana::PROFILE, KATANA.as_bytes()).unwrap();
-    refused(keys.stage(katana, staging()).unwrap_err());
-    for texts in [staging().with_note(KANAL), staging().by(KANAL), staging().with_note(format!("{KANAL}\n"))]
+    let (key, other) = (canary(), RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap());
+    let details = || -> KeyDetails<'_> { KeyDetails::of(&key).with_note("yearly") };
+    assert_debug_silent("key details", &details());
+    let keys = Keys::new();
+    let refused = |error: RotationError| assert_error_silent("a refusal", &error);
+    let pasted = format!("{KANAL}\n");
+    for texts in
+        [details().with_note(KANAL), details().with_name(KANAL), details().with_note(pasted.as_str())]
     {
-        let mut empty = KeySet::new(Kanal::PROFILE).unwrap();
-        refused(empty.stage(canary(), texts).unwrap_err());
+        assert_debug_silent("key details", &texts);
+        refused(keys.stage(texts).unwrap_err());
     }
-    let rotation: RotationId =
-        keys.stage(RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap(), staging()).unwrap().rotation();
-    assert_value_silent("a rotation", &rotation);
-    refused(keys.promote(rotation, Promotion::Verified, now).unwrap_err());
-    let place: Place = keys.place_of(canary().fingerprint().unwrap()).unwrap();
-    assert_value_silent("a place", &place);
+    assert_value_silent("an adoption", &keys.adopt(details()).unwrap());
+    let read: KeySet = keys.read();
+    let held: &ManagedKey = read.current().unwrap();
+    let info: &KeyInfo = held.info();
+    assert_debug_silent("a managed key", held);
+    assert_value_silent("its description", info);
+    assert_debug_silent("a key set", &read);
+    assert_debug_silent("its summary", &read.summary());
+    refused(keys.stage(details()).unwrap_err());
+    refused(keys.adopt(&other).unwrap_err());
+    refused(keys.stage(&RawKey::parse(Katana::PROFILE, KATANA.as_bytes()).unwrap()).unwrap_err());
+    let staged: Staged = keys.stage(&other).unwrap();
+    assert_value_silent("a staged key", &staged);
+    let id: RotationId = staged.rotation();
+    assert_value_silent("a rotation", &id);
+    refused(keys.promote(id).unwrap_err());
+    let state: KeyState = read.state_of(key.fingerprint().unwrap()).unwrap();
+    assert_value_silent("a state", &state);
 
     let document = keys.to_document();
     let document = document.expose_secret();
+    let refused = |error: KeySetError| assert_error_silent("a refused document", &error);
     for end in (0..document.len()).step_by(7) {
         refused(KeySet::from_document(Kanal::PROFILE, &document[..end]).map(drop).unwrap_err());
     }

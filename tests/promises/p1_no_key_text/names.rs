@@ -1,6 +1,8 @@
 //! Names from outside (paths, variables, programs, places, people) that would forge a line of a log, or send codes to a
 //! terminal: no message prints one as it stands.
 
+use crate::support::keys::Keys;
+use keysheath::rotation::KeyDetails;
 use keysheath::source::Absence;
 
 use super::*;
@@ -134,7 +136,7 @@ fn no_reference_forges_a_line() {
 #[cfg(feature = "rotation")]
 #[test]
 fn no_event_and_no_error_of_a_reload_or_a_step_forges_a_line() {
-    use keysheath::keyset::{KeySet, KeySetError, Staging};
+    use keysheath::keyset::KeySetError;
     use keysheath::refresh::RefreshEvent;
     use keysheath::rotation::{AuditLog, NextStep, Reason, RotationError};
     use keysheath::store::{DocumentError, DocumentStore as _, FileStore};
@@ -157,11 +159,12 @@ fn no_event_and_no_error_of_a_reload_or_a_step_forges_a_line() {
     assert_harmless_error("DocumentError", &store.read().unwrap_err());
     assert_harmless_debug("AuditLog", &AuditLog::file(&path));
     let now = std::time::SystemTime::now();
-    let staging = || Staging::at(now).by(HOSTILE).with_note(HOSTILE);
-    assert_harmless_debug("Staging", &staging());
-    let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
-    assert_harmless_error("KeySetError", &keys.adopt(kanal().into_raw(), staging()).unwrap_err());
-    let rotation = keys.stage(kanal().into_raw(), Staging::at(now)).unwrap().rotation();
+    let key = kanal();
+    let details = || KeyDetails::from(&key).with_name(HOSTILE).with_note(HOSTILE);
+    assert_harmless_debug("KeyDetails", &details());
+    let keys = Keys::new();
+    assert_harmless_error("RotationError", &keys.adopt(details()).unwrap_err());
+    let rotation = keys.stage(&key).unwrap().rotation();
     let refused = KeySetError::InProgress { rotation, since: now, by: HOSTILE.to_owned() };
     assert_harmless_error("KeySetError", &refused);
     let create =

@@ -1,10 +1,10 @@
 //! A refresher in every state, and what it tells.
 
+use crate::support::keys::Keys;
 use std::sync::{Arc, Mutex as Locked};
 
 use keysheath::Cadence;
 use keysheath::handle::{Drained, NewerKey, NoActiveKey, Previous, Reload, Subscription};
-use keysheath::keyset::{KeySet, Staging};
 use keysheath::refresh::{
     RefreshError, RefreshEvent, RefreshSettings, RefreshStatus, Refresher, ReloadError, ReloadProblem,
 };
@@ -98,10 +98,9 @@ fn a_live_handle_and_what_is_waited_for_show_no_key() {
 #[test]
 fn a_refresher_of_a_store_shows_no_key() {
     let store = MemoryStore::new();
-    let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
+    let keys = Keys::new();
     let key = RawKey::parse(Kanal::PROFILE, KANAL.as_bytes()).unwrap();
-    let staging = Staging::at(std::time::SystemTime::now());
-    keys.adopt(key, staging).unwrap();
+    keys.adopt(&key).unwrap();
     let mut version = store.write(&keys.to_document(), None).unwrap();
     let events = Arc::default();
     let refresher = Refresher::<Kanal>::from_store(store.clone(), looking(&events)).unwrap();

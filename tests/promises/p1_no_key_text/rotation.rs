@@ -1,5 +1,8 @@
 //! Rotations: what each step, outcome, error and audit shows.
 
+use keysheath::keyset::KeyInfo;
+use keysheath::rotation::Leak;
+use std::fmt::{Debug, Display};
 use std::sync::Arc;
 
 use keysheath::failure::Answer;
@@ -7,7 +10,7 @@ use keysheath::handle::Stop;
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{
     AuditAction, AuditError, AuditEvent, AuditLog, KeyDetails, NextStep, Reason, Retirement, Rotation,
-    RotationError, RotationPolicy, RotationStatus, SlotStatus, Transition, Verification,
+    RotationError, RotationPolicy, RotationStatus, Verification,
 };
 use keysheath::store::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 
@@ -30,7 +33,7 @@ impl Probe for Refuses {
     }
 }
 
-fn transition(what: &str, transition: &Result<Transition, RotationError>) {
+fn transition<T: Display + Debug>(what: &str, transition: &Result<T, RotationError>) {
     match transition {
         Ok(transition) => assert_value_silent(what, transition),
         Err(error) => assert_error_silent(what, error),
@@ -42,9 +45,9 @@ fn look(rotation: &Rotation<Kanal>) {
     assert_debug_silent("a rotation", rotation);
     let status: RotationStatus = rotation.status().unwrap();
     assert_value_silent("a status", &status);
-    let slots = [status.current(), status.pending(), status.previous()];
+    let slots = [status.keys().current(), status.keys().pending(), status.keys().previous()];
     for slot in slots.into_iter().flatten() {
-        let slot: &SlotStatus = slot;
+        let slot: &KeyInfo = slot;
         assert_value_silent("a place", slot);
     }
     let step: NextStep = rotation.next_step().unwrap();
@@ -74,24 +77,28 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
     let mut rotation = Rotation::<Kanal>::open(FileStore::new(folder.at("keys")), policy)
         .unwrap()
         .with_probe(refuses.clone())
-        .by("anna");
+        .with_operator("anna");
     for log in logs {
         assert_debug_silent("an audit log", &log);
         rotation = rotation.with_audit(log);
     }
     look(&rotation);
-    let details: KeyDetails = KeyDetails::new().with_name(KANAL).with_note(OTHER);
+    let leaky = key(KANAL);
+    let details: KeyDetails<'_> = KeyDetails::of(&leaky).with_name(KANAL).with_note(OTHER);
     assert_debug_silent("what is told of a key", &details);
-    transition("adopt with the key as its name", &rotation.adopt_with(&key(KANAL), &details));
+    transition("adopt with the key as its name", &rotation.adopt(details));
     transition("adopt", &rotation.adopt(&key(KANAL)));
     let stopped: Stop = rotation.handle().stop(&ApiKey::parse(KANAL).unwrap());
     assert_debug_silent("a stop", &stopped);
     transition("adopt again", &rotation.adopt(&key(OTHER)));
     look(&rotation);
-    transition("stage the same", &rotation.stage(&key(KANAL), None));
-    transition("stage with the key as a note", &rotation.stage(&key(OTHER), Some(KANAL)));
-    transition("stage with the new key as a note", &rotation.stage(&key(OTHER), Some(OTHER)));
-    transition("stage", &rotation.stage(&key(OTHER), Some("spring")));
+    transition("stage the same", &rotation.stage(&key(KANAL)));
+    transition("stage with the key as a note", &rotation.stage(KeyDetails::of(&key(OTHER)).with_note(KANAL)));
+    transition(
+        "stage with the new key as a note",
+        &rotation.stage(KeyDetails::of(&key(OTHER)).with_note(OTHER)),
+    );
+    transition("stage", &rotation.stage(KeyDetails::of(&key(OTHER)).with_note("spring")));
     look(&rotation);
     refuses.0.lock().unwrap().push(OTHER);
     let verification: Verification = rotation.verify_now().unwrap();
@@ -109,8 +116,11 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
     transition("roll back", &rotation.roll_back_now());
     transition("abort", &rotation.abort_now());
     let fingerprint = key(KANAL).fingerprint().unwrap();
-    transition("compromise with the key as a note", &rotation.compromise(fingerprint, Some(KANAL)));
-    transition("compromise", &rotation.compromise(fingerprint, None));
+    transition(
+        "compromise with the key as a note",
+        &rotation.compromise(Leak::of(fingerprint).with_note(KANAL)),
+    );
+    transition("compromise", &rotation.compromise(fingerprint));
     look(&rotation);
     let told = told.lock().unwrap();
     assert!(told.len() > 6, "only {} events", told.len());
@@ -121,7 +131,7 @@ fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
         assert_value_silent("an action", &action);
     }
     let status = rotation.status().unwrap();
-    let error: &AuditError = status.unaudited().unwrap().1;
+    let error: &AuditError = status.audit_error().unwrap();
     assert_error_silent("what the audit says", error);
     assert_silent("the audit file", &std::fs::read_to_string(&path).unwrap());
 }
@@ -139,10 +149,12 @@ fn a_rotation_that_is_refused_shows_no_key() {
         let opened = Rotation::<Kanal>::open(store, RotationPolicy::new());
         refused("a document that is no key set", opened.map(drop).unwrap_err());
     }
-    let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap().by(KANAL);
+    let rotation =
+        Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap().with_operator(KANAL);
     refused("a name that is the key", rotation.adopt(&key(KANAL)).unwrap_err());
     refused("nothing there", rotation.promote_now().unwrap_err());
-    let long =
-        Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap().by(KANAL.repeat(9));
+    let long = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
+        .unwrap()
+        .with_operator(KANAL.repeat(9));
     refused("a long name", long.adopt(&key(OTHER)).unwrap_err());
 }

@@ -98,7 +98,7 @@ fn another_document_is_not_changed_and_delays_a_deletion() {
     rotator.promote(2);
     let error = rotator.rotation.next_step().unwrap_err();
     assert!(matches!(error, RotationError::Presence { .. }), "{error}");
-    assert!(error.to_string().contains("cannot be seen"), "{error}");
+    assert!(error.to_string().contains("cannot read which processes use which key"), "{error}");
 }
 
 #[test]

@@ -25,14 +25,14 @@ fn an_aborted_key_that_a_process_shows_may_not_be_deleted_yet() {
     let shown = rotator.show(&refresher.handle(), "late");
     rotator.rotation.roll_back_now().unwrap();
     let aborted = rotator.rotation.abort_now().unwrap();
-    assert_eq!(names(aborted.behind().unwrap()), ["late"]);
+    assert_eq!(names(aborted.still_using().unwrap()), ["late"]);
     let told = aborted.to_string();
-    let words = "it was in force, so do not delete it yet; not every process has the one in force alone: late (generation 2, ";
+    let words = "it was active, so do not delete it yet; still using it: late (generation 2, ";
     assert!(told.contains(words) && !told.contains("delete it now"), "{told}");
     drop(shown);
     // And what was never in force is nobody's.
-    rotator.rotation.stage(&key(3), None).unwrap();
-    assert_eq!(rotator.rotation.abort_now().unwrap().behind(), Ok(&[][..]));
+    rotator.rotation.stage(&key(3)).unwrap();
+    assert_eq!(rotator.rotation.abort_now().unwrap().still_using(), Ok(&[][..]));
 }
 
 #[test]
@@ -42,9 +42,9 @@ fn aborting_a_rolled_back_key_reports_an_unreadable_fleet() {
     rotator.rotation.roll_back_now().unwrap();
     rotator.presence.write(&DocumentContent::from(b"{}".to_vec()), None).unwrap();
     let aborted = rotator.rotation.abort_now().unwrap();
-    assert!(matches!(aborted.behind(), Err(RotationError::Presence { .. })));
+    assert!(matches!(aborted.still_using(), Err(RotationError::Presence { .. })));
     let told = aborted.to_string();
-    assert!(told.contains("do not delete it yet; which processes use which key cannot be seen"), "{told}");
+    assert!(told.contains("do not delete it yet; cannot read which processes use which key"), "{told}");
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_killed_process_delays_a_deletion_and_is_named_afterwards() {
     });
     let told = rotator.next().to_string();
     let begins = format!(
-        "first see for yourself that these, which are silent, use the old key no more: killed (generation 1, key {}, shown ",
+        "first check yourself that these silent processes no longer use the old key: killed (generation 1, key {}, shown ",
         name(1)
     );
     assert!(told.starts_with(&begins) && told.contains("); then delete the key"), "{told}");

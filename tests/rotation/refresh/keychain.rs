@@ -3,7 +3,7 @@
 
 use std::env;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
@@ -14,7 +14,7 @@ use keysheath::store::{DocumentError, KeychainStore};
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    PATIENCE, SECOND, THIRD, bring_into_force, eventually, has, key_set, only_asked, persist, quick, quickly,
+    PATIENCE, SECOND, THIRD, activate, eventually, has, key_set, only_asked, persist, quick, quickly, raw,
 };
 use crate::support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
 
@@ -99,7 +99,7 @@ fn a_keychain_that_locks_half_way_keeps_the_last_good_key_until_it_is_unlocked()
         |service| {
             let refresher = of_item(only_asked());
             let document = KeychainStore::new(patient(), "kanal-keys", folder().join("lock"));
-            let mut keys = key_set(&[KEY]);
+            let keys = key_set(&[KEY]);
             persist(&document, &keys.to_document());
             let of_store =
                 Refresher::<Kanal>::from_store(document.clone(), only_asked().with_deadline(PATIENCE))
@@ -116,10 +116,10 @@ fn a_keychain_that_locks_half_way_keeps_the_last_good_key_until_it_is_unlocked()
                 assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
                 assert_eq!(refresher.status().health().consecutive_failures(), 0);
             }
-            bring_into_force(&mut keys, SECOND);
+            activate(&keys, SECOND);
             persist(&document, &keys.to_document());
             assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
-            keys.compromise(keys.current().unwrap().fingerprint(), SystemTime::now()).unwrap();
+            keys.compromise(raw(SECOND).fingerprint().unwrap()).unwrap();
             persist(&document, &keys.to_document());
             assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
             assert!(has(&of_store.handle(), KEY), "the previous key is in force again");

@@ -85,7 +85,7 @@ fn another_key_from_within_this_process_ends_the_wait() {
     let asking = thread::spawn(move || reload.wait(PATIENCE));
     // Time to ask in vain; where it does not, the key is simply there.
     thread::sleep(Duration::from_millis(200));
-    rotation.stage(&raw(SECOND), None).unwrap();
+    rotation.stage(&raw(SECOND)).unwrap();
     rotation.promote_unverified_now().unwrap();
     assert_eq!(asking.join().unwrap(), Some(Reload::Newer));
     // It does not ask for ever what has nothing newer than that.

@@ -1,11 +1,13 @@
 //! Key sets that others change: in this process, in another one, and in every way in which they should not.
 
+use crate::support::keys::EMPTY;
+use crate::support::keys::Keys;
+use keysheath::rotation::Promote;
 use std::fs;
-use std::time::SystemTime;
 
 use keysheath::handle::{KeyHandle, NoActiveKey, Reload};
 use keysheath::key::{Issuer, Kanal, Katana, RawKey};
-use keysheath::keyset::{KeySet, KeySetError, Promotion, Staging};
+use keysheath::keyset::KeySetError;
 use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
 use keysheath::rotation::{Rotation, RotationPolicy};
 use keysheath::source::Provenance;
@@ -16,8 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, THIRD, Told, bring_into_force, eventually, has, key_set, only_asked, persist,
-    quick, raw,
+    Gate, PATIENCE, SECOND, THIRD, Told, activate, eventually, has, key_set, only_asked, persist, quick, raw,
 };
 use crate::support::stores::pass_on;
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
@@ -61,19 +62,19 @@ fn a_promotion_is_seen_through_another_store_instance() {
     let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), quick()).unwrap();
     let handle = refresher.handle();
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::NoKey);
-    let (store, mut keys) = (FileStore::new(&path), KeySet::new(Kanal::PROFILE).unwrap());
-    // A key set without a key in force is none either.
-    persist(&store, &keys.to_document());
+    let (store, keys) = (FileStore::new(&path), Keys::new());
+    // A key set without an active key is none either.
+    persist(&store, &EMPTY.as_bytes().to_vec().into());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::NoKey);
     for (number, key) in [KEY, SECOND, THIRD].into_iter().enumerate() {
-        bring_into_force(&mut keys, key);
+        activate(&keys, key);
         persist(&store, &keys.to_document());
         eventually("the key of the key set is in force", || has(&handle, key));
         assert_eq!(handle.load().unwrap().generation().to_string(), (number + 1).to_string());
     }
     assert!(handle.load().unwrap().previous().unwrap().key().matches(SECOND.as_bytes()));
-    keys.retire(keys.current().unwrap().rotation()).unwrap();
+    keys.retire_previous();
     persist(&store, &keys.to_document());
     eventually("the retired key is gone", || handle.load().unwrap().previous().is_none());
 }
@@ -84,11 +85,9 @@ fn a_promotion_by_another_process_is_seen() {
     let child = Child::new(NAME);
     if child.is_here() {
         let store = FileStore::new(std::env::var_os("DOCUMENT").unwrap());
-        let mut keys =
-            KeySet::from_document(Kanal::PROFILE, store.read().unwrap().unwrap().content().expose_secret())
-                .unwrap();
-        bring_into_force(&mut keys, SECOND);
-        persist(&store, &keys.to_document());
+        let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
+        let id = rotation.stage(&raw(SECOND)).unwrap().rotation();
+        rotation.promote(Promote::of(id).without_verification()).unwrap();
         return;
     }
     let folder = Folder::new();
@@ -108,11 +107,11 @@ fn a_promotion_by_another_process_is_seen() {
 
 #[test]
 fn a_compromise_closes_the_handle_and_is_told() {
-    let (store, mut keys) = (MemoryStore::new(), key_set(&[KEY]));
+    let (store, keys) = (MemoryStore::new(), key_set(&[KEY]));
     persist(&store, &keys.to_document());
     let told = Told::default();
     let refresher = Refresher::<Kanal>::from_store(store.clone(), told.by(only_asked())).unwrap();
-    keys.compromise(raw(KEY).fingerprint().unwrap(), SystemTime::now()).unwrap();
+    keys.compromise(raw(KEY).fingerprint().unwrap()).unwrap();
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::Compromised);
@@ -120,7 +119,7 @@ fn a_compromise_closes_the_handle_and_is_told() {
         matches!(event, RefreshEvent::NoActiveKey { closed: NoActiveKey::Compromised, .. })
     };
     eventually("it is told", || told.count(closed) == 1);
-    bring_into_force(&mut keys, SECOND);
+    activate(&keys, SECOND);
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert!(has(&refresher.handle(), SECOND));
@@ -139,8 +138,8 @@ fn an_unchanged_document_is_not_published_again() {
     // Not even looked at: what is there under the same version is no key set.
     store.put(DocumentContent::from(b"garbage".to_vec()), version(1));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-    let mut retired = key_set(&[KEY, SECOND]);
-    retired.retire(retired.current().unwrap().rotation()).unwrap();
+    let retired = key_set(&[KEY, SECOND]);
+    retired.retire_previous();
     store.put(retired.to_document(), version(2));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     assert_eq!(end_of_grace(), None, "another version is published");
@@ -170,9 +169,9 @@ fn bad_documents() -> Vec<BadDocument> {
     let text = String::from_utf8(whole.expose_secret().to_vec()).unwrap();
     let is_corrupt =
         |problem: &ReloadProblem| matches!(problem, ReloadProblem::KeySet(KeySetError::Corrupt { .. }));
-    let mut katana = KeySet::new(Katana::PROFILE).unwrap();
+    let katana = Keys::<Katana>::of_issuer();
     let key = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
-    katana.adopt(key, Staging::at(SystemTime::now())).unwrap();
+    katana.adopt(&key).unwrap();
     vec![
         ("garbage", DocumentContent::from(THIRD.as_bytes().to_vec()), is_corrupt),
         ("empty", DocumentContent::from(Vec::new()), is_corrupt),
@@ -237,7 +236,7 @@ fn a_generation_that_goes_back_is_a_failed_reload_and_never_a_step_back() {
     fails("an older copy", went_back);
     store.put(key_set(&[THIRD]).to_document(), version(9));
     fails("begun anew", went_back);
-    store.put(KeySet::new(Kanal::PROFILE).unwrap().to_document(), version(10));
+    store.put(EMPTY.as_bytes().to_vec().into(), version(10));
     fails("begun anew, without a key", went_back);
     store.put(key_set(&[KEY, THIRD]).to_document(), version(11));
     fails("begun anew, and as far", |problem| matches!(problem, ReloadProblem::OtherKey { .. }));
@@ -336,8 +335,8 @@ fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_fail
     store.put(key_set(&[KEY]).to_document(), version(1));
     let (handle, fast, slow) = two_refreshers(&late);
     // The same keys, with one that is staged.
-    let mut staged = key_set(&[KEY]);
-    staged.stage(raw(SECOND), Staging::at(SystemTime::now())).unwrap();
+    let staged = key_set(&[KEY]);
+    staged.stage(&raw(SECOND)).unwrap();
     store.put(staged.to_document(), version(2));
     std::thread::scope(|scope| {
         late.delays_next.store(true, Ordering::SeqCst);
@@ -357,7 +356,7 @@ fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_fail
 fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
     let late = Late::default();
     let store = late.store.clone();
-    let mut keys = key_set(&[KEY, SECOND]);
+    let keys = key_set(&[KEY, SECOND]);
     store.put(keys.to_document(), version(1));
     let (handle, fast, slow) = two_refreshers(&late);
     assert!(handle.load().unwrap().previous().unwrap().key().matches(KEY.as_bytes()));
@@ -367,7 +366,7 @@ fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
         late.delays_next.store(true, Ordering::SeqCst);
         let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
         eventually("it has read", || !late.delays_next.load(Ordering::SeqCst));
-        keys.compromise(raw(KEY).fingerprint().unwrap(), SystemTime::now()).unwrap();
+        keys.compromise(raw(KEY).fingerprint().unwrap()).unwrap();
         store.put(keys.to_document(), version(3));
         assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Unchanged));
         assert!(handle.load().unwrap().previous().is_none());
@@ -381,20 +380,19 @@ fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
 fn many_promotions_by_others_are_never_seen_as_going_back() {
     let folder = Folder::new();
     let path = folder.at("keys");
-    let mut keys = key_set(&[KEY]);
+    let keys = key_set(&[KEY]);
     persist(&FileStore::new(&path), &keys.to_document());
     let told = Told::default();
     let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(quick())).unwrap();
     let handle = refresher.handle();
     let store = FileStore::new(&path);
     for round in 0..40_u32 {
-        let now = SystemTime::now();
         let key = raw(&format!("{round:02}{}", &THIRD[2..]));
         let text = key.expose_secret().to_owned();
-        keys.retire(keys.current().unwrap().rotation()).unwrap();
-        let rotation = keys.stage(key, Staging::at(now)).unwrap().rotation();
+        keys.retire_previous();
+        let id = keys.stage(&key).unwrap().rotation();
         persist(&store, &keys.to_document());
-        keys.promote(rotation, Promotion::Unverified, now).unwrap();
+        keys.promote_unverified(id);
         persist(&store, &keys.to_document());
         if round % 8 == 0 {
             eventually("it is in force", || has(&handle, &text));

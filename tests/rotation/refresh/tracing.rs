@@ -103,7 +103,7 @@ fn a_subscriber_that_blocks_delays_steps_by_a_second_at_most() {
             let handle = rotation.handle();
             rotation.adopt(&raw(KEY)).unwrap();
             for key in [SECOND, THIRD] {
-                rotation.stage(&raw(key), None).unwrap();
+                rotation.stage(&raw(key)).unwrap();
                 rotation.abort_now().unwrap();
             }
             assert!(has(&handle, KEY));

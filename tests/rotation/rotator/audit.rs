@@ -1,5 +1,6 @@
 //! The audit: what is told, the file, and that its failure stops no step.
 
+use keysheath::rotation::KeyDetails;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
@@ -16,7 +17,7 @@ fn with_file(path: &Path) -> (Rotation<Kanal>, KeyHandle<Kanal>) {
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
         .with_audit(AuditLog::file(path))
-        .by("anna");
+        .with_operator("anna");
     let handle = rotation.handle();
     (rotation, handle)
 }
@@ -27,7 +28,7 @@ fn adopt(path: &Path) -> Transition {
     let transition = rotation.adopt(&key(1)).unwrap();
     assert_eq!(sent(&handle), Some(1), "it is persisted and published");
     let status = rotation.status().unwrap();
-    let missing = status.unaudited().map(|(count, error)| (count, error.clone()));
+    let missing = status.audit_error().map(|error| (status.unaudited(), error.clone()));
     assert_eq!(missing, transition.unaudited().map(|error| (1, error.clone())));
     assert_eq!(status.to_string().contains("1 events are not in the audit"), missing.is_some());
     transition
@@ -46,11 +47,11 @@ fn each_event_is_one_line_of_json_in_a_file_that_is_this_users_alone() {
     let (rotation, _) = with_file(&path);
     rotation.adopt(&key(1)).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    rotation.stage(&key(2), Some("a \"note\" \\ ü")).unwrap();
+    rotation.stage(KeyDetails::of(&key(2)).with_note("a \"note\" \\ ü")).unwrap();
     // As logrotate does.
     fs::rename(&path, folder.at("audit.jsonl.1")).unwrap();
     rotation.promote_unverified_now().unwrap();
-    rotation.compromise(name(2), None).unwrap();
+    rotation.compromise(name(2)).unwrap();
     let old = lines(&folder.at("audit.jsonl.1"));
     let new = lines(&path);
     assert_eq!((old.len(), new.len()), (2, 2));
@@ -183,8 +184,8 @@ fn a_callback_that_panics_stops_no_step_and_no_other_audit() {
     assert_eq!(transition.unaudited(), Some(&AuditError::Panicked));
     assert_eq!(sent(&handle), Some(1));
     assert_eq!(*seen.lock().unwrap(), [AuditAction::Adopted]);
-    rotation.stage(&key(2), None).unwrap();
-    assert_eq!(rotation.status().unwrap().unaudited().unwrap().0, 2);
+    rotation.stage(&key(2)).unwrap();
+    assert_eq!(rotation.status().unwrap().unaudited(), 2);
 }
 
 #[test]
@@ -259,7 +260,7 @@ fn an_event_is_told_only_once_the_step_is_persisted_and_published() {
     let rotation = rotation
         .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push((slots(&there), sent(&view)))));
     rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
     rotation.promote_unverified_now().unwrap();
     assert_eq!(
         *seen.lock().unwrap(),
@@ -277,7 +278,7 @@ fn tracing_is_told_as_well_and_of_a_problem_as_a_warning() {
     let collector = crate::support::traced::Collector::default();
     tracing::subscriber::with_default(collector.clone(), || {
         let setup = adopted();
-        setup.rotation.compromise(name(1), None).unwrap();
+        setup.rotation.compromise(name(1)).unwrap();
     });
     let lines = collector.lines();
     let told = |level: &str, action: &str| {

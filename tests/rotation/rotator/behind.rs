@@ -76,7 +76,7 @@ fn promoted() -> (Replica, Rotation<Kanal>) {
     let open = || Rotation::<Kanal>::open(replica.clone(), policy.clone()).unwrap();
     let rotation = open();
     rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
     rotation.promote_unverified_now().unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::Delete { .. }));
     replica.freeze();
@@ -99,7 +99,7 @@ fn a_key_that_is_in_force_again_is_not_to_be_deleted_by_what_a_replica_still_sho
     roll_back(&replica);
     replica.catches_up.store(true, Ordering::SeqCst);
     let step = rotation.next_step().unwrap();
-    assert!(matches!(step, NextStep::VerifyByHand { fingerprint, .. } if fingerprint == name(2)), "{step}");
+    assert!(matches!(&step, NextStep::VerifyByHand { key, .. } if key.fingerprint() == name(2)), "{step}");
     assert_eq!(slots(&replica.store), [Some(1), Some(2), None], "nothing was changed");
 }
 

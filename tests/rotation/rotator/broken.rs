@@ -1,18 +1,23 @@
 //! Documents that are broken, and stores that fail at each call.
 
+use keysheath::rotation::KeyDetails;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::AtomicBool;
 
 use keysheath::key::Katana;
-use keysheath::keyset::{KeySetError, Staging};
-use keysheath::rotation::{MAX_CONFLICTS, RotationError};
+use keysheath::keyset::KeySetError;
+use keysheath::rotation::RotationError;
 use keysheath::source::{Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Version};
 
 use super::*;
+use crate::support::keys::{EMPTY, Keys};
 use crate::support::stores::pass_on;
 use crate::support::{Child, Folder, as_ordinary_user, set_mode};
+
+/// As the crate has it.
+const MAX_CONFLICTS: u32 = 32;
 
 /// What is done to a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,15 +61,12 @@ impl Faulty {
         self.is_silent.store(false, Ordering::SeqCst);
     }
 
-    /// Writes what is there once more, as somebody else might, with a step of their own.
-    fn touch(&self, step: impl FnOnce(&mut KeySet)) {
+    /// Writes the document again, as another process might.
+    fn touch(&self) {
         let there = self.inner.read().unwrap();
-        let mut keys = there.as_ref().map_or_else(
-            || KeySet::new(Kanal::PROFILE).unwrap(),
-            |there| KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap(),
-        );
-        step(&mut keys);
-        self.inner.write(&keys.to_document(), there.as_ref().map(Document::version)).unwrap();
+        let empty = || DocumentContent::from(EMPTY.as_bytes().to_vec());
+        let content = there.as_ref().map_or_else(empty, |there| there.content().clone());
+        self.inner.write(&content, there.as_ref().map(Document::version)).unwrap();
     }
 }
 
@@ -102,10 +104,8 @@ impl DocumentStore for Faulty {
             Some(Fault::DoneThenOther) => {
                 self.inner.write(content, unchanged)?;
                 let leaked = name(500 + self.writes.load(Ordering::SeqCst));
-                self.touch(|keys| {
-                    let step = keys.compromise(leaked, SystemTime::now());
-                    assert!(step.unwrap().is_change());
-                });
+                let other = Rotation::<Kanal>::open(self.inner.clone(), RotationPolicy::new());
+                assert!(other.unwrap().compromise(leaked).unwrap().transition().is_change());
                 *fault = None;
                 Err(unavailable(false))
             }
@@ -114,7 +114,7 @@ impl DocumentStore for Faulty {
                 Err(unavailable(false))
             }
             Some(Fault::AlwaysLate) => {
-                self.touch(|_| {});
+                self.touch();
                 self.inner.write(content, unchanged)
             }
             _ => self.inner.write(content, unchanged),
@@ -126,13 +126,13 @@ impl DocumentStore for Faulty {
 type Do = fn(&Setup<Faulty>) -> Result<(), RotationError>;
 const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
-    (|setup| setup.rotation.stage(&key(2), None).map(drop), [Some(1), Some(2), None]),
+    (|setup| setup.rotation.stage(&key(2)).map(drop), [Some(1), Some(2), None]),
     (|setup| setup.rotation.verify_now().map(drop), [Some(1), Some(2), None]),
     (|setup| setup.rotation.promote_now().map(drop), [Some(2), None, Some(1)]),
     (|setup| setup.rotation.retire_now().map(drop), [Some(2), None, None]),
-    (|setup| setup.rotation.stage(&key(3), None).map(drop), [Some(2), Some(3), None]),
+    (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(2), Some(3), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(2), None, None]),
-    (|setup| setup.rotation.compromise(name(2), None).map(drop), [None; 3]),
+    (|setup| setup.rotation.compromise(name(2)).map(drop), [None; 3]),
 ];
 
 fn setup() -> Setup<Faulty> {
@@ -255,9 +255,9 @@ fn a_document_that_is_truncated_newer_edited_or_another_issuers_is_refused_and_l
     fs::write(&path, [b"KSHDOC02", &whole[8..]].concat()).unwrap();
     assert!(matches!(refused(&path), RotationError::Document { problem: DocumentError::Newer, .. }));
     // Whole, as documents; but not key sets of ours.
-    let mut foreign = KeySet::new(Katana::PROFILE).unwrap();
+    let foreign = Keys::<Katana>::of_issuer();
     let katana = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
-    foreign.adopt(katana, Staging::at(SystemTime::now())).unwrap();
+    foreign.adopt(&katana).unwrap();
     let newer = String::from_utf8(foreign.to_document().expose_secret().to_vec()).unwrap();
     let newer = newer.replace("\"form\": 1", "\"form\": 2").replace("katana", "kanal");
     let cases: [(DocumentContent, Is); 3] = [
@@ -272,7 +272,7 @@ fn a_document_that_is_truncated_newer_edited_or_another_issuers_is_refused_and_l
         assert!(matches!(&error, RotationError::Unreadable { problem, .. } if is(problem)), "{error}");
     }
     // A rotation that has seen the document makes no step on one that was put in its place, and sends what it had.
-    assert!(rotation.stage(&key(2), None).is_err());
+    assert!(rotation.stage(&key(2)).is_err());
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_document_that_is_swapped_for_a_link_is_refused() {
         place: Provenance::File { path: path.clone() },
         problem: DocumentError::NotPrivate,
     };
-    assert_eq!(rotation.stage(&key(2), None), Err(not_private.clone()));
+    assert_eq!(rotation.stage(&key(2)), Err(not_private.clone()));
     assert_eq!(rotation.status().map(drop), Err(not_private.clone()));
     assert_eq!(refused(&path), not_private);
     assert_eq!(sent(&handle), Some(1), "the last good key stays in force");
@@ -305,7 +305,7 @@ fn on_a_full_disk_no_step_is_made_and_the_last_good_key_stays() {
         // 512 bytes: one key fits, two do not.
         rotation.adopt(&key(1)).unwrap();
         let before = fs::read(&path).unwrap();
-        let error = rotation.stage(&key(2), Some(&"x".repeat(100))).unwrap_err();
+        let error = rotation.stage(KeyDetails::of(&key(2)).with_note("x".repeat(100))).unwrap_err();
         assert!(matches!(error, RotationError::Document { problem: DocumentError::Full, .. }), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(sent(&handle), Some(1));
@@ -324,7 +324,7 @@ fn in_a_folder_that_is_read_only_no_step_is_made_and_what_is_there_is_sent() {
         let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap();
         let handle = rotation.handle();
         assert_eq!(sent(&handle), Some(1));
-        let error = rotation.stage(&key(2), None).unwrap_err();
+        let error = rotation.stage(&key(2)).unwrap_err();
         set_mode(folder.path(), 0o700);
         assert!(matches!(error, RotationError::Document { problem: DocumentError::ReadOnly, .. }), "{error}");
         assert_eq!(sent(&handle), Some(1));

@@ -48,7 +48,7 @@ impl Process {
 /// Promotes key 2, and sees it work.
 fn promote(rotation: &Rotation<Kanal>) {
     rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
     drop(rotation.verify_now().unwrap());
     rotation.promote_now().unwrap();
     drop(rotation.verify_now().unwrap());
@@ -58,7 +58,7 @@ fn promote(rotation: &Rotation<Kanal>) {
 #[track_caller]
 fn left(rotation: &Rotation<Kanal>) -> Option<u64> {
     match rotation.next_step().unwrap() {
-        NextStep::Wait { left, .. } => Some(left.as_secs() / MINUTE),
+        NextStep::Wait { remaining, .. } => Some(remaining.as_secs() / MINUTE),
         NextStep::Delete { .. } => None,
         other => panic!("{other}"),
     }
@@ -137,7 +137,7 @@ fn a_rolled_back_key_is_kept_for_the_settle_time_by_both_clocks() {
     promote(&rotation);
     rotation.roll_back_now().unwrap();
     process.wall.advance(DAY);
-    assert_eq!(rotation.abort_now().unwrap().left(), Duration::from_secs(15 * MINUTE));
+    assert_eq!(rotation.abort_now().unwrap().remaining_settle(), Duration::from_secs(15 * MINUTE));
 }
 
 #[test]
@@ -152,7 +152,9 @@ fn no_key_is_deleted_for_one_that_was_just_created() {
         .with_probe(answers);
     promote(&rotation);
     clock.advance(119);
-    assert!(matches!(rotation.next_step().unwrap(), NextStep::Wait { left, .. } if left.as_secs() == 1));
+    assert!(
+        matches!(rotation.next_step().unwrap(), NextStep::Wait { remaining, .. } if remaining.as_secs() == 1)
+    );
     clock.advance(1);
     assert_eq!(left(&rotation), None);
 }
@@ -197,7 +199,7 @@ fn a_grace_that_ended_in_a_suspend_is_over() {
         let rotation = Rotation::<Kanal>::open(MemoryStore::new(), policy).unwrap();
         let handle = rotation.handle();
         rotation.adopt(&key(1)).unwrap();
-        rotation.stage(&key(2), None).unwrap();
+        rotation.stage(&key(2)).unwrap();
         rotation.promote_unverified_now().unwrap();
         assert!(handle.load().unwrap().previous().is_some());
         let start = SystemTime::now();

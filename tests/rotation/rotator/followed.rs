@@ -1,5 +1,7 @@
 //! A person who always does what the next step says: whatever has gone wrong before, it ends with a key that works.
 
+use keysheath::rotation::Promote;
+use keysheath::rotation::Retire;
 use std::sync::atomic::AtomicBool;
 
 use keysheath::rotation::{NextStep, Presence, PresenceSettings, Retirement, Verification};
@@ -143,11 +145,11 @@ impl Person {
             Fault::Delete(back) => self.delete(name(self.recent(back))),
             Fault::Stage(works) => {
                 let number = self.create(works);
-                drop(self.setup.rotation.stage(&key(number), None));
+                drop(self.setup.rotation.stage(&key(number)));
             }
             Fault::PromoteUnverified => drop(rotation.promote_unverified_now()),
             Fault::RollBack => drop(rotation.roll_back_now()),
-            Fault::Leak(back) => drop(rotation.compromise(name(self.recent(back)), None)),
+            Fault::Leak(back) => drop(rotation.compromise(name(self.recent(back)))),
             Fault::Stuck(is_stuck) => self.setup.store.is_stuck.store(is_stuck, Ordering::SeqCst),
             Fault::Silence(is_silent) => self.is_silent = is_silent,
             Fault::Restart => self.restart(),
@@ -164,65 +166,67 @@ impl Person {
         match step {
             NextStep::Create { .. } => {
                 let number = self.create(true);
-                self.setup.rotation.stage(&key(number), None).map(drop)
+                self.setup.rotation.stage(&key(number)).map(drop)
             }
-            NextStep::Verify { rotation, .. } => {
-                let verified = self.setup.rotation.verify(*rotation)?;
+            NextStep::Verify { key, .. } => {
+                let verified = self.setup.rotation.verify(key.rotation())?;
                 if let Verification::NotYet { .. } = verified {
                     self.setup.clock.advance(60);
                 }
                 Ok(())
             }
-            NextStep::VerifyByHand { fingerprint, rotation, .. } if works(self, *fingerprint) => {
-                self.setup.rotation.promote_unverified(*rotation).map(drop)
+            NextStep::VerifyByHand { key, .. } if works(self, key.fingerprint()) => {
+                self.setup.rotation.promote(Promote::of(key.rotation()).without_verification()).map(drop)
             }
-            NextStep::VerifyByHand { rotation, .. } | NextStep::Abort { rotation, .. } => {
-                self.setup.rotation.abort(*rotation).map(drop)
+            NextStep::VerifyByHand { key, .. } | NextStep::Abort { key, .. } => {
+                self.setup.rotation.abort(key.rotation()).map(drop)
             }
-            NextStep::Promote { rotation, .. } => self.setup.rotation.promote(*rotation).map(drop),
-            NextStep::Wait { left, .. } => {
-                self.setup.clock.advance(left.as_secs().max(60));
+            NextStep::Promote { key, .. } => self.setup.rotation.promote(key.rotation()).map(drop),
+            NextStep::Wait { remaining, .. } => {
+                self.setup.clock.advance(remaining.as_secs().max(60));
                 Ok(())
             }
-            NextStep::Delete { fingerprint, keep, rotation, .. } => {
-                if !self.has_probe && !works(self, *keep) {
-                    // "first see for yourself that the key works": a request will tell.
+            NextStep::Delete { key, keep, .. } => {
+                if !self.has_probe && !works(self, keep.fingerprint()) {
+                    // "first check yourself that the key works": a request will tell.
                     return Ok(());
                 }
-                self.delete(*fingerprint);
+                self.delete(key.fingerprint());
                 if self.has_probe {
-                    self.setup.rotation.retire(*rotation).map(drop)
+                    self.setup.rotation.retire(keep.rotation()).map(drop)
                 } else {
-                    self.setup.rotation.retire_unprobed(*rotation).map(drop)
+                    self.setup.rotation.retire(Retire::of(keep.rotation()).without_probe()).map(drop)
                 }
             }
-            NextStep::DeleteGivenUp { keep, .. } if !self.has_probe && !works(self, *keep) => Ok(()),
-            NextStep::DeleteLeaked { fingerprint, .. } | NextStep::DeleteGivenUp { fingerprint, .. } => {
-                self.delete(*fingerprint);
-                self.setup.rotation.confirm_deleted(*fingerprint).map(drop)
+            NextStep::DeleteAborted { keep, .. } if !self.has_probe && !works(self, keep.fingerprint()) => {
+                Ok(())
             }
-            NextStep::Confirm { rotation, .. } => self.setup.rotation.retire(*rotation).map(drop),
-            NextStep::Refused { rotation, has_probe: true, .. } => {
-                self.setup.rotation.verify(*rotation).map(drop)
+            NextStep::DeleteLeaked { key, .. } | NextStep::DeleteAborted { key, .. } => {
+                self.delete(key.fingerprint());
+                self.setup.rotation.confirm_deleted(key.fingerprint()).map(drop)
             }
-            NextStep::Refused { fingerprint, .. } if works(self, *fingerprint) => Ok(()),
-            NextStep::Refused { rotation, previous: Some(_), .. } => {
+            NextStep::Confirm { current, .. } => self.setup.rotation.retire(current.rotation()).map(drop),
+            NextStep::Refused { key, has_probe: true, .. } => {
+                self.setup.rotation.verify(key.rotation()).map(drop)
+            }
+            NextStep::Refused { key, .. } if works(self, key.fingerprint()) => Ok(()),
+            NextStep::Refused { key, previous: Some(_), .. } => {
                 if let Some((_, after)) = said.split_once("abort rotation ")
                     && let Some((under_way, _)) = after.split_once(", which is pending, then ")
                 {
                     self.setup.rotation.abort(under_way.parse().unwrap())?;
                 }
-                self.setup.rotation.roll_back(*rotation)?;
-                self.setup.rotation.abort(*rotation).map(drop)
+                self.setup.rotation.roll_back(key.rotation())?;
+                self.setup.rotation.abort(key.rotation()).map(drop)
             }
             NextStep::Refused { .. } => {
                 let number = self.create(true);
-                let staged = self.setup.rotation.stage(&key(number), None)?;
-                self.setup.rotation.promote_unverified(staged.rotation().unwrap()).map(drop)
+                let staged = self.setup.rotation.stage(&key(number))?;
+                self.setup.rotation.promote(Promote::of(staged.rotation()).without_verification()).map(drop)
             }
-            _ if said.contains("report it as compromised once more") => {
+            _ if said.contains("report it as compromised again") => {
                 let leaked = (1..=self.keys).find(|number| said.contains(&name(*number).to_string()));
-                self.setup.rotation.compromise(name(leaked.unwrap()), None).map(drop)
+                self.setup.rotation.compromise(name(leaked.unwrap())).map(drop)
             }
             _ => Ok(()),
         }
@@ -280,21 +284,21 @@ fn a_leak_that_is_not_persisted_comes_before_every_deletion() {
     setup.rotation.adopt(&key(1)).unwrap();
     setup.answers.accept(1);
     setup.answers.accept(2);
-    setup.rotation.stage(&key(2), None).unwrap();
+    setup.rotation.stage(&key(2)).unwrap();
     drop(setup.rotation.verify_now().unwrap());
     setup.rotation.promote_now().unwrap();
     drop(setup.rotation.verify_now().unwrap());
     setup.store.is_stuck.store(true, Ordering::SeqCst);
-    setup.rotation.compromise(name(2), None).unwrap_err();
+    setup.rotation.compromise(name(2)).unwrap_err();
     assert_eq!(sent(&setup.handle), Some(1), "it is the only good key now");
     setup.clock.advance(86_400);
     let step = setup.rotation.next_step().unwrap();
     assert!(!matches!(step, NextStep::Delete { .. }), "{step}");
-    assert!(step.to_string().contains("report it as compromised once more"), "{step}");
+    assert!(step.to_string().contains("report it as compromised again"), "{step}");
     setup.store.is_stuck.store(false, Ordering::SeqCst);
-    setup.rotation.compromise(name(2), None).unwrap();
+    setup.rotation.compromise(name(2)).unwrap();
     let step = setup.rotation.next_step().unwrap();
-    assert!(matches!(step, NextStep::DeleteLeaked { fingerprint, .. } if fingerprint == name(2)), "{step}");
+    assert!(matches!(&step, NextStep::DeleteLeaked { key, .. } if key.fingerprint() == name(2)), "{step}");
 }
 
 #[test]
@@ -315,21 +319,21 @@ fn a_refused_new_key_has_no_other_key_deleted() {
         .with_presence(presence)
         .with_clock(later);
     let step = tool.next_step().unwrap();
-    assert!(matches!(&step, NextStep::Wait { behind, .. } if behind.len() == 1), "{step}");
-    tool.stage(&key(3), None).unwrap();
+    assert!(matches!(&step, NextStep::Wait { still_using, .. } if still_using.len() == 1), "{step}");
+    tool.stage(&key(3)).unwrap();
     // It was accepted once, so that it is none of "not yet".
     setup.answers.accept(3);
     drop(tool.verify_now().unwrap());
     setup.answers.refuse(3);
     let outcome = tool.verify_now().unwrap();
     let Verification::KeyRefused { next, .. } = &outcome else { panic!("{outcome}") };
-    assert!(matches!(**next, NextStep::Abort { fingerprint, .. } if fingerprint == name(3)), "{outcome}");
+    assert!(matches!(&**next, NextStep::Abort { key, .. } if key.fingerprint() == name(3)), "{outcome}");
 }
 
 #[test]
 fn no_error_asks_for_a_key_to_be_deleted() {
     let setup = promoted();
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     let error = setup.rotation.promote_unverified_now().unwrap_err().to_string();
     assert!(error.contains("still the previous one") && !error.contains("delete"), "{error}");
 }
@@ -340,7 +344,7 @@ fn what_a_replica_shows_is_not_called_overdue() {
     setup.rotation.adopt(&key(1)).unwrap();
     setup.answers.accept(1);
     setup.answers.accept(2);
-    setup.rotation.stage(&key(2), None).unwrap();
+    setup.rotation.stage(&key(2)).unwrap();
     drop(setup.rotation.verify_now().unwrap());
     setup.rotation.promote_now().unwrap();
     drop(setup.rotation.verify_now().unwrap());
@@ -381,12 +385,12 @@ fn an_active_key_for_some_stores_without_a_previous_one_is_replaced() {
     let outcome = setup.rotation.retire_now().unwrap();
     assert!(matches!(outcome, Retirement::Undecided { .. }), "{outcome}");
     assert!(outcome.to_string().contains("stage a key for every store"), "{outcome}");
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     setup.answers.accept(3);
     for _ in 0..3 {
         match setup.rotation.next_step().unwrap() {
-            NextStep::Verify { rotation, .. } => drop(setup.rotation.verify(rotation).unwrap()),
-            NextStep::Promote { rotation, .. } => drop(setup.rotation.promote(rotation).unwrap()),
+            NextStep::Verify { key, .. } => drop(setup.rotation.verify(key.rotation()).unwrap()),
+            NextStep::Promote { key, .. } => drop(setup.rotation.promote(key.rotation()).unwrap()),
             _ => {}
         }
     }

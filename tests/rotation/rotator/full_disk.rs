@@ -1,5 +1,6 @@
 //! A disk that is full: a small tmpfs, in a mount namespace of its own.
 
+use keysheath::rotation::KeyDetails;
 use std::fs;
 use std::path::Path;
 
@@ -32,13 +33,16 @@ fn fill(path: &Path) {
 type Do = fn(&Setup<FileStore>) -> Result<(), RotationError>;
 const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
-    (|setup| setup.rotation.stage(&key(2), Some("spring")).map(drop), [Some(1), Some(2), None]),
+    (
+        |setup| setup.rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).map(drop),
+        [Some(1), Some(2), None],
+    ),
     (|setup| setup.rotation.verify_now().map(drop), [Some(1), Some(2), None]),
     (|setup| setup.rotation.promote_now().map(drop), [Some(2), None, Some(1)]),
     (|setup| setup.rotation.roll_back_now().map(drop), [Some(1), Some(2), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(1), None, None]),
-    (|setup| setup.rotation.stage(&key(3), None).map(drop), [Some(1), Some(3), None]),
-    (|setup| setup.rotation.compromise(name(1), None).map(drop), [None, Some(3), None]),
+    (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(1), Some(3), None]),
+    (|setup| setup.rotation.compromise(name(1)).map(drop), [None, Some(3), None]),
 ];
 
 #[test]

@@ -26,23 +26,23 @@ fn an_aborted_key_is_to_be_deleted_until_that_is_confirmed() {
     drop(setup.rotation.verify_now().unwrap());
     let text = format!(
         "delete the key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API Keys): the one taken in \
-         on 2026-11-24 and given up, and not the key {}; then confirm that it is deleted",
+         on 2026-11-24 and aborted, and not the key {}; then confirm that it is deleted",
         name(2),
         name(1)
     );
     for rotation in [&setup.rotation, &setup.another().0] {
         assert_eq!(says(rotation), text);
         let status = rotation.status().unwrap().to_string();
-        assert!(status.contains("given up: the key named production-shop-2026-11-r2"), "{status}");
+        assert!(status.contains("aborted: the key named production-shop-2026-11-r2"), "{status}");
     }
     let confirmed = setup.rotation.confirm_deleted(name(2)).unwrap();
     let words =
-        format!("given up key deleted production-shop-2026-11-r2, {} (rotation 2): a retired key", name(2));
+        format!("aborted key deleted production-shop-2026-11-r2, {} (rotation 2): a retired key", name(2));
     assert_eq!((confirmed.is_change(), confirmed.to_string()), (true, words));
     assert!(!setup.rotation.confirm_deleted(name(2)).unwrap().is_change());
-    assert_eq!(setup.actions().last().unwrap(), "given up key deleted");
+    assert_eq!(setup.actions().last().unwrap(), "aborted key deleted");
     assert!(says(&setup.rotation).starts_with("nothing to do until"));
-    assert!(!setup.rotation.status().unwrap().to_string().contains("given up"));
+    assert!(!setup.rotation.status().unwrap().to_string().contains("aborted"));
     let unknown = RotationError::Refused(KeySetError::NotCompromised);
     assert_eq!(setup.rotation.confirm_deleted(name(1)), Err(unknown));
 }
@@ -77,7 +77,7 @@ fn none_is_deleted_while_the_issuer_may_not_know_the_active_key() {
     setup.rotation.abort_now().unwrap();
     drop(setup.rotation.verify_now().unwrap());
     let said = says(&setup.rotation);
-    assert!(said.contains("the issuer has 2 minutes to come to know the key in force"), "{said}");
+    assert!(said.contains("the issuer has 2 minutes to learn the active key"), "{said}");
     setup.clock.advance(120);
     assert!(is_asked_for(&setup.rotation));
 }
@@ -100,8 +100,11 @@ fn a_key_that_a_probe_saw_refused_is_gone() {
 fn a_key_that_was_given_up_and_leaks_is_deleted_at_once() {
     let setup = staged();
     setup.rotation.abort_now().unwrap();
-    let leaked = setup.rotation.compromise(name(2), None).unwrap();
-    assert!(leaked.was_held() && leaked.name() == Some("production-shop-2026-11-r2"), "{leaked}");
+    let leaked = setup.rotation.compromise(name(2)).unwrap();
+    assert!(
+        leaked.was_held() && leaked.transition().event().name() == Some("production-shop-2026-11-r2"),
+        "{leaked}"
+    );
     assert!(says(&setup.rotation).starts_with("delete the leaked key named production-shop-2026-11-r2"));
     setup.rotation.confirm_deleted(name(2)).unwrap();
     drop(setup.rotation.verify_now().unwrap());
@@ -113,7 +116,7 @@ fn later_rotations_do_not_make_it_forgotten() {
     let setup = staged();
     setup.rotation.abort_now().unwrap();
     for number in 3..20 {
-        setup.rotation.stage(&key(number), None).unwrap();
+        setup.rotation.stage(&key(number)).unwrap();
         setup.answers.accept(number);
         drop(setup.rotation.verify_now().unwrap());
         setup.rotation.promote_now().unwrap();
@@ -121,7 +124,7 @@ fn later_rotations_do_not_make_it_forgotten() {
         setup.answers.refuse(setup.slots()[2].unwrap());
         assert!(matches!(setup.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
     }
-    assert_eq!(setup.rotation.status().unwrap().retired().len(), MAX_RETIRED);
+    assert_eq!(setup.rotation.status().unwrap().keys().retired().len(), MAX_RETIRED);
     assert!(is_asked_for(&setup.rotation), "{}", says(&setup.rotation));
 }
 

@@ -1,8 +1,11 @@
 //! A step is about what was shown; who acts and what they note; handles that do not fit.
 
+use crate::support::keys::Keys;
 use keysheath::handle::Reload;
 use keysheath::key::{ApiKey, Katana};
-use keysheath::keyset::{KeySetError, Promotion, Staging};
+use keysheath::keyset::KeySetError;
+use keysheath::rotation::Leak;
+use keysheath::rotation::Retire;
 use keysheath::rotation::{KeyDetails, Retirement, RotationError};
 use keysheath::source::Provenance;
 
@@ -11,16 +14,19 @@ use super::*;
 #[test]
 fn a_retirement_is_not_of_a_key_that_was_not_asked_about() {
     let setup = promoted();
-    let seen = setup.rotation.status().unwrap().current().unwrap().rotation();
+    let seen = setup.rotation.status().unwrap().keys().current().unwrap().rotation();
     let (ben, _) = setup.another();
     setup.clock.advance(3_600);
     setup.answers.refuse(1);
     assert!(matches!(ben.retire(seen), Ok(Retirement::Retired { .. })));
-    ben.stage(&key(3), None).unwrap();
+    ben.stage(&key(3)).unwrap();
     ben.promote_unverified_now().unwrap();
     let not_current = Err(RotationError::Refused(KeySetError::NotCurrent));
     assert_eq!(setup.rotation.retire(seen), not_current.clone());
-    assert_eq!(setup.rotation.retire_unprobed(seen).map(drop), not_current.clone().map(|_| ()));
+    assert_eq!(
+        setup.rotation.retire(Retire::of(seen).without_probe()).map(drop),
+        not_current.clone().map(|_| ())
+    );
     assert_eq!(setup.rotation.roll_back(seen).map(drop), not_current.map(|_| ()));
     assert_eq!(setup.slots(), [Some(3), None, Some(2)]);
 }
@@ -33,7 +39,7 @@ fn a_key_that_changes_while_it_is_asked_about_is_not_marked() {
         fn probe(&self, key: &RawKey) -> Report {
             if let Some(ben) = self.1.lock().unwrap().take() {
                 ben.abort_now().unwrap();
-                ben.stage(&super::key(3), None).unwrap();
+                ben.stage(&super::key(3)).unwrap();
             }
             self.0.probe(key)
         }
@@ -46,7 +52,7 @@ fn a_key_that_changes_while_it_is_asked_about_is_not_marked() {
     let anna = anna.with_probe(Meddling(setup.answers.clone(), Mutex::new(Some(ben))));
     assert!(matches!(anna.verify_now(), Err(RotationError::Refused(KeySetError::NotPending { .. }))));
     let status = anna.status().unwrap();
-    assert_eq!(status.pending().unwrap().verified(), None);
+    assert_eq!(status.keys().pending().unwrap().verified(), None);
     assert_eq!(setup.slots(), [Some(1), Some(3), None]);
 }
 
@@ -59,12 +65,11 @@ struct Replacing {
 
 impl Probe for Replacing {
     fn probe(&self, key: &RawKey) -> Report {
-        let now = SystemTime::now();
-        let mut keys = KeySet::new(Kanal::PROFILE).unwrap();
-        keys.adopt(super::key(1), Staging::at(now)).unwrap();
-        let rotation = keys.stage(super::key(3), Staging::at(now)).unwrap().rotation();
+        let keys = Keys::new();
+        keys.adopt(&super::key(1)).unwrap();
+        let id = keys.stage(&super::key(3)).unwrap().rotation();
         if self.is_promoted {
-            keys.promote(rotation, Promotion::Unverified, now).unwrap();
+            keys.promote_unverified(id);
         }
         let there = self.store.read().unwrap().unwrap();
         self.store.write(&keys.to_document(), Some(there.version())).unwrap();
@@ -83,7 +88,7 @@ fn an_answer_about_one_key_is_not_taken_for_another_that_has_its_number() {
     let store = setup.store.clone();
     let rotation = replaced(setup, false);
     assert!(matches!(rotation.verify_now(), Err(RotationError::Refused(KeySetError::NotPending { .. }))));
-    assert_eq!(rotation.status().unwrap().pending().unwrap().verified(), None);
+    assert_eq!(rotation.status().unwrap().keys().pending().unwrap().verified(), None);
     assert_eq!(slots(&store), [Some(1), Some(3), None]);
     // Neither retired nor fallen back.
     for deleted in [1, 2] {
@@ -103,15 +108,14 @@ fn a_step_on_a_rotation_that_never_was_changes_nothing() {
     let Setup { rotation, .. } = &setup;
     assert!(matches!(rotation.verify_now(), Err(RotationError::Refused(KeySetError::NotPending { .. }))));
     assert_eq!(rotation.retire_now().map(drop), Err(RotationError::Refused(KeySetError::NotCurrent)));
-    for step in [
-        Rotation::promote_now,
-        Rotation::promote_unverified_now,
-        Rotation::roll_back_now,
-        Rotation::retire_unprobed_now,
-        Rotation::abort_now,
-    ] {
-        assert!(matches!(step(rotation), Err(RotationError::Refused(_))));
-    }
+    let steps = [
+        rotation.promote_now().map(drop),
+        rotation.promote_unverified_now().map(drop),
+        rotation.roll_back_now().map(drop),
+        rotation.retire_unprobed_now().map(drop),
+        rotation.abort_now().map(drop),
+    ];
+    assert!(steps.iter().all(|step| matches!(step, Err(RotationError::Refused(_)))), "{steps:?}");
     assert!(setup.store.read().unwrap().is_none(), "nothing was written");
     assert!(setup.events.lock().unwrap().is_empty());
 }
@@ -122,14 +126,15 @@ fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
     let before = setup.actions().len();
     let long = "x".repeat(65);
     for by in [long.as_str(), "an\nna", key(1).expose_secret(), key(2).expose_secret()] {
-        let rotation = setup.another().0.by(by);
-        for step in [
-            Rotation::promote_unverified_now,
-            Rotation::abort_now,
-            |rotation: &Rotation<Kanal>| rotation.compromise(name(1), None),
-            |rotation: &Rotation<Kanal>| rotation.stage(&key(3), None),
-        ] {
-            let refused = match step(&rotation).unwrap_err() {
+        let rotation = setup.another().0.with_operator(by);
+        let steps = [
+            rotation.promote_unverified_now().map(drop),
+            rotation.abort_now().map(drop),
+            rotation.compromise(name(1)).map(drop),
+            rotation.stage(&key(3)).map(drop),
+        ];
+        for step in steps {
+            let refused = match step.unwrap_err() {
                 // The leaked key is stopped all the same.
                 RotationError::LeakNotPersisted { cause, .. } => *cause,
                 other => other,
@@ -138,7 +143,7 @@ fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
         }
         assert!(rotation.verify_now().is_err() && rotation.retire_now().is_err());
     }
-    let refused = |note: &str| setup.rotation.compromise(name(9), Some(note)).unwrap_err();
+    let refused = |note: &str| setup.rotation.compromise(Leak::of(name(9)).with_note(note)).unwrap_err();
     let in_note = RotationError::Refused(KeySetError::KeyInNote);
     assert_eq!(refused(&format!("it was \"{}\".", key(9).expose_secret())), in_note);
     assert_eq!(refused(&format!("x{}", key(1).expose_secret())), in_note);
@@ -151,17 +156,16 @@ fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
 fn where_a_key_was_had_from_is_kept_and_told() {
     let setup = empty();
     let place = Provenance::other("vault", "shop/kanal");
-    let details = KeyDetails::new().with_place(&place);
-    setup.rotation.adopt_with(&key(1), &details).unwrap();
-    setup.rotation.stage_with(&key(2), &details.with_note("spring")).unwrap();
+    setup.rotation.adopt(KeyDetails::of(&key(1)).with_place(&place)).unwrap();
+    setup.rotation.stage(KeyDetails::of(&key(2)).with_place(&place).with_note("spring")).unwrap();
     let status = setup.rotation.status().unwrap();
-    for slot in [status.current(), status.pending()] {
-        assert_eq!(slot.unwrap().from(), Some("vault shop/kanal"));
+    for slot in [status.keys().current(), status.keys().pending()] {
+        assert_eq!(slot.unwrap().loaded_from(), Some("vault shop/kanal"));
         assert_eq!(slot.unwrap().by(), Some("anna"));
     }
-    assert_eq!(status.pending().unwrap().note(), Some("spring"));
+    assert_eq!(status.keys().pending().unwrap().note(), Some("spring"));
     let events = setup.events.lock().unwrap();
-    assert!(events.iter().all(|event| event.key_from() == Some("vault shop/kanal")));
+    assert!(events.iter().all(|event| event.loaded_from() == Some("vault shop/kanal")));
     assert_eq!(events[1].note(), Some("spring"));
 }
 
@@ -172,7 +176,7 @@ fn a_key_set_or_a_key_of_another_issuer_is_refused() {
     let error = opened.map(drop).unwrap_err();
     assert!(matches!(error, RotationError::Unreadable { problem: KeySetError::OtherIssuer, .. }), "{error}");
     let foreign = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
-    let refused = setup.rotation.stage(foreign.as_raw(), None);
+    let refused = setup.rotation.stage(foreign.as_raw());
     assert_eq!(refused, Err(RotationError::Refused(KeySetError::OtherIssuer)));
 }
 
@@ -181,7 +185,7 @@ fn another_key_set_in_the_same_place_is_not_published() {
     let (setup, other) = (promoted(), empty());
     other.rotation.adopt(&key(7)).unwrap();
     for number in [8, 9] {
-        other.rotation.stage(&key(number), None).unwrap();
+        other.rotation.stage(&key(number)).unwrap();
         other.rotation.promote_unverified_now().unwrap();
         other.rotation.retire_unprobed_now().unwrap();
     }
@@ -189,7 +193,7 @@ fn another_key_set_in_the_same_place_is_not_published() {
     setup.store.write(newer.content(), Some(there.version())).unwrap();
     setup.rotation.status().unwrap();
     assert_eq!(sent(&setup.handle), Some(2));
-    assert!(!setup.rotation.stage(&key(10), None).unwrap().is_published());
+    assert!(!setup.rotation.stage(&key(10)).unwrap().transition().is_published());
     let error = setup.rotation.start_refresher(RefreshSettings::new()).unwrap_err();
     assert!(error.to_string().contains("is not the one whose keys the handle has"), "{error}");
 }

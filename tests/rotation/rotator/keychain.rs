@@ -1,5 +1,7 @@
 //! A rotation whose key set is in the keychain, against a real Secret Service.
 
+use keysheath::rotation::KeyDetails;
+use keysheath::rotation::Leak;
 use std::env;
 use std::path::PathBuf;
 
@@ -34,16 +36,19 @@ type Do = fn(&Setup<KeychainStore>) -> Result<(), RotationError>;
 /// The steps of a life, and what is in the places after each.
 const STEPS: [(Do, [Option<u64>; 3]); 11] = [
     (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
-    (|setup| setup.rotation.stage(&key(2), Some("spring")).map(drop), [Some(1), Some(2), None]),
+    (
+        |setup| setup.rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).map(drop),
+        [Some(1), Some(2), None],
+    ),
     (verify, [Some(1), Some(2), None]),
     (|setup| setup.rotation.promote_now().map(drop), [Some(2), None, Some(1)]),
     (|setup| setup.rotation.roll_back_now().map(drop), [Some(1), Some(2), None]),
     (verify, [Some(1), Some(2), None]),
     (|setup| setup.rotation.promote_now().map(drop), [Some(2), None, Some(1)]),
     (retire, [Some(2), None, None]),
-    (|setup| setup.rotation.stage(&key(3), None).map(drop), [Some(2), Some(3), None]),
+    (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(2), Some(3), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(2), None, None]),
-    (|setup| setup.rotation.compromise(name(2), Some("in a log")).map(drop), [None; 3]),
+    (|setup| setup.rotation.compromise(Leak::of(name(2)).with_note("in a log")).map(drop), [None; 3]),
 ];
 
 fn verify(setup: &Setup<KeychainStore>) -> Result<(), RotationError> {
@@ -76,8 +81,8 @@ fn keys_live_their_whole_life_in_a_keychain_and_every_process_sees_it() {
         let step = setup.rotation.next_step().unwrap();
         assert!(matches!(step, NextStep::Create { .. }), "{step}");
         // A key that leaked is known there for ever.
-        let known = KeySetError::Known { place: Place::Compromised };
-        assert_eq!(setup.rotation.stage(&key(2), None), Err(RotationError::Refused(known)));
+        let known = KeySetError::Known { state: KeyState::Compromised };
+        assert_eq!(setup.rotation.stage(&key(2)), Err(RotationError::Refused(known)));
         assert_eq!(setup.actions().len(), STEPS.len());
     });
 }

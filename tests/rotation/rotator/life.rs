@@ -38,7 +38,7 @@ fn life<S: DocumentStore + Clone + 'static>(store: S) -> Life<S> {
         .unwrap()
         .with_probe(probe)
         .with_clock(move || time.now())
-        .by("anna");
+        .with_operator("anna");
     rotation.adopt(emulator.key()).unwrap();
     let handle = rotation.handle();
     Life { emulator, store, handle, clock, rotation }
@@ -56,7 +56,7 @@ impl<S: DocumentStore> Life<S> {
     /// A key that was created, staged, verified and promoted.
     fn replace(&self) -> NewKey {
         let new = self.emulator.create_key("production").unwrap();
-        self.rotation.stage(new.key(), None).unwrap();
+        self.rotation.stage(new.key()).unwrap();
         assert!(matches!(self.rotation.verify_now().unwrap(), Verification::Verified { .. }));
         self.rotation.promote_now().unwrap();
         self.clock.advance(3_600);
@@ -115,7 +115,7 @@ fn faults() -> Vec<Fault> {
 fn no_fault_on_the_way_changes_anything_at_any_step() {
     let life = life(MemoryStore::new());
     let new = life.emulator.create_key("production").unwrap();
-    life.rotation.stage(new.key(), None).unwrap();
+    life.rotation.stage(new.key()).unwrap();
     life.clock.advance(3_600);
     let during = |fault: &Fault, ask: &dyn Fn()| {
         let before = life.document();
@@ -147,8 +147,8 @@ fn no_fault_on_the_way_changes_anything_at_any_step() {
 fn a_key_that_is_restricted_to_one_of_two_stores_is_not_verified() {
     let life = life(MemoryStore::new());
     let restricted = life.emulator.registry().create_key(TEAM, "one", Restriction::Store(OWN_STORE)).unwrap();
-    life.rotation.stage(restricted.key(), None).unwrap();
-    let Verification::StoreRefused { report } = life.rotation.verify_now().unwrap() else { panic!() };
+    life.rotation.stage(restricted.key()).unwrap();
+    let Verification::StoreRefused { report, .. } = life.rotation.verify_now().unwrap() else { panic!() };
     let refused: Vec<u64> = report
         .findings()
         .iter()

@@ -1,5 +1,7 @@
 //! Places with little room, and spans that no clock can tell.
 
+use keysheath::rotation::KeyDetails;
+use keysheath::rotation::Leak;
 use keysheath::source::Provenance;
 use keysheath::store::{DocumentContent, DocumentError, MAX_KEYCHAIN_DOCUMENT, Version};
 use proptest::prelude::*;
@@ -41,22 +43,22 @@ fn leaked_keys_that_are_remembered_stop_no_step_in_a_keychain() {
     setup.rotation.adopt(&key(1)).unwrap();
     let mut most = 0;
     for number in 2..150 {
-        setup.rotation.stage(&key(number), Some(&note)).unwrap();
+        setup.rotation.stage(KeyDetails::of(&key(number)).with_note(&note)).unwrap();
         setup.rotation.promote_unverified_now().unwrap();
         match number % 3 {
             0 => drop(setup.rotation.retire_unprobed_now().unwrap()),
-            1 => drop(setup.rotation.compromise(name(number - 1), Some(&note)).unwrap()),
+            1 => drop(setup.rotation.compromise(Leak::of(name(number - 1)).with_note(&note)).unwrap()),
             _ => {
-                setup.rotation.compromise(name(number - 1), None).unwrap();
+                setup.rotation.compromise(name(number - 1)).unwrap();
                 setup.rotation.confirm_deleted(name(number - 1)).unwrap();
             }
         }
         assert_eq!(setup.slots()[0], Some(number));
         let status = setup.rotation.status().unwrap();
-        most = most.max(status.compromised().len());
+        most = most.max(status.keys().compromised().len());
         // The newest that a person still has to delete is never forgotten first.
         if number % 3 == 1 {
-            assert_eq!(status.leaked().last().unwrap().fingerprint(), name(number - 1));
+            assert_eq!(status.keys().leaked().last().unwrap().fingerprint(), name(number - 1));
         }
     }
     assert!(most >= 20, "only {most} were remembered");
@@ -96,7 +98,7 @@ proptest! {
             .with_clock(move || now.now())
             .with_probe(answers);
         rotation.adopt(&key(1)).unwrap();
-        rotation.stage(&key(2), None).unwrap();
+        rotation.stage(&key(2)).unwrap();
         drop(rotation.verify_now().unwrap());
         rotation.promote_now().unwrap();
         drop(rotation.verify_now().unwrap());

@@ -144,7 +144,7 @@ impl World {
             Act::Stage => {
                 let number = self.create();
                 self.answer();
-                if self.setup.rotation.stage(&key(number), None).is_err() {
+                if self.setup.rotation.stage(&key(number)).is_err() {
                     self.keys -= 1;
                 }
             }
@@ -171,13 +171,13 @@ impl World {
             },
             Act::RetireUnprobed => drop(rotation.retire_unprobed_now()),
             Act::Abort => drop(rotation.abort_now()),
-            Act::Compromise(back) => drop(rotation.compromise(name(self.recent(back)), None)),
+            Act::Compromise(back) => drop(rotation.compromise(name(self.recent(back)))),
             Act::ConfirmDeleted => {
-                if let Some(leaked) = rotation.status().unwrap().leaked().first() {
+                if let Some(leaked) = rotation.status().unwrap().keys().leaked().first() {
                     rotation.confirm_deleted(leaked.fingerprint()).unwrap();
                 }
-                if let NextStep::DeleteGivenUp { fingerprint, .. } = rotation.next_step().unwrap() {
-                    rotation.confirm_deleted(fingerprint).unwrap();
+                if let NextStep::DeleteAborted { key, .. } = rotation.next_step().unwrap() {
+                    rotation.confirm_deleted(key.fingerprint()).unwrap();
                 }
             }
             Act::Delete(back) => self.deleted.push(self.recent(back)),
@@ -224,16 +224,17 @@ proptest! {
             world.do_it(act);
             let step = world.setup.rotation.next_step().unwrap();
             drop(step.to_string());
-            if let NextStep::Delete { fingerprint, keep, is_confirmed, .. } = &step {
+            if let NextStep::Delete { key, keep, is_confirmed, .. } = &step {
                 let [current, _, previous] = world.setup.slots();
-                prop_assert_eq!((Some(*keep), Some(*fingerprint)), (current.map(name), previous.map(name)));
+                let named = (Some(keep.fingerprint()), Some(key.fingerprint()));
+                prop_assert_eq!(named, (current.map(name), previous.map(name)));
                 prop_assert!(*is_confirmed);
                 prop_assert!(world.active.1, "{} was not seen to work since: {:?}", keep, &acts[..=at]);
             }
-            if let NextStep::DeleteGivenUp { fingerprint, keep, is_confirmed, .. } = &step {
+            if let NextStep::DeleteAborted { key, keep, is_confirmed, .. } = &step {
                 let [current, ..] = world.setup.slots();
-                prop_assert_eq!(Some(*keep), current.map(name));
-                prop_assert!(world.setup.slots().into_iter().flatten().all(|held| name(held) != *fingerprint));
+                prop_assert_eq!(Some(keep.fingerprint()), current.map(name));
+                prop_assert!(world.setup.slots().into_iter().flatten().all(|held| name(held) != key.fingerprint()));
                 prop_assert!(*is_confirmed);
                 prop_assert!(world.active.1, "{} was not seen to work since: {:?}", keep, &acts[..=at]);
             }

@@ -1,13 +1,11 @@
 //! A step names the rotation that it is about, and a person is told the name of a key.
 
 use keysheath::keyset::{KeySetError, RotationId};
-use keysheath::rotation::{KeyDetails, NextStep, RotationError, Transition};
+use keysheath::rotation::Promote;
+use keysheath::rotation::Retire;
+use keysheath::rotation::{KeyDetails, NextStep, RotationError};
 
 use super::*;
-
-fn id(transition: &Transition) -> RotationId {
-    transition.rotation().unwrap()
-}
 
 /// What the next key is to be called.
 #[track_caller]
@@ -21,26 +19,31 @@ fn suggested(rotation: &Rotation<Kanal>) -> String {
 #[test]
 fn a_thread_acts_on_no_key_that_only_another_thread_has_seen() {
     let setup = adopted();
-    let seen = id(&setup.rotation.stage(&key(2), None).unwrap());
+    let seen = setup.rotation.stage(&key(2)).unwrap().rotation();
     let (ben, _) = setup.another();
     ben.abort_now().unwrap();
-    let other = id(&ben.stage(&key(3), None).unwrap());
+    let other = ben.stage(&key(3)).unwrap().rotation();
     // Another thread with the same rotation looks.
     std::thread::scope(|threads| {
-        threads.spawn(|| assert_eq!(setup.rotation.status().unwrap().pending().unwrap().rotation(), other));
+        threads.spawn(|| {
+            assert_eq!(setup.rotation.status().unwrap().keys().pending().unwrap().rotation(), other);
+        });
     });
     let before = setup.slots();
     let over = |error: RotationError| matches!(error, RotationError::Refused(KeySetError::NotPending { rotation }) if rotation == seen);
     assert!(over(setup.rotation.promote(seen).unwrap_err()));
-    assert!(over(setup.rotation.promote_unverified(seen).unwrap_err()));
+    assert!(over(setup.rotation.promote(Promote::of(seen).without_verification()).unwrap_err()));
     assert!(over(setup.rotation.verify(seen).unwrap_err()));
     assert!(over(setup.rotation.abort(seen).unwrap_err()));
     assert_eq!(setup.slots(), before);
     // Nor is a rotation ended or undone that is of another key by now.
-    ben.promote_unverified(other).unwrap();
+    ben.promote(Promote::of(other).without_verification()).unwrap();
     let not_current = Err(RotationError::Refused(KeySetError::NotCurrent));
     assert_eq!(setup.rotation.roll_back(seen), not_current);
-    assert_eq!(setup.rotation.retire_unprobed(seen), not_current);
+    assert_eq!(
+        setup.rotation.retire(Retire::of(seen).without_probe()).map(drop),
+        Err(RotationError::Refused(KeySetError::NotCurrent))
+    );
     assert_eq!(setup.rotation.retire(seen).map(drop), Err(RotationError::Refused(KeySetError::NotCurrent)));
     setup.rotation.roll_back(other).unwrap();
 }
@@ -49,8 +52,8 @@ fn a_thread_acts_on_no_key_that_only_another_thread_has_seen() {
 fn a_number_that_a_person_types_names_a_rotation() {
     let setup = staged();
     let typed: RotationId =
-        setup.rotation.status().unwrap().pending().unwrap().rotation().to_string().parse().unwrap();
-    setup.rotation.promote_unverified(typed).unwrap();
+        setup.rotation.status().unwrap().keys().pending().unwrap().rotation().to_string().parse().unwrap();
+    setup.rotation.promote(Promote::of(typed).without_verification()).unwrap();
     assert!("two".parse::<RotationId>().is_err());
 }
 
@@ -61,14 +64,14 @@ fn no_name_is_suggested_twice() {
     setup.rotation.adopt(&key(1)).unwrap();
     // Four keys in one month: given up, leaked, and two that are planned.
     for number in 2..6 {
-        let staged = setup.rotation.stage(&key(number), None).unwrap();
-        names.push(staged.name().unwrap().to_owned());
+        let staged = setup.rotation.stage(&key(number)).unwrap();
+        names.push(staged.transition().event().name().unwrap().to_owned());
         match number {
-            2 => drop(setup.rotation.abort(id(&staged)).unwrap()),
-            3 => drop(setup.rotation.compromise(name(3), None).unwrap()),
+            2 => drop(setup.rotation.abort(staged.rotation()).unwrap()),
+            3 => drop(setup.rotation.compromise(name(3)).unwrap()),
             _ => {
-                setup.rotation.promote_unverified(id(&staged)).unwrap();
-                setup.rotation.retire_unprobed(id(&staged)).unwrap();
+                setup.rotation.promote(Promote::of(staged.rotation()).without_verification()).unwrap();
+                drop(setup.rotation.retire(Retire::of(staged.rotation()).without_probe()).unwrap());
             }
         }
     }
@@ -84,34 +87,35 @@ fn a_key_is_staged_under_the_name_that_was_suggested() {
     let setup = adopted();
     setup.clock.advance(80 * 86_400);
     let suggested = suggested(&setup.rotation);
-    let staged = setup.rotation.stage(&key(2), None).unwrap();
-    assert_eq!(staged.name(), Some(suggested.as_str()));
+    let staged = setup.rotation.stage(&key(2)).unwrap();
+    assert_eq!(staged.transition().event().name(), Some(suggested.as_str()));
     assert!(staged.to_string().starts_with(&format!("staged {suggested}, {}", name(2))), "{staged}");
     // Another process knows it as well.
     let status = setup.another().0.status().unwrap();
-    assert_eq!(status.pending().unwrap().name(), Some(suggested.as_str()));
+    assert_eq!(status.keys().pending().unwrap().name(), Some(suggested.as_str()));
 }
 
 #[test]
 fn a_given_name_is_not_suggested_and_can_be_corrected() {
     let setup = adopted();
-    let given = |name: &str| KeyDetails::new().with_name(name);
-    setup.rotation.stage_with(&key(2), &given("production-shop-2026-11-r3")).unwrap();
+    let key_3 = key(3);
+    let given = || KeyDetails::of(&key_3).with_name("by hand");
+    setup.rotation.stage(KeyDetails::of(&key(2)).with_name("production-shop-2026-11-r3")).unwrap();
     setup.rotation.promote_unverified_now().unwrap();
-    let next = setup.rotation.stage(&key(3), None).unwrap();
-    assert_eq!(next.name(), Some("production-shop-2026-11-r3b"));
-    let corrected = setup.rotation.stage_with(&key(3), &given("by hand")).unwrap();
-    assert!(corrected.is_change() && corrected.name() == Some("by hand"));
-    assert!(!setup.rotation.stage_with(&key(3), &given("by hand")).unwrap().is_change());
-    assert_eq!(setup.rotation.stage(&key(3), None).unwrap().name(), Some("by hand"));
+    let next = setup.rotation.stage(&key(3)).unwrap();
+    assert_eq!(next.transition().event().name(), Some("production-shop-2026-11-r3b"));
+    let corrected = setup.rotation.stage(given()).unwrap();
+    let transition = corrected.transition();
+    assert!(transition.is_change() && transition.event().name() == Some("by hand"));
+    assert!(!setup.rotation.stage(given()).unwrap().transition().is_change());
+    assert_eq!(setup.rotation.stage(&key(3)).unwrap().transition().event().name(), Some("by hand"));
 }
 
 #[test]
 fn each_message_about_a_deletion_begins_with_the_name() {
     let setup = empty();
-    let details = |name: &str| KeyDetails::new().with_name(name);
-    setup.rotation.adopt_with(&key(1), &details("the old one")).unwrap();
-    setup.rotation.stage_with(&key(2), &details("the new one")).unwrap();
+    setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
+    setup.rotation.stage(KeyDetails::of(&key(2)).with_name("the new one")).unwrap();
     setup.answers.accept(1);
     setup.answers.accept(2);
     drop(setup.rotation.verify_now().unwrap());
@@ -132,7 +136,7 @@ fn each_message_about_a_deletion_begins_with_the_name() {
         kept.starts_with(&format!("OVERDUE: the key named the old one ({one}) still works: delete it")),
         "{kept}"
     );
-    setup.rotation.stage_with(&key(3), &details("the third")).unwrap();
+    setup.rotation.stage(KeyDetails::of(&key(3)).with_name("the third")).unwrap();
     drop(setup.rotation.promote_unverified_now());
     let blocked = setup.rotation.promote_unverified_now().unwrap_err().to_string();
     assert!(
@@ -141,12 +145,12 @@ fn each_message_about_a_deletion_begins_with_the_name() {
     );
     let aborted = setup.rotation.abort_now().unwrap().to_string();
     assert!(aborted.ends_with(&format!("delete the key named the third now {page}")), "{aborted}");
-    let leaked = setup.rotation.compromise(name(2), None).unwrap().to_string();
+    let leaked = setup.rotation.compromise(name(2)).unwrap().to_string();
     assert!(leaked.contains(&format!("delete the key named the new one now {page}")), "{leaked}");
     let step = setup.rotation.next_step().unwrap().to_string();
     let begins = format!("delete the leaked key named the new one (fingerprint {two}) {page} now: ");
     assert!(step.starts_with(&begins) && step.contains("and not the key named the old one"), "{step}");
-    setup.rotation.compromise(name(1), None).unwrap();
+    setup.rotation.compromise(name(1)).unwrap();
     let step = setup.rotation.next_step().unwrap().to_string();
     assert!(
         step.contains(&format!("first delete the key named the new one (fingerprint {two}) {page}; ")),
@@ -159,11 +163,11 @@ fn each_message_about_a_deletion_begins_with_the_name() {
 #[test]
 fn a_key_that_is_adopted_once_more_takes_its_name() {
     let setup = adopted();
-    let first = setup.rotation.adopt_with(&key(1), &KeyDetails::new().with_name("the old one")).unwrap();
-    assert!(first.is_change() && first.name() == Some("the old one"), "{first}");
-    let again = setup.rotation.adopt_with(&key(1), &KeyDetails::new().with_name("the old one")).unwrap();
+    let first = setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
+    assert!(first.is_change() && first.event().name() == Some("the old one"), "{first}");
+    let again = setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
     assert!(!again.is_change() && !setup.rotation.adopt(&key(1)).unwrap().is_change());
-    assert_eq!(setup.rotation.status().unwrap().current().unwrap().name(), Some("the old one"));
+    assert_eq!(setup.rotation.status().unwrap().keys().current().unwrap().name(), Some("the old one"));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use keysheath::failure::{Answer, Meaning, Obstacle};
 use keysheath::handle::NoActiveKey;
 use keysheath::key::StoreId;
-use keysheath::keyset::{KeySetError, Place};
+use keysheath::keyset::{KeySetError, KeyState};
 use keysheath::probe::Finding;
+use keysheath::rotation::KeyDetails;
+use keysheath::rotation::Leak;
 use keysheath::rotation::{AuditAction, NextStep, Retirement, RotationError, Verification};
 
 use super::*;
@@ -38,14 +40,17 @@ fn a_rotation_goes_its_whole_way_and_each_step_is_published_and_told() {
     let setup = adopted();
     let Setup { rotation, handle, answers, clock, .. } = &setup;
     assert_eq!(sent(handle), Some(1));
-    let staged = rotation.stage(&key(2), Some("spring")).unwrap();
-    assert_eq!((staged.fingerprint(), staged.place()), (Some(name(2)), Some(Place::Pending)));
-    assert_eq!(staged.rotation().unwrap().to_string(), "2");
+    let staged = rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).unwrap();
+    assert_eq!(
+        (staged.transition().event().fingerprint(), staged.transition().state()),
+        (Some(name(2)), Some(KeyState::Pending))
+    );
+    assert_eq!(staged.rotation().to_string(), "2");
     assert_eq!(sent(handle), Some(1));
     answers.accept(2);
     assert!(matches!(rotation.verify_now().unwrap(), Verification::Verified { .. }));
     let transition = rotation.promote_now().unwrap();
-    assert_eq!(transition.place(), Some(Place::Current));
+    assert_eq!(transition.state(), Some(KeyState::Current));
     assert!(transition.is_published() && transition.is_change() && transition.unaudited().is_none());
     assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, Some(1)]));
     assert!(handle.load().unwrap().previous().is_some(), "within its grace");
@@ -56,13 +61,16 @@ fn a_rotation_goes_its_whole_way_and_each_step_is_published_and_told() {
     rotation.promote_now().unwrap();
     clock.advance(3_600);
     answers.refuse(1);
-    let Retirement::Retired { transition } = retire(&setup) else { panic!("it was deleted") };
-    assert_eq!((transition.fingerprint(), transition.place()), (Some(name(1)), Some(Place::Retired)));
+    let Retirement::Retired { transition, .. } = retire(&setup) else { panic!("it was deleted") };
+    assert_eq!(
+        (transition.event().fingerprint(), transition.state()),
+        (Some(name(1)), Some(KeyState::Retired))
+    );
     assert!(handle.load().unwrap().previous().is_none());
-    rotation.stage(&key(3), None).unwrap();
+    rotation.stage(&key(3)).unwrap();
     rotation.abort_now().unwrap();
     assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, None]));
-    rotation.compromise(name(2), Some("in a log")).unwrap();
+    rotation.compromise(Leak::of(name(2)).with_note("in a log")).unwrap();
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     assert_eq!(
         setup.actions(),
@@ -92,7 +100,7 @@ fn every_step_that_is_done_again_changes_nothing_and_says_so() {
     setup.answers.accept(2);
     let steps: [(Do, &str); 8] = [
         (|rotation| rotation.adopt(&key(1)), "adopted"),
-        (|rotation| rotation.stage(&key(2), None), "staged"),
+        (|rotation| rotation.stage(&key(2)).map(|staged| staged.transition().clone()), "staged"),
         (
             |rotation| match rotation.verify_now()? {
                 Verification::Verified { transition, .. } => Ok(transition),
@@ -104,7 +112,7 @@ fn every_step_that_is_done_again_changes_nothing_and_says_so() {
         (Rotation::roll_back_now, "rolled back"),
         (Rotation::promote_unverified_now, "promoted unverified"),
         (Rotation::retire_unprobed_now, "retired unprobed"),
-        (|rotation| rotation.compromise(name(9), None), "compromised"),
+        (|rotation| rotation.compromise(name(9)).map(|leak| leak.transition().clone()), "compromised"),
     ];
     for (step, action) in steps {
         step(&setup.rotation).unwrap();
@@ -112,18 +120,18 @@ fn every_step_that_is_done_again_changes_nothing_and_says_so() {
         // By the same one, and by the next process after a death between the step and its answer.
         for rotation in [&setup.rotation, &setup.another().0] {
             let again = step(rotation).unwrap_or_else(|error| panic!("{action}: {error}"));
-            assert!(!again.is_change() && again.to_string().starts_with("it was so before: "), "{again}");
+            assert!(!again.is_change() && again.to_string().starts_with("already done before: "), "{again}");
             assert_eq!(document(&setup), before, "{action}");
             let told = setup.events.lock().unwrap().last().cloned().unwrap();
             assert!(told.is_repeat() && told.action().to_string() == action, "{told}");
         }
     }
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     setup.rotation.abort_now().unwrap();
     let before = document(&setup);
-    assert!(!setup.rotation.abort_now().unwrap().is_change());
-    assert!(!setup.another().0.abort_now().unwrap().is_change());
-    assert!(matches!(retire(&setup), Retirement::Retired { transition } if !transition.is_change()));
+    assert!(!setup.rotation.abort_now().unwrap().transition().is_change());
+    assert!(!setup.another().0.abort_now().unwrap().transition().is_change());
+    assert!(matches!(retire(&setup), Retirement::Retired { transition, .. } if !transition.is_change()));
     assert_eq!(document(&setup), before);
 }
 
@@ -211,9 +219,9 @@ fn a_refusal_of_a_key_that_was_just_staged_means_not_yet_and_later_that_it_is_ba
     setup.clock.advance(365 * 86_400 + 1);
     assert!(!setup.actions().contains(&"key refused".to_owned()));
     assert_eq!(document(&setup), before);
-    let Verification::KeyRefused { place, next, .. } = setup.rotation.verify_now().unwrap() else { panic!() };
+    let Verification::KeyRefused { state, next, .. } = setup.rotation.verify_now().unwrap() else { panic!() };
     assert_eq!(setup.actions().last().unwrap(), "key refused");
-    assert_eq!(place, Place::Pending);
+    assert_eq!(state, KeyState::Pending);
     assert!(matches!(*next, NextStep::Abort { .. }), "{next}");
     assert_eq!(setup.another().0.next_step().unwrap(), *next, "every other process knows");
 }
@@ -238,20 +246,20 @@ fn where_the_wrong_key_was_deleted_the_previous_one_is_in_force_again_and_it_is_
     for with_pending in [false, true] {
         let setup = promoted();
         if with_pending {
-            setup.rotation.stage(&key(3), None).unwrap();
+            setup.rotation.stage(&key(3)).unwrap();
         }
         setup.clock.advance(3_600);
         setup.answers.refuse(2);
         let version = *setup.store.read().unwrap().unwrap().version();
         let retirement = retire(&setup);
-        let Retirement::WrongKeyDeleted { transition, deleted, in_force, .. } = &retirement else {
+        let Retirement::WrongKeyDeleted { transition, deleted, active, .. } = &retirement else {
             panic!("{retirement}")
         };
-        assert_eq!((*deleted, *in_force), (name(2), name(1)));
+        assert_eq!((*deleted, *active), (name(2), name(1)));
         assert!(transition.is_published() && retirement.to_string().contains("THE WRONG KEY WAS DELETED"));
         let pending = with_pending.then_some(3);
         assert_eq!((sent(&setup.handle), setup.slots()), (Some(1), [Some(1), pending, None]));
-        assert_eq!(place(&setup.store, 2), Some(Place::Retired));
+        assert_eq!(place(&setup.store, 2), Some(KeyState::Retired));
         let told = setup.events.lock().unwrap().last().cloned().unwrap();
         assert!(told.action() == AuditAction::FellBack && told.action().is_problem());
         assert_eq!(told.fingerprint(), Some(name(2)));
@@ -261,9 +269,9 @@ fn where_the_wrong_key_was_deleted_the_previous_one_is_in_force_again_and_it_is_
             |shown: String| shown.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap();
         assert_eq!(number(one_more), number(format!("{version:?}")) + 1);
         // The key that is gone does not come back.
-        let known = KeySetError::Known { place: Place::Retired };
+        let known = KeySetError::Known { state: KeyState::Retired };
         if !with_pending {
-            assert_eq!(setup.rotation.stage(&key(2), None), Err(RotationError::Refused(known)));
+            assert_eq!(setup.rotation.stage(&key(2)), Err(RotationError::Refused(known)));
         }
     }
 }
@@ -296,8 +304,8 @@ fn where_both_keys_are_refused_nothing_is_changed_and_a_person_is_told_what_to_d
     // What it says can be done, and each next step leads on.
     assert_eq!(setup.another().0.next_step().unwrap(), **next);
     assert!(matches!(**next, NextStep::Create { .. }));
-    setup.rotation.stage(&key(3), None).unwrap();
-    assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Verify { place: Place::Pending, .. }));
+    setup.rotation.stage(&key(3)).unwrap();
+    assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Verify { state: KeyState::Pending, .. }));
     setup.answers.accept(3);
     assert!(matches!(setup.rotation.verify_now().unwrap(), Verification::Verified { .. }));
     assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Promote { .. }));
@@ -313,37 +321,37 @@ fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
     let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
     let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2), None).unwrap();
-    let transition = rotation.compromise(name(1), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
+    let transition = rotation.compromise(name(1)).unwrap();
     assert!(transition.to_string().contains("delete it now in Kanal (Settings → API Keys)"), "{transition}");
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     assert_eq!(slots(&store), [None, Some(2), None]);
     let known = RotationError::Refused(KeySetError::InProgress {
-        rotation: rotation.status().unwrap().pending().unwrap().rotation(),
-        since: rotation.status().unwrap().pending().unwrap().staged(),
+        rotation: rotation.status().unwrap().keys().pending().unwrap().rotation(),
+        since: rotation.status().unwrap().keys().pending().unwrap().staged(),
         by: "somebody".to_owned(),
     });
-    assert_eq!(rotation.stage(&key(1), None), Err(known));
+    assert_eq!(rotation.stage(&key(1)), Err(known));
     rotation.promote_unverified_now().unwrap();
     assert_eq!(sent(&handle), Some(2));
-    let known = RotationError::Refused(KeySetError::Known { place: Place::Compromised });
-    assert_eq!(rotation.stage(&key(1), None), Err(known));
+    let known = RotationError::Refused(KeySetError::Known { state: KeyState::Compromised });
+    assert_eq!(rotation.stage(&key(1)), Err(known));
     assert_eq!(rotation.adopt(&key(1)), Err(RotationError::Refused(KeySetError::HasKeys)));
     // A previous key takes over, and what leaked as previous is gone.
-    rotation.stage(&key(3), None).unwrap();
+    rotation.stage(&key(3)).unwrap();
     rotation.promote_unverified_now().unwrap();
-    rotation.compromise(name(3), None).unwrap();
+    rotation.compromise(name(3)).unwrap();
     assert_eq!((sent(&handle), slots(&store)), (Some(2), [Some(2), None, None]));
     // One that is known by its name alone.
-    rotation.compromise(name(9), None).unwrap();
-    assert!(rotation.stage(&key(9), None).is_err());
-    assert_eq!(rotation.status().unwrap().compromised(), [name(1), name(3), name(9)]);
+    rotation.compromise(name(9)).unwrap();
+    assert!(rotation.stage(&key(9)).is_err());
+    assert_eq!(rotation.status().unwrap().keys().compromised(), [name(1), name(3), name(9)]);
 }
 
 #[test]
 fn a_key_that_leaked_before_there_was_one_in_force_closes_nothing_and_the_set_can_be_opened() {
     let setup = empty();
-    setup.rotation.compromise(name(9), None).unwrap();
+    setup.rotation.compromise(name(9)).unwrap();
     assert_eq!(setup.handle.load().unwrap_err(), NoActiveKey::NoKey);
     let (rotation, handle) = setup.another();
     rotation.adopt(&key(1)).unwrap();
@@ -355,12 +363,12 @@ fn without_a_probe_the_steps_that_ask_are_refused_and_others_go_without() {
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
     let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
     assert_eq!(rotation.verify_now(), Err(RotationError::NoProbe));
     assert_eq!(rotation.retire_now(), Err(RotationError::NoProbe));
     rotation.promote_unverified_now().unwrap();
     let retired = rotation.retire_unprobed_now().unwrap();
-    assert_eq!(retired.fingerprint(), Some(name(1)));
+    assert_eq!(retired.event().fingerprint(), Some(name(1)));
     assert_eq!(sent(&handle), Some(2));
 }
 
@@ -369,11 +377,11 @@ fn a_key_in_force_that_was_not_verified_can_be_verified_there() {
     let setup = staged();
     setup.rotation.promote_unverified_now().unwrap();
     setup.clock.advance(3_600);
-    let Ok(NextStep::Verify { fingerprint, place, .. }) = setup.rotation.next_step() else { panic!() };
-    assert_eq!((fingerprint, place), (name(2), Place::Current));
+    let Ok(NextStep::Verify { key, state, .. }) = setup.rotation.next_step() else { panic!() };
+    assert_eq!((key.fingerprint(), state), (name(2), KeyState::Current));
     setup.answers.accept(2);
     let Ok(Verification::Verified { transition, .. }) = setup.rotation.verify_now() else { panic!() };
-    assert_eq!(transition.place(), Some(Place::Current));
+    assert_eq!(transition.state(), Some(KeyState::Current));
     assert!(matches!(setup.rotation.next_step().unwrap(), NextStep::Delete { .. }));
 }
 
@@ -392,13 +400,11 @@ fn a_refusal_of_the_previous_key_alone_alarms_nobody() {
     let generation = setup.handle.load().unwrap().generation();
     drop(setup.rotation.verify_now().unwrap());
     setup.answers.refuse(1);
-    // The probe was told, and the write of the retirement failed.
-    let mut keys =
-        KeySet::from_document(Kanal::PROFILE, setup.store.read().unwrap().unwrap().content().expose_secret())
-            .unwrap();
-    keys.note_refused(name(1), setup.clock.now()).unwrap();
-    let there = setup.store.read().unwrap().unwrap();
-    setup.store.write(&keys.to_document(), Some(there.version())).unwrap();
+    // A probe saw that, and had no answer about the active key.
+    setup.answers.set(2, silent());
+    assert!(matches!(setup.rotation.retire_now().unwrap(), Retirement::Undecided { .. }));
+    assert!(setup.rotation.status().unwrap().keys().previous().unwrap().refused().is_some());
+    setup.answers.accept(2);
     let said = setup.rotation.next_step().unwrap().to_string();
     assert!(said.starts_with(&format!("the issuer refuses the previous key, the key {}", name(1))), "{said}");
     setup.handle.report_refused(generation);
@@ -421,7 +427,7 @@ fn what_was_deleted_by_mistake_is_said_once() {
     assert_eq!((said.matches("do not delete").count(), said.lines().count()), (1, 1), "{said}");
     assert!(said.contains("create a key named production-shop-2026-11-r3"), "{said}");
     // A later rotation that is given up ends the reason.
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     setup.rotation.abort_now().unwrap();
     let said = setup.rotation.next_step().unwrap().to_string();
     assert!(!said.contains("the new key was deleted"), "{said}");

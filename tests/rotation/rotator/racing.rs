@@ -13,7 +13,11 @@ use crate::support::{Child, Folder};
 /// What one process says of each step that was acknowledged: `action number rotation`, in a line.
 fn say(action: &str, transition: &Transition) {
     if transition.is_change() {
-        println!("= {action} {} {}", transition.fingerprint().unwrap(), transition.rotation().unwrap());
+        println!(
+            "= {action} {} {}",
+            transition.event().fingerprint().unwrap(),
+            transition.event().rotation().unwrap()
+        );
     }
 }
 
@@ -44,18 +48,18 @@ fn two_processes_rotate_a_thousand_rounds_and_no_acknowledged_step_is_lost() {
             .with_audit(AuditLog::file(variable("AUDIT")));
         let handle = rotation.handle();
         for number in first..first + ROUNDS {
-            try_to("staged", rotation.stage(&key(number), None));
+            try_to("staged", rotation.stage(&key(number)).map(|staged| staged.transition().clone()));
             // What is there may be the other's; it is shown, and then acted on.
             rotation.status().unwrap();
             try_to("promoted", rotation.promote_unverified_now());
             if number % 7 == 0 {
                 try_to("rolled", rotation.roll_back_now());
                 rotation.status().unwrap();
-                try_to("aborted", rotation.abort_now());
+                try_to("aborted", rotation.abort_now().map(|aborted| aborted.transition().clone()));
             }
             try_to("retired", rotation.retire_unprobed_now());
             let keys = rotation.status().unwrap();
-            assert!(keys.current().is_some() && sent(&handle).is_some(), "a key is always in force");
+            assert!(keys.keys().current().is_some() && sent(&handle).is_some(), "a key is always in force");
         }
         println!("= end");
         return;
@@ -122,7 +126,7 @@ fn consistent(told: &[String], store: &FileStore) {
         let is_held = [keys.current(), keys.pending(), keys.previous()]
             .into_iter()
             .flatten()
-            .any(|held| held.fingerprint().to_string() == *fingerprint);
+            .any(|held| held.info().fingerprint().to_string() == *fingerprint);
         assert_ne!(is_held, gone.contains(fingerprint.as_str()), "{fingerprint}");
         held += usize::from(is_held);
     }

@@ -1,5 +1,6 @@
 //! Refusals that every process knows of, and a leak that is stopped before it is written down.
 
+use keysheath::rotation::Leak;
 use std::sync::atomic::AtomicBool;
 
 use keysheath::handle::NoActiveKey;
@@ -21,10 +22,10 @@ fn a_refusal_that_one_tool_saw_is_known_to_the_next() {
     let setup = adopted();
     setup.clock.advance(86_400);
     setup.answers.refuse(1);
-    let Verification::KeyRefused { place, next: advice, .. } = setup.rotation.verify_now().unwrap() else {
+    let Verification::KeyRefused { state, next: advice, .. } = setup.rotation.verify_now().unwrap() else {
         panic!()
     };
-    assert_eq!(place, Place::Current);
+    assert_eq!(state, KeyState::Current);
     assert_eq!(setup.actions().last().unwrap(), "active key refused");
     let (other, _) = setup.another();
     let step = next(&other);
@@ -32,7 +33,7 @@ fn a_refusal_that_one_tool_saw_is_known_to_the_next() {
     assert_eq!(step, *advice, "the outcome gave the same advice");
     assert!(other.status().unwrap().to_string().contains("REFUSED: the issuer has refused the active key"));
     // The advice can be followed to its end.
-    other.stage(&key(2), None).unwrap();
+    other.stage(&key(2)).unwrap();
     setup.answers.accept(2);
     drop(other.verify_now().unwrap());
     other.promote_now().unwrap();
@@ -139,7 +140,7 @@ fn the_only_good_key_is_never_asked_to_be_deleted() {
         .with_clock(move || now.now())
         .with_probe(answers.clone());
     rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2), None).unwrap();
+    rotation.stage(&key(2)).unwrap();
     answers.accept(1);
     answers.accept(2);
     drop(rotation.verify_now().unwrap());
@@ -148,15 +149,15 @@ fn the_only_good_key_is_never_asked_to_be_deleted() {
     // The new key was accepted before, so its refusal is none of "not yet".
     answers.refuse(2);
     let retired = rotation.retire_now().unwrap();
-    let Retirement::WrongKeyDeleted { in_force, next: advice, .. } = &retired else { panic!("{retired}") };
-    assert_eq!((*in_force, sent(&rotation.handle())), (name(1), Some(1)));
+    let Retirement::WrongKeyDeleted { active, next: advice, .. } = &retired else { panic!("{retired}") };
+    assert_eq!((*active, sent(&rotation.handle())), (name(1), Some(1)));
     assert!(matches!(**advice, NextStep::Create { reason: Reason::FellBack, .. }), "{retired}");
     for _ in 0..20 {
         let step = next(&rotation);
         assert!(matches!(step, NextStep::Create { reason: Reason::FellBack, .. }), "{step}");
         clock.advance(60);
     }
-    rotation.stage(&key(3), None).unwrap();
+    rotation.stage(&key(3)).unwrap();
     assert!(matches!(next(&rotation), NextStep::Verify { .. }));
 }
 
@@ -202,13 +203,13 @@ fn a_leaked_key_is_stopped_here_although_the_store_fails() {
     for is_silent in [false, true] {
         let setup = Setup::over(CutOff::default());
         setup.rotation.adopt(&key(1)).unwrap();
-        setup.rotation.stage(&key(2), None).unwrap();
+        setup.rotation.stage(&key(2)).unwrap();
         setup.rotation.promote_unverified_now().unwrap();
         let (_, elsewhere) = setup.another();
         setup.store.writes.store(true, Ordering::SeqCst);
         setup.store.reads.store(is_silent, Ordering::SeqCst);
         for _ in 0..2 {
-            let error = setup.rotation.compromise(name(2), None).unwrap_err();
+            let error = setup.rotation.compromise(name(2)).unwrap_err();
             assert!(
                 matches!(error, RotationError::LeakNotPersisted { fingerprint, .. } if fingerprint == name(2))
             );
@@ -223,7 +224,7 @@ fn a_leaked_key_is_stopped_here_although_the_store_fails() {
         assert_eq!(sent(&elsewhere), Some(2), "nothing tells other processes but the store");
         // Done again, the previous key takes over.
         setup.store.writes.store(false, Ordering::SeqCst);
-        assert!(setup.rotation.compromise(name(2), None).unwrap().was_held());
+        assert!(setup.rotation.compromise(name(2)).unwrap().was_held());
         assert_eq!((sent(&setup.handle), setup.slots()), (Some(1), [Some(1), None, None]));
     }
 }
@@ -233,7 +234,7 @@ fn the_only_key_that_leaks_closes_the_handle_although_the_store_fails() {
     let setup = Setup::over(CutOff::default());
     setup.rotation.adopt(&key(1)).unwrap();
     setup.store.writes.store(true, Ordering::SeqCst);
-    let error = setup.rotation.compromise(name(1), None).unwrap_err();
+    let error = setup.rotation.compromise(name(1)).unwrap_err();
     assert!(matches!(error, RotationError::LeakNotPersisted { .. }), "{error}");
     assert_eq!(setup.handle.load().unwrap_err(), NoActiveKey::Compromised);
     setup.rotation.status().unwrap();
@@ -245,11 +246,11 @@ fn a_leaked_key_that_is_not_sent_stops_nothing() {
     let setup = Setup::over(CutOff::default());
     setup.rotation.adopt(&key(1)).unwrap();
     setup.store.writes.store(true, Ordering::SeqCst);
-    let error = setup.rotation.compromise(name(9), None).unwrap_err();
+    let error = setup.rotation.compromise(name(9)).unwrap_err();
     assert!(matches!(error, RotationError::Unsure { .. }), "{error}");
     assert_eq!(sent(&setup.handle), Some(1));
     // A note that is refused is refused before anything is stopped.
-    let error = setup.rotation.compromise(name(1), Some("two\nlines")).unwrap_err();
+    let error = setup.rotation.compromise(Leak::of(name(1)).with_note("two\nlines")).unwrap_err();
     assert!(matches!(error, RotationError::Refused(_)), "{error}");
     assert_eq!(sent(&setup.handle), Some(1));
 }

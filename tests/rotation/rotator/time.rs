@@ -1,7 +1,7 @@
 //! Ages, waits, what a person is told, and clocks that go wrong.
 
 use keysheath::key::Katana;
-use keysheath::keyset::Place;
+use keysheath::keyset::KeyState;
 use keysheath::rotation::{NextStep, Reason, Retirement, RotationStatus};
 
 use super::*;
@@ -22,7 +22,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     let setup = empty();
     says(
         &setup,
-        "no key is in force: adopt the one in use, or create a key named production-shop-2026-11-r1 in Kanal (Settings → \
+        "there is no active key: adopt the one in use, or create a key named production-shop-2026-11-r1 in Kanal (Settings → \
          API Keys → Add API key), then stage it",
     );
     setup.rotation.adopt(&key(1)).unwrap();
@@ -31,7 +31,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     setup.clock.advance(76 * DAY);
     says(
         &setup,
-        "the key in force is to be replaced by 2027-02-22: create a key named production-shop-2027-02-r2 in Kanal \
+        "the active key must be replaced by 2027-02-22: create a key named production-shop-2027-02-r2 in Kanal \
          (Settings → API Keys → Add API key), then stage it",
     );
     setup.clock.advance(14 * DAY);
@@ -42,7 +42,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
         panic!("it is overdue")
     };
     assert_eq!(due, setup.clock.now());
-    setup.rotation.stage(&key(2), None).unwrap();
+    setup.rotation.stage(&key(2)).unwrap();
     let two = name(2);
     says(&setup, &format!("verify the pending key {two} (rotation 2), or abort it"));
     setup.answers.accept(2);
@@ -53,7 +53,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     says(
         &setup,
         &format!(
-            "wait, and keep the key {one}: other processes have 15 minutes to take up the key in force, if this process \
+            "wait, and keep the key {one}: other processes have 15 minutes to take up the active key, if this process \
              keeps running; otherwise ask again after 2027-02-22T09:40:31Z"
         ),
     );
@@ -76,11 +76,11 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     setup.answers.refuse(1);
     assert!(matches!(setup.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
     assert!(matches!(next(&setup), NextStep::Nothing { .. }));
-    setup.rotation.compromise(two, None).unwrap();
+    setup.rotation.compromise(two).unwrap();
     says(
         &setup,
         &format!(
-            "no key is in force, because the only one leaked: first delete the key named production-shop-2027-02-r2 \
+            "there is no active key, because the only one leaked: first delete the key named production-shop-2027-02-r2 \
              (fingerprint {two}) in Kanal (Settings → API Keys); then create a key named production-shop-2027-02-r3 in \
              Kanal (Settings → API Keys → Add API key), then stage it"
         ),
@@ -95,13 +95,13 @@ fn nobody_is_asked_to_delete_a_key_that_a_request_of_this_process_still_holds() 
     let _ = setup.rotation.verify_now().unwrap();
     setup.rotation.promote_now().unwrap();
     setup.clock.advance(DAY);
-    let NextStep::Wait { left, is_drained, .. } = next(&setup) else { panic!() };
-    assert_eq!((left, is_drained), (Duration::ZERO, false));
+    let NextStep::Wait { remaining, is_drained, .. } = next(&setup) else { panic!() };
+    assert_eq!((remaining, is_drained), (Duration::ZERO, false));
     assert!(next(&setup).to_string().ends_with("requests of this process still hold it"));
     drop(request);
     let _ = setup.rotation.verify_now().unwrap();
-    let NextStep::Delete { note, keep, is_confirmed, .. } = next(&setup) else { panic!() };
-    assert_eq!((note, keep, is_confirmed), (None, name(2), true));
+    let NextStep::Delete { key, keep, is_confirmed, .. } = next(&setup) else { panic!() };
+    assert_eq!((key.note(), keep.fingerprint(), is_confirmed), (None, name(2), true));
 }
 
 #[test]
@@ -109,15 +109,15 @@ fn a_deletion_is_asked_for_only_once_the_new_key_was_seen_to_work() {
     let setup = staged();
     setup.rotation.promote_unverified_now().unwrap();
     setup.clock.advance(DAY);
-    assert!(matches!(next(&setup), NextStep::Verify { place: Place::Current, .. }));
+    assert!(matches!(next(&setup), NextStep::Verify { state: KeyState::Current, .. }));
     // Another process of this key set, without a probe: the person has to see for themselves.
     let clock = setup.clock.clone();
     let rotation = Rotation::<Kanal>::open(setup.store.clone(), RotationPolicy::new())
         .unwrap()
         .with_clock(move || clock.now());
     let step = rotation.next_step().unwrap().to_string();
-    let first = format!("first see for yourself that the key {} works for every store; then delete", name(2));
-    assert!(step.starts_with(&first) && step.ends_with("then retire it unprobed"), "{step}");
+    let first = format!("first check yourself that the key {} works for every store; then delete", name(2));
+    assert!(step.starts_with(&first) && step.ends_with("then retire it without a probe"), "{step}");
     rotation.roll_back_now().unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::VerifyByHand { .. }));
 }
@@ -126,7 +126,7 @@ fn a_deletion_is_asked_for_only_once_the_new_key_was_seen_to_work() {
 fn a_pending_key_does_not_hide_that_the_old_one_is_to_be_retired() {
     let setup = promoted();
     let _ = setup.rotation.verify_now().unwrap();
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     assert!(matches!(next(&setup), NextStep::Wait { .. }));
     setup.clock.advance(DAY);
     assert!(matches!(next(&setup), NextStep::Delete { .. }));
@@ -139,10 +139,10 @@ fn a_refusal_that_the_client_was_told_leads_to_a_look() {
     assert!(matches!(next(&setup), NextStep::Confirm { .. }));
     let setup = adopted();
     setup.handle.report_refused(setup.handle.load().unwrap().generation());
-    let NextStep::Refused { fingerprint, .. } = next(&setup) else { panic!() };
-    assert_eq!(fingerprint, name(1));
+    let NextStep::Refused { key, .. } = next(&setup) else { panic!() };
+    assert_eq!(key.fingerprint(), name(1));
     let status = setup.rotation.status().unwrap();
-    assert_eq!(status.refused(), status.generation());
+    assert_eq!(status.refused(), status.keys().generation());
     assert!(status.to_string().contains("REFUSED"));
 }
 
@@ -169,14 +169,14 @@ fn a_status_tells_ages_and_what_is_in_each_place() {
         assert_eq!(status.clock_behind(), None);
     }
     let status = setup.rotation.status().unwrap();
-    assert_eq!(status.current().unwrap().fingerprint(), name(1));
-    assert_eq!(status.current().unwrap().promoted(), Some(setup.clock.now()));
-    let pending = status.pending().unwrap();
+    assert_eq!(status.keys().current().unwrap().fingerprint(), name(1));
+    assert_eq!(status.keys().current().unwrap().promoted(), Some(setup.clock.now()));
+    let pending = status.keys().pending().unwrap();
     assert_eq!((pending.note(), pending.by()), (Some("spring"), Some("anna")));
     assert_eq!((pending.verified(), pending.demoted()), (None, None));
-    assert!(status.previous().is_none() && status.retired().is_empty());
+    assert!(status.keys().previous().is_none() && status.keys().retired().is_empty());
     let shown = status.to_string();
-    assert!(shown.starts_with("kanal: generation 1\n  in force: "), "{shown}");
+    assert!(shown.starts_with("kanal: generation 1\n  active: "), "{shown}");
     assert!(shown.contains("\n  pending: ") && shown.contains("note: spring"), "{shown}");
 }
 
@@ -193,13 +193,15 @@ fn a_clock_that_jumps_back_a_year_makes_nothing_overdue_and_is_told() {
     assert_eq!(status.clock_behind(), Some(Duration::from_secs(365 * DAY)));
     assert!(status.to_string().contains("the clock is 365 days behind"), "{status}");
     // Nobody is asked to delete a key by such a clock, and a key that works is not overdue.
-    assert!(matches!(next(&setup), NextStep::Wait { left, .. } if left == Duration::from_secs(900)));
+    assert!(
+        matches!(next(&setup), NextStep::Wait { remaining, .. } if remaining == Duration::from_secs(900))
+    );
     let kept = setup.rotation.retire_now().unwrap();
     assert!(matches!(kept, Retirement::StillAccepted { is_overdue: false, .. }));
     // The steps go on all the same.
     setup.answers.refuse(1);
     assert!(matches!(setup.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     setup.answers.accept(3);
     let _ = setup.rotation.verify_now().unwrap();
     setup.rotation.promote_now().unwrap();
@@ -219,7 +221,7 @@ fn a_clock_before_1970_and_one_at_the_end_of_time_do_not_panic() {
         let rotation = setup.another().0.with_clock(move || now);
         drop(format!("{} {}", rotation.status().unwrap(), rotation.next_step().unwrap()));
         drop(rotation.retire_now().unwrap());
-        drop(rotation.stage(&key(3), None).unwrap().to_string());
+        drop(rotation.stage(&key(3)).unwrap().to_string());
         drop(rotation.roll_back_now());
         drop(format!("{} {}", rotation.status().unwrap(), rotation.next_step().unwrap()));
     }
@@ -255,6 +257,6 @@ fn the_wait_names_what_is_waited_for() {
     rotation.status().unwrap();
     setup.clock.advance(3);
     let said = rotation.next_step().unwrap().to_string();
-    assert!(said.contains("to come to know the key in force, if this process keeps running"), "{said}");
+    assert!(said.contains("to learn the active key, if this process keeps running"), "{said}");
     assert!(!said.contains("other processes"), "{said}");
 }

@@ -1,7 +1,8 @@
 //! What a person is told when keys leak, roll back, are given up, or are refused once by mistake.
 
 use keysheath::keyset::{KeySetError, MAX_REPORTED};
-use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Transition, Verification};
+use keysheath::rotation::Compromised;
+use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Verification};
 
 use super::*;
 
@@ -13,20 +14,20 @@ fn next(setup: &Setup<MemoryStore>) -> NextStep {
 fn a_key_in_force_that_leaks_is_closed_off_however_many_were_reported_before() {
     let setup = adopted();
     for number in 0..MAX_REPORTED as u64 {
-        setup.rotation.compromise(name(1_000 + number), None).unwrap();
+        setup.rotation.compromise(name(1_000 + number)).unwrap();
     }
     let full = RotationError::Refused(KeySetError::TooManyCompromised);
-    assert_eq!(setup.rotation.compromise(name(999), None), Err(full));
+    assert_eq!(setup.rotation.compromise(name(999)), Err(full));
     assert_eq!(sent(&setup.handle), Some(1));
-    setup.rotation.compromise(name(1), None).unwrap();
+    setup.rotation.compromise(name(1)).unwrap();
     assert_eq!((sent(&setup.handle), setup.slots()), (None, [None; 3]));
-    assert_eq!(place(&setup.store, 1), Some(Place::Compromised));
+    assert_eq!(place(&setup.store, 1), Some(KeyState::Compromised));
 }
 
 #[test]
 fn a_leaked_key_is_to_be_deleted_until_a_person_says_that_it_is_although_another_is_in_force() {
     let setup = promoted();
-    setup.rotation.compromise(name(2), None).unwrap();
+    setup.rotation.compromise(name(2)).unwrap();
     assert_eq!(sent(&setup.handle), Some(1));
     let text = format!(
         "delete the leaked key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API Keys) now: the \
@@ -35,11 +36,11 @@ fn a_leaked_key_is_to_be_deleted_until_a_person_says_that_it_is_although_another
         name(1)
     );
     // It comes before what else there is to do, and every process says it.
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     for rotation in [&setup.rotation, &setup.another().0] {
         assert_eq!(rotation.next_step().unwrap().to_string(), text);
         let status = rotation.status().unwrap();
-        assert_eq!(status.leaked()[0].fingerprint(), name(2));
+        assert_eq!(status.keys().leaked()[0].fingerprint(), name(2));
         assert!(status.to_string().contains("TO BE DELETED"), "{status}");
     }
     let confirmed = setup.rotation.confirm_deleted(name(2)).unwrap();
@@ -57,17 +58,17 @@ fn a_leaked_key_is_to_be_deleted_until_a_person_says_that_it_is_although_another
 #[test]
 fn with_no_key_in_force_the_reason_names_the_key_that_leaked_and_not_one_that_was_in_no_place() {
     let setup = adopted();
-    setup.rotation.compromise(name(1), None).unwrap();
-    setup.rotation.compromise(name(9), None).unwrap();
+    setup.rotation.compromise(name(1)).unwrap();
+    setup.rotation.compromise(name(9)).unwrap();
     let reason = |setup: &Setup<MemoryStore>| match next(setup) {
         NextStep::Create { reason, .. } => reason,
         other => panic!("{other}"),
     };
-    assert!(matches!(reason(&setup), Reason::Leaked { fingerprint, .. } if fingerprint == name(1)));
+    assert!(matches!(reason(&setup), Reason::Leaked { key, .. } if key.fingerprint() == name(1)));
     // A new key that is staged first does not make it forgotten.
-    setup.rotation.stage(&key(2), None).unwrap();
-    let NextStep::DeleteLeaked { fingerprint, keep, .. } = next(&setup) else { panic!() };
-    assert_eq!((fingerprint, keep), (name(1), None));
+    setup.rotation.stage(&key(2)).unwrap();
+    let NextStep::DeleteLeaked { key, keep, .. } = next(&setup) else { panic!() };
+    assert_eq!((key.fingerprint(), keep), (name(1), None));
     setup.rotation.abort_now().unwrap();
     setup.rotation.confirm_deleted(name(1)).unwrap();
     assert_eq!(reason(&setup), Reason::NoKey);
@@ -76,17 +77,16 @@ fn with_no_key_in_force_the_reason_names_the_key_that_leaked_and_not_one_that_wa
 #[test]
 fn a_report_about_a_key_that_is_in_no_place_says_that_nothing_has_changed() {
     let setup = promoted();
-    let says_so =
-        |transition: &Transition| transition.to_string().contains("nothing that is sent has changed");
+    let says_so = |report: &Compromised| report.to_string().contains("what is sent has not changed");
     for _ in 0..2 {
-        let mistyped = setup.rotation.compromise(name(9), None).unwrap();
+        let mistyped = setup.rotation.compromise(name(9)).unwrap();
         assert!(!mistyped.was_held() && says_so(&mistyped), "{mistyped}");
     }
     assert_eq!((sent(&setup.handle), setup.slots()), (Some(2), [Some(2), None, Some(1)]));
     for number in [1, 2] {
         // Also where it is done again, after a death before the answer.
         for _ in 0..2 {
-            let leaked = setup.rotation.compromise(name(number), None).unwrap();
+            let leaked = setup.rotation.compromise(name(number)).unwrap();
             assert!(leaked.was_held() && !says_so(&leaked), "{leaked}");
         }
     }
@@ -110,19 +110,22 @@ fn a_key_that_was_in_force_and_is_given_up_is_to_be_deleted_once_nobody_can_hold
     setup.clock.advance(300);
     let (another, _handle) = setup.another();
     let aborted = setup.rotation.abort_now().unwrap();
-    assert_eq!((aborted.left(), aborted.is_drained()), (Duration::from_secs(600), false));
+    assert_eq!((aborted.remaining_settle(), aborted.is_drained()), (Duration::from_secs(600), false));
     let shown = aborted.to_string();
     assert!(
         shown.contains(
-            "it was in force, so do not delete it yet: other processes have 10 minutes to take up the one in force, \
+            "it was active, so do not delete it yet: other processes have 10 minutes to take up the active key, \
              if this process keeps running; requests of this process still hold it; then delete the key named production-shop-2026-11-r2 in Kanal (Settings → API Keys)"
         ),
         "{shown}"
     );
     // Who does it again is told the same, by its own clocks.
     let again = another.abort_now().unwrap();
-    assert_eq!((again.fingerprint(), again.name()), (Some(name(2)), Some("production-shop-2026-11-r2")));
-    assert!(again.to_string().contains("it was in force, so do not delete it yet"), "{again}");
+    assert_eq!(
+        (again.transition().event().fingerprint(), again.transition().event().name()),
+        (Some(name(2)), Some("production-shop-2026-11-r2"))
+    );
+    assert!(again.to_string().contains("it was active, so do not delete it yet"), "{again}");
     drop(request);
     // Settled and drained, it is deleted at once; and so is one that never was in force.
     let setup = promoted();
@@ -133,13 +136,13 @@ fn a_key_that_was_in_force_and_is_given_up_is_to_be_deleted_once_nobody_can_hold
         assert!(setup.rotation.abort_now().unwrap().to_string().contains(&words));
     };
     is_due(2);
-    setup.rotation.stage(&key(3), None).unwrap();
+    setup.rotation.stage(&key(3)).unwrap();
     is_due(3);
     // By a clock that was set back, no time is over.
     let setup = promoted();
     setup.rotation.roll_back_now().unwrap();
     setup.clock.set_back(86_400);
-    assert_eq!(setup.rotation.abort_now().unwrap().left(), Duration::from_secs(900));
+    assert_eq!(setup.rotation.abort_now().unwrap().remaining_settle(), Duration::from_secs(900));
 }
 
 #[test]

@@ -2,19 +2,21 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey, StoreId};
-use keysheath::keyset::{KeySet, KeySetError, Staging};
+use keysheath::keyset::{KeySet, KeySetError};
 use keysheath::probe::{KanalProbe, KatanaProbe, Probe as _, Verdict};
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::{Authorize as _, RequestedStore, StaticKeys};
+use keysheath::rotation::RotationError;
 use keysheath::source::{self, Loaded, SecretFile};
 
 use super::Chain;
+use crate::support::keys::Keys;
 use crate::support::{Folder, KEY, OTHER_KEY};
 
 /// Kanal, with keys of 24 to 64 characters.
@@ -58,19 +60,18 @@ fn one_issuer_has_one_fingerprint_in_both_formats() {
 
 #[test]
 fn a_key_set_holds_and_writes_a_longer_key() {
-    let staging = || Staging::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
-    let mut keys = KeySet::new(LongKanal::PROFILE).unwrap();
-    keys.adopt(ApiKey::<Kanal>::parse(KEY).unwrap().into_raw(), staging()).unwrap();
+    let keys = Keys::<LongKanal>::of_issuer();
+    keys.adopt(&ApiKey::<Kanal>::parse(KEY).unwrap()).unwrap();
     let before = keys.to_document();
-    keys.stage(long().into_raw(), staging()).unwrap();
+    keys.stage(&long()).unwrap();
     let document = keys.to_document();
     let read = KeySet::from_document(LongKanal::PROFILE, document.expose_secret()).unwrap();
     assert!(read.pending().unwrap().key().matches(LONG.as_bytes()));
     // A program that did not widen reads what it can, and never a key that its own format refuses.
     assert!(KeySet::from_document(Kanal::PROFILE, before.expose_secret()).is_ok());
     assert!(KeySet::from_document(Kanal::PROFILE, document.expose_secret()).is_err());
-    let mut narrow = KeySet::new(Kanal::PROFILE).unwrap();
-    assert!(matches!(narrow.adopt(long().into_raw(), staging()), Err(KeySetError::OtherIssuer)));
+    let refused = Keys::new().adopt(&long());
+    assert!(matches!(refused, Err(RotationError::Refused(KeySetError::OtherIssuer))), "{refused:?}");
 }
 
 #[test]

@@ -41,8 +41,11 @@ fn number() -> impl Strategy<Value = u64> {
 
 /// All that can be done with a key set.
 fn drive(keys: &mut KeySet, at: SystemTime) {
-    let rotations: Vec<RotationId> =
-        [keys.current(), keys.pending(), keys.previous()].into_iter().flatten().map(Held::rotation).collect();
+    let rotations: Vec<RotationId> = [keys.current(), keys.pending(), keys.previous()]
+        .into_iter()
+        .flatten()
+        .map(|key| key.info().rotation())
+        .collect();
     drop(format!("{keys:?} {:?}", keys.leaked()));
     for &rotation in &rotations {
         drop(keys.roll_back(rotation, at));
@@ -75,7 +78,7 @@ proptest! {
         }
         let Ok(mut keys) = KeySet::from_document(Kanal::PROFILE, text.as_bytes()) else { return Ok(()) };
         for held in [keys.current(), keys.pending(), keys.previous()].into_iter().flatten() {
-            for at in [Some(held.staged()), held.promoted(), held.demoted()].into_iter().flatten() {
+            for at in [Some(held.info().staged()), held.info().promoted(), held.info().demoted()].into_iter().flatten() {
                 // Every clock can add to it, and none takes it for 1970.
                 prop_assert!(at.checked_add(Duration::from_secs(100 * 365 * 86_400)).is_some());
             }
@@ -100,7 +103,7 @@ fn the_last_number_is_read_and_no_step_goes_beyond_it() {
         assert!(KeySet::from_document(Kanal::PROFILE, with(last + 1).as_bytes()).is_err(), "{field}");
         let mut keys = KeySet::from_document(Kanal::PROFILE, with(last).as_bytes()).unwrap();
         assert_eq!(keys.compromise(name(2), time(9)), Err(KeySetError::Exhausted));
-        let rotation = keys.pending().unwrap().rotation();
+        let rotation = keys.pending().unwrap().info().rotation();
         keys.abort(rotation).unwrap();
         assert_eq!(keys.stage(key(60), staging()), Err(KeySetError::Exhausted));
         assert_eq!(keys.to_document().expose_secret(), keys.to_document().expose_secret());

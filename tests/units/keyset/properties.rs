@@ -48,7 +48,7 @@ fn take(
     act: &Act,
     rotations: &[RotationId],
     at: SystemTime,
-) -> Option<Result<Step, KeySetError>> {
+) -> Option<Result<Effect, KeySetError>> {
     Some(match *act {
         Act::Adopt(number) => keys.adopt(key(number), staging()),
         Act::Stage(number) => keys.stage(key(number), staging()),
@@ -87,8 +87,8 @@ proptest! {
             match outcome {
                 None => keys = KeySet::from_document(Kanal::PROFILE, &persisted).unwrap(),
                 Some(Err(_)) => prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone(), "a refusal changes nothing"),
-                Some(Ok(Step::Unchanged(_))) => prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone()),
-                Some(Ok(Step::Done(rotation))) => {
+                Some(Ok(Effect::Unchanged(_))) => prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone()),
+                Some(Ok(Effect::Changed(rotation))) => {
                     let document = keys.to_document().expose_secret().to_vec();
                     prop_assert_ne!(&document, &persisted, "a change is seen in what is persisted");
                     persisted = document;
@@ -102,7 +102,7 @@ proptest! {
                     }
                     // Doing it once more, as after a crash before the answer was seen, changes nothing.
                     let again = take(&mut keys, act, &rotations, at);
-                    prop_assert!(again.is_none_or(|again| !again.is_ok_and(Step::is_change)), "{:?}", act);
+                    prop_assert!(again.is_none_or(|again| !again.is_ok_and(Effect::is_change)), "{:?}", act);
                     prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone());
                 }
             }
@@ -125,11 +125,11 @@ proptest! {
                 prop_assert!(keys.leaked().iter().any(|leaked| leaked.fingerprint() == name(*number)));
             }
             for number in &leaked {
-                prop_assert_eq!(keys.place_of(name(*number)), Some(Place::Compromised));
+                prop_assert_eq!(keys.state_of(name(*number)), Some(KeyState::Compromised));
                 prop_assert!(!held.contains(&Some(*number)), "a leaked key is back");
             }
             for number in &taken {
-                prop_assert!(keys.place_of(name(*number)).is_some(), "key {} is in no place", number);
+                prop_assert!(keys.state_of(name(*number)).is_some(), "key {} is in no place", number);
             }
         }
     }

@@ -7,12 +7,12 @@ mod written;
 
 use std::time::{Duration, SystemTime};
 
-use keysheath::key::{Fingerprint, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
-use keysheath::keyset::{
-    Held, KeySet, KeySetError, MAX_COMPROMISED, MAX_REPORTED, MAX_RETIRED, Place, Promotion, RotationId,
-    Staging, Step,
+use crate::key::{Fingerprint, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
+use crate::keyset::{
+    Effect, KeySet, KeySetError, KeyState, MAX_COMPROMISED, MAX_REPORTED, MAX_RETIRED, ManagedKey, Promotion,
+    RotationId, Staging,
 };
-use keysheath::source::{Source as _, Variable};
+use crate::source::{Source as _, Variable};
 
 /// An issuer whose keys could be guessed.
 const PIN: &Profile = &Profile::new("pin", "PIN", Origin::https("pin.example"), KeyFormat::exactly(6), 19);
@@ -62,8 +62,9 @@ fn promoted() -> (KeySet, RotationId) {
 
 /// The numbers of the keys that are in force, pending and previous.
 fn slots(keys: &KeySet) -> [Option<usize>; 3] {
-    [keys.current(), keys.pending(), keys.previous()]
-        .map(|slot| slot.map(|held| (0..200).find(|number| name(*number) == held.fingerprint()).unwrap()))
+    [keys.current(), keys.pending(), keys.previous()].map(|slot| {
+        slot.map(|held| (0..200).find(|number| name(*number) == held.info().fingerprint()).unwrap())
+    })
 }
 
 #[test]
@@ -76,23 +77,23 @@ fn a_rotation_goes_from_staging_to_retirement() {
     keys.promote(rotation, Promotion::Verified, time(3)).unwrap();
     assert!(keys.generation() > before);
     assert_eq!(slots(&keys), [Some(2), None, Some(1)]);
-    let times = |held: &Held| (held.verified(), held.promoted(), held.demoted());
+    let times = |held: &ManagedKey| (held.info().verified(), held.info().promoted(), held.info().demoted());
     assert_eq!(times(keys.current().unwrap()), (Some(time(2)), Some(time(3)), None));
     assert_eq!(times(keys.previous().unwrap()), (None, Some(time(1)), Some(time(3))));
     keys.retire(rotation).unwrap();
     assert_eq!(slots(&keys), [Some(2), None, None]);
     assert_eq!(keys.retired(), [name(1)]);
-    assert_eq!(keys.place_of(name(1)), Some(Place::Retired));
+    assert_eq!(keys.state_of(name(1)), Some(KeyState::Retired));
 }
 
 #[test]
 fn a_step_that_is_done_twice_changes_nothing_the_second_time() {
     let mut keys = empty();
-    let mut twice = |step: &dyn Fn(&mut KeySet) -> Result<Step, KeySetError>| {
+    let mut twice = |step: &dyn Fn(&mut KeySet) -> Result<Effect, KeySetError>| {
         let first = step(&mut keys).unwrap();
         let document = keys.to_document().expose_secret().to_vec();
         assert!(first.is_change());
-        assert_eq!(step(&mut keys), Ok(Step::Unchanged(first.rotation())));
+        assert_eq!(step(&mut keys), Ok(Effect::Unchanged(first.rotation())));
         assert_eq!(keys.to_document().expose_secret().to_vec(), document);
         first.rotation()
     };
@@ -111,16 +112,16 @@ fn a_step_that_is_done_twice_changes_nothing_the_second_time() {
 #[test]
 fn a_key_that_is_known_is_not_staged_and_the_error_says_where_it_is() {
     let (mut keys, rotation) = promoted();
-    let known = |place| Err(KeySetError::Known { place });
-    assert_eq!(keys.stage(key(2), staging()), known(Place::Current));
-    assert_eq!(keys.stage(key(1), staging()), known(Place::Previous));
+    let known = |state| Err(KeySetError::Known { state });
+    assert_eq!(keys.stage(key(2), staging()), known(KeyState::Current));
+    assert_eq!(keys.stage(key(1), staging()), known(KeyState::Previous));
     keys.retire(rotation).unwrap();
-    assert_eq!(keys.stage(key(1), staging()), known(Place::Retired));
+    assert_eq!(keys.stage(key(1), staging()), known(KeyState::Retired));
     keys.compromise(name(9), time(5)).unwrap();
-    assert_eq!(keys.stage(key(9), staging()), known(Place::Compromised));
+    assert_eq!(keys.stage(key(9), staging()), known(KeyState::Compromised));
     let given_up = keys.stage(key(3), staging()).unwrap().rotation();
     keys.abort(given_up).unwrap();
-    assert_eq!(keys.stage(key(3), staging()), known(Place::Retired));
+    assert_eq!(keys.stage(key(3), staging()), known(KeyState::Retired));
     assert_eq!(slots(&keys), [Some(2), None, None]);
 }
 
@@ -147,11 +148,11 @@ fn a_rollback_puts_the_old_key_into_force_and_the_new_one_back_to_pending() {
     keys.roll_back(rotation, time(4)).unwrap();
     assert!(keys.generation() > before, "what is in force is another key, so it has another number");
     assert_eq!(slots(&keys), [Some(1), Some(2), None]);
-    assert_eq!(keys.pending().unwrap().verified(), None, "it has to be seen to work again");
+    assert_eq!(keys.pending().unwrap().info().verified(), None, "it has to be seen to work again");
     keys.abort(rotation).unwrap();
     assert_eq!(slots(&keys), [Some(1), None, None]);
     assert_eq!(keys.roll_back(rotation, time(5)), Err(KeySetError::NotCurrent));
-    let first = keys.current().unwrap().rotation();
+    let first = keys.current().unwrap().info().rotation();
     assert_eq!(keys.roll_back(first, time(5)), Err(KeySetError::NothingBefore));
 }
 
@@ -163,9 +164,9 @@ fn a_key_in_force_that_was_deleted_gives_way_to_the_previous_one_and_a_pending_k
     keys.fall_back(rotation, time(4)).unwrap();
     assert!(keys.generation() > before);
     assert_eq!(slots(&keys), [Some(1), Some(3), None]);
-    assert_eq!(keys.place_of(name(2)), Some(Place::Retired));
+    assert_eq!(keys.state_of(name(2)), Some(KeyState::Retired));
     assert_eq!(keys.fall_back(rotation, time(5)), Err(KeySetError::NotCurrent));
-    let first = keys.current().unwrap().rotation();
+    let first = keys.current().unwrap().info().rotation();
     assert_eq!(keys.fall_back(first, time(5)), Err(KeySetError::NothingBefore));
     assert_eq!(keys.fall_back(next, time(5)), Err(KeySetError::NotCurrent));
     assert_eq!(slots(&keys), [Some(1), Some(3), None]);
@@ -175,9 +176,9 @@ fn a_key_in_force_that_was_deleted_gives_way_to_the_previous_one_and_a_pending_k
 fn a_key_that_came_into_force_unverified_is_verified_there() {
     let (mut keys, rotation) = staged();
     keys.promote(rotation, Promotion::Unverified, time(2)).unwrap();
-    assert_eq!(keys.verify(rotation, time(3)), Ok(Step::Done(rotation)));
-    assert_eq!(keys.verify(rotation, time(4)), Ok(Step::Unchanged(rotation)));
-    assert_eq!(keys.current().unwrap().verified(), Some(time(3)));
+    assert_eq!(keys.verify(rotation, time(3)), Ok(Effect::Changed(rotation)));
+    assert_eq!(keys.verify(rotation, time(4)), Ok(Effect::Unchanged(rotation)));
+    assert_eq!(keys.current().unwrap().info().verified(), Some(time(3)));
     assert_eq!(slots(&keys), [Some(2), None, Some(1)]);
 }
 
@@ -233,7 +234,7 @@ fn a_leaked_key_leaves_every_place_and_never_comes_back() {
     assert!(keys.promote(next, Promotion::Verified, time(8)).is_err());
     assert_eq!(keys.compromised(), [name(1), name(3)]);
     for number in [1, 3] {
-        let refused = Err(KeySetError::Known { place: Place::Compromised });
+        let refused = Err(KeySetError::Known { state: KeyState::Compromised });
         assert_eq!(keys.stage(key(number), staging()), refused);
     }
 }
@@ -242,7 +243,7 @@ fn a_leaked_key_leaves_every_place_and_never_comes_back() {
 fn a_key_set_whose_only_key_leaked_takes_a_new_one() {
     let mut keys = adopted();
     keys.compromise(name(1), time(2)).unwrap();
-    assert_eq!(keys.adopt(key(1), staging()), Err(KeySetError::Known { place: Place::Compromised }));
+    assert_eq!(keys.adopt(key(1), staging()), Err(KeySetError::Known { state: KeyState::Compromised }));
     let rotation = keys.stage(key(2), staging()).unwrap().rotation();
     keys.verify(rotation, time(3)).unwrap();
     keys.promote(rotation, Promotion::Verified, time(4)).unwrap();
@@ -257,12 +258,12 @@ fn retired_keys_are_forgotten_in_the_end_and_a_compromised_one_never_for_one_in_
         keys.abort(rotation).unwrap();
     }
     assert_eq!(keys.retired().len(), MAX_RETIRED);
-    assert_eq!(keys.place_of(name(2)), None, "the oldest is forgotten");
+    assert_eq!(keys.state_of(name(2)), None, "the oldest is forgotten");
     for number in 100..100 + MAX_REPORTED {
         keys.compromise(name(number), time(2)).unwrap();
     }
     assert_eq!(keys.compromise(name(199), time(3)), Err(KeySetError::TooManyCompromised));
-    assert_eq!(keys.place_of(name(100)), Some(Place::Compromised));
+    assert_eq!(keys.state_of(name(100)), Some(KeyState::Compromised));
     assert_eq!(slots(&keys), [Some(1), None, None]);
 }
 
@@ -286,7 +287,7 @@ fn a_leaked_key_leaves_every_place_however_many_are_remembered() {
         ] {
             keys.compromise(name(leaked), time(4)).unwrap();
             assert_eq!(slots(&keys), left);
-            assert_eq!(keys.place_of(name(leaked)), Some(Place::Compromised));
+            assert_eq!(keys.state_of(name(leaked)), Some(KeyState::Compromised));
             let document = keys.to_document();
             let read = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
             assert_eq!(read.compromised(), keys.compromised());
@@ -296,7 +297,7 @@ fn a_leaked_key_leaves_every_place_however_many_are_remembered() {
         keys.promote(rotation, Promotion::Unverified, time(5)).unwrap();
     }
     assert_eq!(keys.compromised().len(), MAX_COMPROMISED);
-    assert_eq!(keys.place_of(name(300)), None, "the oldest that is in no place is forgotten first");
+    assert_eq!(keys.state_of(name(300)), None, "the oldest that is in no place is forgotten first");
     assert!(keys.leaked().len() <= MAX_COMPROMISED);
 }
 
@@ -331,8 +332,8 @@ fn a_key_that_never_was_in_force_is_not_rolled_back() {
     keys.roll_back(rotation, time(4)).unwrap();
     let document = keys.to_document();
     let mut keys = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
-    assert_eq!(keys.pending().unwrap().demoted(), Some(time(4)), "the mark that it was in force");
-    assert_eq!(keys.roll_back(rotation, time(5)), Ok(Step::Unchanged(rotation)));
+    assert_eq!(keys.pending().unwrap().info().demoted(), Some(time(4)), "the mark that it was in force");
+    assert_eq!(keys.roll_back(rotation, time(5)), Ok(Effect::Unchanged(rotation)));
 }
 
 #[test]
@@ -367,12 +368,12 @@ fn what_a_person_notes_is_bounded_printable_and_not_the_key() {
         assert_eq!(keys.stage(key(2), staging), Err(error));
     }
     let place = Variable::new("X".repeat(200)).provenance();
-    let staging = staging().from(&place).with_note("ü".repeat(100));
+    let staging = staging().loaded_from(&place).with_note("ü".repeat(100));
     keys.stage(key(2), staging).unwrap();
     let pending = keys.pending().unwrap();
-    assert_eq!(pending.by(), Some("anna"));
-    assert_eq!(pending.from().unwrap().chars().count(), 64);
-    assert_eq!(pending.note().unwrap().chars().count(), 100);
+    assert_eq!(pending.info().by(), Some("anna"));
+    assert_eq!(pending.info().loaded_from().unwrap().chars().count(), 64);
+    assert_eq!(pending.info().note().unwrap().chars().count(), 100);
 }
 
 #[test]
@@ -380,7 +381,7 @@ fn a_clock_that_goes_back_is_written_down_as_it_says() {
     let (mut keys, rotation) = staged();
     keys.verify(rotation, SystemTime::UNIX_EPOCH - Duration::from_secs(9)).unwrap();
     keys.promote(rotation, Promotion::Verified, time(0)).unwrap();
-    assert_eq!(keys.current().unwrap().verified(), Some(time(0)));
+    assert_eq!(keys.current().unwrap().info().verified(), Some(time(0)));
     assert_eq!(slots(&keys), [Some(2), None, Some(1)]);
 }
 
@@ -394,7 +395,7 @@ fn a_key_set_shows_fingerprints_and_no_key() {
 
 #[test]
 fn a_key_set_is_persisted_before_anybody_acts_on_it_and_read_again_by_the_next_process() {
-    use keysheath::store::{DocumentError, DocumentStore, FileStore};
+    use crate::store::{DocumentError, DocumentStore, FileStore};
 
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::new(folder.path().join("kanal"));
@@ -410,5 +411,5 @@ fn a_key_set_is_persisted_before_anybody_acts_on_it_and_read_again_by_the_next_p
     assert_eq!(there.version(), &second);
     let read = KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap();
     assert_eq!(slots(&read), [Some(1), Some(2), None]);
-    assert!(read.pending().unwrap().verified().is_some());
+    assert!(read.pending().unwrap().info().verified().is_some());
 }

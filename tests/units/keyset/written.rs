@@ -1,7 +1,7 @@
 //! Key sets that are written down, by this version and by earlier ones, and what is none.
 
-use keysheath::keyset::FORM_VERSION;
-use keysheath::store::MAX_DOCUMENT;
+use crate::keyset::form::FORM_VERSION;
+use crate::store::MAX_DOCUMENT;
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn example() -> KeySet {
     keys.stage(key(6), Staging::at(time(13))).unwrap();
     keys.compromise(name(6), time(13)).unwrap();
     let place = Variable::new("KANAL_API_KEY").provenance();
-    keys.stage(key(3), Staging::at(time(14)).from(&place)).unwrap();
+    keys.stage(key(3), Staging::at(time(14)).loaded_from(&place)).unwrap();
     keys
 }
 
@@ -136,7 +136,7 @@ fn the_longest_keys_and_notes_fit_into_a_document() {
     // The last second of the year 9999: no later time is written down, and every platform's clock can tell it.
     let far = time(253_402_300_799);
     for number in 0..MAX_COMPROMISED {
-        let pending = keys.pending().unwrap().fingerprint();
+        let pending = keys.pending().unwrap().info().fingerprint();
         keys.compromise(pending, far).unwrap();
         let text = format!("d{number:04095}");
         keys.stage(RawKey::parse(LONG, text.as_bytes()).unwrap(), Staging::at(far)).unwrap();
@@ -151,32 +151,32 @@ fn the_longest_keys_and_notes_fit_into_a_document() {
 #[test]
 fn a_key_set_keeps_the_name_of_the_key_that_began_it() {
     let keys = example();
-    assert_eq!(keys.begun(), Some(name(1)));
+    assert_eq!(keys.lineage(), Some(name(1)));
     let read = KeySet::from_document(Kanal::PROFILE, keys.to_document().expose_secret()).unwrap();
-    assert_eq!(read.begun(), Some(name(1)));
-    assert_eq!(KeySet::new(Kanal::PROFILE).unwrap().begun(), None);
+    assert_eq!(read.lineage(), Some(name(1)));
+    assert_eq!(KeySet::new(Kanal::PROFILE).unwrap().lineage(), None);
     let mut staged = KeySet::new(Kanal::PROFILE).unwrap();
     let rotation = staged.stage(key(2), staging()).unwrap().rotation();
     staged.abort(rotation).unwrap();
     staged.adopt(key(3), staging()).unwrap();
-    assert_eq!(staged.begun(), Some(name(2)), "it stays");
+    assert_eq!(staged.lineage(), Some(name(2)), "it stays");
 }
 
 #[test]
 fn a_key_that_was_given_up_is_written_and_read() {
     let mut keys = example();
-    let pending = keys.pending().unwrap().rotation();
+    let pending = keys.pending().unwrap().info().rotation();
     keys.abort(pending).unwrap();
     keys.stage(key(7), Staging::at(time(20)).with_name("the \"seventh\"")).unwrap();
-    keys.abort(keys.pending().unwrap().rotation()).unwrap();
+    keys.abort(keys.pending().unwrap().info().rotation()).unwrap();
     let document = keys.to_document();
     let text = std::str::from_utf8(document.expose_secret()).unwrap();
     let line =
         format!("\n  \"given_up\": [{{ \"fingerprint\": \"{}\", \"rotation\": 5, \"staged\": ", name(3));
     assert!(text.contains(&line), "{text}");
     let again = read(text).unwrap();
-    assert_eq!(again.given_up(), keys.given_up());
-    assert_eq!(again.given_up()[1].name(), Some("the \"seventh\""));
+    assert_eq!(again.aborted(), keys.aborted());
+    assert_eq!(again.aborted()[1].name(), Some("the \"seventh\""));
     // One that is not retired was not given up.
     let other = text
         .replace(&format!("\"fingerprint\": \"{}\"", name(3)), &format!("\"fingerprint\": \"{}\"", name(9)));

@@ -1,0 +1,282 @@
+//! Where audit events go: a file of JSON lines, or a callback.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::audit::AuditEvent;
+use crate::internal::calls::{CallError, Caller, Target};
+use crate::internal::contained::contained;
+use crate::internal::paths::absolute;
+use crate::internal::private_file::{self, Refusal};
+
+/// Where audit events go. Clones are the same place.
+///
+/// ```
+/// use keysheath::rotation::AuditLog;
+/// let log = AuditLog::callback(|event| println!("{event}"));
+/// ```
+#[derive(Clone)]
+pub struct AuditLog(Sink);
+
+#[derive(Clone)]
+enum Sink {
+    File(Arc<AuditFile>),
+    Callback(Callback),
+}
+
+type Callback = Arc<dyn Fn(&AuditEvent) + Send + Sync>;
+
+/// How long an audit may take for one event. A step that is done already is not delayed for longer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why an event was not recorded. The step itself is done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// It is a link, no regular file, another user's, or accessible to others.
+    #[error(
+        "the audit file must be a regular file of this user that no other user can read or write, and no \
+         link: chmod 600 it"
+    )]
+    NotPrivate,
+    /// It has a second name (a hard link), which may belong to something else.
+    #[error("the audit file has another name too (a hard link): remove the other name, or name another path")]
+    Linked,
+    /// The name is like those of this crate's own files beside a document.
+    #[error(
+        "names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: \
+         name another path for the audit"
+    )]
+    ReservedName,
+    /// The file has other content, such as the document of the rotation.
+    #[error(
+        "the audit file contains something other than an audit, such as the keys themselves: name another \
+         path, or move the file away; it was left as it is"
+    )]
+    NotAnAudit,
+    /// The folder does not exist.
+    #[error("the folder of the audit file does not exist: create it")]
+    NoFolder,
+    /// The disk is full; a part of the line may have been written.
+    #[error("the disk of the audit file, or what this user may use of it, is full: make room")]
+    Full,
+    /// Writing is not permitted.
+    #[error("the audit file cannot be written (its folder or disk is read-only): let this user write there")]
+    ReadOnly,
+    /// The operating system refused.
+    #[error("the audit file cannot be written ({0}): check the path, this user's rights and the disk")]
+    Io(ErrorKind),
+    /// It took too long. The line may still be written.
+    #[error("the audit file did not take the line within {} ms: check its disk", .after.as_millis())]
+    #[non_exhaustive]
+    Slow {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Too many earlier calls hang.
+    #[error("the audit file cannot be reached, because earlier writes hang: check its disk")]
+    Stuck,
+    /// The callback took too long. It may still return.
+    #[error(
+        "the audit callback did not return within {} ms: pass the event on and return", .after.as_millis()
+    )]
+    #[non_exhaustive]
+    CallbackSlow {
+        /// The deadline.
+        after: Duration,
+    },
+    /// The callback was not called, because earlier calls hang.
+    #[error("the audit callback was not called, because earlier calls hang: pass the event on and return")]
+    CallbackStuck,
+    /// The callback panicked.
+    #[error("the audit callback panicked: see its message on standard error, and correct it")]
+    Panicked,
+}
+
+impl AuditLog {
+    /// Writes to a file of JSON lines, one for each event, each in one write that is synced before the step
+    /// returns.
+    ///
+    /// A new file is created with mode 600. An existing one must be a regular file of this user that no other
+    /// user can read or write, and either empty or an audit; symbolic and hard links are refused, and so are
+    /// names that end in `.lock` or `.keysheath-new`. A relative path is resolved now. The file is opened for
+    /// each line, so that it can be renamed at any time, as `logrotate` does; it is never truncated or
+    /// removed here. A rotation writes some ten lines of less than 1 KiB. A line that a full disk has cut
+    /// short is ended before the next one.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Sink::File(Arc::new(AuditFile::new(path.into()))))
+    }
+
+    /// Calls a function on its own thread after each step is persisted and published.
+    ///
+    /// The step waits at most 5 s for it, so that the result can say whether the event was recorded. A panic
+    /// is caught.
+    #[must_use]
+    pub fn callback(function: impl Fn(&AuditEvent) + Send + Sync + 'static) -> Self {
+        Self(Sink::Callback(Arc::new(function)))
+    }
+
+    pub(super) fn record(&self, event: &AuditEvent) -> Result<(), AuditError> {
+        match &self.0 {
+            Sink::File(file) => file.append(event.to_json()),
+            Sink::Callback(function) => call(function, event),
+        }
+    }
+}
+
+fn call(function: &Callback, event: &AuditEvent) -> Result<(), AuditError> {
+    let (called, event) = (Arc::clone(function), event.clone());
+    let target = Target::of("audit callback", &Arc::as_ptr(function).cast::<()>());
+    let returned = Caller::around_others().with_deadline(DEADLINE).run(target, move || {
+        // The callback changes no state of this crate, so nothing can be left half-way.
+        contained(|| called(&event)).ok_or(AuditError::Panicked)
+    });
+    returned.unwrap_or_else(|error| {
+        Err(match error {
+            CallError::Deadline { after } => AuditError::CallbackSlow { after },
+            _ => AuditError::CallbackStuck,
+        })
+    })
+}
+
+impl AuditError {
+    fn of_writing(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
+            kind => Self::Io(kind),
+        }
+    }
+}
+
+impl From<Refusal> for AuditError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotPrivate => Self::NotPrivate,
+            Refusal::Linked => Self::Linked,
+            Refusal::Reserved => Self::ReservedName,
+            Refusal::NoFolder => Self::NoFolder,
+            Refusal::Unseen(kind) | Refusal::Unopened(kind) => Self::of_writing(kind),
+        }
+    }
+}
+
+impl From<CallError> for AuditError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Deadline { after } | CallError::Queued { waited: after, .. } => Self::Slow { after },
+            _ => Self::Stuck,
+        }
+    }
+}
+
+impl fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Sink::File(file) => write!(f, "AuditLog({:?})", file.path),
+            Sink::Callback(_) => f.write_str("AuditLog(callback)"),
+        }
+    }
+}
+
+/// The beginning of each line.
+const BEGIN: &str = "{\"at\":\"";
+
+struct AuditFile {
+    path: PathBuf,
+    caller: Caller,
+}
+
+impl AuditFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path: absolute(path), caller: Caller::new().with_deadline(DEADLINE) }
+    }
+
+    /// Appends a line, and returns once it is synced.
+    fn append(&self, line: String) -> Result<(), AuditError> {
+        let path = self.path.clone();
+        self.caller.run(Target::of("audit file", &self.path), move || append(&path, line))?
+    }
+}
+
+fn append(path: &Path, line: String) -> Result<(), AuditError> {
+    private_file::refuse_reserved(path)?;
+    let path = private_file::resolve(path)?;
+    let is_new = private_file::look(&path)?.is_none();
+    let wrong = |error: std::io::Error| AuditError::of_writing(error.kind());
+    let mut file = private_file::options().append(true).create(true).open(&path).map_err(wrong)?;
+    private_file::check(&file.metadata().map_err(wrong)?)?;
+    // Held until the file is closed: the partial write of another process is not mistaken for a cut line.
+    lock(&file).map_err(wrong)?;
+    if !is_audit(&mut file).map_err(wrong)? {
+        return Err(AuditError::NotAnAudit);
+    }
+    let mut bytes = line.into_bytes();
+    bytes.push(b'\n');
+    if is_cut(&mut file).map_err(wrong)? {
+        bytes.insert(0, b'\n');
+    }
+    // One write: a killed process leaves the whole line or none, except on a full disk.
+    let count = loop {
+        match file.write(&bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            written => break written.map_err(wrong)?,
+        }
+    };
+    if count < bytes.len() {
+        return Err(AuditError::Full);
+    }
+    file.sync_data().map_err(wrong)?;
+    if is_new { sync_folder(&path).map_err(wrong) } else { Ok(()) }
+}
+
+/// Whether the file is empty, or begins like the first line of an audit, which may have been cut.
+fn is_audit(file: &mut File) -> std::io::Result<bool> {
+    let mut bytes = Vec::with_capacity(BEGIN.len());
+    file.seek(SeekFrom::Start(0))?;
+    file.take(BEGIN.len() as u64).read_to_end(&mut bytes)?;
+    Ok(BEGIN.as_bytes().starts_with(&bytes))
+}
+
+/// Whether the last line lacks its line break.
+fn is_cut(file: &mut File) -> std::io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != [b'\n'])
+}
+
+#[cfg(unix)]
+fn lock(file: &File) -> std::io::Result<()> {
+    use rustix::fs::{FlockOperation, flock};
+
+    Ok(flock(file, FlockOperation::LockExclusive)?)
+}
+
+/// There is no lock: a line that another process is writing may be mistaken for a cut one, and then an empty
+/// line follows it.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
+fn lock(_: &File) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A folder cannot be opened on this platform.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
+fn sync_folder(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
