@@ -28,7 +28,7 @@
 //! | [`openbao`] | `openbao` | the client of OpenBao, which source and store share |
 //! | [`source`] | | the places that a key is loaded from; [key references](KeyRef) for config files |
 //! | [`chain`] | | [`Chain`]: sources in order, and what each answered |
-//! | [`handle`] | | [`KeyHandle`]: the live view of the active key |
+//! | [`handle`] | `client`, `rotation` | [`KeyHandle`]: the live view of the active key |
 //! | [`store`] | `rotation` | where a rotation persists its keys |
 //! | [`keyset`] | `rotation` | the state machine of a rotation |
 //! | [`refresh`] | `rotation` | keeping a handle up to date from a source or a store |
@@ -90,6 +90,11 @@
 )]
 #![cfg_attr(not(feature = "oauth"), doc = "[`oauth`]: https://docs.rs/keysheath/latest/keysheath/oauth/")]
 #![cfg_attr(
+    not(any(feature = "client", feature = "rotation")),
+    doc = "[`handle`]: https://docs.rs/keysheath/latest/keysheath/handle/
+[`KeyHandle`]: https://docs.rs/keysheath/latest/keysheath/handle/struct.KeyHandle.html"
+)]
+#![cfg_attr(
     not(feature = "openbao"),
     doc = "[`openbao`]: https://docs.rs/keysheath/latest/keysheath/openbao/"
 )]
@@ -119,6 +124,7 @@ mod outgoing;
 pub mod openbao;
 pub mod source;
 pub mod chain;
+#[cfg(any(feature = "client", feature = "rotation"))]
 pub mod handle;
 #[cfg(feature = "rotation")]
 pub mod store;
@@ -147,10 +153,12 @@ pub mod guide;
 pub use crate::internal::{back_off::Cadence, background::Health};
 
 // What a first program needs.
+#[cfg(any(feature = "client", feature = "rotation"))]
+#[doc(no_inline)]
+pub use crate::handle::KeyHandle;
 #[doc(no_inline)]
 pub use crate::{
     chain::{Chain, ChainError},
-    handle::KeyHandle,
     key::{ApiKey, Fingerprint, Issuer, Kanal, Katana, Origin, StoreId},
     source::{KeyRef, Source},
 };
