@@ -33,7 +33,6 @@
 mod document;
 mod error;
 mod file;
-pub(crate) mod json;
 #[cfg(feature = "keychain")]
 mod keychain;
 #[cfg(feature = "openbao")]

@@ -1,18 +1,18 @@
 //! A key set as it is written down: JSON, with a version.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::str::FromStr as _;
 
 use serde::Deserialize;
-use zeroize::Zeroizing;
+use serde_json::value::RawValue;
 
 use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey};
 use super::texts::check_text;
 use super::{KeySet, KeySetError, LAST_TIME, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
 use crate::internal::utc::Moment;
 use crate::key::{Fingerprint, Profile, RawKey};
-use crate::store::{DocumentContent, MAX_DOCUMENT, json};
+use crate::store::{DocumentContent, MAX_DOCUMENT};
 
 /// The form that is written. Forms 1 to this one are read.
 pub(super) const FORM_VERSION: u64 = 1;
@@ -25,7 +25,8 @@ struct Form<'a> {
     _kind: &'a str,
     #[serde(rename = "form")]
     _version: u64,
-    issuer: &'a str,
+    #[serde(rename = "issuer")]
+    _issuer: &'a str,
     generation: u64,
     rotation: u64,
     #[serde(borrow)]
@@ -66,7 +67,8 @@ struct GivenUp<'a> {
 #[serde(deny_unknown_fields)]
 struct Slot<'a> {
     /// In base64.
-    key: &'a str,
+    #[serde(borrow)]
+    key: &'a RawValue,
     rotation: u64,
     staged: u64,
     verified: Option<u64>,
@@ -85,6 +87,19 @@ struct Slot<'a> {
     note: Option<Cow<'a, str>>,
 }
 
+const KIND: Kind = Kind { name: "key set", newest: FORM_VERSION, limit: MAX_DOCUMENT };
+
+impl From<FormError> for KeySetError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::TooLarge => Self::TooLarge,
+            FormError::Corrupt { rule } => corrupt(rule),
+            FormError::Newer { found, known } => Self::Newer { found, known },
+            FormError::OtherIssuer => Self::OtherIssuer,
+        }
+    }
+}
+
 const fn corrupt(rule: &'static str) -> KeySetError {
     KeySetError::Corrupt { rule }
 }
@@ -93,54 +108,39 @@ impl KeySet {
     /// The key set as a document: JSON with the keys in it, so it belongs where a key does.
     #[must_use]
     pub fn to_document(&self) -> DocumentContent {
-        // It never grows, so no block with a key in it is left behind.
-        let mut text = Zeroizing::new(String::with_capacity(self.longest().max(MAX_DOCUMENT)));
-        let written = write!(
-            text,
-            "{{\n  \"keysheath\": \"key set\",\n  \"form\": {FORM_VERSION},\n  \"issuer\": \"{}\",\n  \
-             \"generation\": {},\n  \"rotation\": {},\n",
-            self.profile.name(),
-            self.generation,
-            self.rotation
-        );
-        // Writing to a `String` cannot fail.
-        let _ = written;
-        let _ = match self.lineage {
-            Some(lineage) => writeln!(text, "  \"begun\": \"{lineage}\","),
-            None => writeln!(text, "  \"begun\": null,"),
-        };
-        for (name, slot) in
-            [("current", &self.current), ("pending", &self.pending), ("previous", &self.previous)]
-        {
-            let _ = write!(text, "  \"{name}\": ");
-            match slot {
-                None => text.push_str("null"),
-                Some(held) => write_slot(&mut text, held),
+        json_form::seal(KIND, FORM_VERSION, self.profile.name(), |form| {
+            form.field("generation", self.generation);
+            form.field("rotation", self.rotation);
+            match self.lineage {
+                Some(lineage) => form.field("begun", &*lineage.to_string()),
+                None => form.field("begun", Value::Null),
             }
-            text.push_str(",\n");
-        }
-        write_list(&mut text, "retired", &self.retired);
-        text.push_str(",\n");
-        write_given_up(&mut text, &self.aborted);
-        write_list(&mut text, "compromised", &self.compromised);
-        text.push_str(",\n");
-        write_leaked(&mut text, &self.leaked);
-        text.push_str("\n}\n");
-        DocumentContent::from(std::mem::take(&mut *text).into_bytes())
-    }
-
-    /// No less than the length of the document: what stands beside texts and keys, and those with each byte
-    /// escaped.
-    fn longest(&self) -> usize {
-        let long = |text: &Option<String>| text.as_ref().map_or(0, |text| 2 * text.len());
-        let slot = |ManagedKey { key, info }: &ManagedKey| {
-            let texts = [&info.name, &info.by, &info.loaded_from, &info.note].map(long).iter().sum::<usize>();
-            512 + 2 * key.expose_secret().len() + texts
-        };
-        let slots = self.slots().map(slot).sum::<usize>();
-        let leaked = self.leaked.iter().map(|leaked| 64 + long(&leaked.name)).sum::<usize>();
-        let aborted = self.aborted.iter().map(|key| 160 + long(&key.name)).sum::<usize>();
-        1024 + slots + 32 * (self.retired.len() + self.compromised.len()) + leaked + aborted
+            for (name, slot) in
+                [("current", &self.current), ("pending", &self.pending), ("previous", &self.previous)]
+            {
+                match slot {
+                    None => form.field(name, Value::Null),
+                    Some(key) => form.nested(name, |fields| write_slot(fields, key)),
+                }
+            }
+            write_list(form, "retired", &self.retired);
+            if !self.aborted.is_empty() {
+                form.list("given_up", &self.aborted, |list, key| {
+                    list.item_object(|fields| write_aborted(fields, key));
+                });
+            }
+            write_list(form, "compromised", &self.compromised);
+            form.list("leaked", &self.leaked, |list, key| {
+                list.item_list(|fields| {
+                    fields.item(&*key.fingerprint.to_string());
+                    fields.item(key.staged.0);
+                    if let Some(name) = &key.name {
+                        fields.item(&**name);
+                    }
+                });
+            });
+        })
+        .into()
     }
 
     /// Reads a document that [`KeySet::to_document`] wrote, in this version or an earlier one.
@@ -149,24 +149,11 @@ impl KeySet {
     /// [`KeySetError::Newer`] for a document of a newer form, [`KeySetError::OtherIssuer`], and
     /// [`KeySetError::TooLarge`] or [`KeySetError::Corrupt`] for what is no key set.
     pub fn from_document(profile: &'static Profile, document: &[u8]) -> Result<Self, KeySetError> {
-        if document.len() > MAX_DOCUMENT {
-            return Err(KeySetError::TooLarge);
-        }
-        let not_whole = |_| corrupt("it is not whole, or not JSON");
-        let form = json::form_of(document, "key set").map_err(not_whole)?;
-        let form = form.ok_or(corrupt("it does not say that it is a key set"))?;
-        if form > FORM_VERSION {
-            return Err(KeySetError::Newer { found: form, known: FORM_VERSION });
-        }
-        let form: Form<'_> = serde_json::from_slice(document)
-            .map_err(|_| corrupt("a field is missing, unknown or not as it is written"))?;
+        let (_, form) = json_form::open::<Form<'_>>(KIND, profile.name(), document)?;
         Self::read(profile, form)
     }
 
     fn read(profile: &'static Profile, form: Form<'_>) -> Result<Self, KeySetError> {
-        if form.issuer != profile.name() {
-            return Err(KeySetError::OtherIssuer);
-        }
         let slot = |slot: Option<Slot<'_>>| slot.map(|slot| read_slot(profile, slot)).transpose();
         let keys = Self {
             generation: form.generation,
@@ -189,10 +176,10 @@ impl KeySet {
     }
 }
 
-fn write_slot(text: &mut String, ManagedKey { key, info }: &ManagedKey) {
-    text.push_str("{ \"key\": \"");
-    json::push_base64(text, key.expose_secret().as_bytes());
-    let _ = write!(text, "\", \"rotation\": {}, \"staged\": {}", info.rotation, info.staged.0);
+fn write_slot(fields: &mut Writer<'_>, ManagedKey { key, info }: &ManagedKey) {
+    fields.secret("key", key.expose_secret().as_bytes());
+    fields.field("rotation", info.rotation.number());
+    fields.field("staged", info.staged.0);
     for (name, moment) in [
         ("verified", info.verified),
         ("promoted", info.promoted),
@@ -201,63 +188,29 @@ fn write_slot(text: &mut String, ManagedKey { key, info }: &ManagedKey) {
         ("refused", info.refused),
         ("fell_back", info.fell_back),
     ] {
-        if let Some(Moment(seconds)) = moment {
-            let _ = write!(text, ", \"{name}\": {seconds}");
-        }
+        fields.optional(name, moment.map(|moment| moment.0));
     }
-    let texts = [("name", &info.name), ("by", &info.by), ("from", &info.loaded_from), ("note", &info.note)];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            let _ = write!(text, ", \"{name}\": ");
-            json::push_quoted(text, value);
-        }
-    }
-    text.push_str(" }");
-}
-
-fn write_list(text: &mut String, name: &str, list: &[Fingerprint]) {
-    let _ = write!(text, "  \"{name}\": [");
-    for (at, fingerprint) in list.iter().enumerate() {
-        let _ = write!(text, "{}\"{fingerprint}\"", if at == 0 { "" } else { ", " });
-    }
-    text.push(']');
-}
-
-fn write_given_up(text: &mut String, list: &[UndeletedKey]) {
-    for (at, UndeletedKey { fingerprint, rotation, staged, demoted, name }) in list.iter().enumerate() {
-        text.push_str(if at == 0 { "  \"given_up\": [" } else { ", " });
-        let _ = write!(
-            text,
-            "{{ \"fingerprint\": \"{fingerprint}\", \"rotation\": {}, \"staged\": {}",
-            rotation.map_or(0, RotationId::number),
-            staged.0
-        );
-        if let Some(Moment(seconds)) = demoted {
-            let _ = write!(text, ", \"demoted\": {seconds}");
-        }
-        if let Some(name) = name {
-            text.push_str(", \"name\": ");
-            json::push_quoted(text, name);
-        }
-        text.push_str(if at + 1 == list.len() { " }],\n" } else { " }" });
+    for (name, value) in
+        [("name", &info.name), ("by", &info.by), ("from", &info.loaded_from), ("note", &info.note)]
+    {
+        fields.optional(name, value.as_deref());
     }
 }
 
-fn write_leaked(text: &mut String, list: &[UndeletedKey]) {
-    text.push_str("  \"leaked\": [");
-    for (at, UndeletedKey { fingerprint, staged, name, .. }) in list.iter().enumerate() {
-        let _ = write!(text, "{}[\"{fingerprint}\", {}", if at == 0 { "" } else { ", " }, staged.0);
-        if let Some(name) = name {
-            text.push_str(", ");
-            json::push_quoted(text, name);
-        }
-        text.push(']');
-    }
-    text.push(']');
+fn write_list(form: &mut Writer<'_>, name: &str, fingerprints: &[Fingerprint]) {
+    form.list(name, fingerprints, |list, fingerprint| list.item(&*fingerprint.to_string()));
+}
+
+fn write_aborted(fields: &mut Writer<'_>, key: &UndeletedKey) {
+    fields.field("fingerprint", &*key.fingerprint.to_string());
+    fields.field("rotation", key.rotation.map_or(0, RotationId::number));
+    fields.field("staged", key.staged.0);
+    fields.optional("demoted", key.demoted.map(|moment| moment.0));
+    fields.optional("name", key.name.as_deref());
 }
 
 fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<ManagedKey, KeySetError> {
-    let key = json::read_base64(slot.key).ok_or(corrupt("a key in it is not base64"))?;
+    let key = json_form::secret(slot.key).ok_or(corrupt("a key in it is not base64"))?;
     let key = RawKey::parse(profile, &key).map_err(|_| corrupt("a key in it is not well-formed"))?;
     let names = [&slot.name, &slot.by, &slot.from].map(|name| (name, MAX_PERSON));
     for (text, longest) in names.into_iter().chain([(&slot.note, MAX_NOTE)]) {

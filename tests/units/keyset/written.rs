@@ -171,14 +171,13 @@ fn a_key_that_was_given_up_is_written_and_read() {
     keys.abort(keys.pending().unwrap().info().rotation()).unwrap();
     let document = keys.to_document();
     let text = std::str::from_utf8(document.expose_secret()).unwrap();
-    let line =
-        format!("\n  \"given_up\": [{{ \"fingerprint\": \"{}\", \"rotation\": 5, \"staged\": ", name(3));
+    let line = format!("\n  \"given_up\": [{{\"fingerprint\":\"{}\",\"rotation\":5,\"staged\":", name(3));
     assert!(text.contains(&line), "{text}");
     let again = read(text).unwrap();
     assert_eq!(again.aborted(), keys.aborted());
     assert_eq!(again.aborted()[1].name(), Some("the \"seventh\""));
     // One that is not retired was not given up.
     let other = text
-        .replace(&format!("\"fingerprint\": \"{}\"", name(3)), &format!("\"fingerprint\": \"{}\"", name(9)));
+        .replace(&format!("\"fingerprint\":\"{}\"", name(3)), &format!("\"fingerprint\":\"{}\"", name(9)));
     assert!(matches!(read(&other), Err(KeySetError::Corrupt { .. })));
 }
