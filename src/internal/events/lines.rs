@@ -167,6 +167,9 @@ impl Trace {
     fn emit(&self, line: impl FnOnce()) {
         match self.0.upgrade().filter(|to| !to.is::<NoSubscriber>()) {
             Some(to) => with_default(&to, line),
+            // With no subscriber here, and a single one on another thread, `tracing` would cache that no
+            // subscriber wants this line, and that subscriber would never get it.
+            None if get_default(tracing::Dispatch::is::<NoSubscriber>) => {}
             None => line(),
         }
     }
