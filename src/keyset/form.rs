@@ -1,4 +1,4 @@
-//! A key set as it is written down: JSON, with a version.
+//! The document of a key set: versioned JSON.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -17,7 +17,7 @@ use crate::store::{DocumentContent, MAX_DOCUMENT};
 /// The form that is written. Forms 1 to this one are read.
 pub(super) const FORM_VERSION: u64 = 1;
 
-/// Form 1. Everything is borrowed from the document, so that no copy of a key is made that is not wiped.
+/// Form 1. All fields borrow from the document, so that there is no copy of a key that is not zeroized.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form<'a> {
@@ -29,8 +29,8 @@ struct Form<'a> {
     _issuer: &'a str,
     generation: u64,
     rotation: u64,
-    #[serde(borrow)]
-    begun: Option<&'a str>,
+    #[serde(borrow, rename = "begun")]
+    lineage: Option<&'a str>,
     #[serde(borrow)]
     current: Option<Slot<'a>>,
     #[serde(borrow)]
@@ -39,22 +39,22 @@ struct Form<'a> {
     previous: Option<Slot<'a>>,
     #[serde(borrow)]
     retired: Vec<&'a str>,
-    /// It is written where there are such keys alone, as the versions before it did without.
-    #[serde(borrow, default)]
-    given_up: Vec<GivenUp<'a>>,
+    /// Written only if there are such keys: earlier versions do not know the field.
+    #[serde(borrow, default, rename = "given_up")]
+    aborted: Vec<Aborted<'a>>,
     #[serde(borrow)]
     compromised: Vec<&'a str>,
     #[serde(borrow)]
     leaked: Vec<Leaked<'a>>,
 }
 
-/// Written as a list: a fingerprint, the time of staging, and the name in the app where it is known.
+/// Written as a list: the fingerprint, the time of staging, and the name in the app if it is known.
 #[derive(Deserialize)]
 struct Leaked<'a>(&'a str, u64, #[serde(borrow, default)] Option<Cow<'a, str>>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GivenUp<'a> {
+struct Aborted<'a> {
     fingerprint: &'a str,
     rotation: u64,
     staged: u64,
@@ -105,7 +105,7 @@ const fn corrupt(rule: &'static str) -> KeySetError {
 }
 
 impl KeySet {
-    /// The key set as a document: JSON with the keys in it, so it belongs where a key does.
+    /// Returns the key set as a document: JSON that contains the keys, so store it as you would a key.
     #[must_use]
     pub fn to_document(&self) -> DocumentContent {
         json_form::seal(KIND, FORM_VERSION, self.profile.name(), |form| {
@@ -147,7 +147,7 @@ impl KeySet {
     ///
     /// # Errors
     /// [`KeySetError::Newer`] for a document of a newer form, [`KeySetError::OtherIssuer`], and
-    /// [`KeySetError::TooLarge`] or [`KeySetError::Corrupt`] for what is no key set.
+    /// [`KeySetError::TooLarge`] or [`KeySetError::Corrupt`] for anything that is not a key set.
     pub fn from_document(profile: &'static Profile, document: &[u8]) -> Result<Self, KeySetError> {
         let (_, form) = json_form::open::<Form<'_>>(KIND, profile.name(), document)?;
         Self::read(profile, form)
@@ -158,12 +158,12 @@ impl KeySet {
         let keys = Self {
             generation: form.generation,
             rotation: form.rotation,
-            lineage: form.begun.map(read_fingerprint).transpose()?,
+            lineage: form.lineage.map(read_fingerprint).transpose()?,
             current: slot(form.current)?,
             pending: slot(form.pending)?,
             previous: slot(form.previous)?,
             retired: read_list(&form.retired, MAX_RETIRED)?,
-            aborted: form.given_up.into_iter().map(read_given_up).collect::<Result<_, _>>()?,
+            aborted: form.aborted.into_iter().map(read_aborted).collect::<Result<_, _>>()?,
             compromised: read_list(&form.compromised, MAX_COMPROMISED)?,
             leaked: read_leaked(form.leaked)?,
             ..Self::new(profile)?
@@ -171,7 +171,7 @@ impl KeySet {
         if keys.is_consistent() {
             Ok(keys)
         } else {
-            Err(corrupt("a key is in two places, or a number is wrong"))
+            Err(corrupt("a key has two states, or a number is wrong"))
         }
     }
 }
@@ -235,7 +235,7 @@ fn read_slot(profile: &'static Profile, slot: Slot<'_>) -> Result<ManagedKey, Ke
     Ok(ManagedKey { key, info })
 }
 
-fn read_given_up(key: GivenUp<'_>) -> Result<UndeletedKey, KeySetError> {
+fn read_aborted(key: Aborted<'_>) -> Result<UndeletedKey, KeySetError> {
     read_text(key.name.as_deref(), MAX_PERSON)?;
     Ok(UndeletedKey {
         fingerprint: read_fingerprint(key.fingerprint)?,
@@ -247,9 +247,9 @@ fn read_given_up(key: GivenUp<'_>) -> Result<UndeletedKey, KeySetError> {
 }
 
 fn read_leaked(list: Vec<Leaked<'_>>) -> Result<Vec<UndeletedKey>, KeySetError> {
-    // How many there are is bounded by the compromised ones, each of which is here once at most.
+    // Each is a compromised key, and is listed at most once.
     if list.len() > MAX_COMPROMISED {
-        return Err(corrupt("it remembers more keys than there may be"));
+        return Err(corrupt("it remembers too many keys"));
     }
     let read = |Leaked(fingerprint, staged, name)| {
         read_text(name.as_deref(), MAX_PERSON)?;
@@ -265,7 +265,7 @@ fn read_leaked(list: Vec<Leaked<'_>>) -> Result<Vec<UndeletedKey>, KeySetError> 
     list.into_iter().map(read).collect()
 }
 
-/// A time that no clock shows would panic, or be taken for a day in 1970, where it is added to or compared.
+/// Refuses times that no clock shows: adding to one could panic, and comparing with one would be meaningless.
 const fn read_moment(seconds: u64) -> Result<Moment, KeySetError> {
     if seconds <= LAST_TIME {
         Ok(Moment(seconds))
@@ -280,11 +280,11 @@ fn read_text(text: Option<&str>, longest: usize) -> Result<(), KeySetError> {
 
 fn read_list(list: &[&str], longest: usize) -> Result<Vec<Fingerprint>, KeySetError> {
     if list.len() > longest {
-        return Err(corrupt("it remembers more keys than there may be"));
+        return Err(corrupt("it remembers too many keys"));
     }
     list.iter().map(|text| read_fingerprint(text)).collect()
 }
 
 fn read_fingerprint(text: &str) -> Result<Fingerprint, KeySetError> {
-    Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is none"))
+    Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is not well-formed"))
 }

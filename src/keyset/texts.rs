@@ -1,4 +1,4 @@
-//! Texts that a person typed: short, printable, and without a key.
+//! Checks of notes and names: short, printable, and without any part of a key.
 
 use std::fmt;
 
@@ -12,16 +12,16 @@ pub const MAX_NOTE: usize = 100;
 /// The longest name: of a key in the app, of who staged it, and of where it was loaded from, in characters.
 pub const MAX_PERSON: usize = 64;
 
-/// A text that shares this many consecutive letters and digits with a key, in one of the forms that are
-/// looked for, is refused.
+/// How many consecutive letters and digits a text must share with a key, in one of its encodings, to be
+/// refused.
 const RUN: usize = 8;
 
-/// Whether a character is shown as itself. One that ends a line, or turns the direction in which a terminal
-/// shows what follows, could make a note look like a part of the sentence around it.
+/// Whether a character is printable. A line break, or a mark that changes the direction of text, could make a
+/// note look like a part of the surrounding sentence.
 pub(crate) fn is_printable(c: char) -> bool {
-    let turns =
+    let changes_direction =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    !(c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}'))
+    !(c.is_control() || changes_direction || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
 pub(super) fn check_text(text: Option<&str>, longest: usize) -> Result<(), KeySetError> {
@@ -33,7 +33,7 @@ pub(super) fn check_text(text: Option<&str>, longest: usize) -> Result<(), KeySe
     }
 }
 
-/// A text for `Debug`: its length alone, because a person may have pasted a key into it.
+/// Formats only the length of a text, for `Debug`: a key may have been pasted into it.
 pub(crate) struct Hidden<'a>(pub(crate) Option<&'a str>);
 
 impl fmt::Debug for Hidden<'_> {
@@ -45,8 +45,8 @@ impl fmt::Debug for Hidden<'_> {
     }
 }
 
-/// Whether a text has a part of a key in it: as it is, in other capitals, with something between its
-/// characters, reversed, or in hexadecimal, percent encoding, base64 or base64url.
+/// Whether a text contains a part of a key: as it is, in another case, with separators, reversed, or in
+/// hexadecimal, percent encoding, base64 or base64url.
 pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     let secret = key.expose_secret().as_bytes();
     let text = letters_and_digits(text.as_bytes());
@@ -56,12 +56,12 @@ pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     }
     let mut reversed = WipedBytes::copy_of(&plain);
     reversed.reverse();
-    // Without its signs, percent encoding is hexadecimal.
+    // Percent encoding without its percent signs is hexadecimal.
     let mut hexadecimal = WipedBytes::with_capacity(secret.len() * 2);
     append_hex(&mut hexadecimal, secret);
     let [plain, reversed, hexadecimal] =
         [plain, reversed, hexadecimal].map(|form| share_a_run(&text, &form, RUN));
-    // Base64 takes three bytes at a time, and there may be other bytes before the key.
+    // Base64 encodes three bytes at a time, and other bytes may precede the key.
     let base64 = (0..3).filter_map(|skipped| secret.get(skipped..)).any(|rest| {
         let mut encoded = WipedBytes::with_capacity(rest.len().div_ceil(3) * 4);
         append_base64(&mut encoded, rest);
@@ -70,7 +70,7 @@ pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     plain || reversed || hexadecimal || base64
 }
 
-/// The letters and digits of a text, in lower case, in one block.
+/// The letters and digits of a text, in lower case.
 fn letters_and_digits(text: &[u8]) -> WipedBytes {
     let mut kept = WipedBytes::with_capacity(text.len());
     kept.extend(text.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase));

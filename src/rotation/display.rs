@@ -125,8 +125,8 @@ impl NextStep {
                 what_to_check_first(keep, *is_confirmed, *shown, silent, f)?;
                 write!(
                     f,
-                    "delete {} in {}: the one taken in on {:#} and aborted, and not {}; then confirm that it is \
-                     deleted",
+                    "delete {} in {}: the one taken in on {:#} and aborted, and not {}; then confirm that it \
+                     is deleted",
                     ToDelete::gone("", key),
                     Page::to_delete(profile),
                     Utc(key.staged()),

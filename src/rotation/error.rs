@@ -59,8 +59,8 @@ pub enum RotationError {
     },
     /// There is no probe.
     #[error(
-        "there is no probe to ask the issuer with: give one, or promote without verification and retire without a \
-         probe"
+        "there is no probe to ask the issuer with: give one, or promote without verification and retire \
+         without a probe"
     )]
     NoProbe,
     /// A leaked key is no longer sent by this process, but that is not persisted.

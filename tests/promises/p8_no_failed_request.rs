@@ -224,7 +224,7 @@ fn follow() {
 }
 
 #[test]
-fn the_load_detects_a_client_whose_key_never_changes() {
+fn a_client_whose_key_never_changes_fails_so_the_load_would_see_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut shop = Shop::open(&folder.path().join("kanal-keys"));
     let key = shop.handle.load().unwrap().current().clone_key();

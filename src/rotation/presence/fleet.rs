@@ -211,7 +211,7 @@ mod tests {
             generation: None,
             oldest: None,
             key: None,
-            begun: None,
+            lineage: None,
             refused: None,
             shown: Moment(at),
             time_to_live: 600,

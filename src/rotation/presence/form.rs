@@ -1,4 +1,4 @@
-//! Presence as it is written down: JSON, with a version.
+//! The presence document: versioned JSON.
 
 use std::str::FromStr as _;
 
@@ -11,8 +11,8 @@ use crate::internal::utc::Moment;
 use crate::key::{Fingerprint, Profile};
 use crate::store::{DocumentContent, MAX_DOCUMENT};
 
-/// The newest form. Forms 1 to this one are read, and the lowest one that holds what is shown is written, so
-/// that processes with an older version of this crate can go on.
+/// The newest form. Forms 1 to this one are read. The lowest one that can represent the records is written,
+/// so that processes with an older version of this crate can read it.
 const PRESENCE_FORM_VERSION: u64 = 2;
 
 const KIND: Kind = Kind { name: "presence", newest: PRESENCE_FORM_VERSION, limit: MAX_DOCUMENT };
@@ -39,7 +39,8 @@ struct RecordForm<'a> {
     generation: u64,
     oldest: u64,
     key: Option<&'a str>,
-    begun: Option<&'a str>,
+    #[serde(rename = "begun")]
+    lineage: Option<&'a str>,
     #[serde(default)]
     refused: u64,
     shown: u64,
@@ -53,7 +54,7 @@ const fn corrupt(rule: &'static str) -> PresenceError {
 impl From<FormError> for PresenceError {
     fn from(error: FormError) -> Self {
         match error {
-            FormError::TooLarge => corrupt("it is larger than one can be"),
+            FormError::TooLarge => corrupt("it is too large"),
             FormError::Corrupt { rule } => corrupt(rule),
             FormError::Newer { found, known } => Self::Newer { found, known },
             FormError::OtherIssuer => Self::OtherIssuer,
@@ -80,7 +81,7 @@ fn write_record(fields: &mut Writer<'_>, record: &PresenceRecord) {
     fields.field("name", &*record.name);
     fields.field("generation", number(record.generation));
     fields.field("oldest", number(record.oldest));
-    for (name, fingerprint) in [("key", record.key), ("begun", record.begun)] {
+    for (name, fingerprint) in [("key", record.key), ("begun", record.lineage)] {
         let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
         fields.optional(name, fingerprint.as_deref());
     }
@@ -92,14 +93,14 @@ fn write_record(fields: &mut Writer<'_>, record: &PresenceRecord) {
 pub(super) fn read(profile: &'static Profile, document: &[u8]) -> Result<Fleet, PresenceError> {
     let (_, form) = json_form::open::<Form<'_>>(KIND, profile.name(), document)?;
     if form.processes.len() > MAX_PROCESSES {
-        return Err(corrupt("it has more processes than there may be"));
+        return Err(corrupt("it has too many processes"));
     }
     let records = form.processes.iter().map(read_record).collect::<Result<Vec<_>, _>>()?;
     let is_twice = |(at, record): (usize, &PresenceRecord)| {
         records[..at].iter().any(|before| before.process == record.process)
     };
     if records.iter().enumerate().any(is_twice) {
-        return Err(corrupt("a process is there twice"));
+        return Err(corrupt("a process is in it twice"));
     }
     Ok(Fleet::of(profile, records))
 }
@@ -107,14 +108,15 @@ pub(super) fn read(profile: &'static Profile, document: &[u8]) -> Result<Fleet, 
 fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
     check_name(form.name).map_err(corrupt)?;
     let fingerprint = |text: Option<&str>| {
-        let read = |text| Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is none"));
+        let read =
+            |text| Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is not well-formed"));
         text.map(read).transpose()
     };
     if form.oldest > form.generation || (form.oldest == 0) != (form.generation == 0) {
-        return Err(corrupt("a generation in it is older than the oldest"));
+        return Err(corrupt("a generation in it is older than the oldest one"));
     }
     if form.refused > form.generation {
-        return Err(corrupt("a generation in it was refused before it came"));
+        return Err(corrupt("a generation in it was refused before it was active"));
     }
     Ok(PresenceRecord {
         process: form.process,
@@ -122,10 +124,10 @@ fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
         generation: Generation::numbered(form.generation),
         oldest: Generation::numbered(form.oldest),
         key: fingerprint(form.key)?,
-        begun: fingerprint(form.begun)?,
+        lineage: fingerprint(form.lineage)?,
         refused: Generation::numbered(form.refused),
         shown: Moment(form.shown),
-        // What is longer than it can be set to would hold a deletion up for years.
+        // A time to live above the configurable limit would delay a deletion for years.
         time_to_live: form.ttl.min(LONGEST),
     })
 }
@@ -145,7 +147,7 @@ mod tests {
             generation: Generation::numbered(7),
             oldest: Generation::numbered(6),
             key: Some(Fingerprint::of("kanal", b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")),
-            begun: Some(Fingerprint::of("kanal", b"Zs1T6cN3bV7dL4qW9Xp2Kf8A")),
+            lineage: Some(Fingerprint::of("kanal", b"Zs1T6cN3bV7dL4qW9Xp2Kf8A")),
             refused: None,
             shown: Moment(1_795_510_531),
             time_to_live: 600,
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let none = PresenceRecord { generation: None, oldest: None, key: None, begun: None, ..record(2) };
+        let none = PresenceRecord { generation: None, oldest: None, key: None, lineage: None, ..record(2) };
         let records = vec![record(u64::MAX), none];
         let document = write(&fleet(records.clone())).unwrap();
         assert_eq!(read(Kanal::PROFILE, document.expose_secret()).unwrap().records(), records);
@@ -263,10 +265,10 @@ mod tests {
         let many = fleet((0..=128).map(record).collect());
         let many = write(&many).unwrap();
         let error = read(Kanal::PROFILE, many.expose_secret()).unwrap_err();
-        assert_eq!(error, corrupt("it has more processes than there may be"));
+        assert_eq!(error, corrupt("it has too many processes"));
         let record = text.split(": [").nth(1).unwrap().split(']').next().unwrap();
         let twice = text.replace(record, &format!("{record}, {record}"));
-        assert_eq!(read(Kanal::PROFILE, twice.as_bytes()).unwrap_err(), corrupt("a process is there twice"));
+        assert_eq!(read(Kanal::PROFILE, twice.as_bytes()).unwrap_err(), corrupt("a process is in it twice"));
         for length in 0..text.len() - 2 {
             assert!(read(Kanal::PROFILE, &text.as_bytes()[..length]).is_err(), "{length}");
         }

@@ -25,7 +25,7 @@ pub struct PresenceRecord {
     pub(super) generation: Option<Generation>,
     pub(super) oldest: Option<Generation>,
     pub(super) key: Option<Fingerprint>,
-    pub(super) begun: Option<Fingerprint>,
+    pub(super) lineage: Option<Fingerprint>,
     /// No newer than the generation.
     pub(super) refused: Option<Generation>,
     pub(super) shown: Moment,
@@ -35,9 +35,9 @@ pub struct PresenceRecord {
 
 impl PresenceRecord {
     pub(super) fn new(process: u64, name: &str, in_use: Usage, now: SystemTime, time_to_live: u32) -> Self {
-        let Usage { generation, oldest, key, lineage: begun, refused } = in_use;
+        let Usage { generation, oldest, key, lineage, refused } = in_use;
         let (name, shown) = (name.to_owned(), Moment::from(now));
-        Self { process, name, generation, oldest, key, begun, refused, shown, time_to_live }
+        Self { process, name, generation, oldest, key, lineage, refused, shown, time_to_live }
     }
 
     /// Returns the name of the process.
@@ -109,7 +109,7 @@ impl PresenceRecord {
             return since.is_some_and(|since| self.shown() >= since);
         }
         // Generations of another key set say nothing; a key is the same everywhere.
-        let is_now = self.begun != keys.lineage() || self.generation == keys.generation();
+        let is_now = self.lineage != keys.lineage() || self.generation == keys.generation();
         self.is_drained() && is_now && self.key == current.map(KeyInfo::fingerprint)
     }
 }
