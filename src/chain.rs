@@ -291,13 +291,19 @@ mod tests {
         assert_eq!(last.outcome(), &AttemptOutcome::Broken(problem.clone()));
 
         chain.links.drain(..3);
-        let error = chain.with(Variable::new("NO_SUCH_VARIABLE")).load().expect_err("no place has a key");
+        for name in ["NO_SUCH_VARIABLE", "NO_SUCH_VARIABLE_EITHER"] {
+            let source = Box::new(Variable::new(name));
+            chain.links.insert(0, Link { source, kind: Kind::Plain });
+        }
+        let chain = chain.with(Variable::new("NOT_REACHED"));
+        let error = chain.load().expect_err("no place has a key");
         let message = error.to_string();
-        let expected = "keysheath/kanal could not be asked: this build cannot read it: enable the feature \
-            `keychain` of keysheath";
-        assert!(message.contains(expected), "{message}");
+        let expected = "no Kanal key was found in variable NO_SUCH_VARIABLE_EITHER and variable \
+            NO_SUCH_VARIABLE, and keychain item keysheath/kanal could not be asked: this build cannot read it, \
+            because the feature `keychain` of keysheath is off: enable it; or put the key into another place";
+        assert!(message.starts_with(expected), "{message}");
         let ChainError::Broken { error, attempts, .. } = error else { panic!("{message}") };
         assert_eq!(error.problem(), &problem);
-        assert_eq!(attempts.as_slice()[1].outcome(), &AttemptOutcome::NotAsked);
+        assert_eq!(attempts.as_slice()[3].outcome(), &AttemptOutcome::NotAsked);
     }
 }

@@ -31,6 +31,7 @@ use crate::internal::bytes::WipedBytes;
 use crate::internal::clocks;
 #[cfg(any(feature = "oauth", feature = "openbao"))]
 use crate::internal::clocks::Clocks;
+#[cfg(feature = "openbao")]
 use crate::internal::lock::Lock;
 use crate::key::Roots;
 use resolver::NameResolver;

@@ -110,6 +110,21 @@ impl Attempts {
         &self.near_misses
     }
 
+    /// Writes where nothing was found: " in …, … and …".
+    fn write_absent_places(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_absent = |attempt: &&Attempt| matches!(attempt.outcome, AttemptOutcome::Absent(_));
+        let places: Vec<_> = self.attempts.iter().filter(is_absent).map(Attempt::provenance).collect();
+        for (at, place) in places.iter().enumerate() {
+            let before = match at {
+                0 => " in ",
+                _ if at + 1 == places.len() => " and ",
+                _ => ", ",
+            };
+            write!(f, "{before}{place}")?;
+        }
+        Ok(())
+    }
+
     /// Writes the attempts below a headline that says what is broken, and says each cause once.
     fn write_below_headline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, attempt) in self.attempts.iter().enumerate() {
@@ -294,7 +309,11 @@ impl fmt::Display for ChainError {
                 let problem = error.problem();
                 if problem.is_unasked() {
                     let place = error.provenance();
-                    write!(f, "no {title} key was found, and {place} could not be asked: {problem}")?;
+                    write!(f, "no {title} key was found")?;
+                    if matches!(problem, Problem::NotBuilt { .. }) {
+                        attempts.write_absent_places(f)?;
+                    }
+                    write!(f, ", and {place} could not be asked: {problem}")?;
                     if attempts.attempts.len() > 1 {
                         f.write_str("; or put the key into another place of the chain")?;
                     }

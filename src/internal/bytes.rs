@@ -139,6 +139,7 @@ pub(crate) fn read_at_most(mut reader: impl Read, limit: usize) -> io::Result<Op
 }
 
 /// Appends `bytes` in base64: standard alphabet, padded.
+#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn append_base64(out: &mut WipedBytes, bytes: &[u8]) {
     append_encoded(&STANDARD, out, bytes);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hmac_sha256::Hash;
 
-use super::json::{not_there, says};
+use super::json::not_there;
 use super::servers::{Answered, Call, check_name, encoded};
 use super::session::read;
 use super::{OpenBao, OpenBaoError, json};
@@ -259,5 +259,5 @@ impl Entry {
 
 #[cfg(feature = "rotation")]
 fn is_conflict(answer: &Answered) -> bool {
-    says(&answer.body, "check-and-set parameter did not match")
+    json::says(&answer.body, "check-and-set parameter did not match")
 }

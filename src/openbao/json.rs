@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_found_by_its_whole_name_and_is_no_other_ones_value() {
+    fn a_field_is_found_by_its_whole_name_only() {
         let find = |json: &str, name: &str| {
             let object: &RawValue = serde_json::from_str(json).unwrap();
             field(object, name).map(|found| found.map(|value| value.get().to_owned()))
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_its_words_however_they_are_written_and_what_is_no_text_is_no_error() {
+    fn an_error_is_read_in_any_escaping_and_only_from_text() {
         let count =
             |body: &str| Errors::read(body.as_bytes()).map(|said| said.errors.map(|errors| errors.len()));
         assert_eq!(count(r#"{"errors":["a","b\"\u0041"]}"#), Some(Some(2)));

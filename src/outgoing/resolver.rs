@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_as_it_is_and_a_name_is_looked_up_by_at_most_so_many_at_once() {
+    fn addresses_are_used_as_they_are_and_lookups_are_bounded() {
         let patient = NextTimeout::default();
         for (uri, expected) in [
             ("http://127.0.0.1/x", "127.0.0.1:80"),

@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn sensitive_values_are_taken_out_and_put_back_and_the_others_stay() {
+    fn sensitive_values_are_swapped_out_and_back_others_stay() {
         let mut headers = HeaderMap::new();
         for (name, value, sensitive) in [
             ("authorization", "Bearer abc", true),
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_takes_the_place_of_its_placeholder_whatever_is_sent_at_once() {
+    fn a_body_replaces_its_placeholder_in_writes_of_any_size() {
         for at_once in [1, 3, 7, 100] {
             let exchange = Exchange::default();
             let shown = exchange.begin(&mut HeaderMap::new(), WipedBytes::copy_of(b"secret body"), 100);
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_answer_ureq_sees_the_head_alone_and_what_is_kept_is_bounded() {
+    fn ureq_sees_only_the_response_head_and_the_rest_is_bounded() {
         let exchange = Exchange::default();
         exchange.begin(&mut HeaderMap::new(), WipedBytes::default(), 4);
         let come = b"HTTP/1.1 200 OK\r\n\r\nsecret";

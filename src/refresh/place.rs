@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_does_not_come_back_keeps_others_away_for_a_time_and_one_that_has_does_not() {
+    fn only_a_call_that_still_hangs_keeps_others_away_for_a_time() {
         let call = Arc::new(());
         let begun = Instant::now();
         let mut last = Call { begun, under_way: Arc::downgrade(&call) };

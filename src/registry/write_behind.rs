@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn while_a_write_hangs_no_caller_blocks_and_the_queue_is_bounded() {
+    fn a_hanging_write_blocks_no_caller_and_the_queue_is_bounded() {
         let (fake, behind) = behind();
         let hang = fake.hang.lock().unwrap();
         let bound = u32::try_from(CAPACITY).unwrap();

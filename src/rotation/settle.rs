@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_forward_or_a_suspended_machine_does_not_settle() {
+    fn a_clock_jump_or_a_suspended_machine_does_not_settle() {
         let setup = Setup::new(true);
         assert_eq!(
             [(120, 0), (121, 1), (600, 5), (620, 15)].map(|(wall, own)| setup.remaining(0, wall, own)),

@@ -308,7 +308,7 @@ pub enum Problem {
     )]
     NoKeychain,
     /// The place is one that this build cannot read.
-    #[error("this build cannot read it: enable the feature `{feature}` of keysheath")]
+    #[error("this build cannot read it, because the feature `{feature}` of keysheath is off: enable it")]
     #[non_exhaustive]
     NotBuilt {
         /// The feature.

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_document_than_before_is_stale_and_one_that_is_gone_too() {
+    fn an_older_or_missing_document_is_stale() {
         let seen = Seen::default();
         let document = |sequence| Document::new(DocumentContent::from(Vec::new()), Version::new(sequence, 5));
         let look = |there: Option<Document>| seen.look(|| Ok(there)).map(|_| ());
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_was_overtaken_is_not_stale_and_does_not_set_back_what_was_seen() {
+    fn an_overtaken_read_is_not_stale_and_resets_nothing() {
         let seen = Seen::default();
         let document = Document::new(DocumentContent::from(Vec::new()), Version::new(1, 5));
         let look = seen.look(|| {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_was_deleted_and_made_again_has_another_version() {
+    fn a_recreated_document_has_a_different_version() {
         let first = Version::next(None, None).unwrap();
         assert_eq!(first.sequence, 1);
         assert_ne!(Version::next(None, None).unwrap(), first);

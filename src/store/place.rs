@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn network_file_systems_are_known_by_their_numbers_signed_or_not() {
+    fn network_file_systems_are_known_by_signed_and_unsigned_ids() {
         for number in [0x6969, 0xff53_4d42, 0xff53_4d42 - (1 << 32), 0xfe53_4d42, 0x6573_5546, 0x0102_1997] {
             assert!(is_elsewhere(number), "{number:x}");
         }

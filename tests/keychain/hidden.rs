@@ -112,17 +112,13 @@ fn a_second_collection_that_is_locked_may_hide_it_too() {
 }
 
 #[test]
-fn a_service_without_any_collection_shows_nothing_and_proves_nothing() {
-    with_stand_in(
-        "hidden::a_service_without_any_collection_shows_nothing_and_proves_nothing",
-        &["shop"],
-        |stand_in| {
-            stand_in.close_databases();
-            for keychain in [patient(), patient().in_default_collection()] {
-                assert_eq!(every_call(&keychain, LONG), [const { Problem::NoAccess }; 4]);
-            }
-        },
-    );
+fn a_service_without_collections_shows_and_proves_nothing() {
+    with_stand_in("hidden::a_service_without_collections_shows_and_proves_nothing", &["shop"], |stand_in| {
+        stand_in.close_databases();
+        for keychain in [patient(), patient().in_default_collection()] {
+            assert_eq!(every_call(&keychain, LONG), [const { Problem::NoAccess }; 4]);
+        }
+    });
 }
 
 #[test]

@@ -171,8 +171,8 @@ fn a_clone_and_a_new_value_see_what_was_saved() {
 }
 
 #[test]
-fn a_name_that_cannot_be_stored_is_refused_by_every_call_and_nothing_is_stored() {
-    let name = "a_name_that_cannot_be_stored_is_refused_by_every_call_and_nothing_is_stored";
+fn every_call_refuses_a_name_that_cannot_be_stored() {
+    let name = "every_call_refuses_a_name_that_cannot_be_stored";
     with_keychain(name, |_| {
         let keychain = patient();
         let long = "n".repeat(256);
@@ -218,8 +218,8 @@ fn secret_tool_reads_what_we_wrote_and_we_read_what_it_wrote() {
 }
 
 #[test]
-fn the_keyring_crate_reads_what_we_wrote_and_we_read_what_it_wrote_and_each_deletes() {
-    let name = "the_keyring_crate_reads_what_we_wrote_and_we_read_what_it_wrote_and_each_deletes";
+fn we_and_the_keyring_crate_read_and_delete_each_others_items() {
+    let name = "we_and_the_keyring_crate_read_and_delete_each_others_items";
     with_keychain(name, |_| {
         let keychain = patient();
         let entry = |name| keyring::v1::Entry::new(Keychain::SERVICE, name).expect("it has its store");
@@ -242,8 +242,8 @@ fn the_keyring_crate_reads_what_we_wrote_and_we_read_what_it_wrote_and_each_dele
 }
 
 #[test]
-fn an_item_with_two_final_newlines_is_malformed_and_the_hint_says_so() {
-    with_keychain("an_item_with_two_final_newlines_is_malformed_and_the_hint_says_so", |_| {
+fn an_item_with_two_final_newlines_is_malformed_with_a_hint() {
+    with_keychain("an_item_with_two_final_newlines_is_malformed_with_a_hint", |_| {
         store_with_secret_tool(&["service", "keysheath", "username", "kanal"], &format!("{KEY}\n\n"));
         let outcome = load(&patient(), "kanal");
         let message = outcome.as_ref().expect_err("malformed").to_string();
@@ -294,8 +294,8 @@ fn an_item_that_is_not_text_is_malformed() {
 }
 
 #[test]
-fn an_item_in_base64_is_decoded_when_asked_for_and_malformed_otherwise() {
-    with_keychain("an_item_in_base64_is_decoded_when_asked_for_and_malformed_otherwise", |_| {
+fn a_base64_item_is_decoded_on_request_else_malformed() {
+    with_keychain("a_base64_item_is_decoded_on_request_else_malformed", |_| {
         let keychain = patient();
         let encoded = STANDARD.encode(KEY);
         store_with_secret_tool(&["service", "keysheath", "username", "kanal"], &encoded);
@@ -311,8 +311,8 @@ fn an_item_in_base64_is_decoded_when_asked_for_and_malformed_otherwise() {
 }
 
 #[test]
-fn two_matching_items_are_ambiguous_and_the_message_says_what_to_do() {
-    with_keychain("two_matching_items_are_ambiguous_and_the_message_says_what_to_do", |_| {
+fn two_matching_items_are_ambiguous_and_the_error_helps() {
+    with_keychain("two_matching_items_are_ambiguous_and_the_error_helps", |_| {
         let keychain = patient();
         save(&keychain, "kanal", KEY).unwrap();
         let second = ["service", "keysheath", "username", "kanal", "xdg:schema", "org.example.Other"];

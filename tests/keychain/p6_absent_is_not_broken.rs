@@ -165,8 +165,8 @@ fn a_locked_keychain_stops_the_chain() {
 }
 
 #[test]
-fn a_locked_keychain_whose_prompt_nobody_answers_stops_the_chain() {
-    in_session("a_locked_keychain_whose_prompt_nobody_answers_stops_the_chain", || {
+fn an_unanswered_unlock_prompt_stops_the_chain() {
+    in_session("an_unanswered_unlock_prompt_stops_the_chain", || {
         let service = Bus::start_with_silent_prompter().with_daemon();
         store(KEY);
         service.lock();
@@ -176,8 +176,8 @@ fn a_locked_keychain_whose_prompt_nobody_answers_stops_the_chain() {
 }
 
 #[test]
-fn a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too() {
-    with_keychain("a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too", |service| {
+fn a_stopped_keychain_stops_chains_and_references_in_time() {
+    with_keychain("a_stopped_keychain_stops_chains_and_references_in_time", |service| {
         store(KEY);
         service.stop();
         assert_eq!(stops(by_item(SHORT), SHORT), Problem::Call(CallError::Deadline { after: SHORT }));
@@ -193,8 +193,8 @@ fn a_stopped_keychain_stops_the_chain_and_a_reference_has_a_deadline_too() {
 }
 
 #[test]
-fn a_chain_that_was_stopped_does_not_fall_through_when_it_is_loaded_again() {
-    with_keychain("a_chain_that_was_stopped_does_not_fall_through_when_it_is_loaded_again", |service| {
+fn a_stopped_chain_does_not_fall_through_when_loaded_again() {
+    with_keychain("a_stopped_chain_does_not_fall_through_when_loaded_again", |service| {
         store(KEY);
         let chain = by_item(LONG);
         assert_eq!(chain.load().expect("there is an item").key().expose_secret(), KEY);
@@ -207,8 +207,8 @@ fn a_chain_that_was_stopped_does_not_fall_through_when_it_is_loaded_again() {
 }
 
 #[test]
-fn explaining_says_what_stops_the_chain_and_what_stands_behind_it() {
-    with_keychain("explaining_says_what_stops_the_chain_and_what_stands_behind_it", |service| {
+fn explain_names_what_stops_the_chain_and_what_follows_it() {
+    with_keychain("explain_names_what_stops_the_chain_and_what_follows_it", |service| {
         store(KEY);
         service.lock();
         let explanation = by_item(LONG).explain();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::*;
 
 #[test]
-fn prompts_that_nobody_answers_leave_nothing_behind_when_the_daemon_ends() {
-    in_session("restarts::prompts_that_nobody_answers_leave_nothing_behind_when_the_daemon_ends", || {
+fn unanswered_prompts_leave_nothing_when_the_daemon_exits() {
+    in_session("restarts::unanswered_prompts_leave_nothing_when_the_daemon_exits", || {
         let mut service = Bus::start_with_silent_prompter().with_daemon();
         save(&patient(), "kanal", KEY).unwrap();
         service.lock();

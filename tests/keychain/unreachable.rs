@@ -22,9 +22,9 @@ fn a_bus_address_where_nothing_listens_is_no_keychain() {
 }
 
 #[test]
-fn no_bus_address_and_no_bus_in_the_runtime_folder_is_no_keychain() {
+fn without_a_bus_address_or_a_runtime_bus_there_is_no_keychain() {
     let folder = private_folder();
-    let name = "unreachable::no_bus_address_and_no_bus_in_the_runtime_folder_is_no_keychain";
+    let name = "unreachable::without_a_bus_address_or_a_runtime_bus_there_is_no_keychain";
     in_child(name, &[("XDG_RUNTIME_DIR", folder.path().as_os_str())], || {
         assert_eq!(env::var_os("DBUS_SESSION_BUS_ADDRESS"), None, "the child inherited a bus");
         assert_no_keychain();
@@ -61,8 +61,8 @@ fn a_keychain_that_comes_later_is_found_by_the_same_value() {
 }
 
 #[test]
-fn without_a_default_collection_nothing_is_there_and_nothing_can_be_saved() {
-    in_session("unreachable::without_a_default_collection_nothing_is_there_and_nothing_can_be_saved", || {
+fn without_a_default_collection_nothing_is_found_or_saved() {
+    in_session("unreachable::without_a_default_collection_nothing_is_found_or_saved", || {
         let _service = Bus::start().with_daemon_without_collection();
         let keychain = patient();
         assert_absent(&keychain, "kanal");
@@ -88,8 +88,8 @@ fn open(keychain: &Keychain) {
 // Locked, stopped, restarted.
 
 #[test]
-fn a_locked_keychain_where_nobody_can_be_asked_refuses_every_call() {
-    with_keychain("unreachable::a_locked_keychain_where_nobody_can_be_asked_refuses_every_call", |service| {
+fn a_locked_keychain_without_a_prompter_refuses_every_call() {
+    with_keychain("unreachable::a_locked_keychain_without_a_prompter_refuses_every_call", |service| {
         let keychain = patient();
         save(&keychain, "kanal", KEY).unwrap();
         service.lock();
@@ -125,50 +125,44 @@ fn a_second_collection_that_stays_locked_may_hide_an_item() {
 }
 
 #[test]
-fn an_item_of_the_same_name_in_a_locked_collection_is_not_passed_over() {
-    with_keychain(
-        "unreachable::an_item_of_the_same_name_in_a_locked_collection_is_not_passed_over",
-        |service| {
-            save(&patient(), "kanal", KEY).unwrap();
-            service.restart_with_a_second_collection();
-            assert_eq!(problem(load(&patient(), "kanal")), Problem::NoAccess);
-            assert_eq!(problem(patient().delete("kanal")), Problem::NoAccess);
-            assert_holds(&patient().in_default_collection(), "kanal", KEY);
-        },
-    );
+fn a_same_named_item_in_a_locked_collection_is_not_skipped() {
+    with_keychain("unreachable::a_same_named_item_in_a_locked_collection_is_not_skipped", |service| {
+        save(&patient(), "kanal", KEY).unwrap();
+        service.restart_with_a_second_collection();
+        assert_eq!(problem(load(&patient(), "kanal")), Problem::NoAccess);
+        assert_eq!(problem(patient().delete("kanal")), Problem::NoAccess);
+        assert_holds(&patient().in_default_collection(), "kanal", KEY);
+    });
 }
 
 #[test]
-fn a_process_without_descriptors_is_told_so_and_not_that_there_is_no_keychain() {
-    with_keychain(
-        "unreachable::a_process_without_descriptors_is_told_so_and_not_that_there_is_no_keychain",
-        |_| {
-            save(&patient(), "kanal", KEY).unwrap();
-            let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-            limit.current = Some(128);
-            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("a lower limit");
-            let mut held = Vec::new();
-            // What was opened before is closed beside, so there may be some again.
-            let start = Instant::now();
-            let outcome = loop {
-                while let Ok(file) = std::fs::File::open("/dev/null") {
-                    held.push(file);
-                }
-                match load(&patient(), "kanal") {
-                    Ok(_) if start.elapsed() < LONG => {}
-                    outcome => break outcome,
-                }
-            };
-            drop(held);
-            assert_eq!(problem(outcome), Problem::Exhausted(Resource::Descriptors));
-            assert_holds(&patient(), "kanal", KEY);
-        },
-    );
+fn running_out_of_descriptors_is_not_a_missing_keychain() {
+    with_keychain("unreachable::running_out_of_descriptors_is_not_a_missing_keychain", |_| {
+        save(&patient(), "kanal", KEY).unwrap();
+        let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        limit.current = Some(128);
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("a lower limit");
+        let mut held = Vec::new();
+        // What was opened before is closed beside, so there may be some again.
+        let start = Instant::now();
+        let outcome = loop {
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                held.push(file);
+            }
+            match load(&patient(), "kanal") {
+                Ok(_) if start.elapsed() < LONG => {}
+                outcome => break outcome,
+            }
+        };
+        drop(held);
+        assert_eq!(problem(outcome), Problem::Exhausted(Resource::Descriptors));
+        assert_holds(&patient(), "kanal", KEY);
+    });
 }
 
 #[test]
-fn a_locked_keychain_whose_prompt_nobody_answers_ends_at_the_deadline() {
-    in_session("unreachable::a_locked_keychain_whose_prompt_nobody_answers_ends_at_the_deadline", || {
+fn an_unanswered_unlock_prompt_ends_at_the_deadline() {
+    in_session("unreachable::an_unanswered_unlock_prompt_ends_at_the_deadline", || {
         let service = Bus::start_with_silent_prompter().with_daemon();
         save(&patient(), "kanal", KEY).unwrap();
         service.lock();
@@ -182,8 +176,8 @@ fn a_locked_keychain_whose_prompt_nobody_answers_ends_at_the_deadline() {
 }
 
 #[test]
-fn a_prompt_that_hangs_for_ever_does_not_block_the_same_value_later() {
-    in_session("unreachable::a_prompt_that_hangs_for_ever_does_not_block_the_same_value_later", || {
+fn a_hanging_prompt_does_not_block_the_same_value_later() {
+    in_session("unreachable::a_hanging_prompt_does_not_block_the_same_value_later", || {
         let mut service = Bus::start_with_silent_prompter().with_daemon();
         let keychain = impatient();
         save(&patient(), "kanal", KEY).unwrap();
@@ -197,8 +191,8 @@ fn a_prompt_that_hangs_for_ever_does_not_block_the_same_value_later() {
 }
 
 #[test]
-fn a_prompt_that_is_dismissed_within_the_deadline_refuses_access() {
-    in_session("unreachable::a_prompt_that_is_dismissed_within_the_deadline_refuses_access", || {
+fn a_prompt_dismissed_before_the_deadline_denies_access() {
+    in_session("unreachable::a_prompt_dismissed_before_the_deadline_denies_access", || {
         let service = Bus::start_with_silent_prompter().with_daemon();
         let keychain = patient();
         save(&keychain, "kanal", KEY).unwrap();
@@ -212,25 +206,22 @@ fn a_prompt_that_is_dismissed_within_the_deadline_refuses_access() {
 }
 
 #[test]
-fn a_stopped_daemon_ends_at_the_deadline_and_works_once_it_goes_on() {
-    with_keychain(
-        "unreachable::a_stopped_daemon_ends_at_the_deadline_and_works_once_it_goes_on",
-        |service| {
-            let opened = impatient();
-            save(&patient(), "kanal", KEY).unwrap();
-            open(&opened);
-            service.stop();
-            // Both a store that was open before and one that is to be opened.
-            for keychain in [&opened, &impatient()] {
-                let outcome = load(keychain, "kanal");
-                let message = outcome.as_ref().expect_err("it is stopped").to_string();
-                assert!(message.contains("there was no answer within 600 ms"), "{message}");
-                assert_eq!(problem(outcome), Problem::Call(CallError::Deadline { after: SHORT }));
-            }
-            service.resume();
-            assert_holds(&opened.with_deadline(LONG), "kanal", KEY);
-        },
-    );
+fn a_stopped_daemon_times_out_and_works_once_it_continues() {
+    with_keychain("unreachable::a_stopped_daemon_times_out_and_works_once_it_continues", |service| {
+        let opened = impatient();
+        save(&patient(), "kanal", KEY).unwrap();
+        open(&opened);
+        service.stop();
+        // Both a store that was open before and one that is to be opened.
+        for keychain in [&opened, &impatient()] {
+            let outcome = load(keychain, "kanal");
+            let message = outcome.as_ref().expect_err("it is stopped").to_string();
+            assert!(message.contains("there was no answer within 600 ms"), "{message}");
+            assert_eq!(problem(outcome), Problem::Call(CallError::Deadline { after: SHORT }));
+        }
+        service.resume();
+        assert_holds(&opened.with_deadline(LONG), "kanal", KEY);
+    });
 }
 
 #[test]
@@ -322,19 +313,16 @@ fn a_daemon_or_a_bus_that_ends_is_no_keychain() {
 }
 
 #[test]
-fn a_daemon_that_ends_during_a_call_is_an_error_before_the_deadline() {
-    with_keychain(
-        "unreachable::a_daemon_that_ends_during_a_call_is_an_error_before_the_deadline",
-        |service| {
-            let keychain = patient();
-            save(&keychain, "kanal", KEY).unwrap();
-            service.stop();
-            std::thread::scope(|scope| {
-                let loading = scope.spawn(|| load(&keychain, "kanal"));
-                std::thread::sleep(Duration::from_millis(300));
-                service.end_daemon();
-                assert_eq!(problem(loading.join().expect("no panic")), Problem::NoKeychain);
-            });
-        },
-    );
+fn a_daemon_that_exits_mid_call_is_an_error_before_the_deadline() {
+    with_keychain("unreachable::a_daemon_that_exits_mid_call_is_an_error_before_the_deadline", |service| {
+        let keychain = patient();
+        save(&keychain, "kanal", KEY).unwrap();
+        service.stop();
+        std::thread::scope(|scope| {
+            let loading = scope.spawn(|| load(&keychain, "kanal"));
+            std::thread::sleep(Duration::from_millis(300));
+            service.end_daemon();
+            assert_eq!(problem(loading.join().expect("no panic")), Problem::NoKeychain);
+        });
+    });
 }

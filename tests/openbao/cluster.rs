@@ -62,7 +62,7 @@ fn fifty_writes_through_a_standby_each_see_the_one_before() {
 /// One header says how far a standby must be, and the other what it does where it is not: without the first it answers
 /// from its own store, and without the second it refuses the call (by a 429, which the client would ask again).
 #[test]
-fn a_standby_hands_a_call_on_that_it_is_not_up_to_and_both_headers_are_needed_for_that() {
+fn a_standby_forwards_a_call_only_with_both_headers() {
     let cluster = Cluster::start();
     let (leader, node) = (cluster.leader().unwrap(), standby(&cluster));
     let through = |without: Option<&'static str>| {
@@ -188,7 +188,7 @@ fn eight_processes_that_race_lose_no_acknowledged_step() {
 }
 
 #[test]
-fn a_leader_that_is_killed_during_a_rotation_is_replaced_and_nothing_acknowledged_is_lost() {
+fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     let mut cluster = Cluster::start();
     cluster.wait_for_votes();
     let leader = cluster.leader().unwrap();

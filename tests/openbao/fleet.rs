@@ -93,8 +93,8 @@ fn has(handle: &KeyHandle<Kanal>, text: &str) -> bool {
 }
 
 #[test]
-fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() {
-    const NAME: &str = "fleet::two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll";
+fn two_hundred_handles_have_the_new_key_at_their_next_poll() {
+    const NAME: &str = "fleet::two_hundred_handles_have_the_new_key_at_their_next_poll";
     const PROCESSES: usize = 8;
     const INTERVAL: Duration = Duration::from_secs(1);
     if Child::new(NAME).is_here() {
@@ -176,7 +176,7 @@ fn two_hundred_handles_in_eight_processes_have_the_new_key_at_their_next_poll() 
 }
 
 #[test]
-fn a_document_that_is_gone_or_broken_is_told_and_the_key_stays_in_force() {
+fn a_missing_or_broken_document_is_reported_and_the_key_stays() {
     let mut server = Server::start();
     let store = || OpenBaoStore::new(server.root().with_deadline(SHORT), "secret/keys");
     let rotation = Rotation::<Kanal>::open(store(), RotationPolicy::new()).unwrap();

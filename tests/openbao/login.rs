@@ -21,7 +21,7 @@ fn with_role(ttl: &str, more: &Value) -> (Server, String, String) {
 }
 
 #[test]
-fn a_wrong_an_expired_and_a_revoked_token_are_refused_and_a_policy_that_forbids_is_not_that() {
+fn invalid_tokens_are_refused_and_differ_from_a_denied_policy() {
     let server = Server::start();
     server.put("secret/kanal", &json!({ "key": KEY }));
     let source = |token: &str| field(server.client(Login::token(token.to_owned())), "secret/kanal");
@@ -66,7 +66,7 @@ fn a_token_is_renewed_ahead_of_its_end() {
 }
 
 #[test]
-fn app_role_logs_in_once_and_anew_when_its_token_has_ended_or_is_revoked() {
+fn app_role_logs_in_again_only_after_its_token_ends() {
     let (server, role, secret) = with_role("3s", &json!({ "token_max_ttl": "5s" }));
     let source = field(server.client(Login::app_role(role.clone(), secret.clone())), "secret/kanal");
     for _ in 0..9 {
@@ -106,7 +106,7 @@ fn callers_at_once_share_one_login() {
 }
 
 #[test]
-fn a_token_is_renewed_where_the_secret_id_that_it_was_had_for_is_gone() {
+fn a_token_is_renewed_after_its_secret_id_is_gone() {
     let (server, role, secret) = with_role("6s", &json!({ "secret_id_num_uses": 1 }));
     let folder = crate::support::Folder::new();
     let path = folder.write("secret-id", &secret);

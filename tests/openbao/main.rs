@@ -132,7 +132,7 @@ fn a_version_that_is_to_be_deleted_later_is_there_until_then() {
 }
 
 #[test]
-fn a_version_that_was_deleted_or_destroyed_is_an_error_that_says_how_it_comes_back() {
+fn a_deleted_version_is_an_error_that_says_how_to_restore_it() {
     let server = Server::start();
     let source = field(server.root(), "secret/kanal");
     let store = OpenBaoStore::new(server.root(), "secret/kanal");
@@ -219,7 +219,7 @@ fn a_namespace_is_asked_and_no_other() {
 }
 
 #[test]
-fn a_server_that_is_sealed_stopped_or_new_is_unavailable_and_comes_back() {
+fn a_sealed_stopped_or_new_server_is_unavailable_for_a_time() {
     let mut server = Server::start();
     server.put("secret/kanal", &json!({ "key": KEY }));
     let source = field(server.root().with_deadline(SHORT), "secret/kanal");
@@ -257,7 +257,7 @@ fn a_server_that_restarts_while_it_is_asked_is_waited_for() {
 }
 
 #[test]
-fn an_authority_that_nobody_knows_is_no_server_to_send_a_token_to() {
+fn no_token_goes_to_a_server_with_an_unknown_authority() {
     let server = Server::start();
     let client = OpenBao::at(server.address(), Login::token(ROOT.into())).unwrap().with_deadline(SHORT);
     let error = refusal(&field(client.clone(), "secret/kanal"));

@@ -32,7 +32,7 @@ use crate::support::openbao::{Cluster, eventually};
 use load::Load;
 use rotator::Rotator;
 
-const NAME: &str = "a_leader_that_is_killed_in_the_middle_of_a_rotation_costs_no_request_and_no_step";
+const NAME: &str = "killing_the_leader_mid_rotation_costs_no_request_or_step";
 
 /// How long an election may take on a busy machine. A client whose deadline is shorter than an election could give up a
 /// request that waits for the newer key.
@@ -276,7 +276,7 @@ fn follow(cluster: &Cluster, node: usize, poll: Duration) -> Refresher<Kanal> {
 }
 
 #[test]
-fn a_leader_that_is_killed_in_the_middle_of_a_rotation_costs_no_request_and_no_step() {
+fn killing_the_leader_mid_rotation_costs_no_request_or_step() {
     if Child::new(NAME).is_here() {
         return rotator::work();
     }

@@ -35,7 +35,7 @@ fn has(handle: &KeyHandle<Kanal>, key: &str) -> bool {
 }
 
 #[test]
-fn a_server_that_ends_and_comes_back_with_its_data_finds_its_clients_where_they_were() {
+fn clients_resume_after_a_server_restarts_with_its_data() {
     let mut server = Cluster::alone();
     server.ask("POST", "secret/data/kanal", &json!({ "data": { "key": KEY } })).unwrap();
     let relay = Passing::to(server.origin(0).to_string(), &server.pem, None);

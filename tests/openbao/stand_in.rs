@@ -27,7 +27,7 @@ fn always(answer: Vec<u8>) -> (Answering, OpenBao) {
 }
 
 #[test]
-fn an_answer_that_is_not_openbaos_says_so_and_says_nothing_of_the_key() {
+fn a_foreign_response_says_so_and_shows_nothing_of_the_key() {
     for (answer, expected) in [
         (measured("200 OK", b"<html>sign in</html>"), OpenBaoError::NotOpenBao { status: 200 }),
         (measured("404 Not Found", b"<html>none</html>"), OpenBaoError::NotOpenBao { status: 404 }),
@@ -111,7 +111,7 @@ fn a_write_is_asked_again_only_where_it_was_not_done() {
 }
 
 #[test]
-fn a_conflict_is_one_only_where_the_text_says_so_and_the_write_was_not_sent_before() {
+fn a_conflict_needs_its_text_and_a_write_that_was_sent_once() {
     let conflict = br#"{"errors":["check-and-set parameter did not match the current version"]}"#;
     for (first, then, expected) in [
         (measured("400 Bad Request", conflict), conflict.to_vec(), Err(DocumentError::Conflict)),
@@ -140,7 +140,7 @@ fn a_conflict_is_one_only_where_the_text_says_so_and_the_write_was_not_sent_befo
 }
 
 #[test]
-fn a_redirect_is_followed_to_a_member_and_nothing_goes_to_a_stranger() {
+fn a_redirect_is_followed_to_members_and_never_to_strangers() {
     let answer =
         format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
     let (active, _) = always(measured("200 OK", answer.as_bytes()));
@@ -271,7 +271,7 @@ fn renewals(stand_in: &Answering) -> usize {
 }
 
 #[test]
-fn a_renewal_that_gets_no_answer_does_not_take_the_time_of_a_call_whose_token_is_good() {
+fn a_hanging_renewal_does_not_delay_a_call_with_a_good_token() {
     let (stand_in, client) = renewed_by(12, || {
         // As where a standby answers what is read, and the active node that it hands this to is gone.
         std::thread::sleep(Duration::from_millis(1500));
@@ -285,7 +285,7 @@ fn a_renewal_that_gets_no_answer_does_not_take_the_time_of_a_call_whose_token_is
 }
 
 #[test]
-fn a_renewal_that_is_refused_is_tried_again_for_what_refused_may_be_a_proxy() {
+fn a_refused_renewal_is_retried_as_a_proxy_may_have_refused_it() {
     let refusal = || measured("403 Forbidden", br#"{"errors":["not by this proxy"]}"#);
     let (stand_in, client) = renewed_by(9, refusal);
     let source = field(client.with_deadline(SHORT), "secret/kanal");

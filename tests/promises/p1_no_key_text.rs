@@ -232,7 +232,7 @@ fn in_silent_child(name: &'static str, variables: &[(&str, &str)], body: impl Fn
 }
 
 #[test]
-fn a_key_reference_error_shows_nothing_and_a_command_shows_no_argument() {
+fn key_reference_errors_and_commands_show_no_text_of_a_key() {
     for text in [
         KANAL.to_owned(),
         format!("{KANAL}:x"),

@@ -39,7 +39,7 @@ fn what_must_not_compile_does_not() {
 }
 
 #[test]
-fn each_case_has_a_neighbour_that_differs_in_one_line_and_compiles() {
+fn each_case_differs_in_one_line_from_one_that_compiles() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promises/p5_issuers_apart");
     let names = |folder: &str, extension: &str| -> BTreeSet<String> {
         let files = tests.join(folder).read_dir().unwrap().map(|entry| entry.unwrap().path());

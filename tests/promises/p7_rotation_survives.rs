@@ -235,8 +235,8 @@ fn begin(path: &Path) {
 }
 
 #[test]
-fn a_rotation_that_is_killed_at_any_instant_loses_no_key_and_goes_on() {
-    const NAME: &str = "a_rotation_that_is_killed_at_any_instant_loses_no_key_and_goes_on";
+fn a_rotation_killed_at_any_instant_loses_no_key_and_resumes() {
+    const NAME: &str = "a_rotation_killed_at_any_instant_loses_no_key_and_resumes";
     const KILLS: u64 = 300;
     if Child::new(NAME).is_here() {
         let path = PathBuf::from(variable("DOCUMENT"));
@@ -315,8 +315,8 @@ impl DocumentStore for Deadly {
 }
 
 #[test]
-fn a_rotation_that_dies_at_any_boundary_of_any_step_loses_no_key_and_goes_on() {
-    const NAME: &str = "a_rotation_that_dies_at_any_boundary_of_any_step_loses_no_key_and_goes_on";
+fn a_rotation_that_dies_between_steps_loses_no_key_and_resumes() {
+    const NAME: &str = "a_rotation_that_dies_between_steps_loses_no_key_and_resumes";
     if Child::new(NAME).is_here() {
         let path = PathBuf::from(variable("DOCUMENT"));
         // Opening reads once; that is before any step.

@@ -224,7 +224,7 @@ fn follow() {
 }
 
 #[test]
-fn a_client_whose_key_never_changes_fails_so_the_load_would_see_it() {
+fn the_load_detects_a_client_whose_key_never_changes() {
     let folder = tempfile::tempdir().unwrap();
     let mut shop = Shop::open(&folder.path().join("kanal-keys"));
     let key = shop.handle.load().unwrap().current().clone_key();

@@ -50,7 +50,7 @@ fn a_key_that_is_retired() {
 
 #[test]
 fn a_key_that_leaks_out_of_each_place() {
-    leaves_nothing("a_key_that_leaks_out_of_each_place", |keys| {
+    leaves_nothing("keyset::a_key_that_leaks_out_of_each_place", |keys| {
         let fingerprint = key(KEY).fingerprint().unwrap();
         adopt(keys);
         keys.compromise(fingerprint).unwrap();

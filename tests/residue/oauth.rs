@@ -189,8 +189,8 @@ fn the_listener_leaves_nothing_of_the_code() {
 }
 
 #[test]
-fn over_tls_the_answers_plain_text_is_what_the_tls_library_leaves() {
-    const TEST: &str = "over_tls_the_answers_plain_text_is_what_the_tls_library_leaves";
+fn over_tls_only_the_tls_library_leaves_response_plaintext() {
+    const TEST: &str = "over_tls_only_the_tls_library_leaves_response_plaintext";
     let own = OwnCertificate::new();
     let server = Recorder::serve(own.accept(), serve());
     let origin = format!("https://localhost:{}", server.address.port());

@@ -124,8 +124,8 @@ fn the_jwt_of_a_service_account_leaves_nothing() {
 }
 
 #[test]
-fn answers_that_are_written_in_another_way_or_are_none_leave_nothing() {
-    const TEST: &str = "answers_that_are_written_in_another_way_or_are_none_leave_nothing";
+fn unusual_and_invalid_responses_leave_nothing() {
+    const TEST: &str = "unusual_and_invalid_responses_leave_nothing";
     // The first character as an escape, which makes a parser copy the rest; then the key where no text should be.
     let escaped = format!("\\u0051{}", &KEY[1..]);
     let auth = |token: &str, length: &str| {

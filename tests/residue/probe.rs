@@ -122,8 +122,8 @@ fn a_probe_that_is_too_late_leaves_nothing() {
 }
 
 #[test]
-fn a_probe_that_is_redirected_or_given_another_issuers_key_leaves_nothing() {
-    const TEST: &str = "a_probe_that_is_redirected_or_given_another_issuers_key_leaves_nothing";
+fn a_redirected_or_misdirected_probe_leaves_nothing() {
+    const TEST: &str = "a_redirected_or_misdirected_probe_leaves_nothing";
     with_plain_server(TEST, "302 Found\r\nlocation: /", || {
         let redirected =
             |report: &Report| report.findings()[0].outcome() == Err(Obstacle::Redirect { status: 302 });
@@ -137,8 +137,8 @@ fn a_probe_that_is_redirected_or_given_another_issuers_key_leaves_nothing() {
 }
 
 #[test]
-fn an_answer_that_gives_the_key_back_leaves_what_reading_its_json_leaves() {
-    const TEST: &str = "an_answer_that_gives_the_key_back_leaves_what_reading_its_json_leaves";
+fn an_echoed_key_leaves_only_what_parsing_its_json_leaves() {
+    const TEST: &str = "an_echoed_key_leaves_only_what_parsing_its_json_leaves";
     let server = Recorder::raw(|request, stream| {
         let key = request.header("authorization")[0];
         let body = format!(r#"{{ "error": "Invalid API key", "key": "{key}" }}"#);

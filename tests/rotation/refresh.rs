@@ -31,7 +31,7 @@ fn of_file(folder: &Folder, settings: RefreshSettings) -> Refresher<Kanal> {
 }
 
 #[test]
-fn a_key_that_is_replaced_comes_into_force_by_polling_and_the_old_one_has_its_grace() {
+fn polling_activates_a_replaced_key_and_the_old_keeps_its_grace() {
     let folder = Folder::new();
     folder.write("key", KEY);
     let told = Told::default();
@@ -80,8 +80,8 @@ fn a_chain_without_a_key_is_an_error_at_the_start() {
 }
 
 #[test]
-fn a_variable_is_not_polled_and_status_and_events_say_that_it_cannot_change() {
-    let name = "a_variable_is_not_polled_and_status_and_events_say_that_it_cannot_change";
+fn a_variable_is_reported_as_fixed_and_is_not_polled() {
+    let name = "a_variable_is_reported_as_fixed_and_is_not_polled";
     in_child(name, &[("KANAL_API_KEY", KEY)], || {
         let told = Told::default();
         let chain = Chain::<Kanal>::new().with(Variable::new("KANAL_API_KEY"));
@@ -102,10 +102,10 @@ fn a_variable_is_not_polled_and_status_and_events_say_that_it_cannot_change() {
 }
 
 #[test]
-fn the_file_that_a_variable_names_is_followed_and_its_place_is_shown() {
+fn the_file_that_a_variable_names_is_followed_and_shown() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
-    let name = "the_file_that_a_variable_names_is_followed_and_its_place_is_shown";
+    let name = "the_file_that_a_variable_names_is_followed_and_shown";
     in_child(name, &[("KANAL_API_KEY_FILE", &path)], || {
         let path = std::path::PathBuf::from(std::env::var_os("KANAL_API_KEY_FILE").unwrap());
         let chain = Chain::<Kanal>::new().with(FileVariable::new("KANAL_API_KEY"));
@@ -119,7 +119,7 @@ fn the_file_that_a_variable_names_is_followed_and_its_place_is_shown() {
 }
 
 #[test]
-fn a_variable_that_comes_to_name_another_file_is_a_failed_reload() {
+fn a_variable_changed_to_another_file_is_a_failed_reload() {
     // As a `FileVariable` answers in a process that changes its own environment.
     let named = |path: &str| Provenance::FileVariable { name: "SHOP_FILE".into(), path: Some(path.into()) };
     let source = Scripted::new(KEY);
@@ -180,8 +180,8 @@ fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
 }
 
 #[test]
-fn a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced() {
-    let name = "a_file_that_is_mounted_alone_is_not_called_well_once_it_was_replaced";
+fn a_file_mounted_alone_is_unhealthy_once_it_was_replaced() {
+    let name = "a_file_mounted_alone_is_unhealthy_once_it_was_replaced";
     crate::support::Child::new(name).with_a_small_disk("1m").run(|| {
         let disk = crate::support::Child::small_disk();
         let (secret, mounted) = (disk.join("secret"), disk.join("mounted"));

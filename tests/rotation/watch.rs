@@ -219,7 +219,7 @@ fn the_file_of_a_variable_a_credential_and_a_dotenv_are_watched() {
 }
 
 #[test]
-fn the_document_of_a_file_store_is_watched_from_before_it_is_there() {
+fn a_file_stores_document_is_watched_before_it_exists() {
     let folder = Folder::new();
     let path = folder.at("keys");
     let told = Told::default();
@@ -279,10 +279,10 @@ fn without_being_asked_for_nothing_is_watched() {
 }
 
 #[test]
-fn where_the_system_lets_nothing_be_watched_polling_goes_on_and_the_status_says_so() {
+fn without_file_watching_polling_goes_on_and_the_status_says_so() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    let name = "where_the_system_lets_nothing_be_watched_polling_goes_on_and_the_status_says_so";
+    let name = "without_file_watching_polling_goes_on_and_the_status_says_so";
     in_child::<&str>(name, &[], || {
         let folder = Folder::new();
         let path = folder.write("key", KEY);

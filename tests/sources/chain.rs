@@ -128,7 +128,7 @@ fn a_broken_source_ends_the_search_before_a_good_key() {
 }
 
 #[test]
-fn a_chain_whose_sources_have_nothing_says_so_and_where_to_make_a_key() {
+fn an_empty_chain_says_so_and_where_to_create_a_key() {
     let (_folder, file) = places();
     let chain = Chain::<Kanal>::new().with(file("missing")).with(Variable::new("NO_SUCH_VARIABLE"));
     let error = chain.load().unwrap_err();
@@ -173,11 +173,10 @@ fn the_explanation_tells_the_same_key_from_another_one() {
 }
 
 #[test]
-fn the_explanation_says_whether_the_key_in_force_can_change_under_a_running_process() {
+fn explain_says_whether_the_active_key_can_change_at_run_time() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
-    let child =
-        Child::new("the_explanation_says_whether_the_key_in_force_can_change_under_a_running_process");
+    let child = Child::new("explain_says_whether_the_active_key_can_change_at_run_time");
     child.var("SHOP_KEY", KEY).var("OTHER_FILE", &path).run(|| {
         let path = std::env::var_os("OTHER_FILE").unwrap();
         let shown = |chain: Chain<Kanal>| chain.explain().to_string();
@@ -201,7 +200,7 @@ fn the_explanation_says_whether_the_key_in_force_can_change_under_a_running_proc
 }
 
 #[test]
-fn the_explanation_says_where_loading_ends_when_a_place_above_is_broken() {
+fn explain_says_where_loading_stops_at_a_broken_source() {
     let (_folder, file) = places();
     let chain = Chain::<Kanal>::new().with(file("malformed")).with(file("key")).with(file("other"));
     let chain = chain.with(file("malformed")).with(file("missing"));
@@ -229,8 +228,8 @@ fn a_file_variable_whose_file_is_gone_is_half_configured() {
 }
 
 #[test]
-fn a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_not() {
-    let name = "a_reference_without_its_place_is_half_configured_and_a_source_without_one_is_not";
+fn a_reference_to_nothing_is_half_configured_a_source_is_not() {
+    let name = "a_reference_to_nothing_is_half_configured_a_source_is_not";
     Child::new(name).run(|| {
         let (folder, file) = places();
         std::os::unix::fs::symlink("gone", folder.at("link")).unwrap();
@@ -300,11 +299,11 @@ fn provenances(chain: &Chain<Kanal>) -> Vec<String> {
 
 #[cfg(feature = "keychain")]
 #[test]
-fn the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv() {
+fn the_standard_chain_reads_the_usual_sources_without_dotenv() {
     let folder = Folder::new();
     folder.write(".env", format!("KANAL_API_KEY={OTHER_KEY}\n"));
     folder.write("kanal_api_key", KEY);
-    let name = "the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv";
+    let name = "the_standard_chain_reads_the_usual_sources_without_dotenv";
     Child::new(name).var("CREDENTIALS_DIRECTORY", folder.path()).run(|| {
         std::env::set_current_dir(std::env::var_os("CREDENTIALS_DIRECTORY").unwrap()).unwrap();
         let selected = loaded(&Chain::standard());
@@ -323,10 +322,10 @@ fn the_standard_chain_asks_the_usual_places_in_order_and_no_dotenv() {
 }
 
 #[test]
-fn the_chain_of_a_service_refuses_a_variable_beside_its_file_variable() {
+fn a_service_chain_refuses_a_variable_beside_its_file_variable() {
     let folder = Folder::new();
     let path = folder.write("key", OTHER_KEY);
-    let child = Child::new("the_chain_of_a_service_refuses_a_variable_beside_its_file_variable");
+    let child = Child::new("a_service_chain_refuses_a_variable_beside_its_file_variable");
     child.var("KATANA_API_KEY", KEY).var("KATANA_API_KEY_FILE", &path).run(|| {
         let error = Chain::<Katana>::for_service().load().unwrap_err();
         assert_prints_nothing_of(&error, KEY);
@@ -379,10 +378,10 @@ fn a_session_without_a_bus_address_is_broken_and_not_absent() {
 
 #[cfg(all(target_os = "linux", feature = "keychain"))]
 #[test]
-fn a_keychain_that_nobody_named_is_not_half_configured_when_it_is_missing() {
+fn a_missing_keychain_by_default_is_not_half_configured() {
     let folder = Folder::new();
     let address = format!("unix:path={}", folder.at("no-bus").display());
-    let name = "a_keychain_that_nobody_named_is_not_half_configured_when_it_is_missing";
+    let name = "a_missing_keychain_by_default_is_not_half_configured";
     Child::new(name).var("DBUS_SESSION_BUS_ADDRESS", address).var("KANAL_API_KEY", KEY).run(|| {
         let chain = Chain::<Kanal>::standard();
         assert_eq!(relations(&chain)[3], Relation::BrokenBelow);

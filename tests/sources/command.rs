@@ -224,7 +224,7 @@ fn the_whole_group_is_dead_after_the_deadline() {
 }
 
 #[test]
-fn a_program_that_closes_its_output_and_lives_on_is_ended_at_the_deadline() {
+fn a_program_with_closed_output_is_killed_at_the_deadline() {
     let folder = Folder::new();
     let pid = folder.at("pid");
     let after = Duration::from_millis(500);
@@ -234,7 +234,7 @@ fn a_program_that_closes_its_output_and_lives_on_is_ended_at_the_deadline() {
 }
 
 #[test]
-fn a_grandchild_that_holds_the_output_is_ended_and_its_output_not_taken() {
+fn a_grandchild_holding_the_output_is_killed_output_discarded() {
     let folder = Folder::new();
     let pid = folder.at("pid");
     let holder = script(&format!("{HANGS} & echo $! > \"$1\"; printf {KEY}"), &[&pid]);
@@ -245,7 +245,7 @@ fn a_grandchild_that_holds_the_output_is_ended_and_its_output_not_taken() {
 }
 
 #[test]
-fn the_id_of_a_program_that_has_ended_is_kept_until_its_group_is_ended() {
+fn an_exited_programs_id_is_reserved_until_its_group_ends() {
     let folder = Folder::new();
     let state = folder.at("state");
     // Collected too early, the id could be another program's by the time that the group is ended.
@@ -266,7 +266,7 @@ fn a_program_that_was_read_is_collected() {
 }
 
 #[test]
-fn what_leaves_the_group_and_holds_the_output_is_counted_and_bounded() {
+fn holders_of_the_output_outside_the_group_are_bounded() {
     // It ends by itself; nothing here could end it before.
     let leaves = script(&format!("setsid sleep 4 & printf {KEY}"), &[]);
     for _ in 0..MAX_CALLS_PER_PLACE {
@@ -293,8 +293,8 @@ fn program_that_cannot_be_killed(folder: &Folder) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_program_that_cannot_be_killed_is_left_behind_counted_and_bounded() {
-    const NAME: &str = "a_program_that_cannot_be_killed_is_left_behind_counted_and_bounded";
+fn an_unkillable_program_is_abandoned_counted_and_bounded() {
+    const NAME: &str = "an_unkillable_program_is_abandoned_counted_and_bounded";
     let folder = Folder::new();
     // Only the parent makes it; the child is told where.
     let program = std::env::var_os("SLEEPS")

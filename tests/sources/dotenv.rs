@@ -79,7 +79,7 @@ fn the_provenance_names_the_line() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_does_not_set_the_variable_is_absent() {
+fn a_missing_file_or_one_without_the_variable_is_absent() {
     let folder = Folder::new();
     assert_eq!(absence(&kanal(folder.at("missing"))), Absence::NoFile);
     for content in [
@@ -285,7 +285,7 @@ fn a_malformed_value_is_an_error_with_the_rule() {
 }
 
 #[test]
-fn a_variable_that_is_set_twice_is_refused_even_to_the_same_value() {
+fn a_variable_set_twice_is_refused_even_to_the_same_value() {
     let folder = Folder::new();
     for second in [KEY, OTHER_KEY, ""] {
         let content = format!("KANAL_API_KEY={KEY}\n\nexport KANAL_API_KEY={second}\n");

@@ -207,9 +207,9 @@ fn a_file_variable_gives_the_key_of_its_file_and_names_both() {
 }
 
 #[test]
-fn a_file_variable_whose_file_is_gone_is_an_error_and_not_an_absence() {
+fn a_file_variable_whose_file_is_missing_is_an_error() {
     let folder = Folder::new();
-    let child = Child::new("a_file_variable_whose_file_is_gone_is_an_error_and_not_an_absence");
+    let child = Child::new("a_file_variable_whose_file_is_missing_is_an_error");
     child.var("KANAL_API_KEY_FILE", folder.at("gone")).run(|| {
         let error = error(&FileVariable::for_issuer(Kanal::PROFILE));
         assert_eq!(error.problem(), &Problem::FileGone);
@@ -245,11 +245,11 @@ fn a_file_variable_goes_through_the_checks_of_a_secret_file() {
 }
 
 #[test]
-fn a_file_variable_takes_a_relative_path_from_the_folder_of_its_start() {
+fn a_file_variable_resolves_a_relative_path_at_its_start() {
     let (first, second) = (Folder::new(), Folder::new());
     first.write("kanal", KEY);
     second.write("kanal", OTHER_KEY);
-    let child = Child::new("a_file_variable_takes_a_relative_path_from_the_folder_of_its_start");
+    let child = Child::new("a_file_variable_resolves_a_relative_path_at_its_start");
     let child = child.var("A_FILE", "./kanal").var("GONE_FILE", "missing/kanal").var("BARE_FILE", KEY);
     child.var("FIRST", first.path()).var("SECOND", second.path()).run(|| {
         let folder = |name: &str| std::env::var_os(name).unwrap();
@@ -306,8 +306,8 @@ fn a_store_id_is_read_from_its_variable() {
 }
 
 #[test]
-fn a_store_id_that_is_not_there_is_missing_and_the_remedy_is_named() {
-    let name = "a_store_id_that_is_not_there_is_missing_and_the_remedy_is_named";
+fn a_missing_store_id_is_reported_with_a_remedy() {
+    let name = "a_missing_store_id_is_reported_with_a_remedy";
     Child::new(name).run(|| {
         let error = StoreId::from_env().unwrap_err();
         assert_eq!(error, StoreIdError::Missing);

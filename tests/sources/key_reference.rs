@@ -149,7 +149,7 @@ fn the_options_of_a_reference_find_the_key_in_its_shape() {
 }
 
 #[test]
-fn a_text_that_is_no_reference_is_a_value_that_says_so_when_it_is_used() {
+fn an_invalid_reference_is_a_value_whose_use_says_so() {
     let reference = KeyRef::from_text(KEY);
     assert_eq!(reference.problem(), Some(KeyRefError::NoScheme));
     assert_eq!(reference.source().err(), Some(KeyRefError::NoScheme));
@@ -163,7 +163,7 @@ fn a_text_that_is_no_reference_is_a_value_that_says_so_when_it_is_used() {
 }
 
 #[test]
-fn a_command_line_does_not_print_the_key_that_stands_for_a_reference() {
+fn a_command_line_does_not_print_a_key_given_as_a_reference() {
     let command = |parser: clap::builder::ValueParser| {
         clap::Command::new("shop").arg(clap::Arg::new("key").value_parser(parser))
     };
@@ -428,7 +428,7 @@ fn a_key_in_the_place_of_a_reference_is_never_printed() {
 }
 
 #[test]
-fn debug_shows_of_a_command_its_program_and_the_number_of_its_arguments() {
+fn debug_of_a_command_shows_its_program_and_argument_count() {
     let reference = parse(&format!("command:op read {KEY} {OTHER_KEY}?encoding=base64"));
     for printed in [format!("{reference:?}"), format!("{:#?}", reference.clone().allow_commands())] {
         assert!(printed.contains("command op with 3 arguments"), "{printed}");

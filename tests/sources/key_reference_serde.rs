@@ -92,7 +92,7 @@ fn what_is_no_reference_is_reported_when_it_is_used() {
 }
 
 #[test]
-fn a_config_in_toml_with_a_key_in_the_place_of_a_reference_is_read_and_prints_nothing() {
+fn a_key_in_place_of_a_reference_in_toml_is_read_and_not_shown() {
     #[derive(Debug, serde::Deserialize)]
     struct Config {
         name: String,

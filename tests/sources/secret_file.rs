@@ -60,7 +60,7 @@ fn a_missing_file_is_absent() {
 }
 
 #[test]
-fn a_file_that_is_empty_or_has_only_a_mark_or_a_newline_is_malformed_and_not_absent() {
+fn a_file_without_text_is_malformed_and_not_absent() {
     let folder = Folder::new();
     for (name, content) in [("empty", ""), ("newline", "\n"), ("crlf", "\r\n"), ("mark", "\u{feff}\n")] {
         assert_eq!(problem(&file(folder.write(name, content))), Problem::Empty, "{name}");
@@ -179,7 +179,7 @@ fn a_link_to_itself_is_unreadable() {
 }
 
 #[test]
-fn a_path_through_a_file_is_unreadable_and_one_with_a_nul_is_no_path() {
+fn a_path_through_a_file_is_unreadable_and_a_nul_is_no_path() {
     let folder = Folder::new();
     let path = folder.write("file", KEY);
     let through = problem(&file(path.join("key")));
@@ -200,8 +200,8 @@ fn a_file_of_mode_000_is_unreadable() {
 }
 
 #[test]
-fn a_file_in_a_folder_that_may_not_be_entered_is_unreadable_and_not_absent() {
-    let name = "a_file_in_a_folder_that_may_not_be_entered_is_unreadable_and_not_absent";
+fn a_file_in_a_forbidden_folder_is_unreadable_not_absent() {
+    let name = "a_file_in_a_forbidden_folder_is_unreadable_not_absent";
     as_ordinary_user(name, || {
         let folder = Folder::new();
         let inner = folder.at("inner");
@@ -265,7 +265,7 @@ fn no_group_may_write_a_file_not_even_the_users_own() {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_remarked_upon_and_refused_when_strict() {
+fn a_file_readable_by_others_is_noted_and_refused_when_strict() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
     set_mode(&path, 0o644);
@@ -284,7 +284,7 @@ fn a_file_that_others_can_read_is_remarked_upon_and_refused_when_strict() {
 }
 
 #[test]
-fn a_secret_mounted_as_kubernetes_does_it_is_read_before_and_after_a_swap() {
+fn a_kubernetes_style_mount_is_read_before_and_after_a_swap() {
     let folder = Folder::new();
     for (version, key) in [("..2026_01", crate::support::OTHER_KEY), ("..2026_02", KEY)] {
         fs::create_dir(folder.at(version)).unwrap();
@@ -359,7 +359,7 @@ fn a_mounted_secret_is_never_absent_while_kubernetes_swaps_it() {
 }
 
 #[test]
-fn what_a_mounted_secret_does_not_have_is_absent_while_kubernetes_swaps_it() {
+fn a_key_missing_from_a_mount_is_absent_even_during_a_swap() {
     let folder = Folder::new();
     while_a_mounted_secret_is_swapped(folder.path(), || {
         let source = file(folder.at("..data/katana"));

@@ -59,10 +59,10 @@ fn an_empty_variable_means_no_credentials() {
 }
 
 #[test]
-fn a_relative_directory_is_refused_even_where_it_holds_the_credential() {
+fn a_relative_directory_is_refused_even_with_the_credential() {
     let folder = Folder::new();
     folder.write("kanal_api_key", KEY);
-    let name = "a_relative_directory_is_refused_even_where_it_holds_the_credential";
+    let name = "a_relative_directory_is_refused_even_with_the_credential";
     Child::new(name).var("CREDENTIALS_DIRECTORY", ".").var("FOLDER", folder.path()).run(|| {
         std::env::set_current_dir(std::env::var_os("FOLDER").unwrap()).unwrap();
         let error = error(&SystemdCredential::for_issuer(Kanal::PROFILE));

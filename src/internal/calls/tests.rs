@@ -55,7 +55,7 @@ fn many_calls_at_once_take_turns_and_all_are_answered() {
 }
 
 #[test]
-fn calls_that_are_answered_never_count_as_hanging_however_many_there_are() {
+fn calls_that_return_never_count_as_hanging() {
     let place = place("many");
     let barrier = Barrier::new(64);
     thread::scope(|scope| {

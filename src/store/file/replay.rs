@@ -246,14 +246,14 @@ fn recorded(path: &Path) -> Vec<Step> {
 }
 
 #[test]
-fn a_power_cut_anywhere_leaves_the_last_document_that_was_written_or_the_next() {
+fn a_power_cut_leaves_the_last_written_document_or_the_next() {
     let path = Path::new("/folder/document");
     let steps = recorded(path);
     assert_eq!(first_loss(&steps, path), None, "{steps:?}");
 }
 
 #[test]
-fn without_any_one_of_its_syncs_a_power_cut_would_lose_a_document() {
+fn omitting_any_sync_would_lose_a_document_in_a_power_cut() {
     let path = Path::new("/folder/document");
     let steps = recorded(path);
     let syncs = |step: &Step| matches!(step, Step::Sync(_) | Step::SyncFolder);

@@ -13,7 +13,7 @@ fn canary() -> RawKey {
 }
 
 #[test]
-fn a_key_that_leaked_shows_nothing_of_itself_until_it_is_deleted() {
+fn a_leaked_key_shows_nothing_of_itself_until_it_is_deleted() {
     let fingerprint = canary().fingerprint().unwrap();
     let keys = Keys::new();
     let unknown: RotationError = keys.confirm_deleted(fingerprint).unwrap_err();

@@ -58,7 +58,7 @@ fn echo(status: &'static str, body: &str) -> Recorder {
 const TOKENS: &str = r#"{"access_token":"CANARY","refresh_token":"CANARY","expires_in":3600}"#;
 
 #[test]
-fn whatever_a_token_endpoint_answers_no_error_shows_what_was_sent_or_received() {
+fn errors_of_a_token_endpoint_show_nothing_sent_or_received() {
     let folder = Folder::new();
     for (status, body) in [
         (JSON, "CANARY"),
@@ -246,9 +246,9 @@ fn the_listener_shows_nothing_of_what_comes() {
 }
 
 #[test]
-fn no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret() {
+fn no_log_line_shows_a_token_a_code_or_the_client_secret() {
     static LINES: Lines = Lines::new();
-    in_silent_child("oauth::no_log_line_at_any_level_has_a_token_a_code_or_the_client_secret", &[], || {
+    in_silent_child("oauth::no_log_line_shows_a_token_a_code_or_the_client_secret", &[], || {
         LINES.install();
         let folder = Folder::new();
         let chunked = Recorder::raw(|_, stream| {

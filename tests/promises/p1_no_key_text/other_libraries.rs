@@ -10,8 +10,8 @@ fn assert_only_theirs(form: &str, theirs: &(dyn Error + 'static), ours: &(dyn Er
 }
 
 #[test]
-fn the_errors_of_other_libraries_print_the_canary_and_ours_do_not() {
-    const NAME: &str = "other_libraries::the_errors_of_other_libraries_print_the_canary_and_ours_do_not";
+fn only_errors_of_other_libraries_print_the_canary() {
+    const NAME: &str = "other_libraries::only_errors_of_other_libraries_print_the_canary";
     let not_utf8 = [KANAL.as_bytes(), b"\xff"].concat();
     let variable = std::ffi::OsString::from_vec(not_utf8.clone());
     in_child(NAME, &[("NOT_UNICODE", variable)], || {

@@ -77,7 +77,7 @@ fn the_client_underneath_would_log_the_key() {
 }
 
 #[test]
-fn a_report_of_a_server_that_gives_the_key_back_shows_nothing_of_it() {
+fn a_report_on_a_server_that_echoes_the_key_shows_no_key() {
     let reports = ask_an_echo();
     let mut verdicts = HashSet::new();
     for report in &reports {

@@ -32,7 +32,7 @@ fn look_at(what: &str, shown: &str, digest: &[u8]) {
 }
 
 #[test]
-fn a_registry_with_the_canary_in_it_shows_neither_it_nor_its_digest() {
+fn a_registry_shows_neither_the_canary_nor_its_digest() {
     let folder = Folder::new();
     let path = folder.at("keys.db");
     folder.write("pepper", "p-0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ");
@@ -177,7 +177,7 @@ fn no_warning_of_a_registry_has_the_canary() {
 }
 
 #[test]
-fn a_pepper_and_what_is_wrong_with_one_or_with_records_show_nothing() {
+fn peppers_and_errors_about_them_and_records_show_nothing() {
     let folder = Folder::new();
     let long = format!("{KANAL}{KANAL}");
     let load = |name: &str, content: &str| {

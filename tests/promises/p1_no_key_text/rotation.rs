@@ -59,7 +59,7 @@ fn look(rotation: &Rotation<Kanal>) {
 }
 
 #[test]
-fn a_rotation_shows_no_key_at_any_step_and_neither_does_its_audit_file() {
+fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     let folder = Folder::new();
     let path = folder.at("audit.jsonl");
     let refuses = Refuses::default();

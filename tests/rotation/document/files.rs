@@ -29,28 +29,24 @@ fn refusal(path: &Path) -> DocumentError {
 }
 
 #[test]
-fn a_document_and_its_lock_are_nobody_elses_whatever_the_umask_is() {
-    in_child(
-        "files::a_document_and_its_lock_are_nobody_elses_whatever_the_umask_is",
-        &[("NONE", "")],
-        || {
-            rustix::process::umask(rustix::fs::Mode::empty());
-            let (folder, path) = place();
-            set_mode(folder.path(), 0o700);
-            let store = FileStore::new(&path);
-            let version = store.write(&content("first"), None).unwrap();
-            for _ in 0..2 {
-                for name in ["document", "document.lock"] {
-                    assert_eq!(fs::metadata(folder.at(name)).unwrap().mode() & 0o777, 0o600, "{name}");
-                }
-                let _ = store.write(&content("second"), Some(&version));
+fn a_document_and_its_lock_are_private_under_any_umask() {
+    in_child("files::a_document_and_its_lock_are_private_under_any_umask", &[("NONE", "")], || {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let (folder, path) = place();
+        set_mode(folder.path(), 0o700);
+        let store = FileStore::new(&path);
+        let version = store.write(&content("first"), None).unwrap();
+        for _ in 0..2 {
+            for name in ["document", "document.lock"] {
+                assert_eq!(fs::metadata(folder.at(name)).unwrap().mode() & 0o777, 0o600, "{name}");
             }
-        },
-    );
+            let _ = store.write(&content("second"), Some(&version));
+        }
+    });
 }
 
 #[test]
-fn a_document_that_was_cut_short_or_edited_is_corrupt_and_left_alone() {
+fn a_truncated_or_edited_document_is_corrupt_and_untouched() {
     let (_folder, store) = written();
     let path = store.provenance().to_string().strip_prefix("file ").unwrap().to_owned();
     let path = Path::new(&path);
@@ -91,7 +87,7 @@ fn a_huge_file_is_corrupt_and_not_read_to_its_end() {
 }
 
 #[test]
-fn an_older_copy_that_is_put_back_is_stale_and_so_is_a_document_that_is_gone() {
+fn a_restored_old_copy_is_stale_and_so_is_a_missing_document() {
     let (folder, store) = written();
     let path = folder.at("document");
     let old = fs::read(&path).unwrap();
@@ -120,7 +116,7 @@ fn an_older_copy_that_is_put_back_is_stale_and_so_is_a_document_that_is_gone() {
 type Other<'a> = (&'a str, &'a dyn Fn(&Path));
 
 #[test]
-fn links_folders_fifos_and_sockets_are_refused_in_the_documents_place_and_in_the_locks() {
+fn only_regular_files_are_accepted_as_document_and_lock() {
     let (folder, store) = written();
     let path = folder.at("document");
     fs::rename(&path, folder.at("moved")).unwrap();
@@ -159,7 +155,7 @@ fn links_folders_fifos_and_sockets_are_refused_in_the_documents_place_and_in_the
 }
 
 #[test]
-fn a_document_or_a_lock_that_others_can_read_or_write_is_refused() {
+fn a_document_or_lock_that_others_can_access_is_refused() {
     let (folder, store) = written();
     let version = *there(&store).version();
     for name in ["document", "document.lock"] {
@@ -189,7 +185,7 @@ fn a_document_of_another_user_is_refused() {
 }
 
 #[test]
-fn a_folder_in_which_others_can_replace_files_is_refused_unless_it_is_sticky() {
+fn a_folder_writable_by_others_is_refused_unless_sticky() {
     let (folder, store) = written();
     let version = *there(&store).version();
     for mode in [0o770, 0o720, 0o707, 0o702, 0o777] {
@@ -226,25 +222,22 @@ fn a_folder_that_is_not_there_is_not_made() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_read_only_and_its_document_can_be_read() {
-    as_ordinary_user(
-        "files::a_folder_that_cannot_be_written_is_read_only_and_its_document_can_be_read",
-        || {
-            let (folder, store) = written();
-            let version = *there(&store).version();
-            set_mode(folder.path(), 0o500);
-            let refused = store.write(&content("second"), Some(&version));
-            let new = FileStore::new(folder.at("other")).write(&content("second"), None);
-            let read = text(&store);
-            set_mode(folder.path(), 0o700);
-            assert_eq!((refused, new), (Err(DocumentError::ReadOnly), Err(DocumentError::ReadOnly)));
-            assert_eq!(read, "first");
-            set_mode(&folder.at("document"), 0o000);
-            assert_eq!(store.read().unwrap_err(), DocumentError::Io(ErrorKind::PermissionDenied));
-            set_mode(&folder.at("document"), 0o600);
-            store.write(&content("second"), Some(&version)).unwrap();
-        },
-    );
+fn a_read_only_folder_is_reported_and_its_document_readable() {
+    as_ordinary_user("files::a_read_only_folder_is_reported_and_its_document_readable", || {
+        let (folder, store) = written();
+        let version = *there(&store).version();
+        set_mode(folder.path(), 0o500);
+        let refused = store.write(&content("second"), Some(&version));
+        let new = FileStore::new(folder.at("other")).write(&content("second"), None);
+        let read = text(&store);
+        set_mode(folder.path(), 0o700);
+        assert_eq!((refused, new), (Err(DocumentError::ReadOnly), Err(DocumentError::ReadOnly)));
+        assert_eq!(read, "first");
+        set_mode(&folder.at("document"), 0o000);
+        assert_eq!(store.read().unwrap_err(), DocumentError::Io(ErrorKind::PermissionDenied));
+        set_mode(&folder.at("document"), 0o600);
+        store.write(&content("second"), Some(&version)).unwrap();
+    });
 }
 
 #[test]
@@ -276,7 +269,7 @@ fn a_deadline_without_end_or_of_no_time_is_no_panic() {
 }
 
 #[test]
-fn a_lock_that_is_held_is_waited_for_until_the_deadline_and_reading_goes_on() {
+fn a_held_lock_is_awaited_until_the_deadline_and_reads_go_on() {
     let (folder, store) = written();
     let version = *there(&store).version();
     let file = fs::File::options().write(true).open(folder.at("document.lock")).unwrap();

@@ -62,8 +62,8 @@ fn what_is_stored_is_never_more_than_windows_keeps() {
 }
 
 #[test]
-fn two_processes_add_a_hundred_times_each_and_no_addition_is_lost() {
-    const NAME: &str = "keychain::two_processes_add_a_hundred_times_each_and_no_addition_is_lost";
+fn a_hundred_additions_by_each_of_two_processes_are_kept() {
+    const NAME: &str = "keychain::a_hundred_additions_by_each_of_two_processes_are_kept";
     const ROUNDS: usize = 100;
     if let Some(lock) = env::var_os("LOCK") {
         let store = store_at(Path::new(&lock), "keys");
@@ -101,8 +101,8 @@ fn what_has_returned_survives_a_kill_of_the_writer() {
 }
 
 #[test]
-fn a_second_item_of_the_same_name_is_ambiguous_and_nothing_is_changed() {
-    with_keychain("keychain::a_second_item_of_the_same_name_is_ambiguous_and_nothing_is_changed", |_| {
+fn a_second_item_of_one_name_is_ambiguous_and_changes_nothing() {
+    with_keychain("keychain::a_second_item_of_one_name_is_ambiguous_and_changes_nothing", |_| {
         let (_folder, store) = written();
         let version = *there(&store).version();
         store_with_secret_tool(&["service", "keysheath", "username", "keys", "more", "yes"], "theirs");
@@ -114,26 +114,23 @@ fn a_second_item_of_the_same_name_is_ambiguous_and_nothing_is_changed() {
 }
 
 #[test]
-fn an_item_that_another_tool_wrote_is_corrupt_and_left_alone_and_ours_is_no_key() {
-    with_keychain(
-        "keychain::an_item_that_another_tool_wrote_is_corrupt_and_left_alone_and_ours_is_no_key",
-        |_| {
-            let (_folder, store) = written();
-            let version = *there(&store).version();
-            let item = KeychainItem::new(Keychain::new(), "keys");
-            let problem = source::load(&item, Kanal::PROFILE).unwrap_err().problem().clone();
-            assert!(matches!(problem, Problem::Malformed(_)), "{problem}");
-            for text in ["", "theirs", KANAL] {
-                store_with_secret_tool(&["service", "keysheath", "username", "keys"], text);
-                assert_eq!(store.read().unwrap_err(), DocumentError::Corrupt);
-                for unchanged in [Some(&version), None] {
-                    assert_eq!(store.write(&content("second"), unchanged), Err(DocumentError::Corrupt));
-                }
-                let entry = keyring::v1::Entry::new(Keychain::SERVICE, "keys").unwrap();
-                assert_eq!(entry.get_secret().unwrap(), text.as_bytes());
+fn a_foreign_item_is_corrupt_and_untouched_ours_is_no_key() {
+    with_keychain("keychain::a_foreign_item_is_corrupt_and_untouched_ours_is_no_key", |_| {
+        let (_folder, store) = written();
+        let version = *there(&store).version();
+        let item = KeychainItem::new(Keychain::new(), "keys");
+        let problem = source::load(&item, Kanal::PROFILE).unwrap_err().problem().clone();
+        assert!(matches!(problem, Problem::Malformed(_)), "{problem}");
+        for text in ["", "theirs", KANAL] {
+            store_with_secret_tool(&["service", "keysheath", "username", "keys"], text);
+            assert_eq!(store.read().unwrap_err(), DocumentError::Corrupt);
+            for unchanged in [Some(&version), None] {
+                assert_eq!(store.write(&content("second"), unchanged), Err(DocumentError::Corrupt));
             }
-        },
-    );
+            let entry = keyring::v1::Entry::new(Keychain::SERVICE, "keys").unwrap();
+            assert_eq!(entry.get_secret().unwrap(), text.as_bytes());
+        }
+    });
 }
 
 #[test]
@@ -170,36 +167,33 @@ fn a_keychain_that_is_not_there_or_is_locked_is_unavailable() {
 }
 
 #[test]
-fn a_keychain_that_hangs_is_unavailable_and_keeps_the_lock_until_it_answers() {
-    with_keychain(
-        "keychain::a_keychain_that_hangs_is_unavailable_and_keeps_the_lock_until_it_answers",
-        |service| {
-            let (folder, store) = written();
-            let version = *there(&store).version();
-            let hurried = KeychainStore::new(Keychain::new().with_deadline(SHORT), "keys", folder.at("lock"))
-                .with_deadline(SHORT);
-            service.stop();
-            let start = Instant::now();
-            let late = hurried.write(&content("second"), Some(&version));
-            assert_eq!(
-                late,
-                Err(DocumentError::Unavailable(Problem::Call(CallError::Deadline { after: SHORT })))
-            );
-            // The keychain may still be about to write.
-            let next = hurried.write(&content("third"), Some(&version));
-            assert_eq!(next, Err(DocumentError::Locked { after: SHORT }));
-            assert!(start.elapsed() < SHORT * 10, "it did not end at the deadline");
-            service.resume();
-            let version = *there(&store).version();
-            store.write(&content("fourth"), Some(&version)).unwrap();
-            assert_eq!(text(&store), "fourth");
-        },
-    );
+fn a_hanging_keychain_is_unavailable_and_keeps_the_lock() {
+    with_keychain("keychain::a_hanging_keychain_is_unavailable_and_keeps_the_lock", |service| {
+        let (folder, store) = written();
+        let version = *there(&store).version();
+        let hurried = KeychainStore::new(Keychain::new().with_deadline(SHORT), "keys", folder.at("lock"))
+            .with_deadline(SHORT);
+        service.stop();
+        let start = Instant::now();
+        let late = hurried.write(&content("second"), Some(&version));
+        assert_eq!(
+            late,
+            Err(DocumentError::Unavailable(Problem::Call(CallError::Deadline { after: SHORT })))
+        );
+        // The keychain may still be about to write.
+        let next = hurried.write(&content("third"), Some(&version));
+        assert_eq!(next, Err(DocumentError::Locked { after: SHORT }));
+        assert!(start.elapsed() < SHORT * 10, "it did not end at the deadline");
+        service.resume();
+        let version = *there(&store).version();
+        store.write(&content("fourth"), Some(&version)).unwrap();
+        assert_eq!(text(&store), "fourth");
+    });
 }
 
 #[test]
-fn a_lock_that_is_no_private_file_is_refused_and_the_item_is_as_it_was() {
-    with_keychain("keychain::a_lock_that_is_no_private_file_is_refused_and_the_item_is_as_it_was", |_| {
+fn a_lock_that_is_not_private_is_refused_and_the_item_stays() {
+    with_keychain("keychain::a_lock_that_is_not_private_is_refused_and_the_item_stays", |_| {
         let (folder, store) = written();
         let version = *there(&store).version();
         let refused =

@@ -26,8 +26,8 @@ pub(super) fn add_one(store: &dyn DocumentStore) -> usize {
 }
 
 #[test]
-fn two_processes_add_a_thousand_times_each_and_no_addition_is_lost() {
-    const NAME: &str = "racing::two_processes_add_a_thousand_times_each_and_no_addition_is_lost";
+fn a_thousand_additions_by_each_of_two_processes_are_kept() {
+    const NAME: &str = "racing::a_thousand_additions_by_each_of_two_processes_are_kept";
     const ROUNDS: usize = 1_000;
     if Child::new(NAME).is_here() {
         let store = FileStore::new(Path::new(&std::env::var_os("DOCUMENT").unwrap()));
@@ -52,7 +52,7 @@ fn two_processes_add_a_thousand_times_each_and_no_addition_is_lost() {
 }
 
 #[test]
-fn threads_that_share_a_store_and_readers_beside_them_lose_nothing_and_are_never_stale() {
+fn concurrent_threads_and_readers_lose_nothing_and_see_no_stale() {
     let (_folder, path) = place();
     let file = FileStore::new(path);
     let memory = MemoryStore::new();

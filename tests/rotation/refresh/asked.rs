@@ -56,7 +56,7 @@ fn fifty_who_ask_share_one_attempt() {
 }
 
 #[test]
-fn attempts_that_are_asked_for_keep_the_minimum_interval_and_who_asks_within_it_waits() {
+fn requested_attempts_wait_for_the_minimum_interval() {
     const MINIMUM: Duration = Duration::from_millis(250);
     let source = Scripted::new(KEY);
     let times = Arc::new(Mutex::new(Vec::new()));
@@ -78,7 +78,7 @@ fn attempts_that_are_asked_for_keep_the_minimum_interval_and_who_asks_within_it_
 }
 
 #[test]
-fn after_a_fruitless_attempt_who_asks_again_is_told_at_once_that_it_is_too_soon() {
+fn a_request_after_a_fruitless_attempt_is_too_soon_at_once() {
     let source = Scripted::new(KEY);
     let refresher = of(
         &source,
@@ -97,7 +97,7 @@ fn after_a_fruitless_attempt_who_asks_again_is_told_at_once_that_it_is_too_soon(
 }
 
 #[test]
-fn after_failures_attempts_back_off_and_the_one_after_them_recovers() {
+fn failed_attempts_back_off_and_a_later_one_recovers() {
     let source = Scripted::new(KEY);
     let minimum = Duration::from_millis(100);
     let refresher = of(
@@ -143,7 +143,7 @@ fn polling_goes_on_while_asking_is_put_off() {
 }
 
 #[test]
-fn a_refusal_of_the_key_in_force_reloads_and_a_late_one_asks_for_nothing() {
+fn refusing_the_active_key_reloads_and_a_late_refusal_does_not() {
     let source = Scripted::new(KEY);
     let refresher = of(&source, only_asked().with_cadence(rarely().with_minimum_interval(Duration::ZERO)));
     let handle = refresher.handle();
@@ -167,7 +167,7 @@ fn a_refusal_of_the_key_in_force_reloads_and_a_late_one_asks_for_nothing() {
 }
 
 #[test]
-fn async_code_awaits_a_reload_without_a_runtime_of_the_refresher_s() {
+fn async_code_awaits_a_reload_and_needs_no_specific_runtime() {
     let source = Scripted::new(KEY);
     let refresher = of(&source, only_asked());
     let handle = refresher.handle();

@@ -47,7 +47,7 @@ fn dropping_ends_the_thread_and_the_handle_keeps_its_key() {
 }
 
 #[test]
-fn a_refresher_whose_source_hangs_is_dropped_and_what_comes_later_is_not_taken() {
+fn a_dropped_refresher_ignores_what_its_hanging_source_returns() {
     let (source, gate) = (Scripted::new(KEY), Gate::default());
     let refresher = of(&source, only_asked().with_deadline(Duration::from_millis(200)));
     let handle = refresher.handle();
@@ -68,7 +68,7 @@ fn a_refresher_whose_source_hangs_is_dropped_and_what_comes_later_is_not_taken()
 }
 
 #[test]
-fn what_an_attempt_brings_after_the_drop_has_begun_is_not_published() {
+fn a_result_that_arrives_after_the_drop_began_is_discarded() {
     let (source, gate) = (Scripted::new(KEY), Gate::default());
     let refresher = of(&source, only_asked().with_deadline(PATIENCE));
     let handle = refresher.handle();

@@ -24,7 +24,7 @@ const SHORT: Duration = Duration::from_millis(30);
 const STUCK: Problem = Problem::Call(CallError::Stuck { count: 1 });
 
 #[test]
-fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_away() {
+fn a_hanging_source_times_out_and_its_late_result_is_discarded() {
     let (folder, source, gate) = (Folder::new(), Scripted::new(KEY), Gate::default());
     let lower = folder.write("lower", THIRD);
     let chain = Chain::<Kanal>::new().with(source.clone()).with(SecretFile::new(lower));
@@ -56,7 +56,7 @@ fn a_source_that_hangs_fails_by_its_deadline_and_what_it_still_brings_is_thrown_
 }
 
 #[test]
-fn a_source_that_panics_is_a_failed_reload_and_the_refresher_goes_on() {
+fn a_panicking_source_is_a_failed_reload_and_refreshing_goes_on() {
     let source = Scripted::new(KEY);
     let told = Told::default();
     let chain = Chain::<Kanal>::new().with(source.clone());
@@ -99,7 +99,7 @@ impl DocumentStore for Bad {
 }
 
 #[test]
-fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_later() {
+fn a_hanging_or_panicking_store_fails_the_start_or_a_reload() {
     let bad = Bad {
         store: MemoryStore::new(),
         hangs: Arc::default(),
@@ -127,7 +127,7 @@ fn a_store_that_hangs_or_panics_is_an_error_at_the_start_and_a_failed_reload_lat
 }
 
 #[test]
-fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_counted() {
+fn a_blocked_callback_delays_no_reload_and_drops_are_counted() {
     let (source, gate) = (Scripted::new(KEY), Gate::default());
     let passes = gate.clone();
     let settings = only_asked()
@@ -152,7 +152,7 @@ fn a_callback_that_blocks_keeps_nobody_from_a_reload_and_what_it_misses_is_count
 }
 
 #[test]
-fn the_first_refusal_does_not_wait_until_the_place_has_recovered() {
+fn the_first_refusal_does_not_wait_for_the_source_to_recover() {
     let source = Scripted::new(KEY);
     let settings = only_asked()
         .with_cadence(rarely().with_minimum_interval(Duration::from_millis(1)).with_longest_back_off(NEVER));

@@ -44,8 +44,8 @@ fn a_forked_child_is_told_at_once_that_nothing_reloads() {
 }
 
 #[test]
-fn a_forked_child_drops_its_copy_and_starts_a_refresher_of_its_own() {
-    in_child::<&str>("forked::a_forked_child_drops_its_copy_and_starts_a_refresher_of_its_own", &[], || {
+fn a_forked_child_can_drop_its_copy_and_start_its_own_refresher() {
+    in_child::<&str>("forked::a_forked_child_can_drop_its_copy_and_start_its_own_refresher", &[], || {
         let source = Scripted::new(KEY);
         let start =
             || Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();

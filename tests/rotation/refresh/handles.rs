@@ -114,7 +114,7 @@ fn after_an_accepted_answer_the_next_refusal_reloads_at_once() {
 }
 
 #[test]
-fn however_many_are_refused_the_place_is_asked_once_in_an_interval() {
+fn any_number_of_refusals_causes_one_request_in_an_interval() {
     let source = Scripted::new(KEY);
     let interval = Duration::from_millis(200);
     // The doubling of a fruitless rest ends at the interval, so that the interval alone is what is seen.

@@ -66,70 +66,63 @@ fn an_item_that_is_replaced_comes_into_force() {
 }
 
 #[test]
-fn an_item_in_every_bad_state_keeps_the_last_good_key_and_no_other_place_is_asked() {
-    with_keychain(
-        "keychain::an_item_in_every_bad_state_keeps_the_last_good_key_and_no_other_place_is_asked",
-        |service| {
-            let refresher = of_item(only_asked());
-            let store = |text: &str| {
-                store_with_secret_tool(&["service", Keychain::SERVICE, "username", "kanal"], text);
-            };
-            assert!(patient().delete("kanal").unwrap());
-            fails(&refresher, |problem| *problem == ReloadProblem::Absent(Absence::NoItem));
-            store("");
-            fails(&refresher, is(Problem::Empty));
-            store(&format!("{SECOND}\n\n"));
-            fails(&refresher, |problem| matches!(problem, ReloadProblem::Source(Problem::Malformed(_))));
-            store(KEY);
-            assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-            service.end_daemon();
-            fails(&refresher, is(Problem::NoKeychain));
-            service.restart();
-            assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-            save(SECOND);
-            assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
-        },
-    );
+fn a_bad_item_keeps_the_last_good_key_and_no_fallback_is_read() {
+    with_keychain("keychain::a_bad_item_keeps_the_last_good_key_and_no_fallback_is_read", |service| {
+        let refresher = of_item(only_asked());
+        let store = |text: &str| {
+            store_with_secret_tool(&["service", Keychain::SERVICE, "username", "kanal"], text);
+        };
+        assert!(patient().delete("kanal").unwrap());
+        fails(&refresher, |problem| *problem == ReloadProblem::Absent(Absence::NoItem));
+        store("");
+        fails(&refresher, is(Problem::Empty));
+        store(&format!("{SECOND}\n\n"));
+        fails(&refresher, |problem| matches!(problem, ReloadProblem::Source(Problem::Malformed(_))));
+        store(KEY);
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+        service.end_daemon();
+        fails(&refresher, is(Problem::NoKeychain));
+        service.restart();
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+        save(SECOND);
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
+    });
 }
 
 #[test]
-fn a_keychain_that_locks_half_way_keeps_the_last_good_key_until_it_is_unlocked() {
-    with_keychain(
-        "keychain::a_keychain_that_locks_half_way_keeps_the_last_good_key_until_it_is_unlocked",
-        |service| {
-            let refresher = of_item(only_asked());
-            let document = KeychainStore::new(patient(), "kanal-keys", folder().join("lock"));
-            let keys = key_set(&[KEY]);
-            persist(&document, &keys.to_document());
-            let of_store =
-                Refresher::<Kanal>::from_store(document.clone(), only_asked().with_deadline(PATIENCE))
-                    .unwrap();
+fn a_keychain_locked_midway_keeps_the_key_until_it_is_unlocked() {
+    with_keychain("keychain::a_keychain_locked_midway_keeps_the_key_until_it_is_unlocked", |service| {
+        let refresher = of_item(only_asked());
+        let document = KeychainStore::new(patient(), "kanal-keys", folder().join("lock"));
+        let keys = key_set(&[KEY]);
+        persist(&document, &keys.to_document());
+        let of_store =
+            Refresher::<Kanal>::from_store(document.clone(), only_asked().with_deadline(PATIENCE)).unwrap();
+        assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
+        service.lock();
+        fails(&refresher, is(Problem::NoAccess));
+        fails(&of_store, |problem| {
+            *problem == ReloadProblem::Document(DocumentError::Unavailable(Problem::NoAccess))
+        });
+        // Started anew, it is unlocked.
+        service.restart();
+        for refresher in [&refresher, &of_store] {
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-            service.lock();
-            fails(&refresher, is(Problem::NoAccess));
-            fails(&of_store, |problem| {
-                *problem == ReloadProblem::Document(DocumentError::Unavailable(Problem::NoAccess))
-            });
-            // Started anew, it is unlocked.
-            service.restart();
-            for refresher in [&refresher, &of_store] {
-                assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-                assert_eq!(refresher.status().health().consecutive_failures(), 0);
-            }
-            activate(&keys, SECOND);
-            persist(&document, &keys.to_document());
-            assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
-            keys.compromise(raw(SECOND).fingerprint().unwrap()).unwrap();
-            persist(&document, &keys.to_document());
-            assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
-            assert!(has(&of_store.handle(), KEY), "the previous key is in force again");
-        },
-    );
+            assert_eq!(refresher.status().health().consecutive_failures(), 0);
+        }
+        activate(&keys, SECOND);
+        persist(&document, &keys.to_document());
+        assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
+        keys.compromise(raw(SECOND).fingerprint().unwrap()).unwrap();
+        persist(&document, &keys.to_document());
+        assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
+        assert!(has(&of_store.handle(), KEY), "the previous key is in force again");
+    });
 }
 
 #[test]
-fn a_prompt_that_nobody_answers_ends_an_attempt_at_the_refresher_s_deadline() {
-    in_session("keychain::a_prompt_that_nobody_answers_ends_an_attempt_at_the_refresher_s_deadline", || {
+fn an_unanswered_prompt_ends_at_the_refreshers_deadline() {
+    in_session("keychain::an_unanswered_prompt_ends_at_the_refreshers_deadline", || {
         let mut service = Bus::start_with_silent_prompter().with_daemon();
         save(KEY);
         // Its own deadline is longer; a call that hangs is left to it.
@@ -145,8 +138,8 @@ fn a_prompt_that_nobody_answers_ends_an_attempt_at_the_refresher_s_deadline() {
 }
 
 #[test]
-fn a_refresher_recovers_by_itself_from_prompts_that_were_given_up() {
-    in_session("keychain::a_refresher_recovers_by_itself_from_prompts_that_were_given_up", || {
+fn a_refresher_recovers_from_abandoned_prompts_by_itself() {
+    in_session("keychain::a_refresher_recovers_from_abandoned_prompts_by_itself", || {
         let mut service = Bus::start_with_silent_prompter().with_daemon();
         save(KEY);
         let item = KeychainItem::new(patient().with_deadline(SHORT), "kanal");

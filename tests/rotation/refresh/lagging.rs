@@ -28,7 +28,7 @@ fn refused(handle: &KeyHandle<Kanal>) -> Option<Reload> {
 }
 
 #[test]
-fn a_place_that_has_nothing_newer_is_asked_again_when_its_key_is_refused_for_the_first_time() {
+fn a_first_refusal_retries_a_source_with_nothing_newer() {
     let source = Scripted::new(KEY);
     let refresher = of(&source, only_asked().with_lag(PATIENCE));
     source.does(|before| Ok(text(if before < 4 { KEY } else { SECOND })));
@@ -59,7 +59,7 @@ fn a_reload_that_no_refusal_asks_for_asks_once() {
 }
 
 #[test]
-fn past_the_lag_a_refusal_is_final_and_the_next_one_of_the_same_key_is_not_waited_for() {
+fn past_the_lag_a_refusal_is_final_and_a_repeat_does_not_wait() {
     let source = Scripted::new(KEY);
     let short = Duration::from_millis(1);
     let settings =

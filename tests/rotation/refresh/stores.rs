@@ -193,7 +193,7 @@ fn bad_documents() -> Vec<BadDocument> {
 }
 
 #[test]
-fn a_bad_document_is_an_error_at_the_start_and_later_a_failed_reload() {
+fn a_bad_document_fails_the_start_and_later_a_reload() {
     for (name, content, expected) in bad_documents() {
         let store = MemoryStore::new();
         persist(&store, &content);
@@ -220,7 +220,7 @@ fn a_bad_document_is_an_error_at_the_start_and_later_a_failed_reload() {
 }
 
 #[test]
-fn a_generation_that_goes_back_is_a_failed_reload_and_never_a_step_back() {
+fn a_lower_generation_is_a_failed_reload_and_is_not_published() {
     let store = Loose::default();
     store.put(key_set(&[KEY, SECOND]).to_document(), version(2));
     let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
@@ -329,7 +329,7 @@ fn two_refreshers(store: &Late) -> (KeyHandle<Kanal>, Refresher<Kanal>, Refreshe
 }
 
 #[test]
-fn a_reading_that_was_overtaken_by_another_publisher_is_neither_taken_nor_a_failure() {
+fn an_overtaken_read_is_neither_published_nor_a_failure() {
     let late = Late::default();
     let store = late.store.clone();
     store.put(key_set(&[KEY]).to_document(), version(1));

@@ -41,7 +41,7 @@ fn lines(path: &Path) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn each_event_is_one_line_of_json_in_a_file_that_is_this_users_alone() {
+fn each_event_is_a_json_line_in_a_private_file() {
     let folder = Folder::new();
     let path = folder.at("audit.jsonl");
     let (rotation, _) = with_file(&path);
@@ -80,7 +80,7 @@ fn a_line_that_was_cut_short_is_ended_before_the_next() {
 }
 
 #[test]
-fn an_audit_file_that_is_not_to_be_trusted_is_left_alone_and_stops_no_step() {
+fn an_untrusted_audit_file_is_left_alone_and_stops_no_step() {
     let folder = Folder::new();
     let target = folder.write("target", "text\n");
     let link = folder.at("link");
@@ -266,7 +266,7 @@ fn a_step_without_a_subscriber_silences_no_later_one() {
 }
 
 #[test]
-fn an_event_is_told_only_once_the_step_is_persisted_and_published() {
+fn events_are_sent_after_the_step_is_persisted_and_published() {
     let folder = Folder::new();
     let store = FileStore::new(folder.at("keys"));
     let seen = Arc::new(Mutex::new(Vec::new()));

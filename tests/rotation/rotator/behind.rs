@@ -94,7 +94,7 @@ fn roll_back(replica: &Replica) {
 }
 
 #[test]
-fn a_key_that_is_in_force_again_is_not_to_be_deleted_by_what_a_replica_still_shows() {
+fn a_reactivated_key_is_kept_whatever_a_replica_still_shows() {
     let (replica, rotation) = promoted();
     roll_back(&replica);
     replica.catches_up.store(true, Ordering::SeqCst);
@@ -104,7 +104,7 @@ fn a_key_that_is_in_force_again_is_not_to_be_deleted_by_what_a_replica_still_sho
 }
 
 #[test]
-fn where_a_replica_stays_behind_or_is_cut_off_nobody_is_asked_to_delete_a_key() {
+fn no_key_is_retired_while_a_replica_lags_or_is_cut_off() {
     let (replica, rotation) = promoted();
     roll_back(&replica);
     let error = rotation.next_step().unwrap_err();

@@ -148,7 +148,7 @@ fn state(setup: &Setup<Faulty>) -> (Option<Vec<u8>>, Option<u64>) {
 }
 
 #[test]
-fn a_store_that_fails_at_any_call_leaves_all_as_it_was_and_the_step_can_be_done_again() {
+fn a_store_failure_at_any_call_changes_nothing_and_can_retry() {
     let setup = setup();
     for (step, after) in STEPS {
         for fault in [
@@ -186,7 +186,7 @@ fn a_store_that_fails_at_any_call_leaves_all_as_it_was_and_the_step_can_be_done_
 }
 
 #[test]
-fn a_write_that_was_made_although_it_says_that_it_failed_is_found_and_published() {
+fn a_write_that_reported_failure_but_happened_is_published() {
     for fault in [Fault::Done(true), Fault::Done(false), Fault::DoneThenOther] {
         let setup = setup();
         for (step, after) in STEPS {
@@ -201,7 +201,7 @@ fn a_write_that_was_made_although_it_says_that_it_failed_is_found_and_published(
 }
 
 #[test]
-fn where_others_always_come_first_a_step_gives_up_after_a_bounded_number() {
+fn a_step_that_always_loses_the_race_gives_up_in_bounded_tries() {
     let setup = setup();
     for (step, _) in STEPS {
         let before = state(&setup);
@@ -235,7 +235,7 @@ fn refused(path: &std::path::Path) -> RotationError {
 }
 
 #[test]
-fn a_document_that_is_truncated_newer_edited_or_another_issuers_is_refused_and_left_alone() {
+fn an_invalid_or_foreign_document_is_refused_and_untouched() {
     let folder = Folder::new();
     let path = folder.at("keys");
     let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new());
@@ -313,8 +313,8 @@ fn on_a_full_disk_no_step_is_made_and_the_last_good_key_stays() {
 }
 
 #[test]
-fn in_a_folder_that_is_read_only_no_step_is_made_and_what_is_there_is_sent() {
-    const NAME: &str = "broken::in_a_folder_that_is_read_only_no_step_is_made_and_what_is_there_is_sent";
+fn a_read_only_folder_allows_no_step_and_its_key_is_sent() {
+    const NAME: &str = "broken::a_read_only_folder_allows_no_step_and_its_key_is_sent";
     as_ordinary_user(NAME, || {
         let folder = Folder::new();
         let path = folder.at("keys");

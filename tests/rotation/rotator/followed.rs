@@ -378,7 +378,7 @@ impl DocumentStore for WriteBehind {
 }
 
 #[test]
-fn an_active_key_for_some_stores_without_a_previous_one_is_replaced() {
+fn an_active_key_for_some_stores_only_is_replaced() {
     let setup = promoted();
     setup.answers.set(2, forbidden());
     setup.answers.refuse(1);

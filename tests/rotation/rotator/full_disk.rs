@@ -46,9 +46,8 @@ const STEPS: [(Do, [Option<u64>; 3]); 8] = [
 ];
 
 #[test]
-fn on_a_disk_without_room_no_step_is_made_the_last_good_key_stays_and_with_room_it_goes_on() {
-    const NAME: &str =
-        "full_disk::on_a_disk_without_room_no_step_is_made_the_last_good_key_stays_and_with_room_it_goes_on";
+fn a_full_disk_stops_steps_and_keeps_the_key_until_it_has_room() {
+    const NAME: &str = "full_disk::a_full_disk_stops_steps_and_keeps_the_key_until_it_has_room";
     Child::new(NAME).with_a_small_disk("256k").run(|| {
         let disk = Child::small_disk();
         set_mode(&disk, 0o700);

@@ -78,7 +78,7 @@ impl Probe for Replacing {
 }
 
 #[test]
-fn an_answer_about_one_key_is_not_taken_for_another_that_has_its_number() {
+fn an_answer_about_one_key_is_not_used_for_another_of_its_id() {
     let replaced = |setup: Setup<MemoryStore>, is_promoted| {
         let (answers, store) = (setup.answers.clone(), setup.store.clone());
         setup.rotation.with_probe(Replacing { answers, store, is_promoted })

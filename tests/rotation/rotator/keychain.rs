@@ -66,8 +66,8 @@ fn retire(setup: &Setup<KeychainStore>) -> Result<(), RotationError> {
 }
 
 #[test]
-fn keys_live_their_whole_life_in_a_keychain_and_every_process_sees_it() {
-    with_keychain("keychain::keys_live_their_whole_life_in_a_keychain_and_every_process_sees_it", |_| {
+fn a_whole_rotation_in_a_keychain_is_seen_by_every_process() {
+    with_keychain("keychain::a_whole_rotation_in_a_keychain_is_seen_by_every_process", |_| {
         let setup = setup();
         for (at, (step, after)) in STEPS.into_iter().enumerate() {
             step(&setup).unwrap_or_else(|error| panic!("step {at}: {error}"));
@@ -88,8 +88,8 @@ fn keys_live_their_whole_life_in_a_keychain_and_every_process_sees_it() {
 }
 
 #[test]
-fn a_keychain_that_locks_before_any_step_loses_nothing_and_the_rotation_goes_on_once_it_is_unlocked() {
-    const NAME: &str = "keychain::a_keychain_that_locks_before_any_step_loses_nothing_and_the_rotation_goes_on_once_it_is_unlocked";
+fn a_locked_keychain_loses_nothing_and_steps_resume_on_unlock() {
+    const NAME: &str = "keychain::a_locked_keychain_loses_nothing_and_steps_resume_on_unlock";
     with_keychain(NAME, |service| {
         let setup = setup();
         let mut before = [None; 3];

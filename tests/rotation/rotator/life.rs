@@ -144,7 +144,7 @@ fn no_fault_on_the_way_changes_anything_at_any_step() {
 }
 
 #[test]
-fn a_key_that_is_restricted_to_one_of_two_stores_is_not_verified() {
+fn a_key_restricted_to_one_of_two_stores_is_not_verified() {
     let life = life(MemoryStore::new());
     let restricted = life.emulator.registry().create_key(TEAM, "one", Restriction::Store(OWN_STORE)).unwrap();
     life.rotation.stage(restricted.key()).unwrap();

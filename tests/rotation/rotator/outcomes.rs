@@ -36,7 +36,7 @@ fn silences() -> Vec<Report> {
 }
 
 #[test]
-fn a_rotation_goes_its_whole_way_and_each_step_is_published_and_told() {
+fn each_step_of_a_whole_rotation_is_published_and_reported() {
     let setup = adopted();
     let Setup { rotation, handle, answers, clock, .. } = &setup;
     assert_eq!(sent(handle), Some(1));
@@ -168,7 +168,7 @@ fn an_answer_that_says_nothing_changes_nothing_at_any_step() {
 }
 
 #[test]
-fn a_refused_store_says_neither_that_the_key_is_bad_nor_that_it_is_good() {
+fn a_refused_store_says_nothing_about_the_key() {
     let setup = staged();
     let report = forbidden();
     setup.answers.set(2, report.clone());
@@ -192,7 +192,7 @@ fn a_refused_store_says_neither_that_the_key_is_bad_nor_that_it_is_good() {
 }
 
 #[test]
-fn a_key_that_serves_one_of_two_stores_is_not_verified_and_the_report_names_the_other() {
+fn a_key_for_one_of_two_stores_fails_and_the_other_is_named() {
     let setup = staged();
     let at = |meaning, status, store| {
         Finding::new(Ok(Answer::new(status, meaning))).with_store(StoreId::new(store).unwrap())
@@ -207,7 +207,7 @@ fn a_key_that_serves_one_of_two_stores_is_not_verified_and_the_report_names_the_
 }
 
 #[test]
-fn a_refusal_of_a_key_that_was_just_staged_means_not_yet_and_later_that_it_is_bad() {
+fn a_refusal_just_after_staging_means_not_yet_and_later_bad() {
     let setup = staged();
     setup.answers.refuse(2);
     let before = document(&setup);
@@ -227,7 +227,7 @@ fn a_refusal_of_a_key_that_was_just_staged_means_not_yet_and_later_that_it_is_ba
 }
 
 #[test]
-fn a_previous_key_that_still_works_is_kept_and_overdue_once_the_settle_time_is_over() {
+fn a_working_previous_key_is_overdue_after_the_settle_time() {
     let setup = promoted();
     for (seconds, expected) in [(0, false), (899, false), (1, true)] {
         setup.clock.advance(seconds);
@@ -242,7 +242,7 @@ fn a_previous_key_that_still_works_is_kept_and_overdue_once_the_settle_time_is_o
 }
 
 #[test]
-fn where_the_wrong_key_was_deleted_the_previous_one_is_in_force_again_and_it_is_said_loudly() {
+fn deleting_the_wrong_key_restores_the_previous_with_a_warning() {
     for with_pending in [false, true] {
         let setup = promoted();
         if with_pending {
@@ -277,7 +277,7 @@ fn where_the_wrong_key_was_deleted_the_previous_one_is_in_force_again_and_it_is_
 }
 
 #[test]
-fn a_key_in_force_that_the_issuer_may_not_know_yet_is_not_fallen_back_from() {
+fn an_active_key_unknown_to_the_issuer_yet_is_not_replaced() {
     let setup = staged();
     setup.rotation.promote_unverified_now().unwrap();
     setup.answers.refuse(2);
@@ -288,7 +288,7 @@ fn a_key_in_force_that_the_issuer_may_not_know_yet_is_not_fallen_back_from() {
 }
 
 #[test]
-fn where_both_keys_are_refused_nothing_is_changed_and_a_person_is_told_what_to_do() {
+fn two_refused_keys_change_nothing_and_the_operator_gets_advice() {
     let setup = promoted();
     setup.clock.advance(3_600);
     setup.answers.refuse(1);
@@ -316,7 +316,7 @@ fn where_both_keys_are_refused_nothing_is_changed_and_a_person_is_told_what_to_d
 }
 
 #[test]
-fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
+fn a_leaked_key_is_replaced_without_a_probe_and_never_returns() {
     let store = MemoryStore::new();
     let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
     let handle = rotation.handle();
@@ -349,7 +349,7 @@ fn a_leaked_key_gives_way_at_once_without_a_probe_and_never_comes_back() {
 }
 
 #[test]
-fn a_key_that_leaked_before_there_was_one_in_force_closes_nothing_and_the_set_can_be_opened() {
+fn a_leak_before_the_first_active_key_leaves_the_set_usable() {
     let setup = empty();
     setup.rotation.compromise(name(9)).unwrap();
     assert_eq!(setup.handle.load().unwrap_err(), NoActiveKey::NoKey);
@@ -359,7 +359,7 @@ fn a_key_that_leaked_before_there_was_one_in_force_closes_nothing_and_the_set_ca
 }
 
 #[test]
-fn without_a_probe_the_steps_that_ask_are_refused_and_others_go_without() {
+fn without_a_probe_only_steps_that_need_one_are_refused() {
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
     let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();

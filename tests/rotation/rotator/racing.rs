@@ -37,8 +37,8 @@ fn try_to(action: &str, step: Result<Transition, RotationError>) {
 }
 
 #[test]
-fn two_processes_rotate_a_thousand_rounds_and_no_acknowledged_step_is_lost() {
-    const NAME: &str = "racing::two_processes_rotate_a_thousand_rounds_and_no_acknowledged_step_is_lost";
+fn two_rotating_processes_lose_no_acknowledged_step() {
+    const NAME: &str = "racing::two_rotating_processes_lose_no_acknowledged_step";
     const ROUNDS: u64 = 500;
     if Child::new(NAME).is_here() {
         let variable = |name: &str| std::env::var(name).unwrap();

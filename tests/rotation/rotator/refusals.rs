@@ -230,7 +230,7 @@ fn a_leaked_key_is_stopped_here_although_the_store_fails() {
 }
 
 #[test]
-fn the_only_key_that_leaks_closes_the_handle_although_the_store_fails() {
+fn a_leak_of_the_only_key_closes_the_handle_if_the_store_fails() {
     let setup = Setup::over(CutOff::default());
     setup.rotation.adopt(&key(1)).unwrap();
     setup.store.writes.store(true, Ordering::SeqCst);

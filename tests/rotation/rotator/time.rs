@@ -88,7 +88,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
 }
 
 #[test]
-fn nobody_is_asked_to_delete_a_key_that_a_request_of_this_process_still_holds() {
+fn no_key_is_retired_while_a_local_request_still_uses_it() {
     let setup = staged();
     let request = setup.handle.load().unwrap();
     setup.answers.accept(2);
@@ -105,7 +105,7 @@ fn nobody_is_asked_to_delete_a_key_that_a_request_of_this_process_still_holds() 
 }
 
 #[test]
-fn a_deletion_is_asked_for_only_once_the_new_key_was_seen_to_work() {
+fn a_deletion_is_requested_only_after_the_new_key_worked() {
     let setup = staged();
     setup.rotation.promote_unverified_now().unwrap();
     setup.clock.advance(DAY);
@@ -123,7 +123,7 @@ fn a_deletion_is_asked_for_only_once_the_new_key_was_seen_to_work() {
 }
 
 #[test]
-fn a_pending_key_does_not_hide_that_the_old_one_is_to_be_retired() {
+fn a_pending_key_does_not_hide_that_the_old_one_must_retire() {
     let setup = promoted();
     let _ = setup.rotation.verify_now().unwrap();
     setup.rotation.stage(&key(3)).unwrap();
@@ -181,7 +181,7 @@ fn a_status_tells_ages_and_what_is_in_each_place() {
 }
 
 #[test]
-fn a_clock_that_jumps_back_a_year_makes_nothing_overdue_and_is_told() {
+fn a_clock_set_back_a_year_is_reported_and_nothing_is_overdue() {
     let setup = promoted();
     let _ = setup.rotation.verify_now().unwrap();
     setup.clock.advance(DAY);

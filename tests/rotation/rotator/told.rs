@@ -11,7 +11,7 @@ fn next(setup: &Setup<MemoryStore>) -> NextStep {
 }
 
 #[test]
-fn a_key_in_force_that_leaks_is_closed_off_however_many_were_reported_before() {
+fn a_leaked_active_key_is_closed_off_despite_many_reports() {
     let setup = adopted();
     for number in 0..MAX_REPORTED as u64 {
         setup.rotation.compromise(name(1_000 + number)).unwrap();
@@ -25,7 +25,7 @@ fn a_key_in_force_that_leaks_is_closed_off_however_many_were_reported_before() {
 }
 
 #[test]
-fn a_leaked_key_is_to_be_deleted_until_a_person_says_that_it_is_although_another_is_in_force() {
+fn a_leaked_key_stays_due_for_deletion_until_it_is_confirmed() {
     let setup = promoted();
     setup.rotation.compromise(name(2)).unwrap();
     assert_eq!(sent(&setup.handle), Some(1));
@@ -56,7 +56,7 @@ fn a_leaked_key_is_to_be_deleted_until_a_person_says_that_it_is_although_another
 }
 
 #[test]
-fn with_no_key_in_force_the_reason_names_the_key_that_leaked_and_not_one_that_was_in_no_place() {
+fn without_an_active_key_the_reason_names_the_leaked_known_key() {
     let setup = adopted();
     setup.rotation.compromise(name(1)).unwrap();
     setup.rotation.compromise(name(9)).unwrap();
@@ -75,7 +75,7 @@ fn with_no_key_in_force_the_reason_names_the_key_that_leaked_and_not_one_that_wa
 }
 
 #[test]
-fn a_report_about_a_key_that_is_in_no_place_says_that_nothing_has_changed() {
+fn a_report_about_an_unknown_key_says_that_nothing_changed() {
     let setup = promoted();
     let says_so = |report: &Compromised| report.to_string().contains("what is sent has not changed");
     for _ in 0..2 {
@@ -93,7 +93,7 @@ fn a_report_about_a_key_that_is_in_no_place_says_that_nothing_has_changed() {
 }
 
 #[test]
-fn a_key_that_never_was_in_force_is_not_rolled_back_and_no_audit_says_so() {
+fn a_key_that_was_never_active_is_not_audited_as_rolled_back() {
     let setup = staged();
     let before = setup.actions();
     let nothing = Err(RotationError::Refused(KeySetError::NothingBefore));
@@ -103,7 +103,7 @@ fn a_key_that_never_was_in_force_is_not_rolled_back_and_no_audit_says_so() {
 }
 
 #[test]
-fn a_key_that_was_in_force_and_is_given_up_is_to_be_deleted_once_nobody_can_hold_it() {
+fn an_aborted_key_that_was_active_is_deleted_when_unused() {
     let setup = promoted();
     let request = setup.handle.load().unwrap();
     setup.rotation.roll_back_now().unwrap();
@@ -146,7 +146,7 @@ fn a_key_that_was_in_force_and_is_given_up_is_to_be_deleted_once_nobody_can_hold
 }
 
 #[test]
-fn a_previous_key_that_requests_still_hold_is_not_overdue_however_late_it_is() {
+fn a_previous_key_in_use_is_not_overdue_however_late_it_is() {
     let setup = staged();
     let request = setup.handle.load().unwrap();
     setup.answers.accept(2);
@@ -162,7 +162,7 @@ fn a_previous_key_that_requests_still_hold_is_not_overdue_however_late_it_is() {
 }
 
 #[test]
-fn a_refusal_that_came_by_mistake_is_taken_back_once_the_key_is_seen_to_be_accepted() {
+fn a_mistaken_refusal_is_withdrawn_once_the_key_is_accepted() {
     // Between rotations.
     let setup = adopted();
     let in_force = setup.handle.load().unwrap().generation();

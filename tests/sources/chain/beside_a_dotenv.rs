@@ -34,7 +34,7 @@ fn a_dotenv_comes_last_wherever_a_keychain_was_put() {
 
 #[cfg(feature = "keychain")]
 #[test]
-fn in_the_standard_chain_a_dotenv_comes_before_its_keychain_and_no_other() {
+fn a_dotenv_precedes_only_its_own_keychain_in_a_standard_chain() {
     let chain = Chain::<Kanal>::standard().with(LikeAKeychain).with_dotenv("one").with_dotenv("two");
     let here = format!("{}/", std::env::current_dir().unwrap().display());
     assert_eq!(

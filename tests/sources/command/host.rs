@@ -258,8 +258,8 @@ fn what_cannot_be_run_says_what_it_is() {
 }
 
 #[test]
-fn a_host_without_descriptors_says_so_and_not_that_a_program_is_missing() {
-    Child::new("host::a_host_without_descriptors_says_so_and_not_that_a_program_is_missing")
+fn running_out_of_descriptors_is_not_a_missing_program() {
+    Child::new("host::running_out_of_descriptors_is_not_a_missing_program")
         .through_shell("ulimit -n 64; exec \"$@\"")
         .run(|| {
             let mut held = Vec::new();
@@ -281,9 +281,9 @@ fn a_host_without_descriptors_says_so_and_not_that_a_program_is_missing() {
 }
 
 #[test]
-fn a_host_without_threads_says_so_and_not_that_a_file_is_unreadable() {
+fn running_out_of_threads_is_not_an_unreadable_file() {
     // No thread of this size can be started.
-    Child::new("host::a_host_without_threads_says_so_and_not_that_a_file_is_unreadable")
+    Child::new("host::running_out_of_threads_is_not_an_unreadable_file")
         .var("RUST_MIN_STACK", (1_u64 << 50).to_string())
         .run(|| {
             let folder = Folder::new();
@@ -299,7 +299,7 @@ fn a_host_without_threads_says_so_and_not_that_a_file_is_unreadable() {
 // Many at once.
 
 #[test]
-fn calls_that_wait_for_their_turn_are_not_told_to_answer_a_prompt() {
+fn calls_that_wait_for_their_turn_do_not_mention_a_prompt() {
     let slow = script(&format!("sleep 0.5; printf {KEY}"), &[]).with_deadline(Duration::from_millis(1800));
     let outcomes: Vec<_> = thread::scope(|scope| {
         let calls: Vec<_> =

@@ -28,7 +28,7 @@ fn a_key_in_the_place_of_a_name_is_refused_and_not_kept() {
 }
 
 #[test]
-fn a_name_in_the_form_of_a_key_is_taken_with_one_character_escaped() {
+fn a_key_shaped_name_is_accepted_with_one_character_escaped() {
     let written = format!("%{:02X}{}", KEY.as_bytes()[0], &KEY[1..]);
     for text in [
         format!("keychain:{written}"),

@@ -129,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_parsing_panic_and_what_it_accepts_is_printed_back(
+    fn parsing_never_panics_and_accepted_text_prints_back(
         text in prop_oneof![any::<String>(), nearly(), canonical()],
     ) {
         if let Ok(reference) = text.parse::<KeyRef>() {

@@ -113,12 +113,12 @@ fn a_relative_path_is_resolved_once() {
 
 #[cfg(feature = "rotation")]
 #[test]
-fn the_relative_path_of_a_store_and_of_an_audit_is_resolved_once() {
+fn relative_paths_of_stores_and_audits_are_resolved_once() {
     use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
     use keysheath::store::FileStore;
 
     let (first, second) = (Folder::new(), Folder::new());
-    let child = Child::new("mounts::the_relative_path_of_a_store_and_of_an_audit_is_resolved_once");
+    let child = Child::new("mounts::relative_paths_of_stores_and_audits_are_resolved_once");
     child.var("FIRST", first.path()).var("SECOND", second.path()).run(|| {
         let folder = |name: &str| std::path::PathBuf::from(std::env::var_os(name).unwrap());
         std::env::set_current_dir(folder("FIRST")).unwrap();

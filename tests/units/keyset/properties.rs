@@ -71,7 +71,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_sequence_of_steps_and_crashes_loses_a_key_or_revives_a_leaked_one(
+    fn no_steps_or_crashes_lose_a_key_or_revive_a_leaked_one(
         acts in prop::collection::vec(act(), 1..80)
     ) {
         let mut keys = empty();

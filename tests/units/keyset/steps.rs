@@ -110,7 +110,7 @@ fn a_step_that_is_done_twice_changes_nothing_the_second_time() {
 }
 
 #[test]
-fn a_key_that_is_known_is_not_staged_and_the_error_says_where_it_is() {
+fn a_known_key_is_not_staged_and_the_error_says_its_role() {
     let (mut keys, rotation) = promoted();
     let known = |state| Err(KeySetError::Known { state });
     assert_eq!(keys.stage(key(2), staging()), known(KeyState::Current));
@@ -126,7 +126,7 @@ fn a_key_that_is_known_is_not_staged_and_the_error_says_where_it_is() {
 }
 
 #[test]
-fn another_rotation_that_is_under_way_is_refused_and_says_since_when_and_by_whom() {
+fn a_second_rotation_is_refused_and_says_when_the_first_began() {
     let (mut keys, rotation) = staged();
     let error = keys.stage(key(3), staging()).unwrap_err();
     assert_eq!(error, KeySetError::InProgress { rotation, since: time(1), by: "anna".to_owned() });
@@ -142,7 +142,7 @@ fn another_rotation_that_is_under_way_is_refused_and_says_since_when_and_by_whom
 }
 
 #[test]
-fn a_rollback_puts_the_old_key_into_force_and_the_new_one_back_to_pending() {
+fn a_rollback_activates_the_old_key_and_the_new_is_pending() {
     let (mut keys, rotation) = promoted();
     let before = keys.generation();
     keys.roll_back(rotation, time(4)).unwrap();
@@ -157,7 +157,7 @@ fn a_rollback_puts_the_old_key_into_force_and_the_new_one_back_to_pending() {
 }
 
 #[test]
-fn a_key_in_force_that_was_deleted_gives_way_to_the_previous_one_and_a_pending_key_stays() {
+fn a_deleted_active_key_is_replaced_by_the_previous_one() {
     let (mut keys, rotation) = promoted();
     let next = keys.stage(key(3), staging()).unwrap().rotation();
     let before = keys.generation();
@@ -251,7 +251,7 @@ fn a_key_set_whose_only_key_leaked_takes_a_new_one() {
 }
 
 #[test]
-fn retired_keys_are_forgotten_in_the_end_and_a_compromised_one_never_for_one_in_no_place() {
+fn retired_keys_are_forgotten_and_excess_reports_are_refused() {
     let mut keys = adopted();
     for number in 2..2 + MAX_RETIRED + 3 {
         let rotation = keys.stage(key(number), staging()).unwrap().rotation();
@@ -302,7 +302,7 @@ fn a_leaked_key_leaves_every_place_however_many_are_remembered() {
 }
 
 #[test]
-fn a_key_that_leaked_from_a_place_is_to_be_deleted_until_a_person_says_that_it_is() {
+fn a_leaked_held_key_is_due_for_deletion_until_it_is_confirmed() {
     let mut keys = empty();
     keys.adopt(key(1), Staging::at(time(9))).unwrap();
     assert_eq!(keys.confirm_deleted(name(1)), Err(KeySetError::NotCompromised), "it is in force");
@@ -337,7 +337,7 @@ fn a_key_that_never_was_in_force_is_not_rolled_back() {
 }
 
 #[test]
-fn only_a_key_of_the_issuer_is_taken_and_only_where_it_cannot_be_guessed() {
+fn only_an_unguessable_key_of_the_issuer_is_accepted() {
     let katana = || RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
     let mut keys = empty();
     assert_eq!(keys.adopt(katana(), staging()), Err(KeySetError::OtherIssuer));
@@ -394,7 +394,7 @@ fn a_key_set_shows_fingerprints_and_no_key() {
 }
 
 #[test]
-fn a_key_set_is_persisted_before_anybody_acts_on_it_and_read_again_by_the_next_process() {
+fn a_key_set_is_persisted_before_use_and_read_by_a_new_process() {
     use crate::store::{DocumentError, DocumentStore, FileStore};
 
     let folder = tempfile::tempdir().unwrap();

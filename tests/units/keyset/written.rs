@@ -70,7 +70,7 @@ fn a_document_that_is_cut_off_anywhere_is_refused() {
 }
 
 #[test]
-fn a_document_that_was_edited_by_hand_is_refused_where_it_makes_no_sense() {
+fn a_hand_edited_document_is_refused_where_it_is_inconsistent() {
     let one = RELEASED[0];
     let [first, second, sixth] = [1, 4, 6].map(|number| name(number).to_string());
     for (what, text) in [
