@@ -103,9 +103,11 @@ impl WriteBehind {
         outcome.unwrap_or(Err(RecordError::Io(io::ErrorKind::TimedOut)))
     }
 
-    /// Writes what is queued, and ends the thread. Returns whether that was done within the timeout.
+    /// Writes what is queued, and ends the thread. Returns whether that was done within the timeout. A panic in
+    /// a write has lost its changes.
     pub(super) fn close(mut self, timeout: Duration) -> bool {
-        self.worker.end(timeout) && self.worker.link().with(|state| state.queue.is_empty())
+        let is_written = |state: &mut State| state.queue.is_empty() && state.health.problem().is_none();
+        self.worker.end(timeout) && self.worker.link().with(is_written)
     }
 
     pub(super) fn health(&self) -> Health<RecordError> {
@@ -348,6 +350,6 @@ mod tests {
         behind.note(used(1, 60));
         assert_eq!(behind.flush(), Err(RecordError::Io(io::ErrorKind::BrokenPipe)));
         assert_eq!(behind.flush(), Err(RecordError::Io(io::ErrorKind::BrokenPipe)));
-        drop(behind);
+        assert!(!behind.close(Duration::from_secs(10)), "the change is lost");
     }
 }
