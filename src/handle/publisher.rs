@@ -12,6 +12,9 @@ use super::sync::{EventListener, Mutex, lock};
 use super::{Generation, KeyHandle, NoActiveKey};
 use crate::key::{ApiKey, Fingerprint, Issuer, Profile, RawKey};
 
+/// How many stopped keys are remembered. Beyond that, the one that was stopped first is forgotten.
+const MAX_STOPPED: usize = 256;
+
 /// What the clones of a handle share with its publisher.
 pub(super) struct Live<I: Issuer> {
     pub(super) core: Core<Version<I>>,
@@ -73,7 +76,24 @@ impl<I: Issuer> Live<I> {
     }
 
     fn is_stopped(&self, key: &RawKey) -> bool {
-        lock(&self.stopped).iter().any(|stopped| stopped.is(key))
+        let name = key.fingerprint();
+        lock(&self.stopped).iter().any(|stopped| match stopped {
+            Stopped::Name(stopped) => name.as_ref() == Some(stopped),
+            Stopped::Key(stopped) => stopped == key,
+        })
+    }
+
+    fn remember(&self, stopped: Stopped) {
+        // A fixed handle gets no other key.
+        if !self.has_publisher {
+            return;
+        }
+        let mut all = lock(&self.stopped);
+        all.retain(|other| *other != stopped);
+        if all.len() >= MAX_STOPPED {
+            all.remove(0);
+        }
+        all.push(stopped);
     }
 
     fn stop(&self, stopped: Stopped) -> Stop {
@@ -82,11 +102,7 @@ impl<I: Issuer> Live<I> {
             let is_it = |version: &Version<I>| version.key.as_ref().is_ok_and(|key| stopped.is(key.as_raw()));
             let was_active = is_it(&there.current);
             let previous = there.previous.as_ref().filter(|before| !is_it(&before.value));
-            let mut all = lock(&self.stopped);
-            if !all.contains(&stopped) {
-                all.push(stopped);
-            }
-            drop(all);
+            self.remember(stopped);
             if !was_active && previous.is_some() == there.previous.is_some() {
                 return None;
             }
@@ -110,10 +126,11 @@ impl<I: Issuer> KeyHandle<I> {
     /// active again while its grace lasts; otherwise the handle has
     /// [no active key](crate::handle::NoActiveKey::Compromised) until another one is published to it.
     ///
-    /// It needs no store and no network, and does not block. It holds in this process for this handle and its clones, and
-    /// is not undone: a refresher or a rotation that finds the same key again does not publish it. Other processes do
-    /// not learn of it, and requests that are under way are not cut off. So record the compromise in the key set as
-    /// well, and delete the key in the app.
+    /// It needs no store and no network, and does not block. It holds in this process for this handle and its
+    /// clones, and is not undone: a refresher or a rotation that finds the same key again does not publish it.
+    /// (The 256 keys that were stopped last are remembered.) Other processes do not learn of it, and requests
+    /// that are under way are not cut off. So record the compromise in the key set as well, and delete the key
+    /// in the app.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn stop(&self, leaked: &ApiKey<I>) -> Stop {
         self.live.stop(match leaked.fingerprint() {

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::key::{Kanal, Katana, RawKey};
+use crate::key::{Fingerprint, Kanal, Katana, RawKey};
 
 pub(super) const FIRST: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 pub(super) const SECOND: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
@@ -232,6 +232,21 @@ fn a_key_that_is_stopped_before_it_is_active_never_is() {
     assert_eq!(active(&handle).as_deref(), Some(FIRST.as_bytes()));
     publish(&publisher, 3, THIRD, Some(SECOND));
     assert!(handle.load().unwrap().previous().is_none());
+}
+
+#[test]
+fn only_the_last_stopped_keys_are_remembered() {
+    let (handle, publisher) = live();
+    let stopped = |number: u16| Fingerprint::of("kanal", &number.to_be_bytes());
+    for number in 0..256 {
+        publisher.stop(stopped(number));
+    }
+    // One that is stopped again is the last one.
+    publisher.stop(stopped(0));
+    handle.stop(&api_key(FIRST));
+    assert!(publisher.has_stopped(stopped(0)) && !publisher.has_stopped(stopped(1)));
+    assert!(publisher.has_stopped(stopped(2)));
+    assert_eq!(publisher.publish_next(&key(FIRST), GRACE), Published::Refused);
 }
 
 #[test]

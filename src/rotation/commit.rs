@@ -18,8 +18,7 @@ use crate::store::{Document, DocumentContent, DocumentError, Version};
 /// made a step.
 const MAX_CONFLICTS: u32 = 32;
 
-/// How often what was read is compared with the handle, when a rotation is opened, and with what is
-/// persisted, before a deletion is asked for.
+/// How often what was read is compared with what is persisted, before a deletion is asked for.
 pub(super) const LOOKS: u32 = 3;
 
 /// The key of a step.
