@@ -283,8 +283,18 @@ impl Reloads {
         if self.is_elsewhere() {
             return;
         }
-        lock(&self.counts).reloaders -= 1;
+        let mut counts = lock(&self.counts);
+        counts.reloaders -= 1;
+        // An attempt under way may have been that reloader's, and never ends then: another reloader makes it.
+        let is_passed_on = counts.reloaders > 0 && counts.asked > counts.ended;
+        if is_passed_on {
+            counts.asked = counts.asked.max(counts.begun + 1);
+        }
+        drop(counts);
         self.news.notify_all();
+        if is_passed_on {
+            self.work.notify_all();
+        }
     }
 
     /// Whether this process was forked from the one that the reloaders are in.
@@ -295,7 +305,8 @@ impl Reloads {
 
     /// Asks for an attempt. Returns `None` where there is no reloader.
     pub(super) fn ask(&self) -> Option<Ticket> {
-        if self.is_elsewhere() {
+        // A handle that never had a reloader, as a fixed one, takes no lock either.
+        if self.process.load(Ordering::Relaxed) != process::id() {
             return None;
         }
         let mut counts = lock(&self.counts);

@@ -95,8 +95,8 @@ impl<I: Issuer> NewerKey<I> {
     pub fn wait(mut self, timeout: Duration) -> Option<Reload> {
         let handle = self.handle.clone();
         let reloads = &handle.live.core.reloads;
-        if reloads.is_elsewhere() {
-            return Some(self.in_a_fork());
+        if !handle.has_publisher() || reloads.is_elsewhere() {
+            return Some(self.without_asking());
         }
         wait_for(timeout, || reloads.news(), || self.look())
     }
@@ -116,8 +116,9 @@ impl<I: Issuer> NewerKey<I> {
         }
     }
 
-    /// In a forked child nothing is asked for and nothing is listened to: both take locks that may never be released.
-    fn in_a_fork(&self) -> Reload {
+    /// For a fixed handle and in a forked child: asking and listening take locks that may never be released in
+    /// the child.
+    fn without_asking(&self) -> Reload {
         if self.handle.generation() > self.past { Reload::Newer } else { Reload::NoRefresher }
     }
 
@@ -140,8 +141,8 @@ impl<I: Issuer> Future for NewerKey<I> {
         let this = self.get_mut();
         let handle = this.handle.clone();
         let reloads = &handle.live.core.reloads;
-        if reloads.is_elsewhere() {
-            return Poll::Ready(this.in_a_fork());
+        if !handle.has_publisher() || reloads.is_elsewhere() {
+            return Poll::Ready(this.without_asking());
         }
         let mut listening = this.listening.take();
         let poll = poll_until(&mut listening, || reloads.news(), || this.look(), context);
@@ -328,6 +329,36 @@ mod tests {
             assert_eq!(asks.join().unwrap(), Some(Reload::Failed));
         }
         drop(reloader);
+    }
+
+    #[test]
+    fn an_older_attempt_that_ends_late_changes_nothing() {
+        let (handle, publisher) = live();
+        publisher.publish_next(&key(FIRST), GRACE);
+        let (one, other) = (publisher.reloader(), publisher.reloader());
+        let older = one.begin();
+        let waiting = handle.wait_newer_than(Generation(1)).asked();
+        let newer = other.begin();
+        other.end(newer, Reload::Unchanged);
+        one.end(older, Reload::Failed);
+        assert_eq!(waiting.wait(Duration::ZERO), Some(Reload::Unchanged));
+    }
+
+    #[test]
+    fn an_attempt_of_a_reloader_that_leaves_is_made_by_another() {
+        let (handle, publisher) = live();
+        publisher.publish_next(&key(FIRST), GRACE);
+        let (one, other) = (publisher.reloader(), publisher.reloader());
+        let waiting = handle.wait_newer_than(Generation(1)).asked();
+        // It never ends, as that of a refresher that is stopped or panics.
+        let _attempt = one.begin();
+        assert!(!other.is_asked());
+        one.leave();
+        assert!(other.is_asked());
+        other.end(other.begin(), Reload::Unchanged);
+        assert_eq!(waiting.wait(Duration::ZERO), Some(Reload::Unchanged));
+        other.leave();
+        assert_eq!(handle.wait_newer_than(Generation(1)).wait(SHORT), Some(Reload::NoRefresher));
     }
 
     #[test]

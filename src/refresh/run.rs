@@ -215,9 +215,8 @@ impl<I: Issuer> Runner<I> {
         let demanded = self.link.with(|progress| progress.demanded);
         let lag =
             if is_first_refusal { self.settings.lag_of(&self.place.provenance()) } else { Duration::ZERO };
-        let Some(result) = self.ask_for(lag) else {
-            return self.reloader.end(attempt, Reload::NoRefresher);
-        };
+        // The attempt is not ended: the callers are answered when the reloader leaves, or by another refresher.
+        let Some(result) = self.ask_for(lag) else { return };
         let active = self.publisher.generation();
         let outcome = match &result {
             Ok(Outcome::Newer { .. }) => Reload::Newer,

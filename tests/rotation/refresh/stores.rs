@@ -16,6 +16,7 @@ use keysheath::store::{
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::support::refreshing::{
     Gate, PATIENCE, SECOND, THIRD, Told, activate, eventually, has, key_set, only_asked, persist, quick, raw,
@@ -374,6 +375,27 @@ fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
         assert_eq!(reload.join().unwrap(), Some(Reload::Unchanged));
     });
     assert!(handle.load().unwrap().previous().is_none(), "the compromised key is sent again");
+}
+
+#[test]
+fn a_refresher_that_ends_leaves_its_attempt_to_another() {
+    let late = Late::default();
+    let store = late.store.clone();
+    let keys = key_set(&[KEY]);
+    store.put(keys.to_document(), version(1));
+    let rotation = Rotation::<Kanal>::open(late.clone(), RotationPolicy::new()).unwrap();
+    let start = || rotation.start_refresher(only_asked().with_deadline(PATIENCE)).unwrap();
+    let (handle, slow) = (rotation.handle(), start());
+    store.put(keys.to_document(), version(2));
+    late.delays_next.store(true, Ordering::SeqCst);
+    let waiting = handle.wait_newer_than(handle.load().unwrap().generation());
+    let caller = std::thread::spawn(move || waiting.wait(PATIENCE));
+    eventually("it has read", || !late.delays_next.load(Ordering::SeqCst));
+    let _fast = start();
+    store.put(key_set(&[KEY, SECOND]).to_document(), version(3));
+    assert!(!slow.close(Duration::ZERO), "it still reads");
+    assert_eq!(caller.join().unwrap(), Some(Reload::Newer));
+    late.gate.open();
 }
 
 #[test]
