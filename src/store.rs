@@ -220,3 +220,56 @@ impl DocumentStore for MemoryStore {
         Ok(version)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Has cheap ways of its own to answer, and counts how often they are taken.
+    #[derive(Default)]
+    struct Cheap(AtomicU32);
+
+    impl DocumentStore for Cheap {
+        fn provenance(&self) -> Provenance {
+            Provenance::other("test", "document")
+        }
+
+        fn limit(&self) -> usize {
+            7
+        }
+
+        fn read(&self) -> Result<Option<Document>, DocumentError> {
+            Err(DocumentError::Corrupt)
+        }
+
+        fn version(&self) -> Result<Option<Version>, DocumentError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(None)
+        }
+
+        fn is_current(&self, _: &Document) -> Result<bool, DocumentError> {
+            self.0.fetch_add(10, Ordering::Relaxed);
+            Ok(true)
+        }
+
+        fn write(&self, _: &DocumentContent, _: Option<&Version>) -> Result<Version, DocumentError> {
+            Err(DocumentError::Conflict)
+        }
+    }
+
+    fn uses_its_own_ways(store: impl DocumentStore) {
+        let document = Document::new(DocumentContent::from(Vec::new()), Version::new(1, 0));
+        assert_eq!((store.limit(), store.version(), store.is_current(&document)), (7, Ok(None), Ok(true)));
+        assert_eq!(store.write(document.content(), None), Err(DocumentError::Conflict));
+    }
+
+    #[test]
+    fn a_pointer_to_a_store_forwards_every_method() {
+        let store = Arc::new(Cheap::default());
+        uses_its_own_ways(&*store);
+        uses_its_own_ways(Arc::clone(&store));
+        uses_its_own_ways(Box::new(Arc::clone(&store)) as Box<dyn DocumentStore>);
+        assert_eq!(store.0.load(Ordering::Relaxed), 33);
+    }
+}
