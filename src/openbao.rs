@@ -381,7 +381,8 @@ fn read_environment() -> Result<OpenBao, OpenBaoError> {
     let (address, name) = variable(ADDRESS)?.ok_or(OpenBaoError::NoAddress)?;
     let bad = || OpenBaoError::BadVariable {
         variable: name,
-        rule: "it is not scheme, host and port, and perhaps a path, such as https://bao.example:8200 or https://proxy.example/bao",
+        rule: "it is not scheme, host and port, and perhaps a path, such as https://bao.example:8200 or \
+               https://proxy.example/bao",
     };
     let host = address.find("://").map_or(0, |at| at + 3);
     let end = address[host..].find('/').map_or(address.len(), |at| host + at);

@@ -75,7 +75,7 @@ pub enum OpenBaoError {
     /// The token is no longer good, or never was.
     #[error(
         "OpenBao refuses the token (expired, revoked, another server's, or one that may not look itself up): \
-          sign in again, or give a new token"
+         sign in again, or give a new token"
     )]
     TokenRefused,
     /// The login is refused.

@@ -254,7 +254,8 @@ fn check(file: &File, trust: Trust) -> Result<(), &'static str> {
     let kind = trusted_file::check(&metadata, trust).map_err(|untrusted| match untrusted {
         Untrusted::NotAFile => "it is no regular file: name the file itself",
         Untrusted::ForeignOwner { .. } => {
-            "it belongs to another user: chown it to root or to yourself, or trust that user with Login::with_trusted_owner"
+            "it belongs to another user: chown it to root or to yourself, or trust that user with \
+             Login::with_trusted_owner"
         }
         Untrusted::WritableByOthers { .. } => "others can write it: chmod go-w it",
         Untrusted::WritableByGroup { .. } => {
