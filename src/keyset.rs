@@ -48,11 +48,11 @@
 mod error;
 mod form;
 mod key;
+mod staging;
 mod steps;
 #[cfg(test)]
 #[path = "../tests/units/keyset/steps.rs"]
 mod tests;
-mod texts;
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -62,11 +62,10 @@ use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile};
 use crate::store::DocumentContent;
 
 pub use error::KeySetError;
-pub use key::{KeyInfo, KeyState, ManagedKey, RotationId, UndeletedKey};
-pub(crate) use key::{Labelled, Staging};
+pub(crate) use key::Labelled;
+pub use key::{KeyInfo, KeyState, MAX_NOTE, MAX_PERSON, ManagedKey, RotationId, UndeletedKey};
+pub(crate) use staging::{Hidden, Staging, has_part_of, is_printable};
 pub(crate) use steps::{Effect, Promotion};
-pub(crate) use texts::{Hidden, has_part_of, is_printable};
-pub use texts::{MAX_NOTE, MAX_PERSON};
 
 /// The number of retired fingerprints that are remembered. Beyond it the oldest is forgotten, and its key
 /// could be staged again.

@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::key::{KeyState, Labelled, RotationId};
-use super::{MAX_NOTE, MAX_PERSON, MAX_REPORTED};
+use super::MAX_REPORTED;
+use super::key::{KeyState, Labelled, MAX_NOTE, MAX_PERSON, RotationId};
 use crate::internal::printable::Printable;
 use crate::key::Fingerprint;
 use crate::store::MAX_DOCUMENT;

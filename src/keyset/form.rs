@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey};
-use super::texts::check_text;
+use super::staging::check_text;
 use super::{KeySet, KeySetError, LAST_TIME, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
 use crate::internal::utc::Moment;

@@ -5,12 +5,10 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use super::texts::{Hidden, MAX_NOTE, MAX_PERSON, check_text, has_part_of, is_printable};
-use super::{KeySetError, LAST_TIME};
+use super::LAST_TIME;
 use crate::internal::printable::Printable;
 use crate::internal::utc::{Moment, Utc};
 use crate::key::{Fingerprint, RawKey};
-use crate::source::Provenance;
 
 /// The number of a rotation. Each staged or adopted key begins one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,90 +63,15 @@ impl fmt::Display for KeyState {
     }
 }
 
+/// The longest note, in characters.
+pub const MAX_NOTE: usize = 100;
+
+/// The longest name: of a key in the app, of who staged it, and of where it was loaded from, in characters.
+pub const MAX_PERSON: usize = 64;
+
 /// A time as it is written: not later than what can be read again.
 pub(super) fn moment(time: SystemTime) -> Moment {
     Moment(Moment::from(time).0.min(LAST_TIME))
-}
-
-/// What is recorded when a key is staged or adopted.
-#[derive(Clone)]
-pub(crate) struct Staging {
-    at: Moment,
-    name: Option<String>,
-    by: Option<String>,
-    loaded_from: Option<String>,
-    note: Option<String>,
-}
-
-impl Staging {
-    pub(crate) fn at(time: SystemTime) -> Self {
-        Self { at: moment(time), name: None, by: None, loaded_from: None, note: None }
-    }
-
-    pub(crate) fn with_time(mut self, time: SystemTime) -> Self {
-        self.at = moment(time);
-        self
-    }
-
-    pub(crate) fn with_name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    pub(crate) fn by(mut self, who: impl Into<String>) -> Self {
-        self.by = Some(who.into());
-        self
-    }
-
-    /// Cut to [`MAX_PERSON`] characters; what is not printable is replaced.
-    pub(crate) fn loaded_from(mut self, place: &Provenance) -> Self {
-        let shown = |c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER };
-        self.loaded_from = Some(place.to_string().chars().take(MAX_PERSON).map(shown).collect());
-        self
-    }
-
-    pub(crate) fn with_note(mut self, note: impl Into<String>) -> Self {
-        self.note = Some(note.into());
-        self
-    }
-
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    pub(crate) fn note(&self) -> Option<&str> {
-        self.note.as_deref()
-    }
-
-    /// Checks that each text is short and printable, and contains no part of the key.
-    pub(super) fn check(&self, key: &RawKey) -> Result<(), KeySetError> {
-        let texts = [
-            (&self.name, MAX_PERSON),
-            (&self.by, MAX_PERSON),
-            (&self.loaded_from, MAX_PERSON),
-            (&self.note, MAX_NOTE),
-        ];
-        for (text, longest) in texts {
-            check_text(text.as_deref(), longest)?;
-            if text.as_deref().is_some_and(|text| has_part_of(text, key)) {
-                return Err(KeySetError::KeyInNote);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Staging {
-    /// Without the texts: a key may have been pasted into one.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Staging")
-            .field("at", &self.at)
-            .field("name", &Hidden(self.name.as_deref()))
-            .field("by", &Hidden(self.by.as_deref()))
-            .field("loaded_from", &Hidden(self.loaded_from.as_deref()))
-            .field("note", &Hidden(self.note.as_deref()))
-            .finish()
-    }
 }
 
 /// What is known of a key in a key set. It contains no part of the key.
@@ -172,25 +95,6 @@ pub struct KeyInfo {
 }
 
 impl KeyInfo {
-    pub(super) fn new(fingerprint: Fingerprint, rotation: RotationId, staging: Staging) -> Self {
-        let Staging { at: staged, name, by, loaded_from, note } = staging;
-        Self {
-            fingerprint,
-            rotation,
-            staged,
-            verified: None,
-            promoted: None,
-            demoted: None,
-            confirmed: None,
-            refused: None,
-            fell_back: None,
-            name,
-            by,
-            loaded_from,
-            note,
-        }
-    }
-
     /// Returns the fingerprint.
     #[must_use]
     pub const fn fingerprint(&self) -> Fingerprint {

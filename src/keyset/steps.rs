@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::key::{KeyInfo, ManagedKey, RotationId, Staging, UndeletedKey, moment};
-use super::texts::{check_text, has_part_of};
+use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey, moment};
+use super::staging::{Staging, check_text, has_part_of};
 use super::{
     KeySet, KeySetError, LAST_NUMBER, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_REPORTED, MAX_RETIRED,
     forget_oldest,
@@ -70,7 +70,7 @@ impl KeySet {
         self.refuse_known(fingerprint)?;
         self.refuse_exhausted()?;
         let rotation = self.next_rotation(fingerprint);
-        let mut info = KeyInfo::new(fingerprint, rotation, staging);
+        let mut info = staging.into_info(fingerprint, rotation);
         info.promoted = Some(info.staged);
         self.current = Some(ManagedKey { key, info });
         self.generation += 1;
@@ -95,7 +95,7 @@ impl KeySet {
         self.refuse_known(fingerprint)?;
         self.refuse_exhausted()?;
         let rotation = self.next_rotation(fingerprint);
-        self.pending = Some(ManagedKey { key, info: KeyInfo::new(fingerprint, rotation, staging) });
+        self.pending = Some(ManagedKey { key, info: staging.into_info(fingerprint, rotation) });
         Ok(Effect::Changed(rotation))
     }
 

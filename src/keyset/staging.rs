@@ -1,20 +1,120 @@
-//! Checks of notes and names: short, printable, and without any part of a key.
+//! What is recorded of a new key: notes and names, which must be short, printable, and without any part of
+//! a key.
 
 use std::fmt;
+use std::time::SystemTime;
 
-use super::KeySetError;
+use super::error::KeySetError;
+use super::key::{KeyInfo, MAX_NOTE, MAX_PERSON, RotationId, moment};
 use crate::internal::bytes::{WipedBytes, append_base64, append_hex};
-use crate::key::RawKey;
-
-/// The longest note, in characters.
-pub const MAX_NOTE: usize = 100;
-
-/// The longest name: of a key in the app, of who staged it, and of where it was loaded from, in characters.
-pub const MAX_PERSON: usize = 64;
+use crate::internal::utc::Moment;
+use crate::key::{Fingerprint, RawKey};
+use crate::source::Provenance;
 
 /// How many consecutive letters and digits a text must share with a key, in one of its encodings, to be
 /// refused.
 const RUN: usize = 8;
+
+/// What is recorded when a key is staged or adopted.
+#[derive(Clone)]
+pub(crate) struct Staging {
+    at: Moment,
+    name: Option<String>,
+    by: Option<String>,
+    loaded_from: Option<String>,
+    note: Option<String>,
+}
+
+impl Staging {
+    pub(crate) fn at(time: SystemTime) -> Self {
+        Self { at: moment(time), name: None, by: None, loaded_from: None, note: None }
+    }
+
+    pub(crate) fn with_time(mut self, time: SystemTime) -> Self {
+        self.at = moment(time);
+        self
+    }
+
+    pub(crate) fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    pub(crate) fn by(mut self, who: impl Into<String>) -> Self {
+        self.by = Some(who.into());
+        self
+    }
+
+    /// Cut to [`MAX_PERSON`] characters; what is not printable is replaced.
+    pub(crate) fn loaded_from(mut self, place: &Provenance) -> Self {
+        let shown = |c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER };
+        self.loaded_from = Some(place.to_string().chars().take(MAX_PERSON).map(shown).collect());
+        self
+    }
+
+    pub(crate) fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// What is known of the key once it is in the key set.
+    pub(super) fn into_info(self, fingerprint: Fingerprint, rotation: RotationId) -> KeyInfo {
+        let Self { at: staged, name, by, loaded_from, note } = self;
+        KeyInfo {
+            fingerprint,
+            rotation,
+            staged,
+            verified: None,
+            promoted: None,
+            demoted: None,
+            confirmed: None,
+            refused: None,
+            fell_back: None,
+            name,
+            by,
+            loaded_from,
+            note,
+        }
+    }
+
+    /// Checks that each text is short and printable, and contains no part of the key.
+    pub(super) fn check(&self, key: &RawKey) -> Result<(), KeySetError> {
+        let texts = [
+            (&self.name, MAX_PERSON),
+            (&self.by, MAX_PERSON),
+            (&self.loaded_from, MAX_PERSON),
+            (&self.note, MAX_NOTE),
+        ];
+        for (text, longest) in texts {
+            check_text(text.as_deref(), longest)?;
+            if text.as_deref().is_some_and(|text| has_part_of(text, key)) {
+                return Err(KeySetError::KeyInNote);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Staging {
+    /// Without the texts: a key may have been pasted into one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging")
+            .field("at", &self.at)
+            .field("name", &Hidden(self.name.as_deref()))
+            .field("by", &Hidden(self.by.as_deref()))
+            .field("loaded_from", &Hidden(self.loaded_from.as_deref()))
+            .field("note", &Hidden(self.note.as_deref()))
+            .finish()
+    }
+}
 
 /// Whether a character is printable. A line break, or a mark that changes the direction of text, could make a
 /// note look like a part of the surrounding sentence.
