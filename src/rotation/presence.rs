@@ -7,7 +7,6 @@
 //! uses it.
 
 mod fleet;
-mod form;
 mod record;
 mod run;
 

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{LazyLock, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{PresenceError, PresenceRecord, form};
+use super::PresenceError;
+use super::record::{self, PresenceRecord};
 use crate::internal::clocks::Clocks;
 use crate::internal::lock::Lock;
 use crate::internal::utc::Moment;
@@ -56,7 +57,7 @@ impl Fleet {
     /// # Errors
     /// [`PresenceError::Newer`], [`PresenceError::OtherIssuer`] and [`PresenceError::Corrupt`].
     pub fn from_document(profile: &'static Profile, document: &[u8]) -> Result<Self, PresenceError> {
-        form::read(profile, document)
+        Ok(Self::of(profile, record::read(profile, document)?))
     }
 
     /// Returns the fleet as a document: JSON, with nothing secret in it.
@@ -64,7 +65,7 @@ impl Fleet {
     /// # Errors
     /// [`PresenceError::Full`].
     pub fn to_document(&self) -> Result<DocumentContent, PresenceError> {
-        form::write(self)
+        record::write(self.profile, &self.records)
     }
 
     /// Returns the profile of the keys' issuer.
