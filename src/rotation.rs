@@ -77,21 +77,17 @@ mod policy;
 mod presence;
 mod audit;
 mod audit_log;
-mod error;
 mod next_step;
 mod display;
 mod outcome;
-mod settle;
 mod rotator;
 mod commit;
 mod decide;
-mod status;
 mod steps;
 mod probing;
 
 pub use audit::{AuditAction, AuditEvent};
 pub use audit_log::{AuditError, AuditLog};
-pub use error::RotationError;
 pub use next_step::{NextStep, Reason};
 pub use outcome::{Aborted, Compromised, Retirement, Staged, Transition, Verification};
 pub use policy::{
@@ -100,6 +96,5 @@ pub use policy::{
 };
 pub use presence::{Fleet, MAX_PROCESSES, Presence, PresenceError, PresenceRecord, PresenceSettings};
 pub use probing::Retire;
-pub use rotator::Rotation;
-pub use status::RotationStatus;
+pub use rotator::{Rotation, RotationError, RotationStatus};
 pub use steps::{KeyDetails, Leak, Promote};

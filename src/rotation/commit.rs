@@ -2,10 +2,9 @@
 
 use super::audit::{AuditAction, AuditEvent};
 use super::audit_log::AuditError;
-use super::error::RotationError;
 use super::outcome::Transition;
-use super::rotator::Rotation;
-use super::settle::Sight;
+use super::policy::Sight;
+use super::rotator::{Rotation, RotationError};
 use crate::handle::{Generation, Published};
 use crate::internal::clocks::Clocks;
 #[cfg(feature = "tracing")]

@@ -4,12 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use super::audit::AuditAction;
 use super::commit::LOOKS;
-use super::error::RotationError;
 use super::next_step::{NextStep, Reason};
-use super::policy::RotationPolicy;
+use super::policy::{Age, Remaining, RotationPolicy};
 use super::presence::{Fleet, PresenceRecord};
-use super::rotator::Rotation;
-use super::settle::Remaining;
+use super::rotator::{Rotation, RotationError};
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
 use crate::internal::utc::Utc;
@@ -417,27 +415,4 @@ pub(super) fn next_key_name<K: AsRef<KeyInfo>>(
         name.push('b');
     }
     name
-}
-
-/// How old a key is, and whether that is too old.
-pub(super) struct Age {
-    pub(super) since_staging: Duration,
-    pub(super) due: Option<SystemTime>,
-    pub(super) is_due_soon: bool,
-    pub(super) is_overdue: bool,
-}
-
-impl Age {
-    /// If the clock was set back since the key was staged, the age is zero, and the key is not due.
-    pub(super) fn of(current: &KeyInfo, policy: &RotationPolicy, now: SystemTime) -> Self {
-        let age = now.duration_since(current.staged()).ok();
-        let is_older = |than| age.is_some_and(|age| age >= than);
-        let is_overdue = is_older(policy.max_age());
-        Self {
-            since_staging: age.unwrap_or_default(),
-            due: current.staged().checked_add(policy.max_age()),
-            is_due_soon: !is_overdue && is_older(policy.max_age().saturating_sub(policy.warning())),
-            is_overdue,
-        }
-    }
 }

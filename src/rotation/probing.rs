@@ -4,10 +4,9 @@ use std::time::SystemTime;
 
 use super::audit::AuditAction;
 use super::commit::Subject;
-use super::error::RotationError;
 use super::outcome::{Retirement, Transition, Verification};
-use super::rotator::Rotation;
-use super::settle::Remaining;
+use super::policy::Remaining;
+use super::rotator::{Rotation, RotationError};
 use crate::handle::Generation;
 use crate::internal::clocks::Clocks;
 use crate::key::{Issuer, RawKey};
