@@ -1,11 +1,13 @@
-//! What a key in OpenBao costs: one read of it, beside `curl`; and a promotion's way to every process of a fleet.
+//! What a key in OpenBao costs: one read of it, beside `curl`; and a promotion's way to every process of a
+//! fleet.
 //!
 //! ```sh
 //! cargo bench --all-features --bench openbao              # the figures
 //! cargo bench --all-features --bench openbao -- --plot    # and the plots, benches/openbao-*.svg
 //! ```
 //!
-//! With the real OpenBao that `scripts/setup` fetches, over TLS. Where an aim is missed, the program ends with an error.
+//! With the real OpenBao that `scripts/setup` fetches, over TLS. Where an aim is missed, the program ends
+//! with an error.
 
 #[path = "openbao/fleet.rs"]
 mod fleet;

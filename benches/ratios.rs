@@ -4,9 +4,9 @@
 //! cargo bench --all-features --bench ratios
 //! ```
 //!
-//! Batches of the two take turns, and the smallest time seen of each counts: what a busy machine adds, it adds
-//! to both. Where two threads read at once, the median counts. A ratio is printed beside the target that the project has
-//! set itself; where one is missed, the program ends with an error.
+//! Batches of the two take turns, and the smallest time seen of each counts: what a busy machine adds, it
+//! adds to both. Where two threads read at once, the median counts. A ratio is printed beside the target that
+//! the project has set itself; where one is missed, the program ends with an error.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -239,8 +239,9 @@ fn row<A, B>(what: &str, ours: impl Fn() -> A, peer: &str, theirs: impl Fn() -> 
     print_row(what, our_best, peer, their_best, target);
 }
 
-/// As [`row`], of what two threads do at the same time. The median of the turns counts, and only of those in which both ran
-/// at once: on a busy machine, one often runs after the other, and then neither is in the other's way.
+/// As [`row`], of what two threads do at the same time. The median of the turns counts, and only of those in
+/// which both ran at once: on a busy machine, one often runs after the other, and then neither is in the
+/// other's way.
 fn row_of_two<A, B>(
     what: &str,
     ours: impl Fn() -> A + Sync,
@@ -262,7 +263,8 @@ fn median(mut times: Vec<f64>) -> f64 {
     *times.get(times.len() / 2).expect("the two ran at once in no turn: the machine is too busy")
 }
 
-/// The time of one call where two threads make [`CALLS_OF_TWO`] each; none unless they ran at once for nine tenths of it.
+/// The time of one call where two threads make [`CALLS_OF_TWO`] each; none unless they ran at once for nine
+/// tenths of it.
 fn nanoseconds_of_two<T>(work: &(impl Fn() -> T + Sync)) -> Option<f64> {
     let there = AtomicU32::new(0);
     let one = || {

@@ -4,7 +4,8 @@
 //! cargo bench --all-features --bench rotation
 //! ```
 //!
-//! Medians, because a disk and a scheduler have long tails. Where a target is missed, the program ends with an error.
+//! Medians, because a disk and a scheduler have long tails. Where a target is missed, the program ends with
+//! an error.
 
 use keysheath::rotation::Promote;
 use std::fs::{self, File, OpenOptions};

@@ -300,7 +300,8 @@ mod tests {
         let message = error.to_string();
         let expected = "no Kanal key was found in variable NO_SUCH_VARIABLE_EITHER and variable \
             NO_SUCH_VARIABLE, and keychain item keysheath/kanal could not be asked: this build cannot read \
-            it, because the feature `keychain` of keysheath is off: enable it; or put the key into another place";
+            it, because the feature `keychain` of keysheath is off: enable it; or put the key into another \
+            place";
         assert!(message.starts_with(expected), "{message}");
         let ChainError::Broken { error, attempts, .. } = error else { panic!("{message}") };
         assert_eq!(error.problem(), &problem);

@@ -1,14 +1,15 @@
 //! The active key, shared by everything that sends it.
 //!
-//! A [`KeyHandle`] is cheap to clone and to read. [`KeyHandle::load`] returns a [`Snapshot`]: the key that is active at that
-//! moment, and its [`Generation`], the version number that tells a late answer from one about the active key.
+//! A [`KeyHandle`] is cheap to clone and to read. [`KeyHandle::load`] returns a [`Snapshot`]: the key that is
+//! active at that moment, and its [`Generation`], the version number that tells a late answer from one about
+//! the active key.
 //!
-//! Handles come from a publisher: a refresher or a rotation (feature `rotation`), or a token keeper (feature `oauth`).
-//! All handles of one publisher show the same key, so a process takes a new key without a restart. A handle cannot
-//! publish. [`KeyHandle::fixed`] is a handle without a publisher.
+//! Handles come from a publisher: a refresher or a rotation (feature `rotation`), or a token keeper (feature
+//! `oauth`). All handles of one publisher show the same key, so a process takes a new key without a restart.
+//! A handle cannot publish. [`KeyHandle::fixed`] is a handle without a publisher.
 //!
-//! A handle may have no active key: none was loaded yet, or the active one has leaked and there is no other. The error
-//! [`NoActiveKey`] says which.
+//! A handle may have no active key: none was loaded yet, or the active one has leaked and there is no other.
+//! The error [`NoActiveKey`] says which.
 //!
 //! ```
 //! use keysheath::handle::KeyHandle;
@@ -82,8 +83,8 @@ pub enum NoActiveKey {
     NoKey,
     /// The active key has leaked, and there is no other to send.
     #[error(
-        "no key is active: the active one has leaked, and there is no other; delete it in the app, create a new one, \
-         stage it, verify it and promote it"
+        "no key is active: the active one has leaked, and there is no other; delete it in the app, create a \
+         new one, stage it, verify it and promote it"
     )]
     Compromised,
 }
@@ -140,9 +141,9 @@ impl<I: Issuer> KeyHandle<I> {
         self.live.has_publisher
     }
 
-    /// Returns the key to send in place of one that was refused: the active one, if it is another, or else the previous
-    /// one within its grace, whose generation is held meanwhile. Both are read from one state, so that the refused key is
-    /// not found as the previous one of a newer key.
+    /// Returns the key to send in place of one that was refused: the active one, if it is another, or else
+    /// the previous one within its grace, whose generation is held meanwhile. Both are read from one state,
+    /// so that the refused key is not found as the previous one of a newer key.
     pub(crate) fn load_instead_of(&self, refusal: &Refusal<I>) -> Option<Snapshot<I>> {
         let now = self.load().ok()?;
         if !refusal.is_of(now.version()) {

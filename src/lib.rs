@@ -1,5 +1,5 @@
-//! API keys of Kanal and Katana: load a key, keep it out of logs, send it only to its issuer, and rotate it without a
-//! failed request.
+//! API keys of Kanal and Katana: load a key, keep it out of logs, send it only to its issuer, and rotate it
+//! without a failed request.
 //!
 //! ```
 //! use keysheath::source::SecretFile;
@@ -39,24 +39,24 @@
 //! | [`registry`] | `registry` | the other side: keys created, listed, deleted and authorised |
 //! | [`emulator`] | `emulator` | a local server that answers as Kanal and Katana document |
 //!
-//! A module whose feature is off is not in this build; its link then leads to docs.rs. A feature adds names and never
-//! changes behaviour.
+//! A module whose feature is off is not in this build; its link then leads to docs.rs. A feature adds names
+//! and never changes behaviour.
 //!
 //! # The guide
 //!
-//! The [guide] has a page for each task: [loading], [sending], [rotating], [a fleet][fleet], [OAuth][guide-oauth],
-//! [protecting a service][protecting], [testing], [stores], [a custom issuer][issuer], [integrations], [performance],
-//! [features], and a [glossary].
+//! The [guide] has a page for each task: [loading], [sending], [rotating], [a fleet][fleet],
+//! [OAuth][guide-oauth], [protecting a service][protecting], [testing], [stores], [a custom issuer][issuer],
+//! [integrations], [performance], [features], and a [glossary].
 //!
 //! # Conventions
 //!
 //! - **One type for each issuer.** [`ApiKey<Kanal>`](ApiKey) and `ApiKey<Katana>` do not mix.
 //!   [`RawKey`](key::RawKey) is a key whose issuer is a value, for code that serves both.
-//! - **Absent is not broken.** A source that has nothing lets a chain go on. A source that is malformed or cannot be
-//!   read ends the search: the next one may hold the key of another account.
+//! - **Absent is not broken.** A source that has nothing lets a chain go on. A source that is malformed or
+//!   cannot be read ends the search: the next one may hold the key of another account.
 //! - **Errors hold no input.** They say what failed, where, and what to do next. Print them with `{error}`.
-//! - **What may block has a deadline.** Loading, stores, probes and rotations block and need no async runtime. In async
-//!   code, call them through `spawn_blocking`. Reading a [`KeyHandle`] does not block.
+//! - **What may block has a deadline.** Loading, stores, probes and rotations block and need no async
+//!   runtime. In async code, call them through `spawn_blocking`. Reading a [`KeyHandle`] does not block.
 //! - **Persist, then publish.** A handle never has a key that its store does not have.
 //! - **One cadence, one health.** Everything that polls takes a [`Cadence`], and its status has a [`Health`].
 //! - **Inconclusive is not refused.** A timeout, a 429 or a 5xx never says that a key is bad.
@@ -65,8 +65,8 @@
 //!
 //! # Platforms
 //!
-//! Linux is tested. macOS and Windows have their keychains wired in and are not run. The crate refuses to build for
-//! browsers and phones, because a key belongs on a server. The minimum Rust version is 1.88.
+//! Linux is tested. macOS and Windows have their keychains wired in and are not run. The crate refuses to
+//! build for browsers and phones, because a key belongs on a server. The minimum Rust version is 1.88.
 //!
 //! [guide]: https://docs.rs/keysheath/latest/keysheath/guide/
 //! [loading]: https://docs.rs/keysheath/latest/keysheath/guide/loading/
@@ -144,8 +144,9 @@ pub mod registry;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 /// The guide: the pages of the folder `docs/`, and SECURITY.md. It holds no code, and is in the docs alone.
-#[cfg(all(any(doc, doctest), feature = "dotenv", feature = "emulator", feature = "keychain", feature = "oauth"))]
-#[cfg(all(feature = "openbao", feature = "probe", feature = "reqwest", feature = "serde", feature = "sqlite"))]
+#[cfg(all(any(doc, doctest), feature = "dotenv", feature = "emulator", feature = "keychain"))]
+#[cfg(all(feature = "oauth", feature = "openbao", feature = "probe"))]
+#[cfg(all(feature = "reqwest", feature = "serde", feature = "sqlite"))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]
 #[rustfmt::skip]
 pub mod guide;

@@ -1,4 +1,5 @@
-//! The refusal to build where a key would sit on a device that its user holds, and not on a server of its owner.
+//! The refusal to build where a key would sit on a device that its user holds, and not on a server of its
+//! owner.
 //!
 //! This file stands alone so that a test can compile it for targets whose standard library
 //! is not installed.

@@ -1,37 +1,38 @@
 //! Keeps handles up to date from the place that their key comes from.
 //!
-//! A [`Refresher`] reads one source, or the key set in one document store, again and again on a thread of its own,
-//! and publishes what it finds to its handles. So a process takes a new key without a restart, also one that another
-//! process has promoted. It needs no async runtime.
+//! A [`Refresher`] reads one source, or the key set in one document store, again and again on a thread of its
+//! own, and publishes what it finds to its handles. So a process takes a new key without a restart, also one
+//! that another process has promoted. It needs no async runtime.
 //!
-//! - **One place.** A chain is searched once, at the start. From then on only the source that answered is read: if its
-//!   key is gone, malformed or unreadable, the reload fails, and no other source is read, which might hold the key of
-//!   another account.
+//! - **One place.** A chain is searched once, at the start. From then on only the source that answered is
+//!   read: if its key is gone, malformed or unreadable, the reload fails, and no other source is read, which
+//!   might hold the key of another account.
 //! - **The last good key stays active** while reloads fail, and [`Refresher::status`] and the
 //!   [events](RefreshSettings::on_event) say so.
-//! - **Never back.** A key set that is older than the active key is not taken, such as a restored copy; nor is one that
-//!   was begun with another key, however new it is: another account's, or a document that was begun again. (One that
-//!   was begun again with the very same key has the same lineage; it is not taken until it has passed the active
-//!   generation.)
+//! - **Never back.** A key set that is older than the active key is not taken, such as a restored copy; nor
+//!   is one that was begun with another key, however new it is: another account's, or a document that was
+//!   begun again. (One that was begun again with the very same key has the same lineage; it is not taken
+//!   until it has passed the active generation.)
 //! - **Polled**, with jitter; with the feature `watch`, files can be followed as well.
-//! - **Asked** when a request was refused: [`KeyHandle::report_refused`] of the active generation asks for a reload,
-//!   and [`KeyHandle::wait_newer_than`] waits for one. However many callers ask, one attempt answers them; attempts
-//!   keep a minimum interval, and back off while they find nothing newer.
+//! - **Asked** when a request was refused: [`KeyHandle::report_refused`] of the active generation asks for a
+//!   reload, and [`KeyHandle::wait_newer_than`] waits for one. However many callers ask, one attempt answers
+//!   them; attempts keep a minimum interval, and back off while they find nothing newer.
 //! - **Tolerant of replicas**: a place that may be behind, as an OpenBao standby may, is read again for the
 //!   [lag](RefreshSettings::with_lag) before the first refusal of a key is final.
 //! - **Within a deadline**: a place that hangs does not hang the refresher.
 //! - **Bounded**: a process makes at most four calls at once to one place, and 64 in all
-//!   ([`MAX_CALLS`](crate::source::MAX_CALLS)); to one OpenBao 32, whatever the number of key sets in it. A refresher
-//!   whose turn does not come within the deadline reports [`Queued`](crate::source::CallError::Queued), and keeps the last
-//!   good key. 100 refreshers of 100 key sets in one OpenBao that answers in 200 ms are all answered in 0.8 s, and in
-//!   4 s where it answers in a second.
+//!   ([`MAX_CALLS`](crate::source::MAX_CALLS)); to one OpenBao 32, whatever the number of key sets in it. A
+//!   refresher whose turn does not come within the deadline reports
+//!   [`Queued`](crate::source::CallError::Queued), and keeps the last good key. 100 refreshers of 100 key
+//!   sets in one OpenBao that answers in 200 ms are all answered in 0.8 s, and in 4 s where it answers in a
+//!   second.
 //!
 //! A forked child has no refresher: its handles keep the key that they had, and answer
-//! [`NoRefresher`](crate::handle::Reload::NoRefresher). Start one after the fork. A fork while another thread publishes
-//! can leave locks behind that are never released, so fork before there are threads where you can.
+//! [`NoRefresher`](crate::handle::Reload::NoRefresher). Start one after the fork. A fork while another thread
+//! publishes can leave locks behind that are never released, so fork before there are threads where you can.
 //!
-//! An environment variable cannot change in a running process, so it is not polled, and the status says so. Keep the key
-//! in a file, the keychain or a key set if it is to be rotated without a restart.
+//! An environment variable cannot change in a running process, so it is not polled, and the status says so.
+//! Keep the key in a file, the keychain or a key set if it is to be rotated without a restart.
 //!
 //! ```
 //! use std::time::Duration;
@@ -88,12 +89,13 @@ pub use settings::RefreshSettings;
 use place::{Asker, Outcome, Place, publish_key};
 use run::{Progress, Runner};
 
-/// Keeps its handles up to date until it is dropped. [`Refresher::into_handle`] returns a handle that keeps the
-/// refresher.
+/// Keeps its handles up to date until it is dropped. [`Refresher::into_handle`] returns a handle that keeps
+/// the refresher.
 ///
 /// Dropping it stops its threads and blocks until they have ended, at most for the
-/// [deadline](RefreshSettings::with_deadline); what hangs longer is left behind. In async code, start and drop it in
-/// your runtime's `spawn_blocking`, or use [`Refresher::close`] there. The handles keep the last key.
+/// [deadline](RefreshSettings::with_deadline); what hangs longer is left behind. In async code, start and
+/// drop it in your runtime's `spawn_blocking`, or use [`Refresher::close`] there. The handles keep the last
+/// key.
 ///
 /// ```
 /// use keysheath::handle::NoActiveKey;
@@ -108,14 +110,16 @@ use run::{Progress, Runner};
 /// assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::NoKey);
 /// # Ok::<(), keysheath::refresh::RefreshError>(())
 /// ```
-#[must_use = "the handles are kept up to date until this is dropped; `into_handle` returns a handle that keeps it"]
+#[must_use = "the handles are kept up to date until this is dropped; `into_handle` returns a handle that \
+              keeps it"]
 pub struct Refresher<I: Issuer> {
     handle: KeyHandle<I>,
     worker: Worker<Progress>,
 }
 
 impl<I: Issuer> Refresher<I> {
-    /// Loads the chain, and keeps its handles up to date from the source that answered. Blocks as [`Chain::load`] does.
+    /// Loads the chain, and keeps its handles up to date from the source that answered. Blocks as
+    /// [`Chain::load`] does.
     ///
     /// # Errors
     /// [`RefreshError::Chain`] if the chain has no key.
@@ -133,11 +137,13 @@ impl<I: Issuer> Refresher<I> {
         Self::start(publisher, place, asker, first, settings)
     }
 
-    /// Reads the key set in a document store, and keeps its handles up to date from it. While there is no document, or no
-    /// active key in it, the handles have [no active key](crate::handle::NoActiveKey). Blocks for at most the deadline.
+    /// Reads the key set in a document store, and keeps its handles up to date from it. While there is no
+    /// document, or no active key in it, the handles have [no active key](crate::handle::NoActiveKey). Blocks
+    /// for at most the deadline.
     ///
     /// # Errors
-    /// [`RefreshError::Place`] when the document cannot be read, or is not a key set of this issuer and version.
+    /// [`RefreshError::Place`] when the document cannot be read, or is not a key set of this issuer and
+    /// version.
     pub fn from_store(
         store: impl DocumentStore + 'static,
         settings: RefreshSettings,
@@ -145,7 +151,8 @@ impl<I: Issuer> Refresher<I> {
         Self::publish_to(Arc::new(store), Publisher::new(), settings)
     }
 
-    /// As [`Refresher::from_store`], publishing to the handles that a rotation of the same key set publishes to.
+    /// As [`Refresher::from_store`], publishing to the handles that a rotation of the same key set publishes
+    /// to.
     pub(crate) fn publish_to(
         store: Arc<dyn DocumentStore>,
         publisher: Publisher<I>,
@@ -181,17 +188,18 @@ impl<I: Issuer> Refresher<I> {
         Ok(Self { handle, worker })
     }
 
-    /// Returns a handle that is kept up to date as long as this refresher exists. Clone it for everything that sends the
-    /// key. It does not keep the refresher: see [`Refresher::into_handle`].
+    /// Returns a handle that is kept up to date as long as this refresher exists. Clone it for everything
+    /// that sends the key. It does not keep the refresher: see [`Refresher::into_handle`].
     #[must_use]
     pub fn handle(&self) -> KeyHandle<I> {
         self.handle.clone()
     }
 
-    /// Returns a handle that keeps this refresher, for programs that need nothing else of it. The refresher ends when the
-    /// last clone of this handle is dropped, which does not wait for it.
+    /// Returns a handle that keeps this refresher, for programs that need nothing else of it. The refresher
+    /// ends when the last clone of this handle is dropped, which does not wait for it.
     ///
-    /// A [callback](RefreshSettings::on_event) that holds such a clone keeps the refresher until the process ends.
+    /// A [callback](RefreshSettings::on_event) that holds such a clone keeps the refresher until the process
+    /// ends.
     #[must_use]
     pub fn into_handle(mut self) -> KeyHandle<I> {
         // It may be dropped in async code.
@@ -208,8 +216,9 @@ impl<I: Issuer> Refresher<I> {
         status
     }
 
-    /// Reads the place now, whatever the intervals are, and blocks until it has answered; returns `None` after the
-    /// timeout. An attempt that began before does not count. [`Refresher::status`] says why an attempt failed.
+    /// Reads the place now, whatever the intervals are, and blocks until it has answered; returns `None`
+    /// after the timeout. An attempt that began before does not count. [`Refresher::status`] says why an
+    /// attempt failed.
     #[must_use]
     pub fn refresh_now(&self, timeout: Duration) -> Option<Reload> {
         let link = self.worker.link();
@@ -223,9 +232,9 @@ impl<I: Issuer> Refresher<I> {
         })
     }
 
-    /// Stops the refresher and blocks until its threads have ended, at most for the timeout. Returns whether they have:
-    /// `false` means that a place or a callback hangs, and is left behind. The handles keep the last key. In a forked
-    /// child it does nothing.
+    /// Stops the refresher and blocks until its threads have ended, at most for the timeout. Returns whether
+    /// they have: `false` means that a place or a callback hangs, and is left behind. The handles keep the
+    /// last key. In a forked child it does nothing.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {
         self.worker.end(timeout)

@@ -71,7 +71,8 @@ pub const MAX_DOCUMENT: usize = 32_768;
 /// fn add(store: &dyn DocumentStore, line: &[u8]) -> Result<(), DocumentError> {
 ///     loop {
 ///         let there = store.read()?;
-///         let mut text = there.as_ref().map_or(Vec::new(), |there| there.content().expose_secret().to_vec());
+///         let content = there.as_ref().map(|there| there.content().expose_secret().to_vec());
+///         let mut text = content.unwrap_or_default();
 ///         text.extend_from_slice(line);
 ///         match store.write(&DocumentContent::from(text), there.as_ref().map(|there| there.version())) {
 ///             Err(DocumentError::Conflict) => {}

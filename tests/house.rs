@@ -113,12 +113,52 @@ fn an_upward_import_would_be_seen_in_each_way_of_writing_it() {
     assert!(upward_imports("src/key.rs", "/// [`crate::chain`]\nuse crate::key::Hint;", &rooms).is_empty());
 }
 
+const FOLDERS: [&str; 6] = ["src", "tests", "examples", "benches", "fuzz/bodies", "fuzz/fuzz_targets"];
+
 #[test]
 fn no_file_is_longer_than_500_lines() {
-    for folder in ["src", "tests", "examples", "benches", "fuzz/bodies", "fuzz/fuzz_targets"] {
+    for folder in FOLDERS {
         for path in sources(folder) {
             let lines = read(&path).lines().count();
             assert!(lines <= 500, "{path} has {lines} lines: split it");
+        }
+    }
+}
+
+/// A row of a table in the docs cannot be broken, so it may be longer.
+#[test]
+fn no_line_is_longer_than_110_columns() {
+    let is_row = |line: &str| ["/// |", "//! |"].iter().any(|row| line.trim_start().starts_with(row));
+    for path in FOLDERS.into_iter().flat_map(sources) {
+        for (at, line) in read(&path).lines().enumerate().filter(|(_, line)| !is_row(line)) {
+            assert!(line.chars().count() <= 110, "{path}:{}: break the line", at + 1);
+        }
+    }
+}
+
+/// The names of a file's test functions, those inside of macros included.
+fn test_names(code: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in code.lines().map(str::trim_start) {
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let name = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+        if let Some(name) = name.and_then(|name| name.split('(').next())
+            && std::mem::take(&mut is_test)
+        {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[test]
+fn no_test_name_is_longer_than_60_characters() {
+    let code = "#[test]\nfn one() {}\nfn two() {}\n#[tokio::test]\nasync fn three() {}";
+    assert_eq!(test_names(code), ["one", "three"]);
+    for path in FOLDERS.into_iter().flat_map(sources) {
+        for name in test_names(&read(&path)) {
+            assert!(name.len() <= 60, "{path}: {name} has {} characters: shorten it", name.len());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! P3: checking a well-formed key and comparing two keys take a time that does not depend on their bytes.
 //!
-//! Each case runs alone under valgrind's memcheck, which was told that the key's bytes are undefined. A branch
+//! Each case runs alone under valgrind's memcheck, to which the key's bytes are declared undefined. A branch
 //! or an address that depends on one of them is then an error, and the case ends with status 99. Only the
 //! verdict is declared defined, to be printed.
 //!

@@ -1,6 +1,7 @@
 //! A promotion's way to every handle of a fleet, and what the server is asked meanwhile.
 //!
-//! The program starts itself once for each process. Each has a token of its own, so that the server's audit log tells them apart.
+//! The program starts itself once for each process. Each has a token of its own, so that the server's audit
+//! log tells them apart.
 
 use keysheath::rotation::Promote;
 use keysheath::rotation::Retire;
@@ -39,7 +40,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest interval that the jitter, 20 % unless set, leaves.
 const SHORTEST: Duration = Duration::from_millis(800);
 
-/// What a handle may take beyond the interval: the requests themselves, and having its turn on a busy machine.
+/// What a handle may take beyond the interval: the requests themselves, and having its turn on a busy
+/// machine.
 const BEYOND: Duration = Duration::from_millis(250);
 
 /// How long nothing is changed before the first promotion.
@@ -115,7 +117,8 @@ pub(crate) fn report(server: &Server) -> bool {
     let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
     let lines = [
         format!(
-            "{PROMOTIONS} promotions, one after another; poll interval 1 s, of which jitter takes off up to 20 %."
+            "{PROMOTIONS} promotions, one after another; poll interval 1 s, of which jitter takes off up to \
+             20 %."
         ),
         format!(
             "With the new key: half of the {handles} handles within {}, the last of all within {}.",
@@ -123,7 +126,8 @@ pub(crate) fn report(server: &Server) -> bool {
             seconds(slowest)
         ),
         format!(
-            "The server was asked {metadata} times for metadata: once by a process in an interval, never within {shortest:.2} s."
+            "The server was asked {metadata} times for metadata: once by a process in an interval, never \
+             within {shortest:.2} s."
         ),
         format!("It was asked {data} times for the document: not once in {} quiet seconds.", QUIET.as_secs()),
     ];
@@ -136,8 +140,8 @@ pub(crate) fn report(server: &Server) -> bool {
         && most_data <= 1 + PROMOTIONS as usize * 3
 }
 
-/// Starts the fleet, promotes one key after another, and gives for each how long after the promotion had returned each handle
-/// had it.
+/// Starts the fleet, promotes one key after another, and gives for each how long after the promotion had
+/// returned each handle had it.
 fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
     let store = OpenBaoStore::new(server.root(), PLACE);
     let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
@@ -154,7 +158,8 @@ fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
     }
     let times = (1..=PROMOTIONS)
         .map(|number| {
-            // Anywhere in the intervals: waiting for the last handle would else begin each time where a poll has just been.
+            // Anywhere in the intervals: waiting for the last handle would else begin each time where a poll
+            // has just been.
             thread::sleep(Duration::from_millis(u64::from(200 + number * 379 % 1000)));
             let id = rotation.stage(&raw(number)).unwrap().rotation();
             rotation.promote(Promote::of(id).without_verification()).unwrap();
@@ -175,7 +180,8 @@ fn next(said: &Receiver<String>) -> String {
     said.recv_timeout(PATIENCE).expect("each handle has the new key")
 }
 
-/// How long after the promotion a line says that the key of that number came; nothing where it came before the call returned.
+/// How long after the promotion a line says that the key of that number came; nothing where it came before
+/// the call returned.
 fn after(promoted: SystemTime, line: &str, number: u32) -> Duration {
     let (of, nanos) = line.split_once(' ').expect("two words");
     assert_eq!(of, number.to_string());

@@ -1,4 +1,5 @@
-//! Plots as SVG: axes, steps, dots and marks, in colours that are told apart by all, on white whatever the page is.
+//! Plots as SVG: axes, steps, dots and marks, in colours that are told apart by all, on white whatever the
+//! page is.
 
 use std::fmt::Write as _;
 use std::path::Path;

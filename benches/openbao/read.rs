@@ -1,9 +1,10 @@
 //! One key read, beside `curl` asking the same server the same thing over a kept-alive connection.
 //!
-//! Both take turns, each round with a client and a connection of its own, and the whole time of a round is divided by its reads:
-//! what signing in, finding the mount and the handshake cost is in ours, and what starting a process costs is in `curl`'s.
-//! Beside them `ureq` alone, which ours is made on, without a deadline, on this thread: what is between the two is mostly the
-//! thread that each load has for itself, so that it keeps its deadline whatever hangs.
+//! Both take turns, each round with a client and a connection of its own, and the whole time of a round is
+//! divided by its reads: what signing in, finding the mount and the handshake cost is in ours, and what
+//! starting a process costs is in `curl`'s. Beside them `ureq` alone, which ours is made on, without a
+//! deadline, on this thread: what is between the two is mostly the thread that each load has for itself, so
+//! that it keeps its deadline whatever hangs.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -61,7 +62,8 @@ pub(crate) fn report(server: &Server) -> bool {
     let ratio = ours_mean.as_secs_f64() / curls_mean.as_secs_f64();
     println!("| what | median | peer | peer's median | ratio | aim |\n|---|---:|---|---:|---:|---|");
     println!(
-        "| reading a key from OpenBao | {ours_mean:.1?} | curl, kept alive | {curls_mean:.1?} | {ratio:.2} | at most {AIM} |"
+        "| reading a key from OpenBao | {ours_mean:.1?} | curl, kept alive | {curls_mean:.1?} | {ratio:.2} | \
+         at most {AIM} |"
     );
     let beside = ours_mean.as_secs_f64() / ureqs_mean.as_secs_f64();
     println!(
@@ -70,10 +72,12 @@ pub(crate) fn report(server: &Server) -> bool {
     if let Some(path) = crate::plot_at("openbao-read.svg") {
         let caption = [
             format!(
-                "{ratio:.2}× as long as curl (aim: at most {AIM}×), by the whole time of {READS} reads in a row:"
+                "{ratio:.2}× as long as curl (aim: at most {AIM}×), by the whole time of {READS} reads in a \
+                 row:"
             ),
             format!(
-                "medians of {ROUNDS} rounds. OpenBao on the same machine, TLS, a connection that is kept alive."
+                "medians of {ROUNDS} rounds. OpenBao on the same machine, TLS, a connection that is kept \
+                 alive."
             ),
         ];
         let mut plot = Plot::new("Reading one key from OpenBao", &caption);
@@ -96,7 +100,8 @@ pub(crate) fn report(server: &Server) -> bool {
 }
 
 impl Rounds {
-    /// Adds a round: the time of the whole, and of each read. The server must have seen so many reads, and no more.
+    /// Adds a round: the time of the whole, and of each read. The server must have seen so many reads, and no
+    /// more.
     fn take(&mut self, server: &Server, round: impl FnOnce() -> (Duration, Vec<Duration>)) {
         let before = reads_seen(server);
         let (whole, reads) = round();

@@ -1,6 +1,6 @@
-//! Untrusted answers of OpenBao, over a real connection. The first byte says what is asked; each answer is a line with its status, a
-//! line that is left out or not, and a body, and ends at a line of three dashes. A request that finds none left is answered with a
-//! plain 404.
+//! Untrusted answers of OpenBao, over a real connection. The first byte says what is asked; each answer is a
+//! line with its status, a line that is left out or not, and a body, and ends at a line of three dashes. A
+//! request that finds none left is answered with a plain 404.
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -181,8 +181,8 @@ fn load(client: OpenBao) {
     }
 }
 
-/// What was answered last, which had this status, as another reader of JSON sees it: Null where it takes less, such as no 1e999 in
-/// what is ignored.
+/// What was answered last, which had this status, as another reader of JSON sees it: Null where it takes
+/// less, such as no 1e999 in what is ignored.
 fn last(status: u16) -> Value {
     let answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
     let (found, body) = answers.1.as_ref().expect("an answer");

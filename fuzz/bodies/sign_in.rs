@@ -1,5 +1,5 @@
-//! An untrusted answer of a sign-in: as a query, and as a request to the loopback listener. `STATE` in it stands for the state of
-//! the sign-in, which nobody can guess.
+//! An untrusted answer of a sign-in: as a query, and as a request to the loopback listener. `STATE` in it
+//! stands for the state of the sign-in, which nobody can guess.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -93,7 +93,8 @@ fn as_request(listener: LoopbackListener, sign_in: &SignIn, data: &[u8], state: 
     let expected = query.map_or(Ok(()), |query| sign_in.answer(query).map(|_| ()));
 
     let address = listener.redirect_uri().split('/').nth(2).expect("an address").to_owned();
-    // They are dropped without reading the page, which resets them: else each would keep its port for a minute.
+    // They are dropped without reading the page, which resets them: else each would keep its port for a
+    // minute.
     let mut first = TcpStream::connect(&address).expect("it listens");
     first.write_all(&head).expect("it is taken");
     let mut second = TcpStream::connect(&address).expect("it listens");

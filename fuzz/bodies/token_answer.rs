@@ -1,5 +1,5 @@
-//! An untrusted answer of a token endpoint, over a real connection. Where the first line is a status, the rest is the body of an
-//! answer that is framed as it should be; else the bytes are the whole of what comes.
+//! An untrusted answer of a token endpoint, over a real connection. Where the first line is a status, the
+//! rest is the body of an answer that is framed as it should be; else the bytes are the whole of what comes.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -148,7 +148,8 @@ fn check(status: u16, body: &[u8], asked: &Result<Tokens<KatanaApp>, TokenError>
     }
 }
 
-/// As another reader of JSON sees it, which takes less in what is ignored here: no 1e999, and no byte that is no text.
+/// As another reader of JSON sees it, which takes less in what is ignored here: no 1e999, and no byte that is
+/// no text.
 fn object(body: &[u8]) -> Option<Value> {
     serde_json::from_str(&String::from_utf8_lossy(body)).ok().filter(Value::is_object)
 }

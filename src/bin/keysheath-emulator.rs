@@ -307,8 +307,8 @@ impl Shown<'_> {
 
 /// Waits for the end of the process.
 ///
-/// Signals end the process by themselves, and the operating system closes the connections. Only from process 1,
-/// which the first program of a container is, does the kernel keep signals without a handler away.
+/// Signals end the process by themselves, and the operating system closes the connections. Only from process
+/// 1, which the first program of a container is, does the kernel keep signals without a handler away.
 struct Ending {
     #[cfg(unix)]
     first: Option<(tokio::runtime::Runtime, Vec<(u8, tokio::signal::unix::Signal)>)>,

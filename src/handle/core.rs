@@ -1,5 +1,5 @@
-//! The state that handles and their publisher share, without anything about keys, so that models can drive it: loom and
-//! shuttle check this file over their own locks.
+//! The state that handles and their publisher share, without anything about keys, so that models can drive
+//! it: loom and shuttle check this file over their own locks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -75,9 +75,10 @@ impl Until {
 }
 
 impl<T> Next<T> {
-    /// Removes from `self` what may not follow the current state. Within a generation, the previous value only goes away
-    /// (it was retired or has leaked): a publisher that still has it has read an older state, and would have a leaked key
-    /// sent again. Its grace is not prolonged either, as by a clock that is set back.
+    /// Removes from `self` what may not follow the current state. Within a generation, the previous value
+    /// only goes away (it was retired or has leaked): a publisher that still has it has read an older state,
+    /// and would have a leaked key sent again. Its grace is not prolonged either, as by a clock that is set
+    /// back.
     fn after(mut self, there: &Self) -> Self {
         if self.generation == there.generation {
             self.previous = self.previous.and_then(|before| {
@@ -103,8 +104,8 @@ impl<T> Core<T> {
         self.state.load()
     }
 
-    /// Replaces the state by what `next` returns, unless that is `None` or an older generation. Within a generation, the
-    /// previous value ends earlier or goes away, and never comes back.
+    /// Replaces the state by what `next` returns, unless that is `None` or an older generation. Within a
+    /// generation, the previous value ends earlier or goes away, and never comes back.
     pub(super) fn update(&self, next: impl FnOnce(&Next<T>) -> Option<Next<T>>) -> bool {
         let writing = lock(&self.writing);
         let there = self.state.load();
@@ -122,8 +123,8 @@ impl<T> Core<T> {
         true
     }
 
-    /// Returns the answer for a caller that waits for a generation newer than this one, or `None` while there is none. The
-    /// ticket is the caller's, from one look to the next.
+    /// Returns the answer for a caller that waits for a generation newer than this one, or `None` while there
+    /// is none. The ticket is the caller's, from one look to the next.
     pub(super) fn look_past(&self, generation: u64, ticket: &mut Option<Ticket>) -> Option<Reload> {
         if self.load().next.generation > generation {
             return Some(Reload::Newer);
@@ -212,8 +213,8 @@ pub enum Reload {
     Failed,
     /// The source or store was read a moment ago, and is not read again yet.
     TooSoon,
-    /// Nothing reloads this handle: its key is fixed, its refresher has ended, or this process is a fork, which does not
-    /// have the refresher's thread.
+    /// Nothing reloads this handle: its key is fixed, its refresher has ended, or this process is a fork,
+    /// which does not have the refresher's thread.
     NoRefresher,
 }
 
@@ -231,8 +232,8 @@ impl fmt::Display for Reload {
 
 /// Attempts to reload: one at a time, however many callers ask.
 ///
-/// A forked child has the counts but not the reloaders, and a lock that another thread held at the fork is never released
-/// there. So the process is compared first.
+/// A forked child has the counts but not the reloaders, and a lock that another thread held at the fork is
+/// never released there. So the process is compared first.
 pub(super) struct Reloads {
     /// The process that the reloaders are in; 0 before the first.
     process: AtomicU32,
@@ -253,8 +254,8 @@ struct Counts {
     outcome: Reload,
 }
 
-/// The attempt that answers a caller: the first that begins after it has asked. One that is under way may have read the
-/// place before.
+/// The attempt that answers a caller: the first that begins after it has asked. One that is under way may
+/// have read the place before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
 

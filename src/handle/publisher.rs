@@ -122,15 +122,15 @@ impl<I: Issuer> Live<I> {
 }
 
 impl<I: Issuer> KeyHandle<I> {
-    /// Stops a key that has leaked: from now on, this handle and its clones do not give it out. The previous key becomes
-    /// active again while its grace lasts; otherwise the handle has
+    /// Stops a key that has leaked: from now on, this handle and its clones do not give it out. The previous
+    /// key becomes active again while its grace lasts; otherwise the handle has
     /// [no active key](crate::handle::NoActiveKey::Compromised) until another one is published to it.
     ///
     /// It needs no store and no network, and does not block. It holds in this process for this handle and its
-    /// clones, and is not undone: a refresher or a rotation that finds the same key again does not publish it.
-    /// (The 256 keys that were stopped last are remembered.) Other processes do not learn of it, and requests
-    /// that are under way are not cut off. So record the compromise in the key set as well, and delete the key
-    /// in the app.
+    /// clones, and is not undone: a refresher or a rotation that finds the same key again does not publish
+    /// it. (The 256 keys that were stopped last are remembered.) Other processes do not learn of it, and
+    /// requests that are under way are not cut off. So record the compromise in the key set as well, and
+    /// delete the key in the app.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn stop(&self, leaked: &ApiKey<I>) -> Stop {
         self.live.stop(match leaked.fingerprint() {
@@ -140,7 +140,8 @@ impl<I: Issuer> KeyHandle<I> {
     }
 }
 
-/// What changes the key of its handles. Clones within the crate share the handles: a rotation and its refreshers.
+/// What changes the key of its handles. Clones within the crate share the handles: a rotation and its
+/// refreshers.
 pub(crate) struct Publisher<I: Issuer>(Arc<Live<I>>);
 
 /// The keys of a key set, as they are to be in a handle.
@@ -161,8 +162,8 @@ pub(crate) enum Published {
     Newer,
     /// The active key is the same.
     Same,
-    /// Nothing was changed: the handle has a newer generation, or another key in the same one, or is another issuer's;
-    /// or the key of a source was stopped.
+    /// Nothing was changed: the handle has a newer generation, or another key in the same one, or is another
+    /// issuer's; or the key of a source was stopped.
     Refused,
     /// Nothing was changed: this is another key set than the one whose keys the handle has.
     OtherLineage,
@@ -187,7 +188,8 @@ impl<I: Issuer> Publisher<I> {
         self.0.refusals.refused()
     }
 
-    /// The number of the latest report, where the active generation was refused, or doubted for a 401 without a body.
+    /// The number of the latest report, where the active generation was refused, or doubted for a 401 without
+    /// a body.
     pub(crate) fn news_of_refusal(&self) -> Option<u64> {
         let news = self.0.refusals.news();
         self.0.refusals.is_about(self.generation()).then_some(news)
@@ -204,13 +206,14 @@ impl<I: Issuer> Publisher<I> {
         stopped_in > 0 && stopped_in == self.generation().0
     }
 
-    /// Whether this key was stopped in this process. It may still be active, pending or previous in the key set.
+    /// Whether this key was stopped in this process. It may still be active, pending or previous in the key
+    /// set.
     pub(crate) fn has_stopped(&self, key: Fingerprint) -> bool {
         lock(&self.0.stopped).contains(&Stopped::Name(key))
     }
 
-    /// Clears the refusal of this generation, whose key was seen to be accepted since. A refusal of another generation
-    /// stays.
+    /// Clears the refusal of this generation, whose key was seen to be accepted since. A refusal of another
+    /// generation stays.
     pub(crate) fn note_accepted(&self, generation: Generation) {
         if self.0.refusals.accept(generation) {
             self.0.core.holders.wake();
@@ -228,7 +231,8 @@ impl<I: Issuer> Publisher<I> {
         Reloader { reloads: Arc::clone(&self.0.core.reloads), has_left: AtomicBool::new(false) }
     }
 
-    /// Publishes the keys of a key set, if they are of the same key set and not older than those of the handle.
+    /// Publishes the keys of a key set, if they are of the same key set and not older than those of the
+    /// handle.
     pub(crate) fn publish(&self, keys: &Publication<'_>) -> Published {
         let live = &self.0;
         let generation = keys.generation.map_or(0, |generation| generation.0);
@@ -274,8 +278,8 @@ impl<I: Issuer> Publisher<I> {
         published
     }
 
-    /// Publishes the key of a source as the next generation, if it is not active already. The key that was active becomes
-    /// the previous key for as long as `grace`.
+    /// Publishes the key of a source as the next generation, if it is not active already. The key that was
+    /// active becomes the previous key for as long as `grace`.
     pub(crate) fn publish_next(&self, key: &RawKey, grace: Duration) -> Published {
         let live = &self.0;
         let mut published = Published::Refused;
@@ -301,8 +305,8 @@ impl<I: Issuer> Publisher<I> {
     }
 }
 
-/// Returns the version of this key that the state has already, with what was made from it, or a new one. `None` for
-/// another issuer's key.
+/// Returns the version of this key that the state has already, with what was made from it, or a new one.
+/// `None` for another issuer's key.
 fn reuse<I: Issuer>(there: &Next<Version<I>>, key: Result<&RawKey, NoActiveKey>) -> Option<Arc<Version<I>>> {
     let versions = [Some(&there.current), there.previous.as_ref().map(|before| &before.value)];
     if let Some(version) = versions.into_iter().flatten().find(|version| version.is_of(key)) {
@@ -377,7 +381,8 @@ impl Drop for Reloader {
 pub(crate) struct Usage {
     /// `None` before the first key.
     pub(crate) generation: Option<Generation>,
-    /// The oldest generation that a snapshot or a request of this process holds; no newer than the active one.
+    /// The oldest generation that a snapshot or a request of this process holds; no newer than the active
+    /// one.
     pub(crate) oldest: Option<Generation>,
     /// `None` where there is no active key, and for a key that has no fingerprint.
     pub(crate) key: Option<Fingerprint>,
@@ -446,8 +451,8 @@ impl UsageObserver {
         self.0.usage()
     }
 
-    /// Woken when a generation has fewer holds, as when another one becomes active, when a refusal is noted or cleared,
-    /// and by [`UsageObserver::wake`]. Listen, then look, then wait.
+    /// Woken when a generation has fewer holds, as when another one becomes active, when a refusal is noted
+    /// or cleared, and by [`UsageObserver::wake`]. Listen, then look, then wait.
     pub(crate) fn news(&self) -> EventListener {
         self.0.news()
     }

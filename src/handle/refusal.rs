@@ -7,7 +7,8 @@ use super::snapshot::Version;
 use super::{Generation, KeyHandle, NewerKey};
 use crate::key::Issuer;
 
-/// The refusals that a handle knows of; 0 is none, because the first generation is 1. Requests read it without a lock.
+/// The refusals that a handle knows of; 0 is none, because the first generation is 1. Requests read it
+/// without a lock.
 #[derive(Default)]
 pub(super) struct Refusals {
     /// The latest generation that the issuer refused.
@@ -62,7 +63,8 @@ impl Refusals {
         }
     }
 
-    /// Clears the refusal and the doubt of this generation, and of no other. Returns whether there was a refusal.
+    /// Clears the refusal and the doubt of this generation, and of no other. Returns whether there was a
+    /// refusal.
     pub(super) fn accept(&self, generation: Generation) -> bool {
         let clear = |cell: &AtomicU64| {
             cell.compare_exchange(generation.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -96,9 +98,10 @@ impl<I: Issuer> Clone for Refusal<I> {
 }
 
 impl<I: Issuer> KeyHandle<I> {
-    /// Notes that the issuer refused the key of this generation. The latest generation counts, in whatever order the
-    /// answers come; one that this handle has not had yet is another handle's, and is ignored. If the generation is the
-    /// active one, the refresher is asked for a newer key; a late answer about an older one asks for nothing.
+    /// Notes that the issuer refused the key of this generation. The latest generation counts, in whatever
+    /// order the answers come; one that this handle has not had yet is another handle's, and is ignored. If
+    /// the generation is the active one, the refresher is asked for a newer key; a late answer about an older
+    /// one asks for nothing.
     ///
     /// The client layers call it on [`Meaning::KeyRefused`](crate::failure::Meaning::KeyRefused) only.
     pub fn report_refused(&self, generation: Generation) {
@@ -108,8 +111,9 @@ impl<I: Issuer> KeyHandle<I> {
         }
     }
 
-    /// Clears the refusal of this generation: the issuer accepted a request that was sent with its key after the refusal.
-    /// A refusal of another generation stays. It costs one read of an atomic where nothing was refused.
+    /// Clears the refusal of this generation: the issuer accepted a request that was sent with its key after
+    /// the refusal. A refusal of another generation stays. It costs one read of an atomic where nothing was
+    /// refused.
     ///
     /// The client layers call it on answers that [accept the key](crate::failure::Meaning::accepts_key).
     pub fn report_accepted(&self, generation: Generation) {
@@ -118,9 +122,9 @@ impl<I: Issuer> KeyHandle<I> {
         }
     }
 
-    /// Returns the latest generation that was reported as refused. If it is the active one, a person must replace the
-    /// key. An answer that accepts the key, to a request that was sent later, clears the report; so does a rotation whose
-    /// probe sees the key accepted.
+    /// Returns the latest generation that was reported as refused. If it is the active one, a person must
+    /// replace the key. An answer that accepts the key, to a request that was sent later, clears the report;
+    /// so does a rotation whose probe sees the key accepted.
     #[must_use]
     pub fn refused(&self) -> Option<Generation> {
         self.live.refusals.refused()
@@ -132,8 +136,8 @@ impl<I: Issuer> KeyHandle<I> {
         self.live.refusals.known()
     }
 
-    /// As [`KeyHandle::report_accepted`], of a request that was sent when so many refusals were known: the answer to a
-    /// request that was sent before the refusal clears nothing.
+    /// As [`KeyHandle::report_accepted`], of a request that was sent when so many refusals were known: the
+    /// answer to a request that was sent before the refusal clears nothing.
     #[inline]
     pub(crate) fn accepted(&self, generation: Generation, known: Known) {
         // There was never a refusal, or there is one that is newer than the request.
@@ -143,9 +147,9 @@ impl<I: Issuer> KeyHandle<I> {
         self.report_accepted(generation);
     }
 
-    /// As [`KeyHandle::report_refused`], for a caller that then waits for another key: the report and the wait ask for one
-    /// attempt together, and not for one each if the first has begun in between. If the key that was refused is active
-    /// again in a newer generation, the refusal is about that one.
+    /// As [`KeyHandle::report_refused`], for a caller that then waits for another key: the report and the
+    /// wait ask for one attempt together, and not for one each if the first has begun in between. If the key
+    /// that was refused is active again in a newer generation, the refusal is about that one.
     pub(crate) fn reload_instead_of(&self, refusal: &Refusal<I>) -> NewerKey<I> {
         let generation = self.active_again(refusal).unwrap_or(refusal.generation);
         self.note(refusal, generation);

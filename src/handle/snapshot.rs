@@ -42,8 +42,8 @@ impl<I: Issuer> Version<I> {
     }
 }
 
-/// The key that was active when the handle was read. It does not change when the handle does. Drop it once the request is
-/// answered: until then, its generation is not drained.
+/// The key that was active when the handle was read. It does not change when the handle does. Drop it once
+/// the request is answered: until then, its generation is not drained.
 pub struct Snapshot<I: Issuer>(Holding<I>);
 
 enum Holding<I: Issuer> {
@@ -58,8 +58,9 @@ enum Holding<I: Issuer> {
 
 /// The key that was active before, within its grace: a request that was refused may be repeated with it.
 ///
-/// It is not counted: [`KeyHandle::drained`](super::KeyHandle::drained) does not know of a request that you send with
-/// [`Previous::key`] yourself. The layers of the client hold the generation during each of their requests.
+/// It is not counted: [`KeyHandle::drained`](super::KeyHandle::drained) does not know of a request that you
+/// send with [`Previous::key`] yourself. The layers of the client hold the generation during each of their
+/// requests.
 pub struct Previous<'a, I: Issuer>(&'a Before<Version<I>>);
 
 impl<I: Issuer> Snapshot<I> {
@@ -113,7 +114,8 @@ impl<I: Issuer> Snapshot<I> {
         }
     }
 
-    /// A refusal of this key. It is certain where it was the issuer that refused, and not somebody on the way.
+    /// A refusal of this key. It is certain where it was the issuer that refused, and not somebody on the
+    /// way.
     pub(crate) fn refusal(&self, is_certain: bool) -> Refusal<I> {
         Refusal { version: Arc::clone(self.version()), generation: self.generation(), is_certain }
     }
@@ -140,8 +142,8 @@ impl<I: Issuer> Previous<'_, I> {
         Generation(self.0.generation)
     }
 
-    /// Returns the end of its grace by the monotonic clock. By the wall clock it may end earlier, as after the machine was
-    /// suspended.
+    /// Returns the end of its grace by the monotonic clock. By the wall clock it may end earlier, as after
+    /// the machine was suspended.
     #[must_use]
     pub const fn until(&self) -> Instant {
         self.0.until.monotonic()

@@ -1,5 +1,5 @@
-//! What the concurrent parts of a handle stand on. The models in `tests/models/main.rs` put loom's and shuttle's in
-//! the place of these.
+//! What the concurrent parts of a handle stand on. The models in `tests/models/main.rs` put loom's and
+//! shuttle's in the place of these.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! Waiting for a newer key, for the next change, or until an old key is drained: in async code of any runtime, or blocking.
+//! Waiting for a newer key, for the next change, or until an old key is drained: in async code of any
+//! runtime, or blocking.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -13,7 +14,8 @@ use super::sync::EventListener;
 use super::{Generation, KeyHandle, NoActiveKey, Snapshot};
 use crate::key::Issuer;
 
-/// Waits for a newer generation; returned by [`KeyHandle::wait_newer_than`]. Await it, or [`wait`](NewerKey::wait).
+/// Waits for a newer generation; returned by [`KeyHandle::wait_newer_than`]. Await it, or
+/// [`wait`](NewerKey::wait).
 #[must_use = "nothing is asked for until it is awaited"]
 pub struct NewerKey<I: Issuer> {
     handle: KeyHandle<I>,
@@ -56,28 +58,28 @@ pub struct Subscription<I: Issuer> {
 }
 
 impl<I: Issuer> KeyHandle<I> {
-    /// Waits for a generation newer than this one: returns at once where there is one already, and otherwise when the
-    /// refresher has read its source or store. Callers that wait at the same time share one attempt. An attempt that began
-    /// before a caller asked does not answer it.
+    /// Waits for a generation newer than this one: returns at once where there is one already, and otherwise
+    /// when the refresher has read its source or store. Callers that wait at the same time share one attempt.
+    /// An attempt that began before a caller asked does not answer it.
     ///
-    /// It needs no async runtime. The wait is bounded by the settings of the refresher: an attempt that is under way, the
-    /// rest of the minimum interval, and one more attempt. While the refresher backs off, the answer is
-    /// [`Reload::TooSoon`] at once. Where nothing reloads the handle, as in a forked child, which does not have the
-    /// refresher's thread, it is [`Reload::NoRefresher`] at once.
+    /// It needs no async runtime. The wait is bounded by the settings of the refresher: an attempt that is
+    /// under way, the rest of the minimum interval, and one more attempt. While the refresher backs off, the
+    /// answer is [`Reload::TooSoon`] at once. Where nothing reloads the handle, as in a forked child, which
+    /// does not have the refresher's thread, it is [`Reload::NoRefresher`] at once.
     pub fn wait_newer_than(&self, generation: Generation) -> NewerKey<I> {
         NewerKey { handle: self.clone(), past: generation, ticket: None, listening: None, refusal: None }
     }
 
-    /// Reports every change of the active key from now on. Changes that come faster than they are read are reported as
-    /// one.
+    /// Reports every change of the active key from now on. Changes that come faster than they are read are
+    /// reported as one.
     #[must_use]
     pub fn subscribe(&self) -> Subscription<I> {
         Subscription { handle: self.clone(), seen: seen_in(&self.live.core.load()), listening: None }
     }
 
-    /// Waits until there is no snapshot of this generation or an older one, and no request with it is without an answer.
-    /// This process then does not use the old key any more. (A request that is refused may be repeated with the previous
-    /// key during its grace; it counts while it is under way.)
+    /// Waits until there is no snapshot of this generation or an older one, and no request with it is without
+    /// an answer. This process then does not use the old key any more. (A request that is refused may be
+    /// repeated with the previous key during its grace; it counts while it is under way.)
     pub fn drained(&self, generation: Generation) -> Drained<I> {
         Drained { handle: self.clone(), generation, listening: None }
     }
@@ -116,8 +118,8 @@ impl<I: Issuer> NewerKey<I> {
         }
     }
 
-    /// For a fixed handle and in a forked child: asking and listening take locks that may never be released in
-    /// the child.
+    /// For a fixed handle and in a forked child: asking and listening take locks that may never be released
+    /// in the child.
     fn without_asking(&self) -> Reload {
         if self.handle.generation() > self.past { Reload::Newer } else { Reload::NoRefresher }
     }
@@ -171,8 +173,8 @@ impl<I: Issuer> Future for Drained<I> {
 }
 
 impl<I: Issuer> Subscription<I> {
-    /// Waits for the next change, and returns the key that is active after it. It never returns where the key does not
-    /// change any more.
+    /// Waits for the next change, and returns the key that is active after it. It never returns where the key
+    /// does not change any more.
     ///
     /// # Errors
     /// [`NoActiveKey`] where no key is active after the change.

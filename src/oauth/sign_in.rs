@@ -296,14 +296,15 @@ const fn page(answer: Option<&Answer>) -> (&'static str, &'static str) {
 
 fn write_page(stream: &mut TcpStream, status: &str, text: &str) -> io::Result<()> {
     let body = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Sign-in</title><p>{text}</p></html>\n"
+        "<!doctype html><html lang=\"en\"><meta \
+         charset=\"utf-8\"><title>Sign-in</title><p>{text}</p></html>\n"
     );
     // The code is in this page's address, and no other page may learn it.
     write!(
         stream,
         "HTTP/1.1 {status}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\ncache-control: \
-         no-store\r\nreferrer-policy: no-referrer\r\ncontent-security-policy: default-src 'none'\r\nconnection: \
-         close\r\n\r\n{body}",
+         no-store\r\nreferrer-policy: no-referrer\r\ncontent-security-policy: default-src \
+         'none'\r\nconnection: close\r\n\r\n{body}",
         body.len()
     )?;
     stream.flush()?;

@@ -99,8 +99,8 @@ impl Place {
         }
     }
 
-    /// Publishes what an answer holds. `before` is the handle's generation from before the place was asked: what is older
-    /// than that has gone back, and what is only older than the handle is now was overtaken.
+    /// Publishes what an answer holds. `before` is the handle's generation from before the place was asked:
+    /// what is older than that has gone back, and what is only older than the handle is now was overtaken.
     pub(super) fn take<I: Issuer>(
         &mut self,
         answer: Result<Answer, Problem>,
@@ -158,8 +158,8 @@ impl Place {
     }
 }
 
-/// Whether a variable that names a file names another one than before. The environment of a process can be changed from
-/// within.
+/// Whether a variable that names a file names another one than before. The environment of a process can be
+/// changed from within.
 fn is_another_file(before: &Provenance, now: &Provenance) -> bool {
     match (before, now) {
         (Provenance::FileVariable { path: before, .. }, Provenance::FileVariable { path: now, .. }) => {
@@ -256,8 +256,8 @@ fn publish_document<I: Issuer>(
     }
 }
 
-/// How long a call that was left behind is given to come back before the place is called again. The crate's own sources keep
-/// a deadline of their own, and until then another call would hang where the first one does.
+/// How long a call that was left behind is given to come back before the place is called again. The crate's
+/// own sources keep a deadline of their own, and until then another call would hang where the first one does.
 const RETURN: Duration = DEFAULT_DEADLINE.saturating_mul(2);
 
 /// Asks a place within a deadline.
@@ -287,7 +287,8 @@ impl Asker {
         let _ = self.caller.run(self.target, work);
     }
 
-    /// Asks the place; past the deadline it is left behind. `prepare` is done before, within the same deadline.
+    /// Asks the place; past the deadline it is left behind. `prepare` is done before, within the same
+    /// deadline.
     pub(super) fn ask(
         &mut self,
         place: &Place,

@@ -44,7 +44,8 @@ pub struct ReloadError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadProblem {
-    /// The source of the active key has none any more. No other place is read: it may hold the key of another account.
+    /// The source of the active key has none any more. No other place is read: it may hold the key of another
+    /// account.
     #[error("{0}, and the active key came from here, so no other place is read: put the key back here")]
     Absent(Absence),
     /// The source has something, but no key can be read from it.
@@ -52,7 +53,8 @@ pub enum ReloadProblem {
     Source(Problem),
     /// The variable names another file than the one that the key came from.
     #[error(
-        "the variable names another file than before, which may hold the key of another account: restart to take it"
+        "the variable names another file than before, which may hold the key of another account: restart to \
+         take it"
     )]
     OtherFile,
     /// The document cannot be read.
@@ -66,8 +68,8 @@ pub enum ReloadProblem {
     Gone,
     /// The key set is older than the active key.
     #[error(
-        "its key set is older than the active generation {in_force}: find out what put an older copy there or began it \
-         again, and restore the newer one; a restart takes the older one"
+        "its key set is older than the active generation {in_force}: find out what put an older copy there \
+         or began it again, and restore the newer one; a restart takes the older one"
     )]
     #[non_exhaustive]
     WentBack {
@@ -76,26 +78,26 @@ pub enum ReloadProblem {
     },
     /// It is not the key set whose keys the handle has: it was begun with another key.
     #[error(
-        "its key set is not the one whose keys the handle has (it was begun with another key): find out what began it \
-         again or put another one there, and restore the right one; a restart takes this one"
+        "its key set is not the one whose keys the handle has (it was begun with another key): find out what \
+         began it again or put another one there, and restore the right one; a restart takes this one"
     )]
     OtherKeySet,
     /// The refresher's thread has panicked, for example in a source or a store of your own.
     #[error(
-        "the refresher's thread has panicked, see standard error, and reloads no more: restart, or start another \
-         refresher and use its handle"
+        "the refresher's thread has panicked, see standard error, and reloads no more: restart, or start \
+         another refresher and use its handle"
     )]
     Ended,
     /// The key there was stopped in this process, because it has leaked.
     #[error(
-        "the key there was stopped in this process, because it has leaked, and is not sent again: create a new key in \
-         the app, and put it there; in a key set, record the compromise first"
+        "the key there was stopped in this process, because it has leaked, and is not sent again: create a \
+         new key in the app, and put it there; in a key set, record the compromise first"
     )]
     Stopped,
     /// The key set has another key in the active generation.
     #[error(
-        "its key set has another key as the active generation {in_force}: find out what began it again, and restore the \
-         right one; a restart takes this one"
+        "its key set has another key as the active generation {in_force}: find out what began it again, and \
+         restore the right one; a restart takes this one"
     )]
     #[non_exhaustive]
     OtherKey {
@@ -186,20 +188,22 @@ impl RefreshStatus {
         &self.provenance
     }
 
-    /// Returns when the place was last read and was good, whether or not it held a newer key, and what has failed since.
+    /// Returns when the place was last read and was good, whether or not it held a newer key, and what has
+    /// failed since.
     #[must_use]
     pub const fn health(&self) -> &Health<ReloadError> {
         &self.health
     }
 
-    /// Returns what was remarked on when the key was read the last time, such as a file that every user can read.
+    /// Returns what was remarked on when the key was read the last time, such as a file that every user can
+    /// read.
     #[must_use]
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
     }
 
-    /// Whether the place can change at all while the process runs. A variable cannot, and is not polled. A file that is
-    /// mounted alone cannot either once it was replaced where it is mounted from; one of the
+    /// Whether the place can change at all while the process runs. A variable cannot, and is not polled. A
+    /// file that is mounted alone cannot either once it was replaced where it is mounted from; one of the
     /// [remarks](RefreshStatus::remarks) then says so.
     #[must_use]
     pub fn can_change(&self) -> bool {
@@ -244,8 +248,8 @@ impl fmt::Display for RefreshStatus {
     }
 }
 
-/// What happened to a refresher; see [`RefreshSettings::on_event`](super::RefreshSettings::on_event). Its `Display` is a
-/// line for a log. A `Failed` with one failure is worth a warning.
+/// What happened to a refresher; see [`RefreshSettings::on_event`](super::RefreshSettings::on_event). Its
+/// `Display` is a line for a log. A `Failed` with one failure is worth a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefreshEvent {
@@ -287,8 +291,8 @@ pub enum RefreshEvent {
         /// The place.
         provenance: Provenance,
     },
-    /// The key was found, and with it something that a person should know, such as a file that every user can read.
-    /// Reported once for as long as it lasts.
+    /// The key was found, and with it something that a person should know, such as a file that every user can
+    /// read. Reported once for as long as it lasts.
     #[non_exhaustive]
     Remarked {
         /// The place.
@@ -331,7 +335,8 @@ impl fmt::Display for RefreshEvent {
             }
             Self::CannotChange { provenance } => write!(
                 f,
-                "{provenance} cannot change while the process runs, so it is not polled: after a rotation, restart"
+                "{provenance} cannot change while the process runs, so it is not polled: after a rotation, \
+                 restart"
             ),
             Self::Remarked { provenance, remark } => write!(f, "{provenance}: {remark}"),
             Self::NotWatching { provenance, problem } => {

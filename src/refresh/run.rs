@@ -183,8 +183,9 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// What to do about a reload that is asked for. The first refusal of the active key is news: it does not wait until the
-    /// place has recovered from a failure, nor for attempts that others have asked for in vain.
+    /// What to do about a reload that is asked for. The first refusal of the active key is news: it does not
+    /// wait until the place has recovered from a failure, nor for attempts that others have asked for in
+    /// vain.
     fn turn(&mut self, now: Instant) -> Turn {
         if self.is_first_refusal() {
             return self.pace.turn_of_first_refusal(now);
@@ -215,7 +216,8 @@ impl<I: Issuer> Runner<I> {
         let demanded = self.link.with(|progress| progress.demanded);
         let lag =
             if is_first_refusal { self.settings.lag_of(&self.place.provenance()) } else { Duration::ZERO };
-        // The attempt is not ended: the callers are answered when the reloader leaves, or by another refresher.
+        // The attempt is not ended: the callers are answered when the reloader leaves, or by another
+        // refresher.
         let Some(result) = self.ask_for(lag) else { return };
         let active = self.publisher.generation();
         let outcome = match &result {
@@ -239,8 +241,8 @@ impl<I: Issuer> Runner<I> {
         self.report(result, failed_before);
     }
 
-    /// Reads the place, and again during the lag while it has nothing newer: the issuer may act on what a replica has not
-    /// heard of.
+    /// Reads the place, and again during the lag while it has nothing newer: the issuer may act on what a
+    /// replica has not heard of.
     fn ask_for(&mut self, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
         let mut result = self.ask()?;
         let start = Instant::now();

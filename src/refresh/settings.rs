@@ -9,8 +9,8 @@ use crate::internal::back_off::{Cadence, SHORTEST};
 use crate::internal::events::Callback;
 use crate::source::Provenance;
 
-/// How far an OpenBao may be behind unless set: its standbys answer from their own stores. In a cluster on one machine
-/// they were seen to be behind by some tens of milliseconds.
+/// How far an OpenBao may be behind unless set: its standbys answer from their own stores. In a cluster on
+/// one machine they were seen to be behind by some tens of milliseconds.
 const OPENBAO_LAG: Duration = Duration::from_secs(1);
 
 /// The longest lag: a request that was refused waits for it.
@@ -29,9 +29,9 @@ const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// | [grace](Self::with_grace) of the previous key | 10 min | 0 | 366 days |
 /// | [lag](Self::with_lag) of the place | 1 s for OpenBao, none for others | 0 | 1 min |
 ///
-/// A setting beyond its bounds is taken as the nearest of them. So a wait for a reload is bounded: by two attempts and
-/// the minimum interval, 21 s by default. An attempt takes at most the deadline; one that waits for a place that may be
-/// behind takes the lag and one more deadline.
+/// A setting beyond its bounds is taken as the nearest of them. So a wait for a reload is bounded: by two
+/// attempts and the minimum interval, 21 s by default. An attempt takes at most the deadline; one that waits
+/// for a place that may be behind takes the lag and one more deadline.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,18 +67,18 @@ impl RefreshSettings {
         }
     }
 
-    /// Sets how often the place is polled, and how attempts that are asked for are spaced: the minimum interval doubles
-    /// with each that fails or finds the same key. A caller that asks within the minimum interval waits for its end; one
-    /// that asks while more of the back-off is left gets [`Reload::TooSoon`](crate::handle::Reload::TooSoon) at once.
-    /// Polls go on meanwhile.
+    /// Sets how often the place is polled, and how attempts that are asked for are spaced: the minimum
+    /// interval doubles with each that fails or finds the same key. A caller that asks within the minimum
+    /// interval waits for its end; one that asks while more of the back-off is left gets
+    /// [`Reload::TooSoon`](crate::handle::Reload::TooSoon) at once. Polls go on meanwhile.
     #[must_use]
     pub const fn with_cadence(mut self, cadence: Cadence) -> Self {
         self.cadence = cadence;
         self
     }
 
-    /// Sets how long one attempt may take. After that it has failed, and a late answer is discarded. The place's own
-    /// deadline holds as well.
+    /// Sets how long one attempt may take. After that it has failed, and a late answer is discarded. The
+    /// place's own deadline holds as well.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.clamp(SHORTEST, LONGEST_DEADLINE);
@@ -92,18 +92,18 @@ impl RefreshSettings {
         self
     }
 
-    /// Sets how far behind the place may be, such as a replica that has not heard of a promotion yet. When the active key
-    /// is refused for the first time and the place has nothing newer, it is read again for this long, with pauses that
-    /// double from 20 ms to 0.5 s; the request that was refused waits for that.
+    /// Sets how far behind the place may be, such as a replica that has not heard of a promotion yet. When
+    /// the active key is refused for the first time and the place has nothing newer, it is read again for
+    /// this long, with pauses that double from 20 ms to 0.5 s; the request that was refused waits for that.
     #[must_use]
     pub fn with_lag(mut self, lag: Duration) -> Self {
         self.lag = Some(lag.min(LONGEST_LAG));
         self
     }
 
-    /// Reports each event, in order, on a thread for that alone, so that a callback that blocks delays no reload. Up to
-    /// [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) events wait for it; those beyond are dropped, and the status
-    /// counts them. A panic of the callback is caught.
+    /// Reports each event, in order, on a thread for that alone, so that a callback that blocks delays no
+    /// reload. Up to [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) events wait for it; those beyond are
+    /// dropped, and the status counts them. A panic of the callback is caught.
     #[must_use]
     pub fn on_event(mut self, callback: impl Fn(&RefreshEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(callback));
@@ -111,8 +111,8 @@ impl RefreshSettings {
     }
 
     /// Follows the files of the place as well, so that a change is seen at once: those of a `SecretFile`, a
-    /// `FileVariable`, a `DotenvFile`, a `SystemdCredential` and a `FileStore`. Other places are polled only. Polls go on
-    /// as before.
+    /// `FileVariable`, a `DotenvFile`, a `SystemdCredential` and a `FileStore`. Other places are polled only.
+    /// Polls go on as before.
     #[cfg(feature = "watch")]
     #[must_use]
     pub const fn with_file_watch(mut self) -> Self {

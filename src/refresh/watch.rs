@@ -1,8 +1,9 @@
 //! The files of a place, watched.
 //!
-//! What is watched are folders, not recursively, and never the file itself: a watch on a file is dead once another file
-//! has taken its name. Kubernetes replaces the link `..data`, and with it what `key` leads to; so the folders of all links
-//! on the way are watched, and the way is walked anew before each reading. All refreshers share one watcher.
+//! What is watched are folders, not recursively, and never the file itself: a watch on a file is dead once
+//! another file has taken its name. Kubernetes replaces the link `..data`, and with it what `key` leads to;
+//! so the folders of all links on the way are watched, and the way is walked anew before each reading. All
+//! refreshers share one watcher.
 
 mod hub;
 
@@ -19,11 +20,12 @@ use crate::internal::contained::contained;
 use crate::internal::lock::Lock;
 use hub::{Hub, Wanted};
 
-/// How long after a change its file is read. A change is seldom one event alone, and a file that is written without end is
-/// read no more often than this.
+/// How long after a change its file is read. A change is seldom one event alone, and a file that is written
+/// without end is read no more often than this.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
 
-/// How often a way is walked that changes meanwhile, until a pause is made; and after how many pauses it waits for a poll.
+/// How often a way is walked that changes meanwhile, until a pause is made; and after how many pauses it
+/// waits for a poll.
 const WALKS: (u32, u32) = (5, 100);
 
 /// Watches the way to one file.
@@ -81,7 +83,8 @@ impl Watch {
         *self.state.lock() = state;
     }
 
-    /// Where the way is another one by the time that it is watched, as in the middle of a swap, it is walked again.
+    /// Where the way is another one by the time that it is watched, as in the middle of a swap, it is walked
+    /// again.
     fn follow(&self, hub: &Hub) -> Watching {
         for _ in 0..WALKS.0 {
             let way = entries_to(&self.file);
@@ -107,7 +110,8 @@ impl Watch {
         if self.raced.fetch_add(1, Ordering::Relaxed) >= WALKS.1 {
             return Watching::Failed(WatchProblem::Refused(ErrorKind::NotFound));
         }
-        // The folders that hold the links are watched; what lies behind them is walked to after the next pause.
+        // The folders that hold the links are watched; what lies behind them is walked to after the next
+        // pause.
         self.signal.changed();
         Watching::Files
     }

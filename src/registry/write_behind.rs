@@ -103,8 +103,8 @@ impl WriteBehind {
         outcome.unwrap_or(Err(RecordError::Io(io::ErrorKind::TimedOut)))
     }
 
-    /// Writes what is queued, and ends the thread. Returns whether that was done within the timeout. A panic in
-    /// a write has lost its changes.
+    /// Writes what is queued, and ends the thread. Returns whether that was done within the timeout. A panic
+    /// in a write has lost its changes.
     pub(super) fn close(mut self, timeout: Duration) -> bool {
         let is_written = |state: &mut State| state.queue.is_empty() && state.health.problem().is_none();
         self.worker.end(timeout) && self.worker.link().with(is_written)

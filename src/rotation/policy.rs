@@ -1,8 +1,8 @@
 //! How often keys are rotated, how long each wait is, and how much of it remains.
 //!
-//! Other processes may still use a key that was replaced, so the waits are measured by two clocks. The time of
-//! a promotion is written by the clock of the process that promoted. A process that keeps running measures the
-//! time since it first saw the promotion, by both of its clocks. A process that starts later has only the
+//! Other processes may still use a key that was replaced, so the waits are measured by two clocks. The time
+//! of a promotion is written by the clock of the process that promoted. A process that keeps running measures
+//! the time since it first saw the promotion, by both of its clocks. A process that starts later has only the
 //! written time, and adds the bound on the difference of two machines' clocks. If a process sees its own wall
 //! clock jump, only its own measurement counts.
 

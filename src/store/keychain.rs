@@ -35,7 +35,8 @@ pub const MAX_KEYCHAIN_DOCUMENT: usize = 2560 - sealed::HEADER;
 /// use keysheath::store::{DocumentContent, DocumentStore, KeychainStore};
 ///
 /// let keychain = Keychain::for_service("shop-sync");
-/// let store = KeychainStore::new(keychain, "kanal-keys", "/home/ann/.local/state/shop-sync/kanal-keys.lock");
+/// let lock = "/home/ann/.local/state/shop-sync/kanal-keys.lock";
+/// let store = KeychainStore::new(keychain, "kanal-keys", lock);
 /// let version = store.write(&DocumentContent::from(b"text".to_vec()), None)?;
 /// # Ok::<(), keysheath::store::DocumentError>(())
 /// ```

@@ -14,7 +14,7 @@ fn hurried() -> Emulator {
     Emulator::kanal().with_read_timeout(Duration::from_millis(300)).start().unwrap()
 }
 
-/// The head of a request to write a customer, with the emulator's key unless told otherwise.
+/// The head of a request to write a customer, with the emulator's key by default.
 fn head(emulator: &Emulator, with_key: bool, rest: &str) -> String {
     let key = if with_key { emulator.key().expose_secret() } else { "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z" };
     format!(

@@ -1,5 +1,5 @@
-//! P6 for the keychain: an item that is absent is passed over; everything else that is no key ends the search,
-//! and the source below is not asked, because it may hold the key of another account.
+//! P6 for the keychain: an item that is absent is passed over; everything else that is no key ends the
+//! search, and the source below is not asked, because it may hold the key of another account.
 
 use std::env;
 use std::fs;

@@ -16,7 +16,8 @@ fn unanswered_prompts_leave_nothing_when_the_daemon_exits() {
             .collect();
         service.wait_for_prompt();
         std::thread::sleep(SHORT);
-        // The daemon is killed, and comes back unlocked: what waited for the prompt of the old one asks the new one.
+        // The daemon is killed, and comes back unlocked: what waited for the prompt of the old one asks the
+        // new one.
         service.restart();
         for asking in asking {
             let outcome = asking.join().unwrap();

@@ -87,7 +87,7 @@ impl Future for EventListener {
     }
 }
 
-/// A model has no time: where nothing comes, the checker finds that all threads wait for ever.
+/// A model has no time: where nothing comes, the checker finds a deadlock.
 #[allow(clippy::needless_pass_by_value, reason = "as in the file that this stands for")]
 pub(super) fn wait(listener: EventListener, deadline: Option<Instant>) -> bool {
     assert!(deadline.is_none());

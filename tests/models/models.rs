@@ -1,4 +1,4 @@
-//! What is checked. Where a thread would wait for ever, the checker says so.
+//! What is checked. Where a thread would wait without end, the checker says so.
 
 use std::future::poll_fn;
 
@@ -74,7 +74,8 @@ fn publish_second(handle: &Handle, has_previous: bool) -> bool {
     })
 }
 
-/// One has read the keys before the previous one was compromised, and publishes after whoever did that.
+/// One has read the keys before the previous one was compromised, and publishes after the thread that did
+/// that.
 pub(super) fn a_stale_publication_never_brings_a_previous_key_back() {
     let handle = handle();
     publish_second(&handle, true);
@@ -215,8 +216,8 @@ pub(super) fn a_future_is_woken_as_a_thread_is() {
     reloader.join().unwrap();
 }
 
-/// Senders that are refused ask for a newer key, while a reloader takes three keys up one after another; at the end each
-/// old one is drained.
+/// Senders that are refused ask for a newer key, while a reloader takes three keys up one after another; at
+/// the end each old one is drained.
 pub(super) fn a_loaded_handle() {
     const LAST: u64 = 4;
 

@@ -23,7 +23,8 @@ pub(crate) const JSON: &str = "200 OK\r\ncontent-type: application/json";
 /// A good answer, the one of this number.
 pub(crate) fn good(number: u32) -> String {
     format!(
-        r#"{{"access_token":"access-token-of-number-{number}","refresh_token":"refresh-{number}","token_type":"Bearer","expires_in":3600}}"#
+        r#"{{"access_token":"access-token-of-number-{number}","refresh_token":"refresh-{number}",
+            "token_type":"Bearer","expires_in":3600}}"#
     )
 }
 
@@ -64,7 +65,8 @@ fn a_code_is_sent_as_documented_with_the_secret_in_the_body() {
 
 #[test]
 fn a_missing_lifetime_is_the_default_and_other_fields_ignored() {
-    let body = r#"{"refresh_token":"r","extra":{"a":[1,"x"]},"access_token":"access-token-of-number-1","scope":"x","id_token":null}"#;
+    let body = r#"{"refresh_token":"r","extra":{"a":[1,"x"]},"access_token":"access-token-of-number-1",
+        "scope":"x","id_token":null}"#;
     let tokens = answered(JSON, body).unwrap();
     assert_eq!(tokens.lifetime(), Duration::from_secs(3600));
     let server = Recorder::raw(move |_, stream| write_answer(stream, JSON, body));
@@ -308,7 +310,7 @@ fn the_longest_default_lifetime_is_one_that_can_be_read_again() {
     assert_eq!(keeper.status().health().consecutive_failures(), 0, "{}", keeper.status());
 }
 
-/// A client secret that takes its time, during which nobody may hold the lease.
+/// A client secret that takes its time, during which no one may hold the lease.
 struct Slow(MemoryStore, Arc<AtomicU32>);
 
 impl Source for Slow {

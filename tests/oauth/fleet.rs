@@ -1,6 +1,7 @@
 //! Many processes that share one grant, in a file or in OpenBao.
 //!
-//! `KEYSHEATH_OAUTH_SECONDS` is how long each sends requests where nothing is to fail; `scripts/soak-openbao` takes minutes.
+//! `KEYSHEATH_OAUTH_SECONDS` is how long each sends requests where nothing is to fail; `scripts/soak-openbao`
+//! takes minutes.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -24,7 +25,8 @@ const LIFETIME: u64 = 3;
 
 const TTL: &str = "\"accessTtl\": 3";
 
-/// In a child: keeps the grant in this store, sends requests all the time, and says how many there were and how many failed.
+/// In a child: keeps the grant in this store, sends requests all the time, and says how many there were and
+/// how many failed.
 fn work(store: impl DocumentStore + 'static) {
     let port = variable("OIDC_PORT").parse().unwrap();
     let app = app_at(port, Path::new(&variable("OIDC_SECRET")));
@@ -45,7 +47,8 @@ fn work_with_a_file() {
     work(FileStore::new(variable("OIDC_GRANT")));
 }
 
-/// What so many processes have sent, and how much of it failed. `with` gives each what it needs for its store.
+/// What so many processes have sent, and how much of it failed. `with` gives each what it needs for its
+/// store.
 fn fleet(
     test: &'static str,
     oidc: &Oidc,
@@ -99,7 +102,8 @@ fn eight_processes_share_a_grant_and_no_request_fails() {
     share(TEST, &oidc, &folder, |child, _| child.var("OIDC_GRANT", folder.at("grant")));
 }
 
-/// As processes on eight machines do: each asks a member of its own first, and standbys answer from their own stores.
+/// As processes on eight machines do: each asks a member of its own first, and standbys answer from their own
+/// stores.
 #[cfg(all(feature = "openbao", target_os = "linux"))]
 #[test]
 fn eight_processes_share_a_grant_in_an_openbao_cluster() {
@@ -141,7 +145,7 @@ fn control_eight_processes_without_a_lease_lose_the_grant() {
     }
     let (oidc, folder) = (Oidc::start(TTL), Folder::new());
     oidc.grant_in(&FileStore::new(folder.at("grant")));
-    // The same grant in a place of its own for each: nobody sees another's lease.
+    // The same grant in a place of its own for each: none sees the lease of another.
     let document = std::fs::read(folder.at("grant")).unwrap();
     (0..PROCESSES).for_each(|number| drop(folder.write(&format!("grant-{number}"), &document)));
     let start = Instant::now();

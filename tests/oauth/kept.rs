@@ -99,8 +99,8 @@ fn a_holder_that_was_stopped_reads_a_late_answer() {
         if request.body.contains("authorization_code") {
             return write_answer(stream, JSON, &good(0));
         }
-        // The holder is stopped while it waits, as a suspended machine is; the answer comes, and waits for it. It is more than one
-        // read takes.
+        // The holder is stopped while it waits, as a suspended machine is; the answer comes, and waits for
+        // it. It is more than one read takes.
         let holder = Pid::from_raw(pid.load(Ordering::SeqCst).cast_signed()).unwrap();
         kill_process(holder, Signal::STOP).unwrap();
         let long = format!("{{\"scope\":\"{}\",", "x".repeat(40_000));

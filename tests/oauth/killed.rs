@@ -72,7 +72,7 @@ fn killed_before_persisting_the_token_lasts_then_a_person_acts() {
     let settings = quick().with_refresh_ahead(90).with_refresh_jitter(90);
     let keeper = TokenKeeper::start(oidc.app(), FileStore::new(folder.at("grant")), settings).unwrap();
     eventually("doubt", || keeper.status().state() == GrantState::InDoubt);
-    // Nothing is tried that would cost the token in force.
+    // Nothing is tried that would cost the active token.
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(products(&keeper.handle(), &oidc.origin()).0, 200);

@@ -14,7 +14,8 @@ fn app() -> OAuthApp<KatanaApp> {
     OAuthApp::katana("an-app", Counted::default()).unwrap()
 }
 
-/// What each of these requests is answered, and how the sign-in ends. `STATE` in a request is the sign-in's own.
+/// What each of these requests is answered, and how the sign-in ends. `STATE` in a request is the sign-in's
+/// own.
 fn answered(requests: &[&str]) -> (Vec<String>, Result<AuthorizationCode, SignInError>) {
     let app = app();
     let listener = LoopbackListener::bind(0).unwrap();

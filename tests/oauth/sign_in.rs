@@ -56,7 +56,8 @@ fn an_answer_is_good_for_its_own_sign_in_and_no_other() {
     let (mine, other) = (begun(&oidc), begun(&oidc));
     let back = Browser::default().sign_in(mine.url(), Decision::Agree);
     assert_eq!(other.answer(query(&back)).unwrap_err(), SignInError::WrongState);
-    // A code that was slipped in with the right state fails at the server, because the verifier is another sign-in's.
+    // A code that was slipped in with the right state fails at the server, because the verifier is another
+    // sign-in's.
     let code = mine.answer(query(&back)).unwrap();
     let error = oidc.app().exchange(other, code).unwrap_err();
     assert!(error.refuses_grant(), "{error}");

@@ -157,7 +157,7 @@ fn a_callback_that_blocks_or_panics_delays_no_refresh() {
     });
     let block = is_blocked.lock().unwrap();
     let keeper = TokenKeeper::start(app, store, settings).unwrap();
-    // One is being told, and so many wait. Each token is an event.
+    // One is being delivered, and so many wait. Each token is an event.
     let kept = 1 + MAX_WAITING_EVENTS as u64;
     let tokens = || keeper.handle().load().unwrap().generation().to_string().parse::<u64>().unwrap();
     eventually("more tokens than that", || {
@@ -214,7 +214,7 @@ fn a_keeper_may_be_dropped_by_its_own_callback() {
     });
 }
 
-/// A store that panics once it is told to.
+/// A store that panics on demand.
 #[derive(Clone, Default)]
 struct Panicking {
     store: MemoryStore,

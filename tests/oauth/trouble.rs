@@ -18,7 +18,7 @@ use crate::support::stores::pass_on;
 
 const JSON: &str = "200 OK\r\ncontent-type: application/json";
 
-/// A store that fails as it is told.
+/// A store that fails on demand.
 #[derive(Clone, Default)]
 pub(crate) struct Failing {
     pub(crate) store: MemoryStore,

@@ -62,7 +62,7 @@ fn grants_of_two_accounts_of_one_app_are_told_apart() {
     assert_eq!(refused(&keeper), Some(Reload::Failed));
     put(&store, &own);
     eventually("its own grant", || keeper.status().health().problem().is_none());
-    // In its own place, a person signs in again: that is taken, and told.
+    // In its own place, a person signs in again: that is accepted and reported.
     let (settings, events) = telling();
     let second = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
     exchange(&app).unwrap().save(&store).unwrap();
@@ -70,7 +70,8 @@ fn grants_of_two_accounts_of_one_app_are_told_apart() {
     let told: Vec<_> = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(1)).ok()).collect();
     assert!(matches!(told[1], KeeperEvent::Replaced { .. }), "{told:?}");
     assert!(matches!(told[2], KeeperEvent::Refreshed { .. }), "{told:?}");
-    // The earlier sign-in, put back: its refresh token may be good, and only a person knows which one is meant.
+    // The earlier sign-in, put back: its refresh token may be good, and only a person knows which one is
+    // meant.
     put(&store, &own);
     eventually("the problem", || second.status().health().problem() == Some(&KeeperProblem::WentBack));
     assert_eq!(second.handle().load().unwrap().generation().to_string(), "2");

@@ -59,8 +59,9 @@ fn fifty_writes_through_a_standby_each_see_the_one_before() {
     assert_eq!(stale_of_fifty(&store(cluster.client(standby(&cluster), false))), 0);
 }
 
-/// One header says how far a standby must be, and the other what it does where it is not: without the first it answers
-/// from its own store, and without the second it refuses the call (by a 429, which the client would ask again).
+/// One header says how far a standby must be, and the other what it does where it is not: without the first
+/// it answers from its own store, and without the second it refuses the call (by a 429, which the client
+/// would ask again).
 #[test]
 fn a_standby_forwards_a_call_only_with_both_headers() {
     let cluster = Cluster::start();

@@ -3,7 +3,8 @@
 use super::*;
 use crate::support::answering::{Answering, measured};
 
-const RULES: &str = r#"path "secret/data/*" { capabilities = ["read", "create", "update"] } path "secret/metadata/*" { capabilities = ["read"] }"#;
+const RULES: &str = r#"path "secret/data/*" { capabilities = ["read", "create", "update"] }
+    path "secret/metadata/*" { capabilities = ["read"] }"#;
 
 /// A server with a key, and a role of AppRole that may read it: its role ID and its secret ID.
 fn with_role(ttl: &str, more: &Value) -> (Server, String, String) {
@@ -145,7 +146,8 @@ fn a_token_file_is_read_again_when_its_token_is_refused() {
     }
 }
 
-/// A stand-in for OpenBao that lets a Kubernetes login in: there is no cluster here whose service accounts it could ask.
+/// A stand-in for OpenBao that lets a Kubernetes login in: there is no cluster here whose service accounts it
+/// could ask.
 #[test]
 fn kubernetes_sends_the_jwt_of_the_pod_and_its_role() {
     let stand_in = Answering::at("127.0.0.1", |head| {

@@ -40,7 +40,7 @@ fn field(client: OpenBao, place: &str) -> OpenBaoField {
     OpenBaoField::new(client, place, "key")
 }
 
-/// What stands in the way of a source.
+/// The problem of a source.
 #[track_caller]
 fn refusal(source: &dyn Source) -> OpenBaoError {
     match error(source).problem() {
@@ -49,7 +49,7 @@ fn refusal(source: &dyn Source) -> OpenBaoError {
     }
 }
 
-/// What stands in the way of a document: whether nothing has changed, and why.
+/// The problem of a document: whether nothing has changed, and why.
 #[track_caller]
 fn refused(outcome: Result<impl std::fmt::Debug, DocumentError>) -> (bool, OpenBaoError) {
     match outcome.unwrap_err() {

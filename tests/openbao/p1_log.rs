@@ -58,7 +58,7 @@ fn look_at_the_log() {
     assert!(lines.iter().any(|line| line.starts_with("TRACE ureq_proto")), "nothing was looked at");
     let bytes = bytes_shown(&lines);
     assert!(bytes.contains("x-vault-inconsistent"), "the heads are logged, and this finds them");
-    // In base64 the document stands in a body too, and the search knows that form.
+    // In base64 the document is in a body too, and the search knows that form.
     for secret in [KANAL, &token[2..], &secret] {
         for shown in [&lines.join("\n"), &bytes] {
             assert_eq!(traces_of(secret, shown), [] as [&str; 0], "a secret is logged");

@@ -1,9 +1,9 @@
-//! P7 and P8 on a real cluster of OpenBao, whose leader is killed in the middle of rotations, and the process that rotates
-//! with it.
+//! P7 and P8 on a real cluster of OpenBao, whose leader is killed in the middle of rotations, and the process
+//! that rotates with it.
 //!
-//! A loaded client sends requests all the time. It has three handles that follow the key set over the cluster: two poll
-//! quickly, and one polls so rarely that it learns of each promotion by a 401. A process of its own rotates, and a person
-//! creates the keys, and deletes the old one the moment that it is asked for.
+//! A loaded client sends requests all the time. It has three handles that follow the key set over the
+//! cluster: two poll quickly, and one polls so rarely that it learns of each promotion by a 401. A process of
+//! its own rotates, and a person creates the keys, and deletes the old one the moment that it is asked for.
 //!
 //! `KEYSHEATH_LEADER_KILLS` is how many leaders are killed; `scripts/soak-openbao` kills many.
 
@@ -34,11 +34,11 @@ use rotator::Rotator;
 
 const NAME: &str = "killing_the_leader_mid_rotation_costs_no_request_or_step";
 
-/// How long an election may take on a busy machine. A client whose deadline is shorter than an election could give up a
-/// request that waits for the newer key.
+/// How long an election may take on a busy machine. A client whose deadline is shorter than an election could
+/// give up a request that waits for the newer key.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The longest time into a step at which somebody is killed, in milliseconds: longer than a step takes.
+/// The longest time into a step at which a process is killed, in milliseconds: longer than a step takes.
 const INTO_A_STEP: u64 = 60;
 
 fn guard(origin: &Origin) -> OriginGuard<Kanal> {
@@ -79,7 +79,7 @@ impl State {
     }
 }
 
-/// A step, as the rotator is told it.
+/// A step, as it is sent to the rotator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Stage,
@@ -164,7 +164,8 @@ impl Fleet {
         State::in_store(&self.witness)
     }
 
-    /// What was acknowledged is there. A standby may be behind for a moment, and what is lost does not come back.
+    /// What was acknowledged is there. A standby may be behind for a moment, and what is lost does not come
+    /// back.
     fn check(&self) {
         let mut seen = self.state;
         let end = Instant::now() + PATIENCE;
@@ -188,7 +189,7 @@ impl Fleet {
             Step::Promote => {
                 State { generation: next, pending: None, is_verified, current: pending, previous: current }
             }
-            // It is to be verified anew.
+            // It must be verified again.
             Step::RollBack => {
                 State { generation: next, pending: current, is_verified, current: previous, previous: None }
             }
@@ -196,7 +197,7 @@ impl Fleet {
         }
     }
 
-    /// Does a step, and kills somebody in the middle of it.
+    /// Does a step, and kills a process in the middle of it.
     fn make(&mut self, step: Step, key: &RawKey, victims: Option<Victims>) {
         let command = match step {
             Step::Stage => &*format!("stage {}", key.expose_secret()),
@@ -245,7 +246,7 @@ impl Fleet {
         self.check();
     }
 
-    /// A rotation, at one step of which somebody is killed. The cluster is whole again at its end.
+    /// A rotation, at one step of which a process is killed. The cluster is whole again at its end.
     fn rotate(&mut self, steps: &[Step], victims: Option<Victims>) {
         let key = self.create();
         let fatal = usize::try_from(self.draw(steps.len() as u64)).unwrap();

@@ -10,7 +10,8 @@ use keysheath::rotation::{
 use super::*;
 use crate::support::steps::Now as _;
 
-/// The policies as the docs show them: of who reads and of who rotates, of who shows itself and of who sees that.
+/// The policies as the docs show them: of who reads and of who rotates, of who shows itself and of who sees
+/// that.
 fn documented() -> [String; 4] {
     let docs = include_str!("../../src/openbao.rs");
     let blocks: Vec<String> = docs
@@ -62,7 +63,7 @@ fn each_line_of_the_policies_is_needed() {
     }
 }
 
-/// By its policies alone a fleet follows the key set, shows itself, and is seen by whoever rotates.
+/// By its policies alone a fleet follows the key set, shows itself, and is seen by the rotating process.
 #[test]
 fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
     let server = Server::start();

@@ -7,7 +7,8 @@ use keysheath::failure::Obstacle;
 const MOUNT: &str = r#"{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}"#;
 const METADATA: &str = r#"{"data":{"current_version":1,"versions":{"1":{"created_time":"t"}}}}"#;
 
-/// A client of a stand-in whose token is said to be good, and that answers `answer` to everything about the secret.
+/// A client of a stand-in whose token is said to be good, and that answers `answer` to everything about the
+/// secret.
 fn with(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (Answering, OpenBao) {
     let stand_in = Answering::at("127.0.0.1", move |head| {
         if head.contains("/lookup-self ") {
@@ -145,8 +146,11 @@ fn a_redirect_is_followed_to_members_and_never_to_strangers() {
         format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
     let (active, _) = always(measured("200 OK", answer.as_bytes()));
     let to = |location: &str| {
-        format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            .into_bytes()
+        format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\nconnection: close\r\n\
+             content-length: 0\r\n\r\n"
+        )
+        .into_bytes()
     };
     let (standby, client) = always(to(&format!("{}/v1/secret/data/kanal", active.origin())));
     // Not named: nothing goes there.
@@ -193,7 +197,8 @@ fn the_index_of_an_answer_goes_along_with_the_next_request() {
     let answer =
         format!(r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#);
     let head = format!(
-        "HTTP/1.1 200 OK\r\nx-vault-index: eyJhIjoxfQ==\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{answer}",
+        "HTTP/1.1 200 OK\r\nx-vault-index: eyJhIjoxfQ==\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{answer}",
         answer.len()
     );
     let (stand_in, client) = always(head.into_bytes());
@@ -246,7 +251,8 @@ fn a_member_that_points_to_a_dead_one_does_not_hide_the_next() {
     assert!(!standby.heads().is_empty());
 }
 
-/// A client whose token lives for so many seconds, is to be renewed after two thirds of them, and gets this for it.
+/// A client whose token lives for so many seconds, is to be renewed after two thirds of them, and gets this
+/// for it.
 fn renewed_by(seconds: u8, renewal: impl Fn() -> Vec<u8> + Send + 'static) -> (Answering, OpenBao) {
     let token = format!(r#"{{"data":{{"ttl":{seconds},"renewable":true}}}}"#);
     let answer =
@@ -367,8 +373,11 @@ fn the_index_that_is_kept_is_the_newest_and_not_the_last() {
             r#"{{"data":{{"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#
         );
         let length = answer.len();
-        format!("HTTP/1.1 200 OK\r\nx-vault-index: {index}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{answer}")
-            .into_bytes()
+        format!(
+            "HTTP/1.1 200 OK\r\nx-vault-index: {index}\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n{answer}"
+        )
+        .into_bytes()
     });
     let source = field(client, "secret/kanal");
     (0..4).for_each(|_| assert_gives_the_key(&source));

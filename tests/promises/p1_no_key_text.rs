@@ -223,8 +223,8 @@ fn a_format_error_shows_no_byte_of_the_text() {
     assert!(hints >= 13, "only {hints} texts have a shape to speak of");
 }
 
-/// Runs `body` in a process of its own that has these variables, and asserts that what it prints, and what the
-/// test's own machinery does, shows nothing.
+/// Runs `body` in a process of its own that has these variables, and asserts that what it prints, and what
+/// the test's own machinery does, shows nothing.
 fn in_silent_child(name: &'static str, variables: &[(&str, &str)], body: impl FnOnce()) {
     if let Some(output) = in_child(name, variables, body) {
         assert_silent(name, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));

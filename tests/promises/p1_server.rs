@@ -1,5 +1,5 @@
-//! P1 for the server side: nothing that issues, keeps or authorises keys shows one, nor a pepper, in a `Debug`, an error,
-//! an answer or a log line.
+//! P1 for the server side: nothing that issues, keeps or authorises keys shows one, nor a pepper, in a
+//! `Debug`, an error, an answer or a log line.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ fn headers(values: &[&str]) -> HeaderMap {
     values.iter().map(value).collect()
 }
 
-/// Every way in which the canary can stand in a header, well-formed or not.
+/// Every way in which the canary can occur in a header, well-formed or not.
 fn sent() -> Vec<HeaderMap> {
     let good = format!("Bearer {KANAL}");
     let mut sent = vec![headers(&[&good]), headers(&[&good, &good])];

@@ -194,7 +194,11 @@ fn every_header_shares_one_memory() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// The guard agrees with a comparison of scheme, host and port one by one.
     #[test]
@@ -202,7 +206,9 @@ proptest! {
         guard_scheme in prop::sample::select(vec!["https", "http"]),
         scheme in prop::sample::select(vec!["https", "http", "HTTPS", "ws"]),
         guard_host in prop::sample::select(vec!["127.0.0.1", "[::1]", "127.0.0.2"]),
-        host in prop::sample::select(vec!["127.0.0.1", "[::1]", "127.0.0.2", "localhost", "127.0.0.1.", "0.0.0.0"]),
+        host in prop::sample::select(vec![
+            "127.0.0.1", "[::1]", "127.0.0.2", "localhost", "127.0.0.1.", "0.0.0.0",
+        ]),
         guard_port in prop::sample::select(vec![80_u16, 443, 8080]),
         port in prop::sample::select(vec![None, Some(80_u16), Some(443), Some(8080), Some(65535)]),
         path in "(/[a-z0-9@:.]{0,12}){0,3}(\\?[a-z=&@:/]{0,12})?",

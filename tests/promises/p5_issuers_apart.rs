@@ -1,9 +1,9 @@
 //! P5: a Kanal key cannot be passed where a Katana key is wanted; and what a key refuses to do, it refuses
 //! when the program is compiled.
 //!
-//! Each case in `compile_fail/` stands beside one of the same name in `compile_pass/`, which differs from it in
-//! the one line that must not compile, so that no case fails for another reason. Those that compile are modules
-//! of this test; the others are checked by `trybuild`, with the features of this test.
+//! Each case in `compile_fail/` stands beside one of the same name in `compile_pass/`, which differs from it
+//! in the one line that must not compile, so that no case fails for another reason. Those that compile are
+//! modules of this test; the others are checked by `trybuild`, with the features of this test.
 //!
 //! What the compiler says is committed beside each case, as rustc 1.95 writes it; another one may word it
 //! otherwise. `TRYBUILD=overwrite cargo test --all-features --test promises p5` writes it again, and the

@@ -1,8 +1,8 @@
 //! Promise P6: absent is not broken. A chain goes on past a source that has nothing, and past no other.
 //!
 //! A table of every source and every state that it can be in; after it in the chain stands a good key.
-//! Sources that look for `$CREDENTIALS_DIRECTORY` itself have a process for each of its states. The keychain's
-//! rows are in a file of their own.
+//! Sources that look for `$CREDENTIALS_DIRECTORY` itself have a process for each of its states. The
+//! keychain's rows are in a file of their own.
 
 use std::fs;
 use std::io::ErrorKind;

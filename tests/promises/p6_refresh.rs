@@ -1,8 +1,8 @@
-//! Promise P6 at a reload: only the source that the key came from is asked, and whatever it answers, a key of another place
-//! is never taken. The last good key stays in force, and the failed reload is reported.
+//! Promise P6 at a reload: only the source that the key came from is asked, and whatever it answers, a key of
+//! another place is never taken. The last good key stays active, and the failed reload is reported.
 //!
-//! A table of each kind of source and each state that it can come into; below it in the chain stands a good key of another
-//! account. The keychain's rows are in `tests/rotation/refresh/keychain.rs`.
+//! A table of each kind of source and each state that it can come into; below it in the chain stands a good
+//! key of another account. The keychain's rows are in `tests/rotation/refresh/keychain.rs`.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -1,5 +1,5 @@
-//! P7: a rotation survives the death of its process at any instant. The key in force and every key whose `stage` has
-//! returned are never lost, and the rotation goes on by doing the last step again.
+//! P7: a rotation survives the death of its process at any instant. The active key and every key whose
+//! `stage` has returned are never lost, and the rotation goes on by doing the last step again.
 //!
 //! Power cuts at every instant of a rotation are in `src/rotation/power_cut.rs`.
 
@@ -31,8 +31,8 @@ fn number_of(key: &RawKey) -> u64 {
     key.expose_secret().trim_start_matches("Key").parse().unwrap()
 }
 
-/// An issuer at which a person deletes every key but the newest and the one that is asked about as pending: it accepts
-/// what is in force or pending in the document, and refuses what is previous.
+/// An issuer at which a person deletes every key but the newest and the one that is asked about as pending:
+/// it accepts what is active or pending in the document, and refuses what is previous.
 struct Issued(PathBuf);
 
 impl Probe for Issued {
@@ -57,7 +57,7 @@ fn tell(line: &str) {
     out.flush().unwrap();
 }
 
-/// What a step does: it is done again by whoever comes after a death.
+/// What a step does: the next process does it again after a death.
 #[derive(Clone, Copy, Debug)]
 enum Do {
     Stage,
@@ -106,7 +106,7 @@ fn open(store: impl DocumentStore + 'static, path: &Path) -> Rotation<Kanal> {
         .with_operator("child")
 }
 
-/// Where a round had come to, by what was told: the step that is to be done next, or again.
+/// Where a round had come to, by what was reported: the step that is to be done next, or again.
 #[derive(Clone, Copy, Debug)]
 struct At {
     number: u64,
@@ -123,7 +123,7 @@ impl At {
     }
 }
 
-/// Rotates until it is killed. It begins with the step that was not told as done.
+/// Rotates until it is killed. It begins with the step that was not reported as done.
 fn rotate_for_ever(rotation: &Rotation<Kanal>, mut at: At) -> ! {
     tell("opened");
     loop {
@@ -138,7 +138,7 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap()
 }
 
-/// The keys of rounds, and where each was when it was last told.
+/// The keys of rounds, and where each was when it was last reported.
 struct Ledger {
     at: At,
     /// Keys whose staging has returned.
@@ -168,12 +168,12 @@ impl Ledger {
         self.at = at.after();
     }
 
-    /// That what was told is there: nothing is lost.
+    /// Asserts that what was reported is there: nothing is lost.
     fn check(&self, keys: &KeySet) {
         let current = keys.current().expect("a key is in force");
         let number = self.at.number;
         let may_be = match ROUND[self.at.step] {
-            // The step that was not told as done may have been done.
+            // The step that was not reported as done may have been done.
             Do::Promote | Do::PromoteAgain => [self.in_force, number],
             Do::RollBack => [self.in_force, before(number)],
             _ => [self.in_force, self.in_force],
@@ -197,7 +197,7 @@ fn before(number: u64) -> u64 {
     if number == 10 { 1 } else { number - 2 }
 }
 
-/// Starts a child, kills it after a time or leaves that to itself, and notes what it told.
+/// Starts a child, kills it after a time or leaves that to itself, and notes what it reported.
 fn kill_one(child: Child, ledger: &mut Ledger, after: Option<Duration>) {
     let mut child = child.spawn();
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -216,7 +216,7 @@ fn kill_one(child: Child, ledger: &mut Ledger, after: Option<Duration>) {
     loop {
         line.clear();
         out.read_line(&mut line).unwrap();
-        // A line that the kill has cut short was not told.
+        // A line that the kill has cut short does not count.
         let Some(line) = line.strip_suffix('\n') else { break };
         if let Some(done) = line.strip_prefix("= done ") {
             let (number, step) = done.split_once(' ').unwrap();
@@ -325,8 +325,8 @@ fn a_rotation_that_dies_between_steps_loses_no_key_and_resumes() {
         let rotation = open(store, &path);
         rotate_for_ever(&rotation, At { number: 10, step: 0 });
     }
-    // Each step reads and writes: that is four instants, and two more where it looks before it asks the issuer, and where it
-    // looks which rotation is under way.
+    // Each step reads and writes: that is four instants, and two more where it looks before it asks the
+    // issuer, and where it looks which rotation is under way.
     let mut ends = HashMap::new();
     for dies_at in 0..56 {
         let folder = Folder::new();
@@ -337,7 +337,7 @@ fn a_rotation_that_dies_between_steps_loses_no_key_and_resumes() {
         kill_one(child, &mut ledger, None);
         ledger.check(&read(&FileStore::new(&path)));
         *ends.entry(ledger.at.step + 100 * usize::from(ledger.at.number > 10)).or_insert(0) += 1;
-        // The next process does the step again that was not told as done, and ends the round.
+        // The next process repeats the step that was not reported as done, and ends the round.
         let rotation = open(FileStore::new(&path), &path);
         let first = ledger.at.number;
         while ledger.at.number == first {

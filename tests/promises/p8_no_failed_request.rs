@@ -1,9 +1,9 @@
 //! P8: no repeatable request fails because of a planned rotation.
 //!
-//! A loaded client against the emulator, while keys rotate again and again: rolled back, aborted and retired, and the old
-//! one deleted the moment that a person is asked to, whether everybody has taken the new one up or not. Beside the
-//! service that rotates there are one that polls quickly, one that polls so rarely that it learns of each promotion by a
-//! 401, and a process of its own.
+//! A loaded client against the emulator, while keys rotate again and again: rolled back, aborted and retired,
+//! and the old one deleted the moment that a person is asked to, whether everybody has taken the new one up
+//! or not. Beside the service that rotates there are one that polls quickly, one that polls so rarely that it
+//! learns of each promotion by a 401, and a process of its own.
 //!
 //! `scripts/soak` runs the same with a million requests.
 
@@ -178,8 +178,8 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     while number < rotations || load.answered() < requests {
         shop.rotate(number);
         number += 1;
-        // A request is repeated once. So that none is refused twice, the next rotation begins when each that was refused
-        // in this one has its answer.
+        // A request is repeated once. So that none is refused twice, the next rotation begins when each that
+        // was refused in this one has its answer.
         let (here, there) = (load.ended(), ended_in(&progress));
         eventually("each sender has gone on", || {
             let has_gone_on = |(now, then): (u64, &u64)| now >= then + 2;
@@ -203,7 +203,8 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     println!("{} requests, {number} rotations, 0 failed", load.answered() + answered);
 }
 
-/// What runs in a process of its own: the same load, over the same document, until a file says that it is to stop.
+/// What runs in a process of its own: the same load, over the same document, until a file says that it is to
+/// stop.
 fn follow() {
     let variable = |name| std::env::var_os(name).unwrap();
     let origin = Origin::parse(variable("ORIGIN").to_str().unwrap()).unwrap();

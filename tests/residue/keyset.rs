@@ -1,5 +1,5 @@
-//! P2, for key sets: a key that leaves a place, a document that was written and one that was read leave no freed heap block
-//! with the key in it.
+//! P2, for key sets: a key that leaves a place, a document that was written and one that was read leave no
+//! freed heap block with the key in it.
 
 use crate::support::keys::Keys;
 use crate::support::residue::{KEY, KEY_BASE64, NONE, alone, residue_of};

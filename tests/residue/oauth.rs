@@ -1,5 +1,5 @@
-//! P2, for OAuth: a client secret, a code and tokens that go to a server and come from it leave no freed heap block with
-//! them, over plain HTTP.
+//! P2, for OAuth: a client secret, a code and tokens that go to a server and come from it leave no freed heap
+//! block with them, over plain HTTP.
 //!
 //! The server runs in the parent process, because its own buffers would be found otherwise.
 
@@ -124,8 +124,8 @@ fn an_answer_that_is_no_token_response_leaves_nothing() {
 #[test]
 fn answers_that_are_written_in_another_way_leave_nothing() {
     const TEST: &str = "answers_that_are_written_in_another_way_leave_nothing";
-    // The first character as an escape, which makes a parser copy the rest; then the key where no text should be.
-    // (An escaped name of a field is copied all the same.)
+    // The first character as an escape, which makes a parser copy the rest; then the key where no text should
+    // be. (An escaped name of a field is copied all the same.)
     let escaped = format!("\\u0051{}", &KEY[1..]);
     let cases = [
         ("200 OK", format!(r#"{{"access_token":"{escaped}","refresh_token":"{KEY}"}}"#)),

@@ -41,7 +41,8 @@ fn read(client: &OpenBao, expected: fn(&Loaded) -> bool) {
 fn a_key_that_is_read_over_a_plain_connection_leaves_nothing() {
     const TEST: &str = "a_key_that_is_read_over_a_plain_connection_leaves_nothing";
     let answer = format!(
-        r#"{{"data":{{"path":"secret/","type":"kv","options":{{"version":"2"}},"data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#
+        r#"{{"data":{{"path":"secret/","type":"kv","options":{{"version":"2"}},
+            "data":{{"key":"{KEY}"}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#
     );
     let server = Answering::with(measured("200 OK", answer.as_bytes()));
     let address = server.origin().to_string();

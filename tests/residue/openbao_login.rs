@@ -1,5 +1,5 @@
-//! P2, for the logins at OpenBao: what a client logs in with, the token that it is given, its renewal and the login anew leave no
-//! freed heap block with them, over plain HTTP.
+//! P2, for the logins at OpenBao: what a client logs in with, the token that it is given, its renewal and the
+//! second login leave no freed heap block with them, over plain HTTP.
 //!
 //! The server runs in the parent process, because its own buffers would be found otherwise.
 
@@ -17,7 +17,8 @@ use crate::support::residue::{KEY, NONE, alone, residue_of};
 /// What is read: not what is looked for.
 const OTHER: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
-/// A server whose tokens are the planted key, and live for a second. The third reading of the key is refused, as is the token then.
+/// A server whose tokens are the planted key, and live for a second. The third reading of the key is refused,
+/// as is the token then.
 fn server() -> Recorder {
     let reads = AtomicU32::new(0);
     let answer = move |request: &Request, stream: &mut dyn Connection| {
@@ -31,7 +32,9 @@ fn server() -> Recorder {
             ("403 Forbidden", format!(r#"{{"errors":["permission denied to {KEY}"]}}"#))
         } else {
             let data = format!(
-                r#""path":"secret/","type":"kv","options":{{"version":"2"}},"ttl":1,"renewable":true,"id":"{KEY}","data":{{"key":"{OTHER}"}},"metadata":{{"version":1,"created_time":"t"}}"#
+                r#""path":"secret/","type":"kv","options":{{"version":"2"}},
+                    "ttl":1,"renewable":true,"id":"{KEY}",
+                    "data":{{"key":"{OTHER}"}},"metadata":{{"version":1,"created_time":"t"}}"#
             );
             ("200 OK", format!(r#"{{"data":{{{data}}}}}"#))
         };
@@ -44,7 +47,8 @@ fn client(login: Login) -> OpenBao {
     OpenBao::at(Origin::parse(&std::env::var("BAO").unwrap()).unwrap(), login).unwrap()
 }
 
-/// Logs in, reads, lets the token be renewed, and has it refused, which is a login anew where there is one.
+/// Logs in, reads, lets the token be renewed, and has it refused, which causes another login where there is
+/// one.
 fn live(login: Login, is_good_at_the_end: bool) {
     drop(format!("{login:?}"));
     let client = client(login);
@@ -126,7 +130,8 @@ fn the_jwt_of_a_service_account_leaves_nothing() {
 #[test]
 fn unusual_and_invalid_responses_leave_nothing() {
     const TEST: &str = "unusual_and_invalid_responses_leave_nothing";
-    // The first character as an escape, which makes a parser copy the rest; then the key where no text should be.
+    // The first character as an escape, which makes a parser copy the rest; then the key where no text should
+    // be.
     let escaped = format!("\\u0051{}", &KEY[1..]);
     let auth = |token: &str, length: &str| {
         format!(r#"{{"auth":{{"client_token":{token},"lease_duration":{length},"renewable":true}}}}"#)

@@ -1,5 +1,5 @@
-//! P2, for what the crate sends itself: a probe leaves no freed heap block with the key in it, over plain HTTP and over
-//! TLS.
+//! P2, for what the crate sends itself: a probe leaves no freed heap block with the key in it, over plain
+//! HTTP and over TLS.
 //!
 //! The server runs in the parent process, because its own buffers would be found otherwise.
 

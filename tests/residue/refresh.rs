@@ -1,5 +1,5 @@
-//! P2, for refreshers: a key that a reload has replaced, and one that a reload did not take, leave no freed heap block
-//! with the key in it once nobody holds them.
+//! P2, for refreshers: a key that a reload has replaced, and one that a reload did not take, leave no freed
+//! heap block with the key in it once they are no longer held.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! P2, the part that is measured and not promised: what third-party code leaves of a key in freed heap blocks,
-//! with the system's allocator and with one that wipes what is freed.
+//! P2, the part that is measured and not promised: what third-party code leaves of a key in freed heap
+//! blocks, with the system's allocator and with one that wipes what is freed.
 //!
 //! ```sh
 //! cargo test --all-features --test residue report -- --nocapture
@@ -88,7 +88,8 @@ fn kanal() -> ApiKey<Kanal> {
 
 /// Sets a variable to the planted key for the time of `work`.
 fn with_variable(name: &str, work: impl FnOnce()) {
-    // SAFETY: the test is alone in its process, and the threads of the keychain's client read no variables now.
+    // SAFETY: the test is alone in its process, and the threads of the keychain's client read no variables
+    // now.
     unsafe { std::env::set_var(name, KEY) };
     work();
     // SAFETY: as above.

@@ -1,4 +1,5 @@
-//! Document stores: the contract that each keeps, many writers at once, broken files, and writers that are killed.
+//! Document stores: the contract that each keeps, many writers at once, broken files, and writers that are
+//! killed.
 
 mod contract;
 mod files;

@@ -56,7 +56,7 @@ struct Rotator<S> {
 }
 
 impl<S: DocumentStore + Clone + 'static> Rotator<S> {
-    /// With key 1 in force, and no time to wait but for the fleet.
+    /// With key 1 active, and no time to wait but for the fleet.
     fn new(keys: S, presence: S) -> Self {
         let policy = RotationPolicy::new()
             .with_grace(Duration::ZERO)
@@ -94,7 +94,7 @@ impl<S: DocumentStore + Clone + 'static> Rotator<S> {
         }
     }
 
-    /// How many have shown the key in force alone, and the names of the silent.
+    /// How many have shown only the active key, and the names of the silent.
     #[track_caller]
     fn deletes(&self) -> (Option<usize>, Vec<String>) {
         match self.next() {
@@ -178,7 +178,7 @@ fn a_second_promotion_after_a_rollback_is_not_the_first() {
     let rotator = in_memory();
     rotator.promote(2);
     let refresher = rotator.refresher();
-    // It is not shown anew in this test.
+    // It is not shown again in this test.
     let rare = PresenceSettings::new("late").with_time_to_live(Duration::from_secs(86_400));
     let presence = Presence::show(rotator.presence.clone(), &refresher.handle(), rare);
     assert_eq!(rotator.deletes(), (Some(1), vec![]));
@@ -198,7 +198,8 @@ fn without_any_presence_a_person_is_asked_to_check() {
     let rotator = in_memory();
     rotator.promote(2);
     let told = rotator.next().to_string();
-    let begins = "first check yourself that no process uses the old key, because none shows itself; then delete the key";
+    let begins = "first check yourself that no process uses the old key, because none shows itself; then \
+                  delete the key";
     assert!(told.starts_with(begins), "{told}");
 }
 
@@ -238,7 +239,8 @@ fn a_process_whose_key_is_of_no_key_set_is_told_by_its_key() {
     let begins = rotator.show(&empty, "empty");
     assert!(rotator.rotation.fleet().unwrap().to_string().contains("empty (no key yet, shown "));
     rotator.promote(2);
-    // What has no key for as long as a minute after the promotion takes up the new one; before that it is not known.
+    // What has no key for as long as a minute after the promotion takes up the new one; before that it is not
+    // known.
     assert_eq!(rotator.waits_for(), ["file", "fixed", "empty"]);
     drop(begins);
     std::fs::write(&path, key(2).expose_secret()).unwrap();
@@ -278,7 +280,7 @@ fn a_fleet_can_have_several_documents() {
 fn a_change_is_shown_long_before_the_renewal() {
     let rotator = in_memory();
     let refresher = rotator.refresher();
-    // A change is shown within 12 s, and a renewal is more than 64 s away, which nobody waits for here.
+    // A change is shown within 12 s, and a renewal is more than 64 s away, which is not awaited here.
     let rare = PresenceSettings::new("rare").with_time_to_live(Duration::from_secs(240));
     let _shown = Presence::show(rotator.presence.clone(), &refresher.handle(), rare).unwrap();
     rotator.promote(2);
@@ -291,7 +293,7 @@ fn a_process_of_a_unique_name_replaces_its_predecessor() {
     let rotator = in_memory();
     let old = KeyHandle::fixed(ApiKey::<Kanal>::parse(key(1).expose_secret()).unwrap());
     let _other = rotator.show(&old, "another");
-    // It is not shown anew in this test.
+    // It is not shown again in this test.
     let unique = || PresenceSettings::new("shop-7").with_unique_name();
     let predecessor = Presence::show(rotator.presence.clone(), &old, unique()).unwrap();
     // As if it had been killed.

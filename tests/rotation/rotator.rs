@@ -47,7 +47,7 @@ fn name(number: u64) -> Fingerprint {
     key(number).fingerprint().unwrap()
 }
 
-/// The numbers of the keys that are persisted in force, pending and previous.
+/// The numbers of the keys that are persisted as active, pending and previous.
 fn slots(store: &dyn DocumentStore) -> [Option<u64>; 3] {
     let Some(there) = store.read().unwrap() else { return [None; 3] };
     let keys = KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap();
@@ -93,7 +93,7 @@ impl Clock {
     }
 }
 
-/// What an issuer answers about each key; one that it was not told of is unknown there.
+/// What an issuer answers about each key; one that it was not given is unknown there.
 #[derive(Clone, Default)]
 struct Answers(Arc<Mutex<HashMap<Fingerprint, Report>>>);
 
@@ -166,7 +166,7 @@ impl<S: DocumentStore + Clone + 'static> Setup<S> {
         slots(&self.store)
     }
 
-    /// What the audit was told, by its names.
+    /// The events that the audit has, by their names.
     fn actions(&self) -> Vec<String> {
         self.events.lock().unwrap().iter().map(|event| event.action().to_string()).collect()
     }
@@ -192,7 +192,7 @@ fn empty() -> Setup<MemoryStore> {
     Setup::over(MemoryStore::new())
 }
 
-/// Key 1 in force.
+/// Key 1 active.
 fn adopted() -> Setup<MemoryStore> {
     let setup = empty();
     setup.rotation.adopt(&key(1)).unwrap();
@@ -200,14 +200,14 @@ fn adopted() -> Setup<MemoryStore> {
     setup
 }
 
-/// Key 1 in force and key 2 pending.
+/// Key 1 active and key 2 pending.
 fn staged() -> Setup<MemoryStore> {
     let setup = adopted();
     setup.rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).unwrap();
     setup
 }
 
-/// Key 2 in force and key 1 previous.
+/// Key 2 active and key 1 previous.
 fn promoted() -> Setup<MemoryStore> {
     let setup = staged();
     setup.answers.accept(2);

@@ -1,5 +1,5 @@
-//! Files that are watched: the Kubernetes swap, editors, folders that are removed and made again, and what cannot be
-//! watched. Nothing here is polled, so what is seen was seen by watching.
+//! Files that are watched: the Kubernetes swap, editors, folders that are removed and made again, and what
+//! cannot be watched. Nothing here is polled, so what is seen was seen by watching.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -38,13 +38,14 @@ fn write(path: &Path, text: &str) {
     set_mode(path, 0o600);
 }
 
-/// Waits until the key is in force.
+/// Waits until the key is active.
 #[track_caller]
 fn takes(refresher: &Refresher<Kanal>, key: &str) {
     eventually("the key is seen", || has(&refresher.handle(), key));
 }
 
-/// As the kubelet does it: a new folder, a new link to it, and that renamed over `..data`; then the old folder goes.
+/// As the kubelet does it: a new folder, a new link to it, and that renamed over `..data`; then the old
+/// folder goes.
 fn swap(volume: &Path, round: usize, key: &str) {
     let name = format!("..2026_11_24.{round}");
     fs::create_dir(volume.join(&name)).unwrap();
@@ -103,7 +104,7 @@ fn editors_that_rename_and_those_that_write_in_place_are_seen() {
             }
             // Cut to nothing and written.
             1 => fs::write(&path, key).unwrap(),
-            // Moved aside, and written anew.
+            // Moved aside, and written again.
             2 => {
                 fs::rename(&path, folder.at("key~")).unwrap();
                 write(&path, key);
@@ -181,7 +182,7 @@ fn a_folder_that_is_moved_away_and_replaced_is_seen() {
         thread::sleep(Duration::from_millis(200));
         refresher.status().health().last_success() == since
     });
-    // What happens in the folder that was moved away is nobody's concern.
+    // What happens in the folder that was moved away does not matter.
     let since = refresher.status().health().last_success();
     write(&folder.at("old/key"), THIRD);
     thread::sleep(Duration::from_millis(200));
@@ -308,7 +309,7 @@ fn without_file_watching_polling_goes_on_and_the_status_says_so() {
         // Once there is room, it is watched: no more is needed than the next poll.
         setrlimit(Resource::Nofile, limit).unwrap();
         eventually("it is watched", || refresher.status().watching() == Watching::Files);
-        // And that is told as well, once.
+        // And that is reported as well, once.
         eventually("it is taken back", || {
             told.count(|event| matches!(event, RefreshEvent::WatchingAgain { .. })) == 1
         });

@@ -193,7 +193,7 @@ fn explain_says_whether_the_active_key_can_change_at_run_time() {
         let command = Chain::new().with(keysheath::source::Command::new("printf").args(["%s", KEY]));
         let line = shown(command);
         assert!(line.ends_with("← active\n"), "{line}");
-        // Of a key that is not in force there is nothing of it to say.
+        // There is nothing to say about a key that is not active.
         let chain = Chain::new().with(FileVariable::new("OTHER")).with(Variable::new("SHOP_KEY"));
         assert!(!shown(chain).contains("cannot change"));
     });

@@ -278,8 +278,8 @@ fn holders_of_the_output_outside_the_group_are_bounded() {
     assert_gives_the_key(&prints(KEY));
 }
 
-/// A program that sleeps and takes all of root's rights, so that its own user cannot kill it, in a folder that
-/// everybody may enter. Only root can make one.
+/// A program that sleeps and takes all of root's rights, so that its own user cannot kill it, in a folder
+/// that everybody may enter. Only root can make one.
 fn program_that_cannot_be_killed(folder: &Folder) -> std::path::PathBuf {
     assert!(rustix::process::geteuid().is_root(), "to make a set-uid program, run this test as root");
     let program = folder.at("sleeps");
@@ -296,7 +296,7 @@ fn program_that_cannot_be_killed(folder: &Folder) -> std::path::PathBuf {
 fn an_unkillable_program_is_abandoned_counted_and_bounded() {
     const NAME: &str = "an_unkillable_program_is_abandoned_counted_and_bounded";
     let folder = Folder::new();
-    // Only the parent makes it; the child is told where.
+    // Only the parent makes it; the child gets its path.
     let program = std::env::var_os("SLEEPS")
         .map_or_else(|| program_that_cannot_be_killed(&folder), std::path::PathBuf::from);
     Child::new(NAME).var("SLEEPS", &program).ordinary_user().run(|| {

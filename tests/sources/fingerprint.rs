@@ -1,4 +1,4 @@
-//! A fingerprint is for ever, and anyone can make it again with the tools of a shell.
+//! A fingerprint never changes, and anyone can compute it with the tools of a shell.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

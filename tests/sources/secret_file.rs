@@ -310,8 +310,8 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Mounts two versions of a secret as Kubernetes does, and swaps them for as long as the test looks on. The old
-/// version is removed at once, so that a path can lead nowhere for an instant.
+/// Mounts two versions of a secret as Kubernetes does, and swaps them for as long as the test looks on. The
+/// old version is removed at once, so that a path can lead nowhere for an instant.
 fn while_a_mounted_secret_is_swapped(folder: &Path, look: impl Fn()) {
     let mount = |version: usize| {
         let name = format!("..version_{version}");

@@ -126,8 +126,10 @@ fn a_name_cannot_climb_out_of_the_directory() {
     });
 }
 
-/// The example of systemd's own page on credentials, shortened: on one line it is a well-formed key of Katana.
-const ENCRYPTED: &str = "k6iUCUh0RJCQyvL8k8q1UyAAAAABAAAADAAAABAAAAC1lFmbWAqWZ8dCCQkAAAAAgAAAAAAAAAALACMA0AAAACAAAAAAfgAg9uNpGmj8LL2nHE0ixcyc";
+/// The example of systemd's own page on credentials, shortened: on one line it is a well-formed key of
+/// Katana.
+const ENCRYPTED: &str = "k6iUCUh0RJCQyvL8k8q1UyAAAAABAAAADAAAABAAAAC1lFmbWAqWZ8dCCQkAAAAA\
+                         gAAAAAAAAAALACMA0AAAACAAAAAAfgAg9uNpGmj8LL2nHE0ixcyc";
 
 #[test]
 fn an_encrypted_credential_is_no_key_and_the_remedy_is_named() {

@@ -66,12 +66,12 @@ pub(crate) fn all_of(error: &(dyn Error + 'static)) -> String {
     shown
 }
 
-/// The forms in which a part of the canary stands in `shown`.
+/// The forms in which a part of the canary occurs in `shown`.
 pub(crate) fn traces(shown: &str) -> Vec<&'static str> {
     traces_of(KATANA, shown)
 }
 
-/// The forms in which a part of a key stands in `shown`.
+/// The forms in which a part of a key occurs in `shown`.
 pub(crate) fn traces_of(key: &str, shown: &str) -> Vec<&'static str> {
     // The forms that span characters are written on several lines by `{:#?}`.
     let dense: String = shown.chars().filter(|c| !c.is_whitespace()).collect();

@@ -136,7 +136,7 @@ impl Child {
     }
 
     /// Gives the child a disk of its own that holds no more than `size`, as `mount` counts it: a tmpfs that
-    /// nobody else sees and that goes with the child.
+    /// no other process sees and that goes with the child.
     #[cfg(target_os = "linux")]
     pub(crate) fn with_a_small_disk(mut self, size: &str) -> Self {
         if self.is_here() {
@@ -154,8 +154,8 @@ impl Child {
             .output();
         assert!(
             may.as_ref().is_ok_and(|output| output.status.success()),
-            "a small disk can be mounted by root, or where a user may make user namespaces, with `unshare` and `mount` of \
-             Debian's util-linux and mount: {may:?}"
+            "a small disk can be mounted by root, or where a user may make user namespaces, with `unshare` \
+             and `mount` of Debian's util-linux and mount: {may:?}"
         );
         let mut shell = Command::new("unshare");
         shell.args(namespace).args(["sh", "-c", script]).arg(disk.path()).arg(size);

@@ -14,7 +14,7 @@ pub(crate) fn forked(body: impl FnOnce() -> bool) -> Option<i32> {
         unsafe { libc::_exit(i32::from(!is_so)) };
     }
     let (start, mut status) = (Instant::now(), 0);
-    // SAFETY: it is the child that was forked above, and nobody else waits for it.
+    // SAFETY: it is the child that was forked above, and nothing else waits for it.
     while unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == 0 {
         if start.elapsed() > Duration::from_secs(20) {
             // SAFETY: as above.

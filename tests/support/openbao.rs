@@ -34,7 +34,7 @@ fn program() -> PathBuf {
     program
 }
 
-/// Ports that nobody listens on. They are held until all are chosen, so that no two are the same.
+/// Ports that no process listens on. They are held until all are chosen, so that no two are the same.
 pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let held = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
@@ -212,10 +212,12 @@ impl Cluster {
             let mut config = format!(
                 "disable_mlock = true\n\
                  api_addr = \"https://127.0.0.1:{api}\"\ncluster_addr = \"https://127.0.0.1:{peer}\"\n\
-                 listener \"tcp\" {{\n address = \"127.0.0.1:{api}\"\n cluster_address = \"127.0.0.1:{peer}\"\n\
+                 listener \"tcp\" {{\n address = \"127.0.0.1:{api}\"\n\
+                 cluster_address = \"127.0.0.1:{peer}\"\n\
                  tls_cert_file = \"{at}/cert.pem\"\n tls_key_file = \"{at}/key.pem\"\n}}\n\
                  seal \"static\" {{\n current_key_id = \"one\"\n current_key = \"file://{at}/seal.key\"\n}}\n\
-                 storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{node}\"\n performance_multiplier = 1\n",
+                 storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{node}\"\n\
+                 performance_multiplier = 1\n",
                 api = ports[node],
                 peer = all[node + 3],
                 data = data.display(),
@@ -306,7 +308,7 @@ impl Cluster {
     }
 
     /// Waits until every node has a vote: one that has joined a short while ago has none, and two that are
-    /// left without one elect nobody.
+    /// left without one elect no leader.
     pub(crate) fn wait_for_votes(&self) {
         eventually("the votes", || {
             let Some(leader) = self.leader() else { return false };

@@ -1,4 +1,4 @@
-//! A server on 127.0.0.1 that records what reaches it, and answers as it is told.
+//! A server on 127.0.0.1 that records what reaches it, and answers as it is instructed.
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};

@@ -41,7 +41,7 @@ pub fn only_asked() -> RefreshSettings {
     RefreshSettings::new().with_cadence(rarely())
 }
 
-/// What was told.
+/// The events that were received.
 #[derive(Clone, Default)]
 pub struct Told(Arc<Mutex<Vec<RefreshEvent>>>);
 
@@ -112,7 +112,7 @@ impl Scripted {
         self.does(move |_| Ok(text(&key)));
     }
 
-    /// From now on it does this; it is told how often it was asked before.
+    /// From now on it does this; its argument is how often it was asked before.
     pub fn does(&self, answer: impl Fn(usize) -> Result<Reading, SourceError> + Send + Sync + 'static) {
         *self.answer.lock().unwrap() = Arc::new(answer);
     }

@@ -15,7 +15,7 @@ use zeroizing_alloc::ZeroAlloc;
 
 use super::child::in_child;
 
-/// The planted key. It stands in the program's read-only data, never on the heap.
+/// The planted key. It is in the program's read-only data, never on the heap.
 pub(crate) const KEY: &str = "Qz7Hk2Vx9Rm4Lt8Wb3Nc6Js1";
 /// The same in base64, which is as good as the key.
 pub(crate) const KEY_BASE64: &str = "UXo3SGsyVng5Um00THQ4V2IzTmM2SnMx";
@@ -105,7 +105,7 @@ unsafe impl GlobalAlloc for Checking {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if ARMED.load(Ordering::Relaxed) {
-            // SAFETY: the block is `layout.size()` bytes long, and nobody else uses it any more.
+            // SAFETY: the block is `layout.size()` bytes long, and nothing else uses it any more.
             note(unsafe { std::slice::from_raw_parts(block, layout.size()) });
         }
         // SAFETY: the caller keeps the promises of `dealloc`.

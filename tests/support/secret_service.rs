@@ -36,7 +36,7 @@ pub fn with_keychain(name: &'static str, body: impl FnOnce(&mut SecretService)) 
     in_session(name, || body(&mut SecretService::start()))
 }
 
-/// An empty folder that nobody else can look into, as a session's has to be.
+/// An empty folder that no other user can look into, as a session's has to be.
 pub fn private_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).expect("mode 700");
@@ -289,7 +289,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env::var_os(FOLDER).expect("runs in a session"))
 }
 
-/// A program that sees the session and nothing of whoever runs the tests.
+/// A program that sees the session and nothing of the user who runs the tests.
 fn program(name: &'static str, folder: &Path) -> Command {
     let log = File::options().create(true).append(true).open(log_path(name, folder)).expect("writable");
     let inherited = |name| env::var_os(name).unwrap_or_default();

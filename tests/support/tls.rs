@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// A certificate for `localhost`, which nobody vouches for but itself, and what a server needs to show it.
+/// A certificate for `localhost`, which only itself vouches for, and what a server needs to show it.
 pub struct OwnCertificate {
     pub pem: String,
     config: Arc<rustls::ServerConfig>,

@@ -1,4 +1,4 @@
-//! A subscriber that keeps what it is told.
+//! A subscriber that keeps what it receives.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Keeps every event and span that `tracing` is told.
+/// Keeps every event and span that `tracing` emits.
 #[derive(Clone, Default)]
 pub(crate) struct Collector(Arc<Mutex<Vec<String>>>);
 

@@ -1,7 +1,7 @@
 //! One watcher in the process, for all refreshers: an inotify instance is scarce, and a user has 128 of them.
 //!
-//! A folder is watched while somebody looks for names in it. It is known by what it is and not by its path: what is renamed
-//! or made again is another folder, and a folder that is mounted twice is watched once.
+//! A folder is watched while somebody looks for names in it. It is known by what it is and not by its path:
+//! what is renamed or made again is another folder, and a folder that is mounted twice is watched once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -22,7 +22,8 @@ use crate::internal::lock::Lock;
 /// How long one waits for another, and how often it looks.
 const TURN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(1));
 
-/// A watcher that has been busy for longer hangs, as on a mount whose server is gone. Another one takes its place.
+/// A watcher that has been busy for longer hangs, as on a mount whose server is gone. Another one takes its
+/// place.
 const HANGS: Duration = Duration::from_secs(5);
 
 static CURRENT: Lock<Option<Arc<Hub>>> = Lock::new(None);

@@ -182,8 +182,8 @@ fn parse_openbao(text: &str) -> Result<Place, KeyRefError> {
     if path.split_once('/').is_some_and(|(first, _)| matches!(first, "data" | "metadata")) {
         return Err(KeyRefError::Refused {
             scheme: "openbao",
-            rule: "leave out the data/ or metadata/ of the HTTP interface: write openbao:secret/shop/kanal#key \
-                   for what `bao kv get secret/shop/kanal` reads",
+            rule: "leave out the data/ or metadata/ of the HTTP interface: write \
+                   openbao:secret/shop/kanal#key for what `bao kv get secret/shop/kanal` reads",
         });
     }
     let (mount, path) = (mount.to_owned(), path.to_owned());

@@ -1,4 +1,4 @@
-//! What a server that stands in for Kanal answers, written against the documented table and nothing else. It
+//! What a substitute for Kanal answers, written against the documented table and nothing else. It
 //! knows a server by what it answers only.
 
 use std::fmt::Write as _;
@@ -91,7 +91,7 @@ const INVALID: (u16, &str) = (401, r#"{ "error": "Invalid API key" }"#);
 const FORBIDDEN: (u16, &str) = (403, r#"{ "error": "API key does not authorize this store" }"#);
 const NOT_FOUND: (u16, &str) = (404, r#"{ "error": "Store not found or paused" }"#);
 
-/// A key that nobody has.
+/// A key that no store has.
 const UNKNOWN: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
 
 pub(crate) fn run(server: &dyn Server) {

@@ -1,5 +1,5 @@
-//! The process that rotates: it does one step after another, as it is told on its standard input, and tells when each is
-//! done. It may be killed at any instant; whoever is started next is told the same step again.
+//! The process that rotates: it does one step after another, as its standard input says, and reports when
+//! each is done. It may be killed at any instant; the next one that is started is sent the same step again.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child as Process, ChildStdin};
@@ -27,8 +27,9 @@ pub(super) struct Rotator {
 }
 
 impl Rotator {
-    /// Starts one that asks this node first, and begins once it sees one of these states there. A standby may be behind, one
-    /// that was killed before by whole rotations, and what a rotation sees then is older: its steps would be refused.
+    /// Starts one that asks this node first, and begins once it sees one of these states there. A standby may
+    /// be behind, one that was killed before by whole rotations, and what a rotation sees then is older: its
+    /// steps would be refused.
     pub(super) fn start(
         child: Child,
         cluster: &Cluster,
@@ -103,7 +104,7 @@ fn again<T>(step: impl Fn() -> Result<T, RotationError>) -> T {
     }
 }
 
-/// In the child: does what it is told, until nobody tells it anything any more.
+/// In the child: does what its standard input says, until that ends.
 pub(super) fn work() {
     let variable = |name: &str| std::env::var(name).unwrap();
     let members: Vec<_> = variable("MEMBERS").split(' ').map(|text| Origin::parse(text).unwrap()).collect();

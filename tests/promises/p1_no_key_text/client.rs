@@ -1,5 +1,5 @@
-//! The layers on a handle whose key changes. What they show while a request is repeated is looked at where a test can
-//! put a key in force, in `src/client/tests.rs`.
+//! The layers on a handle whose key changes. What they show while a request is repeated is looked at where a
+//! test can publish a key, in `src/client/tests.rs`.
 
 use http::Response;
 use http_body_util::Full;

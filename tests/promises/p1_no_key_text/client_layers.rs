@@ -30,7 +30,7 @@ fn get(path: &str) -> Request<()> {
     Request::get(format!("https://api.getkanal.com{path}")).body(()).unwrap()
 }
 
-/// What the layers do, for whoever watches the log.
+/// What the layers do, as the log shows it.
 pub(super) fn send_and_repeat() {
     let bearer = BearerLayer::new(KeyHandle::fixed(kanal()), OriginGuard::new()).layer(service_fn(echo));
     let client = RetryLayer::new(|_| std::future::ready(())).layer(bearer);

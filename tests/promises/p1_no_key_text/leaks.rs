@@ -1,4 +1,4 @@
-//! A key that leaked: what is remembered of it, and what a person is told.
+//! A key that leaked: what is remembered of it, and what the operator sees.
 
 use keysheath::keyset::{KeySet, UndeletedKey};
 use keysheath::rotation::{NextStep, Rotation, RotationError, RotationPolicy};

@@ -1,5 +1,5 @@
-//! Names from outside (paths, variables, programs, places, people) that would forge a line of a log, or send codes to a
-//! terminal: no message prints one as it stands.
+//! Names from outside (paths, variables, programs, places, people) that would forge a line of a log, or send
+//! codes to a terminal: no message prints one as it stands.
 
 use crate::support::keys::Keys;
 use keysheath::rotation::KeyDetails;

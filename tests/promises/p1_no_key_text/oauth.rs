@@ -1,4 +1,5 @@
-//! An app's sign-in, its tokens and their keeper, with the canary as the client secret, as the code and as each token.
+//! An app's sign-in, its tokens and their keeper, with the canary as the client secret, as the code and as
+//! each token.
 
 use keysheath::Cadence;
 use keysheath::handle::Reload;

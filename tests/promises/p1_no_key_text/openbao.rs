@@ -37,7 +37,8 @@ fn a_login_and_whatever_a_server_answers_shows_no_key() {
         {
             for body in [
                 format!(
-                    r#"{{"errors":["{KANAL}"],"data":{{"{KANAL}":"{KANAL}"}},"auth":{{"client_token":"{KANAL}","lease_duration":60}}}}"#
+                    r#"{{"errors":["{KANAL}"],"data":{{"{KANAL}":"{KANAL}"}},
+                        "auth":{{"client_token":"{KANAL}","lease_duration":60}}}}"#
                 ),
                 format!("<html>{KANAL}"),
                 KANAL.to_owned(),
@@ -74,7 +75,8 @@ fn a_secret_and_its_errors_show_no_key() {
         format!("\"{KANAL}\""),
     ] {
         let data = format!(
-            r#"{{"data":{{"path":"secret/","type":"kv","options":{{"version":"2"}},"data":{{"key":{value}}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#
+            r#"{{"data":{{"path":"secret/","type":"kv","options":{{"version":"2"}},
+                "data":{{"key":{value}}},"metadata":{{"version":1,"created_time":"t"}}}}}}"#
         );
         let server = Answering::with(measured("200 OK", data.as_bytes()));
         let source = OpenBaoField::new(at(&server, Login::token("s.a".to_owned())), "secret/a", "key");

@@ -29,8 +29,8 @@ fn only_errors_of_other_libraries_print_the_canary() {
         let ours = serde_json::from_str::<KeyRef>(&format!("\"{KANAL}\"")).unwrap();
         assert_only_theirs("text", &theirs, &ours.problem().unwrap());
 
-        // Serde names a value of the wrong type by its value, and TOML's parser the line of any error, so each type that a
-        // key could have is no error.
+        // Serde names a value of the wrong type by its value, and TOML's parser the line of any error, so
+        // each type that a key could have is no error.
         for ours in [
             from_value(serde::de::value::BytesDeserializer::new(KANAL.as_bytes())),
             from_value(serde::de::value::StrDeserializer::new(KANAL)),

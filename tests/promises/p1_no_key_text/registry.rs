@@ -115,7 +115,7 @@ fn a_request_that_is_refused_shows_nothing_of_what_was_sent() {
     assert_debug_silent("RefusalBody", &None::<RefusalBody<String>>);
 }
 
-/// Keeps every event that is told through `tracing` in this process.
+/// Keeps every event that is emitted through `tracing` in this process.
 #[cfg(feature = "tracing")]
 struct Events(Mutex<Vec<String>>);
 

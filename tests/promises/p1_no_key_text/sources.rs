@@ -177,7 +177,7 @@ fn a_programs_arguments_and_output_are_never_shown() {
     assert_eq!(problems.last(), Some(&Problem::Call(CallError::Stuck { count: MAX_CALLS_PER_PLACE })));
 }
 
-/// A person's own source, which was told a key.
+/// A custom source that was given a key.
 #[derive(Debug)]
 struct Own(Problem);
 

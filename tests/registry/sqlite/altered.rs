@@ -96,7 +96,8 @@ fn a_change_of_a_row_by_another_tool_is_detected() {
         "UPDATE keys SET seal = zeroblob(16) WHERE serial = 4",
         // The digests of two keys are exchanged.
         "CREATE TEMP TABLE t AS SELECT serial, digest FROM keys WHERE serial IN (4, 5);
-         UPDATE keys SET digest = (SELECT digest FROM t WHERE serial = 9 - keys.serial) WHERE serial IN (4, 5)",
+         UPDATE keys SET digest = (SELECT digest FROM t WHERE serial = 9 - keys.serial)
+         WHERE serial IN (4, 5)",
         "UPDATE stores SET team = 2 WHERE store = 1",
         "UPDATE stores SET is_paused = 0 WHERE store = 5",
         "UPDATE stores SET is_paused = 1 WHERE store = 1",

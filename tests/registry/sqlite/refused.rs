@@ -276,7 +276,8 @@ fn a_foreign_database_is_refused() {
     for sql in [
         "CREATE TABLE keys (slot INTEGER PRIMARY KEY)",
         "PRAGMA journal_mode = WAL; CREATE TABLE t (a)",
-        "PRAGMA application_id = 1802725490; PRAGMA user_version = 2; CREATE TABLE keys (slot INTEGER PRIMARY KEY)",
+        "PRAGMA application_id = 1802725490; PRAGMA user_version = 2; CREATE TABLE keys (slot INTEGER \
+         PRIMARY KEY)",
     ] {
         let place = Place::new();
         place.0.write("keys.db", "");

@@ -6,7 +6,8 @@ use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, Me
 
 use super::{content, place, text, there};
 
-/// Runs each part on an empty store of its own. `open` opens the same place once more, as another process would.
+/// Runs each part on an empty store of its own. `open` opens the same place once more, as another process
+/// would.
 pub(super) fn keeps_the_contract(open: &dyn Fn(&str) -> Box<dyn DocumentStore>) {
     nothing_is_there_before_the_first_write(&*open("one"));
     what_must_not_exist_is_not_written_over(&*open("two"), &*open("two"));
@@ -47,7 +48,7 @@ fn an_older_version_is_a_conflict_and_changes_nothing(store: &dyn DocumentStore,
 fn every_write_has_a_version_of_its_own(store: &dyn DocumentStore) {
     let mut versions = HashSet::new();
     let mut last = None;
-    // The same two contents by turns: whoever read the first `a` must see that it is not the second.
+    // The same two contents by turns: a reader of the first `a` must see that it is not the second.
     for number in 0..10 {
         let version = store.write(&content(["a", "b"][number % 2]), last.as_ref()).unwrap();
         assert!(versions.insert(version), "{version:?} came twice");

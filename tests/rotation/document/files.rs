@@ -104,8 +104,8 @@ fn a_restored_old_copy_is_stale_and_so_is_a_missing_document() {
     fs::remove_file(&path).unwrap();
     assert_eq!(store.read().unwrap_err(), DocumentError::Stale);
     assert_eq!(store.write(&content("third"), None), Err(DocumentError::Stale));
-    // A store that has not seen the newer one has nothing to compare with; and a document that is made again is not
-    // taken for the one that was there.
+    // A store that has not seen the newer one has nothing to compare with; and a document that is made again
+    // is not taken for the one that was there.
     let fresh = FileStore::new(&path);
     fresh.write(&content("first"), None).unwrap();
     assert_eq!(FileStore::new(&path).write(&content("late"), Some(&first)), Err(DocumentError::Conflict));

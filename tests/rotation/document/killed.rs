@@ -45,7 +45,8 @@ pub(super) fn run_until_killed(store: &dyn DocumentStore) -> ! {
 }
 
 /// Kills a writer that `spawn` starts, again and again, and each time sees that the document is whole: the
-/// last one that was told, or the next; and that the next writer can go on. Gives how often it was the next.
+/// last one that was reported, or the next; and that the next writer can go on. Gives how often it was the
+/// next.
 pub(super) fn survives(
     kills: u64,
     longest: Duration,
@@ -75,7 +76,7 @@ pub(super) fn survives(
         loop {
             line.clear();
             out.read_line(&mut line).unwrap();
-            // A line that the kill has cut short was not told.
+            // A line that the kill has cut short does not count.
             let Some(line) = line.strip_suffix('\n') else { break };
             told = line.parse().unwrap();
         }

@@ -8,7 +8,8 @@ use keysheath::store::{Document, DocumentError, DocumentStore, FileStore, Memory
 use super::{content, place, text};
 use crate::support::Child;
 
-/// Adds 1 to the number that the document holds, whatever others do, and gives how often another one came first.
+/// Adds 1 to the number that the document holds, whatever others do, and gives how often another one came
+/// first.
 pub(super) fn add_one(store: &dyn DocumentStore) -> usize {
     let mut conflicts = 0;
     loop {

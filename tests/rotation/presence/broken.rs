@@ -19,7 +19,7 @@ struct Shaky {
     hangs: Arc<AtomicBool>,
     /// How long a write takes, in milliseconds.
     slow: Arc<AtomicU64>,
-    /// How many writes are still refused, as if somebody else were faster.
+    /// How many writes are still refused, as if another process were faster.
     overtaken: Arc<AtomicU64>,
 }
 

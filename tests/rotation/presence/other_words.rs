@@ -1,4 +1,5 @@
-//! What else tells a person to delete a key: giving a rolled-back one up, and a retirement that comes too early.
+//! What else tells a person to delete a key: giving a rolled-back one up, and a retirement that comes too
+//! early.
 
 use keysheath::rotation::{Retirement, RotationError};
 use keysheath::store::DocumentContent;
@@ -8,7 +9,7 @@ use super::*;
 #[test]
 fn a_process_without_a_key_before_the_promotion_is_outdated() {
     let rotator = in_memory();
-    // It is not shown anew in this test, as if it could not reach the document.
+    // It is not shown again in this test, as if it could not reach the document.
     let rare = PresenceSettings::new("early").with_time_to_live(Duration::from_secs(3600));
     let _shown = Presence::show(rotator.presence.clone(), &no_key(), rare).unwrap();
     rotator.promote(2);
@@ -30,7 +31,7 @@ fn an_aborted_key_that_a_process_shows_may_not_be_deleted_yet() {
     let words = "it was active, so do not delete it yet; still using it: late (generation 2, ";
     assert!(told.contains(words) && !told.contains("delete it now"), "{told}");
     drop(shown);
-    // And what was never in force is nobody's.
+    // And a key that was never active is in no process.
     rotator.rotation.stage(&key(3)).unwrap();
     assert_eq!(rotator.rotation.abort_now().unwrap().still_using(), Ok(&[][..]));
 }

@@ -11,7 +11,7 @@ use crate::support::Child;
 use crate::support::forked::forked;
 use crate::support::in_child;
 
-/// A child, and what it writes: it would fail if nobody took that.
+/// A child, and what it writes: it would fail if nothing read that.
 struct Follower(Process, Lines<BufReader<ChildStdout>>);
 
 impl Follower {
@@ -87,8 +87,8 @@ fn a_killed_process_delays_a_deletion_and_is_named_afterwards() {
     killed.kill();
     rotator.promote(2);
     eventually("the living one has the new key", || rotator.waits_for() == ["killed"]);
-    // A second, and the minute for clocks that differ. The other one goes on to show itself, by a clock that is behind
-    // the rotator's by less than that.
+    // A second, and the minute for clocks that differ. The other one goes on to show itself, by a clock that
+    // is behind the rotator's by less than that.
     rotator.ahead.store(58, Ordering::SeqCst);
     eventually("its time is over", || {
         let step = rotator.next();
@@ -96,7 +96,8 @@ fn a_killed_process_delays_a_deletion_and_is_named_afterwards() {
     });
     let told = rotator.next().to_string();
     let begins = format!(
-        "first check yourself that these silent processes no longer use the old key: killed (generation 1, key {}, shown ",
+        "first check yourself that these silent processes no longer use the old key: killed (generation 1, \
+         key {}, shown ",
         name(1)
     );
     assert!(told.starts_with(&begins) && told.contains("); then delete the key"), "{told}");

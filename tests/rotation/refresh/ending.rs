@@ -81,7 +81,7 @@ fn a_result_that_arrives_after_the_drop_began_is_discarded() {
     handle.report_refused(generation);
     eventually("the attempt is under way", || source.calls() == 2);
     let drops = thread::spawn(move || drop(refresher));
-    // That nobody reloads any more is said as soon as the drop has begun.
+    // The end of reloading is reported as soon as the drop has begun.
     let asks = handle.wait_newer_than(generation);
     assert_eq!(asks.wait(PATIENCE), Some(Reload::NoRefresher));
     gate.open();

@@ -71,7 +71,7 @@ fn a_panicking_source_is_a_failed_reload_and_refreshing_goes_on() {
     eventually("it recovers", || has(&refresher.handle(), SECOND));
 }
 
-/// A store that hangs, and one that panics, where it is told to.
+/// A store that hangs, and one that panics, on demand.
 #[derive(Clone)]
 struct Bad {
     store: MemoryStore,

@@ -1,4 +1,5 @@
-//! What a handle does with its refresher: keeps it, is stopped under it, takes refusals back, and is forked away from it.
+//! What a handle does with its refresher: keeps it, is stopped under it, takes refusals back, and is forked
+//! away from it.
 
 use std::thread;
 use std::time::{Duration, Instant};

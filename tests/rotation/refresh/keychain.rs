@@ -1,5 +1,5 @@
-//! A keychain that changes, locks and goes away while a refresher reads it, against a real Secret Service; P6 among it:
-//! below it in the chain stands a file with a good key of another account.
+//! A keychain that changes, locks and goes away while a refresher reads it, against a real Secret Service; P6
+//! among it: below it in the chain stands a file with a good key of another account.
 
 use std::env;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ fn a_keychain_locked_midway_keeps_the_key_until_it_is_unlocked() {
         fails(&of_store, |problem| {
             *problem == ReloadProblem::Document(DocumentError::Unavailable(Problem::NoAccess))
         });
-        // Started anew, it is unlocked.
+        // Restarted, it is unlocked.
         service.restart();
         for refresher in [&refresher, &of_store] {
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));

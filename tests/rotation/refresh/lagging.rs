@@ -1,4 +1,4 @@
-//! Places that are behind: a replica that has not heard yet of the key that is in force elsewhere.
+//! Places that lag: a replica that does not have the key yet that is active elsewhere.
 
 use std::thread;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
     Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
 }
 
-/// As the layers do when the key in force is refused.
+/// As the layers do when the active key is refused.
 fn refused(handle: &KeyHandle<Kanal>) -> Option<Reload> {
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
@@ -88,7 +88,7 @@ fn another_key_from_within_this_process_ends_the_wait() {
     rotation.stage(&raw(SECOND)).unwrap();
     rotation.promote_unverified_now().unwrap();
     assert_eq!(asking.join().unwrap(), Some(Reload::Newer));
-    // It does not ask for ever what has nothing newer than that.
+    // It does not keep asking a source that has nothing newer.
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
 }
 

@@ -152,7 +152,7 @@ fn another_key_set_is_not_taken_however_new_it_is() {
     store.put(key_set(&[KEY]).to_document(), version(1));
     let refresher = Refresher::<Kanal>::from_store(store.clone(), only_asked()).unwrap();
     let handle = refresher.handle();
-    // Another account's, or one that was begun anew and has forgotten what has leaked.
+    // Another account's, or one that was begun again and has forgotten what has leaked.
     for (sequence, keys) in [(2, key_set(&[SECOND, THIRD])), (3, key_set(&[SECOND, KEY]))] {
         store.put(keys.to_document(), version(sequence));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
@@ -276,7 +276,7 @@ fn a_document_file_that_is_harmed_keeps_the_last_good_key() {
     std::os::unix::fs::symlink("elsewhere", &path).unwrap();
     fails("a link", |error| *error == DocumentError::NotPrivate);
     fs::remove_file(&path).unwrap();
-    // Begun anew by somebody, with other keys.
+    // Begun again, with other keys.
     persist(&FileStore::new(&path), &key_set(&[SECOND]).to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
     assert!(has(&refresher.handle(), KEY), "begun anew");

@@ -1,4 +1,5 @@
-//! Subscribers of `tracing` that block or panic: none of it reaches a refresher, a step, a presence or a drop.
+//! Subscribers of `tracing` that block or panic: none of it reaches a refresher, a step, a presence or a
+//! drop.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The audit: what is told, the file, and that its failure stops no step.
+//! The audit: its events, the file, and that its failure stops no step.
 
 use keysheath::rotation::KeyDetails;
 use std::fs;

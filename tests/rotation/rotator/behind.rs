@@ -66,7 +66,7 @@ impl DocumentStore for Replica {
     }
 }
 
-/// Key 2 is in force in place of key 1, as a replica has heard, and nothing is left to wait for.
+/// Key 2 is active in place of key 1, a replica knows it, and nothing is left to wait for.
 fn promoted() -> (Replica, Rotation<Kanal>) {
     let replica = Replica::default();
     let policy = RotationPolicy::new()

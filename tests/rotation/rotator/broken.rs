@@ -28,7 +28,7 @@ enum Fault {
     Lost(bool),
     /// Writing says that it failed, and was done.
     Done(bool),
-    /// As `Done`, and then somebody else makes another step.
+    /// As `Done`, and then another process makes a step.
     DoneThenOther,
     /// As `Lost`, and then the place cannot be read either.
     LostThenSilent,
@@ -38,7 +38,7 @@ enum Fault {
     Stale,
 }
 
-/// A store that fails as it is told.
+/// A store that fails on demand.
 #[derive(Clone, Default)]
 struct Faulty {
     inner: MemoryStore,
@@ -271,7 +271,8 @@ fn an_invalid_or_foreign_document_is_refused_and_untouched() {
         let error = refused(&path);
         assert!(matches!(&error, RotationError::Unreadable { problem, .. } if is(problem)), "{error}");
     }
-    // A rotation that has seen the document makes no step on one that was put in its place, and sends what it had.
+    // A rotation that has seen the document makes no step on one that was put in its place, and sends what it
+    // had.
     assert!(rotation.stage(&key(2)).is_err());
 }
 

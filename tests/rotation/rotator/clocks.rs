@@ -1,4 +1,5 @@
-//! The settle time by two clocks: clocks that differ, jump and stand still, and commands that run for a second.
+//! The settle time by two clocks: clocks that differ, jump and stand still, and commands that run for a
+//! second.
 
 use std::io::{BufRead as _, BufReader};
 use std::time::Instant;
@@ -169,7 +170,7 @@ fn a_real_wall_clock_that_is_set_forward_settles_nothing() {
         let rotation = Rotation::<Kanal>::open(FileStore::new(path), RotationPolicy::new());
         let rotation = rotation.unwrap().with_probe(answers);
         promote(&rotation);
-        // Before the test is told, which then moves the clock.
+        // Before the test is notified, which then moves the clock.
         let start = SystemTime::now();
         println!("promoted at {start:?}");
         let end = Instant::now() + Duration::from_secs(60);

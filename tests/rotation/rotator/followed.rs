@@ -1,4 +1,5 @@
-//! A person who always does what the next step says: whatever has gone wrong before, it ends with a key that works.
+//! A person who always does what the next step says: whatever has gone wrong before, it ends with a key that
+//! works.
 
 use keysheath::rotation::Promote;
 use keysheath::rotation::Retire;

@@ -25,8 +25,8 @@ fn an_aborted_key_is_to_be_deleted_until_that_is_confirmed() {
     assert!(says(&setup.rotation).starts_with("verify the active key"), "{}", says(&setup.rotation));
     drop(setup.rotation.verify_now().unwrap());
     let text = format!(
-        "delete the key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API Keys): the one taken in \
-         on 2026-11-24 and aborted, and not the key {}; then confirm that it is deleted",
+        "delete the key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API Keys): \
+         the one taken in on 2026-11-24 and aborted, and not the key {}; then confirm that it is deleted",
         name(2),
         name(1)
     );

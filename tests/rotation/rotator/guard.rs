@@ -56,7 +56,8 @@ fn a_key_that_changes_while_it_is_asked_about_is_not_marked() {
     assert_eq!(setup.slots(), [Some(1), Some(3), None]);
 }
 
-/// Puts another key set in the place of the one that is there while it is asked, with the same numbers and other keys.
+/// Puts another key set in the place of the one that is there while it is asked, with the same numbers and
+/// other keys.
 struct Replacing {
     answers: Answers,
     store: MemoryStore,

@@ -80,7 +80,7 @@ fn a_whole_rotation_in_a_keychain_is_seen_by_every_process() {
         }
         let step = setup.rotation.next_step().unwrap();
         assert!(matches!(step, NextStep::Create { .. }), "{step}");
-        // A key that leaked is known there for ever.
+        // A key that leaked stays known there.
         let known = KeySetError::Known { state: KeyState::Compromised };
         assert_eq!(setup.rotation.stage(&key(2)), Err(RotationError::Refused(known)));
         assert_eq!(setup.actions().len(), STEPS.len());
@@ -106,7 +106,8 @@ fn a_locked_keychain_loses_nothing_and_steps_resume_on_unlock() {
                 };
                 let is_so = matches!(
                     cause,
-                    RotationError::Document { problem, .. } | RotationError::Unsure { problem, .. } if *problem == locked
+                    RotationError::Document { problem, .. } | RotationError::Unsure { problem, .. }
+                        if *problem == locked
                 );
                 assert!(is_so, "step {at}: {error}");
                 for number in [1, 2, 3] {
@@ -121,7 +122,7 @@ fn a_locked_keychain_loses_nothing_and_steps_resume_on_unlock() {
                 assert_eq!(setup.actions().len(), told, "step {at}: nothing is told that was not done");
                 assert!(setup.rotation.next_step().is_err() && setup.rotation.status().is_err());
                 assert!(Rotation::<Kanal>::open(store(), RotationPolicy::new()).is_err());
-                // Started anew, it is unlocked.
+                // Restarted, it is unlocked.
                 service.restart();
                 assert_eq!(setup.slots(), before, "step {at}: nothing is lost");
             }

@@ -24,7 +24,7 @@ struct Life<S> {
     rotation: Rotation<Kanal>,
 }
 
-/// A server, the key that it was started with in force, and a probe for two stores.
+/// A server, the key that it was started with as the active one, and a probe for two stores.
 fn life<S: DocumentStore + Clone + 'static>(store: S) -> Life<S> {
     let emulator = Emulator::start().unwrap();
     let second = StoreId::new(SECOND_STORE).unwrap();
@@ -93,7 +93,7 @@ fn keys_live_their_whole_life_over_a_file() {
     let folder = Folder::new();
     let life = life(FileStore::new(folder.at("keys")));
     whole_life(&life);
-    // Another process sees what is in force.
+    // Another process sees what is active.
     let store = FileStore::new(folder.at("keys"));
     let handle = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap().handle();
     assert!(life.sends(handle.load().unwrap().current().as_raw()));

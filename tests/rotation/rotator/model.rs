@@ -234,7 +234,8 @@ proptest! {
             if let NextStep::DeleteAborted { key, keep, is_confirmed, .. } = &step {
                 let [current, ..] = world.setup.slots();
                 prop_assert_eq!(Some(keep.fingerprint()), current.map(name));
-                prop_assert!(world.setup.slots().into_iter().flatten().all(|held| name(held) != key.fingerprint()));
+                let mut held = world.setup.slots().into_iter().flatten();
+                prop_assert!(held.all(|held| name(held) != key.fingerprint()));
                 prop_assert!(*is_confirmed);
                 prop_assert!(world.active.1, "{} was not seen to work since: {:?}", keep, &acts[..=at]);
             }

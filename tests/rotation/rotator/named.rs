@@ -1,4 +1,4 @@
-//! A step names the rotation that it is about, and a person is told the name of a key.
+//! A step names the rotation that it is about, and the operator sees the name of a key.
 
 use keysheath::keyset::{KeySetError, RotationId};
 use keysheath::rotation::Promote;
@@ -30,7 +30,10 @@ fn a_thread_acts_on_no_key_that_only_another_thread_has_seen() {
         });
     });
     let before = setup.slots();
-    let over = |error: RotationError| matches!(error, RotationError::Refused(KeySetError::NotPending { rotation }) if rotation == seen);
+    let over = |error: RotationError| match error {
+        RotationError::Refused(KeySetError::NotPending { rotation }) => rotation == seen,
+        _ => false,
+    };
     assert!(over(setup.rotation.promote(seen).unwrap_err()));
     assert!(over(setup.rotation.promote(Promote::of(seen).without_verification()).unwrap_err()));
     assert!(over(setup.rotation.verify(seen).unwrap_err()));
@@ -127,8 +130,9 @@ fn each_message_about_a_deletion_begins_with_the_name() {
     assert_eq!(
         setup.rotation.next_step().unwrap().to_string(),
         format!(
-            "delete the key named the old one (fingerprint {one}) {page}: the one taken in on 2026-11-24, and not the key named \
-             the new one ({two}); then retire it, and keysheath will confirm that the right one is gone"
+            "delete the key named the old one (fingerprint {one}) {page}: the one taken in on 2026-11-24, \
+             and not the key named the new one ({two}); then retire it, and keysheath will confirm that the \
+             right one is gone"
         )
     );
     let kept = setup.rotation.retire_now().unwrap().to_string();

@@ -113,12 +113,12 @@ fn consistent(told: &[String], store: &FileStore) {
     let numbers: HashSet<u64> = staged.iter().map(|(_, rotation)| *rotation).collect();
     assert_eq!(numbers.len(), staged.len());
     assert_eq!(numbers, (2..2 + staged.len() as u64).collect());
-    // The generation counts each change of the key in force, and nothing else.
+    // The generation counts each change of the active key, and nothing else.
     let there = store.read().unwrap().unwrap();
     let keys = KeySet::from_document(Kanal::PROFILE, there.content().expose_secret()).unwrap();
     let generation = keys.generation().unwrap().to_string().parse::<usize>().unwrap();
     assert_eq!(generation, 1 + promoted.len() + rolled.len());
-    // Each key that was staged is in a place, or was given up or retired by somebody who was told so.
+    // Each key that was staged is in a place, or was aborted or retired, and the caller knows it.
     let gone: HashSet<&str> = aborted.iter().chain(&retired).map(|(name, _)| name.as_str()).collect();
     assert_eq!(gone.len(), aborted.len() + retired.len(), "none was given up or retired twice");
     let mut held = 0;

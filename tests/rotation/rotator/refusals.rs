@@ -78,7 +78,7 @@ fn a_key_that_is_accepted_again_is_mentioned_no_more() {
     assert!(!status.is_active_key_refused() && !status.to_string().contains("REFUSED"), "{status}");
     setup.clock.advance(60 * 86_400);
     assert!(matches!(next(&setup.rotation), NextStep::Nothing { .. }));
-    // What this process's requests were told is taken back by what they are told later.
+    // Earlier answers to this process's requests are superseded by later ones.
     let generation = setup.handle.load().unwrap().generation();
     setup.handle.report_refused(generation);
     assert!(matches!(next(&setup.rotation), NextStep::Refused { .. }));

@@ -1,4 +1,4 @@
-//! Ages, waits, what a person is told, and clocks that go wrong.
+//! Ages, waits, what the operator sees, and clocks that go wrong.
 
 use keysheath::key::Katana;
 use keysheath::keyset::KeyState;
@@ -22,8 +22,8 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     let setup = empty();
     says(
         &setup,
-        "there is no active key: adopt the one in use, or create a key named production-shop-2026-11-r1 in Kanal (Settings → \
-         API Keys → Add API key), then stage it",
+        "there is no active key: adopt the one in use, or create a key named production-shop-2026-11-r1 in \
+         Kanal (Settings → API Keys → Add API key), then stage it",
     );
     setup.rotation.adopt(&key(1)).unwrap();
     setup.answers.accept(1);
@@ -31,8 +31,8 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     setup.clock.advance(76 * DAY);
     says(
         &setup,
-        "the active key must be replaced by 2027-02-22: create a key named production-shop-2027-02-r2 in Kanal \
-         (Settings → API Keys → Add API key), then stage it",
+        "the active key must be replaced by 2027-02-22: create a key named production-shop-2027-02-r2 in \
+         Kanal (Settings → API Keys → Add API key), then stage it",
     );
     setup.clock.advance(14 * DAY);
     let Reason::Overdue { due, .. } = (match next(&setup) {
@@ -53,24 +53,25 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     says(
         &setup,
         &format!(
-            "wait, and keep the key {one}: other processes have 15 minutes to take up the active key, if this process \
-             keeps running; otherwise ask again after 2027-02-22T09:40:31Z"
+            "wait, and keep the key {one}: other processes have 15 minutes to take up the active key, if \
+             this process keeps running; otherwise ask again after 2027-02-22T09:40:31Z"
         ),
     );
     setup.clock.advance(15 * 60);
     says(
         &setup,
         &format!(
-            "verify the active key, {two} (rotation 2), before the old one is deleted; if it does not work, roll back"
+            "verify the active key, {two} (rotation 2), before the old one is deleted; if it does not work, \
+             roll back"
         ),
     );
     let _ = setup.rotation.verify_now().unwrap();
     says(
         &setup,
         &format!(
-            "delete the key with fingerprint {one} in Kanal (Settings → API Keys): the one taken in on 2026-11-24, and not \
-             the key named production-shop-2027-02-r2 ({two}); then retire it, and keysheath will confirm that the right \
-             one is gone"
+            "delete the key with fingerprint {one} in Kanal (Settings → API Keys): the one taken in on \
+             2026-11-24, and not the key named production-shop-2027-02-r2 ({two}); then retire it, and \
+             keysheath will confirm that the right one is gone"
         ),
     );
     setup.answers.refuse(1);
@@ -80,9 +81,10 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     says(
         &setup,
         &format!(
-            "there is no active key, because the only one leaked: first delete the key named production-shop-2027-02-r2 \
-             (fingerprint {two}) in Kanal (Settings → API Keys); then create a key named production-shop-2027-02-r3 in \
-             Kanal (Settings → API Keys → Add API key), then stage it"
+            "there is no active key, because the only one leaked: first delete the key named \
+             production-shop-2027-02-r2 (fingerprint {two}) in Kanal (Settings → API Keys); then create a \
+             key named production-shop-2027-02-r3 in Kanal (Settings → API Keys → Add API key), then stage \
+             it"
         ),
     );
 }

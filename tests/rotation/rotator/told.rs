@@ -1,4 +1,4 @@
-//! What a person is told when keys leak, roll back, are given up, or are refused once by mistake.
+//! What the operator sees when keys leak, roll back, are aborted, or are refused once by mistake.
 
 use keysheath::keyset::{KeySetError, MAX_REPORTED};
 use keysheath::rotation::Compromised;
@@ -30,8 +30,8 @@ fn a_leaked_key_stays_due_for_deletion_until_it_is_confirmed() {
     setup.rotation.compromise(name(2)).unwrap();
     assert_eq!(sent(&setup.handle), Some(1));
     let text = format!(
-        "delete the leaked key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API Keys) now: the \
-         one taken in on 2026-11-24, and not the key {}; then confirm that it is deleted",
+        "delete the leaked key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API \
+         Keys) now: the one taken in on 2026-11-24, and not the key {}; then confirm that it is deleted",
         name(2),
         name(1)
     );
@@ -114,12 +114,13 @@ fn an_aborted_key_that_was_active_is_deleted_when_unused() {
     let shown = aborted.to_string();
     assert!(
         shown.contains(
-            "it was active, so do not delete it yet: other processes have 10 minutes to take up the active key, \
-             if this process keeps running; requests of this process still hold it; then delete the key named production-shop-2026-11-r2 in Kanal (Settings → API Keys)"
+            "it was active, so do not delete it yet: other processes have 10 minutes to take up the active \
+             key, if this process keeps running; requests of this process still hold it; then delete the key \
+             named production-shop-2026-11-r2 in Kanal (Settings → API Keys)"
         ),
         "{shown}"
     );
-    // Who does it again is told the same, by its own clocks.
+    // Another process that repeats it reports the same, by its own clocks.
     let again = another.abort_now().unwrap();
     assert_eq!(
         (again.transition().event().fingerprint(), again.transition().event().name()),
@@ -127,7 +128,7 @@ fn an_aborted_key_that_was_active_is_deleted_when_unused() {
     );
     assert!(again.to_string().contains("it was active, so do not delete it yet"), "{again}");
     drop(request);
-    // Settled and drained, it is deleted at once; and so is one that never was in force.
+    // Settled and drained, it is deleted at once; and so is one that was never active.
     let setup = promoted();
     setup.rotation.roll_back_now().unwrap();
     setup.clock.advance(900);
@@ -195,7 +196,7 @@ fn a_mistaken_refusal_is_withdrawn_once_the_key_is_accepted() {
         assert_eq!(setup.handle.refused(), None);
         assert!(matches!(next(&setup), NextStep::Wait { .. }));
     }
-    // The pending key says nothing of the one in force.
+    // The pending key says nothing about the active one.
     let setup = staged();
     setup.handle.report_refused(in_force);
     setup.answers.accept(2);

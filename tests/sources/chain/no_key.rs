@@ -1,4 +1,5 @@
-//! Texts that are no key: each is refused with advice of its own, and well-formed placeholders are refused when loaded.
+//! Texts that are no key: each is refused with advice of its own, and well-formed placeholders are refused
+//! when loaded.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What a person is told where no key is found.
+//! What the operator sees where no key is found.
 
 use keysheath::chain::NearMiss;
 use keysheath::key::{KeyFormat, Profile};

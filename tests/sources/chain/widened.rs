@@ -1,4 +1,5 @@
-//! An issuer's format, widened by the application's own word: each way that a key enters takes the longer keys.
+//! An issuer's format, widened by the application's own word: each way that a key enters takes the longer
+//! keys.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

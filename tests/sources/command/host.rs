@@ -1,5 +1,5 @@
-//! Programs of a host that is unlike others: it ignores its children, collects all of them, has a terminal, dies, or has run
-//! out of something.
+//! Programs of a host that is unlike others: it ignores its children, collects all of them, has a terminal,
+//! dies, or has run out of something.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +69,7 @@ fn what_another_has_collected_is_not_signalled() {
     Child::new(name).through_shell("exec env --ignore-signal=CHLD \"$@\"").run(|| {
         let folder = Folder::new();
         let (leader, member) = (folder.at("leader"), folder.at("member"));
-        // The leader ends at once and is nobody's; its number is that of a group which it left behind.
+        // The leader ends at once and has no parent; its number is that of a group which it left behind.
         let leaves = script(
             &format!("echo $$ > \"$1\"; sleep 2 & echo $! > \"$2\"; printf {KEY}; exec >&-"),
             &[&leader, &member],

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// How large each file is; a reader that looks at each byte as often as there are bytes takes half a minute and more.
+/// How large each file is; a reader that looks at each byte as often as there are bytes takes half a minute
+/// and more.
 const SIZE: usize = 64 * 1024;
 
 /// Far more than one look takes.

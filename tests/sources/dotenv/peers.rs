@@ -271,9 +271,9 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/dotenv").join(name)
 }
 
-/// Where Node finds nothing though the line is clear: it takes a byte order mark, and a line that has no `=` and is neither
-/// empty nor starts with `#`, for a part of the name that follows, and stops at a line without a name. python-dotenv reads
-/// these files as this crate does.
+/// Where Node finds nothing though the line is clear: it takes a byte order mark, and a line that has no `=`
+/// and is neither empty nor starts with `#`, for a part of the name that follows, and stops at a line without
+/// a name. python-dotenv reads these files as this crate does.
 fn node_stumbles(file: &str, line: usize) -> bool {
     let before = file.split('\n').take(line - 1).map(|line| line.trim_end_matches('\r'));
     let mut before = before.filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -78,7 +78,8 @@ proptest! {
         }
         let Ok(mut keys) = KeySet::from_document(Kanal::PROFILE, text.as_bytes()) else { return Ok(()) };
         for held in [keys.current(), keys.pending(), keys.previous()].into_iter().flatten() {
-            for at in [Some(held.info().staged()), held.info().promoted(), held.info().demoted()].into_iter().flatten() {
+            let info = held.info();
+            for at in [Some(info.staged()), info.promoted(), info.demoted()].into_iter().flatten() {
                 // Every clock can add to it, and none takes it for 1970.
                 prop_assert!(at.checked_add(Duration::from_secs(100 * 365 * 86_400)).is_some());
             }

@@ -27,7 +27,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => number.clone().prop_map(Act::Adopt),
         4 => number.clone().prop_map(Act::Stage),
         4 => rotation.clone().prop_map(Act::Verify),
-        4 => (rotation.clone(), any::<bool>()).prop_map(|(rotation, unverified)| Act::Promote(rotation, unverified)),
+        4 => (rotation.clone(), any::<bool>())
+            .prop_map(|(rotation, unverified)| Act::Promote(rotation, unverified)),
         2 => rotation.clone().prop_map(Act::RollBack),
         1 => rotation.clone().prop_map(Act::FallBack),
         3 => rotation.clone().prop_map(Act::Retire),
@@ -68,7 +69,11 @@ fn take(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_steps_or_crashes_lose_a_key_or_revive_a_leaked_one(
@@ -86,8 +91,14 @@ proptest! {
             let outcome = take(&mut keys, act, &rotations, at);
             match outcome {
                 None => keys = KeySet::from_document(Kanal::PROFILE, &persisted).unwrap(),
-                Some(Err(_)) => prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone(), "a refusal changes nothing"),
-                Some(Ok(Effect::Unchanged(_))) => prop_assert_eq!(keys.to_document().expose_secret().to_vec(), persisted.clone()),
+                Some(Err(_)) => {
+                    let document = keys.to_document();
+                    prop_assert_eq!(document.expose_secret(), &*persisted, "a refusal changes nothing");
+                }
+                Some(Ok(Effect::Unchanged(_))) => {
+                    let document = keys.to_document();
+                    prop_assert_eq!(document.expose_secret(), &*persisted);
+                }
                 Some(Ok(Effect::Changed(rotation))) => {
                     let document = keys.to_document().expose_secret().to_vec();
                     prop_assert_ne!(&document, &persisted, "a change is seen in what is persisted");
@@ -107,7 +118,8 @@ proptest! {
                 }
             }
             let read = KeySet::from_document(Kanal::PROFILE, &persisted).unwrap();
-            prop_assert_eq!(read.to_document().expose_secret().to_vec(), persisted.clone(), "what is read is what was written");
+            let document = read.to_document();
+            prop_assert_eq!(document.expose_secret(), &*persisted, "what is read is what was written");
             let held = slots(&keys);
             let now = held[0];
             if in_force.is_some() && !matches!(act, Act::Compromise(_)) {

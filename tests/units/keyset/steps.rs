@@ -38,21 +38,21 @@ fn empty() -> KeySet {
     KeySet::new(Kanal::PROFILE).unwrap()
 }
 
-/// Key 1 in force.
+/// Key 1 active.
 fn adopted() -> KeySet {
     let mut keys = empty();
     keys.adopt(key(1), staging()).unwrap();
     keys
 }
 
-/// Key 1 in force and key 2 pending.
+/// Key 1 active and key 2 pending.
 fn staged() -> (KeySet, RotationId) {
     let mut keys = adopted();
     let rotation = keys.stage(key(2), staging()).unwrap().rotation();
     (keys, rotation)
 }
 
-/// Key 2 in force and key 1 previous.
+/// Key 2 active and key 1 previous.
 fn promoted() -> (KeySet, RotationId) {
     let (mut keys, rotation) = staged();
     keys.verify(rotation, time(2)).unwrap();
@@ -60,7 +60,7 @@ fn promoted() -> (KeySet, RotationId) {
     (keys, rotation)
 }
 
-/// The numbers of the keys that are in force, pending and previous.
+/// The numbers of the active, the pending and the previous key.
 fn slots(keys: &KeySet) -> [Option<usize>; 3] {
     [keys.current(), keys.pending(), keys.previous()].map(|slot| {
         slot.map(|held| (0..200).find(|number| name(*number) == held.info().fingerprint()).unwrap())

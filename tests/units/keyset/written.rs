@@ -5,8 +5,8 @@ use crate::store::MAX_DOCUMENT;
 
 use super::*;
 
-/// A document as each released form writes it: key 2 in force, key 3 pending, key 1 previous, key 4 retired, key 5
-/// compromised, and key 6 as well, which was pending and is not said to be deleted.
+/// A document as each released form writes it: key 2 active, key 3 pending, key 1 previous, key 4 retired,
+/// key 5 compromised, and key 6 as well, which was pending and is not said to be deleted.
 const RELEASED: [&str; 1] = [include_str!("form_1.json")];
 
 fn read(text: &str) -> Result<KeySet, KeySetError> {
@@ -133,7 +133,8 @@ fn the_longest_keys_and_notes_fit_into_a_document() {
     for number in 0..MAX_REPORTED {
         keys.compromise(name(number), time(1)).unwrap();
     }
-    // The last second of the year 9999: no later time is written down, and every platform's clock can tell it.
+    // The last second of the year 9999: no later time is written down, and every platform's clock can tell
+    // it.
     let far = time(253_402_300_799);
     for number in 0..MAX_COMPROMISED {
         let pending = keys.pending().unwrap().info().fingerprint();
