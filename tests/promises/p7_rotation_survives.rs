@@ -1,7 +1,7 @@
 //! P7: a rotation survives the death of its process at any instant. The active key and every key whose
 //! `stage` has returned are never lost, and the rotation goes on by doing the last step again.
 //!
-//! Power cuts at every instant of a rotation are in `src/rotation/power_cut.rs`.
+//! Power cuts at every instant of a rotation are in `src/rotation/commit.rs`.
 
 use keysheath::rotation::KeyDetails;
 use std::collections::HashMap;
