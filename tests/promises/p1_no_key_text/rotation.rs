@@ -1,16 +1,15 @@
 //! Rotations: what each step, outcome, error and audit shows.
 
-use keysheath::keyset::KeyInfo;
-use keysheath::rotation::Leak;
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
 
 use keysheath::failure::Answer;
 use keysheath::handle::Stop;
+use keysheath::keyset::KeyInfo;
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{
-    AuditAction, AuditError, AuditEvent, AuditLog, KeyDetails, NextStep, Reason, Retirement, Rotation,
-    RotationError, RotationPolicy, RotationStatus, Verification,
+    Aborted, AuditAction, AuditError, AuditEvent, AuditLog, KeyDetails, Leak, NextStep, Promote, Reason,
+    Retire, Retirement, Rotation, RotationError, RotationPolicy, RotationStatus, Transition, Verification,
 };
 use keysheath::store::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 
@@ -105,7 +104,11 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     assert_value_silent("a refused verification", &verification);
     refuses.0.lock().unwrap().clear();
     assert_value_silent("a verification", &rotation.verify_now().unwrap());
-    transition("promote", &rotation.promote_now());
+    let id = rotation.status().unwrap().keys().pending().unwrap().rotation();
+    assert_debug_silent("what to promote", &Promote::of(id).without_verification());
+    assert_debug_silent("what to retire", &Retire::of(id).without_probe());
+    let promoted: Transition = rotation.promote(id).unwrap();
+    assert_value_silent("promote", &promoted);
     look(&rotation);
     for refused in [&[][..], &[KANAL, OTHER], &[OTHER]] {
         *refuses.0.lock().unwrap() = refused.to_vec();
@@ -114,7 +117,8 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
         look(&rotation);
     }
     transition("roll back", &rotation.roll_back_now());
-    transition("abort", &rotation.abort_now());
+    let aborted: Aborted = rotation.abort_now().unwrap();
+    assert_value_silent("abort", &aborted);
     let fingerprint = key(KANAL).fingerprint().unwrap();
     transition(
         "compromise with the key as a note",
