@@ -136,7 +136,7 @@ impl Fleet {
 }
 
 impl fmt::Display for Fleet {
-    /// A line for each process.
+    /// Writes a line for each process.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let now = SystemTime::now();
         let count = self.records.len();
