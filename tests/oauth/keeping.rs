@@ -129,7 +129,8 @@ fn two_who_refresh_one_token_lose_the_grant() {
     };
     assert_eq!(refuse(&keepers[0]), Some(Reload::Newer));
     assert_eq!(products(&keepers[0].handle(), &oidc.origin()).0, 200);
-    assert_eq!(refuse(&keepers[1]), Some(Reload::Failed));
+    // Unchanged, if the attempt that the report asked for has ended before the wait begins.
+    assert!(matches!(refuse(&keepers[1]), Some(Reload::Failed | Reload::Unchanged)));
     assert_eq!(keepers[1].status().state(), GrantState::Refused);
     assert_eq!(products(&keepers[0].handle(), &oidc.origin()).0, 401, "the winner's token as well");
     assert_eq!(keepers[0].status().state(), GrantState::Refused);
