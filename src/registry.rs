@@ -292,7 +292,7 @@ impl KeyRegistry {
         self.add_key(&mut writer, (team, name, restriction), key)
     }
 
-    /// Adds a key that was made elsewhere. Only for the emulator: whoever chose a key knows it.
+    /// Adds a key that was made elsewhere. Only for the emulator: the person who chose the key knows it.
     #[allow(dead_code, reason = "for the emulator")]
     pub(crate) fn adopt_key(&self, team: TeamId, name: &str, key: RawKey) -> Result<NewKey, RegistryError> {
         let key = key.of_issuer(self.profile).map_err(|_| RegistryError::OtherIssuer)?;

@@ -284,7 +284,7 @@ mod tests {
         while !reloader.is_asked() && !asks.is_finished() {
             std::thread::yield_now();
         }
-        assert_eq!(handle.refused(), Some(Generation(3)), "the refusal is about the one in force");
+        assert_eq!(handle.refused(), Some(Generation(3)), "the refusal is of the active key");
         let attempt = reloader.begin();
         publisher.publish(&numbered(4, Ok(&key(SECOND))));
         reloader.end(attempt, Reload::Newer);
@@ -301,7 +301,7 @@ mod tests {
         let refusal = handle.load().unwrap().refusal(true);
         publisher.publish(&numbered(2, Ok(&key(SECOND))));
         drop(handle.reload_instead_of(&refusal));
-        assert!(!reloader.is_asked(), "another key is in force");
+        assert!(!reloader.is_asked(), "another key is active");
         publisher.publish(&numbered(3, Ok(&key(FIRST))));
         drop(handle.reload_instead_of(&refusal));
         assert!(reloader.is_asked());

@@ -271,7 +271,7 @@ mod tests {
         let mut last = Generation(0);
         while last < Generation(100_000) {
             let now = subscription.wait(Duration::from_secs(60)).unwrap().unwrap().generation();
-            assert!(now > last, "{now} was told after {last}");
+            assert!(now > last, "{now} was published after {last}");
             last = now;
         }
         publisher.join().unwrap();
@@ -283,7 +283,7 @@ mod tests {
         publisher.publish(&numbered(1, Ok(&key(FIRST))));
         let snapshot = handle.load().unwrap();
         let clone = snapshot.clone();
-        assert!(!handle.is_drained(Generation(1)), "it is in force");
+        assert!(!handle.is_drained(Generation(1)), "it is active");
         publisher.publish(&numbered(2, Ok(&key(SECOND))));
         drop(snapshot);
         assert!(!handle.drained(Generation(1)).wait(SHORT), "a snapshot is there");
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(asks.join().unwrap(), Some(Reload::Newer));
         let told = subscription.wait(Duration::from_secs(60)).unwrap().unwrap();
         assert_eq!(told.generation(), Generation(2));
-        assert!(subscription.wait(SHORT).is_none(), "it is told once");
+        assert!(subscription.wait(SHORT).is_none(), "it is reported once");
         let waiting = handle.wait_newer_than(Generation(2));
         let asks = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
         while !reloader.is_asked() {

@@ -31,7 +31,7 @@ pub(crate) enum Untrusted {
     /// Every user can.
     #[cfg_attr(not(unix), allow(dead_code, reason = "owner and mode are Unix's"))]
     WritableByOthers { mode: u32 },
-    /// Its group can, and nobody else.
+    /// Its group can, and no other user.
     #[cfg_attr(not(unix), allow(dead_code, reason = "owner and mode are Unix's"))]
     WritableByGroup { mode: u32, gid: u32 },
 }

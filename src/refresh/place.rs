@@ -40,7 +40,7 @@ pub(super) enum Answer {
 /// What an answer did.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// This is in force now.
+    /// This key is active now.
     Newer {
         generation: Generation,
         current: Result<Option<Fingerprint>, NoActiveKey>,
@@ -169,7 +169,7 @@ fn is_another_file(before: &Provenance, now: &Provenance) -> bool {
     }
 }
 
-/// Publishes a source's key, if it is another one than that in force.
+/// Publishes a source's key, if it is not the active one.
 pub(super) fn publish_key<I: Issuer>(
     key: &RawKey,
     provenance: &Provenance,
@@ -193,7 +193,7 @@ fn not_stopped<I: Issuer>(publisher: &Publisher<I>) -> Result<(), ReloadProblem>
     if publisher.is_stopped() { Err(ReloadProblem::Stopped) } else { Ok(()) }
 }
 
-/// What a document has put in force.
+/// What a document has made active.
 struct Current {
     generation: Generation,
     current: Result<Option<Fingerprint>, NoActiveKey>,
@@ -206,7 +206,7 @@ impl Current {
     }
 }
 
-/// A key set of this generation is not to be older than what is in force.
+/// A key set of this generation must not be older than the active one.
 fn not_older(generation: Option<Generation>, before: Generation) -> Result<(), ReloadProblem> {
     let has_key = Some(before) >= Generation::numbered(1);
     let is_older = has_key && generation < Some(before);

@@ -2,7 +2,7 @@
 //!
 //! What is watched are folders, not recursively, and never the file itself: a watch on a file is dead once
 //! another file has taken its name. Kubernetes replaces the link `..data`, and with it what `key` leads to;
-//! so the folders of all links on the way are watched, and the way is walked anew before each reading. All
+//! so the folders of all links on the way are watched, and the path is followed again before each read. All
 //! refreshers share one watcher.
 
 mod hub;
@@ -149,7 +149,7 @@ fn problem(kind: &notify::ErrorKind) -> WatchProblem {
 /// How many links are followed; Linux follows as many.
 const MOST_LINKS: usize = 40;
 
-/// A name in a folder. Who makes it anew, or points it elsewhere, may change what the way leads to.
+/// A name in a folder. A change of it may change the file that the path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     /// Resolved: no link is in it.

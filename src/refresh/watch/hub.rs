@@ -154,7 +154,7 @@ impl Hub {
         }
     }
 
-    /// Begins anew, after a panic of the library.
+    /// Starts again after a panic of the library.
     pub(super) fn reset(&self) {
         let Some(mut turn) = self.turn() else { return };
         self.table.tell_all();
@@ -236,7 +236,7 @@ impl Table {
         self.0.lock().is_empty()
     }
 
-    /// Takes a user out of the folders that it does not stay in, and gives those that nobody wants any more.
+    /// Removes a user from the folders that it leaves, and returns those that no user watches any more.
     fn leave(&self, signal: &Arc<Signal>, stays: impl Fn(&Identity) -> bool) -> Vec<PathBuf> {
         let mut idle = Vec::new();
         self.0.lock().retain(|identity, folder| {
