@@ -41,7 +41,7 @@
 //! | it ends | the grant |
 //! |---|---|
 //! | before it has the lease | unchanged |
-//! | with the lease, before the server has the request | whole, but *in doubt*: the next case looks the same |
+//! | with the lease, before the server has the request | whole, *in doubt*: the next case looks alike |
 //! | after that, before the tokens are persisted | lost with the answer; *in doubt* until it is tried |
 //! | after the tokens are persisted | whole: other processes publish them |
 //!

@@ -157,8 +157,8 @@ impl Report {
     ///
     /// 1. `KeyRefused`, if one place refused the key: no store of the issuer accepts a deleted key.
     /// 2. `StoreRefused`, if one place refused the store. It precedes `Inconclusive`, because a later answer
-    ///    of the other places cannot make this `Accepted`: the key does not serve all stores until somebody
-    ///    changes that.
+    ///    of the other places cannot make this `Accepted`: the key does not serve all stores until a
+    ///    person changes that.
     /// 3. `Inconclusive`, if one place was: probe again later.
     /// 4. `Accepted`, if every place accepted the key.
     #[must_use]

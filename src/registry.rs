@@ -12,9 +12,9 @@
 //! which cannot be guessed at any price, and a slow hash on every request would make denial of service easy.
 //!
 //! With a pepper, the records alone are useless: the digests do not identify a key (the fingerprint beside
-//! them does, to somebody who has the key already), and nobody can add a record for a key of their own. A
-//! pepper does not protect against somebody who reads the process's memory, or who has both the records and
-//! the pepper and can write records.
+//! them does, to a reader who has the key already), and no record can be added for a chosen key. A pepper
+//! does not protect against an attacker who reads the process's memory, or who has both the records and the
+//! pepper and can write records.
 //!
 //! # Order of refusals
 //! Kanal does not document which answer is given if several apply. This registry's choice: the key before the

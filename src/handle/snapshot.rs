@@ -114,8 +114,8 @@ impl<I: Issuer> Snapshot<I> {
         }
     }
 
-    /// A refusal of this key. It is certain where it was the issuer that refused, and not somebody on the
-    /// way.
+    /// A refusal of this key. It is certain if the issuer refused, and not a server in
+    /// between.
     pub(crate) fn refusal(&self, is_certain: bool) -> Refusal<I> {
         Refusal { version: Arc::clone(self.version()), generation: self.generation(), is_certain }
     }

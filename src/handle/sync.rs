@@ -36,7 +36,7 @@ impl<T> Swap<T> {
 pub(super) struct Event(event_listener::Event);
 
 impl Event {
-    /// Whoever listens before looking is woken by what happens after the look.
+    /// A caller that listens before it looks is woken by events after the look.
     pub(super) fn listen(&self) -> EventListener {
         self.0.listen()
     }

@@ -19,7 +19,7 @@ const LONGEST_MINIMUM: Duration = Duration::from_secs(60);
 /// |---|---|---|---|
 /// | [interval](Self::with_interval) between two polls | 30 s | 10 ms | a day |
 /// | [jitter](Self::with_jitter), taken off each interval at random | up to 20 % | 0 % | 100 % |
-/// | [minimum interval](Self::with_minimum_interval) between attempts that are asked for | 1 s | 10 ms | 1 min |
+/// | [minimum interval](Self::with_minimum_interval) of requested attempts | 1 s | 10 ms | 1 min |
 /// | [longest back-off](Self::with_longest_back_off) | 5 min | the minimum interval | a day |
 ///
 /// A value beyond its bounds is replaced by the nearest bound.

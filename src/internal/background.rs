@@ -236,7 +236,7 @@ impl<S> Link<S> {
         self.lock().is_stopping
     }
 
-    /// Reads or changes the state. Whoever waits on the link is not woken.
+    /// Reads or changes the state. Does not wake those who wait on the link.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut S) -> R) -> R {
         work(&mut self.lock().state)
     }

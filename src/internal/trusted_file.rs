@@ -51,8 +51,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// A regular file or a pipe that belongs to root, to this user or to who is trusted, and that nobody else can
-/// write but the group that is trusted.
+/// Returns the kind of a regular file or pipe that belongs to root, this user or a trusted owner, and that no
+/// others can write, except for a trusted group.
 pub(crate) fn check(metadata: &Metadata, trust: Trust) -> Result<Kind, Untrusted> {
     let kind = kind(metadata).ok_or(Untrusted::NotAFile)?;
     #[cfg(unix)]

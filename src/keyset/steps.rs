@@ -461,7 +461,7 @@ impl ManagedKey {
         KeySetError::InProgress {
             rotation: self.info.rotation,
             since: self.info.staged(),
-            by: self.info.by.clone().unwrap_or_else(|| "somebody".to_owned()),
+            by: self.info.by.clone().unwrap_or_else(|| "an unnamed operator".to_owned()),
         }
     }
 

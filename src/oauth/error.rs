@@ -133,7 +133,7 @@ pub enum AppProblem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrantError {
-    /// Nobody has signed in yet.
+    /// There has been no sign-in yet.
     #[error("there is no grant yet: sign in first, and save the tokens there")]
     None,
     /// The document cannot be read or written.

@@ -188,7 +188,7 @@ pub enum OpenBaoError {
 }
 
 impl OpenBaoError {
-    /// Whether the same call may well do later, without anybody changing a name, a policy or a token.
+    /// Whether the same call may succeed later, without a change of a name, a policy or a token.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(

@@ -256,7 +256,7 @@ impl<T: Transport> Transport for ZeroizingTransport<T> {
 }
 
 impl<T: Transport> ZeroizingTransport<T> {
-    /// Waits until the deadline, and where the answer is to be kept takes what has come by then: a process
+    /// Waits until the deadline. If the answer is to be kept, takes what has arrived by then: a process
     /// that was suspended in the middle of an exchange finds the whole answer there, and the deadline over.
     fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let Some(until) = self.exchange.lock().until else { return self.inner.maybe_await_input(timeout) };

@@ -89,7 +89,7 @@ const LEAST_VARIETY: usize = 8;
 pub(super) const DIGEST: usize = 16;
 
 /// A secret that is stored apart from the records. Keys are digested under it, so that the records alone
-/// allow nobody to test guesses or to add a key.
+/// do not allow guesses to be tested or keys to be added.
 ///
 /// Create one with `openssl rand -base64 32`. The records contain its fingerprint, from which a pepper that a
 /// person made up could be guessed; a pepper that is plainly not random is refused. Store it apart from the

@@ -243,7 +243,7 @@ impl fmt::Display for AuditEvent {
             let by = if self.action.is_about_previous() { "replaced by " } else { "" };
             write!(f, " ({by}rotation {rotation})")?;
         }
-        write!(f, " by {}", Printable(self.by().unwrap_or("somebody")))?;
+        write!(f, " by {}", Printable(self.by().unwrap_or("an unnamed operator")))?;
         if let Some(generation) = self.generation {
             write!(f, ", generation {generation}")?;
         }

@@ -60,9 +60,9 @@ pub enum DocumentError {
     Newer,
     /// A link, no regular file, another user's, or open to others: the document or its lock.
     #[error(
-        "the document and the .lock beside it must be regular files of this user that nobody else can read \
-         or write: name another path where one is a link, a folder or no name at all; where one is another \
-         user's, chown it to this user; and chmod 600 both"
+        "the document and the .lock beside it must be regular files of this user that no other user can \
+         read or write: name another path where one is a link, a folder or no name at all; where one is \
+         another user's, chown it to this user; and chmod 600 both"
     )]
     NotPrivate,
     /// The document or its lock has a second name (a hard link), through which it could be changed.
@@ -90,7 +90,7 @@ pub enum DocumentError {
     /// Others can replace files in the folder.
     #[error(
         "others can replace files in the document's folder: it must belong to root or to this user, and be \
-         writable by nobody else (or be sticky, as /tmp is): chmod go-w it"
+         writable by no other user (or be sticky, as /tmp is): chmod go-w it"
     )]
     OpenFolder,
     /// The folder is on a network file system.

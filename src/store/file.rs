@@ -38,9 +38,9 @@ const MAX_FILE: usize = sealed::HEADER + MAX_DOCUMENT;
 ///   syncs the folder once for each document, so that what is read lasts as well.
 ///   [`version`](DocumentStore::version) syncs nothing and runs on the calling thread, without the deadline:
 ///   while the file is as it was when it was read last, it is looked at and not read.
-/// - **Private.** Document and lock must be regular files of this user with nobody else's permissions. Links
+/// - **Private.** Document and lock must be regular files of this user that grant others nothing. Links
 ///   are refused, symbolic and hard. A document cannot have a name that ends in `.lock` or `.keysheath-new`.
-///   The folder must be there, belong to root or this user, and be writable by nobody else unless it is
+///   The folder must be there, belong to root or this user, and be writable by no other user unless it is
 ///   sticky, as `/tmp` is. (On Windows, owner, mode and hard links are not checked.)
 /// - **Local.** On Linux and macOS, network file systems are refused, and on Linux FUSE as well, because
 ///   whether a FUSE file system is remote cannot be determined.

@@ -1,6 +1,6 @@
 //! One watcher in the process, for all refreshers: an inotify instance is scarce, and a user has 128 of them.
 //!
-//! A folder is watched while somebody looks for names in it. It is known by what it is and not by its path:
+//! A folder is watched while a refresher looks for names in it. It is known by its inode and not its path:
 //! what is renamed or made again is another folder, and a folder that is mounted twice is watched once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -14,7 +14,7 @@ use crate::store::{DocumentError, sealed};
 pub(super) trait Disk {
     type File;
 
-    /// A new file that nobody else can read; it must not be there yet.
+    /// A new file that no other user can read. It must not exist yet.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
     fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
     fn sync(&self, file: &Self::File) -> io::Result<()>;

@@ -329,7 +329,7 @@ fn a_leaked_key_is_replaced_without_a_probe_and_never_returns() {
     let known = RotationError::Refused(KeySetError::InProgress {
         rotation: rotation.status().unwrap().keys().pending().unwrap().rotation(),
         since: rotation.status().unwrap().keys().pending().unwrap().staged(),
-        by: "somebody".to_owned(),
+        by: "an unnamed operator".to_owned(),
     });
     assert_eq!(rotation.stage(&key(1)), Err(known));
     rotation.promote_unverified_now().unwrap();
