@@ -39,7 +39,7 @@
 //! examined before the body, as Kanal documents. Not documented, and chosen here: which refusal wins when
 //! several apply (see [`registry`](crate::registry)), the body of a success, 200 or 201, the fields of a
 //! product, and the answers to a body that is too long (413, over 1 MiB), too slow (408, after
-//! [`READ_TIMEOUT`]) or not declared as JSON (415). A request without exactly one valid `Host`, or with both
+//! 30 s) or not declared as JSON (415). A request without exactly one valid `Host`, or with both
 //! `Content-Length` and `Transfer-Encoding`, is answered with 400. Each port serves 512 connections at once;
 //! further ones wait. An emulator keeps the last 10,000 requests and 100,000 customers.
 //!
@@ -74,19 +74,13 @@
 //! same user can read its memory, and so its keys and its token.
 
 // Each imports only from those above it.
+mod connection;
 mod fault;
 mod records;
 mod shop;
-#[cfg(feature = "emulator-tls")]
-mod tls;
-#[cfg(not(feature = "emulator-tls"))]
-#[path = "emulator/no_tls.rs"]
-mod tls;
-mod connection;
 mod api;
 mod server;
 mod control;
-mod settings;
 
 use std::fmt;
 use std::io;
@@ -96,14 +90,13 @@ use std::sync::Arc;
 use crate::key::{Origin, RawKey, StoreId};
 use crate::registry::{KeyId, KeyRecord, KeyRegistry, NewKey, RegistryError, Restriction, TeamId};
 
+use connection::Certificate;
 use server::{Server, Site, bind};
 use shop::{Api, Shop};
 
-pub use fault::{Fault, FaultError, FaultRule, FaultStatus};
-pub use records::{Customer, JournalEntry, RATE_LIMIT, RATE_WINDOW};
-pub use server::EmulatorError;
-pub use settings::{READ_TIMEOUT, Settings};
-pub use shop::{FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM};
+pub use fault::{Fault, FaultRule, FaultStatus};
+pub use records::{Customer, JournalEntry};
+pub use shop::{EmulatorError, FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, Settings, TEAM};
 
 /// A server on 127.0.0.1 that answers as an issuer documents. Dropping it closes every connection and frees
 /// both ports.
@@ -128,8 +121,7 @@ pub struct Emulator {
     origin: Origin,
     control_origin: Origin,
     token: RawKey,
-    #[cfg_attr(not(feature = "emulator-tls"), expect(dead_code, reason = "there is none"))]
-    certificate: Option<tls::Certificate>,
+    certificate: Option<Certificate>,
 }
 
 impl Settings {
@@ -139,16 +131,16 @@ impl Settings {
     /// [`EmulatorError`]: a port that is in use, a setting that the issuer does not have, or an operating
     /// system that gives no thread or no random bytes.
     pub fn start(self) -> Result<Emulator, EmulatorError> {
-        let (port, control_port, has_tls) = (self.port, self.control_port, self.has_tls);
+        let (port, control_port, make_tls) = (self.port, self.control_port, self.make_tls);
         let read_timeout = self.read_timeout;
         let (shop, first) = self.open()?;
         let shop = Arc::new(shop);
         let (listener, control_listener) = (bind(port)?, bind(control_port)?);
         let control_origin = origin(&control_listener, "http")?;
         let (answer_control, token) = control::plane(&shop, control_origin.port())?;
-        let made = has_tls.then(|| tls::make().ok_or(EmulatorError::Certificate)).transpose()?;
+        let made = make_tls.map(|make| make().ok_or(EmulatorError::Certificate)).transpose()?;
+        let origin = origin(&listener, if made.is_some() { "https" } else { "http" })?;
         let (tls, certificate) = made.unzip();
-        let origin = origin(&listener, if has_tls { "https" } else { "http" })?;
         let data = Site { listener, answer: server::service(&shop), tls, read_timeout };
         let control = Site { listener: control_listener, answer: answer_control, tls: None, read_timeout };
         let server = Server::start(vec![data, control])?;
@@ -218,15 +210,14 @@ impl Emulator {
         &self.shop.registry
     }
 
-    /// Returns the certificate to trust, if it was started [`with_tls`](Settings::with_tls).
-    #[cfg(feature = "emulator-tls")]
+    /// Returns the certificate to trust, if it was started with TLS (`with_tls`, with the feature
+    /// `emulator-tls`).
     #[must_use]
     pub fn certificate_der(&self) -> Option<&[u8]> {
         self.certificate.as_ref().map(|certificate| &*certificate.der)
     }
 
     /// Returns the certificate to trust in PEM, as `curl --cacert` reads it.
-    #[cfg(feature = "emulator-tls")]
     #[must_use]
     pub fn certificate_pem(&self) -> Option<&str> {
         self.certificate.as_ref().map(|certificate| &*certificate.pem)
@@ -296,9 +287,9 @@ impl Emulator {
     /// Adds a fault rule after the others, and returns its number.
     ///
     /// # Errors
-    /// [`FaultError`] for an invalid rule, or if there are 1,000 rules already.
-    pub fn add_fault(&self, rule: FaultRule) -> Result<u64, FaultError> {
-        self.shop.faults.lock().add(rule)
+    /// [`EmulatorError::Fault`] for an invalid rule, or if there are 1,000 rules already.
+    pub fn add_fault(&self, rule: FaultRule) -> Result<u64, EmulatorError> {
+        self.shop.faults.lock().add(rule).map_err(|reason| EmulatorError::Fault { reason })
     }
 
     /// Returns the fault rules in order.

@@ -170,7 +170,12 @@ fn read(mut parser: Parser) -> Result<Action, String> {
         settings = settings.with_nested_errors();
     }
     if has_tls {
-        settings = tls(settings)?;
+        #[cfg(not(feature = "emulator-tls"))]
+        return Err("--tls needs a build with the feature emulator-tls".to_owned());
+        #[cfg(feature = "emulator-tls")]
+        {
+            settings = settings.with_tls();
+        }
     }
     Ok(Action::Serve(Options { settings, stores, profile, is_key_given, is_json }))
 }
@@ -185,17 +190,6 @@ fn set<T: FromStr>(place: &mut Option<T>, parser: &mut Parser, problem: &str) ->
 fn value<T: FromStr>(parser: &mut Parser, problem: &str) -> Result<T, String> {
     let text = parser.value().ok().and_then(|value: OsString| value.into_string().ok());
     text.and_then(|text| text.parse().ok()).ok_or_else(|| problem.to_owned())
-}
-
-#[cfg(feature = "emulator-tls")]
-#[expect(clippy::unnecessary_wraps, reason = "without the feature it is an error")]
-fn tls(settings: Settings) -> Result<Settings, String> {
-    Ok(settings.with_tls())
-}
-
-#[cfg(not(feature = "emulator-tls"))]
-fn tls(_: Settings) -> Result<Settings, String> {
-    Err("--tls needs a build with the feature emulator-tls".to_owned())
 }
 
 /// The stores, with those of the command line.
@@ -245,7 +239,7 @@ impl Shown<'_> {
             "control_url": emulator.control_origin().to_string(),
             "control_token": emulator.control_token().expose_secret(),
             "stores": stores,
-            "certificate": self.certificate(),
+            "certificate": emulator.certificate_pem(),
         });
         let mut out = io::stdout().lock();
         writeln!(out, "{line}")?;
@@ -287,21 +281,10 @@ impl Shown<'_> {
         writeln!(out, "  curl -i -H \"Authorization: Bearer ${variable}\"{body} '{url}'")?;
         writeln!(out, "With the token in $TOKEN:")?;
         writeln!(out, "  curl -H \"Authorization: Bearer $TOKEN\" {}/journal", emulator.control_origin())?;
-        if let Some(pem) = self.certificate() {
+        if let Some(pem) = emulator.certificate_pem() {
             writeln!(out, "\nThe certificate to trust (curl --cacert FILE):\n{}", pem.trim_end())?;
         }
         out.flush()
-    }
-
-    #[cfg(feature = "emulator-tls")]
-    fn certificate(&self) -> Option<&str> {
-        self.emulator.certificate_pem()
-    }
-
-    #[cfg(not(feature = "emulator-tls"))]
-    #[expect(clippy::unused_self, reason = "with the feature it is one")]
-    fn certificate(&self) -> Option<&str> {
-        None
     }
 }
 

@@ -1,5 +1,6 @@
 //! One connection: plain or over TLS, where its requests begin and end, and how it is closed.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,34 +8,84 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
-
-use super::tls;
 
 /// How long, and how many bytes at most, a client's input is read and discarded after the answer. Closing at
 /// once would reset the connection, and the client might not see the answer.
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: usize = 16 * 1024 * 1024;
 
-#[derive(Debug)]
+/// The bytes of a connection, plain or over TLS.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The socket below it.
+    fn socket(&mut self) -> &mut TcpStream;
+}
+
+impl Transport for TcpStream {
+    fn socket(&mut self) -> &mut TcpStream {
+        self
+    }
+}
+
+type Accepting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> + Send>>;
+
+/// Does the handshake of TLS on a connection.
+pub(super) type Accept = dyn Fn(TcpStream) -> Accepting + Send + Sync;
+
+/// A certificate that a client has to trust.
+#[allow(dead_code, reason = "made with the feature `emulator-tls` only")]
+pub(super) struct Certificate {
+    pub(super) der: Vec<u8>,
+    pub(super) pem: String,
+}
+
+#[cfg(feature = "emulator-tls")]
+pub(super) mod tls {
+    use std::sync::Arc;
+
+    use tokio::net::TcpStream;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::rustls::{ServerConfig, crypto::ring};
+    use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+    use super::{Accept, Accepting, Certificate, Transport};
+
+    impl Transport for TlsStream<TcpStream> {
+        fn socket(&mut self) -> &mut TcpStream {
+            self.get_mut().0
+        }
+    }
+
+    /// Makes a certificate for 127.0.0.1 and localhost, signed with its own key, which never leaves the
+    /// process.
+    pub(in super::super) fn make() -> Option<(Arc<Accept>, Certificate)> {
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).ok()?;
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).ok()?;
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .ok()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .ok()?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let accept = move |stream| -> Accepting {
+            let accepted = acceptor.accept(stream);
+            Box::pin(async { Ok(Box::new(accepted.await?) as Box<dyn Transport>) })
+        };
+        Some((Arc::new(accept), Certificate { der: made.cert.der().to_vec(), pem: made.cert.pem() }))
+    }
+}
+
 pub(super) struct Stream {
-    inner: Inner,
+    transport: Box<dyn Transport>,
     /// How long a client may accept no byte of an answer.
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     framing: Framing,
     ambiguous: AmbiguousLength,
-}
-
-#[derive(Debug)]
-pub(super) enum Inner {
-    Plain(TcpStream),
-    Encrypted(Box<tls::Encrypted>),
 }
 
 /// How a connection ends.
@@ -60,7 +111,8 @@ impl Fate {
         std::future::pending().await
     }
 
-    fn cut(&self) {
+    /// Has the connection closed in the middle of an answer.
+    pub(super) fn cut(&self) {
         self.0.store(2, Ordering::Relaxed);
     }
 
@@ -83,43 +135,10 @@ impl AmbiguousLength {
     }
 }
 
-/// The first half of a body under the length of the whole; the connection is closed after it.
-pub(super) fn truncated(whole: &Bytes, fate: Fate) -> Body {
-    let first = Some(whole.slice(..whole.len() / 2)).filter(|first| !first.is_empty());
-    Body::new(Truncated { first, length: whole.len().max(1) as u64, fate })
-}
-
-struct Truncated {
-    first: Option<Bytes>,
-    length: u64,
-    fate: Fate,
-}
-
-impl http_body::Body for Truncated {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
-        // The half is flushed in the same step, before the connection checks its fate.
-        self.fate.cut();
-        Poll::Pending
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.length)
-    }
-}
-
 impl Stream {
-    pub(super) fn new(inner: Inner, patience: Duration) -> Self {
+    pub(super) fn new(transport: Box<dyn Transport>, patience: Duration) -> Self {
         Self {
-            inner,
+            transport,
             patience,
             stalled: None,
             framing: Framing::default(),
@@ -134,39 +153,25 @@ impl Stream {
     /// Closes the connection in this way.
     pub(super) async fn finish(mut self, end: End) {
         if end == End::Reset {
-            self.socket().set_zero_linger().ok();
+            self.transport.socket().set_zero_linger().ok();
             return;
         }
         // An error means that the client is gone, so none matters.
         let closing = async {
             match end {
-                End::Cut => self.socket().shutdown().await.ok(),
+                End::Cut => self.transport.socket().shutdown().await.ok(),
                 _ => self.shutdown().await.ok(),
             };
             let mut scratch = vec![0; 16 * 1024];
             let mut read = 0;
             while read < MAX_LINGER {
-                match self.socket().read(&mut scratch).await {
+                match self.transport.socket().read(&mut scratch).await {
                     Ok(0) | Err(_) => break,
                     Ok(more) => read += more,
                 }
             }
         };
         tokio::time::timeout(LINGER, closing).await.ok();
-    }
-
-    fn socket(&mut self) -> &mut TcpStream {
-        match &mut self.inner {
-            Inner::Plain(stream) => stream,
-            Inner::Encrypted(stream) => tls::socket(stream),
-        }
-    }
-
-    fn both(&mut self) -> Pin<&mut dyn Both> {
-        match &mut self.inner {
-            Inner::Plain(stream) => Pin::new(stream),
-            Inner::Encrypted(stream) => Pin::new(stream.as_mut()),
-        }
     }
 
     /// Fails once the client has accepted nothing for too long.
@@ -182,10 +187,6 @@ impl Stream {
     }
 }
 
-trait Both: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
-
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -193,7 +194,7 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = self.both().poll_read(context, buffer);
+        let polled = Pin::new(&mut self.transport).poll_read(context, buffer);
         if let Some(request) = self.framing.follow(&buffer.filled()[before..]) {
             self.ambiguous.0.store(request, Ordering::Relaxed);
         }
@@ -207,17 +208,17 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.both().poll_write(context, bytes);
+        let polled = Pin::new(&mut self.transport).poll_write(context, bytes);
         self.in_time(context, polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = self.both().poll_flush(context);
+        let polled = Pin::new(&mut self.transport).poll_flush(context);
         self.in_time(context, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.both().poll_shutdown(context)
+        Pin::new(&mut self.transport).poll_shutdown(context)
     }
 }
 

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use super::api;
 use super::fault::{Fault, FaultRule, FaultStatus};
 use super::records::{Customer, JournalEntry};
-use super::server::{Answer, Answering, EmulatorError};
-use super::shop::{Api, Shop, TEAM};
+use super::server::{Answer, Answering};
+use super::shop::{Api, EmulatorError, Shop, TEAM};
 use crate::failure::{Meaning, Row};
 use crate::internal::bytes::base64url;
 use crate::key::{KeyFormat, Origin, Profile, RawKey, StoreId};
@@ -173,7 +173,7 @@ async fn list_faults(State(shop): Shared) -> Response<Body> {
 async fn add_fault(State(shop): Shared, request: Request<Body>) -> Answered {
     let body = object(&shop, request, RULE_FIELDS).await?;
     let rule = read_rule(&body).map_err(bad)?;
-    let number = shop.faults.lock().add(rule).map_err(|error| bad(error.to_string()))?;
+    let number = shop.faults.lock().add(rule).map_err(bad)?;
     Ok(api::json(StatusCode::CREATED, &json!({ "id": number })))
 }
 

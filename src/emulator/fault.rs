@@ -45,7 +45,6 @@ const MAX_LATENCY: Duration = Duration::from_secs(600);
 
 /// A failure of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Fault {
     /// This status instead of the answer. Neither the key nor the request is examined.
     #[non_exhaustive]
@@ -177,22 +176,21 @@ impl FaultRule {
         self
     }
 
-    fn check(&self) -> Result<(), FaultError> {
+    /// Returns the rule that is broken, if one is.
+    fn broken(&self) -> Option<&'static str> {
+        let is_part = |probability: f64| (0.0..=1.0).contains(&probability);
         match self.fault {
-            Fault::Status { status, .. } if !(200..=599).contains(&status) => return Err(FaultError::Status),
-            Fault::Latency(time) if time > MAX_LATENCY => return Err(FaultError::Latency),
-            _ => {}
+            Fault::Status { status, .. } if !(200..=599).contains(&status) => {
+                Some("a fault's status is from 200 to 599")
+            }
+            Fault::Latency(time) if time > MAX_LATENCY => Some("a fault's latency is at most 600 seconds"),
+            _ if !self.probability.is_none_or(is_part) => Some("a fault's probability is from 0 to 1"),
+            _ if self.first == 0 => Some("a fault's nth is at least 1: requests are counted from 1"),
+            _ if !self.route.as_ref().is_none_or(|route| route.starts_with('/')) => {
+                Some("a fault's route is a path, such as /api/v1/stores/{store_id}/customers or /api/v1/*")
+            }
+            _ => None,
         }
-        if self.probability.is_some_and(|probability| !(0.0..=1.0).contains(&probability)) {
-            return Err(FaultError::Probability);
-        }
-        if self.first == 0 {
-            return Err(FaultError::Nth);
-        }
-        if self.route.as_ref().is_some_and(|route| !route.starts_with('/')) {
-            return Err(FaultError::Route);
-        }
-        Ok(())
     }
 
     fn matches(&self, target: &Target<'_>) -> bool {
@@ -201,30 +199,6 @@ impl FaultRule {
             && self.store.is_none_or(|store| Some(store) == target.store)
             && self.route.as_ref().is_none_or(|route| is_on_route(route, target.path))
     }
-}
-
-/// A fault rule was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FaultError {
-    /// The status is not from 200 to 599.
-    #[error("a fault's status is from 200 to 599")]
-    Status,
-    /// The latency is too long.
-    #[error("a fault's latency is at most 600 seconds")]
-    Latency,
-    /// The probability is not from 0 to 1.
-    #[error("a fault's probability is from 0 to 1")]
-    Probability,
-    /// `nth` is 0.
-    #[error("a fault's nth is at least 1: requests are counted from 1")]
-    Nth,
-    /// The route does not begin with `/`.
-    #[error("a fault's route is a path, such as /api/v1/stores/{{store_id}}/customers or /api/v1/*")]
-    Route,
-    /// There are 1,000 rules already.
-    #[error("there are 1,000 fault rules already: clear them first")]
-    Full,
 }
 
 /// A fault rule of an emulator.
@@ -268,10 +242,13 @@ impl Faults {
         Self { rules: Vec::new(), added: 0, seed, random: Seeded::new(seed, 2) }
     }
 
-    pub(super) fn add(&mut self, rule: FaultRule) -> Result<u64, FaultError> {
-        rule.check()?;
+    /// Adds a rule and returns its number, or why it is refused.
+    pub(super) fn add(&mut self, rule: FaultRule) -> Result<u64, &'static str> {
+        if let Some(broken) = rule.broken() {
+            return Err(broken);
+        }
         if self.rules.len() == MAX_FAULTS {
-            return Err(FaultError::Full);
+            return Err("there are 1,000 fault rules already: clear them first");
         }
         self.added += 1;
         let status = FaultStatus { number: self.added, rule, applied: 0 };

@@ -252,11 +252,11 @@ pub(super) fn shown_method(method: &Method) -> &'static str {
 }
 
 /// The requests of a window that both issuers document: Kanal for each store, Katana for each key.
-pub const RATE_LIMIT: u32 = 60;
+pub(super) const RATE_LIMIT: u32 = 60;
 
 /// The length of a window. A minute (Kanal) and 60 seconds (Katana) are documented. It starts with the first
 /// request in it: that is not documented, but is what the framework does whose messages Kanal sends.
-pub const RATE_WINDOW: Duration = Duration::from_secs(60);
+const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Counts requests for each store or key. Windows that are over are removed when there are many.
 #[derive(Debug)]

@@ -7,15 +7,17 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,46 +28,10 @@ use tokio::sync::{Semaphore, oneshot};
 use tower_service::Service as _;
 
 use super::api::{self, MAX_BODY};
-use super::connection::{AmbiguousLength, End, Fate, Inner, Stream, truncated};
+use super::connection::{Accept, AmbiguousLength, End, Fate, Stream, Transport};
 use super::fault::{Fault, Target};
 use super::records::{JournalEntry, shown_method, shown_path};
-use super::shop::{Counted, Sender, Shop};
-use super::tls;
-use crate::registry::RegistryError;
-
-/// An emulator could not be started. Nothing of it keeps running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EmulatorError {
-    /// A port on 127.0.0.1 cannot be bound.
-    #[error(
-        "a port on 127.0.0.1 cannot be bound ({0}): choose another, or leave it out to use any free port"
-    )]
-    Bind(io::ErrorKind),
-    /// Nested errors were asked for, which Kanal does not have.
-    #[error("Kanal has no nested errors: leave with_nested_errors (--nested-errors) out, or start Katana")]
-    NestedErrors,
-    /// The operating system gives no thread or no event queue.
-    #[error("the operating system gives no thread or no event queue ({0}): check this user's limits")]
-    Runtime(io::ErrorKind),
-    /// The first key and stores cannot be created.
-    #[error("the emulator's first key and stores cannot be created: {0}")]
-    Registry(RegistryError),
-    /// The operating system gives no random bytes for the control plane's token.
-    #[error(
-        "the operating system gives no random bytes for the control plane's token: start the emulator again"
-    )]
-    NoRandomness,
-    /// The certificate for TLS cannot be made.
-    #[error("the certificate for TLS cannot be made: start the emulator again, or without TLS")]
-    Certificate,
-}
-
-impl From<RegistryError> for EmulatorError {
-    fn from(error: RegistryError) -> Self {
-        Self::Registry(error)
-    }
-}
+use super::shop::{Counted, EmulatorError, Sender, Shop};
 
 /// The most connections that each port serves at once; further ones wait.
 const MAX_CONNECTIONS: usize = 512;
@@ -85,7 +51,7 @@ pub(super) type Answer = dyn Fn(Request<Incoming>, Fate) -> Answering + Send + S
 pub(super) struct Site {
     pub(super) listener: TcpListener,
     pub(super) answer: Arc<Answer>,
-    pub(super) tls: Option<tls::Acceptor>,
+    pub(super) tls: Option<Arc<Accept>>,
     /// For the head of a request, and for a handshake.
     pub(super) read_timeout: Duration,
 }
@@ -157,17 +123,14 @@ async fn accept(site: Site) {
 }
 
 /// `None` if the handshake fails or takes too long.
-async fn open(stream: TcpStream, tls: Option<tls::Acceptor>, read_timeout: Duration) -> Option<Stream> {
+async fn open(stream: TcpStream, tls: Option<Arc<Accept>>, read_timeout: Duration) -> Option<Stream> {
     // An answer is written as a whole, so waiting for more of it would only make tests slow.
     stream.set_nodelay(true).ok()?;
-    let inner = match tls {
-        None => Inner::Plain(stream),
-        Some(tls) => {
-            let accepted = tokio::time::timeout(read_timeout, tls.accept(stream)).await.ok()?;
-            Inner::Encrypted(Box::new(accepted.ok()?))
-        }
+    let transport: Box<dyn Transport> = match tls {
+        None => Box::new(stream),
+        Some(accept) => tokio::time::timeout(read_timeout, accept(stream)).await.ok()?.ok()?,
     };
-    Some(Stream::new(inner, read_timeout))
+    Some(Stream::new(transport, read_timeout))
 }
 
 /// Answers the requests of one connection, one after the other.
@@ -309,11 +272,40 @@ fn faulty(shop: &Shop, status: u16, retry_after: Option<u32>, body: Option<Strin
     response
 }
 
+/// Sends the first half of a body under the length of the whole, and closes the connection after it.
 async fn truncate(response: Response<Body>, fate: Fate) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let whole = to_bytes(body, MAX_ANSWER).await.unwrap_or_default();
     parts.headers.remove(CONTENT_LENGTH);
-    Response::from_parts(parts, truncated(&whole, fate))
+    let first = Some(whole.slice(..whole.len() / 2)).filter(|first| !first.is_empty());
+    Response::from_parts(parts, Body::new(Truncated { first, length: whole.len().max(1) as u64, fate }))
+}
+
+struct Truncated {
+    first: Option<Bytes>,
+    length: u64,
+    fate: Fate,
+}
+
+impl http_body::Body for Truncated {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        // The half is flushed in the same step, before the connection checks its fate.
+        self.fate.cut();
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
 }
 
 /// The journal's entry, written on drop, so that a request whose client has gone away is noted too.

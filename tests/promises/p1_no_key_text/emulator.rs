@@ -1,8 +1,7 @@
 //! A server for tests whose first key is the canary, and that is sent it in every place of a request.
 
 use keysheath::emulator::{
-    Customer, Emulator, EmulatorError, Fault, FaultError, FaultRule, FaultStatus, JournalEntry, OWN_STORE,
-    Settings,
+    Customer, Emulator, EmulatorError, Fault, FaultRule, FaultStatus, JournalEntry, OWN_STORE, Settings,
 };
 
 use super::*;
@@ -22,7 +21,7 @@ fn no_type_of_the_emulator_shows_the_key_that_it_is_sent() {
         FaultRule::new(Fault::status(503).with_retry_after(1)).for_key(emulator.key_id()).nth(2).times(1);
     assert_debug_silent("a rule", &rule);
     emulator.add_fault(rule).unwrap();
-    let refused: FaultError =
+    let refused: EmulatorError =
         emulator.add_fault(FaultRule::new(Fault::status(7)).for_route(KANAL)).unwrap_err();
     assert_error_silent("a refused rule", &refused);
     let body = r#"{ "phone": "+33612345678" }"#;
