@@ -39,7 +39,8 @@ mod retry;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(all(test, feature = "rotation"))]
-mod live_tests;
+#[path = "../tests/units/client/live.rs"]
+mod live;
 
 use std::error::Error;
 use std::fmt::{self, Write as _};

@@ -1,57 +1,50 @@
 //! Outgoing HTTP: no proxy, no redirects, one deadline for the whole request, and a bounded answer. Sensitive
 //! headers, bodies and answers reach no log line and no freed block.
 //!
-//! Where a key may be sent is decided by the caller, with an origin guard.
+//! The caller decides where a key may be sent, with an origin guard.
 
-mod framing;
-mod resolver;
+#[cfg(feature = "openbao")]
+mod pool;
 mod zeroizing;
 
 use std::io::{self, Read as _};
-#[cfg(feature = "openbao")]
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
-#[cfg(feature = "openbao")]
-use std::time::Instant;
 
-#[cfg(any(feature = "oauth", feature = "probe"))]
-use http::HeaderValue;
-#[cfg(any(feature = "oauth", feature = "probe"))]
-use http::header::RETRY_AFTER;
-use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{Request, Response};
-use ureq::config::AutoHeaderValue;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Request, Response, Uri};
+use ureq::config::{AutoHeaderValue, Config};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector as _, DefaultConnector};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Connector as _, DefaultConnector, NextTimeout};
 use ureq::{Agent, Body};
 
 use crate::failure::Obstacle;
 use crate::internal::bytes::WipedBytes;
-#[cfg(feature = "oauth")]
-use crate::internal::clocks;
-#[cfg(any(feature = "oauth", feature = "openbao"))]
-use crate::internal::clocks::Clocks;
-#[cfg(feature = "openbao")]
-use crate::internal::lock::Lock;
+use crate::internal::clocks::{self, Clocks};
 use crate::key::Roots;
-use resolver::NameResolver;
+#[cfg(feature = "openbao")]
+pub(crate) use pool::Pool;
 use zeroizing::{Exchange, Finished, ZeroizingConnector};
 
-/// How long a request may take at most, whatever is asked for; far below where adding to a clock would
-/// overflow.
+/// The longest deadline that can be set; far below where adding it to a clock would overflow.
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-/// The largest body that is read, in bytes; documented answers have under 1 KiB.
-#[cfg(any(feature = "oauth", feature = "probe"))]
-pub(crate) const MAX_ANSWER: usize = 64 * 1024;
-
-/// How long a connection that is kept may rest before another one is made.
-#[cfg(feature = "openbao")]
+/// How long a kept connection may be idle before another one is made.
 const LONGEST_REST: Duration = Duration::from_secs(15);
 
-/// How many connections at rest are kept.
-#[cfg(feature = "openbao")]
-const MAX_KEPT: usize = 4;
+/// The largest body that is read, in bytes; documented answers have under 1 KiB.
+pub(crate) const MAX_ANSWER: usize = 64 * 1024;
+
+/// The most look-ups at a time in this process, abandoned ones included. A further one fails at once, as if
+/// its deadline had passed.
+const MAX_LOOKUPS: usize = 16;
+
+/// More addresses than a host needs; ureq's list holds as many.
+const MAX_ADDRESSES: usize = 16;
 
 /// How requests are sent.
 #[derive(Clone, Debug)]
@@ -59,21 +52,19 @@ pub(crate) struct Outgoing {
     deadline: Duration,
     roots: Option<Roots>,
     limit: usize,
-    #[cfg(feature = "oauth")]
     sending: Option<(Clocks, Duration)>,
 }
 
-/// Why nothing came back.
+/// Why there is no answer.
 #[derive(Clone, Copy)]
 pub(crate) struct Unanswered {
     pub(crate) obstacle: Obstacle,
-    /// Whether anything of the request has gone out.
-    #[cfg_attr(not(feature = "oauth"), allow(dead_code, reason = "only a refresh asks"))]
+    /// Whether any part of the request was sent.
     pub(crate) is_sent: bool,
 }
 
 impl From<Obstacle> for Unanswered {
-    /// Of what was answered, or not sent at all.
+    /// For a request that was answered, or not sent at all.
     fn from(obstacle: Obstacle) -> Self {
         Self { obstacle, is_sent: false }
     }
@@ -85,17 +76,16 @@ impl From<Unanswered> for Obstacle {
     }
 }
 
-/// What came back, whole.
+/// A whole answer.
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    /// Without what only the connection is concerned with.
     pub(crate) headers: HeaderMap,
     pub(crate) is_web_page: bool,
-    /// It may echo the key.
+    /// May echo the key.
     pub(crate) body: WipedBytes,
 }
 
-/// A connection, or what makes one: for one exchange at a time.
+/// A client of one connection, for one exchange at a time.
 struct Connection {
     agent: Agent,
     exchange: Exchange,
@@ -103,24 +93,16 @@ struct Connection {
 
 impl Outgoing {
     pub(crate) const fn new(deadline: Duration, limit: usize) -> Self {
-        Self {
-            deadline,
-            roots: None,
-            limit,
-            #[cfg(feature = "oauth")]
-            sending: None,
-        }
+        Self { deadline, roots: None, limit, sending: None }
     }
 
-    #[cfg(any(feature = "openbao", feature = "probe"))]
     pub(crate) fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(MAX_DEADLINE);
         self
     }
 
-    /// Sends nothing once so much has passed since `begun` by either clock, such as while the machine was
-    /// suspended.
-    #[cfg(feature = "oauth")]
+    /// Sends nothing once `span` has passed since `begun` by either clock, such as while the machine was
+    /// suspended; and reads an answer that arrived before the deadline even if it is seen later.
     pub(crate) fn sending_within(mut self, begun: Clocks, span: Duration) -> Self {
         self.sending = Some((begun, span));
         self
@@ -133,7 +115,6 @@ impl Outgoing {
 
     /// Sends one request over a connection of its own, and reads the whole answer. Blocks, at most until the
     /// deadline.
-    #[cfg(any(feature = "oauth", feature = "probe"))]
     pub(crate) fn send(&self, request: Request<WipedBytes>) -> Result<Reply, Unanswered> {
         let reply = self.exchange(&self.connection(0), request, self.deadline)?;
         // The body of a redirect is of no use.
@@ -143,7 +124,12 @@ impl Outgoing {
         Ok(reply)
     }
 
-    /// Within what is left of the deadline.
+    /// As [`Outgoing::send`], but returns redirects as answers.
+    pub(crate) fn send_once(&self, request: Request<WipedBytes>) -> Result<Reply, Obstacle> {
+        Ok(self.exchange(&self.connection(0), request, self.deadline)?)
+    }
+
+    /// Sends one request over `connection` within `left`, the rest of the deadline.
     fn exchange(
         &self,
         connection: &Connection,
@@ -152,7 +138,10 @@ impl Outgoing {
     ) -> Result<Reply, Unanswered> {
         let (mut parts, body) = request.into_parts();
         let body = connection.exchange.begin(&mut parts.headers, body, self.limit);
-        let keeps_answer = self.keep_answer(connection, left);
+        let keeps_answer = self.sending.is_some();
+        if let Some(sending) = self.sending {
+            connection.exchange.keep_answer(sending, clocks::after(left));
+        }
         let answer = if body.is_empty() {
             connection.run(Request::from_parts(parts, ()), left, keeps_answer)
         } else {
@@ -162,58 +151,44 @@ impl Outgoing {
             let (parts, body) = answer.into_parts();
             Ok((parts, self.count(body)?))
         });
-        // Whatever has come of it, nothing of it stays.
+        // Whatever the outcome, nothing of the exchange is kept.
         let Finished { body, length, is_sent } = connection.exchange.end();
         let (parts, counted) = counted.map_err(|obstacle| {
             let obstacle = if is_sent { after_sending(obstacle) } else { obstacle };
             Unanswered { obstacle, is_sent }
         })?;
         let status = parts.status.as_u16();
-        // These have none, whatever follows their head (RFC 9112, section 6.3).
+        // These have no body, whatever follows their head (RFC 9112, section 6.3).
         let body = if matches!(status, 204 | 304) {
             WipedBytes::default()
         } else if counted == length {
             body
         } else {
-            // Where ureq and the framing saw different bodies, there is none to rely on.
+            // ureq and the framing saw different bodies, so neither can be relied on.
             return Err(Unanswered { obstacle: Obstacle::NotHttp, is_sent });
         };
         let is_web_page = is_web_page(&parts.headers, &body);
         Ok(Reply { status, headers: parts.headers, is_web_page, body })
     }
 
-    /// Has the answer kept, however late it is looked at, where it cannot be had again. Says whether it is.
-    #[cfg(feature = "oauth")]
-    fn keep_answer(&self, connection: &Connection, left: Duration) -> bool {
-        let until = clocks::after(left);
-        self.sending.map(|sending| connection.exchange.keep_answer(sending, until)).is_some()
-    }
-
-    #[cfg(not(feature = "oauth"))]
-    #[expect(clippy::unused_self, reason = "with the feature it is one")]
-    const fn keep_answer(&self, _: &Connection, _: Duration) -> bool {
-        false
-    }
-
-    /// What makes connections, and keeps at most `kept` of them.
+    /// Creates a client that keeps at most `kept` idle connections.
     fn connection(&self, kept: usize) -> Connection {
         let exchange = Exchange::default();
         let config = Agent::config_builder()
-            // Unasked, ureq would take one from the environment, even for a loopback address.
+            // By default ureq takes one from the environment, even for a loopback address.
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .max_idle_connections(kept)
-            // It is wiped after each piece that comes.
+            .max_idle_age(LONGEST_REST)
+            // Wiped after each piece that arrives.
             .input_buffer_size(16 * 1024)
             .output_buffer_size(16 * 1024)
-            // What another crate turns on in ureq, such as gzip, changes nothing here.
+            // Another crate may turn on features of ureq, such as gzip.
             .accept_encoding(AutoHeaderValue::None)
             .user_agent(concat!("keysheath/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(self.root_certs()).build());
-        #[cfg(feature = "openbao")]
-        let config = config.max_idle_age(LONGEST_REST);
         let connector = DefaultConnector::new().chain(ZeroizingConnector(exchange.clone()));
         Connection { agent: Agent::with_parts(config.build(), connector, NameResolver), exchange }
     }
@@ -227,7 +202,7 @@ impl Outgoing {
         }
     }
 
-    /// Reads the placeholder of a body to its end, and gives its length.
+    /// Reads the placeholder of a body to its end, and returns its length.
     fn count(&self, mut body: Body) -> Result<usize, Obstacle> {
         let mut reader = body.as_reader();
         let mut piece = [0; 4096];
@@ -245,7 +220,7 @@ impl Outgoing {
         }
     }
 
-    /// What an error means; its text may show what was sent and is dropped.
+    /// Classifies an error. Its text may contain what was sent, so it is dropped.
     fn obstacle(&self, error: ureq::Error) -> Obstacle {
         match error {
             ureq::Error::Timeout(_) => Obstacle::Deadline { after: self.deadline },
@@ -269,7 +244,7 @@ impl Connection {
     ) -> Result<Response<Body>, ureq::Error> {
         let request = self.agent.configure_request(request);
         let request = if keeps_answer {
-            // ureq reads nothing once its deadline has passed, so the connection keeps the deadline.
+            // ureq reads nothing once its deadline has passed, so the transport enforces the deadline.
             request.timeout_resolve(Some(deadline)).timeout_connect(Some(deadline))
         } else {
             request.timeout_global(Some(deadline))
@@ -278,77 +253,15 @@ impl Connection {
     }
 }
 
-#[cfg(any(feature = "oauth", feature = "probe"))]
 impl Reply {
-    /// The value of its `Retry-After`.
+    /// Returns the value of `Retry-After`.
     pub(crate) fn retry_after(&self) -> Option<&[u8]> {
         self.headers.get(RETRY_AFTER).map(HeaderValue::as_bytes)
     }
 }
 
-/// Connections that are kept, so that the next request need not make one, and since when each rests.
-#[cfg(feature = "openbao")]
-#[derive(Clone, Default)]
-pub(crate) struct Pool(Arc<Lock<Vec<(Connection, Clocks)>>>);
-
-#[cfg(feature = "openbao")]
-impl Pool {
-    /// Sends a request that can be repeated over a connection that was kept, where there is one, and reads
-    /// the whole answer, redirects included. A connection that has ended meanwhile is replaced, for what is
-    /// left of the deadline. `request` makes the request.
-    pub(crate) fn send(
-        &self,
-        outgoing: &Outgoing,
-        request: impl Fn() -> Request<WipedBytes>,
-    ) -> Result<Reply, Obstacle> {
-        let begun = Instant::now();
-        let kept = self.take();
-        if let Some(connection) = kept {
-            match outgoing.exchange(&connection, request(), outgoing.deadline).map_err(Obstacle::from) {
-                Err(Obstacle::Broken) => {}
-                answer => return self.keep(connection, answer),
-            }
-        }
-        let left = outgoing.deadline.saturating_sub(begun.elapsed());
-        if left.is_zero() {
-            return Err(Obstacle::Deadline { after: outgoing.deadline });
-        }
-        let connection = outgoing.connection(1);
-        let answer = outgoing.exchange(&connection, request(), left);
-        self.keep(connection, answer.map_err(Obstacle::from))
-    }
-
-    /// One that has not rested too long by either clock: over a suspend, the other end gives up.
-    fn take(&self) -> Option<Connection> {
-        let now = Clocks::now();
-        let mut kept = self.lock();
-        kept.retain(|(_, since)| !now.has_expired(*since, LONGEST_REST));
-        kept.pop().map(|(connection, _)| connection)
-    }
-
-    fn keep(&self, connection: Connection, answer: Result<Reply, Obstacle>) -> Result<Reply, Obstacle> {
-        let mut kept = self.lock();
-        if answer.is_ok() && kept.len() < MAX_KEPT {
-            kept.push((connection, Clocks::now()));
-        }
-        answer
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Connection, Clocks)>> {
-        self.0.lock()
-    }
-}
-
-#[cfg(feature = "openbao")]
-impl Outgoing {
-    /// As [`Outgoing::send`], redirects included: they are the caller's to judge.
-    pub(crate) fn send_once(&self, request: Request<WipedBytes>) -> Result<Reply, Obstacle> {
-        Ok(self.exchange(&self.connection(0), request, self.deadline)?)
-    }
-}
-
-/// What says of a request that it was not sent says something else of one that was: TLS that breaks in the
-/// middle of the answer, a network that goes away meanwhile.
+/// Converts an obstacle that says that nothing was sent, for a request that was sent: TLS can break in the
+/// middle of an answer, and a network can disappear.
 const fn after_sending(obstacle: Obstacle) -> Obstacle {
     match obstacle {
         Obstacle::HostNotFound | Obstacle::NotListening | Obstacle::Unreachable | Obstacle::Tls => {
@@ -371,7 +284,7 @@ fn of_io(error: &io::Error) -> Obstacle {
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::NotConnected
         | io::ErrorKind::UnexpectedEof => Obstacle::Broken,
-        // The way in which rustls says that a handshake or a record is not right.
+        // rustls reports a bad handshake or record so.
         io::ErrorKind::InvalidData => Obstacle::Tls,
         _ => Obstacle::Local,
     }
@@ -385,81 +298,93 @@ fn is_web_page(headers: &HeaderMap, body: &[u8]) -> bool {
     html || body.trim_ascii_start().first() == Some(&b'<')
 }
 
-#[cfg(all(test, feature = "openbao"))]
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// Uses an address as it is, and looks a name up on a thread of its own, because the system may hang. The
+/// thread is abandoned at the deadline.
+#[derive(Debug)]
+struct NameResolver;
+
+/// The right to one look-up.
+struct Slot;
+
+impl Slot {
+    fn take() -> Option<Self> {
+        let next = |count| (count < MAX_LOOKUPS).then_some(count + 1);
+        UNDER_WAY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Resolver for NameResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().ok_or(ureq::Error::HostNotFound)?.to_owned();
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        let mut addresses = self.empty();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            addresses.push(SocketAddr::new(address, port));
+            return Ok(addresses);
+        }
+        let late = || ureq::Error::Timeout(timeout.reason);
+        let slot = Slot::take().ok_or_else(late)?;
+        let (sender, found) = mpsc::sync_channel(1);
+        let look_up = move || {
+            let found = (host.as_str(), port).to_socket_addrs();
+            drop(slot);
+            // The caller may have given up.
+            let _ = sender.send(found);
+        };
+        thread::Builder::new().name("keysheath-names".into()).spawn(look_up)?;
+        // The system's errors have no kind for a failed look-up.
+        let found =
+            found.recv_timeout(*timeout.after).map_err(|_| late())?.map_err(|_| ureq::Error::HostNotFound)?;
+        found.take(MAX_ADDRESSES).for_each(|address| addresses.push(address));
+        if addresses.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }
+    }
+}
+
+#[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::net::{TcpListener, TcpStream};
-    use std::thread;
+    use std::time::Instant;
 
     use super::*;
 
-    fn head(stream: &TcpStream) {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && { stream }.read(&mut byte).is_ok_and(|count| count > 0) {
-            head.push(byte[0]);
+    fn resolve(uri: &str, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {
+        let uri = uri.parse().expect("a URI");
+        NameResolver.resolve(&uri, &Config::default(), timeout).map(|found| found.to_vec())
+    }
+
+    #[test]
+    fn addresses_are_used_as_they_are_and_lookups_are_bounded() {
+        let patient = NextTimeout::default();
+        for (uri, expected) in [
+            ("http://127.0.0.1/x", "127.0.0.1:80"),
+            ("https://127.0.0.1", "127.0.0.1:443"),
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("https://[::1]:8443/", "[::1]:8443"),
+        ] {
+            assert_eq!(resolve(uri, patient).unwrap(), [expected.parse().unwrap()], "{uri}");
         }
-    }
+        assert!(resolve("http://localhost:1", patient).unwrap().iter().all(|found| found.ip().is_loopback()));
 
-    fn request(listener: &TcpListener) -> Request<WipedBytes> {
-        let uri = format!("http://{}/", listener.local_addr().unwrap());
-        Request::get(uri).body(WipedBytes::default()).unwrap()
-    }
-
-    /// Answers the first request, and keeps the connection open.
-    fn first(listener: &TcpListener) -> TcpStream {
-        let mut stream = listener.accept().unwrap().0;
-        head(&stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
-        stream
-    }
-
-    #[test]
-    fn a_kept_connection_that_breaks_late_leaves_the_rest_alone() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let request = || request(&listener);
-        thread::scope(|scope| {
-            let server = scope.spawn(|| {
-                let stream = first(&listener);
-                head(&stream);
-                thread::sleep(Duration::from_millis(700));
-                drop(stream);
-                // The next one is never answered.
-                let silent = listener.accept().unwrap().0;
-                thread::sleep(Duration::from_secs(3));
-                drop(silent);
-            });
-            let (kept, outgoing) = (Pool::default(), Outgoing::new(Duration::from_secs(1), 100));
-            assert_eq!(kept.send(&outgoing, request).map_err(|_| ()).unwrap().status, 200);
-            let start = Instant::now();
-            let after = Duration::from_secs(1);
-            assert_eq!(kept.send(&outgoing, request).map(|_| ()), Err(Obstacle::Deadline { after }));
-            let took = start.elapsed();
-            assert!(took < Duration::from_millis(1450), "one deadline, and not two: {took:?}");
-            server.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn a_connection_that_has_rested_long_by_either_clock_is_left() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let request = || request(&listener);
-        thread::scope(|scope| {
-            let server = scope.spawn(|| {
-                let kept_open = first(&listener);
-                // Over the suspend, the other end has forgotten the first one.
-                drop(first(&listener));
-                drop(kept_open);
-            });
-            let (kept, outgoing) = (Pool::default(), Outgoing::new(Duration::from_secs(5), 100));
-            assert!(kept.send(&outgoing, request).is_ok());
-            let now = Clocks::now();
-            for (_, since) in &mut *kept.lock() {
-                // As many hours of the wall clock as the machine was suspended for.
-                *since = Clocks::at(now.wall() - Duration::from_secs(7200), now.monotonic());
-            }
-            assert!(kept.send(&outgoing, request).is_ok());
-            server.join().unwrap();
-        });
+        let slots: Vec<_> = std::iter::from_fn(Slot::take).collect();
+        assert_eq!(slots.len(), MAX_LOOKUPS);
+        let started = Instant::now();
+        assert!(matches!(resolve("http://localhost:1", patient), Err(ureq::Error::Timeout(_))));
+        assert!(started.elapsed().as_secs() < 5, "it fails at once");
+        assert!(resolve("http://127.0.0.1", patient).is_ok(), "an address needs no slot");
+        drop(slots);
+        assert!(resolve("http://localhost:1", patient).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use crate::handle::Snapshot;
 use crate::internal::bytes::{WipedBytes, percent_byte};
 use crate::key::issuer::KNOWN;
-use crate::key::{ApiKey, Issuer, Origin, RawKey, Scheme};
+use crate::key::{ApiKey, Issuer, Origin, RawKey};
 
 const SCHEME: &[u8] = b"Bearer ";
 
@@ -217,7 +217,7 @@ impl<I: Issuer> OriginGuard<I> {
     /// [`OverrideError::NotHttps`] for plain HTTP, [`OverrideError::OtherIssuer`] for a Kanal key and a
     /// server of Katana, and the other way round.
     pub fn for_https(origin: Origin) -> Result<Self, OverrideError> {
-        if origin.scheme() != Scheme::Https {
+        if origin.scheme() != "https" {
             return Err(OverrideError::NotHttps);
         }
         // A Katana app's tokens go where Katana's keys do.
@@ -283,12 +283,7 @@ impl<I: Issuer> OriginGuard<I> {
         if authority.as_str().contains('@') {
             return Err(GuardError::UserInfo);
         }
-        let scheme = match scheme.as_str() {
-            "https" => Some(Scheme::Https),
-            "http" => Some(Scheme::Http),
-            _ => None,
-        };
-        let same = scheme.is_some_and(|scheme| self.origin.is_at(scheme, authority.as_str()));
+        let same = self.origin.is_at(scheme.as_str(), authority.as_str());
         if same { Ok(()) } else { Err(GuardError::OtherOrigin { expected: expected() }) }
     }
 

@@ -248,7 +248,7 @@ fn key_id(text: &str) -> Result<KeyId, Problem> {
 }
 
 fn store_id(text: &str) -> Result<StoreId, Problem> {
-    text.parse().map_err(|error: crate::key::StoreIdError| bad(error.to_string()))
+    text.parse().map_err(|error: crate::key::ParseError| bad(error.to_string()))
 }
 
 fn done(result: Result<(), RegistryError>) -> Answered {

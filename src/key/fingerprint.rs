@@ -29,6 +29,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::internal::bytes::wipe_stack;
+use crate::key::ParseError;
 
 /// Below this entropy a key could be guessed from its fingerprint, so it has none.
 pub const MIN_ENTROPY_BITS: u16 = 80;
@@ -93,26 +94,22 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A text is not a fingerprint. The error never holds the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a fingerprint has four groups of four of the characters a-z and 2-7, as in urdz-nrsd-3rmw-jtz2")]
-pub struct FingerprintError;
-
 impl FromStr for Fingerprint {
-    type Err = FingerprintError;
+    type Err = ParseError;
 
     /// Reads what `Display` prints, and nothing else.
-    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut bytes = [0; 10];
         let groups: Vec<&str> = text.split('-').collect();
         if groups.len() != 4 || groups.iter().any(|group| group.len() != 4) {
-            return Err(FingerprintError);
+            return Err(ParseError::Fingerprint);
         }
         for (pair, half) in groups.chunks_exact(2).zip(bytes.chunks_exact_mut(5)) {
             let mut bits = 0_u64;
             for character in pair.iter().flat_map(|group| group.bytes()) {
-                let five = ALPHABET.iter().position(|&known| known == character).ok_or(FingerprintError)?;
-                bits = (bits << 5) | u64::try_from(five).map_err(|_| FingerprintError)?;
+                let five =
+                    ALPHABET.iter().position(|&known| known == character).ok_or(ParseError::Fingerprint)?;
+                bits = (bits << 5) | u64::try_from(five).map_err(|_| ParseError::Fingerprint)?;
             }
             half.copy_from_slice(&bits.to_be_bytes()[3..]);
         }

@@ -9,12 +9,11 @@
 //! let origin = Origin::parse("https://API.getkanal.com:443/")?;
 //! assert_eq!(origin, Origin::https("api.getkanal.com"));
 //! assert_eq!(origin.to_string(), "https://api.getkanal.com");
-//! # Ok::<(), keysheath::key::OriginError>(())
+//! # Ok::<(), keysheath::key::ParseError>(())
 //! ```
 
-#[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
-mod roots;
 #[cfg(test)]
+#[path = "../../tests/units/key/origin.rs"]
 mod tests;
 
 use std::borrow::Cow;
@@ -22,36 +21,13 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-#[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
-pub use roots::{Roots, RootsError};
+use crate::key::ParseError;
 
 /// The longest host name that DNS can carry, in characters (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
 
-/// `http` or `https`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// Plain HTTP; a key goes over it to an IP-literal loopback address only.
-    Http,
-    /// HTTP over TLS.
-    Https,
-}
-
-impl Scheme {
-    const fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
+const HTTPS: &str = "https";
+const HTTP: &str = "http";
 
 /// Scheme, host and port of a server.
 ///
@@ -68,33 +44,9 @@ impl Scheme {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    scheme: Scheme,
+    scheme: &'static str,
     host: Cow<'static, str>,
     port: u16,
-}
-
-/// A text is not an origin. The error never holds the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OriginError {
-    /// The text does not start with `https://` or `http://`.
-    #[error("an origin starts with https:// (or http:// for a loopback address): add the scheme")]
-    Scheme,
-    /// There is a user name or a password before the host.
-    #[error("an origin has no user name or password: remove everything up to the @")]
-    UserInfo,
-    /// There is a path, a query or a fragment.
-    #[error("an origin is only scheme, host and port: remove what follows the host and port")]
-    Trailing,
-    /// The host is empty or has a character that no host name has.
-    #[error(
-        "the host is not a lower-case ASCII host name, IPv4 address or bracketed IPv6 address: \
-         write an international name in its xn-- form, and no dot at the end"
-    )]
-    Host,
-    /// The port is not a number from 1 to 65535.
-    #[error("the port is not a number from 1 to 65535")]
-    Port,
 }
 
 impl Origin {
@@ -106,7 +58,7 @@ impl Origin {
     #[must_use]
     pub const fn https(host: &'static str) -> Self {
         assert!(is_host(host.as_bytes()), "not a lower-case host name or IPv4 address");
-        Self { scheme: Scheme::Https, host: Cow::Borrowed(host), port: 443 }
+        Self { scheme: HTTPS, host: Cow::Borrowed(host), port: 443 }
     }
 
     /// The same origin, for use in a `const`.
@@ -122,23 +74,17 @@ impl Origin {
     /// allowed, and upper case becomes lower case.
     ///
     /// # Errors
-    /// [`OriginError`] says which part is wrong.
-    pub fn parse(text: &str) -> Result<Self, OriginError> {
-        let (scheme, rest) = split_scheme(text).ok_or(OriginError::Scheme)?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        Self::from_authority(scheme, rest)
-    }
-
-    /// Creates an origin from a scheme and an authority, `host` or `host:port`.
-    ///
-    /// # Errors
-    /// As [`Origin::parse`].
-    pub fn from_authority(scheme: Scheme, authority: &str) -> Result<Self, OriginError> {
+    /// [`ParseError`] says which part is wrong.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let (name, rest) = text.split_once("://").ok_or(ParseError::OriginScheme)?;
+        let scheme = [HTTPS, HTTP].into_iter().find(|scheme| name.eq_ignore_ascii_case(scheme));
+        let scheme = scheme.ok_or(ParseError::OriginScheme)?;
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains('@') {
-            return Err(OriginError::UserInfo);
+            return Err(ParseError::OriginUserInfo);
         }
         if authority.contains(['/', '?', '#', '\\']) {
-            return Err(OriginError::Trailing);
+            return Err(ParseError::OriginTrailing);
         }
         let (host, port) = split_port(authority)?;
         let host = match address_in_brackets(host) {
@@ -146,10 +92,10 @@ impl Origin {
             Some(address) => format!("[{address}]"),
             None => Some(host.to_ascii_lowercase())
                 .filter(|host| is_host(host.as_bytes()))
-                .ok_or(OriginError::Host)?,
+                .ok_or(ParseError::OriginHost)?,
         };
         let port = match port {
-            None => scheme.default_port(),
+            None => default_port(scheme),
             Some(digits) => parse_port(digits)?,
         };
         Ok(Self { scheme, host: Cow::Owned(host), port })
@@ -157,7 +103,7 @@ impl Origin {
 
     /// `http` or `https`.
     #[must_use]
-    pub const fn scheme(&self) -> Scheme {
+    pub const fn scheme(&self) -> &'static str {
         self.scheme
     }
 
@@ -186,12 +132,12 @@ impl Origin {
 
     /// Whether an authority, `host` or `host:port`, with this scheme is this origin. Does not allocate: it is
     /// called for each request.
-    #[cfg(feature = "client")]
-    pub(crate) fn is_at(&self, scheme: Scheme, authority: &str) -> bool {
+    #[allow(dead_code, reason = "used with some features only")]
+    pub(crate) fn is_at(&self, scheme: &str, authority: &str) -> bool {
         let Ok((host, port)) = split_port(authority) else {
             return false;
         };
-        let port = port.map_or(Ok(scheme.default_port()), parse_port);
+        let port = port.map_or(Ok(default_port(scheme)), parse_port);
         let is_same = match address_in_brackets(host) {
             Some(address) => address_in_brackets(&self.host) == Some(address),
             None => host.eq_ignore_ascii_case(&self.host),
@@ -201,54 +147,47 @@ impl Origin {
 }
 
 impl FromStr for Origin {
-    type Err = OriginError;
+    type Err = ParseError;
 
     /// As [`Origin::parse`].
-    fn from_str(text: &str) -> Result<Self, OriginError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         Self::parse(text)
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.as_str(), self.host)?;
-        if self.port != self.scheme.default_port() {
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        if self.port != default_port(self.scheme) {
             write!(f, ":{}", self.port)?;
         }
         Ok(())
     }
 }
 
-fn split_scheme(text: &str) -> Option<(Scheme, &str)> {
-    let (name, rest) = text.split_once("://")?;
-    if name.eq_ignore_ascii_case("https") {
-        Some((Scheme::Https, rest))
-    } else if name.eq_ignore_ascii_case("http") {
-        Some((Scheme::Http, rest))
-    } else {
-        None
-    }
+fn default_port(scheme: &str) -> u16 {
+    if scheme == HTTPS { 443 } else { 80 }
 }
 
-fn split_port(authority: &str) -> Result<(&str, Option<&str>), OriginError> {
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), ParseError> {
     let after_host = if authority.starts_with('[') {
-        authority.find(']').ok_or(OriginError::Host)? + 1
+        authority.find(']').ok_or(ParseError::OriginHost)? + 1
     } else {
         authority.find(':').unwrap_or(authority.len())
     };
     let (host, rest) = authority.split_at(after_host);
     match rest.strip_prefix(':') {
         None if rest.is_empty() => Ok((host, None)),
-        None => Err(OriginError::Host),
+        None => Err(ParseError::OriginHost),
         Some(digits) => Ok((host, Some(digits))),
     }
 }
 
-fn parse_port(digits: &str) -> Result<u16, OriginError> {
+fn parse_port(digits: &str) -> Result<u16, ParseError> {
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match digits.parse::<u16>() {
         Ok(port) if plain && port != 0 => Ok(port),
-        _ => Err(OriginError::Port),
+        _ => Err(ParseError::OriginPort),
     }
 }
 
@@ -311,4 +250,101 @@ const fn is_host_name(host: &[u8]) -> bool {
         at += 1;
     }
     label != 0
+}
+
+#[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
+pub(super) mod roots {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use ureq::tls::{PemItem, parse_pem};
+
+    /// The most certificates that are accepted: public sets have about 150.
+    const MAX_ROOTS: usize = 1024;
+
+    /// The certificates of your own authorities, trusted for an origin in place of the built-in public ones
+    /// (Mozilla's).
+    ///
+    /// ```no_run
+    /// use keysheath::client::OriginGuard;
+    /// use keysheath::key::{Katana, Origin, Roots};
+    /// use keysheath::probe::KatanaProbe;
+    ///
+    /// let roots = Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?;
+    /// let gateway = OriginGuard::<Katana>::for_https(Origin::parse("https://gateway.example")?)?;
+    /// let probe = KatanaProbe::new().with_guard(gateway).with_roots(roots);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct Roots(Arc<[Vec<u8>]>);
+
+    /// A text is not a set of roots. The error holds no part of the text.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+    #[non_exhaustive]
+    pub enum RootsError {
+        /// There is no certificate in the text.
+        #[error(
+            "there is no certificate in it: give the authority's in PEM, with its BEGIN CERTIFICATE and END \
+             CERTIFICATE lines"
+        )]
+        NoCertificate,
+        /// The text is not PEM.
+        #[error("it is not complete PEM: give it as the authority's tool wrote it")]
+        NotPem,
+        /// There is a private key in the text, which does not belong here.
+        #[error(
+            "there is a private key in it: give the certificates alone, and check who else can read that key"
+        )]
+        PrivateKey,
+        /// There are more than 1024 certificates.
+        #[error(
+            "there are more than {MAX_ROOTS} certificates in it: give only those of your own authorities"
+        )]
+        TooMany,
+    }
+
+    impl Roots {
+        /// Parses one or more certificates in PEM. Whether each is an authority's is checked when a server is
+        /// contacted: a certificate that is not one has no effect.
+        ///
+        /// # Errors
+        /// [`RootsError`] if there is no certificate, too many, something that is not PEM, or a private key.
+        pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+            let mut roots = Vec::new();
+            for item in parse_pem(pem) {
+                match item {
+                    Ok(PemItem::Certificate(certificate)) => roots.push(certificate.der().to_vec()),
+                    Ok(PemItem::PrivateKey(_)) => return Err(RootsError::PrivateKey),
+                    // A kind of item that a later version of the parser knows.
+                    Ok(_) => {}
+                    Err(_) => return Err(RootsError::NotPem),
+                }
+                if roots.len() > MAX_ROOTS {
+                    return Err(RootsError::TooMany);
+                }
+            }
+            if roots.is_empty() {
+                return Err(RootsError::NoCertificate);
+            }
+            Ok(Self(roots.into()))
+        }
+
+        /// The number of certificates; never 0.
+        #[must_use]
+        #[allow(clippy::len_without_is_empty, reason = "there is always one")]
+        pub fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        /// Each certificate in DER.
+        pub(crate) fn der(&self) -> impl Iterator<Item = &[u8]> {
+            self.0.iter().map(Vec::as_slice)
+        }
+    }
+
+    impl fmt::Debug for Roots {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "Roots({} certificates)", self.len())
+        }
+    }
 }

@@ -15,7 +15,7 @@ use super::tokens::{GrantView, Refreshed, Tokens};
 use super::{GrantError, SetupError, TokenError};
 use crate::failure::Obstacle;
 use crate::internal::clocks::Clocks;
-use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots, Scheme};
+use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots};
 use crate::outgoing::{MAX_ANSWER, MAX_DEADLINE, Outgoing, Unanswered};
 use crate::source::{self, Loaded, Source};
 use crate::store::DocumentStore;
@@ -121,7 +121,7 @@ fn checked_url(url: &str, which: &'static str) -> Result<String, SetupError> {
     let (scheme, rest) = url.split_once("://").ok_or_else(refused)?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let origin = Origin::parse(&format!("{scheme}://{authority}")).map_err(|_| refused())?;
-    let may_be_used = origin.scheme() == Scheme::Https || origin.is_loopback();
+    let may_be_used = origin.scheme() == "https" || origin.is_loopback();
     let fits = url.len() <= MAX_PARAMETER;
     if may_be_used && fits && path_is_plain(path) { Ok(format!("{origin}{path}")) } else { Err(refused()) }
 }

@@ -14,7 +14,7 @@ use crate::failure::Obstacle;
 use crate::internal::back_off::random_part;
 use crate::internal::bytes::{WipedBytes, append_percent, decode_base64};
 use crate::internal::lock::Lock;
-use crate::key::{Origin, Roots, Scheme};
+use crate::key::{Origin, Roots};
 use crate::outgoing::{Outgoing, Pool, Reply};
 
 /// How long to wait before a request is sent once more: at first, and at most. Each is shortened at random by
@@ -260,9 +260,8 @@ impl Servers {
     /// The member that a `Location` leads to.
     fn member(&self, location: Option<&HeaderValue>) -> Option<usize> {
         let location = location?.to_str().ok()?.parse::<http::Uri>().ok()?;
-        let scheme = if location.scheme_str()? == "https" { Scheme::Https } else { Scheme::Http };
-        let origin = Origin::from_authority(scheme, location.authority()?.as_str()).ok()?;
-        self.members.iter().position(|member| *member == origin)
+        let (scheme, authority) = (location.scheme_str()?, location.authority()?.as_str());
+        self.members.iter().position(|member| member.is_at(scheme, authority))
     }
 }
 

@@ -1,88 +1,88 @@
 //! A connection that keeps secrets: its buffers are wiped, and ureq never sees what is secret.
 //!
-//! Without the first, ureq frees its buffers with the whole head in them. Without the second, it logs every
-//! byte that it sends and receives at the level "trace". So it is given placeholders of the same length: for
-//! each sensitive header, for the body that is sent, and for the body of the answer. The secrets take their
-//! place on the way out, and the answer's body is laid aside on the way in.
+//! ureq frees its buffers with the whole head in them, and logs every byte that it sends and receives at the
+//! level "trace". It is therefore given placeholders of the same length: for each sensitive header, for the
+//! body that is sent, and for the body of the answer. The transport replaces them by the secrets on the way
+//! out, and keeps the answer's body on the way in. [`Framing`] finds that body.
 
 use std::fmt;
 use std::io::ErrorKind;
 use std::mem;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
-use super::framing::Framing;
 use crate::internal::bytes::WipedBytes;
-#[cfg(feature = "oauth")]
 use crate::internal::clocks::Clocks;
 use crate::internal::lock::Lock;
 
 /// The first placeholder is made of this byte, the second of the next one, and so on.
 const FIRST_FILL: u8 = b'!';
 
-/// What ureq sees of the body of an answer.
+/// Replaces each byte of an answer's body for ureq.
 const BODY_FILL: u8 = b'0';
 
-/// What one connection takes in before ureq has read it: more than the largest head that ureq reads.
+/// The input that ureq has not read yet: more than the largest head that it accepts.
 const INPUT: usize = 80 * 1024;
 
-/// What ureq writes at once.
+/// The output that ureq writes at a time.
 const OUTPUT: usize = 16 * 1024;
 
-/// How long what has come already is waited for once the deadline has passed: in one read, and in all.
+/// After the deadline, how long to read what has already arrived: in one read, and in total.
 const LATE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(900));
 
-/// What is secret in the exchange that is under way: one at a time on a connection.
+/// How much is read of a line of a head or of a chunk's size.
+const MAX_LINE: usize = 256;
+
+/// The secrets of the current exchange: one at a time on a connection.
 #[derive(Clone, Default)]
 pub(super) struct Exchange(Arc<Lock<Secrets>>);
 
 #[derive(Default)]
 struct Secrets {
-    /// The values of the request's sensitive headers, in the order of its headers; taken by the first output.
+    /// The sensitive values of the request's headers, in their order; taken by the first output.
     headers: Option<Box<[HeaderValue]>>,
     body: WipedBytes,
     body_sent: usize,
     framing: Framing,
     answer: WipedBytes,
     answer_limit: usize,
-    /// How long the answer's body is, also where it is longer than what is kept.
+    /// The length of the answer's body, of which at most `answer_limit` is kept.
     answer_length: usize,
     is_sent: bool,
-    /// Since when, and for how long something may be sent.
-    #[cfg(feature = "oauth")]
+    /// From when, and for how long, anything may be sent.
     sending: Option<(Clocks, Duration)>,
-    /// When the deadline is, where this connection keeps it and not ureq.
+    /// The deadline, if the transport enforces it and not ureq.
     until: Option<Instant>,
     /// When the deadline was first seen to have passed.
     late: Option<Instant>,
 }
 
-/// What has come of an exchange.
+/// The outcome of an exchange.
 pub(super) struct Finished {
-    /// The answer's body, as far as it is kept.
+    /// The answer's body, up to the limit.
     pub(super) body: WipedBytes,
-    /// How long it was.
+    /// The whole length of the answer's body.
     pub(super) length: usize,
-    /// Whether anything of the request has gone out: TLS shakes hands before that.
+    /// Whether any part of the request was sent. A TLS handshake comes before that.
     pub(super) is_sent: bool,
 }
 
-/// The last link of a chain of connectors, which makes what the others made keep secrets.
+/// The last of a chain of connectors: wraps the transport that the others made.
 pub(super) struct ZeroizingConnector(pub(super) Exchange);
 
-/// A connection whose output is wiped as soon as it is sent, and whose input as soon as it is taken over.
+/// A connection whose output is wiped when it is sent, and whose input when it is taken over.
 pub(super) struct ZeroizingTransport<T: Transport> {
     inner: T,
     exchange: Exchange,
     buffers: VisibleBuffers,
 }
 
-/// What ureq writes and reads: nothing of it is secret but what a head may echo.
+/// What ureq writes and reads. None of it is secret, except what the head of an answer may echo.
 struct VisibleBuffers {
     output: Vec<u8>,
     input: Vec<u8>,
@@ -92,12 +92,11 @@ struct VisibleBuffers {
 }
 
 impl Exchange {
-    /// Begins an exchange: takes the sensitive values out of a request's headers and leaves a placeholder of
-    /// the same length for each. Of the answer's body at most `answer_limit` bytes are kept. Gives a
-    /// placeholder for the body.
+    /// Begins an exchange: replaces the sensitive values of a request's headers by placeholders of the same
+    /// length. Returns a placeholder for the body. Keeps at most `answer_limit` bytes of the answer's body.
     pub(super) fn begin(&self, headers: &mut HeaderMap, body: WipedBytes, answer_limit: usize) -> Vec<u8> {
         let placeholder = vec![BODY_FILL; body.len()];
-        *self.lock() = Secrets {
+        *self.0.lock() = Secrets {
             headers: Some(take_from(headers)),
             body,
             framing: Framing::new(),
@@ -107,43 +106,31 @@ impl Exchange {
         placeholder
     }
 
-    /// Sends in the exchange that is begun only as long as `sending` allows, and reads what has come by
-    /// `until`, however late that is looked at.
-    #[cfg(feature = "oauth")]
+    /// Lets the current exchange send only while `sending` allows, and read what has arrived by `until`, even
+    /// if it is seen later.
     pub(super) fn keep_answer(&self, sending: (Clocks, Duration), until: Instant) {
-        let mut secrets = self.lock();
+        let mut secrets = self.0.lock();
         (secrets.sending, secrets.until) = (Some(sending), Some(until));
     }
 
     /// Ends an exchange.
     pub(super) fn end(&self) -> Finished {
-        let secrets = mem::take(&mut *self.lock());
+        let secrets = mem::take(&mut *self.0.lock());
         Finished { body: secrets.answer, length: secrets.answer_length, is_sent: secrets.is_sent }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Secrets> {
-        self.0.lock()
     }
 }
 
 impl Secrets {
-    #[cfg(feature = "oauth")]
     fn may_send(&self) -> bool {
         self.sending.is_none_or(|(begun, span)| !Clocks::now().has_expired(begun, span))
     }
 
-    #[cfg(not(feature = "oauth"))]
-    const fn may_send(&self) -> bool {
-        let _ = self;
-        true
-    }
-
-    /// Whether what has come already may still be read, once the deadline has passed.
+    /// After the deadline: whether what has already arrived may still be read.
     fn may_read_late(&mut self) -> bool {
         self.late.get_or_insert_with(Instant::now).elapsed() < LATE.1
     }
 
-    /// Puts the secrets in the place of what ureq has written.
+    /// Replaces the placeholders that ureq has written by the secrets.
     fn put_into(&mut self, output: &mut [u8]) -> Result<(), Error> {
         let body = match self.headers.take() {
             None => output,
@@ -161,9 +148,9 @@ impl Secrets {
         Ok(())
     }
 
-    /// Takes what has come, and gives what ureq may see of it.
-    fn show(&mut self, come: &[u8], shown: &mut [u8]) {
-        for (byte, shown) in come.iter().zip(shown) {
+    /// Keeps the body in what has arrived, and shows ureq the rest.
+    fn show(&mut self, arrived: &[u8], shown: &mut [u8]) {
+        for (byte, shown) in arrived.iter().zip(shown) {
             let is_of_body = self.framing.is_of_body(*byte);
             *shown = if is_of_body { BODY_FILL } else { *byte };
             if is_of_body {
@@ -186,11 +173,11 @@ fn take_from(headers: &mut HeaderMap) -> Box<[HeaderValue]> {
 }
 
 fn not_as_expected() -> Error {
-    Error::Other("a request is not as it was expected".into())
+    Error::Other("a request does not have the expected placeholders".into())
 }
 
-/// Puts each secret in the place of its placeholder. A head that has not each placeholder exactly once is not
-/// sent: the issuer would refuse a placeholder as it refuses a bad key.
+/// Replaces each placeholder by its secret. A head that does not have each placeholder exactly once is not
+/// sent: the issuer would refuse a placeholder as a bad key.
 fn put_in_place(secrets: &[HeaderValue], head: &mut [u8]) -> Result<(), Error> {
     for (secret, fill) in secrets.iter().zip(FIRST_FILL..) {
         let length = secret.len();
@@ -223,18 +210,18 @@ impl<T: Transport> Transport for ZeroizingTransport<T> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let written = &mut self.buffers.output[..amount];
-        if !self.exchange.lock().may_send() {
+        if !self.exchange.0.lock().may_send() {
             return Err(Error::Timeout(timeout.reason));
         }
-        let timeout = self.exchange.lock().until.map_or(timeout, |until| within(timeout, rest_until(until)));
-        let placed = self.exchange.lock().put_into(written);
-        let mut sent = placed;
+        let timeout =
+            self.exchange.0.lock().until.map_or(timeout, |until| within(timeout, rest_until(until)));
+        let mut sent = self.exchange.0.lock().put_into(written);
         for piece in written.chunks(self.inner.buffers().output().len().max(1)) {
             if sent.is_ok() {
                 self.inner.buffers().output()[..piece.len()].copy_from_slice(piece);
                 sent = self.inner.transmit_output(piece.len(), timeout);
                 self.inner.buffers().output()[..piece.len()].zeroize();
-                self.exchange.lock().is_sent |= sent.is_ok();
+                self.exchange.0.lock().is_sent |= sent.is_ok();
             }
         }
         written.zeroize();
@@ -242,8 +229,8 @@ impl<T: Transport> Transport for ZeroizingTransport<T> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let has_come = self.await_inner(timeout)?;
-        Ok(self.take_over() > 0 && has_come)
+        let has_arrived = self.await_inner(timeout)?;
+        Ok(self.take_over() > 0 && has_arrived)
     }
 
     fn is_open(&mut self) -> bool {
@@ -256,10 +243,10 @@ impl<T: Transport> Transport for ZeroizingTransport<T> {
 }
 
 impl<T: Transport> ZeroizingTransport<T> {
-    /// Waits until the deadline. If the answer is to be kept, takes what has arrived by then: a process
-    /// that was suspended in the middle of an exchange finds the whole answer there, and the deadline over.
+    /// Waits until the deadline. If the answer must be kept, also reads what has arrived by then: a process
+    /// that was suspended in the middle of an exchange finds the whole answer after its deadline.
     fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let Some(until) = self.exchange.lock().until else { return self.inner.maybe_await_input(timeout) };
+        let Some(until) = self.exchange.0.lock().until else { return self.inner.maybe_await_input(timeout) };
         loop {
             let rest = rest_until(until);
             if rest.is_zero() {
@@ -270,21 +257,21 @@ impl<T: Transport> ZeroizingTransport<T> {
                 answer => return answer,
             }
         }
-        if !self.exchange.lock().may_read_late() {
+        if !self.exchange.0.lock().may_read_late() {
             return Err(Error::Timeout(timeout.reason));
         }
         self.inner.maybe_await_input(within(timeout, LATE.0))
     }
 
-    /// Takes over what has come, as far as there is room, and says how much that is.
+    /// Takes over what has arrived, as far as there is room, and returns its length.
     fn take_over(&mut self) -> usize {
         let buffers = self.inner.buffers();
-        let come = buffers.input();
+        let arrived = buffers.input();
         let room = self.buffers.input_append_buf();
-        let amount = come.len().min(room.len());
-        self.exchange.lock().show(&come[..amount], &mut room[..amount]);
+        let amount = arrived.len().min(room.len());
+        self.exchange.0.lock().show(&arrived[..amount], &mut room[..amount]);
         buffers.input_consume(amount);
-        // Consumed to the end, the whole of the buffer is free, and can be wiped.
+        // If all input is consumed, the whole buffer is free and can be wiped.
         if buffers.input().is_empty() {
             buffers.input_append_buf()[..amount].zeroize();
         }
@@ -297,7 +284,7 @@ fn rest_until(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-/// The same, and no later than `span` from now.
+/// The same timeout, but at most `span` from now.
 fn within(timeout: NextTimeout, span: Duration) -> NextTimeout {
     NextTimeout { after: (*timeout.after).min(span).into(), ..timeout }
 }
@@ -383,77 +370,101 @@ impl<T: Transport> fmt::Debug for ZeroizingTransport<T> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Finds the body in the bytes of one answer (RFC 9112, sections 6 and 7).
+#[derive(Debug, Default)]
+struct Framing {
+    state: State,
+    /// Wiped, because a server may echo a key in a line of the head.
+    line: WipedBytes,
+    is_interim: bool,
+    is_chunked: bool,
+    is_first_line: bool,
+}
 
-    fn secrets(texts: &[&'static str]) -> Vec<HeaderValue> {
-        texts.iter().map(|text| HeaderValue::from_static(text)).collect()
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    /// Everything that follows.
+    Body,
+    Size,
+    Chunk {
+        left: u64,
+    },
+    AfterChunk,
+    Trailer,
+}
+
+impl Framing {
+    fn new() -> Self {
+        let line = WipedBytes::with_capacity(MAX_LINE);
+        Self { is_first_line: true, line, ..Self::default() }
     }
 
-    #[test]
-    fn sensitive_values_are_swapped_out_and_back_others_stay() {
-        let mut headers = HeaderMap::new();
-        for (name, value, sensitive) in [
-            ("authorization", "Bearer abc", true),
-            ("accept", "application/json", false),
-            ("x", "token", true),
-        ] {
-            let mut value = HeaderValue::from_static(value);
-            value.set_sensitive(sensitive);
-            headers.insert(name, value);
-        }
-        let taken = take_from(&mut headers);
-        assert_eq!(headers["accept"], "application/json");
-        let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
-            format!("{name}: {}\r\n", value.to_str().unwrap())
-        };
-        let mut head = headers.iter().map(line).collect::<String>().into_bytes();
-        assert!(!head.windows(3).any(|bytes| bytes == b"abc" || bytes == b"tok"));
-        put_in_place(&taken, &mut head).unwrap();
-        let head = String::from_utf8(head).unwrap();
-        assert!(head.contains("authorization: Bearer abc\r\n") && head.contains("x: token\r\n"), "{head}");
-    }
-
-    #[test]
-    fn a_head_without_the_placeholder_or_with_two_is_not_sent() {
-        for head in ["authorization: !!!\r\n", "a: !!!!\r\nb: !!!!\r\n", "a: !!!!!\r\n", ""] {
-            let mut bytes = head.as_bytes().to_vec();
-            assert!(put_in_place(&secrets(&["abcd"]), &mut bytes).is_err(), "{head}");
-            assert_eq!(bytes, head.as_bytes());
-        }
-        let mut empty = b"a: \r\n".to_vec();
-        assert!(put_in_place(&secrets(&[""]), &mut empty).is_err());
-        assert!(put_in_place(&secrets(&[]), &mut empty).is_ok());
-    }
-
-    #[test]
-    fn a_body_replaces_its_placeholder_in_writes_of_any_size() {
-        for at_once in [1, 3, 7, 100] {
-            let exchange = Exchange::default();
-            let shown = exchange.begin(&mut HeaderMap::new(), WipedBytes::copy_of(b"secret body"), 100);
-            assert_eq!(shown, b"00000000000");
-            let mut head = b"POST / HTTP/1.1\r\n\r\n".to_vec();
-            exchange.lock().put_into(&mut head).unwrap();
-            assert_eq!(head, b"POST / HTTP/1.1\r\n\r\n");
-            let mut sent = shown;
-            for piece in sent.chunks_mut(at_once) {
-                exchange.lock().put_into(piece).unwrap();
+    /// Takes the next byte, and returns whether it belongs to the body.
+    fn is_of_body(&mut self, byte: u8) -> bool {
+        match self.state {
+            State::Body => return true,
+            State::Chunk { left } => {
+                self.state = if left > 1 { State::Chunk { left: left - 1 } } else { State::AfterChunk };
+                return true;
             }
-            assert_eq!(sent, b"secret body");
-            assert!(exchange.lock().put_into(&mut [0]).is_err(), "more than the body is not sent");
+            State::Trailer => {}
+            State::Head | State::Size | State::AfterChunk if byte == b'\n' => {
+                self.end_line();
+                self.line.truncate(0);
+            }
+            State::Head | State::Size | State::AfterChunk => {
+                if self.line.len() < MAX_LINE {
+                    self.line.push(byte);
+                }
+            }
         }
+        false
     }
 
-    #[test]
-    fn ureq_sees_only_the_response_head_and_the_rest_is_bounded() {
-        let exchange = Exchange::default();
-        exchange.begin(&mut HeaderMap::new(), WipedBytes::default(), 4);
-        let come = b"HTTP/1.1 200 OK\r\n\r\nsecret";
-        let mut shown = vec![0; come.len()];
-        exchange.lock().show(come, &mut shown);
-        assert_eq!(shown, b"HTTP/1.1 200 OK\r\n\r\n000000");
-        let ended = exchange.end();
-        assert_eq!((&ended.body[..], ended.length, ended.is_sent), (&b"secr"[..], 6, false));
+    fn end_line(&mut self) {
+        let line = self.line.trim_ascii();
+        self.state = match self.state {
+            State::Head if self.is_first_line => {
+                self.is_first_line = false;
+                // HTTP/1.1 100 Continue
+                self.is_interim =
+                    line.split(|byte| *byte == b' ').nth(1).is_some_and(|s| s.starts_with(b"1"));
+                State::Head
+            }
+            State::Head if !line.is_empty() => {
+                self.is_chunked |= is_chunked(line);
+                State::Head
+            }
+            State::Head if self.is_interim => {
+                self.is_first_line = true;
+                State::Head
+            }
+            State::Head if self.is_chunked => State::Size,
+            State::Head => State::Body,
+            State::Size => match chunk_size(line) {
+                Some(0) => State::Trailer,
+                Some(left) => State::Chunk { left },
+                // Not a chunk, and ureq says so. What follows is still hidden from it.
+                None => State::Body,
+            },
+            State::AfterChunk => State::Size,
+            state => state,
+        };
     }
 }
+
+fn is_chunked(line: &[u8]) -> bool {
+    let line = Zeroizing::new(line.to_ascii_lowercase());
+    line.starts_with(b"transfer-encoding:") && line.windows(7).any(|word| word == b"chunked")
+}
+
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+#[path = "../../tests/units/outgoing/zeroizing.rs"]
+mod tests;

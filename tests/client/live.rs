@@ -1,7 +1,7 @@
 //! The client on a live handle: which request is repeated, when, and with which key. A real refresher reads a
 //! place that the test fills, and requests go to the emulator over real HTTP.
 //!
-//! The steps of a single request are tested in `src/client/live_tests.rs`.
+//! The steps of a single request are tested in `tests/units/client/live.rs`.
 
 mod answers;
 mod doubtful;

@@ -9,7 +9,7 @@ use crate::support::tls::OwnCertificate;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Request, Uri};
 use keysheath::client::{BearerHeader, GuardError, OriginGuard, OverrideError};
-use keysheath::key::{ApiKey, Kanal, Katana, Origin, Scheme};
+use keysheath::key::{ApiKey, Kanal, Katana, Origin};
 use proptest::prelude::*;
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
@@ -253,8 +253,7 @@ fn authorization_lines(head: &str) -> Vec<&str> {
 fn over_tls_the_server_sees_the_key_in_one_header_only() {
     let own = OwnCertificate::new();
     let server = Recorder::start("204 No Content", own.accept());
-    let origin =
-        Origin::from_authority(Scheme::Https, &format!("localhost:{}", server.address.port())).unwrap();
+    let origin = Origin::parse(&format!("https://localhost:{}", server.address.port())).unwrap();
     let guard = OriginGuard::for_https(origin.clone()).unwrap();
     let authorized = || {
         let mut request = request(&format!("{origin}/api/v1/stores/1/orders"));

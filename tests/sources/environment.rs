@@ -7,7 +7,7 @@ use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, assert_nothing_of_in, error,
     found, in_child, problem, set_mode,
 };
-use keysheath::key::{FormatRule, Hint, Issuer, Kanal, Katana, StoreId, StoreIdError};
+use keysheath::key::{FormatRule, Hint, Issuer, Kanal, Katana, ParseError, StoreId};
 use keysheath::source::{self, Absence, FileVariable, Loaded, Problem, Provenance, Source, Variable};
 
 fn malformed(source: &dyn Source) -> (FormatRule, Option<Hint>) {
@@ -310,7 +310,7 @@ fn a_missing_store_id_is_reported_with_a_remedy() {
     let name = "a_missing_store_id_is_reported_with_a_remedy";
     Child::new(name).run(|| {
         let error = StoreId::from_env().unwrap_err();
-        assert_eq!(error, StoreIdError::Missing);
+        assert_eq!(error, ParseError::StoreIdMissing);
         let message = error.to_string();
         assert!(message.contains("KANAL_STORE_ID") && message.contains("contact"), "{message}");
     });
@@ -319,7 +319,7 @@ fn a_missing_store_id_is_reported_with_a_remedy() {
 #[test]
 fn an_empty_store_id_is_missing() {
     in_child("an_empty_store_id_is_missing", &[("KANAL_STORE_ID", "")], || {
-        assert_eq!(StoreId::from_env(), Err(StoreIdError::Missing));
+        assert_eq!(StoreId::from_env(), Err(ParseError::StoreIdMissing));
     });
 }
 
@@ -328,7 +328,7 @@ fn a_key_in_the_place_of_a_store_id_is_refused_and_not_printed() {
     let name = "a_key_in_the_place_of_a_store_id_is_refused_and_not_printed";
     in_child(name, &[("KANAL_STORE_ID", KEY)], || {
         let error = StoreId::from_env().unwrap_err();
-        assert_eq!(error, StoreIdError::NotPositive);
+        assert_eq!(error, ParseError::StoreId);
         crate::support::assert_prints_nothing_of(&error, KEY);
     });
 }
@@ -337,7 +337,7 @@ fn a_key_in_the_place_of_a_store_id_is_refused_and_not_printed() {
 fn a_store_id_that_is_not_unicode_is_no_number() {
     let child = Child::new("a_store_id_that_is_not_unicode_is_no_number");
     child.var("KANAL_STORE_ID", OsStr::from_bytes(b"12\xff")).run(|| {
-        assert_eq!(StoreId::from_env(), Err(StoreIdError::NotPositive));
+        assert_eq!(StoreId::from_env(), Err(ParseError::StoreId));
     });
 }
 

@@ -66,7 +66,7 @@ fn keys_that_could_be_guessed_have_no_fingerprint() {
 
 #[test]
 fn a_fingerprint_is_read_as_it_is_printed_and_in_no_other_way() {
-    use keysheath::key::{Fingerprint, FingerprintError, Issuer, Kanal, RawKey};
+    use keysheath::key::{Fingerprint, Issuer, Kanal, ParseError, RawKey};
 
     for number in 0..500 {
         let key = RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap();
@@ -85,6 +85,6 @@ fn a_fingerprint_is_read_as_it_is_printed_and_in_no_other_way() {
         " urdz-nrsd-3rmw-jtz2",
         "ürdz-nrsd-3rmw-jtz2",
     ] {
-        assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text:?}");
+        assert_eq!(text.parse::<Fingerprint>(), Err(ParseError::Fingerprint), "{text:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! A key set in every state, and its refusals.
 
-use keysheath::key::{Fingerprint, FingerprintError};
+use keysheath::key::{Fingerprint, ParseError};
 use keysheath::keyset::{KeyInfo, KeySet, KeySetError, KeyState, ManagedKey, RotationId};
 use keysheath::rotation::{KeyDetails, RotationError, Staged};
 
@@ -55,7 +55,7 @@ fn a_key_set_and_its_refusals_show_no_key() {
     {
         refused(KeySet::from_document(Kanal::PROFILE, text.as_bytes()).map(drop).unwrap_err());
     }
-    let error: FingerprintError = KANAL.parse::<Fingerprint>().unwrap_err();
+    let error: ParseError = KANAL.parse::<Fingerprint>().unwrap_err();
     assert_error_silent("no fingerprint", &error);
 }
 

@@ -247,9 +247,9 @@ fn a_variable_with_the_canary_in_it_is_never_shown() {
             assert!(matches!(long, Some(Problem::Unreadable(_))), "{long:?}");
             let directory = look_at("a key instead of a directory", SystemdCredential::new("kanal"));
             assert!(matches!(directory, Some(Problem::BadPath { .. })), "{directory:?}");
-            let error: StoreIdError = StoreId::from_env().unwrap_err();
-            assert_eq!(error, StoreIdError::NotPositive);
-            assert_error_silent("StoreIdError", &error);
+            let error: ParseError = StoreId::from_env().unwrap_err();
+            assert_eq!(error, ParseError::StoreId);
+            assert_error_silent("ParseError", &error);
         },
     );
 }
