@@ -27,21 +27,19 @@
 //! ```
 
 mod attempts;
-mod explanation;
 
 use std::fmt;
 use std::marker::PhantomData;
 
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
-use crate::key::{ApiKey, Issuer, Profile};
+use crate::key::{ApiKey, FormatRule, Hint, Issuer, Profile};
 use crate::source::{
-    self, FileVariable, Found, KeyRef, KeyRefError, Loaded, Provenance, Remark, Source, SystemdCredential,
-    Variable,
+    self, FileVariable, Found, KeyRef, KeyRefError, Loaded, Problem, Provenance, Remark, Source, SourceError,
+    SystemdCredential, Variable,
 };
 
-pub use attempts::{Attempt, AttemptOutcome, Attempts, ChainError, NearMiss};
-pub use explanation::{Explained, Explanation, Relation};
+pub use attempts::{Attempt, AttemptOutcome, Attempts, NearMiss, Relation};
 
 /// Sources of keys of issuer `I`, in order.
 ///
@@ -164,11 +162,11 @@ impl<I: Issuer> Chain<I> {
         Ok((self.links.swap_remove(at).source, found))
     }
 
-    /// Asks every source, also those below the first key, and reports how what they hold relates. Blocks, and
-    /// runs the commands in the chain.
+    /// Asks every source, also those below the first key, and reports how what they hold
+    /// [relates](Attempt::relation). Blocks, and runs the commands in the chain.
     #[must_use]
-    pub fn explain(&self) -> Explanation {
-        Explanation::of(&self.links, I::PROFILE)
+    pub fn explain(&self) -> Attempts {
+        Attempts::of_all(&self.links, I::PROFILE)
     }
 }
 
@@ -178,11 +176,11 @@ fn search(links: &[Link], profile: &'static Profile) -> Result<(usize, Found, At
     let mut outcome = None;
     for link in links {
         if outcome.is_some() {
-            attempts.push(Attempt::not_asked(&*link.source));
+            attempts.push(Attempt::not_asked(link));
             continue;
         }
         let loaded = source::load(&*link.source, profile);
-        attempts.push(Attempt::new(&*link.source, &loaded));
+        attempts.push(Attempt::new(link, &loaded));
         outcome = match loaded {
             Ok(Loaded::Absent(_)) => None,
             Ok(Loaded::Found(found)) => Some(Ok((attempts.len() - 1, found))),
@@ -207,6 +205,29 @@ fn trace_remarks(found: &Found) {
             move || tracing::warn!("{place}: {remark}")
         });
     }
+}
+
+/// A chain gave no key.
+#[non_exhaustive]
+pub enum ChainError {
+    /// Every source answered that it has nothing.
+    #[non_exhaustive]
+    NoKey {
+        /// The issuer whose key was wanted.
+        profile: &'static Profile,
+        /// What every source answered.
+        attempts: Attempts,
+    },
+    /// A source is broken or could not be asked. The sources after it were not asked.
+    #[non_exhaustive]
+    Broken {
+        /// The issuer whose key was wanted.
+        profile: &'static Profile,
+        /// What is broken, where, and what to do next.
+        error: Box<SourceError>,
+        /// What every source answered.
+        attempts: Attempts,
+    },
 }
 
 /// A key, where it came from, and what every source answered.
@@ -259,6 +280,76 @@ impl<I: Issuer> fmt::Debug for Selected<I> {
     }
 }
 
+impl ChainError {
+    /// What every source answered.
+    #[must_use]
+    pub const fn attempts(&self) -> &Attempts {
+        match self {
+            Self::NoKey { attempts, .. } | Self::Broken { attempts, .. } => attempts,
+        }
+    }
+}
+
+impl std::error::Error for ChainError {}
+
+impl fmt::Display for ChainError {
+    /// What is missing or wrong, and a line for each source. Each cause is said once.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::NoKey { profile, .. } | Self::Broken { profile, .. }) = self;
+        let title = profile.title();
+        let create = format_args!("create one in {title} ({})", profile.key_page());
+        match self {
+            Self::NoKey { attempts, .. } if attempts.as_slice().is_empty() => writeln!(
+                f,
+                "no {title} key was found: the chain has no sources: add the place of the key; where there \
+                 is no key yet, {create}"
+            ),
+            Self::NoKey { attempts, .. } => write!(
+                f,
+                "no {title} key was found: {create}, and put it into one of these places:\n{attempts}"
+            ),
+            Self::Broken { error, attempts, .. } => {
+                let problem = error.problem();
+                if problem.is_unasked() {
+                    let place = error.provenance();
+                    write!(f, "no {title} key was found")?;
+                    if matches!(problem, Problem::NotBuilt { .. }) {
+                        attempts.write_absent_places(f)?;
+                    }
+                    write!(f, ", and {place} could not be asked: {problem}")?;
+                    if attempts.as_slice().len() > 1 {
+                        f.write_str("; or put the key into another place of the chain")?;
+                    }
+                } else if matches!(problem, Problem::Missing { .. }) {
+                    write!(f, "no {title} key was found; {error}")?;
+                } else {
+                    write!(f, "the search for a {title} key ended at a broken place: {error}")?;
+                }
+                if problem.is_unasked()
+                    || matches!(problem, Problem::Missing { .. })
+                    || is_placeholder(problem)
+                {
+                    write!(f, "; where there is no key yet, {create}")?;
+                }
+                f.write_str("\n")?;
+                attempts.write_below_headline(f)
+            }
+        }
+    }
+}
+
+fn is_placeholder(problem: &Problem) -> bool {
+    matches!(problem, Problem::Malformed(error)
+        if error.rule() == FormatRule::Placeholder || error.hint() == Some(Hint::Placeholder))
+}
+
+impl fmt::Debug for ChainError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl<I: Issuer> Default for Chain<I> {
     fn default() -> Self {
         Self::new()
@@ -279,13 +370,12 @@ impl<I: Issuer> fmt::Debug for Chain<I> {
 mod tests {
     use super::*;
     use crate::key::Kanal;
-    use crate::source::Problem;
 
     #[test]
     fn an_unbuilt_keychain_is_broken_and_not_absent() {
         let mut chain = Chain::<Kanal>::standard();
-        let explanation = chain.explain();
-        let last = explanation.places().last().expect("the chain has places").attempt();
+        let attempts = chain.explain();
+        let last = attempts.as_slice().last().expect("the chain has places");
         let problem = Problem::NotBuilt { feature: "keychain" };
         assert_eq!(last.provenance().to_string(), "keychain item keysheath/kanal");
         assert_eq!(last.outcome(), &AttemptOutcome::Broken(problem.clone()));

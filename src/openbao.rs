@@ -21,9 +21,8 @@
 //! - **Retries.** A server that is down, an election, a rate limit and a failure are retried, with pauses
 //!   that double from 0.1 s to 1 s, until the [deadline](OpenBao::with_deadline). A write is retried only if
 //!   the server certainly did not apply it.
-//! - **Bounds.** An answer has at most 512 KiB. A process makes at most four calls at once to one secret
-//!   ([`MAX_CALLS_PER_PLACE`](crate::source::MAX_CALLS_PER_PLACE)), 32 to one server
-//!   ([`with_max_calls`](OpenBao::with_max_calls)), and 64 to all places together. A further call waits for
+//! - **Bounds.** An answer has at most 512 KiB. A process makes at most four calls at once to one
+//!   secret, 32 to one server ([`with_max_calls`](OpenBao::with_max_calls)), and 64 to all places together. A further call waits for
 //!   its turn until its deadline, and the error says so. A process that follows 100 key sets in one OpenBao
 //!   therefore reads all of them in about four times the time of one answer: 0.8 s at 200 ms, 4 s at 1 s. Set
 //!   its deadline above that.
@@ -111,13 +110,13 @@ use session::Session;
 
 /// The default deadline of a call, login and retries included: 8 s. An election after the loss of an active
 /// node was seen to take 2 to 7 s.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(8);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(8);
 
 /// The largest answer that is read, in bytes: the metadata of some thousands of versions.
 const MAX_ANSWER: usize = 512 * 1024;
 
 /// The default number of calls to one server at once in this process; see [`OpenBao::with_max_calls`].
-pub const MAX_CALLS_PER_SERVER: usize = 32;
+pub(crate) const MAX_CALLS_PER_SERVER: usize = 32;
 
 /// The most members of a cluster that can be named, the address included.
 const MAX_MEMBERS: usize = 16;
@@ -252,16 +251,15 @@ impl OpenBao {
         Ok(self.with(|servers| servers.members = all))
     }
 
-    /// Sets the deadline of a call: [`DEFAULT_DEADLINE`] by default, at most an hour.
+    /// Sets the deadline of a call, login and retries included. The default is 8 s, the maximum an hour.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(crate::outgoing::MAX_DEADLINE);
         self
     }
 
-    /// How many calls to the server may be under way at once in this process, for all of its secrets
-    /// together; [`MAX_CALLS_PER_SERVER`] unless set, and at least one. To one secret there are at most
-    /// [`MAX_CALLS_PER_PLACE`](crate::source::MAX_CALLS_PER_PLACE).
+    /// Sets how many calls to the server may be under way at once in this process, for all of its secrets
+    /// together. The default is 32, the minimum one. To one secret there are at most four.
     #[must_use]
     pub fn with_max_calls(mut self, max_calls: usize) -> Self {
         self.max_calls = max_calls;

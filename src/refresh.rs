@@ -21,7 +21,7 @@
 //!   [lag](RefreshSettings::with_lag) before the first refusal of a key is final.
 //! - **Within a deadline**: a place that hangs does not hang the refresher.
 //! - **Bounded**: a process makes at most four calls at once to one place, and 64 in all
-//!   ([`MAX_CALLS`](crate::source::MAX_CALLS)); to one OpenBao 32, whatever the number of key sets in it. A
+//!   (see [`source`](crate::source)); to one OpenBao 32, whatever the number of key sets in it. A
 //!   refresher whose turn does not come within the deadline reports
 //!   [`Queued`](crate::source::CallError::Queued), and keeps the last good key. 100 refreshers of 100 key
 //!   sets in one OpenBao that answers in 200 ms are all answered in 0.8 s, and in 4 s where it answers in a

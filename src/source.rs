@@ -9,7 +9,14 @@
 //! [`Source::line`].
 //!
 //! Sources block. What may hang (a file on a dead mount, a locked keychain, a command) runs on a thread of
-//! its own with a deadline. In async code, load through the runtime's `spawn_blocking`.
+//! its own with a deadline of 30 s, so that a person can answer a prompt. In async code, load through the
+//! runtime's `spawn_blocking`.
+//!
+//! In a process, at most four calls to one place (a file, a program with its arguments, a service of the
+//! keychain, a secret in OpenBao) are under way at once, however many sources name it, and 64 to all places. A
+//! further call waits for its turn until its deadline, and then fails with [`CallError::Queued`]. Once four
+//! calls hang past their deadlines, further calls to the place fail at once with [`CallError::Stuck`], except
+//! for one that tries from time to time whether the place answers again.
 //!
 //! | source | reads | ends with an error when |
 //! |---|---|---|
@@ -46,14 +53,15 @@ mod keychain;
 pub(crate) mod openbao;
 mod provenance;
 pub(crate) mod reference;
-mod secret_text;
+mod text;
 
 use std::fmt;
 use std::sync::Arc;
 
+use crate::internal::bytes::WipedBytes;
 use crate::key::{Profile, RawKey};
 
-pub use crate::internal::calls::{CallError, DEFAULT_DEADLINE, MAX_CALLS, MAX_CALLS_PER_PLACE};
+pub use crate::internal::calls::CallError;
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
@@ -62,22 +70,22 @@ pub(crate) use env::credential_path;
 pub use env::{FileVariable, SystemdCredential, Variable};
 pub(crate) use env::{similar_names, variable as variable_text};
 pub use error::{LineFault, Problem, Resource, SourceError};
-pub use file::{MAX_SECRET_FILE, SecretFile};
+pub use file::SecretFile;
 #[cfg(feature = "keychain")]
 pub use keychain::{Keychain, KeychainItem};
 #[cfg(feature = "openbao")]
 pub use openbao::OpenBaoField;
 pub use provenance::Provenance;
-pub use reference::{KeyRef, KeyRefError, MAX_REFERENCE};
-use secret_text::Shape;
-pub(crate) use secret_text::is_uuid;
-pub use secret_text::{Required, SecretText, Shaped};
+pub use reference::{KeyRef, KeyRefError};
+pub use text::Adapted;
+use text::Rule;
+pub(crate) use text::{is_uuid, without_mark_and_newline};
 
 /// A place that a key is loaded from. Implement it for a place of your own.
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal, Profile};
-/// use keysheath::source::{self, Loaded, Provenance, Reading, SecretText, Source, SourceError};
+/// use keysheath::source::{self, Loaded, Provenance, Reading, Source, SourceError};
 ///
 /// struct Vault;
 ///
@@ -88,7 +96,7 @@ pub use secret_text::{Required, SecretText, Shaped};
 ///
 ///     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
 ///         let text = String::from("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
-///         Ok(Reading::present(SecretText::from(text)))
+///         Ok(Reading::present(text))
 ///     }
 /// }
 ///
@@ -106,36 +114,36 @@ pub trait Source: Send + Sync {
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError>;
 
     /// Decodes the text from base64 (RFC 4648, section 4: the standard alphabet, padded, on one line).
-    fn base64(self) -> Shaped<Self>
+    fn base64(self) -> Adapted<Self>
     where
         Self: Sized,
     {
-        Shaped::new(self, Shape::Base64)
+        Adapted { source: self, rule: Rule::Base64 }
     }
 
     /// Takes the key from this field of the text, which is a JSON object. The other fields may hold anything.
-    fn field(self, name: impl Into<String>) -> Shaped<Self>
+    fn field(self, name: impl Into<String>) -> Adapted<Self>
     where
         Self: Sized,
     {
-        Shaped::new(self, Shape::Field(name.into()))
+        Adapted { source: self, rule: Rule::Field(name.into()) }
     }
 
     /// Takes the key from this line of the text, counted from 1.
-    fn line(self, line: usize) -> Shaped<Self>
+    fn line(self, line: usize) -> Adapted<Self>
     where
         Self: Sized,
     {
-        Shaped::new(self, Shape::Line(line))
+        Adapted { source: self, rule: Rule::Line(line) }
     }
 
     /// Makes an absence an error ([`Problem::Missing`]), so that a chain does not continue past this source.
     /// The sources of key references and of `with_dotenv` are required.
-    fn required(self) -> Required<Self>
+    fn required(self) -> Adapted<Self>
     where
         Self: Sized,
     {
-        Required::new(self)
+        Adapted { source: self, rule: Rule::Required }
     }
 }
 
@@ -145,15 +153,21 @@ pub struct Reading(Content);
 
 #[derive(Debug)]
 enum Content {
-    Present { text: SecretText, provenance: Option<Provenance>, remarks: Vec<Remark> },
+    Present { text: WipedBytes, provenance: Option<Provenance>, remarks: Vec<Remark> },
     Absent(Absence),
 }
 
 impl Reading {
-    /// A text, not yet checked. Removes one leading byte order mark and one final newline (LF or CRLF).
+    /// A text, not yet checked. The block of a `String` or `Vec<u8>` is taken over and wiped in place when
+    /// it is dropped; a borrowed text is copied. Removes one leading byte order mark and one final newline
+    /// (LF or CRLF).
     #[must_use]
-    pub fn present(text: SecretText) -> Self {
-        let text = text.without_mark_and_newline();
+    pub fn present(text: impl Into<Vec<u8>>) -> Self {
+        Self::of_wiped(WipedBytes::from(text.into()))
+    }
+
+    fn of_wiped(text: WipedBytes) -> Self {
+        let text = without_mark_and_newline(text);
         Self(Content::Present { text, provenance: None, remarks: Vec::new() })
     }
 
@@ -317,7 +331,7 @@ pub fn load<S: Source + ?Sized>(source: &S, profile: &'static Profile) -> Result
         Content::Present { text, provenance, remarks } => (text, provenance, remarks),
     };
     let provenance = provenance.unwrap_or_else(|| source.provenance());
-    match text.parse(profile) {
+    match text::parse(&text, profile) {
         Ok(key) => Ok(Loaded::Found(Found { key, provenance, remarks })),
         Err(problem) => Err(SourceError::new(provenance, problem)),
     }

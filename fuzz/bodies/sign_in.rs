@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keysheath::key::{KatanaApp, Profile};
 use keysheath::oauth::{LoopbackListener, OAuthApp, SignIn, SignInError};
-use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::source::{Provenance, Reading, Source, SourceError};
 
 /// How long the listener may wait; it never has to.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ impl Source for Planted {
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        Ok(Reading::present(SecretText::from("client-secret-of-the-app".to_owned())))
+        Ok(Reading::present("client-secret-of-the-app".to_owned()))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use keysheath::failure::Obstacle;
 use keysheath::key::{KatanaApp, Profile};
 use keysheath::oauth::{Endpoints, OAuthApp, TokenError, Tokens};
-use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::source::{Provenance, Reading, Source, SourceError};
 use serde_json::Value;
 
 const SECRET: &str = "client-secret-that-is-never-shown";
@@ -42,7 +42,7 @@ impl Source for Planted {
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        Ok(Reading::present(SecretText::from(SECRET.to_owned())))
+        Ok(Reading::present(SECRET.to_owned()))
     }
 }
 

@@ -12,7 +12,7 @@ use super::contained::contained;
 use super::lock::{Lock, recover};
 
 /// The default deadline of a source: 30 s, so that a person can answer a prompt.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How many calls to one place (a file, a program with its arguments, a service of the keychain, a secret in
 /// OpenBao) may be under way at once in this process, however many sources name it.
@@ -21,12 +21,12 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// [`CallError::Queued`]. Once as many calls hang past their deadlines, further calls fail at once with
 /// [`CallError::Stuck`], but for one that tries whether the place answers again: 30 s after the last of them
 /// was given up, and twice as long after each try that hangs as well.
-pub const MAX_CALLS_PER_PLACE: usize = 4;
+pub(crate) const MAX_CALLS_PER_PLACE: usize = 4;
 
 /// How many calls to all places together may be under way at once in this process. Each has a thread of its
 /// own, that of a command two. A call that hangs past its deadline is not among them, so that a disk which
 /// hangs takes no turn from the other places; [`MAX_CALLS_PER_PLACE`] bounds those of each place.
-pub const MAX_CALLS: usize = 64;
+pub(crate) const MAX_CALLS: usize = 64;
 
 /// How long a place whose calls all hang is left alone before one call tries it again; twice as long after
 /// each try that hangs as well, so that the threads which hang grow with the logarithm of the time.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{RefreshSettings, ReloadError, ReloadProblem};
 use crate::handle::{Generation, NoActiveKey, Published, Publisher};
-use crate::internal::calls::{CallError, Caller, Target};
+use crate::internal::calls::{CallError, Caller, DEFAULT_DEADLINE, Target};
 use crate::key::{Fingerprint, Issuer, Profile, RawKey};
 use crate::keyset::KeySet;
-use crate::source::{self, DEFAULT_DEADLINE, Loaded, Problem, Provenance, Remark, Source, SourceError};
+use crate::source::{self, Loaded, Problem, Provenance, Remark, Source, SourceError};
 use crate::store::{Document, DocumentError, DocumentStore, Version};
 
 pub(super) enum Place {

@@ -14,7 +14,9 @@ use zeroize::Zeroize;
 
 use super::env::similar_names;
 use super::file::{self, MAX_SECRET_FILE};
-use super::{Problem, Provenance, Reading, SecretText, Source, SourceError};
+use super::text::has_nothing;
+use super::{Problem, Provenance, Reading, Source, SourceError};
+use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target, Turn};
 use crate::internal::paths::absolute;
 use crate::key::Profile;
@@ -112,7 +114,7 @@ impl Command {
         self
     }
 
-    fn run(&self, profile: &'static Profile) -> Result<SecretText, Problem> {
+    fn run(&self, profile: &'static Profile) -> Result<WipedBytes, Problem> {
         let line = Arc::clone(&self.line);
         let place = Target::of("command", &*self.line);
         self.worker.run_with(place, TIME_TO_KILL, move |turn| line.run(profile, turn))?
@@ -129,14 +131,14 @@ fn resolved(program: PathBuf) -> PathBuf {
 }
 
 impl Line {
-    fn run(&self, profile: &Profile, turn: &Turn) -> Result<SecretText, Problem> {
+    fn run(&self, profile: &Profile, turn: &Turn) -> Result<WipedBytes, Problem> {
         let mut program = self.start(profile)?;
         let text = output(&mut program, turn);
         if text.is_err() {
             program.end();
         }
         let text = text?;
-        if text.has_nothing() {
+        if has_nothing(&text) {
             return Err(Problem::NoOutput);
         }
         Ok(text)
@@ -173,7 +175,7 @@ impl Line {
 }
 
 /// Waits for the whole output and for success, both within the deadline.
-fn output(program: &mut Program, turn: &Turn) -> Result<SecretText, Problem> {
+fn output(program: &mut Program, turn: &Turn) -> Result<WipedBytes, Problem> {
     let pipe = program.take_output().ok_or(Problem::Unreachable)?;
     let reader = turn.spawn(move || file::read_bounded(pipe, MAX_SECRET_FILE))?;
     let mut output = None;
@@ -210,7 +212,7 @@ impl Source for Command {
 
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
         self.run(profile)
-            .map(Reading::present)
+            .map(Reading::of_wiped)
             .map_err(|problem| SourceError::new(self.provenance(), problem))
     }
 }

@@ -5,9 +5,8 @@ mod lines;
 use std::path::PathBuf;
 
 use super::file::{Reader, file_settings};
-use super::{
-    Absence, LineFault, Problem, Provenance, Reading, Remark, SecretText, Source, SourceError, similar_names,
-};
+use super::{Absence, LineFault, Problem, Provenance, Reading, Remark, Source, SourceError, similar_names};
+use crate::internal::bytes::WipedBytes;
 use crate::internal::paths::absolute;
 use crate::key::{Hint, Profile};
 use lines::{Lines, after_export, blanks, first, starts};
@@ -75,11 +74,10 @@ impl DotenvFile {
         let Some((text, mut remarks)) = file else {
             return Ok(Reading::absent(Absence::NoFile));
         };
-        let text = text.bytes();
         if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") || text.contains(&0) {
             return Err(Problem::NotText { hint: Hint::Nul });
         }
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
         // Screen only what is well-formed: an error, with its hint, would otherwise be made for each line.
         let is_key = |line: &[u8]| profile.format().accepts(line) && profile.format().screen(line).is_ok();
         let Some(setting) = find(text, &self.name, is_key)? else {
@@ -90,10 +88,9 @@ impl DotenvFile {
             return Ok(Reading::absent(Absence::EmptyVariable));
         }
         remarks.extend(setting.remark);
-        let mut value = SecretText::with_capacity(setting.value.len());
-        value.append(setting.value);
+        let value = WipedBytes::copy_of(setting.value);
         let place = self.place(Some(setting.line));
-        Ok(Reading::present(value).with_remarks(remarks).with_provenance(place))
+        Ok(Reading::of_wiped(value).with_remarks(remarks).with_provenance(place))
     }
 }
 

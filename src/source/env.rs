@@ -8,8 +8,9 @@ use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 
 use super::file::{self, MAX_SECRET_FILE, Reader, WipedPath, file_settings};
-use super::secret_text::reference_scheme;
-use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_credential_name};
+use super::text::reference_scheme;
+use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_credential_name};
+use crate::internal::bytes::WipedBytes;
 use crate::key::Profile;
 
 /// An environment variable that holds the key.
@@ -202,15 +203,15 @@ impl Source for Variable {
         let Some(text) = variable(&self.name) else {
             return Ok(Reading::absent(Absence::NotSet));
         };
-        if text.bytes().is_empty() {
+        if text.is_empty() {
             return Ok(Reading::absent(Absence::EmptyVariable));
         }
         let partner = variable(&format!("{}_FILE", self.name));
-        if partner.is_some_and(|path| !path.bytes().is_empty()) {
+        if partner.is_some_and(|path| !path.is_empty()) {
             let variable = self.name.clone();
             return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
         }
-        Ok(Reading::present(text))
+        Ok(Reading::of_wiped(text))
     }
 }
 
@@ -225,7 +226,7 @@ impl Source for FileVariable {
             Some(path) if path.is_empty() => return Ok(Reading::absent(Absence::EmptyVariable)),
             Some(path) => path,
         };
-        if variable(&self.variable).is_some_and(|text| !text.bytes().is_empty()) {
+        if variable(&self.variable).is_some_and(|text| !text.is_empty()) {
             let variable = self.variable.clone();
             return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
         }
@@ -241,7 +242,7 @@ impl Source for FileVariable {
         let is_path = is_path.load(Ordering::Acquire) || matches!(file, Ok(Some(_)));
         let place = self.place(is_path.then(|| path.to_path_buf()));
         match file.and_then(|file| file.ok_or_else(|| gone(&text))) {
-            Ok((text, remarks)) => Ok(Reading::present(text).with_remarks(remarks).with_provenance(place)),
+            Ok((text, remarks)) => Ok(Reading::of_wiped(text).with_remarks(remarks).with_provenance(place)),
             Err(problem) => Err(SourceError::new(place, problem)),
         }
     }
@@ -271,13 +272,13 @@ fn gone(text: &Path) -> Problem {
 }
 
 /// The bytes of a variable, whatever they are. `std::env::var` would print them in its error.
-pub(crate) fn variable(name: &str) -> Option<SecretText> {
+pub(crate) fn variable(name: &str) -> Option<WipedBytes> {
     // A name with `=` or NUL is in no environment, and the standard library would panic on some systems.
     if name.is_empty() || name.contains(['=', '\0']) {
         return None;
     }
     let text = std::env::var_os(name)?;
-    Some(SecretText::from(text.into_encoded_bytes()))
+    Some(WipedBytes::from(text.into_encoded_bytes()))
 }
 
 /// Whether the file exists, or a directory on the way to it beyond the first `parts` components. A key may

@@ -18,7 +18,7 @@ use crate::key::Profile;
 pub(super) use opening::{FileText, read_bounded};
 
 /// The largest key file that is read, in bytes: the longest key in base64, and a little more.
-pub const MAX_SECRET_FILE: usize = 8192;
+pub(super) const MAX_SECRET_FILE: usize = 8192;
 
 /// A file that holds the key: a Docker or Kubernetes secret, or one that you wrote with mode 600.
 ///
@@ -26,8 +26,8 @@ pub const MAX_SECRET_FILE: usize = 8192;
 /// that was opened, so it cannot be swapped between the check and the read. It must be a regular file or a
 /// pipe that belongs to root or to this user, and that no other user can write, the user's own group
 /// included; [`with_trusted_owner`](Self::with_trusted_owner) and
-/// [`with_trusted_group`](Self::with_trusted_group) allow others. (On Windows, owner and mode are not
-/// checked.)
+/// [`with_trusted_group`](Self::with_trusted_group) allow others. It may have 8192 bytes. (On Windows, owner
+/// and mode are not checked.)
 ///
 /// A relative path is resolved when the source is created, so a later change of the working directory does
 /// not change which file is read.
@@ -190,7 +190,7 @@ impl Source for SecretFile {
 pub(super) fn reading(file: FileText, absence: Absence) -> Reading {
     match file {
         None => Reading::absent(absence),
-        Some((text, remarks)) => Reading::present(text).with_remarks(remarks),
+        Some((text, remarks)) => Reading::of_wiped(text).with_remarks(remarks),
     }
 }
 

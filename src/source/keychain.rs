@@ -12,7 +12,7 @@ use std::{fmt, mem, thread};
 
 #[cfg(all(unix, not(target_os = "macos")))]
 use super::Resource;
-use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError, is_item_name};
+use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_item_name};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target};
 use crate::internal::lock::Lock;
@@ -30,15 +30,12 @@ const TIME_TO_END: Duration = Duration::from_millis(300);
 /// The name of helper threads. The system keeps 15 bytes of it.
 const THREAD: &str = "keysheath-keychain";
 
-/// What an item holds.
-type Secret = WipedBytes;
-
 /// The items of one service in the keychain of the user. It has its own connection, which clones share, and
 /// no process-wide default. After a restart of the keychain's daemon it connects again. A locked keychain
 /// asks its user to unlock it. Every call has a deadline, at which the prompt is closed. On Linux, an item
 /// that is not found may be in a locked collection, and some services (`KeePassXC`) show nothing until they
 /// are unlocked. So an item counts as absent only once every collection is unlocked. If one of them cannot
-/// be, [`Keychain::in_default_collection`] searches the default one alone.
+/// be, [`Keychain::with_default_collection_only`] searches the default one alone.
 ///
 /// Every program with the user's rights can read the user's keychain once it is unlocked.
 ///
@@ -114,7 +111,7 @@ impl Keychain {
     /// Searches the default collection alone. On Linux a user may have several: the others may stay locked,
     /// and their items are neither found nor ambiguous.
     #[must_use]
-    pub fn in_default_collection(mut self) -> Self {
+    pub fn with_default_collection_only(mut self) -> Self {
         self.in_default_collection = true;
         self
     }
@@ -126,11 +123,8 @@ impl Keychain {
     /// # Errors
     /// [`SourceError`] if the keychain does not answer, is locked, has no collection, or several items match.
     pub fn save(&self, name: &str, key: &RawKey) -> Result<(), SourceError> {
-        let key = key.clone_key();
-        self.on_item(name, move |store, items, prompts| {
-            store.save(items, key.expose_secret().as_bytes(), prompts)
-        })
-        .map_err(|problem| self.error(name, problem))
+        let bytes = WipedBytes::copy_of(key.expose_secret().as_bytes());
+        self.save_bytes(name, bytes, ()).map_err(|problem| self.error(name, problem))
     }
 
     /// Returns the names of the service's items, sorted. Unlocks locked collections. A name that occurs twice
@@ -180,18 +174,13 @@ impl Keychain {
         .map_err(|problem| self.error(name, problem))
     }
 
-    fn load(&self, name: &str) -> Result<Option<Secret>, Problem> {
-        self.on_item(name, Store::load)
-    }
-
     /// Returns the bytes of an item. `held` is dropped once the keychain has answered, which may be after the
     /// deadline.
-    #[cfg(feature = "rotation")]
     pub(crate) fn load_bytes(
         &self,
         name: &str,
         held: impl Send + 'static,
-    ) -> Result<Option<Secret>, Problem> {
+    ) -> Result<Option<WipedBytes>, Problem> {
         self.on_item(name, move |store, items, prompts| {
             let _ = &held;
             store.load(items, prompts)
@@ -200,11 +189,10 @@ impl Keychain {
 
     /// Replaces the bytes of an item. `held` is dropped once the keychain has answered, which may be after
     /// the deadline.
-    #[cfg(feature = "rotation")]
     pub(crate) fn save_bytes(
         &self,
         name: &str,
-        bytes: Secret,
+        bytes: WipedBytes,
         held: impl Send + 'static,
     ) -> Result<(), Problem> {
         self.on_item(name, move |store, items, prompts| {
@@ -304,10 +292,10 @@ impl Source for KeychainItem {
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        match self.keychain.load(&self.name) {
+        match self.keychain.load_bytes(&self.name, ()) {
             Ok(None) => Ok(Reading::absent(Absence::NoItem)),
             Ok(Some(text)) if text.is_empty() => Err(SourceError::new(self.provenance(), Problem::Empty)),
-            Ok(Some(text)) => Ok(Reading::present(SecretText::from_wiped(text))),
+            Ok(Some(text)) => Ok(Reading::of_wiped(text)),
             Err(problem) => Err(SourceError::new(self.provenance(), problem)),
         }
     }

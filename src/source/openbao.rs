@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::{Absence, Problem, Provenance, Reading, SecretText, Source, SourceError};
+use super::{Absence, Problem, Provenance, Reading, Source, SourceError};
+use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{CallError, Caller, Target, Turn};
 use crate::key::Profile;
 use crate::openbao::entry::Entry;
@@ -67,7 +68,7 @@ impl OpenBaoField {
         }
     }
 
-    fn text(&self, turn: &Turn) -> Result<Option<(SecretText, u64)>, OpenBaoError> {
+    fn text(&self, turn: &Turn) -> Result<Option<(WipedBytes, u64)>, OpenBaoError> {
         let entry = if let Some(entry) = self.entry.get() {
             entry
         } else {
@@ -76,7 +77,7 @@ impl OpenBaoField {
         };
         let Some(secret) = entry.within(turn.rest()).read()? else { return Ok(None) };
         let text = secret.field(&self.field)?.ok_or(OpenBaoError::NoField)?;
-        Ok(Some((SecretText::from_wiped(text), secret.stamp.number)))
+        Ok(Some((text, secret.stamp.number)))
     }
 }
 
@@ -119,10 +120,10 @@ impl Source for OpenBaoField {
             .map_err(|problem| SourceError::new(self.provenance(), problem))?;
         Ok(match outcome {
             None => Reading::absent(Absence::NoSecret),
-            Some((text, version)) if text.bytes().is_empty() => {
+            Some((text, version)) if text.is_empty() => {
                 return Err(SourceError::new(self.provenance_of(version), Problem::Empty));
             }
-            Some((text, version)) => Reading::present(text).with_provenance(self.provenance_of(version)),
+            Some((text, version)) => Reading::of_wiped(text).with_provenance(self.provenance_of(version)),
         })
     }
 }

@@ -88,7 +88,7 @@ use parse::Options;
 use text::{Part, encode};
 
 /// The longest reference, in bytes.
-pub const MAX_REFERENCE: usize = 4096;
+const MAX_REFERENCE: usize = 4096;
 
 /// A URI that names a source.
 ///
@@ -167,7 +167,7 @@ pub enum KeyRefError {
         "the scheme is not one of env, file, dotenv, systemd, keychain, command and openbao, in lower case"
     )]
     UnknownScheme,
-    /// It is longer than [`MAX_REFERENCE`], as written or as printed.
+    /// It has more than 4096 bytes, as written or as printed.
     #[error("a key reference has at most {MAX_REFERENCE} bytes")]
     TooLong,
     /// A part that the scheme needs is missing or empty.

@@ -98,7 +98,7 @@ fn a_second_collection_that_is_locked_may_hide_it_too() {
             let keychain = patient();
             assert_eq!(every_call(&keychain, LONG), [const { Problem::NoAccess }; 4]);
             // The way out, for a collection that cannot be unlocked.
-            let of_default = patient().in_default_collection();
+            let of_default = patient().with_default_collection_only();
             assert_absent(&of_default, "kanal");
             assert_eq!(of_default.list().unwrap(), Vec::<String>::new());
             assert!(!of_default.delete("kanal").unwrap());
@@ -115,7 +115,7 @@ fn a_second_collection_that_is_locked_may_hide_it_too() {
 fn a_service_without_collections_shows_and_proves_nothing() {
     with_stand_in("hidden::a_service_without_collections_shows_and_proves_nothing", &["shop"], |stand_in| {
         stand_in.close_databases();
-        for keychain in [patient(), patient().in_default_collection()] {
+        for keychain in [patient(), patient().with_default_collection_only()] {
             assert_eq!(every_call(&keychain, LONG), [const { Problem::NoAccess }; 4]);
         }
     });

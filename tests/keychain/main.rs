@@ -17,10 +17,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keysheath::key::{ApiKey, Hint, Issuer, Kanal, Katana};
 use keysheath::source::{
-    self, Absence, Keychain, KeychainItem, Loaded, MAX_CALLS_PER_PLACE, Problem, Resource, Source,
-    SourceError,
+    self, Absence, Keychain, KeychainItem, Loaded, Problem, Resource, Source, SourceError,
 };
 
+use support::MAX_CALLS_PER_PLACE;
 use support::canary::assert_hides;
 use support::child::in_child;
 use support::secret_service::{

@@ -6,15 +6,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use keysheath::chain::{AttemptOutcome, Chain, ChainError, Relation};
+use keysheath::chain::{Attempt, AttemptOutcome, Chain, ChainError, Relation};
 use keysheath::key::{Issuer as _, Kanal};
 use keysheath::source::{
-    Absence, CallError, DEFAULT_DEADLINE, KeyRef, Keychain, KeychainItem, Problem, SecretFile, Source as _,
+    Absence, CallError, KeyRef, Keychain, KeychainItem, Problem, SecretFile, Source as _,
 };
 
 use crate::support::canary::assert_hides;
 use crate::support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
 use crate::support::waiting::{SLACK, in_time};
+
+/// The default deadline, as the docs of `source` say.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const LOWER_KEY: &str = "hY5nRt8Qz2Lw7Jd4Xk9Gv3Ba";
@@ -211,9 +214,8 @@ fn explain_names_what_stops_the_chain_and_what_follows_it() {
     with_keychain("explain_names_what_stops_the_chain_and_what_follows_it", |service| {
         store(KEY);
         service.lock();
-        let explanation = by_item(LONG).explain();
-        let relations: Vec<Relation> =
-            explanation.places().iter().map(keysheath::chain::Explained::relation).collect();
-        assert_eq!(relations, [Relation::Stops, Relation::BehindBroken]);
+        let attempts = by_item(LONG).explain();
+        let relations: Vec<_> = attempts.as_slice().iter().map(Attempt::relation).collect();
+        assert_eq!(relations, [Some(Relation::Stops), Some(Relation::BehindBroken)]);
     });
 }

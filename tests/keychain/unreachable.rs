@@ -111,7 +111,7 @@ fn a_second_collection_that_stays_locked_may_hide_an_item() {
         service.restart_with_a_second_collection();
         let keychain = patient();
         assert_eq!(every_call(&keychain, LONG), [const { Problem::NoAccess }; 4]);
-        let of_default = patient().in_default_collection();
+        let of_default = patient().with_default_collection_only();
         assert_absent(&of_default, "kanal");
         assert!(!of_default.delete("kanal").unwrap());
         save(&of_default, "kanal", KEY).unwrap();
@@ -131,7 +131,7 @@ fn a_same_named_item_in_a_locked_collection_is_not_skipped() {
         service.restart_with_a_second_collection();
         assert_eq!(problem(load(&patient(), "kanal")), Problem::NoAccess);
         assert_eq!(problem(patient().delete("kanal")), Problem::NoAccess);
-        assert_holds(&patient().in_default_collection(), "kanal", KEY);
+        assert_holds(&patient().with_default_collection_only(), "kanal", KEY);
     });
 }
 

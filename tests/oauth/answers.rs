@@ -10,7 +10,7 @@ use keysheath::failure::Obstacle;
 use keysheath::handle::Reload;
 use keysheath::key::{Kanal, Katana, KatanaApp, Origin, Profile};
 use keysheath::oauth::{GrantState, KeeperProblem, OAuthApp, TokenError, TokenKeeper, Tokens};
-use keysheath::source::{Provenance, Reading, SecretFile, SecretText, Source, SourceError};
+use keysheath::source::{Provenance, Reading, SecretFile, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use crate::quick;
@@ -324,7 +324,7 @@ impl Source for Slow {
             let text = std::str::from_utf8(there.content().expose_secret()).unwrap().to_owned();
             self.1.fetch_add(u32::from(!text.contains("\"lease\": null")), Ordering::SeqCst);
         }
-        Ok(Reading::present(SecretText::from(CLIENT_SECRET.to_owned())))
+        Ok(Reading::present(CLIENT_SECRET.to_owned()))
     }
 }
 

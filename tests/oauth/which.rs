@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use keysheath::handle::Reload;
 use keysheath::key::Profile;
 use keysheath::oauth::{GrantState, KeeperEvent, KeeperProblem, OAuthApp, TokenKeeper};
-use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
@@ -110,7 +110,7 @@ impl Source for Counted {
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Ok(Reading::present(SecretText::from(CLIENT_SECRET.to_owned())))
+        Ok(Reading::present(CLIENT_SECRET.to_owned()))
     }
 }
 

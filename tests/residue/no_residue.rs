@@ -15,7 +15,7 @@ use crate::support::residue::{KEY, KEY_BASE64, NONE, Residue, alone, residue_of}
 use keysheath::chain::Chain;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
 use keysheath::source::{
-    self, Command, FileVariable, KeyRef, Loaded, Problem, SecretFile, SecretText, Source, SystemdCredential,
+    self, Command, FileVariable, KeyRef, Loaded, Problem, Reading, SecretFile, Source, SystemdCredential,
     Variable,
 };
 
@@ -447,7 +447,7 @@ mod sources {
         leaves_nothing("sources::a_source_of_ones_own_hands_over_a_text", &[], || {
             let mut text = String::with_capacity(64);
             text.push_str(KEY);
-            drop(format!("{:?}", SecretText::from(text)));
+            drop(format!("{:?}", Reading::present(text)));
         });
     }
 

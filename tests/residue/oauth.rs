@@ -13,7 +13,7 @@ use keysheath::key::{KatanaApp, Roots};
 use keysheath::oauth::{
     Endpoints, KeeperSettings, LoopbackListener, OAuthApp, SignIn, TokenError, TokenKeeper,
 };
-use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::MemoryStore;
 use zeroize::Zeroizing;
 
@@ -28,7 +28,7 @@ impl Source for Planted {
     }
 
     fn read(&self, _: &'static keysheath::key::Profile) -> Result<Reading, SourceError> {
-        Ok(Reading::present(SecretText::from(KEY.to_owned())))
+        Ok(Reading::present(KEY.to_owned()))
     }
 }
 

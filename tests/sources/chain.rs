@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::support::{
     Child, Folder, KEY, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of, set_mode,
 };
-use keysheath::chain::{AttemptOutcome, Attempts, Chain, ChainError, Explained, Relation, Selected};
+use keysheath::chain::{Attempt, AttemptOutcome, Attempts, Chain, ChainError, Relation, Selected};
 use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, Katana};
 use keysheath::source::{
     self, Absence, FileVariable, KeyRef, Loaded, Problem, Provenance, Remark, SecretFile, Source, Variable,
@@ -53,17 +53,17 @@ fn broken(chain: &Chain<Kanal>) -> (Problem, Vec<AttemptOutcome>) {
 }
 
 fn relations(chain: &Chain<Kanal>) -> Vec<Relation> {
-    let explanation = chain.explain();
-    let printed = format!("{explanation} {explanation:?} {chain:?}");
+    let attempts = chain.explain();
+    let printed = format!("{attempts} {attempts:?} {chain:?}");
     assert_nothing_of_in(KEY, &printed);
     assert_nothing_of_in(OTHER_KEY, &printed);
-    explanation.places().iter().map(Explained::relation).collect()
+    attempts.as_slice().iter().map(|attempt| attempt.relation().expect("it was explained")).collect()
 }
 
 fn half_configured(chain: &Chain<Kanal>) -> Vec<bool> {
-    let explanation = chain.explain();
-    let marks = explanation.to_string().matches("[half configured]").count();
-    let half: Vec<bool> = explanation.places().iter().map(Explained::is_half_configured).collect();
+    let attempts = chain.explain();
+    let marks = attempts.to_string().matches("[half configured]").count();
+    let half: Vec<bool> = attempts.as_slice().iter().map(Attempt::is_half_configured).collect();
     assert_eq!(marks, half.iter().filter(|&&half| half).count());
     half
 }
@@ -294,7 +294,7 @@ fn a_source_can_be_shared_borrowed_and_of_a_type_not_known() {
 /// Where each source of a chain looks, as its explanation says it.
 #[cfg(any(feature = "dotenv", feature = "keychain"))]
 fn provenances(chain: &Chain<Kanal>) -> Vec<String> {
-    chain.explain().places().iter().map(|place| place.attempt().provenance().to_string()).collect()
+    chain.explain().as_slice().iter().map(|attempt| attempt.provenance().to_string()).collect()
 }
 
 #[cfg(feature = "keychain")]

@@ -7,14 +7,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_gives_the_key, assert_nothing_of_in, error, found,
-    in_child, problem, set_mode,
+    Child, Folder, KEY, KEY_IN_BASE64, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, OTHER_KEY, assert_gives_the_key,
+    assert_nothing_of_in, error, found, in_child, problem, set_mode,
 };
 use keysheath::chain::Chain;
 use keysheath::key::{FormatRule, Hint, Issuer, Kanal, KeyFormat, Origin, Profile};
-use keysheath::source::{
-    self, CallError, Command, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, Problem, Source as _,
-};
+use keysheath::source::{self, CallError, Command, Problem, Source as _};
 
 /// Far more than any of these programs takes unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);

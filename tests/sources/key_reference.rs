@@ -6,7 +6,10 @@ mod properties;
 
 use crate::support::{KEY, KEY_IN_BASE64, OTHER_KEY, assert_nothing_of_in, assert_prints_nothing_of};
 use keysheath::key::{Issuer, Kanal};
-use keysheath::source::{self, Absence, KeyRef, KeyRefError, MAX_REFERENCE, Problem, Provenance, Source};
+use keysheath::source::{self, Absence, KeyRef, KeyRefError, Problem, Provenance, Source};
+
+/// The longest reference, in bytes, as the docs of `KeyRefError` say.
+const MAX_REFERENCE: usize = 4096;
 
 fn parse(text: &str) -> KeyRef {
     text.parse().unwrap_or_else(|error| panic!("{text:?}: {error}"))

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::child::NOBODY;
 use crate::support::{
-    Child, Folder, KEY, KEY_IN_BASE64, absence, as_ordinary_user, assert_gives_the_key, error, found,
-    problem, set_mode, with_a_file_of_another_user,
+    Child, Folder, KEY, KEY_IN_BASE64, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, absence, as_ordinary_user,
+    assert_gives_the_key, error, found, problem, set_mode, with_a_file_of_another_user,
 };
 use keysheath::key::{FormatRule, Hint, Issuer, Katana};
-use keysheath::source::{self, Absence, Loaded, MAX_SECRET_FILE, Problem, Remark, SecretFile, Source as _};
+use keysheath::source::{self, Absence, Loaded, Problem, Remark, SecretFile, Source as _};
 
 /// Far more than any of these files takes, and far less than the deadline of 30 s.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -42,6 +42,12 @@ use keysheath::source::{self, Absence, Found, Loaded, Problem, Source, SourceErr
 
 pub(crate) use child::{Child, as_ordinary_user, in_child, with_a_file_of_another_user};
 
+/// How many calls to one place may be under way at once, as the docs of `source` say.
+pub(crate) const MAX_CALLS_PER_PLACE: usize = 4;
+
+/// The largest key file, in bytes, as the docs of `SecretFile` say.
+pub(crate) const MAX_SECRET_FILE: usize = 8192;
+
 /// A well-formed Kanal key. Each run of four of its bytes has a capital, so that no fingerprint holds one.
 pub(crate) const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 

@@ -8,7 +8,7 @@ use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Issuer, Kanal, Profile, RawKey};
 use keysheath::refresh::{RefreshEvent, RefreshSettings};
-use keysheath::source::{Provenance, Reading, SecretText, Source, SourceError};
+use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore};
 
 use super::keys::Keys;
@@ -134,7 +134,7 @@ impl Source for Scripted {
 }
 
 pub fn text(key: &str) -> Reading {
-    Reading::present(SecretText::from(key.to_owned()))
+    Reading::present(key.to_owned())
 }
 
 /// A gate that is shut until it is opened, or dropped.

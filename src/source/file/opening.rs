@@ -8,13 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Problem, Reader, Remark};
+use crate::internal::bytes::{WipedBytes, read_at_most};
 use crate::internal::calls::Turn;
 use crate::internal::lock::Lock;
 use crate::internal::trusted_file::{self, Kind, Untrusted};
-use crate::source::{Resource, SecretText};
+use crate::source::Resource;
 
 /// A text and remarks, or nothing.
-pub(in crate::source) type FileText = Option<(SecretText, Vec<Remark>)>;
+pub(in crate::source) type FileText = Option<(WipedBytes, Vec<Remark>)>;
 
 /// How often a file in a transient state (behind a link that leads nowhere, or removed while it was opened)
 /// is opened again. Kubernetes swaps a link and removes its old target, so a path can lead nowhere for an
@@ -48,7 +49,7 @@ pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> R
         Kind::Pipe => {
             remarks.push(Remark::Pipe);
             let text = read_bounded(Pipe::new(file, turn.rest()), limit).map_err(too_late)?;
-            if text.bytes().is_empty() {
+            if text.is_empty() {
                 return Err(Problem::EmptyPipe);
             }
             text
@@ -191,18 +192,9 @@ fn check_readers(_: &Metadata, _: bool) -> Result<Vec<Remark>, Problem> {
 }
 
 /// Reads to the end into one block. More than `limit` bytes are an error, whatever the size of the file was.
-pub(in crate::source) fn read_bounded(mut reader: impl Read, limit: usize) -> Result<SecretText, Problem> {
-    let mut text = SecretText::with_capacity(1024.min(limit + 1));
-    let mut piece = zeroize::Zeroizing::new([0; 1024]);
-    loop {
-        match reader.read(&mut *piece) {
-            Ok(0) => return Ok(text),
-            Ok(count) if text.bytes().len() + count > limit => return Err(Problem::TooLarge { limit }),
-            Ok(count) => text.append(&piece[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Problem::Unreadable(error.kind())),
-        }
-    }
+pub(in crate::source) fn read_bounded(reader: impl Read, limit: usize) -> Result<WipedBytes, Problem> {
+    let text = read_at_most(reader, limit).map_err(|error| Problem::Unreadable(error.kind()))?;
+    text.ok_or(Problem::TooLarge { limit })
 }
 
 /// The interval of reads from a pipe that has nothing.

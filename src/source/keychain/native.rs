@@ -7,7 +7,7 @@ use std::sync::Arc;
 use keyring_core::{CredentialStore, Error};
 use zeroize::Zeroize;
 
-use super::{Problem, Secret};
+use super::Problem;
 
 use crate::internal::bytes::WipedBytes;
 
@@ -52,11 +52,11 @@ impl Store {
         Ok(Self(store.map_err(|_| Problem::NoKeychain)?))
     }
 
-    pub(super) fn load(&self, items: &Items<'_>, _: &Prompts) -> Result<Option<Secret>, Fault> {
+    pub(super) fn load(&self, items: &Items<'_>, _: &Prompts) -> Result<Option<WipedBytes>, Fault> {
         Ok(found(self.entry(items)?.get_secret())?.map(WipedBytes::from))
     }
 
-    pub(super) fn load_all(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<Secret>, Fault> {
+    pub(super) fn load_all(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<WipedBytes>, Fault> {
         Ok(Vec::from_iter(self.load(items, prompts)?))
     }
 

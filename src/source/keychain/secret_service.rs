@@ -14,7 +14,7 @@ use zbus::blocking::{Connection, MessageIterator};
 use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue};
 
-use super::{Problem, Resource, Secret, THREAD, elsewhere};
+use super::{Problem, Resource, THREAD, elsewhere};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::lock::Lock;
 
@@ -66,12 +66,12 @@ impl Store {
         }
     }
 
-    pub(super) fn load(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Option<Secret>, Fault> {
+    pub(super) fn load(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Option<WipedBytes>, Fault> {
         let found = self.only(items, prompts)?;
         Ok(found.map(|item| item.get_secret()).transpose()?.map(WipedBytes::from))
     }
 
-    pub(super) fn load_all(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<Secret>, Fault> {
+    pub(super) fn load_all(&self, items: &Items<'_>, prompts: &Prompts) -> Result<Vec<WipedBytes>, Fault> {
         let found = self.find(items, prompts)?;
         found.iter().map(|item| Ok(WipedBytes::from(item.get_secret()?))).collect()
     }

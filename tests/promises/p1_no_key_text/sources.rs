@@ -40,17 +40,16 @@ fn look_at(what: &str, source: impl Source + Debug + 'static) -> Option<Problem>
 
 fn look_at_chain<I: Issuer>(what: &str, chain: &Chain<I>) {
     assert_debug_silent(what, chain);
-    let explanation = chain.explain();
-    let near_misses: &[NearMiss] = explanation.near_misses();
+    let attempts = chain.explain();
+    let near_misses: &[NearMiss] = attempts.near_misses();
     for near in near_misses {
         assert_value_silent("NearMiss", near);
     }
-    assert_value_silent(what, &explanation);
-    for place in explanation.places() {
-        assert_value_silent("Explained", place);
-        assert_debug_silent("Relation", &place.relation());
-        assert_value_silent("Attempt", place.attempt());
-        let witness: &AttemptOutcome = place.attempt().outcome();
+    assert_value_silent(what, &attempts);
+    for attempt in attempts.as_slice() {
+        assert_value_silent("Attempt", attempt);
+        assert_debug_silent("Relation", &attempt.relation());
+        let witness: &AttemptOutcome = attempt.outcome();
         assert_debug_silent("AttemptOutcome", witness);
     }
     match chain.load() {
@@ -91,9 +90,9 @@ fn a_file_with_the_canary_in_it_is_never_shown() {
         assert!(known, "{problem:?}");
     }
     let encoded = folder.write("encoded", base64(KANAL));
-    let source: Shaped<SecretFile> = SecretFile::new(&encoded).base64();
+    let source: Adapted<SecretFile> = SecretFile::new(&encoded).base64();
     assert_eq!(look_at("a file in base64", source), None);
-    let required: Required<SecretFile> = SecretFile::new(folder.path().join("missing")).required();
+    let required: Adapted<SecretFile> = SecretFile::new(folder.path().join("missing")).required();
     assert!(matches!(look_at("a required file", required), Some(Problem::Missing { .. })));
     let json =
         folder.write("json", format!("{{\"{KANAL}\": 1, \"twice\": \"{KANAL}\", \"twice\": \"{KANAL}\"}}"));
@@ -287,7 +286,7 @@ fn a_chain_over_places_with_the_canary_shows_none_of_it() {
         let chain = Chain::<Kanal>::new().with(SecretFile::new(&good));
         let chain = chain.with(SecretFile::new(other)).with(program()).with(SecretFile::new(&broken));
         look_at_chain("a chain with relations", &chain);
-        assert_value_silent("Explanation", &chain.explain());
+        assert_value_silent("Attempts", &chain.explain());
         let chain = Chain::<Kanal>::new().with(SecretFile::new(broken)).with(SecretFile::new(good));
         look_at_chain("a chain that stops", &chain);
     });

@@ -8,12 +8,13 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use keysheath::source::MAX_CALLS_PER_PLACE;
 use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, Version};
 
 use super::{content, place, text, there, written};
 use crate::support::child::NOBODY;
-use crate::support::{Child, Folder, as_ordinary_user, in_child, set_mode, with_a_file_of_another_user};
+use crate::support::{
+    Child, Folder, MAX_CALLS_PER_PLACE, as_ordinary_user, in_child, set_mode, with_a_file_of_another_user,
+};
 
 /// What reading and writing say of a document that is refused, in a store that has not seen it.
 #[track_caller]

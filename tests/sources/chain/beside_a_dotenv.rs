@@ -1,7 +1,7 @@
 //! A `.env` beside other places.
 
 use keysheath::key::Profile;
-use keysheath::source::{Reading, SecretText, Source, SourceError};
+use keysheath::source::{Reading, Source, SourceError};
 
 use super::*;
 
@@ -14,7 +14,7 @@ impl Source for LikeAKeychain {
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        Ok(Reading::present(SecretText::from(OTHER_KEY.to_owned())))
+        Ok(Reading::present(OTHER_KEY.to_owned()))
     }
 }
 

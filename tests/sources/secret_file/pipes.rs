@@ -91,7 +91,7 @@ fn a_fifo_that_nothing_writes_to_ends_at_the_deadline() {
     let path = fifo(&folder, "600");
     let deadline = Duration::from_millis(60);
     // More often than calls may hang at once: each of these has ended.
-    for _ in 0..2 * source::MAX_CALLS_PER_PLACE {
+    for _ in 0..2 * MAX_CALLS_PER_PLACE {
         let start = Instant::now();
         let error = error(&file(&path).with_deadline(deadline));
         assert_eq!(error.problem(), &Problem::Slow { after: deadline });
