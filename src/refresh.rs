@@ -81,8 +81,7 @@ use crate::key::Issuer;
 use crate::store::DocumentStore;
 
 pub use report::{
-    MAX_WAITING_EVENTS, RefreshError, RefreshEvent, RefreshStatus, ReloadError, ReloadProblem, WatchProblem,
-    Watching,
+    RefreshError, RefreshEvent, RefreshStatus, ReloadError, ReloadProblem, WatchProblem, Watching,
 };
 pub use settings::RefreshSettings;
 

@@ -58,7 +58,8 @@ pub fn authorization_header(data: &[u8]) {
             let answer = keys.authorize(&headers, wanted);
             let shown = format!("{answer:?}");
             assert!(!shown.contains(&KEY[..6]), "the key is shown");
-            let found = answer.map(|principal| principal.from_browser()).map_err(|refusal| refusal.meaning());
+            let found =
+                answer.map(|principal| principal.is_from_browser()).map_err(|refusal| refusal.meaning());
             assert_eq!(found, expected, "{} headers", values.len());
         }
     }

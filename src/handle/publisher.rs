@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::core::{Attempt, Before, Core, Next, Reload, Reloads, Until};
 use super::refusal::Refusals;
-use super::snapshot::Version;
 use super::sync::{EventListener, Mutex, lock};
-use super::{Generation, KeyHandle, NoActiveKey};
+use super::{Generation, KeyHandle, NoActiveKey, Version};
 use crate::key::{ApiKey, Fingerprint, Issuer, Profile, RawKey};
 
 /// How many stopped keys are remembered. Beyond that, the one that was stopped first is forgotten.
@@ -50,11 +49,8 @@ enum Stopped {
 }
 
 impl Stopped {
-    fn is(&self, key: &RawKey) -> bool {
-        match self {
-            Self::Name(name) => key.fingerprint().as_ref() == Some(name),
-            Self::Key(stopped) => stopped == key,
-        }
+    fn new(key: &RawKey) -> Self {
+        key.fingerprint().map_or_else(|| Self::Key(key.clone_key()), Self::Name)
     }
 }
 
@@ -76,11 +72,7 @@ impl<I: Issuer> Live<I> {
     }
 
     fn is_stopped(&self, key: &RawKey) -> bool {
-        let name = key.fingerprint();
-        lock(&self.stopped).iter().any(|stopped| match stopped {
-            Stopped::Name(stopped) => name.as_ref() == Some(stopped),
-            Stopped::Key(stopped) => stopped == key,
-        })
+        lock(&self.stopped).contains(&Stopped::new(key))
     }
 
     fn remember(&self, stopped: Stopped) {
@@ -99,7 +91,9 @@ impl<I: Issuer> Live<I> {
     fn stop(&self, stopped: Stopped) -> Stop {
         let mut stop = Stop::NotActive;
         self.core.update(|there| {
-            let is_it = |version: &Version<I>| version.key.as_ref().is_ok_and(|key| stopped.is(key.as_raw()));
+            let is_it = |version: &Version<I>| {
+                version.key.as_ref().is_ok_and(|key| Stopped::new(key.as_raw()) == stopped)
+            };
             let was_active = is_it(&there.current);
             let previous = there.previous.as_ref().filter(|before| !is_it(&before.value));
             self.remember(stopped);
@@ -133,10 +127,7 @@ impl<I: Issuer> KeyHandle<I> {
     /// delete the key in the app.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn stop(&self, leaked: &ApiKey<I>) -> Stop {
-        self.live.stop(match leaked.fingerprint() {
-            Some(name) => Stopped::Name(name),
-            None => Stopped::Key(leaked.as_raw().clone_key()),
-        })
+        self.live.stop(Stopped::new(leaked.as_raw()))
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::snapshot::Version;
-use super::{Generation, KeyHandle, NewerKey};
+use super::{Generation, KeyHandle, NewerKey, Version};
 use crate::key::Issuer;
 
 /// The refusals that a handle knows of; 0 is none, because the first generation is 1. Requests read it

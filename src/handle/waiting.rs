@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::core::{Reload, State, Ticket, poll_until, wait_until};
 use super::refusal::Refusal;
-use super::snapshot::Version;
 use super::sync::EventListener;
-use super::{Generation, KeyHandle, NoActiveKey, Snapshot};
+use super::{Generation, KeyHandle, NoActiveKey, Snapshot, Version};
 use crate::key::Issuer;
 
 /// Waits for a newer generation; returned by [`KeyHandle::wait_newer_than`]. Await it, or

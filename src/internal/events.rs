@@ -21,7 +21,7 @@ use super::lock::Lock;
 pub(crate) use lines::Trace;
 
 /// How many events wait for a callback that blocks.
-pub(crate) const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 
 /// An event that is passed to a callback and to `tracing`.
 pub(crate) trait Event: Clone + Send + 'static {

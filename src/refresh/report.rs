@@ -6,14 +6,11 @@ use std::io::ErrorKind;
 use crate::chain::ChainError;
 use crate::handle::{Generation, NoActiveKey};
 use crate::internal::background::Health;
-use crate::internal::events::{Event, MAX_WAITING};
+use crate::internal::events::Event;
 use crate::key::Fingerprint;
 use crate::keyset::KeySetError;
 use crate::source::{Absence, Problem, Provenance, Remark};
 use crate::store::DocumentError;
-
-/// How many events wait for a callback that blocks. Those beyond are dropped and counted.
-pub const MAX_WAITING_EVENTS: usize = MAX_WAITING;
 
 /// A refresher could not be started: why, and what to do next.
 #[derive(Debug, thiserror::Error)]

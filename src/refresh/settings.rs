@@ -102,7 +102,7 @@ impl RefreshSettings {
     }
 
     /// Reports each event, in order, on a thread for that alone, so that a callback that blocks delays no
-    /// reload. Up to [`MAX_WAITING_EVENTS`](super::MAX_WAITING_EVENTS) events wait for it; those beyond are
+    /// reload. Up to 64 events wait for it; those beyond are
     /// dropped, and the status counts them. A panic of the callback is caught.
     #[must_use]
     pub fn on_event(mut self, callback: impl Fn(&RefreshEvent) + Send + Sync + 'static) -> Self {

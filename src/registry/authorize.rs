@@ -10,8 +10,6 @@ use super::record::{Change, Changed, KeyId, Restriction, StoredDigest, TeamId};
 use super::write_behind::USE_STEP;
 use super::{KeyRegistry, Tables};
 use crate::failure::{Meaning, PLAIN, Row};
-#[cfg(feature = "tracing")]
-use crate::internal::events::Trace;
 use crate::key::{Fingerprint, Profile, StoreId};
 
 /// The store that a request is for. An implementation of [`Authorize`] must refuse variants that it does not
@@ -56,7 +54,7 @@ pub struct Principal {
     pub(super) store: Option<StoreId>,
     pub(super) restriction: Restriction,
     pub(super) is_previous: bool,
-    pub(super) from_browser: bool,
+    pub(super) is_from_browser: bool,
 }
 
 impl Principal {
@@ -102,8 +100,8 @@ impl Principal {
     /// `Sec-Fetch-User`). The key has then reached a client that a customer controls, and should be rotated.
     /// A hand-made request can omit those headers.
     #[must_use]
-    pub const fn from_browser(&self) -> bool {
-        self.from_browser
+    pub const fn is_from_browser(&self) -> bool {
+        self.is_from_browser
     }
 }
 
@@ -213,7 +211,7 @@ impl Authorize for KeyRegistry {
 
     fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
         let refused = |meaning| Refusal::new(self.profile, meaning);
-        let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
+        let Credentials { key, is_from_browser } = Credentials::read(headers, self.profile.format());
         let key = key.map_err(refused)?;
         let now = self.now();
         let tables = self.read();
@@ -228,7 +226,7 @@ impl Authorize for KeyRegistry {
             store: requested.store(),
             restriction: entry.restriction(),
             is_previous: false,
-            from_browser,
+            is_from_browser,
         };
         let (is_new_use, is_under_older) = (entry.note_use(now, USE_STEP), entry.pepper() != 0);
         drop(tables);
@@ -238,9 +236,9 @@ impl Authorize for KeyRegistry {
         if is_under_older {
             self.rehash(id, key);
         }
-        if from_browser {
+        if is_from_browser {
             #[cfg(feature = "tracing")]
-            Trace::here().line(|| {
+            crate::internal::events::Trace::here().line(|| {
                 move || {
                     tracing::warn!(
                         key = %id,

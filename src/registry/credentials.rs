@@ -22,7 +22,7 @@ pub(super) struct Credentials<'a> {
     /// A text in the issuer's format, or the reason why there is none.
     pub(super) key: Result<&'a [u8], Meaning>,
     /// Whether a browser sent the request.
-    pub(super) from_browser: bool,
+    pub(super) is_from_browser: bool,
 }
 
 impl<'a> Credentials<'a> {
@@ -32,12 +32,12 @@ impl<'a> Credentials<'a> {
     /// headers, count as an unknown key: RFC 6750 also allows 400, but Kanal documents no row for that.
     pub(super) fn read(headers: &'a HeaderMap, format: &KeyFormat) -> Self {
         let mut authorization = None;
-        let (mut several, mut from_browser) = (false, false);
+        let (mut several, mut is_from_browser) = (false, false);
         for (name, value) in headers {
             if name == AUTHORIZATION {
                 several |= authorization.replace(value.as_bytes()).is_some();
             } else {
-                from_browser |= is_sent_by_browsers(name);
+                is_from_browser |= is_sent_by_browsers(name);
             }
         }
         let key = match authorization {
@@ -45,7 +45,7 @@ impl<'a> Credentials<'a> {
             Some(value) if !several => key(value, format).ok_or(Meaning::KeyRefused),
             Some(_) => Err(Meaning::KeyRefused),
         };
-        Self { key, from_browser }
+        Self { key, is_from_browser }
     }
 }
 
@@ -168,7 +168,11 @@ mod tests {
         ] {
             let headers = [(http::HeaderName::from_static(name), HeaderValue::from_static("null"))];
             let headers: HeaderMap = headers.into_iter().collect();
-            assert_eq!(Credentials::read(&headers, Kanal::PROFILE.format()).from_browser, browser, "{name}");
+            assert_eq!(
+                Credentials::read(&headers, Kanal::PROFILE.format()).is_from_browser,
+                browser,
+                "{name}"
+            );
         }
     }
 }

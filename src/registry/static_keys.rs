@@ -74,7 +74,7 @@ impl Authorize for StaticKeys {
 
     fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
         let refused = |meaning| Refusal::new(self.profile, meaning);
-        let Credentials { key, from_browser } = Credentials::read(headers, self.profile.format());
+        let Credentials { key, is_from_browser } = Credentials::read(headers, self.profile.format());
         let key = key.map_err(refused)?;
         let keys = recover(self.keys.read());
         // Both are compared, so that the time does not reveal which one matched.
@@ -92,7 +92,7 @@ impl Authorize for StaticKeys {
             store: requested.store(),
             restriction: Restriction::None,
             is_previous: !is_current,
-            from_browser,
+            is_from_browser,
         })
     }
 }

@@ -23,6 +23,13 @@ fn check(model: fn()) {
     loom::model(model);
 }
 
+/// With three threads there are too many orders: those with at most two preemptions are tried.
+fn check_bounded(model: fn()) {
+    let mut checker = loom::model::Builder::new();
+    checker.preemption_bound = Some(2);
+    checker.check(model);
+}
+
 #[test]
 fn a_reader_never_sees_a_generation_go_back() {
     check(models::a_reader_never_sees_a_generation_go_back);
@@ -51,6 +58,16 @@ fn an_attempt_s_answer_reaches_whoever_waits() {
 #[test]
 fn whoever_asks_is_told_when_the_reloader_leaves() {
     check(models::whoever_asks_is_told_when_the_reloader_leaves);
+}
+
+#[test]
+fn an_attempt_of_a_reloader_that_leaves_is_made_by_another() {
+    check_bounded(models::an_attempt_of_a_reloader_that_leaves_is_made_by_another);
+}
+
+#[test]
+fn an_attempt_of_a_reloader_that_has_left_may_end_late() {
+    check_bounded(models::an_attempt_of_a_reloader_that_has_left_may_end_late);
 }
 
 #[test]

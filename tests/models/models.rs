@@ -154,6 +154,42 @@ pub(super) fn whoever_asks_is_told_when_the_reloader_leaves() {
     reloader.join().unwrap();
 }
 
+/// One of two reloaders leaves during its attempt, as a refresher that is stopped. The other one answers.
+fn leaving_during_an_attempt(ends_late: bool) {
+    let handle = handle();
+    handle.reloads.attach();
+    handle.reloads.attach();
+    let leaver = {
+        let handle = Arc::clone(&handle);
+        thread::spawn(move || {
+            let attempt = handle.reloads.begin();
+            handle.reloads.detach();
+            if ends_late {
+                handle.reloads.end(attempt, Reload::Unchanged);
+            }
+        })
+    };
+    let stayer = {
+        let handle = Arc::clone(&handle);
+        thread::spawn(move || reload_once(&handle, &Mutex::new(1)))
+    };
+    assert_eq!(ask(&handle, 1), Reload::Unchanged, "it is told that nothing reloads the key");
+    leaver.join().unwrap();
+    // Where the late end has answered, the other one may not be asked.
+    if ends_late && !handle.reloads.is_asked() {
+        handle.reloads.ask();
+    }
+    stayer.join().unwrap();
+}
+
+pub(super) fn an_attempt_of_a_reloader_that_leaves_is_made_by_another() {
+    leaving_during_an_attempt(false);
+}
+
+pub(super) fn an_attempt_of_a_reloader_that_has_left_may_end_late() {
+    leaving_during_an_attempt(true);
+}
+
 pub(super) fn a_key_that_comes_before_the_reloader_leaves_is_not_missed() {
     let handle = handle();
     handle.reloads.attach();

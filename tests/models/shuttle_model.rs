@@ -34,6 +34,8 @@ fn the_models_that_loom_tries_out() {
         models::whoever_asks_is_answered_by_an_attempt_that_began_later,
         models::an_attempt_s_answer_reaches_whoever_waits,
         models::whoever_asks_is_told_when_the_reloader_leaves,
+        models::an_attempt_of_a_reloader_that_leaves_is_made_by_another,
+        models::an_attempt_of_a_reloader_that_has_left_may_end_late,
         models::a_key_that_comes_before_the_reloader_leaves_is_not_missed,
         models::a_publication_without_an_attempt_reaches_whoever_waits,
         models::drained_means_that_nobody_holds_the_old_generation,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, TokenError, TokenKeeper};
-use keysheath::refresh::MAX_WAITING_EVENTS;
 use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
@@ -16,6 +15,9 @@ use crate::support::Folder;
 use crate::support::oidc::{PATIENCE, eventually};
 use crate::support::stores::pass_on;
 use crate::{quick, quick_cadence};
+
+/// How many events wait for a callback, as its documentation says.
+const MAX_WAITING_EVENTS: usize = 64;
 
 /// Settings that hand each event on.
 pub(crate) fn telling() -> (KeeperSettings, Receiver<KeeperEvent>) {

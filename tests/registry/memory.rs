@@ -305,12 +305,12 @@ fn a_browser_is_reported_once_for_each_accepted_request_only() {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static("https://shop.example"));
         registry.authorize(&headers, RequestedStore::NoStore)
     };
-    assert!(!ask(&registry, &key, RequestedStore::NoStore).unwrap().from_browser());
+    assert!(!ask(&registry, &key, RequestedStore::NoStore).unwrap().is_from_browser());
     assert_eq!(told.load(Ordering::SeqCst), 0);
-    assert!(with(&key, "origin").unwrap().from_browser());
-    assert!(with(&key, "sec-fetch-site").unwrap().from_browser());
+    assert!(with(&key, "origin").unwrap().is_from_browser());
+    assert!(with(&key, "sec-fetch-site").unwrap().is_from_browser());
     // Node's `fetch` sends it, from servers.
-    assert!(!with(&key, "sec-fetch-mode").unwrap().from_browser());
+    assert!(!with(&key, "sec-fetch-mode").unwrap().is_from_browser());
     with("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "origin").unwrap_err();
     assert_eq!((told.load(Ordering::SeqCst), *last.lock().unwrap()), (2, Some(id)));
 }

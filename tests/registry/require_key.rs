@@ -118,7 +118,7 @@ async fn the_principal_in_the_extensions_identifies_the_key() {
     assert_eq!(principal.team(), Some(TeamId::new(7)));
     assert_eq!(principal.fingerprint(), new.key().fingerprint());
     assert_eq!(principal.store(), Some(store));
-    assert!(principal.from_browser() && !principal.is_previous());
+    assert!(principal.is_from_browser() && !principal.is_previous());
 }
 
 /// A body of two parts and trailers.

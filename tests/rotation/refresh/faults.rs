@@ -7,7 +7,7 @@ use std::time::Duration;
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
-use keysheath::refresh::{MAX_WAITING_EVENTS, RefreshError, Refresher, ReloadProblem};
+use keysheath::refresh::{RefreshError, Refresher, ReloadProblem};
 use keysheath::source::{CallError, Problem, Provenance, SecretFile};
 use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
@@ -19,6 +19,9 @@ use crate::support::stores::pass_on;
 use crate::support::{Folder, KEY};
 
 const SHORT: Duration = Duration::from_millis(30);
+
+/// How many events wait for a callback, as its documentation says.
+const MAX_WAITING_EVENTS: usize = 64;
 
 /// An earlier call still hangs, so there was none.
 const STUCK: Problem = Problem::Call(CallError::Stuck { count: 1 });
