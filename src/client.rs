@@ -48,9 +48,9 @@ use std::io;
 
 use crate::handle::NoActiveKey;
 
-pub use bearer::{BearerFuture, BearerLayer, BearerService, NotRepeating, Repeating};
+pub use bearer::{BearerLayer, BearerService, NotRepeating};
 pub use origin_guard::{BearerHeader, GuardError, OriginGuard, OverrideError};
-pub use retry::{NoErrors, Repeatable, Retry, RetryFuture, RetryLayer};
+pub use retry::{Repeatable, Retry, RetryLayer};
 pub use sender::{AnswerBody, Sent};
 
 #[cfg(feature = "reqwest")]

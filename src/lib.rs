@@ -39,8 +39,8 @@
 //! | [`registry`] | `registry` | the other side: keys created, listed, deleted and authorised |
 //! | [`emulator`] | `emulator` | a local server that answers as Kanal and Katana document |
 //!
-//! A module whose feature is off is not in this build; its link then leads to docs.rs. A feature adds names
-//! and never changes behaviour.
+//! A module whose feature is off is not in this build; links then lead to docs.rs. A feature adds names and
+//! never changes behaviour.
 //!
 //! # The guide
 //!
@@ -83,31 +83,19 @@
 //! [features]: https://docs.rs/keysheath/latest/keysheath/guide/features/
 //! [glossary]: https://docs.rs/keysheath/latest/keysheath/guide/glossary/
 //! [security]: https://docs.rs/keysheath/latest/keysheath/guide/security/
-#![cfg_attr(not(feature = "client"), doc = "[`client`]: https://docs.rs/keysheath/latest/keysheath/client/")]
 #![cfg_attr(
-    not(feature = "emulator"),
-    doc = "[`emulator`]: https://docs.rs/keysheath/latest/keysheath/emulator/"
-)]
-#![cfg_attr(not(feature = "oauth"), doc = "[`oauth`]: https://docs.rs/keysheath/latest/keysheath/oauth/")]
-#![cfg_attr(
-    not(any(feature = "client", feature = "rotation")),
-    doc = "[`handle`]: https://docs.rs/keysheath/latest/keysheath/handle/
-[`KeyHandle`]: https://docs.rs/keysheath/latest/keysheath/handle/struct.KeyHandle.html"
-)]
-#![cfg_attr(
-    not(feature = "openbao"),
-    doc = "[`openbao`]: https://docs.rs/keysheath/latest/keysheath/openbao/"
-)]
-#![cfg_attr(
-    not(feature = "registry"),
-    doc = "[`registry`]: https://docs.rs/keysheath/latest/keysheath/registry/"
-)]
-#![cfg_attr(
-    not(feature = "rotation"),
-    doc = "[`keyset`]: https://docs.rs/keysheath/latest/keysheath/keyset/
+    not(all(feature = "emulator", feature = "oauth", feature = "openbao")),
+    doc = "[`client`]: https://docs.rs/keysheath/latest/keysheath/client/
+[`emulator`]: https://docs.rs/keysheath/latest/keysheath/emulator/
+[`handle`]: https://docs.rs/keysheath/latest/keysheath/handle/
+[`keyset`]: https://docs.rs/keysheath/latest/keysheath/keyset/
+[`oauth`]: https://docs.rs/keysheath/latest/keysheath/oauth/
+[`openbao`]: https://docs.rs/keysheath/latest/keysheath/openbao/
 [`refresh`]: https://docs.rs/keysheath/latest/keysheath/refresh/
+[`registry`]: https://docs.rs/keysheath/latest/keysheath/registry/
 [`rotation`]: https://docs.rs/keysheath/latest/keysheath/rotation/
-[`store`]: https://docs.rs/keysheath/latest/keysheath/store/"
+[`store`]: https://docs.rs/keysheath/latest/keysheath/store/
+[`KeyHandle`]: https://docs.rs/keysheath/latest/keysheath/handle/struct.KeyHandle.html"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -144,13 +132,55 @@ pub mod oauth;
 pub mod registry;
 #[cfg(feature = "emulator")]
 pub mod emulator;
-/// The guide: the pages of the folder `docs/`, and SECURITY.md. It holds no code, and is in the docs alone.
-#[cfg(all(any(doc, doctest), feature = "dotenv", feature = "emulator", feature = "keychain"))]
-#[cfg(all(feature = "oauth", feature = "openbao", feature = "probe"))]
-#[cfg(all(feature = "reqwest", feature = "serde", feature = "sqlite"))]
+/// A page for each task, and SECURITY.md. The same pages are in the folder `docs/` of the repository and of the
+/// package. This module is only in the docs.
+#[cfg(all(
+    any(doc, doctest),
+    feature = "dotenv",
+    feature = "emulator",
+    feature = "keychain",
+    feature = "oauth",
+    feature = "openbao",
+    feature = "probe",
+    feature = "reqwest",
+    feature = "serde",
+    feature = "sqlite",
+))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]
-#[rustfmt::skip]
-pub mod guide;
+pub mod guide {
+    #[doc = include_str!("../docs/loading.md")]
+    pub mod loading {}
+    #[doc = include_str!("../docs/sending.md")]
+    pub mod sending {}
+    #[doc = include_str!("../docs/rotating.md")]
+    pub mod rotating {}
+    #[doc = include_str!("../docs/fleet.md")]
+    pub mod fleet {}
+    #[doc = include_str!("../docs/oauth.md")]
+    pub mod oauth {}
+    #[doc = include_str!("../docs/protecting.md")]
+    pub mod protecting {}
+    #[doc = include_str!("../docs/testing.md")]
+    pub mod testing {}
+    #[doc = include_str!("../docs/stores.md")]
+    pub mod stores {}
+    #[doc = include_str!("../docs/issuer.md")]
+    pub mod issuer {}
+    #[doc = include_str!("../docs/integrations.md")]
+    pub mod integrations {}
+    #[doc = include_str!("../docs/performance.md")]
+    pub mod performance {}
+    #[doc = include_str!("../docs/features.md")]
+    pub mod features {}
+    #[doc = include_str!("../docs/glossary.md")]
+    pub mod glossary {}
+    #[doc = include_str!("../SECURITY.md")]
+    pub mod security {}
+
+    #[cfg(doctest)]
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+}
 
 pub use crate::internal::{back_off::Cadence, background::Health};
 

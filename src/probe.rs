@@ -6,9 +6,9 @@
 //!
 //! | probe (feature `probe`) | sends | basis |
 //! |---|---|---|
-//! | `KanalProbe::by_customer_upsert` | Kanal's documented check; it **writes a customer** | documented |
-//! | `KanalProbe::by_invalid_customer` | the same with an invalid customer; should write nothing | inferred |
-//! | `KatanaProbe` | `GET /v1/products?limit=1`; writes nothing | an ordinary read |
+//! | `HttpProbe::by_customer_upsert` | Kanal's documented check; it **writes a customer** | documented |
+//! | `HttpProbe::by_invalid_customer` | the same with an invalid customer; should write nothing | inferred |
+//! | `HttpProbe::by_product_list` | `GET /v1/products?limit=1`; writes nothing | an ordinary read |
 //!
 //! # A probe blocks
 //! It returns when the answers have arrived, or at its deadline for each request. In async code, call it with
@@ -17,10 +17,10 @@
 //! ```no_run
 //! # #[cfg(feature = "probe")] {
 //! use keysheath::key::{ApiKey, Kanal, StoreId};
-//! use keysheath::probe::{KanalProbe, Probe, Verdict};
+//! use keysheath::probe::{HttpProbe, Probe, Verdict};
 //!
 //! let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-//! let report = KanalProbe::by_invalid_customer(StoreId::new(123).unwrap(), []).probe(key.as_raw());
+//! let report = HttpProbe::by_invalid_customer(StoreId::new(123).unwrap(), []).probe(key.as_raw());
 //! match report.verdict() {
 //!     Verdict::Accepted => println!("the key works"),
 //!     Verdict::KeyRefused => println!("create a new key"),
@@ -30,7 +30,7 @@
 //! ```
 
 #[cfg(feature = "probe")]
-mod issuers;
+mod http;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ use crate::failure::{Answer, Meaning, Obstacle};
 use crate::key::{RawKey, StoreId};
 
 #[cfg(feature = "probe")]
-pub use issuers::{KanalProbe, KatanaProbe};
+pub use self::http::HttpProbe;
 
 /// Tells whether a key works. Implement it for a custom issuer.
 ///

@@ -51,7 +51,7 @@
 //! use keysheath::rotation::{KeyDetails, NextStep, Rotation, RotationPolicy, Verification};
 //! use keysheath::store::MemoryStore;
 //!
-//! struct AlwaysAccepted; // in place of a KanalProbe
+//! struct AlwaysAccepted; // in place of an HttpProbe
 //! impl Probe for AlwaysAccepted {
 //!     fn probe(&self, _: &RawKey) -> Report {
 //!         Report::new(Finding::new(Ok(Answer::new(201, Meaning::Accepted))))

@@ -1,4 +1,4 @@
-//! A custom probe. The feature `probe` has `KanalProbe`; this shows what one takes without it.
+//! A custom probe. The feature `probe` has `HttpProbe`; this shows what one takes without it.
 
 use std::time::Duration;
 

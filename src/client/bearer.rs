@@ -110,23 +110,20 @@ use crate::key::Issuer;
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 #[doc(alias("authorization", "token"))]
-pub struct BearerLayer<I: Issuer, M = Repeating> {
+pub struct BearerLayer<I: Issuer, M = ()> {
     sender: Arc<Sender<I>>,
     mode: PhantomData<fn() -> M>,
 }
 
 /// A client with a [`BearerLayer`] around it.
-pub struct BearerService<S, I: Issuer, M = Repeating> {
+pub struct BearerService<S, I: Issuer, M = ()> {
     inner: S,
     sender: Arc<Sender<I>>,
     mode: PhantomData<fn() -> M>,
 }
 
-/// The mode of a [`BearerLayer`] that repeats a request whose key was refused: the default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repeating;
-
-/// The mode of a [`BearerLayer`] that sends each request once; see [`BearerLayer::without_repeating`].
+/// The mode of a [`BearerLayer`] that sends each request once; see [`BearerLayer::without_repeating`]. The
+/// default mode, `()`, repeats a request whose key was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRepeating;
 
@@ -147,7 +144,7 @@ pub trait Repeats<S, B> {
 
 // The compiler must name the trait above, whose message says what to do, instead of `Clone`.
 #[diagnostic::do_not_recommend]
-impl<S: Clone, B: Clone> Repeats<S, B> for Repeating {
+impl<S: Clone, B: Clone> Repeats<S, B> for () {
     fn keep(client: &S, request: &Request<B>) -> Option<Box<(S, Request<B>)>> {
         Some(Box::new((client.clone(), request.clone())))
     }

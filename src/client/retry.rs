@@ -81,7 +81,7 @@ pub(super) fn can_be_repeated(method: &Method, headers: &HeaderMap, extensions: 
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 #[derive(Clone)]
-pub struct RetryLayer<W, P = NoErrors> {
+pub struct RetryLayer<W, P = ()> {
     settings: Settings,
     sleep: W,
     temporary: P,
@@ -89,18 +89,15 @@ pub struct RetryLayer<W, P = NoErrors> {
 
 /// A client with a [`RetryLayer`] around it.
 #[derive(Clone)]
-pub struct Retry<S, W, P = NoErrors> {
+pub struct Retry<S, W, P = ()> {
     inner: S,
     settings: Settings,
     sleep: W,
     temporary: P,
 }
 
-/// No error is temporary: the default of a [`RetryLayer`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoErrors;
-
-/// Which errors are temporary. Implemented for every function of the error; the module is private.
+/// Which errors are temporary. Implemented for every function of the error, and for `()`, by which none is;
+/// the module is private.
 pub trait Temporary<E> {
     /// Returns whether a request that failed with this error may be sent again.
     fn is_temporary(&self, error: &E) -> bool;
@@ -115,7 +112,7 @@ struct Settings {
 
 pin_project! {
     /// The future of a [`Retry`].
-    pub struct RetryFuture<S, B, W, D, P = NoErrors>
+    pub struct RetryFuture<S, B, W, D, P = ()>
     where
         S: Service<Request<B>>,
     {
@@ -150,7 +147,7 @@ impl<W> RetryLayer<W> {
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
         };
-        Self { settings, sleep, temporary: NoErrors }
+        Self { settings, sleep, temporary: () }
     }
 }
 
@@ -185,7 +182,7 @@ impl<W, P> RetryLayer<W, P> {
     }
 }
 
-impl<E> Temporary<E> for NoErrors {
+impl<E> Temporary<E> for () {
     fn is_temporary(&self, _: &E) -> bool {
         false
     }

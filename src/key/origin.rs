@@ -268,11 +268,11 @@ pub(super) mod roots {
     /// ```no_run
     /// use keysheath::client::OriginGuard;
     /// use keysheath::key::{Katana, Origin, Roots};
-    /// use keysheath::probe::KatanaProbe;
+    /// use keysheath::probe::HttpProbe;
     ///
     /// let roots = Roots::from_pem(&std::fs::read("/etc/ssl/shop-ca.pem")?)?;
     /// let gateway = OriginGuard::<Katana>::for_https(Origin::parse("https://gateway.example")?)?;
-    /// let probe = KatanaProbe::new().with_guard(gateway).with_roots(roots);
+    /// let probe = HttpProbe::by_product_list().with_guard(gateway).with_roots(roots);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[derive(Clone, PartialEq, Eq)]

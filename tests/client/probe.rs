@@ -7,7 +7,7 @@ use crate::support::tls::OwnCertificate;
 use keysheath::client::OriginGuard;
 use keysheath::failure::{Answer, KANAL, Meaning, Obstacle};
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, Roots, RootsError, StoreId};
-use keysheath::probe::{Finding, KanalProbe, KatanaProbe, Probe, Report, Verdict};
+use keysheath::probe::{Finding, HttpProbe, Probe, Report, Verdict};
 
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 const KATANA_KEY: &str = "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071";
@@ -17,22 +17,24 @@ fn store(number: u64) -> StoreId {
 }
 
 /// The documented and the inferred probe for the same stores.
-fn both_forms(stores: &[u64]) -> [KanalProbe; 2] {
+fn both_forms(stores: &[u64]) -> [HttpProbe<Kanal>; 2] {
     let more = || stores[1..].iter().copied().map(store);
     let first = store(stores[0]);
-    [KanalProbe::by_customer_upsert(first, more()), KanalProbe::by_invalid_customer(first, more())]
+    [HttpProbe::by_customer_upsert(first, more()), HttpProbe::by_invalid_customer(first, more())]
 }
 
 fn guard<I: Issuer>(server: &Recorder) -> OriginGuard<I> {
     OriginGuard::for_loopback(Origin::parse(&format!("http://{}", server.address)).unwrap()).unwrap()
 }
 
-fn ask_kanal(probe: KanalProbe, server: &Recorder) -> Report {
+fn ask_kanal(probe: HttpProbe<Kanal>, server: &Recorder) -> Report {
     probe.with_guard(guard(server)).probe(ApiKey::<Kanal>::parse(KEY).unwrap().as_raw())
 }
 
 fn ask_katana(server: &Recorder) -> Report {
-    KatanaProbe::new().with_guard(guard(server)).probe(ApiKey::<Katana>::parse(KATANA_KEY).unwrap().as_raw())
+    HttpProbe::by_product_list()
+        .with_guard(guard(server))
+        .probe(ApiKey::<Katana>::parse(KATANA_KEY).unwrap().as_raw())
 }
 
 /// A server with one answer for every request.
@@ -61,7 +63,7 @@ fn kanal(request: &Request, restricted_to: Option<&str>) -> (u16, String) {
 #[test]
 fn the_documented_check_is_sent_word_for_word() {
     let server = always(201, r#"{"id":1}"#);
-    let report = ask_kanal(KanalProbe::by_customer_upsert(store(123), []), &server);
+    let report = ask_kanal(HttpProbe::by_customer_upsert(store(123), []), &server);
     assert_eq!(report.verdict(), Verdict::Accepted);
     let requests = server.requests();
     assert_eq!(requests.len(), 1);
@@ -76,7 +78,7 @@ fn the_documented_check_is_sent_word_for_word() {
 #[test]
 fn the_inferred_check_sends_no_customer_and_accepts_a_422() {
     let server = Recorder::json(|request| kanal(request, None));
-    let report = ask_kanal(KanalProbe::by_invalid_customer(store(7), []), &server);
+    let report = ask_kanal(HttpProbe::by_invalid_customer(store(7), []), &server);
     assert_eq!(report.verdict(), Verdict::Accepted, "{report}");
     assert_eq!(report.findings()[0].outcome().unwrap().meaning(), Meaning::RequestInvalid);
     assert_eq!(
@@ -93,7 +95,7 @@ fn the_inferred_check_sends_no_customer_and_accepts_a_422() {
 #[test]
 fn a_422_that_is_not_kanals_accepts_nothing() {
     for body in ["", "{}", "<html></html>", r#"{"error":"Unprocessable"}"#] {
-        let report = ask_kanal(KanalProbe::by_invalid_customer(store(7), []), &always(422, body));
+        let report = ask_kanal(HttpProbe::by_invalid_customer(store(7), []), &always(422, body));
         assert_eq!(report.verdict(), Verdict::Inconclusive, "{body}");
     }
 }
@@ -122,7 +124,7 @@ fn every_row_of_kanals_table_has_its_verdict() {
     }
     for status in [200, 201, 202, 204] {
         let body = if status == 204 { "" } else { "{}" };
-        let report = ask_kanal(KanalProbe::by_customer_upsert(store(1), []), &always(status, body));
+        let report = ask_kanal(HttpProbe::by_customer_upsert(store(1), []), &always(status, body));
         assert_eq!(report.verdict(), Verdict::Accepted, "{status}");
     }
 }
@@ -165,7 +167,7 @@ fn a_key_of_one_store_is_accepted_there_and_refused_elsewhere() {
 fn a_deleted_key_is_refused_at_every_store() {
     let server = Recorder::json(|request| kanal(request, None));
     let deleted = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-    let probe = KanalProbe::by_invalid_customer(store(7), [store(8)]).with_guard(guard(&server));
+    let probe = HttpProbe::by_invalid_customer(store(7), [store(8)]).with_guard(guard(&server));
     let report = probe.probe(deleted.as_raw());
     assert_eq!(report.verdict(), Verdict::KeyRefused);
     assert!(report.findings().iter().all(|finding| finding.verdict() == Verdict::KeyRefused));
@@ -228,7 +230,7 @@ fn a_wait_that_the_issuer_asks_for_is_told() {
         let head = format!("429 Too Many Requests\r\nretry-after: {seconds}");
         write_answer(stream, &head, r#"{"message":"Too Many Attempts."}"#)
     });
-    let report = ask_kanal(KanalProbe::by_invalid_customer(store(8), [store(7)]), &server);
+    let report = ask_kanal(HttpProbe::by_invalid_customer(store(8), [store(7)]), &server);
     assert_eq!(report.verdict(), Verdict::Inconclusive);
     assert_eq!(report.retry_after(), Some(Duration::from_secs(45)));
     assert!(report.to_string().contains("store 7: 429: too many requests"), "{report}");
@@ -243,10 +245,10 @@ fn an_answer_is_read_up_to_the_limit_and_no_further() {
     };
     let bound = 64 * 1024;
     assert_eq!(
-        ask_kanal(KanalProbe::by_invalid_customer(store(1), []), &always(401, &filled(bound))).verdict(),
+        ask_kanal(HttpProbe::by_invalid_customer(store(1), []), &always(401, &filled(bound))).verdict(),
         Verdict::KeyRefused
     );
-    let report = ask_kanal(KanalProbe::by_invalid_customer(store(1), []), &always(401, &filled(bound + 1)));
+    let report = ask_kanal(HttpProbe::by_invalid_customer(store(1), []), &always(401, &filled(bound + 1)));
     assert_eq!(report.findings()[0].outcome(), Err(Obstacle::TooLarge { limit: bound }));
     assert_eq!(report.verdict(), Verdict::Inconclusive);
 }
@@ -258,7 +260,7 @@ fn a_private_authority_is_trusted_only_where_it_is_set() {
     let origin = Origin::parse(&format!("https://localhost:{}", server.address.port())).unwrap();
     let guard = OriginGuard::for_https(origin).unwrap();
     let key = ApiKey::<Kanal>::parse(KEY).unwrap();
-    let probe = KanalProbe::by_invalid_customer(store(1), []).with_guard(guard);
+    let probe = HttpProbe::by_invalid_customer(store(1), []).with_guard(guard);
     let roots = |pem: &str| Roots::from_pem(pem.as_bytes()).unwrap();
 
     for unvouched in [probe.clone(), probe.clone().with_roots(roots(&other.pem))] {

@@ -6,14 +6,14 @@ use crate::support::recorder::{Recorder, write_answer};
 use keysheath::client::OriginGuard;
 use keysheath::failure::Obstacle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, RawKey, StoreId};
-use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Verdict};
+use keysheath::probe::{HttpProbe, Probe, Verdict};
 
 fn guard<I: Issuer>(server: &Recorder) -> OriginGuard<I> {
     OriginGuard::for_loopback(Origin::parse(&format!("http://{}", server.address)).unwrap()).unwrap()
 }
 
-fn kanal_probe() -> KanalProbe {
-    KanalProbe::by_customer_upsert(StoreId::new(7).unwrap(), StoreId::new(8))
+fn kanal_probe() -> HttpProbe<Kanal> {
+    HttpProbe::by_customer_upsert(StoreId::new(7).unwrap(), StoreId::new(8))
 }
 
 fn kanal_key() -> RawKey {
@@ -28,7 +28,7 @@ fn katana_key() -> RawKey {
 fn a_key_of_another_issuer_is_not_sent_at_all() {
     let server = Recorder::plain("200 OK");
     // Its text is a valid Katana key.
-    let report = KatanaProbe::new().with_guard(guard(&server)).probe(&kanal_key());
+    let report = HttpProbe::by_product_list().with_guard(guard(&server)).probe(&kanal_key());
     let other = Obstacle::OtherIssuer { key: "kanal", asked: "katana" };
     assert_eq!((report.findings()[0].outcome(), report.verdict()), (Err(other), Verdict::Inconclusive));
     let report = kanal_probe().with_guard(guard(&server)).probe(&katana_key());
@@ -45,7 +45,7 @@ fn the_key_is_in_one_header_and_nowhere_else() {
     let server = Recorder::plain("204 No Content");
     assert_eq!(kanal_probe().with_guard(guard(&server)).probe(&kanal_key()).verdict(), Verdict::Accepted);
     assert_eq!(
-        KatanaProbe::new().with_guard(guard(&server)).probe(&katana_key()).verdict(),
+        HttpProbe::by_product_list().with_guard(guard(&server)).probe(&katana_key()).verdict(),
         Verdict::Accepted
     );
     let requests = server.requests();
@@ -87,7 +87,7 @@ fn a_redirect_takes_the_key_nowhere() {
             });
             for report in [
                 kanal_probe().with_guard(guard(&server)).probe(&kanal_key()),
-                KatanaProbe::new().with_guard(guard(&server)).probe(&katana_key()),
+                HttpProbe::by_product_list().with_guard(guard(&server)).probe(&katana_key()),
             ] {
                 assert_eq!(report.findings()[0].outcome(), Err(Obstacle::Redirect { status }));
                 assert_eq!(report.verdict(), Verdict::Inconclusive);
@@ -111,14 +111,15 @@ fn a_proxy_that_was_not_set_sees_nothing() {
         let server = Recorder::plain("204 No Content");
         assert_eq!(kanal_probe().with_guard(guard(&server)).probe(&kanal_key()).verdict(), Verdict::Accepted);
         assert_eq!(
-            KatanaProbe::new().with_guard(guard(&server)).probe(&katana_key()).verdict(),
+            HttpProbe::by_product_list().with_guard(guard(&server)).probe(&katana_key()).verdict(),
             Verdict::Accepted
         );
         assert_eq!(server.requests().len(), 3);
         // Over TLS a proxy would see a CONNECT.
         let tls = Origin::parse(&format!("https://{}", server.address)).unwrap();
-        let report =
-            KatanaProbe::new().with_guard(OriginGuard::for_loopback(tls).unwrap()).probe(&katana_key());
+        let report = HttpProbe::by_product_list()
+            .with_guard(OriginGuard::for_loopback(tls).unwrap())
+            .probe(&katana_key());
         assert_eq!(report.verdict(), Verdict::Inconclusive);
         // The control: by default, a client uses the proxy, which answers nothing.
         let _ = ureq::get(format!("http://{}/control", server.address)).call();

@@ -1,5 +1,5 @@
-//! P5: a Kanal key cannot be passed where a Katana key is wanted; and what a key refuses to do, it refuses
-//! when the program is compiled.
+//! P5: a Kanal key cannot be passed where a Katana key is wanted; and what a key or a handle refuses to do, it
+//! refuses when the program is compiled.
 //!
 //! Each case in `compile_fail/` stands beside one of the same name in `compile_pass/`, which differs from it
 //! in the one line that must not compile, so that no case fails for another reason. Those that compile are
@@ -30,6 +30,7 @@ mod compile_pass {
     mod deserializing_a_key;
     mod displaying_a_key;
     mod hashing_a_key;
+    mod publishing_through_a_handle;
     mod serializing_a_key;
 }
 

@@ -21,7 +21,7 @@ use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, OWN_STORE};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Fingerprint, Kanal, Origin, RawKey};
-use keysheath::probe::KanalProbe;
+use keysheath::probe::HttpProbe;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationPolicy, Verification};
@@ -56,7 +56,7 @@ struct Shop {
 impl Shop {
     fn open(path: &Path) -> Self {
         let emulator = Emulator::kanal().start().unwrap();
-        let probe = KanalProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(emulator.origin()));
+        let probe = HttpProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(emulator.origin()));
         let policy = RotationPolicy::new()
             .with_grace(Duration::ZERO)
             .with_settle(Duration::ZERO)

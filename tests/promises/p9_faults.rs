@@ -6,7 +6,7 @@ use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE, PAUSED_STORE};
 use keysheath::failure::{KANAL, KATANA};
 use keysheath::key::{Issuer, Katana, Roots};
-use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Verdict};
+use keysheath::probe::{HttpProbe, Probe, Verdict};
 
 /// Far less than the configured latency, and far more than an answer takes.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -19,13 +19,13 @@ fn guard<I: Issuer>(emulator: &Emulator) -> OriginGuard<I> {
 fn probes(emulator: &Emulator) -> Vec<Box<dyn Probe>> {
     let roots = emulator.certificate_pem().map(|pem| Roots::from_pem(pem.as_bytes()).unwrap());
     if emulator.key().profile() == Katana::PROFILE {
-        let probe = KatanaProbe::new().with_guard(guard(emulator)).with_deadline(DEADLINE);
+        let probe = HttpProbe::by_product_list().with_guard(guard(emulator)).with_deadline(DEADLINE);
         return vec![match roots {
             None => Box::new(probe),
             Some(roots) => Box::new(probe.with_roots(roots)),
         }];
     }
-    [KanalProbe::by_customer_upsert(OWN_STORE, []), KanalProbe::by_invalid_customer(OWN_STORE, [])]
+    [HttpProbe::by_customer_upsert(OWN_STORE, []), HttpProbe::by_invalid_customer(OWN_STORE, [])]
         .into_iter()
         .map(|probe| probe.with_guard(guard(emulator)).with_deadline(DEADLINE))
         .map(|probe| match &roots {
@@ -90,7 +90,7 @@ fn no_fault_makes_a_good_key_look_refused_over_tls() {
 fn a_refused_store_is_no_refused_key_but_a_deleted_key_is() {
     let emulator = Emulator::start().unwrap();
     let at = |store| {
-        KanalProbe::by_invalid_customer(store, []).with_guard(guard(&emulator)).with_deadline(DEADLINE)
+        HttpProbe::by_invalid_customer(store, []).with_guard(guard(&emulator)).with_deadline(DEADLINE)
     };
     assert_eq!(at(PAUSED_STORE).probe(emulator.key()).verdict(), Verdict::StoreRefused);
     assert_eq!(at(keysheath::emulator::FOREIGN_STORE).probe(emulator.key()).verdict(), Verdict::StoreRefused);

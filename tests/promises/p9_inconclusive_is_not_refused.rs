@@ -14,7 +14,7 @@ use crate::support::waiting::in_time;
 use keysheath::client::OriginGuard;
 use keysheath::failure::{KANAL, Meaning, Obstacle};
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, Origin, StoreId};
-use keysheath::probe::{KanalProbe, KatanaProbe, Probe, Report, Verdict};
+use keysheath::probe::{HttpProbe, Probe, Report, Verdict};
 
 const KANAL_REFUSES: &str = r#"{ "error": "Invalid API key" }"#;
 const KATANA_REFUSES: &str = r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#;
@@ -31,13 +31,13 @@ fn loopback<I: Issuer>(address: SocketAddr) -> OriginGuard<I> {
 fn ask_kanal_at(guard: OriginGuard<Kanal>, deadline: Duration) -> Report {
     let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
     let store = StoreId::new(123).unwrap();
-    let probe = KanalProbe::by_invalid_customer(store, []).with_guard(guard).with_deadline(deadline);
+    let probe = HttpProbe::by_invalid_customer(store, []).with_guard(guard).with_deadline(deadline);
     in_time(deadline, move || probe.probe(key.as_raw()))
 }
 
 fn ask_katana_at(address: SocketAddr, deadline: Duration) -> Report {
     let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
-    let probe = KatanaProbe::new().with_guard(loopback(address)).with_deadline(deadline);
+    let probe = HttpProbe::by_product_list().with_guard(loopback(address)).with_deadline(deadline);
     in_time(deadline, move || probe.probe(key.as_raw()))
 }
 
@@ -305,7 +305,7 @@ fn every_deadline_is_kept_zero_and_the_largest_too() {
         write_answer(stream, "200 OK", "{}")
     });
     let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
-    let probe = KatanaProbe::new().with_guard(loopback(silent.address));
+    let probe = HttpProbe::by_product_list().with_guard(loopback(silent.address));
     let report = probe.clone().with_deadline(Duration::ZERO).probe(key.as_raw());
     assert_eq!(report.findings()[0].outcome(), Err(Obstacle::Deadline { after: Duration::ZERO }));
     assert_eq!(probe.with_deadline(Duration::MAX).probe(key.as_raw()).verdict(), Verdict::Accepted);

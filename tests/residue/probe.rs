@@ -12,7 +12,7 @@ use http::Request;
 use keysheath::client::{BearerHeader, OriginGuard};
 use keysheath::failure::Obstacle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Origin, Roots, StoreId};
-use keysheath::probe::{KanalProbe, Probe, Report, Verdict};
+use keysheath::probe::{HttpProbe, Probe, Report, Verdict};
 
 const ACCEPTED: &str = "201 Created\r\ncontent-type: application/json";
 
@@ -21,8 +21,8 @@ fn origin() -> Origin {
     Origin::parse(&std::env::var("PROBE_ORIGIN").unwrap()).unwrap()
 }
 
-fn probe() -> KanalProbe {
-    let probe = KanalProbe::by_customer_upsert(StoreId::new(1).unwrap(), StoreId::new(2))
+fn probe() -> HttpProbe<Kanal> {
+    let probe = HttpProbe::by_customer_upsert(StoreId::new(1).unwrap(), StoreId::new(2))
         .with_deadline(Duration::from_secs(5));
     match std::env::var("PROBE_ROOTS") {
         Ok(pem) => probe
@@ -43,7 +43,7 @@ fn with_plain_server(test: &'static str, answer: &str, scenario: impl FnOnce()) 
 }
 
 /// What a probe leaves, with the system's allocator; with one that wipes it must be nothing.
-fn left_by(probe: &KanalProbe, expected: fn(&Report) -> bool) -> Residue {
+fn left_by(probe: &HttpProbe<Kanal>, expected: fn(&Report) -> bool) -> Residue {
     let ask = || {
         let report = probe.probe(kanal().as_raw());
         drop(format!("{report} {report:?}"));

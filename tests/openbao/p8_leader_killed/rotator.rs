@@ -11,7 +11,7 @@ use crate::support::steps::Now as _;
 use keysheath::emulator::OWN_STORE;
 use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
 use keysheath::openbao::{Login, OpenBao};
-use keysheath::probe::KanalProbe;
+use keysheath::probe::HttpProbe;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationError, RotationPolicy, Verification};
 use keysheath::store::DocumentError;
 
@@ -123,7 +123,7 @@ pub(super) fn work() {
         states.lines().any(|state| state == seen)
     });
     let rotation = again(|| Rotation::<Kanal>::open(store.clone(), policy.clone()))
-        .with_probe(KanalProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(&issuer)));
+        .with_probe(HttpProbe::by_invalid_customer(OWN_STORE, []).with_guard(guard(&issuer)));
     tell("open");
     for command in std::io::stdin().lines().map_while(Result::ok) {
         let (word, key) = command.split_once(' ').unwrap_or((&command, ""));

@@ -2,7 +2,7 @@
 
 use keysheath::failure::{Answer, Obstacle};
 use keysheath::key::{Roots, RootsError};
-use keysheath::probe::{Finding, KanalProbe, KatanaProbe, Probe, Report, Verdict};
+use keysheath::probe::{Finding, HttpProbe, Probe, Report, Verdict};
 
 use super::*;
 use crate::support::recorder::{Recorder, Request as Seen, write_answer};
@@ -31,11 +31,11 @@ fn ask_an_echo() -> Vec<Report> {
 fn ask(server: &Recorder) -> [Report; 2] {
     let origin = || Origin::parse(&format!("http://{}", server.address)).unwrap();
     let stores = [1, 2].map(|store| StoreId::new(store).unwrap());
-    let kanal_probe = KanalProbe::by_customer_upsert(stores[0], [stores[1]])
+    let kanal_probe = HttpProbe::by_customer_upsert(stores[0], [stores[1]])
         .with_guard(OriginGuard::for_loopback(origin()).unwrap());
-    let katana_probe = KatanaProbe::new().with_guard(OriginGuard::for_loopback(origin()).unwrap());
-    assert_debug_silent("KanalProbe", &kanal_probe);
-    assert_debug_silent("KatanaProbe", &katana_probe);
+    let katana_probe = HttpProbe::by_product_list().with_guard(OriginGuard::for_loopback(origin()).unwrap());
+    assert_debug_silent("HttpProbe<Kanal>", &kanal_probe);
+    assert_debug_silent("HttpProbe<Katana>", &katana_probe);
     let katana = ApiKey::<Katana>::parse(KATANA).unwrap();
     let other = katana_probe.probe(kanal().as_raw());
     assert_value_silent("a report of another issuer's key", &other);
@@ -49,7 +49,7 @@ pub(crate) fn ask_over_http_and_over_tls() {
     let own = OwnCertificate::new();
     let tls = Recorder::start("204 No Content", own.accept());
     let origin = Origin::parse(&format!("https://localhost:{}", tls.address.port())).unwrap();
-    let probe = KanalProbe::by_invalid_customer(StoreId::new(1).unwrap(), [])
+    let probe = HttpProbe::by_invalid_customer(StoreId::new(1).unwrap(), [])
         .with_guard(OriginGuard::for_https(origin).unwrap())
         .with_roots(Roots::from_pem(own.pem.as_bytes()).unwrap());
     assert_eq!(probe.probe(kanal().as_raw()).verdict(), Verdict::Accepted);

@@ -3,7 +3,7 @@
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE, PAUSED_STORE, TEAM};
 use keysheath::key::StoreId;
-use keysheath::probe::{KanalProbe, Verdict};
+use keysheath::probe::{HttpProbe, Verdict};
 use keysheath::registry::{NewKey, Restriction};
 use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Verification};
 use keysheath::store::FileStore;
@@ -29,7 +29,7 @@ fn life<S: DocumentStore + Clone + 'static>(store: S) -> Life<S> {
     let emulator = Emulator::start().unwrap();
     let second = StoreId::new(SECOND_STORE).unwrap();
     emulator.put_store(second, TEAM).unwrap();
-    let probe = KanalProbe::by_invalid_customer(OWN_STORE, [second])
+    let probe = HttpProbe::by_invalid_customer(OWN_STORE, [second])
         .with_guard(OriginGuard::for_loopback(emulator.origin().clone()).unwrap())
         .with_deadline(DEADLINE);
     let clock = Clock::new();

@@ -10,7 +10,7 @@ use keysheath::client::OriginGuard;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey, StoreId};
 use keysheath::keyset::{KeySet, KeySetError};
-use keysheath::probe::{KanalProbe, KatanaProbe, Probe as _, Verdict};
+use keysheath::probe::{HttpProbe, Probe as _, Verdict};
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::{Authorize as _, RequestedStore, StaticKeys};
 use keysheath::rotation::RotationError;
@@ -119,7 +119,7 @@ fn the_issuers_probe_sends_a_longer_key() {
             .unwrap();
         String::from_utf8(request).unwrap()
     });
-    let probe = KanalProbe::by_invalid_customer(StoreId::new(1).unwrap(), []);
+    let probe = HttpProbe::by_invalid_customer(StoreId::new(1).unwrap(), []);
     let report = probe.with_guard(OriginGuard::for_loopback(origin).unwrap()).probe(long().as_raw());
     assert_ne!(report.verdict(), Verdict::KeyRefused);
     let request = server.join().unwrap();
@@ -127,7 +127,7 @@ fn the_issuers_probe_sends_a_longer_key() {
         request.to_ascii_lowercase().contains(&format!("bearer {}", LONG.to_ascii_lowercase())),
         "{request}"
     );
-    assert_eq!(KatanaProbe::new().probe(long().as_raw()).verdict(), Verdict::Inconclusive);
+    assert_eq!(HttpProbe::by_product_list().probe(long().as_raw()).verdict(), Verdict::Inconclusive);
 }
 
 #[test]

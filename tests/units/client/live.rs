@@ -16,10 +16,7 @@ use tokio::sync::oneshot;
 use tower::Layer as _;
 use tower_service::Service;
 
-use super::{
-    AnswerBody, BearerError, BearerFuture, BearerLayer, BearerService, GuardError, OriginGuard, Repeatable,
-    Sent,
-};
+use super::{AnswerBody, BearerError, BearerLayer, BearerService, GuardError, OriginGuard, Repeatable, Sent};
 use crate::handle::{Generation, KeyHandle, NoActiveKey, Publication, Publisher, Reload};
 use crate::key::{Issuer as _, Kanal, RawKey};
 
@@ -30,7 +27,7 @@ const REFUSED: &str = r#"{ "error": "Invalid API key" }"#;
 
 type Plain = Response<Full<Bytes>>;
 type Outcome = Result<Response<AnswerBody<Full<Bytes>>>, BearerError>;
-type Asking = Pin<Box<BearerFuture<Stage, Counted, Full<Bytes>, Kanal>>>;
+type Asking = Pin<Box<<BearerService<Stage, Kanal> as Service<Request<Counted>>>::Future>>;
 
 /// A client whose answers the test gives. It must be polled for readiness before each call; so must each
 /// clone.
