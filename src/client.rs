@@ -38,7 +38,7 @@ mod bearer;
 mod retry;
 #[cfg(feature = "reqwest")]
 mod reqwest;
-#[cfg(all(test, feature = "rotation"))]
+#[cfg(test)]
 #[path = "../tests/units/client/live.rs"]
 mod live;
 

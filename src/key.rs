@@ -32,9 +32,7 @@ use zeroize::Zeroizing;
 
 pub use fingerprint::{Fingerprint, MIN_ENTROPY_BITS};
 pub use format::{FormatError, FormatRule, Hint, KeyFormat, MAX_KEY_LENGTH};
-#[cfg(feature = "oauth")]
-pub use issuer::KatanaApp;
-pub use issuer::{Issuer, Kanal, Katana, Profile, StoreId};
+pub use issuer::{Issuer, Kanal, Katana, KatanaApp, Profile, StoreId};
 pub use origin::Origin;
 #[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
 pub use origin::roots::{Roots, RootsError};

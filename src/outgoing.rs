@@ -36,9 +36,6 @@ pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(60 * 60);
 /// How long a kept connection may be idle before another one is made.
 const LONGEST_REST: Duration = Duration::from_secs(15);
 
-/// The largest body that is read, in bytes; documented answers have under 1 KiB.
-pub(crate) const MAX_ANSWER: usize = 64 * 1024;
-
 /// The most look-ups at a time in this process, abandoned ones included. A further one fails at once, as if
 /// its deadline had passed.
 const MAX_LOOKUPS: usize = 16;

@@ -13,21 +13,6 @@
 //! # A probe blocks
 //! It returns when the answers have arrived, or at its deadline for each request. In async code, call it with
 //! your runtime's `spawn_blocking`.
-//!
-//! ```no_run
-//! # #[cfg(feature = "probe")] {
-//! use keysheath::key::{ApiKey, Kanal, StoreId};
-//! use keysheath::probe::{HttpProbe, Probe, Verdict};
-//!
-//! let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-//! let report = HttpProbe::by_invalid_customer(StoreId::new(123).unwrap(), []).probe(key.as_raw());
-//! match report.verdict() {
-//!     Verdict::Accepted => println!("the key works"),
-//!     Verdict::KeyRefused => println!("create a new key"),
-//!     Verdict::StoreRefused | Verdict::Inconclusive => println!("keep the key:\n{report}"),
-//! }
-//! # }
-//! ```
 
 #[cfg(feature = "probe")]
 mod http;

@@ -207,7 +207,7 @@ where
                 BearerFuture { state, sender, again, attempt }
             }
             Err(error) => {
-                let state = State::Refused { error: Some(error) };
+                let state = State::NotSent { error: Some(error) };
                 BearerFuture { state, sender, again: None, attempt: Attempt::Only }
             }
         }
@@ -263,7 +263,7 @@ pin_project! {
         R: Body,
         I: Issuer,
     {
-        Refused { error: Option<BearerError> },
+        NotSent { error: Option<BearerError> },
         Sending { #[pin] future: F, sent: Option<InFlight<I>> },
         Reading { reading: Option<Reading<R, I>> },
         // The answer that refused the key is returned if there is no other key.
@@ -299,7 +299,7 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProjected::Refused { error } => {
+                StateProjected::NotSent { error } => {
                     return Poll::Ready(Err(error.take().expect(OVER)));
                 }
                 StateProjected::Sending { future, sent } => {
@@ -362,7 +362,7 @@ where
     /// Omits the request and the response.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.state {
-            State::Refused { .. } => "BearerFuture(refused)",
+            State::NotSent { .. } => "BearerFuture(not sent)",
             State::Sending { .. } if self.attempt == Attempt::Repetition => "BearerFuture(sending again)",
             State::Sending { .. } => "BearerFuture(sending)",
             State::Reading { .. } => "BearerFuture(reading the answer)",

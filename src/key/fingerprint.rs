@@ -49,18 +49,6 @@ impl Fingerprint {
         fingerprint
     }
 
-    /// The fingerprint that was stored as these bytes.
-    #[cfg(feature = "registry")]
-    pub(crate) const fn from_bytes(bytes: [u8; 10]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its bytes, for storing.
-    #[cfg(feature = "registry")]
-    pub(crate) const fn to_bytes(self) -> [u8; 10] {
-        self.0
-    }
-
     /// Not inlined, so that what it leaves on the stack is where [`wipe_stack`] writes.
     #[inline(never)]
     fn hash(issuer: &str, key: &[u8]) -> Self {
@@ -72,6 +60,19 @@ impl Fingerprint {
         let mut short = [0; 10];
         short.copy_from_slice(&hash.finalize()[..10]);
         Self(short)
+    }
+}
+
+#[cfg(feature = "registry")]
+impl Fingerprint {
+    /// The fingerprint that was stored as these bytes.
+    pub(crate) const fn from_bytes(bytes: [u8; 10]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, for storing.
+    pub(crate) const fn to_bytes(self) -> [u8; 10] {
+        self.0
     }
 }
 

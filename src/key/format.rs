@@ -21,7 +21,7 @@
 //! assert_eq!(error.hint(), Some(Hint::TrailingNewline));
 //! ```
 
-mod hint;
+pub(crate) mod hint;
 mod look_alike;
 
 use std::fmt;
@@ -29,8 +29,6 @@ use std::ops::RangeInclusive;
 
 pub use hint::Hint;
 pub(crate) use hint::REFERENCE_SCHEMES;
-#[cfg(feature = "dotenv")]
-pub(crate) use hint::is_invisible;
 
 /// The longest key that a format may allow, in bytes: well below the limit of servers for one header.
 pub const MAX_KEY_LENGTH: usize = 4096;

@@ -46,8 +46,6 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-#[cfg(feature = "client")]
-use crate::failure::{self, Answer};
 use crate::failure::{KANAL, KATANA, PLAIN, Row};
 use crate::key::{KeyFormat, Origin, ParseError};
 
@@ -237,8 +235,8 @@ impl Profile {
     /// `retry_after` is the value of that header, if there is one.
     #[cfg(feature = "client")]
     #[must_use]
-    pub fn classify(&self, status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
-        failure::classify(self.failures, status, retry_after, body)
+    pub fn classify(&self, status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> crate::failure::Answer {
+        crate::failure::classify(self.failures, status, retry_after, body)
     }
 }
 
@@ -263,12 +261,7 @@ const fn is_plain(text: &[u8], first: u8, sign: u8) -> bool {
 }
 
 /// The issuers that this crate knows.
-pub(crate) const KNOWN: &[&Profile] = &[
-    Kanal::PROFILE,
-    Katana::PROFILE,
-    #[cfg(feature = "oauth")]
-    KatanaApp::PROFILE,
-];
+pub(crate) const KNOWN: &[&Profile] = &[Kanal::PROFILE, Katana::PROFILE, KatanaApp::PROFILE];
 
 /// Kanal. A key is a token of 24 characters without a prefix, sent to `https://api.getkanal.com`.
 ///
@@ -333,11 +326,9 @@ impl Issuer for Katana {
 /// fn send(_: ApiKey<Katana>) {}
 /// send(ApiKey::<KatanaApp>::parse("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2ln").unwrap());
 /// ```
-#[cfg(feature = "oauth")]
 #[derive(Clone, Copy, Debug)]
 pub enum KatanaApp {}
 
-#[cfg(feature = "oauth")]
 impl Issuer for KatanaApp {
     const PROFILE: &'static Profile = &Profile::new(
         "katana-app",

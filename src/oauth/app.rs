@@ -13,10 +13,10 @@ use super::grant::Identity;
 use super::sign_in::{AuthorizationCode, SignIn};
 use super::tokens::{GrantView, Refreshed, Tokens};
 use super::{GrantError, SetupError, TokenError};
-use crate::failure::Obstacle;
+use crate::failure::{MAX_BODY, Obstacle};
 use crate::internal::clocks::Clocks;
 use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots};
-use crate::outgoing::{MAX_ANSWER, MAX_DEADLINE, Outgoing, Unanswered};
+use crate::outgoing::{MAX_DEADLINE, Outgoing, Unanswered};
 use crate::source::{self, Loaded, Source};
 use crate::store::DocumentStore;
 
@@ -290,7 +290,7 @@ impl<I: Issuer> OAuthApp<I> {
             fields.push(("code_verifier", verifier.bytes()));
         }
         let secret = self.load_secret()?;
-        let outgoing = Outgoing::new(self.deadline, MAX_ANSWER);
+        let outgoing = Outgoing::new(self.deadline, MAX_BODY);
         let (answer, asked) = self.ask(&fields, &secret, outgoing).map_err(|failed| failed.error)?;
         let access = answer.access?;
         let rule = "there is no refresh token; the scope must have offline_access";
@@ -319,8 +319,7 @@ impl<I: Issuer> OAuthApp<I> {
         whole: Duration,
     ) -> Result<Refreshed<I>, Failed> {
         let fields = [("grant_type", &b"refresh_token"[..]), ("refresh_token", token.bytes())];
-        let outgoing =
-            Outgoing::new(whole.min(MAX_DEADLINE), MAX_ANSWER).sending_within(sending.0, sending.1);
+        let outgoing = Outgoing::new(whole.min(MAX_DEADLINE), MAX_BODY).sending_within(sending.0, sending.1);
         let (answer, asked) = self.ask(&fields, client_secret, outgoing)?;
         match answer {
             Answer { refresh: None, access: Err(error) } => Err(Failed::answered(error)),

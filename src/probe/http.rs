@@ -8,10 +8,10 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 
 use super::{Finding, Probe, Report};
 use crate::client::{BearerHeader, OriginGuard};
-use crate::failure::{Answer, Obstacle};
+use crate::failure::{Answer, MAX_BODY, Obstacle};
 use crate::internal::bytes::WipedBytes;
 use crate::key::{Issuer, Kanal, Katana, RawKey, Roots, StoreId};
-use crate::outgoing::{MAX_ANSWER, Outgoing};
+use crate::outgoing::Outgoing;
 
 /// How long one request may take by default, from DNS to the last byte of the answer.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,13 +41,16 @@ const PRODUCTS: &str = "/v1/products?limit=1";
 ///
 /// ```no_run
 /// use keysheath::key::{ApiKey, Kanal, Katana, StoreId};
-/// use keysheath::probe::{HttpProbe, Probe};
+/// use keysheath::probe::{HttpProbe, Probe, Verdict};
 ///
 /// let stores = [124, 125].map(|number| StoreId::new(number).unwrap());
 /// let probe = HttpProbe::by_invalid_customer(StoreId::new(123).unwrap(), stores);
 /// let key = ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-/// for finding in probe.probe(key.as_raw()).findings() {
-///     println!("{finding}");
+/// let report = probe.probe(key.as_raw());
+/// match report.verdict() {
+///     Verdict::Accepted => println!("the key works"),
+///     Verdict::KeyRefused => println!("create a new key"),
+///     Verdict::StoreRefused | Verdict::Inconclusive => println!("keep the key:\n{report}"),
 /// }
 ///
 /// let key = ApiKey::<Katana>::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
@@ -95,7 +98,7 @@ impl HttpProbe<Katana> {
 
 impl<I: Issuer> HttpProbe<I> {
     fn new(stores: Vec<StoreId>, body: &'static str) -> Self {
-        let outgoing = Outgoing::new(DEFAULT_DEADLINE, MAX_ANSWER);
+        let outgoing = Outgoing::new(DEFAULT_DEADLINE, MAX_BODY);
         Self { guard: OriginGuard::new(), outgoing, stores, body }
     }
 

@@ -5,7 +5,7 @@
 //! backslash before it. [`Lines::each_entry`] follows all of them at once, so it finds each line that one of
 //! them would skip.
 
-use crate::key::format::is_invisible;
+use crate::key::format::hint::is_invisible;
 
 /// The text of a `.env`, with the position of each line.
 pub(super) struct Lines<'a> {
