@@ -13,16 +13,13 @@ pub(crate) mod calls;
 pub(crate) mod contained;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod events;
+pub(crate) mod files;
 #[cfg(any(feature = "openbao", feature = "rotation"))]
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod json_form;
 pub(crate) mod json_text;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod lock;
-pub(crate) mod paths;
 pub(crate) mod printable;
-#[cfg(any(feature = "rotation", feature = "sqlite"))]
-pub(crate) mod private_file;
-pub(crate) mod trusted_file;
 #[allow(dead_code, reason = "used with some features only")]
 pub(crate) mod utc;

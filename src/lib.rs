@@ -59,6 +59,7 @@
 //!   runtime. In async code, call them through `spawn_blocking`. Reading a [`KeyHandle`] does not block.
 //! - **Persist, then publish.** A handle never has a key that its store does not have.
 //! - **One cadence, one health.** Everything that polls takes a [`Cadence`], and its status has a [`Health`].
+//!   What is wrong with a file is a [`FileProblem`], whatever the file is for.
 //! - **Inconclusive is not refused.** A timeout, a 429 or a 5xx never says that a key is bad.
 //!
 //! What is promised, the test for each promise, and what is not promised: [SECURITY.md][security].
@@ -182,7 +183,7 @@ pub mod guide {
     mod readme {}
 }
 
-pub use crate::internal::{back_off::Cadence, background::Health};
+pub use crate::internal::{back_off::Cadence, background::Health, files::FileProblem};
 
 // What a first program needs.
 #[cfg(any(feature = "client", feature = "rotation"))]

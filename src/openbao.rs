@@ -98,7 +98,7 @@ use http::HeaderValue;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::internal::clocks;
-use crate::internal::trusted_file::Trust;
+use crate::internal::files::Trust;
 use crate::key::{Origin, Roots};
 
 pub use error::OpenBaoError;

@@ -129,8 +129,9 @@ pub trait DocumentStore: Send + Sync {
     /// [`DocumentError::Conflict`] when something else is there: read again, and decide again. After it, as
     /// after [`Stale`](DocumentError::Stale), [`Locked`](DocumentError::Locked) and
     /// [`TooLarge`](DocumentError::TooLarge), nothing has changed. After
-    /// [`Unavailable`](DocumentError::Unavailable) and [`Io`](DocumentError::Io) the place holds the old
-    /// document or the new one, whole: read again to know.
+    /// [`Unavailable`](DocumentError::Unavailable), and after [`File`](DocumentError::File) with
+    /// [`Unwritable`](crate::FileProblem::Unwritable), the place holds the old document or the new one,
+    /// whole: read again to know.
     fn write(&self, content: &DocumentContent, unchanged: Option<&Version>)
     -> Result<Version, DocumentError>;
 }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use keysheath::FileProblem;
 use keysheath::key::{Hint, KeyFormat, MAX_KEY_LENGTH, Origin, Profile};
 use keysheath::source::{self, Absence, DotenvFile, LineFault, Loaded, Problem, Provenance};
 
@@ -157,9 +158,9 @@ fn check_problem(data: &[u8], problem: &Problem) {
             assert_eq!(problem.to_string(), error.to_string());
             return;
         }
-        Problem::DotenvTooLarge { limit } => {
+        Problem::File(FileProblem::TooLarge { limit }) => {
             assert!(data.len() > limit);
-            (Problem::DotenvTooLarge { limit: 1 }, vec![limit])
+            (Problem::File(FileProblem::TooLarge { limit: 1 }), vec![limit])
         }
         ref problem => panic!("a problem of the machine and not of the text: {problem}"),
     };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Kind, Link};
+use crate::internal::files::FileProblem;
 use crate::internal::printable::Printable;
 use crate::key::{Fingerprint, Issuer as _, Kanal, Katana, Profile, RawKey};
 use crate::source::{
@@ -241,9 +242,9 @@ impl Attempt {
     #[must_use]
     pub const fn is_half_configured(&self) -> bool {
         match self.outcome {
-            AttemptOutcome::Broken(Problem::FileGone | Problem::DanglingLink | Problem::Missing { .. }) => {
-                true
-            }
+            AttemptOutcome::Broken(
+                Problem::FileGone | Problem::File(FileProblem::DanglingLink) | Problem::Missing { .. },
+            ) => true,
             AttemptOutcome::Broken(Problem::NoKeychain | Problem::NoAccess | Problem::NotStarted(_)) => {
                 self.is_named
             }

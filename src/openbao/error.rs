@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::failure::Obstacle;
+use crate::internal::files::FileProblem;
 use crate::internal::printable::PrintablePath;
 use crate::key::RootsError;
 
@@ -65,12 +66,12 @@ pub enum OpenBaoError {
         path: PathBuf,
     },
     /// A file of the login is not read.
-    #[error("{} is not read: {rule}", PrintablePath(.path))]
+    #[error("{}: {problem}", PrintablePath(.path))]
     FileRefused {
         /// The file.
         path: PathBuf,
-        /// The rule that it breaks.
-        rule: &'static str,
+        /// What is wrong with it.
+        problem: FileProblem,
     },
     /// The token is no longer good, or never was.
     #[error(

@@ -1,11 +1,10 @@
 //! How a client gets its token.
 
 use crate::internal::bytes::{WipedBytes, read_at_most};
-use crate::internal::trusted_file::{self, Kind, Trust, Untrusted};
+use crate::internal::files::{self, FileProblem, Kind, Trust, absolute};
 use bytes::Bytes;
 use http::HeaderValue;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use subtle::ConstantTimeEq as _;
 
 use super::OpenBaoError;
 use super::json;
-use crate::internal::paths::absolute;
 use crate::internal::printable::{Printable, PrintablePath};
 
 /// How a client gets its token. Nothing is read or sent before the first call.
@@ -236,33 +234,21 @@ impl Secret {
     }
 }
 
-/// Reads a file that others cannot have written, into one block. May hang.
+/// Reads a file that others cannot have written, into one block: its writer chooses who this process is, or
+/// whom it trusts. May hang.
 pub(super) fn read_file(path: &Path, limit: usize, trust: Trust) -> Result<WipedBytes, OpenBaoError> {
-    let refused = |rule| OpenBaoError::FileRefused { path: path.into(), rule };
-    let file = trusted_file::open(path).map_err(|error| match error.kind() {
+    let refused = |problem| OpenBaoError::FileRefused { path: path.into(), problem };
+    let unreadable = |error: io::Error| refused(FileProblem::Unreadable(error.kind()));
+    let file = files::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
-        _ => refused("this user cannot open it: check its rights and those of each directory above it"),
+        _ => unreadable(error),
     })?;
-    check(&file, trust).map_err(refused)?;
-    let bytes = read_at_most(file, limit).map_err(|_| refused("it cannot be read: check the disk"))?;
-    bytes.ok_or(refused("it is too large: name the file that holds this alone"))
-}
-
-/// The one who can write the file chooses who this process is, or whom it trusts.
-fn check(file: &File, trust: Trust) -> Result<(), &'static str> {
-    let metadata = file.metadata().map_err(|_| "it cannot be looked at: check the disk")?;
-    let kind = trusted_file::check(&metadata, trust).map_err(|untrusted| match untrusted {
-        Untrusted::NotAFile => "it is no regular file: name the file itself",
-        Untrusted::ForeignOwner { .. } => {
-            "it belongs to another user: chown it to root or to yourself, or trust that user with \
-             Login::with_trusted_owner"
-        }
-        Untrusted::WritableByOthers { .. } => "others can write it: chmod go-w it",
-        Untrusted::WritableByGroup { .. } => {
-            "its group can write it: chmod g-w it, or trust that group with Login::with_trusted_group"
-        }
-    })?;
-    if kind == Kind::Pipe { Err("it is no regular file: name the file itself") } else { Ok(()) }
+    match files::check_trusted(&file.metadata().map_err(unreadable)?, trust) {
+        Ok(Kind::Regular) => {}
+        Ok(Kind::Pipe) => return Err(refused(FileProblem::NotAFile)),
+        Err(problem) => return Err(refused(problem)),
+    }
+    read_at_most(file, limit).map_err(unreadable)?.ok_or(refused(FileProblem::TooLarge { limit }))
 }
 
 #[cfg(test)]

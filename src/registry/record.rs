@@ -1,13 +1,13 @@
 //! What a registry knows of a key, and where that is stored.
 
 use std::fmt;
-use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::RegistryError;
 use super::secret::{DIGEST, Peppers};
+use crate::internal::files::FileProblem;
 use crate::key::{Fingerprint, Profile, RawKey, StoreId};
 
 /// The longest name of a key, in characters.
@@ -331,24 +331,9 @@ pub enum RecordError {
     /// There is something at the path already.
     #[error("something is at the path already, so nothing was created: open it, or name another path")]
     Exists,
-    /// The folder of the file does not exist.
-    #[error("the folder of the records does not exist: create it first")]
-    NoFolder,
-    /// The file may not be written.
-    #[error("the records cannot be written (read-only, or the disk is full): correct that, and try again")]
-    ReadOnly,
-    /// The file or one beside it has a second name (a hard link), through which it could be changed.
-    #[error(
-        "the records or a file beside them have another name too (a hard link): remove the other name, or \
-         replace the file with a copy"
-    )]
-    Linked,
-    /// The name is reserved for this crate's own files beside the records.
-    #[error(
-        "names that end in .lock and .keysheath-new are reserved for keysheath's own files beside the \
-         records: give the file another name"
-    )]
-    ReservedName,
+    /// Something is wrong with the file, or with one beside it.
+    #[error("the file of the records: {0}")]
+    File(FileProblem),
     /// Another process has them open.
     #[error(
         "another process uses the records: stop it first; two registries on the same records would disagree"
@@ -394,16 +379,6 @@ pub enum RecordError {
     /// They are another issuer's.
     #[error("the records are of another issuer's keys: open them with that issuer, or name another file")]
     OtherIssuer,
-    /// Not a regular file, another user's, or one that others may read or write.
-    #[error(
-        "the file of the records must be a regular file that only this user can read and write: chmod 600 it"
-    )]
-    NotPrivate,
-    /// The operating system refused.
-    #[error(
-        "the records cannot be read or written ({0}): check the path, the disk and this user's permissions"
-    )]
-    Io(io::ErrorKind),
     /// The database refused.
     #[error("the database refused (code {code}): check the disk, and try again")]
     #[non_exhaustive]
@@ -411,4 +386,10 @@ pub enum RecordError {
         /// SQLite's result code.
         code: i32,
     },
+}
+
+impl From<FileProblem> for RecordError {
+    fn from(problem: FileProblem) -> Self {
+        Self::File(problem)
+    }
 }

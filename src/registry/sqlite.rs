@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::record::{Change, Changed, KeyId, RecordStore, Records, Store, StoredKey, sealed::Sealed};
 use super::{Peppers, RecordError, RegistryError};
+use crate::internal::files::FileProblem;
 use crate::internal::lock::Lock;
 use crate::internal::printable::PrintablePath;
 use crate::key::{Profile, StoreId};
@@ -154,7 +155,7 @@ impl RecordStore for Sqlite {
             .and_then(|mode| connection.query_row("SELECT one FROM meta", [], |_| Ok(mode)));
         drop(connection);
         if mode.map_err(|error| from_sqlite(&error))? != "wal" {
-            return Err(RecordError::ReadOnly.into());
+            return Err(RecordError::from(FileProblem::ReadOnly).into());
         }
         self.place.note_log()?;
         let sealer = match sealer {
@@ -273,7 +274,7 @@ fn from_sqlite(error: &rusqlite::Error) -> RecordError {
     match (error.sqlite_error(), error) {
         (Some(failure), _) => from_code(*failure),
         (None, rusqlite::Error::InvalidPath(_) | rusqlite::Error::NulError(_)) => {
-            RecordError::Io(ErrorKind::InvalidInput)
+            FileProblem::Unreadable(ErrorKind::InvalidInput).into()
         }
         // A column that is missing, of another type, or out of range.
         (None, _) => RecordError::Corrupt,
@@ -284,11 +285,12 @@ fn from_code(failure: ffi::Error) -> RecordError {
     match failure.code {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => RecordError::Locked,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => RecordError::Corrupt,
-        ErrorCode::ReadOnly | ErrorCode::DiskFull | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
-            RecordError::ReadOnly
+        ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+            FileProblem::ReadOnly.into()
         }
+        ErrorCode::DiskFull => FileProblem::Full.into(),
         // A quota, or a limit on the size of files.
-        _ if failure.extended_code == ffi::SQLITE_IOERR_WRITE => RecordError::ReadOnly,
+        _ if failure.extended_code == ffi::SQLITE_IOERR_WRITE => FileProblem::Full.into(),
         _ => RecordError::Database { code: failure.extended_code },
     }
 }

@@ -10,6 +10,7 @@ use super::RegistryError;
 use super::record::{Change, Changed, KeyId, RecordError, RecordStore, Seconds, StoredDigest};
 use crate::internal::background::{Health, Link, Task, Worker};
 use crate::internal::events::{Event, EventSender};
+use crate::internal::files::FileProblem;
 
 /// The step in which the last use of a key is written, in seconds. The last use in memory is exact; the
 /// written one is older by less than a step.
@@ -67,9 +68,14 @@ impl Event for NotWritten {
     }
 }
 
+/// The records could not be written.
+const fn unwritten(kind: io::ErrorKind) -> RecordError {
+    RecordError::File(FileProblem::Unwritable(kind))
+}
+
 impl WriteBehind {
     pub(super) fn start(records: Arc<dyn RecordStore>) -> Result<Self, RegistryError> {
-        let failed = |error: io::Error| RecordError::Io(error.kind());
+        let failed = |error: io::Error| unwritten(error.kind());
         let (events, thread) = EventSender::start(None).map_err(failed)?;
         let state = State { queue: HashMap::new(), requested: 0, flushed: 0, health: Health::new() };
         let mut worker = Worker::new(state, thread, || (), || ());
@@ -87,7 +93,7 @@ impl WriteBehind {
     /// Writes everything that was noted before, and blocks until that is done.
     pub(super) fn flush(&self) -> Result<(), RecordError> {
         let link = self.worker.link();
-        let ended = RecordError::Io(io::ErrorKind::BrokenPipe);
+        let ended = unwritten(io::ErrorKind::BrokenPipe);
         if link.is_elsewhere() {
             return Err(ended);
         }
@@ -100,7 +106,7 @@ impl WriteBehind {
             _ if shared.has_ended => Some(Err(ended)),
             _ => None,
         });
-        outcome.unwrap_or(Err(RecordError::Io(io::ErrorKind::TimedOut)))
+        outcome.unwrap_or(Err(unwritten(io::ErrorKind::TimedOut)))
     }
 
     /// Writes what is queued, and ends the thread. Returns whether that was done within the timeout. A panic
@@ -150,7 +156,7 @@ impl Task for Writing {
     }
 
     fn on_panic(&mut self) {
-        self.link.notify(|state| state.health.fail(RecordError::Io(io::ErrorKind::BrokenPipe)));
+        self.link.notify(|state| state.health.fail(unwritten(io::ErrorKind::BrokenPipe)));
     }
 }
 
@@ -239,7 +245,7 @@ mod tests {
             drop(self.hang.lock());
             assert!(!self.panics.load(Ordering::SeqCst), "as this test demands");
             if self.fails.load(Ordering::SeqCst) {
-                return Err(RecordError::ReadOnly);
+                return Err(RecordError::from(FileProblem::ReadOnly));
             }
             let mut written = self.written.lock().unwrap();
             for change in changes {
@@ -285,8 +291,8 @@ mod tests {
         let (fake, behind) = behind();
         fake.fails.store(true, Ordering::SeqCst);
         assert!(behind.note(used(1, 60)), "a request does not fail");
-        assert_eq!(behind.flush(), Err(RecordError::ReadOnly));
-        assert_eq!(behind.flush(), Err(RecordError::ReadOnly));
+        assert_eq!(behind.flush(), Err(RecordError::from(FileProblem::ReadOnly)));
+        assert_eq!(behind.flush(), Err(RecordError::from(FileProblem::ReadOnly)));
         assert!(behind.note(used(1, 120)) && behind.note(used(2, 60)));
         fake.fails.store(false, Ordering::SeqCst);
         assert_eq!(behind.flush(), Ok(()));
@@ -348,8 +354,8 @@ mod tests {
         let (fake, behind) = behind();
         fake.panics.store(true, Ordering::SeqCst);
         behind.note(used(1, 60));
-        assert_eq!(behind.flush(), Err(RecordError::Io(io::ErrorKind::BrokenPipe)));
-        assert_eq!(behind.flush(), Err(RecordError::Io(io::ErrorKind::BrokenPipe)));
+        assert_eq!(behind.flush(), Err(unwritten(io::ErrorKind::BrokenPipe)));
+        assert_eq!(behind.flush(), Err(unwritten(io::ErrorKind::BrokenPipe)));
         assert!(!behind.close(Duration::from_secs(10)), "the change is lost");
     }
 }

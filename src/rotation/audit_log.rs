@@ -10,8 +10,7 @@ use std::time::Duration;
 use super::audit::AuditEvent;
 use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::contained::contained;
-use crate::internal::paths::absolute;
-use crate::internal::private_file::{self, Refusal};
+use crate::internal::files::{FileProblem, absolute, private};
 
 /// Where audit events go. Clones are the same place.
 ///
@@ -37,39 +36,15 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// It is a link, no regular file, another user's, or accessible to others.
-    #[error(
-        "the audit file must be a regular file of this user that no other user can read or write, and no \
-         link: chmod 600 it"
-    )]
-    NotPrivate,
-    /// It has a second name (a hard link), which may belong to something else.
-    #[error("the audit file has another name too (a hard link): remove the other name, or name another path")]
-    Linked,
-    /// The name is like those of this crate's own files beside a document.
-    #[error(
-        "names that end in .lock and .keysheath-new are those of keysheath's own files beside a document: \
-         name another path for the audit"
-    )]
-    ReservedName,
+    /// Something is wrong with the file. Where the disk is full, a part of the line may have been written.
+    #[error("the audit file: {0}")]
+    File(FileProblem),
     /// The file has other content, such as the document of the rotation.
     #[error(
         "the audit file contains something other than an audit, such as the keys themselves: name another \
          path, or move the file away; it was left as it is"
     )]
     NotAnAudit,
-    /// The folder does not exist.
-    #[error("the folder of the audit file does not exist: create it")]
-    NoFolder,
-    /// The disk is full; a part of the line may have been written.
-    #[error("the disk of the audit file, or what this user may use of it, is full: make room")]
-    Full,
-    /// Writing is not permitted.
-    #[error("the audit file cannot be written (its folder or disk is read-only): let this user write there")]
-    ReadOnly,
-    /// The operating system refused.
-    #[error("the audit file cannot be written ({0}): check the path, this user's rights and the disk")]
-    Io(ErrorKind),
     /// It took too long. The line may still be written.
     #[error("the audit file did not take the line within {} ms: check its disk", .after.as_millis())]
     #[non_exhaustive]
@@ -144,25 +119,9 @@ fn call(function: &Callback, event: &AuditEvent) -> Result<(), AuditError> {
     })
 }
 
-impl AuditError {
-    fn of_writing(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
-            kind => Self::Io(kind),
-        }
-    }
-}
-
-impl From<Refusal> for AuditError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotPrivate => Self::NotPrivate,
-            Refusal::Linked => Self::Linked,
-            Refusal::Reserved => Self::ReservedName,
-            Refusal::NoFolder => Self::NoFolder,
-            Refusal::Unseen(kind) | Refusal::Unopened(kind) => Self::of_writing(kind),
-        }
+impl From<FileProblem> for AuditError {
+    fn from(problem: FileProblem) -> Self {
+        Self::File(problem)
     }
 }
 
@@ -205,12 +164,12 @@ impl AuditFile {
 }
 
 fn append(path: &Path, line: String) -> Result<(), AuditError> {
-    private_file::refuse_reserved(path)?;
-    let path = private_file::resolve(path)?;
-    let is_new = private_file::look(&path)?.is_none();
-    let wrong = |error: std::io::Error| AuditError::of_writing(error.kind());
-    let mut file = private_file::options().append(true).create(true).open(&path).map_err(wrong)?;
-    private_file::check(&file.metadata().map_err(wrong)?)?;
+    private::refuse_reserved(path)?;
+    let path = private::resolve(path)?;
+    let is_new = private::look(&path)?.is_none();
+    let wrong = |error: std::io::Error| FileProblem::of_writing(error.kind());
+    let mut file = private::options().append(true).create(true).open(&path).map_err(wrong)?;
+    private::check(&file.metadata().map_err(wrong)?)?;
     // Held until the file is closed: the partial write of another process is not mistaken for a cut line.
     lock(&file).map_err(wrong)?;
     if !is_audit(&mut file).map_err(wrong)? {
@@ -229,10 +188,10 @@ fn append(path: &Path, line: String) -> Result<(), AuditError> {
         }
     };
     if count < bytes.len() {
-        return Err(AuditError::Full);
+        return Err(FileProblem::Full.into());
     }
     file.sync_data().map_err(wrong)?;
-    if is_new { sync_folder(&path).map_err(wrong) } else { Ok(()) }
+    if is_new { Ok(sync_folder(&path).map_err(wrong)?) } else { Ok(()) }
 }
 
 /// Whether the file is empty, or begins like the first line of an audit, which may have been cut.

@@ -9,6 +9,7 @@ use crate::handle::{Generation, Published};
 use crate::internal::clocks::Clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
+use crate::internal::files::FileProblem;
 use crate::key::{Fingerprint, Issuer};
 use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, RotationId};
 use crate::store::{Document, DocumentContent, DocumentError, Version};
@@ -119,16 +120,17 @@ impl<I: Issuer> Rotation<I> {
                 match self.store.write(&content, version) {
                     Ok(_) => {}
                     Err(DocumentError::Conflict) => continue,
-                    Err(problem @ (DocumentError::Unavailable(_) | DocumentError::Io(_))) => {
-                        match self.fate_of(&content, version) {
-                            Fate::Written => {}
-                            Fate::Unknown => return Err(self.unsure(problem)),
-                            Fate::Overtaken => {
-                                doubt = Some(problem);
-                                continue;
-                            }
+                    Err(
+                        problem @ (DocumentError::Unavailable(_)
+                        | DocumentError::File(FileProblem::Unwritable(_))),
+                    ) => match self.fate_of(&content, version) {
+                        Fate::Written => {}
+                        Fate::Unknown => return Err(self.unsure(problem)),
+                        Fate::Overtaken => {
+                            doubt = Some(problem);
+                            continue;
                         }
-                    }
+                    },
                     Err(problem) => return Err(self.document_error(problem)),
                 }
             }

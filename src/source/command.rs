@@ -18,7 +18,7 @@ use super::text::has_nothing;
 use super::{Problem, Provenance, Reading, Source, SourceError};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target, Turn};
-use crate::internal::paths::absolute;
+use crate::internal::files::{FileProblem, absolute};
 use crate::key::Profile;
 use crate::key::issuer::KNOWN;
 use program::Program;
@@ -183,7 +183,12 @@ fn output(program: &mut Program, turn: &Turn) -> Result<WipedBytes, Problem> {
     loop {
         if output.is_none() {
             match reader.recv_timeout(LOOK) {
-                Ok(text) => output = Some(text?),
+                Ok(text) => {
+                    output = Some(text.map_err(|problem| match problem {
+                        FileProblem::TooLarge { limit } => Problem::TooLarge { limit },
+                        problem => Problem::File(problem),
+                    })?);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Problem::Unreachable),
             }

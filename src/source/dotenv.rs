@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::file::{Reader, file_settings};
 use super::{Absence, LineFault, Problem, Provenance, Reading, Remark, Source, SourceError, similar_names};
 use crate::internal::bytes::WipedBytes;
-use crate::internal::paths::absolute;
+use crate::internal::files::absolute;
 use crate::key::{Hint, Profile};
 use lines::{Lines, after_export, blanks, first, starts};
 
@@ -67,10 +67,7 @@ impl DotenvFile {
     }
 
     fn find(&self, profile: &Profile) -> Result<Reading, Problem> {
-        let file = self.reader.read(&self.path, MAX_DOTENV).map_err(|problem| match problem {
-            Problem::TooLarge { limit } => Problem::DotenvTooLarge { limit },
-            problem => problem,
-        })?;
+        let file = self.reader.read(&self.path, MAX_DOTENV)?;
         let Some((text, mut remarks)) = file else {
             return Ok(Reading::absent(Absence::NoFile));
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Absence, Provenance};
 use crate::internal::calls::CallError;
+use crate::internal::files::FileProblem;
 use crate::internal::printable::Printable;
 use crate::key::{FormatError, Hint};
 #[cfg(feature = "openbao")]
@@ -156,67 +157,19 @@ pub enum Problem {
     /// A `…_FILE` variable names a file that does not exist.
     #[error("there is no such file: mount it, or unset the variable that names it")]
     FileGone,
-    /// A symbolic link points to nothing.
-    #[error("it is a symbolic link to a file that does not exist: correct or remove the link")]
-    DanglingLink,
-    /// A directory, a socket or a device.
-    #[error("it is neither a regular file nor a pipe: name the file that holds the key")]
-    NotAFile,
     /// A pipe ended without any text.
     #[error(
         "it is a pipe that gave nothing: check what writes to it; a pipe gives its text once, so read it once"
     )]
     EmptyPipe,
-    /// The operating system did not let the file be read.
-    #[error("it cannot be read ({0}): let this user read it, and check each directory above it")]
-    Unreadable(io::ErrorKind),
-    /// Another user owns the file and could put another key there.
+    /// Something is wrong with the file.
+    #[error(transparent)]
+    File(#[from] FileProblem),
+    /// What the program printed is larger than any key.
     #[error(
-        "it belongs to another user (uid {uid}), who could put another key there: chown it to root or to \
-         yourself, or trust that user with with_trusted_owner({uid}), in a reference with ?owner={uid}"
-    )]
-    ForeignOwner {
-        /// The owner.
-        uid: u32,
-    },
-    /// Others may write the file and could put another key there.
-    #[error("others can write it (mode {mode:03o}), and could put another key there: chmod go-w it")]
-    WritableByOthers {
-        /// The permission bits.
-        mode: u32,
-    },
-    /// The group of the file may write it and could put another key there.
-    #[error(
-        "its group (gid {gid}) can write it (mode {mode:03o}), and could put another key there: chmod g-w \
-         it, or trust that group with with_trusted_group({gid}), in a reference with ?group={gid}"
-    )]
-    WritableByGroup {
-        /// The permission bits.
-        mode: u32,
-        /// The group.
-        gid: u32,
-    },
-    /// Strict permissions are required, and others may read the file.
-    #[error("others can read it (mode {mode:03o}) and strict permissions are required: chmod 400 or 600 it")]
-    ReadableByOthers {
-        /// The permission bits.
-        mode: u32,
-    },
-    /// The text is larger than any key.
-    #[error(
-        "it is larger than {limit} bytes, so it is not a key: name the file or the command that gives the \
-         key alone"
+        "it printed more than {limit} bytes, so it is not a key: name the command that prints the key alone"
     )]
     TooLarge {
-        /// The bound, in bytes.
-        limit: usize,
-    },
-    /// A `.env` is larger than any usual one.
-    #[error(
-        "it is larger than {limit} bytes, more than any usual .env: name the right file, or keep in it only \
-         lines of the form NAME=value"
-    )]
-    DotenvTooLarge {
         /// The bound, in bytes.
         limit: usize,
     },

@@ -11,8 +11,7 @@ use zeroize::Zeroize;
 
 use super::{Absence, Problem, Provenance, Reading, Remark, Source, SourceError};
 use crate::internal::calls::{CallError, Caller, Target};
-use crate::internal::paths::{absolute, rule_broken_by};
-use crate::internal::trusted_file::Trust;
+use crate::internal::files::{Trust, absolute, rule_broken_by};
 use crate::key::Profile;
 
 pub(super) use opening::{FileText, read_bounded};

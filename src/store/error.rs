@@ -1,10 +1,9 @@
 //! What can go wrong with a document.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::internal::calls::CallError;
-use crate::internal::private_file::Refusal;
+use crate::internal::files::FileProblem;
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
 use crate::source::Problem;
@@ -58,66 +57,10 @@ pub enum DocumentError {
     /// What is there was written by a newer version of this crate.
     #[error("a newer version has written the document: use the newer keysheath; it was left as it is")]
     Newer,
-    /// A link, no regular file, another user's, or open to others: the document or its lock.
-    #[error(
-        "the document and the .lock beside it must be regular files of this user that no other user can \
-         read or write: name another path where one is a link, a folder or no name at all; where one is \
-         another user's, chown it to this user; and chmod 600 both"
-    )]
-    NotPrivate,
-    /// The document or its lock has a second name (a hard link), through which it could be changed.
-    #[error(
-        "the document or the .lock beside it has another name too (a hard link): remove the other name, or \
-         put a copy in the place of the file"
-    )]
-    Linked,
-    /// The name is like those of this crate's own files beside a document.
-    #[error(
-        "the names that end in .lock and .keysheath-new are those of keysheath's own files beside a \
-         document: give the document another name"
-    )]
-    ReservedName,
-    /// Something else is where a new document is written before it takes the old one's place. Nothing was
-    /// changed.
-    #[error(
-        "the file beside the document whose name ends in .keysheath-new is not what an interrupted write \
-         leaves: move it away; it was left as it is"
-    )]
-    InTheWay,
-    /// There is no such folder.
-    #[error("the folder of the document is not there: make it first, with mode 700")]
-    NoFolder,
-    /// Others can replace files in the folder.
-    #[error(
-        "others can replace files in the document's folder: it must belong to root or to this user, and be \
-         writable by no other user (or be sticky, as /tmp is): chmod go-w it"
-    )]
-    OpenFolder,
-    /// The folder is on a network file system.
-    #[error(
-        "the document's folder is on a network or FUSE file system, where neither locks nor fsync can be \
-         relied upon: name a folder on a local disk"
-    )]
-    NetworkFileSystem,
-    /// The folder or a file in it may not be written. Nothing was changed.
-    #[error("the document cannot be written (its folder or disk is read-only): let this user write there")]
-    ReadOnly,
-    /// The disk is full. Nothing was changed.
-    #[error("the document cannot be written (the disk, or what this user may use of it, is full): make room")]
-    Full,
-    /// The operating system refused.
-    #[error("the document cannot be read or written ({0}): check the path, this user's rights and the disk")]
-    Io(ErrorKind),
-}
-
-impl DocumentError {
-    pub(super) fn of_writing(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
-            kind => Self::Io(kind),
-        }
-    }
+    /// Something is wrong with the file of the document, its lock or its folder. Nothing was changed, except
+    /// after [`Unwritable`](FileProblem::Unwritable): then the file holds the old content or the new.
+    #[error("the file of the document: {0}")]
+    File(FileProblem),
 }
 
 impl From<CallError> for DocumentError {
@@ -126,15 +69,8 @@ impl From<CallError> for DocumentError {
     }
 }
 
-impl From<Refusal> for DocumentError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotPrivate => Self::NotPrivate,
-            Refusal::Linked => Self::Linked,
-            Refusal::Reserved => Self::ReservedName,
-            Refusal::NoFolder => Self::NoFolder,
-            Refusal::Unseen(kind) => Self::Io(kind),
-            Refusal::Unopened(kind) => Self::of_writing(kind),
-        }
+impl From<FileProblem> for DocumentError {
+    fn from(problem: FileProblem) -> Self {
+        Self::File(problem)
     }
 }

@@ -14,10 +14,10 @@ use super::document::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
 use crate::internal::bytes::read_at_most;
 use crate::internal::calls::{Caller, Target, Turn};
+use crate::internal::files::FileProblem;
+use crate::internal::files::absolute;
+use crate::internal::files::private::{self, LOCK, Stamp, with_end};
 use crate::internal::lock::Lock;
-use crate::internal::paths::absolute;
-use crate::internal::private_file;
-use crate::internal::private_file::{LOCK, Stamp, with_end};
 use crate::source::Provenance;
 use disk::{Lasting, RealDisk};
 #[cfg(test)]
@@ -165,19 +165,19 @@ impl Known {
         if look(path)?.is_none() {
             return Ok(None);
         }
-        let file = match private_file::options().write(false).open(path) {
+        let file = match private::options().write(false).open(path) {
             // It was removed just now.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|error| DocumentError::Io(error.kind()))?,
+            opened => opened.map_err(|error| FileProblem::Unreadable(error.kind()))?,
         };
-        let metadata = file.metadata().map_err(|error| DocumentError::Io(error.kind()))?;
-        private_file::check(&metadata)?;
+        let metadata = file.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?;
+        private::check(&metadata)?;
         let stamp = Stamp::of(&metadata);
         // Asked for before it is read: what is written meanwhile has a later time.
         let is_settled = stamp.is_settled(SystemTime::now());
         let document = sealed::open(
             read_at_most(file, MAX_FILE)
-                .map_err(|error| DocumentError::Io(error.kind()))?
+                .map_err(|error| FileProblem::Unreadable(error.kind()))?
                 // What is too large is no document of ours.
                 .ok_or(DocumentError::Corrupt)?,
         )?;
@@ -194,16 +194,16 @@ impl fmt::Debug for FileStore {
 
 /// The path with its folder resolved, in a folder where a document can be kept, and by a name that it can
 /// have.
-fn settle(path: &Path) -> Result<PathBuf, DocumentError> {
-    private_file::refuse_reserved(path)?;
+fn settle(path: &Path) -> Result<PathBuf, FileProblem> {
+    private::refuse_reserved(path)?;
     place::settle(path)
 }
 
 /// What lies at a path, if anything does: a link is not followed.
-fn look(path: &Path) -> Result<Option<Stamp>, DocumentError> {
+fn look(path: &Path) -> Result<Option<Stamp>, FileProblem> {
     match path.symlink_metadata() {
-        Ok(metadata) => Ok(private_file::check(&metadata).map(|_| Some(Stamp::of(&metadata)))?),
+        Ok(metadata) => private::check(&metadata).map(|_| Some(Stamp::of(&metadata))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(DocumentError::Io(error.kind())),
+        Err(error) => Err(FileProblem::Unreadable(error.kind())),
     }
 }

@@ -8,8 +8,8 @@ use super::document::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place, sealed};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target};
-use crate::internal::paths::absolute;
-use crate::internal::private_file::Lock;
+use crate::internal::files::absolute;
+use crate::internal::files::private::FileLock;
 use crate::source::{Keychain, Problem, Provenance};
 
 /// The largest content of a document in the keychain, in bytes, on every platform: Windows keeps 2,560 bytes
@@ -71,7 +71,7 @@ impl KeychainStore {
         self
     }
 
-    fn take_lock(&self) -> Result<Lock, DocumentError> {
+    fn take_lock(&self) -> Result<FileLock, DocumentError> {
         let path = self.lock.clone();
         self.worker.run_with(Target::of("document", &self.lock), place::EXTRA, move |turn| {
             place::lock(&place::settle(&path)?, turn)
@@ -79,7 +79,7 @@ impl KeychainStore {
     }
 
     /// Reads the item. With a lock, the lock is held until the keychain has answered.
-    fn look(&self, lock: Option<Arc<Lock>>) -> Result<Option<Document>, DocumentError> {
+    fn look(&self, lock: Option<Arc<FileLock>>) -> Result<Option<Document>, DocumentError> {
         self.seen.look(|| {
             let item = self.keychain.load_bytes(&self.name, lock).map_err(of_keychain)?;
             item.map(sealed::open).transpose()

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::DocumentError;
 use crate::internal::calls::{CallError, Turn};
-use crate::internal::private_file::{Lock, resolve};
+use crate::internal::files::FileProblem;
+use crate::internal::files::private::{FileLock, resolve};
 
 /// How long to wait between two attempts to take a lock: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
@@ -15,7 +16,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from
 pub(super) const EXTRA: Duration = Duration::from_secs(1);
 
 /// The path with its folder resolved, in a folder where a document can be kept.
-pub(super) fn settle(path: &Path) -> Result<PathBuf, DocumentError> {
+pub(super) fn settle(path: &Path) -> Result<PathBuf, FileProblem> {
     let path = resolve(path)?;
     if let Some(folder) = path.parent() {
         check_folder(folder)?;
@@ -25,10 +26,10 @@ pub(super) fn settle(path: &Path) -> Result<PathBuf, DocumentError> {
 
 /// Waits for a lock, as long as the call's deadline leaves. What was reported as late must not be done
 /// afterwards.
-pub(super) fn lock(path: &Path, turn: &Turn) -> Result<Lock, DocumentError> {
+pub(super) fn lock(path: &Path, turn: &Turn) -> Result<FileLock, DocumentError> {
     let mut pause = PAUSES.0;
     loop {
-        if let Some(lock) = Lock::try_take(path)? {
+        if let Some(lock) = FileLock::try_take(path)? {
             return Ok(lock);
         }
         let rest = turn.rest();
@@ -44,40 +45,40 @@ pub(super) fn lock(path: &Path, turn: &Turn) -> Result<Lock, DocumentError> {
 }
 
 #[cfg(unix)]
-fn check_folder(folder: &Path) -> Result<(), DocumentError> {
+fn check_folder(folder: &Path) -> Result<(), FileProblem> {
     use std::os::unix::fs::MetadataExt as _;
 
-    let metadata = folder.metadata().map_err(|error| DocumentError::Io(error.kind()))?;
+    let metadata = folder.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?;
     let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
     // In a sticky folder others can make files, and neither remove nor rename ours.
     if !is_ours || metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0 {
-        return Err(DocumentError::OpenFolder);
+        return Err(FileProblem::OpenFolder);
     }
     check_file_system(folder)
 }
 
 #[cfg(not(unix))]
 #[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
-fn check_folder(_: &Path) -> Result<(), DocumentError> {
+fn check_folder(_: &Path) -> Result<(), FileProblem> {
     Ok(())
 }
 
 #[cfg(target_os = "linux")]
-fn check_file_system(folder: &Path) -> Result<(), DocumentError> {
-    let stat = rustix::fs::statfs(folder).map_err(|error| DocumentError::Io(error.kind()))?;
-    if is_elsewhere(i128::from(stat.f_type)) { Err(DocumentError::NetworkFileSystem) } else { Ok(()) }
+fn check_file_system(folder: &Path) -> Result<(), FileProblem> {
+    let stat = rustix::fs::statfs(folder).map_err(|error| FileProblem::Unreadable(error.kind()))?;
+    if is_elsewhere(i128::from(stat.f_type)) { Err(FileProblem::NetworkFileSystem) } else { Ok(()) }
 }
 
 #[cfg(target_os = "macos")]
-fn check_file_system(folder: &Path) -> Result<(), DocumentError> {
+fn check_file_system(folder: &Path) -> Result<(), FileProblem> {
     const MNT_LOCAL: u32 = 0x1000;
-    let stat = rustix::fs::statfs(folder).map_err(|error| DocumentError::Io(error.kind()))?;
-    if stat.f_flags & MNT_LOCAL == 0 { Err(DocumentError::NetworkFileSystem) } else { Ok(()) }
+    let stat = rustix::fs::statfs(folder).map_err(|error| FileProblem::Unreadable(error.kind()))?;
+    if stat.f_flags & MNT_LOCAL == 0 { Err(FileProblem::NetworkFileSystem) } else { Ok(()) }
 }
 
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "macos"))))]
 #[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Linux needs")]
-fn check_file_system(_: &Path) -> Result<(), DocumentError> {
+fn check_file_system(_: &Path) -> Result<(), FileProblem> {
     Ok(())
 }
 
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(check_file_system(Path::new("/proc")), Ok(()));
         assert_eq!(
             check_file_system(Path::new("/proc/no-such-folder")),
-            Err(DocumentError::Io(std::io::ErrorKind::NotFound))
+            Err(FileProblem::Unreadable(std::io::ErrorKind::NotFound))
         );
     }
 }

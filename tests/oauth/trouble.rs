@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use keysheath::FileProblem;
 use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{GrantError, GrantState, KeeperError, KeeperProblem, TokenKeeper};
@@ -44,7 +45,7 @@ impl DocumentStore for Failing {
             if self.writes {
                 self.store.write(content, unchanged)?;
             }
-            return Err(DocumentError::Io(std::io::ErrorKind::Other));
+            return Err(DocumentError::File(FileProblem::Unwritable(std::io::ErrorKind::Other)));
         }
         self.store.write(content, unchanged)
     }

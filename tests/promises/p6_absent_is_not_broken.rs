@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints_nothing_of, set_mode};
+use keysheath::FileProblem;
 use keysheath::chain::{AttemptOutcome, Chain, ChainError};
 use keysheath::key::Kanal;
 use keysheath::source::{
@@ -106,23 +107,23 @@ fn is_missing(absence: Absence) -> IsExpected {
 }
 
 fn is_not_permitted(problem: &Problem) -> bool {
-    *problem == Problem::Unreadable(ErrorKind::PermissionDenied)
+    *problem == Problem::File(FileProblem::Unreadable(ErrorKind::PermissionDenied))
 }
 
 fn is_dangling(problem: &Problem) -> bool {
-    *problem == Problem::DanglingLink
+    *problem == Problem::File(FileProblem::DanglingLink)
 }
 
 fn is_unreadable_path(problem: &Problem) -> bool {
-    *problem == Problem::Unreadable(ErrorKind::NotADirectory)
+    *problem == Problem::File(FileProblem::Unreadable(ErrorKind::NotADirectory))
 }
 
 fn is_too_large(problem: &Problem) -> bool {
-    matches!(problem, Problem::TooLarge { .. })
+    matches!(problem, Problem::File(FileProblem::TooLarge { .. }))
 }
 
 fn is_writable(problem: &Problem) -> bool {
-    matches!(problem, Problem::WritableByOthers { .. })
+    matches!(problem, Problem::File(FileProblem::WritableByOthers { .. }))
 }
 
 /// The folder that the parent has made for the child; there, an ordinary user may make files.
@@ -159,7 +160,12 @@ fn file_rows<S: Source + 'static>(table: &mut Table, name: &'static str, at: imp
     table.row(name, "malformed base64", at("base64").base64(), Stops(not_base64));
     table.row(name, "too large", at("large"), Stops(is_too_large));
     table.row(name, "writable by others", at("writable"), Stops(is_writable));
-    table.row(name, "a directory", at("."), Stops(|problem| *problem == Problem::NotAFile));
+    table.row(
+        name,
+        "a directory",
+        at("."),
+        Stops(|problem| *problem == Problem::File(FileProblem::NotAFile)),
+    );
     table.row(name, "unreadable", at("forbidden"), Stops(is_not_permitted));
     table.row(name, "in a folder that may not be entered", at("locked/key"), Stops(is_not_permitted));
     table.row(name, "unreachable: a link to nothing", at("dangling"), Stops(is_dangling));
@@ -412,10 +418,10 @@ fn dotenv_files() {
         let twice = |problem: &Problem| matches!(problem, Problem::Duplicate { .. });
         row("twice", "7", Some(&format!("KANAL_API_KEY=\nKANAL_API_KEY={KEY}\n")), Stops(twice));
         row("changed to nothing", "8", Some("KANAL_API_KEY=$NO_SUCH_VARIABLE\n"), Stops(bad));
-        let too_large = |problem: &Problem| matches!(problem, Problem::DotenvTooLarge { .. });
+        let too_large = |problem: &Problem| matches!(problem, Problem::File(FileProblem::TooLarge { .. }));
         row("too large", "large", None, Stops(too_large));
         row("writable by others", "writable", None, Stops(is_writable));
-        row("a directory", ".", None, Stops(|problem| *problem == Problem::NotAFile));
+        row("a directory", ".", None, Stops(|problem| *problem == Problem::File(FileProblem::NotAFile)));
         row("unreadable", "forbidden", None, Stops(is_not_permitted));
         row("in a folder that may not be entered", "locked/.env", None, Stops(is_not_permitted));
         row("unreachable: a link to nothing", "dangling", None, Stops(is_dangling));

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use keysheath::FileProblem;
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
@@ -59,13 +60,13 @@ fn rows() -> Vec<Row> {
             |path| write(path, &KEY.repeat(20_000)),
             |problem| {
                 let ReloadProblem::Source(problem) = problem else { return false };
-                matches!(problem, Problem::TooLarge { .. } | Problem::DotenvTooLarge { .. })
+                matches!(problem, Problem::File(FileProblem::TooLarge { .. }))
             },
         ),
         row(
             "unreadable",
             |path| set_mode(path, 0),
-            |problem| is(problem, &Problem::Unreadable(ErrorKind::PermissionDenied)),
+            |problem| is(problem, &Problem::File(FileProblem::Unreadable(ErrorKind::PermissionDenied))),
         ),
         row(
             "writable by others",
@@ -73,7 +74,9 @@ fn rows() -> Vec<Row> {
                 write(path, SECOND);
                 set_mode(path, 0o666);
             },
-            |problem| matches!(problem, ReloadProblem::Source(Problem::WritableByOthers { .. })),
+            |problem| {
+                matches!(problem, ReloadProblem::Source(Problem::File(FileProblem::WritableByOthers { .. })))
+            },
         ),
         row(
             "a directory",
@@ -81,7 +84,7 @@ fn rows() -> Vec<Row> {
                 remove(path);
                 fs::create_dir(path).unwrap();
             },
-            |problem| is(problem, &Problem::NotAFile),
+            |problem| is(problem, &Problem::File(FileProblem::NotAFile)),
         ),
         row(
             "unreachable: a link to nothing",
@@ -89,7 +92,7 @@ fn rows() -> Vec<Row> {
                 remove(path);
                 symlink("no-such-file", path).unwrap();
             },
-            |problem| is(problem, &Problem::DanglingLink),
+            |problem| is(problem, &Problem::File(FileProblem::DanglingLink)),
         ),
     ]
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::{Child, Folder};
 use http::{HeaderMap, HeaderValue};
+use keysheath::FileProblem;
 use keysheath::failure::Meaning;
 use keysheath::key::{Issuer, Kanal, StoreId};
 use keysheath::registry::{
@@ -386,7 +387,7 @@ fn a_full_disk_fails_changes_and_no_request_and_loses_nothing() {
             }
             assert!(keys.len() < 10_000, "the bound on a file's size is not in force");
         };
-        assert_eq!(error, RegistryError::Records(RecordError::ReadOnly));
+        assert_eq!(error, RegistryError::Records(RecordError::File(FileProblem::Full)));
         assert!(keys.len() > 3);
         assert!(registry.pause_store(store(10)).is_err());
         for (_, key) in &keys {

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::support::residue::{KEY, KEY_BASE64, NONE, Residue, alone, residue_of};
+use keysheath::FileProblem;
 use keysheath::chain::Chain;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
 use keysheath::source::{
@@ -349,7 +350,9 @@ mod sources {
     fn a_file_that_is_too_large_is_refused() {
         let (_folder, path) = file_of(&[KEY; 400]);
         leaves_nothing("sources::a_file_that_is_too_large_is_refused", &[], || {
-            fails(&SecretFile::new(path), |problem| matches!(problem, Problem::TooLarge { .. }));
+            fails(&SecretFile::new(path), |problem| {
+                matches!(problem, Problem::File(FileProblem::TooLarge { .. }))
+            });
         });
     }
 
@@ -438,7 +441,9 @@ mod sources {
     fn a_command_that_floods_is_refused() {
         let (_folder, path) = file_of(&[KEY; 400]);
         leaves_nothing("sources::a_command_that_floods_is_refused", &[], || {
-            fails(&Command::new("cat").args([path]), |problem| matches!(problem, Problem::TooLarge { .. }));
+            fails(&Command::new("cat").args([path]), |problem| {
+                matches!(problem, Problem::File(FileProblem::TooLarge { .. }))
+            });
         });
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use keysheath::FileProblem;
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
@@ -134,7 +135,7 @@ fn a_mode_that_is_mended_is_seen() {
     eventually("it is refused", || {
         let status = refresher.status();
         let problem = status.health().problem().map(|error| error.problem().clone());
-        problem == Some(ReloadProblem::Source(Problem::WritableByOthers { mode: 0o666 }))
+        problem == Some(ReloadProblem::Source(Problem::File(FileProblem::WritableByOthers { mode: 0o666 })))
     });
     assert!(has(&refresher.handle(), KEY));
     set_mode(&path, 0o600);

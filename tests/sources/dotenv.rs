@@ -12,6 +12,7 @@ use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, as_ordinary_user, assert_gives_the_key, error,
     found, in_child, problem, set_mode, with_a_file_of_another_user,
 };
+use keysheath::FileProblem;
 use keysheath::chain::{AttemptOutcome, Chain, ChainError};
 use keysheath::key::{FormatRule, Hint, Issuer as _, Kanal};
 use keysheath::source::{Absence, DotenvFile, LineFault, Problem, Provenance, Remark, Source as _};
@@ -310,9 +311,9 @@ fn a_file_of_10_mb_is_refused_and_one_of_a_usual_size_is_read() {
     let long = format!("A='{}'\n{line}", "x".repeat(100_000));
     assert_gives_the_key(&dotenv(&folder, long));
     let large = line + &padding.repeat(10 * 1024 * 1024 / padding.len());
-    let too_large = Problem::DotenvTooLarge { limit: 256 * 1024 };
+    let too_large = Problem::File(FileProblem::TooLarge { limit: 256 * 1024 });
     let message = error(&dotenv(&folder, large)).to_string();
-    assert!(message.contains("more than any usual .env") && !message.contains("not a key"), "{message}");
+    assert!(message.contains("more than any such file needs") && !message.contains("not a key"), "{message}");
     assert_eq!(broken_in_a_chain(&folder.at(".env")), too_large);
 }
 
@@ -324,22 +325,22 @@ fn the_file_goes_through_the_checks_of_a_secret_file() {
     set_mode(&path, 0o644);
     assert_eq!(found(&source).remarks(), [Remark::ReadableByOthers { mode: 0o644 }]);
     set_mode(&path, 0o646);
-    assert_eq!(problem(&source), Problem::WritableByOthers { mode: 0o646 });
-    assert_eq!(broken_in_a_chain(&path), Problem::WritableByOthers { mode: 0o646 });
-    assert_eq!(problem(&kanal(folder.path())), Problem::NotAFile);
-    assert_eq!(problem(&kanal("/dev/zero")), Problem::NotAFile);
+    assert_eq!(problem(&source), Problem::File(FileProblem::WritableByOthers { mode: 0o646 }));
+    assert_eq!(broken_in_a_chain(&path), Problem::File(FileProblem::WritableByOthers { mode: 0o646 }));
+    assert_eq!(problem(&kanal(folder.path())), Problem::File(FileProblem::NotAFile));
+    assert_eq!(problem(&kanal("/dev/zero")), Problem::File(FileProblem::NotAFile));
     symlink(&path, folder.at("link")).unwrap();
     set_mode(&path, 0o600);
     assert_gives_the_key(&kanal(folder.at("link")));
     fs::remove_file(&path).unwrap();
-    assert_eq!(problem(&kanal(folder.at("link"))), Problem::DanglingLink);
+    assert_eq!(problem(&kanal(folder.at("link"))), Problem::File(FileProblem::DanglingLink));
 }
 
 #[test]
 fn a_file_of_another_user_is_refused() {
     with_a_file_of_another_user("dotenv::a_file_of_another_user_is_refused", |path| {
-        assert_eq!(problem(&kanal(path)), Problem::ForeignOwner { uid: NOBODY });
-        assert_eq!(broken_in_a_chain(path), Problem::ForeignOwner { uid: NOBODY });
+        assert_eq!(problem(&kanal(path)), Problem::File(FileProblem::ForeignOwner { uid: NOBODY }));
+        assert_eq!(broken_in_a_chain(path), Problem::File(FileProblem::ForeignOwner { uid: NOBODY }));
     });
 }
 
@@ -349,7 +350,10 @@ fn a_file_of_mode_000_is_unreadable() {
         let folder = Folder::new();
         let source = dotenv(&folder, format!("KANAL_API_KEY={KEY}\n"));
         set_mode(&folder.at(".env"), 0);
-        assert_eq!(problem(&source), Problem::Unreadable(std::io::ErrorKind::PermissionDenied));
+        assert_eq!(
+            problem(&source),
+            Problem::File(FileProblem::Unreadable(std::io::ErrorKind::PermissionDenied))
+        );
     });
 }
 

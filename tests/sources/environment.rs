@@ -7,6 +7,7 @@ use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, assert_nothing_of_in, error,
     found, in_child, problem, set_mode,
 };
+use keysheath::FileProblem;
 use keysheath::key::{FormatRule, Hint, Issuer, Kanal, Katana, ParseError, StoreId};
 use keysheath::source::{self, Absence, FileVariable, Loaded, Problem, Provenance, Source, Variable};
 
@@ -234,13 +235,16 @@ fn a_file_variable_goes_through_the_checks_of_a_secret_file() {
         .var("WRITABLE_FILE", &writable)
         .var("READABLE_FILE", &readable);
     child.run(|| {
-        assert_eq!(problem(&FileVariable::new("FOLDER")), Problem::NotAFile);
+        assert_eq!(problem(&FileVariable::new("FOLDER")), Problem::File(FileProblem::NotAFile));
         assert_eq!(problem(&FileVariable::new("EMPTY")), Problem::Empty);
-        assert_eq!(problem(&FileVariable::new("LONG")), Problem::TooLarge { limit: 8192 });
-        assert_eq!(problem(&FileVariable::new("WRITABLE")), Problem::WritableByOthers { mode: 0o666 });
+        assert_eq!(problem(&FileVariable::new("LONG")), Problem::File(FileProblem::TooLarge { limit: 8192 }));
+        assert_eq!(
+            problem(&FileVariable::new("WRITABLE")),
+            Problem::File(FileProblem::WritableByOthers { mode: 0o666 })
+        );
         assert_gives_the_key(&FileVariable::new("READABLE"));
         let strict = FileVariable::new("READABLE").with_strict_permissions();
-        assert_eq!(problem(&strict), Problem::ReadableByOthers { mode: 0o644 });
+        assert_eq!(problem(&strict), Problem::File(FileProblem::ReadableByOthers { mode: 0o644 }));
     });
 }
 

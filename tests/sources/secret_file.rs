@@ -16,6 +16,7 @@ use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, MAX_CALLS_PER_PLACE, MAX_SECRET_FILE, absence, as_ordinary_user,
     assert_gives_the_key, error, found, problem, set_mode, with_a_file_of_another_user,
 };
+use keysheath::FileProblem;
 use keysheath::key::{FormatRule, Hint, Issuer, Katana};
 use keysheath::source::{self, Absence, Loaded, Problem, Remark, SecretFile, Source as _};
 
@@ -104,7 +105,7 @@ fn nul_bytes_and_utf_16_are_malformed() {
 fn a_file_of_10_mb_is_refused_at_once() {
     let folder = Folder::new();
     let path = folder.write("large", KEY.repeat(10 * 1024 * 1024 / KEY.len()));
-    assert_eq!(problem(&file(&path)), Problem::TooLarge { limit: MAX_SECRET_FILE });
+    assert_eq!(problem(&file(&path)), Problem::File(FileProblem::TooLarge { limit: MAX_SECRET_FILE }));
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn a_file_of_exactly_the_bound_is_read_and_one_byte_more_is_not() {
     let bound = folder.write("bound", vec![b'A'; MAX_SECRET_FILE]);
     assert_eq!(malformed(&bound).0, FormatRule::Length { found: MAX_SECRET_FILE });
     let more = folder.write("more", vec![b'A'; MAX_SECRET_FILE + 1]);
-    assert_eq!(problem(&file(more)), Problem::TooLarge { limit: MAX_SECRET_FILE });
+    assert_eq!(problem(&file(more)), Problem::File(FileProblem::TooLarge { limit: MAX_SECRET_FILE }));
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn a_file_that_says_its_size_is_0_is_bounded_all_the_same() {
     Child::new(name).var("PADDING", KEY.repeat(1000)).run(|| {
         let path = "/proc/self/environ";
         assert_eq!(fs::metadata(path).unwrap().len(), 0);
-        assert_eq!(problem(&file(path)), Problem::TooLarge { limit: MAX_SECRET_FILE });
+        assert_eq!(problem(&file(path)), Problem::File(FileProblem::TooLarge { limit: MAX_SECRET_FILE }));
     });
 }
 
@@ -144,8 +145,8 @@ fn a_directory_a_device_and_a_socket_are_no_files() {
     for path in [folder.path(), &folder.at("socket"), Path::new("/dev/zero"), Path::new("/dev/null")] {
         let start = Instant::now();
         let error = error(&file(path));
-        assert_eq!(error.problem(), &Problem::NotAFile, "{}", path.display());
-        assert!(error.to_string().contains("name the file that holds the key"), "{error}");
+        assert_eq!(error.problem(), &Problem::File(FileProblem::NotAFile), "{}", path.display());
+        assert!(error.to_string().contains("name the file itself"), "{error}");
         assert!(start.elapsed() < PATIENCE, "{}", path.display());
     }
 }
@@ -157,7 +158,10 @@ fn a_link_is_followed_and_its_target_is_checked() {
     symlink(&target, folder.at("link")).unwrap();
     assert_gives_the_key(&file(folder.at("link")));
     set_mode(&target, 0o602);
-    assert_eq!(problem(&file(folder.at("link"))), Problem::WritableByOthers { mode: 0o602 });
+    assert_eq!(
+        problem(&file(folder.at("link"))),
+        Problem::File(FileProblem::WritableByOthers { mode: 0o602 })
+    );
 }
 
 #[test]
@@ -165,17 +169,17 @@ fn a_dangling_link_is_broken_and_not_absent() {
     let folder = Folder::new();
     symlink(folder.at("gone"), folder.at("link")).unwrap();
     let error = error(&file(folder.at("link")));
-    assert_eq!(error.problem(), &Problem::DanglingLink);
+    assert_eq!(error.problem(), &Problem::File(FileProblem::DanglingLink));
     assert!(error.to_string().contains("correct or remove the link"), "{error}");
     // A folder on the way may be the link, as Kubernetes' `..data` is.
-    assert_eq!(problem(&file(folder.at("link/key"))), Problem::DanglingLink);
+    assert_eq!(problem(&file(folder.at("link/key"))), Problem::File(FileProblem::DanglingLink));
 }
 
 #[test]
 fn a_link_to_itself_is_unreadable() {
     let folder = Folder::new();
     symlink(folder.at("loop"), folder.at("loop")).unwrap();
-    assert!(matches!(problem(&file(folder.at("loop"))), Problem::Unreadable(_)));
+    assert!(matches!(problem(&file(folder.at("loop"))), Problem::File(FileProblem::Unreadable(_))));
 }
 
 #[test]
@@ -183,7 +187,7 @@ fn a_path_through_a_file_is_unreadable_and_a_nul_is_no_path() {
     let folder = Folder::new();
     let path = folder.write("file", KEY);
     let through = problem(&file(path.join("key")));
-    assert_eq!(through, Problem::Unreadable(std::io::ErrorKind::NotADirectory));
+    assert_eq!(through, Problem::File(FileProblem::Unreadable(std::io::ErrorKind::NotADirectory)));
     assert!(matches!(problem(&file("a\0b")), Problem::BadPath { .. }));
 }
 
@@ -194,7 +198,10 @@ fn a_file_of_mode_000_is_unreadable() {
         let path = folder.write("key", KEY);
         set_mode(&path, 0);
         let error = error(&file(&path));
-        assert_eq!(error.problem(), &Problem::Unreadable(std::io::ErrorKind::PermissionDenied));
+        assert_eq!(
+            error.problem(),
+            &Problem::File(FileProblem::Unreadable(std::io::ErrorKind::PermissionDenied))
+        );
         assert!(error.to_string().contains("let this user read it"), "{error}");
     });
 }
@@ -209,7 +216,7 @@ fn a_file_in_a_forbidden_folder_is_unreadable_not_absent() {
         set_mode(&inner, 0);
         let problem = problem(&file(inner.join("missing")));
         set_mode(&inner, 0o700);
-        assert_eq!(problem, Problem::Unreadable(std::io::ErrorKind::PermissionDenied));
+        assert_eq!(problem, Problem::File(FileProblem::Unreadable(std::io::ErrorKind::PermissionDenied)));
     });
 }
 
@@ -219,7 +226,10 @@ fn a_file_that_belongs_to_root_is_read_by_another_user() {
         let path = Path::new("/etc/passwd");
         assert_eq!(fs::metadata(path).unwrap().uid(), 0, "/etc/passwd belongs to root");
         // It holds no key; what counts is that its owner is not the objection.
-        assert!(matches!(problem(&file(path)), Problem::Malformed(_) | Problem::TooLarge { .. }));
+        assert!(matches!(
+            problem(&file(path)),
+            Problem::Malformed(_) | Problem::File(FileProblem::TooLarge { .. })
+        ));
     });
 }
 
@@ -227,7 +237,7 @@ fn a_file_that_belongs_to_root_is_read_by_another_user() {
 fn a_file_of_another_user_is_refused() {
     with_a_file_of_another_user("secret_file::a_file_of_another_user_is_refused", |path| {
         let error = error(&file(path));
-        assert_eq!(error.problem(), &Problem::ForeignOwner { uid: NOBODY });
+        assert_eq!(error.problem(), &Problem::File(FileProblem::ForeignOwner { uid: NOBODY }));
         let ways = ["chown it to root or to yourself", "with_trusted_owner(65534)", "?owner=65534"];
         assert!(ways.iter().all(|way| error.to_string().contains(way)), "{error}");
     });
@@ -239,9 +249,9 @@ fn a_file_that_others_can_write_is_refused() {
     let path = folder.write("key", KEY);
     for mode in [0o602, 0o622, 0o646, 0o662, 0o666, 0o777] {
         set_mode(&path, mode);
-        assert_eq!(problem(&file(&path)), Problem::WritableByOthers { mode }, "{mode:o}");
+        assert_eq!(problem(&file(&path)), Problem::File(FileProblem::WritableByOthers { mode }), "{mode:o}");
         let strict = file(&path).with_strict_permissions();
-        assert_eq!(problem(&strict), Problem::WritableByOthers { mode }, "{mode:o}");
+        assert_eq!(problem(&strict), Problem::File(FileProblem::WritableByOthers { mode }), "{mode:o}");
     }
     let message = error(&file(&path)).to_string();
     assert!(message.contains("mode 777") && message.contains("chmod go-w"), "{message}");
@@ -255,7 +265,11 @@ fn no_group_may_write_a_file_not_even_the_users_own() {
     for mode in [0o620, 0o660, 0o664] {
         set_mode(&path, mode);
         let gid = rustix::process::getegid().as_raw();
-        assert_eq!(problem(&file(&path)), Problem::WritableByGroup { mode, gid }, "{mode:o}");
+        assert_eq!(
+            problem(&file(&path)),
+            Problem::File(FileProblem::WritableByGroup { mode, gid }),
+            "{mode:o}"
+        );
         let message = error(&file(&path)).to_string();
         let ways = [format!("with_trusted_group({gid})"), format!("?group={gid}"), "chmod g-w".to_owned()];
         assert!(ways.iter().all(|way| message.contains(way)), "{message}");
@@ -273,7 +287,7 @@ fn a_file_readable_by_others_is_noted_and_refused_when_strict() {
     for mode in [0o644, 0o604, 0o640, 0o610, 0o601] {
         set_mode(&path, mode);
         let strict = file(&path).with_strict_permissions();
-        assert_eq!(problem(&strict), Problem::ReadableByOthers { mode }, "{mode:o}");
+        assert_eq!(problem(&strict), Problem::File(FileProblem::ReadableByOthers { mode }), "{mode:o}");
     }
     let message = error(&file(&path).with_strict_permissions()).to_string();
     assert!(message.contains("chmod 400 or 600"), "{message}");
@@ -298,7 +312,7 @@ fn a_kubernetes_style_mount_is_read_before_and_after_a_swap() {
     fs::rename(folder.at("..data_tmp"), folder.at("..data")).unwrap();
     assert_gives_the_key(&source);
     fs::remove_file(folder.at("..data")).unwrap();
-    assert_eq!(problem(&source), Problem::DanglingLink);
+    assert_eq!(problem(&source), Problem::File(FileProblem::DanglingLink));
 }
 
 /// Says that it is over, also when what lies between finds something.
@@ -368,7 +382,7 @@ fn a_key_missing_from_a_mount_is_absent_even_during_a_swap() {
             // Where every attempt met a swap, that is an error and not an absence.
             match source::load(&source, Katana::PROFILE) {
                 Ok(Loaded::Absent(Absence::NoFile)) => {}
-                Err(error) => assert_eq!(error.problem(), &Problem::DanglingLink),
+                Err(error) => assert_eq!(error.problem(), &Problem::File(FileProblem::DanglingLink)),
                 other => panic!("{other:?}"),
             }
         }

@@ -4,6 +4,7 @@ use crate::support::{
     Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, absence, assert_gives_the_key, error, found, in_child,
     problem, set_mode,
 };
+use keysheath::FileProblem;
 use keysheath::key::{Issuer, Kanal, Katana};
 use keysheath::source::{self, Absence, Problem, Provenance, Source as _, SystemdCredential};
 
@@ -88,7 +89,7 @@ fn a_file_in_the_place_of_the_directory_is_unreadable() {
     let child = Child::new("a_file_in_the_place_of_the_directory_is_unreadable");
     child.var("CREDENTIALS_DIRECTORY", folder.write("file", KEY)).run(|| {
         let problem = problem(&SystemdCredential::for_issuer(Kanal::PROFILE));
-        assert_eq!(problem, Problem::Unreadable(std::io::ErrorKind::NotADirectory));
+        assert_eq!(problem, Problem::File(FileProblem::Unreadable(std::io::ErrorKind::NotADirectory)));
     });
 }
 
@@ -174,9 +175,9 @@ fn a_credential_goes_through_the_checks_of_a_secret_file() {
         let problem = |name| problem(&SystemdCredential::new(name));
         assert_eq!(problem("empty"), Problem::Empty);
         assert!(matches!(problem("two_lines"), Problem::Malformed(_)));
-        assert_eq!(problem("large"), Problem::TooLarge { limit: 8192 });
-        assert_eq!(problem("writable"), Problem::WritableByOthers { mode: 0o606 });
-        assert_eq!(problem("folder"), Problem::NotAFile);
-        assert_eq!(problem("link"), Problem::DanglingLink);
+        assert_eq!(problem("large"), Problem::File(FileProblem::TooLarge { limit: 8192 }));
+        assert_eq!(problem("writable"), Problem::File(FileProblem::WritableByOthers { mode: 0o606 }));
+        assert_eq!(problem("folder"), Problem::File(FileProblem::NotAFile));
+        assert_eq!(problem("link"), Problem::File(FileProblem::DanglingLink));
     });
 }

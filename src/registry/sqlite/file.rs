@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::schema;
-use crate::internal::private_file::{self, FileId, LOCK, Lock, NEW, Refusal, look, resolve, with_end};
+use crate::internal::files::FileProblem;
+use crate::internal::files::private::{self, FileId, FileLock, LOCK, NEW, look, resolve, with_end};
 use crate::registry::RecordError;
 
 /// The length of a database's header (<https://www.sqlite.org/fileformat2.html#the_database_header>).
@@ -34,17 +35,17 @@ pub(super) struct Place {
     id: FileId,
     /// The write-ahead log, once SQLite has it open.
     log: OnceLock<FileId>,
-    _lock: Lock,
+    _lock: FileLock,
 }
 
 impl Place {
     /// Opens an existing file. Creates nothing, and does not change a file that is refused.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
-        private_file::refuse_reserved(path)?;
+        private::refuse_reserved(path)?;
         let path = resolve(path)?;
         match look(&path) {
             // The second name may be the temporary one; the file is checked again with the lock.
-            Err(Refusal::Linked) => {}
+            Err(FileProblem::Linked) => {}
             found => drop(found?.ok_or(RecordError::Missing)?),
         }
         let lock = take_lock(&path)?;
@@ -58,17 +59,17 @@ impl Place {
         path: &Path,
         fill: impl FnOnce(&Path) -> Result<(), RecordError>,
     ) -> Result<Self, RecordError> {
-        private_file::refuse_reserved(path)?;
+        private::refuse_reserved(path)?;
         let path = resolve(path)?;
         is_free(&path)?;
         let lock = take_lock(&path)?;
         is_free(&path)?;
         let new = with_end(&path, NEW);
-        if !private_file::remove_left_over(&new, MAX_NEW, may_begin).map_err(|error| from_io(&error))? {
+        if !private::remove_left_over(&new, MAX_NEW, may_begin).map_err(|error| from_io(&error))? {
             return Err(RecordError::Exists);
         }
         remove(&new)?;
-        private_file::options().create_new(true).open(&new).map_err(|error| from_io(&error))?;
+        private::options().create_new(true).open(&new).map_err(|error| from_io(&error))?;
         let made = fill(&new).and_then(|()| publish(&new, &path).map_err(|error| from_io(&error)));
         let removed = remove(&new);
         made.and(removed)?;
@@ -106,16 +107,16 @@ impl Place {
         }
     }
 
-    fn check(path: PathBuf, lock: Lock) -> Result<Self, RecordError> {
+    fn check(path: PathBuf, lock: FileLock) -> Result<Self, RecordError> {
         for end in ["-wal", "-shm", "-journal"] {
             look(&with_end(&path, end))?;
         }
-        let mut file = private_file::options().open(&path).map_err(|error| from_io(&error))?;
-        let id = private_file::check(&file.metadata().map_err(|error| from_io(&error))?)?;
+        let mut file = private::options().open(&path).map_err(|error| from_io(&error))?;
+        let id = private::check(&file.metadata().map_err(|error| from_io(&error))?)?;
         let mut header = [0; HEADER];
         file.read_exact(&mut header).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => RecordError::Corrupt,
-            kind => RecordError::Io(kind),
+            kind => FileProblem::Unreadable(kind).into(),
         })?;
         check_header(&header)?;
         Ok(Self { path, id, log: OnceLock::new(), _lock: lock })
@@ -131,28 +132,15 @@ fn check_header(header: &[u8; HEADER]) -> Result<(), RecordError> {
 }
 
 /// Takes the lock, which is on a file beside the records.
-fn take_lock(path: &Path) -> Result<Lock, RecordError> {
+fn take_lock(path: &Path) -> Result<FileLock, RecordError> {
     let path = with_end(path, LOCK);
     for _ in 0..LOCK_TRIES {
-        if let Some(lock) = Lock::try_take(&path)? {
+        if let Some(lock) = FileLock::try_take(&path)? {
             return Ok(lock);
         }
         thread::sleep(LOCK_PAUSE);
     }
     Err(RecordError::Locked)
-}
-
-impl From<Refusal> for RecordError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotPrivate => Self::NotPrivate,
-            Refusal::Linked => Self::Linked,
-            Refusal::Reserved => Self::ReservedName,
-            Refusal::NoFolder => Self::NoFolder,
-            Refusal::Unseen(kind) => Self::Io(kind),
-            Refusal::Unopened(kind) => from_io(&kind.into()),
-        }
-    }
 }
 
 /// Returns whether these bytes may be the beginning of unfinished records.
@@ -177,7 +165,7 @@ fn is_free(path: &Path) -> Result<(), RecordError> {
         match with_end(path, end).symlink_metadata() {
             Ok(_) => return Err(RecordError::Exists),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(RecordError::Io(error.kind())),
+            Err(error) => return Err(FileProblem::Unreadable(error.kind()).into()),
         }
     }
     Ok(())
@@ -209,9 +197,6 @@ fn from_io(error: &io::Error) -> RecordError {
     match error.kind() {
         ErrorKind::NotFound => RecordError::Missing,
         ErrorKind::AlreadyExists => RecordError::Exists,
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull => {
-            RecordError::ReadOnly
-        }
-        kind => RecordError::Io(kind),
+        kind => FileProblem::of_writing(kind).into(),
     }
 }

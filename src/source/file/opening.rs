@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::{Problem, Reader, Remark};
 use crate::internal::bytes::{WipedBytes, read_at_most};
 use crate::internal::calls::Turn;
+use crate::internal::files::{self, FileProblem, Kind, check_trusted};
 use crate::internal::lock::Lock;
-use crate::internal::trusted_file::{self, Kind, Untrusted};
 use crate::source::Resource;
 
 /// A text and remarks, or nothing.
@@ -28,15 +28,15 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Opens, checks and reads a file. `None` where there is no file. May hang.
 pub(super) fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> Result<FileText, Problem> {
     let too_late = |problem| match problem {
-        Problem::Unreadable(io::ErrorKind::TimedOut) => turn.too_late().into(),
-        problem => problem,
+        FileProblem::Unreadable(io::ErrorKind::TimedOut) => turn.too_late().into(),
+        problem => Problem::File(problem),
     };
     let pipe = path.metadata().ok().filter(is_pipe);
     // Held until the file is closed: the first variable is dropped last.
     let _alone = pipe
         .map(|pipe| Alone::with(&pipe, turn.rest()))
         .transpose()
-        .map_err(|error| too_late(Problem::Unreadable(error.kind())))?;
+        .map_err(|error| too_late(FileProblem::Unreadable(error.kind())))?;
     let Some(Opened { file, metadata, is_unlinked }) = open_to_stay(path)? else {
         return Ok(None);
     };
@@ -71,7 +71,7 @@ fn open_to_stay(path: &Path) -> Result<Option<Opened>, Problem> {
     let mut nameless = None;
     for _ in 0..ATTEMPTS {
         let Some(file) = open(path)? else { return Ok(None) };
-        let metadata = file.metadata().map_err(|error| Problem::Unreadable(error.kind()))?;
+        let metadata = file.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?;
         match nameless_id(&metadata) {
             None => return Ok(Some(Opened { file, metadata, is_unlinked: false })),
             id if id == nameless => return Ok(Some(Opened { file, metadata, is_unlinked: true })),
@@ -79,7 +79,7 @@ fn open_to_stay(path: &Path) -> Result<Option<Opened>, Problem> {
         }
         thread::sleep(PAUSE);
     }
-    Err(Problem::DanglingLink)
+    Err(FileProblem::DanglingLink.into())
 }
 
 /// The device and the inode of a regular file without a name.
@@ -101,7 +101,7 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
             thread::sleep(PAUSE);
         }
         let before = Way::to(path);
-        match trusted_file::open(path) {
+        match files::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Err(Problem::BadPath { rule: "a path has no NUL byte" });
@@ -109,8 +109,11 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
             // A socket cannot be opened; only its type shows why.
             Err(error) => {
                 return Err(match path.metadata() {
-                    Ok(metadata) if !metadata.is_file() && !is_pipe(&metadata) => Problem::NotAFile,
-                    _ => Resource::of(&error).map_or(Problem::Unreadable(error.kind()), Problem::Exhausted),
+                    Ok(metadata) if !metadata.is_file() && !is_pipe(&metadata) => {
+                        FileProblem::NotAFile.into()
+                    }
+                    _ => Resource::of(&error)
+                        .map_or(FileProblem::Unreadable(error.kind()).into(), Problem::Exhausted),
                 });
             }
             Ok(file) => return Ok(Some(file)),
@@ -120,7 +123,7 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
             return Ok(None);
         }
     }
-    Err(Problem::DanglingLink)
+    Err(FileProblem::DanglingLink.into())
 }
 
 #[cfg(unix)]
@@ -157,26 +160,21 @@ impl Way {
 }
 
 fn check(metadata: &Metadata, reader: &Reader, limit: usize) -> Result<(Kind, Vec<Remark>), Problem> {
-    let kind = trusted_file::check(metadata, reader.trust).map_err(|untrusted| match untrusted {
-        Untrusted::NotAFile => Problem::NotAFile,
-        Untrusted::ForeignOwner { uid } => Problem::ForeignOwner { uid },
-        Untrusted::WritableByOthers { mode } => Problem::WritableByOthers { mode },
-        Untrusted::WritableByGroup { mode, gid } => Problem::WritableByGroup { mode, gid },
-    })?;
+    let kind = check_trusted(metadata, reader.trust)?;
     let remarks = check_readers(metadata, reader.is_strict)?;
     if metadata.len() > limit as u64 {
-        return Err(Problem::TooLarge { limit });
+        return Err(FileProblem::TooLarge { limit }.into());
     }
     Ok((kind, remarks))
 }
 
 #[cfg(unix)]
-fn check_readers(metadata: &Metadata, is_strict: bool) -> Result<Vec<Remark>, Problem> {
+fn check_readers(metadata: &Metadata, is_strict: bool) -> Result<Vec<Remark>, FileProblem> {
     use std::os::unix::fs::MetadataExt as _;
 
     let mode = metadata.mode() & 0o777;
     if is_strict && mode & 0o077 != 0 {
-        return Err(Problem::ReadableByOthers { mode });
+        return Err(FileProblem::ReadableByOthers { mode });
     }
     let mut remarks = Vec::new();
     if mode & 0o004 != 0 {
@@ -187,14 +185,14 @@ fn check_readers(metadata: &Metadata, is_strict: bool) -> Result<Vec<Remark>, Pr
 
 #[cfg(not(unix))]
 #[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
-fn check_readers(_: &Metadata, _: bool) -> Result<Vec<Remark>, Problem> {
+fn check_readers(_: &Metadata, _: bool) -> Result<Vec<Remark>, FileProblem> {
     Ok(Vec::new())
 }
 
 /// Reads to the end into one block. More than `limit` bytes are an error, whatever the size of the file was.
-pub(in crate::source) fn read_bounded(reader: impl Read, limit: usize) -> Result<WipedBytes, Problem> {
-    let text = read_at_most(reader, limit).map_err(|error| Problem::Unreadable(error.kind()))?;
-    text.ok_or(Problem::TooLarge { limit })
+pub(in crate::source) fn read_bounded(reader: impl Read, limit: usize) -> Result<WipedBytes, FileProblem> {
+    let text = read_at_most(reader, limit).map_err(|error| FileProblem::Unreadable(error.kind()))?;
+    text.ok_or(FileProblem::TooLarge { limit })
 }
 
 /// The interval of reads from a pipe that has nothing.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::text::{Expansion, Part, decode, encode, has_key};
 use super::{FilePath, KeyRefError, Place};
-use crate::internal::paths::absolute;
+use crate::internal::files::absolute;
 use crate::source::{Source, is_credential_name, is_item_name};
 
 pub(super) const COMMAND_MISSING: KeyRefError = KeyRefError::Missing {

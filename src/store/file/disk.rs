@@ -5,10 +5,10 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::MAX_FILE;
+use crate::internal::files::FileProblem;
+use crate::internal::files::private::{self, NEW, with_end};
 use crate::internal::lock::Lock;
-use crate::internal::private_file;
-use crate::internal::private_file::{NEW, with_end};
-use crate::store::{DocumentError, sealed};
+use crate::store::sealed;
 
 /// What is done to files. A test puts a disk that records in its place, and then cuts the power anywhere.
 pub(super) trait Disk {
@@ -27,11 +27,11 @@ pub(super) trait Disk {
 }
 
 /// Puts a file with these bytes at a path. The lock must be held.
-pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(), DocumentError> {
+pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(), FileProblem> {
     let new = with_end(path, NEW);
-    let wrong = |error: io::Error| DocumentError::of_writing(error.kind());
+    let wrong = |error: io::Error| FileProblem::of_writing(error.kind());
     if !disk.remove_left_over(&new).map_err(wrong)? {
-        return Err(DocumentError::InTheWay);
+        return Err(FileProblem::InTheWay);
     }
     let mut file = disk.create(&new).map_err(wrong)?;
     let made = fill(disk, &mut file, parts).and_then(|()| disk.rename(&new, path));
@@ -56,7 +56,7 @@ impl<K> Default for Lasting<K> {
 
 impl<K: PartialEq> Lasting<K> {
     /// Makes what a path leads to last, which is `there`.
-    pub(super) fn make<D: Disk>(&self, disk: &D, path: &Path, there: K) -> Result<(), DocumentError> {
+    pub(super) fn make<D: Disk>(&self, disk: &D, path: &Path, there: K) -> Result<(), FileProblem> {
         if self.0.lock().as_ref() == Some(&there) {
             return Ok(());
         }
@@ -68,9 +68,9 @@ impl<K: PartialEq> Lasting<K> {
 
 /// Makes what a path leads to last. Where this fails, the document is in its place all the same, so the error
 /// is never one that says that nothing has changed.
-fn sync_parent_dir<D: Disk>(disk: &D, path: &Path) -> Result<(), DocumentError> {
+fn sync_parent_dir<D: Disk>(disk: &D, path: &Path) -> Result<(), FileProblem> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    disk.sync_folder(folder).map_err(|error| DocumentError::Io(error.kind()))
+    disk.sync_folder(folder).map_err(|error| FileProblem::Unwritable(error.kind()))
 }
 
 fn fill<D: Disk>(disk: &D, file: &mut D::File, parts: &[&[u8]]) -> io::Result<()> {
@@ -88,7 +88,7 @@ impl Disk for RealDisk {
     type File = File;
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        private_file::options().create_new(true).open(path)
+        private::options().create_new(true).open(path)
     }
 
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
@@ -108,7 +108,7 @@ impl Disk for RealDisk {
     }
 
     fn remove_left_over(&self, path: &Path) -> io::Result<bool> {
-        private_file::remove_left_over(path, MAX_FILE, sealed::may_begin)
+        private::remove_left_over(path, MAX_FILE, sealed::may_begin)
     }
 
     #[cfg(unix)]

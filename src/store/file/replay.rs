@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::disk::{Disk, Lasting, put};
-use crate::internal::private_file::{NEW, with_end};
+use crate::internal::files::private::{NEW, with_end};
 use crate::source::Provenance;
 use crate::store::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, sealed};
 

@@ -181,7 +181,10 @@ fn no_openbao_client_and_no_error_of_one_forges_a_line() {
 
     let path = PathBuf::from(HOSTILE);
     assert_harmless_error("OpenBaoError", &OpenBaoError::NoFile { path: path.clone() });
-    assert_harmless_error("OpenBaoError", &OpenBaoError::FileRefused { path: path.clone(), rule: "a rule" });
+    assert_harmless_error(
+        "OpenBaoError",
+        &OpenBaoError::FileRefused { path: path.clone(), problem: keysheath::FileProblem::NotAFile },
+    );
     for login in [Login::token_file(&path), Login::kubernetes(HOSTILE).at_mount(HOSTILE)] {
         assert_harmless_debug("Login", &login);
         if let Ok(client) = OpenBao::at(Origin::https("bao.example"), login) {

@@ -1,5 +1,6 @@
 //! Sources and chains over them.
 
+use keysheath::FileProblem;
 use keysheath::chain::NearMiss;
 use keysheath::source::CallError;
 use keysheath::source::{Absence, Remark, Resource};
@@ -73,13 +74,13 @@ fn a_file_with_the_canary_in_it_is_never_shown() {
     set_mode(&open, 0o644);
     assert_eq!(look_at("a file with a remark", SecretFile::new(&open)), None);
     let strict = look_at("strict permissions", SecretFile::new(&open).with_strict_permissions());
-    assert!(matches!(strict, Some(Problem::ReadableByOthers { .. })), "{strict:?}");
+    assert!(matches!(strict, Some(Problem::File(FileProblem::ReadableByOthers { .. }))), "{strict:?}");
     let writable = folder.write("writable", KANAL);
     set_mode(&writable, 0o666);
     let writable = look_at("a file that others write", SecretFile::new(writable));
-    assert!(matches!(writable, Some(Problem::WritableByOthers { .. })), "{writable:?}");
+    assert!(matches!(writable, Some(Problem::File(FileProblem::WritableByOthers { .. }))), "{writable:?}");
     let large = look_at("a large file", SecretFile::new(folder.write("large", KANAL.repeat(400))));
-    assert!(matches!(large, Some(Problem::TooLarge { .. })), "{large:?}");
+    assert!(matches!(large, Some(Problem::File(FileProblem::TooLarge { .. }))), "{large:?}");
     for (at, text) in malformed().into_iter().enumerate() {
         let path = folder.write(&format!("malformed{at}"), [&text, b"\n".as_slice()].concat());
         let problem = look_at("a malformed file", SecretFile::new(&path));
@@ -110,11 +111,17 @@ fn a_file_with_the_canary_in_it_is_never_shown() {
     // Where the key is a part of the path, its user wrote it there; what is looked for is the content.
     let under_a_file = folder.path().join("good/kanal");
     let problem = look_at("a file under a file", SecretFile::new(under_a_file));
-    assert!(matches!(problem, Some(Problem::Unreadable(_))), "{problem:?}");
+    assert!(matches!(problem, Some(Problem::File(FileProblem::Unreadable(_)))), "{problem:?}");
     assert_eq!(look_at("an empty file", SecretFile::new(folder.write("empty", ""))), Some(Problem::Empty));
-    assert_eq!(look_at("a folder", SecretFile::new(folder.path())), Some(Problem::NotAFile));
+    assert_eq!(
+        look_at("a folder", SecretFile::new(folder.path())),
+        Some(Problem::File(FileProblem::NotAFile))
+    );
     std::os::unix::fs::symlink("gone", folder.path().join("link")).unwrap();
-    assert_eq!(look_at("a link", SecretFile::new(folder.path().join("link"))), Some(Problem::DanglingLink));
+    assert_eq!(
+        look_at("a link", SecretFile::new(folder.path().join("link"))),
+        Some(Problem::File(FileProblem::DanglingLink))
+    );
     let nul = look_at("a path with NUL", SecretFile::new(folder.path().join("a\0b")));
     assert!(matches!(nul, Some(Problem::BadPath { .. })), "{nul:?}");
 }
@@ -193,7 +200,7 @@ impl Source for Own {
 #[test]
 fn a_source_s_own_problem_has_no_place_for_a_key() {
     for problem in [
-        Problem::ForeignOwner { uid: 1 },
+        Problem::File(FileProblem::ForeignOwner { uid: 1 }),
         Problem::NoKeychain,
         Problem::NoAccess,
         Problem::Ambiguous { count: 2 },
@@ -243,7 +250,7 @@ fn a_variable_with_the_canary_in_it_is_never_shown() {
                 assert_eq!(problem, Some(Problem::FileGone), "{name}");
             }
             let long = look_at("a long key instead of a path", FileVariable::new("LONG"));
-            assert!(matches!(long, Some(Problem::Unreadable(_))), "{long:?}");
+            assert!(matches!(long, Some(Problem::File(FileProblem::Unreadable(_)))), "{long:?}");
             let directory = look_at("a key instead of a directory", SystemdCredential::new("kanal"));
             assert!(matches!(directory, Some(Problem::BadPath { .. })), "{directory:?}");
             let error: ParseError = StoreId::from_env().unwrap_err();

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use keysheath::FileProblem;
 use keysheath::key::{Issuer, Katana};
 use keysheath::registry::{KeyRegistry, Peppers, RecordError, RegistryError, Restriction, Sqlite};
 use rusqlite::Connection;
@@ -61,14 +62,25 @@ fn a_missing_file_is_missing_and_nothing_is_created() {
     assert_eq!(refusal(&place), RecordError::Missing);
     assert!(!place.0.at("keys.db.lock").exists());
     for path in ["no/keys.db", "a/keys.db"] {
-        assert_eq!(Sqlite::open(place.0.at(path)).unwrap_err(), RecordError::NoFolder, "{path}");
-        assert_eq!(Sqlite::create(place.0.at(path)).unwrap_err(), RecordError::NoFolder, "{path}");
+        assert_eq!(
+            Sqlite::open(place.0.at(path)).unwrap_err(),
+            RecordError::File(FileProblem::NoFolder),
+            "{path}"
+        );
+        assert_eq!(
+            Sqlite::create(place.0.at(path)).unwrap_err(),
+            RecordError::File(FileProblem::NoFolder),
+            "{path}"
+        );
     }
     for path in ["", "/", "..", "a/.."] {
-        assert_eq!(Sqlite::open(path).unwrap_err(), RecordError::NotPrivate, "{path:?}");
+        assert_eq!(Sqlite::open(path).unwrap_err(), RecordError::File(FileProblem::NotPrivate), "{path:?}");
     }
     let nul = place.0.at("a\0b");
-    assert_eq!(Sqlite::open(nul).unwrap_err(), RecordError::Io(ErrorKind::InvalidInput));
+    assert_eq!(
+        Sqlite::open(nul).unwrap_err(),
+        RecordError::File(FileProblem::Unreadable(ErrorKind::InvalidInput))
+    );
 }
 
 #[test]
@@ -116,7 +128,7 @@ fn hard_links_of_records_their_log_and_lock_are_refused() {
         }
         set_mode(&path, 0o600);
         fs::hard_link(&path, &second).unwrap();
-        assert_eq!(refusal(&place), RecordError::Linked, "{name}");
+        assert_eq!(refusal(&place), RecordError::File(FileProblem::Linked), "{name}");
         fs::remove_file(&second).unwrap();
     }
     // The second name that a process left that was killed right after it created them is accepted.
@@ -129,8 +141,16 @@ fn hard_links_of_records_their_log_and_lock_are_refused() {
 fn records_cannot_be_called_like_a_lock() {
     let place = filled();
     for name in ["keys.db.lock", "KEYS.LOCK", "keys.db.keysheath-new"] {
-        assert_eq!(Sqlite::create(place.0.at(name)).unwrap_err(), RecordError::ReservedName, "{name}");
-        assert_eq!(Sqlite::open(place.0.at(name)).unwrap_err(), RecordError::ReservedName, "{name}");
+        assert_eq!(
+            Sqlite::create(place.0.at(name)).unwrap_err(),
+            RecordError::File(FileProblem::ReservedName),
+            "{name}"
+        );
+        assert_eq!(
+            Sqlite::open(place.0.at(name)).unwrap_err(),
+            RecordError::File(FileProblem::ReservedName),
+            "{name}"
+        );
     }
 }
 
@@ -140,28 +160,28 @@ fn links_folders_and_shared_files_are_not_private() {
     let path = place.path();
     for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610, 0o666] {
         set_mode(&path, mode);
-        assert_eq!(refusal(&place), RecordError::NotPrivate, "{mode:o}");
+        assert_eq!(refusal(&place), RecordError::File(FileProblem::NotPrivate), "{mode:o}");
     }
     set_mode(&path, 0o600);
     for name in ["keys.db-wal", "keys.db-journal"] {
         let log = place.0.write(name, "");
         set_mode(&log, 0o644);
-        assert_eq!(refusal(&place), RecordError::NotPrivate, "{name}");
+        assert_eq!(refusal(&place), RecordError::File(FileProblem::NotPrivate), "{name}");
         fs::remove_file(log).unwrap();
     }
     fs::rename(&path, place.0.at("moved")).unwrap();
     for target in ["moved", "nowhere"] {
         symlink(place.0.at(target), &path).unwrap();
-        assert_eq!(refusal(&place), RecordError::NotPrivate, "a link to {target}");
+        assert_eq!(refusal(&place), RecordError::File(FileProblem::NotPrivate), "a link to {target}");
         fs::remove_file(&path).unwrap();
     }
     fs::create_dir(&path).unwrap();
-    assert_eq!(refusal(&place), RecordError::NotPrivate);
+    assert_eq!(refusal(&place), RecordError::File(FileProblem::NotPrivate));
     fs::remove_dir(&path).unwrap();
     fs::rename(place.0.at("moved"), &path).unwrap();
     fs::remove_file(place.0.at("keys.db.lock")).unwrap();
     symlink(place.0.at("elsewhere"), place.0.at("keys.db.lock")).unwrap();
-    assert_eq!(refusal(&place), RecordError::NotPrivate, "the lock is a link");
+    assert_eq!(refusal(&place), RecordError::File(FileProblem::NotPrivate), "the lock is a link");
     assert!(!place.0.at("elsewhere").exists());
     fs::remove_file(place.0.at("keys.db.lock")).unwrap();
     assert_eq!(place.open().len(), 200);
@@ -173,7 +193,7 @@ fn a_file_of_another_user_is_not_private() {
         if path.starts_with(std::env::temp_dir()) {
             set_mode(path, 0o600);
         }
-        assert_eq!(Sqlite::open(path).unwrap_err(), RecordError::NotPrivate);
+        assert_eq!(Sqlite::open(path).unwrap_err(), RecordError::File(FileProblem::NotPrivate));
     });
 }
 
@@ -184,7 +204,7 @@ fn a_file_or_a_folder_that_cannot_be_written_is_read_only() {
         for mode in [0o400, 0o000] {
             set_mode(&place.path(), mode);
             let error = Sqlite::open(place.path()).unwrap_err();
-            assert_eq!(error, RecordError::ReadOnly, "{mode:o}");
+            assert_eq!(error, RecordError::File(FileProblem::ReadOnly), "{mode:o}");
         }
         set_mode(&place.path(), 0o600);
         let before = picture(place.0.path());
@@ -196,7 +216,7 @@ fn a_file_or_a_folder_that_cannot_be_written_is_read_only() {
         set_mode(place.0.path(), 0o500);
         let without_lock = Sqlite::open(place.path()).unwrap_err();
         set_mode(place.0.path(), 0o700);
-        assert_eq!([with_lock, made, without_lock], [RecordError::ReadOnly; 3]);
+        assert_eq!([with_lock, made, without_lock], [RecordError::File(FileProblem::ReadOnly); 3]);
         assert_eq!(picture(place.0.path()), before);
         assert_eq!(place.open().len(), 200);
     });

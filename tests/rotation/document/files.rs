@@ -8,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use keysheath::FileProblem;
 use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, Version};
 
 use super::{content, place, text, there, written};
@@ -131,8 +132,8 @@ fn only_regular_files_are_accepted_as_document_and_lock() {
     ];
     for (what, make) in others {
         make(&path);
-        assert_eq!(refusal(&path), DocumentError::NotPrivate, "{what}");
-        assert_eq!(store.read().unwrap_err(), DocumentError::NotPrivate, "{what}");
+        assert_eq!(refusal(&path), DocumentError::File(FileProblem::NotPrivate), "{what}");
+        assert_eq!(store.read().unwrap_err(), DocumentError::File(FileProblem::NotPrivate), "{what}");
         if path.symlink_metadata().unwrap().file_type().is_dir() {
             fs::remove_dir(&path).unwrap();
         } else {
@@ -146,7 +147,7 @@ fn only_regular_files_are_accepted_as_document_and_lock() {
         let _ = fs::remove_file(&lock).or_else(|_| fs::remove_dir(&lock));
         make(&lock);
         let refused = store.write(&content("second"), Some(&version));
-        assert_eq!(refused, Err(DocumentError::NotPrivate), "{what}");
+        assert_eq!(refused, Err(DocumentError::File(FileProblem::NotPrivate)), "{what}");
         assert_eq!(fs::read(&path).unwrap(), moved, "{what}");
     }
     assert!(lock.symlink_metadata().unwrap().file_type().is_socket());
@@ -163,12 +164,12 @@ fn a_document_or_lock_that_others_can_access_is_refused() {
         for mode in [0o644, 0o640, 0o620, 0o602, 0o610, 0o666] {
             set_mode(&folder.at(name), mode);
             let refused = store.write(&content("second"), Some(&version));
-            assert_eq!(refused, Err(DocumentError::NotPrivate), "{name} {mode:o}");
+            assert_eq!(refused, Err(DocumentError::File(FileProblem::NotPrivate)), "{name} {mode:o}");
         }
         set_mode(&folder.at(name), 0o600);
     }
     set_mode(&folder.at("document"), 0o644);
-    assert_eq!(refusal(&folder.at("document")), DocumentError::NotPrivate);
+    assert_eq!(refusal(&folder.at("document")), DocumentError::File(FileProblem::NotPrivate));
     set_mode(&folder.at("document"), 0o400);
     store.write(&content("second"), Some(&version)).unwrap();
     assert_eq!(fs::metadata(folder.at("document")).unwrap().mode() & 0o777, 0o600);
@@ -181,7 +182,11 @@ fn a_document_of_another_user_is_refused() {
             set_mode(path, 0o600);
         }
         let refused = FileStore::new(path).read().unwrap_err();
-        assert!([DocumentError::NotPrivate, DocumentError::OpenFolder].contains(&refused), "{refused}");
+        assert!(
+            [DocumentError::File(FileProblem::NotPrivate), DocumentError::File(FileProblem::OpenFolder)]
+                .contains(&refused),
+            "{refused}"
+        );
     });
 }
 
@@ -191,9 +196,9 @@ fn a_folder_writable_by_others_is_refused_unless_sticky() {
     let version = *there(&store).version();
     for mode in [0o770, 0o720, 0o707, 0o702, 0o777] {
         set_mode(folder.path(), mode);
-        assert_eq!(store.read().unwrap_err(), DocumentError::OpenFolder, "{mode:o}");
+        assert_eq!(store.read().unwrap_err(), DocumentError::File(FileProblem::OpenFolder), "{mode:o}");
         let refused = store.write(&content("second"), Some(&version));
-        assert_eq!(refused, Err(DocumentError::OpenFolder), "{mode:o}");
+        assert_eq!(refused, Err(DocumentError::File(FileProblem::OpenFolder)), "{mode:o}");
     }
     let mut version = version;
     for mode in [0o1777, 0o755, 0o750, 0o700] {
@@ -202,7 +207,7 @@ fn a_folder_writable_by_others_is_refused_unless_sticky() {
     }
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        assert_eq!(store.read().unwrap_err(), DocumentError::OpenFolder);
+        assert_eq!(store.read().unwrap_err(), DocumentError::File(FileProblem::OpenFolder));
     }
 }
 
@@ -211,14 +216,17 @@ fn a_folder_that_is_not_there_is_not_made() {
     let folder = Folder::new();
     folder.write("file", "");
     for path in ["no/document", "file/document"] {
-        assert_eq!(refusal(&folder.at(path)), DocumentError::NoFolder, "{path}");
+        assert_eq!(refusal(&folder.at(path)), DocumentError::File(FileProblem::NoFolder), "{path}");
     }
     for path in ["", "/", ".."] {
-        assert_eq!(refusal(Path::new(path)), DocumentError::NotPrivate, "{path:?}");
-        let message = DocumentError::NotPrivate.to_string();
+        assert_eq!(refusal(Path::new(path)), DocumentError::File(FileProblem::NotPrivate), "{path:?}");
+        let message = DocumentError::File(FileProblem::NotPrivate).to_string();
         assert!(message.contains("another path") && message.contains("chown"), "{message}");
     }
-    assert_eq!(refusal(&folder.at("a\0b")), DocumentError::Io(ErrorKind::InvalidInput));
+    assert_eq!(
+        refusal(&folder.at("a\0b")),
+        DocumentError::File(FileProblem::Unreadable(ErrorKind::InvalidInput))
+    );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
@@ -232,10 +240,19 @@ fn a_read_only_folder_is_reported_and_its_document_readable() {
         let new = FileStore::new(folder.at("other")).write(&content("second"), None);
         let read = text(&store);
         set_mode(folder.path(), 0o700);
-        assert_eq!((refused, new), (Err(DocumentError::ReadOnly), Err(DocumentError::ReadOnly)));
+        assert_eq!(
+            (refused, new),
+            (
+                Err(DocumentError::File(FileProblem::ReadOnly)),
+                Err(DocumentError::File(FileProblem::ReadOnly))
+            )
+        );
         assert_eq!(read, "first");
         set_mode(&folder.at("document"), 0o000);
-        assert_eq!(store.read().unwrap_err(), DocumentError::Io(ErrorKind::PermissionDenied));
+        assert_eq!(
+            store.read().unwrap_err(),
+            DocumentError::File(FileProblem::Unreadable(ErrorKind::PermissionDenied))
+        );
         set_mode(&folder.at("document"), 0o600);
         store.write(&content("second"), Some(&version)).unwrap();
     });
@@ -249,7 +266,7 @@ fn a_disk_that_is_full_keeps_the_old_document_and_nothing_else() {
         let (folder, store) = written();
         let version = *there(&store).version();
         let refused = store.write(&content(vec![b'x'; 10_000]), Some(&version));
-        assert_eq!(refused, Err(DocumentError::Full));
+        assert_eq!(refused, Err(DocumentError::File(FileProblem::Full)));
         assert_eq!(text(&store), "first");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the document and its lock");
         store.write(&content(vec![b'x'; 5_000]), Some(&version)).unwrap();

@@ -4,6 +4,7 @@ use std::env;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use keysheath::FileProblem;
 use keysheath::key::{Issuer, Kanal};
 use keysheath::source::{self, CallError, Keychain, KeychainItem, Problem};
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore, MAX_KEYCHAIN_DOCUMENT};
@@ -199,12 +200,12 @@ fn a_lock_that_is_not_private_is_refused_and_the_item_stays() {
         let refused =
             |lock: &Path| store_at(lock, "keys").write(&content("second"), Some(&version)).unwrap_err();
         set_mode(&folder.at("lock"), 0o644);
-        assert_eq!(refused(&folder.at("lock")), DocumentError::NotPrivate);
+        assert_eq!(refused(&folder.at("lock")), DocumentError::File(FileProblem::NotPrivate));
         std::os::unix::fs::symlink("lock", folder.at("link")).unwrap();
-        assert_eq!(refused(&folder.at("link")), DocumentError::NotPrivate);
-        assert_eq!(refused(&folder.at("no/lock")), DocumentError::NoFolder);
+        assert_eq!(refused(&folder.at("link")), DocumentError::File(FileProblem::NotPrivate));
+        assert_eq!(refused(&folder.at("no/lock")), DocumentError::File(FileProblem::NoFolder));
         set_mode(folder.path(), 0o770);
-        assert_eq!(refused(&folder.at("other")), DocumentError::OpenFolder);
+        assert_eq!(refused(&folder.at("other")), DocumentError::File(FileProblem::OpenFolder));
         assert_eq!(text(&store), "first");
     });
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use keysheath::FileProblem;
 use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT};
 
 use super::{content, place, text, there, written};
@@ -64,13 +65,13 @@ fn a_file_in_the_way_is_never_removed_and_is_named() {
         fs::write(&left, bytes).unwrap();
         set_mode(&left, mode);
         let error = write_again(&store).unwrap_err();
-        assert_eq!(error, DocumentError::InTheWay);
+        assert_eq!(error, DocumentError::File(FileProblem::InTheWay));
         assert!(error.to_string().contains(".keysheath-new"), "{error}");
         assert_eq!(fs::read(&left).unwrap(), bytes);
         fs::remove_file(&left).unwrap();
     }
     std::os::unix::fs::symlink(folder.write("target", "a target"), &left).unwrap();
-    assert_eq!(write_again(&store), Err(DocumentError::InTheWay));
+    assert_eq!(write_again(&store), Err(DocumentError::File(FileProblem::InTheWay)));
     assert_eq!(fs::read(folder.at("target")).unwrap(), b"a target");
     fs::remove_file(&left).unwrap();
     write_again(&store).unwrap();
@@ -81,9 +82,13 @@ fn a_document_called_like_a_lock_is_refused() {
     let folder = Folder::new();
     for name in ["kanal.lock", "kanal.LOCK", ".lock", "kanal.keysheath-new", "kanal.Keysheath-New"] {
         let store = FileStore::new(folder.at(name));
-        assert_eq!(store.read().unwrap_err(), DocumentError::ReservedName, "{name}");
-        assert_eq!(store.version().unwrap_err(), DocumentError::ReservedName, "{name}");
-        assert_eq!(store.write(&content("text"), None), Err(DocumentError::ReservedName), "{name}");
+        assert_eq!(store.read().unwrap_err(), DocumentError::File(FileProblem::ReservedName), "{name}");
+        assert_eq!(store.version().unwrap_err(), DocumentError::File(FileProblem::ReservedName), "{name}");
+        assert_eq!(
+            store.write(&content("text"), None),
+            Err(DocumentError::File(FileProblem::ReservedName)),
+            "{name}"
+        );
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     for name in ["lock", "kanal.lock2", "kanal-lock", "keysheath-new"] {
@@ -98,15 +103,18 @@ fn hard_links_of_a_document_and_its_lock_are_refused() {
     for name in ["document", "document.lock"] {
         fs::hard_link(folder.at(name), folder.at("second name")).unwrap();
         let error = store.write(&content("second"), Some(&version)).unwrap_err();
-        assert_eq!(error, DocumentError::Linked, "{name}");
+        assert_eq!(error, DocumentError::File(FileProblem::Linked), "{name}");
         assert!(error.to_string().contains("another name"), "{error}");
         assert_eq!(fs::metadata(folder.at("document")).unwrap().ino(), {
             let one = folder.at(if name == "document" { "second name" } else { "document" });
             fs::metadata(one).unwrap().ino()
         });
         if name == "document" {
-            assert_eq!(store.read().unwrap_err(), DocumentError::Linked);
-            assert_eq!(FileStore::new(folder.at("second name")).read().unwrap_err(), DocumentError::Linked);
+            assert_eq!(store.read().unwrap_err(), DocumentError::File(FileProblem::Linked));
+            assert_eq!(
+                FileStore::new(folder.at("second name")).read().unwrap_err(),
+                DocumentError::File(FileProblem::Linked)
+            );
         }
         fs::remove_file(folder.at("second name")).unwrap();
     }
@@ -143,7 +151,7 @@ fn the_version_says_what_reading_says_of_a_broken_file() {
     fs::write(&path, &whole).unwrap();
     assert_eq!(store.version(), Ok(Some(version)));
     set_mode(&path, 0o644);
-    assert_eq!(store.version(), Err(DocumentError::NotPrivate));
+    assert_eq!(store.version(), Err(DocumentError::File(FileProblem::NotPrivate)));
     set_mode(&path, 0o600);
     let second = store.write(&content("second"), Some(&version)).unwrap();
     assert_eq!(store.version(), Ok(Some(second)));

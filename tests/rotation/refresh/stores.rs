@@ -2,6 +2,7 @@
 
 use crate::support::keys::EMPTY;
 use crate::support::keys::Keys;
+use keysheath::FileProblem;
 use keysheath::rotation::Promote;
 use std::fs;
 
@@ -48,7 +49,7 @@ impl DocumentStore for Loose {
     }
 
     fn write(&self, _: &DocumentContent, _: Option<&Version>) -> Result<Version, DocumentError> {
-        Err(DocumentError::ReadOnly)
+        Err(DocumentError::File(FileProblem::ReadOnly))
     }
 }
 
@@ -270,11 +271,11 @@ fn a_document_file_that_is_harmed_keeps_the_last_good_key() {
     fails("empty", is_corrupt);
     folder.write(name, &good);
     set_mode(&path, 0o644);
-    fails("open to others", |error| *error == DocumentError::NotPrivate);
+    fails("open to others", |error| *error == DocumentError::File(FileProblem::NotPrivate));
     fs::remove_file(&path).unwrap();
     fails("deleted", |error| *error == DocumentError::Stale);
     std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-    fails("a link", |error| *error == DocumentError::NotPrivate);
+    fails("a link", |error| *error == DocumentError::File(FileProblem::NotPrivate));
     fs::remove_file(&path).unwrap();
     // Begun again, with other keys.
     persist(&FileStore::new(&path), &key_set(&[SECOND]).to_document());

@@ -1,5 +1,6 @@
 //! The audit: its events, the file, and that its failure stops no step.
 
+use keysheath::FileProblem;
 use keysheath::rotation::KeyDetails;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -94,10 +95,15 @@ fn an_untrusted_audit_file_is_left_alone_and_stops_no_step() {
     set_mode(&fifo, 0o600);
     for path in [&link, &dangling, &open, &fifo, &folder.path().to_owned()] {
         let transition = adopt(path);
-        assert_eq!(transition.unaudited(), Some(&AuditError::NotPrivate), "{}", path.display());
+        assert_eq!(
+            transition.unaudited(),
+            Some(&AuditError::File(FileProblem::NotPrivate)),
+            "{}",
+            path.display()
+        );
         assert!(transition.to_string().contains("it is not in the audit: "), "{transition}");
     }
-    assert_eq!(adopt(&folder.at("none/audit")).unaudited(), Some(&AuditError::NoFolder));
+    assert_eq!(adopt(&folder.at("none/audit")).unaudited(), Some(&AuditError::File(FileProblem::NoFolder)));
     assert_eq!(fs::read(&target).unwrap(), b"text\n");
     assert_eq!(fs::read(&open).unwrap(), b"text\n");
     assert!(!folder.at("nowhere").exists());
@@ -128,9 +134,9 @@ fn no_line_is_added_to_what_is_no_audit() {
     }
     fs::hard_link(folder.write("audit.jsonl", ""), folder.at("second")).unwrap();
     set_mode(&folder.at("second"), 0o600);
-    refuses(&folder.at("second"), &AuditError::Linked);
+    refuses(&folder.at("second"), &AuditError::File(FileProblem::Linked));
     for name in ["keys.lock", "keys.LOCK", "new.lock", "keys.keysheath-new"] {
-        refuses(&folder.at(name), &AuditError::ReservedName);
+        refuses(&folder.at(name), &AuditError::File(FileProblem::ReservedName));
     }
 }
 
@@ -154,7 +160,7 @@ fn an_audit_file_in_a_folder_that_is_read_only_stops_no_step() {
         set_mode(folder.path(), 0o500);
         let transition = adopt(&folder.at("audit.jsonl"));
         set_mode(folder.path(), 0o700);
-        assert_eq!(transition.unaudited(), Some(&AuditError::ReadOnly));
+        assert_eq!(transition.unaudited(), Some(&AuditError::File(FileProblem::ReadOnly)));
     });
 }
 
@@ -165,8 +171,8 @@ fn an_audit_file_on_a_full_disk_stops_no_step() {
         let folder = Folder::new();
         // 1,024 bytes may be there: the first event fits in half, the next not at all.
         let path = folder.write("audit.jsonl", "{\"at\":\"".to_owned() + &"x".repeat(893) + "\n");
-        assert_eq!(adopt(&path).unaudited(), Some(&AuditError::Full));
-        assert_eq!(adopt(&path).unaudited(), Some(&AuditError::Full));
+        assert_eq!(adopt(&path).unaudited(), Some(&AuditError::File(FileProblem::Full)));
+        assert_eq!(adopt(&path).unaudited(), Some(&AuditError::File(FileProblem::Full)));
         assert_eq!(fs::metadata(&path).unwrap().len(), 1_024);
     });
 }

@@ -1,5 +1,6 @@
 //! Documents that are broken, and stores that fail at each call.
 
+use keysheath::FileProblem;
 use keysheath::rotation::KeyDetails;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -49,7 +50,7 @@ struct Faulty {
 
 fn unavailable(is_io: bool) -> DocumentError {
     if is_io {
-        DocumentError::Io(std::io::ErrorKind::TimedOut)
+        DocumentError::File(FileProblem::Unwritable(std::io::ErrorKind::TimedOut))
     } else {
         DocumentError::Unavailable(Problem::Unreachable)
     }
@@ -287,7 +288,7 @@ fn a_document_that_is_swapped_for_a_link_is_refused() {
     symlink(folder.at("elsewhere"), &path).unwrap();
     let not_private = RotationError::Document {
         place: Provenance::File { path: path.clone() },
-        problem: DocumentError::NotPrivate,
+        problem: DocumentError::File(FileProblem::NotPrivate),
     };
     assert_eq!(rotation.stage(&key(2)), Err(not_private.clone()));
     assert_eq!(rotation.status().map(drop), Err(not_private.clone()));
@@ -307,7 +308,10 @@ fn on_a_full_disk_no_step_is_made_and_the_last_good_key_stays() {
         rotation.adopt(&key(1)).unwrap();
         let before = fs::read(&path).unwrap();
         let error = rotation.stage(KeyDetails::of(&key(2)).with_note("x".repeat(100))).unwrap_err();
-        assert!(matches!(error, RotationError::Document { problem: DocumentError::Full, .. }), "{error}");
+        assert!(
+            matches!(error, RotationError::Document { problem: DocumentError::File(FileProblem::Full), .. }),
+            "{error}"
+        );
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(sent(&handle), Some(1));
     });
@@ -327,7 +331,13 @@ fn a_read_only_folder_allows_no_step_and_its_key_is_sent() {
         assert_eq!(sent(&handle), Some(1));
         let error = rotation.stage(&key(2)).unwrap_err();
         set_mode(folder.path(), 0o700);
-        assert!(matches!(error, RotationError::Document { problem: DocumentError::ReadOnly, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                RotationError::Document { problem: DocumentError::File(FileProblem::ReadOnly), .. }
+            ),
+            "{error}"
+        );
         assert_eq!(sent(&handle), Some(1));
     });
 }

@@ -1,5 +1,6 @@
 //! A disk that is full: a small tmpfs, in a mount namespace of its own.
 
+use keysheath::FileProblem;
 use keysheath::rotation::KeyDetails;
 use std::fs;
 use std::path::Path;
@@ -63,7 +64,10 @@ fn a_full_disk_stops_steps_and_keeps_the_key_until_it_has_room() {
                 RotationError::LeakNotPersisted { cause, .. } => (true, &**cause),
                 other => (false, other),
             };
-            let is_full = matches!(cause, RotationError::Document { problem: DocumentError::Full, .. });
+            let is_full = matches!(
+                cause,
+                RotationError::Document { problem: DocumentError::File(FileProblem::Full), .. }
+            );
             assert!(is_full, "step {at}: {error}");
             assert_eq!(fs::read(&path).ok(), bytes, "step {at}");
             let sends = before.1.filter(|_| !is_leak);

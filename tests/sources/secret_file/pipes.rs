@@ -105,12 +105,15 @@ fn a_fifo_that_nothing_writes_to_ends_at_the_deadline() {
 fn a_fifo_goes_through_the_checks_of_a_file() {
     let folder = Folder::new();
     let path = fifo(&folder, "666");
-    assert_eq!(problem(&file(&path)), Problem::WritableByOthers { mode: 0o666 });
+    assert_eq!(problem(&file(&path)), Problem::File(FileProblem::WritableByOthers { mode: 0o666 }));
     set_mode(&path, 0o644);
-    assert_eq!(problem(&file(&path).with_strict_permissions()), Problem::ReadableByOthers { mode: 0o644 });
+    assert_eq!(
+        problem(&file(&path).with_strict_permissions()),
+        Problem::File(FileProblem::ReadableByOthers { mode: 0o644 })
+    );
     set_mode(&path, 0o600);
     let writer = write_after(Duration::ZERO, path.clone(), KEY.repeat(400));
-    assert_eq!(problem(&file(&path)), Problem::TooLarge { limit: MAX_SECRET_FILE });
+    assert_eq!(problem(&file(&path)), Problem::File(FileProblem::TooLarge { limit: MAX_SECRET_FILE }));
     assert!(writer.join().is_err(), "the writer is told that nothing reads on");
 }
 

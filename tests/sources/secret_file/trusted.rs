@@ -1,5 +1,6 @@
 //! Owners and groups that are trusted by an explicit word.
 
+use keysheath::FileProblem;
 use keysheath::source::KeyRef;
 
 use super::*;
@@ -8,7 +9,9 @@ use super::*;
 fn is_taken(source: &dyn keysheath::source::Source) -> bool {
     match source::load(source, Katana::PROFILE) {
         Ok(_) => true,
-        Err(error) => matches!(error.problem(), Problem::Malformed(_) | Problem::TooLarge { .. }),
+        Err(error) => {
+            matches!(error.problem(), Problem::Malformed(_) | Problem::File(FileProblem::TooLarge { .. }))
+        }
     }
 }
 
@@ -27,7 +30,8 @@ fn a_file_of_a_user_who_is_trusted_is_read() {
                 let text = format!("dotenv:{}?owner={uid}", format_args!("{}#KANAL_API_KEY", path.display()));
                 text.parse::<KeyRef>().unwrap().source().unwrap()
             };
-            let owner = |uid| matches!(problem(&*dotenv(uid)), Problem::ForeignOwner { .. });
+            let owner =
+                |uid| matches!(problem(&*dotenv(uid)), Problem::File(FileProblem::ForeignOwner { .. }));
             assert!(!owner(NOBODY) && owner(NOBODY - 1));
         }
     });
@@ -43,10 +47,13 @@ fn a_file_that_a_trusted_group_writes_is_read_and_no_other() {
         assert!(is_taken(&file(&path).with_trusted_group(gid)), "{mode:o}");
         assert_eq!(
             problem(&file(&path).with_trusted_group(gid + 1)),
-            Problem::WritableByGroup { mode, gid },
+            Problem::File(FileProblem::WritableByGroup { mode, gid }),
             "{mode:o}"
         );
     }
     set_mode(&path, 0o662);
-    assert_eq!(problem(&file(&path).with_trusted_group(gid)), Problem::WritableByOthers { mode: 0o662 });
+    assert_eq!(
+        problem(&file(&path).with_trusted_group(gid)),
+        Problem::File(FileProblem::WritableByOthers { mode: 0o662 })
+    );
 }

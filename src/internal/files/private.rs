@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "rotation")]
 use std::time::{Duration, SystemTime};
 
+use super::FileProblem;
 use crate::internal::bytes::read_at_most;
 
 /// The end of the name of a lock.
@@ -19,24 +20,6 @@ pub(crate) const NEW: &str = ".keysheath-new";
 /// file system, which is FAT's, of two seconds.
 #[cfg(feature = "rotation")]
 const SETTLED: Duration = Duration::from_secs(3);
-
-/// Why a file is not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// No regular file, another user's, or open to others.
-    NotPrivate,
-    /// It has a second name: a hard link.
-    #[cfg_attr(not(unix), allow(dead_code, reason = "std counts the names of a file on Unix alone"))]
-    Linked,
-    /// The name ends as those of keysheath's own files do.
-    Reserved,
-    /// The folder is not there.
-    NoFolder,
-    /// It could not be looked at.
-    Unseen(ErrorKind),
-    /// It could not be opened or locked.
-    Unopened(ErrorKind),
-}
 
 /// Which file it is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,14 +86,14 @@ impl Stamp {
 
 /// Refuses names that end as those of keysheath's own files do: a file of such a name would be taken for a
 /// lock, or for what an interrupted write has left.
-pub(crate) fn refuse_reserved(path: &Path) -> Result<(), Refusal> {
+pub(crate) fn refuse_reserved(path: &Path) -> Result<(), FileProblem> {
     let mut name = path.file_name().unwrap_or_default().as_encoded_bytes().to_ascii_lowercase();
     // Windows drops these, so that the name is the same without them.
     while cfg!(windows) && matches!(name.last(), Some(b'.' | b' ')) {
         name.pop();
     }
     let is_reserved = [LOCK, NEW].iter().any(|end| name.ends_with(end.as_bytes()));
-    if is_reserved { Err(Refusal::Reserved) } else { Ok(()) }
+    if is_reserved { Err(FileProblem::ReservedName) } else { Ok(()) }
 }
 
 /// Removes what an interrupted write has left at a path, and nothing else. False where something else is
@@ -124,7 +107,7 @@ pub(crate) fn remove_left_over(
     match look(path) {
         Ok(None) => return Ok(true),
         Ok(Some(_)) => {}
-        Err(Refusal::Unseen(kind)) => return Err(kind.into()),
+        Err(FileProblem::Unreadable(kind)) => return Err(kind.into()),
         Err(_) => return Ok(false),
     }
     let file = options().write(false).open(path)?;
@@ -139,28 +122,28 @@ pub(crate) fn remove_left_over(
 }
 
 /// The path with its folder resolved.
-pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
-    let name = path.file_name().ok_or(Refusal::NotPrivate)?;
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, FileProblem> {
+    let name = path.file_name().ok_or(FileProblem::NotPrivate)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = folder.canonicalize().map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => Refusal::NoFolder,
-        kind => Refusal::Unseen(kind),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => FileProblem::NoFolder,
+        kind => FileProblem::Unreadable(kind),
     })?;
-    if folder.is_dir() { Ok(folder.join(name)) } else { Err(Refusal::NoFolder) }
+    if folder.is_dir() { Ok(folder.join(name)) } else { Err(FileProblem::NoFolder) }
 }
 
 /// What lies at a path, if anything does: a link is not followed.
-pub(crate) fn look(path: &Path) -> Result<Option<FileId>, Refusal> {
+pub(crate) fn look(path: &Path) -> Result<Option<FileId>, FileProblem> {
     match path.symlink_metadata() {
         Ok(metadata) => check(&metadata).map(Some),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Refusal::Unseen(error.kind())),
+        Err(error) => Err(FileProblem::Unreadable(error.kind())),
     }
 }
 
-pub(crate) fn check(metadata: &Metadata) -> Result<FileId, Refusal> {
+pub(crate) fn check(metadata: &Metadata) -> Result<FileId, FileProblem> {
     if !metadata.is_file() {
-        return Err(Refusal::NotPrivate);
+        return Err(FileProblem::NotPrivate);
     }
     #[cfg(unix)]
     {
@@ -168,11 +151,11 @@ pub(crate) fn check(metadata: &Metadata) -> Result<FileId, Refusal> {
 
         let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
         if !is_own || metadata.mode() & 0o077 != 0 {
-            return Err(Refusal::NotPrivate);
+            return Err(FileProblem::NotPrivate);
         }
         // None is what a file has that was just replaced.
         if metadata.nlink() > 1 {
-            return Err(Refusal::Linked);
+            return Err(FileProblem::Linked);
         }
     }
     Ok(FileId::of(metadata))
@@ -202,18 +185,18 @@ pub(crate) fn with_end(path: &Path, end: &str) -> PathBuf {
 /// An exclusive lock: on a file of its own, which is never renamed or removed. It holds between processes and
 /// within one, and the system gives it up when the process ends, however it ends.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(crate) struct FileLock {
     _file: File,
 }
 
-impl Lock {
+impl FileLock {
     /// Takes the lock, or returns `None` if it is held. Creates the file if it is missing.
-    pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, Refusal> {
+    pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, FileProblem> {
         look(path)?;
-        let Some(file) = open_locked(path).map_err(|error| Refusal::Unopened(error.kind()))? else {
+        let Some(file) = open_locked(path).map_err(|error| FileProblem::of_writing(error.kind()))? else {
             return Ok(None);
         };
-        check(&file.metadata().map_err(|error| Refusal::Unseen(error.kind()))?)?;
+        check(&file.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?)?;
         Ok(Some(Self { _file: file }))
     }
 }
