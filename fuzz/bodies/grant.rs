@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keysheath::key::KatanaApp;
-use keysheath::oauth::{GrantError, KeeperSettings, OAuthApp, TokenKeeper};
+use keysheath::oauth::{GrantError, GrantState, KeeperSettings, OAuthApp, TokenKeeper};
 use keysheath::source::SecretFile;
 use keysheath::store::{DocumentContent, DocumentStore as _, MAX_DOCUMENT, MemoryStore};
 use serde_json::Value;
@@ -46,7 +46,7 @@ pub fn grant(data: &[u8]) {
     assert_eq!((&there["issuer"], &there["client"]), (&"katana-app".into(), &"an-app".into()));
     assert_eq!(there["server"], "https://login.katanamrp.com/oauth/token", "another server's grant");
     assert_eq!(there["number"].to_string(), view.generation().to_string());
-    assert_eq!(there["refused"], view.is_refused());
+    assert_eq!(there["refused"], view.state() == GrantState::Refused);
     assert_eq!(there["lease"].is_null(), !view.has_lease());
     let lifetime = Duration::from_millis(there["lifetime"].as_u64().expect("a lifetime"));
     assert!(lifetime <= LONGEST);

@@ -47,7 +47,7 @@ pub fn sign_in(data: &[u8]) {
 fn as_query(sign_in: &SignIn, query: &str, state: &str) -> Result<(), SignInError> {
     let read = |query: &str| sign_in.answer(query).map(|_| ());
     let answer = read(query);
-    if let Err(error) = answer {
+    if let Err(error) = &answer {
         assert!(!format!("{error} {error:?}").contains(state), "the state is shown");
     }
     // What has another name changes nothing, and a second state or code is one too many.

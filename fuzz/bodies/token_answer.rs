@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keysheath::failure::Obstacle;
 use keysheath::key::{KatanaApp, Profile};
-use keysheath::oauth::{Endpoints, OAuthApp, TokenError, Tokens};
+use keysheath::oauth::{OAuthApp, TokenError, Tokens};
 use keysheath::source::{Provenance, Reading, Source, SourceError};
 use serde_json::Value;
 
@@ -24,8 +24,8 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(serve);
 
 static APP: LazyLock<OAuthApp<KatanaApp>> = LazyLock::new(|| {
     let url = |path: &str| format!("http://{}{path}", *SERVER);
-    let endpoints = Endpoints::new(&url("/auth"), &url("/token")).expect("two URLs");
-    let app = OAuthApp::new(endpoints, "an-app", Planted).expect("a client id");
+    let app =
+        OAuthApp::new(&url("/auth"), &url("/token"), "an-app", Planted).expect("two URLs and a client id");
     app.with_default_lifetime(DEFAULT).with_deadline(Duration::from_secs(5))
 });
 
@@ -138,8 +138,8 @@ fn check(status: u16, body: &[u8], asked: &Result<Tokens<KatanaApp>, TokenError>
             assert_eq!(*shown, status);
             assert!(speaks_of_it && *field("error") == "invalid_grant", "{status} refuses the grant");
         }
-        Err(TokenError::AppRefused { problem, .. }) => {
-            assert!(speaks_of_it && *field("error") == problem.to_string(), "{status} refuses the app");
+        Err(TokenError::AppRefused { code, .. }) => {
+            assert!(speaks_of_it && *field("error") == *code, "{status} refuses the app");
         }
         Err(TokenError::NotTokens { .. }) => assert!(is_success, "{status} is taken for a success"),
         Err(TokenError::Unreachable(Obstacle::Redirect { .. })) => assert!((300..400).contains(&status)),

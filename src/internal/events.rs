@@ -7,6 +7,7 @@
 #[cfg(feature = "tracing")]
 mod lines;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -30,8 +31,26 @@ pub(crate) trait Event: Clone + Send + 'static {
     fn trace(&self);
 }
 
-/// A callback for events.
-pub(crate) type Callback<E> = Arc<dyn Fn(&E) + Send + Sync>;
+/// A callback for events. Its `Debug` says no more than that there is one.
+pub(crate) struct Callback<E>(Arc<dyn Fn(&E) + Send + Sync>);
+
+impl<E> Callback<E> {
+    pub(crate) fn new(function: impl Fn(&E) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(function))
+    }
+}
+
+impl<E> Clone for Callback<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<E> fmt::Debug for Callback<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Callback")
+    }
+}
 
 /// Sends events to the callback and to `tracing`.
 pub(crate) struct EventSender<E> {
@@ -72,7 +91,7 @@ impl<E: Event> EventSender<E> {
         events.thread = Some(thread::Builder::new().name("keysheath-events".into()).spawn(move || {
             let _ending = ending;
             for event in queued {
-                contained(|| callback(&event));
+                contained(|| (callback.0)(&event));
             }
             // What it has captured is foreign as well.
             contained(|| drop(callback));
@@ -180,7 +199,7 @@ mod tests {
     fn a_panic_whose_payload_panics_again_ends_no_events() {
         let told = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&told);
-        let (sender, events) = EventSender::start(Some(Arc::new(move |number: &Number| {
+        let (sender, events) = EventSender::start(Some(Callback::new(move |number: &Number| {
             counted.fetch_add(u64::from(number.0), Ordering::SeqCst);
             std::panic::panic_any(PanicsWhenDropped);
         })))
@@ -206,7 +225,7 @@ mod tests {
         let callback = move |_: &Number| {
             let _ = &captured;
         };
-        let (sender, events) = EventSender::start(Some(Arc::new(callback))).unwrap();
+        let (sender, events) = EventSender::start(Some(Callback::new(callback))).unwrap();
         sender.send(Number(1));
         finish(sender, events);
         assert!(is_beside.load(Ordering::SeqCst));
@@ -219,7 +238,7 @@ mod tests {
         let callback = move |_: &Number| {
             let _ = gate.lock().unwrap().recv();
         };
-        let (sender, events) = EventSender::start(Some(Arc::new(callback))).unwrap();
+        let (sender, events) = EventSender::start(Some(Callback::new(callback))).unwrap();
         for number in 0..200 {
             sender.send(Number(number));
         }

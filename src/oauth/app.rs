@@ -8,16 +8,15 @@ use std::time::Duration;
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
-use super::answer::{self, Answer, Secret};
 use super::grant::Identity;
-use super::sign_in::{AuthorizationCode, SignIn};
-use super::tokens::{GrantView, Refreshed, Tokens};
-use super::{GrantError, SetupError, TokenError};
+use super::sign_in::{AuthorizationCode, SignIn, encode_form};
+use super::tokens::{self, GrantView, Refreshed, TokenResponse, Tokens};
+use super::{GrantError, SignInError, TokenError};
 use crate::failure::{MAX_BODY, Obstacle};
 use crate::internal::clocks::Clocks;
 use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots};
 use crate::outgoing::{MAX_DEADLINE, Outgoing, Unanswered};
-use crate::source::{self, Loaded, Source};
+use crate::source::{self, Loaded, Problem, Source, SourceError};
 use crate::store::DocumentStore;
 
 /// The lifetime of an access token if its server does not say. Neither RFC 6749 nor Katana's documentation
@@ -58,7 +57,10 @@ const CLIENT_SECRET: &Profile = &Profile::new(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct OAuthApp<I: Issuer> {
-    endpoints: Endpoints,
+    /// Where a person signs in.
+    authorisation: String,
+    /// The token endpoint.
+    token: String,
     client_id: String,
     secret: Arc<dyn Source>,
     audience: Option<String>,
@@ -70,52 +72,8 @@ pub struct OAuthApp<I: Issuer> {
     issuer: PhantomData<fn() -> I>,
 }
 
-/// The two URLs of an authorisation server: where a person signs in, and the token endpoint.
-///
-/// Both use TLS; plain HTTP is for a server on this machine that is named by its loopback address.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Endpoints {
-    authorisation: String,
-    token: String,
-}
-
-impl Endpoints {
-    /// Returns those that Katana documents.
-    #[must_use]
-    pub fn katana() -> Self {
-        Self {
-            authorisation: "https://login.katanamrp.com/authorize".into(),
-            token: "https://login.katanamrp.com/oauth/token".into(),
-        }
-    }
-
-    /// Checks the URLs of another server of the same kind, or of one on this machine.
-    ///
-    /// # Errors
-    /// [`SetupError::Endpoint`] for anything but an https URL or an http URL of a loopback address, without
-    /// user information, query and fragment, of at most 2,048 bytes.
-    pub fn new(authorisation: &str, token: &str) -> Result<Self, SetupError> {
-        Ok(Self {
-            authorisation: checked_url(authorisation, "authorisation")?,
-            token: checked_url(token, "token")?,
-        })
-    }
-
-    /// Returns where a person signs in.
-    #[must_use]
-    pub fn authorisation(&self) -> &str {
-        &self.authorisation
-    }
-
-    /// Returns the token endpoint.
-    #[must_use]
-    pub fn token(&self) -> &str {
-        &self.token
-    }
-}
-
-fn checked_url(url: &str, which: &'static str) -> Result<String, SetupError> {
-    let refused = || SetupError::Endpoint { which };
+fn checked_url(url: &str, which: &'static str) -> Result<String, SignInError> {
+    let refused = || SignInError::Endpoint { which };
     let path_is_plain =
         |path: &str| path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte));
     let (scheme, rest) = url.split_once("://").ok_or_else(refused)?;
@@ -127,13 +85,13 @@ fn checked_url(url: &str, which: &'static str) -> Result<String, SetupError> {
 }
 
 /// Why there are no tokens.
-pub(super) struct Failed {
+pub(super) struct RefreshFailure {
     pub(super) error: TokenError,
     /// Whether the refresh token may have been used up nevertheless.
     pub(super) leaves_doubt: bool,
 }
 
-impl Failed {
+impl RefreshFailure {
     fn answered(error: TokenError) -> Self {
         Self { leaves_doubt: error.leaves_doubt(), error }
     }
@@ -148,26 +106,31 @@ impl OAuthApp<KatanaApp> {
     /// An app at Katana, with the endpoints, the audience and the scope that Katana documents.
     ///
     /// # Errors
-    /// [`SetupError::Value`] for an invalid client id.
-    pub fn katana(client_id: &str, secret: impl Source + 'static) -> Result<Self, SetupError> {
-        Self::new(Endpoints::katana(), client_id, secret)?
+    /// [`SignInError::Value`] for an invalid client id.
+    pub fn katana(client_id: &str, secret: impl Source + 'static) -> Result<Self, SignInError> {
+        let (authorisation, token) =
+            ("https://login.katanamrp.com/authorize", "https://login.katanamrp.com/oauth/token");
+        Self::new(authorisation, token, client_id, secret)?
             .with_audience(&Katana::PROFILE.origin().to_string())?
             .with_scope("offline_access")
     }
 }
 
 impl<I: Issuer> OAuthApp<I> {
-    /// An app at any server of the same kind, without audience and scope.
+    /// An app at any server of the same kind, without audience and scope. The URLs are where a person signs
+    /// in, and the token endpoint.
     ///
     /// # Errors
-    /// As [`OAuthApp::katana`].
+    /// As [`OAuthApp::katana`] and [`OAuthApp::with_endpoints`].
     pub fn new(
-        endpoints: Endpoints,
+        authorisation: &str,
+        token: &str,
         client_id: &str,
         secret: impl Source + 'static,
-    ) -> Result<Self, SetupError> {
+    ) -> Result<Self, SignInError> {
         Ok(Self {
-            endpoints,
+            authorisation: checked_url(authorisation, "authorisation")?,
+            token: checked_url(token, "token")?,
             client_id: checked(client_id, "client id")?,
             secret: Arc::new(secret),
             audience: None,
@@ -180,18 +143,23 @@ impl<I: Issuer> OAuthApp<I> {
         })
     }
 
-    /// Sets other endpoints, such as those of a test server.
-    #[must_use]
-    pub fn with_endpoints(mut self, endpoints: Endpoints) -> Self {
-        self.endpoints = endpoints;
-        self
+    /// Sets where a person signs in and the token endpoint, such as those of a test server. Both use TLS;
+    /// plain HTTP is for a server on this machine that is named by its loopback address.
+    ///
+    /// # Errors
+    /// [`SignInError::Endpoint`] for anything but an https URL or an http URL of a loopback address, without
+    /// user information, query and fragment, of at most 2,048 bytes.
+    pub fn with_endpoints(mut self, authorisation: &str, token: &str) -> Result<Self, SignInError> {
+        self.authorisation = checked_url(authorisation, "authorisation")?;
+        self.token = checked_url(token, "token")?;
+        Ok(self)
     }
 
     /// Sets the audience: the API that the tokens are for.
     ///
     /// # Errors
-    /// [`SetupError::Value`] for an invalid one.
-    pub fn with_audience(mut self, audience: &str) -> Result<Self, SetupError> {
+    /// [`SignInError::Value`] for an invalid one.
+    pub fn with_audience(mut self, audience: &str) -> Result<Self, SignInError> {
         self.audience = Some(checked(audience, "audience")?);
         Ok(self)
     }
@@ -199,10 +167,10 @@ impl<I: Issuer> OAuthApp<I> {
     /// Sets the scope: words with single spaces between them.
     ///
     /// # Errors
-    /// [`SetupError::Value`] for an invalid one.
-    pub fn with_scope(mut self, scope: &str) -> Result<Self, SetupError> {
+    /// [`SignInError::Value`] for an invalid one.
+    pub fn with_scope(mut self, scope: &str) -> Result<Self, SignInError> {
         if scope.split(' ').any(str::is_empty) {
-            return Err(SetupError::Value { what: "scope" });
+            return Err(SignInError::Value { what: "scope" });
         }
         checked(&scope.replace(' ', "-"), "scope")?;
         self.scope = Some(scope.to_owned());
@@ -221,7 +189,7 @@ impl<I: Issuer> OAuthApp<I> {
     /// most 366 days.
     #[must_use]
     pub fn with_default_lifetime(mut self, lifetime: Duration) -> Self {
-        self.default_lifetime = lifetime.clamp(answer::SHORTEST_LIFETIME, answer::LONGEST_LIFETIME);
+        self.default_lifetime = lifetime.clamp(tokens::SHORTEST_LIFETIME, tokens::LONGEST_LIFETIME);
         self
     }
 
@@ -253,11 +221,11 @@ impl<I: Issuer> OAuthApp<I> {
     /// an error before a person has done anything. Blocks as its source does.
     ///
     /// # Errors
-    /// [`SetupError::Secret`] and [`SetupError::NoSecret`], which name the place; [`SetupError::Value`] for
-    /// an invalid redirect URI; and [`SetupError::NoRandomness`].
-    pub fn sign_in(&self, redirect_uri: &str) -> Result<SignIn, SetupError> {
+    /// [`SignInError::Secret`], which names the place; [`SignInError::Value`] for an invalid redirect URI; and
+    /// [`SignInError::NoRandomness`].
+    pub fn sign_in(&self, redirect_uri: &str) -> Result<SignIn, SignInError> {
         let redirect_uri = checked(redirect_uri, "redirect URI")?;
-        self.load_secret().map_err(SetupError::of_secret)?;
+        self.load_secret().map_err(SignInError::Secret)?;
         let fields = [
             ("response_type", Some("code")),
             ("client_id", Some(self.client_id.as_str())),
@@ -266,12 +234,7 @@ impl<I: Issuer> OAuthApp<I> {
             ("audience", self.audience.as_deref()),
         ];
         let fields = fields.iter().filter_map(|(name, value)| Some((*name, (*value)?.as_bytes())));
-        SignIn::begin(
-            self.endpoints.authorisation(),
-            &fields.collect::<Vec<_>>(),
-            &redirect_uri,
-            self.has_pkce,
-        )
+        SignIn::begin(&self.authorisation, &fields.collect::<Vec<_>>(), &redirect_uri, self.has_pkce)
     }
 
     /// Exchanges the code of a sign-in for tokens. Blocks, at most for the deadline. Both the code and the
@@ -283,13 +246,13 @@ impl<I: Issuer> OAuthApp<I> {
     pub fn exchange(&self, sign_in: SignIn, code: AuthorizationCode) -> Result<Tokens<I>, TokenError> {
         let mut fields = vec![
             ("grant_type", &b"authorization_code"[..]),
-            ("code", code.secret().bytes()),
+            ("code", code.bytes()),
             ("redirect_uri", sign_in.redirect_uri().as_bytes()),
         ];
         if let Some(verifier) = sign_in.verifier() {
-            fields.push(("code_verifier", verifier.bytes()));
+            fields.push(("code_verifier", verifier));
         }
-        let secret = self.load_secret()?;
+        let secret = self.load_secret().map_err(TokenError::Secret)?;
         let outgoing = Outgoing::new(self.deadline, MAX_BODY);
         let (answer, asked) = self.ask(&fields, &secret, outgoing).map_err(|failed| failed.error)?;
         let access = answer.access?;
@@ -313,27 +276,23 @@ impl<I: Issuer> OAuthApp<I> {
     /// clock; the answer is awaited until `whole` has passed.
     pub(super) fn refresh(
         &self,
-        token: &Secret,
+        token: &[u8],
         client_secret: &RawKey,
         sending: (Clocks, Duration),
         whole: Duration,
-    ) -> Result<Refreshed<I>, Failed> {
-        let fields = [("grant_type", &b"refresh_token"[..]), ("refresh_token", token.bytes())];
+    ) -> Result<Refreshed<I>, RefreshFailure> {
+        let fields = [("grant_type", &b"refresh_token"[..]), ("refresh_token", token)];
         let outgoing = Outgoing::new(whole.min(MAX_DEADLINE), MAX_BODY).sending_within(sending.0, sending.1);
         let (answer, asked) = self.ask(&fields, client_secret, outgoing)?;
         match answer {
-            Answer { refresh: None, access: Err(error) } => Err(Failed::answered(error)),
+            TokenResponse { refresh: None, access: Err(error) } => Err(RefreshFailure::answered(error)),
             answer => Ok(Refreshed { answer, asked }),
         }
     }
 
     /// What tells this app's grants from others.
     pub(super) fn identity(&self) -> Identity {
-        Identity {
-            profile: I::PROFILE,
-            client: self.client_id.clone(),
-            server: self.endpoints.token().to_owned(),
-        }
+        Identity { profile: I::PROFILE, client: self.client_id.clone(), server: self.token.clone() }
     }
 
     pub(super) const fn deadline(&self) -> Duration {
@@ -346,47 +305,48 @@ impl<I: Issuer> OAuthApp<I> {
         fields: &[(&str, &[u8])],
         secret: &RawKey,
         outgoing: Outgoing,
-    ) -> Result<(Answer<I>, Clocks), Failed> {
+    ) -> Result<(TokenResponse<I>, Clocks), RefreshFailure> {
         let client =
             [("client_id", self.client_id.as_bytes()), ("client_secret", secret.expose_secret().as_bytes())];
-        let body = answer::encode_form(&[fields, &client[..]].concat());
-        let request = Request::post(self.endpoints.token())
+        let body = encode_form(&[fields, &client[..]].concat());
+        let request = Request::post(&self.token)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .body(body)
-            .map_err(|_| Failed::of(Unanswered::from(Obstacle::Guarded)))?;
+            .map_err(|_| RefreshFailure::of(Unanswered::from(Obstacle::Guarded)))?;
         let outgoing = match &self.roots {
             Some(roots) => outgoing.with_roots(roots.clone()),
             None => outgoing,
         };
         // Before it is sent: the lifetime of a token begins no earlier.
         let asked = Clocks::now();
-        let reply = outgoing.send(request).map_err(Failed::of)?;
-        let answer = answer::read::<I>(&reply, self.default_lifetime).map_err(Failed::answered)?;
+        let reply = outgoing.send(request).map_err(RefreshFailure::of)?;
+        let answer = tokens::read::<I>(&reply, self.default_lifetime).map_err(RefreshFailure::answered)?;
         Ok((answer, asked))
     }
 
-    pub(super) fn load_secret(&self) -> Result<RawKey, TokenError> {
-        match source::load(&*self.secret, CLIENT_SECRET).map_err(TokenError::Secret)? {
+    pub(super) fn load_secret(&self) -> Result<RawKey, SourceError> {
+        match source::load(&*self.secret, CLIENT_SECRET)? {
             Loaded::Found(found) => Ok(found.into_key()),
             Loaded::Absent(absence) => {
-                Err(TokenError::NoSecret { provenance: self.secret.provenance(), absence })
+                Err(SourceError::new(self.secret.provenance(), Problem::Missing { absence }))
             }
         }
     }
 }
 
 /// A value for a form or a URL.
-fn checked(value: &str, what: &'static str) -> Result<String, SetupError> {
+fn checked(value: &str, what: &'static str) -> Result<String, SignInError> {
     let is_visible = value.bytes().all(|byte| byte.is_ascii_graphic());
     let fits = (1..=MAX_PARAMETER).contains(&value.len());
-    if is_visible && fits { Ok(value.to_owned()) } else { Err(SetupError::Value { what }) }
+    if is_visible && fits { Ok(value.to_owned()) } else { Err(SignInError::Value { what }) }
 }
 
 impl<I: Issuer> Clone for OAuthApp<I> {
     fn clone(&self) -> Self {
         Self {
-            endpoints: self.endpoints.clone(),
+            authorisation: self.authorisation.clone(),
+            token: self.token.clone(),
             client_id: self.client_id.clone(),
             secret: Arc::clone(&self.secret),
             audience: self.audience.clone(),
@@ -400,19 +360,8 @@ impl<I: Issuer> Clone for OAuthApp<I> {
 impl<I: Issuer> fmt::Debug for OAuthApp<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the client id: a person may have put the secret in its place.
-        write!(
-            f,
-            "OAuthApp({}, {:?}, secret from {})",
-            I::PROFILE.name(),
-            self.endpoints,
-            self.secret.provenance()
-        )
-    }
-}
-
-impl fmt::Debug for Endpoints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Endpoints({}, {})", self.authorisation, self.token)
+        let (name, secret) = (I::PROFILE.name(), self.secret.provenance());
+        write!(f, "OAuthApp({name}, {}, {}, secret from {secret})", self.authorisation, self.token)
     }
 }
 
@@ -446,7 +395,7 @@ mod tests {
             "https://login.example/a\r\nhost: x",
             &long,
         ] {
-            assert_eq!(checked_url(url, "token"), Err(SetupError::Endpoint { which: "token" }), "{url}");
+            assert_eq!(checked_url(url, "token"), Err(SignInError::Endpoint { which: "token" }), "{url}");
         }
         assert_eq!(checked_url("https://LOGIN.example", "token"), Ok("https://login.example/".to_owned()));
     }

@@ -1,21 +1,29 @@
-//! The written form of a grant: JSON with a version, and the lease of the process that refreshes it.
+//! A grant: its written form, JSON with a version; the lease of the process that refreshes it; and when its
+//! access token is due.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::GrantError;
-use super::answer::Secret;
-use super::lease::{Lease, Taken, Timestamp, millis};
-use crate::internal::clocks::BootTime;
+use crate::internal::bytes::WipedBytes;
+use crate::internal::clocks::{BootTime, Clocks};
 use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
 use crate::key::{Fingerprint, Profile, RawKey};
-use crate::store::{DocumentContent, DocumentStore, MAX_DOCUMENT, Version};
+use crate::store::{DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 
 /// The form that is written. Forms 1 to this one are read.
 const GRANT_FORM_VERSION: u64 = 2;
+
+/// The longest refresh token, in bytes.
+const MAX_REFRESH: usize = 8192;
+
+/// Whether a refresh token can be kept: 1 to 8,192 bytes of any kind, because it cannot be had again.
+pub(super) fn is_refresh_token(bytes: &[u8]) -> bool {
+    (1..=MAX_REFRESH).contains(&bytes.len())
+}
 
 /// The longest lifetime and lease that are read, in milliseconds: a little over two years.
 const MAX_MILLIS: u64 = 1 << 36;
@@ -32,7 +40,7 @@ pub(super) struct Grant {
     /// Grows with every access token; it is the generation in the handle.
     pub(super) number: u64,
     pub(super) access: RawKey,
-    pub(super) refresh: Secret,
+    pub(super) refresh: WipedBytes,
     /// When the access token ends, by the clock of the machine that requested it.
     pub(super) expires: Timestamp,
     pub(super) lifetime: Duration,
@@ -110,7 +118,7 @@ impl From<FormError> for GrantError {
             FormError::TooLarge => corrupt("it is larger than one can be"),
             FormError::Corrupt { rule } => corrupt(rule),
             FormError::Newer { found, known } => Self::Newer { found, known },
-            FormError::OtherIssuer => Self::Other { what: "issuer" },
+            FormError::OtherIssuer => Self::OtherApp { what: "issuer" },
         }
     }
 }
@@ -127,7 +135,7 @@ pub(super) fn read(
 
 impl Grant {
     /// Returns JSON with the tokens, to be stored as a key is.
-    pub(super) fn to_document(&self, identity: &Identity) -> Result<DocumentContent, GrantError> {
+    pub(super) fn to_document(&self, identity: &Identity) -> Result<DocumentContent, DocumentError> {
         let document = json_form::seal(KIND, GRANT_FORM_VERSION, identity.profile.name(), |form| {
             form.field("client", &*identity.client);
             form.field("server", &*identity.server);
@@ -142,7 +150,7 @@ impl Grant {
                 form.field(name, number);
             }
             form.secret("access", self.access.expose_secret().as_bytes());
-            form.secret("refresh", self.refresh.bytes());
+            form.secret("refresh", &self.refresh);
             form.field("refused", self.is_refused);
             match &self.lease {
                 None => form.field("lease", Value::Null),
@@ -150,7 +158,7 @@ impl Grant {
             }
         });
         if document.len() > MAX_DOCUMENT {
-            return Err(GrantError::TooLarge { limit: MAX_DOCUMENT });
+            return Err(DocumentError::TooLarge { limit: MAX_DOCUMENT });
         }
         Ok(document.into())
     }
@@ -162,7 +170,7 @@ impl Grant {
             ("token endpoint", form.server != identity.server),
         ] {
             if is_other {
-                return Err(GrantError::Other { what });
+                return Err(GrantError::OtherApp { what });
             }
         }
         let has_serial = form.lineage.is_some() && form.id.is_some() && form.serial.is_some();
@@ -188,7 +196,8 @@ impl Grant {
             number: form.number,
             access: RawKey::parse(identity.profile, &access)
                 .map_err(|_| corrupt("the access token in it is not well-formed"))?,
-            refresh: Secret::refresh_token(&refresh)
+            refresh: Some(refresh)
+                .filter(|refresh| is_refresh_token(refresh))
                 .ok_or(corrupt("the refresh token in it is not well-formed"))?,
             expires: Timestamp(form.expires),
             lifetime: Duration::from_millis(form.lifetime),
@@ -199,7 +208,7 @@ impl Grant {
 
     /// Returns the same tokens with another lease.
     pub(super) fn with_lease(&self, lease: Option<Lease>) -> Self {
-        Self { access: self.access.clone_key(), refresh: self.refresh.duplicate(), lease, ..*self }
+        Self { access: self.access.clone_key(), refresh: WipedBytes::copy_of(&self.refresh), lease, ..*self }
     }
 }
 
@@ -225,126 +234,174 @@ impl LeaseForm {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::{Issuer, KatanaApp};
+/// By how much the wall clocks of two machines may differ.
+///
+/// A process that has not watched a lease for its whole length, such as one that a timer starts, goes by its
+/// date. On the machine of the holder it uses the clock that counts from the machine's start (Linux) beside
+/// the wall clock, and needs no allowance. On another machine it has only the wall clock, and takes the lease
+/// for over this much later.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(30 * 60);
 
-    fn identity() -> Identity {
-        Identity {
-            profile: KatanaApp::PROFILE,
-            client: "a \"client\\".replace(' ', "-"),
-            server: "https://login.example/token".into(),
-        }
+/// The right of one process to use the refresh token once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) holder: u64,
+    pub(super) length: Duration,
+    /// `None` in form 1, which has no date.
+    pub(super) taken: Option<Taken>,
+}
+
+/// When a lease was taken, by the clocks of its holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) wall: Timestamp,
+    pub(super) boot: Option<BootTime>,
+}
+
+/// One reading of all clocks that a lease is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) clocks: Clocks,
+    pub(super) boot: Option<BootTime>,
+}
+
+/// Milliseconds since 1970, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timestamp(pub(super) u64);
+
+impl Timestamp {
+    pub(super) fn of(time: SystemTime) -> Self {
+        Self(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 
-    fn grant() -> Grant {
-        Grant {
-            lineage: u64::MAX,
-            id: 3,
-            serial: 9,
-            number: 7,
-            access: RawKey::parse(KatanaApp::PROFILE, b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap(),
-            refresh: Secret::parse(b"a refresh token \"with\" marks").unwrap(),
-            expires: Timestamp(1_700_000_000_123),
-            lifetime: Duration::from_secs(3600),
-            is_refused: true,
-            lease: Some(Lease {
-                holder: u64::MAX,
-                length: Duration::from_millis(1500),
-                taken: Some(Taken {
-                    wall: Timestamp(1_700_000_000_456),
-                    boot: Some(BootTime { boot: u64::MAX, millis: 77 }),
-                }),
-            }),
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read_again() {
-        let (grant, identity) = (grant(), identity());
-        let document = grant.to_document(&identity).unwrap();
-        let read = Grant::from_document(&identity, document.expose_secret()).unwrap();
-        assert!(read.access == grant.access && read.refresh.bytes() == grant.refresh.bytes());
-        assert_eq!((read.lineage, read.id, read.serial), (u64::MAX, 3, 9));
-        assert_eq!(
-            (read.number, read.expires, read.lifetime, read.is_refused, read.lease),
-            (7, grant.expires, grant.lifetime, true, grant.lease)
-        );
-        assert!(grant.with_lease(None).lease.is_none());
-    }
-
-    #[test]
-    fn form_1_is_read_as_a_grant_of_no_known_sign_in() {
-        let (identity, document) = (identity(), grant().to_document(&identity()).unwrap());
-        let text = std::str::from_utf8(document.expose_secret()).unwrap();
-        let without = |text: &str, start: &str, end: &str| {
-            let (before, rest) = text.split_once(start).unwrap();
-            format!("{before}{}", rest.split_once(end).unwrap().1)
-        };
-        let text = without(text, "  \"lineage\"", "\n");
-        let text = without(&text, "  \"id\"", "\n");
-        let text = without(&text, "  \"serial\"", "\n");
-        let text = text
-            .replace(", \"taken\": 1700000000456, \"boot\": 18446744073709551615, \"since_boot\": 77", "");
-        assert!(Grant::from_document(&identity, text.as_bytes()).is_err(), "form 2 has all of them");
-        let text = text.replace("\"form\": 2", "\"form\": 1");
-        let read = Grant::from_document(&identity, text.as_bytes()).unwrap();
-        assert_eq!((read.lineage, read.id, read.serial, read.number), (0, 0, 7, 7));
-        assert_eq!(read.lease.map(|lease| lease.taken), Some(None));
-    }
-
-    #[test]
-    fn the_longest_tokens_fit() {
-        let mut grant = grant();
-        grant.access = RawKey::parse(KatanaApp::PROFILE, &[b'x'; 4096]).unwrap();
-        grant.refresh = Secret::refresh_token(&[0xff; 8192]).unwrap();
-        let client = "\\".repeat(2048);
-        let identity = Identity { client, server: "x".repeat(2048), ..identity() };
-        assert!(grant.to_document(&identity).is_ok());
-    }
-
-    #[test]
-    fn another_apps_a_newer_and_a_damaged_grant_are_refused() {
-        let identity = identity();
-        let document = grant().to_document(&identity).unwrap();
-        let text = std::str::from_utf8(document.expose_secret()).unwrap();
-        for (changed, what) in [
-            (Identity { profile: crate::key::Katana::PROFILE, ..identity.clone() }, "issuer"),
-            (Identity { client: "another".into(), ..identity.clone() }, "client id"),
-            (Identity { server: "https://login.example/".into(), ..identity.clone() }, "token endpoint"),
-        ] {
-            let error = Grant::from_document(&changed, text.as_bytes()).unwrap_err();
-            assert_eq!(error, GrantError::Other { what });
-        }
-        for (from, to) in [
-            ("\"form\": 2", "\"form\": 0"),
-            ("\"serial\": 9", "\"serial\": 0"),
-            ("\"serial\": 9,\n", ""),
-            ("\"taken\": 1700000000456", "\"taken\": 18446744073709551615"),
-            ("\"grant\"", "\"key set\""),
-            ("\"number\": 7", "\"number\": 0"),
-            ("\"number\": 7", "\"number\": 18446744073709551615"),
-            ("\"number\": 7", "\"number\": -1"),
-            ("\"lifetime\": 3600000", "\"lifetime\": 18446744073709551615"),
-            ("\"length\": 1500", "\"length\": 18446744073709551615"),
-            ("\"length\": 1500", "\"length\": 1500, \"x\": 1"),
-            ("\"refused\": true", "\"refused\": true, \"refused\": true"),
-            ("\"access\": \"", "\"access\": \"!"),
-            ("\"refresh\": \"", "\"refresh\": \"!"),
-            ("}\n", ""),
-        ] {
-            assert!(text.contains(from), "{from}");
-            let error = Grant::from_document(&identity, text.replacen(from, to, 2).as_bytes()).unwrap_err();
-            assert!(matches!(error, GrantError::Corrupt { .. }), "{to}: {error}");
-        }
-        for length in 0..text.len() - 2 {
-            assert!(Grant::from_document(&identity, &text.as_bytes()[..length]).is_err(), "{length}");
-        }
-        let newer = text.replace("\"form\": 2", "\"form\": 3, \"more\": {}");
-        let error = Grant::from_document(&identity, newer.as_bytes()).unwrap_err();
-        assert_eq!(error, GrantError::Newer { found: 3, known: 2 });
-        let large = vec![b' '; MAX_DOCUMENT + 1];
-        assert!(Grant::from_document(&identity, &large).is_err());
+    pub(super) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Now {
+    pub(super) fn read() -> Self {
+        Self { clocks: Clocks::now(), boot: BootTime::now() }
+    }
+}
+
+impl Lease {
+    /// A lease that `holder` takes now.
+    pub(super) fn taken_now(holder: u64, length: Duration) -> Self {
+        let taken = Taken { wall: Timestamp::of(SystemTime::now()), boot: BootTime::now() };
+        Self { holder, length, taken: Some(taken) }
+    }
+
+    /// Whether it is over for a process that has seen it since `since`: by every clock that can tell. A wrong
+    /// clock can make processes wait, and must not make two of them use one refresh token.
+    pub(super) fn is_over(&self, since: Clocks, now: Now) -> bool {
+        // The monotonic clock never shows more than has passed.
+        let watched = now.clocks.monotonic().saturating_duration_since(since.monotonic());
+        watched >= self.length || self.is_over_by_date(now.clocks.wall(), now.boot)
+    }
+
+    /// Whether its date alone says that it is over.
+    pub(super) fn is_over_by_date(&self, wall: SystemTime, boot: Option<BootTime>) -> bool {
+        let Some(taken) = self.taken else { return false };
+        let by_wall = Timestamp::of(wall).since(taken.wall);
+        match (taken.boot, boot) {
+            (Some(then), Some(now)) if then.boot == now.boot => {
+                // Machines that were resumed from one snapshot share a start; the wall clock tells them
+                // apart.
+                let by_boot = Duration::from_millis(now.millis.saturating_sub(then.millis));
+                by_boot.min(by_wall) >= self.length
+            }
+            _ => by_wall >= self.length.saturating_add(MAX_CLOCK_DIFFERENCE),
+        }
+    }
+}
+
+/// How long before the end of its access token a grant in doubt is tried, at most.
+const LAST_MOMENT: Duration = Duration::from_secs(30);
+
+/// The document as it was last read.
+pub(super) struct Seen {
+    pub(super) version: Version,
+    /// When its lease was first seen.
+    pub(super) since: Clocks,
+    pub(super) serial: u64,
+    pub(super) number: u64,
+    pub(super) lease: Option<Lease>,
+    pub(super) is_refused: bool,
+    pub(super) token: TokenTimes,
+}
+
+/// A time to come. It is reached when either clock says so, so neither a suspended machine nor a set clock
+/// delays it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    from: Clocks,
+    after: Duration,
+}
+
+/// The times of an access token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TokenTimes {
+    pub(super) ends: Due,
+    /// When it is refreshed.
+    pub(super) due: Due,
+    /// When it is refreshed even if the grant is in doubt.
+    pub(super) last_moment: Due,
+}
+
+impl Due {
+    pub(super) const fn after(from: Clocks, after: Duration) -> Self {
+        Self { from, after }
+    }
+
+    pub(super) fn is_over(self, now: Clocks) -> bool {
+        now.has_expired(self.from, self.after)
+    }
+
+    /// How long until then.
+    pub(super) fn rest(self, now: Clocks) -> Duration {
+        self.after.saturating_sub(now.at_most_since(self.from))
+    }
+}
+
+impl Seen {
+    /// Whether there is a lease that its holder may still use.
+    pub(super) fn is_leased(&self, now: Now) -> bool {
+        self.lease.is_some_and(|lease| !lease.is_over(self.since, now))
+    }
+}
+
+impl TokenTimes {
+    /// A token that ends after `rest` and is refreshed ahead of its end by this percentage of its lifetime,
+    /// at most 95.
+    pub(super) fn ending(from: Clocks, rest: Duration, lifetime: Duration, ahead: f64) -> Self {
+        let part = |percent: f64| lifetime.mul_f64(percent / 100.0);
+        let last = (lifetime / 10).min(LAST_MOMENT);
+        Self {
+            ends: Due::after(from, rest),
+            due: Due::after(from, rest.saturating_sub(part(ahead.min(95.0)))),
+            last_moment: Due::after(from, rest.saturating_sub(last)),
+        }
+    }
+}
+
+/// How long an access token from the document is still valid. `unwatched` is the time since the last read,
+/// `None` at the start: a token that came since then is no older than that, whatever the wall clocks say.
+pub(super) fn rest_of(
+    expires: Timestamp,
+    lifetime: Duration,
+    clock: Timestamp,
+    unwatched: Option<Duration>,
+) -> Duration {
+    let youngest = lifetime;
+    let oldest = unwatched.map_or(Duration::ZERO, |unwatched| youngest.saturating_sub(unwatched));
+    expires.since(clock).clamp(oldest, youngest)
+}
+
+#[cfg(test)]
+#[path = "../../tests/units/oauth/grant.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{KeeperError, KeeperProblem, OAuthApp};
+use super::{GrantError, GrantState, OAuthApp};
 use crate::handle::{Generation, KeyHandle, Publisher};
 use crate::internal::back_off::{Cadence, LONGEST, SHORTEST};
 use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
@@ -29,7 +29,7 @@ use run::Runner;
 /// set, the keeper notices within 5 s.
 ///
 /// New tokens are persisted before they are used. While the store refuses them they are kept, tried again,
-/// and not used ([`KeeperProblem::NotPersisted`]); callers that ask for a newer token are answered at once
+/// and not used ([`GrantError::NotPersisted`]); callers that ask for a newer token are answered at once
 /// that there is none.
 ///
 /// Dropping it ends its threads and blocks until they have ended: a refresh in progress is finished first, so
@@ -59,15 +59,14 @@ impl<I: Issuer> TokenKeeper<I> {
     /// keeper's own thread.
     ///
     /// # Errors
-    /// [`KeeperError::Grant`] if there is no usable grant; [`KeeperError::LeaseTooShort`];
-    /// [`KeeperError::NoThread`].
+    /// [`GrantError`] if there is no usable grant; [`GrantError::LeaseTooShort`]; [`GrantError::NoThread`].
     pub fn start(
         app: OAuthApp<I>,
         store: impl DocumentStore + 'static,
         mut settings: KeeperSettings,
-    ) -> Result<Self, KeeperError> {
+    ) -> Result<Self, GrantError> {
         if settings.lease < app.deadline() {
-            return Err(KeeperError::LeaseTooShort { lease: settings.lease, deadline: app.deadline() });
+            return Err(GrantError::LeaseTooShort { lease: settings.lease, deadline: app.deadline() });
         }
         let status = KeeperStatus {
             provenance: store.provenance(),
@@ -85,11 +84,7 @@ impl<I: Issuer> TokenKeeper<I> {
         worker.set_drop_timeout(settings.lease + SHUTDOWN_TIMEOUT);
         let link = Arc::clone(worker.link());
         let mut runner = Runner::new(app, Arc::new(store), settings, (publisher, reloader), link, events);
-        match runner.look() {
-            Ok(_) => {}
-            Err(KeeperProblem::Grant(error)) => return Err(KeeperError::Grant(error)),
-            Err(_) => unreachable!("a new handle takes any grant"),
-        }
+        runner.look()?;
         worker.start("keysheath-oauth", runner).map_err(no_thread)?;
         Ok(Self { handle, worker })
     }
@@ -118,8 +113,8 @@ impl<I: Issuer> TokenKeeper<I> {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
-fn no_thread(error: std::io::Error) -> KeeperError {
-    KeeperError::NoThread(error.kind())
+fn no_thread(error: std::io::Error) -> GrantError {
+    GrantError::NoThread(error.kind())
 }
 
 impl<I: Issuer> fmt::Debug for TokenKeeper<I> {
@@ -139,7 +134,7 @@ impl<I: Issuer> fmt::Debug for TokenKeeper<I> {
 /// | [jitter](Self::with_refresh_jitter), added to that at random | up to 10 % of its lifetime |
 /// | [lease](Self::with_lease) of a refresh | 30 s |
 /// | [grace](Self::with_grace) of the previous token | 1 min |
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct KeeperSettings {
     cadence: Cadence,
     /// In percent, both.
@@ -209,7 +204,7 @@ impl KeeperSettings {
     /// A panic in it is caught.
     #[must_use]
     pub fn on_event(mut self, tell: impl Fn(&KeeperEvent) + Send + Sync + 'static) -> Self {
-        self.on_event = Some(Arc::new(tell));
+        self.on_event = Some(Callback::new(tell));
         self
     }
 
@@ -230,38 +225,13 @@ impl Default for KeeperSettings {
     }
 }
 
-impl fmt::Debug for KeeperSettings {
-    /// Without the callback, which cannot be shown.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeeperSettings")
-            .field("cadence", &self.cadence)
-            .field("ahead", &self.ahead)
-            .field("jitter", &self.jitter)
-            .field("lease", &self.lease)
-            .field("grace", &self.grace)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The state of a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum GrantState {
-    /// The next refresh is expected to succeed.
-    Good,
-    /// A refresh was begun and its outcome is unknown: the next one may be refused.
-    InDoubt,
-    /// The server has refused the refresh token.
-    Refused,
-}
-
 /// The status of a [`TokenKeeper`]. Its `Display` is one line for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeeperStatus {
     provenance: Provenance,
     generation: Option<Generation>,
     state: GrantState,
-    health: Health<KeeperProblem>,
+    health: Health<GrantError>,
 }
 
 /// What happened to a [`TokenKeeper`]; see
@@ -297,7 +267,7 @@ pub enum KeeperEvent {
     #[non_exhaustive]
     Failed {
         /// Why.
-        problem: KeeperProblem,
+        problem: GrantError,
         /// How many have failed in a row, this one included.
         failures: u32,
         /// Where the grant is persisted.
@@ -345,21 +315,8 @@ impl KeeperStatus {
     /// Returns how the attempts go. A failure of the server ends with new tokens, not when the store can be
     /// read.
     #[must_use]
-    pub const fn health(&self) -> &Health<KeeperProblem> {
+    pub const fn health(&self) -> &Health<GrantError> {
         &self.health
-    }
-}
-
-impl fmt::Display for GrantState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Good => "good",
-            Self::InDoubt => {
-                "in doubt: a refresh was begun and its outcome is unknown, so a person may have to sign in \
-                 again"
-            }
-            Self::Refused => "refused by the server: a person must sign in again",
-        })
     }
 }
 

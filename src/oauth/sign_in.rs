@@ -11,13 +11,14 @@ use hmac_sha256::Hash;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::answer::{Secret, decode_form, encode_form};
-use super::{SetupError, SignInError};
-use crate::internal::bytes::WipedBytes;
-use crate::internal::bytes::base64url;
+use super::SignInError;
+use crate::internal::bytes::{WipedBytes, append_percent, base64url, percent_byte};
 
 /// The longest answer that is read, in bytes: a code of the longest kind, and a state.
 const MAX_QUERY: usize = 16 * 1024;
+
+/// The longest code, in bytes.
+const MAX_CODE: usize = 4096;
 
 /// A sign-in in progress. It holds the `state` and the PKCE verifier, which prove that the answer belongs to
 /// it, so keep it where it was begun, such as in the person's session at a web server.
@@ -39,12 +40,12 @@ const MAX_QUERY: usize = 16 * 1024;
 pub struct SignIn {
     url: String,
     redirect_uri: String,
-    state: Secret,
-    verifier: Option<Secret>,
+    state: WipedBytes,
+    verifier: Option<WipedBytes>,
 }
 
 /// The code of a sign-in. It can be used once and for a short time, with the app's client secret.
-pub struct AuthorizationCode(Secret);
+pub struct AuthorizationCode(WipedBytes);
 
 impl SignIn {
     pub(super) fn begin(
@@ -52,12 +53,12 @@ impl SignIn {
         fields: &[(&str, &[u8])],
         redirect_uri: &str,
         has_pkce: bool,
-    ) -> Result<Self, SetupError> {
+    ) -> Result<Self, SignInError> {
         let state = random()?;
         let verifier = if has_pkce { Some(random()?) } else { None };
-        let challenge = verifier.as_ref().map(challenge);
+        let challenge = verifier.as_deref().map(challenge);
         let mut fields = fields.to_vec();
-        fields.push(("state", state.bytes()));
+        fields.push(("state", &*state));
         if let Some(challenge) = &challenge {
             fields
                 .extend([("code_challenge", challenge.as_bytes()), ("code_challenge_method", &b"S256"[..])]);
@@ -97,39 +98,45 @@ impl SignIn {
                 _ => Err(SignInError::Malformed),
             }
         };
-        let is_ours = one(b"state")?.is_some_and(|state| bool::from(state.ct_eq(self.state.bytes())));
+        let is_ours = one(b"state")?.is_some_and(|state| bool::from(state.ct_eq(&*self.state)));
         if !is_ours {
             return Err(SignInError::WrongState);
         }
         match (one(b"code")?, one(b"error")?) {
-            (Some(code), None) => Secret::parse(code).map(AuthorizationCode).ok_or(SignInError::Malformed),
+            (Some(code), None) if is_code(code) => Ok(AuthorizationCode(WipedBytes::copy_of(code))),
             (_, Some(error)) if **error == *b"access_denied" => Err(SignInError::Denied),
             (_, Some(_)) => Err(SignInError::Refused),
-            (None, None) => Err(SignInError::Malformed),
+            _ => Err(SignInError::Malformed),
         }
     }
 
-    pub(super) const fn verifier(&self) -> Option<&Secret> {
-        self.verifier.as_ref()
+    pub(super) fn verifier(&self) -> Option<&[u8]> {
+        self.verifier.as_deref()
     }
 }
 
 impl AuthorizationCode {
-    pub(super) const fn secret(&self) -> &Secret {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
+/// Whether a code is 1 to 4,096 bytes of visible ASCII and spaces, which is what RFC 6749 (appendix A)
+/// allows.
+fn is_code(text: &[u8]) -> bool {
+    (1..=MAX_CODE).contains(&text.len()) && text.iter().all(|byte| (b' '..=b'~').contains(byte))
+}
+
 /// 256 random bits as 43 characters, the minimum length of a verifier (RFC 7636, section 4.1).
-fn random() -> Result<Secret, SetupError> {
+fn random() -> Result<WipedBytes, SignInError> {
     let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *bytes).map_err(|_| SetupError::NoRandomness)?;
-    Secret::parse(&base64url(&*bytes)).ok_or(SetupError::NoRandomness)
+    getrandom::fill(&mut *bytes).map_err(|_| SignInError::NoRandomness)?;
+    Ok(base64url(&*bytes))
 }
 
 /// The S256 challenge of a verifier (RFC 7636, section 4.2). It goes through the browser and is not secret.
-fn challenge(verifier: &Secret) -> String {
-    String::from_utf8_lossy(&base64url(&Hash::hash(verifier.bytes()))).into_owned()
+fn challenge(verifier: &[u8]) -> String {
+    String::from_utf8_lossy(&base64url(&Hash::hash(verifier))).into_owned()
 }
 
 impl fmt::Debug for SignIn {
@@ -142,6 +149,54 @@ impl fmt::Debug for AuthorizationCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AuthorizationCode(redacted)")
     }
+}
+
+/// Writes an `application/x-www-form-urlencoded` form.
+pub(super) fn encode_form(fields: &[(&str, &[u8])]) -> WipedBytes {
+    // Each byte takes three at most, so the block never grows.
+    let most = fields.iter().map(|(name, value)| (name.len() + value.len()) * 3 + 2).sum();
+    let mut form = WipedBytes::with_capacity(most);
+    for (at, (name, value)) in fields.iter().enumerate() {
+        if at > 0 {
+            form.push(b'&');
+        }
+        append_percent(&mut form, name.as_bytes(), b"");
+        form.push(b'=');
+        append_percent(&mut form, value, b"");
+    }
+    form
+}
+
+/// A name and its value.
+type Field = (WipedBytes, WipedBytes);
+
+/// Returns the fields of a form, in order; `None` if a `%` is not followed by two hex digits.
+fn decode_form(form: &str) -> Option<Vec<Field>> {
+    let field = |field: &str| {
+        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        Some((decode_part(name)?, decode_part(value)?))
+    };
+    form.split('&').filter(|part| !part.is_empty()).map(field).collect()
+}
+
+fn decode_part(text: &str) -> Option<WipedBytes> {
+    let mut decoded = WipedBytes::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let byte = match first {
+            b'%' => {
+                let (byte, after) = percent_byte(rest)?;
+                rest = after;
+                decoded.push(byte);
+                continue;
+            }
+            b'+' => b' ',
+            byte => *byte,
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    Some(decoded)
 }
 
 /// The path that the answer comes to.
@@ -224,10 +279,12 @@ impl LoopbackListener {
     }
 }
 
-type Answer = Result<AuthorizationCode, SignInError>;
-
 /// Reads one request and answers it. `None` if it is not the answer of a sign-in.
-fn serve(mut stream: TcpStream, sign_in: &SignIn, patience: Duration) -> io::Result<Option<Answer>> {
+fn serve(
+    mut stream: TcpStream,
+    sign_in: &SignIn,
+    patience: Duration,
+) -> io::Result<Option<Result<AuthorizationCode, SignInError>>> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(patience))?;
     let Some(head) = read_head(&mut stream, patience)? else { return Ok(None) };
@@ -274,7 +331,7 @@ fn read_head(stream: &mut TcpStream, patience: Duration) -> io::Result<Option<Wi
 }
 
 /// Fixed texts only: nothing of the request is shown.
-const fn page(answer: Option<&Answer>) -> (&'static str, &'static str) {
+const fn page(answer: Option<&Result<AuthorizationCode, SignInError>>) -> (&'static str, &'static str) {
     match answer {
         None => ("404 Not Found", "There is nothing here."),
         Some(Ok(_)) => {
@@ -317,15 +374,15 @@ mod tests {
 
     fn begun() -> (SignIn, String) {
         let sign_in = SignIn::begin("https://login.example/a", &[], "https://shop.example/c", true).unwrap();
-        let state = String::from_utf8(sign_in.state.bytes().to_vec()).unwrap();
+        let state = String::from_utf8(sign_in.state.to_vec()).unwrap();
         (sign_in, state)
     }
 
     #[test]
     fn the_challenge_is_that_of_the_standards_example() {
         // RFC 7636, appendix B.
-        let verifier = Secret::parse(b"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
-        assert_eq!(challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        let verifier = b"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        assert_eq!(challenge(verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
     #[test]
@@ -365,5 +422,25 @@ mod tests {
             let answer = format!("state={state}&{answer}");
             assert_eq!(sign_in.answer(&answer).unwrap_err(), error, "{answer}");
         }
+    }
+
+    #[test]
+    fn a_form_round_trips_and_has_only_plain_characters() {
+        let all: Vec<u8> = (0..=255).collect();
+        let form = encode_form(&[("a b", &all), ("", b""), ("x", b"1&2=3")]);
+        let text = std::str::from_utf8(&form).unwrap();
+        assert!(text.starts_with("a%20b=%00%01") && text.ends_with("&=&x=1%262%3D3"), "{text}");
+        let fields = decode_form(text).unwrap();
+        let (name, value) = &fields[0];
+        assert_eq!((&**name, &**value), (&b"a b"[..], all.as_slice()));
+        assert_eq!(&*fields[2].1, b"1&2=3");
+    }
+
+    #[test]
+    fn a_percent_sign_without_two_digits_is_not_a_form() {
+        for form in ["a=%", "a=%4", "a=%zz", "%=1"] {
+            assert!(decode_form(form).is_none(), "{form}");
+        }
+        assert_eq!(decode_form("a=1+2&&b").unwrap().len(), 2);
     }
 }

@@ -1,19 +1,145 @@
-//! The tokens of a sign-in and of a refresh, and what a store says of its grant.
+//! The answers of a token endpoint, the tokens in them, and what a store says of the grant that they become.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::answer::{Answer, Secret};
-use super::grant::{self, Grant, Identity};
-use super::lease::{Lease, Now, Timestamp};
-use super::{GrantError, GrantState, TokenError};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::grant::{self, Grant, Identity, Lease, Now, Timestamp};
+use super::{GrantError, TokenError};
+use crate::failure;
 use crate::handle::Generation;
 use crate::internal::back_off::{doubled, random_number, random_part};
+use crate::internal::bytes::WipedBytes;
 use crate::internal::clocks::Clocks;
+use crate::internal::json_form::{read as read_object, text};
 use crate::key::{ApiKey, Issuer};
+use crate::outgoing::Reply;
 use crate::store::{DocumentError, DocumentStore};
+
+/// The bounds of the lifetime of an access token.
+pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A token response. The refresh token cannot be had again, so it is kept whatever is wrong with the rest.
+pub(super) struct TokenResponse<I: Issuer> {
+    /// `None` if the server sent none: the old one stays valid (RFC 6749, section 6).
+    pub(super) refresh: Option<WipedBytes>,
+    /// With its lifetime.
+    pub(super) access: Result<(ApiKey<I>, Duration), TokenError>,
+}
+
+/// RFC 6749, section 5.1; other fields are ignored.
+#[derive(Deserialize)]
+struct SuccessFields<'a> {
+    #[serde(borrow)]
+    access_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refresh_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expires_in: Option<&'a RawValue>,
+}
+
+/// RFC 6749, section 5.2.
+#[derive(Deserialize)]
+struct ErrorFields<'a> {
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+/// The error codes that are about the app: RFC 6749, section 5.2, and RFC 8707.
+const APP_CODES: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_target",
+];
+
+/// Reads the tokens, or why there are none.
+pub(super) fn read<I: Issuer>(
+    reply: &Reply,
+    default_lifetime: Duration,
+) -> Result<TokenResponse<I>, TokenError> {
+    let status = reply.status;
+    if !(200..300).contains(&status) {
+        return Err(refusal(reply));
+    }
+    let Some(answer) = first_object::<SuccessFields<'_>>(&reply.body) else {
+        // A proxy's sign-in page comes with a 200.
+        return Err(if reply.is_web_page {
+            TokenError::Inconclusive { status, retry_after: None }
+        } else {
+            TokenError::NotTokens { status, rule: "it is not a JSON object of that kind" }
+        });
+    };
+    let refresh = answer.refresh_token.and_then(text).filter(|token| grant::is_refresh_token(token));
+    let lifetime = answer.expires_in.and_then(lifetime).unwrap_or(default_lifetime);
+    let access = access(&answer).map(|access| (access, lifetime));
+    Ok(TokenResponse { refresh, access: access.map_err(|rule| TokenError::NotTokens { status, rule }) })
+}
+
+fn access<I: Issuer>(answer: &SuccessFields<'_>) -> Result<ApiKey<I>, &'static str> {
+    let is_bearer = |kind: &RawValue| text(kind).is_some_and(|kind| kind.eq_ignore_ascii_case(b"bearer"));
+    if answer.token_type.is_some_and(|kind| !is_bearer(kind)) {
+        return Err("the token is of another type than Bearer");
+    }
+    let access = answer.access_token.ok_or("there is no access token")?;
+    let access = text(access).and_then(|access| ApiKey::parse_bytes(&access).ok());
+    access.ok_or("the access token is not well-formed")
+}
+
+/// Reads the object that a body begins with: neither a byte order mark nor trailing bytes may cost the
+/// tokens.
+fn first_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    // The parser would also take an array, by the order of the fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    T::deserialize(&mut serde_json::Deserializer::from_slice(body)).ok()
+}
+
+/// The standard demands a number, and some servers send a string. `None` for anything but a positive number:
+/// that must not cost the tokens beside it.
+fn lifetime(seconds: &RawValue) -> Option<Duration> {
+    let number = |text: &str| text.parse::<f64>().ok();
+    let seconds = match text(seconds) {
+        Some(text) => number(std::str::from_utf8(&text).ok()?)?,
+        None => number(seconds.get())?,
+    };
+    if seconds.is_nan() || seconds <= 0.0 {
+        return None;
+    }
+    let lifetime = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_LIFETIME);
+    Some(lifetime.clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME))
+}
+
+fn refusal(reply: &Reply) -> TokenError {
+    let status = reply.status;
+    let retry_after = reply.retry_after().and_then(failure::seconds);
+    // Only the server's own code counts, and only in an answer about the request: not with a 429 or a 5xx.
+    if !(400..500).contains(&status) || status == 429 {
+        return TokenError::Inconclusive { status, retry_after };
+    }
+    let answer: Option<ErrorFields<'_>> = read_object(&reply.body);
+    let Some(code) = answer.and_then(|answer| text(answer.error?)) else {
+        return TokenError::Inconclusive { status, retry_after };
+    };
+    if *code == *b"invalid_grant" {
+        return TokenError::Refused { status };
+    }
+    match APP_CODES.iter().find(|known| known.as_bytes() == &*code) {
+        Some(code) => TokenError::AppRefused { status, code },
+        None => TokenError::Inconclusive { status, retry_after },
+    }
+}
 
 /// How often [`Tokens::save`] tries when other processes write at the same time.
 const TRIES: u32 = 16;
@@ -26,7 +152,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 #[must_use = "they are lost unless they are saved"]
 pub struct Tokens<I: Issuer> {
     access: ApiKey<I>,
-    refresh: Secret,
+    refresh: WipedBytes,
     lifetime: Duration,
     /// When the server was asked.
     asked: Clocks,
@@ -38,7 +164,7 @@ pub struct Tokens<I: Issuer> {
 
 /// The outcome of a refresh.
 pub(super) struct Refreshed<I: Issuer> {
-    pub(super) answer: Answer<I>,
+    pub(super) answer: TokenResponse<I>,
     /// When the server was asked.
     pub(super) asked: Clocks,
 }
@@ -73,7 +199,7 @@ fn end(asked: Clocks, lifetime: Duration) -> Timestamp {
 impl<I: Issuer> Tokens<I> {
     pub(super) fn of_sign_in(
         (access, lifetime): (ApiKey<I>, Duration),
-        refresh: Secret,
+        refresh: WipedBytes,
         asked: Clocks,
         identity: Identity,
     ) -> Self {
@@ -137,7 +263,7 @@ impl<I: Issuer> Tokens<I> {
             serial: there.map_or(0, |there| there.serial) + 1,
             number: there.map_or(0, |there| there.number) + 1,
             access: self.access.as_raw().clone_key(),
-            refresh: self.refresh.duplicate(),
+            refresh: WipedBytes::copy_of(&self.refresh),
             expires: end(self.asked, self.lifetime),
             lifetime: self.lifetime,
             is_refused: false,
@@ -149,6 +275,31 @@ impl<I: Issuer> Tokens<I> {
 impl<I: Issuer> fmt::Debug for Tokens<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({:?}, for {} s)", self.access, self.lifetime.as_secs())
+    }
+}
+
+/// The state of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GrantState {
+    /// The next refresh is expected to succeed.
+    Good,
+    /// A refresh was begun and its outcome is unknown: the next one may be refused.
+    InDoubt,
+    /// The server has refused the refresh token: a person must sign in again.
+    Refused,
+}
+
+impl fmt::Display for GrantState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good",
+            Self::InDoubt => {
+                "in doubt: a refresh was begun and its outcome is unknown, so a person may have to sign in \
+                 again"
+            }
+            Self::Refused => "refused by the server: a person must sign in again",
+        })
     }
 }
 
@@ -210,12 +361,6 @@ impl GrantView {
         self.expires.since(Timestamp::of(moment)).min(self.lifetime)
     }
 
-    /// Whether the server has refused the grant, so that a person must sign in again.
-    #[must_use]
-    pub const fn is_refused(&self) -> bool {
-        self.is_refused
-    }
-
     /// Returns the state: in doubt if a refresh was begun and, by the date in its lease, is over.
     #[must_use]
     pub fn state(&self) -> GrantState {
@@ -247,3 +392,7 @@ impl fmt::Display for GrantView {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/units/oauth/token_response.rs"]
+mod tests;

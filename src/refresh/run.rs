@@ -363,6 +363,7 @@ impl<I: Issuer> Runner<I> {
 mod tests {
     use super::*;
     use crate::internal::background::Worker;
+    use crate::internal::events::Callback;
     use crate::internal::lock::Lock;
     use crate::key::Kanal;
     use crate::source::SecretFile;
@@ -385,7 +386,7 @@ mod tests {
         let reported = Arc::<Lock<Vec<RefreshEvent>>>::default();
         let sink = Arc::clone(&reported);
         let callback = move |event: &RefreshEvent| sink.lock().push(event.clone());
-        let (events, event_thread) = EventSender::start(Some(Arc::new(callback))).unwrap();
+        let (events, event_thread) = EventSender::start(Some(Callback::new(callback))).unwrap();
         let publisher = Publisher::new();
         let reloader = Arc::new(publisher.reloader());
         let handle = publisher.handle();

@@ -1,7 +1,5 @@
 //! How a refresher works.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::RefreshEvent;
@@ -42,7 +40,7 @@ const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 ///     .with_cadence(Cadence::every(Duration::from_secs(10)))
 ///     .on_event(|event| println!("{event}"));
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RefreshSettings {
     pub(super) cadence: Cadence,
     pub(super) deadline: Duration,
@@ -106,7 +104,7 @@ impl RefreshSettings {
     /// dropped, and the status counts them. A panic of the callback is caught.
     #[must_use]
     pub fn on_event(mut self, callback: impl Fn(&RefreshEvent) + Send + Sync + 'static) -> Self {
-        self.on_event = Some(Arc::new(callback));
+        self.on_event = Some(Callback::new(callback));
         self
     }
 
@@ -133,19 +131,6 @@ impl RefreshSettings {
 impl Default for RefreshSettings {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl fmt::Debug for RefreshSettings {
-    /// Without the callback, which cannot be shown.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshSettings")
-            .field("cadence", &self.cadence)
-            .field("deadline", &self.deadline)
-            .field("grace", &self.grace)
-            .field("lag", &self.lag)
-            .field("is_watching", &self.is_watching)
-            .finish_non_exhaustive()
     }
 }
 

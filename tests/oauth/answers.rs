@@ -9,7 +9,7 @@ use keysheath::client::{OriginGuard, OverrideError};
 use keysheath::failure::Obstacle;
 use keysheath::handle::Reload;
 use keysheath::key::{Kanal, Katana, KatanaApp, Origin, Profile};
-use keysheath::oauth::{GrantState, KeeperProblem, OAuthApp, TokenError, TokenKeeper, Tokens};
+use keysheath::oauth::{GrantError, GrantState, OAuthApp, TokenError, TokenKeeper, Tokens};
 use keysheath::source::{Provenance, Reading, SecretFile, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
@@ -223,7 +223,7 @@ fn in_doubt_the_refresh_token_is_not_used_a_second_time() {
         eventually("the failure", || keeper.status().health().problem().is_some());
         eventually("doubt", || keeper.status().state() == GrantState::InDoubt);
         let status = keeper.status();
-        assert!(matches!(status.health().problem(), Some(KeeperProblem::Token(_))));
+        assert!(matches!(status.health().problem(), Some(GrantError::Token(_))));
         // Polls see the lease that stays, and send nothing.
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(server.requests().len(), 2, "the exchange, and one refresh");
@@ -270,10 +270,13 @@ fn tls_that_breaks_leaves_doubt_only_after_the_request() {
         [(&broken, Obstacle::Broken, GrantState::InDoubt), (&unknown, Obstacle::Tls, GrantState::Good)]
     {
         let url = |path: &str| format!("https://localhost:{}{path}", server.address.port());
-        let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
         let roots = keysheath::key::Roots::from_pem(own.pem.as_bytes()).unwrap();
         let secret = SecretFile::new(folder.write("client-secret", CLIENT_SECRET));
-        let app = OAuthApp::katana("shop-sync", secret).unwrap().with_roots(roots).with_endpoints(endpoints);
+        let app = OAuthApp::katana("shop-sync", secret)
+            .unwrap()
+            .with_roots(roots)
+            .with_endpoints(&url("/auth"), &url("/token"))
+            .unwrap();
         assert_eq!(exchange(&app).unwrap_err(), TokenError::Unreachable(obstacle));
         // The grant of a server at that place, as a keeper finds it.
         let (_, store, other) = granted(&folder, |_| ("500 Oops", String::new()));
@@ -288,7 +291,7 @@ fn tls_that_breaks_leaves_doubt_only_after_the_request() {
         eventually("its state", || keeper.status().state() == state);
         assert_eq!(
             keeper.status().health().problem(),
-            Some(&KeeperProblem::Token(TokenError::Unreachable(obstacle)))
+            Some(&GrantError::Token(TokenError::Unreachable(obstacle)))
         );
     }
     assert_eq!(broken.requests().len(), 2, "the exchange, and one refresh");
@@ -336,9 +339,9 @@ fn a_slow_client_secret_takes_no_time_of_a_lease() {
     store.write(there.content(), None).unwrap();
     drop(app);
     let url = |path: &str| format!("http://{}{path}", server.address);
-    let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
     let slow = Slow(store.clone(), Arc::clone(&leased));
-    let app = OAuthApp::katana("shop-sync", slow).unwrap().with_endpoints(endpoints);
+    let app =
+        OAuthApp::katana("shop-sync", slow).unwrap().with_endpoints(&url("/auth"), &url("/token")).unwrap();
     let keeper = TokenKeeper::start(app, store, quick()).unwrap();
     eventually("a newer token", || refused(&keeper) == Some(Reload::Newer));
     assert_eq!(leased.load(Ordering::SeqCst), 0, "the lease was held while the secret was loaded");

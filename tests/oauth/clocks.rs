@@ -1,20 +1,18 @@
 //! Wall clocks that move, and processes that live for a short while.
 
-use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
 use keysheath::Cadence;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
-use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, Version};
+use keysheath::store::FileStore;
 
 use crate::answers::{JSON, app, exchange, good};
 use crate::support::faketime::{set, with_clock};
 use crate::support::oidc::{Oidc, eventually};
 use crate::support::recorder::{Recorder, write_answer};
-use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
-use crate::{child, own, quick, variable};
+use crate::{Late, child, lines, own, print_second_token, quick, variable};
 
 const LEASE: Duration = Duration::from_secs(12);
 
@@ -33,21 +31,14 @@ fn a_token_that_ended_in_a_suspend_is_refreshed_at_once() {
         let settings = KeeperSettings::new().with_cadence(Cadence::every(Duration::from_secs(3600)));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();
         println!("started with {}", keeper.status());
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20)
-            && keeper.handle().load().unwrap().generation().to_string() != "2"
-        {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        println!("came to {} after {} s", keeper.status(), start.elapsed().as_secs());
-        return;
+        return print_second_token(&keeper, Duration::from_secs(20));
     }
     let folder = Folder::new();
     let server = Recorder::raw(|_, stream| write_answer(stream, JSON, &good(1)));
     let store = FileStore::new(folder.at("grant"));
     exchange(&app(server.address, &folder)).unwrap().save(&store).unwrap();
     let mut child = with_clock(child(TEST, server.address.port(), &folder), &folder).spawn();
-    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut shown = lines(&mut child);
     assert!(shown.any(|line| line.contains("started with")));
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(server.requests().len(), 1, "the exchange alone: the token lives for an hour");
@@ -59,28 +50,10 @@ fn a_token_that_ended_in_a_suspend_is_refreshed_at_once() {
     assert_eq!(server.requests().len(), 2);
 }
 
-/// A store that takes its time after the first write, which is the lease.
-struct SlowToReturn(FileStore, Duration);
-
-impl DocumentStore for SlowToReturn {
-    pass_on!(0: provenance, limit, read);
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        let written = self.0.write(content, unchanged);
-        println!("has written");
-        std::thread::sleep(self.1);
-        written
-    }
-}
-
 /// Starts a process that takes the lease at once and goes on after `pause`; returns when it has the lease.
 fn holder(test: &'static str, oidc: &Oidc, folder: &Folder, pause: &str) -> std::process::Child {
     let mut child = child(test, oidc.port, folder).var("OIDC_PAUSE", pause).spawn();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = lines(&mut child);
     assert!(lines.any(|line| line.contains("has written")));
     std::thread::spawn(move || lines.for_each(drop));
     child
@@ -90,7 +63,7 @@ fn holder(test: &'static str, oidc: &Oidc, folder: &Folder, pause: &str) -> std:
 fn hold_or_pass() {
     let (app, store, settings) = own_leasing();
     if let Ok(pause) = std::env::var("OIDC_PAUSE") {
-        let store = SlowToReturn(store, Duration::from_millis(pause.parse().unwrap()));
+        let store = Late(store, Duration::from_millis(pause.parse().unwrap()));
         let keeper = TokenKeeper::start(app, store, settings).unwrap();
         eventually("its refresh", || keeper.handle().load().unwrap().generation().to_string() == "2");
         return;

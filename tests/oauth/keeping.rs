@@ -1,12 +1,19 @@
 //! Keeping a token fresh at a real server.
 
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use keysheath::handle::Reload;
-use keysheath::oauth::{GrantState, KeeperProblem, TokenError, TokenKeeper};
-use keysheath::store::MemoryStore;
+use keysheath::oauth::{GrantError, GrantState, TokenError, TokenKeeper};
+use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
+use crate::answers::refused;
 use crate::support::oidc::{Oidc, PATIENCE, eventually};
+use crate::support::stores::pass_on;
 use crate::{products, quick, quick_cadence};
 
 #[test]
@@ -88,7 +95,7 @@ fn a_revoked_grant_is_told_from_a_server_that_is_down() {
     let status = keeper.status();
     assert_eq!(status.state(), GrantState::Refused);
     assert!(
-        matches!(status.health().problem(), Some(KeeperProblem::Token(TokenError::Refused { status: 400 }))),
+        matches!(status.health().problem(), Some(GrantError::Token(TokenError::Refused { status: 400 }))),
         "{status}"
     );
     // Whoever comes later knows it from the document, and asks the server no more.
@@ -107,31 +114,53 @@ fn a_revoked_grant_is_told_from_a_server_that_is_down() {
     let status = keeper.status();
     assert_eq!(status.state(), GrantState::Good, "nothing was sent, so nothing is in doubt");
     assert!(
-        matches!(status.health().problem(), Some(KeeperProblem::Token(TokenError::Unreachable(_)))),
+        matches!(status.health().problem(), Some(GrantError::Token(TokenError::Unreachable(_)))),
         "{status}"
     );
     assert_eq!(handle.load().unwrap().generation(), before, "the token stays in force");
+}
+
+/// A store whose reads wait while the gate is held.
+#[derive(Clone, Default)]
+struct Gated {
+    store: MemoryStore,
+    gate: Arc<Mutex<()>>,
+    reads: Arc<AtomicU32>,
+}
+
+impl DocumentStore for Gated {
+    pass_on!(store: provenance, limit, write);
+
+    fn read(&self) -> Result<Option<Document>, DocumentError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let _open = self.gate.lock().unwrap();
+        self.store.read()
+    }
 }
 
 #[test]
 fn two_who_refresh_one_token_lose_the_grant() {
     // What the lease is there against: two stores with a copy of one grant each.
     let oidc = Oidc::start("");
-    let (store, copy) = (MemoryStore::new(), MemoryStore::new());
+    let (store, copy) = (MemoryStore::new(), Gated::default());
     oidc.grant_in(&store);
-    let document = keysheath::store::DocumentStore::read(&store).unwrap().unwrap();
-    keysheath::store::DocumentStore::write(&copy, document.content(), None).unwrap();
-    let keepers = [store, copy].map(|store| TokenKeeper::start(oidc.app(), store, quick()).unwrap());
-    let refuse = |keeper: &TokenKeeper<_>| {
-        let now = keeper.handle().load().unwrap().generation();
-        keeper.handle().report_refused(now);
-        keeper.handle().wait_newer_than(now).wait(PATIENCE)
-    };
-    assert_eq!(refuse(&keepers[0]), Some(Reload::Newer));
-    assert_eq!(products(&keepers[0].handle(), &oidc.origin()).0, 200);
-    // Unchanged, if the attempt that the report asked for has ended before the wait begins.
-    assert!(matches!(refuse(&keepers[1]), Some(Reload::Failed | Reload::Unchanged)));
-    assert_eq!(keepers[1].status().state(), GrantState::Refused);
-    assert_eq!(products(&keepers[0].handle(), &oidc.origin()).0, 401, "the winner's token as well");
-    assert_eq!(keepers[0].status().state(), GrantState::Refused);
+    copy.write(store.read().unwrap().unwrap().content(), None).unwrap();
+    let winner = TokenKeeper::start(oidc.app(), store, quick()).unwrap();
+    let loser = TokenKeeper::start(oidc.app(), copy.clone(), quick()).unwrap();
+    assert_eq!(refused(&winner), Some(Reload::Newer));
+    assert_eq!(products(&winner.handle(), &oidc.origin()).0, 200);
+    // While a poll of the loser waits for its store, a caller asks and the refusal is reported: the next
+    // attempt answers both.
+    let held = copy.gate.lock().unwrap();
+    let before = copy.reads.load(Ordering::SeqCst);
+    eventually("a poll", || copy.reads.load(Ordering::SeqCst) > before);
+    let now = loser.handle().load().unwrap().generation();
+    let mut asked = loser.handle().wait_newer_than(now);
+    assert!(Pin::new(&mut asked).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    loser.handle().report_refused(now);
+    drop(held);
+    assert_eq!(asked.wait(PATIENCE), Some(Reload::Failed));
+    assert_eq!(loser.status().state(), GrantState::Refused);
+    assert_eq!(products(&winner.handle(), &oidc.origin()).0, 401, "the winner's token as well");
+    assert_eq!(winner.status().state(), GrantState::Refused);
 }

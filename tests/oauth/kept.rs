@@ -1,6 +1,5 @@
 //! What cannot be had again, and what is done so that it is not lost.
 
-use std::io::{BufRead as _, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -8,18 +7,17 @@ use std::time::{Duration, Instant};
 use keysheath::handle::Reload;
 use keysheath::key::{KatanaApp, Roots};
 use keysheath::oauth::{
-    Endpoints, GrantState, KeeperProblem, KeeperSettings, OAuthApp, TokenError, TokenKeeper,
+    GrantError, GrantState, KeeperSettings, OAuthApp, SignInError, TokenError, TokenKeeper,
 };
-use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version};
+use keysheath::store::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};
 use crate::support::oidc::{CLIENT_SECRET, eventually};
 use crate::support::recorder::{Recorder, Request, write_answer};
-use crate::support::stores::pass_on;
 use crate::support::tls::OwnCertificate;
 use crate::support::{Child, Folder};
-use crate::{child, own, quick, variable};
+use crate::{Late, child, lines, own, print_second_token, quick, variable};
 
 #[test]
 fn a_bad_access_token_costs_no_refresh_token() {
@@ -41,7 +39,7 @@ fn a_bad_access_token_costs_no_refresh_token() {
         refused_once(&keeper);
         eventually("the failure", || keeper.status().health().problem().is_some());
         let problem = keeper.status().health().problem().cloned();
-        assert!(matches!(problem, Some(KeeperProblem::Token(TokenError::NotTokens { .. }))), "{problem:?}");
+        assert!(matches!(problem, Some(GrantError::Token(TokenError::NotTokens { .. }))), "{problem:?}");
         assert_eq!(keeper.handle().load().unwrap().generation(), first, "{shown}");
         eventually("a good answer", || refused(&keeper) == Some(Reload::Newer));
         let second = &server.requests()[2];
@@ -66,8 +64,7 @@ fn a_token_endpoint_that_takes_12_s_is_waited_for() {
 /// The same app, at a server over TLS with this certificate.
 fn over_tls(app: OAuthApp<KatanaApp>, port: u16, pem: &[u8]) -> OAuthApp<KatanaApp> {
     let url = |path: &str| format!("https://localhost:{port}{path}");
-    app.with_endpoints(Endpoints::new(&url("/auth"), &url("/token")).unwrap())
-        .with_roots(Roots::from_pem(pem).unwrap())
+    app.with_endpoints(&url("/auth"), &url("/token")).unwrap().with_roots(Roots::from_pem(pem).unwrap())
 }
 
 #[test]
@@ -80,17 +77,7 @@ fn a_holder_that_was_stopped_reads_a_late_answer() {
         let settings = quick().with_lease(Duration::from_secs(9));
         let keeper = TokenKeeper::start(app.with_deadline(Duration::from_secs(6)), store, settings).unwrap();
         refused_once(&keeper);
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(30)
-            && keeper.status().health().consecutive_failures() == 0
-        {
-            if keeper.handle().load().unwrap().generation().to_string() == "2" {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        println!("came to {}", keeper.status());
-        return;
+        return print_second_token(&keeper, Duration::from_secs(30));
     }
     let (folder, holder) = (Folder::new(), Arc::new(AtomicU32::new(0)));
     let pid = Arc::clone(&holder);
@@ -115,8 +102,7 @@ fn a_holder_that_was_stopped_reads_a_late_answer() {
         .var("OIDC_ROOTS", folder.write("roots", &certificate.pem))
         .spawn();
     holder.store(child.id(), Ordering::SeqCst);
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let shown = lines.filter(|line| line.contains("came to")).collect::<String>();
+    let shown = lines(&mut child).filter(|line| line.contains("came to")).collect::<String>();
     assert!(child.wait().unwrap().success());
     assert!(shown.contains("good, access token 2"), "{shown}");
     let grant = FileStore::new(folder.at("grant")).read().unwrap().unwrap().content().clone();
@@ -139,23 +125,6 @@ fn after_a_503_a_keeper_does_not_eventually_its_own_lease() {
     assert_eq!(keeper.status().state(), GrantState::Good);
 }
 
-/// A store that takes its time for each write.
-struct Late(MemoryStore, Duration);
-
-impl DocumentStore for Late {
-    pass_on!(0: provenance, limit, read);
-
-    fn write(
-        &self,
-        content: &DocumentContent,
-        unchanged: Option<&Version>,
-    ) -> Result<Version, DocumentError> {
-        let written = self.0.write(content, unchanged);
-        std::thread::sleep(self.1);
-        written
-    }
-}
-
 #[test]
 fn a_lease_that_is_written_too_late_sends_nothing() {
     let folder = Folder::new();
@@ -165,7 +134,7 @@ fn a_lease_that_is_written_too_late_sends_nothing() {
     let late = Late(store, Duration::from_millis(1200));
     let keeper = TokenKeeper::start(app, late, settings).unwrap();
     refused_once(&keeper);
-    eventually("the failure", || keeper.status().health().problem() == Some(&KeeperProblem::SlowStore));
+    eventually("the failure", || keeper.status().health().problem() == Some(&GrantError::SlowStore));
     assert_eq!(keeper.status().state(), GrantState::Good, "nothing is in doubt");
     assert_eq!(server.requests().len(), 1, "the exchange alone");
 }
@@ -175,20 +144,20 @@ fn a_server_that_could_not_be_reached_leaves_no_doubt() {
     // It takes the connection and says nothing in TLS, so nothing is sent until the deadline.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = |path: &str| format!("https://127.0.0.1:{}{path}", silent.local_addr().unwrap().port());
-    let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
     let folder = Folder::new();
     let (app, store, other) = granted(&folder, |number| (JSON, good(number)));
     let there = store.read().unwrap().unwrap();
     let text = std::str::from_utf8(there.content().expose_secret()).unwrap();
     let text = text.replace(&format!("http://{}/token", other.address), &url("/token"));
     store.write(&DocumentContent::from(text.into_bytes()), Some(there.version())).unwrap();
-    let app = app.with_endpoints(endpoints).with_deadline(Duration::from_secs(1));
+    let app =
+        app.with_endpoints(&url("/auth"), &url("/token")).unwrap().with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store.clone(), quick().with_lease(Duration::from_secs(1))).unwrap();
     refused_once(&keeper);
     eventually("the failure", || keeper.status().health().problem().is_some());
     assert!(matches!(
         keeper.status().health().problem(),
-        Some(KeeperProblem::Token(TokenError::Unreachable(_)))
+        Some(GrantError::Token(TokenError::Unreachable(_)))
     ));
     assert_eq!(keeper.status().state(), GrantState::Good, "{}", keeper.status());
     let text = String::from_utf8(store.read().unwrap().unwrap().content().expose_secret().to_vec()).unwrap();
@@ -197,8 +166,6 @@ fn a_server_that_could_not_be_reached_leaves_no_doubt() {
 
 #[test]
 fn a_lease_shorter_than_the_deadline_is_refused() {
-    use keysheath::oauth::KeeperError;
-
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
     let start = |deadline: u64, lease: u64| {
@@ -207,9 +174,21 @@ fn a_lease_shorter_than_the_deadline_is_refused() {
         TokenKeeper::start(app, store.clone(), settings).map(|_| ())
     };
     let error = start(10, 9).unwrap_err();
-    assert!(matches!(error, KeeperError::LeaseTooShort { .. }), "{error}");
+    assert!(matches!(error, GrantError::LeaseTooShort { .. }), "{error}");
     assert!(error.to_string().contains("9s") && error.to_string().contains("10s"), "{error}");
     assert_eq!(start(9, 9), Ok(()));
+}
+
+#[test]
+fn a_lease_is_10_ms_at_least_and_a_day_at_most() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let least = Duration::from_millis(10);
+    for (asked, kept) in
+        [(Duration::ZERO, least), (least, least), (day, day), (Duration::MAX, day), (day * 2, day)]
+    {
+        let settings = KeeperSettings::new().with_lease(asked);
+        assert!(format!("{settings:?}").contains(&format!("lease: {kept:?}")), "{settings:?}");
+    }
 }
 
 #[test]
@@ -227,7 +206,7 @@ fn tokens_that_a_store_did_not_take_are_saved_elsewhere() {
     // Once more is no harm, and another place would use one refresh token twice.
     tokens.save(&place).unwrap();
     assert_eq!(*place.read().unwrap().unwrap().version(), version);
-    assert_eq!(tokens.save(&third), Err(keysheath::oauth::GrantError::SavedElsewhere));
+    assert_eq!(tokens.save(&third), Err(GrantError::SavedElsewhere));
     assert!(third.read().unwrap().is_none());
     // Written, and said not to be.
     let writes = Failing { writes: true, ..Failing::default() };
@@ -241,17 +220,17 @@ fn tokens_that_a_store_did_not_take_are_saved_elsewhere() {
 
 #[test]
 fn a_missing_secret_is_reported_before_the_browser_opens() {
-    use keysheath::oauth::{OAuthApp, SetupError};
-    use keysheath::source::SecretFile;
+    use keysheath::source::{Problem, SecretFile};
 
     let folder = Folder::new();
     let app = |name: &str| OAuthApp::katana("shop-sync", SecretFile::new(folder.at(name))).unwrap();
     let error = app("not-there").sign_in("http://127.0.0.1:1/callback").unwrap_err();
-    assert!(matches!(error, SetupError::NoSecret { .. }), "{error}");
+    let SignInError::Secret(place) = &error else { panic!("{error}") };
+    assert!(matches!(place.problem(), Problem::Missing { .. }), "{error}");
     assert!(error.to_string().contains(folder.at("not-there").to_str().unwrap()), "{error}");
     folder.write("bad", "x y");
     let error = app("bad").sign_in("http://127.0.0.1:1/callback").unwrap_err();
-    assert!(matches!(error, SetupError::Secret(_)), "{error}");
+    assert!(matches!(error, SignInError::Secret(_)), "{error}");
     assert!(error.to_string().contains(folder.at("bad").to_str().unwrap()), "{error}");
     folder.write("good", CLIENT_SECRET);
     assert!(app("good").sign_in("http://127.0.0.1:1/callback").is_ok());

@@ -17,7 +17,8 @@ mod told;
 mod trouble;
 mod which;
 
-use std::time::Duration;
+use std::io::{BufRead as _, BufReader};
+use std::time::{Duration, Instant};
 
 use ::http::Request;
 use http_body_util::Empty;
@@ -27,11 +28,12 @@ use keysheath::Cadence;
 use keysheath::client::{BearerLayer, OriginGuard, Sent};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{KatanaApp, Origin};
-use keysheath::oauth::{KeeperSettings, OAuthApp};
-use keysheath::store::FileStore;
+use keysheath::oauth::{KeeperSettings, OAuthApp, TokenKeeper};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::oidc::{CLIENT_SECRET, app_at};
+use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
 
 /// A child that runs a test with the app of a server at this port, and with the grant in this folder.
@@ -50,6 +52,42 @@ fn variable(name: &str) -> String {
 fn own() -> (OAuthApp<KatanaApp>, FileStore) {
     let app = app_at(variable("OIDC_PORT").parse().unwrap(), variable("OIDC_SECRET").as_ref());
     (app, FileStore::new(variable("OIDC_GRANT")))
+}
+
+/// The lines that a child prints.
+fn lines(child: &mut std::process::Child) -> impl Iterator<Item = String> + use<> {
+    BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok)
+}
+
+/// In such a child: waits for the second token, a failure or the end of this time, and prints the status.
+fn print_second_token(keeper: &TokenKeeper<KatanaApp>, most: Duration) {
+    let start = Instant::now();
+    let is_waiting = || {
+        keeper.status().health().consecutive_failures() == 0
+            && keeper.handle().load().unwrap().generation().to_string() != "2"
+    };
+    while start.elapsed() < most && is_waiting() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("came to {}", keeper.status());
+}
+
+/// A store that returns from each write late, and prints when it has written.
+struct Late<S>(S, Duration);
+
+impl<S: DocumentStore> DocumentStore for Late<S> {
+    pass_on!(0: provenance, limit, read);
+
+    fn write(
+        &self,
+        content: &DocumentContent,
+        unchanged: Option<&Version>,
+    ) -> Result<Version, DocumentError> {
+        let written = self.0.write(content, unchanged);
+        println!("has written");
+        std::thread::sleep(self.1);
+        written
+    }
 }
 
 fn quick_cadence() -> Cadence {

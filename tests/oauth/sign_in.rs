@@ -2,8 +2,8 @@
 
 use keysheath::emulator::Emulator;
 use keysheath::key::{Issuer as _, Katana, RawKey};
-use keysheath::oauth::{AppProblem, LoopbackListener, SignIn, SignInError, TokenError, TokenKeeper};
-use keysheath::source::SecretFile;
+use keysheath::oauth::{LoopbackListener, SignIn, SignInError, TokenError, TokenKeeper};
+use keysheath::source::{Problem, SecretFile};
 use keysheath::store::{DocumentStore as _, MemoryStore};
 
 use crate::support::oidc::{Browser, Decision, Oidc, PATIENCE, eventually, visit};
@@ -116,12 +116,14 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
         app.exchange(sign_in, code).map(|_| ()).unwrap_err()
     };
     let app = crate::support::oidc::app_at(oidc.port, &path);
-    assert!(matches!(exchange(&app), TokenError::NoSecret { .. }), "there is no such file");
+    assert!(
+        matches!(exchange(&app), TokenError::Secret(error) if matches!(error.problem(), Problem::Missing { .. })),
+        "there is no such file"
+    );
     std::fs::write(&path, "not the secret").unwrap();
     assert!(matches!(exchange(&app), TokenError::Secret(_)), "it is malformed");
     std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
-    let problem = AppProblem::Client;
-    assert_eq!(exchange(&app), TokenError::AppRefused { status: 401, problem });
+    assert_eq!(exchange(&app), TokenError::AppRefused { status: 401, code: "invalid_client" });
 }
 
 #[test]

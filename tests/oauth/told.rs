@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
-use keysheath::oauth::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, TokenError, TokenKeeper};
+use keysheath::oauth::{GrantError, GrantState, KeeperEvent, KeeperSettings, TokenError, TokenKeeper};
 use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
@@ -241,11 +241,11 @@ fn a_panic_of_a_keeper_is_reported_and_leaves_no_caller_waiting() {
     let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
     assert_eq!(next(&events), "refreshed 1");
     store.panics.store(true, Ordering::SeqCst);
-    assert_eq!(next(&events), format!("failed 1: {}", KeeperProblem::Ended));
+    assert_eq!(next(&events), format!("failed 1: {}", GrantError::Ended));
     let status = keeper.status();
     assert_eq!(
         (status.health().problem(), status.health().consecutive_failures()),
-        (Some(&KeeperProblem::Ended), 1),
+        (Some(&GrantError::Ended), 1),
         "{status}"
     );
     assert_eq!(refused(&keeper), Some(Reload::NoRefresher));

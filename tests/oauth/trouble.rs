@@ -6,18 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use keysheath::FileProblem;
 use keysheath::handle::Reload;
-use keysheath::key::KatanaApp;
-use keysheath::oauth::{GrantError, GrantState, KeeperError, KeeperProblem, TokenKeeper};
+use keysheath::oauth::{GrantError, GrantState, TokenKeeper};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
-use crate::answers::{app, exchange, good, refused_once};
+use crate::answers::{JSON, app, exchange, good, refused, refused_once};
 use crate::quick;
 use crate::support::Folder;
 use crate::support::oidc::{PATIENCE, eventually};
 use crate::support::recorder::{Recorder, write_answer};
 use crate::support::stores::pass_on;
-
-const JSON: &str = "200 OK\r\ncontent-type: application/json";
 
 /// A store that fails on demand.
 #[derive(Clone, Default)]
@@ -61,12 +58,6 @@ fn server(before: impl Fn(u32) + Send + Sync + 'static) -> Recorder {
     })
 }
 
-fn refused(keeper: &TokenKeeper<KatanaApp>) -> Option<Reload> {
-    let now = keeper.handle().load().unwrap().generation();
-    keeper.handle().report_refused(now);
-    keeper.handle().wait_newer_than(now).wait(PATIENCE)
-}
-
 #[test]
 fn tokens_are_published_once_they_are_persisted_and_not_before() {
     for writes in [false, true] {
@@ -106,7 +97,7 @@ fn while_tokens_are_not_persisted_the_old_one_stays_active() {
         assert!(start.elapsed() < Duration::from_secs(8), "nobody waits for the disk: {:?}", start.elapsed());
     }
     assert_eq!(handle.load().unwrap().generation(), first);
-    assert!(matches!(keeper.status().health().problem(), Some(KeeperProblem::NotPersisted(_))));
+    assert!(matches!(keeper.status().health().problem(), Some(GrantError::NotPersisted(_))));
     // The lease is over meanwhile, and the tokens are kept all the same.
     store.fail.store(0, Ordering::SeqCst);
     eventually("the tokens", || handle.load().unwrap().generation() > first);
@@ -205,7 +196,7 @@ fn a_document_that_is_no_grant_changes_no_active_token() {
     assert_eq!(keeper.handle().load().unwrap().generation(), now);
     assert_eq!(server.requests().len(), 2, "and nothing is sent");
     let error = TokenKeeper::start(app.clone(), store.clone(), quick()).unwrap_err();
-    assert!(matches!(error, KeeperError::Grant(GrantError::Corrupt { .. })), "{error}");
+    assert!(matches!(error, GrantError::Corrupt { .. }), "{error}");
 }
 
 #[test]
@@ -239,8 +230,8 @@ fn a_grant_is_read_without_a_keeper_a_request_or_a_change() {
     let version = *store.read().unwrap().unwrap().version();
     let view = app.grant_in(&store).unwrap();
     assert_eq!(
-        (view.generation().to_string(), view.is_refused(), view.has_lease()),
-        ("1".into(), false, false)
+        (view.generation().to_string(), view.state(), view.has_lease()),
+        ("1".into(), GrantState::Good, false)
     );
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
     assert!(view.rest_at(now) <= hour && view.rest_at(now) > hour / 2, "{view}");
@@ -258,9 +249,12 @@ fn a_grant_is_read_without_a_keeper_a_request_or_a_change() {
     assert!(view.to_string().contains("in doubt"), "{view}");
     change(&store, |text| text.replace("\"refused\": false", "\"refused\": true"));
     let view = app.grant_in(&store).unwrap();
-    assert!(view.is_refused() && view.to_string().contains("a person must sign in again"), "{view}");
+    assert!(
+        view.state() == GrantState::Refused && view.to_string().contains("a person must sign in again"),
+        "{view}"
+    );
     change(&store, |text| text.replace("shop-sync", "another-app"));
-    assert_eq!(app.grant_in(&store), Err(GrantError::Other { what: "client id" }));
+    assert_eq!(app.grant_in(&store), Err(GrantError::OtherApp { what: "client id" }));
     assert_eq!(server.requests().len(), 1, "the exchange alone");
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use keysheath::handle::Reload;
 use keysheath::key::Profile;
-use keysheath::oauth::{GrantState, KeeperEvent, KeeperProblem, OAuthApp, TokenKeeper};
+use keysheath::oauth::{GrantError, GrantState, KeeperEvent, OAuthApp, TokenKeeper};
 use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
@@ -57,7 +57,7 @@ fn grants_of_two_accounts_of_one_app_are_told_apart() {
     let handle = keeper.handle();
     let own = store.read().unwrap().unwrap().content().clone();
     put(&store, other.read().unwrap().unwrap().content());
-    eventually("the other grant", || keeper.status().health().problem() == Some(&KeeperProblem::OtherGrant));
+    eventually("the other grant", || keeper.status().health().problem() == Some(&GrantError::OtherGrant));
     assert_eq!(handle.load().unwrap().generation().to_string(), "1", "nothing was changed");
     assert_eq!(refused(&keeper), Some(Reload::Failed));
     put(&store, &own);
@@ -73,7 +73,7 @@ fn grants_of_two_accounts_of_one_app_are_told_apart() {
     // The earlier sign-in, put back: its refresh token may be good, and only a person knows which one is
     // meant.
     put(&store, &own);
-    eventually("the problem", || second.status().health().problem() == Some(&KeeperProblem::WentBack));
+    eventually("the problem", || second.status().health().problem() == Some(&GrantError::WentBack));
     assert_eq!(second.handle().load().unwrap().generation().to_string(), "2");
 }
 
@@ -120,9 +120,11 @@ fn a_lease_that_conflicts_is_tried_with_pauses_and_one_secret() {
     let (_, granted, server) = granted(&folder, |number| (JSON, good(number)));
     let store = Contended { store: granted, ..Contended::default() };
     let url = |path: &str| format!("http://{}{path}", server.address);
-    let endpoints = keysheath::oauth::Endpoints::new(&url("/auth"), &url("/token")).unwrap();
     let loads = Arc::new(AtomicU32::new(0));
-    let app = OAuthApp::katana("shop-sync", Counted(Arc::clone(&loads))).unwrap().with_endpoints(endpoints);
+    let app = OAuthApp::katana("shop-sync", Counted(Arc::clone(&loads)))
+        .unwrap()
+        .with_endpoints(&url("/auth"), &url("/token"))
+        .unwrap();
     let settings = quick().with_cadence(quick_cadence().with_interval(Duration::from_secs(3600)));
     let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
     let start = Instant::now();

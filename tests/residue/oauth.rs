@@ -10,9 +10,7 @@ use crate::support::residue::{KEY, NONE, Residue, alone, residue_of};
 use crate::support::tls::OwnCertificate;
 use keysheath::handle::Reload;
 use keysheath::key::{KatanaApp, Roots};
-use keysheath::oauth::{
-    Endpoints, KeeperSettings, LoopbackListener, OAuthApp, SignIn, TokenError, TokenKeeper,
-};
+use keysheath::oauth::{KeeperSettings, LoopbackListener, OAuthApp, SignIn, TokenError, TokenKeeper};
 use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::MemoryStore;
 use zeroize::Zeroizing;
@@ -35,8 +33,10 @@ impl Source for Planted {
 fn app() -> OAuthApp<KatanaApp> {
     let server = std::env::var("OAUTH_SERVER").unwrap();
     let url = |path: &str| format!("{server}{path}");
-    let endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-    let app = OAuthApp::katana("shop-sync", Planted).unwrap().with_endpoints(endpoints);
+    let app = OAuthApp::katana("shop-sync", Planted)
+        .unwrap()
+        .with_endpoints(&url("/auth"), &url("/token"))
+        .unwrap();
     match std::env::var("OAUTH_ROOTS") {
         Ok(pem) => app.with_roots(Roots::from_pem(pem.as_bytes()).unwrap()),
         Err(_) => app,

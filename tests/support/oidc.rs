@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use keysheath::key::{KatanaApp, Origin};
-use keysheath::oauth::{Endpoints, LoopbackListener, OAuthApp, Tokens};
+use keysheath::oauth::{LoopbackListener, OAuthApp, Tokens};
 use keysheath::source::SecretFile;
 use keysheath::store::DocumentStore;
 
@@ -120,8 +120,10 @@ impl Drop for Oidc {
 /// The app of a server at this port.
 pub(crate) fn app_at(port: u16, secret: &Path) -> OAuthApp<KatanaApp> {
     let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
-    let endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-    OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap().with_endpoints(endpoints)
+    OAuthApp::katana("shop-sync", SecretFile::new(secret))
+        .unwrap()
+        .with_endpoints(&url("/auth"), &url("/token"))
+        .unwrap()
 }
 
 /// What a person does at the page that asks whether the app is let in.

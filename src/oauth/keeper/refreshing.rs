@@ -3,14 +3,12 @@
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::super::app::Failed;
-use super::super::grant::{self, Grant};
-use super::super::lease::Due;
-use super::super::lease::Lease;
+use super::super::app::RefreshFailure;
+use super::super::grant::{self, Due, Grant, Lease};
 use super::super::tokens::Refreshed;
-use super::super::{GrantError, TokenError};
+use super::super::{GrantError, GrantState, TokenError};
+use super::KeeperEvent;
 use super::run::{Runner, Unsaved};
-use super::{GrantState, KeeperEvent, KeeperProblem};
 use crate::handle::Reload;
 use crate::internal::back_off::doubled;
 use crate::internal::clocks::Clocks;
@@ -39,12 +37,12 @@ pub(super) struct Leased {
 enum NotWritten {
     /// Newer ones are there, or the grant is gone.
     Overtaken,
-    Failed(GrantError),
+    Failed(DocumentError),
 }
 
 impl<I: Issuer> Runner<I> {
     /// Writes the lease; `None` if another process has written: read again.
-    pub(super) fn take_lease(&mut self) -> Result<Option<Leased>, KeeperProblem> {
+    pub(super) fn take_lease(&mut self) -> Result<Option<Leased>, GrantError> {
         let (Some(seen), Some(grant)) = (&self.seen, &self.grant) else { return Ok(None) };
         // Before it is written, so no process sees it earlier.
         let begun = Clocks::now();
@@ -56,7 +54,7 @@ impl<I: Issuer> Runner<I> {
         match self.store.write(&content, Some(&seen.version)) {
             Ok(version) => Ok(Some(Leased { grant, version, lease, begun })),
             Err(DocumentError::Conflict) => Ok(None),
-            Err(error) => Err(GrantError::from(error).into()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -66,12 +64,12 @@ impl<I: Issuer> Runner<I> {
         let sending = self.settings.sending_bound();
         if Clocks::now().has_expired(*begun, sending) {
             // Nothing was sent, so the refresh token is unused.
-            return self.failed(KeeperProblem::SlowStore);
+            return self.failed(GrantError::SlowStore);
         }
         self.unused = None;
         match self.app.refresh(&grant.refresh, secret, (*begun, sending), self.settings.lease) {
             Ok(refreshed) => self.renew(refreshed, grant, *version, is_refused),
-            Err(Failed { error, leaves_doubt }) => {
+            Err(RefreshFailure { error, leaves_doubt }) => {
                 // In doubt, the lease stays: it tells every process.
                 if !leaves_doubt {
                     let refused = error.refuses_grant();
@@ -90,7 +88,7 @@ impl<I: Issuer> Runner<I> {
                     _ if leaves_doubt => GrantState::InDoubt,
                     _ => GrantState::Good,
                 };
-                let outcome = self.failed(KeeperProblem::Token(error));
+                let outcome = self.failed(GrantError::Token(error));
                 self.note_state(state);
                 if looked == Ok(true) { Reload::Newer } else { outcome }
             }
@@ -129,12 +127,12 @@ impl<I: Issuer> Runner<I> {
         };
         match self.write_tokens(&unsaved.grant, unsaved.over) {
             Ok(version) => self.publish_saved(unsaved, version),
-            Err(NotWritten::Overtaken) => self.failed(KeeperProblem::Overtaken),
+            Err(NotWritten::Overtaken) => self.failed(GrantError::Overtaken),
             Err(NotWritten::Failed(error)) => {
                 unsaved.again = Due::after(Clocks::now(), doubled(PERSIST.0, unsaved.tries, PERSIST.1));
                 unsaved.tries = unsaved.tries.saturating_add(1);
                 self.unsaved = Some(unsaved);
-                self.note_failure(KeeperProblem::NotPersisted(error));
+                self.note_failure(GrantError::NotPersisted(error));
                 Reload::Failed
             }
         }
@@ -165,7 +163,7 @@ impl<I: Issuer> Runner<I> {
             return self.failed(problem);
         }
         if let Some(error) = verdict {
-            return self.failed(KeeperProblem::Token(error));
+            return self.failed(GrantError::Token(error));
         }
         self.refused = if is_refused { self.refused.saturating_add(1) } else { 0 };
         self.rests_until = Some(Due::after(now, self.settings.rest(self.refused.max(1))));
@@ -185,7 +183,7 @@ impl<I: Issuer> Runner<I> {
             // Only reading tells whether it was written.
             match grant::read(&*self.store, &self.identity) {
                 Ok(Some((there, version)))
-                    if there.serial == grant.serial && there.refresh.bytes() == grant.refresh.bytes() =>
+                    if there.serial == grant.serial && *there.refresh == *grant.refresh =>
                 {
                     return Ok(version);
                 }
@@ -199,15 +197,15 @@ impl<I: Issuer> Runner<I> {
                 break;
             }
         }
-        Err(failed(error.into()))
+        Err(failed(error))
     }
 
     /// Writes the newest grant over an older document, such as a restored copy: its refresh token is used up,
     /// and a process that used it would end the grant.
-    pub(super) fn write_back(&mut self, there: &Grant, version: &Version) -> Result<(), KeeperProblem> {
+    pub(super) fn write_back(&mut self, there: &Grant, version: &Version) -> Result<(), GrantError> {
         let Some(newest) = self.grant.as_ref().filter(|newest| newest.id == there.id) else {
             // Only a person knows which of the two sign-ins is intended.
-            return Err(KeeperProblem::WentBack);
+            return Err(GrantError::WentBack);
         };
         let newest = newest.with_lease(None);
         let content = newest.to_document(&self.identity)?;
@@ -222,13 +220,13 @@ impl<I: Issuer> Runner<I> {
                 Ok(())
             }
             Err(DocumentError::Conflict) => Ok(()),
-            Err(error) => Err(GrantError::from(error).into()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    pub(super) fn failed(&mut self, problem: KeeperProblem) -> Reload {
+    pub(super) fn failed(&mut self, problem: GrantError) -> Reload {
         let asked = match &problem {
-            KeeperProblem::Token(error) => error.retry_after().unwrap_or_default(),
+            GrantError::Token(error) => error.retry_after().unwrap_or_default(),
             _ => Duration::ZERO,
         };
         let failures = self.note_failure(problem);
@@ -238,8 +236,8 @@ impl<I: Issuer> Runner<I> {
     }
 
     /// Returns how many attempts have failed in a row, this one included.
-    pub(super) fn note_failure(&mut self, problem: KeeperProblem) -> u32 {
-        self.is_servers = matches!(problem, KeeperProblem::Token(_) | KeeperProblem::Overtaken);
+    pub(super) fn note_failure(&mut self, problem: GrantError) -> u32 {
+        self.is_servers = matches!(problem, GrantError::Token(_) | GrantError::Overtaken);
         let (failures, provenance) =
             self.link.with(|status| (status.health.fail(problem.clone()), status.provenance.clone()));
         self.events.send(KeeperEvent::Failed { problem, failures, provenance });

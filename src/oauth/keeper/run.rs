@@ -5,10 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use event_listener::Listener as _;
 
-use super::super::grant::{self, Grant, Identity};
-use super::super::lease::{Due, Lease, Now, Seen, Timestamp, Token, rest_of};
-use super::super::{GrantError, OAuthApp, TokenError};
-use super::{GrantState, KeeperEvent, KeeperProblem, KeeperSettings, KeeperStatus};
+use super::super::grant::{self, Due, Grant, Identity, Lease, Now, Seen, Timestamp, TokenTimes, rest_of};
+use super::super::{GrantError, GrantState, OAuthApp, TokenError};
+use super::{KeeperEvent, KeeperSettings, KeeperStatus};
 use crate::handle::{Generation, Publication, Published, Publisher, Reload, Reloader};
 use crate::internal::back_off::{doubled, random_number, random_part};
 use crate::internal::background::{Link, Task};
@@ -82,7 +81,7 @@ pub(super) struct Unsaved {
 }
 
 /// What to do about the grant now.
-enum Turn {
+enum Decision {
     Nothing,
     /// Another process is refreshing it.
     Watch,
@@ -97,7 +96,7 @@ impl<I: Issuer> Task for Runner<I> {
     }
 
     fn on_panic(&mut self) {
-        self.note_failure(KeeperProblem::Ended);
+        self.note_failure(GrantError::Ended);
     }
 }
 
@@ -212,19 +211,19 @@ impl<I: Issuer> Runner<I> {
                 return Reload::Newer;
             }
             match self.decide(Now::read(), is_refused) {
-                Turn::Nothing => return self.fine(),
-                Turn::Watch if start.elapsed() < LONGEST_WATCH => {
+                Decision::Nothing => return self.fine(),
+                Decision::Watch if start.elapsed() < LONGEST_WATCH => {
                     self.link.sleep(WATCH.mul_f64(0.5 + random_part()));
                 }
-                Turn::Rest(rest) if is_refused && rest <= LONGEST_REST => self.link.sleep(rest),
-                Turn::Watch | Turn::Rest(_) => return Reload::TooSoon,
-                Turn::Refresh => {
+                Decision::Rest(rest) if is_refused && rest <= LONGEST_REST => self.link.sleep(rest),
+                Decision::Watch | Decision::Rest(_) => return Reload::TooSoon,
+                Decision::Refresh => {
                     // Before the lease, because it may take any time; once for each attempt.
                     let loaded = match secret.take() {
                         Some(secret) => secret,
                         None => match self.app.load_secret() {
                             Ok(secret) => secret,
-                            Err(error) => return self.failed(KeeperProblem::Token(error)),
+                            Err(error) => return self.failed(GrantError::Token(TokenError::Secret(error))),
                         },
                     };
                     match self.take_lease() {
@@ -235,7 +234,7 @@ impl<I: Issuer> Runner<I> {
                             conflicts += 1;
                             secret = Some(loaded);
                         }
-                        Ok(None) => return self.failed(GrantError::from(DocumentError::Conflict).into()),
+                        Ok(None) => return self.failed(DocumentError::Conflict.into()),
                         Err(problem) => return self.failed(problem),
                     }
                 }
@@ -243,42 +242,45 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    fn decide(&mut self, now: Now, is_refused: bool) -> Turn {
-        let Some(seen) = &self.seen else { return Turn::Nothing };
+    fn decide(&mut self, now: Now, is_refused: bool) -> Decision {
+        let Some(seen) = &self.seen else { return Decision::Nothing };
         let mut state = GrantState::Good;
-        let mut turn =
-            if is_refused || seen.token.due.is_over(now.clocks) { Turn::Refresh } else { Turn::Nothing };
+        let mut turn = if is_refused || seen.token.due.is_over(now.clocks) {
+            Decision::Refresh
+        } else {
+            Decision::Nothing
+        };
         if seen.is_refused {
-            (state, turn) = (GrantState::Refused, Turn::Nothing);
+            (state, turn) = (GrantState::Refused, Decision::Nothing);
         } else if let Some(lease) = seen.lease.filter(|lease| self.unused != Some(*lease)) {
             let is_own = lease.holder == self.me;
             if is_own || !seen.is_leased(now) {
                 // This keeper no longer waits for an answer, so the outcome stays unknown.
                 state = GrantState::InDoubt;
                 if !is_refused && !seen.token.last_moment.is_over(now.clocks) {
-                    turn = Turn::Nothing;
+                    turn = Decision::Nothing;
                 }
-            } else if matches!(turn, Turn::Refresh) {
-                turn = Turn::Watch;
+            } else if matches!(turn, Decision::Refresh) {
+                turn = Decision::Watch;
             }
         }
-        if matches!(turn, Turn::Refresh)
+        if matches!(turn, Decision::Refresh)
             && let Some(until) = self.rests_until.filter(|until| !until.is_over(now.clocks))
         {
-            turn = Turn::Rest(until.rest(now.clocks));
+            turn = Decision::Rest(until.rest(now.clocks));
         }
         self.note_state(state);
         turn
     }
 
     /// Reads the grant and publishes its access token. Returns whether it is another one.
-    pub(super) fn look(&mut self) -> Result<bool, KeeperProblem> {
+    pub(super) fn look(&mut self) -> Result<bool, GrantError> {
         let now = Clocks::now();
         let read = grant::read(&*self.store, &self.identity)?;
         let (grant, version) = read.ok_or(GrantError::None)?;
         if let Some(newest) = &self.grant {
             if grant.lineage != newest.lineage {
-                return Err(KeeperProblem::OtherGrant);
+                return Err(GrantError::OtherGrant);
             }
             let is_other_sign_in = grant.id != newest.id;
             if grant.serial < newest.serial || (grant.serial == newest.serial && is_other_sign_in) {
@@ -306,20 +308,20 @@ impl<I: Issuer> Runner<I> {
         grant: Grant,
         version: Version,
         (from, rest): (Clocks, Duration),
-    ) -> Result<bool, KeeperProblem> {
+    ) -> Result<bool, GrantError> {
         let now = Clocks::now();
         let seen = self.seen.as_ref();
         let token = seen.filter(|seen| seen.number == grant.number).map(|seen| seen.token);
         let token = token.unwrap_or_else(|| {
             let ahead = f64::from(self.settings.ahead) + f64::from(self.settings.jitter) * random_part();
-            Token::ending(from, rest, grant.lifetime, ahead)
+            TokenTimes::ending(from, rest, grant.lifetime, ahead)
         });
         let is_same_lease = |seen: &&Seen| seen.lease == grant.lease && seen.serial == grant.serial;
         let since = seen.filter(is_same_lease).map_or(now, |seen| seen.since);
         let published = self.publish(&grant, token.ends.rest(now));
         match published {
-            Published::Refused => return Err(KeeperProblem::WentBack),
-            Published::OtherLineage => return Err(KeeperProblem::OtherGrant),
+            Published::Refused => return Err(GrantError::WentBack),
+            Published::OtherLineage => return Err(GrantError::OtherGrant),
             Published::Same | Published::Newer => {}
         }
         let Grant { serial, number, lease, is_refused, .. } = grant;

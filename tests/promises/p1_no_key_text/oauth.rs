@@ -5,9 +5,8 @@ use keysheath::Cadence;
 use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{
-    AppProblem, AuthorizationCode, Endpoints, GrantError, GrantState, GrantView, KeeperError, KeeperEvent,
-    KeeperProblem, KeeperSettings, KeeperStatus, LoopbackListener, OAuthApp, SetupError, SignIn, SignInError,
-    TokenError, TokenKeeper, Tokens,
+    AuthorizationCode, GrantError, GrantState, GrantView, KeeperEvent, KeeperSettings, KeeperStatus,
+    LoopbackListener, OAuthApp, SignIn, SignInError, TokenError, TokenKeeper, Tokens,
 };
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
@@ -20,10 +19,11 @@ const JSON: &str = "200 OK\r\ncontent-type: application/json";
 
 fn app(server: &Recorder, folder: &Folder) -> OAuthApp<KatanaApp> {
     let url = |path: &str| format!("http://{}{path}", server.address);
-    let endpoints: Endpoints = Endpoints::new(&url("/auth"), &url("/token")).unwrap();
-    assert_debug_silent("Endpoints", &endpoints);
     let secret = folder.write("client-secret", KATANA);
-    let app = OAuthApp::katana("shop-sync", SecretFile::new(secret)).unwrap().with_endpoints(endpoints);
+    let app = OAuthApp::katana("shop-sync", SecretFile::new(secret))
+        .unwrap()
+        .with_endpoints(&url("/auth"), &url("/token"))
+        .unwrap();
     assert_debug_silent("OAuthApp", &app);
     app
 }
@@ -77,23 +77,18 @@ fn errors_of_a_token_endpoint_show_nothing_sent_or_received() {
         let server = echo(status, body);
         let error: TokenError = exchange(&app(&server, &folder)).unwrap_err();
         assert_error_silent("a token endpoint that gives no tokens", &error);
-        if let TokenError::AppRefused { problem, .. } = &error {
-            let problem: &AppProblem = problem;
-            assert_value_silent("what a server does not like", problem);
-        }
     }
     let garbage = Recorder::raw(|request, stream| write!(stream, "{KATANA}\r\n{}", request.body));
     assert_error_silent("what does not speak HTTP", &exchange(&app(&garbage, &folder)).unwrap_err());
     let malformed = folder.write("malformed", format!("{KATANA} {KATANA}"));
     let app = OAuthApp::katana("shop-sync", SecretFile::new(malformed)).unwrap();
-    let error: SetupError = app.sign_in("http://127.0.0.1:1/callback").unwrap_err();
+    let error: SignInError = app.sign_in("http://127.0.0.1:1/callback").unwrap_err();
     assert_error_silent("a malformed client secret", &error);
     for error in [
-        Endpoints::new(KATANA, KATANA).unwrap_err(),
-        Endpoints::new(&format!("https://{KATANA}@login.example/"), "https://x/").unwrap_err(),
+        app.clone().with_endpoints(KATANA, KATANA).unwrap_err(),
+        app.with_endpoints(&format!("https://{KATANA}@login.example/"), "https://x/").unwrap_err(),
         OAuthApp::katana(&format!("{KATANA}\n"), SecretFile::new("x")).unwrap_err(),
     ] {
-        let error: SetupError = error;
         assert_error_silent("an app that is not described well", &error);
     }
     // A person may take the one for the other.
@@ -123,7 +118,7 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
         let state: GrantState = status.state();
         assert_value_silent("a grant's state", &state);
         if let Some(problem) = status.health().problem() {
-            let problem: &KeeperProblem = problem;
+            let problem: &GrantError = problem;
             assert_error_silent("why a refresh failed", problem);
         }
         status
@@ -142,7 +137,7 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
         while look().health().consecutive_failures() <= seen {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let error: KeeperError =
+        let error: GrantError =
             TokenKeeper::start(app.clone(), store.clone(), settings.clone()).map(|_| ()).unwrap_err();
         assert_error_silent("a keeper that does not start", &error);
         assert_error_silent("a grant that cannot be looked at", &app.grant_in(&store).unwrap_err());
