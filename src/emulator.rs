@@ -281,7 +281,7 @@ impl Emulator {
     /// Returns the customers of a store, in the order of creation.
     #[must_use]
     pub fn customers(&self, store: StoreId) -> Vec<Customer> {
-        self.shop.customers.lock().of(store)
+        self.shop.customers.lock().in_store(store)
     }
 
     /// Adds a fault rule after the others, and returns its number.

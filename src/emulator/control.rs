@@ -159,7 +159,7 @@ async fn resume_store(State(shop): Shared, Path(id): Path<String>) -> Answered {
 }
 
 async fn list_customers(State(shop): Shared, Path(id): Path<String>) -> Answered {
-    let customers = shop.customers.lock().of(store_id(&id)?);
+    let customers = shop.customers.lock().in_store(store_id(&id)?);
     let customers: Vec<Value> = customers.iter().map(Customer::to_json).collect();
     Ok(api::json(StatusCode::OK, &json!({ "customers": customers })))
 }

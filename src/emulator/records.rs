@@ -169,7 +169,7 @@ impl Customers {
     }
 
     /// In the order of creation.
-    pub(super) fn of(&self, store: StoreId) -> Vec<Customer> {
+    pub(super) fn in_store(&self, store: StoreId) -> Vec<Customer> {
         let own = self.by_id.values().filter(|(other, _)| *other == store);
         own.map(|(_, customer)| customer.clone()).collect()
     }
@@ -360,7 +360,7 @@ mod tests {
             (customer.first_name.as_deref(), customer.email.as_deref()),
             (Some("B"), Some("a@b.example"))
         );
-        assert!(customers.of(StoreId::new(7).unwrap()).is_empty());
+        assert!(customers.in_store(StoreId::new(7).unwrap()).is_empty());
     }
 
     #[test]

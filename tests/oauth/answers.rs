@@ -14,7 +14,7 @@ use keysheath::source::{Provenance, Reading, SecretFile, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use crate::quick;
-use crate::support::oidc::{CLIENT_SECRET, PATIENCE, app_at, eventually};
+use crate::support::oidc::{CLIENT_SECRET, PATIENCE, app_at, app_of, eventually, state_of};
 use crate::support::recorder::{Recorder, Request, write_answer};
 use crate::support::{Folder, in_child};
 
@@ -35,8 +35,7 @@ pub(crate) fn app(address: SocketAddr, folder: &Folder) -> OAuthApp<KatanaApp> {
 /// Exchanges a made-up code.
 pub(crate) fn exchange(app: &OAuthApp<KatanaApp>) -> Result<Tokens<KatanaApp>, TokenError> {
     let sign_in = app.sign_in("http://127.0.0.1:1/callback").unwrap();
-    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap();
-    let code = sign_in.answer(&format!("code=a-code%2B1&state={state}")).unwrap();
+    let code = sign_in.answer(&format!("code=a-code%2B1&state={}", state_of(&sign_in))).unwrap();
     app.exchange(sign_in, code)
 }
 
@@ -269,20 +268,16 @@ fn tls_that_breaks_leaves_doubt_only_after_the_request() {
     for (server, obstacle, state) in
         [(&broken, Obstacle::Broken, GrantState::InDoubt), (&unknown, Obstacle::Tls, GrantState::Good)]
     {
-        let url = |path: &str| format!("https://localhost:{}{path}", server.address.port());
+        let origin = format!("https://localhost:{}", server.address.port());
         let roots = keysheath::key::Roots::from_pem(own.pem.as_bytes()).unwrap();
         let secret = SecretFile::new(folder.write("client-secret", CLIENT_SECRET));
-        let app = OAuthApp::katana("shop-sync", secret)
-            .unwrap()
-            .with_roots(roots)
-            .with_endpoints(&url("/auth"), &url("/token"))
-            .unwrap();
+        let app = app_of(secret, &origin).with_roots(roots);
         assert_eq!(exchange(&app).unwrap_err(), TokenError::Unreachable(obstacle));
         // The grant of a server at that place, as a keeper finds it.
         let (_, store, other) = granted(&folder, |_| ("500 Oops", String::new()));
         let there = store.read().unwrap().unwrap();
         let text = std::str::from_utf8(there.content().expose_secret()).unwrap();
-        let text = text.replace(&format!("http://{}/token", other.address), &url("/token"));
+        let text = text.replace(&format!("http://{}", other.address), &origin);
         let content = DocumentContent::from(text.into_bytes());
         store.write(&content, Some(there.version())).unwrap();
         let keeper = TokenKeeper::start(app, store, quick()).unwrap();
@@ -334,14 +329,11 @@ impl Source for Slow {
 #[test]
 fn a_slow_client_secret_takes_no_time_of_a_lease() {
     let (folder, store, leased) = (Folder::new(), MemoryStore::new(), Arc::<AtomicU32>::default());
-    let (app, granted, server) = granted(&folder, |number| (JSON, good(number)));
+    let (_, granted, server) = granted(&folder, |number| (JSON, good(number)));
     let there = granted.read().unwrap().unwrap();
     store.write(there.content(), None).unwrap();
-    drop(app);
-    let url = |path: &str| format!("http://{}{path}", server.address);
     let slow = Slow(store.clone(), Arc::clone(&leased));
-    let app =
-        OAuthApp::katana("shop-sync", slow).unwrap().with_endpoints(&url("/auth"), &url("/token")).unwrap();
+    let app = app_of(slow, &format!("http://{}", server.address));
     let keeper = TokenKeeper::start(app, store, quick()).unwrap();
     eventually("a newer token", || refused(&keeper) == Some(Reload::Newer));
     assert_eq!(leased.load(Ordering::SeqCst), 0, "the lease was held while the secret was loaded");

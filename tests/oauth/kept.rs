@@ -13,7 +13,7 @@ use keysheath::store::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::answers::{JSON, app, exchange, good, granted, refused, refused_once};
-use crate::support::oidc::{CLIENT_SECRET, eventually};
+use crate::support::oidc::{CLIENT_SECRET, at_server, eventually};
 use crate::support::recorder::{Recorder, Request, write_answer};
 use crate::support::tls::OwnCertificate;
 use crate::support::{Child, Folder};
@@ -63,8 +63,7 @@ fn a_token_endpoint_that_takes_12_s_is_waited_for() {
 
 /// The same app, at a server over TLS with this certificate.
 fn over_tls(app: OAuthApp<KatanaApp>, port: u16, pem: &[u8]) -> OAuthApp<KatanaApp> {
-    let url = |path: &str| format!("https://localhost:{port}{path}");
-    app.with_endpoints(&url("/auth"), &url("/token")).unwrap().with_roots(Roots::from_pem(pem).unwrap())
+    at_server(app, &format!("https://localhost:{port}")).with_roots(Roots::from_pem(pem).unwrap())
 }
 
 #[test]
@@ -143,15 +142,14 @@ fn a_lease_that_is_written_too_late_sends_nothing() {
 fn a_server_that_could_not_be_reached_leaves_no_doubt() {
     // It takes the connection and says nothing in TLS, so nothing is sent until the deadline.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = |path: &str| format!("https://127.0.0.1:{}{path}", silent.local_addr().unwrap().port());
+    let origin = format!("https://{}", silent.local_addr().unwrap());
     let folder = Folder::new();
     let (app, store, other) = granted(&folder, |number| (JSON, good(number)));
     let there = store.read().unwrap().unwrap();
     let text = std::str::from_utf8(there.content().expose_secret()).unwrap();
-    let text = text.replace(&format!("http://{}/token", other.address), &url("/token"));
+    let text = text.replace(&format!("http://{}", other.address), &origin);
     store.write(&DocumentContent::from(text.into_bytes()), Some(there.version())).unwrap();
-    let app =
-        app.with_endpoints(&url("/auth"), &url("/token")).unwrap().with_deadline(Duration::from_secs(1));
+    let app = at_server(app, &origin).with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store.clone(), quick().with_lease(Duration::from_secs(1))).unwrap();
     refused_once(&keeper);
     eventually("the failure", || keeper.status().health().problem().is_some());

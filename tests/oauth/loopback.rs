@@ -7,7 +7,7 @@ use std::time::Duration;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{AuthorizationCode, LoopbackListener, OAuthApp, SignInError};
 
-use crate::support::oidc::PATIENCE;
+use crate::support::oidc::{PATIENCE, state_of};
 use crate::which::Counted;
 
 fn app() -> OAuthApp<KatanaApp> {
@@ -20,7 +20,7 @@ fn answered(requests: &[&str]) -> (Vec<String>, Result<AuthorizationCode, SignIn
     let app = app();
     let listener = LoopbackListener::bind(0).unwrap();
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
-    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let state = state_of(&sign_in).to_owned();
     let address = listener.redirect_uri().split('/').nth(2).unwrap().to_owned();
     let requests: Vec<String> = requests.iter().map(|request| request.replace("STATE", &state)).collect();
     let browser = std::thread::spawn(move || {
@@ -97,7 +97,7 @@ fn a_silent_connection_times_out_and_the_next_is_served() {
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
     let address = listener.redirect_uri().split('/').nth(2).unwrap().to_owned();
     let silent = TcpStream::connect(&address).unwrap();
-    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let state = state_of(&sign_in).to_owned();
     let mut second = TcpStream::connect(&address).unwrap();
     second.write_all(GOOD.replace("STATE", &state).as_bytes()).unwrap();
     assert!(listener.wait(&sign_in, PATIENCE).is_ok());

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use keysheath::handle::Reload;
 use keysheath::key::Profile;
-use keysheath::oauth::{GrantError, GrantState, KeeperEvent, OAuthApp, TokenKeeper};
+use keysheath::oauth::{GrantError, GrantState, KeeperEvent, TokenKeeper};
 use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
 use crate::support::Folder;
-use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, eventually};
+use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_of, eventually};
 use crate::support::stores::pass_on;
 use crate::told::telling;
 use crate::{products, quick, quick_cadence};
@@ -119,12 +119,8 @@ fn a_lease_that_conflicts_is_tried_with_pauses_and_one_secret() {
     let folder = Folder::new();
     let (_, granted, server) = granted(&folder, |number| (JSON, good(number)));
     let store = Contended { store: granted, ..Contended::default() };
-    let url = |path: &str| format!("http://{}{path}", server.address);
     let loads = Arc::new(AtomicU32::new(0));
-    let app = OAuthApp::katana("shop-sync", Counted(Arc::clone(&loads)))
-        .unwrap()
-        .with_endpoints(&url("/auth"), &url("/token"))
-        .unwrap();
+    let app = app_of(Counted(Arc::clone(&loads)), &format!("http://{}", server.address));
     let settings = quick().with_cadence(quick_cadence().with_interval(Duration::from_secs(3600)));
     let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
     let start = Instant::now();

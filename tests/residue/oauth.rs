@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::support::oidc::{app_of, state_of};
 use crate::support::recorder::{Recorder, write_answer};
 use crate::support::residue::{KEY, NONE, Residue, alone, residue_of};
 use crate::support::tls::OwnCertificate;
@@ -32,11 +33,7 @@ impl Source for Planted {
 
 fn app() -> OAuthApp<KatanaApp> {
     let server = std::env::var("OAUTH_SERVER").unwrap();
-    let url = |path: &str| format!("{server}{path}");
-    let app = OAuthApp::katana("shop-sync", Planted)
-        .unwrap()
-        .with_endpoints(&url("/auth"), &url("/token"))
-        .unwrap();
+    let app = app_of(Planted, &server);
     match std::env::var("OAUTH_ROOTS") {
         Ok(pem) => app.with_roots(Roots::from_pem(pem.as_bytes()).unwrap()),
         Err(_) => app,
@@ -44,9 +41,8 @@ fn app() -> OAuthApp<KatanaApp> {
 }
 
 fn query(sign_in: &SignIn) -> Zeroizing<String> {
-    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap();
     let mut query = Zeroizing::new(String::with_capacity(4096));
-    for part in ["code=", KEY, "&state=", state] {
+    for part in ["code=", KEY, "&state=", state_of(sign_in)] {
         query.push_str(part);
     }
     query

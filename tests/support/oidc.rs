@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use keysheath::key::{KatanaApp, Origin};
-use keysheath::oauth::{LoopbackListener, OAuthApp, Tokens};
-use keysheath::source::SecretFile;
+use keysheath::oauth::{LoopbackListener, OAuthApp, SignIn, Tokens};
+use keysheath::source::{SecretFile, Source};
 use keysheath::store::DocumentStore;
 
 use super::http::{Answer, agent, send};
@@ -119,11 +119,22 @@ impl Drop for Oidc {
 
 /// The app of a server at this port.
 pub(crate) fn app_at(port: u16, secret: &Path) -> OAuthApp<KatanaApp> {
-    let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
-    OAuthApp::katana("shop-sync", SecretFile::new(secret))
-        .unwrap()
-        .with_endpoints(&url("/auth"), &url("/token"))
-        .unwrap()
+    app_of(SecretFile::new(secret), &format!("http://127.0.0.1:{port}"))
+}
+
+/// The app with this client secret, at the server with this origin.
+pub(crate) fn app_of(secret: impl Source + 'static, origin: &str) -> OAuthApp<KatanaApp> {
+    at_server(OAuthApp::katana("shop-sync", secret).unwrap(), origin)
+}
+
+/// The app at the server with this origin.
+pub(crate) fn at_server(app: OAuthApp<KatanaApp>, origin: &str) -> OAuthApp<KatanaApp> {
+    app.with_endpoints(&format!("{origin}/auth"), &format!("{origin}/token")).unwrap()
+}
+
+/// The state of a sign-in.
+pub(crate) fn state_of(sign_in: &SignIn) -> &str {
+    sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap()
 }
 
 /// What a person does at the page that asks whether the app is let in.

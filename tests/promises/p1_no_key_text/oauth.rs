@@ -11,6 +11,7 @@ use keysheath::oauth::{
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
 use super::*;
+use crate::support::oidc::{app_of, state_of};
 use crate::support::recorder::{Recorder, write_answer};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,12 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const JSON: &str = "200 OK\r\ncontent-type: application/json";
 
 fn app(server: &Recorder, folder: &Folder) -> OAuthApp<KatanaApp> {
-    let url = |path: &str| format!("http://{}{path}", server.address);
-    let secret = folder.write("client-secret", KATANA);
-    let app = OAuthApp::katana("shop-sync", SecretFile::new(secret))
-        .unwrap()
-        .with_endpoints(&url("/auth"), &url("/token"))
-        .unwrap();
+    let secret = SecretFile::new(folder.write("client-secret", KATANA));
+    let app = app_of(secret, &format!("http://{}", server.address));
     assert_debug_silent("OAuthApp", &app);
     app
 }
@@ -31,7 +28,7 @@ fn app(server: &Recorder, folder: &Folder) -> OAuthApp<KatanaApp> {
 fn exchange(app: &OAuthApp<KatanaApp>) -> Result<Tokens<KatanaApp>, TokenError> {
     let sign_in: SignIn = app.sign_in("http://127.0.0.1:1/callback").unwrap();
     assert_debug_silent("SignIn", &sign_in);
-    let state = sign_in.url().split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let state = state_of(&sign_in).to_owned();
     assert!(!format!("{sign_in:?}").contains(&state));
     let code: AuthorizationCode = sign_in.answer(&format!("code={KATANA}&state={state}")).unwrap();
     assert_debug_silent("AuthorizationCode", &code);
