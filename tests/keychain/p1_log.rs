@@ -81,7 +81,7 @@ fn nothing_that_is_logged_below_the_keychain_shows_a_key() {
         let leak = lines.iter().find(|line| !traces_of(KEY, line).is_empty());
         assert_eq!(leak, None, "an event or a span shows a part of the key");
         let of_zbus = lines.iter().filter(|line| line.contains(" zbus")).count();
-        assert!(of_zbus > 50, "zbus told of {of_zbus} things only, of {}", lines.len());
+        assert!(of_zbus > 50, "zbus logged {of_zbus} lines only, of {}", lines.len());
         println!("{} lines, {of_zbus} events and spans of zbus", LINES.all().len());
     });
 }

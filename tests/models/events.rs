@@ -35,14 +35,14 @@ impl<T> Deref for Guard<T> {
 }
 
 #[derive(Default)]
-pub(super) struct Event(Arc<Told>);
+pub(super) struct Event(Arc<Signal>);
 
 pub(super) struct EventListener {
-    told: Arc<Told>,
+    signal: Arc<Signal>,
     since: usize,
 }
 
-struct Told {
+struct Signal {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -53,7 +53,7 @@ struct State {
     wakers: Vec<Waker>,
 }
 
-impl Default for Told {
+impl Default for Signal {
     fn default() -> Self {
         Self { state: Mutex::new(State::default()), changed: Condvar::new() }
     }
@@ -61,7 +61,7 @@ impl Default for Told {
 
 impl Event {
     pub(super) fn listen(&self) -> EventListener {
-        EventListener { told: Arc::clone(&self.0), since: lock(&self.0.state).times }
+        EventListener { signal: Arc::clone(&self.0), since: lock(&self.0.state).times }
     }
 
     pub(super) fn notify_all(&self) {
@@ -78,7 +78,7 @@ impl Future for EventListener {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.told.state);
+        let mut state = lock(&self.signal.state);
         if state.times > self.since {
             return Poll::Ready(());
         }
@@ -91,9 +91,9 @@ impl Future for EventListener {
 #[allow(clippy::needless_pass_by_value, reason = "as in the file that this stands for")]
 pub(super) fn wait(listener: EventListener, deadline: Option<Instant>) -> bool {
     assert!(deadline.is_none());
-    let mut state = lock(&listener.told.state);
+    let mut state = lock(&listener.signal.state);
     while state.times == listener.since {
-        state = listener.told.changed.wait(state).unwrap();
+        state = listener.signal.changed.wait(state).unwrap();
     }
     true
 }

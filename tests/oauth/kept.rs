@@ -111,7 +111,7 @@ fn a_holder_that_was_stopped_reads_a_late_answer() {
 }
 
 #[test]
-fn after_a_503_a_keeper_does_not_eventually_its_own_lease() {
+fn after_a_503_a_keeper_does_not_wait_for_its_own_lease() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| match number {
         1 => ("503 Down", "{}".into()),

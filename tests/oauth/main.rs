@@ -6,6 +6,7 @@ mod support;
 
 mod answers;
 mod clocks;
+mod events;
 mod example;
 mod fleet;
 mod keeping;
@@ -13,7 +14,6 @@ mod kept;
 mod killed;
 mod loopback;
 mod sign_in;
-mod told;
 mod trouble;
 mod which;
 

@@ -11,10 +11,10 @@ use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, MemoryStore, Version};
 
 use crate::answers::{JSON, exchange, good, granted, refused, refused_once};
+use crate::events::reporting;
 use crate::support::Folder;
 use crate::support::oidc::{CLIENT_SECRET, Oidc, PATIENCE, app_of, eventually};
 use crate::support::stores::pass_on;
-use crate::told::telling;
 use crate::{products, quick, quick_cadence};
 
 fn put(store: &MemoryStore, content: &DocumentContent) {
@@ -27,12 +27,12 @@ fn an_older_copy_is_written_over_before_it_ends_the_grant() {
     let (oidc, store) = (Oidc::start(""), MemoryStore::new());
     oidc.grant_in(&store);
     let copy = store.read().unwrap().unwrap().content().clone();
-    let (settings, events) = telling();
+    let (settings, events) = reporting();
     let keeper = TokenKeeper::start(oidc.app(), store.clone(), settings).unwrap();
     assert_eq!(refused(&keeper), Some(Reload::Newer));
     put(&store, &copy);
-    let told = || events.recv_timeout(PATIENCE).expect("an event");
-    let event = std::iter::repeat_with(told).find(|event| !matches!(event, KeeperEvent::Refreshed { .. }));
+    let next = || events.recv_timeout(PATIENCE).expect("an event");
+    let event = std::iter::repeat_with(next).find(|event| !matches!(event, KeeperEvent::Refreshed { .. }));
     assert!(matches!(event, Some(KeeperEvent::WrittenBack { .. })), "{event:?}");
     // A process that starts now has the newest, and can refresh it.
     let second = TokenKeeper::start(oidc.app(), store, quick()).unwrap();
@@ -63,13 +63,13 @@ fn grants_of_two_accounts_of_one_app_are_told_apart() {
     put(&store, &own);
     eventually("its own grant", || keeper.status().health().problem().is_none());
     // In its own place, a person signs in again: that is accepted and reported.
-    let (settings, events) = telling();
+    let (settings, events) = reporting();
     let second = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
     exchange(&app).unwrap().save(&store).unwrap();
     eventually("the next sign-in", || second.handle().load().unwrap().generation().to_string() == "2");
-    let told: Vec<_> = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(1)).ok()).collect();
-    assert!(matches!(told[1], KeeperEvent::Replaced { .. }), "{told:?}");
-    assert!(matches!(told[2], KeeperEvent::Refreshed { .. }), "{told:?}");
+    let reported: Vec<_> = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(1)).ok()).collect();
+    assert!(matches!(reported[1], KeeperEvent::Replaced { .. }), "{reported:?}");
+    assert!(matches!(reported[2], KeeperEvent::Refreshed { .. }), "{reported:?}");
     // The earlier sign-in, put back: its refresh token may be good, and only a person knows which one is
     // meant.
     put(&store, &own);

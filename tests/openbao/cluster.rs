@@ -106,7 +106,7 @@ fn a_standby_forwards_a_call_only_with_both_headers() {
 }
 
 /// Does a step until the cluster has taken it. That another process was faster is no failure.
-fn say(action: &str, step: Result<Transition, RotationError>) {
+fn report(action: &str, step: Result<Transition, RotationError>) {
     match step {
         Ok(transition) => {
             if transition.is_change() {
@@ -146,10 +146,10 @@ fn eight_processes_that_race_lose_no_acknowledged_step() {
         let store = store(client.with_members(members).unwrap());
         let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
         for number in first..first + rounds {
-            say("staged", rotation.stage(&key(number)).map(|staged| staged.transition().clone()));
+            report("staged", rotation.stage(&key(number)).map(|staged| staged.transition().clone()));
             rotation.status().unwrap();
-            say("promoted", rotation.promote_unverified_now());
-            say("retired", rotation.retire_unprobed_now());
+            report("promoted", rotation.promote_unverified_now());
+            report("retired", rotation.retire_unprobed_now());
         }
         println!("= end");
         return;

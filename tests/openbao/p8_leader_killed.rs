@@ -139,10 +139,10 @@ impl Fleet {
         let random = RandomState::new();
         let mut fleet =
             Self { emulator, in_app, cluster, rotator, witness, state, random, draws: 0, killed: [0; 2] };
-        assert_eq!(fleet.rotator.hear().as_deref(), Some("open"));
+        assert_eq!(fleet.rotator.next_line().as_deref(), Some("open"));
         let key = fleet.create();
-        fleet.rotator.say(&format!("adopt {}", key.expose_secret()));
-        assert_eq!(fleet.rotator.hear().as_deref(), Some("done"));
+        fleet.rotator.send(&format!("adopt {}", key.expose_secret()));
+        assert_eq!(fleet.rotator.next_line().as_deref(), Some("done"));
         fleet.state = State { generation: 1, current: key.fingerprint(), ..fleet.state };
         fleet.check();
         fleet
@@ -210,7 +210,7 @@ impl Fleet {
         let after = self.after(step, key.fingerprint().unwrap());
         let leader = victims.map(|_| self.cluster.leader().expect("a leader"));
         let pause = Duration::from_millis(self.draw(INTO_A_STEP));
-        self.rotator.say(command);
+        self.rotator.send(command);
         if let Some(leader) = leader {
             std::thread::sleep(pause);
             self.cluster.kill(leader);
@@ -231,16 +231,16 @@ impl Fleet {
             let states = [self.state, after];
             self.rotator =
                 Rotator::start(Child::new(NAME), &self.cluster, node, self.emulator.origin(), states);
-            assert_eq!(self.rotator.hear().as_deref(), Some("open"));
-            self.rotator.say(command);
+            assert_eq!(self.rotator.next_line().as_deref(), Some("open"));
+            self.rotator.send(command);
         }
-        let told = self.rotator.hear().expect("the rotator goes on");
+        let line = self.rotator.next_line().expect("the rotator goes on");
         if step == Step::Ask {
-            let fingerprint: Fingerprint = told.parse().unwrap();
+            let fingerprint: Fingerprint = line.parse().unwrap();
             assert_eq!(Some(fingerprint), self.state.previous, "the key that is to be deleted");
             self.emulator.delete_key(self.in_app.remove(&fingerprint).unwrap()).unwrap();
         } else {
-            assert_eq!(told, "done", "{step:?}");
+            assert_eq!(line, "done", "{step:?}");
         }
         self.state = after;
         self.check();

@@ -90,10 +90,10 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
     let shown = Presence::show(store(&service, presence), &refresher.handle(), settings.clone()).unwrap();
     rotation.stage(&key(OTHER_KEY)).unwrap();
     rotation.promote_unverified_now().unwrap();
-    let told = rotation.next_step().unwrap();
+    let step = rotation.next_step().unwrap();
     assert!(
-        matches!(&told, NextStep::Wait { still_using, .. } if still_using[0].name() == "shop-sync on shop-7"),
-        "{told}"
+        matches!(&step, NextStep::Wait { still_using, .. } if still_using[0].name() == "shop-sync on shop-7"),
+        "{step}"
     );
     assert_eq!(refresher.refresh_now(PATIENCE), Some(keysheath::handle::Reload::Newer));
     crate::support::openbao::eventually("the process shows the new key", || {

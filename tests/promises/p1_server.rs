@@ -159,8 +159,8 @@ async fn no_answer_of_the_layer_shows_a_key() {
 #[test]
 fn a_browsers_request_is_warned_of_without_the_key() {
     let collector = Collector::default();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let noted = Arc::clone(&told);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
     let registry = registry().with_browser_observer(move |principal| noted.lock().unwrap().push(*principal));
     let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
     tracing::subscriber::with_default(collector.clone(), || {
@@ -173,9 +173,9 @@ fn a_browsers_request_is_warned_of_without_the_key() {
             thread::yield_now();
         }
     });
-    let told = told.lock().unwrap();
-    assert_eq!(told.len(), 1, "one of the requests was a browser's");
-    assert_eq!(told[0].key(), Some(new.record().id()));
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 1, "one of the requests was a browser's");
+    assert_eq!(seen[0].key(), Some(new.record().id()));
     let lines = collector.lines();
     let warnings = lines.iter().filter(|line| line.starts_with("WARN keysheath::registry"));
     assert_eq!(warnings.count(), 1, "{lines:?}");

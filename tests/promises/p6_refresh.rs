@@ -16,7 +16,7 @@ use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshEvent, Refresher, ReloadProblem};
 use keysheath::source::{Absence, Command, FileVariable, Problem, SecretFile, Source, SystemdCredential};
 
-use crate::support::refreshing::{PATIENCE, SECOND, THIRD, Told, eventually, has, only_asked};
+use crate::support::refreshing::{Events, PATIENCE, SECOND, THIRD, eventually, has, only_asked};
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
 
 /// What was done to a file, and what is to be said of it.
@@ -118,9 +118,9 @@ fn assert_never_another_place<S: Source + 'static>(
         mend(path, &text(KEY));
         let lower = path.with_file_name("../lower");
         write(&lower, SECOND);
-        let told = Told::default();
+        let events = Events::default();
         let chain = Chain::<Kanal>::new().with(source()).with(SecretFile::new(&lower));
-        let refresher = Refresher::from_chain(chain, told.by(only_asked())).unwrap();
+        let refresher = Refresher::from_chain(chain, events.record(only_asked())).unwrap();
         let handle = refresher.handle();
         let generation = handle.load().unwrap().generation();
 
@@ -138,13 +138,13 @@ fn assert_never_another_place<S: Source + 'static>(
                 assert_prints_nothing_of(error, key);
             }
         }
-        eventually("both failures are told", || told.failures() == 2);
+        eventually("both failures are reported", || events.failures() == 2);
 
         mend(path, &text(KEY));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged), "{at}");
         assert_eq!(refresher.status().health().problem(), None, "{at}");
         let recovered = |event: &RefreshEvent| matches!(event, RefreshEvent::Recovered { failures: 2, .. });
-        eventually("the recovery is told", || told.count(recovered) == 1);
+        eventually("the recovery is reported", || events.count(recovered) == 1);
         mend(path, &text(THIRD));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer), "{at}");
         assert!(has(&handle, THIRD), "{at}");

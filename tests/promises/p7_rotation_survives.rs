@@ -7,7 +7,7 @@ use keysheath::rotation::KeyDetails;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -199,33 +199,14 @@ fn before(number: u64) -> u64 {
 
 /// Starts a child, kills it after a time or leaves that to itself, and notes what it reported.
 fn kill_one(child: Child, ledger: &mut Ledger, after: Option<Duration>) {
-    let mut child = child.spawn();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.ends_with("= opened\n") {
-        line.clear();
-        assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child has not opened the key set");
-    }
-    let killing = thread::spawn(move || {
-        if let Some(after) = after {
-            thread::sleep(after);
-            child.kill().unwrap();
-        }
-        child.wait().unwrap()
-    });
-    loop {
-        line.clear();
-        out.read_line(&mut line).unwrap();
-        // A line that the kill has cut short does not count.
-        let Some(line) = line.strip_suffix('\n') else { break };
+    let status = child.run_until_killed(after, |line| {
         if let Some(done) = line.strip_prefix("= done ") {
             let (number, step) = done.split_once(' ').unwrap();
             ledger.note_done(At { number: number.parse().unwrap(), step: step.parse().unwrap() });
         } else {
             assert!(line.starts_with("= begin "), "{line}");
         }
-    }
-    let status = killing.join().unwrap();
+    });
     assert!(!status.success());
     assert_eq!(status.code(), None, "it ended by a signal, and by no error of its own");
 }

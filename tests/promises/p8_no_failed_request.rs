@@ -168,10 +168,10 @@ fn no_repeatable_request_fails_because_of_a_planned_rotation() {
     let origin = shop.emulator.origin().to_string();
     let child = child.var("KEYS", &path).var("ORIGIN", origin).var("STOP", &end).var("PROGRESS", &progress);
     let mut other = Other(child.spawn());
-    let mut told = BufReader::new(other.0.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(other.0.stdout.take().unwrap()).lines();
     // The test harness writes into the same pipe.
     let mut next =
-        || told.by_ref().map(Result::unwrap).find_map(|line| line.strip_prefix("= ").map(str::to_owned));
+        || lines.by_ref().map(Result::unwrap).find_map(|line| line.strip_prefix("= ").map(str::to_owned));
     assert_eq!(next().as_deref(), Some("sending"));
 
     let mut number = 0;

@@ -293,8 +293,8 @@ fn an_issuer_whose_keys_could_be_guessed_gets_no_registry() {
 
 #[test]
 fn a_browser_is_reported_once_for_each_accepted_request_only() {
-    let (told, last) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None)));
-    let (count, seen) = (Arc::clone(&told), Arc::clone(&last));
+    let (reports, last) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None)));
+    let (count, seen) = (Arc::clone(&reports), Arc::clone(&last));
     let registry = registry().with_browser_observer(move |principal| {
         count.fetch_add(1, Ordering::SeqCst);
         *seen.lock().unwrap() = principal.key();
@@ -306,13 +306,13 @@ fn a_browser_is_reported_once_for_each_accepted_request_only() {
         registry.authorize(&headers, RequestedStore::NoStore)
     };
     assert!(!ask(&registry, &key, RequestedStore::NoStore).unwrap().is_from_browser());
-    assert_eq!(told.load(Ordering::SeqCst), 0);
+    assert_eq!(reports.load(Ordering::SeqCst), 0);
     assert!(with(&key, "origin").unwrap().is_from_browser());
     assert!(with(&key, "sec-fetch-site").unwrap().is_from_browser());
     // Node's `fetch` sends it, from servers.
     assert!(!with(&key, "sec-fetch-mode").unwrap().is_from_browser());
     with("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "origin").unwrap_err();
-    assert_eq!((told.load(Ordering::SeqCst), *last.lock().unwrap()), (2, Some(id)));
+    assert_eq!((reports.load(Ordering::SeqCst), *last.lock().unwrap()), (2, Some(id)));
 }
 
 #[test]

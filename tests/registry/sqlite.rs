@@ -97,8 +97,8 @@ fn create(registry: &KeyRegistry, name: &str, restriction: Restriction) -> (KeyI
 /// A clock that a test sets.
 fn clock(seconds: u64) -> (Arc<AtomicU64>, impl Fn() -> SystemTime + Send + Sync) {
     let now = Arc::new(AtomicU64::new(seconds));
-    let told = Arc::clone(&now);
-    (now, move || SystemTime::UNIX_EPOCH + Duration::from_secs(told.load(Ordering::SeqCst)))
+    let shown = Arc::clone(&now);
+    (now, move || SystemTime::UNIX_EPOCH + Duration::from_secs(shown.load(Ordering::SeqCst)))
 }
 
 #[test]
@@ -313,8 +313,8 @@ fn records_can_be_reopened_while_processes_are_started() {
 #[test]
 fn a_use_is_written_by_a_flush_at_the_end_and_by_itself() {
     let place = Place::new();
-    let (now, told) = clock(1_800_000_000);
-    let registry = place.create().with_clock(told);
+    let (now, clock) = clock(1_800_000_000);
+    let registry = place.create().with_clock(clock);
     let (id, key) = create(&registry, "name", Restriction::None);
     // As another process would find it if this one were killed now.
     let on_disk = || {

@@ -137,18 +137,18 @@ fn a_process_with_the_old_key_delays_a_deletion_and_is_named() {
     rotator.promote(2);
     let _ = fast.refresh_now(PATIENCE);
     eventually("the fast one shows the new key", || rotator.waits_for() == ["slow"]);
-    let told = rotator.next().to_string();
+    let step = rotator.next().to_string();
     let begins = format!(
         "wait, and keep the key {}: still using the old key: slow (generation 1, key {}, shown ",
         name(1),
         name(1)
     );
-    assert!(told.starts_with(&begins), "{told}");
+    assert!(step.starts_with(&begins), "{step}");
     let _ = slow.refresh_now(PATIENCE);
     eventually("the slow one shows it too", || rotator.waits_for().is_empty());
     assert_eq!(rotator.deletes(), (Some(2), vec![]));
-    let told = rotator.next().to_string();
-    assert!(told.starts_with(&format!("delete the key with fingerprint {} in Kanal", name(1))), "{told}");
+    let step = rotator.next().to_string();
+    assert!(step.starts_with(&format!("delete the key with fingerprint {} in Kanal", name(1))), "{step}");
 }
 
 #[test]
@@ -197,10 +197,10 @@ fn a_second_promotion_after_a_rollback_is_not_the_first() {
 fn without_any_presence_a_person_is_asked_to_check() {
     let rotator = in_memory();
     rotator.promote(2);
-    let told = rotator.next().to_string();
+    let step = rotator.next().to_string();
     let begins = "first check yourself that no process uses the old key, because none shows itself; then \
                   delete the key";
-    assert!(told.starts_with(begins), "{told}");
+    assert!(step.starts_with(begins), "{step}");
 }
 
 #[test]
@@ -219,8 +219,8 @@ fn a_fleet_shortens_no_settle_time_and_delays_no_leaked_key() {
     let NextStep::Wait { remaining, still_using, .. } = rotation.next_step().unwrap() else { panic!() };
     assert!(remaining > Duration::from_secs(800) && still_using.is_empty());
     let _behind = Presence::show(presence, &old, settings("old")).unwrap();
-    let told = rotation.next_step().unwrap().to_string();
-    assert!(told.contains("other processes have ") && told.contains("; still using the old key: "), "{told}");
+    let step = rotation.next_step().unwrap().to_string();
+    assert!(step.contains("other processes have ") && step.contains("; still using the old key: "), "{step}");
     rotation.compromise(name(1)).unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::DeleteLeaked { .. }));
 }
@@ -322,8 +322,8 @@ fn a_refused_key_is_shown_until_another_is_active() {
         handle.report_refused(handle.load().unwrap().generation());
     }
     eventually("both refusals are shown", || refused() == [Some(name(1)), Some(name(1))]);
-    let told = rotator.rotation.fleet().unwrap().to_string();
-    assert!(told.contains("generation 1 was REFUSED"), "{told}");
+    let step = rotator.rotation.fleet().unwrap().to_string();
+    assert!(step.contains("generation 1 was REFUSED"), "{step}");
     rotator.promote(2);
     let _ = refresher.refresh_now(PATIENCE);
     eventually("the new key is not refused", || refused() == [None, Some(name(1))]);

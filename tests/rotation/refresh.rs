@@ -21,7 +21,7 @@ use keysheath::refresh::{RefreshError, RefreshEvent, RefreshSettings, Refresher,
 use keysheath::source::{FileVariable, Provenance, SecretFile, Variable};
 
 use crate::support::refreshing::{
-    PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, only_asked, quick, text,
+    Events, PATIENCE, SECOND, Scripted, THIRD, eventually, has, of, only_asked, quick, text,
 };
 use crate::support::{Folder, KEY, in_child};
 
@@ -34,8 +34,8 @@ fn of_file(folder: &Folder, settings: RefreshSettings) -> Refresher<Kanal> {
 fn polling_activates_a_replaced_key_and_the_old_keeps_its_grace() {
     let folder = Folder::new();
     folder.write("key", KEY);
-    let told = Told::default();
-    let refresher = of_file(&folder, told.by(quick()));
+    let events = Events::default();
+    let refresher = of_file(&folder, events.record(quick()));
     let handle = refresher.handle();
     let first = handle.load().unwrap();
     let mut subscription = handle.subscribe();
@@ -48,9 +48,9 @@ fn polling_activates_a_replaced_key_and_the_old_keeps_its_grace() {
     }
     assert!(first.current().matches(KEY.as_bytes()), "a snapshot stays as it is");
     let is_new = |event: &RefreshEvent| matches!(event, RefreshEvent::Refreshed { .. });
-    eventually("each is told", || told.count(is_new) == 4);
-    assert_eq!(told.events().len(), 4, "{:?}", told.events());
-    let line = told.events()[0].to_string();
+    eventually("each is reported", || events.count(is_new) == 4);
+    assert_eq!(events.all().len(), 4, "{:?}", events.all());
+    let line = events.all()[0].to_string();
     assert!(
         line.starts_with("generation 1 is active, fingerprint urdz-nrsd-3rmw-jtz2, from file "),
         "{line}"
@@ -83,11 +83,11 @@ fn a_chain_without_a_key_is_an_error_at_the_start() {
 fn a_variable_is_reported_as_fixed_and_is_not_polled() {
     let name = "a_variable_is_reported_as_fixed_and_is_not_polled";
     in_child(name, &[("KANAL_API_KEY", KEY)], || {
-        let told = Told::default();
+        let events = Events::default();
         let chain = Chain::<Kanal>::new().with(Variable::new("KANAL_API_KEY"));
-        let refresher = Refresher::from_chain(chain, told.by(quick())).unwrap();
+        let refresher = Refresher::from_chain(chain, events.record(quick())).unwrap();
         let cannot = |event: &RefreshEvent| matches!(event, RefreshEvent::CannotChange { .. });
-        eventually("it is told", || told.count(cannot) == 1);
+        eventually("it is reported", || events.count(cannot) == 1);
         let status = refresher.status();
         assert!(!status.can_change());
         assert!(status.to_string().contains("cannot change while the process runs"), "{status}");
@@ -126,7 +126,7 @@ fn a_variable_changed_to_another_file_is_a_failed_reload() {
     let (one, two) = (named("/run/secrets/one"), named("/run/secrets/two"));
     let first = one.clone();
     source.does(move |_| Ok(text(KEY).with_provenance(first.clone())));
-    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    let refresher = of(&source, only_asked());
     source.does(move |_| Ok(text(SECOND).with_provenance(two.clone())));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
     assert_eq!(refresher.status().health().problem().unwrap().problem(), &ReloadProblem::OtherFile);
@@ -139,7 +139,7 @@ fn a_variable_changed_to_another_file_is_a_failed_reload() {
 fn where_a_key_was_found_is_shown_as_it_is_now() {
     let source = Scripted::new(KEY);
     source.does(|_| Ok(text(KEY).with_provenance(Provenance::other("vault", "kanal, version 1"))));
-    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+    let refresher = of(&source, only_asked());
     source.does(|_| Ok(text(SECOND).with_provenance(Provenance::other("vault", "kanal, version 2"))));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(refresher.status().provenance().to_string(), "vault kanal, version 2");
@@ -162,13 +162,13 @@ fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
     crate::support::set_mode(&path, 0o644);
-    let told = Told::default();
-    let refresher = of_file(&folder, told.by(only_asked()));
-    let remarks = || told.count(|event| matches!(event, RefreshEvent::Remarked { .. }));
+    let events = Events::default();
+    let refresher = of_file(&folder, events.record(only_asked()));
+    let remarks = || events.count(|event| matches!(event, RefreshEvent::Remarked { .. }));
     for _ in 0..3 {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     }
-    eventually("it is told", || remarks() == 1);
+    eventually("it is reported", || remarks() == 1);
     let status = refresher.status();
     assert!(status.to_string().contains("every user of this machine can read it"), "{status}");
     crate::support::set_mode(&path, 0o600);
@@ -176,7 +176,7 @@ fn what_is_remarked_on_is_told_once_and_stays_in_the_status() {
     assert!(refresher.status().remarks().is_empty());
     crate::support::set_mode(&path, 0o644);
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
-    eventually("it is told again", || remarks() == 2);
+    eventually("it is reported again", || remarks() == 2);
 }
 
 #[test]
@@ -191,9 +191,9 @@ fn a_file_mounted_alone_is_unhealthy_once_it_was_replaced() {
         }
         let mount = std::process::Command::new("mount").arg("--bind").args([&secret, &mounted]).status();
         assert!(mount.expect("mount runs (Debian: mount)").success());
-        let told = Told::default();
+        let events = Events::default();
         let chain = Chain::<Kanal>::new().with(SecretFile::new(&mounted));
-        let refresher = Refresher::from_chain(chain, told.by(only_asked())).unwrap();
+        let refresher = Refresher::from_chain(chain, events.record(only_asked())).unwrap();
         assert!(refresher.status().can_change());
         std::fs::write(disk.join("new"), SECOND).unwrap();
         crate::support::set_mode(&disk.join("new"), 0o600);
@@ -202,6 +202,8 @@ fn a_file_mounted_alone_is_unhealthy_once_it_was_replaced() {
         let status = refresher.status();
         assert!(!status.can_change() && status.to_string().contains("mount its folder"), "{status}");
         assert!(!status.to_string().contains("healthy"), "{status}");
-        eventually("it is told", || told.count(|event| event.to_string().contains("mount its folder")) == 1);
+        eventually("it is reported", || {
+            events.count(|event| event.to_string().contains("mount its folder")) == 1
+        });
     });
 }

@@ -10,6 +10,7 @@ mod given_up;
 mod guard;
 #[cfg(feature = "keychain")]
 mod keychain;
+mod leaks_and_aborts;
 #[cfg(all(feature = "emulator", feature = "probe"))]
 mod life;
 #[cfg(feature = "keychain")]
@@ -20,7 +21,6 @@ mod outcomes;
 mod racing;
 mod refusals;
 mod time;
-mod told;
 
 use keysheath::rotation::KeyDetails;
 use std::collections::HashMap;
@@ -162,6 +162,13 @@ impl<S: DocumentStore + Clone + 'static> Setup<S> {
         (rotation, handle)
     }
 
+    /// Makes key 2 active and key 1 previous; the issuer accepts both.
+    fn promote(&self) {
+        self.answers.accept(1);
+        self.answers.accept(2);
+        promote_key_2(&self.rotation);
+    }
+
     fn slots(&self) -> [Option<u64>; 3] {
         slots(&self.store)
     }
@@ -185,6 +192,15 @@ fn another<S: DocumentStore + Clone + 'static>(
         .with_probe(answers.clone())
         .with_audit(AuditLog::callback(move |event| events.lock().unwrap().push(event.clone())))
         .with_operator("anna")
+}
+
+/// Takes in key 1, and promotes key 2 over it; the probe is asked about it before and after.
+fn promote_key_2(rotation: &Rotation<Kanal>) {
+    rotation.adopt(&key(1)).unwrap();
+    rotation.stage(&key(2)).unwrap();
+    drop(rotation.verify_now().unwrap());
+    rotation.promote_now().unwrap();
+    drop(rotation.verify_now().unwrap());
 }
 
 /// Nothing yet.

@@ -16,7 +16,7 @@ use keysheath::source::{Absence, FileVariable, Problem, SecretFile, Source, Syst
 use keysheath::store::{FileStore, MemoryStore};
 
 use crate::support::refreshing::{
-    PATIENCE, SECOND, Scripted, THIRD, Told, activate, eventually, has, key_set, only_asked, persist, quick,
+    Events, PATIENCE, SECOND, Scripted, THIRD, activate, eventually, has, key_set, only_asked, persist, quick,
 };
 use crate::support::{Child, Folder, KEY, in_child, set_mode};
 
@@ -224,8 +224,8 @@ fn the_file_of_a_variable_a_credential_and_a_dotenv_are_watched() {
 fn a_file_stores_document_is_watched_before_it_exists() {
     let folder = Folder::new();
     let path = folder.at("keys");
-    let told = Told::default();
-    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(watching())).unwrap();
+    let events = Events::default();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), events.record(watching())).unwrap();
     assert_eq!(refresher.status().watching(), Watching::Files);
     let (writer, keys) = (FileStore::new(&path), key_set(&[]));
     for key in KEYS {
@@ -233,7 +233,7 @@ fn a_file_stores_document_is_watched_before_it_exists() {
         persist(&writer, &keys.to_document());
         takes(&refresher, key);
     }
-    assert_eq!(told.failures(), 0, "{:?}", told.events());
+    assert_eq!(events.failures(), 0, "{:?}", events.all());
 }
 
 #[test]
@@ -293,12 +293,12 @@ fn without_file_watching_polling_goes_on_and_the_status_says_so() {
         setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: limit.maximum }).unwrap();
         let mut full: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
         full.truncate(full.len() - 2);
-        let told = Told::default();
+        let events = Events::default();
         let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-        let refresher = Refresher::from_chain(chain, told.by(quick().with_file_watch())).unwrap();
+        let refresher = Refresher::from_chain(chain, events.record(quick().with_file_watch())).unwrap();
         let too_many = Watching::Failed(WatchProblem::TooMany);
-        eventually("it is told", || {
-            told.count(|event| {
+        eventually("it is reported", || {
+            events.count(|event| {
                 matches!(event, RefreshEvent::NotWatching { problem: WatchProblem::TooMany, .. })
             }) == 1
         });
@@ -312,7 +312,7 @@ fn without_file_watching_polling_goes_on_and_the_status_says_so() {
         eventually("it is watched", || refresher.status().watching() == Watching::Files);
         // And that is reported as well, once.
         eventually("it is taken back", || {
-            told.count(|event| matches!(event, RefreshEvent::WatchingAgain { .. })) == 1
+            events.count(|event| matches!(event, RefreshEvent::WatchingAgain { .. })) == 1
         });
     });
 }
@@ -365,9 +365,10 @@ fn fast_swaps_are_never_told_as_a_folder_that_cannot_be_watched() {
     let folder = Folder::new();
     swap(folder.path(), 0, KEY);
     symlink("..data/key", folder.at("key")).unwrap();
-    let told = Told::default();
-    let refreshers: Vec<_> =
-        (0..4).map(|_| of(SecretFile::new(folder.at("key")), told.by(quick().with_file_watch()))).collect();
+    let events = Events::default();
+    let refreshers: Vec<_> = (0..4)
+        .map(|_| of(SecretFile::new(folder.at("key")), events.record(quick().with_file_watch())))
+        .collect();
     let start = std::time::Instant::now();
     let mut round = 0;
     while start.elapsed() < Duration::from_secs(5) {
@@ -384,7 +385,7 @@ fn fast_swaps_are_never_told_as_a_folder_that_cannot_be_watched() {
         eventually("it is well", || refresher.status().health().problem().is_none());
         assert_eq!(refresher.status().watching(), Watching::Files);
     }
-    assert_eq!(told.count(|event| matches!(event, RefreshEvent::NotWatching { .. })), 0, "{round} swaps");
+    assert_eq!(events.count(|event| matches!(event, RefreshEvent::NotWatching { .. })), 0, "{round} swaps");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #[cfg(feature = "dotenv")]
 mod beside_a_dotenv;
 mod no_key;
-mod told;
+mod messages;
 #[cfg(all(feature = "probe", feature = "registry", feature = "rotation"))]
 mod widened;
 

@@ -1,9 +1,11 @@
 //! Tests that need a process of their own: an environment, a standard input, another user.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
 
 /// The variable that tells a child which test it is to run.
 const MARK: &str = "KEYSHEATH_CHILD";
@@ -187,6 +189,34 @@ impl Child {
     pub(crate) fn spawn_listening(mut self) -> std::process::Child {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped());
         self.command.spawn().expect("this test can be started a second time")
+    }
+
+    /// Starts the child and waits until it prints `= opened`; then kills it after a time, or lets it end by
+    /// itself. Passes each whole line that it prints after that to `line`, and returns how it ended.
+    pub(crate) fn run_until_killed(self, after: Option<Duration>, mut line: impl FnMut(&str)) -> ExitStatus {
+        let mut child = self.spawn();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        // The test harness prints first.
+        while !text.ends_with("= opened\n") {
+            text.clear();
+            assert_ne!(out.read_line(&mut text).unwrap(), 0, "the child has ended before it was ready");
+        }
+        let killing = thread::spawn(move || {
+            if let Some(after) = after {
+                thread::sleep(after);
+                child.kill().unwrap();
+            }
+            child.wait().unwrap()
+        });
+        loop {
+            text.clear();
+            out.read_line(&mut text).unwrap();
+            // A line that the kill has cut short does not count.
+            let Some(whole) = text.strip_suffix('\n') else { break };
+            line(whole);
+        }
+        killing.join().unwrap()
     }
 
     /// In the child: runs the body. Otherwise: runs the child, and gives what it wrote.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keysheath::Cadence;
-use keysheath::handle::KeyHandle;
+use keysheath::chain::Chain;
+use keysheath::handle::{KeyHandle, Reload};
 use keysheath::key::{Issuer, Kanal, Profile, RawKey};
-use keysheath::refresh::{RefreshEvent, RefreshSettings};
+use keysheath::refresh::{RefreshEvent, RefreshSettings, Refresher};
 use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore};
 
@@ -41,27 +42,37 @@ pub fn only_asked() -> RefreshSettings {
     RefreshSettings::new().with_cadence(rarely())
 }
 
-/// The events that were received.
+/// The events that refreshers reported.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<RefreshEvent>>>);
+pub struct Events(Arc<Mutex<Vec<RefreshEvent>>>);
 
-impl Told {
-    pub fn by(&self, settings: RefreshSettings) -> RefreshSettings {
-        let told = self.clone();
-        settings.on_event(move |event| told.0.lock().unwrap().push(event.clone()))
+impl Events {
+    pub fn record(&self, settings: RefreshSettings) -> RefreshSettings {
+        let events = self.clone();
+        settings.on_event(move |event| events.0.lock().unwrap().push(event.clone()))
     }
 
-    pub fn events(&self) -> Vec<RefreshEvent> {
+    pub fn all(&self) -> Vec<RefreshEvent> {
         self.0.lock().unwrap().clone()
     }
 
     pub fn count(&self, is_it: impl Fn(&RefreshEvent) -> bool) -> usize {
-        self.events().iter().filter(|event| is_it(event)).count()
+        self.all().iter().filter(|event| is_it(event)).count()
     }
 
     pub fn failures(&self) -> usize {
         self.count(|event| matches!(event, RefreshEvent::Failed { .. }))
     }
+}
+
+/// A refresher of this source alone.
+pub fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
+    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
+}
+
+/// Waits for a newer key than the active one, and returns how that ends.
+pub fn ask(handle: &KeyHandle<Kanal>) -> Reload {
+    handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
 }
 
 pub fn has(handle: &KeyHandle<Kanal>, key: &str) -> bool {

@@ -50,7 +50,7 @@ impl Probe for AcmeProbe {
 }
 
 /// What the client's layer takes an answer for, and whether it reports the key as refused.
-async fn told(origin: &Origin, key: &RawKey, store: u64) -> (u16, Meaning, bool) {
+async fn ask(origin: &Origin, key: &RawKey, store: u64) -> (u16, Meaning, bool) {
     let handle = KeyHandle::<Acme>::fixed(ApiKey::parse(key.expose_secret()).unwrap());
     let guard = OriginGuard::for_loopback(origin.clone()).unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
@@ -94,7 +94,7 @@ fn an_issuer_of_ten_lines_understands_its_own_refusals() {
     ] {
         let is_refused = meaning == Meaning::KeyRefused;
         assert_eq!(
-            runtime.block_on(told(&origin, key, store)),
+            runtime.block_on(ask(&origin, key, store)),
             (status, meaning, is_refused),
             "store {store}"
         );

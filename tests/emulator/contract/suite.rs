@@ -178,7 +178,7 @@ fn each_row_of_the_table_is_answered_word_for_word(server: &dyn Server) {
     // Which row wins is documented by us, not by Kanal.
     assert_row(server, &upsert("999", None), MISSING, "the key comes before the store");
     assert_row(server, &with_key("999", UNKNOWN), INVALID, "the key comes before the store");
-    assert_row(server, &with_key("457", key), FORBIDDEN, "that another team's store is paused is not told");
+    assert_row(server, &with_key("457", key), FORBIDDEN, "that another team's store is paused is not shown");
     assert_row(server, &with_key("789", restricted), FORBIDDEN, "the authorisation comes before the pause");
 }
 

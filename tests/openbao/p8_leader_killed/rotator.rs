@@ -23,7 +23,7 @@ use crate::support::openbao::Cluster;
 pub(super) struct Rotator {
     process: Process,
     input: ChildStdin,
-    told: Receiver<String>,
+    output: Receiver<String>,
 }
 
 impl Rotator {
@@ -42,29 +42,29 @@ impl Rotator {
         let child = child.var("ROOTS", &cluster.pem).var("ISSUER", issuer.to_string());
         let child = child.var("STATES", states.map(|state| format!("{state:?}")).join("\n"));
         let mut process = child.spawn_listening();
-        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-        let (sender, told) = mpsc::channel();
+        let (input, stdout) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let (sender, output) = mpsc::channel();
         thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // The test harness writes into the same pipe.
                 if let Some(line) = line.strip_prefix("= ") {
                     let _ = sender.send(line.to_owned());
                 }
             }
         });
-        Self { process, input, told }
+        Self { process, input, output }
     }
 
-    pub(super) fn say(&mut self, command: &str) {
+    pub(super) fn send(&mut self, command: &str) {
         writeln!(self.input, "{command}").expect("the rotator listens");
     }
 
-    /// What it tells next; `None` where it has come to its end.
-    pub(super) fn hear(&self) -> Option<String> {
-        match self.told.recv_timeout(PATIENCE * 2) {
-            Ok(told) => Some(told),
+    /// The next line that it writes; `None` once it has ended.
+    pub(super) fn next_line(&self) -> Option<String> {
+        match self.output.recv_timeout(PATIENCE * 2) {
+            Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("the rotator tells nothing"),
+            Err(RecvTimeoutError::Timeout) => panic!("the rotator writes nothing"),
         }
     }
 

@@ -143,8 +143,8 @@ fn tokens_their_document_and_their_keeper_show_nothing() {
     }
 }
 
-/// Drives a keeper through everything that it tells, and gives how many events there were.
-fn told(folder: &Folder, settings: &KeeperSettings) -> usize {
+/// Drives a keeper through every event that it reports, and returns how many there were.
+fn count_events(folder: &Folder, settings: &KeeperSettings) -> usize {
     use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
     let number = AtomicU32::new(0);
     let server = Recorder::raw(move |request, stream| {
@@ -161,10 +161,10 @@ fn told(folder: &Folder, settings: &KeeperSettings) -> usize {
     let store = MemoryStore::new();
     exchange(&app).unwrap().save(&store).unwrap();
     let count = std::sync::Arc::new(AtomicUsize::new(0));
-    let told = std::sync::Arc::clone(&count);
+    let counter = std::sync::Arc::clone(&count);
     let settings = settings.clone().on_event(move |event: &KeeperEvent| {
         assert_value_silent("an event", event);
-        told.fetch_add(1, Ordering::SeqCst);
+        counter.fetch_add(1, Ordering::SeqCst);
     });
     let keeper = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
     let handle = keeper.handle();
@@ -195,7 +195,7 @@ const EVENTS: usize = 10;
 
 #[test]
 fn nothing_that_a_keeper_tells_shows_a_token() {
-    assert_eq!(told(&Folder::new(), &quick()), EVENTS);
+    assert_eq!(count_events(&Folder::new(), &quick()), EVENTS);
 }
 
 #[cfg(feature = "tracing")]
@@ -207,13 +207,13 @@ fn what_a_keeper_tells_tracing_shows_no_token() {
     in_silent_child("oauth::what_a_keeper_tells_tracing_shows_no_token", &[], || {
         let collector = Collector::default();
         tracing::subscriber::set_global_default(collector.clone()).unwrap();
-        assert_eq!(told(&Folder::new(), &quick()), EVENTS);
+        assert_eq!(count_events(&Folder::new(), &quick()), EVENTS);
         let lines = collector.lines();
         let own: Vec<&String> = lines.iter().filter(|line| line.contains("keysheath::oauth")).collect();
         let levels = own.iter().map(|line| line.split(' ').next().unwrap()).collect::<Vec<_>>();
         let expected = "INFO WARN INFO INFO WARN WARN INFO INFO WARN WARN";
         assert_eq!(levels.join(" "), expected, "{own:#?}");
-        assert_silent("what tracing is told", &lines.join("\n"));
+        assert_silent("what tracing receives", &lines.join("\n"));
     });
 }
 

@@ -138,10 +138,10 @@ fn what_a_refresher_tells_tracing_shows_no_key() {
     let folder = Folder::new();
     let path = folder.write("key", KANAL);
     let chain = Chain::<Kanal>::new().with(SecretFile::new(&path));
-    let told = collector.clone();
+    let subscriber = collector.clone();
     // The refresher's thread has no subscriber but the one of the whole process.
     in_silent_child("refresh::what_a_refresher_tells_tracing_shows_no_key", &[], move || {
-        tracing::subscriber::set_global_default(told).unwrap();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
         let refresher = Refresher::from_chain(chain, RefreshSettings::new()).unwrap();
         folder.write("key", KANAL.repeat(2));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
@@ -152,6 +152,6 @@ fn what_a_refresher_tells_tracing_shows_no_key() {
         let own: Vec<&String> = lines.iter().filter(|line| line.contains("keysheath::refresh")).collect();
         let levels = own.iter().map(|line| line.split(' ').next().unwrap()).collect::<Vec<_>>();
         assert_eq!(levels, ["INFO", "WARN", "INFO", "INFO"], "{own:?}");
-        assert_silent("what tracing is told", &lines.join("\n"));
+        assert_silent("what tracing receives", &lines.join("\n"));
     });
 }

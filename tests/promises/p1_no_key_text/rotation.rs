@@ -62,8 +62,8 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     let folder = Folder::new();
     let path = folder.at("audit.jsonl");
     let refuses = Refuses::default();
-    let told = Arc::new(Mutex::new(Vec::<AuditEvent>::new()));
-    let sink = Arc::clone(&told);
+    let events = Arc::new(Mutex::new(Vec::<AuditEvent>::new()));
+    let sink = Arc::clone(&events);
     let policy = RotationPolicy::new().with_activation(Duration::ZERO).with_grace(Duration::ZERO);
     let policy = policy.with_settle(Duration::ZERO).with_activation(Duration::ZERO);
     assert_debug_silent("a policy", &policy);
@@ -84,7 +84,7 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     look(&rotation);
     let leaky = key(KANAL);
     let details: KeyDetails<'_> = KeyDetails::of(&leaky).with_name(KANAL).with_note(OTHER);
-    assert_debug_silent("what is told of a key", &details);
+    assert_debug_silent("what is reported of a key", &details);
     transition("adopt with the key as its name", &rotation.adopt(details));
     transition("adopt", &rotation.adopt(&key(KANAL)));
     let stopped: Stop = rotation.handle().stop(&ApiKey::parse(KANAL).unwrap());
@@ -126,9 +126,9 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     );
     transition("compromise", &rotation.compromise(fingerprint));
     look(&rotation);
-    let told = told.lock().unwrap();
-    assert!(told.len() > 6, "only {} events", told.len());
-    for event in &*told {
+    let events = events.lock().unwrap();
+    assert!(events.len() > 6, "only {} events", events.len());
+    for event in &*events {
         assert_value_silent("an event", event);
         assert_silent("a line", &event.to_json());
         let action: AuditAction = event.action();

@@ -105,7 +105,7 @@ fn a_file_with_the_canary_in_it_is_never_shown() {
     let lines = folder.write("lines", format!("{KANAL}\n{KANAL}\n"));
     assert!(matches!(look_at("a line", SecretFile::new(lines).line(3)), Some(Problem::NoLine { .. })));
     assert!(matches!(
-        look_at("a file in base64, not told", SecretFile::new(encoded)),
+        look_at("a file in base64, not declared", SecretFile::new(encoded)),
         Some(Problem::Malformed(_))
     ));
     // Where the key is a part of the path, its user wrote it there; what is looked for is the content.

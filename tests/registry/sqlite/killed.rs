@@ -2,9 +2,8 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use keysheath::failure::Meaning;
@@ -22,25 +21,25 @@ const KILLS: u64 = 50;
 fn run_until_killed(folder: &Path) -> ! {
     let registry = open(folder);
     let mut out = std::io::stdout();
-    let mut told = |line: String| {
+    let mut report = |line: String| {
         out.write_all(line.as_bytes()).unwrap();
         out.flush().unwrap();
     };
-    told("= opened\n".to_owned());
+    report("= opened\n".to_owned());
     let mut alive = Vec::new();
     loop {
         for _ in 0..3 {
             let (id, key) = create(&registry, "name", Restriction::None);
-            told(format!("+ {id} {key}\n"));
+            report(format!("+ {id} {key}\n"));
             // So that a last use is queued, too.
             assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
             alive.push((id, key));
         }
         for _ in 0..2 {
             let (id, key) = alive.swap_remove(alive.len() / 2);
-            told(format!("? {id} {key}\n"));
+            report(format!("? {id} {key}\n"));
             registry.delete_key(id).unwrap();
-            told(format!("- {id} {key}\n"));
+            report(format!("- {id} {key}\n"));
         }
     }
 }
@@ -48,13 +47,13 @@ fn run_until_killed(folder: &Path) -> ! {
 /// The outcome of one run: keys that must be accepted, that must be refused, and those whose deletion was in
 /// progress.
 #[derive(Default)]
-struct Told {
+struct Ledger {
     accepted: Vec<(KeyId, String)>,
     refused: Vec<(KeyId, String)>,
     either: Option<(KeyId, String)>,
 }
 
-impl Told {
+impl Ledger {
     fn read(&mut self, line: &str) {
         let mut words = line.split(' ');
         let (Some(step), Some(id), Some(key)) = (words.next(), words.next(), words.next()) else { return };
@@ -82,48 +81,29 @@ fn a_finished_change_survives_a_kill_at_any_instant() {
     let place = Place::new();
     drop(place.create());
     let random = RandomState::new();
-    let mut told = Told::default();
+    let mut ledger = Ledger::default();
     let (mut with_log, mut in_between) = (0, 0);
     for kill in 0..KILLS {
-        let mut child = Child::new(NAME).var("FOLDER", place.0.path()).spawn();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        // The test harness writes first.
-        while !line.ends_with("= opened\n") {
-            line.clear();
-            assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child has not opened the records");
-        }
-        let microseconds = random.hash_one(kill) % 150_000;
-        let killing = thread::spawn(move || {
-            thread::sleep(Duration::from_micros(microseconds));
-            child.kill().unwrap();
-            child.wait().unwrap()
-        });
-        loop {
-            line.clear();
-            out.read_line(&mut line).unwrap();
-            // An incomplete line does not count.
-            let Some(line) = line.strip_suffix('\n') else { break };
-            told.read(line);
-        }
-        killing.join().unwrap();
+        let child = Child::new(NAME).var("FOLDER", place.0.path());
+        let after = Duration::from_micros(random.hash_one(kill) % 150_000);
+        child.run_until_killed(Some(after), |line| ledger.read(line));
 
         with_log += u32::from(!place.beside().is_empty());
-        in_between += u32::from(told.either.is_some());
+        in_between += u32::from(ledger.either.is_some());
         let registry = place.open();
-        for (id, key) in &told.accepted {
+        for (id, key) in &ledger.accepted {
             assert_eq!(ask(&registry, key, RequestedStore::NoStore), None, "{id} was made and is refused");
         }
-        for (id, key) in &told.refused {
+        for (id, key) in &ledger.refused {
             let answer = ask(&registry, key, RequestedStore::NoStore);
             assert_eq!(answer, Some(Meaning::KeyRefused), "{id} was deleted and is accepted");
             assert!(registry.key(*id).is_none());
         }
-        if let Some((id, key)) = told.either.take() {
+        if let Some((id, key)) = ledger.either.take() {
             // Its state must not change any more.
             match ask(&registry, &key, RequestedStore::NoStore) {
-                None => told.accepted.push((id, key)),
-                Some(_) => told.refused.push((id, key)),
+                None => ledger.accepted.push((id, key)),
+                Some(_) => ledger.refused.push((id, key)),
             }
         }
         drop(registry);
@@ -135,9 +115,9 @@ fn a_finished_change_survives_a_kill_at_any_instant() {
     }
     println!(
         "{KILLS} kills: {} keys accepted, {} refused, {with_log} logs left, {in_between} within a deletion",
-        told.accepted.len(),
-        told.refused.len()
+        ledger.accepted.len(),
+        ledger.refused.len()
     );
-    assert!(told.refused.len() > 20, "the runs were too short");
+    assert!(ledger.refused.len() > 20, "the runs were too short");
     assert!(u64::from(with_log) > KILLS / 2, "most were killed with the records open");
 }

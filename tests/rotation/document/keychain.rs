@@ -96,8 +96,9 @@ fn what_has_returned_survives_a_kill_of_the_writer() {
         let folder = Folder::new();
         let lock = folder.at("lock");
         let spawn = || in_this_session(NAME).var("LOCK", &lock).spawn();
-        let untold = survives(KILLS, Duration::from_millis(100), &store_at(&lock, "keys"), spawn, &mut || ());
-        println!("{KILLS} kills: {untold} had written and not yet told");
+        let unreported =
+            survives(KILLS, Duration::from_millis(100), &store_at(&lock, "keys"), spawn, &mut || ());
+        println!("{KILLS} kills: {unreported} had written and not yet reported it");
     });
 }
 

@@ -57,7 +57,7 @@ pub(super) fn survives(
     write_number(store, 0, None);
     let mut last = 0;
     let random = RandomState::new();
-    let mut untold = 0;
+    let mut unreported = 0;
     for kill in 0..kills {
         let mut child = spawn();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -72,25 +72,28 @@ pub(super) fn survives(
             child.kill().unwrap();
             child.wait().unwrap()
         });
-        let mut told = last;
+        let mut reported = last;
         loop {
             line.clear();
             out.read_line(&mut line).unwrap();
             // A line that the kill has cut short does not count.
             let Some(line) = line.strip_suffix('\n') else { break };
-            told = line.parse().unwrap();
+            reported = line.parse().unwrap();
         }
         killing.join().unwrap();
         after_each_kill();
 
         let number = number_in(store);
-        assert!(number == told || number == told + 1, "{told} was told, and {number} is there");
-        untold += u64::from(number == told + 1);
+        assert!(
+            number == reported || number == reported + 1,
+            "{reported} was reported, and {number} is there"
+        );
+        unreported += u64::from(number == reported + 1);
         // The next writer is not kept off.
         last = number + 1;
         write_number(store, last, Some(there(store).version()));
     }
-    untold
+    unreported
 }
 
 #[test]
@@ -103,10 +106,10 @@ fn a_finished_change_survives_a_kill_at_any_instant() {
     let (folder, path) = place();
     let mut left = 0;
     let spawn = || Child::new(NAME).var("DOCUMENT", &path).spawn();
-    let untold = survives(KILLS, Duration::from_millis(20), &FileStore::new(&path), spawn, &mut || {
+    let unreported = survives(KILLS, Duration::from_millis(20), &FileStore::new(&path), spawn, &mut || {
         left += u64::from(folder.at("document.keysheath-new").exists());
     });
-    println!("{KILLS} kills: {left} left a file behind, {untold} had written and not yet told");
+    println!("{KILLS} kills: {left} left a file behind, {unreported} had written and not yet reported it");
     assert!(left > 0, "no kill came within a write");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the document and its lock");
 }

@@ -27,9 +27,9 @@ fn an_aborted_key_that_a_process_shows_may_not_be_deleted_yet() {
     rotator.rotation.roll_back_now().unwrap();
     let aborted = rotator.rotation.abort_now().unwrap();
     assert_eq!(names(aborted.still_using().unwrap()), ["late"]);
-    let told = aborted.to_string();
+    let text = aborted.to_string();
     let words = "it was active, so do not delete it yet; still using it: late (generation 2, ";
-    assert!(told.contains(words) && !told.contains("delete it now"), "{told}");
+    assert!(text.contains(words) && !text.contains("delete it now"), "{text}");
     drop(shown);
     // And a key that was never active is in no process.
     rotator.rotation.stage(&key(3)).unwrap();
@@ -44,8 +44,8 @@ fn aborting_a_rolled_back_key_reports_an_unreadable_fleet() {
     rotator.presence.write(&DocumentContent::from(b"{}".to_vec()), None).unwrap();
     let aborted = rotator.rotation.abort_now().unwrap();
     assert!(matches!(aborted.still_using(), Err(RotationError::Presence { .. })));
-    let told = aborted.to_string();
-    assert!(told.contains("do not delete it yet; cannot read which processes use which key"), "{told}");
+    let shown = aborted.to_string();
+    assert!(shown.contains("do not delete it yet; cannot read which processes use which key"), "{shown}");
 }
 
 #[test]

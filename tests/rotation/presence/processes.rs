@@ -94,13 +94,13 @@ fn a_killed_process_delays_a_deletion_and_is_named_afterwards() {
         let step = rotator.next();
         matches!(&step, NextStep::Delete { shown: Some(1), silent, .. } if names(silent) == ["killed"])
     });
-    let told = rotator.next().to_string();
+    let step = rotator.next().to_string();
     let begins = format!(
         "first check yourself that these silent processes no longer use the old key: killed (generation 1, \
          key {}, shown ",
         name(1)
     );
-    assert!(told.starts_with(&begins) && told.contains("); then delete the key"), "{told}");
+    assert!(step.starts_with(&begins) && step.contains("); then delete the key"), "{step}");
     folder.write("end-living", "");
     living.ends_well();
 }

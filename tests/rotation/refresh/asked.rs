@@ -5,24 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keysheath::chain::Chain;
-use keysheath::handle::{KeyHandle, Reload};
-use keysheath::key::Kanal;
-use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::handle::Reload;
 use keysheath::source::{Problem, Source as _, SourceError};
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, quickly, rarely, text,
+    Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, ask, eventually, has, of, only_asked, quick, quickly,
+    rarely, text,
 };
-
-fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
-}
-
-fn ask(handle: &KeyHandle<Kanal>) -> Reload {
-    handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
-}
 
 #[test]
 fn fifty_who_ask_share_one_attempt() {

@@ -5,20 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
-use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::refresh::Refresher;
 
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, Scripted, eventually, has, only_asked, quick, text,
+    Gate, PATIENCE, SECOND, Scripted, eventually, has, of, only_asked, quick, text,
 };
 use crate::support::waiting::in_time;
 use crate::support::{KEY, in_child};
-
-fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
-}
 
 /// How many threads of refreshers this process has. The system keeps 15 bytes of a name.
 fn threads() -> usize {

@@ -12,8 +12,8 @@ use keysheath::source::{CallError, Problem, Provenance, SecretFile};
 use keysheath::store::{Document, DocumentError, DocumentStore, MemoryStore};
 
 use crate::support::refreshing::{
-    Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, Told, eventually, has, key_set, only_asked, persist,
-    quick, rarely, text,
+    Events, Gate, NEVER, PATIENCE, SECOND, Scripted, THIRD, eventually, has, key_set, of, only_asked,
+    persist, quick, rarely, text,
 };
 use crate::support::stores::pass_on;
 use crate::support::{Folder, KEY};
@@ -61,11 +61,11 @@ fn a_hanging_source_times_out_and_its_late_result_is_discarded() {
 #[test]
 fn a_panicking_source_is_a_failed_reload_and_refreshing_goes_on() {
     let source = Scripted::new(KEY);
-    let told = Told::default();
+    let events = Events::default();
     let chain = Chain::<Kanal>::new().with(source.clone());
-    let refresher = Refresher::from_chain(chain, told.by(quick())).unwrap();
+    let refresher = Refresher::from_chain(chain, events.record(quick())).unwrap();
     source.does(|_| std::panic::resume_unwind(Box::new(())));
-    eventually("it fails again and again", || told.failures() > 5);
+    eventually("it fails again and again", || events.failures() > 5);
     let status = refresher.status();
     assert_eq!(status.health().problem().unwrap().problem(), &ReloadProblem::Source(Problem::Unreachable));
     assert!(status.to_string().contains("the last good key stays active"), "{status}");
@@ -136,7 +136,7 @@ fn a_blocked_callback_delays_no_reload_and_drops_are_counted() {
     let settings = only_asked()
         .with_cadence(rarely().with_minimum_interval(Duration::ZERO))
         .on_event(move |_| passes.pass());
-    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
+    let refresher = of(&source, settings);
     let handle = refresher.handle();
     for key in [SECOND, THIRD] {
         source.gives(key);
@@ -149,7 +149,7 @@ fn a_blocked_callback_delays_no_reload_and_drops_are_counted() {
         source.gives(if round % 2 == 0 { KEY } else { SECOND });
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     }
-    eventually("some are not told", || refresher.status().health().dropped_events() > 0);
+    eventually("some are not reported", || refresher.status().health().dropped_events() > 0);
     assert!(refresher.status().to_string().contains("the subscriber blocks"), "{}", refresher.status());
     gate.open();
 }
@@ -159,7 +159,7 @@ fn the_first_refusal_does_not_wait_for_the_source_to_recover() {
     let source = Scripted::new(KEY);
     let settings = only_asked()
         .with_cadence(rarely().with_minimum_interval(Duration::from_millis(1)).with_longest_back_off(NEVER));
-    let refresher = Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap();
+    let refresher = of(&source, settings);
     let handle = refresher.handle();
     source.does(|_| std::panic::resume_unwind(Box::new(())));
     for _ in 0..24 {

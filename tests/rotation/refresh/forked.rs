@@ -2,21 +2,17 @@
 
 use std::process;
 
-use keysheath::chain::Chain;
 use keysheath::handle::Reload;
-use keysheath::key::Kanal;
-use keysheath::refresh::Refresher;
 
 use crate::support::forked::forked;
-use crate::support::refreshing::{PATIENCE, SECOND, Scripted, eventually, has, only_asked};
+use crate::support::refreshing::{PATIENCE, SECOND, Scripted, eventually, has, of, only_asked};
 use crate::support::{KEY, in_child};
 
 #[test]
 fn a_forked_child_is_told_at_once_that_nothing_reloads() {
     in_child::<&str>("forked::a_forked_child_is_told_at_once_that_nothing_reloads", &[], || {
         let source = Scripted::new(KEY);
-        let refresher =
-            Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+        let refresher = of(&source, only_asked());
         let handle = refresher.handle();
         let parent = process::id();
         let status = forked(|| {
@@ -47,8 +43,7 @@ fn a_forked_child_is_told_at_once_that_nothing_reloads() {
 fn a_forked_child_can_drop_its_copy_and_start_its_own_refresher() {
     in_child::<&str>("forked::a_forked_child_can_drop_its_copy_and_start_its_own_refresher", &[], || {
         let source = Scripted::new(KEY);
-        let start =
-            || Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), only_asked()).unwrap();
+        let start = || of(&source, only_asked());
         let refresher = start();
         let handle = refresher.handle();
         let mut copy = Some(refresher);

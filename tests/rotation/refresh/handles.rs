@@ -4,25 +4,16 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keysheath::chain::Chain;
-use keysheath::handle::{KeyHandle, NoActiveKey, Reload, Stop};
+use keysheath::handle::{NoActiveKey, Reload, Stop};
 use keysheath::key::Kanal;
-use keysheath::refresh::{RefreshSettings, Refresher, ReloadProblem};
+use keysheath::refresh::{Refresher, ReloadProblem};
 use keysheath::store::MemoryStore;
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, key_set, only_asked, persist, quick, rarely,
-    text,
+    Gate, PATIENCE, SECOND, Scripted, THIRD, ask, eventually, has, key_set, of, only_asked, persist, quick,
+    rarely, text,
 };
-
-fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
-}
-
-fn ask(handle: &KeyHandle<Kanal>) -> Reload {
-    handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
-}
 
 #[test]
 fn a_handle_keeps_its_refresher_until_the_last_clone_is_dropped() {

@@ -4,21 +4,15 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::steps::Now as _;
-use keysheath::chain::Chain;
 use keysheath::handle::{KeyHandle, Reload};
 use keysheath::key::Kanal;
-use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
 use keysheath::store::MemoryStore;
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    NEVER, PATIENCE, SECOND, Scripted, eventually, has, only_asked, rarely, raw, text,
+    NEVER, PATIENCE, SECOND, Scripted, eventually, has, of, only_asked, rarely, raw, text,
 };
-
-fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
-}
 
 /// As the layers do when the active key is refused.
 fn refused(handle: &KeyHandle<Kanal>) -> Option<Reload> {

@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, THIRD, Told, activate, eventually, has, key_set, only_asked, persist, quick, raw,
+    Events, Gate, PATIENCE, SECOND, THIRD, activate, eventually, has, key_set, only_asked, persist, quick,
+    raw,
 };
 use crate::support::stores::pass_on;
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
@@ -95,8 +96,8 @@ fn a_promotion_by_another_process_is_seen() {
     let folder = Folder::new();
     let path = folder.at("keys");
     persist(&FileStore::new(&path), &key_set(&[KEY]).to_document());
-    let told = Told::default();
-    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(quick())).unwrap();
+    let events = Events::default();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), events.record(quick())).unwrap();
     let mut subscription = refresher.handle().subscribe();
     assert!(has(&refresher.handle(), KEY));
     let ended = child.var("DOCUMENT", &path).spawn().wait_with_output().unwrap();
@@ -104,15 +105,15 @@ fn a_promotion_by_another_process_is_seen() {
     let now = subscription.wait(PATIENCE).expect("the promotion is seen").unwrap();
     assert!(now.current().matches(SECOND.as_bytes()));
     assert_eq!(now.generation().to_string(), "2");
-    assert_eq!(told.failures(), 0, "{:?}", told.events());
+    assert_eq!(events.failures(), 0, "{:?}", events.all());
 }
 
 #[test]
 fn a_compromise_closes_the_handle_and_is_told() {
     let (store, keys) = (MemoryStore::new(), key_set(&[KEY]));
     persist(&store, &keys.to_document());
-    let told = Told::default();
-    let refresher = Refresher::<Kanal>::from_store(store.clone(), told.by(only_asked())).unwrap();
+    let events = Events::default();
+    let refresher = Refresher::<Kanal>::from_store(store.clone(), events.record(only_asked())).unwrap();
     keys.compromise(raw(KEY).fingerprint().unwrap()).unwrap();
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -120,7 +121,7 @@ fn a_compromise_closes_the_handle_and_is_told() {
     let closed = |event: &RefreshEvent| {
         matches!(event, RefreshEvent::NoActiveKey { closed: NoActiveKey::Compromised, .. })
     };
-    eventually("it is told", || told.count(closed) == 1);
+    eventually("it is reported", || events.count(closed) == 1);
     activate(&keys, SECOND);
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -405,8 +406,8 @@ fn many_promotions_by_others_are_never_seen_as_going_back() {
     let path = folder.at("keys");
     let keys = key_set(&[KEY]);
     persist(&FileStore::new(&path), &keys.to_document());
-    let told = Told::default();
-    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), told.by(quick())).unwrap();
+    let events = Events::default();
+    let refresher = Refresher::<Kanal>::from_store(FileStore::new(&path), events.record(quick())).unwrap();
     let handle = refresher.handle();
     let store = FileStore::new(&path);
     for round in 0..40_u32 {
@@ -422,5 +423,5 @@ fn many_promotions_by_others_are_never_seen_as_going_back() {
         }
     }
     eventually("the last one is in force", || handle.load().unwrap().generation().to_string() == "41");
-    assert_eq!(told.failures(), 0, "{:?}", told.events());
+    assert_eq!(events.failures(), 0, "{:?}", events.all());
 }

@@ -10,7 +10,7 @@ use crate::support::steps::Now as _;
 use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
-use keysheath::refresh::{RefreshSettings, Refresher};
+use keysheath::refresh::Refresher;
 use keysheath::rotation::{Presence, PresenceSettings, Rotation, RotationPolicy};
 use keysheath::source::SecretFile;
 use keysheath::store::MemoryStore;
@@ -18,7 +18,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, only_asked, quick, raw,
+    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, of, only_asked, quick, raw,
 };
 use crate::support::waiting::in_time;
 use crate::support::{Folder, KEY, in_child};
@@ -50,10 +50,6 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Subscriber for Does<F> {
 
 fn globally(event: impl Fn(&Event<'_>) + Send + Sync + 'static) {
     tracing::subscriber::set_global_default(Does(event)).unwrap();
-}
-
-fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
-    Refresher::from_chain(Chain::<Kanal>::new().with(source.clone()), settings).unwrap()
 }
 
 /// Panics, with something that panics when it is dropped.
@@ -153,8 +149,8 @@ fn a_subscriber_that_panics_ends_nothing_while_unwinding_either() {
 
 #[test]
 fn lines_go_to_the_subscriber_of_the_thread_that_started_it() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&told);
+    let targets = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&targets);
     let keep = move |event: &Event<'_>| kept.lock().unwrap().push(event.metadata().target().to_owned());
     let source = Scripted::new(KEY);
     tracing::subscriber::with_default(Does(keep), || {
@@ -163,7 +159,7 @@ fn lines_go_to_the_subscriber_of_the_thread_that_started_it() {
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
         drop(refresher);
     });
-    assert_eq!(*told.lock().unwrap(), ["keysheath::refresh::report"; 2]);
+    assert_eq!(*targets.lock().unwrap(), ["keysheath::refresh::report"; 2]);
 }
 
 #[test]
@@ -197,8 +193,8 @@ fn loading_a_chain_and_a_refresher_tell_tracing_of_remarks() {
         }
     }
 
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&told);
+    let targets = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&targets);
     let keep = move |event: &Event<'_>| {
         let mut text = Text(String::new());
         event.record(&mut text);
@@ -212,9 +208,9 @@ fn loading_a_chain_and_a_refresher_tell_tracing_of_remarks() {
         chain().load().unwrap();
         drop(Refresher::from_chain(chain(), only_asked()).unwrap());
     });
-    let told = told.lock().unwrap();
+    let targets = targets.lock().unwrap();
     let is_it = |(level, text): &&(tracing::Level, String)| {
         *level == tracing::Level::WARN && text.contains("every user of this machine can read it (mode 644)")
     };
-    assert_eq!(told.iter().filter(is_it).count(), 2, "{told:?}");
+    assert_eq!(targets.iter().filter(is_it).count(), 2, "{targets:?}");
 }

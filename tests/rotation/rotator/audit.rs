@@ -302,10 +302,10 @@ fn tracing_is_told_as_well_and_of_a_problem_as_a_warning() {
         setup.rotation.compromise(name(1)).unwrap();
     });
     let lines = collector.lines();
-    let told = |level: &str, action: &str| {
+    let is_logged = |level: &str, action: &str| {
         lines.iter().any(|line| {
             line.starts_with(level) && line.contains(action) && line.contains("keysheath::rotation")
         })
     };
-    assert!(told("INFO", "adopted") && told("WARN", "compromised"), "{lines:?}");
+    assert!(is_logged("INFO", "adopted") && is_logged("WARN", "compromised"), "{lines:?}");
 }

@@ -8,7 +8,7 @@ use keysheath::rotation::NextStep;
 use keysheath::store::FileStore;
 
 use super::*;
-use crate::support::faketime::{set, with_clock};
+use crate::support::faketime::{set, wait_for_a_jump, with_clock};
 use crate::support::{Child, Folder};
 
 const MINUTE: u64 = 60;
@@ -46,13 +46,12 @@ impl Process {
     }
 }
 
-/// Promotes key 2, and sees it work.
-fn promote(rotation: &Rotation<Kanal>) {
-    rotation.adopt(&key(1)).unwrap();
-    rotation.stage(&key(2)).unwrap();
-    drop(rotation.verify_now().unwrap());
-    rotation.promote_now().unwrap();
-    drop(rotation.verify_now().unwrap());
+/// A process that has promoted key 2.
+fn promoter() -> (Process, Rotation<Kanal>) {
+    let process = Process::ahead(0);
+    let rotation = process.open(&MemoryStore::new());
+    promote_key_2(&rotation);
+    (process, rotation)
 }
 
 /// The minutes that are left to wait; none where the deletion is due.
@@ -68,7 +67,7 @@ fn left(rotation: &Rotation<Kanal>) -> Option<u64> {
 #[test]
 fn a_promoter_whose_clock_is_behind_makes_no_deletion_due() {
     let store = MemoryStore::new();
-    promote(&Process::ahead(0).open(&store));
+    promote_key_2(&Process::ahead(0).open(&store));
     // Another machine, by whose clock that was 20 minutes ago.
     let process = Process::ahead(20 * MINUTE);
     let service = process.open(&store);
@@ -82,7 +81,7 @@ fn a_promoter_whose_clock_is_behind_makes_no_deletion_due() {
 #[test]
 fn a_command_that_runs_for_a_second_a_day_comes_to_the_deletion() {
     let store = MemoryStore::new();
-    promote(&Process::ahead(0).open(&store));
+    promote_key_2(&Process::ahead(0).open(&store));
     for (minutes, expected) in [(0, Some(45)), (15, Some(30)), (44, Some(1)), (45, None), (24 * 60, None)] {
         assert_eq!(left(&Process::ahead(minutes * MINUTE).open(&store)), expected, "after {minutes} minutes");
     }
@@ -95,9 +94,7 @@ fn a_command_that_runs_for_a_second_a_day_comes_to_the_deletion() {
 
 #[test]
 fn a_clock_that_jumps_forward_makes_no_deletion_due() {
-    let (store, process) = (MemoryStore::new(), Process::ahead(0));
-    let rotation = process.open(&store);
-    promote(&rotation);
+    let (process, rotation) = promoter();
     process.pass(5 * MINUTE);
     process.wall.advance(DAY);
     assert_eq!(left(&rotation), Some(10));
@@ -108,7 +105,7 @@ fn a_clock_that_jumps_forward_makes_no_deletion_due() {
 #[test]
 fn a_promotion_in_the_future_is_settled_by_what_a_process_sees() {
     let store = MemoryStore::new();
-    promote(&Process::ahead(2 * DAY).open(&store));
+    promote_key_2(&Process::ahead(2 * DAY).open(&store));
     let process = Process::ahead(0);
     let rotation = process.open(&store);
     assert_eq!(left(&rotation), Some(2 * 24 * 60 + 45), "what a command has to wait that starts each time");
@@ -119,9 +116,7 @@ fn a_promotion_in_the_future_is_settled_by_what_a_process_sees() {
 
 #[test]
 fn each_promotion_is_waited_for_anew() {
-    let (store, process) = (MemoryStore::new(), Process::ahead(0));
-    let rotation = process.open(&store);
-    promote(&rotation);
+    let (process, rotation) = promoter();
     process.pass(20 * MINUTE);
     assert_eq!(left(&rotation), None);
     rotation.roll_back_now().unwrap();
@@ -133,9 +128,7 @@ fn each_promotion_is_waited_for_anew() {
 
 #[test]
 fn a_rolled_back_key_is_kept_for_the_settle_time_by_both_clocks() {
-    let (store, process) = (MemoryStore::new(), Process::ahead(0));
-    let rotation = process.open(&store);
-    promote(&rotation);
+    let (process, rotation) = promoter();
     rotation.roll_back_now().unwrap();
     process.wall.advance(DAY);
     assert_eq!(rotation.abort_now().unwrap().remaining_settle(), Duration::from_secs(15 * MINUTE));
@@ -151,7 +144,7 @@ fn no_key_is_deleted_for_one_that_was_just_created() {
         .unwrap()
         .with_clock(move || now.now())
         .with_probe(answers);
-    promote(&rotation);
+    promote_key_2(&rotation);
     clock.advance(119);
     assert!(
         matches!(rotation.next_step().unwrap(), NextStep::Wait { remaining, .. } if remaining.as_secs() == 1)
@@ -169,15 +162,8 @@ fn a_real_wall_clock_that_is_set_forward_settles_nothing() {
         answers.accept(2);
         let rotation = Rotation::<Kanal>::open(FileStore::new(path), RotationPolicy::new());
         let rotation = rotation.unwrap().with_probe(answers);
-        promote(&rotation);
-        // Before the test is notified, which then moves the clock.
-        let start = SystemTime::now();
-        println!("promoted at {start:?}");
-        let end = Instant::now() + Duration::from_secs(60);
-        while SystemTime::now().duration_since(start).unwrap_or_default() < Duration::from_secs(3600) {
-            assert!(Instant::now() < end, "the clock was not set");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        promote_key_2(&rotation);
+        wait_for_a_jump("promoted at");
         println!("says {}", rotation.next_step().unwrap());
         return;
     }
@@ -203,13 +189,7 @@ fn a_grace_that_ended_in_a_suspend_is_over() {
         rotation.stage(&key(2)).unwrap();
         rotation.promote_unverified_now().unwrap();
         assert!(handle.load().unwrap().previous().is_some());
-        let start = SystemTime::now();
-        println!("promoted at {start:?}");
-        let end = Instant::now() + Duration::from_secs(60);
-        while SystemTime::now().duration_since(start).unwrap_or_default() < Duration::from_secs(3600) {
-            assert!(Instant::now() < end, "the clock was not set");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for_a_jump("promoted at");
         // Nothing has been published since.
         println!("has a previous key: {}", handle.load().unwrap().previous().is_some());
         return;

@@ -282,13 +282,7 @@ proptest! {
 #[test]
 fn a_leak_that_is_not_persisted_comes_before_every_deletion() {
     let setup = Setup::over(Stuck::default());
-    setup.rotation.adopt(&key(1)).unwrap();
-    setup.answers.accept(1);
-    setup.answers.accept(2);
-    setup.rotation.stage(&key(2)).unwrap();
-    drop(setup.rotation.verify_now().unwrap());
-    setup.rotation.promote_now().unwrap();
-    drop(setup.rotation.verify_now().unwrap());
+    setup.promote();
     setup.store.is_stuck.store(true, Ordering::SeqCst);
     setup.rotation.compromise(name(2)).unwrap_err();
     assert_eq!(sent(&setup.handle), Some(1), "it is the only good key now");
@@ -342,13 +336,7 @@ fn no_error_asks_for_a_key_to_be_deleted() {
 #[test]
 fn what_a_replica_shows_is_not_called_overdue() {
     let setup = Setup::over(WriteBehind::default());
-    setup.rotation.adopt(&key(1)).unwrap();
-    setup.answers.accept(1);
-    setup.answers.accept(2);
-    setup.rotation.stage(&key(2)).unwrap();
-    drop(setup.rotation.verify_now().unwrap());
-    setup.rotation.promote_now().unwrap();
-    drop(setup.rotation.verify_now().unwrap());
+    setup.promote();
     setup.clock.advance(86_400);
     let is_overdue = || match setup.rotation.retire_now().unwrap() {
         Retirement::StillAccepted { is_overdue, .. } => is_overdue,

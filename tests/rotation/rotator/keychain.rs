@@ -96,7 +96,7 @@ fn a_locked_keychain_loses_nothing_and_steps_resume_on_unlock() {
         for (at, (step, after)) in STEPS.into_iter().enumerate() {
             // Before the first step there is no item that could be locked.
             if at > 0 {
-                let told = setup.actions().len();
+                let recorded = setup.actions().len();
                 service.lock();
                 let error = step(&setup).unwrap_err();
                 let locked = DocumentError::Unavailable(Problem::NoAccess);
@@ -119,7 +119,11 @@ fn a_locked_keychain_loses_nothing_and_steps_resume_on_unlock() {
                     expected,
                     "step {at}: what was in force is still sent, but a leaked key"
                 );
-                assert_eq!(setup.actions().len(), told, "step {at}: nothing is told that was not done");
+                assert_eq!(
+                    setup.actions().len(),
+                    recorded,
+                    "step {at}: nothing is recorded that was not done"
+                );
                 assert!(setup.rotation.next_step().is_err() && setup.rotation.status().is_err());
                 assert!(Rotation::<Kanal>::open(store(), RotationPolicy::new()).is_err());
                 // Restarted, it is unlocked.

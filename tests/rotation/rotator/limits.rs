@@ -97,11 +97,7 @@ proptest! {
             .unwrap()
             .with_clock(move || now.now())
             .with_probe(answers);
-        rotation.adopt(&key(1)).unwrap();
-        rotation.stage(&key(2)).unwrap();
-        drop(rotation.verify_now().unwrap());
-        rotation.promote_now().unwrap();
-        drop(rotation.verify_now().unwrap());
+        promote_key_2(&rotation);
         let has_previous = rotation.handle().load().unwrap().previous().is_some();
         prop_assert!(has_previous || grace < Duration::from_secs(60), "a grace of {:?} is none", grace);
         clock.advance(passed.into());

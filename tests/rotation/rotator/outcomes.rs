@@ -122,8 +122,8 @@ fn every_step_that_is_done_again_changes_nothing_and_says_so() {
             let again = step(rotation).unwrap_or_else(|error| panic!("{action}: {error}"));
             assert!(!again.is_change() && again.to_string().starts_with("already done before: "), "{again}");
             assert_eq!(document(&setup), before, "{action}");
-            let told = setup.events.lock().unwrap().last().cloned().unwrap();
-            assert!(told.is_repeat() && told.action().to_string() == action, "{told}");
+            let event = setup.events.lock().unwrap().last().cloned().unwrap();
+            assert!(event.is_repeat() && event.action().to_string() == action, "{event}");
         }
     }
     setup.rotation.stage(&key(3)).unwrap();
@@ -146,7 +146,7 @@ fn an_answer_that_says_nothing_changes_nothing_at_any_step() {
     assert_eq!(document(&setup), before);
     let setup = promoted();
     setup.clock.advance(86_400);
-    let told = setup.actions();
+    let before = setup.actions();
     for silence in silences() {
         let before = document(&setup);
         setup.answers.set(2, silence.clone());
@@ -163,7 +163,7 @@ fn an_answer_that_says_nothing_changes_nothing_at_any_step() {
             }
         }
     }
-    let new: Vec<String> = setup.actions()[told.len()..].to_vec();
+    let new: Vec<String> = setup.actions()[before.len()..].to_vec();
     assert!(!new.is_empty() && new.iter().all(|action| action == "active key refused"), "{new:?}");
 }
 
@@ -260,9 +260,9 @@ fn deleting_the_wrong_key_restores_the_previous_with_a_warning() {
         let pending = with_pending.then_some(3);
         assert_eq!((sent(&setup.handle), setup.slots()), (Some(1), [Some(1), pending, None]));
         assert_eq!(place(&setup.store, 2), Some(KeyState::Retired));
-        let told = setup.events.lock().unwrap().last().cloned().unwrap();
-        assert!(told.action() == AuditAction::FellBack && told.action().is_problem());
-        assert_eq!(told.fingerprint(), Some(name(2)));
+        let event = setup.events.lock().unwrap().last().cloned().unwrap();
+        assert!(event.action() == AuditAction::FellBack && event.action().is_problem());
+        assert_eq!(event.fingerprint(), Some(name(2)));
         // In one write.
         let one_more = format!("{:?}", setup.store.read().unwrap().unwrap().version());
         let number =

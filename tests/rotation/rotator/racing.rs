@@ -11,7 +11,7 @@ use super::*;
 use crate::support::{Child, Folder};
 
 /// What one process says of each step that was acknowledged: `action number rotation`, in a line.
-fn say(action: &str, transition: &Transition) {
+fn report(action: &str, transition: &Transition) {
     if transition.is_change() {
         println!(
             "= {action} {} {}",
@@ -24,7 +24,7 @@ fn say(action: &str, transition: &Transition) {
 /// Does a step; that another process was faster is no failure.
 fn try_to(action: &str, step: Result<Transition, RotationError>) {
     match step {
-        Ok(transition) => say(action, &transition),
+        Ok(transition) => report(action, &transition),
         Err(RotationError::Refused(
             KeySetError::InProgress { .. }
             | KeySetError::NotPending { .. }
@@ -73,26 +73,26 @@ fn two_rotating_processes_lose_no_acknowledged_step() {
         let child = Child::new(NAME).var("DOCUMENT", &path).var("AUDIT", &audit);
         child.var("FIRST", first.to_string()).spawn()
     });
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for child in children {
         let output = child.wait_with_output().unwrap();
         let shown = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && shown.contains("= end"), "{shown}");
         // The first line of a test's output may stand behind the test's name.
-        told.extend(shown.lines().filter_map(|line| Some(line.split_once("= ")?.1.to_owned())));
+        reported.extend(shown.lines().filter_map(|line| Some(line.split_once("= ")?.1.to_owned())));
     }
-    consistent(&told, &store);
+    consistent(&reported, &store);
     // One line for each acknowledged change, and each of them whole.
     let lines = std::fs::read_to_string(&audit).unwrap();
     let events = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let changes = events.filter(|event| event["repeat"] == false).count();
-    assert_eq!(changes, told.iter().filter(|line| *line != "end").count());
+    assert_eq!(changes, reported.iter().filter(|line| *line != "end").count());
 }
 
 /// That what was acknowledged fits together, and with what is persisted at the end.
-fn consistent(told: &[String], store: &FileStore) {
+fn consistent(reported: &[String], store: &FileStore) {
     let of = |action: &str| -> Vec<(String, u64)> {
-        let lines = told.iter().filter_map(|line| line.strip_prefix(action)?.strip_prefix(' '));
+        let lines = reported.iter().filter_map(|line| line.strip_prefix(action)?.strip_prefix(' '));
         let parse = |line: &str| {
             let (fingerprint, rotation) = line.split_once(' ').unwrap();
             (fingerprint.to_owned(), rotation.parse().unwrap())

@@ -83,9 +83,9 @@ fn a_key_that_is_accepted_again_is_mentioned_no_more() {
     setup.handle.report_refused(generation);
     assert!(matches!(next(&setup.rotation), NextStep::Refused { .. }));
     assert_eq!(setup.actions().last().unwrap(), "active key refused");
-    let told = setup.actions().len();
+    let before = setup.actions().len();
     assert!(matches!(next(&setup.rotation), NextStep::Refused { .. }));
-    assert_eq!(setup.actions().len(), told, "the audit is told once");
+    assert_eq!(setup.actions().len(), before, "the audit records it once");
     drop(setup.rotation.verify_now().unwrap());
     assert!(matches!(next(&setup.rotation), NextStep::Nothing { .. }));
 }

@@ -114,7 +114,7 @@ fn a_fifo_goes_through_the_checks_of_a_file() {
     set_mode(&path, 0o600);
     let writer = write_after(Duration::ZERO, path.clone(), KEY.repeat(400));
     assert_eq!(problem(&file(&path)), Problem::File(FileProblem::TooLarge { limit: MAX_SECRET_FILE }));
-    assert!(writer.join().is_err(), "the writer is told that nothing reads on");
+    assert!(writer.join().is_err(), "the writer sees that nothing reads on");
 }
 
 #[test]

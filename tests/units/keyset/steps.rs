@@ -315,7 +315,7 @@ fn a_leaked_held_key_is_due_for_deletion_until_it_is_confirmed() {
     assert_eq!(leaked(&keys), [(name(1), time(9))]);
     let document = keys.to_document();
     let mut keys = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
-    assert_eq!(leaked(&keys), [(name(1), time(9))], "the next process is told as well");
+    assert_eq!(leaked(&keys), [(name(1), time(9))], "the next process sees it as well");
     assert!(keys.confirm_deleted(name(1)).unwrap().is_change());
     assert!(!keys.confirm_deleted(name(1)).unwrap().is_change());
     assert!(!keys.confirm_deleted(name(5)).unwrap().is_change());

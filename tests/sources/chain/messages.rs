@@ -58,7 +58,7 @@ impl Issuer for LongKanal {
 
 #[test]
 fn near_misses_are_named_and_no_part_of_a_value() {
-    let child = Child::new("told::near_misses_are_named_and_no_part_of_a_value");
+    let child = Child::new("messages::near_misses_are_named_and_no_part_of_a_value");
     let child = child.var("KANAL_KEY", KEY).var("KANAL_TOKEN", OTHER_KEY).var("kanal_api_key", KEY);
     child.var("KANAL_SECRET", "").var("KATANA_API_KEY", KEY).var("UNRELATED_KEY", KEY).run(|| {
         let chain = Chain::<Kanal>::for_service();
@@ -88,7 +88,7 @@ fn near_misses_are_named_and_no_part_of_a_value() {
 #[test]
 fn a_katana_key_under_the_name_of_kanal_is_a_near_miss() {
     let uuid = "0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071";
-    let child = Child::new("told::a_katana_key_under_the_name_of_kanal_is_a_near_miss");
+    let child = Child::new("messages::a_katana_key_under_the_name_of_kanal_is_a_near_miss");
     child.var("KANAL_API_KEY", uuid).var("KATANA_API_TOKEN", uuid).run(|| {
         let error = Chain::<Katana>::for_service().load().unwrap_err();
         assert_prints_nothing_of(&error, uuid);

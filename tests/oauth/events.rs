@@ -1,4 +1,4 @@
-//! What a keeper tells, and whom it keeps from nothing.
+//! The events of a keeper, and callbacks that misbehave.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -20,7 +20,7 @@ use crate::{quick, quick_cadence};
 const MAX_WAITING_EVENTS: usize = 64;
 
 /// Settings that hand each event on.
-pub(crate) fn telling() -> (KeeperSettings, Receiver<KeeperEvent>) {
+pub(crate) fn reporting() -> (KeeperSettings, Receiver<KeeperEvent>) {
     let (sender, events) = channel();
     (quick().on_event(move |event| sender.send(event.clone()).unwrap()), events)
 }
@@ -83,7 +83,7 @@ fn a_keeper_sends_events_of_tokens_and_failures_in_order() {
         2 => ("401 No", r#"{"error":"invalid_client"}"#.into()),
         number => (JSON, good(number)),
     });
-    let (settings, events) = telling();
+    let (settings, events) = reporting();
     let keeper = TokenKeeper::start(app, store, settings).unwrap();
     assert_eq!(next(&events), "refreshed 1");
     let first = asked(&keeper, &events);
@@ -103,7 +103,7 @@ fn each_keeper_reports_once_that_a_person_must_sign_in() {
     let folder = Folder::new();
     let refusal = ("400 Bad", r#"{"error":"invalid_grant"}"#.to_owned());
     let (app, store, _server) = granted(&folder, move |_| refusal.clone());
-    let ((settings, events), (others, other_events)) = (telling(), telling());
+    let ((settings, events), (others, other_events)) = (reporting(), reporting());
     let keeper = TokenKeeper::start(app.clone(), store.clone(), settings).unwrap();
     let other = TokenKeeper::start(app.clone(), store.clone(), others).unwrap();
     assert_eq!([next(&events), next(&other_events)], ["refreshed 1", "refreshed 1"]);
@@ -125,7 +125,7 @@ fn each_keeper_reports_once_that_a_person_must_sign_in() {
 fn doubt_is_reported_once_during_and_after_the_lease() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |_| ("503 Down", "{}".into()));
-    let (settings, events) = telling();
+    let (settings, events) = reporting();
     let settings = settings.with_lease(Duration::from_secs(1));
     let app = app.with_deadline(Duration::from_secs(1));
     let keeper = TokenKeeper::start(app, store, settings).unwrap();
@@ -151,8 +151,8 @@ fn a_callback_that_blocks_or_panics_delays_no_refresh() {
         quick_cadence().with_minimum_interval(Duration::ZERO).with_longest_back_off(Duration::ZERO),
     );
     let is_blocked = Arc::new(Mutex::new(()));
-    let (blocking, told) = (Arc::clone(&is_blocked), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&told);
+    let (blocking, reported) = (Arc::clone(&is_blocked), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&reported);
     let settings = settings.on_event(move |_| {
         drop(blocking.lock());
         assert_ne!(count.fetch_add(1, Ordering::SeqCst), 0, "the first one panics");
@@ -172,9 +172,9 @@ fn a_callback_that_blocks_or_panics_delays_no_refresh() {
     drop(block);
     drop(keeper);
     assert_eq!(
-        told.load(Ordering::SeqCst),
+        reported.load(Ordering::SeqCst),
         1 + MAX_WAITING_EVENTS,
-        "the last ones are told before it has ended"
+        "the last ones are reported before it has ended"
     );
 }
 
@@ -182,14 +182,14 @@ fn a_callback_that_blocks_or_panics_delays_no_refresh() {
 fn dropping_a_keeper_waits_for_its_last_event() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
-    let told = Arc::new(AtomicBool::new(false));
-    let is_told = Arc::clone(&told);
+    let reported = Arc::new(AtomicBool::new(false));
+    let is_reported = Arc::clone(&reported);
     let settings = quick().on_event(move |_| {
         std::thread::sleep(Duration::from_millis(500));
-        is_told.store(true, Ordering::SeqCst);
+        is_reported.store(true, Ordering::SeqCst);
     });
     drop(TokenKeeper::start(app, store, settings).unwrap());
-    assert!(told.load(Ordering::SeqCst));
+    assert!(reported.load(Ordering::SeqCst));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_panic_of_a_keeper_is_reported_and_leaves_no_caller_waiting() {
     let folder = Folder::new();
     let (app, store, _server) = granted(&folder, |number| (JSON, good(number)));
     let store = Panicking { store, panics: Arc::default() };
-    let (settings, events) = telling();
+    let (settings, events) = reporting();
     let keeper = TokenKeeper::start(app, store.clone(), settings).unwrap();
     assert_eq!(next(&events), "refreshed 1");
     store.panics.store(true, Ordering::SeqCst);
