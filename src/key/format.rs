@@ -279,7 +279,7 @@ fn is_b64token(text: &[u8]) -> bool {
         bytes[..text.len()].copy_from_slice(text);
         wrong |= has_wrong_byte(&bytes);
     }
-    // One comparison of the folded number; `tests/p3_constant_time.rs` checks what the compiler makes of it.
+    // One comparison of the folded number; `tests/p3_constant_time` checks what the compiler makes of it.
     wrong == 0
 }
 

@@ -5,7 +5,7 @@
 //! verdict is declared defined, to be printed.
 //!
 //! ```sh
-//! cargo test --release --all-features --test p3_constant_time
+//! cargo run --release --manifest-path tests/p3_constant_time/Cargo.toml
 //! ```
 #![allow(unsafe_code, reason = "valgrind is spoken to by a sequence of instructions")]
 
@@ -215,7 +215,7 @@ fn run(name: &str) {
 fn complaint(case: &Case) -> Option<String> {
     let output = Command::new("valgrind")
         .args(["-q", &format!("--error-exitcode={FOUND}")])
-        .arg(std::env::current_exe().expect("the path of this test"))
+        .arg(std::env::current_exe().expect("the path of this program"))
         .args(["--case", case.name])
         .output()
         .unwrap_or_else(|error| panic!("valgrind was not started ({error}): install the package `valgrind`"));
