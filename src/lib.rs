@@ -183,7 +183,7 @@ pub mod guide {
     mod readme {}
 }
 
-pub use crate::internal::{back_off::Cadence, background::Health, files::FileProblem};
+pub use crate::internal::{background::Health, files::FileProblem, time::Cadence};
 
 // What a first program needs.
 #[cfg(any(feature = "client", feature = "rotation"))]

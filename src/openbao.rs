@@ -97,8 +97,8 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::internal::clocks;
 use crate::internal::files::Trust;
+use crate::internal::time;
 use crate::key::{Origin, Roots};
 
 pub use error::OpenBaoError;
@@ -293,7 +293,7 @@ impl OpenBao {
     }
 
     fn until(&self) -> Instant {
-        clocks::after(self.deadline)
+        time::after(self.deadline)
     }
 
     fn call(&self, call: &Call<'_>, access: &'static str, until: Instant) -> Result<Answered, OpenBaoError> {

@@ -24,7 +24,7 @@ use ureq::{Agent, Body};
 
 use crate::failure::Obstacle;
 use crate::internal::bytes::WipedBytes;
-use crate::internal::clocks::{self, Clocks};
+use crate::internal::time::{self, Clocks};
 use crate::key::Roots;
 #[cfg(feature = "openbao")]
 pub(crate) use pool::Pool;
@@ -137,7 +137,7 @@ impl Outgoing {
         let body = connection.exchange.begin(&mut parts.headers, body, self.limit);
         let keeps_answer = self.sending.is_some();
         if let Some(sending) = self.sending {
-            connection.exchange.keep_answer(sending, clocks::after(left));
+            connection.exchange.keep_answer(sending, time::after(left));
         }
         let answer = if body.is_empty() {
             connection.run(Request::from_parts(parts, ()), left, keeps_answer)

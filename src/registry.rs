@@ -67,7 +67,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
 use crate::internal::background::Health;
-use crate::internal::lock::{Lock, recover};
+use crate::internal::panics::{Lock, recover};
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
 use index::Index;
 use record::{Seconds, Store, StoredDigest, StoredKey};

@@ -42,7 +42,7 @@ mod sealed;
 
 use std::sync::Arc;
 
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
 use crate::source::Provenance;
 
 pub use document::{Document, DocumentContent, Version};

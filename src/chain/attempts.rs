@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Kind, Link};
 use crate::internal::files::FileProblem;
-use crate::internal::printable::Printable;
+use crate::internal::printing::Printable;
 use crate::key::{Fingerprint, Issuer as _, Kanal, Katana, Profile, RawKey};
 use crate::source::{
     self, Absence, Found, Loaded, Problem, Provenance, Remark, SourceError, is_uuid, similar_names,

@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::failure::seconds;
-use crate::internal::back_off::{doubled, random_part};
+use crate::internal::time::{doubled, random_part};
 
 /// Marks a request as one that can be repeated, whatever its method is: put it among the request's
 /// extensions. Without it, a request is repeated if its method is GET, HEAD, OPTIONS, PUT or DELETE.

@@ -10,10 +10,9 @@ use std::sync::{Arc, Condvar, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::contained::{contained, discard};
 use super::events::{self, DroppedEvents, EventThread};
-use super::lock::{Lock, recover};
-use super::utc::Utc;
+use super::panics::{Lock, contained, discard, recover};
+use super::printing::Utc;
 
 /// How long dropping a type that owns a thread blocks at most, unless its documentation says otherwise.
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,8 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::background::join;
-use super::contained::contained;
-use super::lock::Lock;
+use super::panics::{Lock, contained};
 
 #[cfg(feature = "tracing")]
 pub(crate) use lines::Trace;

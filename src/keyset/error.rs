@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::MAX_REPORTED;
 use super::key::{KeyState, Labelled, MAX_NOTE, MAX_PERSON, RotationId};
-use crate::internal::printable::Printable;
+use crate::internal::printing::Printable;
 use crate::key::Fingerprint;
 use crate::store::MAX_DOCUMENT;
 

@@ -10,7 +10,7 @@ use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey};
 use super::staging::check_text;
 use super::{KeySet, KeySetError, LAST_TIME, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
-use crate::internal::utc::Moment;
+use crate::internal::printing::Moment;
 use crate::key::{Fingerprint, Profile, RawKey};
 use crate::store::{DocumentContent, MAX_DOCUMENT};
 

@@ -6,8 +6,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use super::LAST_TIME;
-use crate::internal::printable::Printable;
-use crate::internal::utc::{Moment, Utc};
+use crate::internal::printing::{Moment, Printable, Utc};
 use crate::key::{Fingerprint, RawKey};
 
 /// The number of a rotation. Each staged or adopted key begins one.

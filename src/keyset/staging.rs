@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::error::KeySetError;
 use super::key::{KeyInfo, MAX_NOTE, MAX_PERSON, RotationId, moment};
 use crate::internal::bytes::{WipedBytes, append_base64, append_hex};
-use crate::internal::utc::Moment;
+use crate::internal::printing::Moment;
 use crate::key::{Fingerprint, RawKey};
 use crate::source::Provenance;
 

@@ -13,7 +13,7 @@ use super::sign_in::{AuthorizationCode, SignIn, encode_form};
 use super::tokens::{self, GrantView, Refreshed, TokenResponse, Tokens};
 use super::{GrantError, SignInError, TokenError};
 use crate::failure::{MAX_BODY, Obstacle};
-use crate::internal::clocks::Clocks;
+use crate::internal::time::Clocks;
 use crate::key::{Issuer, Katana, KatanaApp, KeyFormat, Origin, Profile, RawKey, Roots};
 use crate::outgoing::{MAX_DEADLINE, Outgoing, Unanswered};
 use crate::source::{self, Loaded, Problem, Source, SourceError};

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use super::GrantError;
 use crate::internal::bytes::WipedBytes;
-use crate::internal::clocks::{BootTime, Clocks};
 use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
+use crate::internal::time::{BootTime, Clocks};
 use crate::key::{Fingerprint, Profile, RawKey};
 use crate::store::{DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 

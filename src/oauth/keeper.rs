@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::{GrantError, GrantState, OAuthApp};
 use crate::handle::{Generation, KeyHandle, Publisher};
-use crate::internal::back_off::{Cadence, LONGEST, SHORTEST};
 use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::events::{Callback, Event, EventSender};
+use crate::internal::time::{Cadence, LONGEST, SHORTEST};
 use crate::key::Issuer;
 use crate::source::Provenance;
 use crate::store::DocumentStore;

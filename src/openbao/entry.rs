@@ -10,7 +10,7 @@ use super::servers::{Answered, Call, check_name, encoded};
 use super::session::read;
 use super::{OpenBao, OpenBaoError, json};
 use crate::internal::bytes::WipedBytes;
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
 
 const READ: &str = "read MOUNT/data/PATH";
 #[cfg(feature = "rotation")]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::failure::Obstacle;
 use crate::internal::files::FileProblem;
-use crate::internal::printable::PrintablePath;
+use crate::internal::printing::PrintablePath;
 use crate::key::RootsError;
 
 /// OpenBao did not give or take something, or could not be asked: why, and what to do next. It holds no byte

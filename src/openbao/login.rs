@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::OpenBaoError;
 use super::json;
-use crate::internal::printable::{Printable, PrintablePath};
+use crate::internal::printing::{Printable, PrintablePath};
 
 /// How a client gets its token. Nothing is read or sent before the first call.
 ///

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use super::json::says;
 use super::{MAX_ANSWER, OpenBaoError};
 use crate::failure::Obstacle;
-use crate::internal::back_off::random_part;
 use crate::internal::bytes::{WipedBytes, append_percent, decode_base64};
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
+use crate::internal::time::random_part;
 use crate::key::{Origin, Roots};
 use crate::outgoing::{Outgoing, Pool, Reply};
 

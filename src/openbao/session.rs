@@ -9,8 +9,8 @@ use http::HeaderValue;
 use super::login::{Login, Method, Secret};
 use super::servers::{Answered, Call, Servers, encoded};
 use super::{OpenBaoError, json};
-use crate::internal::clocks::Clocks;
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
+use crate::internal::time::Clocks;
 
 /// How soon a renewal that failed is tried again.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@ use http::Request;
 use super::{Connection, LONGEST_REST, Outgoing, Reply};
 use crate::failure::Obstacle;
 use crate::internal::bytes::WipedBytes;
-use crate::internal::clocks::Clocks;
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
+use crate::internal::time::Clocks;
 
 /// The most idle connections that are kept.
 const MAX_KEPT: usize = 4;

@@ -17,8 +17,8 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::internal::bytes::WipedBytes;
-use crate::internal::clocks::Clocks;
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
+use crate::internal::time::Clocks;
 
 /// The first placeholder is made of this byte, the second of the next one, and so on.
 const FIRST_FILL: u8 = b'!';

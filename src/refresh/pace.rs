@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::handle::Reload;
-use crate::internal::back_off::Cadence;
+use crate::internal::time::Cadence;
 
 /// What to do about a reload that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

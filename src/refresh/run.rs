@@ -11,8 +11,8 @@ use super::watch::{self, Watch};
 use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError, ReloadProblem, Watching};
 use crate::handle::{Generation, Publisher, Reload, Reloader};
 use crate::internal::background::{Health, Link, Task};
-use crate::internal::clocks;
 use crate::internal::events::EventSender;
+use crate::internal::time;
 use crate::key::Issuer;
 use crate::source::{Problem, Remark};
 
@@ -122,7 +122,7 @@ impl<I: Issuer> Runner<I> {
             // So that a change between loading it and watching it is seen.
             changed: watch.is_some().then_some(now),
             watch,
-            poll: (!place.provenance().is_fixed()).then(|| clocks::later(now, settings.cadence.next())),
+            poll: (!place.provenance().is_fixed()).then(|| time::later(now, settings.cadence.next())),
             generation: publisher.generation(),
             answered: None,
             events,
@@ -230,7 +230,7 @@ impl<I: Issuer> Runner<I> {
         self.generation = active;
         let now = Instant::now();
         if self.poll.is_some_and(|poll| poll <= now) {
-            self.poll = Some(clocks::later(now, self.settings.cadence.next()));
+            self.poll = Some(time::later(now, self.settings.cadence.next()));
         }
         self.pace.ended(now, was_asked, outcome);
         let failed_before = self.note(&result);
@@ -364,7 +364,7 @@ mod tests {
     use super::*;
     use crate::internal::background::Worker;
     use crate::internal::events::Callback;
-    use crate::internal::lock::Lock;
+    use crate::internal::panics::Lock;
     use crate::key::Kanal;
     use crate::source::SecretFile;
 

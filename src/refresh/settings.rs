@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::RefreshEvent;
-use crate::internal::back_off::{Cadence, SHORTEST};
 use crate::internal::events::Callback;
+use crate::internal::time::{Cadence, SHORTEST};
 use crate::source::Provenance;
 
 /// How far an OpenBao may be behind unless set: its standbys answer from their own stores. In a cluster on

@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use super::{WatchProblem, Watching};
 use crate::handle::Reloader;
-use crate::internal::contained::contained;
-use crate::internal::lock::Lock;
+use crate::internal::panics::{Lock, contained};
 use hub::{Hub, Wanted};
 
 /// How long after a change its file is read. A change is seldom one event alone, and a file that is written

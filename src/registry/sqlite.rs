@@ -15,8 +15,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::record::{Change, Changed, KeyId, RecordStore, Records, Store, StoredKey, sealed::Sealed};
 use super::{Peppers, RecordError, RegistryError};
 use crate::internal::files::FileProblem;
-use crate::internal::lock::Lock;
-use crate::internal::printable::PrintablePath;
+use crate::internal::panics::Lock;
+use crate::internal::printing::PrintablePath;
 use crate::key::{Profile, StoreId};
 use file::Place;
 use schema::{Content, NUMBER, Sealer};

@@ -9,7 +9,7 @@ use super::authorize::{Authorize, Principal, Refusal, RequestedStore};
 use super::credentials::Credentials;
 use super::record::Restriction;
 use crate::failure::Meaning;
-use crate::internal::lock::recover;
+use crate::internal::panics::recover;
 use crate::key::{IssuerMismatch, Profile, RawKey};
 
 /// The keys that one service accepts: a current one, and the previous one until all clients use the new one.

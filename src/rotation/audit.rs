@@ -6,8 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::handle::Generation;
-use crate::internal::printable::Printable;
-use crate::internal::utc::Utc;
+use crate::internal::printing::{Printable, Utc};
 use crate::key::{Fingerprint, Profile};
 use crate::keyset::RotationId;
 

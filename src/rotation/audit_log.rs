@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::audit::AuditEvent;
 use crate::internal::calls::{CallError, Caller, Target};
-use crate::internal::contained::contained;
 use crate::internal::files::{FileProblem, absolute, private};
+use crate::internal::panics::contained;
 
 /// Where audit events go. Clones are the same place.
 ///

@@ -6,10 +6,10 @@ use super::outcome::Transition;
 use super::policy::Sight;
 use super::rotator::{Rotation, RotationError};
 use crate::handle::{Generation, Published};
-use crate::internal::clocks::Clocks;
 #[cfg(feature = "tracing")]
 use crate::internal::events::Trace;
 use crate::internal::files::FileProblem;
+use crate::internal::time::Clocks;
 use crate::key::{Fingerprint, Issuer};
 use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, RotationId};
 use crate::store::{Document, DocumentContent, DocumentError, Version};

@@ -9,8 +9,8 @@ use super::policy::{Age, Remaining, RotationPolicy};
 use super::presence::{Fleet, PresenceRecord};
 use super::rotator::{Rotation, RotationError};
 use crate::handle::Generation;
-use crate::internal::clocks::Clocks;
-use crate::internal::utc::Utc;
+use crate::internal::printing::Utc;
+use crate::internal::time::Clocks;
 use crate::key::Issuer;
 use crate::keyset::{KeyInfo, KeySet, KeySetSummary, KeyState, Labelled, RotationId, UndeletedKey};
 

@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::next_step::{NextStep, Reason};
 use super::presence::PresenceRecord;
-use crate::internal::printable::Printable;
-use crate::internal::utc::{Span, Utc};
+use crate::internal::printing::{Printable, Span, Utc};
 use crate::key::{Fingerprint, Profile};
 use crate::keyset::{KeyInfo, KeyState, Labelled, RotationId, UndeletedKey};
 

@@ -9,7 +9,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::handle::Generation;
-use crate::internal::clocks::Clocks;
+use crate::internal::time::Clocks;
 use crate::keyset::{KeyInfo, LONGEST_WAIT};
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -16,11 +16,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::handle::{KeyHandle, UsageObserver};
-use crate::internal::back_off::{random_number, random_part};
 use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
-use crate::internal::clocks::Clocks;
 use crate::internal::events::EventSender;
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
+use crate::internal::time::{Clocks, random_number, random_part};
 use crate::key::Issuer;
 use crate::keyset::{Hidden, has_part_of};
 use crate::store::{DocumentError, DocumentStore};

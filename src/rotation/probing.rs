@@ -8,7 +8,7 @@ use super::outcome::{Retirement, Transition, Verification};
 use super::policy::Remaining;
 use super::rotator::{Rotation, RotationError};
 use crate::handle::Generation;
-use crate::internal::clocks::Clocks;
+use crate::internal::time::Clocks;
 use crate::key::{Issuer, RawKey};
 use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, ManagedKey, RotationId};
 use crate::probe::{Probe, Report, Verdict};

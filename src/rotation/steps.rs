@@ -9,7 +9,7 @@ use super::outcome::{Aborted, Compromised, Staged, Transition};
 use super::policy::Remaining;
 use super::rotator::{Rotation, RotationError};
 use crate::handle::Stop;
-use crate::internal::clocks::Clocks;
+use crate::internal::time::Clocks;
 use crate::key::{ApiKey, Fingerprint, Issuer, RawKey};
 use crate::keyset::{Effect, KeySet, KeySetError, KeyState, Promotion, RotationId, Staging, UndeletedKey};
 use crate::source::Provenance;

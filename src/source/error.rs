@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Absence, Provenance};
 use crate::internal::calls::CallError;
 use crate::internal::files::FileProblem;
-use crate::internal::printable::Printable;
+use crate::internal::printing::Printable;
 use crate::key::{FormatError, Hint};
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;

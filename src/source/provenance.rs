@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use crate::internal::printable::{Printable, PrintablePath};
+use crate::internal::printing::{Printable, PrintablePath};
 
 /// The place that a source reads, or where a key was found. Its `Display` is for messages and logs.
 ///

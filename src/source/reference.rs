@@ -75,7 +75,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::internal::printable::Printable;
+use crate::internal::printing::Printable;
 #[cfg(feature = "dotenv")]
 use crate::source::DotenvFile;
 #[cfg(feature = "openbao")]

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::DocumentError;
-use crate::internal::back_off::random_number;
 use crate::internal::bytes::WipedBytes;
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
+use crate::internal::time::random_number;
 
 /// Bytes that may hold keys: shared by clones, wiped when the last of them is dropped, and never printed.
 #[derive(Clone)]

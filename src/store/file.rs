@@ -17,7 +17,7 @@ use crate::internal::calls::{Caller, Target, Turn};
 use crate::internal::files::FileProblem;
 use crate::internal::files::absolute;
 use crate::internal::files::private::{self, LOCK, Stamp, with_end};
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
 use crate::source::Provenance;
 use disk::{Lasting, RealDisk};
 #[cfg(test)]

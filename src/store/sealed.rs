@@ -111,8 +111,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_numbers_in_a_header_are_read_or_corrupt(
-            sequence in crate::internal::utc::extreme_numbers(),
-            nonce in crate::internal::utc::extreme_numbers(),
+            sequence in crate::internal::printing::extreme_numbers(),
+            nonce in crate::internal::printing::extreme_numbers(),
         ) {
             let header = header(&Version::new(sequence, nonce), &DocumentContent::from(Vec::new()));
             if let Ok(document) = open(WipedBytes::copy_of(&header)) {

@@ -10,8 +10,7 @@ use tracing::dispatcher::{WeakDispatch, get_default, with_default};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::NoSubscriber;
 
-use crate::internal::contained::contained;
-use crate::internal::lock::{Lock, recover};
+use crate::internal::panics::{Lock, contained, recover};
 
 /// How many lines wait for a subscriber that blocks. Lines beyond are lost; a warning says how many.
 const MAX_WAITING_LINES: usize = 1024;

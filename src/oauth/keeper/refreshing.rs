@@ -10,8 +10,7 @@ use super::super::{GrantError, GrantState, TokenError};
 use super::KeeperEvent;
 use super::run::{Runner, Unsaved};
 use crate::handle::Reload;
-use crate::internal::back_off::doubled;
-use crate::internal::clocks::Clocks;
+use crate::internal::time::{Clocks, doubled};
 use crate::key::{Issuer, RawKey};
 use crate::store::{DocumentError, Version};
 

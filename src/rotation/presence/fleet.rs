@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::PresenceError;
 use super::record::{self, PresenceRecord};
-use crate::internal::clocks::Clocks;
-use crate::internal::lock::Lock;
-use crate::internal::utc::Moment;
+use crate::internal::panics::Lock;
+use crate::internal::printing::Moment;
+use crate::internal::time::Clocks;
 use crate::key::{Issuer, Profile};
 use crate::store::{DocumentContent, DocumentStore, Version};
 

@@ -9,8 +9,7 @@ use serde::Deserialize;
 use super::{LONGEST, MAX_PROCESSES, PresenceError, check_name};
 use crate::handle::{Generation, Usage};
 use crate::internal::json_form::{self, FormError, Kind, Writer};
-use crate::internal::printable::Printable;
-use crate::internal::utc::{Moment, Utc};
+use crate::internal::printing::{Moment, Printable, Utc};
 use crate::key::{Fingerprint, Profile};
 use crate::keyset::{KeyInfo, KeySetSummary};
 use crate::store::{DocumentContent, MAX_DOCUMENT};
@@ -267,7 +266,7 @@ fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::internal::utc::{LAST, extreme_numbers};
+    use crate::internal::printing::{LAST, extreme_numbers};
     use crate::key::{Issuer, Kanal, Katana, RawKey};
     use crate::keyset::{KeySet, Promotion, Staging};
     use crate::rotation::Fleet;

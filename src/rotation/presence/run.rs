@@ -9,10 +9,9 @@ use event_listener::Listener as _;
 use super::fleet::watched;
 use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings};
 use crate::handle::{Usage, UsageObserver};
-use crate::internal::back_off::{doubled, random_part};
 use crate::internal::background::{Health, Link, Task};
-use crate::internal::clocks::{self, Clocks};
 use crate::internal::events::{Event, EventSender};
+use crate::internal::time::{self, Clocks, doubled, random_part};
 use crate::store::{DocumentError, DocumentStore};
 
 /// The pause between two tries when other processes write at the same time doubles from the first to the
@@ -157,7 +156,7 @@ impl Runner {
                 change.filter(|_| is_change).or_else(|| is_change.then(|| after(self.settings.spread())));
             let left = change.map_or(Duration::MAX, |change| change.left(now)).min(renewal.left(now));
             if !left.is_zero() {
-                let _ = news.wait_deadline(clocks::after(left.min(LONGEST_WAIT)));
+                let _ = news.wait_deadline(time::after(left.min(LONGEST_WAIT)));
                 continue;
             }
             change = None;
@@ -252,7 +251,7 @@ mod tests {
 
         #[track_caller]
         fn is_shown_at(&self, clocks: Clocks) {
-            let expected = crate::internal::utc::Moment::from(clocks.wall()).0;
+            let expected = crate::internal::printing::Moment::from(clocks.wall()).0;
             let begun = Instant::now();
             while self.shown() != expected {
                 assert!(begun.elapsed() < Duration::from_secs(20), "{} is not {expected}", self.shown());

@@ -11,7 +11,7 @@ use super::{Problem, Reader, Remark};
 use crate::internal::bytes::{WipedBytes, read_at_most};
 use crate::internal::calls::Turn;
 use crate::internal::files::{self, FileProblem, Kind, check_trusted};
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
 use crate::source::Resource;
 
 /// A text and remarks, or nothing.

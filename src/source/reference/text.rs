@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::KeyRefError;
 use crate::internal::bytes::percent_byte;
-use crate::internal::printable::is_unsafe_to_print;
+use crate::internal::printing::is_unsafe_to_print;
 
 /// The kind of a part of a reference. It decides what is encoded as `%XX`.
 #[derive(Clone, Copy, PartialEq, Eq)]

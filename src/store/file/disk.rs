@@ -7,7 +7,7 @@ use std::path::Path;
 use super::MAX_FILE;
 use crate::internal::files::FileProblem;
 use crate::internal::files::private::{self, NEW, with_end};
-use crate::internal::lock::Lock;
+use crate::internal::panics::Lock;
 use crate::store::sealed;
 
 /// What is done to files. A test puts a disk that records in its place, and then cuts the power anywhere.

@@ -1,6 +1,8 @@
-//! A mutex that a panic elsewhere does not make unusable.
+//! Panics: a mutex that one elsewhere does not make unusable, and foreign code whose panic ends here.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A value behind a mutex that ignores poisoning.
@@ -53,10 +55,22 @@ pub(crate) fn recover<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Runs foreign code; `None` where it panics. The message of the panic is on standard error.
+pub(crate) fn contained<T>(foreign: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(foreign)).map_err(discard).ok()
+}
+
+/// Drops what a panic carried, which may panic in turn: on a thread's last line that would abort the process.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // It may go on like that, so this one is leaked.
+        std::mem::forget(second);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     #[test]
     fn a_panic_under_the_lock_leaves_it_usable() {
