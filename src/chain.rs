@@ -31,8 +31,7 @@ mod attempts;
 use std::fmt;
 use std::marker::PhantomData;
 
-#[cfg(feature = "tracing")]
-use crate::internal::events::Trace;
+use crate::internal::events::{Trace, trace_line};
 use crate::key::{ApiKey, FormatRule, Hint, Issuer, Profile};
 use crate::source::{
     self, FileVariable, Found, KeyRef, KeyRefError, Loaded, Problem, Provenance, Remark, Source, SourceError,
@@ -146,7 +145,6 @@ impl<I: Issuer> Chain<I> {
     /// something other than a key, or that cannot be asked.
     pub fn load(&self) -> Result<Selected<I>, ChainError> {
         let (_, found, attempts) = search(&self.links, I::PROFILE)?;
-        #[cfg(feature = "tracing")]
         trace_remarks(&found);
         let (provenance, remarks) = (found.provenance().clone(), found.remarks().to_vec());
         match found.into_key().try_into_typed() {
@@ -197,12 +195,11 @@ fn search(links: &[Link], profile: &'static Profile) -> Result<(usize, Found, At
     }
 }
 
-#[cfg(feature = "tracing")]
 fn trace_remarks(found: &Found) {
     for remark in found.remarks() {
         Trace::here().line_and_wait(|| {
             let (place, remark) = (found.provenance().to_string(), *remark);
-            move || tracing::warn!("{place}: {remark}")
+            move || trace_line!(warn: "{place}: {remark}")
         });
     }
 }

@@ -100,6 +100,16 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(all(
+        feature = "dotenv",
+        feature = "emulator",
+        feature = "oauth",
+        feature = "sqlite",
+        feature = "tracing"
+    )),
+    allow(dead_code, unused_variables, reason = "a build with all features shows what is unused")
+)]
 
 mod internal;
 mod platform;

@@ -20,7 +20,6 @@ use zeroize::Zeroizing;
 #[derive(Default)]
 pub(crate) struct WipedBytes(Zeroizing<Vec<u8>>);
 
-#[allow(dead_code, reason = "used with some features only")]
 impl WipedBytes {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self::from(Vec::with_capacity(capacity))
@@ -120,7 +119,6 @@ pub(crate) fn wipe_stack() {
 }
 
 /// Reads to the end into one block. `None` if there are more than `limit` bytes.
-#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn read_at_most(mut reader: impl Read, limit: usize) -> io::Result<Option<WipedBytes>> {
     let mut bytes = WipedBytes::zeroed(limit + 1);
     let mut length = 0;
@@ -139,13 +137,11 @@ pub(crate) fn read_at_most(mut reader: impl Read, limit: usize) -> io::Result<Op
 }
 
 /// Appends `bytes` in base64: standard alphabet, padded.
-#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn append_base64(out: &mut WipedBytes, bytes: &[u8]) {
     append_encoded(&STANDARD, out, bytes);
 }
 
 /// `bytes` in base64url without padding.
-#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn base64url(bytes: &[u8]) -> WipedBytes {
     let mut out = WipedBytes::default();
     append_encoded(&URL_SAFE_NO_PAD, &mut out, bytes);
@@ -177,7 +173,6 @@ fn hex_digits(byte: u8, digits: &[u8; 16]) -> [u8; 2] {
 }
 
 /// Appends `bytes` in lower-case hexadecimal.
-#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn append_hex(out: &mut WipedBytes, bytes: &[u8]) {
     for &byte in bytes {
         out.append(&hex_digits(byte, LOWER));
@@ -185,7 +180,6 @@ pub(crate) fn append_hex(out: &mut WipedBytes, bytes: &[u8]) {
 }
 
 /// Appends `bytes`, each as `%XX` unless it is unreserved (RFC 3986, section 2.3) or one of `plain`.
-#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn append_percent(out: &mut WipedBytes, bytes: &[u8], plain: &[u8]) {
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || plain.contains(&byte) {

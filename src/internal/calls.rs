@@ -114,7 +114,6 @@ impl Target {
     }
 
     /// A place at a server that takes no more than `limit` calls at once, to all of its places together.
-    #[cfg(feature = "openbao")]
     pub(crate) fn at_server(mut self, server: &impl Hash, limit: usize) -> Self {
         self.server = Some((hash("server", server), limit.max(1)));
         self
@@ -391,7 +390,6 @@ impl Caller {
 
     /// A worker whose calls make calls of their own, to what [`Caller::new`] runs. They are bounded by place
     /// only: were they among the [`MAX_CALLS`], as many of them could have every turn, and wait for one.
-    #[cfg(feature = "rotation")]
     pub(crate) const fn around_others() -> Self {
         Self { deadline: DEFAULT_DEADLINE, is_counted: false }
     }
@@ -402,7 +400,6 @@ impl Caller {
     }
 
     /// Runs `work` on `place` to its end or to the deadline.
-    #[cfg(any(feature = "rotation", test))]
     pub(crate) fn run<T: Send + 'static>(
         &self,
         place: Target,
@@ -487,4 +484,5 @@ impl<T> Call<T> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/units/internal/calls.rs"]
 mod tests;

@@ -1,6 +1,5 @@
 //! Files: what can be wrong with one, paths that stay the same, and files whose writer decides something.
 
-#[cfg(any(feature = "rotation", feature = "sqlite"))]
 pub(crate) mod private;
 
 use std::fs::{File, Metadata};
@@ -116,9 +115,12 @@ pub enum FileProblem {
 }
 
 impl FileProblem {
-    #[allow(dead_code, reason = "used with some features only")]
-    pub(crate) const fn of_writing(kind: ErrorKind) -> Self {
-        match kind {
+    pub(crate) fn of_reading(error: impl Into<io::Error>) -> Self {
+        Self::Unreadable(error.into().kind())
+    }
+
+    pub(crate) fn of_writing(error: impl Into<io::Error>) -> Self {
+        match error.into().kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
             kind => Self::Unwritable(kind),

@@ -1,5 +1,5 @@
-//! Names and times as they are printed and written down. Every name that comes from outside is printed through
-//! the filter of this module. Times are UTC, to the second.
+//! Names and times as they are printed and written down. Every name that comes from outside is printed
+//! through the filter of this module. Times are UTC, to the second.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{GrantError, GrantState, OAuthApp};
 use crate::handle::{Generation, KeyHandle, Publisher};
 use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
-use crate::internal::events::{Callback, Event, EventSender};
+use crate::internal::events::{Callback, Event, EventSender, trace_line};
 use crate::internal::time::{Cadence, LONGEST, SHORTEST};
 use crate::key::Issuer;
 use crate::source::Provenance;
@@ -364,11 +364,10 @@ impl fmt::Display for KeeperEvent {
 }
 
 impl Event for KeeperEvent {
-    #[cfg(feature = "tracing")]
     fn trace(&self) {
         match self {
-            Self::Refreshed { .. } | Self::Recovered { .. } => tracing::info!("{self}"),
-            _ => tracing::warn!("{self}"),
+            Self::Refreshed { .. } | Self::Recovered { .. } => trace_line!(info: "{self}"),
+            _ => trace_line!(warn: "{self}"),
         }
     }
 }

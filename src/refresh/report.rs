@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use crate::chain::ChainError;
 use crate::handle::{Generation, NoActiveKey};
 use crate::internal::background::Health;
-use crate::internal::events::Event;
+use crate::internal::events::{Event, trace_line};
 use crate::key::Fingerprint;
 use crate::keyset::KeySetError;
 use crate::source::{Absence, Problem, Provenance, Remark};
@@ -345,14 +345,13 @@ impl fmt::Display for RefreshEvent {
 }
 
 impl Event for RefreshEvent {
-    #[cfg(feature = "tracing")]
     fn trace(&self) {
         match self {
             Self::Refreshed { .. }
             | Self::Recovered { .. }
             | Self::CannotChange { .. }
-            | Self::WatchingAgain { .. } => tracing::info!("{self}"),
-            _ => tracing::warn!("{self}"),
+            | Self::WatchingAgain { .. } => trace_line!(info: "{self}"),
+            _ => trace_line!(warn: "{self}"),
         }
     }
 }

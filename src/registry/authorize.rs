@@ -10,6 +10,7 @@ use super::record::{Change, Changed, KeyId, Restriction, StoredDigest, TeamId};
 use super::write_behind::USE_STEP;
 use super::{KeyRegistry, Tables};
 use crate::failure::{Meaning, PLAIN, Row};
+use crate::internal::events::{Trace, trace_line};
 use crate::key::{Fingerprint, Profile, StoreId};
 
 /// The store that a request is for. An implementation of [`Authorize`] must refuse variants that it does not
@@ -237,10 +238,9 @@ impl Authorize for KeyRegistry {
             self.rehash(id, key);
         }
         if is_from_browser {
-            #[cfg(feature = "tracing")]
-            crate::internal::events::Trace::here().line(|| {
+            Trace::here().line(|| {
                 move || {
-                    tracing::warn!(
+                    trace_line!(warn:
                         key = %id,
                         "a browser sent a request with this key, so it has reached a client that a customer \
                          controls: rotate it"

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::RegistryError;
 use super::record::{Change, Changed, KeyId, RecordError, RecordStore, Seconds, StoredDigest};
 use crate::internal::background::{Health, Link, Task, Worker};
-use crate::internal::events::{Event, EventSender};
+use crate::internal::events::{Event, EventSender, trace_line};
 use crate::internal::files::FileProblem;
 
 /// The step in which the last use of a key is written, in seconds. The last use in memory is exact; the
@@ -59,12 +59,11 @@ struct Writing {
 
 /// The first of several failures to write.
 #[derive(Clone, Copy)]
-struct NotWritten(#[allow(dead_code, reason = "read with the feature tracing only")] RecordError);
+struct NotWritten(RecordError);
 
 impl Event for NotWritten {
-    #[cfg(feature = "tracing")]
     fn trace(&self) {
-        tracing::warn!(error = %self.0, "last uses of keys could not be written; retrying");
+        trace_line!(warn: error = %self.0, "last uses of keys could not be written; retrying");
     }
 }
 

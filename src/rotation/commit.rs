@@ -6,8 +6,7 @@ use super::outcome::Transition;
 use super::policy::Sight;
 use super::rotator::{Rotation, RotationError};
 use crate::handle::{Generation, Published};
-#[cfg(feature = "tracing")]
-use crate::internal::events::Trace;
+use crate::internal::events::{Trace, trace_line};
 use crate::internal::files::FileProblem;
 use crate::internal::time::Clocks;
 use crate::key::{Fingerprint, Issuer};
@@ -228,14 +227,13 @@ impl<I: Issuer> Rotation<I> {
                 first.get_or_insert(error);
             }
         }
-        #[cfg(feature = "tracing")]
         Trace::here().line_and_wait(|| {
             let event = event.clone();
             move || {
                 if event.action().is_problem() {
-                    tracing::warn!(audit = %event, "a key needs a person");
+                    trace_line!(warn: audit = %event, "a key needs a person");
                 } else {
-                    tracing::info!(audit = %event, "a step of a rotation");
+                    trace_line!(info: audit = %event, "a step of a rotation");
                 }
             }
         });

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-#[cfg(feature = "rotation")]
 use std::time::{Duration, SystemTime};
 
 use super::FileProblem;
@@ -18,7 +17,6 @@ pub(crate) const NEW: &str = ".keysheath-new";
 
 /// How old a file must be before its times tell one write from the next: more than the coarsest clock of a
 /// file system, which is FAT's, of two seconds.
-#[cfg(feature = "rotation")]
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Which file it is, whatever it is called.
@@ -42,7 +40,6 @@ impl FileId {
 }
 
 /// Which state of which file it is: another after each write, unless two came within [`SETTLED`].
-#[cfg(feature = "rotation")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     id: FileId,
@@ -53,7 +50,6 @@ pub(crate) struct Stamp {
     changed: (i64, i64),
 }
 
-#[cfg(feature = "rotation")]
 impl Stamp {
     pub(crate) fn of(metadata: &Metadata) -> Self {
         #[cfg(unix)]
@@ -133,15 +129,15 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, FileProblem> {
 }
 
 /// What lies at a path, if anything does: a link is not followed.
-pub(crate) fn look(path: &Path) -> Result<Option<FileId>, FileProblem> {
+pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, FileProblem> {
     match path.symlink_metadata() {
-        Ok(metadata) => check(&metadata).map(Some),
+        Ok(metadata) => check(&metadata).map(|()| Some(metadata)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileProblem::Unreadable(error.kind())),
     }
 }
 
-pub(crate) fn check(metadata: &Metadata) -> Result<FileId, FileProblem> {
+pub(crate) fn check(metadata: &Metadata) -> Result<(), FileProblem> {
     if !metadata.is_file() {
         return Err(FileProblem::NotPrivate);
     }
@@ -158,7 +154,7 @@ pub(crate) fn check(metadata: &Metadata) -> Result<FileId, FileProblem> {
             return Err(FileProblem::Linked);
         }
     }
-    Ok(FileId::of(metadata))
+    Ok(())
 }
 
 /// Options to read and write, with mode 600 for a new file, and never through a link.
@@ -193,10 +189,10 @@ impl FileLock {
     /// Takes the lock, or returns `None` if it is held. Creates the file if it is missing.
     pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, FileProblem> {
         look(path)?;
-        let Some(file) = open_locked(path).map_err(|error| FileProblem::of_writing(error.kind()))? else {
+        let Some(file) = open_locked(path).map_err(FileProblem::of_writing)? else {
             return Ok(None);
         };
-        check(&file.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?)?;
+        check(&file.metadata().map_err(FileProblem::of_reading)?)?;
         Ok(Some(Self { _file: file }))
     }
 }

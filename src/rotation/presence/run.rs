@@ -10,7 +10,7 @@ use super::fleet::watched;
 use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings};
 use crate::handle::{Usage, UsageObserver};
 use crate::internal::background::{Health, Link, Task};
-use crate::internal::events::{Event, EventSender};
+use crate::internal::events::{Event, EventSender, trace_line};
 use crate::internal::time::{self, Clocks, doubled, random_part};
 use crate::store::{DocumentError, DocumentStore};
 
@@ -45,17 +45,14 @@ pub(super) struct Runner {
 /// The process could not be shown.
 #[derive(Clone)]
 pub(super) struct NotShown {
-    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for `tracing`"))]
     problem: PresenceError,
-    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "for `tracing`"))]
     failures: u32,
 }
 
 impl Event for NotShown {
-    #[cfg(feature = "tracing")]
     fn trace(&self) {
         let Self { problem, failures } = self;
-        tracing::warn!(%problem, failures, "this process cannot show which key it uses");
+        trace_line!(warn: %problem, failures, "this process cannot show which key it uses");
     }
 }
 
