@@ -45,7 +45,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod error;
 mod form;
 mod key;
 mod staging;
@@ -58,38 +57,29 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::handle::{Generation, NoActiveKey, Publication};
+use crate::internal::printing::Printable;
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile};
-use crate::store::DocumentContent;
+use crate::store::MAX_DOCUMENT;
 
-pub use error::KeySetError;
-pub(crate) use key::Labelled;
-pub use key::{KeyInfo, KeyState, MAX_NOTE, MAX_PERSON, ManagedKey, RotationId, UndeletedKey};
+pub use key::{KeyInfo, KeyState, ManagedKey, RotationId, UndeletedKey};
+pub(crate) use key::{Labelled, MAX_NOTE, MAX_PERSON};
 pub(crate) use staging::{Hidden, Staging, has_part_of, is_printable};
 pub(crate) use steps::{Effect, Promotion};
 
 /// The number of retired fingerprints that are remembered. Beyond it the oldest is forgotten, and its key
 /// could be staged again.
-pub const MAX_RETIRED: usize = 16;
+pub(crate) const MAX_RETIRED: usize = 16;
 
 /// The number of compromised fingerprints that are remembered.
-///
-/// A report about a pending, active or previous key is never refused: beyond this number the oldest
-/// fingerprint is forgotten, and its key could be staged again. A store with less room, such as the keychain,
-/// remembers fewer: to make room for a step, retired keys are forgotten first, then compromised ones; of
-/// both, those that a person still has to delete are forgotten last.
-pub const MAX_COMPROMISED: usize = 64;
+pub(crate) const MAX_COMPROMISED: usize = 64;
 
 /// The number of compromised fingerprints up to which a key that is not in the key set can be reported. The
 /// rest of [`MAX_COMPROMISED`] is left for keys that are.
-pub const MAX_REPORTED: usize = 32;
+pub(crate) const MAX_REPORTED: usize = 32;
 
 /// The largest number of a generation or rotation. A document with a larger one is refused, and so is a step
 /// that would need one. At one rotation per second it is reached in 285 million years.
 pub(crate) const LAST_NUMBER: u64 = (1 << 53) - 1;
-
-/// The latest time that is written and read: the last second of the year 9999. Later ones are written as this
-/// one.
-const LAST_TIME: u64 = 253_402_300_799;
 
 /// The longest wait of a policy: 100 years of 365 days. Longer ones, such as `Duration::MAX`, count as this
 /// one, which every clock can add to the current time.
@@ -97,8 +87,8 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 86_400
 
 /// The keys of one rotation, and what is remembered of those that left it.
 ///
-/// It is read here and changed by a [`Rotation`](crate::rotation::Rotation). A [`KeySetSummary`] is the same
-/// without the keys.
+/// It is read here and changed by a [`Rotation`](crate::rotation::Rotation). A `KeySet<KeyInfo>` is the same
+/// without the keys, for status output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeySet<K = ManagedKey> {
     profile: &'static Profile,
@@ -120,7 +110,7 @@ pub struct KeySet<K = ManagedKey> {
 }
 
 /// A key set without the keys themselves, for status output.
-pub type KeySetSummary = KeySet<KeyInfo>;
+pub(crate) type KeySetSummary = KeySet<KeyInfo>;
 
 impl<K> KeySet<K> {
     /// Returns the profile of the issuer.
@@ -168,7 +158,7 @@ impl<K> KeySet<K> {
         self.previous.as_ref()
     }
 
-    /// Returns the fingerprints of the last [`MAX_RETIRED`] keys that were retired or aborted, the oldest
+    /// Returns the fingerprints of the last 16 keys that were retired or aborted, the oldest
     /// first.
     #[must_use]
     pub fn retired(&self) -> &[Fingerprint] {
@@ -186,6 +176,12 @@ impl<K> KeySet<K> {
     }
 
     /// Returns the fingerprints of the compromised keys, the oldest first.
+    ///
+    /// At most 64 are remembered, and at most 32 of keys that were not in the key set when they were
+    /// reported. A report about a pending, active or previous key is never refused: beyond that number the
+    /// oldest fingerprint is forgotten, and its key could be staged again. A store with less room, such as
+    /// the keychain, remembers fewer: to make room for a step, retired keys are forgotten first, then
+    /// compromised ones; of both, those that a person still has to delete are forgotten last.
     #[must_use]
     pub fn compromised(&self) -> &[Fingerprint] {
         &self.compromised
@@ -299,72 +295,6 @@ impl KeySet {
         });
         Publication { generation: self.generation(), lineage: self.lineage, current, previous }
     }
-
-    /// Writes the key set into at most `limit` bytes, if forgetting keys that left it makes that possible.
-    ///
-    /// First the retired and then the compromised ones that no person still has to delete, then the others in
-    /// the same order; the oldest first in each.
-    pub(crate) fn write_within(&mut self, limit: usize) -> DocumentContent {
-        loop {
-            let document = self.to_document();
-            if document.expose_secret().len() <= limit {
-                return document;
-            }
-            let has_deleted = self.compromised.len() > self.leaked.len();
-            if oldest_deleted(&self.retired, &self.aborted).is_some()
-                || (!self.retired.is_empty() && !has_deleted)
-            {
-                forget_oldest(&mut self.retired, &mut self.aborted);
-            } else if !self.compromised.is_empty() {
-                forget_oldest(&mut self.compromised, &mut self.leaked);
-            } else {
-                return document;
-            }
-        }
-    }
-
-    /// Whether each key is in one state only, and each number was given. A document that this crate wrote is
-    /// consistent.
-    fn is_consistent(&self) -> bool {
-        let infos = || self.slots().map(ManagedKey::info);
-        let named = infos().map(KeyInfo::fingerprint);
-        let all: Vec<_> =
-            named.chain(self.retired.iter().copied()).chain(self.compromised.iter().copied()).collect();
-        let rotations: Vec<_> = infos().map(|info| info.rotation().0).collect();
-        let is_counted = |rotation: u64| (1..=self.rotation).contains(&rotation);
-        let are_in = |keys: &[UndeletedKey], list: &[Fingerprint]| {
-            let given: Vec<_> = keys.iter().map(UndeletedKey::fingerprint).collect();
-            given.iter().all(|fingerprint| list.contains(fingerprint)) && are_distinct(given)
-        };
-        are_distinct(all)
-            && rotations.iter().all(|rotation| is_counted(*rotation))
-            && are_distinct(rotations)
-            && self.rotation <= LAST_NUMBER
-            && self.generation <= LAST_NUMBER
-            && self.lineage.is_some() == (self.rotation > 0)
-            && (self.current.is_none() || self.generation > 0)
-            && (self.previous.is_none() || self.current.is_some())
-            && are_in(&self.leaked, &self.compromised)
-            && are_in(&self.aborted, &self.retired)
-            && self.aborted.iter().all(|key| key.rotation().is_some_and(|rotation| is_counted(rotation.0)))
-    }
-}
-
-fn are_distinct<T: Ord>(mut values: Vec<T>) -> bool {
-    values.sort_unstable();
-    values.windows(2).all(|two| two[0] < two[1])
-}
-
-/// The index of the oldest fingerprint whose key no person still has to delete.
-fn oldest_deleted(list: &[Fingerprint], undeleted: &[UndeletedKey]) -> Option<usize> {
-    list.iter().position(|fingerprint| undeleted.iter().all(|key| key.fingerprint() != *fingerprint))
-}
-
-/// Forgets the oldest that no person still has to delete, or else the oldest of all.
-fn forget_oldest(list: &mut Vec<Fingerprint>, undeleted: &mut Vec<UndeletedKey>) {
-    let oldest = oldest_deleted(list, undeleted).unwrap_or(0);
-    let forgotten = list.remove(oldest);
-    undeleted.retain(|key| key.fingerprint() != forgotten);
 }
 
 impl<K: AsRef<KeyInfo>> fmt::Debug for KeySet<K> {
@@ -380,4 +310,116 @@ impl<K: AsRef<KeyInfo>> fmt::Debug for KeySet<K> {
         }
         f.write_str(")")
     }
+}
+
+/// A refused step, or a document that is no key set. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeySetError {
+    /// The issuer's keys could be guessed from their fingerprints.
+    #[error("keys of this issuer could be guessed from what a key set remembers of them, so it has none")]
+    Weak,
+    /// The key is another issuer's.
+    #[error("the key belongs to another issuer than the key set: use the key set of that issuer")]
+    OtherIssuer,
+    /// There are keys already.
+    #[error("there is an active or pending key already: stage this one")]
+    HasKeys,
+    /// The key is in the key set already, or was.
+    #[error("this is {state}: copy the new key again from where it was created, or create one")]
+    Known {
+        /// Its state.
+        state: KeyState,
+    },
+    /// Another key is pending.
+    #[error("rotation {rotation} is in progress, begun by {}: promote or abort it first", Printable(.by))]
+    InProgress {
+        /// Which rotation.
+        rotation: RotationId,
+        /// Since when.
+        since: SystemTime,
+        /// By whom.
+        by: String,
+    },
+    /// That rotation's key is not pending.
+    #[error("the key of rotation {rotation} is not pending: look at the status")]
+    NotPending {
+        /// Which rotation.
+        rotation: RotationId,
+    },
+    /// The pending key was not verified.
+    #[error("the pending key was not verified: verify it, or promote it explicitly without verification")]
+    Unverified,
+    /// An older key waits to be retired.
+    #[error(
+        "{} is still the previous one: retire it first, as the next step says; keep it until then",
+        label(.name.as_deref(), .fingerprint)
+    )]
+    #[non_exhaustive]
+    PreviousThere {
+        /// Which key.
+        fingerprint: Fingerprint,
+        /// Its name in the app, if it is known.
+        name: Option<String>,
+    },
+    /// That rotation's key is not active.
+    #[error("that rotation's key is not the active one: look at the status")]
+    NotCurrent,
+    /// That key is not pending, active or previous.
+    #[error("that key is no longer in this key set: look at the status")]
+    NotHeld,
+    /// There is no previous key.
+    #[error("there is no previous key to go back to: it was retired, compromised, or there never was one")]
+    NothingBefore,
+    /// No more compromised keys that are not in the key set can be remembered.
+    #[error(
+        "the key is not in this key set, and with {MAX_REPORTED} compromised keys no more of those are \
+         remembered: delete it in the app; for room, begin a new key set"
+    )]
+    TooManyCompromised,
+    /// That key is neither compromised nor aborted.
+    #[error(
+        "that key is neither compromised nor aborted: look at the status, or report it as compromised first"
+    )]
+    NotCompromised,
+    /// A note or a name is too long, or not printable.
+    #[error(
+        "a note has at most {MAX_NOTE} printable characters, a name {MAX_PERSON}, and neither has a line \
+         break or a mark that changes the direction of text: shorten it"
+    )]
+    BadNote,
+    /// A note or a name contains a key or a part of one, in some form.
+    #[error(
+        "the note or a name contains a part of a key, as it is or encoded: leave it out, and refer to a key \
+         by its fingerprint"
+    )]
+    KeyInNote,
+    /// The document is larger than any key set.
+    #[error("the document has more than {MAX_DOCUMENT} bytes, so it is no key set: restore it from a backup")]
+    TooLarge,
+    /// The document is not one that this crate wrote.
+    #[error("the document is no key set ({rule}): restore it from a backup, or begin a new key set")]
+    #[non_exhaustive]
+    Corrupt {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// A number is as large as it can be written.
+    #[error(
+        "the numbers of this key set are as large as they can be, so no further step can be written: restore \
+         it from a backup, or begin a new key set"
+    )]
+    Exhausted,
+    /// A newer version wrote it.
+    #[error("the document has form {found}, and this version reads up to {known}: use the newer keysheath")]
+    Newer {
+        /// The form's number in the document.
+        found: u64,
+        /// The newest form that is known.
+        known: u64,
+    },
+}
+
+const fn label<'a>(name: Option<&'a str>, fingerprint: &Fingerprint) -> Labelled<'a> {
+    Labelled { name, fingerprint: *fingerprint }
 }

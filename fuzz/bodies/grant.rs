@@ -9,8 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{GrantError, GrantState, KeeperSettings, OAuthApp, TokenKeeper};
 use keysheath::source::SecretFile;
-use keysheath::store::{DocumentContent, DocumentStore as _, MAX_DOCUMENT, MemoryStore};
+use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 use serde_json::Value;
+
+/// The largest document, in bytes.
+const MAX_DOCUMENT: usize = 32_768;
 
 /// The longest lifetime that a document may name: 2^36 ms.
 const LONGEST: Duration = Duration::from_millis(1 << 36);

@@ -2,7 +2,9 @@
 
 use keysheath::key::{Issuer, Kanal};
 use keysheath::keyset::{KeySet, KeySetError, KeyState, ManagedKey};
-use keysheath::store::MAX_DOCUMENT;
+
+/// The largest document, in bytes.
+const MAX_DOCUMENT: usize = 32_768;
 
 pub fn key_set(data: &[u8]) {
     let keys = match KeySet::from_document(Kanal::PROFILE, data) {

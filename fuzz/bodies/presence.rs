@@ -2,7 +2,9 @@
 
 use keysheath::key::{Issuer, Kanal};
 use keysheath::rotation::{Fleet, MAX_PROCESSES, PresenceError};
-use keysheath::store::MAX_DOCUMENT;
+
+/// The largest document, in bytes.
+const MAX_DOCUMENT: usize = 32_768;
 
 pub fn presence(data: &[u8]) {
     let fleet = match Fleet::from_document(Kanal::PROFILE, data) {

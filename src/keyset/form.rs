@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey};
 use super::staging::check_text;
-use super::{KeySet, KeySetError, LAST_TIME, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
+use super::{KeySet, KeySetError, LAST_NUMBER, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_RETIRED};
 use crate::internal::json_form::{self, FormError, Kind, Value, Writer};
-use crate::internal::printing::Moment;
+use crate::internal::printing::{LAST, Moment};
 use crate::key::{Fingerprint, Profile, RawKey};
 use crate::store::{DocumentContent, MAX_DOCUMENT};
 
@@ -174,6 +174,55 @@ impl KeySet {
             Err(corrupt("a key has two states, or a number is wrong"))
         }
     }
+
+    /// Writes the key set into at most `limit` bytes, if forgetting keys that left it makes that possible.
+    ///
+    /// First the retired and then the compromised ones that no person still has to delete, then the others in
+    /// the same order; the oldest first in each.
+    pub(crate) fn write_within(&mut self, limit: usize) -> DocumentContent {
+        loop {
+            let document = self.to_document();
+            if document.expose_secret().len() <= limit {
+                return document;
+            }
+            let has_deleted = self.compromised.len() > self.leaked.len();
+            if oldest_deleted(&self.retired, &self.aborted).is_some()
+                || (!self.retired.is_empty() && !has_deleted)
+            {
+                forget_oldest(&mut self.retired, &mut self.aborted);
+            } else if !self.compromised.is_empty() {
+                forget_oldest(&mut self.compromised, &mut self.leaked);
+            } else {
+                return document;
+            }
+        }
+    }
+
+    /// Whether each key is in one state only, and each number was given. A document that this crate wrote is
+    /// consistent.
+    fn is_consistent(&self) -> bool {
+        let infos = || self.slots().map(ManagedKey::info);
+        let named = infos().map(KeyInfo::fingerprint);
+        let all: Vec<_> =
+            named.chain(self.retired.iter().copied()).chain(self.compromised.iter().copied()).collect();
+        let rotations: Vec<_> = infos().map(|info| info.rotation().0).collect();
+        let is_counted = |rotation: u64| (1..=self.rotation).contains(&rotation);
+        let are_in = |keys: &[UndeletedKey], list: &[Fingerprint]| {
+            let given: Vec<_> = keys.iter().map(UndeletedKey::fingerprint).collect();
+            given.iter().all(|fingerprint| list.contains(fingerprint)) && are_distinct(given)
+        };
+        are_distinct(all)
+            && rotations.iter().all(|rotation| is_counted(*rotation))
+            && are_distinct(rotations)
+            && self.rotation <= LAST_NUMBER
+            && self.generation <= LAST_NUMBER
+            && self.lineage.is_some() == (self.rotation > 0)
+            && (self.current.is_none() || self.generation > 0)
+            && (self.previous.is_none() || self.current.is_some())
+            && are_in(&self.leaked, &self.compromised)
+            && are_in(&self.aborted, &self.retired)
+            && self.aborted.iter().all(|key| key.rotation().is_some_and(|rotation| is_counted(rotation.0)))
+    }
 }
 
 fn write_slot(fields: &mut Writer<'_>, ManagedKey { key, info }: &ManagedKey) {
@@ -267,11 +316,7 @@ fn read_leaked(list: Vec<Leaked<'_>>) -> Result<Vec<UndeletedKey>, KeySetError> 
 
 /// Refuses times that no clock shows: adding to one could panic, and comparing with one would be meaningless.
 const fn read_moment(seconds: u64) -> Result<Moment, KeySetError> {
-    if seconds <= LAST_TIME {
-        Ok(Moment(seconds))
-    } else {
-        Err(corrupt("a time in it is after the year 9999"))
-    }
+    if seconds <= LAST { Ok(Moment(seconds)) } else { Err(corrupt("a time in it is after the year 9999")) }
 }
 
 fn read_text(text: Option<&str>, longest: usize) -> Result<(), KeySetError> {
@@ -287,4 +332,21 @@ fn read_list(list: &[&str], longest: usize) -> Result<Vec<Fingerprint>, KeySetEr
 
 fn read_fingerprint(text: &str) -> Result<Fingerprint, KeySetError> {
     Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is not well-formed"))
+}
+
+fn are_distinct<T: Ord>(mut values: Vec<T>) -> bool {
+    values.sort_unstable();
+    values.windows(2).all(|two| two[0] < two[1])
+}
+
+/// The index of the oldest fingerprint whose key no person still has to delete.
+fn oldest_deleted(list: &[Fingerprint], undeleted: &[UndeletedKey]) -> Option<usize> {
+    list.iter().position(|fingerprint| undeleted.iter().all(|key| key.fingerprint() != *fingerprint))
+}
+
+/// Forgets the oldest that no person still has to delete, or else the oldest of all.
+pub(super) fn forget_oldest(list: &mut Vec<Fingerprint>, undeleted: &mut Vec<UndeletedKey>) {
+    let oldest = oldest_deleted(list, undeleted).unwrap_or(0);
+    let forgotten = list.remove(oldest);
+    undeleted.retain(|key| key.fingerprint() != forgotten);
 }

@@ -5,7 +5,6 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use super::LAST_TIME;
 use crate::internal::printing::{Moment, Printable, Utc};
 use crate::key::{Fingerprint, RawKey};
 
@@ -63,15 +62,10 @@ impl fmt::Display for KeyState {
 }
 
 /// The longest note, in characters.
-pub const MAX_NOTE: usize = 100;
+pub(crate) const MAX_NOTE: usize = 100;
 
 /// The longest name: of a key in the app, of who staged it, and of where it was loaded from, in characters.
-pub const MAX_PERSON: usize = 64;
-
-/// A time as it is written: not later than what can be read again.
-pub(super) fn moment(time: SystemTime) -> Moment {
-    Moment(Moment::from(time).0.min(LAST_TIME))
-}
+pub(crate) const MAX_PERSON: usize = 64;
 
 /// What is known of a key in a key set. It contains no part of the key.
 ///

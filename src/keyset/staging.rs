@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::error::KeySetError;
-use super::key::{KeyInfo, MAX_NOTE, MAX_PERSON, RotationId, moment};
+use super::KeySetError;
+use super::key::{KeyInfo, MAX_NOTE, MAX_PERSON, RotationId};
 use crate::internal::bytes::{WipedBytes, append_base64, append_hex};
 use crate::internal::printing::Moment;
 use crate::key::{Fingerprint, RawKey};
@@ -27,11 +27,11 @@ pub(crate) struct Staging {
 
 impl Staging {
     pub(crate) fn at(time: SystemTime) -> Self {
-        Self { at: moment(time), name: None, by: None, loaded_from: None, note: None }
+        Self { at: Moment::from(time), name: None, by: None, loaded_from: None, note: None }
     }
 
     pub(crate) fn with_time(mut self, time: SystemTime) -> Self {
-        self.at = moment(time);
+        self.at = Moment::from(time);
         self
     }
 

@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
-use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey, moment};
+use super::form::forget_oldest;
+use super::key::{KeyInfo, ManagedKey, RotationId, UndeletedKey};
 use super::staging::{Staging, check_text, has_part_of};
 use super::{
     KeySet, KeySetError, LAST_NUMBER, MAX_COMPROMISED, MAX_NOTE, MAX_PERSON, MAX_REPORTED, MAX_RETIRED,
-    forget_oldest,
 };
+use crate::internal::printing::Moment;
 use crate::key::{Fingerprint, RawKey};
 
 /// What a step did.
@@ -177,7 +178,7 @@ impl KeySet {
             self.refuse_exhausted()?;
         }
         let mut previous = self.previous.take().ok_or(KeySetError::NothingBefore)?.activated(at);
-        (previous.info.fell_back, previous.info.refused) = (Some(moment(at)), None);
+        (previous.info.fell_back, previous.info.refused) = (Some(Moment::from(at)), None);
         previous.info.confirmed = previous.info.fell_back;
         if let Some(deleted) = self.current.replace(previous) {
             self.remember_retired(deleted.info.fingerprint);
@@ -315,7 +316,7 @@ impl KeySet {
         fingerprint: Fingerprint,
         at: SystemTime,
     ) -> Result<Effect, KeySetError> {
-        let at = moment(at);
+        let at = Moment::from(at);
         self.note(fingerprint, |info, slot| {
             info.refused = None;
             match slot {
@@ -340,7 +341,7 @@ impl KeySet {
         fingerprint: Fingerprint,
         at: SystemTime,
     ) -> Result<Effect, KeySetError> {
-        let at = moment(at);
+        let at = Moment::from(at);
         self.note(fingerprint, |info, slot| {
             info.refused = info.refused.or(Some(at));
             info.confirmed = None;
@@ -424,7 +425,7 @@ impl KeySet {
     fn activate_pending(&mut self, at: SystemTime) {
         let Some(pending) = self.pending.take() else { return };
         if let Some(mut old) = self.current.replace(pending.activated(at)) {
-            old.info.demoted = Some(moment(at));
+            old.info.demoted = Some(Moment::from(at));
             self.previous = Some(old);
         }
         self.generation += 1;
@@ -475,7 +476,7 @@ impl ManagedKey {
     }
 
     fn activated(mut self, at: SystemTime) -> Self {
-        (self.info.promoted, self.info.demoted) = (Some(moment(at)), None);
+        (self.info.promoted, self.info.demoted) = (Some(Moment::from(at)), None);
         (self.info.confirmed, self.info.fell_back) = (None, None);
         self
     }
@@ -483,7 +484,7 @@ impl ManagedKey {
     /// Earlier acceptances no longer count: it was rolled back for a reason. The time marks that it was
     /// active, and so may still be in use.
     fn rolled_back(mut self, at: SystemTime) -> Self {
-        (self.info.verified, self.info.promoted, self.info.demoted) = (None, None, Some(moment(at)));
+        (self.info.verified, self.info.promoted, self.info.demoted) = (None, None, Some(Moment::from(at)));
         (self.info.confirmed, self.info.fell_back) = (None, None);
         self
     }

@@ -167,7 +167,7 @@ fn append(path: &Path, line: String) -> Result<(), AuditError> {
     private::refuse_reserved(path)?;
     let path = private::resolve(path)?;
     let is_new = private::look(&path)?.is_none();
-    let wrong = |error: std::io::Error| FileProblem::of_writing(error.kind());
+    let wrong = |error: std::io::Error| FileProblem::of_writing(error);
     let mut file = private::options().append(true).create(true).open(&path).map_err(wrong)?;
     private::check(&file.metadata().map_err(wrong)?)?;
     // Held until the file is closed: the partial write of another process is not mistaken for a cut line.

@@ -112,8 +112,8 @@ impl<I: Issuer> Rotation<I> {
         self
     }
 
-    /// Sets the name of the person or program that acts: at most [`MAX_PERSON`](crate::keyset::MAX_PERSON)
-    /// printable characters. Each step refuses other names.
+    /// Sets the name of the person or program that acts: at most 64 printable characters. Each step
+    /// refuses other names.
     #[must_use]
     pub fn with_operator(mut self, name: impl Into<String>) -> Self {
         self.operator = Some(name.into());

@@ -29,22 +29,20 @@ impl<'a> KeyDetails<'a> {
         Self { key, staging: Staging::at(SystemTime::UNIX_EPOCH) }
     }
 
-    /// Sets the key's name in the issuer's app; at most [`MAX_PERSON`](crate::keyset::MAX_PERSON) printable
-    /// characters. A staged key is recorded under the name that [`NextStep::Create`](super::NextStep::Create)
-    /// suggests by default.
+    /// Sets the key's name in the issuer's app; at most 64 printable characters. A staged key is recorded
+    /// under the name that [`NextStep::Create`](super::NextStep::Create) suggests by default.
     #[must_use]
     pub fn with_name(self, name: impl Into<String>) -> Self {
         Self { staging: self.staging.with_name(name), ..self }
     }
 
-    /// Sets the place that the key was loaded from. It is cut to [`MAX_PERSON`](crate::keyset::MAX_PERSON)
-    /// characters.
+    /// Sets the place that the key was loaded from. It is cut to 64 characters.
     #[must_use]
     pub fn with_place(self, place: &Provenance) -> Self {
         Self { staging: self.staging.loaded_from(place), ..self }
     }
 
-    /// Sets a note; at most [`MAX_NOTE`](crate::keyset::MAX_NOTE) printable characters.
+    /// Sets a note; at most 100 printable characters.
     #[must_use]
     pub fn with_note(self, note: impl Into<String>) -> Self {
         Self { staging: self.staging.with_note(note), ..self }
@@ -105,7 +103,7 @@ impl Leak {
         Self { fingerprint, note: None }
     }
 
-    /// Sets a note; at most [`MAX_NOTE`](crate::keyset::MAX_NOTE) printable characters.
+    /// Sets a note; at most 100 printable characters.
     #[must_use]
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());

@@ -1,30 +1,30 @@
 //! A document in a file.
 
-mod disk;
 #[cfg(test)]
+#[path = "../../tests/units/store/replay.rs"]
 mod replay;
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::document::Seen;
-use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place, sealed};
+use super::document::{self, HEADER, Seen};
+use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place};
 use crate::internal::bytes::read_at_most;
 use crate::internal::calls::{Caller, Target, Turn};
 use crate::internal::files::FileProblem;
 use crate::internal::files::absolute;
-use crate::internal::files::private::{self, LOCK, Stamp, with_end};
+use crate::internal::files::private::{self, LOCK, NEW, Stamp, with_end};
 use crate::internal::panics::Lock;
 use crate::source::Provenance;
-use disk::{Lasting, RealDisk};
 #[cfg(test)]
 pub(crate) use replay::RecordedStore;
 
 /// The largest file that is a document, in bytes.
-const MAX_FILE: usize = sealed::HEADER + MAX_DOCUMENT;
+const MAX_FILE: usize = HEADER + MAX_DOCUMENT;
 
 /// A document in a file of its own, for all processes of one user on one machine.
 ///
@@ -140,7 +140,7 @@ impl DocumentStore for FileStore {
             let _lock = place::lock(&with_end(&path, LOCK), turn)?;
             let there = known.seen.look(|| Ok(known.read(&path)?.map(|(document, _)| document)))?;
             let version = Version::next(there.as_ref().map(Document::version), unchanged.as_ref())?;
-            disk::put(&RealDisk, &path, &[&sealed::header(&version, &content), content.expose_secret()])?;
+            put(&RealDisk, &path, &[&document::header(&version, &content), content.expose_secret()])?;
             known.seen.note(Some(&version));
             Ok(version)
         })
@@ -152,7 +152,8 @@ impl Known {
     fn version(&self, path: &Path) -> Result<Option<Version>, DocumentError> {
         let path = settle(path)?;
         self.seen.look_at_version(|| {
-            let Some(stamp) = look(&path)? else { return Ok(None) };
+            let Some(metadata) = private::look(&path)? else { return Ok(None) };
+            let stamp = Stamp::of(&metadata);
             let known = *self.read.lock();
             match known.filter(|(read, _)| *read == stamp) {
                 Some((_, version)) => Ok(Some(version)),
@@ -162,22 +163,22 @@ impl Known {
     }
 
     fn read(&self, path: &Path) -> Result<Option<(Document, Stamp)>, DocumentError> {
-        if look(path)?.is_none() {
+        if private::look(path)?.is_none() {
             return Ok(None);
         }
         let file = match private::options().write(false).open(path) {
             // It was removed just now.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|error| FileProblem::Unreadable(error.kind()))?,
+            opened => opened.map_err(FileProblem::of_reading)?,
         };
-        let metadata = file.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?;
+        let metadata = file.metadata().map_err(FileProblem::of_reading)?;
         private::check(&metadata)?;
         let stamp = Stamp::of(&metadata);
         // Asked for before it is read: what is written meanwhile has a later time.
         let is_settled = stamp.is_settled(SystemTime::now());
-        let document = sealed::open(
+        let document = document::open(
             read_at_most(file, MAX_FILE)
-                .map_err(|error| FileProblem::Unreadable(error.kind()))?
+                .map_err(FileProblem::of_reading)?
                 // What is too large is no document of ours.
                 .ok_or(DocumentError::Corrupt)?,
         )?;
@@ -199,11 +200,115 @@ fn settle(path: &Path) -> Result<PathBuf, FileProblem> {
     place::settle(path)
 }
 
-/// What lies at a path, if anything does: a link is not followed.
-fn look(path: &Path) -> Result<Option<Stamp>, FileProblem> {
-    match path.symlink_metadata() {
-        Ok(metadata) => private::check(&metadata).map(|_| Some(Stamp::of(&metadata))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(FileProblem::Unreadable(error.kind())),
+/// What is done to files. A test puts a disk that records in its place, and then cuts the power anywhere.
+pub(super) trait Disk {
+    type File;
+
+    /// A new file that no other user can read. It must not exist yet.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+    fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes what an interrupted write has left; false where something else is there.
+    fn remove_left_over(&self, path: &Path) -> io::Result<bool>;
+    /// Makes what was renamed in a folder last.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+}
+
+/// Puts a file with these bytes at a path. The lock must be held.
+pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(), FileProblem> {
+    let new = with_end(path, NEW);
+    let wrong = |error: io::Error| FileProblem::of_writing(error);
+    if !disk.remove_left_over(&new).map_err(wrong)? {
+        return Err(FileProblem::InTheWay);
+    }
+    let mut file = disk.create(&new).map_err(wrong)?;
+    let made = fill(disk, &mut file, parts).and_then(|()| disk.rename(&new, path));
+    if let Err(error) = made {
+        // Harmless if it stays: the next writer removes it.
+        let _ = disk.remove(&new);
+        return Err(wrong(error));
+    }
+    sync_parent_dir(disk, path)
+}
+
+/// Which name was made last, so that this is done once for each document and not for each look. `K` tells one
+/// renaming from the next.
+#[derive(Debug)]
+pub(super) struct Lasting<K>(Lock<Option<K>>);
+
+impl<K> Default for Lasting<K> {
+    fn default() -> Self {
+        Self(Lock::new(None))
+    }
+}
+
+impl<K: PartialEq> Lasting<K> {
+    /// Makes what a path leads to last, which is `there`.
+    pub(super) fn make<D: Disk>(&self, disk: &D, path: &Path, there: K) -> Result<(), FileProblem> {
+        if self.0.lock().as_ref() == Some(&there) {
+            return Ok(());
+        }
+        sync_parent_dir(disk, path)?;
+        *self.0.lock() = Some(there);
+        Ok(())
+    }
+}
+
+/// Makes what a path leads to last. Where this fails, the document is in its place all the same, so the error
+/// is never one that says that nothing has changed.
+fn sync_parent_dir<D: Disk>(disk: &D, path: &Path) -> Result<(), FileProblem> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    disk.sync_folder(folder).map_err(|error| FileProblem::Unwritable(error.kind()))
+}
+
+fn fill<D: Disk>(disk: &D, file: &mut D::File, parts: &[&[u8]]) -> io::Result<()> {
+    for part in parts {
+        disk.write(file, part)?;
+    }
+    disk.sync(file)
+}
+
+/// The disk that there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RealDisk;
+
+impl Disk for RealDisk {
+    type File = File;
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        private::options().create_new(true).open(path)
+    }
+
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_left_over(&self, path: &Path) -> io::Result<bool> {
+        private::remove_left_over(path, MAX_FILE, document::may_begin)
+    }
+
+    #[cfg(unix)]
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+
+    /// A folder cannot be opened there, and a rename is in the journal.
+    #[cfg(not(unix))]
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        Ok(())
     }
 }

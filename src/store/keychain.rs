@@ -4,17 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::document::Seen;
-use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place, sealed};
+use super::document::{self, HEADER, Seen};
+use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target};
 use crate::internal::files::absolute;
 use crate::internal::files::private::FileLock;
 use crate::source::{Keychain, Problem, Provenance};
 
-/// The largest content of a document in the keychain, in bytes, on every platform: Windows keeps 2,560 bytes
-/// for an item (`CRED_MAX_CREDENTIAL_BLOB_SIZE`), and 56 of them say which document it is.
-pub const MAX_KEYCHAIN_DOCUMENT: usize = 2560 - sealed::HEADER;
+/// The largest content, on every platform: Windows keeps 2,560 bytes for an item
+/// (`CRED_MAX_CREDENTIAL_BLOB_SIZE`).
+const MAX_CONTENT: usize = 2560 - HEADER;
 
 /// A document in a keychain item, and beside it a file that is its lock: keychains cannot write *only if
 /// unchanged*.
@@ -28,7 +28,9 @@ pub const MAX_KEYCHAIN_DOCUMENT: usize = 2560 - sealed::HEADER;
 /// until the keychain has answered, so that a late write goes over nothing that was written meanwhile. If the
 /// process ends before that, the write may still come.
 ///
-/// The item's value is not text, and not a key: a `KeychainItem` of the same name would refuse it.
+/// The item's value is not text, and not a key: a `KeychainItem` of the same name would refuse it. Its
+/// content is at most 2,504 bytes on every platform: Windows keeps 2,560, and 56 of them say which document
+/// it is.
 ///
 /// ```no_run
 /// use keysheath::source::Keychain;
@@ -82,7 +84,7 @@ impl KeychainStore {
     fn look(&self, lock: Option<Arc<FileLock>>) -> Result<Option<Document>, DocumentError> {
         self.seen.look(|| {
             let item = self.keychain.load_bytes(&self.name, lock).map_err(of_keychain)?;
-            item.map(sealed::open).transpose()
+            item.map(document::open).transpose()
         })
     }
 }
@@ -93,7 +95,7 @@ impl DocumentStore for KeychainStore {
     }
 
     fn limit(&self) -> usize {
-        MAX_KEYCHAIN_DOCUMENT
+        MAX_CONTENT
     }
 
     fn read(&self) -> Result<Option<Document>, DocumentError> {
@@ -109,8 +111,8 @@ impl DocumentStore for KeychainStore {
         let lock = Arc::new(self.take_lock()?);
         let there = self.look(Some(Arc::clone(&lock)))?;
         let version = Version::next(there.as_ref().map(Document::version), unchanged)?;
-        let mut item = WipedBytes::with_capacity(sealed::HEADER + content.expose_secret().len());
-        item.append(&sealed::header(&version, content));
+        let mut item = WipedBytes::with_capacity(HEADER + content.expose_secret().len());
+        item.append(&document::header(&version, content));
         item.append(content.expose_secret());
         self.keychain.save_bytes(&self.name, item, lock).map_err(of_keychain)?;
         self.seen.note(Some(&version));

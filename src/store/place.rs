@@ -48,7 +48,7 @@ pub(super) fn lock(path: &Path, turn: &Turn) -> Result<FileLock, DocumentError> 
 fn check_folder(folder: &Path) -> Result<(), FileProblem> {
     use std::os::unix::fs::MetadataExt as _;
 
-    let metadata = folder.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?;
+    let metadata = folder.metadata().map_err(FileProblem::of_reading)?;
     let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
     // In a sticky folder others can make files, and neither remove nor rename ours.
     if !is_ours || metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0 {
@@ -65,14 +65,14 @@ fn check_folder(_: &Path) -> Result<(), FileProblem> {
 
 #[cfg(target_os = "linux")]
 fn check_file_system(folder: &Path) -> Result<(), FileProblem> {
-    let stat = rustix::fs::statfs(folder).map_err(|error| FileProblem::Unreadable(error.kind()))?;
+    let stat = rustix::fs::statfs(folder).map_err(FileProblem::of_reading)?;
     if is_elsewhere(i128::from(stat.f_type)) { Err(FileProblem::NetworkFileSystem) } else { Ok(()) }
 }
 
 #[cfg(target_os = "macos")]
 fn check_file_system(folder: &Path) -> Result<(), FileProblem> {
     const MNT_LOCAL: u32 = 0x1000;
-    let stat = rustix::fs::statfs(folder).map_err(|error| FileProblem::Unreadable(error.kind()))?;
+    let stat = rustix::fs::statfs(folder).map_err(FileProblem::of_reading)?;
     if stat.f_flags & MNT_LOCAL == 0 { Err(FileProblem::NetworkFileSystem) } else { Ok(()) }
 }
 

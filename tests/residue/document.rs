@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::residue::{KEY, NONE, Residue, alone, residue_of};
-use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, MemoryStore};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore};
 
 /// Measures in a process of its own, prints a line, and wants nothing left behind.
 fn leaves_nothing<T>(test: &'static str, work: impl FnOnce() -> T) {
@@ -77,9 +77,9 @@ fn a_document_that_is_refused_leaves_nothing() {
         fs::File::options().write(true).open(&path).unwrap().set_len(length - 1).unwrap();
         assert_eq!(store.read().unwrap_err(), DocumentError::Corrupt);
         assert_eq!(store.write(&content(), None), Err(DocumentError::Corrupt));
-        let mut bytes = Vec::with_capacity(MAX_DOCUMENT + 1);
+        let mut bytes = Vec::with_capacity(32_769);
         bytes.extend_from_slice(KEY.as_bytes());
-        bytes.resize(MAX_DOCUMENT + 1, b'x');
+        bytes.resize(32_769, b'x');
         let large = DocumentContent::from(bytes);
         assert!(matches!(store.write(&large, None), Err(DocumentError::TooLarge { .. })));
     });

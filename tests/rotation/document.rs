@@ -18,6 +18,9 @@ use keysheath::store::{Document, DocumentContent, DocumentStore, FileStore};
 
 use crate::support::Folder;
 
+/// The largest content of a document in memory, in a file and in OpenBao.
+const MAX_DOCUMENT: usize = 32_768;
+
 /// A folder that is this user's alone, and in it the path of a document.
 fn place() -> (Folder, PathBuf) {
     let folder = Folder::new();

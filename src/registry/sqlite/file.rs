@@ -46,7 +46,7 @@ impl Place {
         match look(&path) {
             // The second name may be the temporary one; the file is checked again with the lock.
             Err(FileProblem::Linked) => {}
-            found => drop(found?.ok_or(RecordError::Missing)?),
+            found => _ = found?.ok_or(RecordError::Missing)?,
         }
         let lock = take_lock(&path)?;
         unlink_new(&path)?;
@@ -88,7 +88,7 @@ impl Place {
     /// Notes which file is the write-ahead log. SQLite has it open since the first read in this mode.
     pub(super) fn note_log(&self) -> Result<(), RecordError> {
         let log = look(&with_end(&self.path, "-wal"))?.ok_or(RecordError::LogGone)?;
-        let _ = self.log.set(log);
+        let _ = self.log.set(FileId::of(&log));
         Ok(())
     }
 
@@ -112,14 +112,15 @@ impl Place {
             look(&with_end(&path, end))?;
         }
         let mut file = private::options().open(&path).map_err(|error| from_io(&error))?;
-        let id = private::check(&file.metadata().map_err(|error| from_io(&error))?)?;
+        let metadata = file.metadata().map_err(|error| from_io(&error))?;
+        private::check(&metadata)?;
         let mut header = [0; HEADER];
         file.read_exact(&mut header).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => RecordError::Corrupt,
             kind => FileProblem::Unreadable(kind).into(),
         })?;
         check_header(&header)?;
-        Ok(Self { path, id, log: OnceLock::new(), _lock: lock })
+        Ok(Self { path, id: FileId::of(&metadata), log: OnceLock::new(), _lock: lock })
     }
 }
 

@@ -71,7 +71,7 @@ fn open_to_stay(path: &Path) -> Result<Option<Opened>, Problem> {
     let mut nameless = None;
     for _ in 0..ATTEMPTS {
         let Some(file) = open(path)? else { return Ok(None) };
-        let metadata = file.metadata().map_err(|error| FileProblem::Unreadable(error.kind()))?;
+        let metadata = file.metadata().map_err(FileProblem::of_reading)?;
         match nameless_id(&metadata) {
             None => return Ok(Some(Opened { file, metadata, is_unlinked: false })),
             id if id == nameless => return Ok(Some(Opened { file, metadata, is_unlinked: true })),
@@ -191,7 +191,7 @@ fn check_readers(_: &Metadata, _: bool) -> Result<Vec<Remark>, FileProblem> {
 
 /// Reads to the end into one block. More than `limit` bytes are an error, whatever the size of the file was.
 pub(in crate::source) fn read_bounded(reader: impl Read, limit: usize) -> Result<WipedBytes, FileProblem> {
-    let text = read_at_most(reader, limit).map_err(|error| FileProblem::Unreadable(error.kind()))?;
+    let text = read_at_most(reader, limit).map_err(FileProblem::of_reading)?;
     text.ok_or(FileProblem::TooLarge { limit })
 }
 

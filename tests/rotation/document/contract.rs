@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, MemoryStore, Version};
+use keysheath::store::{DocumentError, DocumentStore, FileStore, MemoryStore, Version};
 
-use super::{content, place, text, there};
+use super::{MAX_DOCUMENT, content, place, text, there};
 
 /// Runs each part on an empty store of its own. `open` opens the same place once more, as another process
 /// would.

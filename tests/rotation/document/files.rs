@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use keysheath::FileProblem;
-use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT, Version};
+use keysheath::store::{DocumentError, DocumentStore, FileStore, Version};
 
-use super::{content, place, text, there, written};
+use super::{MAX_DOCUMENT, content, place, text, there, written};
 use crate::support::child::NOBODY;
 use crate::support::{
     Child, Folder, MAX_CALLS_PER_PLACE, as_ordinary_user, in_child, set_mode, with_a_file_of_another_user,

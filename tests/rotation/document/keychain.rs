@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use keysheath::FileProblem;
 use keysheath::key::{Issuer, Kanal};
 use keysheath::source::{self, CallError, Keychain, KeychainItem, Problem};
-use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore, MAX_KEYCHAIN_DOCUMENT};
+use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore};
 
 use super::contract::keeps_the_contract;
 use super::killed::{run_until_killed, survives};
@@ -46,7 +46,7 @@ fn a_document_in_the_keychain_keeps_the_contract() {
         let folder = Folder::new();
         keeps_the_contract(&|name| Box::new(store_at(&folder.at(name), name)));
         let store = store_at(&folder.at("lock"), "keys");
-        assert_eq!(store.limit(), MAX_KEYCHAIN_DOCUMENT);
+        assert_eq!(store.limit(), 2504);
         assert_eq!(store.provenance().to_string(), "keychain item keysheath/keys");
     });
 }
@@ -56,7 +56,7 @@ fn what_is_stored_is_never_more_than_windows_keeps() {
     with_keychain("keychain::what_is_stored_is_never_more_than_windows_keeps", |_| {
         let folder = Folder::new();
         let store = store_at(&folder.at("lock"), "keys");
-        store.write(&content(vec![b'x'; MAX_KEYCHAIN_DOCUMENT]), None).unwrap();
+        store.write(&content(vec![b'x'; store.limit()]), None).unwrap();
         let item = keyring::v1::Entry::new(Keychain::SERVICE, "keys").unwrap().get_secret().unwrap();
         assert_eq!(item.len(), 2560);
     });

@@ -9,9 +9,9 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use keysheath::FileProblem;
-use keysheath::store::{DocumentError, DocumentStore, FileStore, MAX_DOCUMENT};
+use keysheath::store::{DocumentError, DocumentStore, FileStore};
 
-use super::{content, place, text, there, written};
+use super::{MAX_DOCUMENT, content, place, text, there, written};
 use crate::support::{Folder, as_ordinary_user, in_child, set_mode};
 
 /// The temporary name of the document at `path`.

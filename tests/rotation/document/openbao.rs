@@ -2,7 +2,8 @@
 
 use std::thread;
 
-use keysheath::store::{MAX_DOCUMENT, OpenBaoStore};
+use super::MAX_DOCUMENT;
+use keysheath::store::OpenBaoStore;
 
 use super::contract::keeps_the_contract;
 use super::racing::add_one;

@@ -3,7 +3,7 @@
 use keysheath::rotation::KeyDetails;
 use keysheath::rotation::Leak;
 use keysheath::source::Provenance;
-use keysheath::store::{DocumentContent, DocumentError, MAX_KEYCHAIN_DOCUMENT, Version};
+use keysheath::store::{DocumentContent, DocumentError, Version};
 use proptest::prelude::*;
 
 use super::*;
@@ -21,7 +21,7 @@ impl DocumentStore for Small {
     }
 
     fn limit(&self) -> usize {
-        MAX_KEYCHAIN_DOCUMENT
+        2504
     }
 
     fn write(

@@ -9,10 +9,12 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::disk::{Disk, Lasting, put};
+use super::{Disk, Lasting, put};
 use crate::internal::files::private::{NEW, with_end};
 use crate::source::Provenance;
-use crate::store::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, sealed};
+use crate::store::{
+    Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, document,
+};
 
 /// A step. Files are numbered as they are made.
 #[derive(Clone, Debug)]
@@ -138,7 +140,7 @@ impl Platter {
                 None => found.push(None),
                 Some(file) => {
                     let contents = self.contents(*file).into_iter();
-                    found.extend(contents.map(|bytes| Some(sealed::open(bytes.into()))));
+                    found.extend(contents.map(|bytes| Some(document::open(bytes.into()))));
                 }
             }
         }
@@ -219,7 +221,7 @@ impl DocumentStore for RecordedStore {
     ) -> Result<Version, DocumentError> {
         let mut there = self.there.lock().unwrap();
         let version = Version::next(there.as_ref().map(Document::version), unchanged)?;
-        let header = sealed::header(&version, content);
+        let header = document::header(&version, content);
         put(&self.disk, Path::new(RecordedStore::PATH), &[&header, content.expose_secret()])?;
         self.disk.note(Step::Returned(version.parts().0));
         *there = Some(Document::new(content.clone(), version));
@@ -238,7 +240,7 @@ fn recorded(path: &Path) -> Vec<Step> {
     disk.create(&with_end(path, NEW)).unwrap();
     for number in 1..=4 {
         let content = DocumentContent::from(format!("content number {number}").into_bytes());
-        let header = sealed::header(&Version::new(number, 5), &content);
+        let header = document::header(&Version::new(number, 5), &content);
         put(&disk, path, &[&header, content.expose_secret()]).unwrap();
         disk.note(Step::Returned(number));
     }
