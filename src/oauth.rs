@@ -259,8 +259,8 @@ impl TokenError {
 /// A grant cannot be used, or is not kept fresh: why, and what to do next. Holds no byte of the document.
 ///
 /// A person must sign in after [`GrantError::None`], and after a [`GrantError::Token`] that is
-/// [`TokenError::Refused`]. Those from [`GrantError::LeaseTooShort`] on are of a [`TokenKeeper`], whose active
-/// token stays active whatever fails.
+/// [`TokenError::Refused`]. Those from [`GrantError::LeaseTooShort`] on are of a [`TokenKeeper`], whose
+/// active token stays active whatever fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrantError {

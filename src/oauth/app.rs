@@ -221,8 +221,8 @@ impl<I: Issuer> OAuthApp<I> {
     /// an error before a person has done anything. Blocks as its source does.
     ///
     /// # Errors
-    /// [`SignInError::Secret`], which names the place; [`SignInError::Value`] for an invalid redirect URI; and
-    /// [`SignInError::NoRandomness`].
+    /// [`SignInError::Secret`], which names the place; [`SignInError::Value`] for an invalid redirect URI;
+    /// and [`SignInError::NoRandomness`].
     pub fn sign_in(&self, redirect_uri: &str) -> Result<SignIn, SignInError> {
         let redirect_uri = checked(redirect_uri, "redirect URI")?;
         self.load_secret().map_err(SignInError::Secret)?;

@@ -116,10 +116,8 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
         app.exchange(sign_in, code).map(|_| ()).unwrap_err()
     };
     let app = crate::support::oidc::app_at(oidc.port, &path);
-    assert!(
-        matches!(exchange(&app), TokenError::Secret(error) if matches!(error.problem(), Problem::Missing { .. })),
-        "there is no such file"
-    );
+    let TokenError::Secret(error) = exchange(&app) else { panic!("there is no such file") };
+    assert!(matches!(error.problem(), Problem::Missing { .. }), "{error}");
     std::fs::write(&path, "not the secret").unwrap();
     assert!(matches!(exchange(&app), TokenError::Secret(_)), "it is malformed");
     std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();
