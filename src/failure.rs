@@ -1,7 +1,7 @@
 //! The one table of answers that an issuer documents. The client, the registry and the emulator share it.
 //!
 //! A [`Row`] is data: a status, a place in the JSON body and the text at that place. The client
-//! recognises an answer by it, and the registry and the emulator answer with it.
+//! recognizes an answer by it, and the registry and the emulator answer with it.
 //!
 //! Only a row of the table says that a key is bad. A proxy's 401, a 5xx and a timeout are
 //! [`Meaning::Inconclusive`], because discarding a good key after a doubtful answer is an outage.

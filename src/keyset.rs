@@ -62,7 +62,7 @@ use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile};
 use crate::store::MAX_DOCUMENT;
 
 pub use key::{KeyInfo, KeyState, ManagedKey, RotationId, UndeletedKey};
-pub(crate) use key::{Labelled, MAX_NOTE, MAX_PERSON};
+pub(crate) use key::{Labeled, MAX_NOTE, MAX_PERSON};
 pub(crate) use staging::{Hidden, Staging, has_part_of, is_printable};
 pub(crate) use steps::{Effect, Promotion};
 
@@ -420,6 +420,6 @@ pub enum KeySetError {
     },
 }
 
-const fn label<'a>(name: Option<&'a str>, fingerprint: &Fingerprint) -> Labelled<'a> {
-    Labelled { name, fingerprint: *fingerprint }
+const fn label<'a>(name: Option<&'a str>, fingerprint: &Fingerprint) -> Labeled<'a> {
+    Labeled { name, fingerprint: *fingerprint }
 }

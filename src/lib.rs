@@ -36,7 +36,7 @@
 //! | [`probe`] | `probe` | requests that tell whether a key works |
 //! | [`rotation`] | `rotation` | the steps of a rotation, status and audit; the presence of a fleet |
 //! | [`oauth`] | `oauth` | Katana's OAuth 2.0 for app partners |
-//! | [`registry`] | `registry` | the other side: keys created, listed, deleted and authorised |
+//! | [`registry`] | `registry` | the other side: keys created, listed, deleted and authorized |
 //! | [`emulator`] | `emulator` | a local server that answers as Kanal and Katana document |
 //!
 //! A module whose feature is off is not in this build; links then lead to docs.rs. A feature adds names and

@@ -151,7 +151,7 @@ pub enum SignInError {
     Denied,
     /// The server reports another error.
     #[error(
-        "the authorisation server refuses the sign-in; next: check client id, redirect URI, scope and \
+        "the authorization server refuses the sign-in; next: check client id, redirect URI, scope and \
          audience against the app's page at the issuer"
     )]
     Refused,
@@ -162,7 +162,7 @@ pub enum SignInError {
     )]
     WrongState,
     /// The answer has neither a code nor an error, or one of them twice, or is too long.
-    #[error("the answer is not one of an authorisation server; next: sign in again from the start")]
+    #[error("the answer is not one of an authorization server; next: sign in again from the start")]
     Malformed,
     /// No answer came within the timeout.
     #[error("no answer came in time; next: sign in again, or wait longer")]
@@ -202,7 +202,7 @@ pub enum TokenError {
         code: &'static str,
     },
     /// There was no answer, or none that could be read.
-    #[error("the authorisation server: {0}")]
+    #[error("the authorization server: {0}")]
     Unreachable(Obstacle),
     /// An answer that says nothing about the grant: 429, a 5xx, a proxy's.
     #[error(

@@ -22,7 +22,7 @@ use keysheath::rotation::{Rotation, RotationPolicy};
 use keysheath::store::OpenBaoStore;
 use serde_json::{Value, json};
 
-use crate::plot::{Axis, BLUE, GREY, Plot};
+use crate::plot::{Axis, BLUE, GRAY, Plot};
 use crate::support::openbao::{PATIENCE, Server};
 
 /// The variable that says that this process is one of the fleet.
@@ -263,11 +263,11 @@ fn draw(lines: &[String], times: &[Vec<Duration>], all: &[Duration], gaps: &[Vec
     let y = Axis { label: "handles with the new key, %", end: 100.0, step: 20.0 };
     let mut panel = plot.panel(280.0, &x("time since the promotion returned, s"), &y);
     for times in times {
-        panel.steps(&shares(times), GREY, "stroke-width=\"0.8\" stroke-opacity=\"0.5\"");
+        panel.steps(&shares(times), GRAY, "stroke-width=\"0.8\" stroke-opacity=\"0.5\"");
     }
     panel.steps(&shares(all), BLUE, "stroke-width=\"2.5\"");
     panel.mark(INTERVAL.as_secs_f64(), "poll interval");
-    panel.legend(&[(GREY, "one promotion".to_owned()), (BLUE, "all of them".to_owned())]);
+    panel.legend(&[(GRAY, "one promotion".to_owned()), (BLUE, "all of them".to_owned())]);
     let y = Axis { label: "process", end: f64::from(PROCESSES) + 1.0, step: 1.0 };
     let x = x("time from one metadata request of a process to its next one, s");
     let mut panel = plot.panel(150.0, &x, &y);

@@ -1,4 +1,4 @@
-//! Plots as SVG: axes, steps, dots and marks, in colours that are told apart by all, on white whatever the
+//! Plots as SVG: axes, steps, dots and marks, in colors that are told apart by all, on white whatever the
 //! page is.
 
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 pub(crate) const BLUE: &str = "#0072b2";
 pub(crate) const ORANGE: &str = "#d55e00";
-pub(crate) const GREY: &str = "#6b6b6b";
+pub(crate) const GRAY: &str = "#6b6b6b";
 
 /// How wide a plot is, in its own units.
 const WIDTH: f64 = 760.0;
@@ -96,7 +96,7 @@ impl Plot {
 
 impl Panel<'_> {
     /// How a share grows: level until the next point, then up to it; no further than the axis.
-    pub(crate) fn steps(&mut self, points: &[(f64, f64)], colour: &str, more: &str) {
+    pub(crate) fn steps(&mut self, points: &[(f64, f64)], color: &str, more: &str) {
         let mut path = format!("M{:.1} {:.1}", self.x(0.0), self.y(0.0));
         let end = self.ends.0;
         for (number, (x, y)) in points.iter().enumerate().take_while(|(_, (x, _))| *x <= end) {
@@ -106,15 +106,15 @@ impl Panel<'_> {
                 let _ = write!(path, "H{}V{:.1}", place(*x), self.y(*y));
             }
         }
-        let _ = writeln!(self.plot.content, "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" {more}/>");
+        let _ = writeln!(self.plot.content, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" {more}/>");
     }
 
-    pub(crate) fn dots(&mut self, points: &[(f64, f64)], colour: &str) {
+    pub(crate) fn dots(&mut self, points: &[(f64, f64)], color: &str) {
         for (x, y) in points.iter().filter(|(x, _)| *x <= self.ends.0) {
             let (x, y) = (self.x(*x), self.y(*y));
             let _ = writeln!(
                 self.plot.content,
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{colour}\" fill-opacity=\"0.5\"/>"
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{color}\" fill-opacity=\"0.5\"/>"
             );
         }
     }
@@ -126,19 +126,19 @@ impl Panel<'_> {
         self.plot.text((x, top - 6.0), "middle", "", words);
     }
 
-    /// What the colours mean, in the lower right corner, from the bottom up.
+    /// What the colors mean, in the lower right corner, from the bottom up.
     pub(crate) fn legend(&mut self, lines: &[(&str, String)]) {
-        for (row, (colour, words)) in (0_u8..).zip(lines) {
+        for (row, (color, words)) in (0_u8..).zip(lines) {
             let y = self.top + self.height - 18.0 - 20.0 * f64::from(row);
-            self.line((LEFT + 300.0, y - 4.5), (LEFT + 324.0, y - 4.5), colour, "stroke-width=\"3\"");
+            self.line((LEFT + 300.0, y - 4.5), (LEFT + 324.0, y - 4.5), color, "stroke-width=\"3\"");
             self.plot.text((LEFT + 332.0, y), "start", "", words);
         }
     }
 
-    fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, more: &str) {
+    fn line(&mut self, from: (f64, f64), to: (f64, f64), color: &str, more: &str) {
         let _ = writeln!(
             self.plot.content,
-            "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\" {more}/>",
+            "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{color}\" {more}/>",
             from.0, from.1, to.0, to.1
         );
     }

@@ -15,7 +15,7 @@ use keysheath::openbao::Login;
 use keysheath::source::{self, Loaded, OpenBaoField};
 use serde_json::json;
 
-use crate::plot::{Axis, BLUE, GREY, ORANGE, Plot};
+use crate::plot::{Axis, BLUE, GRAY, ORANGE, Plot};
 use crate::support::KEY;
 use crate::support::openbao::{ROOT, Server};
 
@@ -84,13 +84,13 @@ pub(crate) fn report(server: &Server) -> bool {
         let last = ours.percentile(99).max(curls.percentile(99)).as_secs_f64() * 1000.0;
         let y = Axis { label: "share of the reads, %", end: 100.0, step: 20.0 };
         let mut panel = plot.panel(300.0, &Axis::up_to(last, "time of one read, ms"), &y);
-        panel.steps(&ureqs.shares(), GREY, "");
+        panel.steps(&ureqs.shares(), GRAY, "");
         panel.steps(&curls.shares(), ORANGE, "stroke-width=\"2\"");
         panel.steps(&ours.shares(), BLUE, "stroke-width=\"2\"");
         let half = |rounds: &Rounds| rounds.percentile(50).as_secs_f64() * 1000.0;
         let words = |name: &str, rounds: &Rounds| format!("{name}: half within {:.2} ms", half(rounds));
         panel.legend(&[
-            (GREY, words("ureq alone, no deadline", &ureqs)),
+            (GRAY, words("ureq alone, no deadline", &ureqs)),
             (ORANGE, words("curl, by its own count", &curls)),
             (BLUE, words("a load of the source", &ours)),
         ]);

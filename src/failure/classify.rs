@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn each_documented_row_recognises_its_own_body() {
+    fn each_documented_row_recognizes_its_own_body() {
         for rows in [KANAL, KATANA] {
             for row in rows {
                 let Some(body) = row.body() else { continue };
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_row_recognises_its_own_body() {
+    fn a_custom_row_recognizes_its_own_body() {
         for field in ["/code", "/error/code", "/a/b/c", "/wei\"rd\\"] {
             for text in ["bad_key", "the \"key\" is bad", "back\\slash", "line\nbreak\u{1}", "schlüssel"] {
                 let rows = [Row::new(401, field, Some(text), Meaning::KeyRefused)];
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_shapes_are_recognised() {
+    fn the_documented_shapes_are_recognized() {
         let flat = r#"{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}"#;
         let nested = r#"{"error":{"statusCode":401,"name":"UnauthorizedError","message":"Unauthorized"}}"#;
         let invalid = r#"{"message":"m","errors":{"phone":["required"]}}"#;

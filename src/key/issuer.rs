@@ -305,10 +305,10 @@ impl Issuer for Katana {
     .with_failures(KATANA);
 }
 
-/// Katana, for an app that users have authorised: it sends an access token of OAuth 2.0 and not a key that a
+/// Katana, for an app that users have authorized: it sends an access token of OAuth 2.0 and not a key that a
 /// person created. It is an issuer of its own, so that a token cannot be passed where a [`Katana`] key is
 /// expected, nor a key where a token is. A token is sent to `https://api.katanamrp.com`, and is refused as a
-/// key is.
+/// key is. With the feature `oauth`, `OAuthApp` obtains and refreshes tokens.
 ///
 /// The format of a token is not documented: 16 to 4,096 `b64token` characters are accepted, which is what its
 /// header can carry (RFC 6750). The probability of guessing one must be at most 2^-128 (RFC 6749, section

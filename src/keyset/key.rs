@@ -167,8 +167,8 @@ impl KeyInfo {
         self.note.as_deref()
     }
 
-    pub(crate) fn label(&self) -> Labelled<'_> {
-        Labelled { name: self.name(), fingerprint: self.fingerprint }
+    pub(crate) fn label(&self) -> Labeled<'_> {
+        Labeled { name: self.name(), fingerprint: self.fingerprint }
     }
 }
 
@@ -288,18 +288,18 @@ impl UndeletedKey {
         self.demoted.map(Moment::to_time)
     }
 
-    pub(crate) fn label(&self) -> Labelled<'_> {
-        Labelled { name: self.name(), fingerprint: self.fingerprint }
+    pub(crate) fn label(&self) -> Labeled<'_> {
+        Labeled { name: self.name(), fingerprint: self.fingerprint }
     }
 }
 
 /// A key as a person can find it: by its name in the app, if that is known, and its fingerprint.
-pub(crate) struct Labelled<'a> {
+pub(crate) struct Labeled<'a> {
     pub(crate) name: Option<&'a str>,
     pub(crate) fingerprint: Fingerprint,
 }
 
-impl fmt::Display for Labelled<'_> {
+impl fmt::Display for Labeled<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name {
             Some(name) => write!(f, "the key named {} ({})", Printable(name), self.fingerprint),

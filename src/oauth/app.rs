@@ -1,4 +1,4 @@
-//! An app as its authorisation server knows it, and where that server is.
+//! An app as its authorization server knows it, and where that server is.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -37,10 +37,10 @@ const CLIENT_SECRET: &Profile = &Profile::new(
     KeyFormat::between(8, 512).with_placeholders(),
     128,
 )
-.with_title("the app's authorisation server")
+.with_title("the app's authorization server")
 .with_key_page("the app's page at the issuer");
 
-/// An app that users grant access: its client id, the source of its client secret, and its authorisation
+/// An app that users grant access: its client id, the source of its client secret, and its authorization
 /// server. Its access tokens are keys of issuer `I`.
 ///
 /// The secret is never part of the program. It comes from a [`Source`], such as a
@@ -58,7 +58,7 @@ const CLIENT_SECRET: &Profile = &Profile::new(
 /// ```
 pub struct OAuthApp<I: Issuer> {
     /// Where a person signs in.
-    authorisation: String,
+    authorization: String,
     /// The token endpoint.
     token: String,
     client_id: String,
@@ -108,9 +108,9 @@ impl OAuthApp<KatanaApp> {
     /// # Errors
     /// [`SignInError::Value`] for an invalid client id.
     pub fn katana(client_id: &str, secret: impl Source + 'static) -> Result<Self, SignInError> {
-        let (authorisation, token) =
+        let (authorization, token) =
             ("https://login.katanamrp.com/authorize", "https://login.katanamrp.com/oauth/token");
-        Self::new(authorisation, token, client_id, secret)?
+        Self::new(authorization, token, client_id, secret)?
             .with_audience(&Katana::PROFILE.origin().to_string())?
             .with_scope("offline_access")
     }
@@ -123,13 +123,13 @@ impl<I: Issuer> OAuthApp<I> {
     /// # Errors
     /// As [`OAuthApp::katana`] and [`OAuthApp::with_endpoints`].
     pub fn new(
-        authorisation: &str,
+        authorization: &str,
         token: &str,
         client_id: &str,
         secret: impl Source + 'static,
     ) -> Result<Self, SignInError> {
         Ok(Self {
-            authorisation: checked_url(authorisation, "authorisation")?,
+            authorization: checked_url(authorization, "authorization")?,
             token: checked_url(token, "token")?,
             client_id: checked(client_id, "client id")?,
             secret: Arc::new(secret),
@@ -149,8 +149,8 @@ impl<I: Issuer> OAuthApp<I> {
     /// # Errors
     /// [`SignInError::Endpoint`] for anything but an https URL or an http URL of a loopback address, without
     /// user information, query and fragment, of at most 2,048 bytes.
-    pub fn with_endpoints(mut self, authorisation: &str, token: &str) -> Result<Self, SignInError> {
-        self.authorisation = checked_url(authorisation, "authorisation")?;
+    pub fn with_endpoints(mut self, authorization: &str, token: &str) -> Result<Self, SignInError> {
+        self.authorization = checked_url(authorization, "authorization")?;
         self.token = checked_url(token, "token")?;
         Ok(self)
     }
@@ -234,7 +234,7 @@ impl<I: Issuer> OAuthApp<I> {
             ("audience", self.audience.as_deref()),
         ];
         let fields = fields.iter().filter_map(|(name, value)| Some((*name, (*value)?.as_bytes())));
-        SignIn::begin(&self.authorisation, &fields.collect::<Vec<_>>(), &redirect_uri, self.has_pkce)
+        SignIn::begin(&self.authorization, &fields.collect::<Vec<_>>(), &redirect_uri, self.has_pkce)
     }
 
     /// Exchanges the code of a sign-in for tokens. Blocks, at most for the deadline. Both the code and the
@@ -345,7 +345,7 @@ fn checked(value: &str, what: &'static str) -> Result<String, SignInError> {
 impl<I: Issuer> Clone for OAuthApp<I> {
     fn clone(&self) -> Self {
         Self {
-            authorisation: self.authorisation.clone(),
+            authorization: self.authorization.clone(),
             token: self.token.clone(),
             client_id: self.client_id.clone(),
             secret: Arc::clone(&self.secret),
@@ -361,7 +361,7 @@ impl<I: Issuer> fmt::Debug for OAuthApp<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the client id: a person may have put the secret in its place.
         let (name, secret) = (I::PROFILE.name(), self.secret.provenance());
-        write!(f, "OAuthApp({name}, {}, {}, secret from {secret})", self.authorisation, self.token)
+        write!(f, "OAuthApp({name}, {}, {}, secret from {secret})", self.authorization, self.token)
     }
 }
 

@@ -66,7 +66,7 @@ pub struct HttpProbe<I: Issuer> {
 
 impl HttpProbe<Kanal> {
     /// Creates the documented check: `POST /api/v1/stores/{id}/customers` with `{ "phone": "+33612345678",
-    /// "first_name": "Test" }`. Any 2xx confirms the key, the store and the authorisation.
+    /// "first_name": "Test" }`. Any 2xx confirms the key, the store and the authorization.
     ///
     /// **It writes**: afterwards each store has a customer named Test with that number, created or updated.
     #[must_use]

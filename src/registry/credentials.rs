@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_recognised_by_its_headers() {
+    fn a_browser_is_recognized_by_its_headers() {
         for (name, browser) in [
             ("origin", true),
             ("sec-fetch-site", true),

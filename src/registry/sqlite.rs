@@ -29,7 +29,7 @@ use schema::{Content, NUMBER, Sealer};
 /// is not changed by a byte.
 ///
 /// Once a method has returned, its change is on the disk, as far as the file system honours `fsync`: the file
-/// is in write-ahead mode with full synchronisation, which costs one `fsync` for a new key. (A rollback
+/// is in write-ahead mode with full synchronization, which costs one `fsync` for a new key. (A rollback
 /// journal costs several, and with the same setting can reappear after a power cut and undo a finished
 /// change.) Deleting a key overwrites it in the file and in the log beside it; the disk and the file system
 /// may keep older copies of both.

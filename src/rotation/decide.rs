@@ -12,7 +12,7 @@ use crate::handle::Generation;
 use crate::internal::printing::Utc;
 use crate::internal::time::Clocks;
 use crate::key::Issuer;
-use crate::keyset::{KeyInfo, KeySet, KeySetSummary, KeyState, Labelled, RotationId, UndeletedKey};
+use crate::keyset::{KeyInfo, KeySet, KeySetSummary, KeyState, Labeled, RotationId, UndeletedKey};
 
 /// What is known beside the key set.
 struct Surroundings {
@@ -274,7 +274,7 @@ impl Users {
 
 /// A key to be deleted in favour of the active one.
 struct Subject<'a> {
-    name: Labelled<'a>,
+    name: Labeled<'a>,
     rotation: RotationId,
     /// `None` for a key that was never active, so that nothing can use it.
     users: Option<&'a Users>,

@@ -7,7 +7,7 @@ use super::next_step::{NextStep, Reason};
 use super::presence::PresenceRecord;
 use crate::internal::printing::{Printable, Span, Utc};
 use crate::key::{Fingerprint, Profile};
-use crate::keyset::{KeyInfo, KeyState, Labelled, RotationId, UndeletedKey};
+use crate::keyset::{KeyInfo, KeyState, Labeled, RotationId, UndeletedKey};
 
 /// How many processes one sentence names.
 const MOST_NAMED: usize = 8;
@@ -84,7 +84,7 @@ impl fmt::Display for NextStep {
                 is_drained,
                 still_using,
             } => {
-                let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
+                let key = Labeled { name: name.as_deref(), fingerprint: *fingerprint };
                 write!(f, "wait, and keep {key}: ")?;
                 let time =
                     TimeLeft { remaining: *remaining, is_activating: *is_activating, ask_again: *ask_again };

@@ -11,7 +11,7 @@ use super::presence::PresenceRecord;
 use super::rotator::RotationError;
 use crate::internal::printing::{Printable, Span};
 use crate::key::Fingerprint;
-use crate::keyset::{KeyState, Labelled, RotationId, UndeletedKey};
+use crate::keyset::{KeyState, Labeled, RotationId, UndeletedKey};
 use crate::probe::{Report, Verdict};
 
 /// A persisted step.
@@ -396,7 +396,7 @@ impl fmt::Display for Retirement {
         match self {
             Self::Retired { transition } => write!(f, "{transition}"),
             Self::StillAccepted { fingerprint, name, is_overdue } => {
-                let key = Labelled { name: name.as_deref(), fingerprint: *fingerprint };
+                let key = Labeled { name: name.as_deref(), fingerprint: *fingerprint };
                 if *is_overdue {
                     write!(f, "OVERDUE: {key} still works: delete it in the app, then retire it")
                 } else {
@@ -407,7 +407,7 @@ impl fmt::Display for Retirement {
                 }
             }
             Self::WrongKeyDeleted { deleted, active, name, next, .. } => {
-                let key = Labelled { name: name.as_deref(), fingerprint: *active };
+                let key = Labeled { name: name.as_deref(), fingerprint: *active };
                 write!(
                     f,
                     "THE WRONG KEY WAS DELETED: {deleted} is gone, and {key}, which should have been \

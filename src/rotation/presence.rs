@@ -207,7 +207,7 @@ pub struct PresenceSettings {
 }
 
 impl PresenceSettings {
-    /// Sets the name by which a person recognises the process: 1 to 64 printable ASCII characters, without
+    /// Sets the name by which a person recognizes the process: 1 to 64 printable ASCII characters, without
     /// `"` and `\`. It need not be unique, and must not be secret. What is shown holds for 10 minutes.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {

@@ -122,7 +122,7 @@ struct Site {
     value: Result<usize, LineFault>,
 }
 
-/// The value of `name`; `None` if no line can be read as setting it. `is_key` recognises a key that stands
+/// The value of `name`; `None` if no line can be read as setting it. `is_key` recognizes a key that stands
 /// alone on a line.
 fn find<'a>(
     text: &'a [u8],

@@ -173,7 +173,7 @@ impl SystemdCredential {
 }
 
 /// The base64 of each encrypted credential from its 23rd character, after an id: the sizes of key, block,
-/// initialisation vector and tag of AES-256-GCM.
+/// initialization vector and tag of AES-256-GCM.
 const SIZES: &[u8; 20] = b"AAAAABAAAADAAAABAAAA";
 
 /// Whether a text is a credential as `systemd-creds encrypt` writes it. In constant time: the text may be a

@@ -216,7 +216,7 @@ fn a_rule_is_for_a_key_a_store_or_a_route_and_for_no_other() {
         (own.clone().for_route("/api/v1/stores/{store_id}/orders"), [503, 503, 503, 503, 404]),
         (own.clone().for_route("/api/v1/stores/456/*"), [200, 200, 401, 503, 503]),
         (own.clone().for_key(emulator.key_id()).for_store(OWN_STORE), [503, 200, 401, 403, 404]),
-        // Without a key it is for every request, authorised or not.
+        // Without a key it is for every request, authorized or not.
         (own, [503; 5]),
     ] {
         emulator.clear_faults();

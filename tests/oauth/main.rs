@@ -1,4 +1,4 @@
-//! OAuth 2.0 against a real authorisation server, and against stand-ins for what a real one does not do.
+//! OAuth 2.0 against a real authorization server, and against stand-ins for what a real one does not do.
 #![cfg(all(unix, feature = "oauth", feature = "emulator"))]
 
 #[path = "../support/mod.rs"]

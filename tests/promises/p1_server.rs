@@ -1,4 +1,4 @@
-//! P1 for the server side: nothing that issues, keeps or authorises keys shows one, nor a pepper, in a
+//! P1 for the server side: nothing that issues, keeps or authorizes keys shows one, nor a pepper, in a
 //! `Debug`, an error, an answer or a log line.
 
 use std::fmt::Debug;

@@ -236,7 +236,7 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     let before = registry.keys(TEAM);
     drop(registry);
 
-    // With the new pepper only, opening fails, because those keys cannot be recognised.
+    // With the new pepper only, opening fails, because those keys cannot be recognized.
     let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
     let old = place.pepper("a").id();
     assert!(matches!(missing, RegistryError::PepperMissing { id, .. } if id == old), "{missing}");

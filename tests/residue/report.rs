@@ -49,7 +49,7 @@ const PLACES: &[Place] = &[
     place("`KeychainItem` loaded (`zbus`, Secret Service)", 0, 0, |_| {
         loads(&KeychainItem::new(Keychain::new(), "kanal"));
     }),
-    place("`BearerHeader` on a request, authorised and dropped (`http` 1)", 0, 0, |_| {
+    place("`BearerHeader` on a request, authorized and dropped (`http` 1)", 0, 0, |_| {
         let mut request = Request::get("https://api.getkanal.com/api/v1/stores/1").body(()).unwrap();
         OriginGuard::new().authorize(&mut request, &BearerHeader::new(&kanal())).unwrap();
         drop(request.clone());

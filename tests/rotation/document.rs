@@ -8,7 +8,7 @@ mod keychain;
 mod killed;
 #[cfg(feature = "openbao")]
 mod openbao;
-mod neighbours;
+mod neighbors;
 mod racing;
 mod silent;
 

@@ -237,14 +237,14 @@ fn a_file_stores_document_is_watched_before_it_exists() {
 }
 
 #[test]
-fn reading_it_and_its_neighbours_cause_no_reload() {
+fn reading_it_and_its_neighbors_cause_no_reload() {
     let folder = Folder::new();
     let path = folder.write("key", KEY);
     let refresher = of(SecretFile::new(&path), watching());
     let since = refresher.status().health().last_success();
     for round in 0..50 {
         assert_eq!(fs::read_to_string(&path).unwrap(), KEY);
-        folder.write("neighbour", round.to_string());
+        folder.write("neighbor", round.to_string());
         thread::sleep(Duration::from_millis(2));
     }
     thread::sleep(Duration::from_millis(200));

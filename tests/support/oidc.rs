@@ -1,4 +1,4 @@
-//! A real authorisation server, and a person with a browser.
+//! A real authorization server, and a person with a browser.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

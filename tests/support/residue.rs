@@ -99,7 +99,7 @@ struct Checking;
 // owned.
 unsafe impl GlobalAlloc for Checking {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the promises of `alloc`. Zeroed, so that what is looked at is initialised.
+        // SAFETY: the caller keeps the promises of `alloc`. Zeroed, so that what is looked at is initialized.
         unsafe { System.alloc_zeroed(layout) }
     }
 

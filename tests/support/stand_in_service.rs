@@ -156,7 +156,7 @@ impl State {
     }
 
     fn decrypt(&self, secret: &Secret) -> Vec<u8> {
-        let iv: [u8; 16] = secret.parameters.clone().try_into().expect("an initialisation vector");
+        let iv: [u8; 16] = secret.parameters.clone().try_into().expect("an initialization vector");
         let decryptor =
             cbc::Decryptor::<aes::Aes128>::new(&self.sessions[secret.session.as_str()].into(), &iv.into());
         decryptor.decrypt_padded_vec::<Pkcs7>(&secret.value).expect("encrypted for this session")

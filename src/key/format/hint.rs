@@ -87,7 +87,7 @@ impl Hint {
         Self::of(text, |_| false)
     }
 
-    /// As [`Hint::from_shape`]; `is_key` recognises a key.
+    /// As [`Hint::from_shape`]; `is_key` recognizes a key.
     pub(super) fn of(text: &[u8], is_key: impl Fn(&[u8]) -> bool) -> Option<Self> {
         if text.contains(&0) {
             return Some(Self::Nul);

@@ -95,7 +95,7 @@ const NOT_FOUND: (u16, &str) = (404, r#"{ "error": "Store not found or paused" }
 const UNKNOWN: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
 
 pub(crate) fn run(server: &dyn Server) {
-    an_authorised_request_is_accepted(server);
+    an_authorized_request_is_accepted(server);
     each_row_of_the_table_is_answered_word_for_word(server);
     a_store_that_is_no_number_is_not_found(server);
     a_malformed_header_is_an_unknown_key(server);
@@ -152,7 +152,7 @@ fn assert_silent(server: &dyn Server, answer: &Answer) {
     }
 }
 
-fn an_authorised_request_is_accepted(server: &dyn Server) {
+fn an_authorized_request_is_accepted(server: &dyn Server) {
     for (store, key) in [
         ("123", server.key()),
         ("124", server.key()),
@@ -179,7 +179,7 @@ fn each_row_of_the_table_is_answered_word_for_word(server: &dyn Server) {
     assert_row(server, &upsert("999", None), MISSING, "the key comes before the store");
     assert_row(server, &with_key("999", UNKNOWN), INVALID, "the key comes before the store");
     assert_row(server, &with_key("457", key), FORBIDDEN, "that another team's store is paused is not shown");
-    assert_row(server, &with_key("789", restricted), FORBIDDEN, "the authorisation comes before the pause");
+    assert_row(server, &with_key("789", restricted), FORBIDDEN, "the authorization comes before the pause");
 }
 
 fn a_store_that_is_no_number_is_not_found(server: &dyn Server) {

@@ -1,4 +1,4 @@
-//! The side that issues and authorises keys: a registry whose generator draws the canary.
+//! The side that issues and authorizes keys: a registry whose generator draws the canary.
 
 use std::sync::Arc;
 

@@ -20,8 +20,8 @@ fn a_header_is_built_cloned_and_dropped() {
 }
 
 #[test]
-fn a_request_is_authorised_and_dropped() {
-    leaves_nothing("client::a_request_is_authorised_and_dropped", &[], || {
+fn a_request_is_authorized_and_dropped() {
+    leaves_nothing("client::a_request_is_authorized_and_dropped", &[], || {
         let header = BearerHeader::new(&kanal(KEY));
         let mut request = Request::get("https://api.getkanal.com/api/v1/stores/1").body(()).unwrap();
         OriginGuard::new().authorize(&mut request, &header).unwrap();

@@ -1,4 +1,4 @@
-// A real authorisation server for the tests, and an API beside it that takes its access tokens and answers as Katana documents.
+// A real authorization server for the tests, and an API beside it that takes its access tokens and answers as Katana documents.
 //
 //   node server.mjs FOLDER OPTIONS
 //

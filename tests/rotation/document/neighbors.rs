@@ -1,4 +1,4 @@
-//! What lies beside a document: neighbours are left alone, and names that look like the store's own are
+//! What lies beside a document: neighbors are left alone, and names that look like the store's own are
 //! refused.
 
 use std::fs;
@@ -26,19 +26,19 @@ fn write_again(store: &FileStore) -> Result<(), DocumentError> {
 }
 
 #[test]
-fn a_neighbour_is_left_alone_whatever_it_is_called() {
+fn a_neighbor_is_left_alone_whatever_it_is_called() {
     let (folder, store) = written();
     let names = ["document.new", "document.new2", "document2.new", ".document.new", "new", "document.old"];
     for name in names {
         folder.write(name, "another's");
     }
-    let neighbour = FileStore::new(folder.at("document.tmp"));
-    neighbour.write(&content("a document too"), None).unwrap();
+    let neighbor = FileStore::new(folder.at("document.tmp"));
+    neighbor.write(&content("a document too"), None).unwrap();
     write_again(&store).unwrap();
     for name in names {
         assert_eq!(fs::read(folder.at(name)).unwrap(), b"another's", "{name}");
     }
-    assert_eq!((text(&store), text(&neighbour)), ("again".to_owned(), "a document too".to_owned()));
+    assert_eq!((text(&store), text(&neighbor)), ("again".to_owned(), "a document too".to_owned()));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn hard_links_of_a_document_and_its_lock_are_refused() {
 
 #[test]
 fn the_version_of_a_file_needs_no_thread() {
-    as_ordinary_user("neighbours::the_version_of_a_file_needs_no_thread", || {
+    as_ordinary_user("neighbors::the_version_of_a_file_needs_no_thread", || {
         let (_folder, store) = written();
         let version = *there(&store).version();
         let none = Rlimit { current: Some(1), maximum: Some(1) };
@@ -163,7 +163,7 @@ fn the_version_says_what_reading_says_of_a_broken_file() {
 
 #[test]
 fn a_file_that_rests_is_looked_at_and_not_read() {
-    in_child("neighbours::a_file_that_rests_is_looked_at_and_not_read", &[("NONE", "")], || {
+    in_child("neighbors::a_file_that_rests_is_looked_at_and_not_read", &[("NONE", "")], || {
         let bytes_read = || -> u64 {
             let text = fs::read_to_string("/proc/self/io").unwrap();
             text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
@@ -205,7 +205,7 @@ fn the_version_follows_every_write_of_another_process() {
 
 #[test]
 fn a_relative_path_is_resolved_once() {
-    in_child("neighbours::a_relative_path_is_resolved_once", &[("NONE", "")], || {
+    in_child("neighbors::a_relative_path_is_resolved_once", &[("NONE", "")], || {
         let (here, elsewhere) = (Folder::new(), Folder::new());
         for folder in [&here, &elsewhere] {
             set_mode(folder.path(), 0o700);
