@@ -34,8 +34,8 @@ use std::marker::PhantomData;
 use crate::internal::events::{Trace, trace_line};
 use crate::key::{ApiKey, FormatRule, Hint, Issuer, Profile};
 use crate::source::{
-    self, FileVariable, Found, KeyRef, KeyRefError, Loaded, Problem, Provenance, Remark, Source, SourceError,
-    SystemdCredential, Variable,
+    self, Found, KeyRef, KeyRefError, Loaded, Problem, Provenance, Remark, SecretFile, Source, SourceError,
+    Variable,
 };
 
 pub use attempts::{Attempt, AttemptOutcome, Attempts, NearMiss, Relation};
@@ -84,8 +84,8 @@ impl<I: Issuer> Chain<I> {
         let profile = I::PROFILE;
         Self::new()
             .with(Variable::for_issuer(profile))
-            .with(FileVariable::for_issuer(profile))
-            .with(SystemdCredential::for_issuer(profile))
+            .with(SecretFile::named_by_variable(profile.variable()))
+            .with(SecretFile::systemd_credential(profile.variable().to_ascii_lowercase()))
     }
 
     /// The places where a key of this issuer usually is: those of [`Chain::for_service`], and then the

@@ -80,6 +80,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg_attr(not(feature = "rotation"), allow(dead_code, reason = "the store alone writes"))]
 pub(crate) mod entry;
 mod error;
 mod json;
@@ -88,15 +89,14 @@ mod servers;
 mod session;
 
 use std::env;
-use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::internal::bytes::WipedBytes;
 use crate::internal::files::Trust;
 use crate::internal::time;
 use crate::key::{Origin, Roots};
@@ -325,35 +325,20 @@ const NAMESPACE: [&str; 2] = ["BAO_NAMESPACE", "VAULT_NAMESPACE"];
 /// The host that a token may go to in the clear.
 const PLAIN_HTTP: &str = "KEYSHEATH_OPENBAO_PLAIN_HTTP";
 
-/// A variable's value, wiped when dropped. Set to nothing counts as not set, as it does for those tools.
-struct Value(OsString);
-
-impl Value {
-    fn of(name: &str) -> Option<Self> {
-        env::var_os(name).map(Self).filter(|value| !value.0.is_empty())
-    }
-
-    fn text(&mut self, variable: &'static str) -> Result<Zeroizing<String>, OpenBaoError> {
-        match std::mem::take(&mut self.0).into_string() {
-            Ok(text) => Ok(Zeroizing::new(text)),
-            Err(value) => {
-                self.0 = value;
-                Err(OpenBaoError::BadVariable { variable, rule: "it is not UTF-8 text" })
-            }
-        }
-    }
+/// A variable's value. Set to nothing counts as not set, as it does for those tools.
+fn value(name: &str) -> Option<WipedBytes> {
+    let value = env::var_os(name).map(|value| WipedBytes::from(value.into_encoded_bytes()));
+    value.filter(|value| !value.is_empty())
 }
 
-impl Drop for Value {
-    fn drop(&mut self) {
-        std::mem::take(&mut self.0).into_encoded_bytes().zeroize();
-    }
+fn text<'a>(value: &'a WipedBytes, variable: &'static str) -> Result<&'a str, OpenBaoError> {
+    str::from_utf8(value).map_err(|_| OpenBaoError::BadVariable { variable, rule: "it is not UTF-8 text" })
 }
 
 /// The one prefix that is in use: 0 for `BAO_`, 1 for `VAULT_`.
 fn prefix() -> Result<usize, OpenBaoError> {
     let all = [ADDRESS, TOKEN, CERTIFICATES, NAMESPACE];
-    let values = all.map(|names| (names, names.map(Value::of)));
+    let values = all.map(|names| (names, names.map(value)));
     if values.iter().all(|(_, [bao, _])| bao.is_none()) {
         return Ok(1);
     }
@@ -361,7 +346,7 @@ fn prefix() -> Result<usize, OpenBaoError> {
         let is_same = match (bao, vault) {
             (_, None) => true,
             (None, Some(_)) => false,
-            (Some(bao), Some(vault)) => bao.0 == vault.0,
+            (Some(bao), Some(vault)) => **bao == **vault,
         };
         if !is_same {
             return Err(OpenBaoError::TwoPrefixes { variable });
@@ -374,9 +359,10 @@ fn read_environment() -> Result<OpenBao, OpenBaoError> {
     let prefix = prefix()?;
     let variable = |names: [&'static str; 2]| {
         let name = names[prefix];
-        Value::of(name).map(|mut value| Ok((value.text(name)?, name))).transpose()
+        value(name).map(|value| (value, name))
     };
-    let (address, name) = variable(ADDRESS)?.ok_or(OpenBaoError::NoAddress)?;
+    let (address, name) = variable(ADDRESS).ok_or(OpenBaoError::NoAddress)?;
+    let address = text(&address, name)?;
     let bad = || OpenBaoError::BadVariable {
         variable: name,
         rule: "it is not scheme, host and port, and perhaps a path, such as https://bao.example:8200 or \
@@ -386,22 +372,24 @@ fn read_environment() -> Result<OpenBao, OpenBaoError> {
     let end = address[host..].find('/').map_or(address.len(), |at| host + at);
     let (origin, path) = address.split_at(end);
     let origin = Origin::parse(origin).map_err(|_| bad())?;
-    let login = match variable(TOKEN)? {
-        Some((mut token, _)) => Login::token(std::mem::take(&mut *token)),
+    let login = match variable(TOKEN) {
+        Some((token, name)) => Login::token(text(&token, name)?.to_owned()),
         None => Login::token_file(token_file().ok_or(OpenBaoError::NoToken)?),
     };
-    let plain = Value::of(PLAIN_HTTP).map(|mut value| value.text(PLAIN_HTTP)).transpose()?;
-    let is_plain = plain.is_some_and(|host| host.eq_ignore_ascii_case(origin.host()));
+    let is_plain = match value(PLAIN_HTTP) {
+        Some(host) => text(&host, PLAIN_HTTP)?.eq_ignore_ascii_case(origin.host()),
+        None => false,
+    };
     let mut client =
         if is_plain { OpenBao::at_plain_http(origin, login)? } else { OpenBao::at(origin, login)? };
     if !matches!(path, "" | "/") {
         client = client.with_path_prefix(path).map_err(|_| bad())?;
     }
-    if let Some((namespace, _)) = variable(NAMESPACE)? {
-        client = client.with_namespace(namespace.trim_matches('/'))?;
+    if let Some((namespace, name)) = variable(NAMESPACE) {
+        client = client.with_namespace(text(&namespace, name)?.trim_matches('/'))?;
     }
-    if let Some((path, _)) = variable(CERTIFICATES)? {
-        let pem = read_file(Path::new(&*path), MAX_CERTIFICATES, Trust::default())?;
+    if let Some((path, name)) = variable(CERTIFICATES) {
+        let pem = read_file(Path::new(text(&path, name)?), MAX_CERTIFICATES, Trust::default())?;
         client = client.with_roots(Roots::from_pem(&pem).map_err(OpenBaoError::BadRoots)?);
     }
     Ok(client)

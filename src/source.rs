@@ -21,9 +21,9 @@
 //! | source | reads | ends with an error when |
 //! |---|---|---|
 //! | [`Variable`] | an environment variable | it is malformed, or its `_FILE` partner is set as well |
-//! | [`FileVariable`] | the file that a `…_FILE` variable names | the file is gone, or as [`SecretFile`] |
+//! | [`SecretFile::named_by_variable`] | the file that a `…_FILE` variable names | the file is gone, or as [`SecretFile`] |
 //! | [`SecretFile`] | a mounted secret or a pipe | it is empty, too large, or others may write it |
-//! | [`SystemdCredential`] | `$CREDENTIALS_DIRECTORY` | as [`SecretFile`] |
+//! | [`SecretFile::systemd_credential`] | `$CREDENTIALS_DIRECTORY` | as [`SecretFile`] |
 //! | [`Command`] | a program's standard output | it fails, prints nothing or takes too long |
 //! | `DotenvFile` | one variable of a `.env` | its line is ambiguous, or it is set twice |
 //! | `KeychainItem` | the OS keychain | it is locked and not unlocked in time, or two items match |
@@ -44,30 +44,28 @@
 mod command;
 #[cfg(feature = "dotenv")]
 mod dotenv;
-mod env;
+pub(crate) mod env;
 mod error;
 mod file;
 #[cfg(feature = "keychain")]
 mod keychain;
 #[cfg(feature = "openbao")]
 pub(crate) mod openbao;
-mod provenance;
+mod reading;
 pub(crate) mod reference;
-mod text;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::internal::bytes::WipedBytes;
+use crate::internal::bytes::{WipedBytes, decode_base64};
+use crate::internal::json_text::{self, NoText};
 use crate::key::{Profile, RawKey};
 
 pub use crate::internal::calls::CallError;
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
-#[cfg(feature = "rotation")]
-pub(crate) use env::credential_path;
-pub use env::{FileVariable, SystemdCredential, Variable};
+pub use env::Variable;
 pub(crate) use env::{similar_names, variable as variable_text};
 pub use error::{LineFault, Problem, Resource, SourceError};
 pub use file::SecretFile;
@@ -75,11 +73,10 @@ pub use file::SecretFile;
 pub use keychain::{Keychain, KeychainItem};
 #[cfg(feature = "openbao")]
 pub use openbao::OpenBaoField;
-pub use provenance::Provenance;
+use reading::Content;
+pub use reading::{Absence, Provenance, Reading, Remark};
+pub(crate) use reading::{is_uuid, without_mark_and_newline};
 pub use reference::{KeyRef, KeyRefError};
-pub use text::Adapted;
-use text::Rule;
-pub(crate) use text::{is_uuid, without_mark_and_newline};
 
 /// A place that a key is loaded from. Implement it for a place of your own.
 ///
@@ -147,136 +144,6 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// What a source read: a text or nothing.
-#[derive(Debug)]
-pub struct Reading(Content);
-
-#[derive(Debug)]
-enum Content {
-    Present { text: WipedBytes, provenance: Option<Provenance>, remarks: Vec<Remark> },
-    Absent(Absence),
-}
-
-impl Reading {
-    /// A text, not yet checked. The block of a `String` or `Vec<u8>` is taken over and wiped in place when
-    /// it is dropped; a borrowed text is copied. Removes one leading byte order mark and one final newline
-    /// (LF or CRLF).
-    #[must_use]
-    pub fn present(text: impl Into<Vec<u8>>) -> Self {
-        Self::of_wiped(WipedBytes::from(text.into()))
-    }
-
-    fn of_wiped(text: WipedBytes) -> Self {
-        let text = without_mark_and_newline(text);
-        Self(Content::Present { text, provenance: None, remarks: Vec::new() })
-    }
-
-    /// Nothing is there.
-    #[must_use]
-    pub const fn absent(absence: Absence) -> Self {
-        Self(Content::Absent(absence))
-    }
-
-    /// Sets the place of the text, if it is more precise than the source's own provenance.
-    #[must_use]
-    pub fn with_provenance(mut self, place: Provenance) -> Self {
-        if let Content::Present { provenance, .. } = &mut self.0 {
-            *provenance = Some(place);
-        }
-        self
-    }
-
-    /// Adds what a person should know about the place.
-    #[must_use]
-    pub fn with_remarks(mut self, more: Vec<Remark>) -> Self {
-        if let Content::Present { remarks, .. } = &mut self.0 {
-            remarks.extend(more);
-        }
-        self
-    }
-}
-
-/// Why nothing is there. None of these stops a chain, unless the source is [required](Source::required).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Absence {
-    /// The variable is not set.
-    #[error("not set")]
-    NotSet,
-    /// The variable is set to nothing.
-    #[error("set and empty, which counts as not set")]
-    EmptyVariable,
-    /// There is no such file.
-    #[error("no such file")]
-    NoFile,
-    /// The file exists and does not set the variable.
-    #[error("the file does not set it")]
-    NotInFile,
-    /// The file exists and does not set the variable, but sets one of a similar name.
-    #[error("the file does not set it; line {line} sets a variable of a similar name")]
-    #[non_exhaustive]
-    SimilarInFile {
-        /// The line, counted from 1.
-        line: usize,
-    },
-    /// `$CREDENTIALS_DIRECTORY` is not set: systemd passed no credentials.
-    #[error("$CREDENTIALS_DIRECTORY is not set: systemd passed no credentials")]
-    NoCredentials,
-    /// The keychain has no such item, or no default collection.
-    #[error("no such item in the keychain")]
-    NoItem,
-    /// No secret was ever written there.
-    #[error("no such secret in OpenBao")]
-    NoSecret,
-}
-
-/// Something that a person should know about a place that works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Remark {
-    /// Users other than the owner and the group may read the file.
-    #[error("every user of this machine can read it (mode {mode:03o})")]
-    ReadableByOthers {
-        /// The permission bits.
-        mode: u32,
-    },
-    /// The file no longer has a name: it was replaced or removed where it is mounted from. This happens to a
-    /// file that is mounted alone (by `subPath` or a bind mount).
-    #[error(
-        "it was replaced or removed where it is mounted from, and a mount of one file never shows another: \
-         mount its folder, and restart"
-    )]
-    Unlinked,
-    /// The text came through a pipe.
-    #[error("it is a pipe, which gives a text once")]
-    Pipe,
-    /// Programs disagree about lines of a `.env` that set other variables.
-    #[error(
-        "programs that read .env files disagree about line {first}{}: write NAME=value with the value in \
-         quotes that the value does not contain, or make the line a comment (#) where it sets nothing",
-        Others(*.count)
-    )]
-    #[non_exhaustive]
-    UnclearLines {
-        /// The first of them, counted from 1.
-        first: usize,
-        /// How many there are.
-        count: usize,
-    },
-}
-
-/// The text after the number of the first line about another variable.
-struct Others(usize);
-
-impl fmt::Display for Others {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 | 1 => f.write_str(", which is about another variable"),
-            count => write!(f, " and {} more, which are about other variables", count - 1),
-        }
-    }
-}
-
 /// A key, where it came from, and what to know about that place.
 #[derive(Debug)]
 pub struct Found {
@@ -331,9 +198,70 @@ pub fn load<S: Source + ?Sized>(source: &S, profile: &'static Profile) -> Result
         Content::Present { text, provenance, remarks } => (text, provenance, remarks),
     };
     let provenance = provenance.unwrap_or_else(|| source.provenance());
-    match text::parse(&text, profile) {
+    match reading::parse(&text, profile) {
         Ok(key) => Ok(Loaded::Found(Found { key, provenance, remarks })),
         Err(problem) => Err(SourceError::new(provenance, problem)),
+    }
+}
+
+/// A source with a rule of its own about the text or its absence; see [`Source::base64`], [`Source::field`],
+/// [`Source::line`] and [`Source::required`].
+pub struct Adapted<S> {
+    source: S,
+    rule: Rule,
+}
+
+/// What is done with what a source read.
+#[derive(Clone)]
+enum Rule {
+    Base64,
+    Field(String),
+    /// Counted from 1.
+    Line(usize),
+    Required,
+}
+
+impl Rule {
+    fn apply(&self, text: WipedBytes) -> Result<WipedBytes, Problem> {
+        let text = match self {
+            Self::Required => return Ok(text),
+            Self::Base64 => decode_base64(&text).ok_or(Problem::NotBase64)?,
+            Self::Line(number) => reading::line(text, *number)?,
+            Self::Field(name) => json_text::field(&text, name).map_err(|why| match why {
+                NoText::NotAnObject => Problem::NotJson,
+                NoText::Missing => Problem::NoField { name: name.clone() },
+                NoText::Twice => Problem::FieldTwice { name: name.clone() },
+                NoText::NotAText => Problem::FieldNotText { name: name.clone() },
+            })?,
+        };
+        Ok(without_mark_and_newline(text))
+    }
+}
+
+impl<S: Source> Source for Adapted<S> {
+    fn provenance(&self) -> Provenance {
+        self.source.provenance()
+    }
+
+    fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
+        match (self.source.read(profile)?.0, &self.rule) {
+            (Content::Absent(absence), Rule::Required) => {
+                Err(SourceError::new(self.provenance(), Problem::Missing { absence }))
+            }
+            (absent @ Content::Absent(_), _) => Ok(Reading(absent)),
+            (Content::Present { text, provenance, remarks }, rule) => match rule.apply(text) {
+                Ok(text) => Ok(Reading(Content::Present { text, provenance, remarks })),
+                Err(problem) => {
+                    Err(SourceError::new(provenance.unwrap_or_else(|| self.provenance()), problem))
+                }
+            },
+        }
+    }
+}
+
+impl<S: Source> fmt::Debug for Adapted<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Adapted({})", self.provenance())
     }
 }
 

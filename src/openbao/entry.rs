@@ -13,9 +13,7 @@ use crate::internal::bytes::WipedBytes;
 use crate::internal::panics::Lock;
 
 const READ: &str = "read MOUNT/data/PATH";
-#[cfg(feature = "rotation")]
 const READ_METADATA: &str = "read MOUNT/metadata/PATH";
-#[cfg(feature = "rotation")]
 const WRITE: &str = "create and update MOUNT/data/PATH";
 
 /// A secret at `mount/path`; clones share what is known of the mount.
@@ -36,7 +34,7 @@ pub(crate) struct Stamp {
 }
 
 /// A version of a secret.
-pub(crate) struct Secret {
+pub(crate) struct SecretVersion {
     pub(crate) stamp: Stamp,
     /// The whole answer.
     answer: Answered,
@@ -44,14 +42,13 @@ pub(crate) struct Secret {
 
 /// How a write ended that OpenBao has answered.
 #[derive(Debug, PartialEq, Eq)]
-#[cfg(feature = "rotation")]
 pub(crate) enum Written {
     Now(Stamp),
     /// Another version is there than the one that was named. Nothing was written.
     Conflict,
 }
 
-impl Secret {
+impl SecretVersion {
     /// The text of a field, or `None` where there is no such field.
     pub(crate) fn field(&self, name: &str) -> Result<Option<WipedBytes>, OpenBaoError> {
         let answer: json::Answer<json::Data<'_>> = read(&self.answer)?;
@@ -77,7 +74,6 @@ impl Entry {
         Self { client, place: place.into(), mount: Arc::default() }
     }
 
-    #[cfg(feature = "rotation")]
     pub(crate) fn place(&self) -> &str {
         &self.place
     }
@@ -93,11 +89,11 @@ impl Entry {
     }
 
     /// The current version; `None` where none was ever written. Blocks.
-    pub(crate) fn read(&self) -> Result<Option<Secret>, OpenBaoError> {
+    pub(crate) fn read(&self) -> Result<Option<SecretVersion>, OpenBaoError> {
         self.read_until(self.client.until())
     }
 
-    fn read_until(&self, until: Instant) -> Result<Option<Secret>, OpenBaoError> {
+    fn read_until(&self, until: Instant) -> Result<Option<SecretVersion>, OpenBaoError> {
         let path = self.path("data", until)?;
         let answer = self.client.call(&Call::get(&path), READ, until)?;
         match answer.status {
@@ -113,16 +109,14 @@ impl Entry {
             return Err(OpenBaoError::Destroyed { version: stamp.version });
         }
         let stamp = Stamp::of(stamp.version, &stamp);
-        Ok(Some(Secret { stamp, answer }))
+        Ok(Some(SecretVersion { stamp, answer }))
     }
 
     /// Which version is the current one, without reading it. Blocks.
-    #[cfg(feature = "rotation")]
     pub(crate) fn current(&self) -> Result<Option<Stamp>, OpenBaoError> {
         self.current_until(self.client.until())
     }
 
-    #[cfg(feature = "rotation")]
     fn current_until(&self, until: Instant) -> Result<Option<Stamp>, OpenBaoError> {
         let path = self.path("metadata", until)?;
         let answer = self.client.call(&Call::get(&path), READ_METADATA, until)?;
@@ -151,7 +145,6 @@ impl Entry {
 
     /// Writes a version if the current one is `unchanged` (with `None`: if none was ever written). `data` is
     /// an object. Blocks.
-    #[cfg(feature = "rotation")]
     pub(crate) fn write(&self, data: &[u8], unchanged: Option<Stamp>) -> Result<Written, OpenBaoError> {
         let until = self.client.until();
         // A mount of version 1 would write unconditionally, so the version is asked again.
@@ -257,7 +250,6 @@ impl Entry {
     }
 }
 
-#[cfg(feature = "rotation")]
 fn is_conflict(answer: &Answered) -> bool {
     json::says(&answer.body, "check-and-set parameter did not match")
 }

@@ -2,7 +2,6 @@
 //! of it is made that is not wiped: the parser would copy a text with escapes, and one in the place of a
 //! number.
 
-#[cfg(any(feature = "rotation", test))]
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -59,7 +58,6 @@ pub(super) struct Data<'a> {
     pub(super) metadata: Stamp,
 }
 
-#[cfg(feature = "rotation")]
 #[derive(Deserialize)]
 pub(super) struct AllMetadata {
     pub(super) current_version: u64,

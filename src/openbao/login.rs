@@ -38,29 +38,16 @@ pub struct Login {
 
 #[derive(Clone)]
 pub(super) enum Method {
-    Token(Arc<Unchecked>),
+    Token(Credential),
     TokenFile(PathBuf),
-    AppRole { role: Arc<Unchecked>, secret: SecretId },
+    AppRole { role: Credential, secret: SecretId },
     Kubernetes { role: String, jwt: PathBuf },
 }
 
 #[derive(Clone)]
 pub(super) enum SecretId {
-    Given(Arc<Unchecked>),
+    Given(Credential),
     File(PathBuf),
-}
-
-/// What a person gave, to be looked at when it is used.
-pub(super) struct Unchecked(WipedBytes);
-
-impl Unchecked {
-    fn new(text: String) -> Arc<Self> {
-        Arc::new(Self(WipedBytes::from(text.into_bytes())))
-    }
-
-    pub(super) fn secret(&self) -> Result<Secret, OpenBaoError> {
-        Secret::new(WipedBytes::copy_of(&self.0))
-    }
 }
 
 impl Login {
@@ -70,7 +57,7 @@ impl Login {
     /// A token. The block of the text is taken over and wiped in place.
     #[must_use]
     pub fn token(token: String) -> Self {
-        Self::by(Method::Token(Unchecked::new(token)))
+        Self::by(Method::Token(Credential::given(token)))
     }
 
     /// The token in a file, such as an agent keeps up to date or `bao login` leaves in `~/.vault-token`. The
@@ -84,8 +71,8 @@ impl Login {
     /// `AppRole`, with a secret ID. The blocks of both texts are taken over and wiped in place.
     #[must_use]
     pub fn app_role(role_id: String, secret_id: String) -> Self {
-        let secret = SecretId::Given(Unchecked::new(secret_id));
-        Self::by(Method::AppRole { role: Unchecked::new(role_id), secret })
+        let secret = SecretId::Given(Credential::given(secret_id));
+        Self::by(Method::AppRole { role: Credential::given(role_id), secret })
     }
 
     /// `AppRole`, with the secret ID in a file, which is read at each login. The file must belong to root, to
@@ -93,7 +80,7 @@ impl Login {
     #[must_use]
     pub fn app_role_file(role_id: String, secret_id: impl Into<PathBuf>) -> Self {
         let secret = SecretId::File(absolute(secret_id.into()));
-        Self::by(Method::AppRole { role: Unchecked::new(role_id), secret })
+        Self::by(Method::AppRole { role: Credential::given(role_id), secret })
     }
 
     /// Kubernetes, with the JWT at [`Login::KUBERNETES_JWT`].
@@ -161,16 +148,15 @@ impl Login {
             Method::Token(_) | Method::TokenFile(_) => None,
             Method::AppRole { role, secret } => {
                 let secret = match secret {
-                    SecretId::Given(secret) => secret.secret()?,
-                    SecretId::File(path) => Secret::from_file(path, self.trust)?,
+                    SecretId::Given(secret) => secret.clone(),
+                    SecretId::File(path) => Credential::from_file(path, self.trust)?,
                 };
-                let role = role.secret()?;
-                Some(json::object(&[("role_id", role.bytes()), ("secret_id", secret.bytes())]))
+                Some(json::object(&[("role_id", role.checked()?), ("secret_id", secret.checked()?)]))
             }
             Method::Kubernetes { role, jwt } => {
-                let role = Unchecked::new(role.clone()).secret()?;
-                let jwt = Secret::from_file(jwt, self.trust)?;
-                Some(json::object(&[("role", role.bytes()), ("jwt", jwt.bytes())]))
+                let role = Credential::given(role.clone());
+                let jwt = Credential::from_file(jwt, self.trust)?;
+                Some(json::object(&[("role", role.checked()?), ("jwt", jwt.checked()?)]))
             }
         })
     }
@@ -194,15 +180,18 @@ impl fmt::Debug for Login {
 /// thousands.
 const MAX_CREDENTIAL: usize = 8192;
 
-/// Bytes that are wiped when dropped, and printable ASCII.
-pub(super) struct Secret(WipedBytes);
+/// A token, role, secret ID or JWT. Clones share its memory, which is wiped with the last of them.
+#[derive(Clone)]
+pub(super) struct Credential(Arc<WipedBytes>);
 
-impl Secret {
-    /// Takes the block over as it is.
-    pub(super) fn new(bytes: WipedBytes) -> Result<Self, OpenBaoError> {
-        let is_plain = bytes.iter().all(u8::is_ascii_graphic);
-        let fits = (1..=MAX_CREDENTIAL).contains(&bytes.len());
-        if is_plain && fits { Ok(Self(bytes)) } else { Err(OpenBaoError::BadCredential) }
+impl Credential {
+    /// Takes the block over as it is. It is checked when it is used.
+    pub(super) fn new(bytes: WipedBytes) -> Self {
+        Self(Arc::new(bytes))
+    }
+
+    fn given(text: String) -> Self {
+        Self::new(WipedBytes::from(text.into_bytes()))
     }
 
     /// The first line of a file that is this user's, root's or a trusted one's.
@@ -210,27 +199,33 @@ impl Secret {
         let mut bytes = read_file(path, MAX_CREDENTIAL + 2, trust)?;
         let end = bytes.trim_ascii_end().len();
         bytes.truncate(end);
-        Self::new(bytes)
+        Ok(Self::new(bytes))
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    pub(super) fn copy(&self) -> Self {
-        Self(WipedBytes::copy_of(&self.0))
+    /// Its bytes, if they are printable ASCII of a possible length.
+    fn checked(&self) -> Result<&[u8], OpenBaoError> {
+        let is_plain = self.0.iter().all(u8::is_ascii_graphic);
+        let fits = (1..=MAX_CREDENTIAL).contains(&self.0.len());
+        if is_plain && fits { Ok(&self.0) } else { Err(OpenBaoError::BadCredential) }
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 
-    /// A header's value that shares the memory with its clones, and that nothing prints.
+    /// A header's value that shares the memory, and that nothing prints.
     pub(super) fn header(&self) -> Result<HeaderValue, OpenBaoError> {
-        let shared = Bytes::from_owner(self.copy().0);
+        self.checked()?;
+        let shared = Bytes::from_owner(self.clone());
         let mut value = HeaderValue::from_maybe_shared(shared).map_err(|_| OpenBaoError::BadCredential)?;
         value.set_sensitive(true);
         Ok(value)
+    }
+}
+
+impl AsRef<[u8]> for Credential {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -257,12 +252,14 @@ mod tests {
 
     #[test]
     fn a_credential_is_printable_and_bounded() {
-        let secret = |text: &str| Secret::new(WipedBytes::copy_of(text.as_bytes()));
+        let credential = |text: &str| Credential::given(text.to_owned());
         for text in ["", "a b", "a\nb", "é", &"a".repeat(MAX_CREDENTIAL + 1)] {
-            assert_eq!(secret(text).err(), Some(OpenBaoError::BadCredential), "{}", text.len());
+            assert_eq!(credential(text).checked(), Err(OpenBaoError::BadCredential), "{}", text.len());
+            assert_eq!(credential(text).header(), Err(OpenBaoError::BadCredential), "{}", text.len());
         }
-        let longest = secret(&"a".repeat(MAX_CREDENTIAL)).unwrap();
+        let text = "a".repeat(MAX_CREDENTIAL);
+        let longest = credential(&text);
         assert!(longest.header().unwrap().is_sensitive());
-        assert!(longest.is(&longest.copy()) && !longest.is(&secret("a").unwrap()));
+        assert!(longest.is(&credential(&text)) && !longest.is(&credential("a")));
     }
 }

@@ -64,7 +64,6 @@ pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) body: WipedBytes,
     /// Whether the request was sent before, to a server that said that it did not take it.
-    #[cfg_attr(not(feature = "rotation"), allow(dead_code, reason = "only a write asks"))]
     pub(super) was_repeated: bool,
 }
 

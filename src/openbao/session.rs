@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
-use super::login::{Login, Method, Secret};
+use super::login::{Credential, Login, Method};
 use super::servers::{Answered, Call, Servers, encoded};
 use super::{OpenBaoError, json};
 use crate::internal::panics::Lock;
@@ -25,8 +25,9 @@ pub(super) struct Session {
     count: AtomicU64,
 }
 
+#[derive(Clone)]
 struct Token {
-    secret: Secret,
+    credential: Credential,
     header: HeaderValue,
     /// Which token of this session it is.
     number: u64,
@@ -127,7 +128,6 @@ impl Session {
         lease: Lease,
         until: Instant,
     ) -> Result<Token, OpenBaoError> {
-        let number = there.number;
         let can_log_in = matches!(self.login.method, Method::AppRole { .. } | Method::Kubernetes { .. });
         if lease.is_renewable {
             let call = Call { is_repeatable: true, ..Call::post("auth/token/renew-self", json::object(&[])) };
@@ -136,8 +136,7 @@ impl Session {
             if answered.status == 200 {
                 let auth = auth(&answered)?;
                 let lease = Lease::new(asked, auth.lease_duration, auth.is_renewable, Some(lease.first));
-                let (secret, header) = (there.secret.copy(), there.header.clone());
-                return Ok(Token { secret, header, number, lease });
+                return Ok(Token { lease, ..there.clone() });
             }
         }
         if can_log_in {
@@ -147,13 +146,12 @@ impl Session {
         let now = Clocks::now();
         let is_worth_it = lease.is_renewable && !lease.is_over(now);
         let lease = is_worth_it.then_some(Lease { tried: Some(now), ..lease });
-        let (secret, header) = (there.secret.copy(), there.header.clone());
-        Ok(Token { secret, header, number, lease })
+        Ok(Token { lease, ..there.clone() })
     }
 
     fn obtain(&self, servers: &Servers, until: Instant) -> Result<Token, OpenBaoError> {
         let (method, asked) = (self.login.name(), Clocks::now());
-        let (secret, lease) = match (&self.login.method, self.login.body()?) {
+        let (credential, lease) = match (&self.login.method, self.login.body()?) {
             (_, Some(body)) => {
                 let path = format!("auth/{}/login", encoded(self.login.mount()));
                 let answered = servers.call(&Call::post(&path, body), None, until)?;
@@ -168,23 +166,22 @@ impl Session {
                 }
                 let auth = auth(&answered)?;
                 let token = auth.token().ok_or(OpenBaoError::NotOpenBao { status: answered.status })?;
-                (Secret::new(token)?, Lease::new(asked, auth.lease_duration, auth.is_renewable, None))
+                (Credential::new(token), Lease::new(asked, auth.lease_duration, auth.is_renewable, None))
             }
-            (Method::TokenFile(path), None) => (Secret::from_file(path, self.login.trust)?, None),
+            (Method::TokenFile(path), None) => (Credential::from_file(path, self.login.trust)?, None),
             (Method::Token(token), None) => {
-                let secret = token.secret()?;
-                let lease = lookup(servers, &secret.header()?, until)?
+                let lease = lookup(servers, &token.header()?, until)?
                     .and_then(|found| Lease::new(asked, found.ttl, found.renewable, None));
-                (secret, lease)
+                (token.clone(), lease)
             }
             _ => unreachable!("the other logins have a body"),
         };
-        self.numbered(secret, lease)
+        self.numbered(credential, lease)
     }
 
-    fn numbered(&self, secret: Secret, lease: Option<Lease>) -> Result<Token, OpenBaoError> {
-        let header = secret.header()?;
-        Ok(Token { secret, header, number: self.count.fetch_add(1, Ordering::Relaxed), lease })
+    fn numbered(&self, credential: Credential, lease: Option<Lease>) -> Result<Token, OpenBaoError> {
+        let header = credential.header()?;
+        Ok(Token { credential, header, number: self.count.fetch_add(1, Ordering::Relaxed), lease })
     }
 
     /// Handles a token that OpenBao does not know. The first caller forgets it, so that the next call gets
@@ -197,11 +194,11 @@ impl Session {
         match &self.login.method {
             Method::Token(_) => return Err(OpenBaoError::TokenRefused),
             Method::TokenFile(path) => {
-                let secret = Secret::from_file(path, self.login.trust)?;
-                if secret.is(&there.secret) {
+                let credential = Credential::from_file(path, self.login.trust)?;
+                if credential.is(&there.credential) {
                     return Err(OpenBaoError::TokenRefused);
                 }
-                *token = Some(self.numbered(secret, None)?);
+                *token = Some(self.numbered(credential, None)?);
             }
             Method::AppRole { .. } | Method::Kubernetes { .. } => *token = None,
         }

@@ -71,7 +71,7 @@ impl Place {
             Provenance::File { path }
             | Provenance::FileVariable { path: Some(path), .. }
             | Provenance::Dotenv { path, .. } => Some(path),
-            Provenance::Systemd { name } => source::credential_path(&name),
+            Provenance::Systemd { name } => source::env::credential_path(&name),
             _ => None,
         }
     }

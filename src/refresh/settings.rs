@@ -109,8 +109,7 @@ impl RefreshSettings {
     }
 
     /// Follows the files of the place as well, so that a change is seen at once: those of a `SecretFile`, a
-    /// `FileVariable`, a `DotenvFile`, a `SystemdCredential` and a `FileStore`. Other places are polled only.
-    /// Polls go on as before.
+    /// `DotenvFile` and a `FileStore`. Other places are polled only. Polls go on as before.
     #[cfg(feature = "watch")]
     #[must_use]
     pub const fn with_file_watch(mut self) -> Self {

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use subtle::ConstantTimeEq as _;
 
-use super::file::{self, MAX_SECRET_FILE, Reader, WipedPath, file_settings};
-use super::text::reference_scheme;
-use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_credential_name};
+use super::file::{self, FilePlace, MAX_SECRET_FILE, Reader, WipedPath};
+use super::reading::reference_scheme;
+use super::{Absence, Problem, Provenance, Reading, SecretFile, Source, SourceError, is_credential_name};
 use crate::internal::bytes::WipedBytes;
 use crate::key::Profile;
 
@@ -34,50 +33,13 @@ pub struct Variable {
     name: String,
 }
 
-/// A file that the environment variable `NAME_FILE` names, as Docker's images do it.
-///
-/// When the variable is set and the file does not exist, that is an error and not an absence: the key was
-/// meant to come from there. A relative path is resolved against the working directory of when the source was
-/// created.
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::source::{FileVariable, Source};
-///
-/// let source = FileVariable::for_issuer(Kanal::PROFILE);
-/// assert_eq!(source.provenance().to_string(), "the file that KANAL_API_KEY_FILE names");
-/// ```
+/// The file that a variable `NAME_FILE` names.
 #[derive(Clone, Debug)]
-pub struct FileVariable {
+pub(super) struct NamedFile {
+    /// The variable without `_FILE`.
     variable: String,
     /// The working directory of when it was created.
     folder: PathBuf,
-    reader: Reader,
-}
-
-/// A credential from `LoadCredential=` or `LoadCredentialEncrypted=` of a systemd unit: a file in
-/// `$CREDENTIALS_DIRECTORY`, which only the service can read.
-///
-/// ```ini
-/// [Service]
-/// LoadCredentialEncrypted=kanal_api_key
-/// ```
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::source::{self, Absence, Loaded, SystemdCredential};
-///
-/// let source = SystemdCredential::new("kanal_api_key");
-/// # if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() {
-/// let loaded = source::load(&source, Kanal::PROFILE)?;
-/// assert!(matches!(loaded, Loaded::Absent(Absence::NoCredentials)));
-/// # }
-/// # Ok::<(), keysheath::source::SourceError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct SystemdCredential {
-    name: String,
-    reader: Reader,
 }
 
 impl Variable {
@@ -94,20 +56,53 @@ impl Variable {
     }
 }
 
-impl FileVariable {
-    /// The file that the variable with `_FILE` after `variable` names.
+impl SecretFile {
+    /// The file that the environment variable `NAME_FILE` names, as Docker's images do it; `variable` is the
+    /// name without `_FILE`.
+    ///
+    /// When the variable is set and the file does not exist, that is an error and not an absence: the key was
+    /// meant to come from there. A relative path is resolved against the working directory of when the source
+    /// was created.
+    ///
+    /// ```
+    /// use keysheath::source::{SecretFile, Source};
+    ///
+    /// let source = SecretFile::named_by_variable("KANAL_API_KEY");
+    /// assert_eq!(source.provenance().to_string(), "the file that KANAL_API_KEY_FILE names");
+    /// ```
     #[must_use]
-    pub fn new(variable: impl Into<String>) -> Self {
+    pub fn named_by_variable(variable: impl Into<String>) -> Self {
         let folder = std::env::current_dir().unwrap_or_default();
-        Self { variable: variable.into(), folder, reader: Reader::new() }
+        Self::at(FilePlace::Named(NamedFile { variable: variable.into(), folder }))
     }
 
-    /// The file for the variable that the issuer's users know.
+    /// A credential from `LoadCredential=` or `LoadCredentialEncrypted=` of a systemd unit: a file in
+    /// `$CREDENTIALS_DIRECTORY`, which only the service can read. The name is one file name: one that could
+    /// lead out of the directory is refused when it is read.
+    ///
+    /// ```ini
+    /// [Service]
+    /// LoadCredentialEncrypted=kanal_api_key
+    /// ```
+    ///
+    /// ```
+    /// use keysheath::key::{Issuer, Kanal};
+    /// use keysheath::source::{self, Absence, Loaded, SecretFile};
+    ///
+    /// let source = SecretFile::systemd_credential("kanal_api_key");
+    /// # if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() {
+    /// let loaded = source::load(&source, Kanal::PROFILE)?;
+    /// assert!(matches!(loaded, Loaded::Absent(Absence::NoCredentials)));
+    /// # }
+    /// # Ok::<(), keysheath::source::SourceError>(())
+    /// ```
     #[must_use]
-    pub fn for_issuer(profile: &Profile) -> Self {
-        Self::new(profile.variable())
+    pub fn systemd_credential(name: impl Into<String>) -> Self {
+        Self::at(FilePlace::Systemd { name: name.into() })
     }
+}
 
+impl NamedFile {
     fn name(&self) -> String {
         format!("{}_FILE", self.variable)
     }
@@ -117,59 +112,62 @@ impl FileVariable {
         if text.is_absolute() { 1 } else { self.folder.components().count() }
     }
 
-    fn place(&self, path: Option<PathBuf>) -> Provenance {
+    pub(super) fn place(&self, path: Option<PathBuf>) -> Provenance {
         Provenance::FileVariable { name: self.name(), path }
+    }
+
+    pub(super) fn read(&self, reader: &Reader) -> Result<Reading, SourceError> {
+        let path = match std::env::var_os(self.name()) {
+            None => return Ok(Reading::absent(Absence::NotSet)),
+            Some(path) if path.is_empty() => return Ok(Reading::absent(Absence::EmptyVariable)),
+            Some(path) => path,
+        };
+        if variable(&self.variable).is_some_and(|text| !text.is_empty()) {
+            let variable = self.variable.clone();
+            return Err(SourceError::new(self.place(None), Problem::BothSet { variable }));
+        }
+        let text = WipedPath::from(path);
+        let path = WipedPath::from(self.folder.join(&*text).into_os_string());
+        // The text may be the key itself, so it is shown only once it is certainly a path. That is decided
+        // before the file is opened, which may hang.
+        let is_path = Arc::new(AtomicBool::new(false));
+        let (reported, own) = (Arc::clone(&is_path), self.own_parts(&text));
+        let file = reader.read_after(&path, MAX_SECRET_FILE, move |path| {
+            reported.store(leads_somewhere(path, own), Ordering::Release);
+        });
+        let is_path = is_path.load(Ordering::Acquire) || matches!(file, Ok(Some(_)));
+        let place = self.place(is_path.then(|| path.to_path_buf()));
+        match file.and_then(|file| file.ok_or_else(|| gone(&text))) {
+            Ok((text, remarks)) => Ok(Reading::of_wiped(text).with_remarks(remarks).with_provenance(place)),
+            Err(problem) => Err(SourceError::new(place, problem)),
+        }
     }
 }
 
-file_settings!(FileVariable with strict permissions);
-
-impl SystemdCredential {
-    /// The credential of this name. A name is one file name: one that could lead out of the directory is
-    /// refused when it is read.
-    #[must_use]
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), reader: Reader::new() }
+pub(super) fn read_credential(name: &str, reader: &Reader) -> Result<Reading, Problem> {
+    if !is_credential_name(name) {
+        return Err(Problem::BadPath {
+            rule: "a credential's name must be one file name, without separators",
+        });
     }
-
-    /// The credential with the name of the issuer's variable in lower case, such as `kanal_api_key`.
-    #[must_use]
-    pub fn for_issuer(profile: &Profile) -> Self {
-        Self::new(profile.variable().to_ascii_lowercase())
+    let Some(directory) = directory() else { return Ok(Reading::absent(Absence::NoCredentials)) };
+    if !directory.is_absolute() {
+        return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY must be an absolute path" });
     }
-
-    /// Sets how long opening and reading may take. The default is 30 s.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.reader.worker = self.reader.worker.with_deadline(deadline);
-        self
+    let path = directory.join(name);
+    let gone = Arc::new(AtomicBool::new(false));
+    let (reported, folder) = (Arc::clone(&gone), directory);
+    // systemd creates the directory before it starts the service.
+    let file = reader.read_after(&path, MAX_SECRET_FILE, move |_| {
+        reported.store(!folder.is_dir(), Ordering::Release);
+    })?;
+    if file.is_none() && gone.load(Ordering::Acquire) {
+        return Err(Problem::BadPath {
+            rule: "the directory that $CREDENTIALS_DIRECTORY names does not exist: let systemd start the \
+                   program, or unset the variable",
+        });
     }
-
-    fn find(&self) -> Result<Reading, Problem> {
-        if !is_credential_name(&self.name) {
-            return Err(Problem::BadPath {
-                rule: "a credential's name must be one file name, without separators",
-            });
-        }
-        let Some(directory) = directory() else { return Ok(Reading::absent(Absence::NoCredentials)) };
-        if !directory.is_absolute() {
-            return Err(Problem::BadPath { rule: "$CREDENTIALS_DIRECTORY must be an absolute path" });
-        }
-        let path = directory.join(&self.name);
-        let gone = Arc::new(AtomicBool::new(false));
-        let (reported, folder) = (Arc::clone(&gone), directory);
-        // systemd creates the directory before it starts the service.
-        let file = self.reader.read_after(&path, MAX_SECRET_FILE, move |_| {
-            reported.store(!folder.is_dir(), Ordering::Release);
-        })?;
-        if file.is_none() && gone.load(Ordering::Acquire) {
-            return Err(Problem::BadPath {
-                rule: "the directory that $CREDENTIALS_DIRECTORY names does not exist: let systemd start the \
-                       program, or unset the variable",
-            });
-        }
-        Ok(file::reading(file, Absence::NoFile))
-    }
+    Ok(file::reading(file, Absence::NoFile))
 }
 
 /// The base64 of each encrypted credential from its 23rd character, after an id: the sizes of key, block,
@@ -189,7 +187,7 @@ fn directory() -> Option<PathBuf> {
 }
 
 /// The file of a credential, whether or not it exists.
-#[cfg(feature = "rotation")]
+#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn credential_path(name: &str) -> Option<PathBuf> {
     directory().filter(|_| is_credential_name(name)).map(|directory| directory.join(name))
 }
@@ -212,49 +210,6 @@ impl Source for Variable {
             return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
         }
         Ok(Reading::of_wiped(text))
-    }
-}
-
-impl Source for FileVariable {
-    fn provenance(&self) -> Provenance {
-        self.place(None)
-    }
-
-    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        let path = match std::env::var_os(self.name()) {
-            None => return Ok(Reading::absent(Absence::NotSet)),
-            Some(path) if path.is_empty() => return Ok(Reading::absent(Absence::EmptyVariable)),
-            Some(path) => path,
-        };
-        if variable(&self.variable).is_some_and(|text| !text.is_empty()) {
-            let variable = self.variable.clone();
-            return Err(SourceError::new(self.provenance(), Problem::BothSet { variable }));
-        }
-        let text = WipedPath::from(path);
-        let path = WipedPath::from(self.folder.join(&*text).into_os_string());
-        // The text may be the key itself, so it is shown only once it is certainly a path. That is decided
-        // before the file is opened, which may hang.
-        let is_path = Arc::new(AtomicBool::new(false));
-        let (reported, own) = (Arc::clone(&is_path), self.own_parts(&text));
-        let file = self.reader.read_after(&path, MAX_SECRET_FILE, move |path| {
-            reported.store(leads_somewhere(path, own), Ordering::Release);
-        });
-        let is_path = is_path.load(Ordering::Acquire) || matches!(file, Ok(Some(_)));
-        let place = self.place(is_path.then(|| path.to_path_buf()));
-        match file.and_then(|file| file.ok_or_else(|| gone(&text))) {
-            Ok((text, remarks)) => Ok(Reading::of_wiped(text).with_remarks(remarks).with_provenance(place)),
-            Err(problem) => Err(SourceError::new(place, problem)),
-        }
-    }
-}
-
-impl Source for SystemdCredential {
-    fn provenance(&self) -> Provenance {
-        Provenance::Systemd { name: self.name.clone() }
-    }
-
-    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        self.find().map_err(|problem| SourceError::new(self.provenance(), problem))
     }
 }
 

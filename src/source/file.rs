@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
+use super::env::{NamedFile, read_credential};
 use super::{Absence, Problem, Provenance, Reading, Remark, Source, SourceError};
 use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::files::{Trust, absolute, rule_broken_by};
@@ -51,15 +52,27 @@ pub(super) const MAX_SECRET_FILE: usize = 8192;
 /// ```
 #[derive(Clone, Debug)]
 pub struct SecretFile {
-    path: PathBuf,
+    place: FilePlace,
     reader: Reader,
+}
+
+/// What a secret file is known by.
+#[derive(Clone, Debug)]
+pub(super) enum FilePlace {
+    Path(PathBuf),
+    Named(NamedFile),
+    Systemd { name: String },
 }
 
 impl SecretFile {
     /// The file at `path`.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: absolute(path.into()), reader: Reader::new() }
+        Self::at(FilePlace::Path(absolute(path.into())))
+    }
+
+    pub(super) const fn at(place: FilePlace) -> Self {
+        Self { place, reader: Reader::new() }
     }
 }
 
@@ -109,6 +122,7 @@ macro_rules! file_settings {
         }
     };
 }
+#[allow(unused_imports, reason = "used with some features only")]
 pub(super) use file_settings;
 
 file_settings!(SecretFile with strict permissions);
@@ -175,14 +189,23 @@ fn unexpanded(path: &Path) -> Option<&'static str> {
 
 impl Source for SecretFile {
     fn provenance(&self) -> Provenance {
-        Provenance::File { path: self.path.clone() }
+        match &self.place {
+            FilePlace::Path(path) => Provenance::File { path: path.clone() },
+            FilePlace::Named(file) => file.place(None),
+            FilePlace::Systemd { name } => Provenance::Systemd { name: name.clone() },
+        }
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
-        self.reader
-            .read(&self.path, MAX_SECRET_FILE)
-            .map(|file| reading(file, Absence::NoFile))
-            .map_err(|problem| SourceError::new(self.provenance(), problem))
+        let outcome = match &self.place {
+            FilePlace::Named(file) => return file.read(&self.reader),
+            FilePlace::Systemd { name } => read_credential(name, &self.reader),
+            FilePlace::Path(path) => {
+                let file = self.reader.read(path, MAX_SECRET_FILE);
+                file.map(|file| reading(file, Absence::NoFile))
+            }
+        };
+        outcome.map_err(|problem| SourceError::new(self.provenance(), problem))
     }
 }
 

@@ -68,22 +68,14 @@
 mod parse;
 mod text;
 
-#[cfg(feature = "serde")]
-mod serde;
-
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::internal::printing::Printable;
-#[cfg(feature = "dotenv")]
-use crate::source::DotenvFile;
-#[cfg(feature = "openbao")]
-use crate::source::OpenBaoField;
-use crate::source::{Command, Provenance, SecretFile, Source, SystemdCredential, Variable};
-#[cfg(feature = "keychain")]
-use crate::source::{Keychain, KeychainItem};
+use crate::source::{Command, Provenance, SecretFile, Source, Variable};
 
+pub use parse::KeyRefError;
 use parse::Options;
 use text::{Part, encode};
 
@@ -150,102 +142,18 @@ struct FilePath {
     resolved: PathBuf,
 }
 
-/// A text is not a key reference, or one that cannot be resolved here. The error never holds the text, which
-/// may be a key in the wrong place.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyRefError {
-    /// There is no colon.
-    #[error(
-        "a key reference names a place, such as env:NAME or file:/path, and never holds a key; if this is \
-         the key itself, save it in an environment variable or a file, and write the name of that after env: \
-         or file:"
-    )]
-    NoScheme,
-    /// The scheme does not exist.
-    #[error(
-        "the scheme is not one of env, file, dotenv, systemd, keychain, command and openbao, in lower case"
-    )]
-    UnknownScheme,
-    /// It has more than 4096 bytes, as written or as printed.
-    #[error("a key reference has at most {MAX_REFERENCE} bytes")]
-    TooLong,
-    /// A part that the scheme needs is missing or empty.
-    #[error("{scheme}: {part} is missing: write it as {form}")]
-    #[non_exhaustive]
-    Missing {
-        /// The scheme.
-        scheme: &'static str,
-        /// The part.
-        part: &'static str,
-        /// An example of the form.
-        form: &'static str,
-    },
-    /// A part breaks a rule of its scheme.
-    #[error("{scheme}: {rule}")]
-    #[non_exhaustive]
-    Refused {
-        /// The scheme.
-        scheme: &'static str,
-        /// The rule that is broken.
-        rule: &'static str,
-    },
-    /// A part has the form of a Kanal key. A name of that form is accepted if one of its characters is
-    /// written as `%XX`.
-    #[error(
-        "{part} looks like a key, and a reference names only the place of one: put the key into that place, \
-         and write the place's name here (a name of this form is accepted with one of its characters written \
-         as %XX)"
-    )]
-    #[non_exhaustive]
-    LooksLikeKey {
-        /// The part.
-        part: &'static str,
-    },
-    /// `%` is not followed by the two digits of a character that may be encoded.
-    #[error(
-        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control \
-         character"
-    )]
-    Escape,
-    /// An option has a value that it does not accept.
-    #[error("the option {option} is {rule}")]
-    #[non_exhaustive]
-    Option {
-        /// The option.
-        option: &'static str,
-        /// What it accepts.
-        rule: &'static str,
-    },
-    /// What follows `?` is not an option, an option twice, or not an option of this scheme.
-    #[error(
-        "options follow a ?, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and for \
-         files owner=UID and group=GID; a ? in a name is written %3F"
-    )]
-    Query,
-    /// A value in a config file is not a string.
-    #[error("a key reference is a string, such as \"env:NAME\", and this value is not")]
-    NotText,
-    /// The reference runs a program, which was not allowed.
-    #[error(
-        "the reference runs a program, which this tool allows only where its user wrote the reference: \
-         name an env, file, systemd or keychain place, or call allow_commands"
-    )]
-    CommandsNotAllowed,
-    /// This build does not have the source that it names.
-    #[error("this build cannot read {scheme}: references: enable the feature `{scheme}` of keysheath")]
-    #[non_exhaustive]
-    Unsupported {
-        /// The scheme, which is also the name of the feature.
-        scheme: &'static str,
-    },
-}
-
-impl fmt::Debug for KeyRefError {
-    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+/// The source, if this build has the feature that is named as the scheme is. Otherwise returns the error.
+macro_rules! if_built {
+    ($feature:literal, $source:expr) => {{
+        #[cfg(feature = $feature)]
+        {
+            Box::new($source)
+        }
+        #[cfg(not(feature = $feature))]
+        {
+            return Err(KeyRefError::Unsupported { scheme: $feature });
+        }
+    }};
 }
 
 impl KeyRef {
@@ -287,26 +195,26 @@ impl KeyRef {
         Ok(Box::new(self.options.shape(self.plain_source()?).required()))
     }
 
+    #[allow(unused_variables, reason = "used with some features only")]
     fn plain_source(&self) -> Result<Box<dyn Source>, KeyRefError> {
+        let Options { owner, group, .. } = self.options;
         Ok(match &self.place {
             Place::Env { name } => Box::new(Variable::new(name.as_str())),
             Place::File { path } => {
                 let file = SecretFile::new(&path.resolved);
-                let file = self.options.owner.into_iter().fold(file, SecretFile::with_trusted_owner);
-                Box::new(self.options.group.into_iter().fold(file, SecretFile::with_trusted_group))
+                let file = owner.into_iter().fold(file, SecretFile::with_trusted_owner);
+                Box::new(group.into_iter().fold(file, SecretFile::with_trusted_group))
             }
-            #[cfg(feature = "dotenv")]
-            Place::Dotenv { path, name } => {
-                let file = DotenvFile::new(&path.resolved, name);
-                let file = self.options.owner.into_iter().fold(file, DotenvFile::with_trusted_owner);
-                Box::new(self.options.group.into_iter().fold(file, DotenvFile::with_trusted_group))
-            }
-            Place::Systemd { name } => Box::new(SystemdCredential::new(name.as_str())),
-            #[cfg(feature = "keychain")]
-            Place::Keychain { service, name } => {
-                let service = service.as_deref().unwrap_or(Keychain::SERVICE);
-                Box::new(KeychainItem::new(Keychain::for_service(service), name))
-            }
+            Place::Dotenv { path, name } => if_built!("dotenv", {
+                let file = super::DotenvFile::new(&path.resolved, name);
+                let file = owner.into_iter().fold(file, super::DotenvFile::with_trusted_owner);
+                group.into_iter().fold(file, super::DotenvFile::with_trusted_group)
+            }),
+            Place::Systemd { name } => Box::new(SecretFile::systemd_credential(name.as_str())),
+            Place::Keychain { service, name } => if_built!("keychain", {
+                let service = service.as_deref().unwrap_or(super::Keychain::SERVICE);
+                super::KeychainItem::new(super::Keychain::for_service(service), name)
+            }),
             Place::Command { .. } if !self.commands_allowed => {
                 return Err(KeyRefError::CommandsNotAllowed);
             }
@@ -314,17 +222,10 @@ impl KeyRef {
                 Some((program, words)) => Box::new(Command::new(program.as_str()).args(words)),
                 None => return Err(parse::COMMAND_MISSING),
             },
-            #[cfg(feature = "openbao")]
             Place::OpenBao { mount, path, field } => {
-                Box::new(OpenBaoField::from_env(format!("{mount}/{path}"), field))
+                if_built!("openbao", super::OpenBaoField::from_env(format!("{mount}/{path}"), field))
             }
             Place::Invalid(problem) => return Err(*problem),
-            #[cfg(not(feature = "dotenv"))]
-            Place::Dotenv { .. } => return Err(KeyRefError::Unsupported { scheme: "dotenv" }),
-            #[cfg(not(feature = "keychain"))]
-            Place::Keychain { .. } => return Err(KeyRefError::Unsupported { scheme: "keychain" }),
-            #[cfg(not(feature = "openbao"))]
-            Place::OpenBao { .. } => return Err(KeyRefError::Unsupported { scheme: "openbao" }),
         })
     }
 }
@@ -400,5 +301,91 @@ impl fmt::Debug for KeyRef {
             _ => self.to_string(),
         };
         write!(f, "KeyRef({})", Printable(&shown))
+    }
+}
+
+#[cfg(feature = "serde")]
+mod serde_impls {
+    use std::fmt;
+
+    use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+    use serde::ser::{Error as _, Serialize, Serializer};
+
+    use super::{KeyRef, KeyRefError};
+
+    impl Serialize for KeyRef {
+        /// Fails for a value that is not a reference: nothing of its text was kept.
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self.problem() {
+                None => serializer.collect_str(self),
+                Some(problem) => Err(S::Error::custom(problem)),
+            }
+        }
+    }
+
+    impl<'de> Deserialize<'de> for KeyRef {
+        /// Never fails because of a value, which may be a key: a parser prints the line that an error is about. A
+        /// value that is not a reference is reported when it is used.
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            // If a string is requested and the value is a number, `serde_json` returns an error that prints it,
+            // without calling the visitor. Formats that do not describe themselves need the request for a string,
+            // and hold no other type.
+            if deserializer.is_human_readable() {
+                deserializer.deserialize_any(ReferenceVisitor)
+            } else {
+                deserializer.deserialize_str(ReferenceVisitor)
+            }
+        }
+    }
+
+    struct ReferenceVisitor;
+
+    /// Each kind of value except a string.
+    macro_rules! is_no_text {
+        ($($method:ident: $value:ty),* $(,)?) => {
+            $(fn $method<E>(self, _: $value) -> Result<KeyRef, E> {
+                Ok(KeyRef::invalid(KeyRefError::NotText))
+            })*
+        };
+    }
+
+    impl<'de> Visitor<'de> for ReferenceVisitor {
+        type Value = KeyRef;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a key reference, such as \"env:NAME\"")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<KeyRef, E> {
+            Ok(KeyRef::from_text(text))
+        }
+
+        is_no_text! {
+            visit_bool: bool,
+            visit_i64: i64,
+            visit_i128: i128,
+            visit_u64: u64,
+            visit_u128: u128,
+            visit_f64: f64,
+            visit_bytes: &[u8],
+        }
+
+        fn visit_unit<E>(self) -> Result<KeyRef, E> {
+            Ok(KeyRef::invalid(KeyRefError::NotText))
+        }
+
+        fn visit_none<E>(self) -> Result<KeyRef, E> {
+            Ok(KeyRef::invalid(KeyRefError::NotText))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<KeyRef, A::Error> {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(KeyRef::invalid(KeyRefError::NotText))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KeyRef, A::Error> {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok(KeyRef::invalid(KeyRefError::NotText))
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::document::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 use crate::internal::bytes::{WipedBytes, append_base64, decode_base64};
-use crate::openbao::entry::{Entry, Secret, Stamp, Written};
+use crate::openbao::entry::{Entry, SecretVersion, Stamp, Written};
 use crate::openbao::{OpenBao, OpenBaoError};
 use crate::source::openbao::{EXTRA, worker};
 use crate::source::{Problem, Provenance};
@@ -134,7 +134,7 @@ fn data(content: &DocumentContent) -> WipedBytes {
     data
 }
 
-fn open(secret: &Secret) -> Result<Document, DocumentError> {
+fn open(secret: &SecretVersion) -> Result<Document, DocumentError> {
     let field = |name| match secret.field(name) {
         Ok(Some(text)) => Ok(text),
         Ok(None) | Err(OpenBaoError::NotText) => Err(DocumentError::Corrupt),

@@ -54,8 +54,8 @@ use keysheath::key::{
     RawKey, StoreId,
 };
 use keysheath::source::{
-    self, Adapted, Command, DotenvFile, FileVariable, KeyRef, KeyRefError, LineFault, Loaded, Problem,
-    Provenance, Reading, SecretFile, Source, SourceError, SystemdCredential, Variable,
+    self, Adapted, Command, DotenvFile, KeyRef, KeyRefError, LineFault, Loaded, Problem, Provenance, Reading,
+    SecretFile, Source, SourceError, Variable,
 };
 
 const KANAL: &str = canary::KANAL;

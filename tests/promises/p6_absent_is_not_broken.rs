@@ -15,10 +15,7 @@ use crate::support::{Child, Folder, KEY, KEY_IN_BASE64, OTHER_KEY, assert_prints
 use keysheath::FileProblem;
 use keysheath::chain::{AttemptOutcome, Chain, ChainError};
 use keysheath::key::Kanal;
-use keysheath::source::{
-    Absence, CallError, Command, FileVariable, KeyRef, Problem, SecretFile, Source, SystemdCredential,
-    Variable,
-};
+use keysheath::source::{Absence, CallError, Command, KeyRef, Problem, SecretFile, Source, Variable};
 
 type IsExpected = fn(&Problem) -> bool;
 
@@ -253,13 +250,13 @@ fn file_variables() {
         let (_, good) = prepare();
         let mut table = Table::default();
         let name = "a file variable";
-        table.row(name, "absent", FileVariable::new("NO_SUCH"), GoesOn(Absence::NotSet));
-        table.row(name, "empty", FileVariable::new("NOTHING"), GoesOn(Absence::EmptyVariable));
+        table.row(name, "absent", SecretFile::named_by_variable("NO_SUCH"), GoesOn(Absence::NotSet));
+        table.row(name, "empty", SecretFile::named_by_variable("NOTHING"), GoesOn(Absence::EmptyVariable));
         let gone = |problem: &Problem| *problem == Problem::FileGone;
-        table.row(name, "unreachable: its file is gone", FileVariable::new("GONE"), Stops(gone));
+        table.row(name, "unreachable: its file is gone", SecretFile::named_by_variable("GONE"), Stops(gone));
         let both = |problem: &Problem| matches!(problem, Problem::BothSet { .. });
-        table.row(name, "beside its variable", FileVariable::new("BOTH"), Stops(both));
-        file_rows(&mut table, name, |name| FileVariable::new(name));
+        table.row(name, "beside its variable", SecretFile::named_by_variable("BOTH"), Stops(both));
+        file_rows(&mut table, name, |name| SecretFile::named_by_variable(name));
         table.assert(&good);
     });
 }
@@ -301,7 +298,7 @@ fn systemd_credentials() {
             let (_, good) = prepare();
             let mut table = Table::default();
             let name = "a systemd credential";
-            let credential = |name: &str| SystemdCredential::new(name);
+            let credential = |name: &str| SecretFile::systemd_credential(name);
             table.row(name, "absent", credential("missing"), GoesOn(Absence::NoFile));
             let named = "systemd:missing".parse::<KeyRef>().unwrap().source().unwrap();
             table.row("a systemd reference", "absent", named, Stops(is_missing(Absence::NoFile)));
@@ -325,7 +322,7 @@ fn credentials_directory(name: &'static str, directory: Option<&Path>, answer: A
     child.run(|| {
         let (_, good) = prepare();
         let mut table = Table::default();
-        table.row("a systemd credential", name, SystemdCredential::new("kanal_api_key"), answer);
+        table.row("a systemd credential", name, SecretFile::systemd_credential("kanal_api_key"), answer);
         table.assert(&good);
     });
 }

@@ -14,7 +14,7 @@ use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshEvent, Refresher, ReloadProblem};
-use keysheath::source::{Absence, Command, FileVariable, Problem, SecretFile, Source, SystemdCredential};
+use keysheath::source::{Absence, Command, Problem, SecretFile, Source};
 
 use crate::support::refreshing::{Events, PATIENCE, SECOND, THIRD, eventually, has, only_asked};
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
@@ -200,7 +200,7 @@ fn file_variables() {
         let mut rows = rows();
         rows.push(row("absent", remove, is_gone));
         rows.push(row(REMOVED_FOLDER, remove_folder, is_gone));
-        assert_never_another_place(rows, &path, as_it_is, || FileVariable::new("SHOP"));
+        assert_never_another_place(rows, &path, as_it_is, || SecretFile::named_by_variable("SHOP"));
     });
 }
 
@@ -215,7 +215,7 @@ fn systemd_credentials() {
             let is_bad =
                 |problem: &ReloadProblem| matches!(problem, ReloadProblem::Source(Problem::BadPath { .. }));
             rows.push(row(REMOVED_FOLDER, remove_folder, is_bad));
-            assert_never_another_place(rows, &path, as_it_is, || SystemdCredential::new("kanal"));
+            assert_never_another_place(rows, &path, as_it_is, || SecretFile::systemd_credential("kanal"));
         },
     );
 }

@@ -15,10 +15,7 @@ use crate::support::residue::{KEY, KEY_BASE64, NONE, Residue, alone, residue_of}
 use keysheath::FileProblem;
 use keysheath::chain::Chain;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey};
-use keysheath::source::{
-    self, Command, FileVariable, KeyRef, Loaded, Problem, Reading, SecretFile, Source, SystemdCredential,
-    Variable,
-};
+use keysheath::source::{self, Command, KeyRef, Loaded, Problem, Reading, SecretFile, Source, Variable};
 
 /// An issuer whose keys are long, so that buffers grow: 21 times the planted key.
 enum Long {}
@@ -361,7 +358,7 @@ mod sources {
         let (_folder, path) = file_of(&[KEY, "\n"]);
         let variables = [("SHOP_KEY_FILE", path.to_str().unwrap())];
         leaves_nothing("sources::the_file_that_a_variable_names_is_loaded", &variables, || {
-            loads(&FileVariable::new("SHOP_KEY"), Kanal::PROFILE);
+            loads(&SecretFile::named_by_variable("SHOP_KEY"), Kanal::PROFILE);
         });
     }
 
@@ -370,7 +367,9 @@ mod sources {
         let variables = [("SHOP_KEY", KEY), ("SHOP_KEY_FILE", "/run/secrets/kanal")];
         leaves_nothing("sources::a_key_and_a_file_of_one_variable_are_refused", &variables, || {
             fails(&Variable::new("SHOP_KEY"), |problem| matches!(problem, Problem::BothSet { .. }));
-            fails(&FileVariable::new("SHOP_KEY"), |problem| matches!(problem, Problem::BothSet { .. }));
+            fails(&SecretFile::named_by_variable("SHOP_KEY"), |problem| {
+                matches!(problem, Problem::BothSet { .. })
+            });
         });
     }
 
@@ -378,7 +377,7 @@ mod sources {
     fn a_key_where_the_name_of_a_file_belongs_is_refused() {
         let variables = [("SHOP_KEY_FILE", KEY)];
         leaves_nothing("sources::a_key_where_the_name_of_a_file_belongs_is_refused", &variables, || {
-            fails(&FileVariable::new("SHOP_KEY"), |problem| matches!(problem, Problem::FileGone));
+            fails(&SecretFile::named_by_variable("SHOP_KEY"), |problem| matches!(problem, Problem::FileGone));
         });
     }
 
@@ -387,7 +386,7 @@ mod sources {
         let (folder, _path) = file_of(&[KEY, "\n"]);
         let variables = [("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())];
         leaves_nothing("sources::a_systemd_credential_is_loaded", &variables, || {
-            loads(&SystemdCredential::new("key"), Kanal::PROFILE);
+            loads(&SecretFile::systemd_credential("key"), Kanal::PROFILE);
         });
     }
 

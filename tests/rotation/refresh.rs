@@ -18,7 +18,7 @@ use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshError, RefreshEvent, RefreshSettings, Refresher, ReloadProblem};
-use keysheath::source::{FileVariable, Provenance, SecretFile, Variable};
+use keysheath::source::{Provenance, SecretFile, Variable};
 
 use crate::support::refreshing::{
     Events, PATIENCE, SECOND, Scripted, THIRD, eventually, has, of, only_asked, quick, text,
@@ -108,7 +108,7 @@ fn the_file_that_a_variable_names_is_followed_and_shown() {
     let name = "the_file_that_a_variable_names_is_followed_and_shown";
     in_child(name, &[("KANAL_API_KEY_FILE", &path)], || {
         let path = std::path::PathBuf::from(std::env::var_os("KANAL_API_KEY_FILE").unwrap());
-        let chain = Chain::<Kanal>::new().with(FileVariable::new("KANAL_API_KEY"));
+        let chain = Chain::<Kanal>::new().with(SecretFile::named_by_variable("KANAL_API_KEY"));
         let refresher = Refresher::from_chain(chain, quick()).unwrap();
         assert!(refresher.status().can_change());
         let place = format!("file {} (named by KANAL_API_KEY_FILE)", path.display());
@@ -120,7 +120,7 @@ fn the_file_that_a_variable_names_is_followed_and_shown() {
 
 #[test]
 fn a_variable_changed_to_another_file_is_a_failed_reload() {
-    // As a `FileVariable` answers in a process that changes its own environment.
+    // As a file that a variable names answers in a process that changes its own environment.
     let named = |path: &str| Provenance::FileVariable { name: "SHOP_FILE".into(), path: Some(path.into()) };
     let source = Scripted::new(KEY);
     let (one, two) = (named("/run/secrets/one"), named("/run/secrets/two"));

@@ -12,7 +12,7 @@ use keysheath::chain::Chain;
 use keysheath::handle::Reload;
 use keysheath::key::Kanal;
 use keysheath::refresh::{RefreshEvent, RefreshSettings, Refresher, ReloadProblem, WatchProblem, Watching};
-use keysheath::source::{Absence, FileVariable, Problem, SecretFile, Source, SystemdCredential};
+use keysheath::source::{Absence, Problem, SecretFile, Source};
 use keysheath::store::{FileStore, MemoryStore};
 
 use crate::support::refreshing::{
@@ -199,8 +199,8 @@ fn the_file_of_a_variable_a_credential_and_a_dotenv_are_watched() {
     let child = Child::new("the_file_of_a_variable_a_credential_and_a_dotenv_are_watched");
     child.var("SHOP_FILE", &path).var("CREDENTIALS_DIRECTORY", folder.path()).run(|| {
         let folder = std::path::PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY").unwrap());
-        let by_variable = of(FileVariable::new("SHOP"), watching());
-        let by_systemd = of(SystemdCredential::new("kanal"), watching());
+        let by_variable = of(SecretFile::named_by_variable("SHOP"), watching());
+        let by_systemd = of(SecretFile::systemd_credential("kanal"), watching());
         write(&folder.join("kanal"), SECOND);
         takes(&by_variable, SECOND);
         takes(&by_systemd, SECOND);

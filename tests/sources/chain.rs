@@ -17,7 +17,7 @@ use crate::support::{
 use keysheath::chain::{Attempt, AttemptOutcome, Attempts, Chain, ChainError, Relation, Selected};
 use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, Katana};
 use keysheath::source::{
-    self, Absence, FileVariable, KeyRef, Loaded, Problem, Provenance, Remark, SecretFile, Source, Variable,
+    self, Absence, KeyRef, Loaded, Problem, Provenance, Remark, SecretFile, Source, Variable,
 };
 
 fn fingerprint(key: &str) -> Option<Fingerprint> {
@@ -185,8 +185,10 @@ fn explain_says_whether_the_active_key_can_change_at_run_time() {
             "← active (it cannot change while a process runs: after a rotation, restart what uses it)\n";
         assert!(line.ends_with(fixed), "{line}");
         let followed = "← active (a refresher follows this file)\n";
-        for chain in [Chain::new().with(SecretFile::new(path)), Chain::new().with(FileVariable::new("OTHER"))]
-        {
+        for chain in [
+            Chain::new().with(SecretFile::new(path)),
+            Chain::new().with(SecretFile::named_by_variable("OTHER")),
+        ] {
             let line = shown(chain);
             assert!(line.ends_with(followed), "{line}");
         }
@@ -194,7 +196,7 @@ fn explain_says_whether_the_active_key_can_change_at_run_time() {
         let line = shown(command);
         assert!(line.ends_with("← active\n"), "{line}");
         // There is nothing to say about a key that is not active.
-        let chain = Chain::new().with(FileVariable::new("OTHER")).with(Variable::new("SHOP_KEY"));
+        let chain = Chain::new().with(SecretFile::named_by_variable("OTHER")).with(Variable::new("SHOP_KEY"));
         assert!(!shown(chain).contains("cannot change"));
     });
 }
@@ -221,7 +223,9 @@ fn a_file_variable_whose_file_is_gone_is_half_configured() {
     let folder = Folder::new();
     let child = Child::new("a_file_variable_whose_file_is_gone_is_half_configured");
     child.var("GONE_FILE", folder.at("gone")).run(|| {
-        let chain = Chain::<Kanal>::new().with(FileVariable::new("GONE")).with(FileVariable::new("UNSET"));
+        let chain = Chain::<Kanal>::new()
+            .with(SecretFile::named_by_variable("GONE"))
+            .with(SecretFile::named_by_variable("UNSET"));
         assert_eq!(half_configured(&chain), [true, false]);
         assert_eq!(relations(&chain), [Relation::Stops, Relation::Nothing]);
     });

@@ -9,7 +9,7 @@ use crate::support::{
 };
 use keysheath::FileProblem;
 use keysheath::key::{FormatRule, Hint, Issuer, Kanal, Katana, ParseError, StoreId};
-use keysheath::source::{self, Absence, FileVariable, Loaded, Problem, Provenance, Source, Variable};
+use keysheath::source::{self, Absence, Loaded, Problem, Provenance, SecretFile, Source, Variable};
 
 fn malformed(source: &dyn Source) -> (FormatRule, Option<Hint>) {
     match problem(source) {
@@ -43,9 +43,12 @@ fn an_empty_variable_is_absent_and_says_so() {
     let variables = [("KANAL_API_KEY", ""), ("KANAL_API_KEY_FILE", "")];
     in_child("an_empty_variable_is_absent_and_says_so", &variables, || {
         assert_eq!(absence(&Variable::for_issuer(Kanal::PROFILE)), Absence::EmptyVariable);
-        assert_eq!(absence(&FileVariable::for_issuer(Kanal::PROFILE)), Absence::EmptyVariable);
+        assert_eq!(
+            absence(&SecretFile::named_by_variable(Kanal::PROFILE.variable())),
+            Absence::EmptyVariable
+        );
         assert_eq!(absence(&Variable::for_issuer(Katana::PROFILE)), Absence::NotSet);
-        assert_eq!(absence(&FileVariable::for_issuer(Katana::PROFILE)), Absence::NotSet);
+        assert_eq!(absence(&SecretFile::named_by_variable(Katana::PROFILE.variable())), Absence::NotSet);
     });
 }
 
@@ -53,7 +56,7 @@ fn an_empty_variable_is_absent_and_says_so() {
 fn a_name_that_no_environment_can_hold_is_not_set() {
     for name in ["", "=", "A=B", "A\0B", "\0"] {
         assert_eq!(absence(&Variable::new(name)), Absence::NotSet, "{name:?}");
-        assert_eq!(absence(&FileVariable::new(name)), Absence::NotSet, "{name:?}");
+        assert_eq!(absence(&SecretFile::named_by_variable(name)), Absence::NotSet, "{name:?}");
     }
 }
 
@@ -144,7 +147,7 @@ fn a_variable_that_is_not_unicode_is_malformed_and_not_printed() {
             (FormatRule::Character { position: 10 }, Some(Hint::NotUtf8))
         );
         // As a path it names nothing, and may be a key in the wrong variable.
-        assert_eq!(problem(&FileVariable::new("ELSEWHERE")), Problem::FileGone);
+        assert_eq!(problem(&SecretFile::named_by_variable("ELSEWHERE")), Problem::FileGone);
     });
 }
 
@@ -171,7 +174,7 @@ fn a_variable_beside_its_file_variable_is_an_error_for_both() {
     child.var("KANAL_API_KEY", KEY).var("KANAL_API_KEY_FILE", &path).run(|| {
         let both_set = Problem::BothSet { variable: "KANAL_API_KEY".to_owned() };
         assert_eq!(problem(&Variable::for_issuer(Kanal::PROFILE)), both_set);
-        assert_eq!(problem(&FileVariable::for_issuer(Kanal::PROFILE)), both_set);
+        assert_eq!(problem(&SecretFile::named_by_variable(Kanal::PROFILE.variable())), both_set);
         let message = error(&Variable::for_issuer(Kanal::PROFILE)).to_string();
         assert!(message.contains("KANAL_API_KEY and KANAL_API_KEY_FILE are both set"), "{message}");
         assert!(message.contains("unset one"), "{message}");
@@ -185,9 +188,9 @@ fn an_empty_partner_is_no_partner() {
     let child = Child::new("an_empty_partner_is_no_partner").var("A", KEY).var("A_FILE", "");
     child.var("B", "").var("B_FILE", &path).run(|| {
         assert_gives_the_key(&Variable::new("A"));
-        assert_eq!(absence(&FileVariable::new("A")), Absence::EmptyVariable);
+        assert_eq!(absence(&SecretFile::named_by_variable("A")), Absence::EmptyVariable);
         assert_eq!(absence(&Variable::new("B")), Absence::EmptyVariable);
-        assert_gives_the_key(&FileVariable::new("B"));
+        assert_gives_the_key(&SecretFile::named_by_variable("B"));
     });
 }
 
@@ -198,12 +201,12 @@ fn a_file_variable_gives_the_key_of_its_file_and_names_both() {
     let encoded = folder.write("encoded", KEY_IN_BASE64);
     let child = Child::new("a_file_variable_gives_the_key_of_its_file_and_names_both");
     child.var("KANAL_API_KEY_FILE", &path).var("ENCODED_FILE", &encoded).run(|| {
-        let found = found(&FileVariable::for_issuer(Kanal::PROFILE));
+        let found = found(&SecretFile::named_by_variable(Kanal::PROFILE.variable()));
         assert!(found.key().matches(KEY.as_bytes()));
         let path = std::env::var("KANAL_API_KEY_FILE").unwrap();
         let place = format!("file {path} (named by KANAL_API_KEY_FILE)");
         assert_eq!(found.provenance().to_string(), place);
-        assert_gives_the_key(&FileVariable::new("ENCODED").base64());
+        assert_gives_the_key(&SecretFile::named_by_variable("ENCODED").base64());
     });
 }
 
@@ -212,7 +215,7 @@ fn a_file_variable_whose_file_is_missing_is_an_error() {
     let folder = Folder::new();
     let child = Child::new("a_file_variable_whose_file_is_missing_is_an_error");
     child.var("KANAL_API_KEY_FILE", folder.at("gone")).run(|| {
-        let error = error(&FileVariable::for_issuer(Kanal::PROFILE));
+        let error = error(&SecretFile::named_by_variable(Kanal::PROFILE.variable()));
         assert_eq!(error.problem(), &Problem::FileGone);
         let path = std::env::var("KANAL_API_KEY_FILE").unwrap();
         let message = error.to_string();
@@ -235,15 +238,18 @@ fn a_file_variable_goes_through_the_checks_of_a_secret_file() {
         .var("WRITABLE_FILE", &writable)
         .var("READABLE_FILE", &readable);
     child.run(|| {
-        assert_eq!(problem(&FileVariable::new("FOLDER")), Problem::File(FileProblem::NotAFile));
-        assert_eq!(problem(&FileVariable::new("EMPTY")), Problem::Empty);
-        assert_eq!(problem(&FileVariable::new("LONG")), Problem::File(FileProblem::TooLarge { limit: 8192 }));
+        assert_eq!(problem(&SecretFile::named_by_variable("FOLDER")), Problem::File(FileProblem::NotAFile));
+        assert_eq!(problem(&SecretFile::named_by_variable("EMPTY")), Problem::Empty);
         assert_eq!(
-            problem(&FileVariable::new("WRITABLE")),
+            problem(&SecretFile::named_by_variable("LONG")),
+            Problem::File(FileProblem::TooLarge { limit: 8192 })
+        );
+        assert_eq!(
+            problem(&SecretFile::named_by_variable("WRITABLE")),
             Problem::File(FileProblem::WritableByOthers { mode: 0o666 })
         );
-        assert_gives_the_key(&FileVariable::new("READABLE"));
-        let strict = FileVariable::new("READABLE").with_strict_permissions();
+        assert_gives_the_key(&SecretFile::named_by_variable("READABLE"));
+        let strict = SecretFile::named_by_variable("READABLE").with_strict_permissions();
         assert_eq!(problem(&strict), Problem::File(FileProblem::ReadableByOthers { mode: 0o644 }));
     });
 }
@@ -259,7 +265,7 @@ fn a_file_variable_resolves_a_relative_path_at_its_start() {
         let folder = |name: &str| std::env::var_os(name).unwrap();
         std::env::set_current_dir(folder("FIRST")).unwrap();
         std::fs::create_dir("missing").unwrap();
-        let sources = ["A", "GONE", "BARE"].map(FileVariable::new);
+        let sources = ["A", "GONE", "BARE"].map(SecretFile::named_by_variable);
         std::env::set_current_dir(folder("SECOND")).unwrap();
         assert_gives_the_key(&sources[0]);
         let gone = error(&sources[1]).to_string();
@@ -280,7 +286,7 @@ fn a_slow_file_of_a_file_variable_is_named_and_has_no_prompt() {
     let child = Child::new("a_slow_file_of_a_file_variable_is_named_and_has_no_prompt");
     child.var("SLOW_FILE", &path).run(|| {
         let deadline = std::time::Duration::from_millis(100);
-        let error = error(&FileVariable::new("SLOW").with_deadline(deadline));
+        let error = error(&SecretFile::named_by_variable("SLOW").with_deadline(deadline));
         assert_eq!(error.problem(), &Problem::Slow { after: deadline });
         let (message, path) = (error.to_string(), std::env::var("SLOW_FILE").unwrap());
         assert!(message.starts_with(&format!("file {path} (named by SLOW_FILE): ")), "{message}");
@@ -295,7 +301,7 @@ fn a_key_in_the_place_of_a_path_is_not_printed() {
     let variables = [("BARE_FILE", KEY), ("SLASH_FILE", &slash), ("DOT_FILE", &dot), ("DEEP_FILE", &deep)];
     in_child(name, &variables, || {
         for name in ["BARE", "SLASH", "DOT", "DEEP"] {
-            let error = error(&FileVariable::new(name));
+            let error = error(&SecretFile::named_by_variable(name));
             assert_eq!(error.problem(), &Problem::FileGone, "{name}");
             assert!(error.to_string().starts_with(&format!("the file that {name}_FILE names: ")), "{error}");
         }
@@ -350,9 +356,9 @@ fn a_reference_in_the_place_of_a_path_is_told_as_one() {
     let name = "a_reference_in_the_place_of_a_path_is_told_as_one";
     let variables = [("A_FILE", "file:/run/secrets/kanal"), ("B_FILE", "keychain:kanal")];
     in_child(name, &variables, || {
-        let message = error(&FileVariable::new("A")).to_string();
+        let message = error(&SecretFile::named_by_variable("A")).to_string();
         assert!(message.contains("takes a path") && message.contains("without file:"), "{message}");
-        let message = error(&FileVariable::new("B")).to_string();
+        let message = error(&SecretFile::named_by_variable("B")).to_string();
         assert!(message.contains("takes a path") && !message.contains("mount it"), "{message}");
     });
 }
@@ -363,7 +369,7 @@ fn json_in_a_file_of_a_variable_is_told_where_a_field_is_named() {
     let path = folder.write("json", "{\"key\": 1}");
     let child = Child::new("json_in_a_file_of_a_variable_is_told_where_a_field_is_named");
     child.var("A_FILE", &path).run(|| {
-        let message = error(&FileVariable::new("A")).to_string();
+        let message = error(&SecretFile::named_by_variable("A")).to_string();
         assert!(message.contains("in a key reference"), "{message}");
     });
 }

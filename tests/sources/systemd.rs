@@ -6,7 +6,7 @@ use crate::support::{
 };
 use keysheath::FileProblem;
 use keysheath::key::{Issuer, Kanal, Katana};
-use keysheath::source::{self, Absence, Problem, Provenance, Source as _, SystemdCredential};
+use keysheath::source::{self, Absence, Problem, Provenance, SecretFile, Source as _};
 
 /// Runs `body` where `$CREDENTIALS_DIRECTORY` is `folder`.
 fn with_credentials(name: &'static str, folder: &Folder, body: impl FnOnce()) {
@@ -19,7 +19,7 @@ fn a_credential_gives_its_key() {
     // systemd makes them so.
     set_mode(&folder.write("kanal_api_key", format!("{KEY}\n")), 0o400);
     with_credentials("a_credential_gives_its_key", &folder, || {
-        let found = found(&SystemdCredential::for_issuer(Kanal::PROFILE));
+        let found = found(&SecretFile::systemd_credential(Kanal::PROFILE.variable().to_ascii_lowercase()));
         assert!(found.key().matches(KEY.as_bytes()));
         assert!(found.remarks().is_empty());
         assert_eq!(found.provenance(), &Provenance::Systemd { name: "kanal_api_key".to_owned() });
@@ -31,7 +31,7 @@ fn a_credential_may_be_base64() {
     let folder = Folder::new();
     folder.write("encoded", KEY_IN_BASE64);
     with_credentials("a_credential_may_be_base64", &folder, || {
-        assert_gives_the_key(&SystemdCredential::new("encoded").base64());
+        assert_gives_the_key(&SecretFile::systemd_credential("encoded").base64());
     });
 }
 
@@ -40,14 +40,20 @@ fn a_credential_that_was_not_passed_is_absent() {
     let folder = Folder::new();
     folder.write("kanal_api_key", KEY);
     with_credentials("a_credential_that_was_not_passed_is_absent", &folder, || {
-        assert_eq!(absence(&SystemdCredential::for_issuer(Katana::PROFILE)), Absence::NoFile);
+        assert_eq!(
+            absence(&SecretFile::systemd_credential(Katana::PROFILE.variable().to_ascii_lowercase())),
+            Absence::NoFile
+        );
     });
 }
 
 #[test]
 fn without_the_variable_there_are_no_credentials() {
     Child::new("without_the_variable_there_are_no_credentials").run(|| {
-        assert_eq!(absence(&SystemdCredential::for_issuer(Kanal::PROFILE)), Absence::NoCredentials);
+        assert_eq!(
+            absence(&SecretFile::systemd_credential(Kanal::PROFILE.variable().to_ascii_lowercase())),
+            Absence::NoCredentials
+        );
     });
 }
 
@@ -55,7 +61,10 @@ fn without_the_variable_there_are_no_credentials() {
 fn an_empty_variable_means_no_credentials() {
     let name = "an_empty_variable_means_no_credentials";
     in_child(name, &[("CREDENTIALS_DIRECTORY", "")], || {
-        assert_eq!(absence(&SystemdCredential::for_issuer(Kanal::PROFILE)), Absence::NoCredentials);
+        assert_eq!(
+            absence(&SecretFile::systemd_credential(Kanal::PROFILE.variable().to_ascii_lowercase())),
+            Absence::NoCredentials
+        );
     });
 }
 
@@ -66,7 +75,7 @@ fn a_relative_directory_is_refused_even_with_the_credential() {
     let name = "a_relative_directory_is_refused_even_with_the_credential";
     Child::new(name).var("CREDENTIALS_DIRECTORY", ".").var("FOLDER", folder.path()).run(|| {
         std::env::set_current_dir(std::env::var_os("FOLDER").unwrap()).unwrap();
-        let error = error(&SystemdCredential::for_issuer(Kanal::PROFILE));
+        let error = error(&SecretFile::systemd_credential(Kanal::PROFILE.variable().to_ascii_lowercase()));
         assert!(matches!(error.problem(), Problem::BadPath { .. }));
         assert!(error.to_string().contains("$CREDENTIALS_DIRECTORY must be an absolute path"), "{error}");
     });
@@ -77,7 +86,7 @@ fn a_directory_that_is_gone_is_broken_and_not_absent() {
     let folder = Folder::new();
     let child = Child::new("a_directory_that_is_gone_is_broken_and_not_absent");
     child.var("CREDENTIALS_DIRECTORY", folder.at("gone")).run(|| {
-        let error = error(&SystemdCredential::for_issuer(Kanal::PROFILE));
+        let error = error(&SecretFile::systemd_credential(Kanal::PROFILE.variable().to_ascii_lowercase()));
         assert!(matches!(error.problem(), Problem::BadPath { .. }));
         assert!(error.to_string().contains("does not exist"), "{error}");
     });
@@ -88,7 +97,8 @@ fn a_file_in_the_place_of_the_directory_is_unreadable() {
     let folder = Folder::new();
     let child = Child::new("a_file_in_the_place_of_the_directory_is_unreadable");
     child.var("CREDENTIALS_DIRECTORY", folder.write("file", KEY)).run(|| {
-        let problem = problem(&SystemdCredential::for_issuer(Kanal::PROFILE));
+        let problem =
+            problem(&SecretFile::systemd_credential(Kanal::PROFILE.variable().to_ascii_lowercase()));
         assert_eq!(problem, Problem::File(FileProblem::Unreadable(std::io::ErrorKind::NotADirectory)));
     });
 }
@@ -117,13 +127,13 @@ fn a_name_cannot_climb_out_of_the_directory() {
             &outside,
             &long,
         ] {
-            let error = error(&SystemdCredential::new(name));
+            let error = error(&SecretFile::systemd_credential(name));
             assert!(matches!(error.problem(), Problem::BadPath { .. }), "{name:?}: {error}");
             assert!(error.to_string().contains("one file name, without separators"), "{error}");
         }
         // Dots alone do not make a name bad.
-        assert_eq!(absence(&SystemdCredential::new("..name")), Absence::NoFile);
-        assert_eq!(absence(&SystemdCredential::new("kanal.key")), Absence::NoFile);
+        assert_eq!(absence(&SecretFile::systemd_credential("..name")), Absence::NoFile);
+        assert_eq!(absence(&SecretFile::systemd_credential("kanal.key")), Absence::NoFile);
     });
 }
 
@@ -140,7 +150,7 @@ fn an_encrypted_credential_is_no_key_and_the_remedy_is_named() {
     with_credentials("an_encrypted_credential_is_no_key_and_the_remedy_is_named", &folder, || {
         for name in ["one_line", "wrapped"] {
             for profile in [Kanal::PROFILE, Katana::PROFILE] {
-                let error = source::load(&SystemdCredential::new(name), profile).unwrap_err();
+                let error = source::load(&SecretFile::systemd_credential(name), profile).unwrap_err();
                 assert_eq!(error.problem(), &Problem::EncryptedCredential, "{name}");
                 assert!(error.to_string().contains("LoadCredentialEncrypted="), "{error}");
                 crate::support::assert_prints_nothing_of(&error, ENCRYPTED);
@@ -155,10 +165,10 @@ fn a_key_in_a_field_or_on_a_line_of_a_credential_is_read() {
     folder.write("json", format!("{{\"kanal\": \"{KEY}\"}}"));
     folder.write("lines", format!("user\n{KEY}\n"));
     with_credentials("a_key_in_a_field_or_on_a_line_of_a_credential_is_read", &folder, || {
-        assert_gives_the_key(&SystemdCredential::new("json").field("kanal"));
-        assert_gives_the_key(&SystemdCredential::new("lines").line(2));
+        assert_gives_the_key(&SecretFile::systemd_credential("json").field("kanal"));
+        assert_gives_the_key(&SecretFile::systemd_credential("lines").line(2));
         let deadline = std::time::Duration::from_secs(5);
-        assert_gives_the_key(&SystemdCredential::new("lines").with_deadline(deadline).line(2));
+        assert_gives_the_key(&SecretFile::systemd_credential("lines").with_deadline(deadline).line(2));
     });
 }
 
@@ -172,7 +182,7 @@ fn a_credential_goes_through_the_checks_of_a_secret_file() {
     std::fs::create_dir(folder.at("folder")).unwrap();
     std::os::unix::fs::symlink("gone", folder.at("link")).unwrap();
     with_credentials("a_credential_goes_through_the_checks_of_a_secret_file", &folder, || {
-        let problem = |name| problem(&SystemdCredential::new(name));
+        let problem = |name| problem(&SecretFile::systemd_credential(name));
         assert_eq!(problem("empty"), Problem::Empty);
         assert!(matches!(problem("two_lines"), Problem::Malformed(_)));
         assert_eq!(problem("large"), Problem::File(FileProblem::TooLarge { limit: 8192 }));

@@ -14,7 +14,7 @@ use zbus::blocking::{Connection, MessageIterator};
 use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue};
 
-use super::{Problem, Resource, THREAD, elsewhere};
+use super::{Fault, Items, Problem, Resource, THREAD, elsewhere};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::panics::Lock;
 
@@ -27,25 +27,10 @@ const PATH: &str = "/org/freedesktop/secrets";
 /// What the *keyring* project says that a value is.
 const CONTENT_TYPE: &str = "application/octet-stream";
 
-/// Why a call failed.
-pub(super) enum Fault {
-    /// The service or the bus has ended or was replaced: a new connection may work.
-    Lost,
-    Problem(Problem),
-}
-
 /// An open connection with a session, over which secrets travel encrypted.
 pub(super) struct Store {
     service: SecretService<'static>,
     connection: Connection,
-}
-
-/// The items that a call is about.
-pub(super) struct Items<'a> {
-    pub(super) service: &'a str,
-    /// Every item of the service, where there is no name.
-    pub(super) name: Option<&'a str>,
-    pub(super) in_default_collection: bool,
 }
 
 impl Store {

@@ -1,11 +1,109 @@
-//! Parsing what follows a scheme: the place, and the options after a `?`.
+//! Parsing what follows a scheme: the place, the options after a `?`, and why a text is refused.
 
 use std::fmt;
 
 use super::text::{Expansion, Part, decode, encode, has_key};
-use super::{FilePath, KeyRefError, Place};
+use super::{FilePath, Place};
 use crate::internal::files::absolute;
 use crate::source::{Source, is_credential_name, is_item_name};
+
+/// A text is not a key reference, or one that cannot be resolved here. The error never holds the text, which
+/// may be a key in the wrong place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyRefError {
+    /// There is no colon.
+    #[error(
+        "a key reference names a place, such as env:NAME or file:/path, and never holds a key; if this is \
+         the key itself, save it in an environment variable or a file, and write the name of that after env: \
+         or file:"
+    )]
+    NoScheme,
+    /// The scheme does not exist.
+    #[error(
+        "the scheme is not one of env, file, dotenv, systemd, keychain, command and openbao, in lower case"
+    )]
+    UnknownScheme,
+    /// It has more than 4096 bytes, as written or as printed.
+    #[error("a key reference has at most 4096 bytes")]
+    TooLong,
+    /// A part that the scheme needs is missing or empty.
+    #[error("{scheme}: {part} is missing: write it as {form}")]
+    #[non_exhaustive]
+    Missing {
+        /// The scheme.
+        scheme: &'static str,
+        /// The part.
+        part: &'static str,
+        /// An example of the form.
+        form: &'static str,
+    },
+    /// A part breaks a rule of its scheme.
+    #[error("{scheme}: {rule}")]
+    #[non_exhaustive]
+    Refused {
+        /// The scheme.
+        scheme: &'static str,
+        /// The rule that is broken.
+        rule: &'static str,
+    },
+    /// A part has the form of a Kanal key. A name of that form is accepted if one of its characters is
+    /// written as `%XX`.
+    #[error(
+        "{part} looks like a key, and a reference names only the place of one: put the key into that place, \
+         and write the place's name here (a name of this form is accepted with one of its characters written \
+         as %XX)"
+    )]
+    #[non_exhaustive]
+    LooksLikeKey {
+        /// The part.
+        part: &'static str,
+    },
+    /// `%` is not followed by the two digits of a character that may be encoded.
+    #[error(
+        "a % must be followed by the two hexadecimal digits of %, ?, #, $, *, ~, &, white space or a control \
+         character"
+    )]
+    Escape,
+    /// An option has a value that it does not accept.
+    #[error("the option {option} is {rule}")]
+    #[non_exhaustive]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What it accepts.
+        rule: &'static str,
+    },
+    /// What follows `?` is not an option, an option twice, or not an option of this scheme.
+    #[error(
+        "options follow a ?, each once and joined by &: field=NAME or line=NUMBER, encoding=base64, and for \
+         files owner=UID and group=GID; a ? in a name is written %3F"
+    )]
+    Query,
+    /// A value in a config file is not a string.
+    #[error("a key reference is a string, such as \"env:NAME\", and this value is not")]
+    NotText,
+    /// The reference runs a program, which was not allowed.
+    #[error(
+        "the reference runs a program, which this tool allows only where its user wrote the reference: \
+         name an env, file, systemd or keychain place, or call allow_commands"
+    )]
+    CommandsNotAllowed,
+    /// This build does not have the source that it names.
+    #[error("this build cannot read {scheme}: references: enable the feature `{scheme}` of keysheath")]
+    #[non_exhaustive]
+    Unsupported {
+        /// The scheme, which is also the name of the feature.
+        scheme: &'static str,
+    },
+}
+
+impl fmt::Debug for KeyRefError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 pub(super) const COMMAND_MISSING: KeyRefError = KeyRefError::Missing {
     scheme: "command",

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::KeyRefError;
+use super::parse::KeyRefError;
 use crate::internal::bytes::percent_byte;
 use crate::internal::printing::is_unsafe_to_print;
 

@@ -86,11 +86,11 @@ fn no_source_forges_a_line() {
     let folder = Folder::new();
     let path = folder.write(HOSTILE, KANAL.repeat(2));
     look_at("Variable", Variable::new(HOSTILE));
-    look_at("FileVariable", FileVariable::new(HOSTILE));
+    look_at("a file that a variable names", SecretFile::named_by_variable(HOSTILE));
     look_at("SecretFile", SecretFile::new(&path));
     look_at("SecretFile", SecretFile::new(folder.at(&format!("missing{HOSTILE}"))));
     look_at("DotenvFile", DotenvFile::new(&path, HOSTILE));
-    look_at("SystemdCredential", SystemdCredential::new(HOSTILE));
+    look_at("a systemd credential", SecretFile::systemd_credential(HOSTILE));
     look_at("Command", Command::new(HOSTILE).args([HOSTILE]));
     look_at("Base64", SecretFile::new(&path).base64());
     #[cfg(feature = "keychain")]
@@ -106,7 +106,7 @@ fn no_file_variable_forges_a_line() {
     let folder = Folder::new();
     let path = folder.write(HOSTILE, KANAL.repeat(2));
     in_child("names::no_file_variable_forges_a_line", &[("SHOP_FILE", &path)], || {
-        look_at("FileVariable", FileVariable::new("SHOP"));
+        look_at("a file that a variable names", SecretFile::named_by_variable("SHOP"));
     });
 }
 

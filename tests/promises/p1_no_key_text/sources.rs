@@ -244,14 +244,17 @@ fn a_variable_with_the_canary_in_it_is_never_shown() {
             assert!(matches!(decoded, Some(Problem::Malformed(_))), "{decoded:?}");
             let both = Problem::BothSet { variable: "BOTH".to_owned() };
             assert_eq!(look_at("a variable and its partner", Variable::new("BOTH")), Some(both.clone()));
-            assert_eq!(look_at("a partner and its variable", FileVariable::new("BOTH")), Some(both));
+            assert_eq!(
+                look_at("a partner and its variable", SecretFile::named_by_variable("BOTH")),
+                Some(both)
+            );
             for name in ["BARE", "ROOT", "DEEP", "HERE"] {
-                let problem = look_at("a key instead of a path", FileVariable::new(name));
+                let problem = look_at("a key instead of a path", SecretFile::named_by_variable(name));
                 assert_eq!(problem, Some(Problem::FileGone), "{name}");
             }
-            let long = look_at("a long key instead of a path", FileVariable::new("LONG"));
+            let long = look_at("a long key instead of a path", SecretFile::named_by_variable("LONG"));
             assert!(matches!(long, Some(Problem::File(FileProblem::Unreadable(_)))), "{long:?}");
-            let directory = look_at("a key instead of a directory", SystemdCredential::new("kanal"));
+            let directory = look_at("a key instead of a directory", SecretFile::systemd_credential("kanal"));
             assert!(matches!(directory, Some(Problem::BadPath { .. })), "{directory:?}");
             let error: ParseError = StoreId::from_env().unwrap_err();
             assert_eq!(error, ParseError::StoreId);
