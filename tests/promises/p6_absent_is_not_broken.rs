@@ -116,7 +116,7 @@ fn is_unreadable_path(problem: &Problem) -> bool {
 }
 
 fn is_too_large(problem: &Problem) -> bool {
-    matches!(problem, Problem::File(FileProblem::TooLarge { .. }))
+    matches!(problem, Problem::File(FileProblem::TooLarge { .. }) | Problem::TooLarge { .. })
 }
 
 fn is_writable(problem: &Problem) -> bool {
@@ -415,7 +415,9 @@ fn dotenv_files() {
         let twice = |problem: &Problem| matches!(problem, Problem::Duplicate { .. });
         row("twice", "7", Some(&format!("KANAL_API_KEY=\nKANAL_API_KEY={KEY}\n")), Stops(twice));
         row("changed to nothing", "8", Some("KANAL_API_KEY=$NO_SUCH_VARIABLE\n"), Stops(bad));
-        let too_large = |problem: &Problem| matches!(problem, Problem::File(FileProblem::TooLarge { .. }));
+        let too_large = |problem: &Problem| {
+            matches!(problem, Problem::File(FileProblem::TooLarge { .. }) | Problem::TooLarge { .. })
+        };
         row("too large", "large", None, Stops(too_large));
         row("writable by others", "writable", None, Stops(is_writable));
         row("a directory", ".", None, Stops(|problem| *problem == Problem::File(FileProblem::NotAFile)));

@@ -440,9 +440,7 @@ mod sources {
     fn a_command_that_floods_is_refused() {
         let (_folder, path) = file_of(&[KEY; 400]);
         leaves_nothing("sources::a_command_that_floods_is_refused", &[], || {
-            fails(&Command::new("cat").args([path]), |problem| {
-                matches!(problem, Problem::File(FileProblem::TooLarge { .. }))
-            });
+            fails(&Command::new("cat").args([path]), |problem| matches!(problem, Problem::TooLarge { .. }));
         });
     }
 
