@@ -84,7 +84,8 @@ impl Oidc {
 
     /// A person signs in and agrees.
     pub(crate) fn sign_in(&self) -> Tokens<KatanaApp> {
-        let app = self.app();
+        // On a busy machine the server takes its time.
+        let app = self.app().with_deadline(PATIENCE);
         let listener = LoopbackListener::bind(0).unwrap();
         let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
         let url = sign_in.url().to_owned();
