@@ -7,7 +7,6 @@
 //! Medians, because a disk and a scheduler have long tails. Where a target is missed, the program ends with
 //! an error.
 
-use keysheath::rotation::Promote;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
@@ -18,7 +17,7 @@ use keysheath::Cadence;
 use keysheath::chain::Chain;
 use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
+use keysheath::rotation::{Checked, Rotation, RotationPolicy};
 use keysheath::source::SecretFile;
 use keysheath::store::{DocumentContent, DocumentStore, FileStore};
 
@@ -67,12 +66,11 @@ fn watcher() -> bool {
 fn transition() -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
-    let audit = AuditLog::file(folder.path().join("audit.jsonl"));
-    let rotation =
-        Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new()).unwrap().with_audit(audit);
-    rotation.adopt(&ApiKey::<Kanal>::parse(&key(0)).unwrap().into_raw()).unwrap();
-    let staged = rotation.stage(&ApiKey::<Kanal>::parse(&key(1)).unwrap().into_raw()).unwrap();
-    let id = staged.rotation();
+    let rotation = Rotation::<Kanal>::open(FileStore::new(&path), RotationPolicy::new())
+        .unwrap()
+        .with_audit_file(folder.path().join("audit.jsonl"));
+    rotation.adopt(&ApiKey::parse(&key(0)).unwrap()).unwrap();
+    let id = rotation.stage(&ApiKey::parse(&key(1)).unwrap()).unwrap().rotation();
 
     let content = FileStore::new(&path).read().unwrap().unwrap().content().clone();
     let by_hand = FileStore::new(folder.path().join("by-hand"));
@@ -83,7 +81,7 @@ fn transition() -> bool {
     for number in 0..STEPS {
         let start = Instant::now();
         if number % 2 == 0 {
-            rotation.promote(Promote::of(id).without_verification()).unwrap();
+            rotation.promote(Checked::ByHand(id)).unwrap();
         } else {
             rotation.roll_back(id).unwrap();
         }

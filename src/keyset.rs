@@ -19,8 +19,7 @@
 //! - A key is staged before any network request about it: it was shown once, and would otherwise be lost.
 //! - A key that is current, previous, retired or compromised is not staged: the wrong one was copied.
 //! - One rotation at a time. Another one is [`KeySetError::InProgress`], which says since when and by whom.
-//! - An unverified key is promoted only [on explicit
-//!   request](crate::rotation::Promote::without_verification).
+//! - An unverified key is promoted only [on explicit request](crate::rotation::Checked::ByHand).
 //! - A new key is not promoted while the previous one is still there: the old key would be forgotten before a
 //!   person has deleted it.
 //! - If a person deleted the active key instead of the previous one, the previous one becomes active again,
@@ -319,8 +318,8 @@ pub enum KeySetError {
     /// The issuer's keys could be guessed from their fingerprints.
     #[error("keys of this issuer could be guessed from what a key set remembers of them, so it has none")]
     Weak,
-    /// The key is another issuer's.
-    #[error("the key belongs to another issuer than the key set: use the key set of that issuer")]
+    /// The document is the key set of another issuer.
+    #[error("the document is the key set of another issuer: use one for each issuer")]
     OtherIssuer,
     /// There are keys already.
     #[error("there is an active or pending key already: stage this one")]

@@ -27,8 +27,8 @@
 //! thread or process has ended that rotation meanwhile, the step is refused and changes nothing: no caller
 //! acts on a key that it has not seen.
 //!
-//! Options of a step are methods of a small type that the step takes in place of the plain value:
-//! [`KeyDetails`], [`Promote`], [`Retire`] and [`Leak`].
+//! A step that takes more than the plain value has a small type for it: [`KeyDetails`] for a key with a name
+//! or a note, and [`Checked`] for a step that a person vouches for in place of a probe.
 //!
 //! # Clocks
 //! The deletion of a key is asked for only once the settle time since the promotion is over by the wall
@@ -65,7 +65,7 @@
 //! rotation.adopt(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?)?;
 //!
 //! let new = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A")?;
-//! let id = rotation.stage(KeyDetails::of(new.as_raw()).with_note("the spring rotation"))?.rotation();
+//! let id = rotation.stage(KeyDetails::of(&new).with_note("the spring rotation"))?.rotation();
 //! assert!(matches!(rotation.verify(id)?, Verification::Verified { .. }));
 //! rotation.promote(id)?;
 //! assert!(handle.load()?.current().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
@@ -87,14 +87,10 @@ mod steps;
 mod probing;
 
 pub use audit::{AuditAction, AuditEvent};
-pub use audit_log::{AuditError, AuditLog};
+pub use audit_log::AuditError;
 pub use next_step::{NextStep, Reason};
 pub use outcome::{Aborted, Compromised, Retirement, Staged, Transition, Verification};
-pub use policy::{
-    DEFAULT_ACTIVATION, DEFAULT_CLOCK_SKEW, DEFAULT_GRACE, DEFAULT_MAX_AGE, DEFAULT_SETTLE, DEFAULT_WARNING,
-    RotationPolicy,
-};
-pub use presence::{Fleet, MAX_PROCESSES, Presence, PresenceError, PresenceRecord, PresenceSettings};
-pub use probing::Retire;
+pub use policy::RotationPolicy;
+pub use presence::{Fleet, Presence, PresenceError, PresenceRecord, PresenceSettings};
 pub use rotator::{Rotation, RotationError, RotationStatus};
-pub use steps::{KeyDetails, Leak, Promote};
+pub use steps::{Checked, KeyDetails};

@@ -3,8 +3,6 @@
 //! The program starts itself once for each process. Each has a token of its own, so that the server's audit
 //! log tells them apart.
 
-use keysheath::rotation::Promote;
-use keysheath::rotation::Retire;
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -15,10 +13,10 @@ use std::time::{Duration, SystemTime};
 
 use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
-use keysheath::key::{Issuer as _, Kanal, RawKey};
+use keysheath::key::{ApiKey, Kanal};
 use keysheath::openbao::OpenBao;
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::rotation::{Checked, Rotation, RotationPolicy};
 use keysheath::store::OpenBaoStore;
 use serde_json::{Value, json};
 
@@ -145,7 +143,7 @@ pub(crate) fn report(server: &Server) -> bool {
 fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
     let store = OpenBaoStore::new(server.root(), PLACE);
     let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
-    let raw = |number| RawKey::parse(Kanal::PROFILE, key(number).as_bytes()).unwrap();
+    let raw = |number| ApiKey::<Kanal>::parse_bytes(key(number).as_bytes()).unwrap();
     rotation.adopt(&raw(0)).unwrap();
     let (mut fleet, said) = start(server);
     for _ in 0..PROCESSES {
@@ -162,10 +160,10 @@ fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
             // has just been.
             thread::sleep(Duration::from_millis(u64::from(200 + number * 379 % 1000)));
             let id = rotation.stage(&raw(number)).unwrap().rotation();
-            rotation.promote(Promote::of(id).without_verification()).unwrap();
+            rotation.promote(Checked::ByHand(id)).unwrap();
             let promoted = SystemTime::now();
             let times = (0..PROCESSES * HANDLES).map(|_| after(promoted, &next(&said), number)).collect();
-            drop(rotation.retire(Retire::of(id).without_probe()).unwrap());
+            drop(rotation.retire(Checked::ByHand(id)).unwrap());
             times
         })
         .collect();

@@ -15,8 +15,6 @@ mod load;
 mod options;
 mod probe;
 
-use keysheath::rotation::KeyDetails;
-use keysheath::rotation::Leak;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write as _;
@@ -28,11 +26,11 @@ use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, OWN_STORE};
 use keysheath::handle::{Generation, KeyHandle};
-use keysheath::key::{Fingerprint, Kanal, RawKey};
+use keysheath::key::{ApiKey, Fingerprint, Kanal};
 use keysheath::keyset::RotationId;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
-use keysheath::rotation::{AuditLog, NextStep, Retirement, Rotation, RotationPolicy, Verification};
+use keysheath::rotation::{KeyDetails, NextStep, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::store::{DocumentStore, FileStore};
 
 use load::Load;
@@ -119,11 +117,11 @@ fn live<S: DocumentStore + 'static>(
         .with_activation(Duration::ZERO);
     let rotation = Rotation::<Kanal>::open(open(), policy)?
         .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE))
-        .with_audit(AuditLog::file(&audit))
-        .with_audit(AuditLog::callback({
+        .with_audit_file(&audit)
+        .on_event({
             let trail = Arc::clone(&trail);
             move |event| trail.lock().unwrap_or_else(PoisonError::into_inner).push(event.to_string())
-        }))
+        })
         .with_operator("anna");
     let handle = rotation.handle();
     let refresher = Refresher::from_store(open(), RefreshSettings::new().with_cadence(Cadence::every(POLL)))?;
@@ -162,11 +160,11 @@ fn live<S: DocumentStore + 'static>(
 
 impl Scene {
     /// Creates a key as a person does in the app, which shows it once.
-    fn create(&mut self) -> Result<RawKey, Failure> {
+    fn create(&mut self) -> Result<ApiKey<Kanal>, Failure> {
         let new = self.emulator.create_key("production-shop")?;
         let fingerprint = new.key().fingerprint().ok_or("the key has no fingerprint")?;
         self.in_app.insert(fingerprint, new.record().id());
-        Ok(new.into_key())
+        Ok(new.into_key().try_into_typed()?)
     }
 
     fn delete(&mut self, fingerprint: Fingerprint) -> Result<(), Failure> {
@@ -250,7 +248,7 @@ impl Scene {
     fn leak(&mut self) -> Result<(), Failure> {
         let leaked = self.handle.load()?.current().fingerprint().ok_or("the key has no fingerprint")?;
         println!("\nThe key {leaked} was found in a log.");
-        println!("  {}", self.rotation.compromise(Leak::of(leaked).with_note("it was found in a log"))?);
+        println!("  {}", self.rotation.compromise(leaked, Some("it was found in a log"))?);
         self.wait_until("the other service has stopped", |scene| scene.follower.load().is_err())?;
         println!("{}", self.rotation.next_step()?);
         self.delete(leaked)?;

@@ -1,7 +1,7 @@
 //! An untrusted document is read as the presence of a fleet.
 
 use keysheath::key::{Issuer, Kanal};
-use keysheath::rotation::{Fleet, MAX_PROCESSES, PresenceError};
+use keysheath::rotation::{Fleet, PresenceError};
 
 /// The largest document, in bytes.
 const MAX_DOCUMENT: usize = 32_768;
@@ -16,7 +16,7 @@ pub fn presence(data: &[u8]) {
             return;
         }
     };
-    assert!(data.len() <= MAX_DOCUMENT && fleet.records().len() <= MAX_PROCESSES);
+    assert!(data.len() <= MAX_DOCUMENT && fleet.records().len() <= 128);
     let _ = fleet.to_string();
     for record in fleet.records() {
         let name = record.name();

@@ -84,7 +84,7 @@ impl KeySet {
     ///
     /// # Errors
     /// [`KeySetError::Known`] for a key that is current, previous, retired or compromised,
-    /// [`KeySetError::InProgress`] if another key is pending, and [`KeySetError::OtherIssuer`].
+    /// and [`KeySetError::InProgress`] if another key is pending.
     pub(crate) fn stage(&mut self, key: RawKey, staging: Staging) -> Result<Effect, KeySetError> {
         let fingerprint = self.checked(&key, &staging)?;
         if let Some(pending) = &mut self.pending {
@@ -385,10 +385,9 @@ impl KeySet {
         Err(KeySetError::NotHeld)
     }
 
+    /// The key is of this issuer: callers have an `ApiKey` of it.
     fn checked(&self, key: &RawKey, staging: &Staging) -> Result<Fingerprint, KeySetError> {
-        if !key.is_of(self.profile) {
-            return Err(KeySetError::OtherIssuer);
-        }
+        debug_assert!(key.is_of(self.profile), "a rotation takes keys of its own issuer only");
         staging.check(key)?;
         // A key set of an issuer without fingerprints does not exist.
         key.fingerprint().ok_or(KeySetError::Weak)

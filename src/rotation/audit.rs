@@ -101,95 +101,35 @@ impl fmt::Display for AuditAction {
 
 /// One event. It contains names and fingerprints, and no part of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditEvent {
-    pub(super) at: SystemTime,
-    pub(super) action: AuditAction,
-    pub(super) profile: &'static Profile,
-    pub(super) rotation: Option<RotationId>,
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) name: Option<String>,
-    pub(super) generation: Option<Generation>,
-    pub(super) by: Option<String>,
-    pub(super) loaded_from: Option<String>,
-    pub(super) store: String,
-    pub(super) note: Option<String>,
-    pub(super) is_repeat: bool,
+    /// The time, by the clock of the process that acted.
+    pub at: SystemTime,
+    /// What was done.
+    pub action: AuditAction,
+    /// The issuer's profile.
+    pub profile: &'static Profile,
+    /// The rotation of the step; `None` for a leaked key, which may be of any.
+    pub rotation: Option<RotationId>,
+    /// The key of the step; `None` if a repeated step finds it forgotten.
+    pub fingerprint: Option<Fingerprint>,
+    /// The key's name in the issuer's app, as it was given or suggested.
+    pub name: Option<String>,
+    /// The active generation after it.
+    pub generation: Option<Generation>,
+    /// The operator, as given to [`Rotation::with_operator`](super::Rotation::with_operator).
+    pub by: Option<String>,
+    /// The place that the key was loaded from.
+    pub loaded_from: Option<String>,
+    /// Where the key set is.
+    pub store: String,
+    /// The note of the step.
+    pub note: Option<String>,
+    /// Whether the step had been done before, for example by a process that died before it wrote the event.
+    pub is_repeat: bool,
 }
 
 impl AuditEvent {
-    /// Returns the time, by the clock of the process that acted.
-    #[must_use]
-    pub const fn at(&self) -> SystemTime {
-        self.at
-    }
-
-    /// Returns what was done.
-    #[must_use]
-    pub const fn action(&self) -> AuditAction {
-        self.action
-    }
-
-    /// Returns the issuer's profile.
-    #[must_use]
-    pub const fn profile(&self) -> &'static Profile {
-        self.profile
-    }
-
-    /// Returns the rotation of the step; `None` for a leaked key, which may be of any.
-    #[must_use]
-    pub const fn rotation(&self) -> Option<RotationId> {
-        self.rotation
-    }
-
-    /// Returns the key of the step; `None` if a repeated step finds it forgotten.
-    #[must_use]
-    pub const fn fingerprint(&self) -> Option<Fingerprint> {
-        self.fingerprint
-    }
-
-    /// Returns the key's name in the issuer's app, as it was given or suggested.
-    #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// Returns the active generation after it.
-    #[must_use]
-    pub const fn generation(&self) -> Option<Generation> {
-        self.generation
-    }
-
-    /// Returns the operator, as given to [`Rotation::with_operator`](super::Rotation::with_operator).
-    #[must_use]
-    pub fn by(&self) -> Option<&str> {
-        self.by.as_deref()
-    }
-
-    /// Returns the place that the key was loaded from.
-    #[must_use]
-    pub fn loaded_from(&self) -> Option<&str> {
-        self.loaded_from.as_deref()
-    }
-
-    /// Returns where the key set is.
-    #[must_use]
-    pub fn store(&self) -> &str {
-        &self.store
-    }
-
-    /// Returns the note.
-    #[must_use]
-    pub fn note(&self) -> Option<&str> {
-        self.note.as_deref()
-    }
-
-    /// Returns whether the step had been done before, for example by a process that died before it wrote the
-    /// event.
-    #[must_use]
-    pub const fn is_repeat(&self) -> bool {
-        self.is_repeat
-    }
-
     /// Returns the event as one line of JSON, without a line break. What is not known is `null`; `at` is UTC
     /// in the form of RFC 3339.
     #[must_use]
@@ -242,15 +182,15 @@ impl fmt::Display for AuditEvent {
             let by = if self.action.is_about_previous() { "replaced by " } else { "" };
             write!(f, " ({by}rotation {rotation})")?;
         }
-        write!(f, " by {}", Printable(self.by().unwrap_or("an unnamed operator")))?;
+        write!(f, " by {}", Printable(self.by.as_deref().unwrap_or("an unnamed operator")))?;
         if let Some(generation) = self.generation {
             write!(f, ", generation {generation}")?;
         }
-        if let Some(place) = self.loaded_from() {
+        if let Some(place) = &self.loaded_from {
             write!(f, ", key from {}", Printable(place))?;
         }
         write!(f, ", in {}", Printable(&self.store))?;
-        if let Some(note) = self.note() {
+        if let Some(note) = &self.note {
             write!(f, ", note: {}", Printable(note))?;
         }
         if self.is_repeat { f.write_str(", already done before") } else { Ok(()) }

@@ -1,6 +1,5 @@
-//! Where audit events go: a file of JSON lines, or a callback.
+//! Where the events of a rotation go: a file of JSON lines, or a callback.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,18 +11,9 @@ use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::files::{FileProblem, absolute, private};
 use crate::internal::panics::contained;
 
-/// Where audit events go. Clones are the same place.
-///
-/// ```
-/// use keysheath::rotation::AuditLog;
-/// let log = AuditLog::callback(|event| println!("{event}"));
-/// ```
-#[derive(Clone)]
-pub struct AuditLog(Sink);
-
-#[derive(Clone)]
-enum Sink {
-    File(Arc<AuditFile>),
+/// Where audit events go.
+pub(super) enum AuditLog {
+    File(AuditFile),
     Callback(Callback),
 }
 
@@ -73,33 +63,14 @@ pub enum AuditError {
 }
 
 impl AuditLog {
-    /// Writes to a file of JSON lines, one for each event, each in one write that is synced before the step
-    /// returns.
-    ///
-    /// A new file is created with mode 600. An existing one must be a regular file of this user that no other
-    /// user can read or write, and either empty or an audit; symbolic and hard links are refused, and so are
-    /// names that end in `.lock` or `.keysheath-new`. A relative path is resolved now. The file is opened for
-    /// each line, so that it can be renamed at any time, as `logrotate` does; it is never truncated or
-    /// removed here. A rotation writes some ten lines of less than 1 KiB. A line that a full disk has cut
-    /// short is ended before the next one.
-    #[must_use]
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(Sink::File(Arc::new(AuditFile::new(path.into()))))
-    }
-
-    /// Calls a function on its own thread after each step is persisted and published.
-    ///
-    /// The step waits at most 5 s for it, so that the result can say whether the event was recorded. A panic
-    /// is caught.
-    #[must_use]
-    pub fn callback(function: impl Fn(&AuditEvent) + Send + Sync + 'static) -> Self {
-        Self(Sink::Callback(Arc::new(function)))
+    pub(super) fn file(path: PathBuf) -> Self {
+        Self::File(AuditFile { path: absolute(path), caller: Caller::new().with_deadline(DEADLINE) })
     }
 
     pub(super) fn record(&self, event: &AuditEvent) -> Result<(), AuditError> {
-        match &self.0 {
-            Sink::File(file) => file.append(event.to_json()),
-            Sink::Callback(function) => call(function, event),
+        match self {
+            Self::File(file) => file.append(event.to_json()),
+            Self::Callback(function) => call(function, event),
         }
     }
 }
@@ -134,28 +105,15 @@ impl From<CallError> for AuditError {
     }
 }
 
-impl fmt::Debug for AuditLog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Sink::File(file) => write!(f, "AuditLog({:?})", file.path),
-            Sink::Callback(_) => f.write_str("AuditLog(callback)"),
-        }
-    }
-}
-
 /// The beginning of each line.
 const BEGIN: &str = "{\"at\":\"";
 
-struct AuditFile {
+pub(super) struct AuditFile {
     path: PathBuf,
     caller: Caller,
 }
 
 impl AuditFile {
-    fn new(path: PathBuf) -> Self {
-        Self { path: absolute(path), caller: Caller::new().with_deadline(DEADLINE) }
-    }
-
     /// Appends a line, and returns once it is synced.
     fn append(&self, line: String) -> Result<(), AuditError> {
         let path = self.path.clone();

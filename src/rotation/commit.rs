@@ -230,7 +230,7 @@ impl<I: Issuer> Rotation<I> {
         Trace::here().line_and_wait(|| {
             let event = event.clone();
             move || {
-                if event.action().is_problem() {
+                if event.action.is_problem() {
                     trace_line!(warn: audit = %event, "a key needs a person");
                 } else {
                     trace_line!(info: audit = %event, "a step of a rotation");
@@ -256,12 +256,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::key::{Kanal, RawKey};
-    use crate::rotation::{KeyDetails, Promote, Retire, Retirement, RotationPolicy};
+    use crate::key::{ApiKey, Kanal};
+    use crate::rotation::{Checked, KeyDetails, Retirement, RotationPolicy};
     use crate::store::RecordedStore;
 
-    fn key(number: u64) -> RawKey {
-        RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+    fn key(number: u64) -> ApiKey<Kanal> {
+        ApiKey::<Kanal>::parse_bytes(format!("Key{number:021}").as_bytes()).unwrap()
     }
 
     fn id(number: u64) -> RotationId {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn retire(rotation: &Rotation<Kanal>, id: RotationId) -> Transition {
-        match rotation.retire(Retire::of(id).without_probe()).unwrap() {
+        match rotation.retire(Checked::ByHand(id)).unwrap() {
             Retirement::Retired { transition } => transition,
             other => panic!("{other}"),
         }
@@ -286,13 +286,18 @@ mod tests {
                 },
                 1,
             ),
-            (|rotation| rotation.promote(Promote::of(id(2)).without_verification()).unwrap(), 2),
+            (|rotation| rotation.promote(Checked::ByHand(id(2))).unwrap(), 2),
             (|rotation| rotation.roll_back(id(2)).unwrap(), 1),
-            (|rotation| rotation.promote(Promote::of(id(2)).without_verification()).unwrap(), 2),
+            (|rotation| rotation.promote(Checked::ByHand(id(2))).unwrap(), 2),
             (|rotation| retire(rotation, id(2)), 2),
             (|rotation| rotation.stage(&key(3)).unwrap().transition().clone(), 2),
-            (|rotation| rotation.promote(Promote::of(id(3)).without_verification()).unwrap(), 3),
-            (|rotation| rotation.compromise(key(3).fingerprint().unwrap()).unwrap().transition().clone(), 2),
+            (|rotation| rotation.promote(Checked::ByHand(id(3))).unwrap(), 3),
+            (
+                |rotation| {
+                    rotation.compromise(key(3).fingerprint().unwrap(), None).unwrap().transition().clone()
+                },
+                2,
+            ),
         ];
         let store: &RecordedStore = Box::leak(Box::default());
         let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
@@ -303,7 +308,7 @@ mod tests {
         for (number, (step, active)) in steps.into_iter().enumerate() {
             let transition = step(&rotation);
             assert!(transition.is_change());
-            taken = taken.max(active).max(transition.event().rotation().map_or(0, RotationId::number));
+            taken = taken.max(active).max(transition.event().rotation.map_or(0, RotationId::number));
             expected.insert(number as u64 + 1, (Some(active), taken));
         }
         let mut cuts = 0;

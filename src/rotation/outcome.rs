@@ -39,7 +39,7 @@ impl Transition {
     /// Returns whether the step changed anything. It did not if it had been done before.
     #[must_use]
     pub const fn is_change(&self) -> bool {
-        !self.event.is_repeat()
+        !self.event.is_repeat
     }
 
     /// Returns whether the handles of this process have it. They do not if they have the keys of another key
@@ -57,18 +57,18 @@ impl Transition {
 
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = &self.event;
-        if event.is_repeat() {
+        if event.is_repeat {
             f.write_str("already done before: ")?;
         }
-        write!(f, "{}", event.action())?;
-        if let Some(name) = event.name() {
+        write!(f, "{}", event.action)?;
+        if let Some(name) = &event.name {
             write!(f, " {},", Printable(name))?;
         }
-        if let Some(fingerprint) = event.fingerprint() {
+        if let Some(fingerprint) = event.fingerprint {
             write!(f, " {fingerprint}")?;
         }
-        if let Some(rotation) = event.rotation() {
-            let is_previous = event.action().is_about_previous() && event.fingerprint().is_some();
+        if let Some(rotation) = event.rotation {
+            let is_previous = event.action.is_about_previous() && event.fingerprint.is_some();
             write!(f, " ({}rotation {rotation})", if is_previous { "replaced by " } else { "" })?;
         }
         match self.state {
@@ -92,11 +92,11 @@ impl Transition {
     /// Writes which key a person should delete, and where.
     fn deletion(&self, f: &mut fmt::Formatter<'_>, now: &str) -> fmt::Result {
         f.write_str("delete ")?;
-        match self.event.name() {
+        match &self.event.name {
             Some(name) => write!(f, "the key named {}", Printable(name))?,
             None => f.write_str("it")?,
         }
-        write!(f, "{now} in {}", Page::to_delete(self.event.profile()))
+        write!(f, "{now} in {}", Page::to_delete(self.event.profile))
     }
 }
 
@@ -294,11 +294,13 @@ pub enum Verification {
         next: Box<NextStep>,
     },
     /// The key does not serve every store; the report names them.
+    #[non_exhaustive]
     StoreRefused {
         /// What each store answered.
         report: Report,
     },
     /// The answers say nothing about the key.
+    #[non_exhaustive]
     Inconclusive {
         /// What each store answered.
         report: Report,
@@ -353,6 +355,7 @@ pub enum Retirement {
         next: Box<NextStep>,
     },
     /// The answers are inconclusive. Both keys stay.
+    #[non_exhaustive]
     Undecided {
         /// What was answered about the active key.
         current: Report,

@@ -15,31 +15,6 @@ use crate::keyset::{KeyInfo, LONGEST_WAIT};
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The largest age of a key: 90 days. Neither issuer documents an interval (Katana's advice is "regularly").
-/// A quarter is short enough that people remember how to rotate, and long enough that they do it with care.
-pub const DEFAULT_MAX_AGE: Duration = DAY.saturating_mul(90);
-
-/// How long before the largest age the next rotation is announced: 14 days, so that no single holiday hides
-/// it.
-pub const DEFAULT_WARNING: Duration = DAY.saturating_mul(14);
-
-/// How long a refused request may be retried with the previous key: 10 minutes.
-pub const DEFAULT_GRACE: Duration = MINUTE.saturating_mul(10);
-
-/// How long after a promotion the previous key must not be deleted: 15 minutes. It is for processes that this
-/// one cannot see: each must have taken up the new key by then, and finished its last request with the old
-/// one.
-pub const DEFAULT_SETTLE: Duration = MINUTE.saturating_mul(15);
-
-/// How long after staging a refusal of a key that was never accepted means "not yet": 2 minutes. No key is
-/// deleted in favour of a younger one. How long an issuer takes to know a new key is not documented.
-pub const DEFAULT_ACTIVATION: Duration = MINUTE.saturating_mul(2);
-
-/// How much the wall clocks of two machines may differ: 30 minutes. A process that has not seen a promotion
-/// for the whole settle time, such as a command that runs for a second, knows its time only by the clock of
-/// the process that promoted, and waits for so much longer.
-pub const DEFAULT_CLOCK_SKEW: Duration = MINUTE.saturating_mul(30);
-
 /// The longest part of a key's name that is configured; a month and a number follow it.
 const MAX_KEY_NAME: usize = 36;
 
@@ -79,17 +54,17 @@ impl Default for RotationPolicy {
 }
 
 impl RotationPolicy {
-    /// Creates a policy with the defaults, each a constant of this module.
+    /// Creates a policy with the defaults.
     #[must_use]
     pub fn new() -> Self {
         Self {
             key_name: "production".to_owned(),
-            max_age: DEFAULT_MAX_AGE,
-            warning: DEFAULT_WARNING,
-            grace: DEFAULT_GRACE,
-            settle: DEFAULT_SETTLE,
-            activation: DEFAULT_ACTIVATION,
-            clock_skew: DEFAULT_CLOCK_SKEW,
+            max_age: 90 * DAY,
+            warning: 14 * DAY,
+            grace: 10 * MINUTE,
+            settle: 15 * MINUTE,
+            activation: 2 * MINUTE,
+            clock_skew: 30 * MINUTE,
         }
     }
 
@@ -107,14 +82,17 @@ impl RotationPolicy {
         self
     }
 
-    /// Sets the largest age of a key, counted from its staging.
+    /// Sets the largest age of a key, counted from its staging; 90 days by default. Neither issuer documents
+    /// an interval (Katana's advice is "regularly"). A quarter is short enough that people remember how to
+    /// rotate, and long enough that they do it with care.
     #[must_use]
     pub const fn with_max_age(mut self, age: Duration) -> Self {
         self.max_age = bounded(age);
         self
     }
 
-    /// Sets how long before the largest age the next rotation is announced.
+    /// Sets how long before the largest age the next rotation is announced; 14 days by default, so that no
+    /// single holiday hides it.
     #[must_use]
     pub const fn with_warning(mut self, warning: Duration) -> Self {
         self.warning = bounded(warning);
@@ -122,30 +100,35 @@ impl RotationPolicy {
     }
 
     /// Sets the grace: how long after a promotion the client layers may retry a refused request with the
-    /// previous key.
+    /// previous key; 10 minutes by default.
     #[must_use]
     pub const fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = bounded(grace);
         self
     }
 
-    /// Sets the settle time: longer than any process takes to see the new key, and than its longest request.
-    /// It is never shorter than the grace.
+    /// Sets the settle time: how long after a promotion the previous key must not be deleted; 15 minutes by
+    /// default, and never shorter than the grace. It is for processes that this one cannot see: each must
+    /// have taken up the new key by then, and finished its last request with the old one.
     #[must_use]
     pub const fn with_settle(mut self, settle: Duration) -> Self {
         self.settle = bounded(settle);
         self
     }
 
-    /// Sets how long after staging a refusal of the new key means "not yet".
+    /// Sets how long after staging a refusal of a key that was never accepted means "not yet"; 2 minutes by
+    /// default. No key is deleted in favour of a younger one. How long an issuer takes to know a new key is
+    /// not documented.
     #[must_use]
     pub const fn with_activation(mut self, activation: Duration) -> Self {
         self.activation = bounded(activation);
         self
     }
 
-    /// Sets the bound on how much the wall clocks of two machines differ. A minute is enough if all of them
-    /// use NTP.
+    /// Sets the bound on how much the wall clocks of two machines differ; 30 minutes by default. A minute is
+    /// enough if all of them use NTP. A process that has not seen a promotion for the whole settle time, such
+    /// as a command that runs for a second, knows its time only by the clock of the process that promoted,
+    /// and waits for so much longer.
     #[must_use]
     pub const fn with_clock_skew(mut self, skew: Duration) -> Self {
         self.clock_skew = bounded(skew);

@@ -24,9 +24,10 @@ use crate::key::Issuer;
 use crate::keyset::{Hidden, has_part_of};
 use crate::store::{DocumentError, DocumentStore};
 
-pub use fleet::{Fleet, MAX_PROCESSES};
+pub use fleet::Fleet;
 pub use record::PresenceRecord;
 
+use fleet::MAX_PROCESSES;
 use run::{Progress, Runner};
 
 /// The longest name of a process, in characters.
@@ -79,7 +80,7 @@ const LEAST_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(50);
 ///   suspended is silent until half a minute after it resumes.
 /// - A write waits for its turn with the process's other calls: at most four to this document run at once,
 ///   and 32 to one OpenBao.
-/// - A document holds [`MAX_PROCESSES`]. A larger fleet uses several, and the rotation is given each.
+/// - A document holds 128 processes. A larger fleet uses several, and the rotation is given each.
 ///
 /// ```
 /// use keysheath::handle::KeyHandle;

@@ -7,41 +7,13 @@ use super::commit::Subject;
 use super::outcome::{Retirement, Transition, Verification};
 use super::policy::Remaining;
 use super::rotator::{Rotation, RotationError};
+use super::steps::Checked;
 use crate::handle::Generation;
 use crate::internal::time::Clocks;
 use crate::key::{Issuer, RawKey};
 use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, ManagedKey, RotationId};
 use crate::probe::{Probe, Report, Verdict};
 use crate::store::Document;
-
-/// A rotation to [retire](Rotation::retire) the previous key of, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retire {
-    rotation: RotationId,
-    has_probe: bool,
-}
-
-impl Retire {
-    /// Retires the previous key that this rotation's key replaced, if the probe sees that it was deleted.
-    #[must_use]
-    pub const fn of(rotation: RotationId) -> Self {
-        Self { rotation, has_probe: true }
-    }
-
-    /// Retires the previous key because a person says that it was deleted. Use the probe if there is one: it
-    /// sees whether that is so, and whether it was the right one.
-    #[must_use]
-    pub const fn without_probe(mut self) -> Self {
-        self.has_probe = false;
-        self
-    }
-}
-
-impl From<RotationId> for Retire {
-    fn from(rotation: RotationId) -> Self {
-        Self::of(rotation)
-    }
-}
 
 /// A key to ask the issuer about.
 struct Asked {
@@ -136,13 +108,13 @@ impl<I: Issuer> Rotation<I> {
     /// accepted, within [`activation`](super::RotationPolicy::activation) after staging, decides nothing.
     ///
     /// # Errors
-    /// [`RotationError`]; [`RotationError::NoProbe`] unless [`Retire::without_probe`] is given, and
+    /// [`RotationError`]; [`RotationError::NoProbe`] unless it was checked [by hand](Checked::ByHand), and
     /// [`KeySetError::NotCurrent`] if another key is active by now.
-    pub fn retire(&self, rotation: impl Into<Retire>) -> Result<Retirement, RotationError> {
-        let Retire { rotation, has_probe } = rotation.into();
-        if !has_probe {
-            return self.retire_unprobed(rotation);
-        }
+    pub fn retire(&self, rotation: impl Into<Checked>) -> Result<Retirement, RotationError> {
+        let rotation = match rotation.into() {
+            Checked::ByProbe(rotation) => rotation,
+            Checked::ByHand(rotation) => return self.retire_unprobed(rotation),
+        };
         let probe = self.expect_probe()?;
         let (keys, there) = self.read()?;
         keys.check_texts(self.operator.as_deref(), None).map_err(RotationError::Refused)?;

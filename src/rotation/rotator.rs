@@ -1,9 +1,11 @@
 //! A rotation: its parts, its status, and its errors.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::audit::AuditEvent;
 use super::audit_log::{AuditError, AuditLog};
 use super::policy::{Age, RotationPolicy, Sight};
 use super::presence::{Fleet, PresenceError};
@@ -22,13 +24,13 @@ use crate::store::{DocumentError, DocumentStore};
 ///
 /// ```
 /// use keysheath::key::Kanal;
-/// use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
+/// use keysheath::rotation::{Rotation, RotationPolicy};
 /// use keysheath::store::FileStore;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let (path, audit) = (folder.path().join("kanal-keys"), folder.path().join("keys.jsonl"));
 /// let rotation = Rotation::<Kanal>::open(FileStore::new(path), RotationPolicy::new())?
-///     .with_audit(AuditLog::file(audit))
+///     .with_audit_file(audit)
 ///     .with_operator("anna");
 /// println!("{}", rotation.next_step()?);
 /// # Ok::<(), keysheath::rotation::RotationError>(())
@@ -105,10 +107,29 @@ impl<I: Issuer> Rotation<I> {
         self
     }
 
-    /// Adds an audit log.
+    /// Adds an audit file of JSON lines, one for each event, each in one write that is synced before the step
+    /// returns.
+    ///
+    /// A new file is created with mode 600. An existing one must be a regular file of this user that no other
+    /// user can read or write, and either empty or an audit; symbolic and hard links are refused, and so are
+    /// names that end in `.lock` or `.keysheath-new`. A relative path is resolved now. The file is opened for
+    /// each line, so that it can be renamed at any time, as `logrotate` does; it is never truncated or
+    /// removed here. A rotation writes some ten lines of less than 1 KiB. A line that a full disk has cut
+    /// short is ended before the next one. If it cannot be written, the step is done nevertheless, and its
+    /// result [says so](super::Transition::unaudited).
     #[must_use]
-    pub fn with_audit(mut self, audit: AuditLog) -> Self {
-        self.audit.push(audit);
+    pub fn with_audit_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.audit.push(AuditLog::file(path.into()));
+        self
+    }
+
+    /// Reports each event once its step is persisted and published, on a thread for that alone.
+    ///
+    /// The step waits at most 5 s for it, so that its result can say whether the event was recorded. A panic
+    /// of the callback is caught. A rotation may have several callbacks and audit files.
+    #[must_use]
+    pub fn on_event(mut self, callback: impl Fn(&AuditEvent) + Send + Sync + 'static) -> Self {
+        self.audit.push(AuditLog::Callback(Arc::new(callback)));
         self
     }
 

@@ -1,5 +1,6 @@
 //! The steps that ask no issuer.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::audit::AuditAction;
@@ -15,17 +16,16 @@ use crate::keyset::{Effect, KeySet, KeySetError, KeyState, Promotion, RotationId
 use crate::source::Provenance;
 
 /// A key to [stage](Rotation::stage) or [adopt](Rotation::adopt), and what to record of it.
-#[derive(Clone, Debug)]
-pub struct KeyDetails<'a> {
-    key: &'a RawKey,
+pub struct KeyDetails<'a, I: Issuer> {
+    key: &'a ApiKey<I>,
     /// With the time of the step set later.
     staging: Staging,
 }
 
-impl<'a> KeyDetails<'a> {
+impl<'a, I: Issuer> KeyDetails<'a, I> {
     /// Creates them from a key alone.
     #[must_use]
-    pub fn of(key: &'a RawKey) -> Self {
+    pub fn of(key: &'a ApiKey<I>) -> Self {
         Self { key, staging: Staging::at(SystemTime::UNIX_EPOCH) }
     }
 
@@ -49,78 +49,32 @@ impl<'a> KeyDetails<'a> {
     }
 }
 
-impl<'a> From<&'a RawKey> for KeyDetails<'a> {
-    fn from(key: &'a RawKey) -> Self {
+impl<I: Issuer> fmt::Debug for KeyDetails<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyDetails").field("key", self.key).field("staging", &self.staging).finish()
+    }
+}
+
+impl<'a, I: Issuer> From<&'a ApiKey<I>> for KeyDetails<'a, I> {
+    fn from(key: &'a ApiKey<I>) -> Self {
         Self::of(key)
     }
 }
 
-impl<'a, I: Issuer> From<&'a ApiKey<I>> for KeyDetails<'a> {
-    fn from(key: &'a ApiKey<I>) -> Self {
-        Self::of(key.as_raw())
-    }
-}
-
-/// A rotation to [promote](Rotation::promote), and how.
+/// A rotation to [promote](Rotation::promote), or to [retire](Rotation::retire) the previous key of, and who
+/// checks that this is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Promote {
-    rotation: RotationId,
-    promotion: Promotion,
+pub enum Checked {
+    /// A probe: it has accepted the key to promote, and sees that the key to retire was deleted.
+    ByProbe(RotationId),
+    /// A person, for lack of a probe or of time. Use the probe if there is one: it sees whether a key works,
+    /// whether one was deleted, and whether that was the right one.
+    ByHand(RotationId),
 }
 
-impl Promote {
-    /// Promotes this rotation if its key is verified.
-    #[must_use]
-    pub const fn of(rotation: RotationId) -> Self {
-        Self { rotation, promotion: Promotion::Verified }
-    }
-
-    /// Promotes a key that was not verified, for lack of a probe or of time.
-    #[must_use]
-    pub const fn without_verification(mut self) -> Self {
-        self.promotion = Promotion::Unverified;
-        self
-    }
-}
-
-impl From<RotationId> for Promote {
+impl From<RotationId> for Checked {
     fn from(rotation: RotationId) -> Self {
-        Self::of(rotation)
-    }
-}
-
-/// A leaked key to [report](Rotation::compromise), and what to record of the leak.
-#[derive(Clone)]
-pub struct Leak {
-    fingerprint: Fingerprint,
-    note: Option<String>,
-}
-
-impl Leak {
-    /// Reports the key with this fingerprint.
-    #[must_use]
-    pub const fn of(fingerprint: Fingerprint) -> Self {
-        Self { fingerprint, note: None }
-    }
-
-    /// Sets a note; at most 100 printable characters.
-    #[must_use]
-    pub fn with_note(mut self, note: impl Into<String>) -> Self {
-        self.note = Some(note.into());
-        self
-    }
-}
-
-impl From<Fingerprint> for Leak {
-    fn from(fingerprint: Fingerprint) -> Self {
-        Self::of(fingerprint)
-    }
-}
-
-impl std::fmt::Debug for Leak {
-    /// Without the note: a key may have been pasted into it.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Leak({})", self.fingerprint)
+        Self::ByProbe(rotation)
     }
 }
 
@@ -133,7 +87,7 @@ impl<I: Issuer> Rotation<I> {
     /// # Errors
     /// [`RotationError`]; [`KeySetError::HasKeys`] if another key is active or pending, and
     /// [`KeySetError::KeyInNote`] and [`KeySetError::BadNote`] for the texts.
-    pub fn adopt<'a>(&self, key: impl Into<KeyDetails<'a>>) -> Result<Transition, RotationError> {
+    pub fn adopt<'a>(&self, key: impl Into<KeyDetails<'a, I>>) -> Result<Transition, RotationError> {
         self.take_in(AuditAction::Adopted, key.into()).map(|(transition, _)| transition)
     }
 
@@ -147,7 +101,7 @@ impl<I: Issuer> Rotation<I> {
     /// [`RotationError`]; [`KeySetError::Known`] for a key that is current, previous, retired or compromised,
     /// [`KeySetError::InProgress`] if another key is pending, and [`KeySetError::KeyInNote`] and
     /// [`KeySetError::BadNote`] for the texts.
-    pub fn stage<'a>(&self, key: impl Into<KeyDetails<'a>>) -> Result<Staged, RotationError> {
+    pub fn stage<'a>(&self, key: impl Into<KeyDetails<'a, I>>) -> Result<Staged, RotationError> {
         let (transition, rotation) = self.take_in(AuditAction::Staged, key.into())?;
         Ok(Staged { transition, rotation })
     }
@@ -155,11 +109,11 @@ impl<I: Issuer> Rotation<I> {
     fn take_in(
         &self,
         action: AuditAction,
-        details: KeyDetails<'_>,
+        details: KeyDetails<'_, I>,
     ) -> Result<(Transition, RotationId), RotationError> {
         let now = self.now();
-        let KeyDetails { key, staging } = details;
-        let mut staging = staging.with_time(now.wall());
+        let key = details.key.as_raw();
+        let mut staging = details.staging.with_time(now.wall());
         if let Some(operator) = &self.operator {
             staging = staging.by(operator);
         }
@@ -187,17 +141,16 @@ impl<I: Issuer> Rotation<I> {
     /// key, and has its grace. A previous key that a probe saw refused is retired.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::Unverified`] unless [`Promote::without_verification`] is given,
+    /// [`RotationError`]; [`KeySetError::Unverified`] unless it was checked [by hand](Checked::ByHand),
     /// [`KeySetError::PreviousThere`] while an older key waits to be retired, and
     /// [`KeySetError::NotPending`].
-    pub fn promote(&self, rotation: impl Into<Promote>) -> Result<Transition, RotationError> {
-        let Promote { rotation, promotion } = rotation.into();
+    pub fn promote(&self, rotation: impl Into<Checked>) -> Result<Transition, RotationError> {
+        let (rotation, promotion, action) = match rotation.into() {
+            Checked::ByProbe(rotation) => (rotation, Promotion::Verified, AuditAction::Promoted),
+            Checked::ByHand(rotation) => (rotation, Promotion::Unverified, AuditAction::PromotedUnverified),
+        };
         let now = self.now();
         let committed = self.step(now, |keys| keys.promote(rotation, promotion, now.wall()))?;
-        let action = match promotion {
-            Promotion::Verified => AuditAction::Promoted,
-            Promotion::Unverified => AuditAction::PromotedUnverified,
-        };
         let subject = Subject::of(committed.keys.of_rotation(rotation));
         Ok(self.finish(action, Some(KeyState::Current), &committed, subject, None, now))
     }
@@ -261,7 +214,8 @@ impl<I: Issuer> Rotation<I> {
         })
     }
 
-    /// Records that a key has leaked, in whatever state it is, or if it is not in the key set.
+    /// Records that a key has leaked, in whatever state it is, or if it is not in the key set. The note, such
+    /// as where it was found, has at most 100 printable characters.
     ///
     /// It is never again sent, staged or rolled back to. If it was active, the pending key replaces it if
     /// that is verified, else the previous one; with neither, the handle is closed and nothing is sent. No
@@ -275,9 +229,11 @@ impl<I: Issuer> Rotation<I> {
     /// [`RotationError::LeakNotPersisted`] if this process sent the key, and the step is not persisted or not
     /// known to be. Otherwise [`RotationError`]; [`KeySetError::TooManyCompromised`] for a key that is not in
     /// the key set, and [`KeySetError::KeyInNote`] if the note contains a part of a key.
-    pub fn compromise(&self, leak: impl Into<Leak>) -> Result<Compromised, RotationError> {
-        let Leak { fingerprint, note } = leak.into();
-        let note = note.as_deref();
+    pub fn compromise(
+        &self,
+        fingerprint: Fingerprint,
+        note: Option<&str>,
+    ) -> Result<Compromised, RotationError> {
         let now = self.now();
         let nothing = KeySet::new(I::PROFILE).map_err(RotationError::Refused)?;
         nothing.check_texts(self.operator.as_deref(), note).map_err(RotationError::Refused)?;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::steps::Now as _;
-use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
+use keysheath::key::{ApiKey, Issuer as _, Kanal, Origin, Roots};
 use keysheath::keyset::{KeySet, KeySetError};
 use keysheath::openbao::{Login, OpenBao};
 use keysheath::rotation::{NextStep, Rotation, RotationError, RotationPolicy, Transition};
@@ -18,8 +18,8 @@ use crate::support::Child;
 use crate::support::openbao::{Cluster, PATIENCE, eventually};
 use crate::support::passing::{Late, Passing};
 
-fn key(number: u64) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, format!("KanalKey{number:016}").as_bytes()).unwrap()
+fn key(number: u64) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(format!("KanalKey{number:016}").as_bytes()).unwrap()
 }
 
 fn content(text: &str) -> DocumentContent {
@@ -112,8 +112,8 @@ fn report(action: &str, step: Result<Transition, RotationError>) {
             if transition.is_change() {
                 println!(
                     "= {action} {} {}",
-                    transition.event().fingerprint().unwrap(),
-                    transition.event().rotation().unwrap()
+                    transition.event().fingerprint.unwrap(),
+                    transition.event().rotation.unwrap()
                 );
             }
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
-use keysheath::key::{Origin, RawKey};
+use keysheath::key::{ApiKey, Origin};
 use keysheath::keyset::KeySet;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
@@ -84,8 +84,8 @@ fn asked(passing: &Passing, what: &str) -> usize {
     passing.count(|passed| passed.path.contains(&format!("/{what}/")))
 }
 
-fn key(text: &str) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap()
+fn key(text: &str) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(text.as_bytes()).unwrap()
 }
 
 fn has(handle: &KeyHandle<Kanal>, text: &str) -> bool {

@@ -20,7 +20,7 @@ use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE};
 use keysheath::handle::KeyHandle;
-use keysheath::key::{Fingerprint, Issuer as _, Kanal, Origin, RawKey};
+use keysheath::key::{ApiKey, Fingerprint, Issuer as _, Kanal, Origin};
 use keysheath::keyset::{KeySet, ManagedKey};
 use keysheath::openbao::OpenBao;
 use keysheath::refresh::{RefreshSettings, Refresher};
@@ -154,10 +154,10 @@ impl Fleet {
     }
 
     /// A person creates a key in the app, and keeps it until it is staged.
-    fn create(&mut self) -> RawKey {
+    fn create(&mut self) -> ApiKey<Kanal> {
         let new = self.emulator.create_key("production-shop").unwrap();
         self.in_app.insert(new.key().fingerprint().unwrap(), new.record().id());
-        new.into_key()
+        new.into_key().try_into_typed().unwrap()
     }
 
     fn read(&self) -> State {
@@ -198,7 +198,7 @@ impl Fleet {
     }
 
     /// Does a step, and kills a process in the middle of it.
-    fn make(&mut self, step: Step, key: &RawKey, victims: Option<Victims>) {
+    fn make(&mut self, step: Step, key: &ApiKey<Kanal>, victims: Option<Victims>) {
         let command = match step {
             Step::Stage => &*format!("stage {}", key.expose_secret()),
             Step::Verify => "verify",

@@ -1,7 +1,7 @@
 //! The policies in the docs are enough, and no more than is needed.
 
 use keysheath::Cadence;
-use keysheath::key::RawKey;
+use keysheath::key::ApiKey;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{
     Fleet, NextStep, Presence, PresenceError, PresenceSettings, Rotation, RotationPolicy,
@@ -80,7 +80,7 @@ fn a_fleet_shows_which_key_it_uses_by_the_policies_for_that() {
     let rotator = [&rotates, &sees];
     let rotation = Rotation::<Kanal>::open(store(&rotator, keys), policy).unwrap();
     let rotation = rotation.with_presence(store(&rotator, presence));
-    let key = |text: &str| RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap();
+    let key = |text: &str| ApiKey::<Kanal>::parse_bytes(text.as_bytes()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
 
     let service = [&reads, &presents];

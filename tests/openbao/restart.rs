@@ -2,7 +2,7 @@
 
 use keysheath::Cadence;
 use keysheath::handle::KeyHandle;
-use keysheath::key::RawKey;
+use keysheath::key::ApiKey;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{Rotation, RotationPolicy};
 
@@ -53,7 +53,7 @@ fn clients_resume_after_a_server_restarts_with_its_data() {
 
     let store = OpenBaoStore::new(client, "secret/keys");
     let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
-    let key = |text: &str| RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap();
+    let key = |text: &str| ApiKey::<Kanal>::parse_bytes(text.as_bytes()).unwrap();
     rotation.adopt(&key(KEY)).unwrap();
     let settings = RefreshSettings::new().with_cadence(Cadence::every(Duration::from_millis(50)));
     let refresher = Refresher::<Kanal>::from_store(store.clone(), settings).unwrap();

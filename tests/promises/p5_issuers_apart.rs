@@ -21,6 +21,7 @@ use std::path::Path;
 mod compile_pass {
     mod a_kanal_header_at_a_katana_guard;
     mod a_kanal_key_where_a_katana_key_is_wanted;
+    mod a_katana_key_staged_in_a_kanal_rotation;
     mod building_a_key_by_its_fields;
     mod building_a_raw_key_by_its_fields;
     mod calling_a_method_of_the_text_on_a_key;

@@ -3,7 +3,6 @@
 //!
 //! Power cuts at every instant of a rotation are in `src/rotation/commit.rs`.
 
-use keysheath::rotation::KeyDetails;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -17,14 +16,14 @@ use crate::support::steps::Now as _;
 use crate::support::stores::pass_on;
 use crate::support::{Child, Folder};
 use keysheath::failure::{Answer, Meaning};
-use keysheath::key::{Issuer, Kanal, RawKey};
+use keysheath::key::{ApiKey, Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, KeyState};
 use keysheath::probe::{Finding, Probe, Report};
-use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy, Verification};
+use keysheath::rotation::{KeyDetails, Retirement, Rotation, RotationPolicy, Verification};
 use keysheath::store::{Document, DocumentContent, DocumentError, DocumentStore, FileStore, Version};
 
-fn key(number: u64) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+fn key(number: u64) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(format!("Key{number:021}").as_bytes()).unwrap()
 }
 
 fn number_of(key: &RawKey) -> u64 {
@@ -102,7 +101,7 @@ fn open(store: impl DocumentStore + 'static, path: &Path) -> Rotation<Kanal> {
     Rotation::<Kanal>::open(store, RotationPolicy::new())
         .unwrap()
         .with_probe(Issued(path.to_owned()))
-        .with_audit(AuditLog::file(path.with_extension("audit")))
+        .with_audit_file(path.with_extension("audit"))
         .with_operator("child")
 }
 

@@ -20,7 +20,7 @@ use keysheath::Cadence;
 use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, OWN_STORE};
 use keysheath::handle::KeyHandle;
-use keysheath::key::{Fingerprint, Kanal, Origin, RawKey};
+use keysheath::key::{ApiKey, Fingerprint, Kanal, Origin};
 use keysheath::probe::HttpProbe;
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::registry::KeyId;
@@ -69,10 +69,10 @@ impl Shop {
         shop
     }
 
-    fn create(&mut self) -> RawKey {
+    fn create(&mut self) -> ApiKey<Kanal> {
         let new = self.emulator.create_key("production-shop").unwrap();
         self.in_app.insert(new.key().fingerprint().unwrap(), new.record().id());
-        new.into_key()
+        new.into_key().try_into_typed().unwrap()
     }
 
     fn delete(&mut self, fingerprint: Fingerprint) {
@@ -113,7 +113,7 @@ impl Shop {
     fn rotate(&mut self, number: u64) {
         if number % 5 == 4 {
             let key = self.create();
-            let aborted = self.rotation.stage(&key).unwrap().transition().event().fingerprint().unwrap();
+            let aborted = self.rotation.stage(&key).unwrap().transition().event().fingerprint.unwrap();
             self.rotation.abort_now().unwrap();
             self.delete(aborted);
         }

@@ -3,14 +3,14 @@
 
 use crate::support::keys::Keys;
 use crate::support::residue::{KEY, KEY_BASE64, NONE, alone, residue_of};
-use keysheath::key::{Issuer, Kanal, RawKey};
+use keysheath::key::{ApiKey, Issuer, Kanal};
 use keysheath::keyset::KeySet;
 use keysheath::rotation::KeyDetails;
 
 const OTHER: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
 
-fn key(text: &str) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, text.as_bytes()).expect("well-formed")
+fn key(text: &str) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(text.as_bytes()).expect("well-formed")
 }
 
 /// Measures in a process of its own, and wants nothing left behind.
@@ -53,14 +53,14 @@ fn a_key_that_leaks_out_of_each_place() {
     leaves_nothing("keyset::a_key_that_leaks_out_of_each_place", |keys| {
         let fingerprint = key(KEY).fingerprint().unwrap();
         adopt(keys);
-        keys.compromise(fingerprint).unwrap();
+        keys.compromise(fingerprint, None).unwrap();
         let pending = Keys::new();
         pending.stage(&key(KEY)).unwrap();
-        pending.compromise(fingerprint).unwrap();
+        pending.compromise(fingerprint, None).unwrap();
         let previous = Keys::new();
         adopt(&previous);
         previous.activate(&key(OTHER));
-        previous.compromise(fingerprint).unwrap();
+        previous.compromise(fingerprint, None).unwrap();
     });
 }
 

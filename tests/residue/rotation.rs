@@ -3,17 +3,15 @@
 use crate::support::residue::{KEY, NONE, alone, residue_of};
 use crate::support::steps::Now as _;
 use keysheath::failure::{Answer, Meaning};
-use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
+use keysheath::key::{ApiKey, Fingerprint, Kanal, RawKey};
 use keysheath::probe::{Finding, Probe, Report};
-use keysheath::rotation::KeyDetails;
-use keysheath::rotation::Leak;
-use keysheath::rotation::{AuditLog, Retirement, Rotation, RotationPolicy};
+use keysheath::rotation::{KeyDetails, Retirement, Rotation, RotationPolicy};
 use keysheath::store::{FileStore, MemoryStore};
 
 const OTHER: &str = "Zs1T6cN3bV7dL4qW9Xp2Kf8A";
 
-fn key(text: &str) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, text.as_bytes()).expect("well-formed")
+fn key(text: &str) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(text.as_bytes()).expect("well-formed")
 }
 
 fn name(text: &str) -> Fingerprint {
@@ -35,7 +33,7 @@ fn open(accepted: &'static str) -> Rotation<Kanal> {
     Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
         .with_probe(Accepts(accepted))
-        .with_audit(AuditLog::callback(|event| drop(event.to_json())))
+        .on_event(|event| drop(event.to_json()))
         .with_operator("anna")
 }
 
@@ -94,16 +92,16 @@ fn a_key_that_leaks_out_of_each_place() {
     leaves_nothing("rotation::a_key_that_leaks_out_of_each_place", || {
         let current = open(OTHER);
         current.adopt(&key(KEY)).unwrap();
-        current.compromise(name(KEY)).unwrap();
-        assert!(current.compromise(Leak::of(name(OTHER)).with_note(OTHER)).is_err());
+        current.compromise(name(KEY), None).unwrap();
+        assert!(current.compromise(name(OTHER), Some(OTHER)).is_err());
         let pending = open(OTHER);
         pending.stage(&key(KEY)).unwrap();
-        pending.compromise(name(KEY)).unwrap();
+        pending.compromise(name(KEY), None).unwrap();
         let previous = open(OTHER);
         previous.adopt(&key(KEY)).unwrap();
         previous.stage(&key(OTHER)).unwrap();
         previous.promote_unverified_now().unwrap();
-        previous.compromise(name(KEY)).unwrap();
+        previous.compromise(name(KEY), None).unwrap();
     });
 }
 

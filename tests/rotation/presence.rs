@@ -14,7 +14,7 @@ use keysheath::Cadence;
 use keysheath::chain::Chain;
 use keysheath::failure::{Answer, Meaning};
 use keysheath::handle::KeyHandle;
-use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, RawKey};
+use keysheath::key::{ApiKey, Fingerprint, Kanal, RawKey};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::refresh::{RefreshSettings, Refresher};
 use keysheath::rotation::{
@@ -26,8 +26,8 @@ use keysheath::store::{DocumentStore, MemoryStore};
 use crate::support::Folder;
 use crate::support::waiting::{PATIENCE, eventually};
 
-fn key(number: u64) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+fn key(number: u64) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(format!("Key{number:021}").as_bytes()).unwrap()
 }
 
 fn name(number: u64) -> Fingerprint {
@@ -221,7 +221,7 @@ fn a_fleet_shortens_no_settle_time_and_delays_no_leaked_key() {
     let _behind = Presence::show(presence, &old, settings("old")).unwrap();
     let step = rotation.next_step().unwrap().to_string();
     assert!(step.contains("other processes have ") && step.contains("; still using the old key: "), "{step}");
-    rotation.compromise(name(1)).unwrap();
+    rotation.compromise(name(1), None).unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::DeleteLeaked { .. }));
 }
 

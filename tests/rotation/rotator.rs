@@ -22,7 +22,6 @@ mod racing;
 mod refusals;
 mod time;
 
-use keysheath::rotation::KeyDetails;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,16 +30,16 @@ use std::time::{Duration, SystemTime};
 use crate::support::steps::Now as _;
 use keysheath::failure::{Answer, Meaning, Obstacle};
 use keysheath::handle::KeyHandle;
-use keysheath::key::{Fingerprint, Issuer, Kanal, RawKey};
+use keysheath::key::{ApiKey, Fingerprint, Issuer, Kanal, RawKey};
 use keysheath::keyset::{KeySet, KeyState};
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::refresh::RefreshSettings;
-use keysheath::rotation::{AuditEvent, AuditLog, Rotation, RotationPolicy};
+use keysheath::rotation::{AuditEvent, KeyDetails, Rotation, RotationPolicy};
 use keysheath::store::{DocumentStore, MemoryStore};
 
 /// A well-formed key for each number.
-fn key(number: u64) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, format!("Key{number:021}").as_bytes()).unwrap()
+fn key(number: u64) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(format!("Key{number:021}").as_bytes()).unwrap()
 }
 
 fn name(number: u64) -> Fingerprint {
@@ -175,7 +174,7 @@ impl<S: DocumentStore + Clone + 'static> Setup<S> {
 
     /// The events that the audit has, by their names.
     fn actions(&self) -> Vec<String> {
-        self.events.lock().unwrap().iter().map(|event| event.action().to_string()).collect()
+        self.events.lock().unwrap().iter().map(|event| event.action.to_string()).collect()
     }
 }
 
@@ -190,7 +189,7 @@ fn another<S: DocumentStore + Clone + 'static>(
         .unwrap()
         .with_clock(move || clock.now())
         .with_probe(answers.clone())
-        .with_audit(AuditLog::callback(move |event| events.lock().unwrap().push(event.clone())))
+        .on_event(move |event| events.lock().unwrap().push(event.clone()))
         .with_operator("anna")
 }
 

@@ -2,9 +2,9 @@
 
 use std::ops::Deref;
 
-use keysheath::key::{Issuer, Kanal, RawKey};
+use keysheath::key::{ApiKey, Issuer, Kanal};
 use keysheath::keyset::{KeySet, RotationId};
-use keysheath::rotation::{Promote, Rotation, RotationPolicy};
+use keysheath::rotation::{Checked, Rotation, RotationPolicy};
 use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
 
 use super::steps::Now as _;
@@ -35,7 +35,7 @@ impl<I: Issuer> Keys<I> {
     }
 
     /// Makes a key the active one, by adoption or by a whole rotation.
-    pub(crate) fn activate(&self, key: &RawKey) {
+    pub(crate) fn activate(&self, key: &ApiKey<I>) {
         if self.status().unwrap().keys().current().is_none() {
             self.adopt(key).unwrap();
             return;
@@ -46,7 +46,7 @@ impl<I: Issuer> Keys<I> {
     }
 
     pub(crate) fn promote_unverified(&self, id: RotationId) {
-        self.promote(Promote::of(id).without_verification()).unwrap();
+        self.promote(Checked::ByHand(id)).unwrap();
     }
 
     pub(crate) fn retire_previous(&self) {

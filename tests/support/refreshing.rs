@@ -7,7 +7,7 @@ use std::time::Duration;
 use keysheath::Cadence;
 use keysheath::chain::Chain;
 use keysheath::handle::{KeyHandle, Reload};
-use keysheath::key::{Issuer, Kanal, Profile, RawKey};
+use keysheath::key::{ApiKey, Kanal, Profile};
 use keysheath::refresh::{RefreshEvent, RefreshSettings, Refresher};
 use keysheath::source::{Provenance, Reading, Source, SourceError};
 use keysheath::store::{DocumentContent, DocumentStore};
@@ -79,8 +79,8 @@ pub fn has(handle: &KeyHandle<Kanal>, key: &str) -> bool {
     handle.load().is_ok_and(|snapshot| snapshot.current().matches(key.as_bytes()))
 }
 
-pub fn raw(key: &str) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, key.as_bytes()).unwrap()
+pub fn parsed(key: &str) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(key.as_bytes()).unwrap()
 }
 
 /// A key set with these keys, each made active after the one before.
@@ -94,7 +94,7 @@ pub fn key_set(keys: &[&str]) -> Keys {
 
 /// A step of a rotation by another process.
 pub fn activate(set: &Keys, key: &str) {
-    set.activate(&raw(key));
+    set.activate(&parsed(key));
 }
 
 /// Writes over whatever is there.

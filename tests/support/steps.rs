@@ -3,7 +3,7 @@
 use keysheath::key::Issuer;
 use keysheath::keyset::{KeyInfo, RotationId};
 use keysheath::rotation::{
-    Aborted, Promote, Retire, Retirement, Rotation, RotationError, RotationStatus, Transition, Verification,
+    Aborted, Checked, Retirement, Rotation, RotationError, RotationStatus, Transition, Verification,
 };
 
 /// Each step looks first, and names what it sees. Where it has been done before, it is about the same
@@ -50,7 +50,7 @@ impl<I: Issuer> Now for Rotation<I> {
     }
 
     fn promote_unverified_now(&self) -> Result<Transition, RotationError> {
-        self.promote(Promote::of(to_promote(self)?).without_verification())
+        self.promote(Checked::ByHand(to_promote(self)?))
     }
 
     fn roll_back_now(&self) -> Result<Transition, RotationError> {
@@ -65,7 +65,7 @@ impl<I: Issuer> Now for Rotation<I> {
     }
 
     fn retire_unprobed_now(&self) -> Result<Transition, RotationError> {
-        match self.retire(Retire::of(to_retire(self)?).without_probe())? {
+        match self.retire(Checked::ByHand(to_retire(self)?))? {
             Retirement::Retired { transition, .. } => Ok(transition),
             other => panic!("without a probe: {other}"),
         }

@@ -14,7 +14,7 @@ use crate::key::{Issuer, Profile};
 use crate::store::{DocumentContent, DocumentStore, Version};
 
 /// How many processes can show themselves in one document. A larger fleet uses several documents.
-pub const MAX_PROCESSES: usize = 128;
+pub(super) const MAX_PROCESSES: usize = 128;
 
 /// How long after it went silent a record is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);

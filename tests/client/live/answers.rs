@@ -241,7 +241,8 @@ async fn nothing_is_sent_while_no_key_is_in_force() {
     assert!(matches!(error, BearerError::NoActiveKey(NoActiveKey::NoKey)), "{error}");
     assert_eq!(error.to_string(), NoActiveKey::NoKey.to_string());
     assert!(error.into_inner().is_none() && emulator.journal().is_empty());
-    Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap().adopt(emulator.key()).unwrap();
+    let key = emulator.key().clone_key().try_into_typed().unwrap();
+    Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap().adopt(&key).unwrap();
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(send().await.unwrap().status(), StatusCode::NOT_FOUND);
 }

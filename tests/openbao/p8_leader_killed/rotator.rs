@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::steps::Now as _;
 use keysheath::emulator::OWN_STORE;
-use keysheath::key::{Issuer as _, Kanal, Origin, RawKey, Roots};
+use keysheath::key::{ApiKey, Kanal, Origin, Roots};
 use keysheath::openbao::{Login, OpenBao};
 use keysheath::probe::HttpProbe;
 use keysheath::rotation::{NextStep, Retirement, Rotation, RotationError, RotationPolicy, Verification};
@@ -127,7 +127,7 @@ pub(super) fn work() {
     tell("open");
     for command in std::io::stdin().lines().map_while(Result::ok) {
         let (word, key) = command.split_once(' ').unwrap_or((&command, ""));
-        let key = || RawKey::parse(Kanal::PROFILE, key.as_bytes()).unwrap();
+        let key = || ApiKey::<Kanal>::parse_bytes(key.as_bytes()).unwrap();
         match word {
             "adopt" => drop(again(|| rotation.adopt(&key()))),
             "stage" => drop(again(|| rotation.stage(&key()))),

@@ -1,20 +1,20 @@
 //! A key set in every state, and its refusals.
 
-use keysheath::key::{Fingerprint, ParseError};
+use keysheath::key::{ApiKey, Fingerprint, ParseError};
 use keysheath::keyset::{KeyInfo, KeySet, KeySetError, KeyState, ManagedKey, RotationId};
 use keysheath::rotation::{KeyDetails, RotationError, Staged};
 
 use super::*;
 use crate::support::keys::Keys;
 
-fn canary() -> RawKey {
-    RawKey::parse(Kanal::PROFILE, KANAL.as_bytes()).unwrap()
+fn canary() -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(KANAL.as_bytes()).unwrap()
 }
 
 #[test]
 fn a_key_set_and_its_refusals_show_no_key() {
-    let (key, other) = (canary(), RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap());
-    let details = || -> KeyDetails<'_> { KeyDetails::of(&key).with_note("yearly") };
+    let (key, other) = (canary(), ApiKey::<Kanal>::parse_bytes(OTHER.as_bytes()).unwrap());
+    let details = || -> KeyDetails<'_, Kanal> { KeyDetails::of(&key).with_note("yearly") };
     assert_debug_silent("key details", &details());
     let keys = Keys::new();
     let refused = |error: RotationError| assert_error_silent("a refusal", &error);
@@ -35,7 +35,6 @@ fn a_key_set_and_its_refusals_show_no_key() {
     assert_debug_silent("its summary", &read.summary());
     refused(keys.stage(details()).unwrap_err());
     refused(keys.adopt(&other).unwrap_err());
-    refused(keys.stage(&RawKey::parse(Katana::PROFILE, KATANA.as_bytes()).unwrap()).unwrap_err());
     let staged: Staged = keys.stage(&other).unwrap();
     assert_value_silent("a staged key", &staged);
     let id: RotationId = staged.rotation();

@@ -8,8 +8,8 @@ use super::*;
 use crate::support::keys::Keys;
 use crate::support::steps::Now as _;
 
-fn canary() -> RawKey {
-    RawKey::parse(Kanal::PROFILE, KANAL.as_bytes()).unwrap()
+fn canary() -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(KANAL.as_bytes()).unwrap()
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn a_leaked_key_shows_nothing_of_itself_until_it_is_deleted() {
     let unknown: RotationError = keys.confirm_deleted(fingerprint).unwrap_err();
     assert_error_silent("a key that did not leak", &unknown);
     keys.adopt(&canary()).unwrap();
-    keys.compromise(fingerprint).unwrap();
+    keys.compromise(fingerprint, None).unwrap();
     let read: KeySet = keys.read();
     let leaked: &UndeletedKey = &read.leaked()[0];
     assert_debug_silent("a leaked key", leaked);
@@ -27,8 +27,8 @@ fn a_leaked_key_shows_nothing_of_itself_until_it_is_deleted() {
 
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
     rotation.adopt(&canary()).unwrap();
-    rotation.stage(&RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap()).unwrap();
-    assert_value_silent("a report", &rotation.compromise(fingerprint).unwrap());
+    rotation.stage(&ApiKey::<Kanal>::parse_bytes(OTHER.as_bytes()).unwrap()).unwrap();
+    assert_value_silent("a report", &rotation.compromise(fingerprint, None).unwrap());
     let step: NextStep = rotation.next_step().unwrap();
     assert!(matches!(step, NextStep::DeleteLeaked { .. }), "{step}");
     assert_value_silent("a next step", &step);
@@ -41,7 +41,7 @@ fn a_leaked_key_shows_nothing_of_itself_until_it_is_deleted() {
 fn a_key_that_was_given_up_shows_nothing_of_itself() {
     let policy = RotationPolicy::new().with_activation(std::time::Duration::ZERO);
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), policy).unwrap();
-    rotation.adopt(&RawKey::parse(Kanal::PROFILE, OTHER.as_bytes()).unwrap()).unwrap();
+    rotation.adopt(&ApiKey::<Kanal>::parse_bytes(OTHER.as_bytes()).unwrap()).unwrap();
     rotation.stage(&canary()).unwrap();
     rotation.abort_now().unwrap();
     let status = rotation.status().unwrap();

@@ -138,7 +138,7 @@ fn no_reference_forges_a_line() {
 fn no_event_and_no_error_of_a_reload_or_a_step_forges_a_line() {
     use keysheath::keyset::KeySetError;
     use keysheath::refresh::RefreshEvent;
-    use keysheath::rotation::{AuditLog, NextStep, Reason, RotationError};
+    use keysheath::rotation::{NextStep, Reason, RotationError};
     use keysheath::store::{DocumentError, DocumentStore as _, FileStore};
 
     for place in provenances() {
@@ -157,7 +157,6 @@ fn no_event_and_no_error_of_a_reload_or_a_step_forges_a_line() {
     let store = FileStore::new(path.join("missing"));
     assert_harmless_debug("FileStore", &store);
     assert_harmless_error("DocumentError", &store.read().unwrap_err());
-    assert_harmless_debug("AuditLog", &AuditLog::file(&path));
     let now = std::time::SystemTime::now();
     let key = kanal();
     let details = || KeyDetails::from(&key).with_name(HOSTILE).with_note(HOSTILE);

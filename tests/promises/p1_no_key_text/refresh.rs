@@ -99,7 +99,7 @@ fn a_live_handle_and_what_is_waited_for_show_no_key() {
 fn a_refresher_of_a_store_shows_no_key() {
     let store = MemoryStore::new();
     let keys = Keys::new();
-    let key = RawKey::parse(Kanal::PROFILE, KANAL.as_bytes()).unwrap();
+    let key = ApiKey::<Kanal>::parse_bytes(KANAL.as_bytes()).unwrap();
     keys.adopt(&key).unwrap();
     let mut version = store.write(&keys.to_document(), None).unwrap();
     let events = Arc::default();

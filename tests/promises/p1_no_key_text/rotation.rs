@@ -8,16 +8,16 @@ use keysheath::handle::Stop;
 use keysheath::keyset::KeyInfo;
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{
-    Aborted, AuditAction, AuditError, AuditEvent, AuditLog, KeyDetails, Leak, NextStep, Promote, Reason,
-    Retire, Retirement, Rotation, RotationError, RotationPolicy, RotationStatus, Transition, Verification,
+    Aborted, AuditAction, AuditError, AuditEvent, Checked, KeyDetails, NextStep, Reason, Retirement,
+    Rotation, RotationError, RotationPolicy, RotationStatus, Transition, Verification,
 };
 use keysheath::store::{DocumentContent, DocumentStore, FileStore, MemoryStore};
 
 use super::*;
 use crate::support::steps::Now as _;
 
-fn key(text: &str) -> RawKey {
-    RawKey::parse(Kanal::PROFILE, text.as_bytes()).unwrap()
+fn key(text: &str) -> ApiKey<Kanal> {
+    ApiKey::<Kanal>::parse_bytes(text.as_bytes()).unwrap()
 }
 
 /// Refuses the keys that are listed, and accepts every other.
@@ -67,23 +67,18 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     let policy = RotationPolicy::new().with_activation(Duration::ZERO).with_grace(Duration::ZERO);
     let policy = policy.with_settle(Duration::ZERO).with_activation(Duration::ZERO);
     assert_debug_silent("a policy", &policy);
-    let logs = [
-        AuditLog::file(&path),
-        AuditLog::callback(move |event| sink.lock().unwrap().push(event.clone())),
-        AuditLog::file(folder.at("none/audit")),
-        AuditLog::callback(|_| panic!("on purpose")),
-    ];
-    let mut rotation = Rotation::<Kanal>::open(FileStore::new(folder.at("keys")), policy)
+    let rotation = Rotation::<Kanal>::open(FileStore::new(folder.at("keys")), policy)
         .unwrap()
         .with_probe(refuses.clone())
-        .with_operator("anna");
-    for log in logs {
-        assert_debug_silent("an audit log", &log);
-        rotation = rotation.with_audit(log);
-    }
+        .with_operator("anna")
+        .with_audit_file(&path)
+        .on_event(move |event| sink.lock().unwrap().push(event.clone()))
+        .with_audit_file(folder.at("none/audit"))
+        .on_event(|_| panic!("on purpose"));
+    assert_debug_silent("a rotation", &rotation);
     look(&rotation);
     let leaky = key(KANAL);
-    let details: KeyDetails<'_> = KeyDetails::of(&leaky).with_name(KANAL).with_note(OTHER);
+    let details: KeyDetails<'_, Kanal> = KeyDetails::of(&leaky).with_name(KANAL).with_note(OTHER);
     assert_debug_silent("what is reported of a key", &details);
     transition("adopt with the key as its name", &rotation.adopt(details));
     transition("adopt", &rotation.adopt(&key(KANAL)));
@@ -105,8 +100,7 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     refuses.0.lock().unwrap().clear();
     assert_value_silent("a verification", &rotation.verify_now().unwrap());
     let id = rotation.status().unwrap().keys().pending().unwrap().rotation();
-    assert_debug_silent("what to promote", &Promote::of(id).without_verification());
-    assert_debug_silent("what to retire", &Retire::of(id).without_probe());
+    assert_debug_silent("what to promote or retire", &Checked::ByHand(id));
     let promoted: Transition = rotation.promote(id).unwrap();
     assert_value_silent("promote", &promoted);
     look(&rotation);
@@ -120,18 +114,15 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     let aborted: Aborted = rotation.abort_now().unwrap();
     assert_value_silent("abort", &aborted);
     let fingerprint = key(KANAL).fingerprint().unwrap();
-    transition(
-        "compromise with the key as a note",
-        &rotation.compromise(Leak::of(fingerprint).with_note(KANAL)),
-    );
-    transition("compromise", &rotation.compromise(fingerprint));
+    transition("compromise with the key as a note", &rotation.compromise(fingerprint, Some(KANAL)));
+    transition("compromise", &rotation.compromise(fingerprint, None));
     look(&rotation);
     let events = events.lock().unwrap();
     assert!(events.len() > 6, "only {} events", events.len());
     for event in &*events {
         assert_value_silent("an event", event);
         assert_silent("a line", &event.to_json());
-        let action: AuditAction = event.action();
+        let action: AuditAction = event.action;
         assert_value_silent("an action", &action);
     }
     let status = rotation.status().unwrap();

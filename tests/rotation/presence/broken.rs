@@ -2,13 +2,16 @@
 
 use std::sync::atomic::AtomicBool;
 
-use keysheath::rotation::{MAX_PROCESSES, PresenceError, RotationError};
+use keysheath::rotation::{PresenceError, RotationError};
 use keysheath::source::{CallError, Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Version};
 
 use super::*;
 use crate::support::in_child;
 use crate::support::stores::pass_on;
+
+/// How many processes a document holds.
+const MAX_PROCESSES: usize = 128;
 
 /// A store that can be taken away, or made to panic.
 #[derive(Clone, Default)]

@@ -14,7 +14,7 @@ use keysheath::store::{DocumentError, KeychainStore};
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    PATIENCE, SECOND, THIRD, activate, eventually, has, key_set, only_asked, persist, quick, quickly, raw,
+    PATIENCE, SECOND, THIRD, activate, eventually, has, key_set, only_asked, parsed, persist, quick, quickly,
 };
 use crate::support::secret_service::{Bus, in_session, store_with_secret_tool, with_keychain};
 
@@ -113,7 +113,7 @@ fn a_keychain_locked_midway_keeps_the_key_until_it_is_unlocked() {
         activate(&keys, SECOND);
         persist(&document, &keys.to_document());
         assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
-        keys.compromise(raw(SECOND).fingerprint().unwrap()).unwrap();
+        keys.compromise(parsed(SECOND).fingerprint().unwrap(), None).unwrap();
         persist(&document, &keys.to_document());
         assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
         assert!(has(&of_store.handle(), KEY), "the previous key is in force again");

@@ -11,7 +11,7 @@ use keysheath::store::MemoryStore;
 
 use crate::support::KEY;
 use crate::support::refreshing::{
-    NEVER, PATIENCE, SECOND, Scripted, eventually, has, of, only_asked, rarely, raw, text,
+    NEVER, PATIENCE, SECOND, Scripted, eventually, has, of, only_asked, parsed, rarely, text,
 };
 
 /// As the layers do when the active key is refused.
@@ -71,7 +71,7 @@ fn past_the_lag_a_refusal_is_final_and_a_repeat_does_not_wait() {
 fn another_key_from_within_this_process_ends_the_wait() {
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
     let handle = rotation.handle();
-    rotation.adopt(&raw(KEY)).unwrap();
+    rotation.adopt(&parsed(KEY)).unwrap();
     let refresher = rotation.start_refresher(only_asked().with_lag(NEVER)).unwrap();
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
@@ -79,7 +79,7 @@ fn another_key_from_within_this_process_ends_the_wait() {
     let asking = thread::spawn(move || reload.wait(PATIENCE));
     // Time to ask in vain; where it does not, the key is simply there.
     thread::sleep(Duration::from_millis(200));
-    rotation.stage(&raw(SECOND)).unwrap();
+    rotation.stage(&parsed(SECOND)).unwrap();
     rotation.promote_unverified_now().unwrap();
     assert_eq!(asking.join().unwrap(), Some(Reload::Newer));
     // It does not keep asking a source that has nothing newer.

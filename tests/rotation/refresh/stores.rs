@@ -2,15 +2,14 @@
 
 use crate::support::keys::EMPTY;
 use crate::support::keys::Keys;
-use keysheath::FileProblem;
-use keysheath::rotation::Promote;
 use std::fs;
 
+use keysheath::FileProblem;
 use keysheath::handle::{KeyHandle, NoActiveKey, Reload};
-use keysheath::key::{Issuer, Kanal, Katana, RawKey};
+use keysheath::key::{ApiKey, Kanal, Katana};
 use keysheath::keyset::KeySetError;
 use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
-use keysheath::rotation::{Rotation, RotationPolicy};
+use keysheath::rotation::{Checked, Rotation, RotationPolicy};
 use keysheath::source::Provenance;
 use keysheath::store::{
     Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
@@ -20,8 +19,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::refreshing::{
-    Events, Gate, PATIENCE, SECOND, THIRD, activate, eventually, has, key_set, only_asked, persist, quick,
-    raw,
+    Events, Gate, PATIENCE, SECOND, THIRD, activate, eventually, has, key_set, only_asked, parsed, persist,
+    quick,
 };
 use crate::support::stores::pass_on;
 use crate::support::{Child, Folder, KEY, assert_prints_nothing_of, set_mode};
@@ -89,8 +88,8 @@ fn a_promotion_by_another_process_is_seen() {
     if child.is_here() {
         let store = FileStore::new(std::env::var_os("DOCUMENT").unwrap());
         let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
-        let id = rotation.stage(&raw(SECOND)).unwrap().rotation();
-        rotation.promote(Promote::of(id).without_verification()).unwrap();
+        let id = rotation.stage(&parsed(SECOND)).unwrap().rotation();
+        rotation.promote(Checked::ByHand(id)).unwrap();
         return;
     }
     let folder = Folder::new();
@@ -114,7 +113,7 @@ fn a_compromise_closes_the_handle_and_is_told() {
     persist(&store, &keys.to_document());
     let events = Events::default();
     let refresher = Refresher::<Kanal>::from_store(store.clone(), events.record(only_asked())).unwrap();
-    keys.compromise(raw(KEY).fingerprint().unwrap()).unwrap();
+    keys.compromise(parsed(KEY).fingerprint().unwrap(), None).unwrap();
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::Compromised);
@@ -173,7 +172,7 @@ fn bad_documents() -> Vec<BadDocument> {
     let is_corrupt =
         |problem: &ReloadProblem| matches!(problem, ReloadProblem::KeySet(KeySetError::Corrupt { .. }));
     let katana = Keys::<Katana>::of_issuer();
-    let key = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+    let key = ApiKey::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
     katana.adopt(&key).unwrap();
     vec![
         ("garbage", DocumentContent::from(THIRD.as_bytes().to_vec()), is_corrupt),
@@ -339,7 +338,7 @@ fn an_overtaken_read_is_neither_published_nor_a_failure() {
     let (handle, fast, slow) = two_refreshers(&late);
     // The same keys, with one that is staged.
     let staged = key_set(&[KEY]);
-    staged.stage(&raw(SECOND)).unwrap();
+    staged.stage(&parsed(SECOND)).unwrap();
     store.put(staged.to_document(), version(2));
     std::thread::scope(|scope| {
         late.delays_next.store(true, Ordering::SeqCst);
@@ -369,7 +368,7 @@ fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
         late.delays_next.store(true, Ordering::SeqCst);
         let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
         eventually("it has read", || !late.delays_next.load(Ordering::SeqCst));
-        keys.compromise(raw(KEY).fingerprint().unwrap()).unwrap();
+        keys.compromise(parsed(KEY).fingerprint().unwrap(), None).unwrap();
         store.put(keys.to_document(), version(3));
         assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Unchanged));
         assert!(handle.load().unwrap().previous().is_none());
@@ -411,7 +410,7 @@ fn many_promotions_by_others_are_never_seen_as_going_back() {
     let handle = refresher.handle();
     let store = FileStore::new(&path);
     for round in 0..40_u32 {
-        let key = raw(&format!("{round:02}{}", &THIRD[2..]));
+        let key = parsed(&format!("{round:02}{}", &THIRD[2..]));
         let text = key.expose_secret().to_owned();
         keys.retire_previous();
         let id = keys.stage(&key).unwrap().rotation();

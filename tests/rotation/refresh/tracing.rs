@@ -18,7 +18,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::support::refreshing::{
-    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, of, only_asked, quick, raw,
+    Gate, PATIENCE, SECOND, Scripted, THIRD, eventually, has, of, only_asked, parsed, quick,
 };
 use crate::support::waiting::in_time;
 use crate::support::{Folder, KEY, in_child};
@@ -98,9 +98,9 @@ fn a_subscriber_that_blocks_delays_steps_by_a_second_at_most() {
         in_time(Duration::from_secs(20), || {
             let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
             let handle = rotation.handle();
-            rotation.adopt(&raw(KEY)).unwrap();
+            rotation.adopt(&parsed(KEY)).unwrap();
             for key in [SECOND, THIRD] {
-                rotation.stage(&raw(key)).unwrap();
+                rotation.stage(&parsed(key)).unwrap();
                 rotation.abort_now().unwrap();
             }
             assert!(has(&handle, KEY));
@@ -142,7 +142,7 @@ fn a_subscriber_that_panics_ends_nothing_while_unwinding_either() {
         eventually("its panic is noted", || refresher.status().health().problem().is_some());
         drop(refresher);
         let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new());
-        rotation.unwrap().adopt(&raw(KEY)).unwrap();
+        rotation.unwrap().adopt(&parsed(KEY)).unwrap();
         assert!(calls.load(Ordering::SeqCst) >= 6, "each line was given: {calls:?}");
     });
 }

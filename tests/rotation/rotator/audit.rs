@@ -1,13 +1,12 @@
 //! The audit: its events, the file, and that its failure stops no step.
 
-use keysheath::FileProblem;
-use keysheath::rotation::KeyDetails;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use keysheath::rotation::{AuditAction, AuditError, Transition};
+use keysheath::FileProblem;
+use keysheath::rotation::{AuditAction, AuditError, KeyDetails, Transition};
 use keysheath::store::FileStore;
 
 use super::*;
@@ -17,7 +16,7 @@ use crate::support::{Child, Folder, as_ordinary_user, set_mode};
 fn with_file(path: &Path) -> (Rotation<Kanal>, KeyHandle<Kanal>) {
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
-        .with_audit(AuditLog::file(path))
+        .with_audit_file(path)
         .with_operator("anna");
     let handle = rotation.handle();
     (rotation, handle)
@@ -52,7 +51,7 @@ fn each_event_is_a_json_line_in_a_private_file() {
     // As logrotate does.
     fs::rename(&path, folder.at("audit.jsonl.1")).unwrap();
     rotation.promote_unverified_now().unwrap();
-    rotation.compromise(name(2)).unwrap();
+    rotation.compromise(name(2), None).unwrap();
     let old = lines(&folder.at("audit.jsonl.1"));
     let new = lines(&path);
     assert_eq!((old.len(), new.len()), (2, 2));
@@ -183,8 +182,8 @@ fn a_callback_that_panics_stops_no_step_and_no_other_audit() {
     let sink = Arc::clone(&seen);
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
-        .with_audit(AuditLog::callback(|_| panic!("on purpose")))
-        .with_audit(AuditLog::callback(move |event| sink.lock().unwrap().push(event.action())));
+        .on_event(|_| panic!("on purpose"))
+        .on_event(move |event| sink.lock().unwrap().push(event.action));
     let handle = rotation.handle();
     let transition = rotation.adopt(&key(1)).unwrap();
     assert_eq!(transition.unaudited(), Some(&AuditError::Panicked));
@@ -200,7 +199,7 @@ fn a_callback_that_hangs_holds_a_step_up_for_a_bounded_time() {
     let gate = Mutex::new(gate);
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
-        .with_audit(AuditLog::callback(move |_| drop(gate.lock().map(|gate| gate.recv()))));
+        .on_event(move |_| drop(gate.lock().map(|gate| gate.recv())));
     let handle = rotation.handle();
     let start = std::time::Instant::now();
     let transition = rotation.adopt(&key(1)).unwrap();
@@ -216,7 +215,7 @@ fn a_callback_runs_on_no_thread_of_a_step() {
     let sink = Arc::clone(&seen);
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new())
         .unwrap()
-        .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push(std::thread::current().id())));
+        .on_event(move |_| sink.lock().unwrap().push(std::thread::current().id()));
     rotation.adopt(&key(1)).unwrap();
     let seen = seen.lock().unwrap();
     assert!(seen.len() == 1 && !seen.contains(&std::thread::current().id()));
@@ -278,8 +277,7 @@ fn events_are_sent_after_the_step_is_persisted_and_published() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let rotation = Rotation::<Kanal>::open(store.clone(), RotationPolicy::new()).unwrap();
     let (sink, there, view) = (Arc::clone(&seen), store, rotation.handle());
-    let rotation = rotation
-        .with_audit(AuditLog::callback(move |_| sink.lock().unwrap().push((slots(&there), sent(&view)))));
+    let rotation = rotation.on_event(move |_| sink.lock().unwrap().push((slots(&there), sent(&view))));
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2)).unwrap();
     rotation.promote_unverified_now().unwrap();
@@ -299,7 +297,7 @@ fn tracing_is_told_as_well_and_of_a_problem_as_a_warning() {
     let collector = crate::support::traced::Collector::default();
     tracing::subscriber::with_default(collector.clone(), || {
         let setup = adopted();
-        setup.rotation.compromise(name(1)).unwrap();
+        setup.rotation.compromise(name(1), None).unwrap();
     });
     let lines = collector.lines();
     let is_logged = |level: &str, action: &str| {

@@ -1,14 +1,13 @@
 //! Documents that are broken, and stores that fail at each call.
 
 use keysheath::FileProblem;
-use keysheath::rotation::KeyDetails;
+use keysheath::rotation::{KeyDetails, RotationError};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::AtomicBool;
 
 use keysheath::key::Katana;
 use keysheath::keyset::KeySetError;
-use keysheath::rotation::RotationError;
 use keysheath::source::{Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, FileStore, Version};
 
@@ -106,7 +105,7 @@ impl DocumentStore for Faulty {
                 self.inner.write(content, unchanged)?;
                 let leaked = name(500 + self.writes.load(Ordering::SeqCst));
                 let other = Rotation::<Kanal>::open(self.inner.clone(), RotationPolicy::new());
-                assert!(other.unwrap().compromise(leaked).unwrap().transition().is_change());
+                assert!(other.unwrap().compromise(leaked, None).unwrap().transition().is_change());
                 *fault = None;
                 Err(unavailable(false))
             }
@@ -133,7 +132,7 @@ const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.retire_now().map(drop), [Some(2), None, None]),
     (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(2), Some(3), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(2), None, None]),
-    (|setup| setup.rotation.compromise(name(2)).map(drop), [None; 3]),
+    (|setup| setup.rotation.compromise(name(2), None).map(drop), [None; 3]),
 ];
 
 fn setup() -> Setup<Faulty> {
@@ -197,7 +196,7 @@ fn a_write_that_reported_failure_but_happened_is_published() {
             assert_eq!((slots(&setup.store.inner), sent(&setup.handle)), (after, after[0]), "{fault:?}");
         }
         assert_eq!(setup.actions().len(), STEPS.len());
-        assert!(setup.events.lock().unwrap().iter().all(|event| !event.is_repeat()), "{fault:?}");
+        assert!(setup.events.lock().unwrap().iter().all(|event| !event.is_repeat), "{fault:?}");
     }
 }
 
@@ -257,7 +256,7 @@ fn an_invalid_or_foreign_document_is_refused_and_untouched() {
     assert!(matches!(refused(&path), RotationError::Document { problem: DocumentError::Newer, .. }));
     // Whole, as documents; but not key sets of ours.
     let foreign = Keys::<Katana>::of_issuer();
-    let katana = RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+    let katana = ApiKey::parse("0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
     foreign.adopt(&katana).unwrap();
     let newer = String::from_utf8(foreign.to_document().expose_secret().to_vec()).unwrap();
     let newer = newer.replace("\"form\": 1", "\"form\": 2").replace("katana", "kanal");

@@ -1,11 +1,10 @@
 //! A disk that is full: a small tmpfs, in a mount namespace of its own.
 
 use keysheath::FileProblem;
-use keysheath::rotation::KeyDetails;
+use keysheath::rotation::{KeyDetails, RotationError};
 use std::fs;
 use std::path::Path;
 
-use keysheath::rotation::RotationError;
 use keysheath::store::{DocumentError, FileStore};
 
 use super::*;
@@ -43,7 +42,7 @@ const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.roll_back_now().map(drop), [Some(1), Some(2), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(1), None, None]),
     (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(1), Some(3), None]),
-    (|setup| setup.rotation.compromise(name(1)).map(drop), [None, Some(3), None]),
+    (|setup| setup.rotation.compromise(name(1), None).map(drop), [None, Some(3), None]),
 ];
 
 #[test]

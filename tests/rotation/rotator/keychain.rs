@@ -1,12 +1,10 @@
 //! A rotation whose key set is in the keychain, against a real Secret Service.
 
-use keysheath::rotation::KeyDetails;
-use keysheath::rotation::Leak;
 use std::env;
 use std::path::PathBuf;
 
 use keysheath::keyset::KeySetError;
-use keysheath::rotation::{NextStep, Retirement, RotationError, Verification};
+use keysheath::rotation::{KeyDetails, NextStep, Retirement, RotationError, Verification};
 use keysheath::source::{Keychain, Problem};
 use keysheath::store::{DocumentError, KeychainStore};
 
@@ -48,7 +46,7 @@ const STEPS: [(Do, [Option<u64>; 3]); 11] = [
     (retire, [Some(2), None, None]),
     (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(2), Some(3), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(2), None, None]),
-    (|setup| setup.rotation.compromise(Leak::of(name(2)).with_note("in a log")).map(drop), [None; 3]),
+    (|setup| setup.rotation.compromise(name(2), Some("in a log")).map(drop), [None; 3]),
 ];
 
 fn verify(setup: &Setup<KeychainStore>) -> Result<(), RotationError> {
@@ -134,6 +132,6 @@ fn a_locked_keychain_loses_nothing_and_steps_resume_on_unlock() {
             assert_eq!((setup.slots(), sent(&setup.handle)), (after, after[0]), "step {at}");
             before = after;
         }
-        assert!(setup.events.lock().unwrap().iter().all(|event| !event.is_repeat()));
+        assert!(setup.events.lock().unwrap().iter().all(|event| !event.is_repeat));
     });
 }

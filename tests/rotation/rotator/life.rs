@@ -39,9 +39,14 @@ fn life<S: DocumentStore + Clone + 'static>(store: S) -> Life<S> {
         .with_probe(probe)
         .with_clock(move || time.now())
         .with_operator("anna");
-    rotation.adopt(emulator.key()).unwrap();
+    rotation.adopt(&typed(emulator.key())).unwrap();
     let handle = rotation.handle();
     Life { emulator, store, handle, clock, rotation }
+}
+
+/// The emulator answers for any issuer, and this one for Kanal.
+fn typed(key: &RawKey) -> ApiKey<Kanal> {
+    key.clone_key().try_into_typed().unwrap()
 }
 
 impl<S: DocumentStore> Life<S> {
@@ -56,7 +61,7 @@ impl<S: DocumentStore> Life<S> {
     /// A key that was created, staged, verified and promoted.
     fn replace(&self) -> NewKey {
         let new = self.emulator.create_key("production").unwrap();
-        self.rotation.stage(new.key()).unwrap();
+        self.rotation.stage(&typed(new.key())).unwrap();
         assert!(matches!(self.rotation.verify_now().unwrap(), Verification::Verified { .. }));
         self.rotation.promote_now().unwrap();
         self.clock.advance(3_600);
@@ -115,7 +120,7 @@ fn faults() -> Vec<Fault> {
 fn no_fault_on_the_way_changes_anything_at_any_step() {
     let life = life(MemoryStore::new());
     let new = life.emulator.create_key("production").unwrap();
-    life.rotation.stage(new.key()).unwrap();
+    life.rotation.stage(&typed(new.key())).unwrap();
     life.clock.advance(3_600);
     let during = |fault: &Fault, ask: &dyn Fn()| {
         let before = life.document();
@@ -147,7 +152,7 @@ fn no_fault_on_the_way_changes_anything_at_any_step() {
 fn a_key_restricted_to_one_of_two_stores_is_not_verified() {
     let life = life(MemoryStore::new());
     let restricted = life.emulator.registry().create_key(TEAM, "one", Restriction::Store(OWN_STORE)).unwrap();
-    life.rotation.stage(restricted.key()).unwrap();
+    life.rotation.stage(&typed(restricted.key())).unwrap();
     let Verification::StoreRefused { report, .. } = life.rotation.verify_now().unwrap() else { panic!() };
     let refused: Vec<u64> = report
         .findings()

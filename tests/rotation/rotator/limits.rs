@@ -1,7 +1,6 @@
 //! Places with little room, and spans that no clock can tell.
 
 use keysheath::rotation::KeyDetails;
-use keysheath::rotation::Leak;
 use keysheath::source::Provenance;
 use keysheath::store::{DocumentContent, DocumentError, Version};
 use proptest::prelude::*;
@@ -47,9 +46,9 @@ fn leaked_keys_that_are_remembered_stop_no_step_in_a_keychain() {
         setup.rotation.promote_unverified_now().unwrap();
         match number % 3 {
             0 => drop(setup.rotation.retire_unprobed_now().unwrap()),
-            1 => drop(setup.rotation.compromise(Leak::of(name(number - 1)).with_note(&note)).unwrap()),
+            1 => drop(setup.rotation.compromise(name(number - 1), Some(&note)).unwrap()),
             _ => {
-                setup.rotation.compromise(name(number - 1)).unwrap();
+                setup.rotation.compromise(name(number - 1), None).unwrap();
                 setup.rotation.confirm_deleted(name(number - 1)).unwrap();
             }
         }

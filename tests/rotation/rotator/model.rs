@@ -171,7 +171,7 @@ impl World {
             },
             Act::RetireUnprobed => drop(rotation.retire_unprobed_now()),
             Act::Abort => drop(rotation.abort_now()),
-            Act::Compromise(back) => drop(rotation.compromise(name(self.recent(back)))),
+            Act::Compromise(back) => drop(rotation.compromise(name(self.recent(back)), None)),
             Act::ConfirmDeleted => {
                 if let Some(leaked) = rotation.status().unwrap().keys().leaked().first() {
                     rotation.confirm_deleted(leaked.fingerprint()).unwrap();

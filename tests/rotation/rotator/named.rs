@@ -1,9 +1,7 @@
 //! A step names the rotation that it is about, and the operator sees the name of a key.
 
 use keysheath::keyset::{KeySetError, RotationId};
-use keysheath::rotation::Promote;
-use keysheath::rotation::Retire;
-use keysheath::rotation::{KeyDetails, NextStep, RotationError};
+use keysheath::rotation::{Checked, KeyDetails, NextStep, RotationError};
 
 use super::*;
 
@@ -35,16 +33,16 @@ fn a_thread_acts_on_no_key_that_only_another_thread_has_seen() {
         _ => false,
     };
     assert!(over(setup.rotation.promote(seen).unwrap_err()));
-    assert!(over(setup.rotation.promote(Promote::of(seen).without_verification()).unwrap_err()));
+    assert!(over(setup.rotation.promote(Checked::ByHand(seen)).unwrap_err()));
     assert!(over(setup.rotation.verify(seen).unwrap_err()));
     assert!(over(setup.rotation.abort(seen).unwrap_err()));
     assert_eq!(setup.slots(), before);
     // Nor is a rotation ended or undone that is of another key by now.
-    ben.promote(Promote::of(other).without_verification()).unwrap();
+    ben.promote(Checked::ByHand(other)).unwrap();
     let not_current = Err(RotationError::Refused(KeySetError::NotCurrent));
     assert_eq!(setup.rotation.roll_back(seen), not_current);
     assert_eq!(
-        setup.rotation.retire(Retire::of(seen).without_probe()).map(drop),
+        setup.rotation.retire(Checked::ByHand(seen)).map(drop),
         Err(RotationError::Refused(KeySetError::NotCurrent))
     );
     assert_eq!(setup.rotation.retire(seen).map(drop), Err(RotationError::Refused(KeySetError::NotCurrent)));
@@ -56,7 +54,7 @@ fn a_number_that_a_person_types_names_a_rotation() {
     let setup = staged();
     let typed: RotationId =
         setup.rotation.status().unwrap().keys().pending().unwrap().rotation().to_string().parse().unwrap();
-    setup.rotation.promote(Promote::of(typed).without_verification()).unwrap();
+    setup.rotation.promote(Checked::ByHand(typed)).unwrap();
     assert!("two".parse::<RotationId>().is_err());
 }
 
@@ -68,13 +66,13 @@ fn no_name_is_suggested_twice() {
     // Four keys in one month: given up, leaked, and two that are planned.
     for number in 2..6 {
         let staged = setup.rotation.stage(&key(number)).unwrap();
-        names.push(staged.transition().event().name().unwrap().to_owned());
+        names.push(staged.transition().event().name.as_deref().unwrap().to_owned());
         match number {
             2 => drop(setup.rotation.abort(staged.rotation()).unwrap()),
-            3 => drop(setup.rotation.compromise(name(3)).unwrap()),
+            3 => drop(setup.rotation.compromise(name(3), None).unwrap()),
             _ => {
-                setup.rotation.promote(Promote::of(staged.rotation()).without_verification()).unwrap();
-                drop(setup.rotation.retire(Retire::of(staged.rotation()).without_probe()).unwrap());
+                setup.rotation.promote(Checked::ByHand(staged.rotation())).unwrap();
+                drop(setup.rotation.retire(Checked::ByHand(staged.rotation())).unwrap());
             }
         }
     }
@@ -91,7 +89,7 @@ fn a_key_is_staged_under_the_name_that_was_suggested() {
     setup.clock.advance(80 * 86_400);
     let suggested = suggested(&setup.rotation);
     let staged = setup.rotation.stage(&key(2)).unwrap();
-    assert_eq!(staged.transition().event().name(), Some(suggested.as_str()));
+    assert_eq!(staged.transition().event().name.as_deref(), Some(suggested.as_str()));
     assert!(staged.to_string().starts_with(&format!("staged {suggested}, {}", name(2))), "{staged}");
     // Another process knows it as well.
     let status = setup.another().0.status().unwrap();
@@ -106,12 +104,12 @@ fn a_given_name_is_not_suggested_and_can_be_corrected() {
     setup.rotation.stage(KeyDetails::of(&key(2)).with_name("production-shop-2026-11-r3")).unwrap();
     setup.rotation.promote_unverified_now().unwrap();
     let next = setup.rotation.stage(&key(3)).unwrap();
-    assert_eq!(next.transition().event().name(), Some("production-shop-2026-11-r3b"));
+    assert_eq!(next.transition().event().name.as_deref(), Some("production-shop-2026-11-r3b"));
     let corrected = setup.rotation.stage(given()).unwrap();
     let transition = corrected.transition();
-    assert!(transition.is_change() && transition.event().name() == Some("by hand"));
+    assert!(transition.is_change() && transition.event().name.as_deref() == Some("by hand"));
     assert!(!setup.rotation.stage(given()).unwrap().transition().is_change());
-    assert_eq!(setup.rotation.stage(&key(3)).unwrap().transition().event().name(), Some("by hand"));
+    assert_eq!(setup.rotation.stage(&key(3)).unwrap().transition().event().name.as_deref(), Some("by hand"));
 }
 
 #[test]
@@ -149,12 +147,12 @@ fn each_message_about_a_deletion_begins_with_the_name() {
     );
     let aborted = setup.rotation.abort_now().unwrap().to_string();
     assert!(aborted.ends_with(&format!("delete the key named the third now {page}")), "{aborted}");
-    let leaked = setup.rotation.compromise(name(2)).unwrap().to_string();
+    let leaked = setup.rotation.compromise(name(2), None).unwrap().to_string();
     assert!(leaked.contains(&format!("delete the key named the new one now {page}")), "{leaked}");
     let step = setup.rotation.next_step().unwrap().to_string();
     let begins = format!("delete the leaked key named the new one (fingerprint {two}) {page} now: ");
     assert!(step.starts_with(&begins) && step.contains("and not the key named the old one"), "{step}");
-    setup.rotation.compromise(name(1)).unwrap();
+    setup.rotation.compromise(name(1), None).unwrap();
     let step = setup.rotation.next_step().unwrap().to_string();
     assert!(
         step.contains(&format!("first delete the key named the new one (fingerprint {two}) {page}; ")),
@@ -168,7 +166,7 @@ fn each_message_about_a_deletion_begins_with_the_name() {
 fn a_key_that_is_adopted_once_more_takes_its_name() {
     let setup = adopted();
     let first = setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
-    assert!(first.is_change() && first.event().name() == Some("the old one"), "{first}");
+    assert!(first.is_change() && first.event().name.as_deref() == Some("the old one"), "{first}");
     let again = setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
     assert!(!again.is_change() && !setup.rotation.adopt(&key(1)).unwrap().is_change());
     assert_eq!(setup.rotation.status().unwrap().keys().current().unwrap().name(), Some("the old one"));

@@ -15,8 +15,8 @@ fn report(action: &str, transition: &Transition) {
     if transition.is_change() {
         println!(
             "= {action} {} {}",
-            transition.event().fingerprint().unwrap(),
-            transition.event().rotation().unwrap()
+            transition.event().fingerprint.unwrap(),
+            transition.event().rotation.unwrap()
         );
     }
 }
@@ -45,7 +45,7 @@ fn two_rotating_processes_lose_no_acknowledged_step() {
         let (path, first) = (variable("DOCUMENT"), variable("FIRST").parse::<u64>().unwrap());
         let rotation = Rotation::<Kanal>::open(FileStore::new(Path::new(&path)), RotationPolicy::new())
             .unwrap()
-            .with_audit(AuditLog::file(variable("AUDIT")));
+            .with_audit_file(variable("AUDIT"));
         let handle = rotation.handle();
         for number in first..first + ROUNDS {
             try_to("staged", rotation.stage(&key(number)).map(|staged| staged.transition().clone()));

@@ -114,7 +114,7 @@ fn a_relative_path_is_resolved_once() {
 #[cfg(feature = "rotation")]
 #[test]
 fn relative_paths_of_stores_and_audits_are_resolved_once() {
-    use keysheath::rotation::{AuditLog, Rotation, RotationPolicy};
+    use keysheath::rotation::{Rotation, RotationPolicy};
     use keysheath::store::FileStore;
 
     let (first, second) = (Folder::new(), Folder::new());
@@ -122,10 +122,10 @@ fn relative_paths_of_stores_and_audits_are_resolved_once() {
     child.var("FIRST", first.path()).var("SECOND", second.path()).run(|| {
         let folder = |name: &str| std::path::PathBuf::from(std::env::var_os(name).unwrap());
         std::env::set_current_dir(folder("FIRST")).unwrap();
-        let (store, audit) = (FileStore::new("document"), AuditLog::file("audit"));
+        let rotation = Rotation::<Kanal>::open(FileStore::new("document"), RotationPolicy::new()).unwrap();
+        let rotation = rotation.with_audit_file("audit");
         std::env::set_current_dir(folder("SECOND")).unwrap();
-        let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap().with_audit(audit);
-        let key = keysheath::key::ApiKey::<Kanal>::parse(KEY).unwrap().into_raw();
+        let key = keysheath::key::ApiKey::parse(KEY).unwrap();
         assert_eq!(rotation.adopt(&key).unwrap().unaudited(), None);
         for name in ["document", "audit"] {
             assert!(folder("FIRST").join(name).exists() && !folder("SECOND").join(name).exists(), "{name}");
