@@ -76,21 +76,293 @@
 mod policy;
 mod presence;
 mod audit;
-mod audit_log;
-mod next_step;
 mod display;
-mod outcome;
-mod rotator;
+mod status;
 mod commit;
 mod decide;
 mod steps;
 mod probing;
 
-pub use audit::{AuditAction, AuditEvent};
-pub use audit_log::AuditError;
-pub use next_step::{NextStep, Reason};
-pub use outcome::{Aborted, Compromised, Retirement, Staged, Transition, Verification};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Instant, SystemTime};
+
+use crate::handle::{Generation, KeyHandle, Publisher};
+use crate::internal::panics::Lock;
+use crate::internal::time::Clocks;
+use crate::key::{Fingerprint, Issuer};
+use crate::keyset::KeySetError;
+use crate::probe::Probe;
+use crate::refresh::{RefreshError, RefreshSettings, Refresher};
+use crate::source::Provenance;
+use crate::store::{DocumentError, DocumentStore};
+
+pub use audit::{AuditAction, AuditError, AuditEvent};
+pub use commit::Transition;
 pub use policy::RotationPolicy;
 pub use presence::{Fleet, Presence, PresenceError, PresenceRecord, PresenceSettings};
-pub use rotator::{Rotation, RotationError, RotationStatus};
-pub use steps::{Checked, KeyDetails};
+pub use probing::{Retirement, Verification};
+pub use status::{NextStep, Reason, RotationStatus};
+pub use steps::{Aborted, Checked, Compromised, KeyDetails, Staged};
+
+use audit::AuditLog;
+use policy::Sight;
+
+/// The rotation of the keys of one key set. Share it between threads, or open one for each.
+///
+/// ```
+/// use keysheath::key::Kanal;
+/// use keysheath::rotation::{Rotation, RotationPolicy};
+/// use keysheath::store::FileStore;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let (path, audit) = (folder.path().join("kanal-keys"), folder.path().join("keys.jsonl"));
+/// let rotation = Rotation::<Kanal>::open(FileStore::new(path), RotationPolicy::new())?
+///     .with_audit_file(audit)
+///     .with_operator("anna");
+/// println!("{}", rotation.next_step()?);
+/// # Ok::<(), keysheath::rotation::RotationError>(())
+/// ```
+pub struct Rotation<I: Issuer> {
+    store: Arc<dyn DocumentStore>,
+    publisher: Publisher<I>,
+    policy: RotationPolicy,
+    probe: Option<Box<dyn Probe>>,
+    audit: Vec<AuditLog>,
+    operator: Option<String>,
+    clocks: Box<dyn Fn() -> Clocks + Send + Sync>,
+    /// The documents that the processes of the fleet show themselves in.
+    presence: Vec<Box<dyn DocumentStore>>,
+    seen: Lock<Seen>,
+}
+
+/// What this `Rotation` has seen, and what it could not record.
+#[derive(Default)]
+struct Seen {
+    sight: Option<Sight>,
+    /// The generation whose refusal the audit has.
+    raised_refusal: Option<Generation>,
+    /// The number of events that an audit log lacks, and why it lacks the last one.
+    unaudited: Option<(u64, AuditError)>,
+}
+
+impl<I: Issuer> Rotation<I> {
+    /// Opens the key set in a store, which may be empty, and publishes its active key to the
+    /// [handles](Rotation::handle) of this rotation.
+    ///
+    /// # Errors
+    /// [`RotationError::Document`] or [`RotationError::Unreadable`] if the key set cannot be read.
+    pub fn open(store: impl DocumentStore + 'static, policy: RotationPolicy) -> Result<Self, RotationError> {
+        let rotation = Self {
+            store: Arc::new(store),
+            publisher: Publisher::new(),
+            policy,
+            probe: None,
+            audit: Vec::new(),
+            operator: None,
+            clocks: Box::new(Clocks::now),
+            presence: Vec::new(),
+            seen: Lock::default(),
+        };
+        rotation.look(rotation.now())?;
+        Ok(rotation)
+    }
+
+    /// Returns a handle on the active key, for a program that rotates and sends. All handles of this rotation
+    /// show the same key; once the rotation is dropped, they keep the last one.
+    ///
+    /// It shows what this rotation has read or written. [`Rotation::start_refresher`] also takes what other
+    /// processes promote.
+    #[must_use]
+    pub fn handle(&self) -> KeyHandle<I> {
+        self.publisher.handle()
+    }
+
+    /// Starts a refresher of the same key set, which publishes to the handles of this rotation. It may
+    /// outlive the rotation.
+    ///
+    /// # Errors
+    /// As for [`Refresher::from_store`].
+    pub fn start_refresher(&self, settings: RefreshSettings) -> Result<Refresher<I>, RefreshError> {
+        Refresher::publish_to(Arc::clone(&self.store), self.publisher.clone(), settings)
+    }
+
+    /// Sets the probe for [`verify`](Rotation::verify) and [`retire`](Rotation::retire). It should ask for
+    /// every store that the keys serve.
+    #[must_use]
+    pub fn with_probe(mut self, probe: impl Probe + 'static) -> Self {
+        self.probe = Some(Box::new(probe));
+        self
+    }
+
+    /// Adds an audit file of JSON lines, one for each event, each in one write that is synced before the step
+    /// returns.
+    ///
+    /// A new file is created with mode 600. An existing one must be a regular file of this user that no other
+    /// user can read or write, and either empty or an audit; symbolic and hard links are refused, and so are
+    /// names that end in `.lock` or `.keysheath-new`. A relative path is resolved now. The file is opened for
+    /// each line, so that it can be renamed at any time, as `logrotate` does; it is never truncated or
+    /// removed here. A rotation writes some ten lines of less than 1 KiB. A line that a full disk has cut
+    /// short is ended before the next one. If it cannot be written, the step is done nevertheless, and its
+    /// result [says so](Transition::unaudited).
+    #[must_use]
+    pub fn with_audit_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.audit.push(AuditLog::file(path.into()));
+        self
+    }
+
+    /// Reports each event once its step is persisted and published, on a thread for that alone.
+    ///
+    /// The step waits at most 5 s for it, so that its result can say whether the event was recorded. A panic
+    /// of the callback is caught. A rotation may have several callbacks and audit files.
+    #[must_use]
+    pub fn on_event(mut self, callback: impl Fn(&AuditEvent) + Send + Sync + 'static) -> Self {
+        self.audit.push(AuditLog::Callback(Arc::new(callback)));
+        self
+    }
+
+    /// Sets the name of the person or program that acts: at most 64 printable characters. Each step
+    /// refuses other names.
+    #[must_use]
+    pub fn with_operator(mut self, name: impl Into<String>) -> Self {
+        self.operator = Some(name.into());
+        self
+    }
+
+    /// Adds a document that processes of the fleet [show](Presence::show) themselves in, so that
+    /// [`next_step`](Rotation::next_step) asks for no deletion of a key that one of them uses. A fleet that
+    /// does not fit into one document has several.
+    #[must_use]
+    pub fn with_presence(mut self, store: impl DocumentStore + 'static) -> Self {
+        self.presence.push(Box::new(store));
+        self
+    }
+
+    /// Returns what the processes of the fleet show now: no process without a
+    /// [presence](Rotation::with_presence).
+    ///
+    /// # Errors
+    /// [`RotationError::Presence`].
+    pub fn fleet(&self) -> Result<Fleet, RotationError> {
+        let mut fleet = Fleet::empty(I::PROFILE);
+        for store in &self.presence {
+            let read = Fleet::read_as(I::PROFILE, &**store);
+            let (shown, _) =
+                read.map_err(|problem| RotationError::Presence { place: store.provenance(), problem })?;
+            fleet.join(shown);
+        }
+        Ok(fleet)
+    }
+
+    /// Sets a clock for tests, as both the wall clock and the monotonic one. The grace that a handle counts
+    /// down follows the machine's own.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        let (start, monotonic) = (clock(), Instant::now());
+        self.with_clocks(move || {
+            let wall = clock();
+            let passed = wall.duration_since(start).unwrap_or_default();
+            (wall, monotonic.checked_add(passed).unwrap_or(monotonic))
+        })
+    }
+
+    /// Sets the wall clock and the monotonic clock, for tests of clocks that are changed.
+    #[must_use]
+    pub fn with_clocks(mut self, clocks: impl Fn() -> (SystemTime, Instant) + Send + Sync + 'static) -> Self {
+        self.clocks = Box::new(move || {
+            let (wall, monotonic) = clocks();
+            Clocks::at(wall, monotonic)
+        });
+        // What was seen until now was seen by other clocks.
+        self.seen().sight = None;
+        self
+    }
+
+    fn now(&self) -> Clocks {
+        (self.clocks)()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock()
+    }
+}
+
+impl<I: Issuer> fmt::Debug for Rotation<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rotation({:?} in {})", self.publisher, self.store.provenance())
+    }
+}
+
+/// Why a step failed, or why it is not known whether it was persisted, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RotationError {
+    /// The key set cannot be read or written. Nothing was changed.
+    #[error("{place}: {problem}")]
+    Document {
+        /// Where the key set is.
+        place: Provenance,
+        /// What is wrong.
+        problem: DocumentError,
+    },
+    /// The document is no key set, or another issuer's. It was left as it is.
+    #[error("{place}: {problem}")]
+    #[non_exhaustive]
+    Unreadable {
+        /// Where the key set should be.
+        place: Provenance,
+        /// What is wrong.
+        problem: KeySetError,
+    },
+    /// The presence of the fleet cannot be read.
+    #[error("cannot read which processes use which key, {place}: {problem}")]
+    Presence {
+        /// Where the presence is.
+        place: Provenance,
+        /// What is wrong.
+        problem: PresenceError,
+    },
+    /// The step was refused. Nothing was changed.
+    #[error("{0}")]
+    Refused(KeySetError),
+    /// The store failed while the step was being written.
+    #[error(
+        "{place}: {problem}; it is not known whether the step was persisted: repeat it, which is harmless"
+    )]
+    #[non_exhaustive]
+    Unsure {
+        /// Where the key set is.
+        place: Provenance,
+        /// What is wrong.
+        problem: DocumentError,
+    },
+    /// Others wrote before this step each time. Nothing was changed.
+    #[error("{place}: others changed the key set {attempts} times meanwhile: repeat the step")]
+    Contended {
+        /// Where the key set is.
+        place: Provenance,
+        /// The number of attempts.
+        attempts: u32,
+    },
+    /// There is no probe.
+    #[error(
+        "there is no probe to ask the issuer with: give one, or promote without verification and retire \
+         without a probe"
+    )]
+    NoProbe,
+    /// A leaked key is no longer sent by this process, but that is not persisted.
+    #[error(
+        "{cause}; this process no longer sends the leaked key {fingerprint}, but that is not persisted: \
+         other processes do not know yet, and still send the key, as this one will after a restart. Report \
+         the leak again as soon as the cause is removed; if the leak cannot wait, delete the key in the app \
+         now: the requests of every process then fail until another key is promoted"
+    )]
+    #[non_exhaustive]
+    LeakNotPersisted {
+        /// Which key.
+        fingerprint: Fingerprint,
+        /// Why it is not persisted.
+        cause: Box<RotationError>,
+    },
+}

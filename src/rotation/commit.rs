@@ -1,13 +1,15 @@
-//! Persist, then publish: how each step is made.
+//! Persist, then publish: how each step is made, and what it returns.
 
-use super::audit::{AuditAction, AuditEvent};
-use super::audit_log::AuditError;
-use super::outcome::Transition;
+use std::fmt;
+
+use super::audit::{AuditAction, AuditError, AuditEvent};
+use super::display::Page;
 use super::policy::Sight;
-use super::rotator::{Rotation, RotationError};
+use super::{Rotation, RotationError};
 use crate::handle::{Generation, Published};
 use crate::internal::events::{Trace, trace_line};
 use crate::internal::files::FileProblem;
+use crate::internal::printing::Printable;
 use crate::internal::time::Clocks;
 use crate::key::{Fingerprint, Issuer};
 use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, RotationId};
@@ -52,6 +54,100 @@ impl Subject {
             name: info.and_then(KeyInfo::name).map(str::to_owned),
             loaded_from: info.and_then(KeyInfo::loaded_from).map(str::to_owned),
         }
+    }
+}
+
+/// A persisted step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    event: Box<AuditEvent>,
+    state: Option<KeyState>,
+    is_published: bool,
+    unaudited: Option<AuditError>,
+}
+
+impl Transition {
+    /// Returns the event that went to the audit: the action, the rotation, the key.
+    #[must_use]
+    pub const fn event(&self) -> &AuditEvent {
+        &self.event
+    }
+
+    /// Returns the state of the key after the step.
+    #[must_use]
+    pub const fn state(&self) -> Option<KeyState> {
+        self.state
+    }
+
+    /// Returns whether the step changed anything. It did not if it had been done before.
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        !self.event.is_repeat
+    }
+
+    /// Returns whether the handles of this process have it. They do not if they have the keys of another key
+    /// set, open the rotation with its own handle.
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        self.is_published
+    }
+
+    /// Returns why an audit log lacks the event; `None` if each has it. The step itself is done.
+    #[must_use]
+    pub const fn unaudited(&self) -> Option<&AuditError> {
+        self.unaudited.as_ref()
+    }
+
+    pub(super) fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = &self.event;
+        if event.is_repeat {
+            f.write_str("already done before: ")?;
+        }
+        write!(f, "{}", event.action)?;
+        if let Some(name) = &event.name {
+            write!(f, " {},", Printable(name))?;
+        }
+        if let Some(fingerprint) = event.fingerprint {
+            write!(f, " {fingerprint}")?;
+        }
+        if let Some(rotation) = event.rotation {
+            let is_previous = event.action.is_about_previous() && event.fingerprint.is_some();
+            write!(f, " ({}rotation {rotation})", if is_previous { "replaced by " } else { "" })?;
+        }
+        match self.state {
+            Some(state) => write!(f, ": {state}"),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn tail(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_published {
+            f.write_str(
+                "; the handles of this process do not have it, because they have the keys of another key set",
+            )?;
+        }
+        match &self.unaudited {
+            Some(error) => write!(f, "; it is not in the audit: {error}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes which key a person should delete, and where.
+    pub(super) fn deletion(&self, f: &mut fmt::Formatter<'_>, now: &str) -> fmt::Result {
+        f.write_str("delete ")?;
+        match &self.event.name {
+            Some(name) => write!(f, "the key named {}", Printable(name))?,
+            None => f.write_str("it")?,
+        }
+        write!(f, "{now} in {}", Page::to_delete(self.event.profile))
+    }
+}
+
+impl fmt::Display for Transition {
+    /// Writes one line: what was done.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.head(f)?;
+        self.tail(f)
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use super::audit::AuditAction;
 use super::commit::LOOKS;
-use super::next_step::{NextStep, Reason};
 use super::policy::{Age, Remaining, RotationPolicy};
 use super::presence::{Fleet, PresenceRecord};
-use super::rotator::{Rotation, RotationError};
+use super::status::{NextStep, Reason};
+use super::{Rotation, RotationError};
 use crate::handle::Generation;
 use crate::internal::printing::Utc;
 use crate::internal::time::Clocks;

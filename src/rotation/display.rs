@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::next_step::{NextStep, Reason};
 use super::presence::PresenceRecord;
+use super::status::{NextStep, Reason};
 use crate::internal::printing::{Printable, Span, Utc};
 use crate::key::{Fingerprint, Profile};
 use crate::keyset::{KeyInfo, KeyState, Labeled, RotationId, UndeletedKey};

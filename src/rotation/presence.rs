@@ -7,11 +7,9 @@
 //! uses it.
 
 mod fleet;
-mod record;
 mod run;
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -19,30 +17,15 @@ use crate::handle::{KeyHandle, UsageObserver};
 use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::events::EventSender;
 use crate::internal::panics::Lock;
-use crate::internal::time::{Clocks, random_number, random_part};
+use crate::internal::time::{Clocks, random_number};
 use crate::key::Issuer;
-use crate::keyset::{Hidden, has_part_of};
-use crate::store::{DocumentError, DocumentStore};
+use crate::keyset::has_part_of;
+use crate::store::DocumentStore;
 
-pub use fleet::Fleet;
-pub use record::PresenceRecord;
+pub use fleet::{Fleet, PresenceError, PresenceRecord};
+pub use run::PresenceSettings;
 
-use fleet::MAX_PROCESSES;
 use run::{Progress, Runner};
-
-/// The longest name of a process, in characters.
-const MAX_NAME: usize = 64;
-
-const DEFAULT_TIME_TO_LIVE: Duration = Duration::from_secs(600);
-
-/// The bounds of a time to live: a second and a day.
-const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(LONGEST as u64));
-
-/// In seconds: a day.
-const LONGEST: u32 = 24 * 60 * 60;
-
-/// The bounds of the time for which a write is tried when other processes write at the same time.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// How long dropping blocks at most once [`SHUTDOWN_TIMEOUT`] is used up by others that were dropped before.
 const LEAST_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(50);
@@ -116,7 +99,7 @@ impl Presence {
         settings: PresenceSettings,
     ) -> Result<Self, PresenceError> {
         settings.check()?;
-        if handle.load().is_ok_and(|now| has_part_of(&settings.name, now.current().as_raw())) {
+        if handle.load().is_ok_and(|now| has_part_of(settings.name(), now.current().as_raw())) {
             return Err(PresenceError::BadName { rule: "it has a part of the key in it" });
         }
         let uses = handle.usage();
@@ -197,154 +180,4 @@ impl fmt::Debug for Presence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Presence({:?})", self.uses.now())
     }
-}
-
-/// The name by which a process shows itself, and for how long what it shows holds.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PresenceSettings {
-    name: String,
-    is_unique: bool,
-    time_to_live: Duration,
-}
-
-impl PresenceSettings {
-    /// Sets the name by which a person recognizes the process: 1 to 64 printable ASCII characters, without
-    /// `"` and `\`. It need not be unique, and must not be secret. What is shown holds for 10 minutes.
-    #[must_use]
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), is_unique: false, time_to_live: DEFAULT_TIME_TO_LIVE }
-    }
-
-    /// Declares that no other process has this name at the same time, such as a pod of a stateful set or the
-    /// one service on a machine. A record of that name is then one of a predecessor that was killed, and is
-    /// replaced: it delays no deletion, and a process that restarts again and again does not fill the
-    /// document. Of two running processes of one such name, only one is seen.
-    #[must_use]
-    pub const fn with_unique_name(mut self) -> Self {
-        self.is_unique = true;
-        self
-    }
-
-    /// Sets for how long what is shown holds: a second to a day, in whole seconds; 10 minutes by default. It
-    /// is renewed after about a third of it. Choose it longer than an outage of the store: a process that
-    /// cannot reach the store for so long counts as silent.
-    #[must_use]
-    pub fn with_time_to_live(mut self, time: Duration) -> Self {
-        self.time_to_live = Duration::from_secs(time.clamp(BOUNDS.0, BOUNDS.1).as_secs());
-        self
-    }
-
-    /// In seconds.
-    fn time_to_live(&self) -> u32 {
-        u32::try_from(self.time_to_live.as_secs()).unwrap_or(u32::MAX)
-    }
-
-    /// How long after it was shown it is renewed. Processes that were started together drift apart.
-    fn renewal(&self) -> Duration {
-        (self.time_to_live / 3).mul_f64(1.0 - 0.2 * random_part())
-    }
-
-    /// How long after a change it is shown. A promotion changes every process of a fleet at once.
-    fn spread(&self) -> Duration {
-        (self.time_to_live / 20).mul_f64(random_part())
-    }
-
-    /// The pauses after failed attempts: the first, and the longest, which leaves several attempts before it
-    /// is silent.
-    fn rests(&self) -> (Duration, Duration) {
-        (self.time_to_live / 60, self.time_to_live / 6)
-    }
-
-    /// For how long a write is tried when others write at the same time, as when a whole fleet starts at
-    /// once.
-    fn patience(&self) -> Duration {
-        (self.time_to_live / 10).clamp(PATIENCE.0, PATIENCE.1)
-    }
-
-    fn check(&self) -> Result<(), PresenceError> {
-        check_name(&self.name).map_err(|rule| PresenceError::BadName { rule })
-    }
-}
-
-/// Without the name: a person may have pasted a key there.
-impl fmt::Debug for PresenceSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PresenceSettings")
-            .field("name", &Hidden(Some(&self.name)))
-            .field("is_unique", &self.is_unique)
-            .field("time_to_live", &self.time_to_live)
-            .finish()
-    }
-}
-
-fn check_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.len() > MAX_NAME {
-        return Err("it is empty, or too long");
-    }
-    let may_be = |c: u8| matches!(c, b' '..=b'~') && !matches!(c, b'"' | b'\\');
-    if name.bytes().all(may_be) {
-        Ok(())
-    } else {
-        Err("it has other characters than printable ASCII without quotes and backslashes")
-    }
-}
-
-/// This process is not shown, or the fleet cannot be read: why, and what to do next. The place is what
-/// [`DocumentStore::provenance`] says. Requests go on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PresenceError {
-    /// The document cannot be read or written.
-    #[error(transparent)]
-    Document(#[from] DocumentError),
-    /// The document is not a presence document. It was not changed.
-    #[error(
-        "the presence document is damaged, or something else ({rule}): use a place of its own for it, or \
-         remove it; it was not changed"
-    )]
-    #[non_exhaustive]
-    Corrupt {
-        /// The rule that it breaks.
-        rule: &'static str,
-    },
-    /// The document was written by a newer version of this crate.
-    #[error(
-        "the presence document has form {found}, and this version knows {known}: use the newer keysheath"
-    )]
-    #[non_exhaustive]
-    Newer {
-        /// Its form.
-        found: u64,
-        /// The newest form that is known.
-        known: u64,
-    },
-    /// The document is for the keys of another issuer.
-    #[error("the presence document is for another issuer's keys: use one for each issuer")]
-    OtherIssuer,
-    /// The name of this process is invalid.
-    #[error("the process cannot be shown by this name: {rule} (1 to {MAX_NAME} characters)")]
-    #[non_exhaustive]
-    BadName {
-        /// The rule that it breaks.
-        rule: &'static str,
-    },
-    /// The document is full.
-    #[error(
-        "{MAX_PROCESSES} processes show themselves in this document already, and this one has seen none of \
-         them silent for its time to live: try again after that, or use another document for the rest, and \
-         give both to the rotation"
-    )]
-    Full,
-    /// Other processes have written each time before this one could.
-    #[error("other processes have written the presence document first, {attempts} times; it is tried again")]
-    Contended {
-        /// How often it was tried.
-        attempts: u32,
-    },
-    /// The thread that shows the process has panicked. The process is no longer shown.
-    #[error("the thread that shows this process has panicked: see standard error, and restart")]
-    Ended,
-    /// No thread could be started.
-    #[error("no thread can be started to show the process ({0}): check this user's limits")]
-    NoThread(ErrorKind),
 }

@@ -1,19 +1,199 @@
-//! The steps that ask the issuer.
+//! The steps that ask the issuer, and their results.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use super::audit::AuditAction;
-use super::commit::Subject;
-use super::outcome::{Retirement, Transition, Verification};
+use super::commit::{Subject, Transition};
 use super::policy::Remaining;
-use super::rotator::{Rotation, RotationError};
+use super::status::NextStep;
 use super::steps::Checked;
+use super::{Rotation, RotationError};
 use crate::handle::Generation;
 use crate::internal::time::Clocks;
-use crate::key::{Issuer, RawKey};
-use crate::keyset::{Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, ManagedKey, RotationId};
+use crate::key::{Fingerprint, Issuer, RawKey};
+use crate::keyset::{
+    Effect, KeyInfo, KeySet, KeySetError, KeySetSummary, KeyState, Labeled, ManagedKey, RotationId,
+};
 use crate::probe::{Probe, Report, Verdict};
 use crate::store::Document;
+
+/// The result of [`Rotation::verify`](super::Rotation::verify). An acceptance and a refusal are recorded;
+/// otherwise nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the key may not be verified"]
+#[non_exhaustive]
+pub enum Verification {
+    /// Every store accepted the key, and that is recorded.
+    #[non_exhaustive]
+    Verified {
+        /// The step.
+        transition: Transition,
+        /// What each store answered.
+        report: Report,
+    },
+    /// The issuer does not know the key, which was staged a moment ago: it may not know it yet.
+    #[non_exhaustive]
+    NotYet {
+        /// What each store answered.
+        report: Report,
+    },
+    /// The issuer does not know the key, and that is recorded.
+    #[non_exhaustive]
+    KeyRefused {
+        /// What each store answered.
+        report: Report,
+        /// The state of the key: pending, or active.
+        state: KeyState,
+        /// What to do now.
+        next: Box<NextStep>,
+    },
+    /// The key does not serve every store; the report names them.
+    #[non_exhaustive]
+    StoreRefused {
+        /// What each store answered.
+        report: Report,
+    },
+    /// The answers say nothing about the key.
+    #[non_exhaustive]
+    Inconclusive {
+        /// What each store answered.
+        report: Report,
+    },
+}
+
+/// The result of [`Rotation::retire`](super::Rotation::retire).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the wrong key may have been deleted"]
+#[non_exhaustive]
+pub enum Retirement {
+    /// The previous key is retired: it is refused and the active one accepted, or a person said that it was
+    /// deleted; or there was none.
+    #[non_exhaustive]
+    Retired {
+        /// The step.
+        transition: Transition,
+    },
+    /// The previous key still works: it was not deleted. Both keys stay.
+    #[non_exhaustive]
+    StillAccepted {
+        /// The previous key.
+        fingerprint: Fingerprint,
+        /// Its name in the app, if it is known.
+        name: Option<String>,
+        /// Whether it should be deleted by now: the settle time has passed, and no request of this process
+        /// and no process of the [fleet](super::Rotation::with_presence) may use it.
+        is_overdue: bool,
+    },
+    /// The active key was deleted instead of the previous one, which works and is active again.
+    #[non_exhaustive]
+    WrongKeyDeleted {
+        /// The step: the fall back.
+        transition: Transition,
+        /// The deleted key. It is retired.
+        deleted: Fingerprint,
+        /// The key that is active again.
+        active: Fingerprint,
+        /// The name of that key in the app, if it is known.
+        name: Option<String>,
+        /// What to do now.
+        next: Box<NextStep>,
+    },
+    /// The issuer refuses both keys, and that is recorded: there is no key to fall back to.
+    #[non_exhaustive]
+    BothRefused {
+        /// The active key.
+        current: Fingerprint,
+        /// The previous key.
+        previous: Fingerprint,
+        /// What to do now.
+        next: Box<NextStep>,
+    },
+    /// The answers are inconclusive. Both keys stay.
+    #[non_exhaustive]
+    Undecided {
+        /// What was answered about the active key.
+        current: Report,
+        /// What was answered about the previous key.
+        previous: Report,
+    },
+}
+
+impl fmt::Display for Verification {
+    /// Writes the result, what to do next, and the report.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verified { transition, report } => write!(f, "{transition}\n{report}"),
+            // Without the report, which would ask for another key.
+            Self::NotYet { .. } => f.write_str(
+                "the issuer does not know the key yet, which was staged a moment ago; nothing was changed: \
+                 verify it again in a moment",
+            ),
+            Self::KeyRefused { report, state: KeyState::Current, next } => {
+                write!(f, "THE ISSUER REFUSES THE ACTIVE KEY, so that requests fail; {next}\n{report}")
+            }
+            Self::KeyRefused { report, next, .. } => {
+                write!(f, "the pending key does not work; {next}\n{report}")
+            }
+            Self::StoreRefused { report } => write!(
+                f,
+                "the key does not serve every store; nothing was changed: see below which, create a key for \
+                 all of them, or correct the probe's list\n{report}"
+            ),
+            Self::Inconclusive { report } => write!(
+                f,
+                "the answers say nothing about the key; nothing was changed: verify it again later\n{report}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Retirement {
+    /// Writes the result, and what to do next.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retired { transition } => write!(f, "{transition}"),
+            Self::StillAccepted { fingerprint, name, is_overdue } => {
+                let key = Labeled { name: name.as_deref(), fingerprint: *fingerprint };
+                if *is_overdue {
+                    write!(f, "OVERDUE: {key} still works: delete it in the app, then retire it")
+                } else {
+                    write!(
+                        f,
+                        "{key} still works, and may be in use: wait until the next step asks for its deletion"
+                    )
+                }
+            }
+            Self::WrongKeyDeleted { deleted, active, name, next, .. } => {
+                let key = Labeled { name: name.as_deref(), fingerprint: *active };
+                write!(
+                    f,
+                    "THE WRONG KEY WAS DELETED: {deleted} is gone, and {key}, which should have been \
+                     deleted, is active again: do not delete that one; {}",
+                    next.without_reason()
+                )
+            }
+            Self::BothRefused { current, previous, next } => write!(
+                f,
+                "BOTH KEYS ARE REFUSED: {current}, the active one, and {previous}, the previous one, so that \
+                 no request can succeed; {next}, and verify and promote it: that retires the previous one"
+            ),
+            Self::Undecided { current, previous } => {
+                f.write_str(
+                    if [current, previous].map(Report::verdict)
+                        == [Verdict::StoreRefused, Verdict::KeyRefused]
+                    {
+                        "the previous key is refused, and the active key does not serve every store: stage a \
+                         key for every store, verify and promote it, which retires the previous one"
+                    } else {
+                        "the answers are inconclusive, and both keys stay: retire it again later"
+                    },
+                )?;
+                write!(f, "\nthe active key: {current}\nthe previous key: {previous}")
+            }
+        }
+    }
+}
 
 /// A key to ask the issuer about.
 struct Asked {
@@ -113,14 +293,25 @@ impl<I: Issuer> Rotation<I> {
     pub fn retire(&self, rotation: impl Into<Checked>) -> Result<Retirement, RotationError> {
         let rotation = match rotation.into() {
             Checked::ByProbe(rotation) => rotation,
-            Checked::ByHand(rotation) => return self.retire_unprobed(rotation),
+            Checked::ByHand(rotation) => {
+                return self.retire_by(AuditAction::RetiredUnprobed, self.now(), |keys| {
+                    keys.check_texts(self.operator.as_deref(), None)?;
+                    keys.retire(rotation)
+                });
+            }
         };
         let probe = self.expect_probe()?;
         let (keys, there) = self.read()?;
         keys.check_texts(self.operator.as_deref(), None).map_err(RotationError::Refused)?;
         let current = keys.current().filter(|current| current.info().rotation() == rotation);
         let Some(current) = current else { return Err(RotationError::Refused(KeySetError::NotCurrent)) };
-        let Some(previous) = keys.previous() else { return self.was_retired(rotation) };
+        let Some(previous) = keys.previous() else {
+            // It was retired before.
+            return self.retire_by(AuditAction::Retired, self.now(), |keys| match keys.previous() {
+                None => keys.retire(rotation),
+                Some(_) => Err(KeySetError::NotCurrent),
+            });
+        };
         let asked = [current, previous].map(Asked::about);
         let reports = asked.each_ref().map(|asked| probe.probe(&asked.key));
         self.undo_refusal(&reports[0], keys.generation());
@@ -148,7 +339,15 @@ impl<I: Issuer> Rotation<I> {
         let noted =
             [(&asked[0], if is_new { Verdict::Inconclusive } else { verdicts[0] }), (&asked[1], verdicts[1])];
         match verdicts {
-            [Verdict::Accepted, Verdict::KeyRefused] => self.confirmed(rotation, asked, now),
+            [Verdict::Accepted, Verdict::KeyRefused] => self.retire_by(AuditAction::Retired, now, |keys| {
+                // Another process may have retired it meanwhile.
+                if keys.previous().is_some() {
+                    must_be_in_place(keys, asked)?;
+                }
+                let retired = keys.retire(rotation)?;
+                let is_noted = keys.verify(rotation, now.wall())?.is_change();
+                Ok(if is_noted { Effect::Changed(rotation) } else { retired })
+            }),
             [Verdict::Accepted, Verdict::Accepted] => {
                 // As before the next step asks for a deletion: a stale replica may show the active key as
                 // previous.
@@ -201,15 +400,19 @@ impl<I: Issuer> Rotation<I> {
         Remaining::settle(current, self.seen().sight, &self.policy, now).here.is_zero()
     }
 
-    fn retire_unprobed(&self, rotation: RotationId) -> Result<Retirement, RotationError> {
-        let now = self.now();
+    /// Makes the step that retires the previous key, if there still is one.
+    fn retire_by(
+        &self,
+        action: AuditAction,
+        now: Clocks,
+        mut step: impl FnMut(&mut KeySet) -> Result<Effect, KeySetError>,
+    ) -> Result<Retirement, RotationError> {
         let mut subject = Subject::default();
-        let committed = self.step(now, |keys| {
+        let committed = self.commit(now, |keys| {
             subject = Subject::of(keys.previous());
-            keys.retire(rotation)
+            step(keys)
         })?;
         let state = subject.fingerprint.and_then(|fingerprint| committed.keys.state_of(fingerprint));
-        let action = AuditAction::RetiredUnprobed;
         Ok(Retirement::Retired { transition: self.finish(action, state, &committed, subject, None, now) })
     }
 
@@ -239,41 +442,6 @@ impl<I: Issuer> Rotation<I> {
         if let Some(generation) = generation.filter(|_| report.verdict() == Verdict::Accepted) {
             self.publisher.note_accepted(generation);
         }
-    }
-
-    fn confirmed(
-        &self,
-        rotation: RotationId,
-        asked: &[Asked; 2],
-        now: Clocks,
-    ) -> Result<Retirement, RotationError> {
-        let mut subject = Subject::default();
-        let committed = self.commit(now, |keys| {
-            // Another process may have retired it meanwhile.
-            if keys.previous().is_some() {
-                must_be_in_place(keys, asked)?;
-            }
-            subject = Subject::of(keys.previous());
-            let retired = keys.retire(rotation)?;
-            let is_noted = keys.verify(rotation, now.wall())?.is_change();
-            Ok(if is_noted { Effect::Changed(rotation) } else { retired })
-        })?;
-        let state = Some(KeyState::Retired);
-        Ok(Retirement::Retired {
-            transition: self.finish(AuditAction::Retired, state, &committed, subject, None, now),
-        })
-    }
-
-    /// There is no previous key any more.
-    fn was_retired(&self, rotation: RotationId) -> Result<Retirement, RotationError> {
-        let now = self.now();
-        let committed = self.commit(now, |keys| match keys.previous() {
-            None => keys.retire(rotation),
-            Some(_) => Err(KeySetError::NotCurrent),
-        })?;
-        let transition: Transition =
-            self.finish(AuditAction::Retired, None, &committed, Subject::default(), None, now);
-        Ok(Retirement::Retired { transition })
     }
 
     /// Whether the issuer may not know a key yet. If the clock was set back since the staging it may not,

@@ -1,15 +1,17 @@
-//! The steps that ask no issuer.
+//! The steps that ask no issuer, and their results.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::audit::AuditAction;
-use super::commit::{Committed, Subject};
+use super::commit::{Committed, Subject, Transition};
 use super::decide::next_key_name;
-use super::outcome::{Aborted, Compromised, Staged, Transition};
+use super::display::Named;
 use super::policy::Remaining;
-use super::rotator::{Rotation, RotationError};
+use super::presence::PresenceRecord;
+use super::{Rotation, RotationError};
 use crate::handle::Stop;
+use crate::internal::printing::Span;
 use crate::internal::time::Clocks;
 use crate::key::{ApiKey, Fingerprint, Issuer, RawKey};
 use crate::keyset::{Effect, KeySet, KeySetError, KeyState, Promotion, RotationId, Staging, UndeletedKey};
@@ -75,6 +77,161 @@ pub enum Checked {
 impl From<RotationId> for Checked {
     fn from(rotation: RotationId) -> Self {
         Self::ByProbe(rotation)
+    }
+}
+
+/// The result of [`Rotation::stage`](super::Rotation::stage).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    transition: Transition,
+    rotation: RotationId,
+}
+
+impl Staged {
+    /// Returns the rotation that the key began. The next steps take it.
+    #[must_use]
+    pub const fn rotation(&self) -> RotationId {
+        self.rotation
+    }
+
+    /// Returns the step.
+    #[must_use]
+    pub const fn transition(&self) -> &Transition {
+        &self.transition
+    }
+}
+
+impl fmt::Display for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.transition.fmt(f)
+    }
+}
+
+/// The result of [`Rotation::abort`](super::Rotation::abort).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    transition: Transition,
+    key: Option<UndeletedKey>,
+    remaining_settle: Duration,
+    is_drained: bool,
+    still_using: Result<Vec<PresenceRecord>, Box<RotationError>>,
+}
+
+impl Aborted {
+    /// Returns the step.
+    #[must_use]
+    pub const fn transition(&self) -> &Transition {
+        &self.transition
+    }
+
+    /// Returns the key that a person still has to delete; `None` if the issuer refuses it, or its deletion is
+    /// confirmed.
+    #[must_use]
+    pub const fn key(&self) -> Option<&UndeletedKey> {
+        self.key.as_ref()
+    }
+
+    /// Returns the rest of the settle time of a key that was active and rolled back. Until then it must not
+    /// be deleted, because other processes may still send it. Zero for a key that was never active.
+    #[must_use]
+    pub const fn remaining_settle(&self) -> Duration {
+        self.remaining_settle
+    }
+
+    /// Returns whether no request of this process holds the key.
+    #[must_use]
+    pub const fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
+    /// Returns the processes of the [fleet](super::Rotation::with_presence), silent ones included, that may
+    /// still use a key that was active and rolled back.
+    ///
+    /// # Errors
+    /// [`RotationError::Presence`] if the fleet cannot be read. The step itself is done.
+    pub fn still_using(&self) -> Result<&[PresenceRecord], &RotationError> {
+        self.still_using.as_deref().map_err(|error| &**error)
+    }
+
+    fn may_be_deleted(&self) -> bool {
+        self.remaining_settle.is_zero() && self.is_drained && self.still_using().is_ok_and(<[_]>::is_empty)
+    }
+}
+
+impl fmt::Display for Aborted {
+    /// Writes one line: what was done, and whether the key may be deleted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.transition.head(f)?;
+        f.write_str("; ")?;
+        if self.key.is_none() {
+            f.write_str(if self.transition.is_change() {
+                "the issuer refuses it, so that there is nothing to delete"
+            } else {
+                "no key of it is known that still has to be deleted"
+            })?;
+        } else if self.may_be_deleted() {
+            self.transition.deletion(f, " now")?;
+        } else {
+            f.write_str("it was active, so do not delete it yet")?;
+            if !self.remaining_settle.is_zero() {
+                let remaining = Span(self.remaining_settle);
+                write!(
+                    f,
+                    ": other processes have {remaining} to take up the active key, if this process keeps \
+                     running"
+                )?;
+            }
+            if !self.is_drained {
+                f.write_str("; requests of this process still hold it")?;
+            }
+            match self.still_using() {
+                Ok([]) => {}
+                Ok(records) => write!(f, "; still using it: {}", Named(records))?,
+                Err(error) => write!(f, "; {error}")?,
+            }
+            f.write_str("; then ")?;
+            self.transition.deletion(f, "")?;
+            f.write_str(", as the next step will say")?;
+        }
+        self.transition.tail(f)
+    }
+}
+
+/// The result of [`Rotation::compromise`](super::Rotation::compromise).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compromised {
+    transition: Transition,
+    was_held: bool,
+}
+
+impl Compromised {
+    /// Returns the step.
+    #[must_use]
+    pub const fn transition(&self) -> &Transition {
+        &self.transition
+    }
+
+    /// Returns whether the key was in the key set. If not, what is sent has not changed: the fingerprint may
+    /// have been mistyped.
+    #[must_use]
+    pub const fn was_held(&self) -> bool {
+        self.was_held
+    }
+}
+
+impl fmt::Display for Compromised {
+    /// Writes one line: what was done, and what to do next.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.transition.head(f)?;
+        if !self.was_held {
+            f.write_str(
+                "; it was not in this key set, and what is sent has not changed: check that the fingerprint \
+                 is the right one",
+            )?;
+        }
+        f.write_str("; ")?;
+        self.transition.deletion(f, " now")?;
+        self.transition.tail(f)
     }
 }
 
@@ -192,25 +349,18 @@ impl<I: Issuer> Rotation<I> {
         }
         let state = Some(KeyState::Retired);
         let transition = self.finish(AuditAction::Aborted, state, &committed, subject, None, now);
-        Ok(match key.as_ref().and_then(UndeletedKey::demoted) {
-            None => Aborted {
-                transition,
-                key,
-                remaining_settle: Duration::ZERO,
-                is_drained: true,
-                still_using: Ok(Vec::new()),
-            },
-            Some(rolled_back) => {
-                let (settle, sight) = (self.policy.settle(), self.seen().sight);
-                Aborted {
-                    transition,
-                    key,
-                    remaining_settle: Remaining::since(rolled_back, settle, sight, &self.policy, now).here,
-                    is_drained: self.is_drained(keys),
-                    // The step is done, so it is no error if the fleet cannot be read.
-                    still_using: self.still_using(keys).map_err(Box::new),
-                }
-            }
+        let Some(rolled_back) = key.as_ref().and_then(UndeletedKey::demoted) else {
+            let (remaining_settle, still_using) = (Duration::ZERO, Ok(Vec::new()));
+            return Ok(Aborted { transition, key, remaining_settle, is_drained: true, still_using });
+        };
+        let (settle, sight) = (self.policy.settle(), self.seen().sight);
+        Ok(Aborted {
+            transition,
+            key,
+            remaining_settle: Remaining::since(rolled_back, settle, sight, &self.policy, now).here,
+            is_drained: self.is_drained(keys),
+            // The step is done, so it is no error if the fleet cannot be read.
+            still_using: self.still_using(keys).map_err(Box::new),
         })
     }
 

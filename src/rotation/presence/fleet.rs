@@ -1,23 +1,153 @@
-//! What the processes of a fleet show, and what this process has seen of it.
+//! What the processes of a fleet show, and the document of it: versioned JSON.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{LazyLock, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::io::ErrorKind;
+use std::str::FromStr as _;
+use std::time::{Duration, SystemTime};
 
-use super::PresenceError;
-use super::record::{self, PresenceRecord};
-use crate::internal::panics::Lock;
-use crate::internal::printing::Moment;
-use crate::internal::time::Clocks;
-use crate::key::{Issuer, Profile};
-use crate::store::{DocumentContent, DocumentStore, Version};
+use serde::Deserialize;
+
+use crate::handle::{Generation, Usage};
+use crate::internal::json_form::{self, FormError, Kind, Writer};
+use crate::internal::printing::{Moment, Printable, Utc};
+use crate::key::{Fingerprint, Issuer, Profile};
+use crate::keyset::{KeyInfo, KeySetSummary};
+use crate::store::{DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 
 /// How many processes can show themselves in one document. A larger fleet uses several documents.
 pub(super) const MAX_PROCESSES: usize = 128;
 
+/// The longest name of a process, in characters.
+const MAX_NAME: usize = 64;
+
+/// The longest time to live, in seconds: a day.
+pub(super) const LONGEST: u32 = 24 * 60 * 60;
+
+/// How much the clocks of two machines may differ before a record counts as silent.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
+
+/// How much the clocks of a process and of a rotator may differ before the order of what they did is
+/// mistaken: the default of [`RotationPolicy`](crate::rotation::RotationPolicy).
+const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
+
 /// How long after it went silent a record is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What one process has shown of its keys, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceRecord {
+    /// A random number of this start of the process.
+    pub(super) process: u64,
+    name: String,
+    generation: Option<Generation>,
+    oldest: Option<Generation>,
+    key: Option<Fingerprint>,
+    lineage: Option<Fingerprint>,
+    /// No newer than the generation.
+    refused: Option<Generation>,
+    pub(super) shown: Moment,
+    /// In seconds.
+    time_to_live: u32,
+}
+
+impl PresenceRecord {
+    pub(super) fn new(process: u64, name: &str, in_use: Usage, now: SystemTime, time_to_live: u32) -> Self {
+        let Usage { generation, oldest, key, lineage, refused } = in_use;
+        let (name, shown) = (name.to_owned(), Moment::from(now));
+        Self { process, name, generation, oldest, key, lineage, refused, shown, time_to_live }
+    }
+
+    /// Returns the name of the process.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the active generation; `None` before the first key. It is that of the process's own handle: if
+    /// the key is of a key set, the key set's generation.
+    #[must_use]
+    pub const fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// Returns the active key; `None` if there is none.
+    #[must_use]
+    pub const fn key(&self) -> Option<Fingerprint> {
+        self.key
+    }
+
+    /// Returns the latest generation that the issuer refused to the process; `None` if it refused none, or
+    /// accepted that generation since. It is counted as [`generation`](PresenceRecord::generation).
+    #[must_use]
+    pub const fn refused(&self) -> Option<Generation> {
+        self.refused
+    }
+
+    /// Returns the active key if the issuer refused it: the requests of that process fail.
+    #[must_use]
+    pub fn refused_key(&self) -> Option<Fingerprint> {
+        self.key.filter(|_| self.refused.is_some() && self.refused == self.generation)
+    }
+
+    /// Whether no request of the process was in flight with an older key.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.oldest == self.generation
+    }
+
+    /// Returns when the process showed this, by its own clock, to the second.
+    #[must_use]
+    pub fn shown(&self) -> SystemTime {
+        self.shown.to_time()
+    }
+
+    /// Returns for how long after that it holds.
+    #[must_use]
+    pub const fn time_to_live(&self) -> Duration {
+        Duration::from_secs(self.time_to_live as u64)
+    }
+
+    /// Whether the time to live, and a minute for clocks that differ, has passed: the process was killed, or
+    /// cannot reach the document. The same holds if its clock is that much ahead.
+    #[must_use]
+    pub fn is_silent_at(&self, now: SystemTime) -> bool {
+        let apart = Moment::from(now).0.abs_diff(self.shown.0);
+        Duration::from_secs(apart) > self.time_to_live().saturating_add(CLOCK_SLACK)
+    }
+
+    /// Whether the process uses the active key of a key set and none before it, or had no key yet when that
+    /// one was active already.
+    pub(crate) fn is_up_to_date(&self, keys: &KeySetSummary) -> bool {
+        let current = keys.current();
+        if self.generation.is_none() {
+            // It may have taken the old key since, if that was active when it showed this.
+            let since = current.map(|current| current.promoted().unwrap_or_else(|| current.staged()));
+            let since = since.and_then(|since| since.checked_add(CLOCK_SKEW));
+            return since.is_some_and(|since| self.shown() >= since);
+        }
+        // Generations of another key set say nothing; a key is the same everywhere.
+        let is_now = self.lineage != keys.lineage() || self.generation == keys.generation();
+        self.is_drained() && is_now && self.key == current.map(KeyInfo::fingerprint)
+    }
+}
+
+impl fmt::Display for PresenceRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (", Printable(&self.name))?;
+        match (self.generation, self.key) {
+            (None, _) => f.write_str("no key yet")?,
+            (Some(generation), None) => write!(f, "generation {generation}, no key")?,
+            (Some(generation), Some(key)) => write!(f, "generation {generation}, key {key}")?,
+        }
+        if let Some(oldest) = self.oldest.filter(|_| !self.is_drained()) {
+            write!(f, ", requests with generation {oldest} in flight")?;
+        }
+        if let Some(refused) = self.refused {
+            write!(f, ", generation {refused} was REFUSED")?;
+        }
+        write!(f, ", shown {})", Utc(self.shown()))
+    }
+}
 
 /// The records of the processes of a fleet. Its `Display` is a line for each.
 #[derive(Clone, Debug)]
@@ -29,10 +159,6 @@ pub struct Fleet {
 impl Fleet {
     pub(crate) const fn empty(profile: &'static Profile) -> Self {
         Self { profile, records: Vec::new() }
-    }
-
-    pub(super) const fn of(profile: &'static Profile, records: Vec<PresenceRecord>) -> Self {
-        Self { profile, records }
     }
 
     /// Reads the records in a document store; none if there is no document yet. Blocks, as the store does.
@@ -57,7 +183,18 @@ impl Fleet {
     /// # Errors
     /// [`PresenceError::Newer`], [`PresenceError::OtherIssuer`] and [`PresenceError::Corrupt`].
     pub fn from_document(profile: &'static Profile, document: &[u8]) -> Result<Self, PresenceError> {
-        Ok(Self::of(profile, record::read(profile, document)?))
+        let (_, form) = json_form::open::<Form<'_>>(KIND, profile.name(), document)?;
+        if form.processes.len() > MAX_PROCESSES {
+            return Err(corrupt("it has too many processes"));
+        }
+        let records = form.processes.iter().map(read_record).collect::<Result<Vec<_>, _>>()?;
+        let is_twice = |(at, record): (usize, &PresenceRecord)| {
+            records[..at].iter().any(|before| before.process == record.process)
+        };
+        if records.iter().enumerate().any(is_twice) {
+            return Err(corrupt("a process is in it twice"));
+        }
+        Ok(Self { profile, records })
     }
 
     /// Returns the fleet as a document: JSON, with nothing secret in it.
@@ -65,7 +202,13 @@ impl Fleet {
     /// # Errors
     /// [`PresenceError::Full`].
     pub fn to_document(&self) -> Result<DocumentContent, PresenceError> {
-        record::write(self.profile, &self.records)
+        let form = if self.records.iter().any(|record| record.refused.is_some()) { 2 } else { 1 };
+        let document = json_form::seal(KIND, form, self.profile.name(), |form| {
+            form.list("processes", &self.records, |list, record| {
+                list.item_object(|fields| write_record(fields, record));
+            });
+        });
+        if document.len() > MAX_DOCUMENT { Err(PresenceError::Full) } else { Ok(document.into()) }
     }
 
     /// Returns the profile of the keys' issuer.
@@ -149,209 +292,172 @@ impl fmt::Display for Fleet {
     }
 }
 
-/// How many records are remembered.
-const MOST: usize = 16 * MAX_PROCESSES;
-
-/// Since when this process has seen each record unchanged, by its own clocks. A record is removed only if it
-/// was seen unchanged for its time to live: the time that is written in it is that of another machine, whose
-/// clock or this one's may be wrong.
-///
-/// Records are identified by the random number of their process, so those of all documents are kept together.
-#[derive(Default)]
-pub(super) struct Watched(HashMap<u64, Sight>);
-
-#[derive(Clone, Copy)]
-struct Sight {
-    shown: Moment,
-    since: Clocks,
-    looked: Instant,
+/// This process is not shown, or the fleet cannot be read: why, and what to do next. The place is what
+/// [`DocumentStore::provenance`] says. Requests go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PresenceError {
+    /// The document cannot be read or written.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The document is not a presence document. It was not changed.
+    #[error(
+        "the presence document is damaged, or something else ({rule}): use a place of its own for it, or \
+         remove it; it was not changed"
+    )]
+    #[non_exhaustive]
+    Corrupt {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// The document was written by a newer version of this crate.
+    #[error(
+        "the presence document has form {found}, and this version knows {known}: use the newer keysheath"
+    )]
+    #[non_exhaustive]
+    Newer {
+        /// Its form.
+        found: u64,
+        /// The newest form that is known.
+        known: u64,
+    },
+    /// The document is for the keys of another issuer.
+    #[error("the presence document is for another issuer's keys: use one for each issuer")]
+    OtherIssuer,
+    /// The name of this process is invalid.
+    #[error("the process cannot be shown by this name: {rule} (1 to {MAX_NAME} characters)")]
+    #[non_exhaustive]
+    BadName {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// The document is full.
+    #[error(
+        "{MAX_PROCESSES} processes show themselves in this document already, and this one has seen none of \
+         them silent for its time to live: try again after that, or use another document for the rest, and \
+         give both to the rotation"
+    )]
+    Full,
+    /// Other processes have written each time before this one could.
+    #[error("other processes have written the presence document first, {attempts} times; it is tried again")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The thread that shows the process has panicked. The process is no longer shown.
+    #[error("the thread that shows this process has panicked: see standard error, and restart")]
+    Ended,
+    /// No thread could be started.
+    #[error("no thread can be started to show the process ({0}): check this user's limits")]
+    NoThread(ErrorKind),
 }
 
-/// What this process has seen, shared by all its presences: one that was refused room and asks again goes on
-/// watching.
-pub(super) fn watched() -> MutexGuard<'static, Watched> {
-    static WATCHED: LazyLock<Lock<Watched>> = LazyLock::new(Lock::default);
-    WATCHED.lock()
+/// Checks the name of a process.
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err("it is empty, or too long");
+    }
+    let may_be = |c: u8| matches!(c, b' '..=b'~') && !matches!(c, b'"' | b'\\');
+    if name.bytes().all(may_be) {
+        Ok(())
+    } else {
+        Err("it has other characters than printable ASCII without quotes and backslashes")
+    }
 }
 
-impl Watched {
-    pub(super) fn look(&mut self, records: &[PresenceRecord], now: Clocks) {
-        for record in records {
-            let new = Sight { shown: record.shown, since: now, looked: now.monotonic() };
-            let sight = self.0.entry(record.process).or_insert(new);
-            if sight.shown != record.shown {
-                *sight = new;
-            }
-            sight.looked = now.monotonic();
-        }
-        if self.0.len() > MOST {
-            let mut looked: Vec<_> = self.0.values().map(|sight| sight.looked).collect();
-            looked.sort_unstable();
-            let oldest = looked[looked.len() - MOST];
-            self.0.retain(|_, sight| sight.looked >= oldest);
-        }
-    }
+/// The newest form. Forms 1 to this one are read. The lowest one that can represent the records is written,
+/// so that processes with an older version of this crate can read it.
+const PRESENCE_FORM_VERSION: u64 = 2;
 
-    /// For how long a record has been seen unchanged, by the clock that shows less.
-    pub(super) fn rest_of(&self, record: &PresenceRecord, now: Clocks) -> Duration {
-        self.0.get(&record.process).map_or(Duration::ZERO, |sight| now.at_least_since(sight.since))
+const KIND: Kind = Kind { name: "presence", newest: PRESENCE_FORM_VERSION, limit: MAX_DOCUMENT };
+
+/// Forms 1 and 2. The second has refused generations.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form<'a> {
+    #[serde(rename = "keysheath")]
+    _kind: &'a str,
+    #[serde(rename = "form")]
+    _version: u64,
+    #[serde(rename = "issuer")]
+    _issuer: &'a str,
+    #[serde(borrow)]
+    processes: Vec<RecordForm<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordForm<'a> {
+    process: u64,
+    name: &'a str,
+    generation: u64,
+    oldest: u64,
+    key: Option<&'a str>,
+    #[serde(rename = "begun")]
+    lineage: Option<&'a str>,
+    #[serde(default)]
+    refused: u64,
+    shown: u64,
+    ttl: u32,
+}
+
+const fn corrupt(rule: &'static str) -> PresenceError {
+    PresenceError::Corrupt { rule }
+}
+
+impl From<FormError> for PresenceError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::TooLarge => corrupt("it is too large"),
+            FormError::Corrupt { rule } => corrupt(rule),
+            FormError::Newer { found, known } => Self::Newer { found, known },
+            FormError::OtherIssuer => Self::OtherIssuer,
+        }
     }
+}
+
+fn write_record(fields: &mut Writer<'_>, record: &PresenceRecord) {
+    let number = |generation: Option<Generation>| generation.map_or(0, Generation::number);
+    fields.field("process", record.process);
+    fields.field("name", &*record.name);
+    fields.field("generation", number(record.generation));
+    fields.field("oldest", number(record.oldest));
+    for (name, fingerprint) in [("key", record.key), ("begun", record.lineage)] {
+        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
+        fields.optional(name, fingerprint.as_deref());
+    }
+    fields.optional("refused", record.refused.map(Generation::number));
+    fields.field("shown", record.shown.0);
+    fields.field("ttl", u64::from(record.time_to_live));
+}
+
+fn read_record(form: &RecordForm<'_>) -> Result<PresenceRecord, PresenceError> {
+    check_name(form.name).map_err(corrupt)?;
+    let fingerprint = |text: Option<&str>| {
+        let read =
+            |text| Fingerprint::from_str(text).map_err(|_| corrupt("a fingerprint in it is not well-formed"));
+        text.map(read).transpose()
+    };
+    if form.oldest > form.generation || (form.oldest == 0) != (form.generation == 0) {
+        return Err(corrupt("a generation in it is older than the oldest one"));
+    }
+    if form.refused > form.generation {
+        return Err(corrupt("a generation in it was refused before it was active"));
+    }
+    Ok(PresenceRecord {
+        process: form.process,
+        name: form.name.to_owned(),
+        generation: Generation::numbered(form.generation),
+        oldest: Generation::numbered(form.oldest),
+        key: fingerprint(form.key)?,
+        lineage: fingerprint(form.lineage)?,
+        refused: Generation::numbered(form.refused),
+        shown: Moment(form.shown),
+        // A time to live above the configurable limit would delay a deletion for years.
+        time_to_live: form.ttl.min(LONGEST),
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::Kanal;
-
-    const DAY: u64 = 24 * 60 * 60;
-
-    fn shown(process: u64, at: u64) -> PresenceRecord {
-        PresenceRecord {
-            process,
-            name: format!("number {process}"),
-            generation: None,
-            oldest: None,
-            key: None,
-            lineage: None,
-            refused: None,
-            shown: Moment(at),
-            time_to_live: 600,
-        }
-    }
-
-    fn fleet(records: impl IntoIterator<Item = PresenceRecord>) -> Fleet {
-        Fleet::of(Kanal::PROFILE, records.into_iter().collect())
-    }
-
-    fn processes(fleet: &Fleet) -> Vec<u64> {
-        fleet.records.iter().map(|record| record.process).collect()
-    }
-
-    fn at(second: u64) -> SystemTime {
-        Moment(second).to_time()
-    }
-
-    /// Longer than any record here holds.
-    const LONG: Duration = Duration::from_secs(601);
-
-    #[test]
-    fn a_record_is_forgotten_a_day_after_it_went_silent() {
-        let now = 1_800_000_000;
-        let mut there = fleet([shown(1, now - DAY - 601), shown(2, now - DAY - 599), shown(3, now - 30)]);
-        there.make_room(9, at(now), |_| LONG);
-        assert_eq!(processes(&there), [2, 3]);
-    }
-
-    #[test]
-    fn a_wrong_clock_forgets_no_record() {
-        let now = 1_800_000_000;
-        let mut there = fleet([shown(1, now - 90), shown(2, now - 30), shown(3, now + 9 * DAY)]);
-        for clock in [0, now, now + 3 * DAY, now + 365 * DAY] {
-            // They were shown again meanwhile, as the process that has that clock saw.
-            there.make_room(9, at(clock), |_| Duration::from_secs(600));
-            assert_eq!(processes(&there), [1, 2, 3], "{clock}");
-        }
-    }
-
-    #[test]
-    fn only_a_predecessor_of_the_same_name_is_replaced() {
-        let mut there = fleet([shown(1, 5), shown(2, 6), shown(3, 7)]);
-        there.remove_named(&PresenceRecord { name: "number 2".into(), ..shown(3, 8) });
-        assert_eq!(processes(&there), [1, 3]);
-    }
-
-    #[test]
-    fn a_wrong_clock_evicts_no_record_of_a_full_document() {
-        let now = 1_800_000_000;
-        // Clocks of other processes that differ by up to an hour.
-        let living = |process| shown(process, now - 1800 + process * 29);
-        let whole: Vec<u64> = (0..128).collect();
-        for clock in [0, now - 1200, now, now + 1200, now + 30 * DAY] {
-            let mut there = fleet((0..128).map(living));
-            // It has just come, and then has watched for not quite as long as they hold.
-            for watched in [0, 1, 600] {
-                there.make_room(600, at(clock), |_| Duration::from_secs(watched));
-                assert_eq!(there.put(shown(600, clock)), Err(PresenceError::Full), "{clock}");
-                assert_eq!(processes(&there), whole, "{clock}");
-            }
-            assert_eq!(there.put(shown(5, clock)), Ok(()), "one that is there already stays");
-        }
-    }
-
-    #[test]
-    fn a_full_document_loses_the_record_unchanged_longest() {
-        let now = 1_800_000_000;
-        let rest_of = |there: &PresenceRecord| match there.process {
-            5 | 6 => Duration::from_secs(590 + there.process * 10),
-            _ => Duration::from_secs(200),
-        };
-        let mut there = fleet((0..128).map(|process| shown(process, now)));
-        // Room is made by one that is there, too, and never by its own record.
-        there.make_room(6, at(now), rest_of);
-        assert!(!processes(&there).contains(&5) && processes(&there).contains(&6));
-        there.put(shown(600, now)).unwrap();
-        there.make_room(601, at(now), rest_of);
-        there.put(shown(601, now)).unwrap();
-        assert!(!processes(&there).contains(&6));
-        there.make_room(602, at(now), rest_of);
-        assert_eq!(there.put(shown(602, now)), Err(PresenceError::Full));
-        assert_eq!(there.records.len(), MAX_PROCESSES);
-    }
-
-    mod watched {
-        use super::super::{MOST, Watched};
-        use super::*;
-        use crate::handle::Usage;
-
-        const MINUTE: Duration = Duration::from_secs(60);
-
-        fn shown(process: u64, second: u64) -> PresenceRecord {
-            let nothing = Usage { generation: None, oldest: None, key: None, lineage: None, refused: None };
-            PresenceRecord::new(process, "a", nothing, Moment(second).to_time(), 600)
-        }
-
-        fn start() -> Clocks {
-            Clocks::at(Moment(1_800_000_000).to_time(), Instant::now())
-        }
-
-        fn after(start: Clocks, wall: Duration, monotonic: Duration) -> Clocks {
-            Clocks::at(start.wall() + wall, start.monotonic() + monotonic)
-        }
-
-        #[test]
-        fn a_record_is_unchanged_since_it_was_first_seen_so() {
-            let (mut watched, start) = (Watched::default(), start());
-            let minute = |count: u32| after(start, MINUTE * count, MINUTE * count);
-            let (silent, living) = (shown(1, 5), shown(2, 5));
-            assert_eq!(watched.rest_of(&silent, start), Duration::ZERO, "it was never seen");
-            watched.look(&[silent.clone(), living], start);
-            let living = shown(2, 300);
-            watched.look(&[silent.clone(), living.clone()], minute(5));
-            assert_eq!(watched.rest_of(&silent, minute(9)), MINUTE * 9);
-            assert_eq!(watched.rest_of(&living, minute(9)), MINUTE * 4);
-        }
-
-        #[test]
-        fn neither_a_set_clock_nor_a_suspended_machine_counts() {
-            let (mut watched, start) = (Watched::default(), start());
-            let record = shown(1, 5);
-            watched.look(std::slice::from_ref(&record), start);
-            for (wall, monotonic) in [(MINUTE * 600, MINUTE), (MINUTE, MINUTE * 600)] {
-                assert_eq!(watched.rest_of(&record, after(start, wall, monotonic)), MINUTE);
-            }
-            let back = Clocks::at(SystemTime::UNIX_EPOCH, start.monotonic() + MINUTE * 600);
-            assert_eq!(watched.rest_of(&record, back), Duration::ZERO);
-        }
-
-        #[test]
-        fn no_more_records_are_remembered_than_fit() {
-            let (mut watched, start) = (Watched::default(), start());
-            for number in 0..3 * MOST as u64 {
-                let now = after(start, Duration::ZERO, Duration::from_millis(number));
-                watched.look(&[shown(number, 5)], now);
-            }
-            assert!(watched.0.len() <= MOST);
-            assert!(watched.0.contains_key(&(3 * MOST as u64 - 1)), "the newest are kept");
-        }
-    }
-}
+#[path = "../../../tests/units/rotation/fleet.rs"]
+mod tests;

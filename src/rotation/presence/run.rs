@@ -1,17 +1,21 @@
-//! The thread that shows a process.
+//! The thread that shows a process, its settings, and what it has seen of others.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use event_listener::Listener as _;
 
-use super::fleet::watched;
-use super::{Fleet, PresenceError, PresenceRecord, PresenceSettings};
+use super::fleet::{Fleet, LONGEST, MAX_PROCESSES, PresenceError, PresenceRecord, check_name};
 use crate::handle::{Usage, UsageObserver};
 use crate::internal::background::{Health, Link, Task};
 use crate::internal::events::{Event, EventSender, trace_line};
+use crate::internal::panics::Lock;
+use crate::internal::printing::Moment;
 use crate::internal::time::{self, Clocks, doubled, random_part};
+use crate::keyset::Hidden;
 use crate::store::{DocumentError, DocumentStore};
 
 /// The pause between two tries when other processes write at the same time doubles from the first to the
@@ -21,6 +25,96 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 /// The longest wait without a look at both clocks: the clock by which a thread waits stops while the machine
 /// is suspended.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+const DEFAULT_TIME_TO_LIVE: Duration = Duration::from_secs(600);
+
+/// The bounds of a time to live: a second and a day.
+const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(LONGEST as u64));
+
+/// The bounds of the time for which a write is tried when other processes write at the same time.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+
+/// The name by which a process shows itself, and for how long what it shows holds.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PresenceSettings {
+    name: String,
+    is_unique: bool,
+    time_to_live: Duration,
+}
+
+impl PresenceSettings {
+    /// Sets the name by which a person recognizes the process: 1 to 64 printable ASCII characters, without
+    /// `"` and `\`. It need not be unique, and must not be secret. What is shown holds for 10 minutes.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), is_unique: false, time_to_live: DEFAULT_TIME_TO_LIVE }
+    }
+
+    /// Declares that no other process has this name at the same time, such as a pod of a stateful set or the
+    /// one service on a machine. A record of that name is then one of a predecessor that was killed, and is
+    /// replaced: it delays no deletion, and a process that restarts again and again does not fill the
+    /// document. Of two running processes of one such name, only one is seen.
+    #[must_use]
+    pub const fn with_unique_name(mut self) -> Self {
+        self.is_unique = true;
+        self
+    }
+
+    /// Sets for how long what is shown holds: a second to a day, in whole seconds; 10 minutes by default. It
+    /// is renewed after about a third of it. Choose it longer than an outage of the store: a process that
+    /// cannot reach the store for so long counts as silent.
+    #[must_use]
+    pub fn with_time_to_live(mut self, time: Duration) -> Self {
+        self.time_to_live = Duration::from_secs(time.clamp(BOUNDS.0, BOUNDS.1).as_secs());
+        self
+    }
+
+    /// In seconds.
+    fn time_to_live(&self) -> u32 {
+        u32::try_from(self.time_to_live.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// How long after it was shown it is renewed. Processes that were started together drift apart.
+    fn renewal(&self) -> Duration {
+        (self.time_to_live / 3).mul_f64(1.0 - 0.2 * random_part())
+    }
+
+    /// How long after a change it is shown. A promotion changes every process of a fleet at once.
+    fn spread(&self) -> Duration {
+        (self.time_to_live / 20).mul_f64(random_part())
+    }
+
+    /// The pauses after failed attempts: the first, and the longest, which leaves several attempts before it
+    /// is silent.
+    fn rests(&self) -> (Duration, Duration) {
+        (self.time_to_live / 60, self.time_to_live / 6)
+    }
+
+    /// For how long a write is tried when others write at the same time, as when a whole fleet starts at
+    /// once.
+    fn patience(&self) -> Duration {
+        (self.time_to_live / 10).clamp(PATIENCE.0, PATIENCE.1)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn check(&self) -> Result<(), PresenceError> {
+        check_name(&self.name).map_err(|rule| PresenceError::BadName { rule })
+    }
+}
+
+/// Without the name: a person may have pasted a key there.
+impl fmt::Debug for PresenceSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PresenceSettings")
+            .field("name", &Hidden(Some(&self.name)))
+            .field("is_unique", &self.is_unique)
+            .field("time_to_live", &self.time_to_live)
+            .finish()
+    }
+}
 
 /// What the thread shares with its owner.
 pub(super) struct Progress {
@@ -190,92 +284,55 @@ impl Task for Runner {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
+/// How many records are remembered.
+const MOST: usize = 16 * MAX_PROCESSES;
 
-    use super::*;
+/// Since when this process has seen each record unchanged, by its own clocks. A record is removed only if it
+/// was seen unchanged for its time to live: the time that is written in it is that of another machine, whose
+/// clock or this one's may be wrong.
+///
+/// Records are identified by the random number of their process, so those of all documents are kept together.
+#[derive(Default)]
+struct Watched(HashMap<u64, Sight>);
 
-    use crate::handle::Publisher;
-    use crate::internal::background::Worker;
-    use crate::key::{Issuer as _, Kanal};
-    use crate::store::MemoryStore;
+#[derive(Clone, Copy)]
+struct Sight {
+    shown: Moment,
+    since: Clocks,
+    looked: Instant,
+}
 
-    const HOUR: Duration = Duration::from_secs(3600);
+/// What this process has seen, shared by all its presences: one that was refused room and asks again goes on
+/// watching.
+fn watched() -> MutexGuard<'static, Watched> {
+    static WATCHED: LazyLock<Lock<Watched>> = LazyLock::new(Lock::default);
+    WATCHED.lock()
+}
 
-    /// A process that is shown, and its clocks, which a test sets.
-    struct Shown {
-        store: MemoryStore,
-        uses: UsageObserver,
-        clocks: Arc<Mutex<Clocks>>,
-        _worker: Worker<Progress>,
-    }
-
-    impl Shown {
-        fn new() -> Self {
-            let (store, handle) = (MemoryStore::new(), Publisher::<Kanal>::new().handle());
-            let clocks = Arc::new(Mutex::new(Clocks::now()));
-            let (uses, clock) = (handle.usage(), Arc::clone(&clocks));
-            let (events, event_thread) = EventSender::start(None).unwrap();
-            let progress = Progress { health: Health::new(), is_out: false };
-            let waking = uses.clone();
-            let mut worker = Worker::new(progress, event_thread, move || waking.wake(), || ());
-            let mut runner = Runner {
-                store: Box::new(store.clone()),
-                uses: uses.clone(),
-                settings: PresenceSettings::new("a"),
-                process: 1,
-                link: Arc::clone(worker.link()),
-                clock: Box::new(move || *clock.lock().unwrap()),
-                events,
-                shown: None,
-            };
-            runner.shown = Some(runner.show().unwrap());
-            worker.start("keysheath-presence", runner).unwrap();
-            Self { store, uses, clocks, _worker: worker }
-        }
-
-        /// Sets the clocks, and lets the thread look at them, as it does of itself every half minute.
-        fn set(&self, clocks: Clocks) {
-            *self.clocks.lock().unwrap() = clocks;
-            self.uses.wake();
-        }
-
-        fn shown(&self) -> u64 {
-            let fleet = Fleet::read_as(Kanal::PROFILE, &self.store).unwrap().0;
-            fleet.records()[0].shown.0
-        }
-
-        #[track_caller]
-        fn is_shown_at(&self, clocks: Clocks) {
-            let expected = crate::internal::printing::Moment::from(clocks.wall()).0;
-            let begun = Instant::now();
-            while self.shown() != expected {
-                assert!(begun.elapsed() < Duration::from_secs(20), "{} is not {expected}", self.shown());
-                thread::sleep(Duration::from_millis(5));
+impl Watched {
+    fn look(&mut self, records: &[PresenceRecord], now: Clocks) {
+        for record in records {
+            let new = Sight { shown: record.shown, since: now, looked: now.monotonic() };
+            let sight = self.0.entry(record.process).or_insert(new);
+            if sight.shown != record.shown {
+                *sight = new;
             }
+            sight.looked = now.monotonic();
+        }
+        if self.0.len() > MOST {
+            let mut looked: Vec<_> = self.0.values().map(|sight| sight.looked).collect();
+            looked.sort_unstable();
+            let oldest = looked[looked.len() - MOST];
+            self.0.retain(|_, sight| sight.looked >= oldest);
         }
     }
 
-    #[test]
-    fn a_machine_that_was_suspended_is_shown_at_once() {
-        let shown = Shown::new();
-        let start = *shown.clocks.lock().unwrap();
-        let resumed = Clocks::at(start.wall() + 2 * HOUR, start.monotonic());
-        shown.set(resumed);
-        shown.is_shown_at(resumed);
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_is_shown_at_once() {
-        let shown = Shown::new();
-        let start = *shown.clocks.lock().unwrap();
-        let back = Clocks::at(start.wall() - HOUR, start.monotonic());
-        shown.set(back);
-        shown.is_shown_at(back);
-        // And the monotonic clock alone is enough.
-        let still = Clocks::at(back.wall(), start.monotonic() + HOUR);
-        shown.set(Clocks::at(back.wall() + Duration::from_secs(2), still.monotonic()));
-        shown.is_shown_at(Clocks::at(back.wall() + Duration::from_secs(2), still.monotonic()));
+    /// For how long a record has been seen unchanged, by the clock that shows less.
+    fn rest_of(&self, record: &PresenceRecord, now: Clocks) -> Duration {
+        self.0.get(&record.process).map_or(Duration::ZERO, |sight| now.at_least_since(sight.since))
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/units/rotation/presence.rs"]
+mod tests;
