@@ -30,9 +30,7 @@
 //! over plain HTTP such a proxy reads the header. SECURITY.md lists what a client library keeps of a header
 //! in memory.
 
-#[allow(dead_code, reason = "some methods are for the features probe and reqwest")]
 mod origin_guard;
-#[allow(dead_code, reason = "some methods are for the feature reqwest")]
 mod sender;
 mod bearer;
 mod retry;

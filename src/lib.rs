@@ -118,7 +118,6 @@ mod platform;
 pub mod failure;
 pub mod key;
 #[cfg(any(feature = "oauth", feature = "openbao", feature = "probe"))]
-#[allow(dead_code, reason = "some items are for one of these features only")]
 mod outgoing;
 #[cfg(feature = "openbao")]
 pub mod openbao;

@@ -51,7 +51,6 @@ mod credentials;
 mod index;
 mod record;
 mod require_key;
-#[allow(dead_code, reason = "rows are sealed with the feature sqlite only")]
 mod secret;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -293,7 +292,6 @@ impl KeyRegistry {
     }
 
     /// Adds a key that was made elsewhere. Only for the emulator: the person who chose the key knows it.
-    #[allow(dead_code, reason = "for the emulator")]
     pub(crate) fn adopt_key(&self, team: TeamId, name: &str, key: RawKey) -> Result<NewKey, RegistryError> {
         let key = key.of_issuer(self.profile).map_err(|_| RegistryError::OtherIssuer)?;
         self.add_key(&mut self.writer(), (team, name, Restriction::None), key)

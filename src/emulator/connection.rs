@@ -35,7 +35,6 @@ type Accepting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> + S
 pub(super) type Accept = dyn Fn(TcpStream) -> Accepting + Send + Sync;
 
 /// A certificate that a client has to trust.
-#[allow(dead_code, reason = "made with the feature `emulator-tls` only")]
 pub(super) struct Certificate {
     pub(super) der: Vec<u8>,
     pub(super) pem: String,

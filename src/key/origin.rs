@@ -132,7 +132,6 @@ impl Origin {
 
     /// Whether an authority, `host` or `host:port`, with this scheme is this origin. Does not allocate: it is
     /// called for each request.
-    #[allow(dead_code, reason = "used with some features only")]
     pub(crate) fn is_at(&self, scheme: &str, authority: &str) -> bool {
         let Ok((host, port)) = split_port(authority) else {
             return false;

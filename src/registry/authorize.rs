@@ -262,7 +262,6 @@ impl KeyRegistry {
 
     /// Returns the key that a request came with, whatever its restriction. Does not count as a use of the
     /// key.
-    #[allow(dead_code, reason = "for the emulator")]
     pub(crate) fn sender(&self, headers: &HeaderMap) -> Option<(KeyId, Option<Fingerprint>)> {
         let key = Credentials::read(headers, self.profile.format()).key.ok()?;
         let tables = self.read();

@@ -50,7 +50,6 @@ impl<'a> Credentials<'a> {
 }
 
 /// Returns whether a browser sent a request with these headers.
-#[allow(dead_code, reason = "for the emulator")]
 pub(crate) fn is_from_browser(headers: &HeaderMap) -> bool {
     headers.keys().any(is_sent_by_browsers)
 }
