@@ -142,8 +142,8 @@ pub mod oauth;
 pub mod registry;
 #[cfg(feature = "emulator")]
 pub mod emulator;
-/// A page for each task, and SECURITY.md. The same pages are in the folder `docs/` of the repository and of the
-/// package. This module is only in the docs.
+/// A page for each task, and SECURITY.md. The same pages are in the folder `docs/` of the repository and of
+/// the package. This module is only in the docs.
 #[cfg(all(
     any(doc, doctest),
     feature = "dotenv",

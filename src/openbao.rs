@@ -21,11 +21,11 @@
 //! - **Retries.** A server that is down, an election, a rate limit and a failure are retried, with pauses
 //!   that double from 0.1 s to 1 s, until the [deadline](OpenBao::with_deadline). A write is retried only if
 //!   the server certainly did not apply it.
-//! - **Bounds.** An answer has at most 512 KiB. A process makes at most four calls at once to one
-//!   secret, 32 to one server ([`with_max_calls`](OpenBao::with_max_calls)), and 64 to all places together. A further call waits for
-//!   its turn until its deadline, and the error says so. A process that follows 100 key sets in one OpenBao
-//!   therefore reads all of them in about four times the time of one answer: 0.8 s at 200 ms, 4 s at 1 s. Set
-//!   its deadline above that.
+//! - **Bounds.** An answer has at most 512 KiB. A process makes at most four calls at once to one secret, 32
+//!   to one server ([`with_max_calls`](OpenBao::with_max_calls)), and 64 to all places together. A further
+//!   call waits for its turn until its deadline, and the error says so. A process that follows 100 key sets
+//!   in one OpenBao therefore reads all of them in about four times the time of one answer: 0.8 s at 200 ms,
+//!   4 s at 1 s. Set its deadline above that.
 //!
 //! # Policies
 //! A service that reads a key or follows a key set at `secret/shop/kanal` needs no more than this:

@@ -13,8 +13,8 @@
 //! runtime's `spawn_blocking`.
 //!
 //! In a process, at most four calls to one place (a file, a program with its arguments, a service of the
-//! keychain, a secret in OpenBao) are under way at once, however many sources name it, and 64 to all places. A
-//! further call waits for its turn until its deadline, and then fails with [`CallError::Queued`]. Once four
+//! keychain, a secret in OpenBao) are under way at once, however many sources name it, and 64 to all places.
+//! A further call waits for its turn until its deadline, and then fails with [`CallError::Queued`]. Once four
 //! calls hang past their deadlines, further calls to the place fail at once with [`CallError::Stuck`], except
 //! for one that tries from time to time whether the place answers again.
 //!
