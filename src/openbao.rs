@@ -84,27 +84,25 @@
 pub(crate) mod entry;
 mod error;
 mod json;
-mod login;
 mod servers;
 mod session;
 
 use std::env;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use http::HeaderValue;
 
-use crate::internal::bytes::WipedBytes;
-use crate::internal::files::Trust;
+use crate::internal::bytes::{WipedBytes, read_at_most};
+use crate::internal::files::{self, FileProblem, Kind, Trust};
 use crate::internal::time;
 use crate::key::{Origin, Roots};
 
 pub use error::OpenBaoError;
-pub use login::Login;
+pub use session::Login;
 
-use login::read_file;
 use servers::{Answered, Call, Servers, check_name, encoded};
 use session::Session;
 
@@ -399,4 +397,21 @@ fn read_environment() -> Result<OpenBao, OpenBaoError> {
 fn token_file() -> Option<PathBuf> {
     let home = env::home_dir().filter(|home| !home.as_os_str().is_empty())?;
     Some(home.join(".vault-token")).filter(|path| path.symlink_metadata().is_ok())
+}
+
+/// Reads a file that others cannot have written, into one block: its writer chooses who this process is, or
+/// whom it trusts. May hang.
+fn read_file(path: &Path, limit: usize, trust: Trust) -> Result<WipedBytes, OpenBaoError> {
+    let refused = |problem| OpenBaoError::FileRefused { path: path.into(), problem };
+    let unreadable = |error: io::Error| refused(FileProblem::Unreadable(error.kind()));
+    let file = files::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
+        _ => unreadable(error),
+    })?;
+    match files::check_trusted(&file.metadata().map_err(unreadable)?, trust) {
+        Ok(Kind::Regular) => {}
+        Ok(Kind::Pipe) => return Err(refused(FileProblem::NotAFile)),
+        Err(problem) => return Err(refused(problem)),
+    }
+    read_at_most(file, limit).map_err(unreadable)?.ok_or(refused(FileProblem::TooLarge { limit }))
 }

@@ -65,10 +65,9 @@ pub use crate::internal::calls::CallError;
 pub use command::Command;
 #[cfg(feature = "dotenv")]
 pub use dotenv::DotenvFile;
-pub use env::Variable;
+pub use env::{SecretFile, Variable};
 pub(crate) use env::{similar_names, variable as variable_text};
 pub use error::{LineFault, Problem, Resource, SourceError};
-pub use file::SecretFile;
 #[cfg(feature = "keychain")]
 pub use keychain::{Keychain, KeychainItem};
 #[cfg(feature = "openbao")]

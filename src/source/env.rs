@@ -1,15 +1,15 @@
-//! Places that the environment names: variables, files that a variable names, and systemd's credentials.
+//! A variable or a file that holds the key and nothing else: by its path, by a variable that names it, or as a
+//! credential of systemd.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use subtle::ConstantTimeEq as _;
-
-use super::file::{self, FilePlace, MAX_SECRET_FILE, Reader, WipedPath};
+use super::file::{self, MAX_SECRET_FILE, Reader, WipedPath, file_settings};
 use super::reading::reference_scheme;
-use super::{Absence, Problem, Provenance, Reading, SecretFile, Source, SourceError, is_credential_name};
+use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_credential_name};
 use crate::internal::bytes::WipedBytes;
+use crate::internal::files::absolute;
 use crate::key::Profile;
 
 /// An environment variable that holds the key.
@@ -33,15 +33,6 @@ pub struct Variable {
     name: String,
 }
 
-/// The file that a variable `NAME_FILE` names.
-#[derive(Clone, Debug)]
-pub(super) struct NamedFile {
-    /// The variable without `_FILE`.
-    variable: String,
-    /// The working directory of when it was created.
-    folder: PathBuf,
-}
-
 impl Variable {
     /// The variable of this name.
     #[must_use]
@@ -56,7 +47,57 @@ impl Variable {
     }
 }
 
+/// A file that holds the key: a Docker or Kubernetes secret, or one that you wrote with mode 600.
+///
+/// Symbolic links are followed, because Kubernetes mounts secrets through them. The checks apply to the file
+/// that was opened, so it cannot be swapped between the check and the read. It must be a regular file or a
+/// pipe that belongs to root or to this user, and that no other user can write, the user's own group
+/// included; [`with_trusted_owner`](Self::with_trusted_owner) and
+/// [`with_trusted_group`](Self::with_trusted_group) allow others. It may have 8192 bytes. (On Windows, owner
+/// and mode are not checked.)
+///
+/// A relative path is resolved when the source is created, so a later change of the working directory does
+/// not change which file is read.
+///
+/// A pipe (a FIFO, `/dev/stdin`, `/dev/fd/N`, a shell's `<(…)`) is read to its end, within the deadline. It
+/// gives its text once, and [`explain`](crate::chain::Chain::explain) and a refresher read it again. Threads
+/// of one process read a pipe one after another; two processes that read it at the same time each get a part
+/// of its text.
+///
+/// ```
+/// use keysheath::key::{Issuer, Kanal};
+/// use keysheath::source::{self, Loaded, SecretFile};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("kanal");
+/// std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z\n").unwrap();
+/// let Loaded::Found(found) = source::load(&SecretFile::new(&path), Kanal::PROFILE)? else {
+///     panic!("the file is there");
+/// };
+/// assert!(found.key().matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1Z"));
+/// # Ok::<(), keysheath::source::SourceError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SecretFile {
+    place: FilePlace,
+    reader: Reader,
+}
+
+/// What a secret file is known by.
+#[derive(Clone, Debug)]
+enum FilePlace {
+    Path(PathBuf),
+    Named(NamedFile),
+    Systemd { name: String },
+}
+
 impl SecretFile {
+    /// The file at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::at(FilePlace::Path(absolute(path.into())))
+    }
+
     /// The file that the environment variable `NAME_FILE` names, as Docker's images do it; `variable` is the
     /// name without `_FILE`.
     ///
@@ -100,6 +141,51 @@ impl SecretFile {
     pub fn systemd_credential(name: impl Into<String>) -> Self {
         Self::at(FilePlace::Systemd { name: name.into() })
     }
+
+    /// Refuses a file that its group or others can read. (Kubernetes mounts secrets with mode 644
+    /// unless `defaultMode` says otherwise, so this is not the default.)
+    #[must_use]
+    pub fn with_strict_permissions(mut self) -> Self {
+        self.reader.is_strict = true;
+        self
+    }
+
+    const fn at(place: FilePlace) -> Self {
+        Self { place, reader: Reader::new() }
+    }
+}
+
+file_settings!(SecretFile);
+
+/// The file that a variable `NAME_FILE` names.
+#[derive(Clone, Debug)]
+struct NamedFile {
+    /// The variable without `_FILE`.
+    variable: String,
+    /// The working directory of when it was created.
+    folder: PathBuf,
+}
+
+impl Source for SecretFile {
+    fn provenance(&self) -> Provenance {
+        match &self.place {
+            FilePlace::Path(path) => Provenance::File { path: path.clone() },
+            FilePlace::Named(file) => file.place(None),
+            FilePlace::Systemd { name } => Provenance::Systemd { name: name.clone() },
+        }
+    }
+
+    fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {
+        let outcome = match &self.place {
+            FilePlace::Named(file) => return file.read(&self.reader),
+            FilePlace::Systemd { name } => read_credential(name, &self.reader),
+            FilePlace::Path(path) => {
+                let file = self.reader.read(path, MAX_SECRET_FILE);
+                file.map(|file| file::reading(file, Absence::NoFile))
+            }
+        };
+        outcome.map_err(|problem| SourceError::new(self.provenance(), problem))
+    }
 }
 
 impl NamedFile {
@@ -112,11 +198,11 @@ impl NamedFile {
         if text.is_absolute() { 1 } else { self.folder.components().count() }
     }
 
-    pub(super) fn place(&self, path: Option<PathBuf>) -> Provenance {
+    fn place(&self, path: Option<PathBuf>) -> Provenance {
         Provenance::FileVariable { name: self.name(), path }
     }
 
-    pub(super) fn read(&self, reader: &Reader) -> Result<Reading, SourceError> {
+    fn read(&self, reader: &Reader) -> Result<Reading, SourceError> {
         let path = match std::env::var_os(self.name()) {
             None => return Ok(Reading::absent(Absence::NotSet)),
             Some(path) if path.is_empty() => return Ok(Reading::absent(Absence::EmptyVariable)),
@@ -144,7 +230,7 @@ impl NamedFile {
     }
 }
 
-pub(super) fn read_credential(name: &str, reader: &Reader) -> Result<Reading, Problem> {
+fn read_credential(name: &str, reader: &Reader) -> Result<Reading, Problem> {
     if !is_credential_name(name) {
         return Err(Problem::BadPath {
             rule: "a credential's name must be one file name, without separators",
@@ -168,16 +254,6 @@ pub(super) fn read_credential(name: &str, reader: &Reader) -> Result<Reading, Pr
         });
     }
     Ok(file::reading(file, Absence::NoFile))
-}
-
-/// The base64 of each encrypted credential from its 23rd character, after an id: the sizes of key, block,
-/// initialization vector and tag of AES-256-GCM.
-const SIZES: &[u8; 20] = b"AAAAABAAAADAAAABAAAA";
-
-/// Whether a text is a credential as `systemd-creds encrypt` writes it. In constant time: the text may be a
-/// key.
-pub(super) fn is_encrypted(text: &[u8]) -> bool {
-    text.get(22..42).is_some_and(|sizes| bool::from(sizes.ct_eq(SIZES)))
 }
 
 /// The directory of this service's credentials.

@@ -4,8 +4,9 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use subtle::ConstantTimeEq as _;
+
 use super::Problem;
-use super::env::is_encrypted;
 use crate::internal::bytes::WipedBytes;
 use crate::internal::printing::{Printable, PrintablePath};
 use crate::key::format::REFERENCE_SCHEMES;
@@ -278,6 +279,16 @@ pub(super) fn parse(text: &[u8], profile: &'static Profile) -> Result<RawKey, Pr
             Problem::Malformed(error)
         }
     })
+}
+
+/// The base64 of each encrypted credential from its 23rd character, after an id: the sizes of key, block,
+/// initialization vector and tag of AES-256-GCM.
+const SIZES: &[u8; 20] = b"AAAAABAAAADAAAABAAAA";
+
+/// Whether a text is a credential as `systemd-creds encrypt` writes it. In constant time: the text may be a
+/// key.
+fn is_encrypted(text: &[u8]) -> bool {
+    text.get(22..42).is_some_and(|sizes| bool::from(sizes.ct_eq(SIZES)))
 }
 
 /// Removes one leading byte order mark and one final newline (`\n` or `\r\n`), as from the text of every

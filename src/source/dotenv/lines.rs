@@ -16,7 +16,7 @@ pub(super) struct Lines<'a> {
 
 /// A line at which some program starts to read an entry.
 #[derive(Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct EntryLine {
     /// Its index.
     pub(super) line: usize,
     /// The lowest index at which some program continues.
@@ -47,7 +47,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Calls `look` with each line at which some program starts to read an entry.
-    pub(super) fn each_entry(&self, mut look: impl FnMut(Entry)) {
+    pub(super) fn each_entry(&self, mut look: impl FnMut(EntryLine)) {
         let mut is_entry = vec![false; self.count() + 1];
         is_entry[0] = true;
         for line in 0..self.count() {
@@ -60,7 +60,7 @@ impl<'a> Lines<'a> {
                 nearest = nearest.min(next);
                 furthest = furthest.max(next);
             });
-            look(Entry { line, nearest, furthest });
+            look(EntryLine { line, nearest, furthest });
         }
     }
 
