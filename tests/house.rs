@@ -125,6 +125,21 @@ fn no_file_is_longer_than_500_lines() {
     }
 }
 
+/// The files of `src` under 60 lines, each with its reason.
+const SHORT: [(&str, &str); 3] = [
+    ("src/internal.rs", "it lists the modules of its folder"),
+    ("src/platform.rs", "a test compiles it alone"),
+    ("src/refresh/no_watch.rs", "it stands for `watch.rs` in a build without the feature"),
+];
+
+#[test]
+fn a_file_of_src_under_60_lines_has_a_reason() {
+    let lengths = sources("src").into_iter().map(|path| (read(&path).lines().count(), path));
+    let short: Vec<String> = lengths.filter(|(lines, _)| *lines < 60).map(|(_, path)| path).collect();
+    let listed = SHORT.map(|(path, _)| path);
+    assert_eq!(short, listed, "merge a short file with its neighbour, or list it with the reason");
+}
+
 /// A row of a table in the docs cannot be broken, so it may be longer.
 #[test]
 fn no_line_is_longer_than_110_columns() {
