@@ -53,7 +53,8 @@ pub use core::Reload;
 pub use publisher::Stop;
 pub(crate) use publisher::{Publication, Published, Publisher, Reloader, Usage, UsageObserver};
 pub(crate) use refusal::{Known, Refusal};
-pub use waiting::{Drained, NewerKey, Subscription};
+pub(crate) use waiting::NewerKey;
+pub use waiting::Subscription;
 
 /// The version number of a key within one handle: it grows with every key that becomes active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,7 +15,7 @@
 //!   until it has passed the active generation.)
 //! - **Polled**, with jitter; with the feature `watch`, files can be followed as well.
 //! - **Asked** when a request was refused: [`KeyHandle::report_refused`] of the active generation asks for a
-//!   reload, and [`KeyHandle::wait_newer_than`] waits for one. However many callers ask, one attempt answers
+//!   reload, and [`KeyHandle::newer_than`] waits for one. However many callers ask, one attempt answers
 //!   them; attempts keep a minimum interval, and back off while they find nothing newer.
 //! - **Tolerant of replicas**: a place that may be behind, as an OpenBao standby may, is read again for the
 //!   [lag](RefreshSettings::with_lag) before the first refusal of a key is final.
@@ -52,21 +52,17 @@
 //!
 //! // The key is rotated, and the issuer refuses the old one.
 //! std::fs::write(&path, "Zs1T6cN3bV7dL4qW9Xp2Kf8A").unwrap();
-//! let reload = handle.wait_newer_than(old.generation()).wait(Duration::from_secs(60));
+//! let reload = handle.wait_newer_than(old.generation(), Duration::from_secs(60));
 //! assert_eq!(reload, Some(Reload::Newer));
 //! assert!(handle.load().unwrap().current().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
 //! # Ok::<(), keysheath::refresh::RefreshError>(())
 //! ```
 
-mod pace;
 mod place;
 mod report;
 mod run;
 mod settings;
 #[cfg(feature = "watch")]
-mod watch;
-#[cfg(not(feature = "watch"))]
-#[path = "refresh/no_watch.rs"]
 mod watch;
 
 use std::fmt;
@@ -80,9 +76,7 @@ use crate::internal::events::EventSender;
 use crate::key::Issuer;
 use crate::store::DocumentStore;
 
-pub use report::{
-    RefreshError, RefreshEvent, RefreshStatus, ReloadError, ReloadProblem, WatchProblem, Watching,
-};
+pub use report::{RefreshError, RefreshEvent, RefreshStatus, ReloadError, ReloadProblem, WatchProblem};
 pub use settings::RefreshSettings;
 
 use place::{Asker, Outcome, Place, publish_key};

@@ -235,7 +235,7 @@ impl Scene {
             scene.follower.load().is_ok_and(|now| now.generation() > old)
         })?;
         for handle in [&self.handle, &self.follower] {
-            if !handle.drained(old).wait(PATIENCE) {
+            if !handle.wait_drained(old, PATIENCE) {
                 return Err("requests with the old key are still under way".into());
             }
         }

@@ -152,7 +152,7 @@ impl<I: Issuer> KeyHandle<I> {
     pub(crate) fn reload_instead_of(&self, refusal: &Refusal<I>) -> NewerKey<I> {
         let generation = self.active_again(refusal).unwrap_or(refusal.generation);
         self.note(refusal, generation);
-        let reload = self.wait_newer_than(generation).instead_of(refusal);
+        let reload = NewerKey::new(self, generation).instead_of(refusal);
         if generation == self.generation() { reload.asked() } else { reload }
     }
 

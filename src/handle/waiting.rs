@@ -13,25 +13,14 @@ use super::sync::EventListener;
 use super::{Generation, KeyHandle, NoActiveKey, Snapshot, Version};
 use crate::key::Issuer;
 
-/// Waits for a newer generation; returned by [`KeyHandle::wait_newer_than`]. Await it, or
-/// [`wait`](NewerKey::wait).
-#[must_use = "nothing is asked for until it is awaited"]
-pub struct NewerKey<I: Issuer> {
+/// Waits for a newer generation.
+pub(crate) struct NewerKey<I: Issuer> {
     handle: KeyHandle<I>,
     past: Generation,
     ticket: Option<Ticket>,
     listening: Option<EventListener>,
     /// The key that does not count as an answer, however new its generation is.
     refusal: Option<Refusal<I>>,
-}
-
-/// Waits until a generation is not used any more; returned by [`KeyHandle::drained`]. Await it, or
-/// [`wait`](Drained::wait).
-#[must_use = "nothing is waited for until it is awaited"]
-pub struct Drained<I: Issuer> {
-    handle: KeyHandle<I>,
-    generation: Generation,
-    listening: Option<EventListener>,
 }
 
 /// Reports each change of the active key; returned by [`KeyHandle::subscribe`].
@@ -65,8 +54,14 @@ impl<I: Issuer> KeyHandle<I> {
     /// under way, the rest of the minimum interval, and one more attempt. While the refresher backs off, the
     /// answer is [`Reload::TooSoon`] at once. Where nothing reloads the handle, as in a forked child, which
     /// does not have the refresher's thread, it is [`Reload::NoRefresher`] at once.
-    pub fn wait_newer_than(&self, generation: Generation) -> NewerKey<I> {
-        NewerKey { handle: self.clone(), past: generation, ticket: None, listening: None, refusal: None }
+    pub fn newer_than(&self, generation: Generation) -> impl Future<Output = Reload> + Send + Unpin + use<I> {
+        NewerKey::new(self, generation)
+    }
+
+    /// As [`KeyHandle::newer_than`], but blocks; returns `None` after the timeout.
+    #[must_use]
+    pub fn wait_newer_than(&self, generation: Generation, timeout: Duration) -> Option<Reload> {
+        NewerKey::new(self, generation).wait(timeout)
     }
 
     /// Reports every change of the active key from now on. Changes that come faster than they are read are
@@ -79,8 +74,19 @@ impl<I: Issuer> KeyHandle<I> {
     /// Waits until there is no snapshot of this generation or an older one, and no request with it is without
     /// an answer. This process then does not use the old key any more. (A request that is refused may be
     /// repeated with the previous key during its grace; it counts while it is under way.)
-    pub fn drained(&self, generation: Generation) -> Drained<I> {
-        Drained { handle: self.clone(), generation, listening: None }
+    pub fn drained(&self, generation: Generation) -> impl Future<Output = ()> + Send + Unpin + use<I> {
+        let (handle, mut listening) = (self.clone(), None);
+        poll_fn(move |context| {
+            let look = || handle.is_drained(generation).then_some(());
+            poll_until(&mut listening, || handle.live.core.holders.fewer(), look, context)
+        })
+    }
+
+    /// As [`KeyHandle::drained`], but blocks; returns false after the timeout.
+    #[must_use]
+    pub fn wait_drained(&self, generation: Generation, timeout: Duration) -> bool {
+        let look = || self.is_drained(generation).then_some(());
+        wait_for(timeout, || self.live.core.holders.fewer(), look).is_some()
     }
 
     /// Whether [`KeyHandle::drained`] would return at once.
@@ -91,9 +97,11 @@ impl<I: Issuer> KeyHandle<I> {
 }
 
 impl<I: Issuer> NewerKey<I> {
-    /// Blocks until there is an answer; returns `None` after the timeout.
-    #[must_use]
-    pub fn wait(mut self, timeout: Duration) -> Option<Reload> {
+    pub(super) fn new(handle: &KeyHandle<I>, past: Generation) -> Self {
+        Self { handle: handle.clone(), past, ticket: None, listening: None, refusal: None }
+    }
+
+    pub(super) fn wait(mut self, timeout: Duration) -> Option<Reload> {
         let handle = self.handle.clone();
         let reloads = &handle.live.core.reloads;
         if !handle.has_publisher() || reloads.is_elsewhere() {
@@ -152,25 +160,6 @@ impl<I: Issuer> Future for NewerKey<I> {
     }
 }
 
-impl<I: Issuer> Drained<I> {
-    /// Blocks until the generation is drained; returns false after the timeout.
-    #[must_use]
-    pub fn wait(self, timeout: Duration) -> bool {
-        let look = || self.handle.is_drained(self.generation).then_some(());
-        wait_for(timeout, || self.handle.live.core.holders.fewer(), look).is_some()
-    }
-}
-
-impl<I: Issuer> Future for Drained<I> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Self { handle, generation, listening } = self.get_mut();
-        let look = || handle.is_drained(*generation).then_some(());
-        poll_until(listening, || handle.live.core.holders.fewer(), look, context)
-    }
-}
-
 impl<I: Issuer> Subscription<I> {
     /// Waits for the next change, and returns the key that is active after it. It never returns where the key
     /// does not change any more.
@@ -225,18 +214,6 @@ fn wait_for<R>(
     wait_until(Instant::now().checked_add(timeout), listen, look)
 }
 
-impl<I: Issuer> fmt::Debug for NewerKey<I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NewerKey({:?}, past generation {})", self.handle, self.past)
-    }
-}
-
-impl<I: Issuer> fmt::Debug for Drained<I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Drained({:?}, generation {})", self.handle, self.generation)
-    }
-}
-
 impl<I: Issuer> fmt::Debug for Subscription<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subscription({:?}, seen generation {})", self.handle, self.seen.0)
@@ -253,8 +230,8 @@ mod tests {
     fn waiting_for_a_newer_key_of_a_fixed_handle_returns_at_once() {
         let handle = fixed();
         let far = Duration::from_secs(3600);
-        assert_eq!(handle.wait_newer_than(Generation(1)).wait(far), Some(Reload::NoRefresher));
-        assert_eq!(handle.wait_newer_than(Generation(0)).wait(far), Some(Reload::Newer));
+        assert_eq!(handle.wait_newer_than(Generation(1), far), Some(Reload::NoRefresher));
+        assert_eq!(handle.wait_newer_than(Generation(0), far), Some(Reload::Newer));
     }
 
     #[test]
@@ -285,9 +262,9 @@ mod tests {
         assert!(!handle.is_drained(Generation(1)), "it is active");
         publisher.publish(&numbered(2, Ok(&key(SECOND))));
         drop(snapshot);
-        assert!(!handle.drained(Generation(1)).wait(SHORT), "a snapshot is there");
-        let waiting = handle.drained(Generation(1));
-        let waits = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
+        assert!(!handle.wait_drained(Generation(1), SHORT), "a snapshot is there");
+        let waiting = handle.clone();
+        let waits = std::thread::spawn(move || waiting.wait_drained(Generation(1), Duration::from_secs(60)));
         drop(clone);
         assert!(waits.join().unwrap());
         assert!(!handle.is_drained(Generation(2)));
@@ -314,7 +291,7 @@ mod tests {
         let reloader = publisher.reloader();
         let early = reloader.begin();
         let asking = [0, 1, 2].map(|_| {
-            let waiting = handle.wait_newer_than(Generation(1));
+            let waiting = NewerKey::new(&handle, Generation(1));
             std::thread::spawn(move || waiting.wait(Duration::from_secs(60)))
         });
         while !reloader.is_asked() {
@@ -338,7 +315,7 @@ mod tests {
         publisher.publish_next(&key(FIRST), GRACE);
         let (one, other) = (publisher.reloader(), publisher.reloader());
         let older = one.begin();
-        let waiting = handle.wait_newer_than(Generation(1)).asked();
+        let waiting = NewerKey::new(&handle, Generation(1)).asked();
         let newer = other.begin();
         other.end(newer, Reload::Unchanged);
         one.end(older, Reload::Failed);
@@ -350,7 +327,7 @@ mod tests {
         let (handle, publisher) = live();
         publisher.publish_next(&key(FIRST), GRACE);
         let (one, other) = (publisher.reloader(), publisher.reloader());
-        let waiting = handle.wait_newer_than(Generation(1)).asked();
+        let waiting = NewerKey::new(&handle, Generation(1)).asked();
         // It never ends, as that of a refresher that is stopped or panics.
         let _attempt = one.begin();
         assert!(!other.is_asked());
@@ -359,25 +336,25 @@ mod tests {
         other.end(other.begin(), Reload::Unchanged);
         assert_eq!(waiting.wait(Duration::ZERO), Some(Reload::Unchanged));
         other.leave();
-        assert_eq!(handle.wait_newer_than(Generation(1)).wait(SHORT), Some(Reload::NoRefresher));
+        assert_eq!(handle.wait_newer_than(Generation(1), SHORT), Some(Reload::NoRefresher));
     }
 
     #[test]
     fn a_wait_ends_when_a_key_is_published_or_the_reloader_leaves() {
         let (handle, publisher) = live();
         publisher.publish_next(&key(FIRST), GRACE);
-        assert_eq!(handle.wait_newer_than(Generation(1)).wait(SHORT), Some(Reload::NoRefresher));
+        assert_eq!(handle.wait_newer_than(Generation(1), SHORT), Some(Reload::NoRefresher));
         let reloader = publisher.reloader();
-        assert_eq!(handle.wait_newer_than(Generation(1)).wait(SHORT), None);
+        assert_eq!(handle.wait_newer_than(Generation(1), SHORT), None);
         let mut subscription = handle.subscribe();
-        let waiting = handle.wait_newer_than(Generation(1));
+        let waiting = NewerKey::new(&handle, Generation(1));
         let asks = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
         publisher.publish_next(&key(SECOND), GRACE);
         assert_eq!(asks.join().unwrap(), Some(Reload::Newer));
         let told = subscription.wait(Duration::from_secs(60)).unwrap().unwrap();
         assert_eq!(told.generation(), Generation(2));
         assert!(subscription.wait(SHORT).is_none(), "it is reported once");
-        let waiting = handle.wait_newer_than(Generation(2));
+        let waiting = NewerKey::new(&handle, Generation(2));
         let asks = std::thread::spawn(move || waiting.wait(Duration::from_secs(60)));
         while !reloader.is_asked() {
             std::thread::yield_now();
@@ -393,7 +370,7 @@ mod tests {
         publisher.publish_next(&key(FIRST), GRACE);
         let reloader = publisher.reloader();
         let mut subscription = handle.subscribe();
-        let (reload, drained) = (handle.wait_newer_than(Generation(1)), handle.drained(Generation(1)));
+        let (reload, drained) = (handle.newer_than(Generation(1)), handle.drained(Generation(1)));
         let publisher = std::thread::spawn(move || {
             while !reloader.is_asked() {
                 std::thread::yield_now();

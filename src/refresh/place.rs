@@ -210,7 +210,7 @@ impl Current {
 fn not_older(generation: Option<Generation>, before: Generation) -> Result<(), ReloadProblem> {
     let has_key = Some(before) >= Generation::numbered(1);
     let is_older = has_key && generation < Some(before);
-    if is_older { Err(ReloadProblem::WentBack { in_force: before }) } else { Ok(()) }
+    if is_older { Err(ReloadProblem::WentBack { active: before }) } else { Ok(()) }
 }
 
 fn publish_document<I: Issuer>(
@@ -233,16 +233,16 @@ fn publish_document<I: Issuer>(
         .map_err(ReloadProblem::KeySet)?;
     let generation = keys.generation();
     not_older(generation, before)?;
-    let in_force = keys.publication(grace, SystemTime::now());
-    let current = in_force.current.map(RawKey::fingerprint);
-    match publisher.publish(&in_force) {
+    let publication = keys.publication(grace, SystemTime::now());
+    let current = publication.current.map(RawKey::fingerprint);
+    match publisher.publish(&publication) {
         Published::Refused => {
-            let in_force = publisher.generation();
-            if generation < Some(in_force) {
+            let active = publisher.generation();
+            if generation < Some(active) {
                 // A rotation in this process has published a newer one meanwhile; the next attempt reads it.
                 return Ok(None);
             }
-            Err(ReloadProblem::OtherKey { in_force })
+            Err(ReloadProblem::OtherKey { active })
         }
         Published::OtherLineage => Err(ReloadProblem::OtherKeySet),
         Published::Same => {

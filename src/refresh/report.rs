@@ -65,13 +65,13 @@ pub enum ReloadProblem {
     Gone,
     /// The key set is older than the active key.
     #[error(
-        "its key set is older than the active generation {in_force}: find out what put an older copy there \
+        "its key set is older than the active generation {active}: find out what put an older copy there \
          or began it again, and restore the newer one; a restart takes the older one"
     )]
     #[non_exhaustive]
     WentBack {
         /// The active generation.
-        in_force: Generation,
+        active: Generation,
     },
     /// It is not the key set whose keys the handle has: it was begun with another key.
     #[error(
@@ -93,13 +93,13 @@ pub enum ReloadProblem {
     Stopped,
     /// The key set has another key in the active generation.
     #[error(
-        "its key set has another key as the active generation {in_force}: find out what began it again, and \
+        "its key set has another key as the active generation {active}: find out what began it again, and \
          restore the right one; a restart takes this one"
     )]
     #[non_exhaustive]
     OtherKey {
         /// The active generation.
-        in_force: Generation,
+        active: Generation,
     },
 }
 
@@ -121,24 +121,14 @@ impl ReloadError {
     }
 }
 
-/// Whether the files of a place are watched. Its `Display` is the end of a [`RefreshStatus`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Watching {
-    /// It was not asked for.
-    Off,
-    /// The place is not a file, so there is nothing to watch.
-    NoFiles,
-    /// Its files are watched.
-    Files,
-    /// They cannot be watched now. It is tried again with each poll.
-    Failed(WatchProblem),
-}
-
-/// Why files cannot be watched, and what to do next. Polling goes on.
+/// Why the files of a place are not watched, and what to do next. Polling goes on, and watching is tried again
+/// with each poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchProblem {
+    /// The place is not a file.
+    #[error("it is not a file, so there is nothing to watch")]
+    NotAFile,
     /// A limit of the operating system is reached.
     #[error(
         "this user watches as many files as the system allows: raise fs.inotify.max_user_watches and \
@@ -158,24 +148,14 @@ pub enum WatchProblem {
     Failed,
 }
 
-impl fmt::Display for Watching {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("it is not watched"),
-            Self::NoFiles => f.write_str("it is not a file, so there is nothing to watch"),
-            Self::Files => f.write_str("its files are watched"),
-            Self::Failed(problem) => write!(f, "it is not watched: {problem}"),
-        }
-    }
-}
-
 /// The status of a refresher. Its `Display` is one line for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshStatus {
     pub(super) provenance: Provenance,
     pub(super) remarks: Vec<Remark>,
     pub(super) health: Health<ReloadError>,
-    pub(super) watching: Watching,
+    /// `None` where it was not asked for.
+    pub(super) watching: Option<Result<(), WatchProblem>>,
 }
 
 impl RefreshStatus {
@@ -209,8 +189,14 @@ impl RefreshStatus {
 
     /// Returns whether its files are watched.
     #[must_use]
-    pub const fn watching(&self) -> Watching {
-        self.watching
+    pub const fn is_watching(&self) -> bool {
+        matches!(self.watching, Some(Ok(())))
+    }
+
+    /// Returns why its files are not watched; `None` if they are, and where that was not asked for.
+    #[must_use]
+    pub fn watch_problem(&self) -> Option<WatchProblem> {
+        self.watching?.err()
     }
 }
 
@@ -238,10 +224,11 @@ impl fmt::Display for RefreshStatus {
         if dropped > 0 {
             write!(f, "; events dropped because the callback or the subscriber blocks: {dropped}")?;
         }
-        if self.watching != Watching::Off {
-            write!(f, "; {}", self.watching)?;
+        match self.watching {
+            None => Ok(()),
+            Some(Ok(())) => f.write_str("; its files are watched"),
+            Some(Err(problem)) => write!(f, "; it is not watched: {problem}"),
         }
-        Ok(())
     }
 }
 
@@ -264,7 +251,7 @@ pub enum RefreshEvent {
     #[non_exhaustive]
     NoActiveKey {
         /// Why.
-        closed: NoActiveKey,
+        reason: NoActiveKey,
         /// Where that was read.
         provenance: Provenance,
     },
@@ -323,7 +310,7 @@ impl fmt::Display for RefreshEvent {
                 }
                 write!(f, ", from {provenance}")
             }
-            Self::NoActiveKey { closed, provenance } => write!(f, "{provenance}: {closed}"),
+            Self::NoActiveKey { reason, provenance } => write!(f, "{provenance}: {reason}"),
             Self::Failed { error, failures } => {
                 write!(f, "{error}; the last good key stays active (consecutive failures: {failures})")
             }

@@ -1,14 +1,15 @@
 //! The refresher's thread.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use event_listener::Listener as _;
 
-use super::pace::{Pace, Turn};
 use super::place::{Answer, Asker, Outcome, Place};
-use super::watch::{self, Watch};
-use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError, ReloadProblem, Watching};
+use super::settings::{Pace, When};
+use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError, ReloadProblem, WatchProblem};
 use crate::handle::{Generation, Publisher, Reload, Reloader};
 use crate::internal::background::{Health, Link, Task};
 use crate::internal::events::EventSender;
@@ -18,6 +19,32 @@ use crate::source::{Problem, Remark};
 
 /// The pauses before a place that may be behind is read again double from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// How long after a change its file is read. A change is seldom one event alone, and a file that is written
+/// without end is read no more often than this.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+
+/// Watches the files of a place. Only the feature `watch` has one.
+pub(super) trait WatchFiles: Send + Sync {
+    /// Whether there was a change since this was asked last.
+    fn take_change(&self) -> bool;
+
+    /// Whether they are watched, or why not.
+    fn state(&self) -> Result<(), WatchProblem>;
+
+    /// Watches the way to the file as it is now. It may hang where the file system does.
+    fn arm(&self);
+}
+
+/// Starts to watch a file, and wakes the reloader after each change.
+#[derive(Clone, Copy)]
+pub(super) struct StartWatch(pub(super) fn(PathBuf, Arc<Reloader>) -> Arc<dyn WatchFiles>);
+
+impl fmt::Debug for StartWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StartWatch")
+    }
+}
 
 /// What a refresher and its thread share.
 pub(super) struct Progress {
@@ -57,9 +84,9 @@ pub(super) struct Runner<I: Issuer> {
     first: Option<Outcome>,
     /// Reported, and still so.
     remarked: Vec<Remark>,
-    watch: Option<Arc<Watch>>,
+    watch: Option<Arc<dyn WatchFiles>>,
     /// As it was reported last.
-    watching: Watching,
+    watching: Result<(), WatchProblem>,
     /// When the files have changed, until they are read.
     changed: Option<Instant>,
 }
@@ -70,7 +97,7 @@ impl Progress {
             provenance: place.provenance(),
             remarks: place.remarks().to_vec(),
             health: Health::new(),
-            watching: if settings.is_watching { Watching::NoFiles } else { Watching::Off },
+            watching: settings.watch.map(|_| Err(WatchProblem::NotAFile)),
         };
         Self { status, demanded: 0, met: 0, outcome: Reload::NoRefresher }
     }
@@ -109,12 +136,12 @@ impl<I: Issuer> Runner<I> {
         events: EventSender<RefreshEvent>,
         first: Outcome,
     ) -> Self {
-        let file = place.file().filter(|_| settings.is_watching);
-        let watch = file.map(|file| Watch::new(file, Arc::clone(&reloader)));
+        let watch =
+            settings.watch.and_then(|StartWatch(start)| Some(start(place.file()?, Arc::clone(&reloader))));
         if let Some(watch) = &watch {
             let armed = Arc::clone(watch);
             asker.within_deadline(move || armed.arm());
-            link.with(|progress| progress.status.watching = watch.state());
+            link.with(|progress| progress.status.watching = Some(watch.state()));
         }
         let now = Instant::now();
         Self {
@@ -128,7 +155,7 @@ impl<I: Issuer> Runner<I> {
             events,
             first: Some(first),
             remarked: Vec::new(),
-            watching: Watching::Files,
+            watching: Ok(()),
             place,
             publisher,
             reloader,
@@ -172,13 +199,13 @@ impl<I: Issuer> Runner<I> {
             self.pace.renewed();
         }
         let until = self.poll.into_iter().chain(self.watch_due(now)).min();
-        let turn = if self.reloader.is_asked() { Some(self.turn(now)) } else { None };
-        if is_demanded || until.is_some_and(|until| until <= now) || turn == Some(Turn::Now) {
-            return Next::Reload { was_asked: turn == Some(Turn::Now) };
+        let when = if self.reloader.is_asked() { Some(self.when(now)) } else { None };
+        if is_demanded || until.is_some_and(|until| until <= now) || when == Some(When::Now) {
+            return Next::Reload { was_asked: when == Some(When::Now) };
         }
-        match turn {
-            Some(Turn::TooSoon) => Next::TooSoon,
-            Some(Turn::At(at)) => Next::Wait(until.into_iter().chain([at]).min()),
+        match when {
+            Some(When::TooSoon) => Next::TooSoon,
+            Some(When::At(at)) => Next::Wait(until.into_iter().chain([at]).min()),
             _ => Next::Wait(until),
         }
     }
@@ -186,11 +213,11 @@ impl<I: Issuer> Runner<I> {
     /// What to do about a reload that is asked for. The first refusal of the active key is news: it does not
     /// wait until the place has recovered from a failure, nor for attempts that others have asked for in
     /// vain.
-    fn turn(&mut self, now: Instant) -> Turn {
+    fn when(&mut self, now: Instant) -> When {
         if self.is_first_refusal() {
-            return self.pace.turn_of_first_refusal(now);
+            return self.pace.when_first_refused(now);
         }
-        self.pace.turn(now)
+        self.pace.when(now)
     }
 
     fn is_first_refusal(&self) -> bool {
@@ -204,7 +231,7 @@ impl<I: Issuer> Runner<I> {
         if watch.take_change() {
             self.changed.get_or_insert(now);
         }
-        self.changed.map(|changed| changed + watch::DEBOUNCE)
+        self.changed.map(|changed| changed + DEBOUNCE)
     }
 
     fn reload(&mut self, was_asked: bool) {
@@ -329,7 +356,7 @@ impl<I: Issuer> Runner<I> {
         if let Outcome::Newer { generation, current, provenance } = outcome {
             self.events.send(match current {
                 Ok(fingerprint) => RefreshEvent::Refreshed { generation, fingerprint, provenance },
-                Err(closed) => RefreshEvent::NoActiveKey { closed, provenance },
+                Err(reason) => RefreshEvent::NoActiveKey { reason, provenance },
             });
         }
     }
@@ -347,14 +374,14 @@ impl<I: Issuer> Runner<I> {
     fn report_watching(&mut self) {
         let Some(watch) = &self.watch else { return };
         let now = watch.state();
-        self.link.with(|progress| progress.status.watching = now);
+        self.link.with(|progress| progress.status.watching = Some(now));
         if std::mem::replace(&mut self.watching, now) == now {
             return;
         }
         let provenance = self.place.provenance();
         self.events.send(match now {
-            Watching::Failed(problem) => RefreshEvent::NotWatching { provenance, problem },
-            _ => RefreshEvent::WatchingAgain { provenance },
+            Err(problem) => RefreshEvent::NotWatching { provenance, problem },
+            Ok(()) => RefreshEvent::WatchingAgain { provenance },
         });
     }
 }
@@ -408,6 +435,6 @@ mod tests {
         assert_eq!(health.consecutive_failures(), 1);
         assert!(matches!(&reported.lock()[..], [RefreshEvent::Failed { failures: 1, .. }]));
         let first = Generation::FIRST;
-        assert_eq!(handle.wait_newer_than(first).wait(Duration::from_secs(60)), Some(Reload::NoRefresher));
+        assert_eq!(handle.wait_newer_than(first, Duration::from_secs(60)), Some(Reload::NoRefresher));
     }
 }

@@ -12,16 +12,12 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Duration;
 
-use super::{WatchProblem, Watching};
+use super::WatchProblem;
+use super::run::WatchFiles;
 use crate::handle::Reloader;
 use crate::internal::panics::{Lock, contained};
 use hub::{Hub, Wanted};
-
-/// How long after a change its file is read. A change is seldom one event alone, and a file that is written
-/// without end is read no more often than this.
-pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// How often a way is walked that changes meanwhile, until a pause is made; and after how many pauses it
 /// waits for a poll.
@@ -34,7 +30,7 @@ pub(super) struct Watch {
     looking: Mutex<()>,
     /// How often in a row the way was another one by the time that it was watched.
     raced: AtomicU32,
-    state: Lock<Watching>,
+    state: Lock<Result<(), WatchProblem>>,
     signal: Arc<Signal>,
 }
 
@@ -45,46 +41,20 @@ struct Signal {
 }
 
 impl Watch {
-    pub(super) fn new(file: PathBuf, reloader: Arc<Reloader>) -> Arc<Self> {
+    pub(super) fn start(file: PathBuf, reloader: Arc<Reloader>) -> Arc<dyn WatchFiles> {
         Arc::new(Self {
             file,
             looking: Mutex::new(()),
             raced: AtomicU32::new(0),
             // Until it is armed for the first time.
-            state: Lock::new(Watching::Failed(WatchProblem::Hangs)),
+            state: Lock::new(Err(WatchProblem::Hangs)),
             signal: Arc::new(Signal { has_changed: AtomicBool::new(false), reloader }),
         })
     }
 
-    /// Whether there was a change since this was asked last.
-    pub(super) fn take_change(&self) -> bool {
-        self.signal.has_changed.swap(false, Ordering::AcqRel)
-    }
-
-    pub(super) fn state(&self) -> Watching {
-        *self.state.lock()
-    }
-
-    /// Watches the way to the file as it is now. It may hang where the file system does.
-    pub(super) fn arm(&self) {
-        let state = match self.looking.try_lock() {
-            Ok(_looking) => {
-                let hub = Hub::current();
-                // The library's thread may be gone, and then its functions panic.
-                contained(|| self.follow(&hub)).unwrap_or_else(|| {
-                    hub.reset();
-                    Watching::Failed(WatchProblem::Failed)
-                })
-            }
-            Err(TryLockError::WouldBlock) => Watching::Failed(WatchProblem::Hangs),
-            Err(TryLockError::Poisoned(_)) => Watching::Failed(WatchProblem::Failed),
-        };
-        *self.state.lock() = state;
-    }
-
     /// Where the way is another one by the time that it is watched, as in the middle of a swap, it is walked
     /// again.
-    fn follow(&self, hub: &Hub) -> Watching {
+    fn follow(&self, hub: &Hub) -> Result<(), WatchProblem> {
         for _ in 0..WALKS.0 {
             let way = entries_to(&self.file);
             let mut wanted = Wanted::new();
@@ -98,21 +68,47 @@ impl Watch {
                     self.signal.changed();
                     return self.state();
                 }
-                Err(problem) => return Watching::Failed(problem),
+                Err(problem) => return Err(problem),
                 Ok(()) if entries_to(&self.file) == way => {
                     self.raced.store(0, Ordering::Relaxed);
-                    return Watching::Files;
+                    return Ok(());
                 }
                 Ok(()) => {}
             }
         }
         if self.raced.fetch_add(1, Ordering::Relaxed) >= WALKS.1 {
-            return Watching::Failed(WatchProblem::Refused(ErrorKind::NotFound));
+            return Err(WatchProblem::Refused(ErrorKind::NotFound));
         }
         // The folders that hold the links are watched; what lies behind them is walked to after the next
         // pause.
         self.signal.changed();
-        Watching::Files
+        Ok(())
+    }
+}
+
+impl WatchFiles for Watch {
+    fn take_change(&self) -> bool {
+        self.signal.has_changed.swap(false, Ordering::AcqRel)
+    }
+
+    fn state(&self) -> Result<(), WatchProblem> {
+        *self.state.lock()
+    }
+
+    fn arm(&self) {
+        let state = match self.looking.try_lock() {
+            Ok(_looking) => {
+                let hub = Hub::current();
+                // The library's thread may be gone, and then its functions panic.
+                contained(|| self.follow(&hub)).unwrap_or_else(|| {
+                    hub.reset();
+                    Err(WatchProblem::Failed)
+                })
+            }
+            Err(TryLockError::WouldBlock) => Err(WatchProblem::Hangs),
+            Err(TryLockError::Poisoned(_)) => Err(WatchProblem::Failed),
+        };
+        *self.state.lock() = state;
     }
 }
 

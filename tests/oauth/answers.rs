@@ -185,7 +185,7 @@ pub(crate) fn refused_once(keeper: &TokenKeeper<KatanaApp>) {
 pub(crate) fn refused(keeper: &TokenKeeper<KatanaApp>) -> Option<Reload> {
     let now = keeper.handle().load().unwrap().generation();
     keeper.handle().report_refused(now);
-    keeper.handle().wait_newer_than(now).wait(PATIENCE)
+    keeper.handle().wait_newer_than(now, PATIENCE)
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn a_keeper_may_be_dropped_by_its_own_callback() {
     eventually("the drop", || dropped.load(Ordering::SeqCst));
     eventually("the end", || {
         let now = handle.load().unwrap().generation();
-        handle.wait_newer_than(now).wait(PATIENCE) == Some(Reload::NoRefresher)
+        handle.wait_newer_than(now, PATIENCE) == Some(Reload::NoRefresher)
     });
 }
 

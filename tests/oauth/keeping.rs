@@ -55,7 +55,7 @@ fn a_token_refused_early_is_refreshed_once_for_all_callers() {
     assert_eq!(oidc.count("refreshed"), 1);
     // What is asked for without a refusal is a look at the store, and nothing more.
     let now = handle.load().unwrap().generation();
-    assert_eq!(handle.wait_newer_than(now).wait(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(handle.wait_newer_than(now, PATIENCE), Some(Reload::Unchanged));
     assert_eq!(oidc.count("refreshed"), 1);
 }
 
@@ -76,7 +76,7 @@ fn an_api_that_refuses_every_token_causes_no_refresh_storm() {
     for _ in 0..20 {
         let now = handle.load().unwrap().generation();
         handle.report_refused(now);
-        too_soon += u32::from(handle.wait_newer_than(now).wait(PATIENCE) == Some(Reload::TooSoon));
+        too_soon += u32::from(handle.wait_newer_than(now, PATIENCE) == Some(Reload::TooSoon));
     }
     let most = 1 + start.elapsed().as_secs() / 2;
     assert!(oidc.count("refreshed") <= most, "{} in {:?}", oidc.count("refreshed"), start.elapsed());
@@ -110,7 +110,7 @@ fn a_revoked_grant_is_told_from_a_server_that_is_down() {
     let before = handle.load().unwrap().generation();
     oidc.stop();
     handle.report_refused(before);
-    assert_eq!(handle.wait_newer_than(before).wait(PATIENCE), Some(Reload::Failed));
+    assert_eq!(handle.wait_newer_than(before, PATIENCE), Some(Reload::Failed));
     let status = keeper.status();
     assert_eq!(status.state(), GrantState::Good, "nothing was sent, so nothing is in doubt");
     assert!(
@@ -155,11 +155,12 @@ fn two_who_refresh_one_token_lose_the_grant() {
     let before = copy.reads.load(Ordering::SeqCst);
     eventually("a poll", || copy.reads.load(Ordering::SeqCst) > before);
     let now = loser.handle().load().unwrap().generation();
-    let mut asked = loser.handle().wait_newer_than(now);
+    let mut asked = loser.handle().newer_than(now);
     assert!(Pin::new(&mut asked).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     loser.handle().report_refused(now);
     drop(held);
-    assert_eq!(asked.wait(PATIENCE), Some(Reload::Failed));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(asked), Reload::Failed);
     assert_eq!(loser.status().state(), GrantState::Refused);
     assert_eq!(products(&winner.handle(), &oidc.origin()).0, 401, "the winner's token as well");
     assert_eq!(winner.status().state(), GrantState::Refused);

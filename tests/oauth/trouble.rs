@@ -93,7 +93,7 @@ fn while_tokens_are_not_persisted_the_old_one_stays_active() {
     eventually("the refresh", || server.requests().len() == 2);
     for _ in 0..2 {
         let start = Instant::now();
-        assert_eq!(handle.wait_newer_than(first).wait(PATIENCE), Some(Reload::Failed));
+        assert_eq!(handle.wait_newer_than(first, PATIENCE), Some(Reload::Failed));
         assert!(start.elapsed() < Duration::from_secs(8), "nobody waits for the disk: {:?}", start.elapsed());
     }
     assert_eq!(handle.load().unwrap().generation(), first);
@@ -213,7 +213,7 @@ fn dropping_a_keeper_finishes_its_refresh_and_keeps_the_token() {
     drop(keeper);
     assert!(handle.load().unwrap().generation() > now, "its tokens are not lost");
     assert_eq!(
-        handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE),
+        handle.wait_newer_than(handle.load().unwrap().generation(), PATIENCE),
         Some(Reload::NoRefresher)
     );
     let next = TokenKeeper::start(app, store, quick()).unwrap();

@@ -60,7 +60,7 @@ fn live(app: &OAuthApp<KatanaApp>) {
     let handle = keeper.handle();
     let first = handle.load().unwrap().generation();
     handle.report_refused(first);
-    assert_eq!(handle.wait_newer_than(first).wait(Duration::from_secs(120)), Some(Reload::Newer));
+    assert_eq!(handle.wait_newer_than(first, Duration::from_secs(120)), Some(Reload::Newer));
     drop(format!("{keeper:?} {}", keeper.status()));
 }
 

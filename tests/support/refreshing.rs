@@ -72,7 +72,7 @@ pub fn of(source: &Scripted, settings: RefreshSettings) -> Refresher<Kanal> {
 
 /// Waits for a newer key than the active one, and returns how that ends.
 pub fn ask(handle: &KeyHandle<Kanal>) -> Reload {
-    handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).expect("an answer")
+    handle.wait_newer_than(handle.load().unwrap().generation(), PATIENCE).expect("an answer")
 }
 
 pub fn has(handle: &KeyHandle<Kanal>, key: &str) -> bool {

@@ -113,7 +113,7 @@ async fn without_a_newer_key_the_previous_one_is_sent_in_its_grace() {
         assert_eq!((shop.refused(), shop.active()), (Some(2), 2), "it stays active");
         if rests {
             let active = shop.handle.load().unwrap().generation();
-            assert_eq!(shop.handle.wait_newer_than(active).wait(PATIENCE), Some(outcome));
+            assert_eq!(shop.handle.wait_newer_than(active, PATIENCE), Some(outcome));
         }
         assert_eq!(shop.reloads(), usize::from(outcome != Reload::NoRefresher), "{outcome}");
     }
@@ -163,7 +163,7 @@ async fn a_request_that_cannot_be_repeated_is_reported_and_sent_once() {
     let refused = sent(&answer).generation();
     assert_eq!((text(answer).await.as_str(), shop.statuses()), (REFUSED, vec![401]));
     // What it was not given, the next one is.
-    assert_eq!(shop.handle.wait_newer_than(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(shop.handle.wait_newer_than(refused, PATIENCE), Some(Reload::Newer));
     assert!(shop.reloads() >= 1);
     assert_eq!(shop.send(shop.post()).await.status(), StatusCode::CREATED);
 }
@@ -213,7 +213,7 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
     assert_eq!(sent(&answer).answer().meaning(), Meaning::StoreForbidden);
     assert!(shop.reloads() == 0 && shop.statuses().len() == 1);
     let active = shop.handle.load().unwrap().generation();
-    assert_eq!(shop.handle.wait_newer_than(active).wait(PATIENCE), Some(Reload::Unchanged));
+    assert_eq!(shop.handle.wait_newer_than(active, PATIENCE), Some(Reload::Unchanged));
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn a_layer_without_retries_sends_a_stream_and_reports_refusals() {
     assert_eq!((answer.status(), sent(&answer).is_repeated()), (StatusCode::UNAUTHORIZED, false));
     assert_eq!(shop.refused(), Some(1));
     let refused = sent(&answer).generation();
-    assert_eq!(shop.handle.wait_newer_than(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(shop.handle.wait_newer_than(refused, PATIENCE), Some(Reload::Newer));
     assert!(shop.reloads() >= 1);
     assert_eq!(in_time(client.oneshot(put())).await.unwrap().status(), StatusCode::CREATED);
     assert_eq!(shop.statuses(), [401, 201]);

@@ -81,7 +81,7 @@ fn no_request_fails_while_keys_are_replaced_and_deleted() {
             // As it should be, so that whatever was repeated before comes to its end.
             _ => {
                 shop.publish(new.key());
-                assert!(handle.drained(old).wait(PATIENCE));
+                assert!(handle.wait_drained(old, PATIENCE));
                 emulator.delete_key(id).unwrap();
             }
         }

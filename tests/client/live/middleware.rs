@@ -56,7 +56,7 @@ async fn a_post_is_repeated_only_if_marked_and_not_a_stream() {
     assert_eq!((answer.status().as_u16(), sent(&answer).is_repeated()), (401, false));
     let refused = sent(&answer).generation();
     assert_eq!(answer.text().await.unwrap(), REFUSED);
-    assert_eq!(shop.handle.wait_newer_than(refused).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(shop.handle.wait_newer_than(refused, PATIENCE), Some(Reload::Newer));
 
     let shop = Shop::after_a_rotation();
     let stream = Body::wrap(http_body_util::Full::<bytes::Bytes>::from(CUSTOMER));

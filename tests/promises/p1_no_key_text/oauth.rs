@@ -173,7 +173,7 @@ fn count_events(folder: &Folder, settings: &KeeperSettings) -> usize {
         assert!(start.elapsed() < PATIENCE, "{}", keeper.status());
         let now = handle.load().unwrap().generation();
         handle.report_refused(now);
-        assert_ne!(handle.wait_newer_than(now).wait(PATIENCE), None);
+        assert_ne!(handle.wait_newer_than(now, PATIENCE), None);
         std::thread::sleep(Duration::from_millis(10));
     }
     drop(keeper);
@@ -267,7 +267,7 @@ fn no_log_line_shows_a_token_a_code_or_the_client_secret() {
             let now = keeper.handle().load().unwrap().generation();
             keeper.handle().report_refused(now);
             // Whether the server's token is another one or not, it was asked for.
-            assert_ne!(keeper.handle().wait_newer_than(now).wait(PATIENCE), Some(Reload::NoRefresher));
+            assert_ne!(keeper.handle().wait_newer_than(now, PATIENCE), Some(Reload::NoRefresher));
         }
         let _ = exchange(&app(&answer("500 Oops", "CANARY ECHO"), &folder)).unwrap_err();
         let lines = LINES.all().join("\n");

@@ -30,9 +30,8 @@ fn fifty_who_ask_share_one_attempt() {
         .map(|_| {
             let (handle, asking) = (handle.clone(), Arc::clone(&asking));
             thread::spawn(move || {
-                let reload = handle.wait_newer_than(generation);
                 asking.fetch_add(1, Ordering::SeqCst);
-                reload.wait(PATIENCE)
+                handle.wait_newer_than(generation, PATIENCE)
             })
         })
         .collect();
@@ -145,11 +144,7 @@ fn refusing_the_active_key_reloads_and_a_late_refusal_does_not() {
     for _ in 0..50 {
         handle.report_refused(first);
     }
-    assert_eq!(
-        handle.wait_newer_than(first).wait(PATIENCE),
-        Some(Reload::Newer),
-        "there is a newer one already"
-    );
+    assert_eq!(handle.wait_newer_than(first, PATIENCE), Some(Reload::Newer), "there is a newer one already");
     source.gives(THIRD);
     // What the late ones had asked for would have been done before this.
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -163,8 +158,8 @@ fn async_code_awaits_a_reload_and_needs_no_specific_runtime() {
     let handle = refresher.handle();
     source.gives(SECOND);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let reload =
-        runtime.block_on(async { handle.wait_newer_than(handle.load().unwrap().generation()).await });
+    let before = handle.load().unwrap().generation();
+    let reload = runtime.block_on(handle.newer_than(before));
     assert_eq!(reload, Reload::Newer);
     assert!(has(&handle, SECOND));
 }

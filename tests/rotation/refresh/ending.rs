@@ -37,7 +37,7 @@ fn dropping_ends_the_thread_and_the_handle_keeps_its_key() {
         assert_eq!(source.calls(), calls, "nobody asks any more");
         assert!(has(&handle, KEY));
         let generation = handle.load().unwrap().generation();
-        assert_eq!(handle.wait_newer_than(generation).wait(PATIENCE), Some(Reload::NoRefresher));
+        assert_eq!(handle.wait_newer_than(generation, PATIENCE), Some(Reload::NoRefresher));
     });
 }
 
@@ -51,8 +51,8 @@ fn a_dropped_refresher_ignores_what_its_hanging_source_returns() {
         passes.pass();
         Ok(text(SECOND))
     });
-    let asks = handle.wait_newer_than(handle.load().unwrap().generation());
-    let asks = thread::spawn(move || asks.wait(PATIENCE));
+    let (waiting, before) = (handle.clone(), handle.load().unwrap().generation());
+    let asks = thread::spawn(move || waiting.wait_newer_than(before, PATIENCE));
     eventually("the source hangs", || source.calls() == 2);
     in_time(PATIENCE, move || drop(refresher));
     let answer = asks.join().unwrap().expect("an answer");
@@ -77,8 +77,7 @@ fn a_result_that_arrives_after_the_drop_began_is_discarded() {
     eventually("the attempt is under way", || source.calls() == 2);
     let drops = thread::spawn(move || drop(refresher));
     // The end of reloading is reported as soon as the drop has begun.
-    let asks = handle.wait_newer_than(generation);
-    assert_eq!(asks.wait(PATIENCE), Some(Reload::NoRefresher));
+    assert_eq!(handle.wait_newer_than(generation, PATIENCE), Some(Reload::NoRefresher));
     gate.open();
     drops.join().unwrap();
     assert!(has(&handle, KEY));
@@ -100,5 +99,5 @@ fn a_refresher_is_dropped_on_its_own_thread() {
     source.gives(SECOND);
     eventually("it is dropped", || slot.lock().unwrap().is_none());
     let generation = handle.load().unwrap().generation();
-    assert_eq!(handle.wait_newer_than(generation).wait(PATIENCE), Some(Reload::NoRefresher));
+    assert_eq!(handle.wait_newer_than(generation, PATIENCE), Some(Reload::NoRefresher));
 }

@@ -140,7 +140,7 @@ fn a_blocked_callback_delays_no_reload_and_drops_are_counted() {
     let handle = refresher.handle();
     for key in [SECOND, THIRD] {
         source.gives(key);
-        let reload = handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE);
+        let reload = handle.wait_newer_than(handle.load().unwrap().generation(), PATIENCE);
         assert_eq!(reload, Some(Reload::Newer));
         assert!(has(&handle, key));
     }
@@ -167,7 +167,7 @@ fn the_first_refusal_does_not_wait_for_the_source_to_recover() {
     }
     source.gives(SECOND);
     let first = handle.load().unwrap().generation();
-    assert_eq!(handle.wait_newer_than(first).wait(PATIENCE), Some(Reload::TooSoon), "it backs off");
+    assert_eq!(handle.wait_newer_than(first, PATIENCE), Some(Reload::TooSoon), "it backs off");
     handle.report_refused(first);
     eventually("the new key is in force", || has(&handle, SECOND));
     // Once for each generation.
@@ -179,14 +179,12 @@ fn the_first_refusal_does_not_wait_for_the_source_to_recover() {
     handle.report_refused(second);
     let calls = source.calls();
     eventually("it is asked", || {
-        source.calls() > calls || handle.wait_newer_than(second).wait(PATIENCE) == Some(Reload::TooSoon)
+        source.calls() > calls || handle.wait_newer_than(second, PATIENCE) == Some(Reload::TooSoon)
     });
-    eventually("it backs off again", || {
-        handle.wait_newer_than(second).wait(PATIENCE) == Some(Reload::TooSoon)
-    });
+    eventually("it backs off again", || handle.wait_newer_than(second, PATIENCE) == Some(Reload::TooSoon));
     let calls = source.calls();
     handle.report_refused(second);
-    assert_eq!(handle.wait_newer_than(second).wait(PATIENCE), Some(Reload::TooSoon));
+    assert_eq!(handle.wait_newer_than(second, PATIENCE), Some(Reload::TooSoon));
     assert_eq!(source.calls(), calls);
 }
 

@@ -18,23 +18,19 @@ fn a_forked_child_is_told_at_once_that_nothing_reloads() {
         let status = forked(|| {
             let generation = handle.load().unwrap().generation();
             handle.report_refused(generation);
-            let awaited = std::pin::pin!(handle.wait_newer_than(generation));
+            let awaited = std::pin::pin!(handle.newer_than(generation));
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             let awaited = std::future::Future::poll(awaited, &mut context);
             process::id() != parent
                 && has(&handle, KEY)
-                && handle.wait_newer_than(generation).wait(PATIENCE) == Some(Reload::NoRefresher)
+                && handle.wait_newer_than(generation, PATIENCE) == Some(Reload::NoRefresher)
                 && awaited == std::task::Poll::Ready(Reload::NoRefresher)
                 && refresher.refresh_now(PATIENCE) == Some(Reload::NoRefresher)
         });
         assert_eq!(status, Some(0), "the child is answered, and does not hang");
         source.gives(SECOND);
         let generation = handle.load().unwrap().generation();
-        assert_eq!(
-            handle.wait_newer_than(generation).wait(PATIENCE),
-            Some(Reload::Newer),
-            "the parent goes on"
-        );
+        assert_eq!(handle.wait_newer_than(generation, PATIENCE), Some(Reload::Newer), "the parent goes on");
         assert!(has(&handle, SECOND));
     });
 }
@@ -52,12 +48,12 @@ fn a_forked_child_can_drop_its_copy_and_start_its_own_refresher() {
             let own = start();
             source.gives(SECOND);
             let generation = own.handle().load().unwrap().generation();
-            own.handle().wait_newer_than(generation).wait(PATIENCE) == Some(Reload::Newer)
+            own.handle().wait_newer_than(generation, PATIENCE) == Some(Reload::Newer)
         });
         assert_eq!(status, Some(0));
         source.gives(SECOND);
         eventually("the parent's refresher is as it was", || {
-            handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE).is_some()
+            handle.wait_newer_than(handle.load().unwrap().generation(), PATIENCE).is_some()
                 && has(&handle, SECOND)
         });
         drop(copy);

@@ -102,7 +102,7 @@ fn after_an_accepted_answer_the_next_refusal_reloads_at_once() {
     assert_eq!(handle.refused(), None);
     source.gives(SECOND);
     handle.report_refused(generation);
-    assert_eq!(handle.wait_newer_than(generation).wait(PATIENCE), Some(Reload::Newer));
+    assert_eq!(handle.wait_newer_than(generation, PATIENCE), Some(Reload::Newer));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn any_number_of_refusals_causes_one_request_in_an_interval() {
                 while start.elapsed() < Duration::from_secs(2) {
                     let generation = handle.load().unwrap().generation();
                     handle.report_refused(generation);
-                    let _ = handle.wait_newer_than(generation).wait(PATIENCE);
+                    let _ = handle.wait_newer_than(generation, PATIENCE);
                     // Also where an answer in between takes each refusal back, so that each is news.
                     handle.report_accepted(generation);
                 }

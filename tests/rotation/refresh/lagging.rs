@@ -18,7 +18,7 @@ use crate::support::refreshing::{
 fn refused(handle: &KeyHandle<Kanal>) -> Option<Reload> {
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
-    handle.wait_newer_than(now).wait(PATIENCE)
+    handle.wait_newer_than(now, PATIENCE)
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn a_reload_that_no_refusal_asks_for_asks_once() {
     let source = Scripted::new(KEY);
     let refresher = of(&source, only_asked().with_lag(NEVER));
     let handle = refresher.handle();
-    let reload = handle.wait_newer_than(handle.load().unwrap().generation());
-    assert_eq!(reload.wait(PATIENCE), Some(Reload::Unchanged));
+    let now = handle.load().unwrap().generation();
+    assert_eq!(handle.wait_newer_than(now, PATIENCE), Some(Reload::Unchanged));
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
     assert_eq!(source.calls(), 3);
 }
@@ -75,8 +75,7 @@ fn another_key_from_within_this_process_ends_the_wait() {
     let refresher = rotation.start_refresher(only_asked().with_lag(NEVER)).unwrap();
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
-    let reload = handle.wait_newer_than(now);
-    let asking = thread::spawn(move || reload.wait(PATIENCE));
+    let asking = thread::spawn(move || handle.wait_newer_than(now, PATIENCE));
     // Time to ask in vain; where it does not, the key is simply there.
     thread::sleep(Duration::from_millis(200));
     rotation.stage(&parsed(SECOND)).unwrap();

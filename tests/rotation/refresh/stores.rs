@@ -117,10 +117,10 @@ fn a_compromise_closes_the_handle_and_is_told() {
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::Compromised);
-    let closed = |event: &RefreshEvent| {
-        matches!(event, RefreshEvent::NoActiveKey { closed: NoActiveKey::Compromised, .. })
+    let without_key = |event: &RefreshEvent| {
+        matches!(event, RefreshEvent::NoActiveKey { reason: NoActiveKey::Compromised, .. })
     };
-    eventually("it is reported", || events.count(closed) == 1);
+    eventually("it is reported", || events.count(without_key) == 1);
     activate(&keys, SECOND);
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
@@ -389,8 +389,8 @@ fn a_refresher_that_ends_leaves_its_attempt_to_another() {
     let (handle, slow) = (rotation.handle(), start());
     store.put(keys.to_document(), version(2));
     late.delays_next.store(true, Ordering::SeqCst);
-    let waiting = handle.wait_newer_than(handle.load().unwrap().generation());
-    let caller = std::thread::spawn(move || waiting.wait(PATIENCE));
+    let before = handle.load().unwrap().generation();
+    let caller = std::thread::spawn(move || handle.wait_newer_than(before, PATIENCE));
     eventually("it has read", || !late.delays_next.load(Ordering::SeqCst));
     let _fast = start();
     store.put(key_set(&[KEY, SECOND]).to_document(), version(3));

@@ -78,7 +78,7 @@ fn a_subscriber_that_blocks_stops_no_refresher() {
         let asked = of(&source, only_asked());
         let handle = asked.handle();
         let answer = in_time(Duration::from_secs(3), move || {
-            handle.wait_newer_than(handle.load().unwrap().generation()).wait(PATIENCE)
+            handle.wait_newer_than(handle.load().unwrap().generation(), PATIENCE)
         });
         assert_eq!(answer, Some(Reload::Unchanged));
         let start = Instant::now();
