@@ -20,7 +20,7 @@ use std::time::{Instant, SystemTime};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use keysheath::key::{Issuer, Kanal, StoreId};
-use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, TeamId};
+use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, TeamId};
 use sha2::{Digest as _, Sha256};
 
 /// How many keys one pass authorizes.
@@ -79,8 +79,7 @@ impl Shop {
         let before = ALLOCATED.load(Ordering::Relaxed);
         for made in 0..count {
             let store = 1 + random.below(STORES);
-            let new =
-                registry.create_key(team(store), "production-shop", Restriction::None).expect("in memory");
+            let new = registry.create_key(team(store), "production-shop", None).expect("in memory");
             let text = *new.key().expose_secret().as_bytes().first_chunk().expect("24 bytes");
             let entry = (text, StoreId::new(store).expect("positive"));
             // Each key has the same probability of being authorized.

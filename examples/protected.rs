@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::{Extension, Router, routing::get};
 use keysheath::key::{Issuer, Kanal, StoreId};
-use keysheath::registry::{KeyRegistry, Principal, RequireKeyLayer, Restriction, TeamId};
+use keysheath::registry::{KeyRegistry, Principal, RequireKeyLayer, TeamId};
 
 async fn orders(Extension(principal): Extension<Principal>) -> String {
     match principal.fingerprint() {
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_browser_observer(|principal| eprintln!("a browser has the key {:?}", principal.fingerprint()));
     let store = StoreId::new(123).ok_or("a store's number is positive")?;
     registry.put_store(store, TeamId::new(1))?;
-    let new = registry.create_key(TeamId::new(1), "example", Restriction::None)?;
+    let new = registry.create_key(TeamId::new(1), "example", None)?;
 
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;

@@ -88,7 +88,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use crate::key::{Origin, RawKey, StoreId};
-use crate::registry::{KeyId, KeyRecord, KeyRegistry, NewKey, RegistryError, Restriction, TeamId};
+use crate::registry::{KeyId, KeyRecord, KeyRegistry, NewKey, RegistryError, TeamId};
 
 use connection::Certificate;
 use server::{Server, Site, bind};
@@ -228,7 +228,7 @@ impl Emulator {
     /// # Errors
     /// As [`KeyRegistry::create_key`].
     pub fn create_key(&self, name: &str) -> Result<NewKey, RegistryError> {
-        self.shop.registry.create_key(TEAM, name, Restriction::None)
+        self.shop.registry.create_key(TEAM, name, None)
     }
 
     /// Returns the keys of a team, in the order of creation.

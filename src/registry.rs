@@ -5,7 +5,8 @@
 //! service. [`StaticKeys`] is the common small case: the current and the previous key of one service.
 //!
 //! # Storage
-//! A key is shown once, when it is created. The records keep a keyed digest: the first 128 bits of BLAKE3 in
+//! [`KeyRegistry::in_memory`] ends with the process. With the feature `sqlite`, `KeyRegistry::create` and
+//! `KeyRegistry::open` keep the records in a file. A key is shown once, when it is created. The records keep a keyed digest: the first 128 bits of BLAKE3 in
 //! its keyed mode, under a [`Pepper`] that is stored elsewhere; and, if the issuer's keys are strong, the
 //! [fingerprint](crate::key::Fingerprint). A slow password hash would be wrong here. It makes each guess
 //! expensive because people choose passwords that can be guessed; these keys are drawn from 2¹⁴² or more,
@@ -27,12 +28,12 @@
 //! use http::{HeaderMap, HeaderValue};
 //! use keysheath::failure::Meaning;
 //! use keysheath::key::{Issuer, Kanal, StoreId};
-//! use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, TeamId};
+//! use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, TeamId};
 //!
 //! let (team, store) = (TeamId::new(1), StoreId::new(123).unwrap());
 //! let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 //! registry.put_store(store, team)?;
-//! let new = registry.create_key(team, "production-shop", Restriction::None)?;
+//! let new = registry.create_key(team, "production-shop", None)?;
 //!
 //! let mut headers = HeaderMap::new();
 //! let value = format!("Bearer {}", new.key().expose_secret());
@@ -47,7 +48,6 @@
 //! ```
 
 mod authorize;
-mod credentials;
 mod index;
 mod record;
 mod require_key;
@@ -69,18 +69,14 @@ use crate::internal::background::Health;
 use crate::internal::panics::{Lock, recover};
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
 use index::Index;
-use record::{Seconds, Store, StoredDigest, StoredKey};
+use record::{InMemory, RecordStore, Seconds, Store, StoredDigest, StoredKey};
 use secret::{MAX_PEPPERS, Random};
 use write_behind::WriteBehind;
 
 pub use authorize::{Authorize, Principal, Refusal, RequestedStore};
-#[cfg(feature = "emulator")]
-pub(crate) use credentials::is_from_browser;
-pub use record::{InMemory, KeyId, KeyRecord, NewKey, RecordError, RecordStore, Restriction, TeamId};
+pub use record::{KeyId, KeyRecord, NewKey, RecordError, RegistryError, TeamId};
 pub use require_key::{RefusalBody, RequireKey, RequireKeyLayer};
-pub use secret::{Pepper, PepperError, Peppers};
-#[cfg(feature = "sqlite")]
-pub use sqlite::Sqlite;
+pub use secret::{Pepper, PepperError};
 pub use static_keys::StaticKeys;
 
 /// The keys of one issuer: created, listed, deleted and authorized.
@@ -91,12 +87,12 @@ pub use static_keys::StaticKeys;
 ///
 /// ```
 /// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::registry::{KeyRegistry, Restriction, TeamId};
+/// use keysheath::registry::{KeyRegistry, TeamId};
 ///
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_browser_observer(|principal| {
 ///     eprintln!("a browser has the key {:?}: rotate it", principal.fingerprint());
 /// });
-/// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
+/// let new = registry.create_key(TeamId::new(1), "production-shop", None)?;
 /// println!("shown once: {}", new.key().expose_secret());
 /// for record in registry.keys(TeamId::new(1)) {
 ///     println!("{} {} {:?}", record.id(), record.name(), record.fingerprint());
@@ -105,7 +101,7 @@ pub use static_keys::StaticKeys;
 /// ```
 pub struct KeyRegistry {
     profile: &'static Profile,
-    peppers: Arc<Peppers>,
+    pepper: Arc<Pepper>,
     tables: ShardedLock<Tables>,
     /// Held while the records are written. The tables are locked only for an instant.
     writer: Lock<Writer>,
@@ -126,71 +122,6 @@ struct Tables {
     stores: HashMap<StoreId, Store>,
 }
 
-/// A registry could not do what it was asked to; nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegistryError {
-    /// The key's name is not valid.
-    #[error(
-        "the key's name is not valid: {rule}; give it 1 to 100 printable characters, such as production-shop"
-    )]
-    #[non_exhaustive]
-    Name {
-        /// The rule that it breaks.
-        rule: &'static str,
-    },
-    /// There is no such key, or no longer.
-    #[error("there is no such key; it may have been deleted: list the team's keys")]
-    NoSuchKey,
-    /// There is no such store, or it is another team's.
-    #[error("there is no such store, or it is not this team's: add the store first")]
-    NoSuchStore,
-    /// The text is not a key's number.
-    #[error("a key's number is 8 hexadecimal digits, as the list of keys shows it")]
-    NotAKeyId,
-    /// The registry has created four billion keys.
-    #[error("this registry has created as many keys as it can number: create a new one")]
-    Full,
-    /// The issuer's keys are so short that they could be guessed.
-    #[error("keys of {length} letters and digits could be guessed: give the issuer a format of at least 14")]
-    #[non_exhaustive]
-    Weak {
-        /// How long a key would be.
-        length: usize,
-    },
-    /// The issuer's format does not allow a key of letters and digits.
-    #[error("the issuer's format does not allow a key of letters and digits: correct the format")]
-    NotAFormatOfLettersAndDigits,
-    /// The key is another issuer's.
-    #[error("this is a key of another issuer: use a key of the registry's issuer")]
-    OtherIssuer,
-    /// The generator of random bytes failed, or repeated itself.
-    #[error("the generator of random bytes failed ({0}): no key was created")]
-    NoRandomness(io::ErrorKind),
-    /// There are more than 16 peppers.
-    #[error("a registry takes at most 16 peppers: drop those for which keys_under returns 0")]
-    TooManyPeppers,
-    /// There are records under a pepper that was not given.
-    #[error(
-        "there are records under the pepper {id}, which was not given: load it as an older one; without it \
-         those records are lost"
-    )]
-    #[non_exhaustive]
-    PepperMissing {
-        /// The pepper's fingerprint.
-        id: Fingerprint,
-    },
-    /// The records cannot be read or written.
-    #[error("{0}")]
-    Records(RecordError),
-}
-
-impl From<RecordError> for RegistryError {
-    fn from(error: RecordError) -> Self {
-        Self::Records(error)
-    }
-}
-
 impl KeyRegistry {
     /// Creates an empty registry that ends with the process, under a random pepper.
     ///
@@ -198,42 +129,36 @@ impl KeyRegistry {
     /// [`RegistryError::NoRandomness`], and [`RegistryError::Weak`] for an issuer whose keys could be
     /// guessed.
     pub fn in_memory(profile: &'static Profile) -> Result<Self, RegistryError> {
-        Self::open(profile, Peppers::new(Pepper::random()?), InMemory)
+        Self::of_records(profile, Arc::new(Pepper::random()?), InMemory)
     }
 
     /// Opens the registry that these records contain. Blocks.
-    ///
-    /// # Errors
-    /// [`RegistryError::Records`] if they cannot be read, [`RegistryError::PepperMissing`] if there are keys
-    /// under a pepper that is not given, [`RegistryError::TooManyPeppers`] for more than 16, and
-    /// [`RegistryError::Weak`] for an issuer whose keys could be guessed.
-    pub fn open(
+    fn of_records(
         profile: &'static Profile,
-        peppers: Peppers,
+        pepper: Arc<Pepper>,
         records: impl RecordStore,
     ) -> Result<Self, RegistryError> {
         let (length, bits) = secret::length_and_entropy(profile);
         if bits < MIN_ENTROPY_BITS {
             return Err(RegistryError::Weak { length });
         }
-        if peppers.all().len() > MAX_PEPPERS {
+        if pepper.all().len() > MAX_PEPPERS {
             return Err(RegistryError::TooManyPeppers);
         }
-        let peppers = Arc::new(peppers);
-        let content = records.load(profile, &peppers)?;
+        let content = records.load(profile, &pepper)?;
         let mut tables = Tables { keys: Index::default(), stores: content.stores.into_iter().collect() };
         for StoredKey { record, digest } in &content.keys {
-            let Some(pepper) = peppers.place_of(digest.pepper) else {
+            let Some(place) = pepper.place_of(digest.pepper) else {
                 return Err(RegistryError::PepperMissing { id: digest.pepper });
             };
-            tables.keys.insert(record, digest.digest, pepper);
+            tables.keys.insert(record, digest.digest, place);
         }
         let records: Arc<dyn RecordStore> = Arc::new(records);
         let behind = records.is_persistent().then(|| WriteBehind::start(Arc::clone(&records))).transpose()?;
         let writer = Writer { records, next_serial: content.next_serial, random: Box::new(secret::system) };
         Ok(Self {
             profile,
-            peppers,
+            pepper,
             tables: ShardedLock::new(tables),
             writer: Lock::new(writer),
             behind,
@@ -266,7 +191,8 @@ impl KeyRegistry {
     }
 
     /// Creates a key: 24 letters and digits from the operating system's generator, or as many as the issuer's
-    /// format allows. The key is returned this once only.
+    /// format allows. The key is returned this once only. With a restriction, it serves that store only;
+    /// otherwise every store of its team.
     ///
     /// # Errors
     /// [`RegistryError::Name`] for a name that is empty, longer than 100 characters, or has control
@@ -277,11 +203,11 @@ impl KeyRegistry {
         &self,
         team: TeamId,
         name: &str,
-        restriction: Restriction,
+        restriction: Option<StoreId>,
     ) -> Result<NewKey, RegistryError> {
         record::check_name(name).map_err(|rule| RegistryError::Name { rule })?;
         let mut writer = self.writer();
-        if let Restriction::Store(store) = restriction {
+        if let Some(store) = restriction {
             let owner = self.read().stores.get(&store).map(|store| store.team);
             if owner != Some(team) {
                 return Err(RegistryError::NoSuchStore);
@@ -294,18 +220,18 @@ impl KeyRegistry {
     /// Adds a key that was made elsewhere. Only for the emulator: the person who chose the key knows it.
     pub(crate) fn adopt_key(&self, team: TeamId, name: &str, key: RawKey) -> Result<NewKey, RegistryError> {
         let key = key.of_issuer(self.profile).map_err(|_| RegistryError::OtherIssuer)?;
-        self.add_key(&mut self.writer(), (team, name, Restriction::None), key)
+        self.add_key(&mut self.writer(), (team, name, None), key)
     }
 
     fn add_key(
         &self,
         writer: &mut Writer,
-        (team, name, restriction): (TeamId, &str, Restriction),
+        (team, name, restriction): (TeamId, &str, Option<StoreId>),
         key: RawKey,
     ) -> Result<NewKey, RegistryError> {
         let serial = writer.next_serial;
         let next_serial = serial.checked_add(1).ok_or(RegistryError::Full)?;
-        let pepper = self.peppers.current();
+        let pepper = self.pepper.current();
         let digest =
             StoredDigest { digest: pepper.digest(key.expose_secret().as_bytes()), pepper: pepper.id() };
         let record = KeyRecord {
@@ -373,7 +299,7 @@ impl KeyRegistry {
     /// # Errors
     /// As [`KeyRegistry::flush`].
     pub fn keys_under(&self, pepper: Fingerprint) -> Result<usize, RegistryError> {
-        let place = self.peppers.place_of(pepper);
+        let place = self.pepper.place_of(pepper);
         let count = place.map_or(0, |place| {
             self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count()
         });

@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keysheath::failure::Meaning;
 use keysheath::key::{Issuer, Kanal, RawKey, StoreId};
-use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, StaticKeys, TeamId};
+use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, StaticKeys, TeamId};
 
 /// The key that is known.
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
@@ -23,7 +23,7 @@ static REGISTRY: LazyLock<KeyRegistry> = LazyLock::new(|| {
         Ok(())
     });
     registry.put_store(store(), TeamId::new(1)).unwrap();
-    let new = registry.create_key(TeamId::new(1), "fuzzed", Restriction::None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "fuzzed", None).unwrap();
     assert!(new.key().matches(KEY.as_bytes()));
     registry
 });

@@ -22,9 +22,7 @@ use super::shop::{Api, EmulatorError, Shop, TEAM};
 use crate::failure::{Meaning, Row};
 use crate::internal::bytes::base64url;
 use crate::key::{KeyFormat, Origin, Profile, RawKey, StoreId};
-use crate::registry::{
-    KeyId, KeyRecord, RegistryError, RequireKeyLayer, Restriction, StaticKeys, TeamId, is_from_browser,
-};
+use crate::registry::{KeyId, KeyRecord, Principal, RegistryError, RequireKeyLayer, StaticKeys, TeamId};
 
 /// The largest body that the control plane reads, in bytes.
 const MAX_BODY: usize = 128 * 1024;
@@ -83,7 +81,7 @@ fn refusal<B>(host: &str, request: &Request<B>) -> Option<&'static str> {
             "the control plane answers only under its address and port, such as http://127.0.0.1:40123",
         );
     }
-    is_from_browser(headers).then_some("the control plane does not answer pages in a browser")
+    Principal::has_browser_headers(headers).then_some("the control plane does not answer pages in a browser")
 }
 
 fn router(shop: &Arc<Shop>, token: RawKey) -> Router {
@@ -121,11 +119,11 @@ async fn create_key(State(shop): Shared, request: Request<Body>) -> Answered {
     let name = body.get("name").and_then(Value::as_str).ok_or_else(|| bad("name is a text"))?;
     let team = body.get("team").map_or(Ok(TEAM), team)?;
     let restriction = match body.get("store") {
-        None | Some(Value::Null) => Restriction::None,
+        None | Some(Value::Null) => None,
         Some(_) if shop.api != Api::Kanal => return Err(bad("Katana has no stores: leave store out")),
-        Some(number) => Restriction::Store(
-            number.as_u64().and_then(StoreId::new).ok_or_else(|| bad("store is a positive number"))?,
-        ),
+        Some(number) => {
+            Some(number.as_u64().and_then(StoreId::new).ok_or_else(|| bad("store is a positive number"))?)
+        }
     };
     let new = shop.registry.create_key(team, name, restriction).map_err(|error| refused(&error))?;
     let mut shown = key_json(new.record());
@@ -219,10 +217,7 @@ fn entry_json(entry: &JournalEntry) -> Value {
 }
 
 fn key_json(record: &KeyRecord) -> Value {
-    let store = match record.restriction() {
-        Restriction::None => None,
-        Restriction::Store(store) => Some(store.get()),
-    };
+    let store = record.restriction().map(StoreId::get);
     json!({
         "id": record.id().to_string(),
         "team": record.team().get(),

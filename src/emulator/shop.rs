@@ -15,8 +15,7 @@ use super::records::{Allowance, Customers, Journal, Product, RateLimiter};
 use crate::internal::panics::Lock;
 use crate::key::{Fingerprint, Issuer as _, Kanal, Katana, Profile, RawKey, StoreId};
 use crate::registry::{
-    Authorize, KeyId, KeyRegistry, NewKey, Principal, Refusal, RegistryError, RequestedStore, Restriction,
-    TeamId,
+    Authorize, KeyId, KeyRegistry, NewKey, Principal, Refusal, RegistryError, RequestedStore, TeamId,
 };
 
 /// The team of the first key.
@@ -228,7 +227,7 @@ impl Settings {
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let registry = registry(api, &self.clock, self.random, self.seed)?;
         let first = match self.key {
-            None => registry.create_key(TEAM, "emulator", Restriction::None)?,
+            None => registry.create_key(TEAM, "emulator", None)?,
             Some(key) => registry.adopt_key(TEAM, "emulator", key)?,
         };
         let shop = Shop::new(registry, api, self.clock, self.read_timeout, self.is_limited, seed);

@@ -1,17 +1,27 @@
-//! Authorizing a request: who sent it, or how to refuse it.
+//! Authorizing a request: reading its headers, who sent it, or how to refuse it.
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::header::{AUTHORIZATION, ORIGIN};
+use http::{HeaderMap, HeaderName};
 
-use super::credentials::Credentials;
 use super::index::Entry;
-use super::record::{Change, Changed, KeyId, Restriction, StoredDigest, TeamId};
+use super::record::{Change, Changed, KeyId, StoredDigest, TeamId};
 use super::write_behind::USE_STEP;
 use super::{KeyRegistry, Tables};
 use crate::failure::{Meaning, PLAIN, Row};
 use crate::internal::events::{Trace, trace_line};
-use crate::key::{Fingerprint, Profile, StoreId};
+use crate::key::{Fingerprint, KeyFormat, Profile, StoreId};
+
+/// The authentication scheme, in any case (RFC 9110, section 11.1).
+const SCHEME: &[u8] = b"bearer";
+
+/// How many spaces may separate the scheme and the key. RFC 9110 sets no limit.
+const MAX_SPACES: usize = 64;
+
+/// The headers, besides `Origin`, that only browsers send. `Sec-Fetch-Mode` is not one: Node's `fetch` sends
+/// it from servers.
+const BROWSER: [&str; 3] = ["sec-fetch-site", "sec-fetch-dest", "sec-fetch-user"];
 
 /// The store that a request is for. An implementation of [`Authorize`] must refuse variants that it does not
 /// know.
@@ -53,7 +63,7 @@ pub struct Principal {
     pub(super) team: Option<TeamId>,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) store: Option<StoreId>,
-    pub(super) restriction: Restriction,
+    pub(super) restriction: Option<StoreId>,
     pub(super) is_previous: bool,
     pub(super) is_from_browser: bool,
 }
@@ -83,10 +93,11 @@ impl Principal {
         self.store
     }
 
-    /// Returns which stores the key may be used for. A request for a store has been checked against it
-    /// already; with [`RequestedStore::NoStoreForAnyKey`], the service must check it.
+    /// Returns the only store that the key may be used for; `None` if it serves every store of its team. A
+    /// request for a store has been checked against it already; with [`RequestedStore::NoStoreForAnyKey`],
+    /// the service must check it.
     #[must_use]
-    pub const fn restriction(&self) -> Restriction {
+    pub const fn restriction(&self) -> Option<StoreId> {
         self.restriction
     }
 
@@ -103,6 +114,11 @@ impl Principal {
     #[must_use]
     pub const fn is_from_browser(&self) -> bool {
         self.is_from_browser
+    }
+
+    /// Returns whether a browser sent a request with these headers.
+    pub(crate) fn has_browser_headers(headers: &HeaderMap) -> bool {
+        headers.keys().any(is_sent_by_browsers)
     }
 }
 
@@ -205,6 +221,58 @@ impl Refusal {
     }
 }
 
+/// What a request's headers say about its sender.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Credentials<'a> {
+    /// A text in the issuer's format, or the reason why there is none.
+    pub(super) key: Result<&'a [u8], Meaning>,
+    /// Whether a browser sent the request.
+    pub(super) is_from_browser: bool,
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads the headers once.
+    ///
+    /// Only a request without an `Authorization` header has no key. Anything else in the header, and several
+    /// headers, count as an unknown key: RFC 6750 also allows 400, but Kanal documents no row for that.
+    pub(super) fn read(headers: &'a HeaderMap, format: &KeyFormat) -> Self {
+        let mut authorization = None;
+        let (mut several, mut is_from_browser) = (false, false);
+        for (name, value) in headers {
+            if name == AUTHORIZATION {
+                several |= authorization.replace(value.as_bytes()).is_some();
+            } else {
+                is_from_browser |= is_sent_by_browsers(name);
+            }
+        }
+        let key = match authorization {
+            None => Err(Meaning::KeyMissing),
+            Some(value) if !several => key(value, format).ok_or(Meaning::KeyRefused),
+            Some(_) => Err(Meaning::KeyRefused),
+        };
+        Self { key, is_from_browser }
+    }
+}
+
+fn is_sent_by_browsers(name: &HeaderName) -> bool {
+    name == ORIGIN || BROWSER.contains(&name.as_str())
+}
+
+/// Returns the key in the value of an `Authorization` header, if it is well-formed. A value that is too long
+/// is not read.
+fn key<'a>(value: &'a [u8], format: &KeyFormat) -> Option<&'a [u8]> {
+    let longest = *format.lengths().end();
+    if value.len() > SCHEME.len() + MAX_SPACES + longest {
+        return None;
+    }
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+    if !scheme.eq_ignore_ascii_case(SCHEME) || spaces == 0 || spaces > MAX_SPACES {
+        return None;
+    }
+    Some(&rest[spaces..]).filter(|key| format.accepts(key))
+}
+
 impl Authorize for KeyRegistry {
     fn profile(&self) -> &'static Profile {
         self.profile
@@ -256,7 +324,7 @@ impl Authorize for KeyRegistry {
 impl KeyRegistry {
     /// Looks for a key under each pepper.
     pub(super) fn find<'a>(&self, tables: &'a Tables, key: &[u8]) -> Option<(KeyId, &'a Entry)> {
-        let mut peppers = self.peppers.all().iter().zip(0_u8..);
+        let mut peppers = self.pepper.all().iter().zip(0_u8..);
         peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
     }
 
@@ -272,7 +340,7 @@ impl KeyRegistry {
     fn store_refusal(tables: &Tables, entry: &Entry, requested: RequestedStore) -> Option<Meaning> {
         let store = match requested {
             RequestedStore::NoStoreForAnyKey => return None,
-            RequestedStore::NoStore if entry.restriction() == Restriction::None => return None,
+            RequestedStore::NoStore if entry.restriction().is_none() => return None,
             RequestedStore::NoStore => return Some(Meaning::StoreForbidden),
             RequestedStore::NotAStore => return Some(Meaning::StoreNotFound),
             RequestedStore::Store(store) => store,
@@ -289,7 +357,7 @@ impl KeyRegistry {
 
     /// Moves a key that was used to the current pepper.
     fn rehash(&self, id: KeyId, key: &[u8]) {
-        let pepper = self.peppers.current();
+        let pepper = self.pepper.current();
         let digest = pepper.digest(key);
         let change = Changed::Digest(StoredDigest { digest, pepper: pepper.id() });
         // Skip the in-memory change if it cannot be persisted: the old pepper would seem to be unused.
@@ -303,3 +371,7 @@ impl KeyRegistry {
         self.behind.as_ref().is_none_or(|behind| behind.note(Change { id, what }))
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/units/registry/credentials.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hashbrown::HashTable;
 use subtle::ConstantTimeEq as _;
 
-use super::record::{KeyId, KeyRecord, Restriction, Seconds, TeamId};
+use super::record::{KeyId, KeyRecord, Seconds, TeamId};
 use super::secret::DIGEST;
 use crate::key::{Fingerprint, StoreId};
 
@@ -86,10 +86,7 @@ impl Index {
     pub(super) fn insert(&mut self, record: &KeyRecord, digest: [u8; DIGEST], pepper: u8) {
         let entry = Entry {
             digest,
-            restriction: match record.restriction {
-                Restriction::None => 0,
-                Restriction::Store(store) => store.get(),
-            },
+            restriction: record.restriction.map_or(0, StoreId::get),
             name: record.name.clone(),
             team: record.team,
             serial: record.id.serial(),
@@ -216,8 +213,8 @@ impl Entry {
         self.is_named.then(|| Fingerprint::from_bytes(self.fingerprint))
     }
 
-    pub(super) fn restriction(&self) -> Restriction {
-        StoreId::new(self.restriction).map_or(Restriction::None, Restriction::Store)
+    pub(super) fn restriction(&self) -> Option<StoreId> {
+        StoreId::new(self.restriction)
     }
 
     pub(super) fn serves(&self, store: StoreId) -> bool {
@@ -249,7 +246,7 @@ mod tests {
             fingerprint: None,
             created: Seconds(1),
             last_used: None,
-            restriction: Restriction::None,
+            restriction: None,
         }
     }
 

@@ -1,12 +1,12 @@
-//! What a registry knows of a key, and where that is stored.
+//! What a registry knows of a key, where that is stored, and what can fail.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::RegistryError;
-use super::secret::{DIGEST, Peppers};
+use super::secret::{DIGEST, Pepper};
 use crate::internal::files::FileProblem;
 use crate::key::{Fingerprint, Profile, RawKey, StoreId};
 
@@ -84,7 +84,7 @@ pub struct KeyRecord {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) created: Seconds,
     pub(super) last_used: Option<Seconds>,
-    pub(super) restriction: Restriction,
+    pub(super) restriction: Option<StoreId>,
 }
 
 impl KeyRecord {
@@ -124,9 +124,9 @@ impl KeyRecord {
         self.last_used.map(Seconds::to_time)
     }
 
-    /// Returns which stores it may be used for.
+    /// Returns the only store that it may be used for; `None` if it serves every store of its team.
     #[must_use]
-    pub const fn restriction(&self) -> Restriction {
+    pub const fn restriction(&self) -> Option<StoreId> {
         self.restriction
     }
 }
@@ -173,17 +173,6 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Which of its team's stores a key may be used for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Restriction {
-    /// All of them.
-    #[default]
-    None,
-    /// This store only.
-    Store(StoreId),
-}
-
 /// Seconds since 1970, until 2106. Times outside that range become the nearest inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seconds(pub(super) u32);
@@ -207,32 +196,23 @@ pub(super) struct StoredDigest {
     pub(super) pepper: Fingerprint,
 }
 
-impl fmt::Debug for StoredDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StoredDigest(under {})", self.pepper)
-    }
-}
-
 /// A key as it is stored: its record and its digest, never the key.
-#[derive(Clone, Debug)]
-#[doc(hidden)]
-pub struct StoredKey {
+#[derive(Clone)]
+pub(super) struct StoredKey {
     pub(super) record: KeyRecord,
     pub(super) digest: StoredDigest,
 }
 
 /// What a registry knows of a store.
-#[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
-pub struct Store {
+#[derive(Clone, Copy)]
+pub(super) struct Store {
     pub(super) team: TeamId,
     pub(super) is_paused: bool,
 }
 
 /// The whole content of a record store.
-#[derive(Debug, Default)]
-#[doc(hidden)]
-pub struct Records {
+#[derive(Default)]
+pub(super) struct Records {
     pub(super) keys: Vec<StoredKey>,
     pub(super) stores: Vec<(StoreId, Store)>,
     pub(super) next_serial: u32,
@@ -240,60 +220,41 @@ pub struct Records {
 
 /// Where a registry's records are stored. The registry reads them once, when it is opened, and writes each
 /// change before it takes effect.
-///
-/// [`InMemory`] stores nothing; with the feature `sqlite` there is `Sqlite`. The trait is sealed, because
-/// records may still get more fields.
-pub trait RecordStore: sealed::Sealed + Send + Sync + 'static {
-    /// Reads everything, and keeps the peppers to seal later writes with.
-    #[doc(hidden)]
-    fn load(&self, profile: &'static Profile, peppers: &Arc<Peppers>) -> Result<Records, RegistryError>;
+pub(super) trait RecordStore: Send + Sync + 'static {
+    /// Reads everything, and keeps the pepper to seal later writes with.
+    fn load(&self, profile: &'static Profile, pepper: &Arc<Pepper>) -> Result<Records, RegistryError>;
 
-    #[doc(hidden)]
     fn insert(&self, key: &StoredKey) -> Result<(), RecordError>;
 
-    #[doc(hidden)]
     fn delete(&self, id: KeyId) -> Result<(), RecordError>;
 
-    #[doc(hidden)]
     fn put_store(&self, id: StoreId, store: Store) -> Result<(), RecordError>;
 
     /// Writes what requests have changed. Never called on a request's path.
-    #[doc(hidden)]
     fn write_behind(&self, changes: &[Change]) -> Result<(), RecordError>;
 
     /// Returns whether the records survive the process, so that `write_behind` must be called.
-    #[doc(hidden)]
     fn is_persistent(&self) -> bool;
 }
 
-pub(super) mod sealed {
-    /// Only this crate's stores can be record stores.
-    #[doc(hidden)]
-    pub trait Sealed {}
-}
-
 /// A change to the record of one key that a request makes.
-#[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
-pub struct Change {
+#[derive(Clone, Copy)]
+pub(super) struct Change {
     pub(super) id: KeyId,
     pub(super) what: Changed,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) enum Changed {
     Used(Seconds),
     Digest(StoredDigest),
 }
 
 /// Records that end with the process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct InMemory;
-
-impl sealed::Sealed for InMemory {}
+pub(super) struct InMemory;
 
 impl RecordStore for InMemory {
-    fn load(&self, _: &'static Profile, _: &Arc<Peppers>) -> Result<Records, RegistryError> {
+    fn load(&self, _: &'static Profile, _: &Arc<Pepper>) -> Result<Records, RegistryError> {
         Ok(Records::default())
     }
 
@@ -318,6 +279,71 @@ impl RecordStore for InMemory {
     }
 }
 
+/// A registry could not do what it was asked to; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The key's name is not valid.
+    #[error(
+        "the key's name is not valid: {rule}; give it 1 to 100 printable characters, such as production-shop"
+    )]
+    #[non_exhaustive]
+    Name {
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// There is no such key, or no longer.
+    #[error("there is no such key; it may have been deleted: list the team's keys")]
+    NoSuchKey,
+    /// There is no such store, or it is another team's.
+    #[error("there is no such store, or it is not this team's: add the store first")]
+    NoSuchStore,
+    /// The text is not a key's number.
+    #[error("a key's number is 8 hexadecimal digits, as the list of keys shows it")]
+    NotAKeyId,
+    /// The registry has created four billion keys.
+    #[error("this registry has created as many keys as it can number: create a new one")]
+    Full,
+    /// The issuer's keys are so short that they could be guessed.
+    #[error("keys of {length} letters and digits could be guessed: give the issuer a format of at least 14")]
+    #[non_exhaustive]
+    Weak {
+        /// How long a key would be.
+        length: usize,
+    },
+    /// The issuer's format does not allow a key of letters and digits.
+    #[error("the issuer's format does not allow a key of letters and digits: correct the format")]
+    NotAFormatOfLettersAndDigits,
+    /// The key is another issuer's.
+    #[error("this is a key of another issuer: use a key of the registry's issuer")]
+    OtherIssuer,
+    /// The generator of random bytes failed, or repeated itself.
+    #[error("the generator of random bytes failed ({0}): no key was created")]
+    NoRandomness(io::ErrorKind),
+    /// There are more than 16 peppers.
+    #[error("a registry takes at most 16 peppers: drop those for which keys_under returns 0")]
+    TooManyPeppers,
+    /// There are records under a pepper that was not given.
+    #[error(
+        "there are records under the pepper {id}, which was not given: load it as an older one; without it \
+         those records are lost"
+    )]
+    #[non_exhaustive]
+    PepperMissing {
+        /// The pepper's fingerprint.
+        id: Fingerprint,
+    },
+    /// The records cannot be read or written.
+    #[error("{0}")]
+    Records(RecordError),
+}
+
+impl From<RecordError> for RegistryError {
+    fn from(error: RecordError) -> Self {
+        Self::Records(error)
+    }
+}
+
 /// Records could not be read or written. They are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -325,7 +351,7 @@ pub enum RecordError {
     /// Nothing is at the path, or another file than the one that was opened.
     #[error(
         "there are no records at the path, or others than were opened: check the path, restore them from a \
-         backup, or create new ones with Sqlite::create"
+         backup, or create new ones with KeyRegistry::create"
     )]
     Missing,
     /// There is something at the path already.

@@ -95,6 +95,11 @@ pub(super) const DIGEST: usize = 16;
 /// person made up could be guessed; a pepper that is plainly not random is refused. Store it apart from the
 /// records: in a systemd credential or another file.
 ///
+/// To rotate a pepper, load a new one [with the old one as an older one](Pepper::with_older). A key under an
+/// older pepper moves to the current one when it is used. Drop the old one once
+/// [`keys_under`](super::KeyRegistry::keys_under) returns 0. Each older pepper costs one more hash for an
+/// unknown key.
+///
 /// ```
 /// use keysheath::registry::Pepper;
 ///
@@ -107,8 +112,14 @@ pub(super) const DIGEST: usize = 16;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Pepper {
-    key: Zeroizing<[u8; 32]>,
-    seal_key: Zeroizing<[u8; 32]>,
+    /// The current one first, then the older ones.
+    all: Vec<PepperKeys>,
+}
+
+/// What is derived from the text of one pepper.
+pub(super) struct PepperKeys {
+    digest: Zeroizing<[u8; 32]>,
+    seal: Zeroizing<[u8; 32]>,
     id: Fingerprint,
 }
 
@@ -191,27 +202,64 @@ impl Pepper {
     fn from_text(text: &RawKey) -> Self {
         let text = text.expose_secret().as_bytes();
         Self {
-            key: Zeroizing::new(blake3::derive_key(CONTEXT, text)),
-            seal_key: Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, text)),
-            id: Fingerprint::of(PROFILE.name(), text),
+            all: vec![PepperKeys {
+                digest: Zeroizing::new(blake3::derive_key(CONTEXT, text)),
+                seal: Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, text)),
+                id: Fingerprint::of(PROFILE.name(), text),
+            }],
         }
     }
 
-    /// Returns the fingerprint that records are marked with.
+    /// Adds a pepper that keys may still be under, unless it is there already. A registry takes at most 16.
     #[must_use]
-    pub const fn id(&self) -> Fingerprint {
+    pub fn with_older(mut self, older: Self) -> Self {
+        for pepper in older.all {
+            if self.named(pepper.id).is_none() {
+                self.all.push(pepper);
+            }
+        }
+        self
+    }
+
+    /// Returns the fingerprint that records are marked with: that of the current pepper.
+    #[must_use]
+    pub fn id(&self) -> Fingerprint {
+        self.current().id
+    }
+
+    pub(super) fn all(&self) -> &[PepperKeys] {
+        &self.all
+    }
+
+    pub(super) fn current(&self) -> &PepperKeys {
+        &self.all[0]
+    }
+
+    /// Returns the pepper with this fingerprint.
+    pub(super) fn named(&self, id: Fingerprint) -> Option<&PepperKeys> {
+        self.all.iter().find(|pepper| pepper.id == id)
+    }
+
+    /// Returns the place of a pepper in [`Pepper::all`].
+    pub(super) fn place_of(&self, id: Fingerprint) -> Option<u8> {
+        self.all.iter().position(|pepper| pepper.id == id).and_then(|place| u8::try_from(place).ok())
+    }
+}
+
+impl PepperKeys {
+    pub(super) const fn id(&self) -> Fingerprint {
         self.id
     }
 
     /// Digests a key: the first 128 bits of BLAKE3 in its keyed mode.
     #[inline]
     pub(super) fn digest(&self, key: &[u8]) -> [u8; DIGEST] {
-        first_half(&blake3::keyed_hash(&self.key, key))
+        first_half(&blake3::keyed_hash(&self.digest, key))
     }
 
     /// Seals a row.
     pub(super) fn seal(&self, row: &[u8]) -> [u8; DIGEST] {
-        first_half(&blake3::keyed_hash(&self.seal_key, row))
+        first_half(&blake3::keyed_hash(&self.seal, row))
     }
 }
 
@@ -229,55 +277,9 @@ fn is_weak(text: &RawKey) -> bool {
 
 impl fmt::Debug for Pepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pepper({})", self.id)
-    }
-}
-
-/// The pepper that new keys are digested under, and older ones that keys may still be under.
-///
-/// A key under an older pepper moves to the current one when it is used. To rotate a pepper, add a new one as
-/// the current, keep the old one as an older one, and drop it once
-/// [`keys_under`](super::KeyRegistry::keys_under) returns 0. Each older pepper costs one more hash for an
-/// unknown key.
-#[derive(Debug)]
-pub struct Peppers {
-    /// The current one first.
-    all: Vec<Pepper>,
-}
-
-impl Peppers {
-    /// Creates a set of the current pepper only.
-    #[must_use]
-    pub fn new(current: Pepper) -> Self {
-        Self { all: vec![current] }
-    }
-
-    /// Adds a pepper that keys may still be under, unless it is in the set already. A registry takes at most
-    /// 16.
-    #[must_use]
-    pub fn with_older(mut self, pepper: Pepper) -> Self {
-        if self.place_of(pepper.id).is_none() {
-            self.all.push(pepper);
-        }
-        self
-    }
-
-    pub(super) fn all(&self) -> &[Pepper] {
-        &self.all
-    }
-
-    pub(super) fn current(&self) -> &Pepper {
-        &self.all[0]
-    }
-
-    /// Returns the pepper with this fingerprint.
-    pub(super) fn named(&self, id: Fingerprint) -> Option<&Pepper> {
-        self.all.iter().find(|pepper| pepper.id == id)
-    }
-
-    /// Returns the place of a pepper in [`Peppers::all`].
-    pub(super) fn place_of(&self, id: Fingerprint) -> Option<u8> {
-        self.all.iter().position(|pepper| pepper.id == id).and_then(|place| u8::try_from(place).ok())
+        let mut shown = f.debug_tuple("Pepper");
+        self.all.iter().for_each(|pepper| _ = shown.field(&format_args!("{}", pepper.id)));
+        shown.finish()
     }
 }
 

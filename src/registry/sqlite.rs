@@ -3,7 +3,6 @@
 mod file;
 mod schema;
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, OnceLock};
@@ -12,96 +11,111 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 
-use super::record::{Change, Changed, KeyId, RecordStore, Records, Store, StoredKey, sealed::Sealed};
-use super::{Peppers, RecordError, RegistryError};
+use super::record::{Change, Changed, KeyId, RecordStore, Records, Store, StoredKey};
+use super::{KeyRegistry, Pepper, RecordError, RegistryError};
 use crate::internal::files::FileProblem;
 use crate::internal::panics::Lock;
-use crate::internal::printing::PrintablePath;
 use crate::key::{Profile, StoreId};
-use file::Place;
+use file::RecordFile;
 use schema::{Content, NUMBER, Sealer};
 
-/// Records in a SQLite file, so that they survive a restart.
-///
-/// The file contains each key's number, team, name, fingerprint, times, restriction and keyed digest, and no
-/// key. It must be a regular file that only this user can read and write; new files are created so. One
-/// process at a time can open it: a second one gets [`RecordError::Locked`] at once. A file that is refused
-/// is not changed by a byte.
-///
-/// Once a method has returned, its change is on the disk, as far as the file system honours `fsync`: the file
-/// is in write-ahead mode with full synchronization, which costs one `fsync` for a new key. (A rollback
-/// journal costs several, and with the same setting can reappear after a power cut and undo a finished
-/// change.) Deleting a key overwrites it in the file and in the log beside it; the disk and the file system
-/// may keep older copies of both.
-///
-/// Beside a file `keys.db` there is an empty `keys.db.lock`, which stays, and, while a registry has it open
-/// or after it was killed, a `keys.db-wal`, which is part of the records: **copy or move both together**,
-/// with the registry stopped. Without its log, a file may again contain keys that were deleted. If the log is
-/// removed or replaced while the records are open, every later change fails with [`RecordError::LogGone`].
-///
-/// ```
-/// use keysheath::key::{Issuer, Kanal};
-/// use keysheath::registry::{KeyRegistry, Pepper, Peppers, RecordError, Restriction, Sqlite, TeamId};
-///
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("keys.db");
-/// # let pepper = || {
-/// #     let path = folder.path().join("pepper");
-/// #     std::fs::write(&path, "mY8Qz3vT1nW5xR7kJ2hG9fD4sA6pL0oIuYtReWqZxCv=").unwrap();
-/// #     Pepper::from_reference(&format!("file:{}", path.display()).parse().unwrap()).unwrap()
-/// # };
-/// assert_eq!(Sqlite::open(&path).unwrap_err(), RecordError::Missing);
-///
-/// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper()), Sqlite::create(&path)?)?;
-/// let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None)?;
-/// drop(registry);
-///
-/// let registry = KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper()), Sqlite::open(&path)?)?;
-/// assert_eq!(registry.key(new.record().id()).unwrap().name(), "production-shop");
-/// # Ok::<(), keysheath::registry::RegistryError>(())
-/// ```
-pub struct Sqlite {
+/// Records in a SQLite file. It holds no key, and is opened by one process at a time.
+pub(super) struct Sqlite {
     connection: Lock<Connection>,
     /// Set once the records were read.
     sealer: OnceLock<Sealer>,
     /// After the connection, so that the lock is released last.
-    place: Place,
+    file: RecordFile,
+}
+
+impl KeyRegistry {
+    /// Opens a registry in an existing file. Blocks: it reads the whole file once to check its integrity.
+    ///
+    /// The file contains each key's number, team, name, fingerprint, times, restriction and keyed digest, and
+    /// no key. It must be a regular file that only this user can read and write; new files are created so. It
+    /// belongs to the issuer that it is first opened with. One process at a time can open it: a second one
+    /// gets [`RecordError::Locked`] at once. A file that is refused is not changed by a byte.
+    ///
+    /// Once a method has returned, its change is on the disk, as far as the file system honours `fsync`: the
+    /// file is in write-ahead mode with full synchronization, which costs one `fsync` for a new key. (A
+    /// rollback journal costs several, and with the same setting can reappear after a power cut and undo a
+    /// finished change.) Deleting a key overwrites it in the file and in the log beside it; the disk and the
+    /// file system may keep older copies of both.
+    ///
+    /// Beside a file `keys.db` there is an empty `keys.db.lock`, which stays, and, while a registry has it
+    /// open or after it was killed, a `keys.db-wal`, which is part of the records: **copy or move both
+    /// together**, with the registry stopped. Without its log, a file may again contain keys that were
+    /// deleted. If the log is removed or replaced while the records are open, every later change fails with
+    /// [`RecordError::LogGone`].
+    ///
+    /// ```
+    /// use keysheath::key::{Issuer, Kanal};
+    /// use keysheath::registry::{KeyRegistry, Pepper, TeamId};
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("keys.db");
+    /// # let pepper = || {
+    /// #     let path = folder.path().join("pepper");
+    /// #     std::fs::write(&path, "mY8Qz3vT1nW5xR7kJ2hG9fD4sA6pL0oIuYtReWqZxCv=").unwrap();
+    /// #     Pepper::from_reference(&format!("file:{}", path.display()).parse().unwrap()).unwrap()
+    /// # };
+    /// let registry = KeyRegistry::create(Kanal::PROFILE, pepper(), &path)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop", None)?;
+    /// drop(registry);
+    ///
+    /// let registry = KeyRegistry::open(Kanal::PROFILE, pepper(), &path)?;
+    /// assert_eq!(registry.key(new.record().id()).unwrap().name(), "production-shop");
+    /// # Ok::<(), keysheath::registry::RegistryError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RegistryError::Records`] if there is no such file, and then nothing is created, or if it cannot be
+    /// used as it is; [`RegistryError::PepperMissing`] if there are keys under a pepper that is not given,
+    /// [`RegistryError::TooManyPeppers`] for more than 16, and [`RegistryError::Weak`] for an issuer whose
+    /// keys could be guessed.
+    pub fn open(
+        profile: &'static Profile,
+        pepper: impl Into<Arc<Pepper>>,
+        path: impl AsRef<Path>,
+    ) -> Result<Self, RegistryError> {
+        Self::of_records(profile, pepper.into(), Sqlite::open(path.as_ref())?)
+    }
+
+    /// Creates an empty registry in a new file. Blocks.
+    ///
+    /// It is separate from [`KeyRegistry::open`] so that a wrong path or a disk that is not mounted gives an
+    /// error instead of a registry that refuses every key. To accept both, open first with a pepper in an
+    /// [`Arc`], and create after [`RecordError::Missing`].
+    ///
+    /// # Errors
+    /// [`RecordError::Exists`] if there is something at the path, an old log included, and the others as for
+    /// [`KeyRegistry::open`].
+    pub fn create(
+        profile: &'static Profile,
+        pepper: impl Into<Arc<Pepper>>,
+        path: impl AsRef<Path>,
+    ) -> Result<Self, RegistryError> {
+        Self::of_records(profile, pepper.into(), Sqlite::create(path.as_ref())?)
+    }
 }
 
 impl Sqlite {
-    /// Opens existing records. Blocks: it reads the whole file once to check its integrity.
-    ///
-    /// They belong to the issuer of the registry that is first opened with them.
-    ///
-    /// # Errors
-    /// [`RecordError`]: `Missing` or `NoFolder` if there is nothing, and then nothing is created;
-    /// `NotPrivate`, `ReadOnly` and `Locked` for a file that cannot be used as it is; `Corrupt` for one that
-    /// is damaged or not this crate's; and `Newer`. The file is not changed.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, RecordError> {
-        Self::connect(Place::open(path.as_ref())?)
+    fn open(path: &Path) -> Result<Self, RecordError> {
+        Self::connect(RecordFile::open(path)?)
     }
 
-    /// Creates empty records at a path where there is nothing yet. Blocks.
-    ///
-    /// It is separate from [`Sqlite::open`] so that a wrong path or a disk that is not mounted gives an error
-    /// instead of a registry that refuses every key. To accept both, open first, and create after
-    /// [`RecordError::Missing`].
-    ///
-    /// # Errors
-    /// [`RecordError`]: `Exists` if there is something, an old log included; `NoFolder`, `ReadOnly`, `Locked`
-    /// and the others as for [`Sqlite::open`].
-    pub fn create(path: impl AsRef<Path>) -> Result<Self, RecordError> {
-        Self::connect(Place::create(path.as_ref(), fill)?)
+    fn create(path: &Path) -> Result<Self, RecordError> {
+        Self::connect(RecordFile::create(path, fill)?)
     }
 
-    fn connect(place: Place) -> Result<Self, RecordError> {
+    fn connect(file: RecordFile) -> Result<Self, RecordError> {
         // Closing the connection plays an existing log into the file, unless this is set. A file that is
         // refused must not change, so it is set until the records have been read. (A log that does not exist
         // is created empty and removed again.)
-        let connection = connection(place.path(), place.has_log()).map_err(|error| from_sqlite(&error))?;
+        let connection = connection(file.path(), file.has_log()).map_err(|error| from_sqlite(&error))?;
         schema::check(&connection)?;
-        place.is_in_place()?;
-        Ok(Self { connection: Lock::new(connection), sealer: OnceLock::new(), place })
+        file.is_in_place()?;
+        Ok(Self { connection: Lock::new(connection), sealer: OnceLock::new(), file })
     }
 
     /// Runs one transaction, which is on the disk when this returns.
@@ -121,7 +135,7 @@ impl Sqlite {
     }
 
     fn is_in_place(&self, connection: &Connection) -> Result<(), RecordError> {
-        let found = self.place.is_in_place();
+        let found = self.file.is_in_place();
         if found == Err(RecordError::LogGone) {
             // SQLite still has the log open, so earlier changes that are only in it can be saved.
             let _ = checkpoint(connection);
@@ -139,11 +153,9 @@ impl Sqlite {
     }
 }
 
-impl Sealed for Sqlite {}
-
 impl RecordStore for Sqlite {
-    fn load(&self, profile: &'static Profile, peppers: &Arc<Peppers>) -> Result<Records, RegistryError> {
-        let Content { records, sealer, is_current } = schema::read(&self.connection(), profile, peppers)?;
+    fn load(&self, profile: &'static Profile, pepper: &Arc<Pepper>) -> Result<Records, RegistryError> {
+        let Content { records, sealer, is_current } = schema::read(&self.connection(), profile, pepper)?;
         let connection = self.connection();
         let mode = connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
@@ -157,10 +169,10 @@ impl RecordStore for Sqlite {
         if mode.map_err(|error| from_sqlite(&error))? != "wal" {
             return Err(RecordError::from(FileProblem::ReadOnly).into());
         }
-        self.place.note_log()?;
+        self.file.note_log()?;
         let sealer = match sealer {
             Some(sealer) => sealer,
-            None => Sealer::new(profile, peppers, new_number()?),
+            None => Sealer::new(profile, pepper, new_number()?),
         };
         if !is_current {
             self.write(|all| {
@@ -218,12 +230,6 @@ impl RecordStore for Sqlite {
 
     fn is_persistent(&self) -> bool {
         true
-    }
-}
-
-impl fmt::Debug for Sqlite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sqlite({})", PrintablePath(self.place.path()))
     }
 }
 

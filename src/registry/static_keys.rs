@@ -5,9 +5,7 @@ use std::sync::RwLock;
 
 use http::HeaderMap;
 
-use super::authorize::{Authorize, Principal, Refusal, RequestedStore};
-use super::credentials::Credentials;
-use super::record::Restriction;
+use super::authorize::{Authorize, Credentials, Principal, Refusal, RequestedStore};
 use crate::failure::Meaning;
 use crate::internal::panics::recover;
 use crate::key::{IssuerMismatch, Profile, RawKey};
@@ -90,7 +88,7 @@ impl Authorize for StaticKeys {
             team: None,
             fingerprint: found.fingerprint(),
             store: requested.store(),
-            restriction: Restriction::None,
+            restriction: None,
             is_previous: !is_current,
             is_from_browser,
         })

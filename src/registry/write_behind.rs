@@ -44,7 +44,7 @@ struct State {
     health: Health<RecordError>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default)]
 struct Queued {
     used: Option<Seconds>,
     digest: Option<StoredDigest>,
@@ -209,8 +209,8 @@ mod tests {
 
     use super::*;
     use crate::key::{Profile, StoreId};
-    use crate::registry::Peppers;
-    use crate::registry::record::{Records, Store, StoredKey, sealed::Sealed};
+    use crate::registry::Pepper;
+    use crate::registry::record::{Records, Store, StoredKey};
 
     /// A store that records what is written, and fails, panics or hangs on demand.
     #[derive(Default)]
@@ -221,10 +221,8 @@ mod tests {
         hang: Mutex<()>,
     }
 
-    impl Sealed for Arc<Fake> {}
-
     impl RecordStore for Arc<Fake> {
-        fn load(&self, _: &'static Profile, _: &Arc<Peppers>) -> Result<Records, RegistryError> {
+        fn load(&self, _: &'static Profile, _: &Arc<Pepper>) -> Result<Records, RegistryError> {
             unreachable!()
         }
 

@@ -10,7 +10,7 @@ use std::thread;
 use http::{HeaderMap, HeaderValue};
 use keysheath::failure::Meaning;
 use keysheath::key::{Issuer, Kanal};
-use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, Restriction, TeamId};
+use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, TeamId};
 
 const THREADS: usize = 4;
 
@@ -21,8 +21,8 @@ fn delete_under_load(registry: &KeyRegistry, rounds: usize) {
     let (mut accepted_before, mut refused_afterwards) = (0, 0);
     for round in 0..rounds {
         // Other keys that stay, so that places in the table are reused.
-        let kept = registry.create_key(TeamId::new(1), "kept", Restriction::None).unwrap();
-        let new = registry.create_key(TeamId::new(1), "deleted", Restriction::None).unwrap();
+        let kept = registry.create_key(TeamId::new(1), "kept", None).unwrap();
+        let new = registry.create_key(TeamId::new(1), "deleted", None).unwrap();
         let mut headers = HeaderMap::new();
         let value = format!("Bearer {}", new.key().expose_secret());
         headers.insert("authorization", HeaderValue::try_from(value).unwrap());
@@ -76,18 +76,17 @@ fn a_key_in_use_is_refused_once_its_deletion_returns() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_key_in_sqlite_is_refused_once_its_deletion_returns() {
-    use keysheath::registry::{Pepper, Peppers, Sqlite};
+    use keysheath::registry::Pepper;
 
     let folder = tempfile::tempdir().unwrap();
-    let records = Sqlite::create(folder.path().join("keys.db")).unwrap();
-    let peppers = Peppers::new(Pepper::random().unwrap());
-    delete_under_load(&KeyRegistry::open(Kanal::PROFILE, peppers, records).unwrap(), 100);
+    let (pepper, path) = (Pepper::random().unwrap(), folder.path().join("keys.db"));
+    delete_under_load(&KeyRegistry::create(Kanal::PROFILE, pepper, path).unwrap(), 100);
 }
 
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_deleted_key_is_refused_while_it_moves_to_a_new_pepper() {
-    use keysheath::registry::{Pepper, Peppers, Sqlite};
+    use keysheath::registry::Pepper;
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.db");
@@ -96,13 +95,11 @@ fn a_deleted_key_is_refused_while_it_moves_to_a_new_pepper() {
         std::fs::write(&path, format!("{text}-0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ")).unwrap();
         Pepper::from_reference(&format!("file:{}", path.display()).parse().unwrap()).unwrap()
     };
-    let old =
-        KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper("a")), Sqlite::create(&path).unwrap()).unwrap();
-    let keys: Vec<_> =
-        (0..50).map(|_| old.create_key(TeamId::new(1), "name", Restriction::None).unwrap()).collect();
+    let old = KeyRegistry::create(Kanal::PROFILE, pepper("a"), &path).unwrap();
+    let keys: Vec<_> = (0..50).map(|_| old.create_key(TeamId::new(1), "name", None).unwrap()).collect();
     drop(old);
-    let peppers = Peppers::new(pepper("b")).with_older(pepper("a"));
-    let registry = KeyRegistry::open(Kanal::PROFILE, peppers, Sqlite::open(&path).unwrap()).unwrap();
+    let both = pepper("b").with_older(pepper("a"));
+    let registry = KeyRegistry::open(Kanal::PROFILE, both, &path).unwrap();
     for new in keys {
         let mut headers = HeaderMap::new();
         let value = format!("Bearer {}", new.key().expose_secret());

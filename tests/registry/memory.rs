@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use keysheath::failure::Meaning;
 use keysheath::key::{Issuer, Kanal, Katana, KeyFormat, Origin, Profile, StoreId};
 use keysheath::registry::{
-    Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, RequestedStore, Restriction, TeamId,
+    Authorize, KeyId, KeyRegistry, Principal, Refusal, RegistryError, RequestedStore, TeamId,
 };
 
 const OURS: TeamId = TeamId::new(1);
@@ -34,7 +34,7 @@ fn ask(registry: &KeyRegistry, key: &str, wanted: RequestedStore) -> Result<Prin
     registry.authorize(&headers(key), wanted)
 }
 
-fn create(registry: &KeyRegistry, restriction: Restriction) -> (KeyId, String) {
+fn create(registry: &KeyRegistry, restriction: Option<StoreId>) -> (KeyId, String) {
     let new = registry.create_key(OURS, "name", restriction).unwrap();
     (new.record().id(), new.key().expose_secret().to_owned())
 }
@@ -42,7 +42,7 @@ fn create(registry: &KeyRegistry, restriction: Restriction) -> (KeyId, String) {
 #[test]
 fn a_name_has_1_to_100_printable_characters() {
     let registry = registry();
-    let rule = |name: &str| match registry.create_key(OURS, name, Restriction::None) {
+    let rule = |name: &str| match registry.create_key(OURS, name, None) {
         Ok(new) => {
             assert_eq!(new.record().name(), name);
             None
@@ -82,12 +82,12 @@ fn a_team_sees_its_own_keys_in_the_order_of_creation() {
     let mut made = Vec::new();
     for number in 0..20 {
         let name = format!("key {}", 20 - number);
-        made.push(registry.create_key(OURS, &name, Restriction::None).unwrap().record().id());
-        registry.create_key(THEIRS, "same name", Restriction::None).unwrap();
+        made.push(registry.create_key(OURS, &name, None).unwrap().record().id());
+        registry.create_key(THEIRS, "same name", None).unwrap();
     }
     // A place in memory is reused, and the new key is still the last of the list.
     registry.delete_key(made.remove(3)).unwrap();
-    made.push(registry.create_key(OURS, "key 9", Restriction::None).unwrap().record().id());
+    made.push(registry.create_key(OURS, "key 9", None).unwrap().record().id());
     let listed: Vec<KeyId> = registry.keys(OURS).iter().map(keysheath::registry::KeyRecord::id).collect();
     assert_eq!(listed, made);
     assert!(registry.keys(OURS).iter().all(|record| record.team() == OURS));
@@ -98,9 +98,9 @@ fn a_team_sees_its_own_keys_in_the_order_of_creation() {
 #[test]
 fn a_deleted_key_is_removed_and_its_number_is_unknown() {
     let registry = registry();
-    let (id, key) = create(&registry, Restriction::None);
+    let (id, key) = create(&registry, None);
     registry.delete_key(id).unwrap();
-    let (second, _) = create(&registry, Restriction::None);
+    let (second, _) = create(&registry, None);
     assert_ne!(second, id);
     assert_eq!(registry.key(id), None);
     assert_eq!(registry.delete_key(id), Err(RegistryError::NoSuchKey));
@@ -113,7 +113,7 @@ fn a_key_cannot_be_restricted_to_another_teams_store() {
     let registry = registry();
     registry.put_store(store(20), THEIRS).unwrap();
     for number in [20, 99] {
-        let refused = registry.create_key(OURS, "name", Restriction::Store(store(number)));
+        let refused = registry.create_key(OURS, "name", Some(store(number)));
         assert_eq!(refused.unwrap_err(), RegistryError::NoSuchStore, "{number}");
     }
     assert!(registry.is_empty());
@@ -134,9 +134,9 @@ fn every_combination_of_store_rules_gives_the_documented_row() {
             registry.pause_store(store(number)).unwrap();
         }
     }
-    let (_, free) = create(&registry, Restriction::None);
-    let (_, to_10) = create(&registry, Restriction::Store(store(10)));
-    let (_, to_11) = create(&registry, Restriction::Store(store(11)));
+    let (_, free) = create(&registry, None);
+    let (_, to_10) = create(&registry, Some(store(10)));
+    let (_, to_11) = create(&registry, Some(store(11)));
     let at = |number| RequestedStore::Store(store(number));
     // The expected row for a key without a restriction, for one restricted to 10, and for one restricted to
     // 11.
@@ -178,7 +178,7 @@ fn every_combination_of_store_rules_gives_the_documented_row() {
 fn a_pause_outlives_a_move_and_a_moved_store_changes_rights() {
     let registry = registry();
     registry.put_store(store(10), OURS).unwrap();
-    let (_, key) = create(&registry, Restriction::Store(store(10)));
+    let (_, key) = create(&registry, Some(store(10)));
     let meaning =
         || ask(&registry, &key, RequestedStore::Store(store(10))).err().map(|refusal| refusal.meaning());
     registry.pause_store(store(10)).unwrap();
@@ -200,7 +200,7 @@ fn a_last_use_is_noted_to_the_second_and_never_goes_back() {
     });
     let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     registry.put_store(store(20), THEIRS).unwrap();
-    let (id, key) = create(&registry, Restriction::None);
+    let (id, key) = create(&registry, None);
     let record = || registry.key(id).unwrap();
     assert_eq!((record().created(), record().last_used()), (at(1_800_000_000), None));
 
@@ -236,7 +236,7 @@ fn same_each_run() -> impl FnMut(&mut [u8]) -> io::Result<()> + Send {
 fn with_a_fixed_generator_the_keys_are_the_same_in_every_run() {
     let keys = || -> Vec<String> {
         let registry = registry().with_random(same_each_run());
-        (0..3).map(|_| create(&registry, Restriction::None).1).collect()
+        (0..3).map(|_| create(&registry, None).1).collect()
     };
     let first = keys();
     assert_eq!(first, keys());
@@ -250,9 +250,9 @@ fn a_broken_generator_creates_no_key_and_does_not_hang() {
         bytes.fill(7);
         Ok(())
     });
-    let (_, key) = create(&same, Restriction::None);
+    let (_, key) = create(&same, None);
     for _ in 0..3 {
-        let error = same.create_key(OURS, "again", Restriction::None).unwrap_err();
+        let error = same.create_key(OURS, "again", None).unwrap_err();
         assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::AlreadyExists));
     }
     assert_eq!((same.len(), ask(&same, &key, RequestedStore::NoStore).is_ok()), (1, true));
@@ -261,11 +261,11 @@ fn a_broken_generator_creates_no_key_and_does_not_hang() {
         bytes.fill(0xff);
         Ok(())
     });
-    let error = useless.create_key(OURS, "name", Restriction::None).unwrap_err();
+    let error = useless.create_key(OURS, "name", None).unwrap_err();
     assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::InvalidData));
 
     let broken = registry().with_random(|_| Err(io::ErrorKind::Unsupported.into()));
-    let error = broken.create_key(OURS, "name", Restriction::None).unwrap_err();
+    let error = broken.create_key(OURS, "name", None).unwrap_err();
     assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::Unsupported));
     assert!(useless.is_empty() && broken.is_empty());
 }
@@ -279,15 +279,10 @@ fn an_issuer_whose_keys_could_be_guessed_gets_no_registry() {
     let error = KeyRegistry::in_memory(WEAK).unwrap_err();
     assert!(matches!(error, RegistryError::Weak { length: 13, .. }), "{error}");
     let registry = KeyRegistry::in_memory(ENOUGH).unwrap();
-    let new = registry.create_key(OURS, "name", Restriction::None).unwrap();
+    let new = registry.create_key(OURS, "name", None).unwrap();
     assert_eq!(new.key().expose_secret().len(), 14);
     let katana = KeyRegistry::in_memory(Katana::PROFILE).unwrap();
-    let key = katana
-        .create_key(OURS, "name", Restriction::None)
-        .unwrap()
-        .into_key()
-        .try_into_typed::<Katana>()
-        .unwrap();
+    let key = katana.create_key(OURS, "name", None).unwrap().into_key().try_into_typed::<Katana>().unwrap();
     assert!(katana.authorize(&headers(key.expose_secret()), RequestedStore::NoStore).is_ok());
 }
 
@@ -299,7 +294,7 @@ fn a_browser_is_reported_once_for_each_accepted_request_only() {
         count.fetch_add(1, Ordering::SeqCst);
         *seen.lock().unwrap() = principal.key();
     });
-    let (id, key) = create(&registry, Restriction::None);
+    let (id, key) = create(&registry, None);
     let with = |key: &str, name: &'static str| {
         let mut headers = headers(key);
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static("https://shop.example"));
@@ -318,7 +313,7 @@ fn a_browser_is_reported_once_for_each_accepted_request_only() {
 #[test]
 fn a_keys_number_is_parsed_as_it_is_printed() {
     let registry = registry();
-    let (id, _) = create(&registry, Restriction::None);
+    let (id, _) = create(&registry, None);
     assert_eq!(id.to_string().parse(), Ok(id));
     for text in ["", "1", "000000000", "0000000g", "+0000000", "0x000000", " 0000000", "0000000100000000"] {
         assert_eq!(text.parse::<KeyId>(), Err(RegistryError::NotAKeyId), "{text:?}");

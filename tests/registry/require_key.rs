@@ -17,8 +17,8 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Empty, Full};
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, StoreId};
 use keysheath::registry::{
-    Authorize, KeyRegistry, Principal, RefusalBody, RequestedStore, RequireKey, RequireKeyLayer, Restriction,
-    StaticKeys, TeamId,
+    Authorize, KeyRegistry, Principal, RefusalBody, RequestedStore, RequireKey, RequireKeyLayer, StaticKeys,
+    TeamId,
 };
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
@@ -101,7 +101,7 @@ async fn the_principal_in_the_extensions_identifies_the_key() {
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     let store = StoreId::new(123).unwrap();
     registry.put_store(store, TeamId::new(7)).unwrap();
-    let new = registry.create_key(TeamId::new(7), "production-shop", Restriction::None).unwrap();
+    let new = registry.create_key(TeamId::new(7), "production-shop", None).unwrap();
     let echo = service_fn(|request: Request<()>| async move {
         let principal = *request.extensions().get::<Principal>().expect("the layer put it there");
         let mut response = Response::new(Empty::<Bytes>::new());
@@ -199,7 +199,7 @@ async fn a_custom_rule_names_the_store() {
     assert_eq!(RequestedStore::from_segment("123").store(), StoreId::new(123));
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1)).unwrap();
-    let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "production-shop", None).unwrap();
     let layer = RequireKeyLayer::with_store(Arc::new(registry), |request| {
         let header = request.headers.get("x-store").and_then(|value| value.to_str().ok());
         header.map_or(RequestedStore::NotAStore, RequestedStore::from_segment)
@@ -220,7 +220,7 @@ fn two_teams() -> (String, RequireKeyLayer<KeyRegistry>) {
     for (store, team) in [(123, 1), (456, 2)] {
         registry.put_store(StoreId::new(store).unwrap(), TeamId::new(team)).unwrap();
     }
-    let new = registry.create_key(TeamId::new(1), "production-shop", Restriction::None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "production-shop", None).unwrap();
     (new.key().expose_secret().to_owned(), RequireKeyLayer::for_stores(Arc::new(registry)))
 }
 
@@ -304,7 +304,7 @@ async fn a_key_of_one_store_is_refused_on_routes_without_a_store() {
         let new = registry.create_key(TeamId::new(1), "name", restriction).unwrap();
         new.key().expose_secret().to_owned()
     };
-    let (free, bound) = (new(Restriction::None), new(Restriction::Store(store)));
+    let (free, bound) = (new(None), new(Some(store)));
     let registry = Arc::new(registry);
     let echo = service_fn(|request: Request<()>| async move {
         let restriction = request.extensions().get::<Principal>().unwrap().restriction();
@@ -315,13 +315,13 @@ async fn a_key_of_one_store_is_refused_on_routes_without_a_store() {
     let forbidden = r#"{ "error": "API key does not authorize this store" }"#;
     let by_default = RequireKeyLayer::new(Arc::clone(&registry));
     let response = by_default.layer(echo).oneshot(request(Some(&free), ())).await.unwrap();
-    assert_eq!(response.extensions().get(), Some(&Restriction::None));
+    assert_eq!(response.extensions().get(), Some(&None::<StoreId>));
     let response = by_default.layer(echo).oneshot(request(Some(&bound), ())).await.unwrap();
     assert_eq!(response.status(), 403);
     assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="kanal", error="insufficient_scope""#);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), forbidden);
     let when_asked_for = RequireKeyLayer::for_any_key(registry);
-    for (key, restriction) in [(&free, Restriction::None), (&bound, Restriction::Store(store))] {
+    for (key, restriction) in [(&free, None), (&bound, Some(store))] {
         let response = when_asked_for.layer(echo).oneshot(request(Some(key), ())).await.unwrap();
         assert_eq!(response.extensions().get(), Some(&restriction));
     }

@@ -18,8 +18,7 @@ use keysheath::FileProblem;
 use keysheath::failure::Meaning;
 use keysheath::key::{Issuer, Kanal, StoreId};
 use keysheath::registry::{
-    Authorize, KeyId, KeyRegistry, Pepper, Peppers, RecordError, RegistryError, RequestedStore, Restriction,
-    Sqlite, TeamId,
+    Authorize, KeyId, KeyRegistry, Pepper, RecordError, RegistryError, RequestedStore, TeamId,
 };
 use rusqlite::Connection;
 
@@ -46,16 +45,15 @@ impl Place {
     }
 
     fn create(&self) -> KeyRegistry {
-        let records = Sqlite::create(self.path()).unwrap();
-        KeyRegistry::open(Kanal::PROFILE, Peppers::new(self.pepper("a")), records).unwrap()
+        KeyRegistry::create(Kanal::PROFILE, self.pepper("a"), self.path()).unwrap()
     }
 
     fn open(&self) -> KeyRegistry {
         open(self.0.path())
     }
 
-    fn open_with(&self, peppers: Peppers) -> Result<KeyRegistry, RegistryError> {
-        KeyRegistry::open(Kanal::PROFILE, peppers, Sqlite::open(self.path())?)
+    fn open_with(&self, pepper: Pepper) -> Result<KeyRegistry, RegistryError> {
+        KeyRegistry::open(Kanal::PROFILE, pepper, self.path())
     }
 
     /// Returns the names of the files beside the records, without the peppers and the lock.
@@ -74,8 +72,7 @@ fn pepper_of(folder: &Path, name: &str) -> Pepper {
 }
 
 fn open(folder: &Path) -> KeyRegistry {
-    let records = Sqlite::open(folder.join("keys.db")).unwrap();
-    KeyRegistry::open(Kanal::PROFILE, Peppers::new(pepper_of(folder, "a")), records).unwrap()
+    KeyRegistry::open(Kanal::PROFILE, pepper_of(folder, "a"), folder.join("keys.db")).unwrap()
 }
 
 fn store(number: u64) -> StoreId {
@@ -89,7 +86,7 @@ fn ask(registry: &KeyRegistry, key: &str, wanted: RequestedStore) -> Option<Mean
     registry.authorize(&headers, wanted).err().map(|refusal| refusal.meaning())
 }
 
-fn create(registry: &KeyRegistry, name: &str, restriction: Restriction) -> (KeyId, String) {
+fn create(registry: &KeyRegistry, name: &str, restriction: Option<StoreId>) -> (KeyId, String) {
     let new = registry.create_key(TEAM, name, restriction).unwrap();
     (new.record().id(), new.key().expose_secret().to_owned())
 }
@@ -109,10 +106,10 @@ fn everything_survives_a_restart() {
     registry.put_store(store(10), TEAM).unwrap();
     registry.put_store(store(u64::MAX), TeamId::new(u32::MAX)).unwrap();
     registry.pause_store(store(u64::MAX)).unwrap();
-    let (_, free) = create(&registry, "日本 'quoted' \u{1f511}", Restriction::None);
-    let (_, bound) = create(&registry, "bound", Restriction::Store(store(10)));
-    let (deleted, gone) = create(&registry, "deleted", Restriction::None);
-    registry.create_key(TeamId::new(u32::MAX), "theirs", Restriction::Store(store(u64::MAX))).unwrap();
+    let (_, free) = create(&registry, "日本 'quoted' \u{1f511}", None);
+    let (_, bound) = create(&registry, "bound", Some(store(10)));
+    let (deleted, gone) = create(&registry, "deleted", None);
+    registry.create_key(TeamId::new(u32::MAX), "theirs", Some(store(u64::MAX))).unwrap();
     assert_eq!(ask(&registry, &free, RequestedStore::NoStore), None);
     registry.delete_key(deleted).unwrap();
     let before = (registry.keys(TEAM), registry.keys(TeamId::new(u32::MAX)));
@@ -148,7 +145,7 @@ fn no_number_is_reused_not_even_the_newest_after_a_restart() {
     let mut seen = Vec::new();
     for _ in 0..5 {
         let registry = place.open();
-        let (id, _) = create(&registry, "name", Restriction::None);
+        let (id, _) = create(&registry, "name", None);
         assert!(!seen.contains(&id), "{id} was given before");
         seen.push(id);
         registry.delete_key(id).unwrap();
@@ -162,7 +159,7 @@ fn no_number_is_reused_not_even_the_newest_after_a_restart() {
 fn keys_with_gaps_in_their_numbers_keep_their_numbers() {
     let place = Place::new();
     let registry = place.create();
-    let keys: Vec<_> = (0..3000).map(|n| create(&registry, &format!("key {n}"), Restriction::None)).collect();
+    let keys: Vec<_> = (0..3000).map(|n| create(&registry, &format!("key {n}"), None)).collect();
     let (mut kept, mut deleted) = (Vec::new(), Vec::new());
     for (at, key) in keys.into_iter().enumerate() {
         if at % 300 == 7 || (1000..1100).contains(&at) {
@@ -183,7 +180,7 @@ fn keys_with_gaps_in_their_numbers_keep_their_numbers() {
         }
         assert!(deleted.iter().all(|(_, key)| ask(&registry, key, RequestedStore::NoStore).is_some()));
         // The gaps are filled, and those keys are deleted again.
-        let new: Vec<_> = (0..150).map(|_| create(&registry, "new", Restriction::None)).collect();
+        let new: Vec<_> = (0..150).map(|_| create(&registry, "new", None)).collect();
         assert!(new.iter().all(|(_, key)| ask(&registry, key, RequestedStore::NoStore).is_none()));
         for (id, _) in new {
             registry.delete_key(id).unwrap();
@@ -195,7 +192,7 @@ fn keys_with_gaps_in_their_numbers_keep_their_numbers() {
 fn new_files_the_log_and_the_lock_have_mode_600() {
     let place = Place::new();
     let registry = place.create();
-    create(&registry, "name", Restriction::None);
+    create(&registry, "name", None);
     for name in ["keys.db", "keys.db-wal", "keys.db.lock"] {
         let mode = fs::metadata(place.0.at(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
@@ -208,8 +205,8 @@ fn no_key_and_no_deleted_record_is_in_the_file_or_the_log() {
     let place = Place::new();
     let registry = place.create();
     let name = "a name that stands nowhere else";
-    let (id, key) = create(&registry, name, Restriction::None);
-    let (_, kept) = create(&registry, "kept", Restriction::None);
+    let (id, key) = create(&registry, name, None);
+    let (_, kept) = create(&registry, "kept", None);
     assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     registry.flush().unwrap();
     let holds = |text: &str| {
@@ -230,25 +227,25 @@ fn no_key_and_no_deleted_record_is_in_the_file_or_the_log() {
 fn a_pepper_is_rotated_without_a_key_being_refused() {
     let place = Place::new();
     let registry = place.create();
-    let (_, key) = create(&registry, "used", Restriction::None);
-    let (unused, _) = create(&registry, "unused", Restriction::None);
+    let (_, key) = create(&registry, "used", None);
+    let (unused, _) = create(&registry, "unused", None);
     registry.put_store(store(10), TEAM).unwrap();
     let before = registry.keys(TEAM);
     drop(registry);
 
     // With the new pepper only, opening fails, because those keys cannot be recognized.
-    let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
+    let missing = place.open_with(place.pepper("b")).unwrap_err();
     let old = place.pepper("a").id();
     assert!(matches!(missing, RegistryError::PepperMissing { id, .. } if id == old), "{missing}");
 
-    let both = || Peppers::new(place.pepper("b")).with_older(place.pepper("a"));
+    let both = || place.pepper("b").with_older(place.pepper("a"));
     let registry = place.open_with(both()).unwrap();
     assert_eq!(registry.keys_under(old), Ok(2));
     assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     assert_eq!(registry.keys_under(old), Ok(1));
     assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None, "under the new pepper now");
     drop(registry);
-    let missing = place.open_with(Peppers::new(place.pepper("b"))).unwrap_err();
+    let missing = place.open_with(place.pepper("b")).unwrap_err();
     assert!(matches!(missing, RegistryError::PepperMissing { id, .. } if id == old), "one key is left");
 
     let registry = place.open_with(both()).unwrap();
@@ -258,7 +255,7 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     assert_eq!(registry.keys_under(old), Ok(0));
     drop(registry);
 
-    let registry = place.open_with(Peppers::new(place.pepper("b"))).unwrap();
+    let registry = place.open_with(place.pepper("b")).unwrap();
     assert_eq!(
         ask(&registry, &key, RequestedStore::Store(store(10))),
         None,
@@ -267,7 +264,7 @@ fn a_pepper_is_rotated_without_a_key_being_refused() {
     assert_eq!(registry.keys(TEAM)[0].id(), before[0].id(), "a key keeps its number");
     assert_eq!(registry.keys(TEAM)[0].fingerprint(), before[0].fingerprint());
     drop(registry);
-    assert!(place.open_with(Peppers::new(place.pepper("a"))).is_err());
+    assert!(place.open_with(place.pepper("a")).is_err());
 }
 
 #[test]
@@ -275,16 +272,16 @@ fn a_late_write_for_a_deleted_key_goes_to_no_other_key() {
     let place = Place::new();
     let first = {
         let registry = place.create();
-        create(&registry, "first", Restriction::None)
+        create(&registry, "first", None)
     };
-    let registry = place.open_with(Peppers::new(place.pepper("b")).with_older(place.pepper("a"))).unwrap();
+    let registry = place.open_with(place.pepper("b").with_older(place.pepper("a"))).unwrap();
     // Its use and its digest under the new pepper are queued.
     assert_eq!(ask(&registry, &first.1, RequestedStore::NoStore), None);
     registry.delete_key(first.0).unwrap();
-    let second = create(&registry, "second", Restriction::None);
+    let second = create(&registry, "second", None);
     registry.flush().unwrap();
     drop(registry);
-    let registry = place.open_with(Peppers::new(place.pepper("b"))).unwrap();
+    let registry = place.open_with(place.pepper("b")).unwrap();
     assert_eq!(ask(&registry, &first.1, RequestedStore::NoStore), Some(Meaning::KeyRefused));
     assert_eq!(registry.key(second.0).unwrap().last_used(), None, "the use was the first key's");
     assert_eq!(ask(&registry, &second.1, RequestedStore::NoStore), None);
@@ -303,7 +300,7 @@ fn records_can_be_reopened_while_processes_are_started() {
             }
             started
         });
-        let outcomes: Vec<_> = (0..300).map(|_| Sqlite::open(place.path()).map(drop)).collect();
+        let outcomes: Vec<_> = (0..300).map(|_| place.open_with(place.pepper("a")).map(drop)).collect();
         done.store(true, Ordering::Relaxed);
         assert!(starting.join().unwrap() > 20);
         assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
@@ -315,7 +312,7 @@ fn a_use_is_written_by_a_flush_at_the_end_and_by_itself() {
     let place = Place::new();
     let (now, clock) = clock(1_800_000_000);
     let registry = place.create().with_clock(clock);
-    let (id, key) = create(&registry, "name", Restriction::None);
+    let (id, key) = create(&registry, "name", None);
     // As another process would find it if this one were killed now.
     let on_disk = || {
         let copy = Place::new();
@@ -353,14 +350,14 @@ fn a_use_is_written_by_a_flush_at_the_end_and_by_itself() {
 fn unwritable_records_fail_changes_and_no_request() {
     let place = Place::new();
     let registry = place.create();
-    let (id, key) = create(&registry, "name", Restriction::None);
+    let (id, key) = create(&registry, "name", None);
     let aside = place.0.at("aside");
     fs::rename(place.path(), &aside).unwrap();
     assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);
     let missing = RegistryError::Records(RecordError::Missing);
     assert_eq!(registry.flush(), Err(missing));
     assert_eq!(registry.delete_key(id), Err(missing));
-    assert_eq!(registry.create_key(TEAM, "other", Restriction::None).unwrap_err(), missing);
+    assert_eq!(registry.create_key(TEAM, "other", None).unwrap_err(), missing);
     assert_eq!(registry.put_store(store(1), TEAM), Err(missing));
     assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None, "what was not deleted is still accepted");
     assert_eq!(registry.len(), 1, "what could not be written is not there");
@@ -381,7 +378,7 @@ fn a_full_disk_fails_changes_and_no_request_and_loses_nothing() {
         registry.put_store(store(10), TEAM).unwrap();
         let mut keys = Vec::new();
         let error = loop {
-            match registry.create_key(TEAM, &"n".repeat(100), Restriction::None) {
+            match registry.create_key(TEAM, &"n".repeat(100), None) {
                 Ok(new) => keys.push((new.record().id(), new.key().expose_secret().to_owned())),
                 Err(error) => break error,
             }
@@ -406,14 +403,10 @@ fn a_full_disk_fails_changes_and_no_request_and_loses_nothing() {
 fn no_printed_record_contains_a_key_or_a_digest() {
     let place = Place::new();
     let registry = place.create();
-    let (_, key) = create(&registry, "name", Restriction::None);
+    let (_, key) = create(&registry, "name", None);
     registry.flush().unwrap();
     assert_eq!(format!("{registry:?}"), "KeyRegistry(kanal, 1 keys)");
     drop(registry);
-    let records = Sqlite::open(place.path()).unwrap();
-    let path = fs::canonicalize(place.path()).unwrap();
-    assert_eq!(format!("{records:?}"), format!("Sqlite({})", path.display()));
-    drop(records);
     let connection = Connection::open(place.path()).unwrap();
     let digest: Vec<u8> = connection.query_row("SELECT digest FROM keys", [], |row| row.get(0)).unwrap();
     drop(connection);

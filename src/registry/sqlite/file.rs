@@ -29,7 +29,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// A file that was checked and that no other registry has open.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RecordFile {
     /// Without symbolic links in its folder, so that each file has one lock.
     path: PathBuf,
     id: FileId,
@@ -38,7 +38,7 @@ pub(super) struct Place {
     _lock: FileLock,
 }
 
-impl Place {
+impl RecordFile {
     /// Opens an existing file. Creates nothing, and does not change a file that is refused.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
         private::refuse_reserved(path)?;

@@ -9,9 +9,10 @@ use subtle::ConstantTimeEq as _;
 use super::from_sqlite;
 use crate::key::{Fingerprint, Profile, StoreId};
 use crate::registry::record::{
-    KeyId, KeyRecord, Records, Restriction, Seconds, Store, StoredDigest, StoredKey, TeamId, check_name,
+    KeyId, KeyRecord, Records, Seconds, Store, StoredDigest, StoredKey, TeamId, check_name,
 };
-use crate::registry::{Pepper, Peppers, RecordError, RegistryError};
+use crate::registry::secret::PepperKeys;
+use crate::registry::{Pepper, RecordError, RegistryError};
 
 /// "kshr": marks the file as this crate's.
 const APPLICATION: i64 = 0x6b73_6872;
@@ -46,28 +47,25 @@ pub(super) const NUMBER: usize = 16;
 /// A seal covers every column of its row, the issuer and the file's own random number, so it does not fit a
 /// row of another file or another table. It does not cover which rows there are.
 pub(super) struct Sealer {
-    peppers: Arc<Peppers>,
+    peppers: Arc<Pepper>,
     issuer: &'static str,
     number: [u8; NUMBER],
 }
 
 impl Sealer {
-    pub(super) fn new(profile: &'static Profile, peppers: &Arc<Peppers>, number: [u8; NUMBER]) -> Self {
+    pub(super) fn new(profile: &'static Profile, peppers: &Arc<Pepper>, number: [u8; NUMBER]) -> Self {
         Self { peppers: Arc::clone(peppers), issuer: profile.name(), number }
     }
 
     /// Returns the pepper that rows without a digest are sealed under.
-    fn current(&self) -> &Pepper {
+    fn current(&self) -> &PepperKeys {
         self.peppers.current()
     }
 
     /// Seals a key, under the pepper of its digest. `None` if that pepper was not given.
     fn key(&self, StoredKey { record, digest }: &StoredKey) -> Option<[u8; SEAL]> {
         let pepper = self.peppers.named(digest.pepper)?;
-        let store = match record.restriction {
-            Restriction::None => 0,
-            Restriction::Store(store) => store.get(),
-        };
+        let store = record.restriction.map_or(0, StoreId::get);
         let fingerprint = record.fingerprint.map_or([0; 10], Fingerprint::to_bytes);
         // All but the last have a fixed length, so no two rows give the same bytes.
         Some(self.seal(
@@ -88,16 +86,16 @@ impl Sealer {
         ))
     }
 
-    fn store(&self, pepper: &Pepper, id: StoreId, store: Store) -> [u8; SEAL] {
+    fn store(&self, pepper: &PepperKeys, id: StoreId, store: Store) -> [u8; SEAL] {
         let (id, team) = (id.get().to_be_bytes(), store.team.get().to_be_bytes());
         self.seal(pepper, &[b"store", &id, &team, &[u8::from(store.is_paused)]])
     }
 
-    fn meta(&self, pepper: &Pepper, next_serial: u32) -> [u8; SEAL] {
+    fn meta(&self, pepper: &PepperKeys, next_serial: u32) -> [u8; SEAL] {
         self.seal(pepper, &[b"meta", &next_serial.to_be_bytes()])
     }
 
-    fn seal(&self, pepper: &Pepper, fields: &[&[u8]]) -> [u8; SEAL] {
+    fn seal(&self, pepper: &PepperKeys, fields: &[&[u8]]) -> [u8; SEAL] {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(&self.number);
         // The name of an issuer has no line feed.
@@ -167,7 +165,7 @@ fn number(connection: &Connection, question: &str) -> Result<i64, RecordError> {
 pub(super) fn read(
     connection: &Connection,
     profile: &'static Profile,
-    peppers: &Arc<Peppers>,
+    peppers: &Arc<Pepper>,
 ) -> Result<Content, RegistryError> {
     let Some((sealer, next_serial, mut is_current)) = meta(connection, profile, peppers)? else {
         return Ok(Content { records: Records::default(), sealer: None, is_current: false });
@@ -192,7 +190,7 @@ pub(super) fn read(
 fn meta(
     connection: &Connection,
     profile: &'static Profile,
-    peppers: &Arc<Peppers>,
+    peppers: &Arc<Pepper>,
 ) -> Result<Option<(Sealer, u32, bool)>, RegistryError> {
     let query = "SELECT issuer, number, next_serial, pepper, seal FROM meta WHERE one = 1";
     let (issuer, number, next_serial, pepper, seal) = connection
@@ -224,7 +222,7 @@ fn meta(
 }
 
 /// Returns the pepper with this fingerprint.
-fn named(peppers: &Peppers, id: [u8; 10]) -> Result<&Pepper, RegistryError> {
+fn named(peppers: &Pepper, id: [u8; 10]) -> Result<&PepperKeys, RegistryError> {
     let id = Fingerprint::from_bytes(id);
     peppers.named(id).ok_or(RegistryError::PepperMissing { id })
 }
@@ -273,10 +271,7 @@ pub(super) fn write_store(
 pub(super) fn write_key(all: &Transaction<'_>, sealer: &Sealer, key: &StoredKey) -> Result<(), RecordError> {
     let StoredKey { record, digest } = key;
     let seal = sealer.key(key).ok_or(RecordError::Corrupt)?;
-    let store = match record.restriction {
-        Restriction::None => None,
-        Restriction::Store(store) => Some(store_bits(store)),
-    };
+    let store = record.restriction.map(store_bits);
     let written = all
         .prepare_cached(
             "INSERT OR REPLACE INTO keys (serial, team, name, fingerprint, digest, pepper, created, \
@@ -332,10 +327,7 @@ fn rows<T>(
 fn stored_key(row: &Row<'_>, sealer: &Sealer) -> Result<StoredKey, RegistryError> {
     let name: String = get(row, 2)?;
     let last_used: Option<u32> = get(row, 7)?;
-    let restriction = match get::<Option<i64>>(row, 8)? {
-        None => Restriction::None,
-        Some(store) => Restriction::Store(store_id(store)?),
-    };
+    let restriction = get::<Option<i64>>(row, 8)?.map(store_id).transpose()?;
     if check_name(&name).is_err() || last_used == Some(0) {
         return Err(RecordError::Corrupt.into());
     }
@@ -354,7 +346,7 @@ fn stored_key(row: &Row<'_>, sealer: &Sealer) -> Result<StoredKey, RegistryError
     Ok(key)
 }
 
-fn store(row: &Row<'_>, sealer: &Sealer, pepper: &Pepper) -> Result<(StoreId, Store), RecordError> {
+fn store(row: &Row<'_>, sealer: &Sealer, pepper: &PepperKeys) -> Result<(StoreId, Store), RecordError> {
     let (id, team) = (store_id(get(row, 0)?)?, TeamId::new(get(row, 1)?));
     let is_paused = match get::<i64>(row, 2)? {
         0 => false,

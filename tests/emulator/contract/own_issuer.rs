@@ -14,7 +14,7 @@ use keysheath::failure::{Answer, Meaning, Obstacle, Row};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey, StoreId};
 use keysheath::probe::{Finding, Probe, Report, Verdict};
-use keysheath::registry::{KeyRegistry, Refusal, RequireKeyLayer, Restriction, TeamId};
+use keysheath::registry::{KeyRegistry, Refusal, RequireKeyLayer, TeamId};
 use tower::{Layer as _, ServiceExt as _};
 
 struct Acme;
@@ -73,7 +73,7 @@ fn an_issuer_of_ten_lines_understands_its_own_refusals() {
             registry.pause_store(store).unwrap();
         }
     }
-    let new = |name| registry.create_key(TeamId::new(1), name, Restriction::None).unwrap();
+    let new = |name| registry.create_key(TeamId::new(1), name, None).unwrap();
     let (good, deleted) = (new("good"), new("deleted"));
     registry.delete_key(deleted.record().id()).unwrap();
     let app: Router = Router::new()

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use keysheath::key::StoreId;
-use keysheath::registry::{KeyRegistry, Restriction, TeamId};
+use keysheath::registry::{KeyRegistry, TeamId};
 
 /// A request. A header's value is bytes, because a client may send any.
 #[derive(Clone, Debug)]
@@ -73,10 +73,10 @@ impl Keys {
         let new =
             |team, name, restriction| registry.create_key(TeamId::new(team), name, restriction).unwrap();
         let keys = [
-            new(1, "own", Restriction::None),
-            new(1, "restricted", Restriction::Store(store(124))),
-            new(2, "other", Restriction::None),
-            new(1, "deleted", Restriction::None),
+            new(1, "own", None),
+            new(1, "restricted", Some(store(124))),
+            new(2, "other", None),
+            new(1, "deleted", None),
         ];
         registry.delete_key(keys[3].record().id()).unwrap();
         Self(keys.map(|new| new.key().expose_secret().to_owned()))

@@ -196,26 +196,21 @@ fn no_openbao_client_and_no_error_of_one_forges_a_line() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn no_registry_and_no_pepper_forges_a_line() {
-    use keysheath::registry::{
-        KeyRegistry, Pepper, PepperError, Peppers, RecordError, Restriction, Sqlite, TeamId,
-    };
+    use keysheath::registry::{KeyRegistry, Pepper, PepperError, RecordError, RegistryError, TeamId};
 
     let folder = Folder::new();
-    let missing: RecordError = Sqlite::open(folder.at(HOSTILE)).unwrap_err();
+    let pepper = || Pepper::random().unwrap();
+    let missing = KeyRegistry::open(Kanal::PROFILE, pepper(), folder.at(HOSTILE)).unwrap_err();
+    assert_eq!(missing, RegistryError::Records(RecordError::Missing));
     assert_harmless_error("RecordError", &missing);
-    let records = Sqlite::create(folder.at(HOSTILE)).unwrap();
-    assert_harmless_debug("Sqlite", &records);
-    let peppers = Peppers::new(Pepper::random().unwrap());
-    let registry = KeyRegistry::open(Kanal::PROFILE, peppers, records).unwrap();
+    let registry = KeyRegistry::create(Kanal::PROFILE, pepper(), folder.at(HOSTILE)).unwrap();
+    assert_harmless_debug("KeyRegistry", &registry);
     let name: String = HOSTILE.chars().filter(|c| !c.is_control()).collect();
-    match registry.create_key(TeamId::new(1), &name, Restriction::None) {
+    match registry.create_key(TeamId::new(1), &name, None) {
         Ok(new) => assert_harmless_debug("NewKey", &new),
         Err(error) => assert_harmless_error("RegistryError", &error),
     }
-    assert_harmless_error(
-        "RegistryError",
-        &registry.create_key(TeamId::new(1), HOSTILE, Restriction::None).unwrap_err(),
-    );
+    assert_harmless_error("RegistryError", &registry.create_key(TeamId::new(1), HOSTILE, None).unwrap_err());
     for place in provenances() {
         assert_harmless_error(
             "PepperError",

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use keysheath::registry::{
-    Authorize as _, InMemory, KeyId, KeyRecord, KeyRegistry, NewKey, Pepper, PepperError, Peppers, Principal,
-    RecordError, RecordStore, Refusal, RefusalBody, RegistryError, RequestedStore, RequireKey,
-    RequireKeyLayer, Restriction, Sqlite, StaticKeys, TeamId,
+    Authorize as _, KeyId, KeyRecord, KeyRegistry, NewKey, Pepper, PepperError, Principal, RecordError,
+    Refusal, RefusalBody, RegistryError, RequestedStore, RequireKey, RequireKeyLayer, StaticKeys, TeamId,
 };
 use tower_layer::Layer as _;
 
@@ -37,19 +36,19 @@ fn a_registry_shows_neither_the_canary_nor_its_digest() {
     let path = folder.at("keys.db");
     folder.write("pepper", "p-0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ");
     let reference: KeyRef = format!("file:{}", folder.at("pepper").display()).parse().unwrap();
-    let peppers = || Peppers::new(Pepper::from_reference(&reference).unwrap());
-    let registry = KeyRegistry::open(Kanal::PROFILE, peppers(), Sqlite::create(&path).unwrap()).unwrap();
+    let pepper = || Pepper::from_reference(&reference).unwrap();
+    let registry = KeyRegistry::create(Kanal::PROFILE, pepper(), &path).unwrap();
     let registry = registry.with_random(|bytes| {
         draw_the_canary(bytes);
         Ok(())
     });
-    let new: NewKey = registry.create_key(TEAM, "name", Restriction::None).unwrap();
+    let new: NewKey = registry.create_key(TEAM, "name", None).unwrap();
     assert!(new.key().matches(KANAL.as_bytes()), "the canary was not drawn");
     let id: KeyId = new.record().id();
     let principal: Principal =
         registry.authorize(&headers(&format!("Bearer {KANAL}")), RequestedStore::NoStore).unwrap();
     registry.flush().unwrap();
-    let again: RegistryError = registry.create_key(TEAM, "name", Restriction::None).unwrap_err();
+    let again: RegistryError = registry.create_key(TEAM, "name", None).unwrap_err();
     assert_error_silent("RegistryError", &again);
     drop(registry);
     let connection = rusqlite::Connection::open(&path).unwrap();
@@ -57,24 +56,16 @@ fn a_registry_shows_neither_the_canary_nor_its_digest() {
     drop(connection);
     assert_eq!(digest.len(), 16);
 
-    let records = Sqlite::open(&path).unwrap();
-    look_at("Sqlite", &format!("{records:?}"), &digest);
-    // Records, with a StoredKey in them. A Store holds numbers only; a Change never leaves the crate.
-    let kept = records.load(Kanal::PROFILE, &Arc::new(peppers())).unwrap();
-    look_at("Records", &format!("{kept:?}\n{kept:#?}"), &digest);
-    assert!(format!("{kept:?}").contains("StoredKey"));
-    drop(records);
-    let registry = KeyRegistry::open(Kanal::PROFILE, peppers(), Sqlite::open(&path).unwrap()).unwrap();
+    let registry = KeyRegistry::open(Kanal::PROFILE, pepper(), &path).unwrap();
     let record: KeyRecord = registry.key(id).unwrap();
     for (what, shown) in [
         ("NewKey", format!("{new:?}\n{new:#?}")),
-        ("KeyRecord, TeamId and Restriction", format!("{record:?}\n{record:#?}")),
+        ("KeyRecord and TeamId", format!("{record:?}\n{record:#?}")),
         ("KeyId", format!("{id:?}\n{id}")),
         ("Health", format!("{:?}\n{}", registry.health(), registry.health())),
         ("Principal", format!("{principal:?}\n{principal:#?}")),
         ("KeyRegistry", format!("{registry:?}\n{registry:#?}")),
-        ("Peppers", format!("{:?}", peppers())),
-        ("InMemory", format!("{InMemory:?}")),
+        ("Pepper", format!("{:?}", pepper())),
     ] {
         look_at(what, &shown, &digest);
     }
@@ -109,7 +100,7 @@ fn a_request_that_is_refused_shows_nothing_of_what_was_sent() {
     }
     assert_debug_silent("RequestedStore", &RequestedStore::from_segment(KANAL));
     assert_debug_silent("StaticKeys", &StaticKeys::new(kanal().into_raw()));
-    let name = registry.create_key(TEAM, &format!("{KANAL}\n"), Restriction::None).unwrap_err();
+    let name = registry.create_key(TEAM, &format!("{KANAL}\n"), None).unwrap_err();
     assert_error_silent("a key where its name belongs", &name);
     assert_error_silent("a key where its number belongs", &KANAL.parse::<KeyId>().unwrap_err());
     assert_debug_silent("RefusalBody", &None::<RefusalBody<String>>);
@@ -151,13 +142,13 @@ fn no_warning_of_a_registry_has_the_canary() {
         tracing::subscriber::set_global_default(&EVENTS).unwrap();
         let folder = Folder::new();
         let path = folder.at("keys.db");
-        let peppers = Peppers::new(Pepper::random().unwrap());
-        let registry = KeyRegistry::open(Kanal::PROFILE, peppers, Sqlite::create(&path).unwrap()).unwrap();
+        let pepper = Pepper::random().unwrap();
+        let registry = KeyRegistry::create(Kanal::PROFILE, pepper, &path).unwrap();
         let registry = registry.with_random(|bytes| {
             draw_the_canary(bytes);
             Ok(())
         });
-        registry.create_key(TEAM, "name", Restriction::None).unwrap();
+        registry.create_key(TEAM, "name", None).unwrap();
         std::fs::rename(&path, folder.at("aside")).unwrap();
         let mut headers = headers(&format!("Bearer {KANAL}"));
         headers.insert("origin", HeaderValue::from_static("https://shop.example"));
@@ -191,7 +182,9 @@ fn peppers_and_errors_about_them_and_records_show_nothing() {
     }
     for content in [KANAL.to_owned(), format!("SQLite format 3\0{}", KANAL.repeat(100))] {
         let path = folder.write("keys.db", content);
-        let error: RecordError = Sqlite::open(path).unwrap_err();
+        let error = KeyRegistry::open(Kanal::PROFILE, Pepper::random().unwrap(), path).unwrap_err();
+        let RegistryError::Records(error) = error else { panic!("{error}") };
+        let error: RecordError = error;
         assert_error_silent("RecordError", &error);
     }
 }

@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use keysheath::failure::Meaning;
-use keysheath::registry::{
-    KeyRecord, KeyRegistry, Peppers, RecordError, RegistryError, RequestedStore, Restriction, TeamId,
-};
+use keysheath::registry::{KeyRecord, KeyRegistry, RecordError, RegistryError, RequestedStore, TeamId};
 use rusqlite::Connection;
 
 use super::{Place, TEAM, ask, create, store};
@@ -22,11 +20,11 @@ fn filled() -> (Place, [String; 3]) {
         registry.put_store(store(number), if number % 3 == 0 { OTHER } else { TEAM }).unwrap();
     }
     registry.pause_store(store(5)).unwrap();
-    let (_, free) = create(&registry, "free", Restriction::None);
-    let (_, bound) = create(&registry, "bound", Restriction::Store(store(1)));
-    let theirs = registry.create_key(OTHER, "theirs", Restriction::None).unwrap();
+    let (_, free) = create(&registry, "free", None);
+    let (_, bound) = create(&registry, "bound", Some(store(1)));
+    let theirs = registry.create_key(OTHER, "theirs", None).unwrap();
     for number in 0..115 {
-        let (id, _) = create(&registry, &format!("key number {number}"), Restriction::None);
+        let (id, _) = create(&registry, &format!("key number {number}"), None);
         if number % 20 == 7 {
             registry.delete_key(id).unwrap();
         }
@@ -50,7 +48,7 @@ fn edit(path: &Path, sql: &str) {
 }
 
 fn refusal(place: &Place) -> RegistryError {
-    place.open_with(Peppers::new(place.pepper("a"))).map(drop).unwrap_err()
+    place.open_with(place.pepper("a")).map(drop).unwrap_err()
 }
 
 #[test]
@@ -70,7 +68,7 @@ fn no_flipped_bit_goes_undetected() {
         let mut altered = whole.clone();
         altered[bit / 8] ^= 1 << (bit % 8);
         copy.0.write("keys.db", altered);
-        match copy.open_with(Peppers::new(copy.pepper("a"))) {
+        match copy.open_with(copy.pepper("a")) {
             Err(_) => refused += 1,
             Ok(registry) => {
                 assert!(content(&registry, &keys) == before, "bit {bit} was not detected");
@@ -119,7 +117,7 @@ fn a_row_of_another_file_under_the_same_pepper_does_not_fit() {
     let (place, _) = filled();
     let other = Place::new();
     let registry = other.create();
-    let planted = registry.create_key(OTHER, "planted", Restriction::None).unwrap();
+    let planted = registry.create_key(OTHER, "planted", None).unwrap();
     registry.put_store(store(1), OTHER).unwrap();
     drop(registry);
     for sql in [
@@ -145,7 +143,7 @@ fn an_older_row_of_the_same_file_is_not_detected() {
     // SECURITY.md says so; this fails once that is no longer true.
     let place = Place::new();
     let registry = place.create();
-    let (id, key) = create(&registry, "name", Restriction::None);
+    let (id, key) = create(&registry, "name", None);
     drop(registry);
     let older = Folder::new();
     fs::copy(place.path(), older.at("keys.db")).unwrap();
@@ -204,10 +202,10 @@ fn without_its_log_changes_fail_and_earlier_ones_are_kept() {
             let registry = place.create();
             registry.put_store(store(1), TEAM).unwrap();
             // It is in the log only.
-            let (id, key) = create(&registry, "name", Restriction::None);
+            let (id, key) = create(&registry, "name", None);
             take(&place, how);
             let refused = match change {
-                "create" => registry.create_key(TEAM, "lost", Restriction::None).map(drop),
+                "create" => registry.create_key(TEAM, "lost", None).map(drop),
                 "delete" => registry.delete_key(id),
                 "pause" => registry.pause_store(store(1)),
                 _ => {
@@ -217,7 +215,7 @@ fn without_its_log_changes_fail_and_earlier_ones_are_kept() {
             };
             let error = refused.expect_err(&format!("{change} after the log was taken: {how:?}")).to_string();
             assert!(error.contains("-wal"), "{error}");
-            assert!(registry.create_key(TEAM, "later", Restriction::None).is_err(), "and so from then on");
+            assert!(registry.create_key(TEAM, "later", None).is_err(), "and so from then on");
             assert_eq!(ask(&registry, &key, RequestedStore::Store(store(1))), None, "requests go on");
             assert_eq!(registry.len(), 1);
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use keysheath::failure::Meaning;
-use keysheath::registry::{KeyId, RequestedStore, Restriction};
+use keysheath::registry::{KeyId, RequestedStore};
 use rusqlite::Connection;
 
 use super::{Place, ask, create, open};
@@ -29,7 +29,7 @@ fn run_until_killed(folder: &Path) -> ! {
     let mut alive = Vec::new();
     loop {
         for _ in 0..3 {
-            let (id, key) = create(&registry, "name", Restriction::None);
+            let (id, key) = create(&registry, "name", None);
             report(format!("+ {id} {key}\n"));
             // So that a last use is queued, too.
             assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None);

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keysheath::FileProblem;
-use keysheath::key::{Issuer, Katana};
-use keysheath::registry::{KeyRegistry, Peppers, RecordError, RegistryError, Restriction, Sqlite};
+use keysheath::key::{Issuer, Kanal, Katana};
+use keysheath::registry::{KeyRegistry, Pepper, RecordError, RegistryError};
 use rusqlite::Connection;
 
 use super::{Place, ask, create};
@@ -32,12 +32,26 @@ fn picture(folder: &Path) -> BTreeMap<String, (Option<Vec<u8>>, u64, i64)> {
 /// Opens records that a registry of Kanal must refuse, and asserts that nothing has changed.
 fn refusal(place: &Place) -> RecordError {
     let before = picture(place.0.path());
-    let refused = match place.open_with(Peppers::new(place.pepper("a"))) {
-        Err(RegistryError::Records(error)) => error,
-        other => panic!("{other:?}"),
-    };
+    let refused = refused(place.open_with(place.pepper("a")));
     assert_eq!(picture(place.0.path()), before, "{refused}");
     refused
+}
+
+/// Returns why records cannot be opened, whatever the pepper is.
+fn opened(path: impl AsRef<Path>) -> RecordError {
+    refused(KeyRegistry::open(Kanal::PROFILE, Pepper::random().unwrap(), path))
+}
+
+/// Returns why records cannot be created.
+fn created(path: impl AsRef<Path>) -> RecordError {
+    refused(KeyRegistry::create(Kanal::PROFILE, Pepper::random().unwrap(), path))
+}
+
+fn refused(outcome: Result<KeyRegistry, RegistryError>) -> RecordError {
+    match outcome {
+        Err(RegistryError::Records(error)) => error,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Records with some keys, closed.
@@ -45,7 +59,7 @@ fn filled() -> Place {
     let place = Place::new();
     let registry = place.create();
     for number in 0..200 {
-        create(&registry, &format!("key number {number}"), Restriction::None);
+        create(&registry, &format!("key number {number}"), None);
     }
     drop(registry);
     place
@@ -62,43 +76,32 @@ fn a_missing_file_is_missing_and_nothing_is_created() {
     assert_eq!(refusal(&place), RecordError::Missing);
     assert!(!place.0.at("keys.db.lock").exists());
     for path in ["no/keys.db", "a/keys.db"] {
-        assert_eq!(
-            Sqlite::open(place.0.at(path)).unwrap_err(),
-            RecordError::File(FileProblem::NoFolder),
-            "{path}"
-        );
-        assert_eq!(
-            Sqlite::create(place.0.at(path)).unwrap_err(),
-            RecordError::File(FileProblem::NoFolder),
-            "{path}"
-        );
+        assert_eq!(opened(place.0.at(path)), RecordError::File(FileProblem::NoFolder), "{path}");
+        assert_eq!(created(place.0.at(path)), RecordError::File(FileProblem::NoFolder), "{path}");
     }
     for path in ["", "/", "..", "a/.."] {
-        assert_eq!(Sqlite::open(path).unwrap_err(), RecordError::File(FileProblem::NotPrivate), "{path:?}");
+        assert_eq!(opened(path), RecordError::File(FileProblem::NotPrivate), "{path:?}");
     }
     let nul = place.0.at("a\0b");
-    assert_eq!(
-        Sqlite::open(nul).unwrap_err(),
-        RecordError::File(FileProblem::Unreadable(ErrorKind::InvalidInput))
-    );
+    assert_eq!(opened(nul), RecordError::File(FileProblem::Unreadable(ErrorKind::InvalidInput)));
 }
 
 #[test]
 fn records_are_not_made_over_anything() {
     let place = filled();
     let before = picture(place.0.path());
-    assert_eq!(Sqlite::create(place.path()).unwrap_err(), RecordError::Exists);
+    assert_eq!(created(place.path()), RecordError::Exists);
     fs::create_dir(place.0.at("folder")).unwrap();
     symlink("nowhere", place.0.at("link")).unwrap();
     for name in ["folder", "link", "a"] {
-        assert_eq!(Sqlite::create(place.0.at(name)).unwrap_err(), RecordError::Exists, "{name}");
+        assert_eq!(created(place.0.at(name)), RecordError::Exists, "{name}");
     }
     for name in ["keys.db", "a", "b"] {
         assert_eq!(picture(place.0.path())[name], before[name]);
     }
     // A log that was left behind would be played into new records.
     place.0.write("other.db-wal", "log");
-    assert_eq!(Sqlite::create(place.0.at("other.db")).unwrap_err(), RecordError::Exists);
+    assert_eq!(created(place.0.at("other.db")), RecordError::Exists);
     assert!(!place.0.at("other.db").exists());
     // The remains of a process that was killed while it created records do no harm.
     let [left, journal] =
@@ -106,14 +109,14 @@ fn records_are_not_made_over_anything() {
     fs::write(&left, "SQLite format 3\0half").unwrap();
     set_mode(&left, 0o600);
     fs::write(&journal, "half").unwrap();
-    Sqlite::create(place.0.at("third.db")).unwrap();
+    KeyRegistry::create(Kanal::PROFILE, place.pepper("a"), place.0.at("third.db")).unwrap();
     assert!(!left.exists() && !journal.exists());
     // A person's own file is not removed.
     place.0.write("fourth.db.new", "a person's");
-    Sqlite::create(place.0.at("fourth.db")).unwrap();
+    KeyRegistry::create(Kanal::PROFILE, place.pepper("a"), place.0.at("fourth.db")).unwrap();
     assert_eq!(fs::read(place.0.at("fourth.db.new")).unwrap(), b"a person's");
     place.0.write("fifth.db.keysheath-new", "a person's");
-    assert_eq!(Sqlite::create(place.0.at("fifth.db")).unwrap_err(), RecordError::Exists);
+    assert_eq!(created(place.0.at("fifth.db")), RecordError::Exists);
     assert_eq!(fs::read(place.0.at("fifth.db.keysheath-new")).unwrap(), b"a person's");
 }
 
@@ -141,16 +144,8 @@ fn hard_links_of_records_their_log_and_lock_are_refused() {
 fn records_cannot_be_called_like_a_lock() {
     let place = filled();
     for name in ["keys.db.lock", "KEYS.LOCK", "keys.db.keysheath-new"] {
-        assert_eq!(
-            Sqlite::create(place.0.at(name)).unwrap_err(),
-            RecordError::File(FileProblem::ReservedName),
-            "{name}"
-        );
-        assert_eq!(
-            Sqlite::open(place.0.at(name)).unwrap_err(),
-            RecordError::File(FileProblem::ReservedName),
-            "{name}"
-        );
+        assert_eq!(created(place.0.at(name)), RecordError::File(FileProblem::ReservedName), "{name}");
+        assert_eq!(opened(place.0.at(name)), RecordError::File(FileProblem::ReservedName), "{name}");
     }
 }
 
@@ -193,7 +188,7 @@ fn a_file_of_another_user_is_not_private() {
         if path.starts_with(std::env::temp_dir()) {
             set_mode(path, 0o600);
         }
-        assert_eq!(Sqlite::open(path).unwrap_err(), RecordError::File(FileProblem::NotPrivate));
+        assert_eq!(opened(path), RecordError::File(FileProblem::NotPrivate));
     });
 }
 
@@ -203,18 +198,18 @@ fn a_file_or_a_folder_that_cannot_be_written_is_read_only() {
         let place = filled();
         for mode in [0o400, 0o000] {
             set_mode(&place.path(), mode);
-            let error = Sqlite::open(place.path()).unwrap_err();
+            let error = opened(place.path());
             assert_eq!(error, RecordError::File(FileProblem::ReadOnly), "{mode:o}");
         }
         set_mode(&place.path(), 0o600);
         let before = picture(place.0.path());
         set_mode(place.0.path(), 0o500);
-        let with_lock = Sqlite::open(place.path()).unwrap_err();
-        let made = Sqlite::create(place.0.at("new.db")).unwrap_err();
+        let with_lock = opened(place.path());
+        let made = created(place.0.at("new.db"));
         set_mode(place.0.path(), 0o700);
         fs::remove_file(place.0.at("keys.db.lock")).unwrap();
         set_mode(place.0.path(), 0o500);
-        let without_lock = Sqlite::open(place.path()).unwrap_err();
+        let without_lock = opened(place.path());
         set_mode(place.0.path(), 0o700);
         assert_eq!([with_lock, made, without_lock], [RecordError::File(FileProblem::ReadOnly); 3]);
         assert_eq!(picture(place.0.path()), before);
@@ -229,7 +224,7 @@ fn records_in_use_are_locked_for_this_and_other_processes() {
         in_child(NAME, &[("RECORDS", path)], || {
             let begin = Instant::now();
             let path = std::env::var_os("RECORDS").unwrap();
-            assert_eq!(Sqlite::open(path).unwrap_err(), RecordError::Locked);
+            assert_eq!(opened(path), RecordError::Locked);
             assert!(begin.elapsed() < Duration::from_secs(2), "it waited");
         })
     };
@@ -239,9 +234,9 @@ fn records_in_use_are_locked_for_this_and_other_processes() {
     }
     let place = filled();
     let registry = place.open();
-    assert_eq!(Sqlite::open(place.path()).unwrap_err(), RecordError::Locked);
+    assert_eq!(opened(place.path()), RecordError::Locked);
     in_another(&place.path());
-    let (_, key) = create(&registry, "still in use", Restriction::None);
+    let (_, key) = create(&registry, "still in use", None);
     assert_eq!(ask(&registry, &key, super::RequestedStore::NoStore), None);
     // SQLite's own lock keeps a tool out that does not know the lock beside the file.
     let other = Connection::open(place.path()).unwrap();
@@ -255,7 +250,7 @@ fn records_in_use_are_locked_for_this_and_other_processes() {
     let tool = Connection::open(place.path()).unwrap();
     tool.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
     let begin = Instant::now();
-    assert_eq!(Sqlite::open(place.path()).unwrap_err(), RecordError::Locked);
+    assert_eq!(opened(place.path()), RecordError::Locked);
     assert!(begin.elapsed() < Duration::from_secs(2), "it waited");
 }
 
@@ -314,8 +309,7 @@ fn a_newer_version_and_another_issuer_are_distinguished() {
     assert!(refusal(&place).to_string().contains("use a newer keysheath"));
     edit(&place, "PRAGMA user_version = 2");
     let before = picture(place.0.path());
-    let peppers = Peppers::new(place.pepper("a"));
-    let other = KeyRegistry::open(Katana::PROFILE, peppers, Sqlite::open(place.path()).unwrap());
+    let other = KeyRegistry::open(Katana::PROFILE, place.pepper("a"), place.path());
     assert_eq!(other.unwrap_err(), RegistryError::Records(RecordError::OtherIssuer));
     assert_eq!(picture(place.0.path()), before);
     assert_eq!(place.open().len(), 200);
@@ -375,7 +369,7 @@ fn a_copy_that_another_tool_made_is_opened() {
     set_mode(&copy.path(), 0o600);
     let registry = copy.open();
     assert_eq!(registry.len(), 200);
-    create(&registry, "name", Restriction::None);
+    create(&registry, "name", None);
     assert_eq!(copy.beside(), ["keys.db-wal"]);
 }
 
@@ -383,15 +377,14 @@ fn a_copy_that_another_tool_made_is_opened() {
 fn a_refused_file_keeps_the_log_of_a_process_that_was_killed() {
     let place = filled();
     let registry = place.open();
-    create(&registry, "in the log alone", Restriction::None);
+    create(&registry, "in the log alone", None);
     let copy = Place::new();
     for file in ["keys.db", "keys.db-wal"] {
         fs::copy(place.0.at(file), copy.0.at(file)).unwrap();
     }
     drop(registry);
     let before = picture(copy.0.path());
-    let peppers = Peppers::new(copy.pepper("a"));
-    let other = KeyRegistry::open(Katana::PROFILE, peppers, Sqlite::open(copy.path()).unwrap());
+    let other = KeyRegistry::open(Katana::PROFILE, copy.pepper("a"), copy.path());
     assert_eq!(other.unwrap_err(), RegistryError::Records(RecordError::OtherIssuer));
     assert_eq!(picture(copy.0.path()), before);
     assert_eq!(copy.open().len(), 201);

@@ -4,7 +4,7 @@ use keysheath::client::OriginGuard;
 use keysheath::emulator::{Emulator, Fault, FaultRule, OWN_STORE, PAUSED_STORE, TEAM};
 use keysheath::key::StoreId;
 use keysheath::probe::{HttpProbe, Verdict};
-use keysheath::registry::{NewKey, Restriction};
+use keysheath::registry::NewKey;
 use keysheath::rotation::{NextStep, Reason, Retirement, RotationError, Verification};
 use keysheath::store::FileStore;
 
@@ -151,7 +151,7 @@ fn no_fault_on_the_way_changes_anything_at_any_step() {
 #[test]
 fn a_key_restricted_to_one_of_two_stores_is_not_verified() {
     let life = life(MemoryStore::new());
-    let restricted = life.emulator.registry().create_key(TEAM, "one", Restriction::Store(OWN_STORE)).unwrap();
+    let restricted = life.emulator.registry().create_key(TEAM, "one", Some(OWN_STORE)).unwrap();
     life.rotation.stage(&typed(restricted.key())).unwrap();
     let Verification::StoreRefused { report, .. } = life.rotation.verify_now().unwrap() else { panic!() };
     let refused: Vec<u64> = report
