@@ -201,7 +201,8 @@ impl Drop for Hold {
     }
 }
 
-/// The outcome of waiting for a newer key; see [`KeyHandle::newer_than`](crate::handle::KeyHandle::newer_than).
+/// The outcome of waiting for a newer key; see
+/// [`KeyHandle::newer_than`](crate::handle::KeyHandle::newer_than).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reload {
