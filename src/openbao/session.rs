@@ -1,5 +1,5 @@
-//! How a client gets its token, and keeps it: obtained at the first call, renewed before it ends, replaced when
-//! it is refused.
+//! How a client gets its token, and keeps it: obtained at the first call, renewed before it ends, replaced
+//! when it is refused.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroize;
 
 use super::{Absence, Problem, Reading, Remark, Resource};
-use crate::internal::bytes::{WipedBytes, read_at_most};
+use crate::internal::bytes::{WipedBytes, read_at_most, wipe_stack};
 use crate::internal::calls::{CallError, Caller, Target, Turn};
 use crate::internal::files::{self, FileProblem, Kind, Trust, check_trusted, rule_broken_by};
 use crate::internal::panics::Lock;
@@ -94,6 +94,8 @@ impl Reader {
         let (own, asked) = (self.clone(), WipedPath::from(path.to_path_buf().into_os_string()));
         let outcome = self.worker.run_with(Target::of("file", &path), TIME_TO_END, move |turn| {
             first(&asked);
+            // What it left of the path on the stack would reach the heap in the unused bytes of the outcome.
+            wipe_stack();
             read(&asked, &own, limit, turn)
         });
         match outcome.map_err(Problem::from).and_then(|file| file) {

@@ -1,5 +1,5 @@
-//! P5: a Kanal key cannot be passed where a Katana key is wanted; and what a key or a handle refuses to do, it
-//! refuses when the program is compiled.
+//! P5: a Kanal key cannot be passed where a Katana key is wanted; and what a key or a handle refuses to do,
+//! it refuses when the program is compiled.
 //!
 //! Each case in `compile_fail/` stands beside one of the same name in `compile_pass/`, which differs from it
 //! in the one line that must not compile, so that no case fails for another reason. Those that compile are
