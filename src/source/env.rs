@@ -1,5 +1,5 @@
-//! A variable or a file that holds the key and nothing else: by its path, by a variable that names it, or as a
-//! credential of systemd.
+//! A variable or a file that holds the key and nothing else: by its path, by a variable that names it, or as
+//! a credential of systemd.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

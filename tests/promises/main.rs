@@ -2,8 +2,8 @@
 //! runs those of P7.
 //!
 //! Other binaries hold what needs a surrounding of its own: P2 is `residue`, P3 the package
-//! `p3_constant_time`, P12 `p12_untrusted_bytes`; what needs a real keychain or a real OpenBao is in `keychain`
-//! and `openbao`.
+//! `p3_constant_time`, P12 `p12_untrusted_bytes`; what needs a real keychain or a real OpenBao is in
+//! `keychain` and `openbao`.
 
 #[path = "../support/mod.rs"]
 mod support;

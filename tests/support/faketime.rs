@@ -20,8 +20,8 @@ pub(crate) fn with_clock(child: Child, folder: &Folder) -> Child {
         .var("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }
 
-/// In such a child: prints `ready` and the time, and blocks until the test has moved the clock on by an hour or
-/// more.
+/// In such a child: prints `ready` and the time, and blocks until the test has moved the clock on by an hour
+/// or more.
 pub(crate) fn wait_for_a_jump(ready: &str) {
     // Before the test is notified, which then moves the clock.
     let start = SystemTime::now();
