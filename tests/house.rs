@@ -126,10 +126,9 @@ fn no_file_is_longer_than_500_lines() {
 }
 
 /// The files of `src` under 60 lines, each with its reason.
-const SHORT: [(&str, &str); 3] = [
+const SHORT: [(&str, &str); 2] = [
     ("src/internal.rs", "it lists the modules of its folder"),
     ("src/platform.rs", "a test compiles it alone"),
-    ("src/refresh/no_watch.rs", "it stands for `watch.rs` in a build without the feature"),
 ];
 
 #[test]
