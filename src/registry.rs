@@ -6,9 +6,9 @@
 //!
 //! # Storage
 //! [`KeyRegistry::in_memory`] ends with the process. With the feature `sqlite`, `KeyRegistry::create` and
-//! `KeyRegistry::open` keep the records in a file. A key is shown once, when it is created. The records keep a keyed digest: the first 128 bits of BLAKE3 in
-//! its keyed mode, under a [`Pepper`] that is stored elsewhere; and, if the issuer's keys are strong, the
-//! [fingerprint](crate::key::Fingerprint). A slow password hash would be wrong here. It makes each guess
+//! `KeyRegistry::open` keep the records in a file. A key is shown once, when it is created. The records keep a
+//! keyed digest: the first 128 bits of BLAKE3 in its keyed mode, under a [`Pepper`] that is stored elsewhere;
+//! and, if the issuer's keys are strong, the [fingerprint](crate::key::Fingerprint). A slow password hash would be wrong here. It makes each guess
 //! expensive because people choose passwords that can be guessed; these keys are drawn from 2¹⁴² or more,
 //! which cannot be guessed at any price, and a slow hash on every request would make denial of service easy.
 //!

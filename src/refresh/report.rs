@@ -121,8 +121,8 @@ impl ReloadError {
     }
 }
 
-/// Why the files of a place are not watched, and what to do next. Polling goes on, and watching is tried again
-/// with each poll.
+/// Why the files of a place are not watched, and what to do next. Polling goes on, and watching is tried
+/// again with each poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchProblem {

@@ -324,8 +324,8 @@ mod serde_impls {
     }
 
     impl<'de> Deserialize<'de> for KeyRef {
-        /// Never fails because of a value, which may be a key: a parser prints the line that an error is about.
-        /// A value that is not a reference is reported when it is used.
+        /// Never fails because of a value, which may be a key: a parser prints the line that an error is
+        /// about. A value that is not a reference is reported when it is used.
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             // If a string is requested and the value is a number, `serde_json` returns an error that prints
             // it, without calling the visitor. Formats that do not describe themselves need the request for
