@@ -6,11 +6,12 @@
 //!
 //! # Storage
 //! [`KeyRegistry::in_memory`] ends with the process. With the feature `sqlite`, `KeyRegistry::create` and
-//! `KeyRegistry::open` keep the records in a file. A key is shown once, when it is created. The records keep a
-//! keyed digest: the first 128 bits of BLAKE3 in its keyed mode, under a [`Pepper`] that is stored elsewhere;
-//! and, if the issuer's keys are strong, the [fingerprint](crate::key::Fingerprint). A slow password hash would be wrong here. It makes each guess
-//! expensive because people choose passwords that can be guessed; these keys are drawn from 2¹⁴² or more,
-//! which cannot be guessed at any price, and a slow hash on every request would make denial of service easy.
+//! `KeyRegistry::open` keep the records in a file. A key is shown once, when it is created. The records keep
+//! a keyed digest: the first 128 bits of BLAKE3 in its keyed mode, under a [`Pepper`] that is stored
+//! elsewhere; and, if the issuer's keys are strong, the [fingerprint](crate::key::Fingerprint). A slow
+//! password hash would be wrong here. It makes each guess expensive because people choose passwords that can
+//! be guessed; these keys are drawn from 2¹⁴² or more, which cannot be guessed at any price, and a slow hash
+//! on every request would make denial of service easy.
 //!
 //! With a pepper, the records alone are useless: the digests do not identify a key (the fingerprint beside
 //! them does, to a reader who has the key already), and no record can be added for a chosen key. A pepper
