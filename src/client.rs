@@ -46,7 +46,7 @@ use std::io;
 
 use crate::handle::NoActiveKey;
 
-pub use bearer::{BearerLayer, BearerService, NotRepeating};
+pub use bearer::{BearerLayer, BearerService, NotRepeating, Repeating};
 pub use origin_guard::{BearerHeader, GuardError, OriginGuard, OverrideError};
 pub use retry::{Repeatable, Retry, RetryLayer};
 pub use sender::{AnswerBody, Sent};

@@ -16,7 +16,7 @@
 //! };
 //! assert_eq!(ask()?.status(), 200);
 //!
-//! emulator.add_fault(FaultRule::new(Fault::status(503).with_retry_after(2)).times(1))?;
+//! emulator.add_fault(FaultRule::new(Fault::status(503).with_retry_after(2)).with_times(1))?;
 //! assert!(matches!(ask(), Err(ureq::Error::StatusCode(503))));
 //!
 //! emulator.delete_key(emulator.key_id())?; // takes effect at once
@@ -96,7 +96,7 @@ use shop::{Api, Shop};
 
 pub use fault::{Fault, FaultRule, FaultStatus};
 pub use records::{Customer, JournalEntry};
-pub use shop::{EmulatorError, FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, Settings, TEAM};
+pub use shop::{EmulatorError, EmulatorSettings, FOREIGN_STORE, OTHER_TEAM, OWN_STORE, PAUSED_STORE, TEAM};
 
 /// A server on 127.0.0.1 that answers as an issuer documents. Dropping it closes every connection and frees
 /// both ports.
@@ -124,7 +124,7 @@ pub struct Emulator {
     certificate: Option<Certificate>,
 }
 
-impl Settings {
+impl EmulatorSettings {
     /// Starts the emulator. When this returns, both ports accept connections.
     ///
     /// # Errors
@@ -158,20 +158,20 @@ impl Emulator {
     /// Starts Kanal with the default settings.
     ///
     /// # Errors
-    /// As [`Settings::start`].
+    /// As [`EmulatorSettings::start`].
     pub fn start() -> Result<Self, EmulatorError> {
         Self::kanal().start()
     }
 
     /// Returns settings for Kanal.
-    pub fn kanal() -> Settings {
-        Settings::new(Api::Kanal)
+    pub fn kanal() -> EmulatorSettings {
+        EmulatorSettings::new(Api::Kanal)
     }
 
     /// Returns settings for Katana. Its keys have 24 letters and digits; Katana does not document what its
     /// own look like.
-    pub fn katana() -> Settings {
-        Settings::new(Api::Katana { nested: false })
+    pub fn katana() -> EmulatorSettings {
+        EmulatorSettings::new(Api::Katana { nested: false })
     }
 
     /// Returns the address, for `OriginGuard::for_loopback`.

@@ -86,9 +86,6 @@ pub enum ParseError {
     /// Not four groups of four characters from `a-z` and `2-7`.
     #[error("a fingerprint has four groups of four of the characters a-z and 2-7, as in urdz-nrsd-3rmw-jtz2")]
     Fingerprint,
-    /// `KANAL_STORE_ID` is not set, or empty.
-    #[error("KANAL_STORE_ID is not set: ask your contact at Kanal for your store's number")]
-    StoreIdMissing,
     /// The store id is not a number of decimal digits without a leading zero.
     #[error("a store id is a positive number such as 123, without sign, spaces or leading zeros")]
     StoreId,

@@ -65,7 +65,9 @@ fn kanal(options: &Options) -> Result<(), Failure> {
     let key = load::<Kanal>(options, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?;
     let path = |store: StoreId| format!("/api/v1/stores/{store}/customers");
     if let Some(url) = &options.url {
-        let store = options.store.map_or_else(StoreId::from_env, Ok)?;
+        let store = options.store.map_or_else(StoreId::from_env, |store| Ok(Some(store)))?;
+        let store =
+            store.ok_or("KANAL_STORE_ID is not set: ask your contact at Kanal for your store's number")?;
         println!(
             "The body is invalid on purpose: 422 says that key and store are good, and nothing is written."
         );

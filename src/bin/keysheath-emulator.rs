@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use keysheath::emulator::{Emulator, FOREIGN_STORE, OWN_STORE, PAUSED_STORE, Settings, TEAM};
+use keysheath::emulator::{Emulator, EmulatorSettings, FOREIGN_STORE, OWN_STORE, PAUSED_STORE, TEAM};
 use keysheath::key::{Issuer as _, Kanal, Katana, Profile, RawKey, StoreId};
 use lexopt::{Arg, Parser};
 use serde_json::json;
@@ -65,7 +65,7 @@ SIGHUP and SIGQUIT with 128 plus the number of the signal.";
 
 /// The options of the command line. No error repeats an argument: it may be a key in the wrong place.
 struct Options {
-    settings: Settings,
+    settings: EmulatorSettings,
     stores: Vec<StoreId>,
     profile: &'static Profile,
     is_key_given: bool,

@@ -39,8 +39,8 @@ use crate::key::Issuer;
 /// still repeated by the same rules; the key is not reported as refused.
 ///
 /// A request is repeated once, and never on a 403, 404, 422, 429 or 5xx, nor on a 401 whose body is not the
-/// issuer's. The guard checks the repeated request again. If there is no other key, or the handle was closed
-/// in the meantime because the key has leaked, the 401 is returned with its whole body. A late 401 about an
+/// issuer's. The guard checks the repeated request again. If there is no other key, or the handle has no
+/// active key by then because the key has leaked, the 401 is returned with its whole body. A late 401 about an
 /// older generation requests no reload, and does not deactivate any key.
 ///
 /// *Which requests*: as for [`RetryLayer`](super::RetryLayer), those whose method is GET, HEAD, OPTIONS, PUT
@@ -110,20 +110,23 @@ use crate::key::Issuer;
 /// # Ok::<(), keysheath::key::FormatError>(())
 /// ```
 #[doc(alias("authorization", "token"))]
-pub struct BearerLayer<I: Issuer, M = ()> {
+pub struct BearerLayer<I: Issuer, M = Repeating> {
     sender: Arc<Sender<I>>,
     mode: PhantomData<fn() -> M>,
 }
 
 /// A client with a [`BearerLayer`] around it.
-pub struct BearerService<S, I: Issuer, M = ()> {
+pub struct BearerService<S, I: Issuer, M = Repeating> {
     inner: S,
     sender: Arc<Sender<I>>,
     mode: PhantomData<fn() -> M>,
 }
 
-/// The mode of a [`BearerLayer`] that sends each request once; see [`BearerLayer::without_repeating`]. The
-/// default mode, `()`, repeats a request whose key was refused.
+/// The default mode of a [`BearerLayer`]: a request whose key was refused is sent a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeating;
+
+/// The mode of a [`BearerLayer`] that sends each request once; see [`BearerLayer::without_repeating`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRepeating;
 
@@ -134,8 +137,7 @@ pub struct NotRepeating;
     note = "with `BearerLayer::new(…).without_repeating()` neither need be: a request is then sent once, and \
             a refused key is still reported"
 )]
-/// Keeps requests with a body `B` to repeat them through a client `S`. The module is private, so the two
-/// modes are its only implementations.
+/// Implemented by the two modes of [`BearerLayer`]; sealed.
 pub trait Repeats<S, B> {
     /// Returns what to repeat, and through which client. Boxed, because most futures are moved without it.
     #[doc(hidden)]
@@ -144,7 +146,7 @@ pub trait Repeats<S, B> {
 
 // The compiler must name the trait above, whose message says what to do, instead of `Clone`.
 #[diagnostic::do_not_recommend]
-impl<S: Clone, B: Clone> Repeats<S, B> for () {
+impl<S: Clone, B: Clone> Repeats<S, B> for Repeating {
     fn keep(client: &S, request: &Request<B>) -> Option<Box<(S, Request<B>)>> {
         Some(Box::new((client.clone(), request.clone())))
     }
@@ -339,7 +341,7 @@ where
                     ready!(again.0.poll_ready(context)).map_err(BearerError::readying)?;
                     let (mut client, mut request) = *this.again.take().expect(OVER);
                     let refused = refused.take().expect(OVER);
-                    // Loaded again, because the handle may have been closed while the client became ready.
+                    // Loaded again, because the key may have been stopped while the client became ready.
                     let Some(snapshot) = this.sender.handle().load_instead_of(&refused.refusal) else {
                         return Poll::Ready(Ok(refused.response));
                     };

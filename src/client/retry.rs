@@ -53,6 +53,8 @@ pub(super) fn can_be_repeated(method: &Method, headers: &HeaderMap, extensions: 
 /// - *How often*: until the attempts are used up; then the last response or error is returned. The defaults
 ///   are 3 attempts in all, a first wait of 500 ms and a longest wait of 60 s.
 ///
+/// The type `P` says which errors are temporary; `()`: no error is temporary.
+///
 /// # Where to put the layer
 /// **Outside** [`BearerLayer`](super::BearerLayer), so that each attempt is guarded and gets the key that is
 /// active at that moment. A request that has an `Authorization` header already is sent once and not kept: a
@@ -96,8 +98,8 @@ pub struct Retry<S, W, P = ()> {
     temporary: P,
 }
 
-/// Which errors are temporary. Implemented for every function of the error, and for `()`, by which none is;
-/// the module is private.
+/// Whether an error is temporary. Implemented for `Fn(&E) -> bool`, and for `()`, which treats none as
+/// temporary.
 pub trait Temporary<E> {
     /// Returns whether a request that failed with this error may be sent again.
     fn is_temporary(&self, error: &E) -> bool;

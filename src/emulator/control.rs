@@ -290,20 +290,20 @@ fn read_rule(body: &Map<String, Value>) -> Result<FaultRule, &'static str> {
     let mut rule = FaultRule::new(read_fault(body.get("fault").unwrap_or(&Value::Null))?);
     if let Some(key) = body.get("key") {
         let key = key.as_str().and_then(|text| text.parse().ok());
-        rule = rule.for_key(key.ok_or("key is a key's number: 8 hexadecimal digits in a text")?);
+        rule = rule.with_key(key.ok_or("key is a key's number: 8 hexadecimal digits in a text")?);
     }
     if let Some(store) = body.get("store") {
         let store = store.as_u64().and_then(StoreId::new);
-        rule = rule.for_store(store.ok_or("store is a positive number")?);
+        rule = rule.with_store(store.ok_or("store is a positive number")?);
     }
     if let Some(route) = body.get("route") {
-        rule = rule.for_route(route.as_str().ok_or("route is a text")?);
+        rule = rule.with_route(route.as_str().ok_or("route is a text")?);
     }
     if let Some(nth) = body.get("nth") {
-        rule = rule.nth(nth.as_u64().ok_or("nth is a number from 1")?);
+        rule = rule.with_start(nth.as_u64().ok_or("nth is a number from 1")?);
     }
     if let Some(times) = body.get("times") {
-        rule = rule.times(times.as_u64().ok_or("times is a number")?);
+        rule = rule.with_times(times.as_u64().ok_or("times is a number")?);
     }
     if let Some(probability) = body.get("probability") {
         rule = rule.with_probability(probability.as_f64().ok_or("probability is a number from 0 to 1")?);
@@ -358,7 +358,7 @@ fn fault_json(status: &FaultStatus) -> Value {
         "key": rule.key.map(|key| key.to_string()),
         "store": rule.store.map(StoreId::get),
         "route": rule.route,
-        "nth": rule.first,
+        "nth": rule.start.unwrap_or(1),
         "times": rule.times,
         "probability": rule.probability,
         "applied": applied,
@@ -378,11 +378,11 @@ mod tests {
         let text = r#"{ "fault": { "status": 503, "retry_after": 2, "body": "x" }, "key": "00000001",
                         "store": 123, "route": "/v1/*", "nth": 3, "times": 2, "probability": 0.5 }"#;
         let built = FaultRule::new(Fault::status(503).with_retry_after(2).with_body("x"))
-            .for_key("00000001".parse().unwrap())
-            .for_store(StoreId::new(123).unwrap())
-            .for_route("/v1/*")
-            .nth(3)
-            .times(2)
+            .with_key("00000001".parse().unwrap())
+            .with_store(StoreId::new(123).unwrap())
+            .with_route("/v1/*")
+            .with_start(3)
+            .with_times(2)
             .with_probability(0.5);
         assert_eq!(read_text(text), Ok(built));
         for (text, fault) in [

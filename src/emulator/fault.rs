@@ -45,6 +45,7 @@ const MAX_LATENCY: Duration = Duration::from_secs(600);
 
 /// A failure of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// This status instead of the answer. Neither the key nor the request is examined.
     #[non_exhaustive]
@@ -103,11 +104,11 @@ impl Fault {
 ///
 /// let emulator = Emulator::kanal().with_seed(7).start()?;
 /// let id = emulator.key_id();
-/// emulator.add_fault(FaultRule::new(Fault::Reset).for_key(id).nth(3))?;
-/// emulator.add_fault(FaultRule::new(Fault::status(503)).for_store(OWN_STORE).times(2))?;
+/// emulator.add_fault(FaultRule::new(Fault::Reset).with_key(id).with_start(3))?;
+/// emulator.add_fault(FaultRule::new(Fault::status(503)).with_store(OWN_STORE).with_times(2))?;
 /// emulator.add_fault(
 ///     FaultRule::new(Fault::TruncatedBody)
-///         .for_route("/api/v1/stores/{store_id}/orders")
+///         .with_route("/api/v1/stores/{store_id}/orders")
 ///         .with_probability(0.1),
 /// )?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -118,7 +119,7 @@ pub struct FaultRule {
     pub(super) key: Option<KeyId>,
     pub(super) store: Option<StoreId>,
     pub(super) route: Option<String>,
-    pub(super) first: u64,
+    pub(super) start: Option<u64>,
     pub(super) times: Option<u64>,
     pub(super) probability: Option<f64>,
 }
@@ -127,19 +128,19 @@ impl FaultRule {
     /// Applies to every request, until it is narrowed.
     #[must_use]
     pub const fn new(fault: Fault) -> Self {
-        Self { fault, key: None, store: None, route: None, first: 1, times: None, probability: None }
+        Self { fault, key: None, store: None, route: None, start: None, times: None, probability: None }
     }
 
     /// Applies only to requests with this key.
     #[must_use]
-    pub const fn for_key(mut self, key: KeyId) -> Self {
+    pub const fn with_key(mut self, key: KeyId) -> Self {
         self.key = Some(key);
         self
     }
 
     /// Applies only to requests whose path names this store.
     #[must_use]
-    pub const fn for_store(mut self, store: StoreId) -> Self {
+    pub const fn with_store(mut self, store: StoreId) -> Self {
         self.store = Some(store);
         self
     }
@@ -147,23 +148,22 @@ impl FaultRule {
     /// Applies only to requests with this path. A segment in braces matches any one segment, and `/*` at the
     /// end matches everything below.
     #[must_use]
-    pub fn for_route(mut self, route: impl Into<String>) -> Self {
+    pub fn with_route(mut self, route: impl Into<String>) -> Self {
         self.route = Some(route.into());
         self
     }
 
     /// Applies from the `n`-th request that reaches the rule, counted from 1: once, unless
-    /// [`FaultRule::times`] follows.
+    /// [`FaultRule::with_times`] says how often.
     #[must_use]
-    pub const fn nth(mut self, n: u64) -> Self {
-        self.first = n;
-        self.times = Some(1);
+    pub const fn with_start(mut self, n: u64) -> Self {
+        self.start = Some(n);
         self
     }
 
     /// Applies this many times.
     #[must_use]
-    pub const fn times(mut self, count: u64) -> Self {
+    pub const fn with_times(mut self, count: u64) -> Self {
         self.times = Some(count);
         self
     }
@@ -185,7 +185,7 @@ impl FaultRule {
             }
             Fault::Latency(time) if time > MAX_LATENCY => Some("a fault's latency is at most 600 seconds"),
             _ if !self.probability.is_none_or(is_part) => Some("a fault's probability is from 0 to 1"),
-            _ if self.first == 0 => Some("a fault's nth is at least 1: requests are counted from 1"),
+            _ if self.start == Some(0) => Some("a fault's nth is at least 1: requests are counted from 1"),
             _ if !self.route.as_ref().is_none_or(|route| route.starts_with('/')) => {
                 Some("a fault's route is a path, such as /api/v1/stores/{store_id}/customers or /api/v1/*")
             }
@@ -243,13 +243,14 @@ impl Faults {
     }
 
     /// Adds a rule and returns its number, or why it is refused.
-    pub(super) fn add(&mut self, rule: FaultRule) -> Result<u64, &'static str> {
+    pub(super) fn add(&mut self, mut rule: FaultRule) -> Result<u64, &'static str> {
         if let Some(broken) = rule.broken() {
             return Err(broken);
         }
         if self.rules.len() == MAX_FAULTS {
             return Err("there are 1,000 fault rules already: clear them first");
         }
+        rule.times = rule.times.or_else(|| rule.start.map(|_| 1));
         self.added += 1;
         let status = FaultStatus { number: self.added, rule, applied: 0 };
         self.rules.push(CountedRule { status, seen: 0 });
@@ -273,7 +274,7 @@ impl Faults {
                 continue;
             }
             *seen += 1;
-            if *seen < rule.first {
+            if rule.start.is_some_and(|start| *seen < start) {
                 continue;
             }
             if rule.probability.is_some_and(|probability| self.random.fraction() >= probability) {
@@ -335,9 +336,26 @@ mod tests {
     fn a_rule_counts_only_the_requests_that_reach_it() {
         let mut faults = Faults::new(1);
         let target = Target { key: None, store: None, path: "/" };
-        let first = faults.add(FaultRule::new(Fault::Reset).times(1)).unwrap();
-        let second = faults.add(FaultRule::new(Fault::status(500)).nth(2).times(2)).unwrap();
+        let first = faults.add(FaultRule::new(Fault::Reset).with_times(1)).unwrap();
+        let second = faults.add(FaultRule::new(Fault::status(500)).with_start(2).with_times(2)).unwrap();
         let applied: Vec<_> = (0..5).map(|_| faults.apply(&target).map(|(number, _)| number)).collect();
         assert_eq!(applied, [Some(first), None, Some(second), Some(second), None]);
+    }
+
+    #[test]
+    fn a_start_and_a_number_of_times_may_be_set_in_any_order() {
+        let target = Target { key: None, store: None, path: "/" };
+        let applied = |rule: FaultRule| {
+            let mut faults = Faults::new(1);
+            faults.add(rule).unwrap();
+            let applied: Vec<_> = (0..5).map(|_| faults.apply(&target).is_some()).collect();
+            (applied, faults.list()[0].rule.times)
+        };
+        let rule = || FaultRule::new(Fault::Reset);
+        let three = (vec![false, true, true, true, false], Some(3));
+        assert_eq!(applied(rule().with_start(2).with_times(3)), three);
+        assert_eq!(applied(rule().with_times(3).with_start(2)), three);
+        assert_eq!(applied(rule().with_start(2)), (vec![false, true, false, false, false], Some(1)));
+        assert_eq!(applied(rule()), (vec![true; 5], None));
     }
 }

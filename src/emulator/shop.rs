@@ -93,7 +93,7 @@ impl From<RegistryError> for EmulatorError {
     }
 }
 
-/// The default of [`Settings::with_read_timeout`].
+/// The default of [`EmulatorSettings::with_read_timeout`].
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest time-out.
@@ -116,7 +116,7 @@ type Random = dyn FnMut(&mut [u8]) -> io::Result<()> + Send;
 /// # Ok::<(), keysheath::emulator::EmulatorError>(())
 /// ```
 #[must_use = "nothing is started before `start`"]
-pub struct Settings {
+pub struct EmulatorSettings {
     api: Api,
     seed: Option<u64>,
     clock: Arc<Clock>,
@@ -130,7 +130,7 @@ pub struct Settings {
     pub(super) make_tls: Option<MakeTls>,
 }
 
-impl Settings {
+impl EmulatorSettings {
     pub(super) fn new(api: Api) -> Self {
         Self {
             api,
@@ -272,10 +272,10 @@ fn random_seed() -> Result<u64, EmulatorError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for EmulatorSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the seed: the keys come from it.
-        f.debug_struct("Settings")
+        f.debug_struct("EmulatorSettings")
             .field("api", &self.api)
             .field("is_limited", &self.is_limited)
             .finish_non_exhaustive()

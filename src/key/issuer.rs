@@ -358,7 +358,7 @@ impl StoreId {
     /// The variable that holds a store id by convention.
     pub const VARIABLE: &'static str = "KANAL_STORE_ID";
 
-    /// The store with this number; `None` for 0.
+    /// Returns the store with this number; `None` for 0.
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {
         match NonZeroU64::new(number) {
@@ -367,19 +367,20 @@ impl StoreId {
         }
     }
 
-    /// Reads `KANAL_STORE_ID`.
+    /// Reads `KANAL_STORE_ID`; `None` if it is not set or empty. Your contact at Kanal knows your store's
+    /// number.
     ///
     /// # Errors
-    /// [`ParseError::StoreIdMissing`] if it is not set or empty, the others if it is not a positive number.
-    pub fn from_env() -> Result<Self, ParseError> {
+    /// [`ParseError`] if it is not a positive number.
+    pub fn from_env() -> Result<Option<Self>, ParseError> {
         match std::env::var_os(Self::VARIABLE) {
-            None => Err(ParseError::StoreIdMissing),
-            Some(text) if text.is_empty() => Err(ParseError::StoreIdMissing),
-            Some(text) => text.to_str().ok_or(ParseError::StoreId)?.parse(),
+            None => Ok(None),
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) => text.to_str().ok_or(ParseError::StoreId)?.parse().map(Some),
         }
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()

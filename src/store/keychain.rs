@@ -19,7 +19,7 @@ const MAX_CONTENT: usize = 2560 - HEADER;
 /// A document in a keychain item, and beside it a file that is its lock: keychains cannot write *only if
 /// unchanged*.
 ///
-/// Every process that writes the item must name the same lock. It belongs into a local folder of the user
+/// Every process that writes the item must name the same lock. It belongs in a local folder of the user
 /// that outlives a restart of the tool, such as `$XDG_STATE_HOME`, `~/.local/state` or `%LOCALAPPDATA%`, and
 /// is made there with mode 600; what holds of the lock of a [`FileStore`](super::FileStore) and its folder
 /// holds of it.

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use keysheath::chain::Chain;
 use keysheath::client::OriginGuard;
-use keysheath::emulator::{Emulator, Fault, FaultRule, Settings};
+use keysheath::emulator::{Emulator, EmulatorSettings, Fault, FaultRule};
 use keysheath::handle::{Generation, KeyHandle, Reload};
 use keysheath::key::{Issuer as _, Kanal, RawKey};
 use keysheath::refresh::{RefreshSettings, Refresher};
@@ -123,7 +123,7 @@ impl Shop {
 
     /// Sets the answer to the next request.
     fn answers(&self, fault: Fault) {
-        self.emulator.add_fault(FaultRule::new(fault).nth(1)).unwrap();
+        self.emulator.add_fault(FaultRule::new(fault).with_start(1)).unwrap();
     }
 
     /// The statuses of the emulator's answers.
@@ -133,7 +133,7 @@ impl Shop {
 }
 
 /// Kanal without its rate limit: each reading of the clock is in another window.
-fn unlimited() -> Settings {
+fn unlimited() -> EmulatorSettings {
     let minutes = AtomicU32::new(0);
     Emulator::kanal().with_clock(move || {
         SystemTime::UNIX_EPOCH + Duration::from_secs(61) * minutes.fetch_add(1, Ordering::Relaxed)

@@ -56,7 +56,7 @@ fn without_a_fault_both_answer_as_documented() {
 fn a_status_comes_with_its_wait_and_its_body_and_has_no_effect() {
     for emulator in both() {
         let busy = Fault::status(503).with_retry_after(7).with_body("<html>busy</html>");
-        let id = emulator.add_fault(FaultRule::new(busy).times(1)).unwrap();
+        let id = emulator.add_fault(FaultRule::new(busy).with_times(1)).unwrap();
         let answer = try_to(&emulator, "POST", &customers_of(OWN_STORE), CUSTOMER).unwrap();
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("7")));
         assert_eq!((&*answer.body, answer.header("content-type")), ("<html>busy</html>", Some("text/html")));
@@ -92,7 +92,7 @@ fn a_429_without_a_body_of_its_own_has_the_documented_one() {
 fn latency_holds_up_its_own_request_and_no_other() {
     for emulator in both() {
         let slow = Fault::Latency(Duration::from_millis(600));
-        emulator.add_fault(FaultRule::new(slow).for_route(ORDERS)).unwrap();
+        emulator.add_fault(FaultRule::new(slow).with_route(ORDERS)).unwrap();
         let emulator = &emulator;
         std::thread::scope(|scope| {
             let start = Instant::now();
@@ -129,7 +129,7 @@ fn a_key_deleted_while_its_request_is_delayed_is_refused() {
 #[test]
 fn a_reset_is_a_tcp_reset_and_has_no_effect() {
     for emulator in both() {
-        let id = emulator.add_fault(FaultRule::new(Fault::Reset).times(1)).unwrap();
+        let id = emulator.add_fault(FaultRule::new(Fault::Reset).with_times(1)).unwrap();
         match try_to(&emulator, "POST", &customers_of(OWN_STORE), CUSTOMER) {
             Err(ureq::Error::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
             other => panic!("a reset was expected, not {other:?}"),
@@ -154,7 +154,7 @@ fn a_reset_is_seen_by_a_client_that_reads_bare_bytes() {
 #[test]
 fn a_truncated_body_has_half_of_its_length_and_its_effect() {
     for emulator in both() {
-        emulator.add_fault(FaultRule::new(Fault::TruncatedBody).times(1)).unwrap();
+        emulator.add_fault(FaultRule::new(Fault::TruncatedBody).with_times(1)).unwrap();
         let error = try_to(&emulator, "POST", &customers_of(OWN_STORE), CUSTOMER).unwrap_err();
         assert!(!matches!(error, ureq::Error::Timeout(_)), "{error:?}");
         assert_eq!(emulator.customers(OWN_STORE).len(), 1, "the request was done");
@@ -181,9 +181,9 @@ fn a_truncated_body_closes_the_connection_in_the_middle() {
 fn the_first_rule_that_matches_and_is_due_is_applied_alone() {
     let emulator = Emulator::start().unwrap();
     for rule in [
-        FaultRule::new(Fault::status(500)).nth(2),
-        FaultRule::new(Fault::status(502)).times(2),
-        FaultRule::new(Fault::status(504)).nth(2).times(2),
+        FaultRule::new(Fault::status(500)).with_start(2),
+        FaultRule::new(Fault::status(502)).with_times(2),
+        FaultRule::new(Fault::status(504)).with_start(2).with_times(2),
     ] {
         emulator.add_fault(rule).unwrap();
     }
@@ -210,12 +210,12 @@ fn a_rule_is_for_a_key_a_store_or_a_route_and_for_no_other() {
     let own = FaultRule::new(Fault::status(503));
     for (rule, expected) in [
         // A key is known by a refused request too, and by one without a route.
-        (own.clone().for_key(emulator.key_id()), [503, 200, 401, 503, 503]),
-        (own.clone().for_store(OWN_STORE), [503, 503, 503, 403, 404]),
-        (own.clone().for_store(StoreId::new(7).unwrap()), [200, 200, 401, 403, 404]),
-        (own.clone().for_route("/api/v1/stores/{store_id}/orders"), [503, 503, 503, 503, 404]),
-        (own.clone().for_route("/api/v1/stores/456/*"), [200, 200, 401, 503, 503]),
-        (own.clone().for_key(emulator.key_id()).for_store(OWN_STORE), [503, 200, 401, 403, 404]),
+        (own.clone().with_key(emulator.key_id()), [503, 200, 401, 503, 503]),
+        (own.clone().with_store(OWN_STORE), [503, 503, 503, 403, 404]),
+        (own.clone().with_store(StoreId::new(7).unwrap()), [200, 200, 401, 403, 404]),
+        (own.clone().with_route("/api/v1/stores/{store_id}/orders"), [503, 503, 503, 503, 404]),
+        (own.clone().with_route("/api/v1/stores/456/*"), [200, 200, 401, 503, 503]),
+        (own.clone().with_key(emulator.key_id()).with_store(OWN_STORE), [503, 200, 401, 403, 404]),
         // Without a key it is for every request, authorized or not.
         (own, [503; 5]),
     ] {
@@ -260,8 +260,8 @@ fn a_rule_that_cannot_be_is_not_added() {
         FaultRule::new(Fault::Latency(Duration::from_secs(601))),
         FaultRule::new(Fault::Reset).with_probability(1.5),
         FaultRule::new(Fault::Reset).with_probability(f64::NAN),
-        FaultRule::new(Fault::Reset).nth(0),
-        FaultRule::new(Fault::Reset).for_route("orders"),
+        FaultRule::new(Fault::Reset).with_start(0),
+        FaultRule::new(Fault::Reset).with_route("orders"),
     ] {
         assert!(emulator.add_fault(rule.clone()).is_err(), "{rule:?}");
     }

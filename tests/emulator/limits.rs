@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use keysheath::emulator::{Emulator, Settings, TEAM};
+use keysheath::emulator::{Emulator, EmulatorSettings, TEAM};
 use keysheath::key::StoreId;
 
 use super::{ask, ask_with};
@@ -12,7 +12,7 @@ use super::{ask, ask_with};
 const ORDERS: &str = "/api/v1/stores/123/orders";
 
 /// An emulator, and the seconds on its clock.
-fn limited(settings: Settings) -> (Emulator, Arc<AtomicU64>) {
+fn limited(settings: EmulatorSettings) -> (Emulator, Arc<AtomicU64>) {
     let seconds = Arc::new(AtomicU64::new(1_000_000));
     let shown = Arc::clone(&seconds);
     let clock = move || SystemTime::UNIX_EPOCH + Duration::from_secs(shown.load(Ordering::SeqCst));

@@ -160,8 +160,9 @@ fn allowed_requests_are_answered_even_if_a_later_one_is_quicker() {
         let new = emulator.create_key("counted").unwrap();
         emulator.delete_key_after(new.record().id(), allowed).unwrap();
         emulator.clear_faults();
-        let slow =
-            FaultRule::new(Fault::Latency(Duration::from_millis(400))).for_key(new.record().id()).times(1);
+        let slow = FaultRule::new(Fault::Latency(Duration::from_millis(400)))
+            .with_key(new.record().id())
+            .with_times(1);
         emulator.add_fault(slow).unwrap();
         let statuses: Vec<u16> = std::thread::scope(|scope| {
             let first = scope.spawn(|| ask_with(&emulator, Some(new.key()), "GET", path, "").status);

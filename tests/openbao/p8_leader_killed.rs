@@ -129,7 +129,7 @@ impl Fleet {
         let emulator = Emulator::kanal().start().unwrap();
         // So that the load leaves some of the machine to the cluster.
         let slow = FaultRule::new(Fault::Latency(Duration::from_millis(5)));
-        emulator.add_fault(slow.for_route("/api/v1/stores/{store_id}/orders")).unwrap();
+        emulator.add_fault(slow.with_route("/api/v1/stores/{store_id}/orders")).unwrap();
         let cluster = Cluster::start();
         cluster.wait_for_votes();
         let state = State::default();

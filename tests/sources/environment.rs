@@ -311,25 +311,21 @@ fn a_key_in_the_place_of_a_path_is_not_printed() {
 #[test]
 fn a_store_id_is_read_from_its_variable() {
     in_child("a_store_id_is_read_from_its_variable", &[("KANAL_STORE_ID", "123")], || {
-        assert_eq!(StoreId::from_env().map(StoreId::get), Ok(123));
+        assert_eq!(StoreId::from_env(), Ok(StoreId::new(123)));
     });
 }
 
 #[test]
-fn a_missing_store_id_is_reported_with_a_remedy() {
-    let name = "a_missing_store_id_is_reported_with_a_remedy";
-    Child::new(name).run(|| {
-        let error = StoreId::from_env().unwrap_err();
-        assert_eq!(error, ParseError::StoreIdMissing);
-        let message = error.to_string();
-        assert!(message.contains("KANAL_STORE_ID") && message.contains("contact"), "{message}");
+fn a_missing_store_id_is_none() {
+    Child::new("a_missing_store_id_is_none").run(|| {
+        assert_eq!(StoreId::from_env(), Ok(None));
     });
 }
 
 #[test]
 fn an_empty_store_id_is_missing() {
     in_child("an_empty_store_id_is_missing", &[("KANAL_STORE_ID", "")], || {
-        assert_eq!(StoreId::from_env(), Err(ParseError::StoreIdMissing));
+        assert_eq!(StoreId::from_env(), Ok(None));
     });
 }
 

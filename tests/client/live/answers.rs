@@ -219,7 +219,7 @@ async fn no_other_answer_asks_for_a_reload_or_is_repeated() {
 #[tokio::test]
 async fn a_broken_connection_of_a_retry_is_the_clients_own_error() {
     let shop = Shop::after_a_rotation();
-    shop.emulator.add_fault(FaultRule::new(Fault::Reset).nth(2)).unwrap();
+    shop.emulator.add_fault(FaultRule::new(Fault::Reset).with_start(2)).unwrap();
     let error = in_time(shop.layer().layer(client()).oneshot(shop.get())).await.unwrap_err();
     assert!(matches!(error, BearerError::Inner(_)), "{error}");
     let BearerError::Inner(failed) = error else { panic!("{error}") };

@@ -130,7 +130,7 @@ async fn the_guard_checks_retries_and_their_failure_is_reqwests_own() {
     assert_eq!(shop.statuses(), [401]);
 
     let shop = Shop::after_a_rotation();
-    shop.emulator.add_fault(FaultRule::new(Fault::Reset).nth(2)).unwrap();
+    shop.emulator.add_fault(FaultRule::new(Fault::Reset).with_start(2)).unwrap();
     assert!(matches!(shop.send_get().await, Err(Error::Reqwest(_))));
     assert_eq!(shop.statuses(), [401, 0]);
 }

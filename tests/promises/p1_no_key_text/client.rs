@@ -3,7 +3,7 @@
 
 use http::Response;
 use http_body_util::Full;
-use keysheath::client::{BearerError, BearerLayer, NotRepeating, Sent};
+use keysheath::client::{BearerError, BearerLayer, NotRepeating, Repeating, Sent};
 use tower::{Layer as _, Service as _, service_fn};
 
 use super::*;
@@ -27,6 +27,7 @@ async fn a_layer_that_does_not_repeat_shows_nothing() {
     assert_debug_silent("BearerLayer", &layer);
     let client = service_fn(refuse);
     assert_debug_silent("NotRepeating", &NotRepeating);
+    assert_debug_silent("Repeating", &Repeating);
     let mut client = layer.layer(client);
     assert_debug_silent("BearerService", &client);
     let future = client.call(get());

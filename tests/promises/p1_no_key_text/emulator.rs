@@ -1,7 +1,8 @@
 //! A server for tests whose first key is the canary, and that is sent it in every place of a request.
 
 use keysheath::emulator::{
-    Customer, Emulator, EmulatorError, Fault, FaultRule, FaultStatus, JournalEntry, OWN_STORE, Settings,
+    Customer, Emulator, EmulatorError, EmulatorSettings, Fault, FaultRule, FaultStatus, JournalEntry,
+    OWN_STORE,
 };
 
 use super::*;
@@ -9,7 +10,7 @@ use crate::support::canary::draw_the_canary;
 
 #[test]
 fn no_type_of_the_emulator_shows_the_key_that_it_is_sent() {
-    let settings: Settings = Emulator::kanal().with_random(|bytes| {
+    let settings: EmulatorSettings = Emulator::kanal().with_random(|bytes| {
         draw_the_canary(bytes);
         Ok(())
     });
@@ -17,12 +18,14 @@ fn no_type_of_the_emulator_shows_the_key_that_it_is_sent() {
     let emulator: Emulator = settings.start().unwrap();
     assert!(emulator.key().matches(KANAL.as_bytes()), "the canary is the key");
     assert_debug_silent("an emulator", &emulator);
-    let rule =
-        FaultRule::new(Fault::status(503).with_retry_after(1)).for_key(emulator.key_id()).nth(2).times(1);
+    let rule = FaultRule::new(Fault::status(503).with_retry_after(1))
+        .with_key(emulator.key_id())
+        .with_start(2)
+        .with_times(1);
     assert_debug_silent("a rule", &rule);
     emulator.add_fault(rule).unwrap();
     let refused: EmulatorError =
-        emulator.add_fault(FaultRule::new(Fault::status(7)).for_route(KANAL)).unwrap_err();
+        emulator.add_fault(FaultRule::new(Fault::status(7)).with_route(KANAL)).unwrap_err();
     assert_error_silent("a refused rule", &refused);
     let body = r#"{ "phone": "+33612345678" }"#;
     for path in ["/api/v1/stores/123/customers", "/api/v1/stores/456/customers", "/"] {
