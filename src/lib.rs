@@ -105,13 +105,27 @@
         feature = "dotenv",
         feature = "emulator",
         feature = "oauth",
+        feature = "openbao",
         feature = "sqlite",
         feature = "tracing"
     )),
     allow(dead_code, unused_variables, reason = "a build with all features shows what is unused")
 )]
 
-mod internal;
+mod internal {
+    //! What modules share and users never see.
+
+    pub(crate) mod bytes;
+    pub(crate) mod calls;
+    pub(crate) mod events;
+    pub(crate) mod files;
+    #[cfg(any(feature = "openbao", feature = "rotation"))]
+    pub(crate) mod json_form;
+    pub(crate) mod json_text;
+    pub(crate) mod threads;
+    pub(crate) mod printing;
+    pub(crate) mod time;
+}
 mod platform;
 
 // In the order in which a key flows through them; each imports only from those above it.
@@ -192,7 +206,7 @@ pub mod guide {
     mod readme {}
 }
 
-pub use crate::internal::{background::Health, files::FileProblem, time::Cadence};
+pub use crate::internal::{files::FileProblem, threads::Health, time::Cadence};
 
 // What a first program needs.
 #[cfg(any(feature = "client", feature = "rotation"))]

@@ -3,16 +3,14 @@
 //!
 //! The caller decides where a key may be sent, with an origin guard.
 
-#[cfg(feature = "openbao")]
-mod pool;
 mod zeroizing;
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, Uri};
@@ -24,10 +22,9 @@ use ureq::{Agent, Body};
 
 use crate::failure::Obstacle;
 use crate::internal::bytes::WipedBytes;
+use crate::internal::threads::Lock;
 use crate::internal::time::{self, Clocks};
 use crate::key::Roots;
-#[cfg(feature = "openbao")]
-pub(crate) use pool::Pool;
 use zeroizing::{Exchange, Finished, ZeroizingConnector};
 
 /// The longest deadline that can be set; far below where adding it to a clock would overflow.
@@ -351,10 +348,63 @@ impl Resolver for NameResolver {
     }
 }
 
+/// The most idle connections that are kept.
+const MAX_KEPT: usize = 4;
+
+/// Idle connections for the next requests, each with the time since when it is idle.
+#[derive(Clone, Default)]
+pub(crate) struct Pool(Arc<Lock<Vec<(Connection, Clocks)>>>);
+
+impl Pool {
+    /// Sends a request that can be repeated over a kept connection, if there is one, and reads the whole
+    /// answer; redirects are returned as answers. If the kept connection has ended in the meantime, a new
+    /// one is made within the rest of the deadline. `request` creates the request.
+    pub(crate) fn send(
+        &self,
+        outgoing: &Outgoing,
+        request: impl Fn() -> Request<WipedBytes>,
+    ) -> Result<Reply, Obstacle> {
+        let begun = Instant::now();
+        let kept = self.take();
+        if let Some(connection) = kept {
+            match outgoing.exchange(&connection, request(), outgoing.deadline).map_err(Obstacle::from) {
+                Err(Obstacle::Broken) => {}
+                answer => return self.keep(connection, answer),
+            }
+        }
+        let left = outgoing.deadline.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(Obstacle::Deadline { after: outgoing.deadline });
+        }
+        let connection = outgoing.connection(1);
+        let answer = outgoing.exchange(&connection, request(), left);
+        self.keep(connection, answer.map_err(Obstacle::from))
+    }
+
+    /// Takes a connection that is not idle for too long by either clock: during a suspend the server closes
+    /// its end.
+    fn take(&self) -> Option<Connection> {
+        let now = Clocks::now();
+        let mut kept = self.0.lock();
+        kept.retain(|(_, since)| !now.has_expired(*since, LONGEST_REST));
+        kept.pop().map(|(connection, _)| connection)
+    }
+
+    fn keep(&self, connection: Connection, answer: Result<Reply, Obstacle>) -> Result<Reply, Obstacle> {
+        let mut kept = self.0.lock();
+        if answer.is_ok() && kept.len() < MAX_KEPT {
+            kept.push((connection, Clocks::now()));
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/units/outgoing/pool.rs"]
+mod pool_tests;
+
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn resolve(uri: &str, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {

@@ -71,8 +71,8 @@ use std::time::Duration;
 
 use crate::chain::Chain;
 use crate::handle::{KeyHandle, Publisher, Reload};
-use crate::internal::background::Worker;
 use crate::internal::events::EventSender;
+use crate::internal::threads::Worker;
 use crate::key::Issuer;
 use crate::store::DocumentStore;
 

@@ -66,8 +66,8 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
-use crate::internal::background::Health;
-use crate::internal::panics::{Lock, recover};
+use crate::internal::threads::Health;
+use crate::internal::threads::{Lock, recover};
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
 use index::Index;
 use record::{InMemory, RecordStore, Seconds, Store, StoredDigest, StoredKey};

@@ -89,7 +89,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Instant, SystemTime};
 
 use crate::handle::{Generation, KeyHandle, Publisher};
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 use crate::internal::time::Clocks;
 use crate::key::{Fingerprint, Issuer};
 use crate::keyset::KeySetError;

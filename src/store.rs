@@ -36,14 +36,13 @@ mod file;
 mod keychain;
 #[cfg(feature = "openbao")]
 mod openbao;
-mod place;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::internal::calls::CallError;
 use crate::internal::files::FileProblem;
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
 use crate::source::{Problem, Provenance};

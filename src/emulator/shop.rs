@@ -12,7 +12,7 @@ use http::HeaderMap;
 use super::connection::{Accept, Certificate};
 use super::fault::{Faults, Seeded};
 use super::records::{Allowance, Customers, Journal, Product, RateLimiter};
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 use crate::key::{Fingerprint, Issuer as _, Kanal, Katana, Profile, RawKey, StoreId};
 use crate::registry::{
     Authorize, KeyId, KeyRegistry, NewKey, Principal, Refusal, RegistryError, RequestedStore, TeamId,

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bytes::wipe_stack;
-use super::panics::{Lock, contained, recover};
+use super::threads::{Lock, contained, recover};
 
 /// The default deadline of a source: 30 s, so that a person can answer a prompt.
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);

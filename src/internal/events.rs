@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::background::join;
-use super::panics::{Lock, contained};
+use super::threads::join;
+use super::threads::{Lock, contained};
 
 pub(crate) use lines::{Trace, flush};
 
@@ -186,7 +186,7 @@ mod lines {
     use tracing::level_filters::LevelFilter;
     use tracing::subscriber::NoSubscriber;
 
-    use crate::internal::panics::{Lock, contained, recover};
+    use crate::internal::threads::{Lock, contained, recover};
 
     /// How many lines wait for a subscriber that blocks. Lines beyond are lost; a warning says how many.
     const MAX_WAITING_LINES: usize = 1024;

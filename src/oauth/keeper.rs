@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{GrantError, GrantState, OAuthApp};
 use crate::handle::{Generation, KeyHandle, Publisher};
-use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::events::{Callback, Event, EventSender, trace_line};
+use crate::internal::threads::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::time::{Cadence, LONGEST, SHORTEST};
 use crate::key::Issuer;
 use crate::source::Provenance;

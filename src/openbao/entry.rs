@@ -10,7 +10,7 @@ use super::servers::{Answered, Call, check_name, encoded};
 use super::session::read;
 use super::{OpenBao, OpenBaoError, json};
 use crate::internal::bytes::WipedBytes;
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 
 const READ: &str = "read MOUNT/data/PATH";
 const READ_METADATA: &str = "read MOUNT/metadata/PATH";

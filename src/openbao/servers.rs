@@ -12,7 +12,7 @@ use super::json::says;
 use super::{MAX_ANSWER, OpenBaoError};
 use crate::failure::Obstacle;
 use crate::internal::bytes::{WipedBytes, append_percent, decode_base64};
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 use crate::internal::time::random_part;
 use crate::key::{Origin, Roots};
 use crate::outgoing::{Outgoing, Pool, Reply};

@@ -15,8 +15,8 @@ use super::servers::{Answered, Call, Servers, encoded};
 use super::{OpenBaoError, json, read_file};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::files::{Trust, absolute};
-use crate::internal::panics::Lock;
 use crate::internal::printing::{Printable, PrintablePath};
+use crate::internal::threads::Lock;
 use crate::internal::time::Clocks;
 
 /// How a client gets its token. Nothing is read or sent before the first call.

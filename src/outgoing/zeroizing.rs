@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::internal::bytes::WipedBytes;
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 use crate::internal::time::Clocks;
 
 /// The first placeholder is made of this byte, the second of the next one, and so on.

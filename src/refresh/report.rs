@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 
 use crate::chain::ChainError;
 use crate::handle::{Generation, NoActiveKey};
-use crate::internal::background::Health;
 use crate::internal::events::{Event, trace_line};
+use crate::internal::threads::Health;
 use crate::key::Fingerprint;
 use crate::keyset::KeySetError;
 use crate::source::{Absence, Problem, Provenance, Remark};

@@ -11,8 +11,8 @@ use super::place::{Answer, Asker, Outcome, Place};
 use super::settings::{Pace, When};
 use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError, ReloadProblem, WatchProblem};
 use crate::handle::{Generation, Publisher, Reload, Reloader};
-use crate::internal::background::{Health, Link, Task};
 use crate::internal::events::EventSender;
+use crate::internal::threads::{Health, Link, Task};
 use crate::internal::time;
 use crate::key::Issuer;
 use crate::source::{Problem, Remark};
@@ -389,9 +389,9 @@ impl<I: Issuer> Runner<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::internal::background::Worker;
     use crate::internal::events::Callback;
-    use crate::internal::panics::Lock;
+    use crate::internal::threads::Lock;
+    use crate::internal::threads::Worker;
     use crate::key::Kanal;
     use crate::source::SecretFile;
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use super::WatchProblem;
 use super::run::WatchFiles;
 use crate::handle::Reloader;
-use crate::internal::panics::{Lock, contained};
+use crate::internal::threads::{Lock, contained};
 use hub::{Hub, Wanted};
 
 /// How often a way is walked that changes meanwhile, until a pause is made; and after how many pauses it

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::record::{Change, Changed, KeyId, RecordStore, Records, Store, StoredKey};
 use super::{KeyRegistry, Pepper, RecordError, RegistryError};
 use crate::internal::files::FileProblem;
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 use crate::key::{Profile, StoreId};
 use file::RecordFile;
 use schema::{Content, NUMBER, Sealer};

@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use super::authorize::{Authorize, Credentials, Principal, Refusal, RequestedStore};
 use crate::failure::Meaning;
-use crate::internal::panics::recover;
+use crate::internal::threads::recover;
 use crate::key::{IssuerMismatch, Profile, RawKey};
 
 /// The keys that one service accepts: a current one, and the previous one until all clients use the new one.

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::RegistryError;
 use super::record::{Change, Changed, KeyId, RecordError, RecordStore, Seconds, StoredDigest};
-use crate::internal::background::{Health, Link, Task, Worker};
 use crate::internal::events::{Event, EventSender, trace_line};
 use crate::internal::files::FileProblem;
+use crate::internal::threads::{Health, Link, Task, Worker};
 
 /// The step in which the last use of a key is written, in seconds. The last use in memory is exact; the
 /// written one is older by less than a step.

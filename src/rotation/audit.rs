@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::handle::Generation;
 use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::files::{FileProblem, absolute, private};
-use crate::internal::panics::contained;
 use crate::internal::printing::{Printable, Utc};
+use crate::internal::threads::contained;
 use crate::key::{Fingerprint, Profile};
 use crate::keyset::RotationId;
 

@@ -14,9 +14,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::handle::{KeyHandle, UsageObserver};
-use crate::internal::background::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::events::EventSender;
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
+use crate::internal::threads::{Health, SHUTDOWN_TIMEOUT, Worker};
 use crate::internal::time::{Clocks, random_number};
 use crate::key::Issuer;
 use crate::keyset::has_part_of;

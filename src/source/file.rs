@@ -15,7 +15,7 @@ use super::{Absence, Problem, Reading, Remark, Resource};
 use crate::internal::bytes::{WipedBytes, read_at_most, wipe_stack};
 use crate::internal::calls::{CallError, Caller, Target, Turn};
 use crate::internal::files::{self, FileProblem, Kind, Trust, check_trusted, rule_broken_by};
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 
 /// A text and remarks, or nothing.
 pub(super) type FileText = Option<(WipedBytes, Vec<Remark>)>;

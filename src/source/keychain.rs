@@ -13,7 +13,7 @@ use super::Resource;
 use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_item_name};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target};
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 use crate::key::{Profile, RawKey};
 
 #[cfg(any(windows, target_os = "macos"))]

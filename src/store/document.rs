@@ -11,7 +11,7 @@ use hmac_sha256::Hash;
 
 use super::DocumentError;
 use crate::internal::bytes::{WipedBytes, wipe_stack};
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 use crate::internal::time::random_number;
 
 /// Bytes that may hold keys: shared by clones, wiped when the last of them is dropped, and never printed.

@@ -1,5 +1,8 @@
-//! A document in a file.
+//! A document in a file; the folder of a document and the lock in it.
 
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../tests/units/store/folder.rs"]
+mod folder;
 #[cfg(test)]
 #[path = "../../tests/units/store/replay.rs"]
 mod replay;
@@ -9,22 +12,29 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::document::{self, HEADER, Seen};
-use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version, place};
+use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 use crate::internal::bytes::read_at_most;
-use crate::internal::calls::{Caller, Target, Turn};
+use crate::internal::calls::{CallError, Caller, Target, Turn};
 use crate::internal::files::FileProblem;
 use crate::internal::files::absolute;
-use crate::internal::files::private::{self, LOCK, NEW, Stamp, with_end};
-use crate::internal::panics::Lock;
+use crate::internal::files::private::{self, FileLock, LOCK, NEW, Stamp, resolve, with_end};
+use crate::internal::threads::Lock;
 use crate::source::Provenance;
 #[cfg(test)]
 pub(crate) use replay::RecordedStore;
 
 /// The largest file that is a document, in bytes.
 const MAX_FILE: usize = HEADER + MAX_DOCUMENT;
+
+/// How long to wait between two attempts to take a lock: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
+
+/// How much longer than its deadline a call is given: the lock may have come at the last moment.
+pub(super) const EXTRA: Duration = Duration::from_secs(1);
 
 /// A document in a file of its own, for all processes of one user on one machine.
 ///
@@ -93,8 +103,7 @@ impl FileStore {
         work: impl FnOnce(&Path, &Known, &Turn) -> Result<T, DocumentError> + Send + 'static,
     ) -> Result<T, DocumentError> {
         let (path, known) = (self.path.clone(), Arc::clone(&self.known));
-        self.worker
-            .run_with(Target::of(what, &self.path), place::EXTRA, move |turn| work(&path, &known, turn))?
+        self.worker.run_with(Target::of(what, &self.path), EXTRA, move |turn| work(&path, &known, turn))?
     }
 }
 
@@ -137,7 +146,7 @@ impl DocumentStore for FileStore {
         let (content, unchanged) = (content.clone(), unchanged.copied());
         self.run("document written", move |path, known, turn| {
             let path = settle(path)?;
-            let _lock = place::lock(&with_end(&path, LOCK), turn)?;
+            let _lock = lock(&with_end(&path, LOCK), turn)?;
             let there = known.seen.look(|| Ok(known.read(&path)?.map(|(document, _)| document)))?;
             let version = Version::next(there.as_ref().map(Document::version), unchanged.as_ref())?;
             put(&RealDisk, &path, &[&document::header(&version, &content), content.expose_secret()])?;
@@ -197,7 +206,7 @@ impl fmt::Debug for FileStore {
 /// have.
 fn settle(path: &Path) -> Result<PathBuf, FileProblem> {
     private::refuse_reserved(path)?;
-    place::settle(path)
+    resolve_folder(path)
 }
 
 /// What is done to files. A test puts a disk that records in its place, and then cuts the power anywhere.
@@ -311,4 +320,101 @@ impl Disk for RealDisk {
     fn sync_folder(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The path with its folder resolved, in a folder where a document can be kept.
+pub(super) fn resolve_folder(path: &Path) -> Result<PathBuf, FileProblem> {
+    let path = resolve(path)?;
+    if let Some(folder) = path.parent() {
+        check_folder(folder)?;
+    }
+    Ok(path)
+}
+
+/// Waits for a lock, as long as the call's deadline leaves. What was reported as late must not be done
+/// afterwards.
+pub(super) fn lock(path: &Path, turn: &Turn) -> Result<FileLock, DocumentError> {
+    let mut pause = PAUSES.0;
+    loop {
+        if let Some(lock) = FileLock::try_take(path)? {
+            return Ok(lock);
+        }
+        let rest = turn.rest();
+        if rest.is_zero() {
+            return Err(match turn.too_late() {
+                CallError::Deadline { after } => DocumentError::Locked { after },
+                late => late.into(),
+            });
+        }
+        thread::sleep(pause.min(rest));
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+#[cfg(unix)]
+fn check_folder(folder: &Path) -> Result<(), FileProblem> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let metadata = folder.metadata().map_err(FileProblem::of_reading)?;
+    let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
+    // In a sticky folder others can make files, and neither remove nor rename ours.
+    if !is_ours || metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0 {
+        return Err(FileProblem::OpenFolder);
+    }
+    check_file_system(folder)
+}
+
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Unix needs")]
+fn check_folder(_: &Path) -> Result<(), FileProblem> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn check_file_system(folder: &Path) -> Result<(), FileProblem> {
+    let stat = rustix::fs::statfs(folder).map_err(FileProblem::of_reading)?;
+    if is_elsewhere(i128::from(stat.f_type)) { Err(FileProblem::NetworkFileSystem) } else { Ok(()) }
+}
+
+#[cfg(target_os = "macos")]
+fn check_file_system(folder: &Path) -> Result<(), FileProblem> {
+    const MNT_LOCAL: u32 = 0x1000;
+    let stat = rustix::fs::statfs(folder).map_err(FileProblem::of_reading)?;
+    if stat.f_flags & MNT_LOCAL == 0 { Err(FileProblem::NetworkFileSystem) } else { Ok(()) }
+}
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "macos"))))]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is the one that Linux needs")]
+fn check_file_system(_: &Path) -> Result<(), FileProblem> {
+    Ok(())
+}
+
+/// File systems whose files others use from elsewhere, by the kernel's numbers (`linux/magic.h`, statfs(2),
+/// and for those outside the kernel their own sources). FUSE is among them: whether sshfs or a local disk is
+/// behind it cannot be determined, and its locks and its `fsync` are what a program makes of them.
+#[cfg(target_os = "linux")]
+const ELSEWHERE: [u32; 17] = [
+    0x0000_6969, // NFS
+    0x0000_517b, // SMB
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB 2
+    0x0000_564c, // NCP
+    0x7375_7245, // Coda
+    0x5346_414f, // AFS
+    0x6b41_4653, // AFS, of OpenAFS's kin
+    0x00c3_6400, // Ceph
+    0x0bd0_0bd0, // Lustre
+    0x0116_1970, // GFS2
+    0x7461_636f, // OCFS2
+    0x4750_4653, // GPFS
+    0x1983_0326, // BeeGFS
+    0x0102_1997, // 9P, also of a virtual machine's host
+    0x786f_4256, // VirtualBox's shared folders
+    0x6573_5546, // FUSE and virtiofs
+];
+
+#[cfg(target_os = "linux")]
+fn is_elsewhere(number: i128) -> bool {
+    // The kernel's type is signed on some processors, and as wide as a long.
+    ELSEWHERE.iter().any(|&elsewhere| i128::from(elsewhere) == number & 0xffff_ffff)
 }

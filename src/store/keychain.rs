@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{self, HEADER, Seen};
-use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, place};
+use super::{Document, DocumentContent, DocumentError, DocumentStore, Version, file};
 use crate::internal::bytes::WipedBytes;
 use crate::internal::calls::{Caller, Target};
 use crate::internal::files::absolute;
@@ -75,8 +75,8 @@ impl KeychainStore {
 
     fn take_lock(&self) -> Result<FileLock, DocumentError> {
         let path = self.lock.clone();
-        self.worker.run_with(Target::of("document", &self.lock), place::EXTRA, move |turn| {
-            place::lock(&place::settle(&path)?, turn)
+        self.worker.run_with(Target::of("document", &self.lock), file::EXTRA, move |turn| {
+            file::lock(&file::resolve_folder(&path)?, turn)
         })?
     }
 

@@ -9,8 +9,8 @@ use super::super::grant::{self, Due, Grant, Identity, Lease, Now, Seen, Timestam
 use super::super::{GrantError, GrantState, OAuthApp, TokenError};
 use super::{KeeperEvent, KeeperSettings, KeeperStatus};
 use crate::handle::{Generation, Publication, Published, Publisher, Reload, Reloader};
-use crate::internal::background::{Link, Task};
 use crate::internal::events::EventSender;
+use crate::internal::threads::{Link, Task};
 use crate::internal::time::{Clocks, doubled, random_number, random_part};
 use crate::key::Issuer;
 use crate::store::{DocumentError, DocumentStore, Version};

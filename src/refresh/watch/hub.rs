@@ -17,7 +17,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::{Signal, WatchProblem, problem};
 
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 
 /// How long one waits for another, and how often it looks.
 const TURN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(1));

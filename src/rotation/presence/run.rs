@@ -10,10 +10,10 @@ use event_listener::Listener as _;
 
 use super::fleet::{Fleet, LONGEST, MAX_PROCESSES, PresenceError, PresenceRecord, check_name};
 use crate::handle::{Usage, UsageObserver};
-use crate::internal::background::{Health, Link, Task};
 use crate::internal::events::{Event, EventSender, trace_line};
-use crate::internal::panics::Lock;
 use crate::internal::printing::Moment;
+use crate::internal::threads::Lock;
+use crate::internal::threads::{Health, Link, Task};
 use crate::internal::time::{self, Clocks, doubled, random_part};
 use crate::keyset::Hidden;
 use crate::store::{DocumentError, DocumentStore};

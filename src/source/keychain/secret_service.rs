@@ -16,7 +16,7 @@ use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue};
 
 use super::{Fault, Items, Problem, Resource, THREAD, elsewhere};
 use crate::internal::bytes::WipedBytes;
-use crate::internal::panics::Lock;
+use crate::internal::threads::Lock;
 
 /// The name of the service on the bus.
 const NAME: &str = "org.freedesktop.secrets";

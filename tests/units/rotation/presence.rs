@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::*;
 
 use crate::handle::Publisher;
-use crate::internal::background::Worker;
+use crate::internal::threads::Worker;
 use crate::key::{Issuer as _, Kanal};
 use crate::store::MemoryStore;
 

@@ -1,17 +1,18 @@
-//! The life cycle of a background thread: start, wake, sleep, stop, end, panic.
+//! Threads: the life cycle of one in the background, a mutex that a panic elsewhere does not make unusable,
+//! and foreign code whose panic ends here.
 //!
 //! [`Worker`] is the owner's side and [`Link`] what the owner shares with the thread. [`Task`] is the loop
 //! itself: each type that has a thread keeps its own, because the schedules differ.
 
+use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
-use std::sync::{Arc, Condvar, MutexGuard};
+use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::events::{self, DroppedEvents, EventThread};
-use super::panics::{Lock, contained, discard, recover};
 use super::printing::Utc;
 
 /// How long dropping a type that owns a thread blocks at most, unless its documentation says otherwise.
@@ -338,109 +339,69 @@ pub(super) fn join(thread: JoinHandle<()>, timeout: Duration) -> bool {
     true
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::mpsc::{Receiver, Sender, channel};
+/// A value behind a mutex that ignores poisoning.
+///
+/// Poisoning says that a thread panicked while it held the lock, so the value may be half changed. In this
+/// crate each critical section leaves the value whole at every point that can panic: it replaces it as a
+/// whole, or makes the change after the last foreign call. Honouring the poison would turn one panic into the
+/// failure of every later call.
+#[derive(Default)]
+pub(crate) struct Lock<T>(Mutex<T>);
 
-    use super::*;
-
-    const SOON: Duration = Duration::from_secs(60);
-
-    /// Counts to `panics_at`, and panics there; else until it is stopped.
-    struct Counts {
-        link: Arc<Link<u32>>,
-        panics_at: u32,
-        dropped: Dropped,
+impl<T> Lock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Mutex::new(value))
     }
 
-    struct Dropped(Option<Receiver<()>>, Arc<AtomicU32>);
+    /// Blocks until this thread holds the lock.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        recover(self.0.lock())
+    }
 
-    impl Drop for Dropped {
-        fn drop(&mut self) {
-            let _ = self.0.as_ref().map(Receiver::recv);
-            self.1.fetch_add(1, Ordering::SeqCst);
+    /// Returns the guard, or `None` if another thread holds the lock.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    impl Task for Counts {
-        fn run(&mut self) {
-            let _ = &self.dropped;
-            while !self.link.is_stopping() {
-                self.link.notify(|count| *count += 1);
-                assert!(self.link.with(|count| *count) < self.panics_at, "as this test wants it");
-                self.link.sleep(Duration::from_millis(1));
-            }
-        }
-
-        fn on_panic(&mut self) {
-            self.link.with(|count| *count = 0);
-        }
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        recover(self.0.get_mut())
     }
 
-    struct Started {
-        worker: Worker<u32>,
-        left: Arc<AtomicU32>,
-        dropped: Arc<AtomicU32>,
-        open: Sender<()>,
-    }
-
-    fn started(panics_at: u32, hangs: bool) -> Started {
-        let (left, dropped) = (Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
-        let leaves = Arc::clone(&left);
-        let mut worker =
-            Worker::new(0, EventThread::default(), || (), move || _ = leaves.fetch_add(1, Ordering::SeqCst));
-        let (open, gate) = channel();
-        let task = Counts {
-            link: Arc::clone(worker.link()),
-            panics_at,
-            dropped: Dropped(hangs.then_some(gate), Arc::clone(&dropped)),
-        };
-        worker.start("keysheath-test", task).unwrap();
-        Started { worker, left, dropped, open }
-    }
-
-    #[test]
-    fn a_stopped_thread_is_joined_and_leaves_once() {
-        let Started { mut worker, left, dropped, .. } = started(u32::MAX, false);
-        let link = Arc::clone(worker.link());
-        assert_eq!(link.wait(SOON, |shared| (shared.state > 3).then_some(shared.state > 3)), Some(true));
-        assert!(worker.end(SOON));
-        drop(worker);
-        assert_eq!((left.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
-    }
-
-    #[test]
-    fn a_panic_is_noted_before_the_end_is_announced() {
-        let Started { mut worker, left, dropped, .. } = started(3, false);
-        let seen = worker.link().wait(SOON, |shared| shared.has_ended.then_some(shared.state));
-        assert_eq!(seen, Some(0));
-        assert!(worker.end(SOON));
-        assert_eq!((left.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
-    }
-
-    #[test]
-    fn a_thread_that_hangs_in_a_drop_is_left_behind() {
-        let Started { mut worker, open, dropped, .. } = started(u32::MAX, true);
-        assert!(!worker.end(Duration::from_millis(50)));
-        assert!(worker.end(Duration::ZERO), "nothing is left to wait for");
-        drop(open);
-        let start = Instant::now();
-        while dropped.load(Ordering::SeqCst) == 0 {
-            assert!(start.elapsed() < SOON);
-        }
-    }
-
-    #[test]
-    fn a_worker_that_was_never_started_leaves_as_well() {
-        let left = Arc::<AtomicU32>::default();
-        let leaves = Arc::clone(&left);
-        drop(Worker::new(
-            (),
-            EventThread::default(),
-            || (),
-            move || _ = leaves.fetch_add(1, Ordering::SeqCst),
-        ));
-        assert_eq!(left.load(Ordering::SeqCst), 1);
+    pub(crate) fn into_inner(self) -> T {
+        recover(self.0.into_inner())
     }
 }
+
+/// Does not take the lock, and does not print the value: it may hold a secret.
+impl<T> fmt::Debug for Lock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lock(..)")
+    }
+}
+
+/// Returns the value of a lock or of a wait on a condition variable, poisoned or not, for the reason that
+/// [`Lock`] gives.
+pub(crate) fn recover<T>(result: LockResult<T>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs foreign code; `None` where it panics. The message of the panic is on standard error.
+pub(crate) fn contained<T>(foreign: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(foreign)).map_err(discard).ok()
+}
+
+/// Drops what a panic carried, which may panic in turn: on a thread's last line that would abort the process.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // It may go on like that, so this one is leaked.
+        std::mem::forget(second);
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/units/internal/threads.rs"]
+mod tests;
