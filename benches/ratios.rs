@@ -181,7 +181,7 @@ fn layer() {
     row("… and `RetryLayer` around it", both, "a ready-made value inserted by hand", theirs, Target::None);
 }
 
-/// The key in force of a live handle, as it is read for each request.
+/// The active key of a live handle, as it is read for each request.
 fn live_handle() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("kanal");

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// From a file's replacement to the new key in force.
+/// From a file's replacement to the new active key.
 fn watcher() -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kanal");
@@ -59,7 +59,7 @@ fn watcher() -> bool {
             time
         })
         .collect();
-    row("replacing a file, until its key is in force", median(times), "a poll interval", POLL, 0.05)
+    row("replacing a file, until its key is active", median(times), "a poll interval", POLL, 0.05)
 }
 
 /// A step with its audit line, beside writing the same document and one synced line by hand.

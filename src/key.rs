@@ -149,8 +149,8 @@ impl<I: Issuer> ApiKey<I> {
         self.raw.expose_secret()
     }
 
-    /// Whether untrusted bytes of any length are this key. For bytes of the key's length, the time does not
-    /// depend on them.
+    /// Returns whether untrusted bytes of any length are this key. For bytes of the key's length, the time
+    /// does not depend on them.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.raw.matches(candidate)
@@ -205,7 +205,7 @@ impl RawKey {
         Ok(Self::copy(profile, text))
     }
 
-    /// The profile of the issuer.
+    /// Returns the profile of the issuer.
     #[must_use]
     pub const fn profile(&self) -> &'static Profile {
         self.profile
@@ -260,7 +260,7 @@ impl RawKey {
         self.of_issuer(I::PROFILE).map(ApiKey::from_raw)
     }
 
-    /// The same key under `profile`, if it is a key of that issuer and format.
+    /// Returns the same key under `profile`, if it is a key of that issuer and format.
     pub(crate) fn of_issuer(mut self, profile: &'static Profile) -> Result<Self, IssuerMismatch> {
         if self.is_of(profile) {
             self.profile = profile;
@@ -270,7 +270,7 @@ impl RawKey {
         }
     }
 
-    /// Whether this is a key of the issuer and format of `profile`.
+    /// Returns whether this is a key of the issuer and format of `profile`.
     pub(crate) fn is_of(&self, profile: &Profile) -> bool {
         self.profile.is_same_issuer(profile) && profile.format().accepts(self.bytes())
     }

@@ -146,6 +146,20 @@ fn no_line_is_longer_than_110_columns() {
             assert!(line.chars().count() <= 110, "{path}:{}: break the line", at + 1);
         }
     }
+    let scripts = fs::read_dir(root().join("scripts")).unwrap().map(|entry| entry.unwrap().file_name());
+    let scripts = scripts.map(|name| format!("scripts/{}", name.into_string().unwrap()));
+    let text = documents().into_iter().filter(|path| is_markdown(path)).chain(scripts);
+    for path in text.chain(["Cargo.toml".to_owned()]) {
+        let mut is_code = false;
+        for (at, line) in read(&path).lines().enumerate() {
+            let is_fence = is_markdown(&path) && line.trim_start().starts_with("```");
+            is_code ^= is_fence;
+            // Neither a table's row nor the package's description can be broken, and code is shown as it is.
+            let is_exempt = is_code || line.starts_with("| ") || line.starts_with("description = ");
+            let is_short = line.chars().count() <= 110;
+            assert!(is_fence || is_exempt || is_short, "{path}:{}: break the line", at + 1);
+        }
+    }
 }
 
 /// The names of a file's test functions, those inside of macros included.
@@ -261,6 +275,22 @@ fn each_promise_that_is_made_names_a_test_that_is_there() {
         for name in named {
             assert!(root().join(name).is_file(), "SECURITY.md names {name}, which is not there");
         }
+    }
+}
+
+/// The version of a package in a lock file.
+fn locked(lock: &str, package: &str) -> String {
+    let (_, rest) = lock.split_once(&format!("name = \"{package}\"\nversion = \"")).expect(package);
+    assert!(!rest.contains(&format!("name = \"{package}\"\n")), "{package} is there in two versions");
+    rest.split('"').next().unwrap().to_owned()
+}
+
+/// The package has a lock file of its own, so what it measures could differ from what is released.
+#[test]
+fn what_is_timed_has_the_versions_that_the_crate_has() {
+    let (own, timed) = (read("Cargo.lock"), read("tests/p3_constant_time/Cargo.lock"));
+    for package in ["subtle", "secrecy", "zeroize", "base64", "hmac-sha256"] {
+        assert_eq!(locked(&own, package), locked(&timed, package), "{package}: update both lock files");
     }
 }
 

@@ -62,7 +62,7 @@ pub fn grant(data: &[u8]) {
     let now = keeper.handle().load().expect("an access token");
     assert_eq!(now.generation(), view.generation());
     let access = STANDARD.decode(there["access"].as_str().expect("a text")).expect("it is base64");
-    assert!(now.current().matches(&access), "another token is in force than the one that stands there");
+    assert!(now.current().matches(&access), "another token is active than the one that stands there");
 }
 
 fn expires(there: &Value) -> Duration {

@@ -1,5 +1,5 @@
 //! An untrusted answer of a sign-in: as a query, and as a request to the loopback listener. `STATE` in it
-//! stands for the state of the sign-in, which nobody can guess.
+//! stands for the state of the sign-in, which cannot be guessed.
 
 use std::io::Write as _;
 use std::net::TcpStream;

@@ -170,7 +170,7 @@ fn compare(answer: &[u8], asked: &Result<Tokens<KatanaApp>, TokenError>) {
         let body = answer.body_mut().with_config().limit(64 * 1024).read_to_vec().ok()?;
         (answer.status() == 200).then_some(body)
     });
-    // Bytes after the end of the body are one more answer that nobody has asked for.
+    // Bytes after the end of the body are one more answer that was not asked for.
     let is_chunked = answer.to_ascii_lowercase().windows(7).any(|word| word == b"chunked");
     if plain.as_deref().is_some_and(|body| !is_chunked && !answer.ends_with(body)) {
         return;

@@ -36,7 +36,7 @@ pub(super) const MAX_BODY: usize = 1024 * 1024;
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 250;
 
-/// The routes of the emulated service.
+/// Returns the routes of the emulated service.
 pub(super) fn router(shop: &Arc<Shop>) -> Router {
     match shop.api {
         Api::Kanal => kanal(shop),
@@ -70,8 +70,8 @@ fn katana(shop: &Arc<Shop>) -> Router {
         .with_state(Arc::clone(shop))
 }
 
-/// The store that a path of Kanal's names: the segment after the first `stores`. An empty one names no store,
-/// for which Kanal documents an answer to any key.
+/// Returns the store that a path of Kanal's names: the segment after the first `stores`. An empty one names
+/// no store, for which Kanal documents an answer to any key.
 pub(super) fn requested_store(path: &str) -> RequestedStore {
     let mut segments = path.split('/');
     match segments.find(|segment| *segment == "stores").and(segments.next()) {
@@ -174,7 +174,7 @@ fn too_many(shop: &Shop, retry_after: u64) -> Response<Body> {
     response
 }
 
-/// The documented body of a 429.
+/// Returns the documented body of a 429.
 pub(super) fn rate_limited(shop: &Shop) -> String {
     match shop.api {
         Api::Kanal => Refusal::new(shop.registry.profile(), Meaning::RateLimited).body(),

@@ -11,7 +11,7 @@ use crate::registry::KeyId;
 pub(super) struct Seeded(u64);
 
 impl Seeded {
-    /// The numbers of this seed. Each `purpose` has a sequence of its own.
+    /// Returns the numbers of this seed. Each `purpose` has a sequence of its own.
     pub(super) const fn new(seed: u64, purpose: u64) -> Self {
         Self(seed ^ purpose.wrapping_mul(0xd134_2543_de82_ef95))
     }
@@ -266,7 +266,7 @@ impl Faults {
         self.rules.iter().map(|counted| counted.status.clone()).collect()
     }
 
-    /// The number of the rule that applies to this request, and its fault. Counts the request.
+    /// Returns the number of the rule that applies to this request, and its fault. Counts the request.
     pub(super) fn apply(&mut self, target: &Target<'_>) -> Option<(u64, Fault)> {
         for CountedRule { status, seen } in &mut self.rules {
             let rule = &status.rule;

@@ -217,7 +217,7 @@ impl EmulatorSettings {
         self
     }
 
-    /// The state that it starts with, and its first key.
+    /// Returns the state that it starts with, and its first key.
     pub(super) fn open(self) -> Result<(Shop, NewKey), EmulatorError> {
         let api = match self.api {
             Api::Katana { .. } => Api::Katana { nested: self.is_nested },
@@ -338,7 +338,7 @@ impl Shop {
         (self.clock)()
     }
 
-    /// The key of a request, also one that is not for the store.
+    /// Returns the key of a request, also one that is not for the store.
     pub(super) fn sender(&self, headers: &HeaderMap) -> Option<Sender> {
         let (key, fingerprint) = self.registry.sender(headers)?;
         Some(Sender { key, fingerprint })

@@ -65,7 +65,7 @@ impl Fingerprint {
 
 #[cfg(feature = "registry")]
 impl Fingerprint {
-    /// The fingerprint that was stored as these bytes.
+    /// Returns the fingerprint that was stored as these bytes.
     pub(crate) const fn from_bytes(bytes: [u8; 10]) -> Self {
         Self(bytes)
     }

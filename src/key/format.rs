@@ -113,7 +113,7 @@ impl KeyFormat {
         Self { screened: false, ..self }
     }
 
-    /// The lengths that a key may have, in bytes.
+    /// Returns the lengths that a key may have, in bytes.
     #[must_use]
     pub const fn lengths(&self) -> RangeInclusive<usize> {
         self.min as usize..=self.max as usize
@@ -169,13 +169,13 @@ impl KeyFormat {
 }
 
 impl FormatError {
-    /// The rule that the text breaks.
+    /// Returns the rule that the text breaks.
     #[must_use]
     pub const fn rule(&self) -> FormatRule {
         self.rule
     }
 
-    /// What the form of the text suggests.
+    /// Returns what the form of the text suggests.
     #[must_use]
     pub const fn hint(&self) -> Option<Hint> {
         self.hint

@@ -143,7 +143,7 @@ impl Profile {
         self
     }
 
-    /// The same issuer with a wider format, for keys that this crate does not know yet.
+    /// Returns the same issuer with a wider format, for keys that this crate does not know yet.
     ///
     /// It applies wherever a key is read, because everything asks the profile: parsing, sources, chains, key
     /// sets, refreshers, probes and registries. A key of one profile is a key of the other if the other's
@@ -175,55 +175,56 @@ impl Profile {
         Self { name, title, variable, origin, format, entropy_bits, key_page, failures }
     }
 
-    /// Whether both are of one issuer, by name and origin. Their formats may differ.
+    /// Returns whether both are of one issuer, by name and origin. Their formats may differ.
     #[must_use]
     pub fn is_same_issuer(&self, other: &Self) -> bool {
         self.name == other.name && self.origin == other.origin
     }
 
-    /// The name in fingerprints, keychains and documents.
+    /// Returns the name in fingerprints, keychains and documents.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The name in messages.
+    /// Returns the name in messages.
     #[must_use]
     pub const fn title(&self) -> &'static str {
         self.title
     }
 
-    /// The environment variable that holds a key; with `_FILE` appended, the path of a file that holds one.
+    /// Returns the environment variable that holds a key; with `_FILE` appended, the path of a file that
+    /// holds one.
     #[must_use]
     pub const fn variable(&self) -> &'static str {
         self.variable
     }
 
-    /// The origin that keys are sent to unless another is set.
+    /// Returns the origin that keys are sent to unless another is set.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// The format of a key.
+    /// Returns the format of a key.
     #[must_use]
     pub const fn format(&self) -> &KeyFormat {
         &self.format
     }
 
-    /// The least entropy of a key, in bits.
+    /// Returns the least entropy of a key, in bits.
     #[must_use]
     pub const fn entropy_bits(&self) -> u16 {
         self.entropy_bits
     }
 
-    /// The page where a person creates and deletes keys.
+    /// Returns the page where a person creates and deletes keys.
     #[must_use]
     pub const fn key_page(&self) -> &'static str {
         self.key_page
     }
 
-    /// The responses that the issuer documents.
+    /// Returns the responses that the issuer documents.
     #[must_use]
     pub const fn failures(&self) -> &'static [Row] {
         self.failures

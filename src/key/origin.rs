@@ -50,7 +50,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin `https://host`, on port 443, for use in a `const`.
+    /// Returns the origin `https://host`, on port 443, for use in a `const`.
     ///
     /// # Panics
     /// If `host` is not a lower-case host name or IPv4 address that [`Origin::parse`] accepts as it is; in a
@@ -61,7 +61,7 @@ impl Origin {
         Self { scheme: HTTPS, host: Cow::Borrowed(host), port: 443 }
     }
 
-    /// The same origin, for use in a `const`.
+    /// Returns the same origin, for use in a `const`.
     pub(crate) const fn borrowed(&'static self) -> Self {
         let host = match &self.host {
             Cow::Borrowed(host) => host,
@@ -107,19 +107,19 @@ impl Origin {
         self.scheme
     }
 
-    /// The host in lower case; an IPv6 address in its shortest form and in brackets.
+    /// Returns the host in lower case; an IPv6 address in its shortest form and in brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port; the default one of the scheme if none was written.
+    /// Returns the port; the default one of the scheme if none was written.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether the host is a loopback *address*: `127.0.0.0/8` or `[::1]`.
+    /// Returns whether the host is a loopback *address*: `127.0.0.0/8` or `[::1]`.
     ///
     /// The name `localhost` does not count: what it resolves to depends on the system's configuration.
     #[must_use]
@@ -130,8 +130,8 @@ impl Origin {
         }
     }
 
-    /// Whether an authority, `host` or `host:port`, with this scheme is this origin. Does not allocate: it is
-    /// called for each request.
+    /// Returns whether an authority, `host` or `host:port`, with this scheme is this origin. Does not
+    /// allocate: it is called for each request.
     pub(crate) fn is_at(&self, scheme: &str, authority: &str) -> bool {
         let Ok((host, port)) = split_port(authority) else {
             return false;
@@ -328,7 +328,7 @@ pub(super) mod roots {
             Ok(Self(roots.into()))
         }
 
-        /// The number of certificates; never 0.
+        /// Returns the number of certificates; never 0.
         #[must_use]
         #[allow(clippy::len_without_is_empty, reason = "there is always one")]
         pub fn len(&self) -> usize {

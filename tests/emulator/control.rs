@@ -303,5 +303,5 @@ fn nothing_that_prints_holds_a_key_or_the_token() {
     );
     crate::support::assert_nothing_of_in(emulator.key().expose_secret(), &printed);
     crate::support::assert_nothing_of_in(emulator.control_token().expose_secret(), &printed);
-    assert!(!printed.contains(&0x00c0_ffee.to_string()), "whoever has the seed has the keys");
+    assert!(!printed.contains(&0x00c0_ffee.to_string()), "the seed tells the keys");
 }

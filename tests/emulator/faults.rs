@@ -233,7 +233,7 @@ fn with_a_seed_the_same_requests_meet_the_same_faults() {
         let first = statuses::<64>(&emulator);
         emulator.reset();
         emulator.add_fault(FaultRule::new(Fault::status(503)).with_probability(0.5)).unwrap();
-        assert_eq!(statuses::<64>(&emulator), first, "a reset begins anew");
+        assert_eq!(statuses::<64>(&emulator), first, "a reset begins again");
         first
     };
     let met = run(7);

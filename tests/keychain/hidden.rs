@@ -1,7 +1,7 @@
 //! Keychains that do not show what they hold while they are locked, as `KeePassXC` does.
 
 use super::*;
-use crate::support::stand_in_service::{Person, StandIn};
+use crate::support::fake_secret_service::{Person, StandIn};
 
 use keysheath::source::CallError;
 use keysheath::store::{DocumentContent, DocumentError, DocumentStore, KeychainStore};

@@ -46,18 +46,18 @@ fn two_writers_do_not_lose_each_other() {
 }
 
 #[test]
-fn whoever_asks_is_answered_by_an_attempt_that_began_later() {
-    check(models::whoever_asks_is_answered_by_an_attempt_that_began_later);
+fn a_caller_is_answered_by_an_attempt_that_began_later() {
+    check(models::a_caller_is_answered_by_an_attempt_that_began_later);
 }
 
 #[test]
-fn an_attempt_s_answer_reaches_whoever_waits() {
-    check(models::an_attempt_s_answer_reaches_whoever_waits);
+fn an_attempt_s_answer_reaches_every_waiter() {
+    check(models::an_attempt_s_answer_reaches_every_waiter);
 }
 
 #[test]
-fn whoever_asks_is_told_when_the_reloader_leaves() {
-    check(models::whoever_asks_is_told_when_the_reloader_leaves);
+fn a_caller_is_told_when_the_reloader_leaves() {
+    check(models::a_caller_is_told_when_the_reloader_leaves);
 }
 
 #[test]
@@ -76,13 +76,13 @@ fn a_key_that_comes_before_the_reloader_leaves_is_not_missed() {
 }
 
 #[test]
-fn a_publication_without_an_attempt_reaches_whoever_waits() {
-    check(models::a_publication_without_an_attempt_reaches_whoever_waits);
+fn a_publication_without_an_attempt_reaches_every_waiter() {
+    check(models::a_publication_without_an_attempt_reaches_every_waiter);
 }
 
 #[test]
-fn drained_means_that_nobody_holds_the_old_generation() {
-    check(models::drained_means_that_nobody_holds_the_old_generation);
+fn drained_means_that_nothing_holds_the_old_generation() {
+    check(models::drained_means_that_nothing_holds_the_old_generation);
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub(super) fn two_writers_do_not_lose_each_other() {
     assert_eq!(read(&handle), 3);
 }
 
-pub(super) fn whoever_asks_is_answered_by_an_attempt_that_began_later() {
+pub(super) fn a_caller_is_answered_by_an_attempt_that_began_later() {
     let handle = handle();
     let place = Arc::new(Mutex::new(1));
     handle.reloads.attach();
@@ -132,7 +132,7 @@ pub(super) fn whoever_asks_is_answered_by_an_attempt_that_began_later() {
     reloader.join().unwrap();
 }
 
-pub(super) fn an_attempt_s_answer_reaches_whoever_waits() {
+pub(super) fn an_attempt_s_answer_reaches_every_waiter() {
     let handle = handle();
     handle.reloads.attach();
     let reloader = {
@@ -143,7 +143,7 @@ pub(super) fn an_attempt_s_answer_reaches_whoever_waits() {
     reloader.join().unwrap();
 }
 
-pub(super) fn whoever_asks_is_told_when_the_reloader_leaves() {
+pub(super) fn a_caller_is_told_when_the_reloader_leaves() {
     let handle = handle();
     handle.reloads.attach();
     let reloader = {
@@ -204,7 +204,7 @@ pub(super) fn a_key_that_comes_before_the_reloader_leaves_is_not_missed() {
     reloader.join().unwrap();
 }
 
-pub(super) fn a_publication_without_an_attempt_reaches_whoever_waits() {
+pub(super) fn a_publication_without_an_attempt_reaches_every_waiter() {
     let handle = handle();
     handle.reloads.attach();
     let rotation = {
@@ -215,7 +215,7 @@ pub(super) fn a_publication_without_an_attempt_reaches_whoever_waits() {
     rotation.join().unwrap();
 }
 
-pub(super) fn drained_means_that_nobody_holds_the_old_generation() {
+pub(super) fn drained_means_that_nothing_holds_the_old_generation() {
     let handle = handle();
     let sending = Arc::new(Mutex::new(0_u64));
     let sender = {

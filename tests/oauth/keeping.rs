@@ -98,7 +98,7 @@ fn a_revoked_grant_is_told_from_a_server_that_is_down() {
         matches!(status.health().problem(), Some(GrantError::Token(TokenError::Refused { status: 400 }))),
         "{status}"
     );
-    // Whoever comes later knows it from the document, and asks the server no more.
+    // A later caller knows it from the document, and asks the server no more.
     let refused = oidc.count("refused");
     let second = TokenKeeper::start(oidc.app(), store, quick()).unwrap();
     eventually("a look at the document", || second.status().state() == GrantState::Refused);
@@ -117,7 +117,7 @@ fn a_revoked_grant_is_told_from_a_server_that_is_down() {
         matches!(status.health().problem(), Some(GrantError::Token(TokenError::Unreachable(_)))),
         "{status}"
     );
-    assert_eq!(handle.load().unwrap().generation(), before, "the token stays in force");
+    assert_eq!(handle.load().unwrap().generation(), before, "the token stays active");
 }
 
 /// A store whose reads wait while the gate is held.

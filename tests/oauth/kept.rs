@@ -191,7 +191,7 @@ fn a_lease_is_10_ms_at_least_and_a_day_at_most() {
 
 #[test]
 fn tokens_that_a_store_did_not_take_are_saved_elsewhere() {
-    use crate::trouble::Failing;
+    use crate::slow_stores::Failing;
 
     let folder = Folder::new();
     let (app, _, _server) = granted(&folder, |number| (JSON, good(number)));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{AuthorizationCode, LoopbackListener, OAuthApp, SignInError};
 
+use crate::lineage::Counted;
 use crate::support::oidc::{PATIENCE, state_of};
-use crate::which::Counted;
 
 fn app() -> OAuthApp<KatanaApp> {
     OAuthApp::katana("an-app", Counted::default()).unwrap()
@@ -81,13 +81,13 @@ fn an_answer_with_another_state_ends_the_sign_in() {
 }
 
 #[test]
-fn a_replayed_answer_finds_nobody() {
+fn a_replayed_answer_finds_no_listener() {
     let app = app();
     let listener = LoopbackListener::bind(0).unwrap();
     let sign_in = app.sign_in(listener.redirect_uri()).unwrap();
     let address = listener.redirect_uri().split('/').nth(2).unwrap().to_owned();
     assert_eq!(listener.wait(&sign_in, Duration::from_millis(50)).unwrap_err(), SignInError::Deadline);
-    assert!(TcpStream::connect(address).is_err(), "nobody listens once it is over");
+    assert!(TcpStream::connect(address).is_err(), "nothing listens once it is over");
 }
 
 #[test]

@@ -14,8 +14,8 @@ mod kept;
 mod killed;
 mod loopback;
 mod sign_in;
-mod trouble;
-mod which;
+mod slow_stores;
+mod lineage;
 
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};

@@ -240,7 +240,7 @@ fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
-fn a_standby_that_has_lost_the_others_has_nobody_delete_a_key() {
+fn a_standby_that_has_lost_the_others_asks_for_no_deletion() {
     let mut cluster = Cluster::start();
     cluster.wait_for_votes();
     let leader = cluster.leader().unwrap();

@@ -114,7 +114,7 @@ fn an_address_may_have_a_path_and_be_plain_where_it_is_named() {
         child(NAME).run(|| assert_gives_the_key(&*source()));
         return;
     }
-    let (stand_in, _) = stand_in::below("/proxy/bao");
+    let (stand_in, _) = wrong_server::below("/proxy/bao");
     let address = format!("http://localhost:{}/proxy/bao/", stand_in.address.port());
     child(NAME)
         .var("BAO_ADDR", address)

@@ -195,7 +195,7 @@ fn kubernetes_sends_the_jwt_of_the_pod_and_its_role() {
 
 #[test]
 fn a_token_file_of_an_owner_who_is_trusted_is_read() {
-    let (stand_in, _) = crate::stand_in::below("");
+    let (stand_in, _) = crate::wrong_server::below("");
     let read = |login: Login| {
         let source = field(OpenBao::at(stand_in.origin(), login).unwrap(), "secret/kanal");
         source::load(&source, Kanal::PROFILE).map(|_| ()).map_err(|_| refusal(&source))

@@ -20,7 +20,7 @@ mod fleet;
 mod login;
 mod policies;
 mod restart;
-mod stand_in;
+mod wrong_server;
 
 use std::time::Duration;
 

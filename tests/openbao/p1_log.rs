@@ -21,8 +21,8 @@ fn bytes_shown(lines: &[String]) -> String {
 
 /// In a process of its own, because a process has one logger.
 #[test]
-fn whatever_is_sent_and_received_is_logged_by_nobody() {
-    in_child::<&str>("whatever_is_sent_and_received_is_logged_by_nobody", &[], look_at_the_log);
+fn nothing_that_is_sent_or_received_is_logged() {
+    in_child::<&str>("nothing_that_is_sent_or_received_is_logged", &[], look_at_the_log);
 }
 
 fn look_at_the_log() {

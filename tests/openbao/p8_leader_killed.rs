@@ -298,7 +298,7 @@ fn killing_the_leader_mid_rotation_costs_no_request_or_step() {
         };
         fleet.rotate(if rotations % 3 == 1 { ROLLED_BACK } else { PLAIN }, victims);
         rotations += 1;
-        eventually("each handle has the key in force", || {
+        eventually("each handle has the active key", || {
             let is_new = |handle: &KeyHandle<Kanal>| {
                 handle.load().is_ok_and(|now| now.current().fingerprint() == fleet.state.current)
             };

@@ -65,7 +65,7 @@ fn clients_resume_after_a_server_restarts_with_its_data() {
             assert!(matches!(refusal(source), OpenBaoError::NoAnswer(_)));
         }
         assert!(has(&refresher.handle(), &in_force), "it keeps what it has");
-        // Whoever asks meanwhile waits for it.
+        // A caller that asks meanwhile waits for it.
         let waiting = std::thread::spawn({
             let source = source.clone();
             move || assert_gives_the_key(&source)

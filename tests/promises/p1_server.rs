@@ -126,7 +126,7 @@ fn no_pepper_is_shown_by_what_holds_or_refuses_it() {
     }
     let weak = load("weak", &KANAL[..4].repeat(20)).unwrap_err();
     assert!(matches!(weak, PepperError::Weak { .. }));
-    assert_error_silent("a pepper that nobody drew", &weak);
+    assert_error_silent("a pepper that was not drawn", &weak);
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ fn rows() -> Vec<Row> {
 }
 
 /// Puts the file back as it was, whatever it is now.
-fn mend(path: &Path, text: &str) {
+fn repair(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     if path.is_dir() && !path.is_symlink() {
         fs::remove_dir(path).unwrap();
@@ -115,7 +115,7 @@ fn assert_never_another_place<S: Source + 'static>(
 ) {
     for Row { state, harm, expected } in rows {
         let at = format!("{}, {state}", source().provenance());
-        mend(path, &text(KEY));
+        repair(path, &text(KEY));
         let lower = path.with_file_name("../lower");
         write(&lower, SECOND);
         let events = Events::default();
@@ -127,7 +127,7 @@ fn assert_never_another_place<S: Source + 'static>(
         harm(path);
         for failures in 1..=2 {
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed), "{at}");
-            assert!(has(&handle, KEY), "{at}: another key is in force");
+            assert!(has(&handle, KEY), "{at}: another key is active");
             assert_eq!(handle.load().unwrap().generation(), generation, "{at}");
             let status = refresher.status();
             assert_eq!(status.health().consecutive_failures(), failures, "{at}");
@@ -140,12 +140,12 @@ fn assert_never_another_place<S: Source + 'static>(
         }
         eventually("both failures are reported", || events.failures() == 2);
 
-        mend(path, &text(KEY));
+        repair(path, &text(KEY));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged), "{at}");
         assert_eq!(refresher.status().health().problem(), None, "{at}");
         let recovered = |event: &RefreshEvent| matches!(event, RefreshEvent::Recovered { failures: 2, .. });
         eventually("the recovery is reported", || events.count(recovered) == 1);
-        mend(path, &text(THIRD));
+        repair(path, &text(THIRD));
         assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer), "{at}");
         assert!(has(&handle, THIRD), "{at}");
     }

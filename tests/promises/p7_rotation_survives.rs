@@ -169,7 +169,7 @@ impl Ledger {
 
     /// Asserts that what was reported is there: nothing is lost.
     fn check(&self, keys: &KeySet) {
-        let current = keys.current().expect("a key is in force");
+        let current = keys.current().expect("a key is active");
         let number = self.at.number;
         let may_be = match ROUND[self.at.step] {
             // The step that was not reported as done may have been done.

@@ -157,8 +157,8 @@ fn a_redirect_is_not_followed_and_not_a_refusal() {
 
 #[test]
 fn a_server_that_is_not_there_is_not_a_refusal() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    gives_no_answer("nobody listens", nobody, Obstacle::NotListening);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    gives_no_answer("nothing listens", address, Obstacle::NotListening);
     // The deadline holds with and without DNS.
     let unknown = OriginGuard::for_https(Origin::https("no-such-host.invalid")).unwrap();
     let report = ask_kanal_at(unknown, SHORT);

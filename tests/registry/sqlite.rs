@@ -382,7 +382,7 @@ fn a_full_disk_fails_changes_and_no_request_and_loses_nothing() {
                 Ok(new) => keys.push((new.record().id(), new.key().expose_secret().to_owned())),
                 Err(error) => break error,
             }
-            assert!(keys.len() < 10_000, "the bound on a file's size is not in force");
+            assert!(keys.len() < 10_000, "the bound on a file's size does not apply");
         };
         assert_eq!(error, RegistryError::Records(RecordError::File(FileProblem::Full)));
         assert!(keys.len() > 3);

@@ -36,7 +36,7 @@ fn a_key_of_a_file_that_is_replaced() {
             let held = refresher.handle().load().unwrap();
             folder.write("key", SECOND);
             assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
-            assert!(held.current().matches(KEY.as_bytes()), "whoever holds it still has it");
+            assert!(held.current().matches(KEY.as_bytes()), "its holder still has it");
         },
     );
 }

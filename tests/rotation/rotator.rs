@@ -1,12 +1,12 @@
 //! Rotations: the whole life of keys, what goes wrong at each step, and several rotators at once.
 
 mod audit;
-mod behind;
+mod stale_replica;
 mod broken;
 mod clocks;
 mod followed;
 mod full_disk;
-mod given_up;
+mod aborted;
 mod guard;
 #[cfg(feature = "keychain")]
 mod keychain;

@@ -26,7 +26,7 @@ pub(crate) mod residue;
 #[cfg(target_os = "linux")]
 pub(crate) mod secret_service;
 #[cfg(all(feature = "keychain", target_os = "linux"))]
-pub(crate) mod stand_in_service;
+pub(crate) mod fake_secret_service;
 #[cfg(feature = "rotation")]
 pub(crate) mod steps;
 pub(crate) mod stores;

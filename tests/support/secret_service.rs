@@ -186,7 +186,7 @@ impl SecretService {
 
     /// Waits until the keychain has asked its user, who does not answer.
     pub fn wait_for_prompt(&self) {
-        wait_until(|| asked_file(&self.bus.folder).exists(), || "nobody was asked".to_owned());
+        wait_until(|| asked_file(&self.bus.folder).exists(), || "no person was asked".to_owned());
     }
 
     /// Dismisses the prompt that is open, as a person does with Escape.

@@ -179,8 +179,8 @@ fn not_ascii(text: &str) -> Option<Hint> {
     })
 }
 
-/// Whether a character is invisible: marks of direction and joining, variation selectors, tags and soft
-/// hyphens.
+/// Returns whether a character is invisible: marks of direction and joining, variation selectors, tags and
+/// soft hyphens.
 pub(crate) const fn is_invisible(character: char) -> bool {
     matches!(
         character,

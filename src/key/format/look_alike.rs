@@ -74,7 +74,7 @@ const ROWS: [&str; 9] = [
 const LEAST_OF_ROW: usize = 4;
 const LEAST_RUN: usize = 3;
 
-/// Why a text of any form is not a key.
+/// Returns why a text of any form is not a key.
 pub(super) fn hint(text: &[u8]) -> Option<Hint> {
     if text.starts_with(KANAL_SK) {
         return Some(Hint::KanalSkPrefix);

@@ -1,4 +1,4 @@
-//! Bytes on a connection, so that nothing between the suite and the server mends what is sent.
+//! Bytes on a connection, so that nothing between the suite and the server corrects what is sent.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
 //! The layers on a handle whose key changes. What they show while a request is repeated is looked at where a
-//! test can publish a key, in `src/client/tests.rs`.
+//! test can publish a key, in `tests/units/client/live.rs`.
 
 use http::Response;
 use http_body_util::Full;

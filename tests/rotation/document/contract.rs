@@ -14,7 +14,7 @@ pub(super) fn keeps_the_contract(open: &dyn Fn(&str) -> Box<dyn DocumentStore>) 
     an_older_version_is_a_conflict_and_changes_nothing(&*open("three"), &*open("three"));
     every_write_has_a_version_of_its_own(&*open("four"));
     any_bytes_up_to_the_bound_are_kept_and_one_more_is_refused(&*open("five"));
-    whoever_read_the_old_one_is_told_by_any_store(&*open("six"), &*open("six"));
+    a_reader_of_the_old_one_is_told_by_any_store(&*open("six"), &*open("six"));
 }
 
 fn nothing_is_there_before_the_first_write(store: &dyn DocumentStore) {
@@ -77,7 +77,7 @@ fn any_bytes_up_to_the_bound_are_kept_and_one_more_is_refused(store: &dyn Docume
     assert_eq!(text(store), "short again");
 }
 
-fn whoever_read_the_old_one_is_told_by_any_store(store: &dyn DocumentStore, other: &dyn DocumentStore) {
+fn a_reader_of_the_old_one_is_told_by_any_store(store: &dyn DocumentStore, other: &dyn DocumentStore) {
     let mut last = None;
     for number in 0..20 {
         let (writes, reads) = if number % 2 == 0 { (store, other) } else { (other, store) };

@@ -136,8 +136,8 @@ fn a_foreign_item_is_corrupt_and_untouched_ours_is_no_key() {
 }
 
 #[test]
-fn an_item_that_is_gone_is_stale_to_whoever_has_seen_it() {
-    with_keychain("keychain::an_item_that_is_gone_is_stale_to_whoever_has_seen_it", |_| {
+fn an_item_that_is_gone_is_stale_to_a_reader_that_saw_it() {
+    with_keychain("keychain::an_item_that_is_gone_is_stale_to_a_reader_that_saw_it", |_| {
         let (folder, store) = written();
         assert!(Keychain::new().delete("keys").unwrap());
         assert_eq!(store.read().unwrap_err(), DocumentError::Stale);

@@ -178,7 +178,7 @@ fn a_record_is_renewed_before_it_expires() {
     let presence = Presence::show(store.clone(), &no_key(), settings("a")).unwrap();
     let shown = || Fleet::read::<Kanal>(&store).unwrap().records()[0].shown();
     let first = shown();
-    eventually("it is shown anew", || shown() > first);
+    eventually("it is shown again", || shown() > first);
     assert!(presence.health().problem().is_none());
     assert!(presence.health().to_string().starts_with("last success 20"), "{}", presence.health());
 }

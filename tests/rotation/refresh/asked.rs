@@ -113,7 +113,7 @@ fn failed_attempts_back_off_and_a_later_one_recovers() {
     source.gives(SECOND);
     eventually("it is asked again in the end", || ask(&handle) != Reload::TooSoon);
     assert!(has(&handle, SECOND));
-    // Whoever waits for a key has it before the status says so.
+    // A caller that waits for a key has it before the status says so.
     eventually("it has recovered", || refresher.status().health().consecutive_failures() == 0);
 }
 

@@ -34,7 +34,7 @@ fn dropping_ends_the_thread_and_the_handle_keeps_its_key() {
         eventually("dropping joins", || threads() == 0);
         let calls = source.calls();
         thread::sleep(Duration::from_millis(200));
-        assert_eq!(source.calls(), calls, "nobody asks any more");
+        assert_eq!(source.calls(), calls, "no caller asks any more");
         assert!(has(&handle, KEY));
         let generation = handle.load().unwrap().generation();
         assert_eq!(handle.wait_newer_than(generation, PATIENCE), Some(Reload::NoRefresher));

@@ -169,7 +169,7 @@ fn the_first_refusal_does_not_wait_for_the_source_to_recover() {
     let first = handle.load().unwrap().generation();
     assert_eq!(handle.wait_newer_than(first, PATIENCE), Some(Reload::TooSoon), "it backs off");
     handle.report_refused(first);
-    eventually("the new key is in force", || has(&handle, SECOND));
+    eventually("the new key is active", || has(&handle, SECOND));
     // Once for each generation.
     source.does(|_| std::panic::resume_unwind(Box::new(())));
     for _ in 0..24 {

@@ -26,7 +26,7 @@ fn a_handle_keeps_its_refresher_until_the_last_clone_is_dropped() {
     source.gives(THIRD);
     eventually("its clone follows", || has(&clone, THIRD));
     drop(clone);
-    eventually("nobody asks any more", || {
+    eventually("no caller asks any more", || {
         let calls = source.calls();
         thread::sleep(Duration::from_millis(100));
         source.calls() == calls
@@ -92,7 +92,7 @@ fn after_an_accepted_answer_the_next_refusal_reloads_at_once() {
     let refresher = of(&source, only_asked().with_cadence(cadence));
     let handle = refresher.handle();
     let generation = handle.load().unwrap().generation();
-    // An early 401, and what it makes the refresher look for in vain.
+    // An early 401, and what it makes the refresher look for without success.
     handle.report_refused(generation);
     eventually("it looks", || source.calls() == 2);
     eventually("it backs off", || ask(&handle) == Reload::TooSoon);

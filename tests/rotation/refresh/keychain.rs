@@ -49,7 +49,7 @@ fn fails(refresher: &Refresher<Kanal>, expected: impl Fn(&ReloadProblem) -> bool
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
     let problem = refresher.status().health().problem().unwrap().problem().clone();
     assert!(expected(&problem), "{problem}");
-    assert!(has(&refresher.handle(), KEY), "another key is in force");
+    assert!(has(&refresher.handle(), KEY), "another key is active");
 }
 
 fn is(expected: Problem) -> impl Fn(&ReloadProblem) -> bool {
@@ -116,7 +116,7 @@ fn a_keychain_locked_midway_keeps_the_key_until_it_is_unlocked() {
         keys.compromise(parsed(SECOND).fingerprint().unwrap(), None).unwrap();
         persist(&document, &keys.to_document());
         assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
-        assert!(has(&of_store.handle(), KEY), "the previous key is in force again");
+        assert!(has(&of_store.handle(), KEY), "the previous key is active again");
     });
 }
 

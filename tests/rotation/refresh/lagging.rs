@@ -76,7 +76,7 @@ fn another_key_from_within_this_process_ends_the_wait() {
     let now = handle.load().unwrap().generation();
     handle.report_refused(now);
     let asking = thread::spawn(move || handle.wait_newer_than(now, PATIENCE));
-    // Time to ask in vain; where it does not, the key is simply there.
+    // Time to ask without success; where it does not, the key is simply there.
     thread::sleep(Duration::from_millis(200));
     rotation.stage(&parsed(SECOND)).unwrap();
     rotation.promote_unverified_now().unwrap();

@@ -72,7 +72,7 @@ fn a_promotion_is_seen_through_another_store_instance() {
     for (number, key) in [KEY, SECOND, THIRD].into_iter().enumerate() {
         activate(&keys, key);
         persist(&store, &keys.to_document());
-        eventually("the key of the key set is in force", || has(&handle, key));
+        eventually("the key of the key set is active", || has(&handle, key));
         assert_eq!(handle.load().unwrap().generation().to_string(), (number + 1).to_string());
     }
     assert!(handle.load().unwrap().previous().unwrap().key().matches(SECOND.as_bytes()));
@@ -237,11 +237,11 @@ fn a_lower_generation_is_a_failed_reload_and_is_not_published() {
     store.put(key_set(&[KEY]).to_document(), version(1));
     fails("an older copy", went_back);
     store.put(key_set(&[THIRD]).to_document(), version(9));
-    fails("begun anew", went_back);
+    fails("begun again", went_back);
     store.put(EMPTY.as_bytes().to_vec().into(), version(10));
-    fails("begun anew, without a key", went_back);
+    fails("begun again, without a key", went_back);
     store.put(key_set(&[KEY, THIRD]).to_document(), version(11));
-    fails("begun anew, and as far", |problem| matches!(problem, ReloadProblem::OtherKey { .. }));
+    fails("begun again, and as far", |problem| matches!(problem, ReloadProblem::OtherKey { .. }));
     *store.0.lock().unwrap() = None;
     fails("deleted", |problem| *problem == ReloadProblem::Gone);
     store.put(key_set(&[KEY, SECOND, THIRD]).to_document(), version(12));
@@ -280,7 +280,7 @@ fn a_document_file_that_is_harmed_keeps_the_last_good_key() {
     // Begun again, with other keys.
     persist(&FileStore::new(&path), &key_set(&[SECOND]).to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Failed));
-    assert!(has(&refresher.handle(), KEY), "begun anew");
+    assert!(has(&refresher.handle(), KEY), "begun again");
     folder.write(name, &good);
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Unchanged));
 }
@@ -418,9 +418,9 @@ fn many_promotions_by_others_are_never_seen_as_going_back() {
         keys.promote_unverified(id);
         persist(&store, &keys.to_document());
         if round % 8 == 0 {
-            eventually("it is in force", || has(&handle, &text));
+            eventually("it is active", || has(&handle, &text));
         }
     }
-    eventually("the last one is in force", || handle.load().unwrap().generation().to_string() == "41");
+    eventually("the last one is active", || handle.load().unwrap().generation().to_string() == "41");
     assert_eq!(events.failures(), 0, "{:?}", events.all());
 }

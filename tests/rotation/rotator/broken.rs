@@ -292,7 +292,7 @@ fn a_document_that_is_swapped_for_a_link_is_refused() {
     assert_eq!(rotation.stage(&key(2)), Err(not_private.clone()));
     assert_eq!(rotation.status().map(drop), Err(not_private.clone()));
     assert_eq!(refused(&path), not_private);
-    assert_eq!(sent(&handle), Some(1), "the last good key stays in force");
+    assert_eq!(sent(&handle), Some(1), "the last good key stays active");
 }
 
 #[test]

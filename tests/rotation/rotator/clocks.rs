@@ -115,7 +115,7 @@ fn a_promotion_in_the_future_is_settled_by_what_a_process_sees() {
 }
 
 #[test]
-fn each_promotion_is_waited_for_anew() {
+fn each_promotion_is_waited_for_again() {
     let (process, rotation) = promoter();
     process.pass(20 * MINUTE);
     assert_eq!(left(&rotation), None);

@@ -342,7 +342,7 @@ fn what_a_replica_shows_is_not_called_overdue() {
     };
     assert!(is_overdue());
     setup.store.is_behind.store(true, Ordering::SeqCst);
-    assert!(!is_overdue(), "key 1 may be in force again");
+    assert!(!is_overdue(), "key 1 may be active again");
 }
 
 /// A store that knows whether what it gives is old.

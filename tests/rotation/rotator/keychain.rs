@@ -115,7 +115,7 @@ fn a_locked_keychain_loses_nothing_and_steps_resume_on_unlock() {
                 assert_eq!(
                     sent(&setup.handle),
                     expected,
-                    "step {at}: what was in force is still sent, but a leaked key"
+                    "step {at}: what was active is still sent, but a leaked key"
                 );
                 assert_eq!(
                     setup.actions().len(),

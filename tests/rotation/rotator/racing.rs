@@ -59,7 +59,7 @@ fn two_rotating_processes_lose_no_acknowledged_step() {
             }
             try_to("retired", rotation.retire_unprobed_now());
             let keys = rotation.status().unwrap();
-            assert!(keys.keys().current().is_some() && sent(&handle).is_some(), "a key is always in force");
+            assert!(keys.keys().current().is_some() && sent(&handle).is_some(), "a key is always active");
         }
         println!("= end");
         return;

@@ -194,7 +194,7 @@ fn a_clock_set_back_a_year_is_reported_and_nothing_is_overdue() {
     assert!(!status.is_overdue() && !status.is_due_soon());
     assert_eq!(status.clock_behind(), Some(Duration::from_secs(365 * DAY)));
     assert!(status.to_string().contains("the clock is 365 days behind"), "{status}");
-    // Nobody is asked to delete a key by such a clock, and a key that works is not overdue.
+    // No person is asked to delete a key by such a clock, and a key that works is not overdue.
     assert!(
         matches!(next(&setup), NextStep::Wait { remaining, .. } if remaining == Duration::from_secs(900))
     );

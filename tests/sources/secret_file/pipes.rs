@@ -26,7 +26,7 @@ fn write_after(pause: Duration, path: PathBuf, text: String) -> std::thread::Joi
 }
 
 #[test]
-fn a_fifo_is_read_to_its_end_whoever_comes_first() {
+fn a_fifo_is_read_to_its_end_whichever_side_opens_first() {
     for pause in [Duration::ZERO, Duration::from_millis(200)] {
         let folder = Folder::new();
         let path = fifo(&folder, "600");

@@ -123,11 +123,11 @@ proptest! {
             let held = slots(&keys);
             let now = held[0];
             if in_force.is_some() && !matches!(act, Act::Compromise(_)) {
-                prop_assert!(now.is_some(), "the key in force was lost by {:?}", act);
+                prop_assert!(now.is_some(), "the active key was lost by {:?}", act);
             }
             prop_assert!(keys.generation() >= generation);
             if now != in_force {
-                prop_assert!(keys.generation() > generation, "another key in force has another number");
+                prop_assert!(keys.generation() > generation, "another active key has another number");
             }
             if let Act::Compromise(number) = act
                 && places.contains(&Some(*number))

@@ -146,7 +146,7 @@ fn a_rollback_activates_the_old_key_and_the_new_is_pending() {
     let (mut keys, rotation) = promoted();
     let before = keys.generation();
     keys.roll_back(rotation, time(4)).unwrap();
-    assert!(keys.generation() > before, "what is in force is another key, so it has another number");
+    assert!(keys.generation() > before, "the active key is another, so it has another number");
     assert_eq!(slots(&keys), [Some(1), Some(2), None]);
     assert_eq!(keys.pending().unwrap().info().verified(), None, "it has to be seen to work again");
     keys.abort(rotation).unwrap();
@@ -218,7 +218,7 @@ fn a_leaked_key_in_force_gives_way_to_what_is_surest() {
     let before = keys.generation();
     keys.compromise(name(1), time(3)).unwrap();
     assert_eq!(slots(&keys), [None, Some(2), None]);
-    assert!(keys.generation() > before, "that nothing is in force is news as well");
+    assert!(keys.generation() > before, "that no key is active is news as well");
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_leaked_key_leaves_every_place_however_many_are_remembered() {
 fn a_leaked_held_key_is_due_for_deletion_until_it_is_confirmed() {
     let mut keys = empty();
     keys.adopt(key(1), Staging::at(time(9))).unwrap();
-    assert_eq!(keys.confirm_deleted(name(1)), Err(KeySetError::NotCompromised), "it is in force");
+    assert_eq!(keys.confirm_deleted(name(1)), Err(KeySetError::NotCompromised), "it is active");
     keys.compromise(name(5), time(10)).unwrap();
     assert!(keys.leaked().is_empty(), "it was in no place");
     keys.compromise(name(1), time(10)).unwrap();
@@ -332,7 +332,7 @@ fn a_key_that_never_was_in_force_is_not_rolled_back() {
     keys.roll_back(rotation, time(4)).unwrap();
     let document = keys.to_document();
     let mut keys = KeySet::from_document(Kanal::PROFILE, document.expose_secret()).unwrap();
-    assert_eq!(keys.pending().unwrap().info().demoted(), Some(time(4)), "the mark that it was in force");
+    assert_eq!(keys.pending().unwrap().info().demoted(), Some(time(4)), "the mark that it was active");
     assert_eq!(keys.roll_back(rotation, time(5)), Ok(Effect::Unchanged(rotation)));
 }
 

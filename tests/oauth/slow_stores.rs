@@ -94,7 +94,11 @@ fn while_tokens_are_not_persisted_the_old_one_stays_active() {
     for _ in 0..2 {
         let start = Instant::now();
         assert_eq!(handle.wait_newer_than(first, PATIENCE), Some(Reload::Failed));
-        assert!(start.elapsed() < Duration::from_secs(8), "nobody waits for the disk: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "no caller waits for the disk: {:?}",
+            start.elapsed()
+        );
     }
     assert_eq!(handle.load().unwrap().generation(), first);
     assert!(matches!(keeper.status().health().problem(), Some(GrantError::NotPersisted(_))));
