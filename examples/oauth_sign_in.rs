@@ -16,7 +16,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use keysheath::client::{BearerLayer, OriginGuard, Sent};
 use keysheath::key::{KatanaApp, Origin};
-use keysheath::oauth::{KeeperSettings, LoopbackListener, OAuthApp, TokenKeeper};
+use keysheath::oauth::{Endpoints, KeeperSettings, LoopbackListener, OAuthApp, TokenKeeper};
 use keysheath::source::KeyRef;
 use keysheath::store::{DocumentStore as _, FileStore};
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -49,7 +49,10 @@ fn run() -> Result<(), Failure> {
     let options = options()?;
     let app = OAuthApp::katana(&options.client_id, options.secret.source()?)?;
     let app = match &options.login {
-        Some(url) => app.with_endpoints(&format!("{url}/auth"), &format!("{url}/token"))?,
+        Some(url) => app.with_endpoints(Endpoints {
+            authorization: &format!("{url}/auth"),
+            token: &format!("{url}/token"),
+        })?,
         None => app,
     };
     let store = FileStore::new(&options.grant);

@@ -92,10 +92,9 @@ impl<I: Issuer> Chain<I> {
     /// keychain item of the issuer's name, in the service `keysheath`.
     ///
     /// The places and their order are the same in every build. Without the feature `keychain` the last place
-    /// cannot be read: when no earlier place has a key, loading ends there with
-    /// [`Problem::NotBuilt`](source::Problem::NotBuilt), as it ends at a keychain that does not answer. It is
-    /// not skipped, because the key may be there. A program that never uses the keychain loads from
-    /// [`Chain::for_service`].
+    /// cannot be read: when no earlier place has a key, loading ends there with [`Problem::NotBuilt`], as it
+    /// ends at a keychain that does not answer. It is not skipped, because the key may be there. A program
+    /// that never uses the keychain loads from [`Chain::for_service`].
     ///
     /// A `.env` is not included, because anyone who can place a file in the working directory would choose
     /// the account: add it by name with `with_dotenv`.
@@ -236,7 +235,7 @@ pub struct Selected<I: Issuer> {
 }
 
 impl<I: Issuer> Selected<I> {
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub const fn key(&self) -> &ApiKey<I> {
         &self.key
@@ -248,20 +247,20 @@ impl<I: Issuer> Selected<I> {
         self.key
     }
 
-    /// Where the key came from.
+    /// Returns where the key came from.
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// What a person should know about the place, such as that every user can read the file. With the feature
-    /// `tracing`, loading a chain logs a warning for each.
+    /// Returns what a person should know about the place, such as that every user can read the file. With the
+    /// feature `tracing`, loading a chain logs a warning for each.
     #[must_use]
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
     }
 
-    /// What every source answered.
+    /// Returns what every source answered.
     #[must_use]
     pub const fn attempts(&self) -> &Attempts {
         &self.attempts
@@ -278,7 +277,7 @@ impl<I: Issuer> fmt::Debug for Selected<I> {
 }
 
 impl ChainError {
-    /// What every source answered.
+    /// Returns what every source answered.
     #[must_use]
     pub const fn attempts(&self) -> &Attempts {
         match self {

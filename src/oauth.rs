@@ -102,17 +102,35 @@ mod keeper;
 mod sign_in;
 mod tokens;
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::failure::Obstacle;
-use crate::source::SourceError;
+use crate::source::{Problem, SourceError};
 use crate::store::DocumentError;
 
-pub use app::OAuthApp;
+pub use app::{Endpoints, OAuthApp};
 pub use keeper::{KeeperEvent, KeeperSettings, KeeperStatus, TokenKeeper};
 pub use sign_in::{AuthorizationCode, LoopbackListener, SignIn};
 pub use tokens::{GrantState, GrantView, Tokens};
+
+/// The message of an error of the client secret.
+struct SecretAdvice<'a>(&'a SourceError);
+
+impl fmt::Display for SecretAdvice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem::Missing { absence } = self.0.problem() else {
+            return write!(f, "the client secret: {}", self.0);
+        };
+        write!(
+            f,
+            "the client secret is missing ({}: {absence}), and no sign-in can be finished without it: put it \
+             there before a person signs in",
+            self.0.provenance()
+        )
+    }
+}
 
 /// A sign-in cannot begin, because of the settings of its app or of this machine, or it failed: why, and what
 /// to do next. Holds no part of a setting and no byte of the answer.
@@ -135,40 +153,40 @@ pub enum SignInError {
         what: &'static str,
     },
     /// The client secret is absent, cannot be loaded, or is malformed. Without it no sign-in can be finished.
-    #[error("the client secret: {0}")]
+    #[error("{}", SecretAdvice(.0))]
     Secret(SourceError),
     /// The system gives no random bytes.
     #[error(
-        "the system gives no random bytes, so this sign-in could not be told from a forged one: try again \
-         later"
+        "the system gives no random bytes, so this sign-in could not be distinguished from a forged one: try \
+         again later"
     )]
     NoRandomness,
     /// The person refused: `access_denied`.
     #[error(
-        "the person did not let the app in; next: ask them to sign in again and to agree, if that was a \
+        "the person did not let the app in: ask them to sign in again and to agree, if that was a \
          mistake"
     )]
     Denied,
     /// The server reports another error.
     #[error(
-        "the authorization server refuses the sign-in; next: check client id, redirect URI, scope and \
+        "the authorization server refuses the sign-in: check client id, redirect URI, scope and \
          audience against the app's page at the issuer"
     )]
     Refused,
     /// The answer belongs to another sign-in, or to none, and may be forged.
     #[error(
-        "the answer belongs to another sign-in than this one, so it was not used; next: sign in again from \
+        "the answer belongs to another sign-in than this one, so it was not used: sign in again from \
          the start"
     )]
     WrongState,
     /// The answer has neither a code nor an error, or one of them twice, or is too long.
-    #[error("the answer is not one of an authorization server; next: sign in again from the start")]
+    #[error("the answer is not one of an authorization server: sign in again from the start")]
     Malformed,
     /// No answer came within the timeout.
-    #[error("no answer came in time; next: sign in again, or wait longer")]
+    #[error("no answer came in time: sign in again, or wait longer")]
     Deadline,
     /// This machine gives no port to listen on, or can no longer listen.
-    #[error("this machine cannot listen for the answer ({0}); next: name a free port")]
+    #[error("this machine cannot listen for the answer ({0}): name a free port")]
     Listener(ErrorKind),
 }
 
@@ -183,7 +201,7 @@ pub enum TokenError {
     /// The server says that the code or the refresh token is invalid: `invalid_grant`.
     #[error(
         "{status}: the server refuses the grant (invalid_grant): the code is used or too old, or the refresh \
-         token was used before, revoked, or is too old; next: sign in again"
+         token was used before, revoked, or is too old: sign in again"
     )]
     Refused {
         /// The HTTP status.
@@ -191,7 +209,7 @@ pub enum TokenError {
     },
     /// The server refuses the app or its request, and says nothing about the grant.
     #[error(
-        "{status}: the server refuses the app and not the grant ({code}); next: check the client id, the \
+        "{status}: the server refuses the app and not the grant ({code}): check the client id, the \
          client secret and the redirect URI against the app's page at the issuer"
     )]
     AppRefused {
@@ -205,9 +223,7 @@ pub enum TokenError {
     #[error("the authorization server: {0}")]
     Unreachable(Obstacle),
     /// An answer that says nothing about the grant: 429, a 5xx, a proxy's.
-    #[error(
-        "{status}: not an answer of a token endpoint; next: try again later, and check proxies in between"
-    )]
+    #[error("{status}: not an answer of a token endpoint: try again later, and check proxies in between")]
     Inconclusive {
         /// The HTTP status.
         status: u16,
@@ -215,7 +231,7 @@ pub enum TokenError {
         retry_after: Option<Duration>,
     },
     /// A success whose content is not a token response.
-    #[error("{status}: the answer is not a token response ({rule}); next: check the token endpoint")]
+    #[error("{status}: the answer is not a token response ({rule}): check the token endpoint")]
     #[non_exhaustive]
     NotTokens {
         /// The HTTP status.
@@ -224,13 +240,13 @@ pub enum TokenError {
         rule: &'static str,
     },
     /// The client secret is absent, cannot be loaded, or is malformed.
-    #[error("the client secret: {0}")]
+    #[error("{}", SecretAdvice(.0))]
     Secret(SourceError),
 }
 
 impl TokenError {
-    /// Whether the server itself says that the grant is invalid, so that a person must sign in again. True
-    /// for [`TokenError::Refused`] only.
+    /// Returns whether the server itself says that the grant is invalid, so that a person must sign in again.
+    /// True for [`TokenError::Refused`] only.
     #[must_use]
     pub const fn refuses_grant(&self) -> bool {
         matches!(self, Self::Refused { .. })
@@ -334,38 +350,38 @@ pub enum GrantError {
     /// store takes them, or until the keeper ends. They are not used meanwhile: they would be lost with this
     /// process.
     #[error(
-        "new tokens are not persisted yet, and the old refresh token is used up ({0}); next: make the store \
-         writable before this process ends, or sign in again"
+        "new tokens are not persisted yet, and the old refresh token is used up ({0}): let the store take \
+         them before this process ends, or sign in again"
     )]
     NotPersisted(DocumentError),
     /// The store had newer tokens before the new ones could be persisted, or the grant was deleted, so the
     /// new ones were discarded.
     #[error(
-        "the store has newer tokens, or the grant is gone, so the tokens of a refresh were discarded; next: \
+        "the store has newer tokens, or the grant is gone, so the tokens of a refresh were discarded: \
          make the lease longer, and find out what was slow"
     )]
     Overtaken,
     /// Writing the lease took so long that nothing was sent with it.
     #[error(
-        "the store took so long to write the lease that nothing was sent; next: make the lease longer, or \
+        "the store took so long to write the lease that nothing was sent: make the lease longer, or \
          find out why the store is slow"
     )]
     SlowStore,
     /// The document is of an earlier sign-in than the active token.
     #[error(
-        "the grant is of an earlier sign-in than the active token, so it was not used; next: find out what \
+        "the grant is of an earlier sign-in than the active token, so it was not used: find out what \
          put an older copy there, or restart this process if it is intended"
     )]
     WentBack,
     /// The document has the grant of another account, or one that was begun again in an empty place.
     #[error(
-        "the grant is another one than that of the active token, so it was not used; next: keep each \
+        "the grant is another one than that of the active token, so it was not used: keep each \
          account's grant in a place of its own, or restart this process if it is intended"
     )]
     OtherGrant,
     /// The keeper's thread has panicked, for example in the document store. The message is on standard error.
     #[error(
-        "the keeper's thread has panicked, see standard error; next: check the store's code, and start \
+        "the keeper's thread has panicked, see standard error: check the store's code, and start \
          another keeper"
     )]
     Ended,

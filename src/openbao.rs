@@ -84,6 +84,7 @@
 pub(crate) mod entry;
 mod error;
 mod json;
+mod login;
 mod servers;
 mod session;
 
@@ -101,7 +102,7 @@ use crate::internal::time;
 use crate::key::{Origin, Roots};
 
 pub use error::OpenBaoError;
-pub use session::Login;
+pub use login::Login;
 
 use servers::{Answered, Call, Servers, check_name, encoded};
 use session::Session;
@@ -175,7 +176,7 @@ impl OpenBao {
         Ok(Self { shared: Arc::new(shared), deadline: DEFAULT_DEADLINE, max_calls: MAX_CALLS_PER_SERVER })
     }
 
-    /// The server that the environment names, as the command-line tools read it:
+    /// Creates a client of the server that the environment names, as the command-line tools read it:
     ///
     /// | variable | also | what |
     /// |---|---|---|
@@ -186,9 +187,12 @@ impl OpenBao {
     ///
     /// A variable that is set to nothing counts as not set. One prefix holds for all: where any `BAO_`
     /// variable is set, a `VAULT_` one that is not the same as its partner is an error, because one server's
-    /// token is not to go to another. (The tools mix them.) Of other variables one is read,
-    /// `KEYSHEATH_OPENBAO_PLAIN_HTTP`: where it is the host of the address, that may be one of plain HTTP, as
-    /// for [`OpenBao::at_plain_http`]. None turns the check of certificates off.
+    /// token must not be sent to another. (The tools mix them.) No variable turns the check of certificates
+    /// off.
+    ///
+    /// An address of plain HTTP is refused, but for an IP-literal loopback one, unless the variable
+    /// `KEYSHEATH_OPENBAO_PLAIN_HTTP` names its host, such as `bao.internal` for
+    /// `BAO_ADDR=http://bao.internal:8200`: then it is used as by [`OpenBao::at_plain_http`].
     ///
     /// # Errors
     /// [`OpenBaoError`], when one is missing or cannot be used, or when the two prefixes differ.
@@ -264,7 +268,7 @@ impl OpenBao {
         self
     }
 
-    /// The address.
+    /// Returns the address.
     #[must_use]
     pub fn address(&self) -> &Origin {
         &self.shared.servers.members[0]
@@ -372,7 +376,7 @@ fn read_environment() -> Result<OpenBao, OpenBaoError> {
     let origin = Origin::parse(origin).map_err(|_| bad())?;
     let login = match variable(TOKEN) {
         Some((token, name)) => Login::token(text(&token, name)?.to_owned()),
-        None => Login::token_file(token_file().ok_or(OpenBaoError::NoToken)?),
+        None => Login::of_home(token_file().ok_or(OpenBaoError::NoToken)?),
     };
     let is_plain = match value(PLAIN_HTTP) {
         Some(host) => text(&host, PLAIN_HTTP)?.eq_ignore_ascii_case(origin.host()),
@@ -387,7 +391,7 @@ fn read_environment() -> Result<OpenBao, OpenBaoError> {
         client = client.with_namespace(text(&namespace, name)?.trim_matches('/'))?;
     }
     if let Some((path, name)) = variable(CERTIFICATES) {
-        let pem = read_file(Path::new(text(&path, name)?), MAX_CERTIFICATES, Trust::default())?;
+        let pem = read_file(Path::new(text(&path, name)?), MAX_CERTIFICATES, None)?;
         client = client.with_roots(Roots::from_pem(&pem).map_err(OpenBaoError::BadRoots)?);
     }
     Ok(client)
@@ -400,15 +404,18 @@ fn token_file() -> Option<PathBuf> {
 }
 
 /// Reads a file that others cannot have written, into one block: its writer chooses who this process is, or
-/// whom it trusts. May hang.
-fn read_file(path: &Path, limit: usize, trust: Trust) -> Result<WipedBytes, OpenBaoError> {
-    let refused = |problem| OpenBaoError::FileRefused { path: path.into(), problem };
+/// whom it trusts. `None` is where nothing sets who else is trusted. May hang.
+fn read_file(path: &Path, limit: usize, trust: Option<Trust>) -> Result<WipedBytes, OpenBaoError> {
+    let refused = |problem| match trust {
+        Some(_) => OpenBaoError::LoginFileRefused { path: path.into(), problem },
+        None => OpenBaoError::FileRefused { path: path.into(), problem },
+    };
     let unreadable = |error: io::Error| refused(FileProblem::Unreadable(error.kind()));
     let file = files::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenBaoError::NoFile { path: path.into() },
         _ => unreadable(error),
     })?;
-    match files::check_trusted(&file.metadata().map_err(unreadable)?, trust) {
+    match files::check_trusted(&file.metadata().map_err(unreadable)?, trust.unwrap_or_default()) {
         Ok(Kind::Regular) => {}
         Ok(Kind::Pipe) => return Err(refused(FileProblem::NotAFile)),
         Err(problem) => return Err(refused(problem)),

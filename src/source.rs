@@ -152,7 +152,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub const fn key(&self) -> &RawKey {
         &self.key
@@ -164,13 +164,13 @@ impl Found {
         self.key
     }
 
-    /// Where the key came from.
+    /// Returns where the key came from.
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// What a person should know about the place.
+    /// Returns what a person should know about the place.
     #[must_use]
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
@@ -203,8 +203,8 @@ pub fn load<S: Source + ?Sized>(source: &S, profile: &'static Profile) -> Result
     }
 }
 
-/// A source with a rule of its own about the text or its absence; see [`Source::base64`], [`Source::field`],
-/// [`Source::line`] and [`Source::required`].
+/// An adapter over a source, returned by [`Source::base64`] and its neighbours. It has a rule of its own
+/// about the text or its absence.
 pub struct Adapted<S> {
     source: S,
     rule: Rule,

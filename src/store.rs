@@ -37,11 +37,15 @@ mod keychain;
 #[cfg(feature = "openbao")]
 mod openbao;
 
+#[cfg(feature = "keychain")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::internal::calls::CallError;
 use crate::internal::files::FileProblem;
+#[cfg(feature = "keychain")]
+use crate::internal::printing::PrintablePath;
 use crate::internal::threads::Lock;
 #[cfg(feature = "openbao")]
 use crate::openbao::OpenBaoError;
@@ -212,7 +216,9 @@ pub enum DocumentError {
         after: Duration,
     },
     /// The content is larger than the place takes. Nothing was changed.
-    #[error("the document is larger than {limit} bytes: shorten it, or name a place that holds more")]
+    #[error(
+        "the document is larger than the {limit} bytes that the place takes: use a place that holds more"
+    )]
     TooLarge {
         /// The bound of the content, in bytes.
         limit: usize,
@@ -227,6 +233,15 @@ pub enum DocumentError {
     /// after [`Unwritable`](FileProblem::Unwritable): then the file holds the old content or the new.
     #[error("the file of the document: {0}")]
     File(FileProblem),
+    /// Something is wrong with the lock file of a keychain's document, or its folder. Nothing was changed.
+    #[cfg(feature = "keychain")]
+    #[error("the lock file {}: {problem}", PrintablePath(.path))]
+    LockFile {
+        /// The lock file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: FileProblem,
+    },
 }
 
 impl From<CallError> for DocumentError {
@@ -258,7 +273,7 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

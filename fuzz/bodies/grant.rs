@@ -54,7 +54,7 @@ pub fn grant(data: &[u8]) {
     let lifetime = Duration::from_millis(there["lifetime"].as_u64().expect("a lifetime"));
     assert!(lifetime <= LONGEST);
     assert_eq!(
-        view.rest_at(SystemTime::UNIX_EPOCH),
+        view.remaining_at(SystemTime::UNIX_EPOCH),
         lifetime.min(expires(&there)),
         "it lives for another time"
     );

@@ -142,7 +142,7 @@ pub fn openbao(data: &[u8]) {
             let _ = silent(store.write(&DocumentContent::from(b"x".to_vec()), None)).map(|_| last(200));
         }
         b'l' => {
-            let login = Login::app_role("a-role".to_owned(), SECRET_ID.to_owned());
+            let login = Login::app_role("a-role".to_owned()).with_secret_id(SECRET_ID.to_owned());
             load(self::client(login));
         }
         b't' => load(self::client(Login::token(TOKEN.to_owned()))),

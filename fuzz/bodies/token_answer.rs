@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keysheath::failure::Obstacle;
 use keysheath::key::{KatanaApp, Profile};
-use keysheath::oauth::{OAuthApp, TokenError, Tokens};
+use keysheath::oauth::{Endpoints, OAuthApp, TokenError, Tokens};
 use keysheath::source::{Provenance, Reading, Source, SourceError};
 use serde_json::Value;
 
@@ -24,8 +24,8 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(serve);
 
 static APP: LazyLock<OAuthApp<KatanaApp>> = LazyLock::new(|| {
     let url = |path: &str| format!("http://{}{path}", *SERVER);
-    let app =
-        OAuthApp::new(&url("/auth"), &url("/token"), "an-app", Planted).expect("two URLs and a client id");
+    let endpoints = Endpoints { authorization: &url("/auth"), token: &url("/token") };
+    let app = OAuthApp::new(endpoints, "an-app", Planted).expect("two URLs and a client id");
     app.with_default_lifetime(DEFAULT).with_deadline(Duration::from_secs(5))
 });
 

@@ -143,13 +143,13 @@ impl Attempts {
         if active.is_some() { Self::new(attempts) } else { Self::without_key(attempts, profile) }
     }
 
-    /// The attempts in the order of the chain.
+    /// Returns the attempts in the order of the chain.
     #[must_use]
     pub fn as_slice(&self) -> &[Attempt] {
         &self.attempts
     }
 
-    /// What is close to the places that were searched, when no key was found.
+    /// Returns what is close to the places that were searched, when no key was found.
     #[must_use]
     pub fn near_misses(&self) -> &[NearMiss] {
         &self.near_misses
@@ -217,28 +217,28 @@ impl Attempt {
         Self { provenance, outcome: AttemptOutcome::NotAsked, relation: None, is_named }
     }
 
-    /// The place of the source.
+    /// Returns the place of the source.
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// What the source answered.
+    /// Returns what the source answered.
     #[must_use]
     pub const fn outcome(&self) -> &AttemptOutcome {
         &self.outcome
     }
 
-    /// How that relates to the active key. `None` unless the chain was [explained](super::Chain::explain):
-    /// loading asks no source below the active key.
+    /// Returns how that relates to the active key. `None` unless the chain was
+    /// [explained](super::Chain::explain): loading asks no source below the active key.
     #[must_use]
     pub const fn relation(&self) -> Option<Relation> {
         self.relation
     }
 
-    /// Whether the key was meant to come from here and the place is missing: a `…_FILE` whose file does not
-    /// exist, a link to nothing, a place that a key reference or `with_dotenv` names and that has nothing or
-    /// cannot be asked.
+    /// Returns whether the key was meant to come from here and the place is missing: a `…_FILE` whose file
+    /// does not exist, a link to nothing, a place that a key reference or `with_dotenv` names and that has
+    /// nothing or cannot be asked.
     #[must_use]
     pub const fn is_half_configured(&self) -> bool {
         match self.outcome {
@@ -285,7 +285,7 @@ impl Attempt {
 }
 
 impl NearMiss {
-    /// What is close to the variables that were read without success.
+    /// Returns what is close to the variables that were read without success.
     fn find(attempts: &[Attempt], profile: &'static Profile) -> Vec<Self> {
         let has_nothing = |attempt: &&Attempt| {
             matches!(

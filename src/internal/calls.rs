@@ -177,7 +177,7 @@ impl Count {
 
 impl Calls {
     fn may(&self, place: Target, is_counted: bool, ticket: u64) -> May {
-        // The one who asks waits in it.
+        // The caller waits in it.
         let Some(count) = self.places.get(&place.name) else { return May::Go };
         let of_place = count.may();
         let is_first = count.waiting.front().is_none_or(|&first| first == ticket);
@@ -455,7 +455,7 @@ impl Caller {
     }
 }
 
-/// A call under way, for the one who waits for it.
+/// A call under way, for its caller.
 struct Call<T> {
     permit: Arc<Permit>,
     result: Receiver<T>,

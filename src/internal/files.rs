@@ -2,11 +2,12 @@
 
 pub(crate) mod private;
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// What is wrong with a file, and what to do next. Which file it is, the error that holds it says.
+/// What is wrong with a file, and what to do next. The error that contains it names the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileProblem {
@@ -17,12 +18,15 @@ pub enum FileProblem {
     #[error("it is a symbolic link to a file that does not exist: correct or remove the link")]
     DanglingLink,
     /// The operating system did not let it be read.
-    #[error("it cannot be read ({0}): let this user read it, and check each directory above it")]
+    #[error(
+        "it cannot be read ({0}): check the path and the disk, and that this user may read it and search \
+         each directory above it"
+    )]
     Unreadable(ErrorKind),
     /// Another user owns it and could change it.
     #[error(
         "it belongs to another user (uid {uid}), who could put something else there: chown it to root or to \
-         yourself, or trust that user with with_trusted_owner({uid}), in a reference to a file ?owner={uid}"
+         yourself"
     )]
     ForeignOwner {
         /// The owner.
@@ -37,7 +41,7 @@ pub enum FileProblem {
     /// Its group may write it and could change it.
     #[error(
         "its group (gid {gid}) can write it (mode {mode:03o}), and could put something else there: chmod g-w \
-         it, or trust that group with with_trusted_group({gid}), in a reference to a file ?group={gid}"
+         it"
     )]
     WritableByGroup {
         /// The permission bits.
@@ -115,6 +119,11 @@ pub enum FileProblem {
 }
 
 impl FileProblem {
+    /// Returns what else helps where the file's reader has settings of trust.
+    pub(crate) const fn other_way(self) -> OtherWay {
+        OtherWay(self)
+    }
+
     pub(crate) fn of_reading(error: impl Into<io::Error>) -> Self {
         Self::Unreadable(error.into().kind())
     }
@@ -124,6 +133,23 @@ impl FileProblem {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
             kind => Self::Unwritable(kind),
+        }
+    }
+}
+
+/// The end of a message about a file whose reader has `with_trusted_owner` and `with_trusted_group`.
+pub(crate) struct OtherWay(FileProblem);
+
+impl fmt::Display for OtherWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            FileProblem::ForeignOwner { uid } => {
+                write!(f, ", or trust that user with with_trusted_owner({uid})")
+            }
+            FileProblem::WritableByGroup { gid, .. } => {
+                write!(f, ", or trust that group with with_trusted_group({gid})")
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -194,7 +220,7 @@ pub(crate) fn check_trusted(metadata: &Metadata, trust: Trust) -> Result<Kind, F
         if mode & 0o002 != 0 {
             return Err(FileProblem::WritableByOthers { mode });
         }
-        // The user's own group too: whether others are in it, now or later, cannot be told from here.
+        // The user's own group too: whether others are in it, now or later, cannot be determined here.
         if mode & 0o020 != 0 && trust.group != Some(gid) {
             return Err(FileProblem::WritableByGroup { mode, gid });
         }
@@ -218,6 +244,18 @@ fn kind(metadata: &Metadata) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trust_is_advised_only_by_what_has_a_setting_for_it() {
+        let (owner, group) =
+            (FileProblem::ForeignOwner { uid: 7 }, FileProblem::WritableByGroup { mode: 0o660, gid: 8 });
+        for problem in [owner, group] {
+            assert!(!problem.to_string().contains("trust"), "{problem}");
+        }
+        assert!(owner.other_way().to_string().ends_with("with_trusted_owner(7)"));
+        assert!(group.other_way().to_string().ends_with("with_trusted_group(8)"));
+        assert_eq!(FileProblem::NotAFile.other_way().to_string(), "");
+    }
 
     #[test]
     fn a_relative_path_is_taken_from_the_working_folder() {

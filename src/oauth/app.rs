@@ -40,6 +40,17 @@ const CLIENT_SECRET: &Profile = &Profile::new(
 .with_title("the app's authorization server")
 .with_key_page("the app's page at the issuer");
 
+/// The two URLs of an authorization server.
+///
+/// Both use TLS; plain HTTP is for a server on this machine that is named by its loopback address.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoints<'a> {
+    /// Where a person signs in.
+    pub authorization: &'a str,
+    /// Where tokens are given. The client secret is sent there, and nowhere else.
+    pub token: &'a str,
+}
+
 /// An app that users grant access: its client id, the source of its client secret, and its authorization
 /// server. Its access tokens are keys of issuer `I`.
 ///
@@ -103,34 +114,34 @@ impl RefreshFailure {
 }
 
 impl OAuthApp<KatanaApp> {
-    /// An app at Katana, with the endpoints, the audience and the scope that Katana documents.
+    /// Creates an app at Katana, with the endpoints, the audience and the scope that Katana documents.
     ///
     /// # Errors
     /// [`SignInError::Value`] for an invalid client id.
     pub fn katana(client_id: &str, secret: impl Source + 'static) -> Result<Self, SignInError> {
-        let (authorization, token) =
-            ("https://login.katanamrp.com/authorize", "https://login.katanamrp.com/oauth/token");
-        Self::new(authorization, token, client_id, secret)?
+        let endpoints = Endpoints {
+            authorization: "https://login.katanamrp.com/authorize",
+            token: "https://login.katanamrp.com/oauth/token",
+        };
+        Self::new(endpoints, client_id, secret)?
             .with_audience(&Katana::PROFILE.origin().to_string())?
             .with_scope("offline_access")
     }
 }
 
 impl<I: Issuer> OAuthApp<I> {
-    /// An app at any server of the same kind, without audience and scope. The URLs are where a person signs
-    /// in, and the token endpoint.
+    /// Creates an app at any server of the same kind, without audience and scope.
     ///
     /// # Errors
     /// As [`OAuthApp::katana`] and [`OAuthApp::with_endpoints`].
     pub fn new(
-        authorization: &str,
-        token: &str,
+        endpoints: Endpoints<'_>,
         client_id: &str,
         secret: impl Source + 'static,
     ) -> Result<Self, SignInError> {
         Ok(Self {
-            authorization: checked_url(authorization, "authorization")?,
-            token: checked_url(token, "token")?,
+            authorization: checked_url(endpoints.authorization, "authorization")?,
+            token: checked_url(endpoints.token, "token")?,
             client_id: checked(client_id, "client id")?,
             secret: Arc::new(secret),
             audience: None,
@@ -143,15 +154,14 @@ impl<I: Issuer> OAuthApp<I> {
         })
     }
 
-    /// Sets where a person signs in and the token endpoint, such as those of a test server. Both use TLS;
-    /// plain HTTP is for a server on this machine that is named by its loopback address.
+    /// Sets the endpoints, such as those of a test server.
     ///
     /// # Errors
     /// [`SignInError::Endpoint`] for anything but an https URL or an http URL of a loopback address, without
     /// user information, query and fragment, of at most 2,048 bytes.
-    pub fn with_endpoints(mut self, authorization: &str, token: &str) -> Result<Self, SignInError> {
-        self.authorization = checked_url(authorization, "authorization")?;
-        self.token = checked_url(token, "token")?;
+    pub fn with_endpoints(mut self, endpoints: Endpoints<'_>) -> Result<Self, SignInError> {
+        self.authorization = checked_url(endpoints.authorization, "authorization")?;
+        self.token = checked_url(endpoints.token, "token")?;
         Ok(self)
     }
 

@@ -347,16 +347,16 @@ impl GrantView {
     /// Returns how long the access token is valid from now: by the wall clock, or by the monotonic clock
     /// since the grant was read, whichever is less.
     #[must_use]
-    pub fn rest(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         let now = Now::read().clocks;
-        let then = self.rest_at(self.read.clocks.wall());
-        self.rest_at(now.wall()).min(then.saturating_sub(now.at_most_since(self.read.clocks)))
+        let then = self.remaining_at(self.read.clocks.wall());
+        self.remaining_at(now.wall()).min(then.saturating_sub(now.at_most_since(self.read.clocks)))
     }
 
     /// Returns how long the access token is valid from this time, by the clock of the machine that requested
     /// it; at most its whole lifetime.
     #[must_use]
-    pub fn rest_at(&self, moment: SystemTime) -> Duration {
+    pub fn remaining_at(&self, moment: SystemTime) -> Duration {
         self.expires.since(Timestamp::of(moment)).min(self.lifetime)
     }
 
@@ -371,8 +371,8 @@ impl GrantView {
         }
     }
 
-    /// Whether a refresh is in progress, or was begun and its outcome is unknown. [`GrantView::state`] tells
-    /// the two apart by the date of the lease.
+    /// Returns whether a refresh is in progress, or was begun and its outcome is unknown.
+    /// [`GrantView::state`] tells the two apart by the date of the lease.
     #[must_use]
     pub const fn has_lease(&self) -> bool {
         self.lease.is_some()
@@ -381,7 +381,7 @@ impl GrantView {
 
 impl fmt::Display for GrantView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "access token {}, valid for {} s", self.generation, self.rest().as_secs())?;
+        write!(f, "access token {}, valid for {} s", self.generation, self.remaining().as_secs())?;
         match self.state() {
             GrantState::Good if self.has_lease() => {
                 f.write_str("; a refresh is in progress, or was begun and its outcome is unknown")

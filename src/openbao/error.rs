@@ -59,13 +59,22 @@ pub enum OpenBaoError {
          line"
     )]
     BadCredential,
-    /// A file of the login is not there.
+    /// A file of the login, or of the certificates, is not there.
     #[error("{} is not there: sign in first, mount it, or name another file", PrintablePath(.path))]
     NoFile {
         /// The file.
         path: PathBuf,
     },
-    /// A file of the login is not read.
+    /// A file of a [`Login`](super::Login) is not read.
+    #[error("{}: {problem}{}", PrintablePath(.path), .problem.other_way())]
+    LoginFileRefused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: FileProblem,
+    },
+    /// A file that [`OpenBao::from_env`](super::OpenBao::from_env) uses is not read: the certificates of
+    /// `BAO_CACERT`, or `~/.vault-token`.
     #[error("{}: {problem}", PrintablePath(.path))]
     FileRefused {
         /// The file.
@@ -189,9 +198,9 @@ pub enum OpenBaoError {
 }
 
 impl OpenBaoError {
-    /// Whether the same call may succeed later, without a change of a name, a policy or a token.
+    /// Returns whether the same call may succeed later, without a change of a name, a policy or a token.
     #[must_use]
-    pub const fn is_passing(&self) -> bool {
+    pub const fn is_temporary(&self) -> bool {
         matches!(
             self,
             Self::Sealed

@@ -104,7 +104,7 @@ impl Servers {
         }
     }
 
-    /// As it is, with no connections of its own yet.
+    /// Copies the settings, without connections.
     pub(super) fn copy(&self) -> Self {
         Self {
             members: self.members.clone(),
@@ -153,7 +153,7 @@ impl Servers {
             }
             thread::sleep(shortened(pause));
             pause = (pause * 2).min(PAUSES.1);
-            // From the one whose turn it was: where it pointed is not to hide the one after it.
+            // Continue after the member whose turn it was, so that a redirect does not skip the next one.
             turn = (turn + 1) % self.members.len();
             at = turn;
             redirects = 0;

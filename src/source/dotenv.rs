@@ -56,7 +56,7 @@ pub struct DotenvFile {
 }
 
 impl DotenvFile {
-    /// The variable `name` of the file at `path`.
+    /// Creates a source of the variable `name` of the file at `path`.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self { path: absolute(path.into()), name: name.into(), reader: Reader::new() }

@@ -34,13 +34,13 @@ pub struct Variable {
 }
 
 impl Variable {
-    /// The variable of this name.
+    /// Creates a source of the variable of this name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
 
-    /// The variable that the issuer's users know, such as `KANAL_API_KEY`.
+    /// Creates a source of the variable that the issuer's users know, such as `KANAL_API_KEY`.
     #[must_use]
     pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(profile.variable())
@@ -92,7 +92,7 @@ enum FilePlace {
 }
 
 impl SecretFile {
-    /// The file at `path`.
+    /// Creates a source of the file at `path`.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self::at(FilePlace::Path(absolute(path.into())))
@@ -263,7 +263,6 @@ fn directory() -> Option<PathBuf> {
 }
 
 /// The file of a credential, whether or not it exists.
-#[allow(dead_code, reason = "used with some features only")]
 pub(crate) fn credential_path(name: &str) -> Option<PathBuf> {
     directory().filter(|_| is_credential_name(name)).map(|directory| directory.join(name))
 }

@@ -1,7 +1,7 @@
 //! What can be wrong with a source, and what to do.
 
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use super::{Absence, Provenance};
 use crate::internal::calls::CallError;
@@ -22,19 +22,19 @@ pub struct SourceError {
 }
 
 impl SourceError {
-    /// An error of a source of your own.
+    /// Creates an error of a source of your own.
     #[must_use]
     pub const fn new(provenance: Provenance, problem: Problem) -> Self {
         Self { provenance, problem }
     }
 
-    /// The place.
+    /// Returns the place.
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// What is wrong.
+    /// Returns what is wrong.
     #[must_use]
     pub const fn problem(&self) -> &Problem {
         &self.problem
@@ -47,6 +47,26 @@ impl From<CallError> for Problem {
             CallError::NoThread => Self::Exhausted(Resource::Threads),
             CallError::Panicked => Self::Unreachable,
             error => Self::Call(error),
+        }
+    }
+}
+
+impl From<FileProblem> for Problem {
+    fn from(problem: FileProblem) -> Self {
+        Self::File(problem)
+    }
+}
+
+/// The end of a message about the file of a source: that its owner or group can be trusted.
+struct TrustAdvice(FileProblem);
+
+impl fmt::Display for TrustAdvice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.other_way().fmt(f)?;
+        match self.0 {
+            FileProblem::ForeignOwner { uid } => write!(f, ", in a reference to a file ?owner={uid}"),
+            FileProblem::WritableByGroup { gid, .. } => write!(f, ", in a reference to a file ?group={gid}"),
+            _ => Ok(()),
         }
     }
 }
@@ -163,8 +183,8 @@ pub enum Problem {
     )]
     EmptyPipe,
     /// Something is wrong with the file.
-    #[error(transparent)]
-    File(#[from] FileProblem),
+    #[error("{0}{advice}", advice = TrustAdvice(*.0))]
+    File(FileProblem),
     /// What the program printed is larger than any key.
     #[error(
         "it printed more than {limit} bytes, so it is not a key: name the command that prints the key alone"

@@ -98,13 +98,13 @@ impl Keychain {
     /// service and name makes both ambiguous.
     pub const SERVICE: &'static str = super::KEYCHAIN_SERVICE;
 
-    /// The items of the service [`Keychain::SERVICE`]. Nothing is opened yet.
+    /// Names the items of the service [`Keychain::SERVICE`]. Nothing is opened yet.
     #[must_use]
     pub fn new() -> Self {
         Self::for_service(Self::SERVICE)
     }
 
-    /// The items of another service.
+    /// Names the items of another service.
     #[must_use]
     pub fn for_service(service: impl Into<String>) -> Self {
         Self {
@@ -280,7 +280,7 @@ impl Keychain {
 }
 
 impl KeychainItem {
-    /// The item `name` of a keychain.
+    /// Creates a source of the item `name` of a keychain.
     #[must_use]
     pub fn new(keychain: Keychain, name: impl Into<String>) -> Self {
         Self { keychain, name: name.into() }
@@ -293,7 +293,7 @@ impl KeychainItem {
         self
     }
 
-    /// The item of the issuer's name, in the service [`Keychain::SERVICE`].
+    /// Creates a source of the item of the issuer's name, in the service [`Keychain::SERVICE`].
     #[must_use]
     pub fn for_issuer(profile: &Profile) -> Self {
         Self::new(Keychain::new(), profile.name())

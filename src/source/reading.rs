@@ -23,12 +23,23 @@ pub(super) enum Content {
 }
 
 impl Reading {
-    /// A text, not yet checked. The block of a `String` or `Vec<u8>` is taken over and wiped in place when
-    /// it is dropped; a borrowed text is copied. Removes one leading byte order mark and one final newline
-    /// (LF or CRLF).
+    /// Creates the reading of a text, not yet checked. Its block is taken over and wiped in place when it is
+    /// dropped. Removes one leading byte order mark and one final newline (LF or CRLF).
+    ///
+    /// A borrowed text is not accepted, because it would stay in memory:
+    ///
+    /// ```compile_fail,E0308
+    /// keysheath::source::Reading::present("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z");
+    /// ```
     #[must_use]
-    pub fn present(text: impl Into<Vec<u8>>) -> Self {
-        Self::of_wiped(WipedBytes::from(text.into()))
+    pub fn present(text: String) -> Self {
+        Self::present_bytes(text.into_bytes())
+    }
+
+    /// As [`Reading::present`], for bytes that may be no text. A key of them is refused then.
+    #[must_use]
+    pub fn present_bytes(text: Vec<u8>) -> Self {
+        Self::of_wiped(WipedBytes::from(text))
     }
 
     pub(super) fn of_wiped(text: WipedBytes) -> Self {
@@ -36,7 +47,7 @@ impl Reading {
         Self(Content::Present { text, provenance: None, remarks: Vec::new() })
     }
 
-    /// Nothing is there.
+    /// Creates the reading of a place where nothing is.
     #[must_use]
     pub const fn absent(absence: Absence) -> Self {
         Self(Content::Absent(absence))
@@ -132,7 +143,7 @@ pub enum Provenance {
 }
 
 impl Provenance {
-    /// The place of a source of your own. Neither part may be secret.
+    /// Creates the place of a source of your own. Neither part may be secret.
     #[must_use]
     pub fn other(kind: &'static str, name: impl Into<String>) -> Self {
         let name = name.into();
@@ -180,7 +191,8 @@ impl fmt::Display for Provenance {
     }
 }
 
-/// Why nothing is there. None of these stops a chain, unless the source is [required](Source::required).
+/// Why nothing is there. None of these stops a chain, unless the source is
+/// [required](super::Source::required).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Absence {

@@ -19,7 +19,7 @@ use crate::internal::time::random_number;
 pub struct DocumentContent(Arc<WipedBytes>);
 
 impl DocumentContent {
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn expose_secret(&self) -> &[u8] {
         &self.0
@@ -57,19 +57,19 @@ pub struct Document {
 }
 
 impl Document {
-    /// A document of a store of your own.
+    /// Creates a document of a store of your own.
     #[must_use]
     pub const fn new(content: DocumentContent, version: Version) -> Self {
         Self { content, version }
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     #[must_use]
     pub const fn content(&self) -> &DocumentContent {
         &self.content
     }
 
-    /// Its version, to be given to [`DocumentStore::write`](super::DocumentStore::write).
+    /// Returns its version, to be given to [`DocumentStore::write`](super::DocumentStore::write).
     #[must_use]
     pub const fn version(&self) -> &Version {
         &self.version

@@ -83,13 +83,14 @@ struct Known {
 }
 
 impl FileStore {
-    /// The document at `path`. Nothing is opened yet. A relative path is resolved here, once.
+    /// Creates a store of the document at `path`. Nothing is opened yet. A relative path is resolved here,
+    /// once.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: absolute(path.into()), worker: Caller::new(), known: Arc::default() }
     }
 
-    /// How long one call may take, waiting for the lock included; 30 s unless set.
+    /// Sets how long one call may take, waiting for the lock included; 30 s by default.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);
@@ -221,7 +222,7 @@ pub(super) trait Disk {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes what an interrupted write has left; false where something else is there.
     fn remove_left_over(&self, path: &Path) -> io::Result<bool>;
-    /// Makes what was renamed in a folder last.
+    /// Syncs the folder, so that the rename survives a power cut.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 }
 
@@ -242,8 +243,8 @@ pub(super) fn put<D: Disk>(disk: &D, path: &Path, parts: &[&[u8]]) -> Result<(),
     sync_parent_dir(disk, path)
 }
 
-/// Which name was made last, so that this is done once for each document and not for each look. `K` tells one
-/// renaming from the next.
+/// The rename whose folder was synced last, so that this is done once for each document and not for each
+/// look. `K` tells one renaming from the next.
 #[derive(Debug)]
 pub(super) struct Lasting<K>(Lock<Option<K>>);
 
@@ -254,7 +255,7 @@ impl<K> Default for Lasting<K> {
 }
 
 impl<K: PartialEq> Lasting<K> {
-    /// Makes what a path leads to last, which is `there`.
+    /// Syncs the folder of the file that the path leads to, which is `there`.
     pub(super) fn make<D: Disk>(&self, disk: &D, path: &Path, there: K) -> Result<(), FileProblem> {
         if self.0.lock().as_ref() == Some(&there) {
             return Ok(());
@@ -265,8 +266,8 @@ impl<K: PartialEq> Lasting<K> {
     }
 }
 
-/// Makes what a path leads to last. Where this fails, the document is in its place all the same, so the error
-/// is never one that says that nothing has changed.
+/// Syncs the folder of the file that the path leads to. Where this fails, the document is in its place
+/// nevertheless, so the error is never one that says that nothing has changed.
 fn sync_parent_dir<D: Disk>(disk: &D, path: &Path) -> Result<(), FileProblem> {
     let folder = path.parent().unwrap_or(Path::new("."));
     disk.sync_folder(folder).map_err(|error| FileProblem::Unwritable(error.kind()))
@@ -279,7 +280,7 @@ fn fill<D: Disk>(disk: &D, file: &mut D::File, parts: &[&[u8]]) -> io::Result<()
     disk.sync(file)
 }
 
-/// The disk that there is.
+/// The real disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RealDisk;
 

@@ -52,8 +52,8 @@ pub struct KeychainStore {
 }
 
 impl KeychainStore {
-    /// The item `name` of a keychain, and the path of its lock. Nothing is opened yet. A call waits for the
-    /// keychain as long as the keychain's own deadline says.
+    /// Creates a store of the item `name` of a keychain, with the path of its lock. Nothing is opened yet. A
+    /// call waits for the keychain as long as the keychain's own deadline says.
     #[must_use]
     pub fn new(keychain: Keychain, name: impl Into<String>, lock: impl Into<PathBuf>) -> Self {
         Self {
@@ -65,8 +65,8 @@ impl KeychainStore {
         }
     }
 
-    /// How long a write may wait for the lock; 30 s unless set. Then it asks the keychain twice, each time
-    /// for at most the keychain's own deadline.
+    /// Sets how long a write may wait for the lock; 30 s by default. Then it asks the keychain twice, each
+    /// time for at most the keychain's own deadline.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.worker = self.worker.with_deadline(deadline);
@@ -75,9 +75,13 @@ impl KeychainStore {
 
     fn take_lock(&self) -> Result<FileLock, DocumentError> {
         let path = self.lock.clone();
-        self.worker.run_with(Target::of("document", &self.lock), file::EXTRA, move |turn| {
+        let lock = self.worker.run_with(Target::of("document", &self.lock), file::EXTRA, move |turn| {
             file::lock(&file::resolve_folder(&path)?, turn)
-        })?
+        })?;
+        lock.map_err(|error| match error {
+            DocumentError::File(problem) => DocumentError::LockFile { path: self.lock.clone(), problem },
+            error => error,
+        })
     }
 
     /// Reads the item. With a lock, the lock is held until the keychain has answered.

@@ -154,7 +154,7 @@ fn open(secret: &SecretVersion) -> Result<Document, DocumentError> {
 }
 
 fn of_openbao(error: OpenBaoError) -> DocumentError {
-    if error.is_passing() {
+    if error.is_temporary() {
         DocumentError::Unavailable(Problem::OpenBao(error.into()))
     } else {
         DocumentError::OpenBao(error.into())

@@ -226,6 +226,9 @@ fn a_missing_secret_is_reported_before_the_browser_opens() {
     let SignInError::Secret(place) = &error else { panic!("{error}") };
     assert!(matches!(place.problem(), Problem::Missing { .. }), "{error}");
     assert!(error.to_string().contains(folder.at("not-there").to_str().unwrap()), "{error}");
+    let says = |part: &str| error.to_string().contains(part);
+    assert!(says("the client secret is missing") && says("put it there before a person signs in"), "{error}");
+    assert!(!says("the key"), "{error}");
     folder.write("bad", "x y");
     let error = app("bad").sign_in("http://127.0.0.1:1/callback").unwrap_err();
     assert!(matches!(error, SignInError::Secret(_)), "{error}");

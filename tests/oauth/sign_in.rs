@@ -118,6 +118,7 @@ fn a_wrong_client_secret_refuses_the_app_and_not_the_grant() {
     let app = crate::support::oidc::app_at(oidc.port, &path);
     let TokenError::Secret(error) = exchange(&app) else { panic!("there is no such file") };
     assert!(matches!(error.problem(), Problem::Missing { .. }), "{error}");
+    assert!(TokenError::Secret(error).to_string().contains("no sign-in can be finished without it"));
     std::fs::write(&path, "not the secret").unwrap();
     assert!(matches!(exchange(&app), TokenError::Secret(_)), "it is malformed");
     std::fs::write(&path, "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z").unwrap();

@@ -110,6 +110,16 @@ fn while_tokens_are_not_persisted_the_old_one_stays_active() {
 }
 
 #[test]
+fn tokens_that_do_not_fit_ask_for_a_place_that_holds_more() {
+    let too_large = DocumentError::TooLarge { limit: 2504 };
+    for error in [GrantError::from(too_large.clone()), GrantError::NotPersisted(too_large)] {
+        let text = error.to_string();
+        assert!(text.contains("2504 bytes") && text.contains("use a place that holds more"), "{text}");
+        assert!(!text.contains("shorten"), "no one can shorten a token: {text}");
+    }
+}
+
+#[test]
 fn a_late_holder_writes_over_a_lease_but_over_no_tokens() {
     // While the server thinks, the document changes: another holder is at it, and has refreshed or not.
     for has_refreshed in [false, true] {
@@ -238,9 +248,13 @@ fn a_grant_is_read_without_a_keeper_a_request_or_a_change() {
         ("1".into(), GrantState::Good, false)
     );
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
-    assert!(view.rest_at(now) <= hour && view.rest_at(now) > hour / 2, "{view}");
-    assert_eq!(view.rest_at(now - hour * 24), hour, "a clock that is set back makes no token live longer");
-    assert_eq!(view.rest_at(now + hour * 2), Duration::ZERO);
+    assert!(view.remaining_at(now) <= hour && view.remaining_at(now) > hour / 2, "{view}");
+    assert_eq!(
+        view.remaining_at(now - hour * 24),
+        hour,
+        "a clock that is set back makes no token live longer"
+    );
+    assert_eq!(view.remaining_at(now + hour * 2), Duration::ZERO);
     assert_eq!(*store.read().unwrap().unwrap().version(), version);
     let lease = "\"lease\": { \"holder\": 7, \"length\": 1000 }";
     change(&store, |text| text.replace("\"lease\": null", lease));

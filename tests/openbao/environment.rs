@@ -108,6 +108,28 @@ fn what_is_missing_or_differs_is_said_and_nothing_is_sent() {
 }
 
 #[test]
+fn a_file_of_the_environment_is_refused_without_advice_on_trust() {
+    const NAME: &str = "environment::a_file_of_the_environment_is_refused_without_advice_on_trust";
+    if child(NAME).is_here() {
+        child(NAME).run(|| {
+            let refusal = refusal(&*source());
+            assert!(matches!(refusal, OpenBaoError::FileRefused { .. }), "{refusal:?}");
+            assert!(refusal.to_string().ends_with(": chmod g-w it"), "{refusal}");
+        });
+        return;
+    }
+    let folder = crate::support::Folder::new();
+    let certificates = folder.write("ca.pem", "none");
+    let token = folder.write(".vault-token", "s.a");
+    for path in [&certificates, &token] {
+        crate::support::set_mode(path, 0o660);
+    }
+    let with = || child(NAME).var("BAO_ADDR", "https://127.0.0.1:1");
+    with().var("BAO_TOKEN", "s.a").var("BAO_CACERT", &certificates).run(|| ());
+    with().var("HOME", folder.path()).run(|| ());
+}
+
+#[test]
 fn an_address_may_have_a_path_and_be_plain_where_it_is_named() {
     const NAME: &str = "environment::an_address_may_have_a_path_and_be_plain_where_it_is_named";
     if child(NAME).is_here() {

@@ -69,7 +69,8 @@ fn a_token_is_renewed_ahead_of_its_end() {
 #[test]
 fn app_role_logs_in_again_only_after_its_token_ends() {
     let (server, role, secret) = with_role("3s", &json!({ "token_max_ttl": "5s" }));
-    let source = field(server.client(Login::app_role(role.clone(), secret.clone())), "secret/kanal");
+    let source =
+        field(server.client(Login::app_role(role.clone()).with_secret_id(secret.clone())), "secret/kanal");
     for _ in 0..9 {
         assert_gives_the_key(&source);
         std::thread::sleep(Duration::from_secs(1));
@@ -79,9 +80,10 @@ fn app_role_logs_in_again_only_after_its_token_ends() {
     server.admin("POST", "sys/leases/revoke-prefix/auth/approle/login", &json!({}));
     assert_gives_the_key(&source);
 
-    let wrong = field(server.client(Login::app_role(role, "wrong".to_owned())), "secret/kanal");
+    let wrong =
+        field(server.client(Login::app_role(role).with_secret_id("wrong".to_owned())), "secret/kanal");
     assert_eq!(refusal(&wrong), OpenBaoError::LoginRefused { method: "AppRole" });
-    let nowhere = Login::app_role("a".to_owned(), secret).at_mount("none");
+    let nowhere = Login::app_role("a".to_owned()).with_secret_id(secret).at_mount("none");
     let nowhere = field(server.client(nowhere), "secret/kanal");
     assert!(matches!(refusal(&nowhere), OpenBaoError::NoMount | OpenBaoError::LoginRefused { .. }));
 }
@@ -93,7 +95,7 @@ fn callers_at_once_share_one_login() {
     let secret = server.admin("POST", "auth/approle/role/shop/secret-id", &json!({}));
     let folder = crate::support::Folder::new();
     let path = folder.write("secret-id", format!("{}\n", secret["data"]["secret_id"].as_str().unwrap()));
-    let login = Login::app_role_file(role, &path);
+    let login = Login::app_role(role).with_secret_id_file(&path);
     let client = server.client(login.clone());
     std::thread::scope(|scope| {
         for _ in 0..12 {
@@ -111,7 +113,7 @@ fn a_token_is_renewed_after_its_secret_id_is_gone() {
     let (server, role, secret) = with_role("6s", &json!({ "secret_id_num_uses": 1 }));
     let folder = crate::support::Folder::new();
     let path = folder.write("secret-id", &secret);
-    let source = field(server.client(Login::app_role_file(role, &path)), "secret/kanal");
+    let source = field(server.client(Login::app_role(role).with_secret_id_file(&path)), "secret/kanal");
     assert_gives_the_key(&source);
     std::fs::remove_file(&path).unwrap();
     // Longer than it would live.
@@ -136,13 +138,16 @@ fn a_token_file_is_read_again_when_its_token_is_refused() {
     assert_gives_the_key(&source);
     crate::support::set_mode(&path, 0o666);
     server.admin("POST", "auth/token/revoke", &json!({ "token": second }));
-    assert!(matches!(refusal(&source), OpenBaoError::FileRefused { .. }), "others could have written it");
+    assert!(
+        matches!(refusal(&source), OpenBaoError::LoginFileRefused { .. }),
+        "others could have written it"
+    );
     std::fs::remove_file(&path).unwrap();
     let source = field(server.client(Login::token_file(&path)), "secret/kanal");
     assert_eq!(refusal(&source), OpenBaoError::NoFile { path });
     for not_a_file in [folder.path(), std::path::Path::new("/dev/zero")] {
         let source = field(server.client(Login::token_file(not_a_file)), "secret/kanal");
-        assert!(matches!(refusal(&source), OpenBaoError::FileRefused { .. }));
+        assert!(matches!(refusal(&source), OpenBaoError::LoginFileRefused { .. }));
     }
 }
 
@@ -205,12 +210,12 @@ fn a_token_file_of_an_owner_who_is_trusted_is_read() {
         |path| {
             let uid = std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap());
             let strict = read(Login::token_file(path)).unwrap_err();
-            assert!(matches!(strict, OpenBaoError::FileRefused { .. }), "{strict}");
-            assert!(strict.to_string().contains("Login::with_trusted_owner"), "{strict}");
+            assert!(matches!(strict, OpenBaoError::LoginFileRefused { .. }), "{strict}");
+            assert!(strict.to_string().contains(&format!("with_trusted_owner({uid})")), "{strict}");
             assert!(read(Login::token_file(path).with_trusted_owner(uid + 1)).is_err());
             // It may hold no token; what matters is that it is read.
             let trusted = read(Login::token_file(path).with_trusted_owner(uid));
-            assert!(!matches!(trusted, Err(OpenBaoError::FileRefused { .. })), "{trusted:?}");
+            assert!(!matches!(trusted, Err(OpenBaoError::LoginFileRefused { .. })), "{trusted:?}");
         },
     );
     let folder = crate::support::Folder::new();

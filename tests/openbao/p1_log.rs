@@ -39,7 +39,7 @@ fn look_at_the_log() {
     let token = server.token(policy, "1h");
 
     LINES.install();
-    let logins = [Login::token(token.clone()), Login::app_role(role, secret.clone())];
+    let logins = [Login::token(token.clone()), Login::app_role(role).with_secret_id(secret.clone())];
     for login in logins {
         let client = server.client(login);
         for _ in 0..2 {

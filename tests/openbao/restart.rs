@@ -27,7 +27,7 @@ fn role(server: &Cluster) -> Login {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let role_id = text(&admin("GET", "auth/approle/role/shop/role-id", &Value::Null)["data"]["role_id"]);
     let secret_id = admin("POST", "auth/approle/role/shop/secret-id", &json!({}));
-    Login::app_role(role_id, text(&secret_id["data"]["secret_id"]))
+    Login::app_role(role_id).with_secret_id(text(&secret_id["data"]["secret_id"]))
 }
 
 fn has(handle: &KeyHandle<Kanal>, key: &str) -> bool {

@@ -397,7 +397,7 @@ fn a_login_whose_mount_leads_elsewhere_is_refused_at_once() {
     for mount in ["", "../sys", "a//b", "k8s/", "/k8s", "a\nb", "."] {
         for login in [
             Login::kubernetes("shop-sync").at_mount(mount),
-            Login::app_role("role".to_owned(), "secret".to_owned()).at_mount(mount),
+            Login::app_role("role".to_owned()).with_secret_id("secret".to_owned()).at_mount(mount),
         ] {
             let refused = OpenBao::at(origin(), login).map(|_| ()).unwrap_err();
             assert!(matches!(refused, OpenBaoError::BadName { .. }), "{mount:?}: {refused}");
@@ -428,7 +428,7 @@ fn a_login_that_is_renewed_for_little_logs_in_again() {
             measured("200 OK", answer.as_bytes())
         }
     });
-    let login = Login::app_role("role".to_owned(), "secret".to_owned());
+    let login = Login::app_role("role".to_owned()).with_secret_id("secret".to_owned());
     let source = field(OpenBao::at(stand_in.origin(), login).unwrap(), "secret/kanal");
     let count = |what: &str| stand_in.heads().iter().filter(|head| head.contains(what)).count();
     let start = std::time::Instant::now();

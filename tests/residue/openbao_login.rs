@@ -111,13 +111,13 @@ fn a_token_of_a_file_leaves_nothing() {
 fn a_role_a_secret_id_and_the_token_for_them_leave_nothing() {
     const TEST: &str = "a_role_a_secret_id_and_the_token_for_them_leave_nothing";
     let lines = ["auth/approle/login", "renew-self", "lookup-self"];
-    measured(TEST, &lines, None, true, || Login::app_role(key(), key()));
+    measured(TEST, &lines, None, true, || Login::app_role(key()).with_secret_id(key()));
 }
 
 #[test]
 fn a_secret_id_of_a_file_leaves_nothing() {
     const TEST: &str = "a_secret_id_of_a_file_leaves_nothing";
-    measured(TEST, &["renew-self"], Some(KEY), true, || Login::app_role_file(key(), file()));
+    measured(TEST, &["renew-self"], Some(KEY), true, || Login::app_role(key()).with_secret_id_file(file()));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn unusual_and_invalid_responses_leave_nothing() {
         let found: Vec<_> = (0..count)
             .map(|case| {
                 residue_of(|| {
-                    let login = Login::app_role(key(), key()).at_mount(format!("case{case}"));
+                    let login = Login::app_role(key()).with_secret_id(key()).at_mount(format!("case{case}"));
                     let client = client(login).with_deadline(Duration::from_millis(90));
                     let source = OpenBaoField::new(client, "secret/kanal", "key");
                     drop(format!("{:?}", source::load(&source, Kanal::PROFILE).unwrap_err()));

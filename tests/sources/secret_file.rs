@@ -202,7 +202,10 @@ fn a_file_of_mode_000_is_unreadable() {
             error.problem(),
             &Problem::File(FileProblem::Unreadable(std::io::ErrorKind::PermissionDenied))
         );
-        assert!(error.to_string().contains("let this user read it"), "{error}");
+        assert!(
+            error.to_string().contains("check the path and the disk, and that this user may read it"),
+            "{error}"
+        );
     });
 }
 
@@ -270,6 +273,9 @@ fn no_group_may_write_a_file_not_even_the_users_own() {
             Problem::File(FileProblem::WritableByGroup { mode, gid }),
             "{mode:o}"
         );
+        let message = error(&file(&path)).to_string();
+        let ways = ["chmod g-w it", &format!("with_trusted_group({gid})"), &format!("?group={gid}")];
+        assert!(ways.iter().all(|way| message.contains(way)), "{message}");
         let message = error(&file(&path)).to_string();
         let ways = [format!("with_trusted_group({gid})"), format!("?group={gid}"), "chmod g-w".to_owned()];
         assert!(ways.iter().all(|way| message.contains(way)), "{message}");

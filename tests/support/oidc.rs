@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use keysheath::key::{KatanaApp, Origin};
-use keysheath::oauth::{LoopbackListener, OAuthApp, SignIn, Tokens};
+use keysheath::oauth::{Endpoints, LoopbackListener, OAuthApp, SignIn, Tokens};
 use keysheath::source::{SecretFile, Source};
 use keysheath::store::DocumentStore;
 
@@ -130,7 +130,8 @@ pub(crate) fn app_of(secret: impl Source + 'static, origin: &str) -> OAuthApp<Ka
 
 /// The app at the server with this origin.
 pub(crate) fn at_server(app: OAuthApp<KatanaApp>, origin: &str) -> OAuthApp<KatanaApp> {
-    app.with_endpoints(&format!("{origin}/auth"), &format!("{origin}/token")).unwrap()
+    let (authorization, token) = (format!("{origin}/auth"), format!("{origin}/token"));
+    app.with_endpoints(Endpoints { authorization: &authorization, token: &token }).unwrap()
 }
 
 /// The state of a sign-in.

@@ -5,8 +5,8 @@ use keysheath::Cadence;
 use keysheath::handle::Reload;
 use keysheath::key::KatanaApp;
 use keysheath::oauth::{
-    AuthorizationCode, GrantError, GrantState, GrantView, KeeperEvent, KeeperSettings, KeeperStatus,
-    LoopbackListener, OAuthApp, SignIn, SignInError, TokenError, TokenKeeper, Tokens,
+    AuthorizationCode, Endpoints, GrantError, GrantState, GrantView, KeeperEvent, KeeperSettings,
+    KeeperStatus, LoopbackListener, OAuthApp, SignIn, SignInError, TokenError, TokenKeeper, Tokens,
 };
 use keysheath::store::{DocumentContent, DocumentStore as _, MemoryStore};
 
@@ -81,9 +81,10 @@ fn errors_of_a_token_endpoint_show_nothing_sent_or_received() {
     let app = OAuthApp::katana("shop-sync", SecretFile::new(malformed)).unwrap();
     let error: SignInError = app.sign_in("http://127.0.0.1:1/callback").unwrap_err();
     assert_error_silent("a malformed client secret", &error);
+    let with_user = format!("https://{KATANA}@login.example/");
     for error in [
-        app.clone().with_endpoints(KATANA, KATANA).unwrap_err(),
-        app.with_endpoints(&format!("https://{KATANA}@login.example/"), "https://x/").unwrap_err(),
+        app.clone().with_endpoints(Endpoints { authorization: KATANA, token: KATANA }).unwrap_err(),
+        app.with_endpoints(Endpoints { authorization: &with_user, token: "https://x/" }).unwrap_err(),
         OAuthApp::katana(&format!("{KATANA}\n"), SecretFile::new("x")).unwrap_err(),
     ] {
         assert_error_silent("an app that is not described well", &error);

@@ -21,8 +21,8 @@ fn logins(folder: &Folder) -> [Login; 5] {
     [
         Login::token(KANAL.to_owned()),
         Login::token_file(&file),
-        Login::app_role(KANAL.to_owned(), KANAL.to_owned()),
-        Login::app_role_file(KANAL.to_owned(), &file),
+        Login::app_role(KANAL.to_owned()).with_secret_id(KANAL.to_owned()),
+        Login::app_role(KANAL.to_owned()).with_secret_id_file(&file),
         Login::kubernetes(KANAL).with_jwt(&file),
     ]
 }

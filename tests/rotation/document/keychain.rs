@@ -201,12 +201,18 @@ fn a_lock_that_is_not_private_is_refused_and_the_item_stays() {
         let refused =
             |lock: &Path| store_at(lock, "keys").write(&content("second"), Some(&version)).unwrap_err();
         set_mode(&folder.at("lock"), 0o644);
-        assert_eq!(refused(&folder.at("lock")), DocumentError::File(FileProblem::NotPrivate));
+        let refuses = |name: &str, problem: FileProblem| {
+            let path = folder.at(name);
+            let error = refused(&path);
+            assert!(error.to_string().contains(&format!("the lock file {}", path.display())), "{error}");
+            assert_eq!(error, DocumentError::LockFile { path, problem });
+        };
+        refuses("lock", FileProblem::NotPrivate);
         std::os::unix::fs::symlink("lock", folder.at("link")).unwrap();
-        assert_eq!(refused(&folder.at("link")), DocumentError::File(FileProblem::NotPrivate));
-        assert_eq!(refused(&folder.at("no/lock")), DocumentError::File(FileProblem::NoFolder));
+        refuses("link", FileProblem::NotPrivate);
+        refuses("no/lock", FileProblem::NoFolder);
         set_mode(folder.path(), 0o770);
-        assert_eq!(refused(&folder.at("other")), DocumentError::File(FileProblem::OpenFolder));
+        refuses("other", FileProblem::OpenFolder);
         assert_eq!(text(&store), "first");
     });
 }
