@@ -201,18 +201,18 @@ fn a_lock_that_is_not_private_is_refused_and_the_item_stays() {
         let refused =
             |lock: &Path| store_at(lock, "keys").write(&content("second"), Some(&version)).unwrap_err();
         set_mode(&folder.at("lock"), 0o644);
-        let refuses = |name: &str, problem: FileProblem| {
+        let check = |name: &str, problem: FileProblem| {
             let path = folder.at(name);
             let error = refused(&path);
             assert!(error.to_string().contains(&format!("the lock file {}", path.display())), "{error}");
             assert_eq!(error, DocumentError::LockFile { path, problem });
         };
-        refuses("lock", FileProblem::NotPrivate);
+        check("lock", FileProblem::NotPrivate);
         std::os::unix::fs::symlink("lock", folder.at("link")).unwrap();
-        refuses("link", FileProblem::NotPrivate);
-        refuses("no/lock", FileProblem::NoFolder);
+        check("link", FileProblem::NotPrivate);
+        check("no/lock", FileProblem::NoFolder);
         set_mode(folder.path(), 0o770);
-        refuses("other", FileProblem::OpenFolder);
+        check("other", FileProblem::OpenFolder);
         assert_eq!(text(&store), "first");
     });
 }
