@@ -79,7 +79,7 @@ impl Shop {
         let before = ALLOCATED.load(Ordering::Relaxed);
         for made in 0..count {
             let store = 1 + random.below(STORES);
-            let new = registry.create_key(team(store), "production-shop", None).expect("in memory");
+            let new = registry.create_key(team(store), "production-shop").expect("in memory");
             let text = *new.key().expose_secret().as_bytes().first_chunk().expect("24 bytes");
             let entry = (text, StoreId::new(store).expect("positive"));
             // Each key has the same probability of being authorized.

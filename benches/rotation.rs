@@ -17,7 +17,7 @@ use keysheath::Cadence;
 use keysheath::chain::Chain;
 use keysheath::key::{ApiKey, Kanal};
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::rotation::{Checked, Rotation, RotationPolicy};
+use keysheath::rotation::{CheckedBy, Rotation, RotationPolicy};
 use keysheath::source::SecretFile;
 use keysheath::store::{DocumentContent, DocumentStore, FileStore};
 
@@ -81,7 +81,7 @@ fn transition() -> bool {
     for number in 0..STEPS {
         let start = Instant::now();
         if number % 2 == 0 {
-            rotation.promote(Checked::ByHand(id)).unwrap();
+            rotation.promote(CheckedBy::Person(id)).unwrap();
         } else {
             rotation.roll_back(id).unwrap();
         }

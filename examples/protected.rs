@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_browser_observer(|principal| eprintln!("a browser has the key {:?}", principal.fingerprint()));
     let store = StoreId::new(123).ok_or("a store's number is positive")?;
     registry.put_store(store, TeamId::new(1))?;
-    let new = registry.create_key(TeamId::new(1), "example", None)?;
+    let new = registry.create_key(TeamId::new(1), "example")?;
 
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;

@@ -228,7 +228,7 @@ impl Emulator {
     /// # Errors
     /// As [`KeyRegistry::create_key`].
     pub fn create_key(&self, name: &str) -> Result<NewKey, RegistryError> {
-        self.shop.registry.create_key(TEAM, name, None)
+        self.shop.registry.create_key(TEAM, name)
     }
 
     /// Returns the keys of a team, in the order of creation.

@@ -124,7 +124,7 @@ pub enum NoActiveKey {
 impl Generation {
     pub(crate) const FIRST: Self = Self(1);
 
-    /// The generation with this number; the first is 1.
+    /// Returns the generation with this number; the first is 1.
     pub(crate) const fn numbered(number: u64) -> Option<Self> {
         if number == 0 { None } else { Some(Self(number)) }
     }
@@ -133,7 +133,7 @@ impl Generation {
         self.0
     }
 
-    /// The generation before this one; `None` for the first.
+    /// Returns the generation before this one; `None` for the first.
     pub(crate) const fn before(self) -> Option<Self> {
         Self::numbered(self.0.saturating_sub(1))
     }
@@ -168,7 +168,7 @@ impl<I: Issuer> KeyHandle<I> {
         }
     }
 
-    /// Whether its key can change, so that it is worth waiting for a newer one.
+    /// Returns whether its key can change, so that it is worth waiting for a newer one.
     pub(crate) fn has_publisher(&self) -> bool {
         self.live.has_publisher
     }
@@ -184,7 +184,7 @@ impl<I: Issuer> KeyHandle<I> {
         now.before(&self.live.core.holders)
     }
 
-    /// 0 before the first key.
+    /// Returns the active generation; 0 before the first key.
     fn generation(&self) -> Generation {
         self.live.generation()
     }
@@ -241,7 +241,7 @@ impl<I: Issuer> Snapshot<I> {
         }
     }
 
-    /// A refusal of this key. It is certain if the issuer refused, and not a server in between.
+    /// Creates a refusal of this key. It is certain if the issuer refused, and not a server in between.
     pub(crate) fn refusal(&self, is_certain: bool) -> Refusal<I> {
         Refusal { version: Arc::clone(self.version()), generation: self.generation(), is_certain }
     }
@@ -281,7 +281,7 @@ impl<I: Issuer> Version<I> {
         Self { key, kept: OnceLock::new() }
     }
 
-    /// Whether this is the version of this key, or has no key for this reason.
+    /// Returns whether this is the version of this key, or has no key for this reason.
     fn is_of(&self, key: Result<&RawKey, NoActiveKey>) -> bool {
         match (&self.key, key) {
             (Ok(own), Ok(key)) => own.as_raw() == key,
@@ -290,7 +290,7 @@ impl<I: Issuer> Version<I> {
         }
     }
 
-    /// The key of a version that a snapshot was made of.
+    /// Returns the key of a version that a snapshot was made of.
     #[inline]
     fn expect_key(&self) -> &ApiKey<I> {
         match &self.key {

@@ -19,7 +19,7 @@
 //! - A key is staged before any network request about it: it was shown once, and would otherwise be lost.
 //! - A key that is current, previous, retired or compromised is not staged: the wrong one was copied.
 //! - One rotation at a time. Another one is [`KeySetError::InProgress`], which says since when and by whom.
-//! - An unverified key is promoted only [on explicit request](crate::rotation::Checked::ByHand).
+//! - An unverified key is promoted only [on explicit request](crate::rotation::CheckedBy::Person).
 //! - A new key is not promoted while the previous one is still there: the old key would be forgotten before a
 //!   person has deleted it.
 //! - If a person deleted the active key instead of the previous one, the previous one becomes active again,
@@ -212,24 +212,24 @@ impl<K: AsRef<KeyInfo>> KeySet<K> {
             .or_else(|| listed(&self.retired, KeyState::Retired))
     }
 
-    /// The active, pending and previous keys.
+    /// Returns the active, pending and previous keys.
     pub(crate) fn slots(&self) -> impl Iterator<Item = &K> {
         [&self.current, &self.pending, &self.previous].into_iter().flatten()
     }
 
-    /// The key that this rotation brought, while it is in a slot.
+    /// Returns the key that this rotation brought, while it is in a slot.
     pub(crate) fn of_rotation(&self, rotation: RotationId) -> Option<&K> {
         self.slots().find(|key| key.as_ref().rotation() == rotation)
     }
 
-    /// The key that left the key set with this fingerprint, while its deletion is not confirmed.
+    /// Returns the key that left the key set with this fingerprint, while its deletion is not confirmed.
     pub(crate) fn undeleted(&self, fingerprint: Fingerprint) -> Option<&UndeletedKey> {
         self.leaked.iter().chain(&self.aborted).find(|key| key.fingerprint() == fingerprint)
     }
 }
 
 impl KeySet {
-    /// A key set without keys.
+    /// Creates a key set without keys.
     ///
     /// # Errors
     /// [`KeySetError::Weak`] for an issuer whose keys could be guessed from the fingerprints that a key set
@@ -272,7 +272,7 @@ impl KeySet {
         }
     }
 
-    /// The keys for a handle.
+    /// Returns the keys for a handle.
     ///
     /// The previous key gets what remains of `grace` since it was replaced; all of it if the clock was set
     /// back since. A handle that has it already never prolongs it. A grace longer than a clock can represent
@@ -280,7 +280,7 @@ impl KeySet {
     pub(crate) fn publication(&self, grace: Duration, now: SystemTime) -> Publication<'_> {
         let current = match &self.current {
             Some(key) => Ok(key.key()),
-            // A leaked key that was never active here closes no handle.
+            // A leaked key that was never active here leaves the handle with `NoKey`, not `Compromised`.
             None if self.generation == 0 => Err(NoActiveKey::NoKey),
             None => Err(NoActiveKey::Compromised),
         };
@@ -318,8 +318,8 @@ pub enum KeySetError {
     /// The issuer's keys could be guessed from their fingerprints.
     #[error("keys of this issuer could be guessed from what a key set remembers of them, so it has none")]
     Weak,
-    /// The document is the key set of another issuer.
-    #[error("the document is the key set of another issuer: use one for each issuer")]
+    /// The document is the key set of another issuer, or the key is another issuer's.
+    #[error("the document or the key is of another issuer: use one key set for each issuer")]
     OtherIssuer,
     /// There are keys already.
     #[error("there is an active or pending key already: stage this one")]
@@ -347,7 +347,10 @@ pub enum KeySetError {
         rotation: RotationId,
     },
     /// The pending key was not verified.
-    #[error("the pending key was not verified: verify it, or promote it explicitly without verification")]
+    #[error(
+        "the pending key was not verified: verify it; without a probe, say that a person has checked it: \
+         `CheckedBy::Person(id)`"
+    )]
     Unverified,
     /// An older key waits to be retired.
     #[error(

@@ -34,7 +34,7 @@
 //! let (team, store) = (TeamId::new(1), StoreId::new(123).unwrap());
 //! let registry = KeyRegistry::in_memory(Kanal::PROFILE)?;
 //! registry.put_store(store, team)?;
-//! let new = registry.create_key(team, "production-shop", None)?;
+//! let new = registry.create_key(team, "production-shop")?;
 //!
 //! let mut headers = HeaderMap::new();
 //! let value = format!("Bearer {}", new.key().expose_secret());
@@ -93,7 +93,7 @@ pub use static_keys::StaticKeys;
 /// let registry = KeyRegistry::in_memory(Kanal::PROFILE)?.with_browser_observer(|principal| {
 ///     eprintln!("a browser has the key {:?}: rotate it", principal.fingerprint());
 /// });
-/// let new = registry.create_key(TeamId::new(1), "production-shop", None)?;
+/// let new = registry.create_key(TeamId::new(1), "production-shop")?;
 /// println!("shown once: {}", new.key().expose_secret());
 /// for record in registry.keys(TeamId::new(1)) {
 ///     println!("{} {} {:?}", record.id(), record.name(), record.fingerprint());
@@ -130,22 +130,23 @@ impl KeyRegistry {
     /// [`RegistryError::NoRandomness`], and [`RegistryError::Weak`] for an issuer whose keys could be
     /// guessed.
     pub fn in_memory(profile: &'static Profile) -> Result<Self, RegistryError> {
-        Self::of_records(profile, Arc::new(Pepper::random()?), InMemory)
+        Self::of_records(profile, Arc::new(Pepper::random()?), || Ok(InMemory))
     }
 
-    /// Opens the registry that these records contain. Blocks.
-    fn of_records(
+    /// Opens the registry that these records contain, which are opened or created last. Blocks.
+    fn of_records<R: RecordStore>(
         profile: &'static Profile,
         pepper: Arc<Pepper>,
-        records: impl RecordStore,
+        records: impl FnOnce() -> Result<R, RecordError>,
     ) -> Result<Self, RegistryError> {
         let (length, bits) = secret::length_and_entropy(profile);
         if bits < MIN_ENTROPY_BITS {
             return Err(RegistryError::Weak { length });
         }
-        if pepper.all().len() > MAX_PEPPERS {
+        if pepper.all().count() > MAX_PEPPERS {
             return Err(RegistryError::TooManyPeppers);
         }
+        let records = records()?;
         let content = records.load(profile, &pepper)?;
         let mut tables = Tables { keys: Index::default(), stores: content.stores.into_iter().collect() };
         for StoredKey { record, digest } in &content.keys {
@@ -182,9 +183,9 @@ impl KeyRegistry {
         self
     }
 
-    /// Calls `observe` for every accepted request that a browser sent; see [`Principal::from_browser`]. It
-    /// runs on the request's path, so it must be quick. With the feature `tracing` there is a warning as
-    /// well.
+    /// Calls `observe` for every accepted request that a browser sent; see
+    /// [`Principal::is_from_browser`]. It runs on the request's path, so it must be quick. With the feature
+    /// `tracing` there is a warning as well.
     #[must_use]
     pub fn with_browser_observer(mut self, observe: impl Fn(&Principal) + Send + Sync + 'static) -> Self {
         self.on_browser = Box::new(observe);
@@ -192,15 +193,30 @@ impl KeyRegistry {
     }
 
     /// Creates a key: 24 letters and digits from the operating system's generator, or as many as the issuer's
-    /// format allows. The key is returned this once only. With a restriction, it serves that store only;
-    /// otherwise every store of its team.
+    /// format allows. The key is returned this once only. It serves every store of its team.
     ///
     /// # Errors
     /// [`RegistryError::Name`] for a name that is empty, longer than 100 characters, or has control
-    /// characters or surrounding white space; [`RegistryError::NoSuchStore`] for a restriction to a store
-    /// that is not the team's; [`RegistryError::Records`] if the key cannot be written: it then does not
-    /// exist.
-    pub fn create_key(
+    /// characters or surrounding white space; [`RegistryError::Records`] if the key cannot be written: it
+    /// then does not exist.
+    pub fn create_key(&self, team: TeamId, name: &str) -> Result<NewKey, RegistryError> {
+        self.draw_and_add(team, name, None)
+    }
+
+    /// As [`KeyRegistry::create_key`], for a key that serves this store only.
+    ///
+    /// # Errors
+    /// As for [`KeyRegistry::create_key`], and [`RegistryError::NoSuchStore`] if the store is not the team's.
+    pub fn create_key_for_store(
+        &self,
+        team: TeamId,
+        name: &str,
+        store: StoreId,
+    ) -> Result<NewKey, RegistryError> {
+        self.draw_and_add(team, name, Some(store))
+    }
+
+    fn draw_and_add(
         &self,
         team: TeamId,
         name: &str,

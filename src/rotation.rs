@@ -27,8 +27,9 @@
 //! thread or process has ended that rotation meanwhile, the step is refused and changes nothing: no caller
 //! acts on a key that it has not seen.
 //!
-//! A step that takes more than the plain value has a small type for it: [`KeyDetails`] for a key with a name
-//! or a note, and [`Checked`] for a step that a person vouches for in place of a probe.
+//! Where a plain value is not enough, a step takes a small type: [`KeyDetails`] for a key with a name or a
+//! note, and [`CheckedBy::Person`] for a rotation that a person has checked without a probe. A leak with a
+//! note has a [step of its own](Rotation::compromise_with_note).
 //!
 //! # Clocks
 //! The deletion of a key is asked for only once the settle time since the promotion is over by the wall
@@ -65,7 +66,7 @@
 //! rotation.adopt(&ApiKey::<Kanal>::parse("8fK2pX9mWq4Ld7Vb3Nc6Ts1Z")?)?;
 //!
 //! let new = ApiKey::<Kanal>::parse("Zs1T6cN3bV7dL4qW9Xp2Kf8A")?;
-//! let id = rotation.stage(KeyDetails::of(&new).with_note("the spring rotation"))?.rotation();
+//! let id = rotation.stage(KeyDetails::new(&new).with_note("the spring rotation"))?.rotation();
 //! assert!(matches!(rotation.verify(id)?, Verification::Verified { .. }));
 //! rotation.promote(id)?;
 //! assert!(handle.load()?.current().matches(b"Zs1T6cN3bV7dL4qW9Xp2Kf8A"));
@@ -104,7 +105,7 @@ pub use policy::RotationPolicy;
 pub use presence::{Fleet, Presence, PresenceError, PresenceRecord, PresenceSettings};
 pub use probing::{Retirement, Verification};
 pub use status::{NextStep, Reason, RotationStatus};
-pub use steps::{Aborted, Checked, Compromised, KeyDetails, Staged};
+pub use steps::{Aborted, CheckedBy, Compromised, KeyDetails, Staged};
 
 use audit::AuditLog;
 use policy::Sight;
@@ -260,20 +261,25 @@ impl<I: Issuer> Rotation<I> {
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         let (start, monotonic) = (clock(), Instant::now());
-        self.with_clocks(move || {
+        self.with_both_clocks(move || {
             let wall = clock();
             let passed = wall.duration_since(start).unwrap_or_default();
-            (wall, monotonic.checked_add(passed).unwrap_or(monotonic))
+            Clocks::at(wall, monotonic.checked_add(passed).unwrap_or(monotonic))
         })
     }
 
     /// Sets the wall clock and the monotonic clock, for tests of clocks that are changed.
     #[must_use]
-    pub fn with_clocks(mut self, clocks: impl Fn() -> (SystemTime, Instant) + Send + Sync + 'static) -> Self {
-        self.clocks = Box::new(move || {
-            let (wall, monotonic) = clocks();
-            Clocks::at(wall, monotonic)
-        });
+    pub fn with_clocks(
+        self,
+        wall: impl Fn() -> SystemTime + Send + Sync + 'static,
+        monotonic: impl Fn() -> Instant + Send + Sync + 'static,
+    ) -> Self {
+        self.with_both_clocks(move || Clocks::at(wall(), monotonic()))
+    }
+
+    fn with_both_clocks(mut self, clocks: impl Fn() -> Clocks + Send + Sync + 'static) -> Self {
+        self.clocks = Box::new(clocks);
         // What was seen until now was seen by other clocks.
         self.seen().sight = None;
         self
@@ -347,8 +353,8 @@ pub enum RotationError {
     },
     /// There is no probe.
     #[error(
-        "there is no probe to ask the issuer with: give one, or promote without verification and retire \
-         without a probe"
+        "there is no probe to ask the issuer with: give one; without a probe, say that a person has checked \
+         it: `CheckedBy::Person(id)`"
     )]
     NoProbe,
     /// A leaked key is no longer sent by this process, but that is not persisted.

@@ -16,7 +16,7 @@ use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Kanal};
 use keysheath::openbao::OpenBao;
 use keysheath::refresh::{RefreshSettings, Refresher};
-use keysheath::rotation::{Checked, Rotation, RotationPolicy};
+use keysheath::rotation::{CheckedBy, Rotation, RotationPolicy};
 use keysheath::store::OpenBaoStore;
 use serde_json::{Value, json};
 
@@ -160,10 +160,10 @@ fn promotions(server: &Server, log: &Path) -> Vec<Vec<Duration>> {
             // has just been.
             thread::sleep(Duration::from_millis(u64::from(200 + number * 379 % 1000)));
             let id = rotation.stage(&raw(number)).unwrap().rotation();
-            rotation.promote(Checked::ByHand(id)).unwrap();
+            rotation.promote(CheckedBy::Person(id)).unwrap();
             let promoted = SystemTime::now();
             let times = (0..PROCESSES * HANDLES).map(|_| after(promoted, &next(&said), number)).collect();
-            drop(rotation.retire(Checked::ByHand(id)).unwrap());
+            drop(rotation.retire(CheckedBy::Person(id)).unwrap());
             times
         })
         .collect();

@@ -186,7 +186,7 @@ impl Scene {
     fn rotate(&mut self, number: u32) -> Result<(), Failure> {
         print!("rotation {number:>3}  ");
         let key = self.create()?;
-        let id = self.rotation.stage(KeyDetails::of(&key).with_note("a planned rotation"))?.rotation();
+        let id = self.rotation.stage(KeyDetails::new(&key).with_note("a planned rotation"))?.rotation();
         mark("staged");
         let mut old = self.verify_and_promote(id)?;
         if number.is_multiple_of(3) {
@@ -248,13 +248,13 @@ impl Scene {
     fn leak(&mut self) -> Result<(), Failure> {
         let leaked = self.handle.load()?.current().fingerprint().ok_or("the key has no fingerprint")?;
         println!("\nThe key {leaked} was found in a log.");
-        println!("  {}", self.rotation.compromise(leaked, Some("it was found in a log"))?);
+        println!("  {}", self.rotation.compromise_with_note(leaked, "it was found in a log")?);
         self.wait_until("the other service has stopped", |scene| scene.follower.load().is_err())?;
         println!("{}", self.rotation.next_step()?);
         self.delete(leaked)?;
         println!("  {}", self.rotation.confirm_deleted(leaked)?);
         let key = self.create()?;
-        let id = self.rotation.stage(KeyDetails::of(&key).with_note("after the leak"))?.rotation();
+        let id = self.rotation.stage(KeyDetails::new(&key).with_note("after the leak"))?.rotation();
         self.verify_and_promote(id)?;
         println!();
         let before = self.load.answered();

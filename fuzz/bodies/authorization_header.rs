@@ -23,7 +23,7 @@ static REGISTRY: LazyLock<KeyRegistry> = LazyLock::new(|| {
         Ok(())
     });
     registry.put_store(store(), TeamId::new(1)).unwrap();
-    let new = registry.create_key(TeamId::new(1), "fuzzed", None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "fuzzed").unwrap();
     assert!(new.key().matches(KEY.as_bytes()));
     registry
 });

@@ -53,7 +53,7 @@ fn kanal(shop: &Arc<Shop>) -> Router {
         .route("/api/v1/stores//customers", post(no_store))
         .route("/api/v1/stores//orders", get(no_store))
         .route_layer(from_fn_with_state(Arc::clone(shop), limit_by_store))
-        .route_layer(RequireKeyLayer::with_store(Arc::clone(shop), find_store))
+        .route_layer(RequireKeyLayer::for_stores_by(Arc::clone(shop), find_store))
         .fallback(|| async { json(StatusCode::NOT_FOUND, &json!({ "message": "Not Found" })) })
         .with_state(Arc::clone(shop))
 }

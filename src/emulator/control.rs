@@ -125,7 +125,11 @@ async fn create_key(State(shop): Shared, request: Request<Body>) -> Answered {
             Some(number.as_u64().and_then(StoreId::new).ok_or_else(|| bad("store is a positive number"))?)
         }
     };
-    let new = shop.registry.create_key(team, name, restriction).map_err(|error| refused(&error))?;
+    let new = match restriction {
+        None => shop.registry.create_key(team, name),
+        Some(store) => shop.registry.create_key_for_store(team, name, store),
+    };
+    let new = new.map_err(|error| refused(&error))?;
     let mut shown = key_json(new.record());
     shown["key"] = Value::from(new.key().expose_secret());
     Ok(api::json(StatusCode::CREATED, &shown))

@@ -227,7 +227,7 @@ impl EmulatorSettings {
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let registry = registry(api, &self.clock, self.random, self.seed)?;
         let first = match self.key {
-            None => registry.create_key(TEAM, "emulator", None)?,
+            None => registry.create_key(TEAM, "emulator")?,
             Some(key) => registry.adopt_key(TEAM, "emulator", key)?,
         };
         let shop = Shop::new(registry, api, self.clock, self.read_timeout, self.is_limited, seed);

@@ -53,14 +53,14 @@ pub(super) struct Until {
 }
 
 impl Until {
-    /// The end at this time of the monotonic clock. By the wall clock it is as far from now.
+    /// Returns the end at this time of the monotonic clock. By the wall clock it is as far from now.
     pub(super) fn at(monotonic: Instant) -> Self {
         let remaining = monotonic.saturating_duration_since(Instant::now());
         let wall = SystemTime::now();
         Self { monotonic, wall: wall.checked_add(remaining).unwrap_or(wall) }
     }
 
-    /// Whether the span is over by either clock.
+    /// Returns whether the span is over by either clock.
     pub(super) fn is_over(self) -> bool {
         Instant::now() >= self.monotonic || SystemTime::now() >= self.wall
     }
@@ -167,12 +167,12 @@ impl Holders {
         Hold { holders: Arc::clone(holders), generation }
     }
 
-    /// Whether this generation and all older ones have no hold.
+    /// Returns whether this generation and all older ones have no hold.
     pub(super) fn is_drained(&self, generation: u64) -> bool {
         self.oldest().is_none_or(|oldest| oldest > generation)
     }
 
-    /// The oldest generation that has a hold.
+    /// Returns the oldest generation that has a hold.
     pub(super) fn oldest(&self) -> Option<u64> {
         lock(&self.counts).first_key_value().map(|(oldest, _)| *oldest)
     }
@@ -299,7 +299,7 @@ impl Reloads {
         }
     }
 
-    /// Whether this process was forked from the one that the reloaders are in.
+    /// Returns whether this process was forked from the one that the reloaders are in.
     pub(super) fn is_elsewhere(&self) -> bool {
         let process = self.process.load(Ordering::Relaxed);
         process != 0 && process != process::id()
@@ -322,7 +322,7 @@ impl Reloads {
         Some(Ticket(ticket))
     }
 
-    /// The outcome of the attempt, once it has ended.
+    /// Returns the outcome of the attempt, once it has ended.
     pub(super) fn outcome(&self, ticket: Ticket) -> Option<Reload> {
         let counts = lock(&self.counts);
         if counts.ended >= ticket.0 {
@@ -332,7 +332,7 @@ impl Reloads {
         }
     }
 
-    /// Whether a caller waits for an attempt that has not begun.
+    /// Returns whether a caller waits for an attempt that has not begun.
     pub(super) fn is_asked(&self) -> bool {
         let counts = lock(&self.counts);
         counts.asked > counts.begun

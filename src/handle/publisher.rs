@@ -66,13 +66,14 @@ impl<I: Issuer> Live<I> {
         }
     }
 
-    /// 0 before the first key.
+    /// Returns the active generation; 0 before the first key.
     pub(super) fn generation(&self) -> Generation {
         Generation(self.core.load().next.generation)
     }
 
     fn is_stopped(&self, key: &RawKey) -> bool {
-        lock(&self.stopped).contains(&Stopped::new(key))
+        let stopped = Stopped::new(key);
+        lock(&self.stopped).contains(&stopped)
     }
 
     fn remember(&self, stopped: Stopped) {
@@ -123,7 +124,7 @@ impl<I: Issuer> KeyHandle<I> {
     /// It needs no store and no network, and does not block. It holds in this process for this handle and its
     /// clones, and is not undone: a refresher or a rotation that finds the same key again does not publish
     /// it. (The 256 keys that were stopped last are remembered.) Other processes do not learn of it, and
-    /// requests that are under way are not cut off. So record the compromise in the key set as well, and
+    /// requests in flight are not cancelled. So record the compromise in the key set as well, and
     /// delete the key in the app.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn stop(&self, leaked: &ApiKey<I>) -> Stop {
@@ -169,18 +170,18 @@ impl<I: Issuer> Publisher<I> {
         KeyHandle::new(Arc::clone(&self.0))
     }
 
-    /// 0 before the first key.
+    /// Returns the active generation; 0 before the first key.
     pub(crate) fn generation(&self) -> Generation {
         self.0.generation()
     }
 
-    /// The latest generation that the issuer refused.
+    /// Returns the latest generation that the issuer refused.
     pub(crate) fn refused(&self) -> Option<Generation> {
         self.0.refusals.refused()
     }
 
-    /// The number of the latest report, where the active generation was refused, or doubted for a 401 without
-    /// a body.
+    /// Returns the number of the latest report, where the active generation was refused, or doubted for a 401
+    /// without a body.
     pub(crate) fn news_of_refusal(&self) -> Option<u64> {
         let news = self.0.refusals.news();
         self.0.refusals.is_about(self.generation()).then_some(news)
@@ -191,14 +192,14 @@ impl<I: Issuer> Publisher<I> {
         self.0.stop(Stopped::Name(leaked))
     }
 
-    /// Whether the key that was published last was stopped.
+    /// Returns whether the key that was published last was stopped.
     pub(crate) fn is_stopped(&self) -> bool {
         let stopped_in = self.0.stopped_in.load(Ordering::Acquire);
         stopped_in > 0 && stopped_in == self.generation().0
     }
 
-    /// Whether this key was stopped in this process. It may still be active, pending or previous in the key
-    /// set.
+    /// Returns whether this key was stopped in this process. It may still be active, pending or previous in
+    /// the key set.
     pub(crate) fn has_stopped(&self, key: Fingerprint) -> bool {
         lock(&self.0.stopped).contains(&Stopped::Name(key))
     }
@@ -211,7 +212,7 @@ impl<I: Issuer> Publisher<I> {
         }
     }
 
-    /// Whether no request of this process uses this generation or an older one.
+    /// Returns whether no request of this process uses this generation or an older one.
     pub(crate) fn is_drained(&self, generation: Generation) -> bool {
         self.0.core.holders.is_drained(generation.0)
     }
@@ -336,7 +337,7 @@ impl Reloader {
         }
     }
 
-    /// Whether a caller waits for an attempt that has not begun.
+    /// Returns whether a caller waits for an attempt that has not begun.
     pub(crate) fn is_asked(&self) -> bool {
         self.reloads.is_asked()
     }

@@ -37,7 +37,7 @@ impl Refusals {
         self.news.load(Ordering::Acquire)
     }
 
-    /// Whether this generation was refused or doubted.
+    /// Returns whether this generation was refused or doubted.
     pub(super) fn is_about(&self, generation: Generation) -> bool {
         [&self.refused, &self.doubted].iter().any(|cell| cell.load(Ordering::Relaxed) == generation.0)
     }
@@ -84,7 +84,7 @@ pub(crate) struct Refusal<I: Issuer> {
 }
 
 impl<I: Issuer> Refusal<I> {
-    /// Whether this is the key that was refused.
+    /// Returns whether this is the key that was refused.
     pub(super) fn is_of(&self, version: &Version<I>) -> bool {
         matches!((&self.version.key, &version.key), (Ok(refused), Ok(key)) if refused == key)
     }
@@ -156,7 +156,7 @@ impl<I: Issuer> KeyHandle<I> {
         if generation == self.generation() { reload.asked() } else { reload }
     }
 
-    /// The active generation, if its key is the one that was refused.
+    /// Returns the active generation, if its key is the one that was refused.
     pub(super) fn active_again(&self, refusal: &Refusal<I>) -> Option<Generation> {
         let now = self.load().ok().filter(|now| refusal.is_of(now.version()))?;
         Some(now.generation())

@@ -89,7 +89,7 @@ impl<I: Issuer> KeyHandle<I> {
         wait_for(timeout, || self.live.core.holders.fewer(), look).is_some()
     }
 
-    /// Whether [`KeyHandle::drained`] would return at once.
+    /// Returns whether [`KeyHandle::drained`] would return at once.
     #[must_use]
     pub fn is_drained(&self, generation: Generation) -> bool {
         self.live.core.holders.is_drained(generation.0)

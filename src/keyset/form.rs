@@ -198,8 +198,8 @@ impl KeySet {
         }
     }
 
-    /// Whether each key is in one state only, and each number was given. A document that this crate wrote is
-    /// consistent.
+    /// Returns whether each key is in one state only, and each number was given. A document that this crate
+    /// wrote is consistent.
     fn is_consistent(&self) -> bool {
         let infos = || self.slots().map(ManagedKey::info);
         let named = infos().map(KeyInfo::fingerprint);
@@ -339,7 +339,7 @@ fn are_distinct<T: Ord>(mut values: Vec<T>) -> bool {
     values.windows(2).all(|two| two[0] < two[1])
 }
 
-/// The index of the oldest fingerprint whose key no person still has to delete.
+/// Returns the index of the oldest fingerprint whose key no person still has to delete.
 fn oldest_deleted(list: &[Fingerprint], undeleted: &[UndeletedKey]) -> Option<usize> {
     list.iter().position(|fingerprint| undeleted.iter().all(|key| key.fingerprint() != *fingerprint))
 }

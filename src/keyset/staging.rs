@@ -65,7 +65,7 @@ impl Staging {
         self.note.as_deref()
     }
 
-    /// What is known of the key once it is in the key set.
+    /// Returns what is known of the key once it is in the key set.
     pub(super) fn into_info(self, fingerprint: Fingerprint, rotation: RotationId) -> KeyInfo {
         let Self { at: staged, name, by, loaded_from, note } = self;
         KeyInfo {
@@ -116,8 +116,8 @@ impl fmt::Debug for Staging {
     }
 }
 
-/// Whether a character is printable. A line break, or a mark that changes the direction of text, could make a
-/// note look like a part of the surrounding sentence.
+/// Returns whether a character is printable. A line break, or a mark that changes the direction of text,
+/// could make a note look like a part of the surrounding sentence.
 pub(crate) fn is_printable(c: char) -> bool {
     let changes_direction =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -145,8 +145,8 @@ impl fmt::Debug for Hidden<'_> {
     }
 }
 
-/// Whether a text contains a part of a key: as it is, in another case, with separators, reversed, or in
-/// hexadecimal, percent encoding, base64 or base64url.
+/// Returns whether a text contains a part of a key: as it is, in another case, with separators, reversed, or
+/// in hexadecimal, percent encoding, base64 or base64url.
 pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     let secret = key.expose_secret().as_bytes();
     let text = letters_and_digits(text.as_bytes());
@@ -170,7 +170,7 @@ pub(crate) fn has_part_of(text: &str, key: &RawKey) -> bool {
     plain || reversed || hexadecimal || base64
 }
 
-/// The letters and digits of a text, in lower case.
+/// Returns the letters and digits of a text, in lower case.
 fn letters_and_digits(text: &[u8]) -> WipedBytes {
     let mut kept = WipedBytes::with_capacity(text.len());
     kept.extend(text.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase));

@@ -25,7 +25,7 @@ impl Effect {
         if is_change { Self::Changed(rotation) } else { Self::Unchanged(rotation) }
     }
 
-    /// The rotation that the step belongs to.
+    /// Returns the rotation that the step belongs to.
     pub(crate) const fn rotation(self) -> RotationId {
         match self {
             Self::Changed(rotation) | Self::Unchanged(rotation) => rotation,
@@ -187,7 +187,8 @@ impl KeySet {
         Ok(Effect::Changed(rotation))
     }
 
-    /// Forgets the previous key, all but its fingerprint: a person deleted it, and the issuer refuses it.
+    /// Forgets the previous key but for its fingerprint, because a person deleted it, and the issuer refuses
+    /// it.
     ///
     /// # Errors
     /// [`KeySetError::NotCurrent`] if that rotation's key is not active, and so did not replace the previous
@@ -385,9 +386,10 @@ impl KeySet {
         Err(KeySetError::NotHeld)
     }
 
-    /// The key is of this issuer: callers have an `ApiKey` of it.
     fn checked(&self, key: &RawKey, staging: &Staging) -> Result<Fingerprint, KeySetError> {
-        debug_assert!(key.is_of(self.profile), "a rotation takes keys of its own issuer only");
+        if !key.is_of(self.profile) {
+            return Err(KeySetError::OtherIssuer);
+        }
         staging.check(key)?;
         // A key set of an issuer without fingerprints does not exist.
         key.fingerprint().ok_or(KeySetError::Weak)

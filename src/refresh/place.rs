@@ -57,7 +57,7 @@ impl Place {
         }
     }
 
-    /// What was remarked on when the key was found the last time.
+    /// Returns what was remarked on when the key was found the last time.
     pub(super) fn remarks(&self) -> &[Remark] {
         match self {
             Self::Source { remarks, .. } => remarks,
@@ -65,7 +65,7 @@ impl Place {
         }
     }
 
-    /// The file that the place is, if it is one.
+    /// Returns the file that the place is, if it is one.
     pub(super) fn file(&self) -> Option<std::path::PathBuf> {
         match self.provenance() {
             Provenance::File { path }
@@ -76,7 +76,7 @@ impl Place {
         }
     }
 
-    /// What asks the place, on whatever thread.
+    /// Returns what asks the place, on whatever thread.
     pub(super) fn question(&self, profile: &'static Profile) -> Box<dyn FnOnce() -> Answer + Send> {
         match self {
             Self::Source { source, .. } => {
@@ -158,8 +158,8 @@ impl Place {
     }
 }
 
-/// Whether a variable that names a file names another one than before. The environment of a process can be
-/// changed from within.
+/// Returns whether a variable that names a file names another one than before. The environment of a process
+/// can be changed from within.
 fn is_another_file(before: &Provenance, now: &Provenance) -> bool {
     match (before, now) {
         (Provenance::FileVariable { path: before, .. }, Provenance::FileVariable { path: now, .. }) => {
@@ -283,7 +283,7 @@ impl Asker {
 
     /// Does something within the deadline; past it, it is left behind.
     pub(super) fn within_deadline(&self, work: impl FnOnce() + Send + 'static) {
-        // What could not be done is its own to say.
+        // The call reports its own failure.
         let _ = self.caller.run(self.target, work);
     }
 

@@ -179,9 +179,9 @@ impl RefreshStatus {
         &self.remarks
     }
 
-    /// Whether the place can change at all while the process runs. A variable cannot, and is not polled. A
-    /// file that is mounted alone cannot either once it was replaced where it is mounted from; one of the
-    /// [remarks](RefreshStatus::remarks) then says so.
+    /// Returns whether the place can change at all while the process runs. A variable cannot, and is not
+    /// polled. A file that is mounted alone cannot either once it was replaced where it is mounted from; one
+    /// of the [remarks](RefreshStatus::remarks) then says so.
     #[must_use]
     pub fn can_change(&self) -> bool {
         !self.provenance.is_fixed() && !self.remarks.contains(&Remark::Unlinked)

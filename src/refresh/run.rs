@@ -21,15 +21,15 @@ use crate::source::{Problem, Remark};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// How long after a change its file is read. A change is seldom one event alone, and a file that is written
-/// without end is read no more often than this.
+/// without end is read at most this often.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// Watches the files of a place. Only the feature `watch` has one.
 pub(super) trait WatchFiles: Send + Sync {
-    /// Whether there was a change since this was asked last.
+    /// Returns whether there was a change since this was asked last.
     fn take_change(&self) -> bool;
 
-    /// Whether they are watched, or why not.
+    /// Returns whether they are watched, or why not.
     fn state(&self) -> Result<(), WatchProblem>;
 
     /// Watches the way to the file as it is now. It may hang where the file system does.
@@ -108,7 +108,7 @@ impl Progress {
         self.demanded
     }
 
-    /// The outcome of the attempt that has met a demand.
+    /// Returns the outcome of the attempt that has met a demand.
     pub(super) fn outcome_of(&self, demand: u64) -> Option<Reload> {
         (self.met >= demand).then_some(self.outcome)
     }
@@ -210,9 +210,9 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// What to do about a reload that is asked for. The first refusal of the active key is news: it does not
-    /// wait until the place has recovered from a failure, nor for attempts that others have asked for in
-    /// vain.
+    /// Returns what to do about a reload that is asked for. The first refusal of the active key is news: it
+    /// does not wait until the place has recovered from a failure, nor for attempts that others have asked
+    /// for in vain.
     fn when(&mut self, now: Instant) -> When {
         if self.is_first_refusal() {
             return self.pace.when_first_refused(now);

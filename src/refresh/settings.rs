@@ -120,7 +120,7 @@ impl RefreshSettings {
         self
     }
 
-    /// How far behind a place may be.
+    /// Returns how far behind a place may be.
     pub(super) fn lag_of(&self, place: &Provenance) -> Duration {
         let by_place = match place {
             Provenance::OpenBao { .. } => OPENBAO_LAG,
@@ -161,7 +161,7 @@ impl Pace {
         Self { cadence, failures: 0, fruitless: 0, rests_since: None }
     }
 
-    /// What to do at `now` about a reload that is asked for.
+    /// Returns what to do at `now` about a reload that is asked for.
     pub(super) fn when(&mut self, now: Instant) -> When {
         let Some(since) = self.rests_since else { return When::Now };
         if now.saturating_duration_since(since) >= self.cadence.longest_back_off() {
@@ -206,7 +206,8 @@ impl Pace {
         self.fruitless = 0;
     }
 
-    /// The minimum interval, doubled for each failure and each fruitless attempt, up to the longest back-off.
+    /// Returns the minimum interval, doubled for each failure and each fruitless attempt, up to the longest
+    /// back-off.
     fn rest(&self) -> Duration {
         self.cadence.back_off(self.failures.saturating_add(self.fruitless))
     }

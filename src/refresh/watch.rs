@@ -200,7 +200,8 @@ enum Step {
     Into(OsString),
 }
 
-/// The steps of a path, the first at the end. A path from the root begins with the root, whatever was before.
+/// Returns the steps of a path, the first at the end. A path from the root begins with the root, whatever was
+/// before.
 fn steps(path: &Path) -> Vec<Step> {
     let mut root = PathBuf::new();
     let mut steps = Vec::new();
@@ -232,7 +233,7 @@ mod tests {
         (folder, path)
     }
 
-    /// The entries below `folder`, as paths from there.
+    /// Returns the entries below `folder`, as paths from there.
     fn names(folder: &Path, file: &str) -> Vec<String> {
         let entries = entries_to(&folder.join(file)).into_iter().map(|entry| entry.folder.join(entry.name));
         entries.map(|path| path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned()).collect()

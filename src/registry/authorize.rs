@@ -324,7 +324,7 @@ impl Authorize for KeyRegistry {
 impl KeyRegistry {
     /// Looks for a key under each pepper.
     pub(super) fn find<'a>(&self, tables: &'a Tables, key: &[u8]) -> Option<(KeyId, &'a Entry)> {
-        let mut peppers = self.pepper.all().iter().zip(0_u8..);
+        let mut peppers = self.pepper.all().zip(0_u8..);
         peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
     }
 

@@ -64,7 +64,7 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     /// to a store is refused; [`RequireKeyLayer::for_any_key`] accepts it.
     #[must_use]
     pub fn new(keys: Arc<A>) -> Self {
-        Self::with_store(keys, |_| RequestedStore::NoStore)
+        Self::for_stores_by(keys, |_| RequestedStore::NoStore)
     }
 
     /// As [`RequireKeyLayer::new`], but accepts keys that are restricted to a store, for a route such as
@@ -72,7 +72,7 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     /// [`Principal::restriction`](super::Principal::restriction).
     #[must_use]
     pub fn for_any_key(keys: Arc<A>) -> Self {
-        Self::with_store(keys, |_| RequestedStore::NoStoreForAnyKey)
+        Self::for_stores_by(keys, |_| RequestedStore::NoStoreForAnyKey)
     }
 
     /// Creates a layer for paths in Kanal's form: the store's number follows the first segment `stores`.
@@ -86,13 +86,13 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     /// store a layer of their own, by [`RequireKeyLayer::new`].
     #[must_use]
     pub fn for_stores(keys: Arc<A>) -> Self {
-        Self::with_store(keys, |request| store_of_path(request.uri.path()))
+        Self::for_stores_by(keys, |request| store_of_path(request.uri.path()))
     }
 
     /// Creates a layer with a custom rule for the store that a request is for. A rule that misses a store
     /// lets the keys of every team through, so return [`RequestedStore::NotAStore`] in case of doubt.
     #[must_use]
-    pub fn with_store(
+    pub fn for_stores_by(
         keys: Arc<A>,
         find: impl Fn(&http::request::Parts) -> RequestedStore + Send + Sync + 'static,
     ) -> Self {
@@ -283,7 +283,7 @@ fn could_be_stores(segment: &str) -> bool {
         .is_some_and(|segment| segment.trim_matches(is_droppable).to_uppercase() == "STORES")
 }
 
-/// The characters that servers drop at the end of a segment, or from anywhere in it.
+/// Returns whether servers drop this character at the end of a segment, or anywhere in it.
 const fn is_droppable(c: char) -> bool {
     matches!(c, '.' | ' ') || is_mark(c)
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
+use std::iter;
 
 use zeroize::Zeroizing;
 
@@ -20,7 +21,7 @@ const LENGTH: usize = 24;
 /// A generator of random bytes.
 pub(super) type Random = dyn FnMut(&mut [u8]) -> io::Result<()> + Send;
 
-/// The operating system's generator.
+/// Fills bytes by the operating system's generator.
 pub(super) fn system(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::from)
 }
@@ -112,8 +113,9 @@ pub(super) const DIGEST: usize = 16;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Pepper {
-    /// The current one first, then the older ones.
-    all: Vec<PepperKeys>,
+    current: Box<PepperKeys>,
+    #[allow(clippy::vec_box, reason = "a vector that grows or is emptied leaves copies in freed memory")]
+    older: Vec<Box<PepperKeys>>,
 }
 
 /// What is derived from the text of one pepper.
@@ -202,20 +204,21 @@ impl Pepper {
     fn from_text(text: &RawKey) -> Self {
         let text = text.expose_secret().as_bytes();
         Self {
-            all: vec![PepperKeys {
+            current: Box::new(PepperKeys {
                 digest: Zeroizing::new(blake3::derive_key(CONTEXT, text)),
                 seal: Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, text)),
                 id: Fingerprint::of(PROFILE.name(), text),
-            }],
+            }),
+            older: Vec::new(),
         }
     }
 
     /// Adds a pepper that keys may still be under, unless it is there already. A registry takes at most 16.
     #[must_use]
     pub fn with_older(mut self, older: Self) -> Self {
-        for pepper in older.all {
+        for pepper in iter::once(older.current).chain(older.older) {
             if self.named(pepper.id).is_none() {
-                self.all.push(pepper);
+                self.older.push(pepper);
             }
         }
         self
@@ -227,22 +230,23 @@ impl Pepper {
         self.current().id
     }
 
-    pub(super) fn all(&self) -> &[PepperKeys] {
-        &self.all
+    /// Returns the current one first, then the older ones.
+    pub(super) fn all(&self) -> impl Iterator<Item = &PepperKeys> {
+        iter::once(&*self.current).chain(self.older.iter().map(|pepper| &**pepper))
     }
 
     pub(super) fn current(&self) -> &PepperKeys {
-        &self.all[0]
+        &self.current
     }
 
     /// Returns the pepper with this fingerprint.
     pub(super) fn named(&self, id: Fingerprint) -> Option<&PepperKeys> {
-        self.all.iter().find(|pepper| pepper.id == id)
+        self.all().find(|pepper| pepper.id == id)
     }
 
     /// Returns the place of a pepper in [`Pepper::all`].
     pub(super) fn place_of(&self, id: Fingerprint) -> Option<u8> {
-        self.all.iter().position(|pepper| pepper.id == id).and_then(|place| u8::try_from(place).ok())
+        self.all().position(|pepper| pepper.id == id).and_then(|place| u8::try_from(place).ok())
     }
 }
 
@@ -278,7 +282,7 @@ fn is_weak(text: &RawKey) -> bool {
 impl fmt::Debug for Pepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_tuple("Pepper");
-        self.all.iter().for_each(|pepper| _ = shown.field(&format_args!("{}", pepper.id)));
+        self.all().for_each(|pepper| _ = shown.field(&format_args!("{}", pepper.id)));
         shown.finish()
     }
 }

@@ -60,7 +60,7 @@ impl KeyRegistry {
     /// #     Pepper::from_reference(&format!("file:{}", path.display()).parse().unwrap()).unwrap()
     /// # };
     /// let registry = KeyRegistry::create(Kanal::PROFILE, pepper(), &path)?;
-    /// let new = registry.create_key(TeamId::new(1), "production-shop", None)?;
+    /// let new = registry.create_key(TeamId::new(1), "production-shop")?;
     /// drop(registry);
     ///
     /// let registry = KeyRegistry::open(Kanal::PROFILE, pepper(), &path)?;
@@ -78,7 +78,7 @@ impl KeyRegistry {
         pepper: impl Into<Arc<Pepper>>,
         path: impl AsRef<Path>,
     ) -> Result<Self, RegistryError> {
-        Self::of_records(profile, pepper.into(), Sqlite::open(path.as_ref())?)
+        Self::of_records(profile, pepper.into(), || Sqlite::open(path.as_ref()))
     }
 
     /// Creates an empty registry in a new file. Blocks.
@@ -95,7 +95,7 @@ impl KeyRegistry {
         pepper: impl Into<Arc<Pepper>>,
         path: impl AsRef<Path>,
     ) -> Result<Self, RegistryError> {
-        Self::of_records(profile, pepper.into(), Sqlite::create(path.as_ref())?)
+        Self::of_records(profile, pepper.into(), || Sqlite::create(path.as_ref()))
     }
 }
 
@@ -295,8 +295,22 @@ fn from_code(failure: ffi::Error) -> RecordError {
             FileProblem::ReadOnly.into()
         }
         ErrorCode::DiskFull => FileProblem::Full.into(),
-        // A quota, or a limit on the size of files.
-        _ if failure.extended_code == ffi::SQLITE_IOERR_WRITE => FileProblem::Full.into(),
+        // A quota, a limit on the size of files, or a broken disk: SQLite does not say which.
+        _ if failure.extended_code == ffi::SQLITE_IOERR_WRITE => {
+            FileProblem::Unwritable(ErrorKind::Other).into()
+        }
         _ => RecordError::Database { code: failure.extended_code },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_disk_is_called_full() {
+        let problem = |code| from_code(ffi::Error::new(code));
+        assert_eq!(problem(ffi::SQLITE_FULL), FileProblem::Full.into());
+        assert_eq!(problem(ffi::SQLITE_IOERR_WRITE), FileProblem::Unwritable(ErrorKind::Other).into());
     }
 }

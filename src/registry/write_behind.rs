@@ -67,7 +67,7 @@ impl Event for NotWritten {
     }
 }
 
-/// The records could not be written.
+/// Returns that the records could not be written.
 const fn unwritten(kind: io::ErrorKind) -> RecordError {
     RecordError::File(FileProblem::Unwritable(kind))
 }

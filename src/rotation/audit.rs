@@ -75,7 +75,7 @@ impl AuditAction {
         )
     }
 
-    /// Whether the key is of another rotation than the step: the previous key.
+    /// Returns whether the key is of another rotation than the step: the previous key.
     pub(super) const fn is_about_previous(self) -> bool {
         matches!(self, Self::Retired | Self::RetiredUnprobed | Self::StillAccepted)
     }
@@ -345,7 +345,7 @@ fn append(path: &Path, line: String) -> Result<(), AuditError> {
     if is_new { Ok(sync_folder(&path).map_err(wrong)?) } else { Ok(()) }
 }
 
-/// Whether the file is empty, or begins like the first line of an audit, which may have been cut.
+/// Returns whether the file is empty, or begins like the first line of an audit, which may have been cut.
 fn is_audit(file: &mut File) -> std::io::Result<bool> {
     let mut bytes = Vec::with_capacity(BEGIN.len());
     file.seek(SeekFrom::Start(0))?;
@@ -353,7 +353,7 @@ fn is_audit(file: &mut File) -> std::io::Result<bool> {
     Ok(BEGIN.as_bytes().starts_with(&bytes))
 }
 
-/// Whether the last line lacks its line break.
+/// Returns whether the last line lacks its line break.
 fn is_cut(file: &mut File) -> std::io::Result<bool> {
     if file.metadata()?.len() == 0 {
         return Ok(false);

@@ -178,7 +178,7 @@ impl<I: Issuer> Rotation<I> {
         Sight::note(&mut self.seen().sight, generation, now, is_own);
     }
 
-    /// Whether what was read is certainly still persisted.
+    /// Returns whether what was read is certainly still persisted.
     pub(super) fn is_current(&self, there: Option<&Document>) -> Result<bool, RotationError> {
         there
             .map_or(Ok(true), |there| self.store.is_current(there))
@@ -240,8 +240,8 @@ impl<I: Issuer> Rotation<I> {
         }
     }
 
-    /// Whether a failed write was made nevertheless. After a deadline, one that is not there may still be
-    /// made.
+    /// Returns whether a failed write was made nevertheless. After a deadline, one that is not there may
+    /// still be made.
     fn fate_of(&self, content: &DocumentContent, unchanged: Option<&Version>) -> Fate {
         let Ok(there) = self.store.read() else { return Fate::Unknown };
         let version = there.as_ref().map(Document::version);
@@ -353,7 +353,7 @@ mod tests {
 
     use super::*;
     use crate::key::{ApiKey, Kanal};
-    use crate::rotation::{Checked, KeyDetails, Retirement, RotationPolicy};
+    use crate::rotation::{CheckedBy, KeyDetails, Retirement, RotationPolicy};
     use crate::store::RecordedStore;
 
     fn key(number: u64) -> ApiKey<Kanal> {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     fn retire(rotation: &Rotation<Kanal>, id: RotationId) -> Transition {
-        match rotation.retire(Checked::ByHand(id)).unwrap() {
+        match rotation.retire(CheckedBy::Person(id)).unwrap() {
             Retirement::Retired { transition } => transition,
             other => panic!("{other}"),
         }
@@ -378,22 +378,17 @@ mod tests {
             (|rotation| rotation.adopt(&key(1)).unwrap(), 1),
             (
                 |rotation| {
-                    rotation.stage(KeyDetails::of(&key(2)).with_note("note")).unwrap().transition().clone()
+                    rotation.stage(KeyDetails::new(&key(2)).with_note("note")).unwrap().transition().clone()
                 },
                 1,
             ),
-            (|rotation| rotation.promote(Checked::ByHand(id(2))).unwrap(), 2),
+            (|rotation| rotation.promote(CheckedBy::Person(id(2))).unwrap(), 2),
             (|rotation| rotation.roll_back(id(2)).unwrap(), 1),
-            (|rotation| rotation.promote(Checked::ByHand(id(2))).unwrap(), 2),
+            (|rotation| rotation.promote(CheckedBy::Person(id(2))).unwrap(), 2),
             (|rotation| retire(rotation, id(2)), 2),
             (|rotation| rotation.stage(&key(3)).unwrap().transition().clone(), 2),
-            (|rotation| rotation.promote(Checked::ByHand(id(3))).unwrap(), 3),
-            (
-                |rotation| {
-                    rotation.compromise(key(3).fingerprint().unwrap(), None).unwrap().transition().clone()
-                },
-                2,
-            ),
+            (|rotation| rotation.promote(CheckedBy::Person(id(3))).unwrap(), 3),
+            (|rotation| rotation.compromise(key(3).fingerprint().unwrap()).unwrap().transition().clone(), 2),
         ];
         let store: &RecordedStore = Box::leak(Box::default());
         let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();

@@ -36,8 +36,8 @@ impl Surroundings {
         self.fleet.as_ref().map_or(&[], Fleet::records)
     }
 
-    /// Whether the issuer refused the active key to requests of this process or of the fleet. What a silent
-    /// process has shown counts until a probe accepts the key.
+    /// Returns whether the issuer refused the active key to requests of this process or of the fleet. What a
+    /// silent process has shown counts until a probe accepts the key.
     fn has_refusal_of(&self, current: &KeyInfo, generation: Option<Generation>) -> bool {
         let is_shown = self.records().iter().any(|record| {
             record.refused_key() == Some(current.fingerprint())
@@ -97,8 +97,8 @@ impl<I: Issuer> Rotation<I> {
         Ok(decide(keys, &self.policy, &around))
     }
 
-    /// The next step by what is known of the keys alone, for the result of a step. A pending key that is
-    /// refused comes first. No deletion is asked for: neither the fleet nor a replica was looked at.
+    /// Returns the next step by what is known of the keys alone, for the result of a step. A pending key that
+    /// is refused comes first. No deletion is asked for: neither the fleet nor a replica was looked at.
     pub(super) fn advice(&self, keys: &KeySetSummary, now: Clocks) -> NextStep {
         let around = self.surroundings(keys, now, None);
         if let Some(pending) = keys.pending().filter(|pending| pending.refused().is_some()) {
@@ -145,8 +145,8 @@ impl<I: Issuer> Rotation<I> {
         }
     }
 
-    /// What the processes of the fleet show. A fleet that cannot be read is an error only if there is an old
-    /// key to delete.
+    /// Returns what the processes of the fleet show. A fleet that cannot be read is an error only if there is
+    /// an old key to delete.
     fn fleet_of(&self, keys: &KeySetSummary) -> Result<Option<Fleet>, RotationError> {
         if self.presence.is_empty() || keys.current().is_none() {
             return Ok(None);
@@ -156,13 +156,14 @@ impl<I: Issuer> Rotation<I> {
         if is_needed { fleet } else { Ok(fleet.unwrap_or_default()) }
     }
 
-    /// The processes of the fleet, silent ones included, that do not show that they use the active key only.
+    /// Returns the processes of the fleet, silent ones included, that do not show that they use the active
+    /// key only.
     pub(super) fn still_using(&self, keys: &KeySetSummary) -> Result<Vec<PresenceRecord>, RotationError> {
         let fleet = self.fleet()?;
         Ok(fleet.records().iter().filter(|record| !record.is_up_to_date(keys)).cloned().collect())
     }
 
-    /// Whether no request of this process holds a generation before the active one.
+    /// Returns whether no request of this process holds a generation before the active one.
     pub(super) fn is_drained(&self, keys: &KeySetSummary) -> bool {
         keys.generation().and_then(Generation::before).is_none_or(|before| self.publisher.is_drained(before))
     }
@@ -280,7 +281,7 @@ struct Subject<'a> {
     users: Option<&'a Users>,
 }
 
-/// What comes before a key is deleted in favour of the active one.
+/// Returns what comes before a key is deleted in favour of the active one.
 fn before_deletion(
     keys: &KeySetSummary,
     current: &KeyInfo,
@@ -314,7 +315,7 @@ fn before_deletion(
     })
 }
 
-/// The deletion of an aborted key, or what comes before it.
+/// Returns the deletion of an aborted key, or what comes before it.
 fn end_of_aborted(
     keys: &KeySetSummary,
     current: &KeyInfo,
@@ -398,8 +399,8 @@ fn owned(text: Option<&str>) -> Option<String> {
     text.map(str::to_owned)
 }
 
-/// The name of the next key. The number is that of its rotation, which no other key has; the month is for
-/// people, and tells two key sets of one app apart.
+/// Returns the name of the next key. The number is that of its rotation, which no other key has; the month is
+/// for people, and tells two key sets of one app apart.
 pub(super) fn next_key_name<K: AsRef<KeyInfo>>(
     keys: &KeySet<K>,
     policy: &RotationPolicy,

@@ -62,8 +62,9 @@ impl fmt::Display for NextStep {
             ),
             Self::VerifyByHand { key } => write!(
                 f,
-                "there is no probe: check yourself that the pending key {} works for every store, then \
-                 promote it unverified; or abort it",
+                "there is no probe: check yourself that the pending key {} works for every store, and \
+                 promote it (without a probe, say that a person has checked it: `CheckedBy::Person(id)`); or \
+                 abort it",
                 Numbered(key)
             ),
             Self::Promote { key } => write!(f, "promote the verified key {}", Numbered(key)),
@@ -99,7 +100,7 @@ impl fmt::Display for NextStep {
 }
 
 impl NextStep {
-    /// The step, for a sentence that gives the reason itself.
+    /// Returns the step, for a sentence that gives the reason itself.
     pub(super) const fn without_reason(&self) -> WithoutReason<'_> {
         WithoutReason(self)
     }
@@ -305,7 +306,7 @@ fn why_to_wait(
     Ok(())
 }
 
-/// What only a person can check before the old key is deleted.
+/// Returns what only a person can check before the old key is deleted.
 fn what_to_check_first(
     keep: &KeyInfo,
     is_confirmed: bool,

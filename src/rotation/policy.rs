@@ -234,7 +234,7 @@ pub(super) struct Remaining {
 }
 
 impl Remaining {
-    /// The rest of `span` since a time that is written, and that is before the active generation.
+    /// Returns the rest of `span` since a time that is written, and that is before the active generation.
     pub(super) fn since(
         written: SystemTime,
         span: Duration,
@@ -246,7 +246,7 @@ impl Remaining {
         Self { here: sight.map_or(newcomer, |sight| by_own(sight, newcomer, span, now)), newcomer }
     }
 
-    /// The rest of the time for which the key that another one replaced must be kept.
+    /// Returns the rest of the time for which the key that another one replaced must be kept.
     pub(super) fn settle(
         current: &KeyInfo,
         sight: Option<Sight>,
@@ -257,7 +257,7 @@ impl Remaining {
         Self::since(promoted, policy.settle(), sight, policy, now)
     }
 
-    /// The rest of the time in which an issuer may not know the active key yet.
+    /// Returns the rest of the time in which an issuer may not know the active key yet.
     pub(super) fn activation(
         current: &KeyInfo,
         sight: Option<Sight>,
@@ -268,7 +268,7 @@ impl Remaining {
     }
 }
 
-/// The rest by the written time alone.
+/// Returns the rest by the written time alone.
 fn by_written(written: SystemTime, span: Duration, skew: Duration, now: Clocks) -> Duration {
     if span.is_zero() {
         return Duration::ZERO;
@@ -321,8 +321,8 @@ mod tests {
             }
         }
 
-        /// The rest in minutes, for a promotion so long before the first look, and so long after it by each
-        /// clock.
+        /// Returns the rest in minutes, for a promotion so long before the first look, and so long after it
+        /// by each clock.
         fn remaining(&self, before: u32, wall: u32, monotonic: u32) -> u64 {
             let sight = Sight { generation: None, first: self.start, is_lasting: self.is_lasting };
             let now =

@@ -7,7 +7,7 @@ use super::audit::AuditAction;
 use super::commit::{Subject, Transition};
 use super::policy::Remaining;
 use super::status::NextStep;
-use super::steps::Checked;
+use super::steps::CheckedBy;
 use super::{Rotation, RotationError};
 use crate::handle::Generation;
 use crate::internal::time::Clocks;
@@ -210,7 +210,7 @@ impl Asked {
         Self { key: key.key().clone_key(), staged: info.staged(), was_accepted }
     }
 
-    /// Whether this key is still in a slot.
+    /// Returns whether this key is still in a slot.
     fn is_in(&self, slot: Option<&ManagedKey>) -> bool {
         slot.is_some_and(|held| *held.key() == self.key)
     }
@@ -288,13 +288,13 @@ impl<I: Issuer> Rotation<I> {
     /// accepted, within [`activation`](super::RotationPolicy::activation) after staging, decides nothing.
     ///
     /// # Errors
-    /// [`RotationError`]; [`RotationError::NoProbe`] unless it was checked [by hand](Checked::ByHand), and
+    /// [`RotationError`]; [`RotationError::NoProbe`] unless [a person has checked it](CheckedBy::Person), and
     /// [`KeySetError::NotCurrent`] if another key is active by now.
-    pub fn retire(&self, rotation: impl Into<Checked>) -> Result<Retirement, RotationError> {
+    pub fn retire(&self, rotation: impl Into<CheckedBy>) -> Result<Retirement, RotationError> {
         let rotation = match rotation.into() {
-            Checked::ByProbe(rotation) => rotation,
-            Checked::ByHand(rotation) => {
-                return self.retire_by(AuditAction::RetiredUnprobed, self.now(), |keys| {
+            CheckedBy::Probe(rotation) => rotation,
+            CheckedBy::Person(rotation) => {
+                return self.retire_by(AuditAction::RetiredUnprobed, None, self.now(), |keys| {
                     keys.check_texts(self.operator.as_deref(), None)?;
                     keys.retire(rotation)
                 });
@@ -307,7 +307,7 @@ impl<I: Issuer> Rotation<I> {
         let Some(current) = current else { return Err(RotationError::Refused(KeySetError::NotCurrent)) };
         let Some(previous) = keys.previous() else {
             // It was retired before.
-            return self.retire_by(AuditAction::Retired, self.now(), |keys| match keys.previous() {
+            return self.retire_by(AuditAction::Retired, None, self.now(), |keys| match keys.previous() {
                 None => keys.retire(rotation),
                 Some(_) => Err(KeySetError::NotCurrent),
             });
@@ -339,15 +339,17 @@ impl<I: Issuer> Rotation<I> {
         let noted =
             [(&asked[0], if is_new { Verdict::Inconclusive } else { verdicts[0] }), (&asked[1], verdicts[1])];
         match verdicts {
-            [Verdict::Accepted, Verdict::KeyRefused] => self.retire_by(AuditAction::Retired, now, |keys| {
-                // Another process may have retired it meanwhile.
-                if keys.previous().is_some() {
-                    must_be_in_place(keys, asked)?;
-                }
-                let retired = keys.retire(rotation)?;
-                let is_noted = keys.verify(rotation, now.wall())?.is_change();
-                Ok(if is_noted { Effect::Changed(rotation) } else { retired })
-            }),
+            [Verdict::Accepted, Verdict::KeyRefused] => {
+                self.retire_by(AuditAction::Retired, Some(previous), now, |keys| {
+                    // Another process may have retired it meanwhile.
+                    if keys.previous().is_some() {
+                        must_be_in_place(keys, asked)?;
+                    }
+                    let retired = keys.retire(rotation)?;
+                    let is_noted = keys.verify(rotation, now.wall())?.is_change();
+                    Ok(if is_noted { Effect::Changed(rotation) } else { retired })
+                })
+            }
             [Verdict::Accepted, Verdict::Accepted] => {
                 // As before the next step asks for a deletion: a stale replica may show the active key as
                 // previous.
@@ -400,16 +402,18 @@ impl<I: Issuer> Rotation<I> {
         Remaining::settle(current, self.seen().sight, &self.policy, now).here.is_zero()
     }
 
-    /// Makes the step that retires the previous key, if there still is one.
+    /// Makes the step that retires the previous key, if there still is one. If there is none, the step is
+    /// about the key that the issuer was asked about.
     fn retire_by(
         &self,
         action: AuditAction,
+        asked: Option<&KeyInfo>,
         now: Clocks,
         mut step: impl FnMut(&mut KeySet) -> Result<Effect, KeySetError>,
     ) -> Result<Retirement, RotationError> {
         let mut subject = Subject::default();
         let committed = self.commit(now, |keys| {
-            subject = Subject::of(keys.previous());
+            subject = Subject::of(keys.previous().map(ManagedKey::info).or(asked));
             step(keys)
         })?;
         let state = subject.fingerprint.and_then(|fingerprint| committed.keys.state_of(fingerprint));
@@ -444,8 +448,8 @@ impl<I: Issuer> Rotation<I> {
         }
     }
 
-    /// Whether the issuer may not know a key yet. If the clock was set back since the staging it may not,
-    /// which errs on the side of asking again.
+    /// Returns whether the issuer may not know a key yet. If the clock was set back since the staging it may
+    /// not, which errs on the side of asking again.
     fn is_new(&self, asked: &Asked, now: Clocks) -> bool {
         let age = now.wall().duration_since(asked.staged).unwrap_or_default();
         !asked.was_accepted && age < self.policy.activation()
@@ -456,7 +460,7 @@ impl<I: Issuer> Rotation<I> {
     }
 }
 
-/// The pending or active key, if it is of this rotation.
+/// Returns the pending or active key, if it is of this rotation.
 fn to_verify(keys: &KeySet, rotation: RotationId) -> Option<&ManagedKey> {
     [keys.pending(), keys.current()].into_iter().flatten().find(|key| key.info().rotation() == rotation)
 }

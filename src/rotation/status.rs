@@ -58,7 +58,7 @@ impl<I: Issuer> Rotation<I> {
     }
 }
 
-/// How far the clock is behind the latest written time.
+/// Returns how far the clock is behind the latest written time.
 fn clock_behind(keys: &KeySetSummary, now: SystemTime) -> Option<Duration> {
     let times = |key: &KeyInfo| {
         [Some(key.staged()), key.verified(), key.promoted(), key.demoted()].into_iter().flatten()

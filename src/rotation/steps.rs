@@ -27,7 +27,7 @@ pub struct KeyDetails<'a, I: Issuer> {
 impl<'a, I: Issuer> KeyDetails<'a, I> {
     /// Creates them from a key alone.
     #[must_use]
-    pub fn of(key: &'a ApiKey<I>) -> Self {
+    pub fn new(key: &'a ApiKey<I>) -> Self {
         Self { key, staging: Staging::at(SystemTime::UNIX_EPOCH) }
     }
 
@@ -40,7 +40,7 @@ impl<'a, I: Issuer> KeyDetails<'a, I> {
 
     /// Sets the place that the key was loaded from. It is cut to 64 characters.
     #[must_use]
-    pub fn with_place(self, place: &Provenance) -> Self {
+    pub fn with_provenance(self, place: &Provenance) -> Self {
         Self { staging: self.staging.loaded_from(place), ..self }
     }
 
@@ -59,24 +59,24 @@ impl<I: Issuer> fmt::Debug for KeyDetails<'_, I> {
 
 impl<'a, I: Issuer> From<&'a ApiKey<I>> for KeyDetails<'a, I> {
     fn from(key: &'a ApiKey<I>) -> Self {
-        Self::of(key)
+        Self::new(key)
     }
 }
 
 /// A rotation to [promote](Rotation::promote), or to [retire](Rotation::retire) the previous key of, and who
 /// checks that this is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checked {
+pub enum CheckedBy {
     /// A probe: it has accepted the key to promote, and sees that the key to retire was deleted.
-    ByProbe(RotationId),
+    Probe(RotationId),
     /// A person, for lack of a probe or of time. Use the probe if there is one: it sees whether a key works,
     /// whether one was deleted, and whether that was the right one.
-    ByHand(RotationId),
+    Person(RotationId),
 }
 
-impl From<RotationId> for Checked {
+impl From<RotationId> for CheckedBy {
     fn from(rotation: RotationId) -> Self {
-        Self::ByProbe(rotation)
+        Self::Probe(rotation)
     }
 }
 
@@ -298,13 +298,13 @@ impl<I: Issuer> Rotation<I> {
     /// key, and has its grace. A previous key that a probe saw refused is retired.
     ///
     /// # Errors
-    /// [`RotationError`]; [`KeySetError::Unverified`] unless it was checked [by hand](Checked::ByHand),
+    /// [`RotationError`]; [`KeySetError::Unverified`] unless [a person has checked it](CheckedBy::Person),
     /// [`KeySetError::PreviousThere`] while an older key waits to be retired, and
     /// [`KeySetError::NotPending`].
-    pub fn promote(&self, rotation: impl Into<Checked>) -> Result<Transition, RotationError> {
+    pub fn promote(&self, rotation: impl Into<CheckedBy>) -> Result<Transition, RotationError> {
         let (rotation, promotion, action) = match rotation.into() {
-            Checked::ByProbe(rotation) => (rotation, Promotion::Verified, AuditAction::Promoted),
-            Checked::ByHand(rotation) => (rotation, Promotion::Unverified, AuditAction::PromotedUnverified),
+            CheckedBy::Probe(rotation) => (rotation, Promotion::Verified, AuditAction::Promoted),
+            CheckedBy::Person(rotation) => (rotation, Promotion::Unverified, AuditAction::PromotedUnverified),
         };
         let now = self.now();
         let committed = self.step(now, |keys| keys.promote(rotation, promotion, now.wall()))?;
@@ -364,11 +364,10 @@ impl<I: Issuer> Rotation<I> {
         })
     }
 
-    /// Records that a key has leaked, in whatever state it is, or if it is not in the key set. The note, such
-    /// as where it was found, has at most 100 printable characters.
+    /// Records that a key has leaked, in whatever state it is, or if it is not in the key set.
     ///
     /// It is never again sent, staged or rolled back to. If it was active, the pending key replaces it if
-    /// that is verified, else the previous one; with neither, the handle is closed and nothing is sent. No
+    /// that is verified, else the previous one; with neither, no key is active and nothing is sent. No
     /// probe is needed. A person must delete the key at once, and [confirm](Rotation::confirm_deleted) that.
     ///
     /// The handle [stops](crate::handle::KeyHandle::stop) sending the key before anything is read or written.
@@ -378,8 +377,25 @@ impl<I: Issuer> Rotation<I> {
     /// # Errors
     /// [`RotationError::LeakNotPersisted`] if this process sent the key, and the step is not persisted or not
     /// known to be. Otherwise [`RotationError`]; [`KeySetError::TooManyCompromised`] for a key that is not in
-    /// the key set, and [`KeySetError::KeyInNote`] if the note contains a part of a key.
-    pub fn compromise(
+    /// the key set.
+    pub fn compromise(&self, fingerprint: Fingerprint) -> Result<Compromised, RotationError> {
+        self.record_leak(fingerprint, None)
+    }
+
+    /// As [`Rotation::compromise`], with a note, such as where the key was found; at most 100 printable
+    /// characters.
+    ///
+    /// # Errors
+    /// As for [`Rotation::compromise`], and [`KeySetError::KeyInNote`] if the note contains a part of a key.
+    pub fn compromise_with_note(
+        &self,
+        fingerprint: Fingerprint,
+        note: &str,
+    ) -> Result<Compromised, RotationError> {
+        self.record_leak(fingerprint, Some(note))
+    }
+
+    fn record_leak(
         &self,
         fingerprint: Fingerprint,
         note: Option<&str>,
@@ -452,7 +468,7 @@ impl<I: Issuer> Rotation<I> {
     }
 }
 
-/// Whether a word of a note is the key with this fingerprint, which need not be in the key set.
+/// Returns whether a word of a note is the key with this fingerprint, which need not be in the key set.
 fn has_key(note: &str, keys: &KeySet, fingerprint: Fingerprint) -> bool {
     let ends = |c: char| c.is_whitespace() || "\"'`,;:()[]{}<>".contains(c);
     note.split(ends).any(|word| {

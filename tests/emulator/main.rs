@@ -73,10 +73,10 @@ fn a_key_restricted_to_another_store_is_refused_for_this_one() {
     let emulator = Emulator::start().unwrap();
     let other = StoreId::new(1_001).unwrap();
     emulator.put_store(other, TEAM).unwrap();
-    let new = emulator.registry().create_key(TEAM, "one-store", Some(other)).unwrap();
+    let new = emulator.registry().create_key_for_store(TEAM, "one-store", other).unwrap();
     let status = |store| ask_with(&emulator, Some(new.key()), "POST", &customers_of(store), CUSTOMER).status;
     assert_eq!((status(other), status(OWN_STORE)), (201, 403));
-    let theirs = emulator.registry().create_key(OTHER_TEAM, "theirs", None).unwrap();
+    let theirs = emulator.registry().create_key(OTHER_TEAM, "theirs").unwrap();
     let answer = ask_with(&emulator, Some(theirs.key()), "POST", &customers_of(FOREIGN_STORE), CUSTOMER);
     assert_eq!(answer.status, 201);
 }

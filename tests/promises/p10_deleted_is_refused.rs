@@ -21,8 +21,8 @@ fn delete_under_load(registry: &KeyRegistry, rounds: usize) {
     let (mut accepted_before, mut refused_afterwards) = (0, 0);
     for round in 0..rounds {
         // Other keys that stay, so that places in the table are reused.
-        let kept = registry.create_key(TeamId::new(1), "kept", None).unwrap();
-        let new = registry.create_key(TeamId::new(1), "deleted", None).unwrap();
+        let kept = registry.create_key(TeamId::new(1), "kept").unwrap();
+        let new = registry.create_key(TeamId::new(1), "deleted").unwrap();
         let mut headers = HeaderMap::new();
         let value = format!("Bearer {}", new.key().expose_secret());
         headers.insert("authorization", HeaderValue::try_from(value).unwrap());
@@ -96,7 +96,7 @@ fn a_deleted_key_is_refused_while_it_moves_to_a_new_pepper() {
         Pepper::from_reference(&format!("file:{}", path.display()).parse().unwrap()).unwrap()
     };
     let old = KeyRegistry::create(Kanal::PROFILE, pepper("a"), &path).unwrap();
-    let keys: Vec<_> = (0..50).map(|_| old.create_key(TeamId::new(1), "name", None).unwrap()).collect();
+    let keys: Vec<_> = (0..50).map(|_| old.create_key(TeamId::new(1), "name").unwrap()).collect();
     drop(old);
     let both = pepper("b").with_older(pepper("a"));
     let registry = KeyRegistry::open(Kanal::PROFILE, both, &path).unwrap();

@@ -78,15 +78,15 @@ fn look_at<A: Authorize + Debug>(what: &str, keys: &A) {
 #[test]
 fn no_type_and_no_answer_of_the_server_side_shows_a_key() {
     let registry = registry();
-    let new = registry.create_key(TeamId::new(1), "production-shop", None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "production-shop").unwrap();
     assert!(new.key().matches(KANAL.as_bytes()), "the canary is the key");
     assert_debug_silent("a new key", &new);
     assert_debug_silent("a record", new.record());
     assert_value_silent("a key's number", &new.record().id());
     assert_debug_silent("the list of keys", &registry.keys(TeamId::new(1)));
     look_at("a registry", &registry);
-    assert_error_silent("a broken generator", &registry.create_key(TeamId::new(1), "n", None).unwrap_err());
-    assert_error_silent("a bad name", &registry.create_key(TeamId::new(1), "", None).unwrap_err());
+    assert_error_silent("a broken generator", &registry.create_key(TeamId::new(1), "n").unwrap_err());
+    assert_error_silent("a bad name", &registry.create_key(TeamId::new(1), "").unwrap_err());
     registry.delete_key(new.record().id()).unwrap();
     assert_error_silent("no such key", &registry.delete_key(new.record().id()).unwrap_err());
     assert_error_silent("no number", &KANAL.parse::<keysheath::registry::KeyId>().unwrap_err());
@@ -132,7 +132,7 @@ fn no_pepper_is_shown_by_what_holds_or_refuses_it() {
 #[tokio::test]
 async fn no_answer_of_the_layer_shows_a_key() {
     let registry = registry();
-    let new = registry.create_key(TeamId::new(1), "production-shop", None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "production-shop").unwrap();
     registry.delete_key(new.record().id()).unwrap();
     let layer = RequireKeyLayer::new(Arc::new(registry));
     assert_debug_silent("the layer", &layer);
@@ -156,7 +156,7 @@ fn a_browsers_request_is_warned_of_without_the_key() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&seen);
     let registry = registry().with_browser_observer(move |principal| noted.lock().unwrap().push(*principal));
-    let new = registry.create_key(TeamId::new(1), "production-shop", None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "production-shop").unwrap();
     tracing::subscriber::with_default(collector.clone(), || {
         for headers in sent() {
             let _ = registry.authorize(&headers, RequestedStore::NoStore);

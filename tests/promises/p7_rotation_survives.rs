@@ -85,7 +85,7 @@ const ROUND: [Do; 9] = [
 
 fn make(rotation: &Rotation<Kanal>, step: Do, number: u64) {
     match step {
-        Do::Stage => drop(rotation.stage(KeyDetails::of(&key(number)).with_note("round")).unwrap()),
+        Do::Stage => drop(rotation.stage(KeyDetails::new(&key(number)).with_note("round")).unwrap()),
         Do::StageAnother => drop(rotation.stage(&key(number + 1)).unwrap()),
         Do::Verify | Do::VerifyAgain => {
             assert!(matches!(rotation.verify_now().unwrap(), Verification::Verified { .. }));

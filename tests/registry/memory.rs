@@ -35,14 +35,18 @@ fn ask(registry: &KeyRegistry, key: &str, wanted: RequestedStore) -> Result<Prin
 }
 
 fn create(registry: &KeyRegistry, restriction: Option<StoreId>) -> (KeyId, String) {
-    let new = registry.create_key(OURS, "name", restriction).unwrap();
+    let new = match restriction {
+        None => registry.create_key(OURS, "name"),
+        Some(store) => registry.create_key_for_store(OURS, "name", store),
+    };
+    let new = new.unwrap();
     (new.record().id(), new.key().expose_secret().to_owned())
 }
 
 #[test]
 fn a_name_has_1_to_100_printable_characters() {
     let registry = registry();
-    let rule = |name: &str| match registry.create_key(OURS, name, None) {
+    let rule = |name: &str| match registry.create_key(OURS, name) {
         Ok(new) => {
             assert_eq!(new.record().name(), name);
             None
@@ -82,12 +86,12 @@ fn a_team_sees_its_own_keys_in_the_order_of_creation() {
     let mut made = Vec::new();
     for number in 0..20 {
         let name = format!("key {}", 20 - number);
-        made.push(registry.create_key(OURS, &name, None).unwrap().record().id());
-        registry.create_key(THEIRS, "same name", None).unwrap();
+        made.push(registry.create_key(OURS, &name).unwrap().record().id());
+        registry.create_key(THEIRS, "same name").unwrap();
     }
     // A place in memory is reused, and the new key is still the last of the list.
     registry.delete_key(made.remove(3)).unwrap();
-    made.push(registry.create_key(OURS, "key 9", None).unwrap().record().id());
+    made.push(registry.create_key(OURS, "key 9").unwrap().record().id());
     let listed: Vec<KeyId> = registry.keys(OURS).iter().map(keysheath::registry::KeyRecord::id).collect();
     assert_eq!(listed, made);
     assert!(registry.keys(OURS).iter().all(|record| record.team() == OURS));
@@ -113,7 +117,7 @@ fn a_key_cannot_be_restricted_to_another_teams_store() {
     let registry = registry();
     registry.put_store(store(20), THEIRS).unwrap();
     for number in [20, 99] {
-        let refused = registry.create_key(OURS, "name", Some(store(number)));
+        let refused = registry.create_key_for_store(OURS, "name", store(number));
         assert_eq!(refused.unwrap_err(), RegistryError::NoSuchStore, "{number}");
     }
     assert!(registry.is_empty());
@@ -252,7 +256,7 @@ fn a_broken_generator_creates_no_key_and_does_not_hang() {
     });
     let (_, key) = create(&same, None);
     for _ in 0..3 {
-        let error = same.create_key(OURS, "again", None).unwrap_err();
+        let error = same.create_key(OURS, "again").unwrap_err();
         assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::AlreadyExists));
     }
     assert_eq!((same.len(), ask(&same, &key, RequestedStore::NoStore).is_ok()), (1, true));
@@ -261,11 +265,11 @@ fn a_broken_generator_creates_no_key_and_does_not_hang() {
         bytes.fill(0xff);
         Ok(())
     });
-    let error = useless.create_key(OURS, "name", None).unwrap_err();
+    let error = useless.create_key(OURS, "name").unwrap_err();
     assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::InvalidData));
 
     let broken = registry().with_random(|_| Err(io::ErrorKind::Unsupported.into()));
-    let error = broken.create_key(OURS, "name", None).unwrap_err();
+    let error = broken.create_key(OURS, "name").unwrap_err();
     assert_eq!(error, RegistryError::NoRandomness(io::ErrorKind::Unsupported));
     assert!(useless.is_empty() && broken.is_empty());
 }
@@ -279,10 +283,10 @@ fn an_issuer_whose_keys_could_be_guessed_gets_no_registry() {
     let error = KeyRegistry::in_memory(WEAK).unwrap_err();
     assert!(matches!(error, RegistryError::Weak { length: 13, .. }), "{error}");
     let registry = KeyRegistry::in_memory(ENOUGH).unwrap();
-    let new = registry.create_key(OURS, "name", None).unwrap();
+    let new = registry.create_key(OURS, "name").unwrap();
     assert_eq!(new.key().expose_secret().len(), 14);
     let katana = KeyRegistry::in_memory(Katana::PROFILE).unwrap();
-    let key = katana.create_key(OURS, "name", None).unwrap().into_key().try_into_typed::<Katana>().unwrap();
+    let key = katana.create_key(OURS, "name").unwrap().into_key().try_into_typed::<Katana>().unwrap();
     assert!(katana.authorize(&headers(key.expose_secret()), RequestedStore::NoStore).is_ok());
 }
 

@@ -101,7 +101,7 @@ async fn the_principal_in_the_extensions_identifies_the_key() {
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     let store = StoreId::new(123).unwrap();
     registry.put_store(store, TeamId::new(7)).unwrap();
-    let new = registry.create_key(TeamId::new(7), "production-shop", None).unwrap();
+    let new = registry.create_key(TeamId::new(7), "production-shop").unwrap();
     let echo = service_fn(|request: Request<()>| async move {
         let principal = *request.extensions().get::<Principal>().expect("the layer put it there");
         let mut response = Response::new(Empty::<Bytes>::new());
@@ -199,8 +199,8 @@ async fn a_custom_rule_names_the_store() {
     assert_eq!(RequestedStore::from_segment("123").store(), StoreId::new(123));
     let registry = KeyRegistry::in_memory(Kanal::PROFILE).unwrap();
     registry.put_store(StoreId::new(123).unwrap(), TeamId::new(1)).unwrap();
-    let new = registry.create_key(TeamId::new(1), "production-shop", None).unwrap();
-    let layer = RequireKeyLayer::with_store(Arc::new(registry), |request| {
+    let new = registry.create_key(TeamId::new(1), "production-shop").unwrap();
+    let layer = RequireKeyLayer::for_stores_by(Arc::new(registry), |request| {
         let header = request.headers.get("x-store").and_then(|value| value.to_str().ok());
         header.map_or(RequestedStore::NotAStore, RequestedStore::from_segment)
     });
@@ -220,7 +220,7 @@ fn two_teams() -> (String, RequireKeyLayer<KeyRegistry>) {
     for (store, team) in [(123, 1), (456, 2)] {
         registry.put_store(StoreId::new(store).unwrap(), TeamId::new(team)).unwrap();
     }
-    let new = registry.create_key(TeamId::new(1), "production-shop", None).unwrap();
+    let new = registry.create_key(TeamId::new(1), "production-shop").unwrap();
     (new.key().expose_secret().to_owned(), RequireKeyLayer::for_stores(Arc::new(registry)))
 }
 
@@ -301,7 +301,11 @@ async fn a_key_of_one_store_is_refused_on_routes_without_a_store() {
     let store = StoreId::new(123).unwrap();
     registry.put_store(store, TeamId::new(1)).unwrap();
     let new = |restriction| {
-        let new = registry.create_key(TeamId::new(1), "name", restriction).unwrap();
+        let new = match restriction {
+            None => registry.create_key(TeamId::new(1), "name"),
+            Some(store) => registry.create_key_for_store(TeamId::new(1), "name", store),
+        };
+        let new = new.unwrap();
         new.key().expose_secret().to_owned()
     };
     let (free, bound) = (new(None), new(Some(store)));

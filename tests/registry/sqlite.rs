@@ -6,6 +6,7 @@ mod killed;
 mod refused;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,7 +88,11 @@ fn ask(registry: &KeyRegistry, key: &str, wanted: RequestedStore) -> Option<Mean
 }
 
 fn create(registry: &KeyRegistry, name: &str, restriction: Option<StoreId>) -> (KeyId, String) {
-    let new = registry.create_key(TEAM, name, restriction).unwrap();
+    let new = match restriction {
+        None => registry.create_key(TEAM, name),
+        Some(store) => registry.create_key_for_store(TEAM, name, store),
+    };
+    let new = new.unwrap();
     (new.record().id(), new.key().expose_secret().to_owned())
 }
 
@@ -109,7 +114,7 @@ fn everything_survives_a_restart() {
     let (_, free) = create(&registry, "日本 'quoted' \u{1f511}", None);
     let (_, bound) = create(&registry, "bound", Some(store(10)));
     let (deleted, gone) = create(&registry, "deleted", None);
-    registry.create_key(TeamId::new(u32::MAX), "theirs", Some(store(u64::MAX))).unwrap();
+    registry.create_key_for_store(TeamId::new(u32::MAX), "theirs", store(u64::MAX)).unwrap();
     assert_eq!(ask(&registry, &free, RequestedStore::NoStore), None);
     registry.delete_key(deleted).unwrap();
     let before = (registry.keys(TEAM), registry.keys(TeamId::new(u32::MAX)));
@@ -357,7 +362,7 @@ fn unwritable_records_fail_changes_and_no_request() {
     let missing = RegistryError::Records(RecordError::Missing);
     assert_eq!(registry.flush(), Err(missing));
     assert_eq!(registry.delete_key(id), Err(missing));
-    assert_eq!(registry.create_key(TEAM, "other", None).unwrap_err(), missing);
+    assert_eq!(registry.create_key(TEAM, "other").unwrap_err(), missing);
     assert_eq!(registry.put_store(store(1), TEAM), Err(missing));
     assert_eq!(ask(&registry, &key, RequestedStore::NoStore), None, "what was not deleted is still accepted");
     assert_eq!(registry.len(), 1, "what could not be written is not there");
@@ -378,13 +383,16 @@ fn a_full_disk_fails_changes_and_no_request_and_loses_nothing() {
         registry.put_store(store(10), TEAM).unwrap();
         let mut keys = Vec::new();
         let error = loop {
-            match registry.create_key(TEAM, &"n".repeat(100), None) {
+            match registry.create_key(TEAM, &"n".repeat(100)) {
                 Ok(new) => keys.push((new.record().id(), new.key().expose_secret().to_owned())),
                 Err(error) => break error,
             }
             assert!(keys.len() < 10_000, "the bound on a file's size does not apply");
         };
-        assert_eq!(error, RegistryError::Records(RecordError::File(FileProblem::Full)));
+        assert_eq!(
+            error,
+            RegistryError::Records(RecordError::File(FileProblem::Unwritable(ErrorKind::Other)))
+        );
         assert!(keys.len() > 3);
         assert!(registry.pause_store(store(10)).is_err());
         for (_, key) in &keys {

@@ -27,7 +27,7 @@ fn leaves_nothing(test: &'static str, work: impl FnOnce(&Keys)) {
 }
 
 fn adopt(keys: &Keys) {
-    keys.adopt(KeyDetails::of(&key(KEY)).with_note("a \"note\"")).unwrap();
+    keys.adopt(KeyDetails::new(&key(KEY)).with_note("a \"note\"")).unwrap();
 }
 
 #[test]
@@ -53,14 +53,14 @@ fn a_key_that_leaks_out_of_each_place() {
     leaves_nothing("keyset::a_key_that_leaks_out_of_each_place", |keys| {
         let fingerprint = key(KEY).fingerprint().unwrap();
         adopt(keys);
-        keys.compromise(fingerprint, None).unwrap();
+        keys.compromise(fingerprint).unwrap();
         let pending = Keys::new();
         pending.stage(&key(KEY)).unwrap();
-        pending.compromise(fingerprint, None).unwrap();
+        pending.compromise(fingerprint).unwrap();
         let previous = Keys::new();
         adopt(&previous);
         previous.activate(&key(OTHER));
-        previous.compromise(fingerprint, None).unwrap();
+        previous.compromise(fingerprint).unwrap();
     });
 }
 
@@ -70,7 +70,7 @@ fn a_key_that_is_refused() {
         adopt(keys);
         assert!(keys.stage(&key(KEY)).is_err());
         assert!(keys.adopt(&key(OTHER)).is_err());
-        assert!(keys.stage(KeyDetails::of(&key(OTHER)).with_note("x".repeat(101))).is_err());
+        assert!(keys.stage(KeyDetails::new(&key(OTHER)).with_note("x".repeat(101))).is_err());
     });
 }
 

@@ -27,6 +27,8 @@ mod probe;
 mod refresh;
 #[cfg(all(feature = "client", feature = "dotenv", feature = "keychain"))]
 mod report;
+#[cfg(feature = "registry")]
+mod registry;
 #[cfg(feature = "rotation")]
 mod rotation;
 

@@ -51,7 +51,7 @@ fn a_key_that_is_adopted_replaced_and_retired() {
     leaves_nothing("a_key_that_is_adopted_replaced_and_retired", || {
         let rotation = open(OTHER);
         rotation.adopt(&key(KEY)).unwrap();
-        rotation.stage(KeyDetails::of(&key(OTHER)).with_note("spring")).unwrap();
+        rotation.stage(KeyDetails::new(&key(OTHER)).with_note("spring")).unwrap();
         let _ = rotation.verify_now().unwrap();
         rotation.promote_now().unwrap();
         assert!(matches!(rotation.retire_now().unwrap(), Retirement::Retired { .. }));
@@ -92,16 +92,16 @@ fn a_key_that_leaks_out_of_each_place() {
     leaves_nothing("rotation::a_key_that_leaks_out_of_each_place", || {
         let current = open(OTHER);
         current.adopt(&key(KEY)).unwrap();
-        current.compromise(name(KEY), None).unwrap();
-        assert!(current.compromise(name(OTHER), Some(OTHER)).is_err());
+        current.compromise(name(KEY)).unwrap();
+        assert!(current.compromise_with_note(name(OTHER), OTHER).is_err());
         let pending = open(OTHER);
         pending.stage(&key(KEY)).unwrap();
-        pending.compromise(name(KEY), None).unwrap();
+        pending.compromise(name(KEY)).unwrap();
         let previous = open(OTHER);
         previous.adopt(&key(KEY)).unwrap();
         previous.stage(&key(OTHER)).unwrap();
         previous.promote_unverified_now().unwrap();
-        previous.compromise(name(KEY), None).unwrap();
+        previous.compromise(name(KEY)).unwrap();
     });
 }
 

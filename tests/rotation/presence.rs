@@ -221,7 +221,7 @@ fn a_fleet_shortens_no_settle_time_and_delays_no_leaked_key() {
     let _behind = Presence::show(presence, &old, settings("old")).unwrap();
     let step = rotation.next_step().unwrap().to_string();
     assert!(step.contains("other processes have ") && step.contains("; still using the old key: "), "{step}");
-    rotation.compromise(name(1), None).unwrap();
+    rotation.compromise(name(1)).unwrap();
     assert!(matches!(rotation.next_step().unwrap(), NextStep::DeleteLeaked { .. }));
 }
 

@@ -218,7 +218,7 @@ fn adopted() -> Setup<MemoryStore> {
 /// Key 1 active and key 2 pending.
 fn staged() -> Setup<MemoryStore> {
     let setup = adopted();
-    setup.rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).unwrap();
+    setup.rotation.stage(KeyDetails::new(&key(2)).with_note("spring")).unwrap();
     setup
 }
 

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use keysheath::key::{ApiKey, Issuer, Kanal};
 use keysheath::keyset::{KeySet, RotationId};
-use keysheath::rotation::{Checked, Rotation, RotationPolicy};
+use keysheath::rotation::{CheckedBy, Rotation, RotationPolicy};
 use keysheath::store::{DocumentContent, DocumentStore, MemoryStore};
 
 use super::steps::Now as _;
@@ -46,7 +46,7 @@ impl<I: Issuer> Keys<I> {
     }
 
     pub(crate) fn promote_unverified(&self, id: RotationId) {
-        self.promote(Checked::ByHand(id)).unwrap();
+        self.promote(CheckedBy::Person(id)).unwrap();
     }
 
     pub(crate) fn retire_previous(&self) {

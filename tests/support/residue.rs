@@ -7,7 +7,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,10 @@ const fn masked<const N: usize>(text: &str) -> [u8; N] {
     }
     bytes
 }
+
+/// A secret of which only the program knows the text, masked; see [`residue_of_secret`].
+static MASKED_SECRET: [AtomicU8; 32] = [const { AtomicU8::new(0) }; 32];
+static HAS_SECRET: AtomicBool = AtomicBool::new(false);
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static WIPING: AtomicBool = AtomicBool::new(false);
@@ -117,9 +121,14 @@ unsafe impl GlobalAlloc for Checking {
 fn note(block: &[u8]) {
     let (whole_key, run_of_key) = find(block, &MASKED_KEY);
     let (whole_base64, run_of_base64) = find(block, &MASKED_BASE64);
-    if whole_key || whole_base64 {
+    let (whole_secret, run_of_secret) = if HAS_SECRET.load(Ordering::Relaxed) {
+        find(block, &MASKED_SECRET.each_ref().map(|byte| byte.load(Ordering::Relaxed)))
+    } else {
+        (false, false)
+    };
+    if whole_key || whole_base64 || whole_secret {
         WHOLE.fetch_add(1, Ordering::Relaxed);
-    } else if run_of_key || run_of_base64 {
+    } else if run_of_key || run_of_base64 || run_of_secret {
         PARTIAL.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -159,6 +168,18 @@ pub(crate) fn residue_of<T>(work: impl FnOnce() -> T) -> Residue {
     ARMED.store(false, Ordering::SeqCst);
     drop(returned);
     Residue { whole: WHOLE.load(Ordering::SeqCst), partial: PARTIAL.load(Ordering::SeqCst) }
+}
+
+/// As [`residue_of`], and counts the blocks that held this secret as well, such as one derived from a text.
+#[cfg(feature = "registry")]
+pub(crate) fn residue_of_secret<T>(secret: [u8; 32], work: impl FnOnce() -> T) -> Residue {
+    for (place, byte) in MASKED_SECRET.iter().zip(secret) {
+        place.store(byte ^ MASK, Ordering::SeqCst);
+    }
+    HAS_SECRET.store(true, Ordering::SeqCst);
+    let residue = residue_of(work);
+    HAS_SECRET.store(false, Ordering::SeqCst);
+    residue
 }
 
 /// As [`residue_of`], with an allocator that wipes what is freed.

@@ -3,7 +3,7 @@
 use keysheath::key::Issuer;
 use keysheath::keyset::{KeyInfo, RotationId};
 use keysheath::rotation::{
-    Aborted, Checked, Retirement, Rotation, RotationError, RotationStatus, Transition, Verification,
+    Aborted, CheckedBy, Retirement, Rotation, RotationError, RotationStatus, Transition, Verification,
 };
 
 /// Each step looks first, and names what it sees. Where it has been done before, it is about the same
@@ -50,7 +50,7 @@ impl<I: Issuer> Now for Rotation<I> {
     }
 
     fn promote_unverified_now(&self) -> Result<Transition, RotationError> {
-        self.promote(Checked::ByHand(to_promote(self)?))
+        self.promote(CheckedBy::Person(to_promote(self)?))
     }
 
     fn roll_back_now(&self) -> Result<Transition, RotationError> {
@@ -65,7 +65,7 @@ impl<I: Issuer> Now for Rotation<I> {
     }
 
     fn retire_unprobed_now(&self) -> Result<Transition, RotationError> {
-        match self.retire(Checked::ByHand(to_retire(self)?))? {
+        match self.retire(CheckedBy::Person(to_retire(self)?))? {
             Retirement::Retired { transition, .. } => Ok(transition),
             other => panic!("without a probe: {other}"),
         }

@@ -66,7 +66,7 @@ struct User {
     names: BTreeSet<OsString>,
 }
 
-/// The turn of one who asks the file system.
+/// The right to call the file system.
 struct Turn<'a> {
     watcher: MutexGuard<'a, Option<RecommendedWatcher>>,
     busy_since: &'a Lock<Option<Instant>>,
@@ -87,14 +87,14 @@ impl Identity {
         }
     }
 
-    /// Whether a folder that was made again is another one by this.
+    /// Returns whether a folder that was made again is another one by this.
     const fn tells_folders_apart(&self) -> bool {
         matches!(self, Self::Number(..))
     }
 }
 
 impl Hub {
-    /// The one of this process.
+    /// Returns the hub of this process.
     pub(super) fn current() -> Arc<Self> {
         let mut current = CURRENT.lock();
         if let Some(hub) = current.as_ref() {
@@ -117,7 +117,7 @@ impl Hub {
         hub
     }
 
-    /// Watches these folders for one user, and those no more that it has wanted before.
+    /// Watches these folders for one user, and stops watching the ones it no longer needs.
     pub(super) fn set(&self, signal: &Arc<Signal>, wanted: Wanted) -> Result<(), WatchProblem> {
         let mut outcome = Ok(());
         let mut folders = Vec::new();
@@ -261,7 +261,7 @@ impl Table {
         None
     }
 
-    /// Takes out what is there in the place of a folder that is to be watched, and gives its users.
+    /// Removes the entry that a new folder replaces, and returns its users.
     fn supersede(&self, identity: &Identity, path: &Path) -> (Vec<PathBuf>, Vec<User>) {
         let (mut paths, mut users) = (Vec::new(), Vec::new());
         self.0.lock().retain(|there, folder| {

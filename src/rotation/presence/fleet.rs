@@ -89,7 +89,7 @@ impl PresenceRecord {
         self.key.filter(|_| self.refused.is_some() && self.refused == self.generation)
     }
 
-    /// Whether no request of the process was in flight with an older key.
+    /// Returns whether no request of the process was in flight with an older key.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.oldest == self.generation
@@ -107,16 +107,16 @@ impl PresenceRecord {
         Duration::from_secs(self.time_to_live as u64)
     }
 
-    /// Whether the time to live, and a minute for clocks that differ, has passed: the process was killed, or
-    /// cannot reach the document. The same holds if its clock is that much ahead.
+    /// Returns whether the time to live, and a minute for clocks that differ, has passed: the process was
+    /// killed, or cannot reach the document. The same holds if its clock is that much ahead.
     #[must_use]
     pub fn is_silent_at(&self, now: SystemTime) -> bool {
         let apart = Moment::from(now).0.abs_diff(self.shown.0);
         Duration::from_secs(apart) > self.time_to_live().saturating_add(CLOCK_SLACK)
     }
 
-    /// Whether the process uses the active key of a key set and none before it, or had no key yet when that
-    /// one was active already.
+    /// Returns whether the process uses the active key of a key set and none before it, or had no key yet
+    /// when that one was active already.
     pub(crate) fn is_up_to_date(&self, keys: &KeySetSummary) -> bool {
         let current = keys.current();
         if self.generation.is_none() {
@@ -166,7 +166,7 @@ impl Fleet {
     /// # Errors
     /// [`PresenceError::Document`], [`PresenceError::Newer`], [`PresenceError::OtherIssuer`],
     /// [`PresenceError::Corrupt`].
-    pub fn read<I: Issuer>(store: &impl DocumentStore) -> Result<Self, PresenceError> {
+    pub fn read<I: Issuer>(store: &dyn DocumentStore) -> Result<Self, PresenceError> {
         Ok(Self::read_as(I::PROFILE, store)?.0)
     }
 

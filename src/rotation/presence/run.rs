@@ -74,18 +74,18 @@ impl PresenceSettings {
         u32::try_from(self.time_to_live.as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// How long after it was shown it is renewed. Processes that were started together drift apart.
+    /// Returns how long after it was shown it is renewed. Processes that were started together drift apart.
     fn renewal(&self) -> Duration {
         (self.time_to_live / 3).mul_f64(1.0 - 0.2 * random_part())
     }
 
-    /// How long after a change it is shown. A promotion changes every process of a fleet at once.
+    /// Returns how long after a change it is shown. A promotion changes every process of a fleet at once.
     fn spread(&self) -> Duration {
         (self.time_to_live / 20).mul_f64(random_part())
     }
 
-    /// The pauses after failed attempts: the first, and the longest, which leaves several attempts before it
-    /// is silent.
+    /// Returns the pauses after failed attempts: the first, and the longest, which leaves several attempts
+    /// before it is silent.
     fn rests(&self) -> (Duration, Duration) {
         (self.time_to_live / 60, self.time_to_live / 6)
     }
@@ -159,7 +159,7 @@ struct Alarm {
 }
 
 impl Alarm {
-    /// What is left of it.
+    /// Returns what is left of it.
     fn left(&self, now: Clocks) -> Duration {
         if now.wall() < self.set.wall() {
             return Duration::ZERO;
@@ -302,8 +302,8 @@ struct Sight {
     looked: Instant,
 }
 
-/// What this process has seen, shared by all its presences: one that was refused room and asks again goes on
-/// watching.
+/// Returns what this process has seen, shared by all its presences: one that was refused room and asks again
+/// goes on watching.
 fn watched() -> MutexGuard<'static, Watched> {
     static WATCHED: LazyLock<Lock<Watched>> = LazyLock::new(Lock::default);
     WATCHED.lock()

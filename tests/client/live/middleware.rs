@@ -92,7 +92,7 @@ async fn a_key_that_leaks_while_a_request_waits_is_not_sent_again() {
     rotation.adopt(&shop.emulator.key().clone_key().try_into_typed().unwrap()).unwrap();
     let refresher = Refresher::from_store(store, settings()).unwrap();
     shop.handle = refresher.handle();
-    rotation.compromise(shop.emulator.key().fingerprint().unwrap(), None).unwrap();
+    rotation.compromise(shop.emulator.key().fingerprint().unwrap()).unwrap();
     shop.emulator.delete_key(shop.emulator.key_id()).unwrap();
     let answer = shop.send_get().await.unwrap();
     assert_eq!((answer.status().as_u16(), shop.statuses()), (401, vec![401]));

@@ -73,7 +73,7 @@ fn an_issuer_of_ten_lines_understands_its_own_refusals() {
             registry.pause_store(store).unwrap();
         }
     }
-    let new = |name| registry.create_key(TeamId::new(1), name, None).unwrap();
+    let new = |name| registry.create_key(TeamId::new(1), name).unwrap();
     let (good, deleted) = (new("good"), new("deleted"));
     registry.delete_key(deleted.record().id()).unwrap();
     let app: Router = Router::new()

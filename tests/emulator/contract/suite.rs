@@ -70,8 +70,10 @@ impl Keys {
                 registry.pause_store(store(number)).unwrap();
             }
         }
-        let new =
-            |team, name, restriction| registry.create_key(TeamId::new(team), name, restriction).unwrap();
+        let new = |team, name, restriction| match restriction {
+            None => registry.create_key(TeamId::new(team), name).unwrap(),
+            Some(store) => registry.create_key_for_store(TeamId::new(team), name, store).unwrap(),
+        };
         let keys = [
             new(1, "own", None),
             new(1, "restricted", Some(store(124))),

@@ -14,7 +14,7 @@ fn canary() -> ApiKey<Kanal> {
 #[test]
 fn a_key_set_and_its_refusals_show_no_key() {
     let (key, other) = (canary(), ApiKey::<Kanal>::parse_bytes(OTHER.as_bytes()).unwrap());
-    let details = || -> KeyDetails<'_, Kanal> { KeyDetails::of(&key).with_note("yearly") };
+    let details = || -> KeyDetails<'_, Kanal> { KeyDetails::new(&key).with_note("yearly") };
     assert_debug_silent("key details", &details());
     let keys = Keys::new();
     let refused = |error: RotationError| assert_error_silent("a refusal", &error);

@@ -19,7 +19,7 @@ fn a_leaked_key_shows_nothing_of_itself_until_it_is_deleted() {
     let unknown: RotationError = keys.confirm_deleted(fingerprint).unwrap_err();
     assert_error_silent("a key that did not leak", &unknown);
     keys.adopt(&canary()).unwrap();
-    keys.compromise(fingerprint, None).unwrap();
+    keys.compromise(fingerprint).unwrap();
     let read: KeySet = keys.read();
     let leaked: &UndeletedKey = &read.leaked()[0];
     assert_debug_silent("a leaked key", leaked);
@@ -28,7 +28,7 @@ fn a_leaked_key_shows_nothing_of_itself_until_it_is_deleted() {
     let rotation = Rotation::<Kanal>::open(MemoryStore::new(), RotationPolicy::new()).unwrap();
     rotation.adopt(&canary()).unwrap();
     rotation.stage(&ApiKey::<Kanal>::parse_bytes(OTHER.as_bytes()).unwrap()).unwrap();
-    assert_value_silent("a report", &rotation.compromise(fingerprint, None).unwrap());
+    assert_value_silent("a report", &rotation.compromise(fingerprint).unwrap());
     let step: NextStep = rotation.next_step().unwrap();
     assert!(matches!(step, NextStep::DeleteLeaked { .. }), "{step}");
     assert_value_silent("a next step", &step);

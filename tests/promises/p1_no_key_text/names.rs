@@ -206,11 +206,11 @@ fn no_registry_and_no_pepper_forges_a_line() {
     let registry = KeyRegistry::create(Kanal::PROFILE, pepper(), folder.at(HOSTILE)).unwrap();
     assert_harmless_debug("KeyRegistry", &registry);
     let name: String = HOSTILE.chars().filter(|c| !c.is_control()).collect();
-    match registry.create_key(TeamId::new(1), &name, None) {
+    match registry.create_key(TeamId::new(1), &name) {
         Ok(new) => assert_harmless_debug("NewKey", &new),
         Err(error) => assert_harmless_error("RegistryError", &error),
     }
-    assert_harmless_error("RegistryError", &registry.create_key(TeamId::new(1), HOSTILE, None).unwrap_err());
+    assert_harmless_error("RegistryError", &registry.create_key(TeamId::new(1), HOSTILE).unwrap_err());
     for place in provenances() {
         assert_harmless_error(
             "PepperError",

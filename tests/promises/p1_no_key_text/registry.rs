@@ -42,13 +42,13 @@ fn a_registry_shows_neither_the_canary_nor_its_digest() {
         draw_the_canary(bytes);
         Ok(())
     });
-    let new: NewKey = registry.create_key(TEAM, "name", None).unwrap();
+    let new: NewKey = registry.create_key(TEAM, "name").unwrap();
     assert!(new.key().matches(KANAL.as_bytes()), "the canary was not drawn");
     let id: KeyId = new.record().id();
     let principal: Principal =
         registry.authorize(&headers(&format!("Bearer {KANAL}")), RequestedStore::NoStore).unwrap();
     registry.flush().unwrap();
-    let again: RegistryError = registry.create_key(TEAM, "name", None).unwrap_err();
+    let again: RegistryError = registry.create_key(TEAM, "name").unwrap_err();
     assert_error_silent("RegistryError", &again);
     drop(registry);
     let connection = rusqlite::Connection::open(&path).unwrap();
@@ -100,7 +100,7 @@ fn a_request_that_is_refused_shows_nothing_of_what_was_sent() {
     }
     assert_debug_silent("RequestedStore", &RequestedStore::from_segment(KANAL));
     assert_debug_silent("StaticKeys", &StaticKeys::new(kanal().into_raw()));
-    let name = registry.create_key(TEAM, &format!("{KANAL}\n"), None).unwrap_err();
+    let name = registry.create_key(TEAM, &format!("{KANAL}\n")).unwrap_err();
     assert_error_silent("a key where its name belongs", &name);
     assert_error_silent("a key where its number belongs", &KANAL.parse::<KeyId>().unwrap_err());
     assert_debug_silent("RefusalBody", &None::<RefusalBody<String>>);
@@ -148,7 +148,7 @@ fn no_warning_of_a_registry_has_the_canary() {
             draw_the_canary(bytes);
             Ok(())
         });
-        registry.create_key(TEAM, "name", None).unwrap();
+        registry.create_key(TEAM, "name").unwrap();
         std::fs::rename(&path, folder.at("aside")).unwrap();
         let mut headers = headers(&format!("Bearer {KANAL}"));
         headers.insert("origin", HeaderValue::from_static("https://shop.example"));

@@ -8,7 +8,7 @@ use keysheath::handle::Stop;
 use keysheath::keyset::KeyInfo;
 use keysheath::probe::{Finding, Probe, Report};
 use keysheath::rotation::{
-    Aborted, AuditAction, AuditError, AuditEvent, Checked, KeyDetails, NextStep, Reason, Retirement,
+    Aborted, AuditAction, AuditError, AuditEvent, CheckedBy, KeyDetails, NextStep, Reason, Retirement,
     Rotation, RotationError, RotationPolicy, RotationStatus, Transition, Verification,
 };
 use keysheath::store::{DocumentContent, DocumentStore, FileStore, MemoryStore};
@@ -78,7 +78,7 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     assert_debug_silent("a rotation", &rotation);
     look(&rotation);
     let leaky = key(KANAL);
-    let details: KeyDetails<'_, Kanal> = KeyDetails::of(&leaky).with_name(KANAL).with_note(OTHER);
+    let details: KeyDetails<'_, Kanal> = KeyDetails::new(&leaky).with_name(KANAL).with_note(OTHER);
     assert_debug_silent("what is reported of a key", &details);
     transition("adopt with the key as its name", &rotation.adopt(details));
     transition("adopt", &rotation.adopt(&key(KANAL)));
@@ -87,12 +87,15 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     transition("adopt again", &rotation.adopt(&key(OTHER)));
     look(&rotation);
     transition("stage the same", &rotation.stage(&key(KANAL)));
-    transition("stage with the key as a note", &rotation.stage(KeyDetails::of(&key(OTHER)).with_note(KANAL)));
+    transition(
+        "stage with the key as a note",
+        &rotation.stage(KeyDetails::new(&key(OTHER)).with_note(KANAL)),
+    );
     transition(
         "stage with the new key as a note",
-        &rotation.stage(KeyDetails::of(&key(OTHER)).with_note(OTHER)),
+        &rotation.stage(KeyDetails::new(&key(OTHER)).with_note(OTHER)),
     );
-    transition("stage", &rotation.stage(KeyDetails::of(&key(OTHER)).with_note("spring")));
+    transition("stage", &rotation.stage(KeyDetails::new(&key(OTHER)).with_note("spring")));
     look(&rotation);
     refuses.0.lock().unwrap().push(OTHER);
     let verification: Verification = rotation.verify_now().unwrap();
@@ -100,7 +103,7 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     refuses.0.lock().unwrap().clear();
     assert_value_silent("a verification", &rotation.verify_now().unwrap());
     let id = rotation.status().unwrap().keys().pending().unwrap().rotation();
-    assert_debug_silent("what to promote or retire", &Checked::ByHand(id));
+    assert_debug_silent("what to promote or retire", &CheckedBy::Person(id));
     let promoted: Transition = rotation.promote(id).unwrap();
     assert_value_silent("promote", &promoted);
     look(&rotation);
@@ -114,8 +117,8 @@ fn neither_a_rotation_step_nor_its_audit_file_shows_a_key() {
     let aborted: Aborted = rotation.abort_now().unwrap();
     assert_value_silent("abort", &aborted);
     let fingerprint = key(KANAL).fingerprint().unwrap();
-    transition("compromise with the key as a note", &rotation.compromise(fingerprint, Some(KANAL)));
-    transition("compromise", &rotation.compromise(fingerprint, None));
+    transition("compromise with the key as a note", &rotation.compromise_with_note(fingerprint, KANAL));
+    transition("compromise", &rotation.compromise(fingerprint));
     look(&rotation);
     let events = events.lock().unwrap();
     assert!(events.len() > 6, "only {} events", events.len());

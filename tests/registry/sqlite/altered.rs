@@ -22,7 +22,7 @@ fn filled() -> (Place, [String; 3]) {
     registry.pause_store(store(5)).unwrap();
     let (_, free) = create(&registry, "free", None);
     let (_, bound) = create(&registry, "bound", Some(store(1)));
-    let theirs = registry.create_key(OTHER, "theirs", None).unwrap();
+    let theirs = registry.create_key(OTHER, "theirs").unwrap();
     for number in 0..115 {
         let (id, _) = create(&registry, &format!("key number {number}"), None);
         if number % 20 == 7 {
@@ -117,7 +117,7 @@ fn a_row_of_another_file_under_the_same_pepper_does_not_fit() {
     let (place, _) = filled();
     let other = Place::new();
     let registry = other.create();
-    let planted = registry.create_key(OTHER, "planted", None).unwrap();
+    let planted = registry.create_key(OTHER, "planted").unwrap();
     registry.put_store(store(1), OTHER).unwrap();
     drop(registry);
     for sql in [
@@ -205,7 +205,7 @@ fn without_its_log_changes_fail_and_earlier_ones_are_kept() {
             let (id, key) = create(&registry, "name", None);
             take(&place, how);
             let refused = match change {
-                "create" => registry.create_key(TEAM, "lost", None).map(drop),
+                "create" => registry.create_key(TEAM, "lost").map(drop),
                 "delete" => registry.delete_key(id),
                 "pause" => registry.pause_store(store(1)),
                 _ => {
@@ -215,7 +215,7 @@ fn without_its_log_changes_fail_and_earlier_ones_are_kept() {
             };
             let error = refused.expect_err(&format!("{change} after the log was taken: {how:?}")).to_string();
             assert!(error.contains("-wal"), "{error}");
-            assert!(registry.create_key(TEAM, "later", None).is_err(), "and so from then on");
+            assert!(registry.create_key(TEAM, "later").is_err(), "and so from then on");
             assert_eq!(ask(&registry, &key, RequestedStore::Store(store(1))), None, "requests go on");
             assert_eq!(registry.len(), 1);
 

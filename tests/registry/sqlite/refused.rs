@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keysheath::FileProblem;
-use keysheath::key::{Issuer, Kanal, Katana};
+use keysheath::key::{Issuer, Kanal, Katana, KeyFormat, Origin, Profile};
 use keysheath::registry::{KeyRegistry, Pepper, RecordError, RegistryError};
 use rusqlite::Connection;
 
@@ -389,4 +389,21 @@ fn a_refused_file_keeps_the_log_of_a_process_that_was_killed() {
     assert_eq!(picture(copy.0.path()), before);
     assert_eq!(copy.open().len(), 201);
     assert_eq!(copy.beside(), [] as [&str; 0]);
+}
+
+#[test]
+fn arguments_that_are_refused_leave_no_file() {
+    const WEAK: &Profile =
+        &Profile::new("weak", "WEAK_KEY", Origin::https("weak.example"), KeyFormat::exactly(13), 77);
+    let place = Place::new();
+    let before = picture(place.0.path());
+    let many = || (0..16).fold(place.pepper("a"), |all, _| all.with_older(Pepper::random().unwrap()));
+    for make in [KeyRegistry::create, KeyRegistry::open] {
+        let weak = make(WEAK, place.pepper("a"), place.path()).unwrap_err();
+        assert!(matches!(weak, RegistryError::Weak { length: 13, .. }), "{weak}");
+        let many = make(Kanal::PROFILE, many(), place.path()).unwrap_err();
+        assert_eq!(many, RegistryError::TooManyPeppers);
+    }
+    assert_eq!(picture(place.0.path()), before);
+    assert!(!place.0.at("keys.db.lock").exists());
 }

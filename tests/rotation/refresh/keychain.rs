@@ -113,7 +113,7 @@ fn a_keychain_locked_midway_keeps_the_key_until_it_is_unlocked() {
         activate(&keys, SECOND);
         persist(&document, &keys.to_document());
         assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
-        keys.compromise(parsed(SECOND).fingerprint().unwrap(), None).unwrap();
+        keys.compromise(parsed(SECOND).fingerprint().unwrap()).unwrap();
         persist(&document, &keys.to_document());
         assert_eq!(of_store.refresh_now(PATIENCE), Some(Reload::Newer));
         assert!(has(&of_store.handle(), KEY), "the previous key is active again");

@@ -9,7 +9,7 @@ use keysheath::handle::{KeyHandle, NoActiveKey, Reload};
 use keysheath::key::{ApiKey, Kanal, Katana};
 use keysheath::keyset::KeySetError;
 use keysheath::refresh::{RefreshError, RefreshEvent, Refresher, ReloadProblem};
-use keysheath::rotation::{Checked, Rotation, RotationPolicy};
+use keysheath::rotation::{CheckedBy, Rotation, RotationPolicy};
 use keysheath::source::Provenance;
 use keysheath::store::{
     Document, DocumentContent, DocumentError, DocumentStore, FileStore, MemoryStore, Version,
@@ -89,7 +89,7 @@ fn a_promotion_by_another_process_is_seen() {
         let store = FileStore::new(std::env::var_os("DOCUMENT").unwrap());
         let rotation = Rotation::<Kanal>::open(store, RotationPolicy::new()).unwrap();
         let id = rotation.stage(&parsed(SECOND)).unwrap().rotation();
-        rotation.promote(Checked::ByHand(id)).unwrap();
+        rotation.promote(CheckedBy::Person(id)).unwrap();
         return;
     }
     let folder = Folder::new();
@@ -113,7 +113,7 @@ fn a_compromise_closes_the_handle_and_is_told() {
     persist(&store, &keys.to_document());
     let events = Events::default();
     let refresher = Refresher::<Kanal>::from_store(store.clone(), events.record(only_asked())).unwrap();
-    keys.compromise(parsed(KEY).fingerprint().unwrap(), None).unwrap();
+    keys.compromise(parsed(KEY).fingerprint().unwrap()).unwrap();
     persist(&store, &keys.to_document());
     assert_eq!(refresher.refresh_now(PATIENCE), Some(Reload::Newer));
     assert_eq!(refresher.handle().load().unwrap_err(), NoActiveKey::Compromised);
@@ -368,7 +368,7 @@ fn a_reading_that_is_late_does_not_bring_a_compromised_key_back() {
         late.delays_next.store(true, Ordering::SeqCst);
         let reload = scope.spawn(|| slow.refresh_now(PATIENCE));
         eventually("it has read", || !late.delays_next.load(Ordering::SeqCst));
-        keys.compromise(parsed(KEY).fingerprint().unwrap(), None).unwrap();
+        keys.compromise(parsed(KEY).fingerprint().unwrap()).unwrap();
         store.put(keys.to_document(), version(3));
         assert_eq!(fast.refresh_now(PATIENCE), Some(Reload::Unchanged));
         assert!(handle.load().unwrap().previous().is_none());

@@ -100,7 +100,7 @@ fn a_key_that_a_probe_saw_refused_is_gone() {
 fn a_key_that_was_given_up_and_leaks_is_deleted_at_once() {
     let setup = staged();
     setup.rotation.abort_now().unwrap();
-    let leaked = setup.rotation.compromise(name(2), None).unwrap();
+    let leaked = setup.rotation.compromise(name(2)).unwrap();
     assert!(
         leaked.was_held()
             && leaked.transition().event().name.as_deref() == Some("production-shop-2026-11-r2"),

@@ -47,11 +47,11 @@ fn each_event_is_a_json_line_in_a_private_file() {
     let (rotation, _) = with_file(&path);
     rotation.adopt(&key(1)).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    rotation.stage(KeyDetails::of(&key(2)).with_note("a \"note\" \\ ü")).unwrap();
+    rotation.stage(KeyDetails::new(&key(2)).with_note("a \"note\" \\ ü")).unwrap();
     // As logrotate does.
     fs::rename(&path, folder.at("audit.jsonl.1")).unwrap();
     rotation.promote_unverified_now().unwrap();
-    rotation.compromise(name(2), None).unwrap();
+    rotation.compromise(name(2)).unwrap();
     let old = lines(&folder.at("audit.jsonl.1"));
     let new = lines(&path);
     assert_eq!((old.len(), new.len()), (2, 2));
@@ -297,7 +297,7 @@ fn tracing_is_told_as_well_and_of_a_problem_as_a_warning() {
     let collector = crate::support::traced::Collector::default();
     tracing::subscriber::with_default(collector.clone(), || {
         let setup = adopted();
-        setup.rotation.compromise(name(1), None).unwrap();
+        setup.rotation.compromise(name(1)).unwrap();
     });
     let lines = collector.lines();
     let is_logged = |level: &str, action: &str| {

@@ -105,7 +105,7 @@ impl DocumentStore for Faulty {
                 self.inner.write(content, unchanged)?;
                 let leaked = name(500 + self.writes.load(Ordering::SeqCst));
                 let other = Rotation::<Kanal>::open(self.inner.clone(), RotationPolicy::new());
-                assert!(other.unwrap().compromise(leaked, None).unwrap().transition().is_change());
+                assert!(other.unwrap().compromise(leaked).unwrap().transition().is_change());
                 *fault = None;
                 Err(unavailable(false))
             }
@@ -132,7 +132,7 @@ const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.retire_now().map(drop), [Some(2), None, None]),
     (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(2), Some(3), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(2), None, None]),
-    (|setup| setup.rotation.compromise(name(2), None).map(drop), [None; 3]),
+    (|setup| setup.rotation.compromise(name(2)).map(drop), [None; 3]),
 ];
 
 fn setup() -> Setup<Faulty> {
@@ -306,7 +306,7 @@ fn on_a_full_disk_no_step_is_made_and_the_last_good_key_stays() {
         // 512 bytes: one key fits, two do not.
         rotation.adopt(&key(1)).unwrap();
         let before = fs::read(&path).unwrap();
-        let error = rotation.stage(KeyDetails::of(&key(2)).with_note("x".repeat(100))).unwrap_err();
+        let error = rotation.stage(KeyDetails::new(&key(2)).with_note("x".repeat(100))).unwrap_err();
         assert!(
             matches!(error, RotationError::Document { problem: DocumentError::File(FileProblem::Full), .. }),
             "{error}"

@@ -41,7 +41,7 @@ impl Process {
         answers.accept(2);
         Rotation::<Kanal>::open(store.clone(), RotationPolicy::new())
             .unwrap()
-            .with_clocks(move || (wall.now(), start + Duration::from_secs(own.load(Ordering::SeqCst))))
+            .with_clocks(move || wall.now(), move || start + Duration::from_secs(own.load(Ordering::SeqCst)))
             .with_probe(answers)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use keysheath::rotation::{Checked, NextStep, Presence, PresenceSettings, Retirement, Verification};
+use keysheath::rotation::{CheckedBy, NextStep, Presence, PresenceSettings, Retirement, Verification};
 use keysheath::source::{Problem, Provenance};
 use keysheath::store::{Document, DocumentContent, DocumentError, Version};
 use proptest::prelude::*;
@@ -148,7 +148,7 @@ impl Person {
             }
             Fault::PromoteUnverified => drop(rotation.promote_unverified_now()),
             Fault::RollBack => drop(rotation.roll_back_now()),
-            Fault::Leak(back) => drop(rotation.compromise(name(self.recent(back)), None)),
+            Fault::Leak(back) => drop(rotation.compromise(name(self.recent(back)))),
             Fault::Stuck(is_stuck) => self.setup.store.is_stuck.store(is_stuck, Ordering::SeqCst),
             Fault::Silence(is_silent) => self.is_silent = is_silent,
             Fault::Restart => self.restart(),
@@ -175,7 +175,7 @@ impl Person {
                 Ok(())
             }
             NextStep::VerifyByHand { key, .. } if works(self, key.fingerprint()) => {
-                self.setup.rotation.promote(Checked::ByHand(key.rotation())).map(drop)
+                self.setup.rotation.promote(CheckedBy::Person(key.rotation())).map(drop)
             }
             NextStep::VerifyByHand { key, .. } | NextStep::Abort { key, .. } => {
                 self.setup.rotation.abort(key.rotation()).map(drop)
@@ -194,7 +194,7 @@ impl Person {
                 if self.has_probe {
                     self.setup.rotation.retire(keep.rotation()).map(drop)
                 } else {
-                    self.setup.rotation.retire(Checked::ByHand(keep.rotation())).map(drop)
+                    self.setup.rotation.retire(CheckedBy::Person(keep.rotation())).map(drop)
                 }
             }
             NextStep::DeleteAborted { keep, .. } if !self.has_probe && !works(self, keep.fingerprint()) => {
@@ -221,11 +221,11 @@ impl Person {
             NextStep::Refused { .. } => {
                 let number = self.create(true);
                 let staged = self.setup.rotation.stage(&key(number))?;
-                self.setup.rotation.promote(Checked::ByHand(staged.rotation())).map(drop)
+                self.setup.rotation.promote(CheckedBy::Person(staged.rotation())).map(drop)
             }
             _ if said.contains("report it as compromised again") => {
                 let leaked = (1..=self.keys).find(|number| said.contains(&name(*number).to_string()));
-                self.setup.rotation.compromise(name(leaked.unwrap()), None).map(drop)
+                self.setup.rotation.compromise(name(leaked.unwrap())).map(drop)
             }
             _ => Ok(()),
         }
@@ -282,14 +282,14 @@ fn a_leak_that_is_not_persisted_comes_before_every_deletion() {
     let setup = Setup::over(Stuck::default());
     setup.promote();
     setup.store.is_stuck.store(true, Ordering::SeqCst);
-    setup.rotation.compromise(name(2), None).unwrap_err();
+    setup.rotation.compromise(name(2)).unwrap_err();
     assert_eq!(sent(&setup.handle), Some(1), "it is the only good key now");
     setup.clock.advance(86_400);
     let step = setup.rotation.next_step().unwrap();
     assert!(!matches!(step, NextStep::Delete { .. }), "{step}");
     assert!(step.to_string().contains("report it as compromised again"), "{step}");
     setup.store.is_stuck.store(false, Ordering::SeqCst);
-    setup.rotation.compromise(name(2), None).unwrap();
+    setup.rotation.compromise(name(2)).unwrap();
     let step = setup.rotation.next_step().unwrap();
     assert!(matches!(&step, NextStep::DeleteLeaked { key, .. } if key.fingerprint() == name(2)), "{step}");
 }

@@ -34,7 +34,7 @@ type Do = fn(&Setup<FileStore>) -> Result<(), RotationError>;
 const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
     (
-        |setup| setup.rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).map(drop),
+        |setup| setup.rotation.stage(KeyDetails::new(&key(2)).with_note("spring")).map(drop),
         [Some(1), Some(2), None],
     ),
     (|setup| setup.rotation.verify_now().map(drop), [Some(1), Some(2), None]),
@@ -42,7 +42,7 @@ const STEPS: [(Do, [Option<u64>; 3]); 8] = [
     (|setup| setup.rotation.roll_back_now().map(drop), [Some(1), Some(2), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(1), None, None]),
     (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(1), Some(3), None]),
-    (|setup| setup.rotation.compromise(name(1), None).map(drop), [None, Some(3), None]),
+    (|setup| setup.rotation.compromise(name(1)).map(drop), [None, Some(3), None]),
 ];
 
 #[test]

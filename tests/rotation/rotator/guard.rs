@@ -3,7 +3,7 @@
 use keysheath::handle::Reload;
 use keysheath::key::Katana;
 use keysheath::keyset::KeySetError;
-use keysheath::rotation::{Checked, KeyDetails, Retirement, RotationError};
+use keysheath::rotation::{CheckedBy, KeyDetails, Retirement, RotationError};
 use keysheath::source::Provenance;
 
 use super::*;
@@ -21,7 +21,7 @@ fn a_retirement_is_not_of_a_key_that_was_not_asked_about() {
     ben.promote_unverified_now().unwrap();
     let not_current = Err(RotationError::Refused(KeySetError::NotCurrent));
     assert_eq!(setup.rotation.retire(seen), not_current.clone());
-    assert_eq!(setup.rotation.retire(Checked::ByHand(seen)).map(drop), not_current.clone().map(|_| ()));
+    assert_eq!(setup.rotation.retire(CheckedBy::Person(seen)).map(drop), not_current.clone().map(|_| ()));
     assert_eq!(setup.rotation.roll_back(seen).map(drop), not_current.map(|_| ()));
     assert_eq!(setup.slots(), [Some(3), None, Some(2)]);
 }
@@ -49,6 +49,29 @@ fn a_key_that_changes_while_it_is_asked_about_is_not_marked() {
     let status = anna.status().unwrap();
     assert_eq!(status.keys().pending().unwrap().verified(), None);
     assert_eq!(setup.slots(), [Some(1), Some(3), None]);
+}
+
+#[test]
+fn a_key_that_another_retires_meanwhile_is_retired() {
+    /// Asks, and meanwhile another process retires the previous key.
+    struct Ahead(Answers, Mutex<Option<Rotation<Kanal>>>);
+    impl Probe for Ahead {
+        fn probe(&self, key: &RawKey) -> Report {
+            if let Some(ben) = self.1.lock().unwrap().take() {
+                ben.retire_unprobed_now().unwrap();
+            }
+            self.0.probe(key)
+        }
+    }
+    let setup = promoted();
+    setup.clock.advance(3_600);
+    setup.answers.refuse(1);
+    let (ben, anna) = (setup.another().0, setup.another().0);
+    let anna = anna.with_probe(Ahead(setup.answers.clone(), Mutex::new(Some(ben))));
+    let Retirement::Retired { transition, .. } = anna.retire_now().unwrap() else { panic!("it is deleted") };
+    assert_eq!(transition.state(), Some(KeyState::Retired));
+    assert_eq!(transition.event().fingerprint, Some(name(1)));
+    assert_eq!(setup.slots(), [Some(2), None, None]);
 }
 
 /// Puts another key set in the place of the one that is there while it is asked, with the same numbers and
@@ -126,7 +149,7 @@ fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
         let steps = [
             rotation.promote_unverified_now().map(drop),
             rotation.abort_now().map(drop),
-            rotation.compromise(name(1), None).map(drop),
+            rotation.compromise(name(1)).map(drop),
             rotation.stage(&key(3)).map(drop),
         ];
         for step in steps {
@@ -139,7 +162,7 @@ fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
         }
         assert!(rotation.verify_now().is_err() && rotation.retire_now().is_err());
     }
-    let refused = |note: &str| setup.rotation.compromise(name(9), Some(note)).unwrap_err();
+    let refused = |note: &str| setup.rotation.compromise_with_note(name(9), note).unwrap_err();
     let in_note = RotationError::Refused(KeySetError::KeyInNote);
     assert_eq!(refused(&format!("it was \"{}\".", key(9).expose_secret())), in_note);
     assert_eq!(refused(&format!("x{}", key(1).expose_secret())), in_note);
@@ -152,8 +175,8 @@ fn who_acts_and_what_is_noted_are_short_printable_and_no_key() {
 fn where_a_key_was_had_from_is_kept_and_told() {
     let setup = empty();
     let place = Provenance::other("vault", "shop/kanal");
-    setup.rotation.adopt(KeyDetails::of(&key(1)).with_place(&place)).unwrap();
-    setup.rotation.stage(KeyDetails::of(&key(2)).with_place(&place).with_note("spring")).unwrap();
+    setup.rotation.adopt(KeyDetails::new(&key(1)).with_provenance(&place)).unwrap();
+    setup.rotation.stage(KeyDetails::new(&key(2)).with_provenance(&place).with_note("spring")).unwrap();
     let status = setup.rotation.status().unwrap();
     for slot in [status.keys().current(), status.keys().pending()] {
         assert_eq!(slot.unwrap().loaded_from(), Some("vault shop/kanal"));

@@ -35,7 +35,7 @@ type Do = fn(&Setup<KeychainStore>) -> Result<(), RotationError>;
 const STEPS: [(Do, [Option<u64>; 3]); 11] = [
     (|setup| setup.rotation.adopt(&key(1)).map(drop), [Some(1), None, None]),
     (
-        |setup| setup.rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).map(drop),
+        |setup| setup.rotation.stage(KeyDetails::new(&key(2)).with_note("spring")).map(drop),
         [Some(1), Some(2), None],
     ),
     (verify, [Some(1), Some(2), None]),
@@ -46,7 +46,7 @@ const STEPS: [(Do, [Option<u64>; 3]); 11] = [
     (retire, [Some(2), None, None]),
     (|setup| setup.rotation.stage(&key(3)).map(drop), [Some(2), Some(3), None]),
     (|setup| setup.rotation.abort_now().map(drop), [Some(2), None, None]),
-    (|setup| setup.rotation.compromise(name(2), Some("in a log")).map(drop), [None; 3]),
+    (|setup| setup.rotation.compromise_with_note(name(2), "in a log").map(drop), [None; 3]),
 ];
 
 fn verify(setup: &Setup<KeychainStore>) -> Result<(), RotationError> {

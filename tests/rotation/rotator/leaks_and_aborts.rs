@@ -13,12 +13,12 @@ fn next(setup: &Setup<MemoryStore>) -> NextStep {
 fn a_leaked_active_key_is_closed_off_despite_many_reports() {
     let setup = adopted();
     for number in 0..32 {
-        setup.rotation.compromise(name(1_000 + number), None).unwrap();
+        setup.rotation.compromise(name(1_000 + number)).unwrap();
     }
     let full = RotationError::Refused(KeySetError::TooManyCompromised);
-    assert_eq!(setup.rotation.compromise(name(999), None), Err(full));
+    assert_eq!(setup.rotation.compromise(name(999)), Err(full));
     assert_eq!(sent(&setup.handle), Some(1));
-    setup.rotation.compromise(name(1), None).unwrap();
+    setup.rotation.compromise(name(1)).unwrap();
     assert_eq!((sent(&setup.handle), setup.slots()), (None, [None; 3]));
     assert_eq!(place(&setup.store, 1), Some(KeyState::Compromised));
 }
@@ -26,7 +26,7 @@ fn a_leaked_active_key_is_closed_off_despite_many_reports() {
 #[test]
 fn a_leaked_key_stays_due_for_deletion_until_it_is_confirmed() {
     let setup = promoted();
-    setup.rotation.compromise(name(2), None).unwrap();
+    setup.rotation.compromise(name(2)).unwrap();
     assert_eq!(sent(&setup.handle), Some(1));
     let text = format!(
         "delete the leaked key named production-shop-2026-11-r2 (fingerprint {}) in Kanal (Settings → API \
@@ -57,8 +57,8 @@ fn a_leaked_key_stays_due_for_deletion_until_it_is_confirmed() {
 #[test]
 fn without_an_active_key_the_reason_names_the_leaked_known_key() {
     let setup = adopted();
-    setup.rotation.compromise(name(1), None).unwrap();
-    setup.rotation.compromise(name(9), None).unwrap();
+    setup.rotation.compromise(name(1)).unwrap();
+    setup.rotation.compromise(name(9)).unwrap();
     let reason = |setup: &Setup<MemoryStore>| match next(setup) {
         NextStep::Create { reason, .. } => reason,
         other => panic!("{other}"),
@@ -78,14 +78,14 @@ fn a_report_about_an_unknown_key_says_that_nothing_changed() {
     let setup = promoted();
     let says_so = |report: &Compromised| report.to_string().contains("what is sent has not changed");
     for _ in 0..2 {
-        let mistyped = setup.rotation.compromise(name(9), None).unwrap();
+        let mistyped = setup.rotation.compromise(name(9)).unwrap();
         assert!(!mistyped.was_held() && says_so(&mistyped), "{mistyped}");
     }
     assert_eq!((sent(&setup.handle), setup.slots()), (Some(2), [Some(2), None, Some(1)]));
     for number in [1, 2] {
         // Also where it is done again, after a death before the answer.
         for _ in 0..2 {
-            let leaked = setup.rotation.compromise(name(number), None).unwrap();
+            let leaked = setup.rotation.compromise(name(number)).unwrap();
             assert!(leaked.was_held() && !says_so(&leaked), "{leaked}");
         }
     }

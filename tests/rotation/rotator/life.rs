@@ -151,7 +151,7 @@ fn no_fault_on_the_way_changes_anything_at_any_step() {
 #[test]
 fn a_key_restricted_to_one_of_two_stores_is_not_verified() {
     let life = life(MemoryStore::new());
-    let restricted = life.emulator.registry().create_key(TEAM, "one", Some(OWN_STORE)).unwrap();
+    let restricted = life.emulator.registry().create_key_for_store(TEAM, "one", OWN_STORE).unwrap();
     life.rotation.stage(&typed(restricted.key())).unwrap();
     let Verification::StoreRefused { report, .. } = life.rotation.verify_now().unwrap() else { panic!() };
     let refused: Vec<u64> = report

@@ -42,13 +42,13 @@ fn leaked_keys_that_are_remembered_stop_no_step_in_a_keychain() {
     setup.rotation.adopt(&key(1)).unwrap();
     let mut most = 0;
     for number in 2..150 {
-        setup.rotation.stage(KeyDetails::of(&key(number)).with_note(&note)).unwrap();
+        setup.rotation.stage(KeyDetails::new(&key(number)).with_note(&note)).unwrap();
         setup.rotation.promote_unverified_now().unwrap();
         match number % 3 {
             0 => drop(setup.rotation.retire_unprobed_now().unwrap()),
-            1 => drop(setup.rotation.compromise(name(number - 1), Some(&note)).unwrap()),
+            1 => drop(setup.rotation.compromise_with_note(name(number - 1), &note).unwrap()),
             _ => {
-                setup.rotation.compromise(name(number - 1), None).unwrap();
+                setup.rotation.compromise(name(number - 1)).unwrap();
                 setup.rotation.confirm_deleted(name(number - 1)).unwrap();
             }
         }

@@ -95,7 +95,7 @@ impl World {
         let (rotation, handle) = self.setup.another();
         let (wall, own, start) = (self.setup.clock.clone(), Arc::clone(&self.own), Instant::now());
         self.setup.rotation = rotation
-            .with_clocks(move || (wall.now(), start + Duration::from_secs(own.load(Ordering::SeqCst))));
+            .with_clocks(move || wall.now(), move || start + Duration::from_secs(own.load(Ordering::SeqCst)));
         self.setup.handle = handle;
     }
 
@@ -171,7 +171,7 @@ impl World {
             },
             Act::RetireUnprobed => drop(rotation.retire_unprobed_now()),
             Act::Abort => drop(rotation.abort_now()),
-            Act::Compromise(back) => drop(rotation.compromise(name(self.recent(back)), None)),
+            Act::Compromise(back) => drop(rotation.compromise(name(self.recent(back)))),
             Act::ConfirmDeleted => {
                 if let Some(leaked) = rotation.status().unwrap().keys().leaked().first() {
                     rotation.confirm_deleted(leaked.fingerprint()).unwrap();

@@ -1,7 +1,7 @@
 //! A step names the rotation that it is about, and the operator sees the name of a key.
 
 use keysheath::keyset::{KeySetError, RotationId};
-use keysheath::rotation::{Checked, KeyDetails, NextStep, RotationError};
+use keysheath::rotation::{CheckedBy, KeyDetails, NextStep, RotationError};
 
 use super::*;
 
@@ -33,16 +33,16 @@ fn a_thread_acts_on_no_key_that_only_another_thread_has_seen() {
         _ => false,
     };
     assert!(over(setup.rotation.promote(seen).unwrap_err()));
-    assert!(over(setup.rotation.promote(Checked::ByHand(seen)).unwrap_err()));
+    assert!(over(setup.rotation.promote(CheckedBy::Person(seen)).unwrap_err()));
     assert!(over(setup.rotation.verify(seen).unwrap_err()));
     assert!(over(setup.rotation.abort(seen).unwrap_err()));
     assert_eq!(setup.slots(), before);
     // Nor is a rotation ended or undone that is of another key by now.
-    ben.promote(Checked::ByHand(other)).unwrap();
+    ben.promote(CheckedBy::Person(other)).unwrap();
     let not_current = Err(RotationError::Refused(KeySetError::NotCurrent));
     assert_eq!(setup.rotation.roll_back(seen), not_current);
     assert_eq!(
-        setup.rotation.retire(Checked::ByHand(seen)).map(drop),
+        setup.rotation.retire(CheckedBy::Person(seen)).map(drop),
         Err(RotationError::Refused(KeySetError::NotCurrent))
     );
     assert_eq!(setup.rotation.retire(seen).map(drop), Err(RotationError::Refused(KeySetError::NotCurrent)));
@@ -54,7 +54,7 @@ fn a_number_that_a_person_types_names_a_rotation() {
     let setup = staged();
     let typed: RotationId =
         setup.rotation.status().unwrap().keys().pending().unwrap().rotation().to_string().parse().unwrap();
-    setup.rotation.promote(Checked::ByHand(typed)).unwrap();
+    setup.rotation.promote(CheckedBy::Person(typed)).unwrap();
     assert!("two".parse::<RotationId>().is_err());
 }
 
@@ -69,10 +69,10 @@ fn no_name_is_suggested_twice() {
         names.push(staged.transition().event().name.as_deref().unwrap().to_owned());
         match number {
             2 => drop(setup.rotation.abort(staged.rotation()).unwrap()),
-            3 => drop(setup.rotation.compromise(name(3), None).unwrap()),
+            3 => drop(setup.rotation.compromise(name(3)).unwrap()),
             _ => {
-                setup.rotation.promote(Checked::ByHand(staged.rotation())).unwrap();
-                drop(setup.rotation.retire(Checked::ByHand(staged.rotation())).unwrap());
+                setup.rotation.promote(CheckedBy::Person(staged.rotation())).unwrap();
+                drop(setup.rotation.retire(CheckedBy::Person(staged.rotation())).unwrap());
             }
         }
     }
@@ -100,8 +100,8 @@ fn a_key_is_staged_under_the_name_that_was_suggested() {
 fn a_given_name_is_not_suggested_and_can_be_corrected() {
     let setup = adopted();
     let key_3 = key(3);
-    let given = || KeyDetails::of(&key_3).with_name("by hand");
-    setup.rotation.stage(KeyDetails::of(&key(2)).with_name("production-shop-2026-11-r3")).unwrap();
+    let given = || KeyDetails::new(&key_3).with_name("by hand");
+    setup.rotation.stage(KeyDetails::new(&key(2)).with_name("production-shop-2026-11-r3")).unwrap();
     setup.rotation.promote_unverified_now().unwrap();
     let next = setup.rotation.stage(&key(3)).unwrap();
     assert_eq!(next.transition().event().name.as_deref(), Some("production-shop-2026-11-r3b"));
@@ -115,8 +115,8 @@ fn a_given_name_is_not_suggested_and_can_be_corrected() {
 #[test]
 fn each_message_about_a_deletion_begins_with_the_name() {
     let setup = empty();
-    setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
-    setup.rotation.stage(KeyDetails::of(&key(2)).with_name("the new one")).unwrap();
+    setup.rotation.adopt(KeyDetails::new(&key(1)).with_name("the old one")).unwrap();
+    setup.rotation.stage(KeyDetails::new(&key(2)).with_name("the new one")).unwrap();
     setup.answers.accept(1);
     setup.answers.accept(2);
     drop(setup.rotation.verify_now().unwrap());
@@ -138,7 +138,7 @@ fn each_message_about_a_deletion_begins_with_the_name() {
         kept.starts_with(&format!("OVERDUE: the key named the old one ({one}) still works: delete it")),
         "{kept}"
     );
-    setup.rotation.stage(KeyDetails::of(&key(3)).with_name("the third")).unwrap();
+    setup.rotation.stage(KeyDetails::new(&key(3)).with_name("the third")).unwrap();
     drop(setup.rotation.promote_unverified_now());
     let blocked = setup.rotation.promote_unverified_now().unwrap_err().to_string();
     assert!(
@@ -147,12 +147,12 @@ fn each_message_about_a_deletion_begins_with_the_name() {
     );
     let aborted = setup.rotation.abort_now().unwrap().to_string();
     assert!(aborted.ends_with(&format!("delete the key named the third now {page}")), "{aborted}");
-    let leaked = setup.rotation.compromise(name(2), None).unwrap().to_string();
+    let leaked = setup.rotation.compromise(name(2)).unwrap().to_string();
     assert!(leaked.contains(&format!("delete the key named the new one now {page}")), "{leaked}");
     let step = setup.rotation.next_step().unwrap().to_string();
     let begins = format!("delete the leaked key named the new one (fingerprint {two}) {page} now: ");
     assert!(step.starts_with(&begins) && step.contains("and not the key named the old one"), "{step}");
-    setup.rotation.compromise(name(1), None).unwrap();
+    setup.rotation.compromise(name(1)).unwrap();
     let step = setup.rotation.next_step().unwrap().to_string();
     assert!(
         step.contains(&format!("first delete the key named the new one (fingerprint {two}) {page}; ")),
@@ -165,9 +165,9 @@ fn each_message_about_a_deletion_begins_with_the_name() {
 #[test]
 fn a_key_that_is_adopted_once_more_takes_its_name() {
     let setup = adopted();
-    let first = setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
+    let first = setup.rotation.adopt(KeyDetails::new(&key(1)).with_name("the old one")).unwrap();
     assert!(first.is_change() && first.event().name.as_deref() == Some("the old one"), "{first}");
-    let again = setup.rotation.adopt(KeyDetails::of(&key(1)).with_name("the old one")).unwrap();
+    let again = setup.rotation.adopt(KeyDetails::new(&key(1)).with_name("the old one")).unwrap();
     assert!(!again.is_change() && !setup.rotation.adopt(&key(1)).unwrap().is_change());
     assert_eq!(setup.rotation.status().unwrap().keys().current().unwrap().name(), Some("the old one"));
 }

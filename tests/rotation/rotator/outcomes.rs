@@ -38,7 +38,7 @@ fn each_step_of_a_whole_rotation_is_published_and_reported() {
     let setup = adopted();
     let Setup { rotation, handle, answers, clock, .. } = &setup;
     assert_eq!(sent(handle), Some(1));
-    let staged = rotation.stage(KeyDetails::of(&key(2)).with_note("spring")).unwrap();
+    let staged = rotation.stage(KeyDetails::new(&key(2)).with_note("spring")).unwrap();
     assert_eq!(
         (staged.transition().event().fingerprint, staged.transition().state()),
         (Some(name(2)), Some(KeyState::Pending))
@@ -68,7 +68,7 @@ fn each_step_of_a_whole_rotation_is_published_and_reported() {
     rotation.stage(&key(3)).unwrap();
     rotation.abort_now().unwrap();
     assert_eq!((sent(handle), setup.slots()), (Some(2), [Some(2), None, None]));
-    rotation.compromise(name(2), Some("in a log")).unwrap();
+    rotation.compromise_with_note(name(2), "in a log").unwrap();
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     assert_eq!(
         setup.actions(),
@@ -112,7 +112,7 @@ fn every_step_that_is_done_again_changes_nothing_and_says_so() {
         (Rotation::roll_back_now, "rolled back"),
         (Rotation::promote_unverified_now, "promoted unverified"),
         (Rotation::retire_unprobed_now, "retired unprobed"),
-        (|rotation| rotation.compromise(name(9), None).map(|leak| leak.transition().clone()), "compromised"),
+        (|rotation| rotation.compromise(name(9)).map(|leak| leak.transition().clone()), "compromised"),
     ];
     for (step, action) in steps {
         step(&setup.rotation).unwrap();
@@ -327,7 +327,7 @@ fn a_leaked_key_is_replaced_without_a_probe_and_never_returns() {
     let handle = rotation.handle();
     rotation.adopt(&key(1)).unwrap();
     rotation.stage(&key(2)).unwrap();
-    let transition = rotation.compromise(name(1), None).unwrap();
+    let transition = rotation.compromise(name(1)).unwrap();
     assert!(transition.to_string().contains("delete it now in Kanal (Settings → API Keys)"), "{transition}");
     assert_eq!(handle.load().unwrap_err(), NoActiveKey::Compromised);
     assert_eq!(slots(&store), [None, Some(2), None]);
@@ -345,10 +345,10 @@ fn a_leaked_key_is_replaced_without_a_probe_and_never_returns() {
     // A previous key takes over, and what leaked as previous is gone.
     rotation.stage(&key(3)).unwrap();
     rotation.promote_unverified_now().unwrap();
-    rotation.compromise(name(3), None).unwrap();
+    rotation.compromise(name(3)).unwrap();
     assert_eq!((sent(&handle), slots(&store)), (Some(2), [Some(2), None, None]));
     // One that is known by its name alone.
-    rotation.compromise(name(9), None).unwrap();
+    rotation.compromise(name(9)).unwrap();
     assert!(rotation.stage(&key(9)).is_err());
     assert_eq!(rotation.status().unwrap().keys().compromised(), [name(1), name(3), name(9)]);
 }
@@ -356,7 +356,7 @@ fn a_leaked_key_is_replaced_without_a_probe_and_never_returns() {
 #[test]
 fn a_leak_before_the_first_active_key_leaves_the_set_usable() {
     let setup = empty();
-    setup.rotation.compromise(name(9), None).unwrap();
+    setup.rotation.compromise(name(9)).unwrap();
     assert_eq!(setup.handle.load().unwrap_err(), NoActiveKey::NoKey);
     let (rotation, handle) = setup.another();
     rotation.adopt(&key(1)).unwrap();

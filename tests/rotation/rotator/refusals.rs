@@ -208,7 +208,7 @@ fn a_leaked_key_is_stopped_here_although_the_store_fails() {
         setup.store.writes.store(true, Ordering::SeqCst);
         setup.store.reads.store(is_silent, Ordering::SeqCst);
         for _ in 0..2 {
-            let error = setup.rotation.compromise(name(2), None).unwrap_err();
+            let error = setup.rotation.compromise(name(2)).unwrap_err();
             assert!(
                 matches!(error, RotationError::LeakNotPersisted { fingerprint, .. } if fingerprint == name(2))
             );
@@ -223,7 +223,7 @@ fn a_leaked_key_is_stopped_here_although_the_store_fails() {
         assert_eq!(sent(&elsewhere), Some(2), "nothing tells other processes but the store");
         // Done again, the previous key takes over.
         setup.store.writes.store(false, Ordering::SeqCst);
-        assert!(setup.rotation.compromise(name(2), None).unwrap().was_held());
+        assert!(setup.rotation.compromise(name(2)).unwrap().was_held());
         assert_eq!((sent(&setup.handle), setup.slots()), (Some(1), [Some(1), None, None]));
     }
 }
@@ -233,7 +233,7 @@ fn a_leak_of_the_only_key_closes_the_handle_if_the_store_fails() {
     let setup = Setup::over(CutOff::default());
     setup.rotation.adopt(&key(1)).unwrap();
     setup.store.writes.store(true, Ordering::SeqCst);
-    let error = setup.rotation.compromise(name(1), None).unwrap_err();
+    let error = setup.rotation.compromise(name(1)).unwrap_err();
     assert!(matches!(error, RotationError::LeakNotPersisted { .. }), "{error}");
     assert_eq!(setup.handle.load().unwrap_err(), NoActiveKey::Compromised);
     setup.rotation.status().unwrap();
@@ -245,11 +245,11 @@ fn a_leaked_key_that_is_not_sent_stops_nothing() {
     let setup = Setup::over(CutOff::default());
     setup.rotation.adopt(&key(1)).unwrap();
     setup.store.writes.store(true, Ordering::SeqCst);
-    let error = setup.rotation.compromise(name(9), None).unwrap_err();
+    let error = setup.rotation.compromise(name(9)).unwrap_err();
     assert!(matches!(error, RotationError::Unsure { .. }), "{error}");
     assert_eq!(sent(&setup.handle), Some(1));
     // A note that is refused is refused before anything is stopped.
-    let error = setup.rotation.compromise(name(1), Some("two\nlines")).unwrap_err();
+    let error = setup.rotation.compromise_with_note(name(1), "two\nlines").unwrap_err();
     assert!(matches!(error, RotationError::Refused(_)), "{error}");
     assert_eq!(sent(&setup.handle), Some(1));
 }

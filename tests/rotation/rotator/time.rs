@@ -77,7 +77,7 @@ fn a_person_is_led_through_a_rotation_word_by_word() {
     setup.answers.refuse(1);
     assert!(matches!(setup.rotation.retire_now().unwrap(), Retirement::Retired { .. }));
     assert!(matches!(next(&setup), NextStep::Nothing { .. }));
-    setup.rotation.compromise(two, None).unwrap();
+    setup.rotation.compromise(two).unwrap();
     says(
         &setup,
         &format!(

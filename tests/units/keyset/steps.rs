@@ -410,3 +410,12 @@ fn a_key_set_is_persisted_before_use_and_read_by_a_new_process() {
     assert_eq!(slots(&read), [Some(1), Some(2), None]);
     assert!(read.pending().unwrap().info().verified().is_some());
 }
+
+#[test]
+fn a_key_of_another_issuer_is_refused() {
+    let mut keys = empty();
+    let theirs = || RawKey::parse(Katana::PROFILE, b"0190b3c4-5d6e-7f80-9a1b-2c3d4e5f6071").unwrap();
+    assert_eq!(keys.adopt(theirs(), staging()), Err(KeySetError::OtherIssuer));
+    assert_eq!(keys.stage(theirs(), staging()), Err(KeySetError::OtherIssuer));
+    assert!(keys.current().is_none() && keys.pending().is_none());
+}
