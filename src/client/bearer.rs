@@ -40,8 +40,8 @@ use crate::key::Issuer;
 ///
 /// A request is repeated once, and never on a 403, 404, 422, 429 or 5xx, nor on a 401 whose body is not the
 /// issuer's. The guard checks the repeated request again. If there is no other key, or the handle has no
-/// active key by then because the key has leaked, the 401 is returned with its whole body. A late 401 about an
-/// older generation requests no reload, and does not deactivate any key.
+/// active key by then because the key has leaked, the 401 is returned with its whole body. A late 401 about
+/// an older generation requests no reload, and does not deactivate any key.
 ///
 /// *Which requests*: as for [`RetryLayer`](super::RetryLayer), those whose method is GET, HEAD, OPTIONS, PUT
 /// or DELETE, and those with [`Repeatable`](super::Repeatable) among their extensions. A refused request has
