@@ -80,7 +80,7 @@ pub struct IssuerMismatch {
 }
 
 /// A text is not a fingerprint, a store id or an origin. The error never holds the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {
     /// Not four groups of four characters from `a-z` and `2-7`.
@@ -110,6 +110,13 @@ pub enum ParseError {
     /// The origin's port is not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]
     OriginPort,
+}
+
+impl fmt::Debug for ParseError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl<I: Issuer> ApiKey<I> {

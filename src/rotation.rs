@@ -301,7 +301,7 @@ impl<I: Issuer> fmt::Debug for Rotation<I> {
 }
 
 /// Why a step failed, or why it is not known whether it was persisted, and what to do next.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RotationError {
     /// The key set cannot be read or written. Nothing was changed.
@@ -371,4 +371,11 @@ pub enum RotationError {
         /// Why it is not persisted.
         cause: Box<RotationError>,
     },
+}
+
+impl fmt::Debug for RotationError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

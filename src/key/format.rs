@@ -76,11 +76,18 @@ pub enum FormatRule {
 /// A text is not a well-formed key: the rule, the position, and a hint from the form of the text.
 ///
 /// It holds no byte of the text, so it can be printed and logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub struct FormatError {
     format: KeyFormat,
     rule: FormatRule,
     hint: Option<Hint>,
+}
+
+impl fmt::Debug for FormatError {
+    /// As [`Display`](fmt::Display): a `main` that ends with the error prints this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl KeyFormat {
