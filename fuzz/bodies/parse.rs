@@ -137,21 +137,7 @@ fn check_message(format: &KeyFormat, error: &FormatError) {
     assert_eq!(numbers(head), place);
     assert_eq!(tail, hint);
 
-    let mut debug_numbers = vec![min, max];
-    debug_numbers.extend(place.first());
-    // `Base64` and `NotUtf8`.
-    debug_numbers.extend(numbers(&format!("{:?}", error.hint())));
-    let debug = format!("{error:?}");
-    assert_eq!(numbers(&debug), debug_numbers);
-    let hint = error.hint().map_or("None".to_owned(), |hint| format!("Some {hint:?}"));
-    let allowed = ["FormatError", "format", "KeyFormat", "min", "max", "screened", "true", "rule", "hint"];
-    let rules = ["Empty", "Length", "found", "Character", "Padding", "position"];
-    for word in debug.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()) {
-        let known = allowed.contains(&word)
-            || rules.contains(&word)
-            || hint.split(' ').any(|w| w.trim_end_matches(char::is_numeric) == word);
-        assert!(known, "Debug shows more than rule, place, bounds and hint");
-    }
+    assert_eq!(format!("{error:?}"), message, "Debug shows more than the message");
 }
 
 fn numbers(text: &str) -> Vec<usize> {
