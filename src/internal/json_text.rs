@@ -295,7 +295,7 @@ mod tests {
         prop_oneof!["k", "[a-c]{0,3}", "\\PC{0,6}", any::<String>()]
     }
 
-    /// JSON as a text, with fields that may stand twice, and white space.
+    /// JSON as a text, with fields that may occur twice, and white space.
     fn json() -> impl Strategy<Value = String> {
         let quoted = || string().prop_map(|text| serde_json::to_string(&text).unwrap());
         let leaf = prop_oneof![

@@ -219,7 +219,7 @@ pub(super) fn open(mut bytes: WipedBytes) -> Result<Document, DocumentError> {
 
 fn digest(numbers: &[u8], content: &[u8]) -> [u8; 32] {
     let digest = hash(numbers, content);
-    // The hash keeps the end of the content on the stack, and a key may stand there.
+    // The hash keeps the end of the content on the stack, which may contain a key.
     wipe_stack();
     digest
 }
