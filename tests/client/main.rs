@@ -1,15 +1,15 @@
-//! Sending keys: the tower layers, the reqwest middleware, retries, probes, and the examples that send
+//! Sending keys: the tower layers, the reqwest middleware, retries, probes, and the programs that send
 //! requests.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(all(feature = "client", feature = "emulator", feature = "rotation"))]
+mod demo;
 #[cfg(all(feature = "client", feature = "dotenv", feature = "emulator"))]
 mod first_request;
 #[cfg(feature = "client")]
 mod layers;
-#[cfg(all(feature = "client", feature = "emulator", feature = "rotation"))]
-mod lifecycle;
 #[cfg(all(feature = "client", feature = "emulator", feature = "rotation"))]
 mod live;
 #[cfg(feature = "probe")]

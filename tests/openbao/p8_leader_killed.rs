@@ -7,7 +7,7 @@
 //!
 //! `KEYSHEATH_LEADER_KILLS` is how many leaders are killed; `scripts/soak-openbao` kills many.
 
-#[path = "../../examples/lifecycle/load.rs"]
+#[path = "../../src/bin/keysheath/demo/load.rs"]
 mod load;
 mod rotator;
 

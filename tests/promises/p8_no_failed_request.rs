@@ -7,7 +7,7 @@
 //!
 //! `scripts/soak` runs the same with a million requests.
 
-#[path = "../../examples/lifecycle/load.rs"]
+#[path = "../../src/bin/keysheath/demo/load.rs"]
 mod load;
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! A client under load: threads that send one request after another and count the answers.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,7 +14,8 @@ use hyper_util::rt::TokioExecutor;
 use keysheath::client::{BearerError, BearerLayer, OriginGuard, Sent};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{Kanal, StoreId};
-use tower::{Layer as _, Service as _, ServiceExt as _};
+use tower_layer::Layer as _;
+use tower_service::Service as _;
 
 /// The number of requests of one thread that are under way at once.
 const AT_ONCE: usize = 4;
@@ -133,8 +135,8 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
                         let Ok(request) = Request::get(&uri).body(Empty::new()) else {
                             return counts.fail("the URI is invalid".to_owned());
                         };
-                        let answer = match client.ready().await {
-                            Ok(client) => client.call(request).await,
+                        let answer = match poll_fn(|context| client.poll_ready(context)).await {
+                            Ok(()) => client.call(request).await,
                             Err(error) => Err(error),
                         };
                         match answer {

@@ -1,24 +1,19 @@
 //! The life of a key: created, stored, verified, promoted, rolled back, retired and leaked, while requests
 //! are sent.
 //!
-//! ```sh
-//! cargo run --example lifecycle --features client,emulator
-//! cargo run --example lifecycle --features client,emulator -- --seconds 60 --rotations 100
-//! ```
-//!
 //! It starts the emulator on 127.0.0.1 in place of Kanal, and does what a person does in the app: create keys
 //! and delete them. Two services send requests from several threads. One rotates the keys; the other only
 //! follows the document that they are kept in, as another process would. A planned rotation fails no request:
 //! the program prints the number of failed requests, and ends with an error if it is not 0.
 
 mod load;
-mod options;
 mod probe;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +29,6 @@ use keysheath::rotation::{KeyDetails, NextStep, Retirement, Rotation, RotationPo
 use keysheath::store::{DocumentStore, FileStore};
 
 use load::Load;
-use options::{Options, USAGE};
 use probe::OrdersProbe;
 
 type Failure = Box<dyn Error>;
@@ -45,44 +39,75 @@ const POLL: Duration = Duration::from_millis(50);
 /// The longest wait for a condition, such as the end of the requests under way.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn main() {
-    if let Err(error) = run() {
-        eprintln!("\nlifecycle: {error}");
-        std::process::exit(1);
+pub const USAGE: &str = "\
+usage: keysheath demo [OPTIONS]
+
+Starts an emulator of Kanal on 127.0.0.1, and two services that send requests to it from four threads.
+Creates, verifies, promotes, rolls back and retires keys meanwhile. At last one leaks.
+
+  --seconds NUMBER     how long all planned rotations take together [default: 6]
+  --rotations NUMBER   how many there are [default: 6]
+  --keychain           keep the keys in an item of this machine's keychain, not in a file of a temporary
+                       folder; it is deleted at the end
+  -h, --help           print this text";
+
+/// The settings of one run.
+pub struct Demo {
+    pub time: Duration,
+    pub rotations: u32,
+    pub keychain: bool,
+}
+
+impl Demo {
+    /// Plays it. Fails if a request failed before the key leaked.
+    pub fn run(&self) -> Result<(), Failure> {
+        let folder = Folder::new()?;
+        if self.keychain {
+            return in_the_keychain(self, &folder.0);
+        }
+        let path = folder.0.join("kanal-keys");
+        live(self, &folder.0, || FileStore::new(&path))
     }
 }
 
-fn run() -> Result<(), Failure> {
-    let options = Options::parse(std::env::args_os().skip(1))?;
-    if options.help {
-        println!("{USAGE}");
-        return Ok(());
+/// A new temporary folder of this user alone. It is removed when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> std::io::Result<Self> {
+        let unguessed = RandomState::new().hash_one(std::process::id());
+        let path = std::env::temp_dir().join(format!("keysheath-demo-{unguessed:016x}"));
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        // It fails if something has that name.
+        builder.create(&path)?;
+        Ok(Self(path))
     }
-    let folder = tempfile::tempdir()?;
-    if options.keychain {
-        return in_the_keychain(&options, folder.path());
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system, which clears temporary folders.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
-    let path = folder.path().join("kanal-keys");
-    println!("Keys in {}", path.display());
-    live(&options, folder.path(), || FileStore::new(&path))
 }
 
 #[cfg(feature = "keychain")]
-fn in_the_keychain(options: &Options, folder: &Path) -> Result<(), Failure> {
+fn in_the_keychain(demo: &Demo, folder: &Path) -> Result<(), Failure> {
     use keysheath::source::Keychain;
     use keysheath::store::KeychainStore;
 
-    let name = format!("lifecycle-{}", std::process::id());
-    let keychain = Keychain::for_service("keysheath-example");
-    println!("Keys in the keychain, item keysheath-example/{name}");
+    let name = format!("demo-{}", std::process::id());
+    let keychain = Keychain::for_service("keysheath-demo");
     let lock = folder.join("lock");
-    let outcome = live(options, folder, || KeychainStore::new(keychain.clone(), name.clone(), &lock));
+    let outcome = live(demo, folder, || KeychainStore::new(keychain.clone(), name.clone(), &lock));
     keychain.delete(&name)?;
     outcome
 }
 
 #[cfg(not(feature = "keychain"))]
-fn in_the_keychain(_: &Options, _: &Path) -> Result<(), Failure> {
+fn in_the_keychain(_: &Demo, _: &Path) -> Result<(), Failure> {
     Err("--keychain needs the feature keychain".into())
 }
 
@@ -99,11 +124,8 @@ struct Scene {
     load: Load,
 }
 
-fn live<S: DocumentStore + 'static>(
-    options: &Options,
-    folder: &Path,
-    open: impl Fn() -> S,
-) -> Result<(), Failure> {
+fn live<S: DocumentStore + 'static>(demo: &Demo, folder: &Path, open: impl Fn() -> S) -> Result<(), Failure> {
+    println!("Keys in {}", open().provenance());
     let emulator = Emulator::kanal().start()?;
     let guard = OriginGuard::for_loopback(emulator.origin().clone())?;
     println!("The emulator answers for Kanal on {}", emulator.origin());
@@ -116,7 +138,7 @@ fn live<S: DocumentStore + 'static>(
         .with_settle(Duration::ZERO)
         .with_activation(Duration::ZERO);
     let rotation = Rotation::<Kanal>::open(open(), policy)?
-        .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE))
+        .with_probe(OrdersProbe::new(guard.clone(), OWN_STORE)?)
         .with_audit_file(&audit)
         .on_event({
             let trail = Arc::clone(&trail);
@@ -134,16 +156,16 @@ fn live<S: DocumentStore + 'static>(
 
     scene.first_key()?;
     let start = Instant::now();
-    for number in 1..=options.rotations {
+    for number in 1..=demo.rotations {
         scene.rotate(number)?;
         // Each rotation has its share of the time.
-        let share = options.time.mul_f64(f64::from(number) / f64::from(options.rotations));
+        let share = demo.time.mul_f64(f64::from(number) / f64::from(demo.rotations));
         std::thread::sleep(share.saturating_sub(start.elapsed()));
     }
     let (answered, failed) = (scene.load.answered(), scene.load.failed());
     scene.leak()?;
 
-    let rotations = options.rotations;
+    let rotations = demo.rotations;
     println!("\n  requests answered  {answered:>9}  while {rotations} rotations were made");
     println!("  requests failed    {failed:>9}  before the compromise");
     println!("  not sent           {:>9}  while no key was active", scene.load.unsent());
