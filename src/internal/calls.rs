@@ -1,14 +1,17 @@
 //! Blocking calls: with a deadline, and on a bounded number of threads.
 
-use std::collections::{HashMap, VecDeque};
+mod queue;
+mod slot;
+
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Condvar, LazyLock, MutexGuard};
-use std::thread;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use super::bytes::wipe_stack;
-use super::threads::{Lock, contained, recover};
+use super::time::later;
+use queue::Permit;
+use slot::Slot;
 
 /// The default deadline of a source: 30 s, so that a person can answer a prompt.
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -26,10 +29,6 @@ pub(crate) const MAX_CALLS_PER_PLACE: usize = 4;
 /// own, that of a command two. A call that hangs past its deadline is not among them, so that a disk which
 /// hangs takes no turn from the other places; [`MAX_CALLS_PER_PLACE`] bounds those of each place.
 pub(crate) const MAX_CALLS: usize = 64;
-
-/// How long a place whose calls all hang is left alone before one call tries it again; twice as long after
-/// each try that hangs as well, so that the threads which hang grow with the logarithm of the time.
-const REST: Duration = Duration::from_secs(30);
 
 /// A turn that came after less than this part of the deadline is no reason for a call that was too slow.
 const SHORT_WAIT: u32 = 10;
@@ -91,8 +90,8 @@ pub enum CallError {
     Panicked,
 }
 
-/// Runs calls on threads of their own. A call that was given up is left behind and counted until it returns,
-/// if it ever does; what it returns then is dropped, and so wiped.
+/// Makes calls on other threads. A call that was given up is left behind and counted until it returns, if it
+/// ever does; what it returns then is dropped, and so wiped.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     deadline: Duration,
@@ -123,214 +122,6 @@ impl Target {
 fn hash(kind: &str, name: &impl Hash) -> u64 {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     HASHER.hash_one((kind, name))
-}
-
-/// The calls under way in this process.
-#[derive(Default)]
-struct Calls {
-    places: HashMap<u64, Count>,
-    servers: HashMap<u64, usize>,
-    /// Those that are counted, without those left behind.
-    all: usize,
-    tickets: u64,
-}
-
-#[derive(Default)]
-struct Count {
-    under_way: usize,
-    left_behind: usize,
-    /// Those left behind that are held against the place no more: it has answered another call since.
-    written_off: usize,
-    left_last: Option<Instant>,
-    /// The tickets of the calls that wait for their turn, in the order of arrival.
-    waiting: VecDeque<u64>,
-}
-
-/// What a call may do now.
-enum May {
-    Go,
-    Wait,
-    GiveUp { hanging: usize },
-}
-
-impl Count {
-    const fn hanging(&self) -> usize {
-        self.left_behind - self.written_off
-    }
-
-    /// What the place itself says.
-    fn may(&self) -> May {
-        let hanging = self.hanging();
-        if hanging < MAX_CALLS_PER_PLACE {
-            return if self.under_way - self.written_off < MAX_CALLS_PER_PLACE { May::Go } else { May::Wait };
-        }
-        let tries = u32::try_from(hanging - MAX_CALLS_PER_PLACE).unwrap_or(u32::MAX);
-        let rest = REST.saturating_mul(2_u32.saturating_pow(tries));
-        let is_tried = self.under_way > self.left_behind;
-        if !is_tried && self.left_last.is_none_or(|last| last.elapsed() >= rest) {
-            May::Go
-        } else {
-            May::GiveUp { hanging }
-        }
-    }
-}
-
-impl Calls {
-    fn may(&self, place: Target, is_counted: bool, ticket: u64) -> May {
-        // The caller waits in it.
-        let Some(count) = self.places.get(&place.name) else { return May::Go };
-        let of_place = count.may();
-        let is_first = count.waiting.front().is_none_or(|&first| first == ticket);
-        let has_room = (self.all < MAX_CALLS || !is_counted)
-            && place
-                .server
-                .is_none_or(|(server, limit)| self.servers.get(&server).copied().unwrap_or_default() < limit);
-        match of_place {
-            May::Go if !is_first || !has_room => May::Wait,
-            of_place => of_place,
-        }
-    }
-
-    fn forget_if_idle(&mut self, place: Target) {
-        let is_idle = |count: &Count| count.under_way == 0 && count.waiting.is_empty();
-        if self.places.get(&place.name).is_some_and(is_idle) {
-            self.places.remove(&place.name);
-        }
-    }
-
-    /// How many calls stand before one that waits: those of its place, or of its server, or all.
-    fn before(&self, place: Target) -> usize {
-        let of_place = self.places.get(&place.name).map_or(0, |count| count.under_way);
-        if of_place >= MAX_CALLS_PER_PLACE {
-            return of_place;
-        }
-        match place.server {
-            Some((server, limit)) if self.servers.get(&server).is_some_and(|&count| count >= limit) => limit,
-            _ => self.all.max(of_place),
-        }
-    }
-}
-
-static CALLS: LazyLock<Lock<Calls>> = LazyLock::new(Lock::default);
-static RETURNED: Condvar = Condvar::new();
-
-fn calls() -> MutexGuard<'static, Calls> {
-    CALLS.lock()
-}
-
-/// The right to one call; all threads of the call share it, and it ends with the last of them.
-pub(crate) struct Permit {
-    place: Target,
-    is_counted: bool,
-    left_behind: Lock<bool>,
-}
-
-impl Permit {
-    /// Waits for a turn, at most for `patience`, and says how long others kept it waiting.
-    fn take(place: Target, is_counted: bool, patience: Duration) -> Result<(Arc<Self>, Duration), CallError> {
-        let start = Instant::now();
-        let mut waited = Duration::ZERO;
-        let mut calls = calls();
-        calls.tickets += 1;
-        let ticket = calls.tickets;
-        calls.places.entry(place.name).or_default().waiting.push_back(ticket);
-        let outcome = loop {
-            match calls.may(place, is_counted, ticket) {
-                May::Go => break Ok(()),
-                May::GiveUp { hanging } => break Err(CallError::Stuck { count: hanging }),
-                May::Wait => {}
-            }
-            let rest = patience.saturating_sub(start.elapsed());
-            if rest.is_zero() {
-                break Err(CallError::Queued { waited: patience, under_way: calls.before(place) });
-            }
-            calls = recover(RETURNED.wait_timeout(calls, rest)).0;
-            waited = start.elapsed();
-        };
-        if let Some(count) = calls.places.get_mut(&place.name) {
-            count.waiting.retain(|&other| other != ticket);
-            count.under_way += usize::from(outcome.is_ok());
-        }
-        if outcome.is_ok() {
-            calls.all += usize::from(is_counted);
-            if let Some((server, _)) = place.server {
-                *calls.servers.entry(server).or_default() += 1;
-            }
-        }
-        calls.forget_if_idle(place);
-        drop(calls);
-        // The next in the queue may go as well, or was behind this one.
-        RETURNED.notify_all();
-        outcome?;
-        Ok((Arc::new(Self { place, is_counted, left_behind: Lock::new(false) }), waited))
-    }
-
-    /// Notes that this call was given up. Where it returns, that is undone.
-    fn leave_behind(&self) {
-        let mut calls = calls();
-        if let Some(count) = calls.places.get_mut(&self.place.name) {
-            count.left_behind += 1;
-            count.left_last = Some(Instant::now());
-            *self.left_behind.lock() = true;
-            calls.all -= usize::from(self.is_counted);
-        }
-        drop(calls);
-        RETURNED.notify_all();
-    }
-
-    /// Notes that the place answers, so that those left behind are held against it no more.
-    fn has_answered(&self) {
-        if let Some(count) = calls().places.get_mut(&self.place.name) {
-            count.written_off = count.left_behind;
-        }
-    }
-
-    /// Starts another thread of the same call.
-    pub(crate) fn spawn<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Receiver<T>, CallError> {
-        // A channel is a block with gaps, and what earlier calls left on the stack would be copied into them:
-        // comparing two keys leaves words of them there.
-        wipe_stack();
-        let (sender, result) = mpsc::sync_channel(1);
-        let permit = Arc::clone(self);
-        thread::Builder::new()
-            .name("keysheath-source".into())
-            .spawn(move || {
-                // A source may be an application's own.
-                let done = contained(work);
-                drop(permit);
-                // Where the caller has gone, the result is dropped here.
-                let _ = done.map(|done| sender.send(done));
-            })
-            .map_err(|_| CallError::NoThread)?;
-        Ok(result)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let left_behind = *self.left_behind.get_mut();
-        let mut calls = calls();
-        calls.all -= usize::from(self.is_counted && !left_behind);
-        if let Some(count) = calls.places.get_mut(&self.place.name) {
-            count.under_way -= 1;
-            count.left_behind -= usize::from(left_behind);
-            count.written_off = count.written_off.min(count.left_behind);
-        }
-        if let Some((server, _)) = self.place.server
-            && let Some(count) = calls.servers.get_mut(&server)
-        {
-            *count -= 1;
-            if *count == 0 {
-                calls.servers.remove(&server);
-            }
-        }
-        calls.forget_if_idle(self.place);
-        drop(calls);
-        RETURNED.notify_all();
-    }
 }
 
 /// The turn of a call: what is left of its deadline, and more threads for it.
@@ -379,7 +170,8 @@ impl Turn {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Receiver<T>, CallError> {
-        self.permit.spawn(work)
+        let permit = Arc::clone(&self.permit);
+        slot::spawn_part(work, permit)
     }
 }
 
@@ -418,15 +210,13 @@ impl Caller {
         end: impl FnOnce(),
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, CallError> {
-        let call = self.start(place, |_| work())?;
-        let outcome = call.wait(Duration::ZERO);
-        let outcome = outcome.or_else(|problem| {
+        let call = self.start(place, |_| work(), None);
+        call.wait(Duration::ZERO).or_else(|problem| {
+            call.slot.expect_no_answer();
             end();
             // What it gives now is how it ended.
             call.wait(extra).and(Err(problem))
-        });
-        call.finish(outcome.is_ok());
-        outcome
+        })
     }
 
     /// As [`Caller::run`], for work that keeps the deadline itself and may need `extra` time to put an end to
@@ -437,52 +227,96 @@ impl Caller {
         extra: Duration,
         work: impl FnOnce(&Turn) -> T + Send + 'static,
     ) -> Result<T, CallError> {
-        let call = self.start(place, work)?;
-        let outcome = call.wait(extra);
-        call.finish(outcome.is_ok());
-        outcome
+        self.start(place, work, None).wait(extra)
+    }
+
+    /// Begins a call without blocking. `wake` is called once the outcome is there, on any thread, and not at
+    /// the deadline.
+    #[cfg(feature = "rotation")]
+    #[allow(dead_code, reason = "for a scheduler, which must not block")]
+    pub(crate) fn begin<T: Send + 'static>(
+        &self,
+        place: Target,
+        work: impl FnOnce(&Turn) -> T + Send + 'static,
+        wake: impl FnOnce() + Send + 'static,
+    ) -> PendingCall<T> {
+        self.start(place, work, Some(Box::new(wake)))
     }
 
     fn start<T: Send + 'static>(
         &self,
         place: Target,
         work: impl FnOnce(&Turn) -> T + Send + 'static,
-    ) -> Result<Call<T>, CallError> {
-        let (permit, waited) = Permit::take(place, self.is_counted, self.deadline)?;
-        let times = Times { start: Instant::now(), waited, deadline: self.deadline };
-        let turn = Turn { permit: Arc::clone(&permit), times };
-        Ok(Call { result: permit.spawn(move || work(&turn))?, permit, times })
+        wake: Option<slot::Wake>,
+    ) -> PendingCall<T> {
+        // What earlier calls left on the stack would be copied into the gaps of the blocks that are made
+        // here: comparing two keys leaves words of them there.
+        wipe_stack();
+        let begun = Instant::now();
+        let slot = Slot::new(self.deadline, Box::new(work), wake);
+        let ticket = queue::join(place, self.is_counted, Arc::clone(&slot) as _);
+        PendingCall { slot, place, ticket, begun, deadline: self.deadline }
     }
 }
 
-/// A call under way, for its caller.
-struct Call<T> {
-    permit: Arc<Permit>,
-    result: Receiver<T>,
-    times: Times,
+/// A call that its caller polls, or waits for. Dropping it leaves the call behind, where it goes on.
+#[must_use]
+pub(crate) struct PendingCall<T> {
+    slot: Arc<Slot<T>>,
+    place: Target,
+    ticket: u64,
+    begun: Instant,
+    deadline: Duration,
 }
 
-impl<T> Call<T> {
-    /// Waits until the deadline, and `extra` time beyond it.
+impl<T> PendingCall<T> {
+    /// Returns the outcome, once, when there is one. At the deadline that is an error.
+    #[cfg(feature = "rotation")]
+    #[allow(dead_code, reason = "for a scheduler, which must not block")]
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Result<T, CallError>> {
+        if let Some(outcome) = self.slot.take_outcome() {
+            return Some(outcome);
+        }
+        if now < self.until() || self.slot.is_left() {
+            return None;
+        }
+        let problem = self.too_late();
+        self.leave();
+        Some(Err(problem))
+    }
+
+    /// When there is an outcome at the latest: the deadline.
+    pub(crate) fn until(&self) -> Instant {
+        later(self.begun, self.deadline)
+    }
+
+    /// Waits until the deadline, and if its turn came until then, `extra` time beyond it.
     fn wait(&self, extra: Duration) -> Result<T, CallError> {
-        self.result.recv_timeout(self.times.rest(extra)).map_err(|error| match error {
-            RecvTimeoutError::Timeout => self.times.too_late(),
-            // The work panicked; the message is on standard error, and holds nothing of ours.
-            RecvTimeoutError::Disconnected => CallError::Panicked,
-        })
+        self.slot.wait(self.until(), extra).unwrap_or_else(|| Err(self.too_late()))
     }
 
-    /// Leaves it behind, where it goes on.
-    fn finish(self, has_answered: bool) {
-        // Another holder is a thread that goes on; one that has answered holds it no more.
-        if Arc::strong_count(&self.permit) > 1 {
-            self.permit.leave_behind();
-        } else if has_answered {
-            self.permit.has_answered();
+    /// Why there is no outcome at the deadline. One that still waits for its turn gives it up.
+    fn too_late(&self) -> CallError {
+        let waited = self.deadline;
+        match queue::leave(self.place, self.ticket) {
+            Some(under_way) => CallError::Queued { waited, under_way },
+            // Where its turn comes just now, that is too late.
+            None => self
+                .slot
+                .times()
+                .map_or(CallError::LateTurn { waited, left: Duration::ZERO }, Times::too_late),
+        }
+    }
+
+    fn leave(&self) {
+        if self.slot.leave() {
+            queue::leave(self.place, self.ticket);
         }
     }
 }
 
-#[cfg(test)]
-#[path = "../../tests/units/internal/calls.rs"]
-mod tests;
+impl<T> Drop for PendingCall<T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

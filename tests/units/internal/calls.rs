@@ -1,7 +1,9 @@
 //! A process-wide count is under test, so each test has a place of its own.
 
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Mutex, mpsc};
+use std::thread;
 
+use super::super::{Caller, Turn, hash};
 use super::*;
 
 /// A place that no other test calls.
@@ -172,11 +174,16 @@ fn a_deadline_beyond_the_clock_is_no_panic() {
 fn hang(place: Target, count: usize) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
-    for _ in 0..count {
+    let mut hanging = 0;
+    while hanging < count {
         let held = Arc::clone(&held);
         let worker = Caller::new().with_deadline(Duration::from_millis(5));
-        let outcome = worker.run(place, move || drop(held.lock().map(|held| held.recv())));
-        assert!(matches!(outcome, Err(CallError::Deadline { .. })), "{outcome:?}");
+        match worker.run(place, move || drop(held.lock().map(|held| held.recv()))) {
+            Err(CallError::Deadline { .. } | CallError::LateTurn { .. }) => hanging += 1,
+            // The calls of other tests were in the way.
+            Err(CallError::Queued { .. }) => {}
+            outcome => panic!("{outcome:?}"),
+        }
     }
     release
 }
@@ -333,4 +340,134 @@ fn zero_and_endless_deadlines_are_no_panic() {
         let outcome = Caller::new().with_deadline(deadline).run_with(place, Duration::MAX, Turn::rest);
         assert!(outcome.is_ok_and(|rest| rest <= deadline), "{deadline:?}");
     }
+}
+
+/// Waits for the outcome of a call that is polled, woken by nothing but its wake.
+#[cfg(feature = "rotation")]
+fn outcome_of<T: Send + 'static>(
+    caller: &Caller,
+    place: Target,
+    work: impl FnOnce(&Turn) -> T + Send + 'static,
+) -> Result<T, CallError> {
+    let (wake, woken) = mpsc::channel();
+    let mut call = caller.begin(place, work, move || wake.send(()).unwrap());
+    loop {
+        let now = Instant::now();
+        if let Some(outcome) = call.poll(now) {
+            assert!(call.poll(now).is_none(), "an outcome is given once");
+            return outcome;
+        }
+        assert!(now < call.until(), "at the deadline there is an outcome");
+        let _ = woken.recv_timeout(call.until() - now);
+    }
+}
+
+#[cfg(feature = "rotation")]
+#[test]
+fn a_call_that_is_polled_wakes_its_caller_with_the_outcome() {
+    let place = place("polled");
+    assert_eq!(outcome_of(&Caller::new(), place, |_| 7), Ok(7));
+    let panics = outcome_of(&Caller::new(), place, |_| std::panic::resume_unwind(Box::new(())));
+    assert_eq!(panics, Err::<(), _>(CallError::Panicked));
+    let waited = Duration::from_millis(20);
+    let hurried = Caller::new().with_deadline(waited);
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    for _ in 0..MAX_CALLS_PER_PLACE {
+        let held = Arc::clone(&held);
+        let hangs = outcome_of(&hurried, place, move |_| drop(held.lock().map(|held| held.recv())));
+        assert_eq!(hangs, Err(CallError::Deadline { after: waited }));
+    }
+    let stuck = outcome_of(&Caller::new(), place, |_| 7);
+    assert_eq!(stuck, Err(CallError::Stuck { count: MAX_CALLS_PER_PLACE }));
+    drop(release);
+}
+
+#[cfg(feature = "rotation")]
+#[test]
+fn a_call_that_is_polled_is_begun_without_blocking() {
+    let place = place("begun");
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let (wake, woken) = mpsc::channel();
+    let begin = |number: usize, held: &Arc<Mutex<mpsc::Receiver<()>>>| {
+        let (held, wake) = (Arc::clone(held), wake.clone());
+        let work = move |_: &Turn| held.lock().unwrap().recv().map_or(number, |()| number);
+        Caller::new().begin(place, work, move || wake.send(number).unwrap())
+    };
+    let mut calls: Vec<_> = (0..100).map(|number| begin(number, &held)).collect();
+    assert!(calls.iter_mut().all(|call| call.poll(Instant::now()).is_none()));
+    // One in the queue that is dropped leaves it.
+    drop(calls.pop());
+    assert_eq!(super::calls().places[&place.name].waiting.len(), 99 - MAX_CALLS_PER_PLACE);
+    drop(release);
+    for _ in 0..calls.len() {
+        let number = woken.recv().unwrap();
+        assert_eq!(calls[number].poll(Instant::now()), Some(Ok(number)));
+    }
+    assert!(!super::calls().places.contains_key(&place.name), "every call was counted off");
+}
+
+#[cfg(feature = "rotation")]
+#[test]
+fn a_polled_call_that_is_dropped_counts_until_it_returns() {
+    let place = place("dropped");
+    let (release, held) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let work = move |_: &Turn| tell.send(()).is_ok() && held.recv().is_err();
+    let call = Caller::new().begin(place, work, || panic!("its caller has gone"));
+    told.recv().unwrap();
+    drop(call);
+    let left_behind = || calls().places.get(&place.name).map(|count| count.left_behind);
+    assert_eq!(left_behind(), Some(1));
+    drop(release);
+    while left_behind().is_some() {
+        thread::yield_now();
+    }
+}
+
+#[cfg(feature = "rotation")]
+#[test]
+fn a_polled_call_whose_turn_does_not_come_was_queued() {
+    let place = place("polled in vain");
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let _calls: Vec<_> = (0..MAX_CALLS_PER_PLACE)
+        .map(|_| {
+            let held = Arc::clone(&held);
+            Caller::new().begin(place, move |_| drop(held.lock().map(|held| held.recv())), || ())
+        })
+        .collect();
+    let waited = Duration::from_millis(20);
+    let queued = outcome_of(&Caller::new().with_deadline(waited), place, |_| 7);
+    assert_eq!(queued, Err(CallError::Queued { waited, under_way: MAX_CALLS_PER_PLACE }));
+    drop(release);
+}
+
+#[test]
+fn turns_of_many_places_are_given_in_the_order_of_arrival() {
+    let at = |name: usize| Target::of("test order", &name).at_server(&"in order", 1);
+    let (release, held) = mpsc::channel::<()>();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        let waits = |number: usize| {
+            let calls = calls();
+            let first = calls.places.get(&at(number).name);
+            first.is_some_and(|count| count.waiting.len() + count.under_way == 1)
+        };
+        scope.spawn(move || Caller::new().run(at(0), move || held.recv().is_err()));
+        for number in 0..20 {
+            while !waits(number) {
+                thread::yield_now();
+            }
+            let order = Arc::clone(&order);
+            let work = move || order.lock().unwrap().push(number + 1);
+            scope.spawn(move || Caller::new().run(at(number + 1), work));
+        }
+        while !waits(20) {
+            thread::yield_now();
+        }
+        drop(release);
+    });
+    assert!(order.lock().unwrap().iter().copied().eq(1..=20), "{order:?}");
 }

@@ -1,0 +1,231 @@
+//! One call, between its caller and the thread that makes it.
+
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::queue::{Permit, Seat};
+use super::{CallError, Times, Turn};
+use crate::internal::bytes::wipe_stack;
+use crate::internal::threads::{Lock, contained, recover};
+
+/// What a call does.
+pub(super) type Work<T> = Box<dyn FnOnce(&Turn) -> T + Send>;
+
+/// What is called once when there is an outcome.
+pub(super) type Wake = Box<dyn FnOnce() + Send>;
+
+pub(super) struct Slot<T> {
+    deadline: Duration,
+    state: Lock<State<T>>,
+    /// Told when there is an outcome.
+    ended: Condvar,
+}
+
+struct State<T> {
+    stage: Stage<T>,
+    /// Until a thread takes it, and where none could: it is dropped on the caller's thread then.
+    work: Option<Work<T>>,
+    /// For the work, from when it has come until a thread takes it.
+    turn: Option<Turn>,
+    wake: Option<Wake>,
+}
+
+enum Stage<T> {
+    /// For its turn.
+    Waiting,
+    UnderWay {
+        /// Until the call ends.
+        permit: Option<Arc<Permit>>,
+        times: Times,
+        /// Whether an outcome that comes now says that the place answers.
+        would_be_answer: bool,
+    },
+    Ended(Result<T, CallError>),
+    /// The caller has the outcome, or has gone.
+    Left,
+}
+
+impl<T> Slot<T> {
+    pub(super) fn new(deadline: Duration, work: Work<T>, wake: Option<Wake>) -> Arc<Self> {
+        let state = State { stage: Stage::Waiting, work: Some(work), turn: None, wake };
+        Arc::new(Self { deadline, state: Lock::new(state), ended: Condvar::new() })
+    }
+
+    /// Returns the outcome, if there is one and it was not taken yet.
+    pub(super) fn take_outcome(&self) -> Option<Result<T, CallError>> {
+        self.state.lock().take_outcome()
+    }
+
+    /// Waits for the outcome: for its turn until the given time, and for the rest of the deadline and `extra`
+    /// time once the turn has come.
+    pub(super) fn wait(&self, until: Instant, extra: Duration) -> Option<Result<T, CallError>> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(outcome) = state.take_outcome() {
+                return Some(outcome);
+            }
+            let rest = match &state.stage {
+                Stage::UnderWay { times, .. } => times.rest(extra),
+                Stage::Waiting => until.saturating_duration_since(Instant::now()),
+                Stage::Ended(_) | Stage::Left => Duration::ZERO,
+            };
+            if rest.is_zero() {
+                return None;
+            }
+            state = recover(self.ended.wait_timeout(state, rest)).0;
+        }
+    }
+
+    /// Whether the caller has had the outcome.
+    #[cfg(feature = "rotation")]
+    pub(super) fn is_left(&self) -> bool {
+        matches!(self.state.lock().stage, Stage::Left)
+    }
+
+    /// Returns when its turn came, if it has.
+    pub(super) fn times(&self) -> Option<Times> {
+        match self.state.lock().stage {
+            Stage::UnderWay { times, .. } => Some(times),
+            _ => None,
+        }
+    }
+
+    /// The caller ends the work: what comes of it now is no answer of the place.
+    #[cfg(feature = "keychain")]
+    pub(super) fn expect_no_answer(&self) {
+        if let Stage::UnderWay { would_be_answer, .. } = &mut self.state.lock().stage {
+            *would_be_answer = false;
+        }
+    }
+
+    /// The caller goes. Returns whether the call still waits for its turn.
+    pub(super) fn leave(&self) -> bool {
+        let mut state = self.state.lock();
+        let was = std::mem::replace(&mut state.stage, Stage::Left);
+        let work = if state.turn.is_none() { state.work.take() } else { None };
+        let wake = state.wake.take();
+        drop(state);
+        // They may hold what is the application's own.
+        drop((work, wake));
+        match was {
+            Stage::Waiting => true,
+            Stage::UnderWay { permit: Some(permit), .. } => {
+                permit.leave_behind();
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Hands the outcome to the caller. Where that has gone, it is dropped here.
+    fn end(&self, outcome: Result<T, CallError>) {
+        // First the turn, so that what the caller does next finds this call counted off.
+        let mut state = self.state.lock();
+        let (permit, is_answer) = match &mut state.stage {
+            Stage::UnderWay { permit, would_be_answer, .. } => (permit.take(), *would_be_answer),
+            _ => (None, false),
+        };
+        drop(state);
+        if let Some(permit) = permit {
+            permit.finish(is_answer && outcome.is_ok());
+        }
+        let mut state = self.state.lock();
+        if matches!(state.stage, Stage::Left) {
+            drop(state);
+            drop(outcome);
+            return;
+        }
+        state.stage = Stage::Ended(outcome);
+        let wake = state.wake.take();
+        drop(state);
+        self.ended.notify_all();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+}
+
+impl<T> State<T> {
+    fn take_outcome(&mut self) -> Option<Result<T, CallError>> {
+        match std::mem::replace(&mut self.stage, Stage::Left) {
+            Stage::Ended(outcome) => Some(outcome),
+            stage => {
+                self.stage = stage;
+                None
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> Seat for Slot<T> {
+    fn take_turn(self: Arc<Self>, turn: Result<(Arc<Permit>, Duration), CallError>) -> Option<Arc<Permit>> {
+        let (permit, waited) = match turn {
+            Ok(turn) => turn,
+            Err(problem) => {
+                self.end(Err(problem));
+                return None;
+            }
+        };
+        let times = Times { start: Instant::now(), waited, deadline: self.deadline };
+        let mut state = self.state.lock();
+        if matches!(state.stage, Stage::Left) {
+            return Some(permit);
+        }
+        state.turn = Some(Turn { permit: Arc::clone(&permit), times });
+        state.stage = Stage::UnderWay { permit: Some(permit), times, would_be_answer: true };
+        drop(state);
+        let problem = start(Arc::clone(&self) as _).err()?;
+        let mut state = self.state.lock();
+        let turn = state.turn.take();
+        if let Stage::UnderWay { permit, .. } = &mut state.stage {
+            // The turn holds it as well.
+            permit.take();
+        }
+        drop(state);
+        self.end(Err(problem));
+        turn.map(|turn| turn.permit)
+    }
+
+    fn make(&self) {
+        let mut state = self.state.lock();
+        let (Some(work), Some(turn)) = (state.work.take(), state.turn.take()) else { return };
+        drop(state);
+        // A source may be an application's own. The turn ends before the call does.
+        let outcome = contained(move || work(&turn));
+        self.end(outcome.ok_or(CallError::Panicked));
+    }
+}
+
+const NAME: &str = "keysheath-source";
+
+/// Makes a call on a thread of its own.
+fn start(seat: Arc<dyn Seat>) -> Result<(), CallError> {
+    // What a call leaves behind is dropped here, and may be an application's own.
+    spawn(move || {
+        contained(move || seat.make());
+    })
+}
+
+/// Starts another thread of a call.
+pub(super) fn spawn_part<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    permit: Arc<Permit>,
+) -> Result<Receiver<T>, CallError> {
+    // A channel is a block with gaps, and what is on the stack would be copied into them.
+    wipe_stack();
+    let (sender, result) = mpsc::sync_channel(1);
+    spawn(move || {
+        let done = contained(work);
+        drop(permit);
+        // Where the caller has gone, the result is dropped here.
+        let _ = done.map(|done| sender.send(done));
+    })?;
+    Ok(result)
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
+    let started = thread::Builder::new().name(NAME.into()).spawn(work);
+    started.map(drop).map_err(|_| CallError::NoThread)
+}
