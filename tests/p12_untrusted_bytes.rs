@@ -1,7 +1,7 @@
 //! P12: an untrusted byte string never panics and never allocates without bound.
 //!
-//! What `cargo fuzz` runs on bytes that it makes up runs here on the committed seeds, as ordinary tests: the
-//! bodies are the same files.
+//! What the fuzz targets run on bytes that are made up runs here on the committed seeds, as ordinary tests:
+//! the bodies are the same files.
 
 #![cfg(all(
     feature = "client",
@@ -35,7 +35,7 @@ mod key_ref;
 mod key_set;
 #[path = "../fuzz/bodies/openbao.rs"]
 mod openbao;
-#[allow(unexpected_cfgs, reason = "`fuzzing` is set by cargo-fuzz")]
+#[allow(unexpected_cfgs, reason = "`fuzzing` is set by scripts/fuzz and cargo-fuzz")]
 #[path = "../fuzz/bodies/parse.rs"]
 mod parse;
 #[path = "../fuzz/bodies/presence.rs"]
