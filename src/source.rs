@@ -8,9 +8,14 @@
 //! a field of JSON or on one of several lines, use [`Source::base64`], [`Source::field`] and
 //! [`Source::line`].
 //!
-//! Sources block. What may hang (a file on a dead mount, a locked keychain, a command) runs on a thread of
-//! its own with a deadline of 30 s, so that a person can answer a prompt. In async code, load through the
-//! runtime's `spawn_blocking`.
+//! Sources block. What may hang (a file on a dead mount, a locked keychain, a command) runs on another thread
+//! with a deadline of 30 s, so that a person can answer a prompt. In async code, load through the runtime's
+//! `spawn_blocking`.
+//!
+//! A command and the keychain have a thread for each call. The threads that read files and ask OpenBao are
+//! kept for the next calls: at most two, for a minute, and only once calls follow one another. Before a call
+//! returns, the stack of its thread is wiped. A kept thread has the signal mask of the thread whose call
+//! started it, so block signals before you load. A forked child has threads of its own.
 //!
 //! In a process, at most four calls to one place (a file, a program with its arguments, a service of the
 //! keychain, a secret in OpenBao) are under way at once, however many sources name it, and 64 to all places.
@@ -58,6 +63,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::internal::bytes::{WipedBytes, decode_base64};
+use crate::internal::calls::Seal;
 use crate::internal::json_text::{self, NoText};
 use crate::key::{Profile, RawKey};
 
@@ -108,6 +114,12 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`SourceError`] if there is something that cannot be read.
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError>;
+
+    /// Returns whether reading runs this crate's own code alone, so that it may run on a thread that is kept.
+    #[doc(hidden)]
+    fn is_own(&self, _: Seal) -> bool {
+        false
+    }
 
     /// Decodes the text from base64 (RFC 4648, section 4: the standard alphabet, padded, on one line).
     fn base64(self) -> Adapted<Self>
@@ -242,6 +254,10 @@ impl<S: Source> Source for Adapted<S> {
         self.source.provenance()
     }
 
+    fn is_own(&self, seal: Seal) -> bool {
+        self.source.is_own(seal)
+    }
+
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
         match (self.source.read(profile)?.0, &self.rule) {
             (Content::Absent(absence), Rule::Required) => {
@@ -273,6 +289,10 @@ macro_rules! implement_for_pointers {
 
             fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {
                 (**self).read(profile)
+            }
+
+            fn is_own(&self, seal: Seal) -> bool {
+                (**self).is_own(seal)
             }
         })*
     };

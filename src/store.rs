@@ -42,7 +42,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::internal::calls::CallError;
+use crate::internal::calls::{CallError, Seal};
 use crate::internal::files::FileProblem;
 #[cfg(feature = "keychain")]
 use crate::internal::printing::PrintablePath;
@@ -139,6 +139,12 @@ pub trait DocumentStore: Send + Sync {
     /// whole: read again to know.
     fn write(&self, content: &DocumentContent, unchanged: Option<&Version>)
     -> Result<Version, DocumentError>;
+
+    /// Returns whether reading runs this crate's own code alone, so that it may run on a thread that is kept.
+    #[doc(hidden)]
+    fn is_own(&self, _: Seal) -> bool {
+        false
+    }
 }
 
 /// A store is used through a reference, a `Box` or an `Arc` as well.
@@ -171,6 +177,10 @@ macro_rules! stores_by_pointer {
                 unchanged: Option<&Version>,
             ) -> Result<Version, DocumentError> {
                 (**self).write(content, unchanged)
+            }
+
+            fn is_own(&self, seal: Seal) -> bool {
+                (**self).is_own(seal)
             }
         }
     )+};

@@ -118,6 +118,17 @@ pub(crate) fn wipe_stack() {
     black_box(&mut [0_u8; 2048]);
 }
 
+/// How deep the calls of this crate reach that read a key, with room to spare: on Linux a handshake with
+/// OpenBao, the deepest, DEPTHS. Without optimizations, frames are several times as large.
+pub(crate) const CALL: usize = if cfg!(debug_assertions) { 512 * 1024 } else { 64 * 1024 };
+
+/// As [`wipe_stack`], for what a whole call has left.
+#[inline(never)]
+#[allow(clippy::large_stack_arrays, reason = "it is the stack that is wiped")]
+pub(crate) fn wipe_call() {
+    black_box(&mut [0_u8; CALL]);
+}
+
 /// Reads to the end into one block. `None` if there are more than `limit` bytes.
 pub(crate) fn read_at_most(mut reader: impl Read, limit: usize) -> io::Result<Option<WipedBytes>> {
     let mut bytes = WipedBytes::zeroed(limit + 1);

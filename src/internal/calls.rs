@@ -2,6 +2,7 @@
 
 mod queue;
 mod slot;
+mod workers;
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::mpsc::Receiver;
@@ -12,6 +13,7 @@ use super::bytes::wipe_stack;
 use super::time::later;
 use queue::Permit;
 use slot::Slot;
+use workers::Threads;
 
 /// The default deadline of a source: 30 s, so that a person can answer a prompt.
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
@@ -25,8 +27,8 @@ pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// was given up, and twice as long after each try that hangs as well.
 pub(crate) const MAX_CALLS_PER_PLACE: usize = 4;
 
-/// How many calls to all places together may be under way at once in this process. Each has a thread of its
-/// own, that of a command two. A call that hangs past its deadline is not among them, so that a disk which
+/// How many calls to all places together may be under way at once in this process. Each has a thread, that
+/// of a command two. A call that hangs past its deadline is not among them, so that a disk which
 /// hangs takes no turn from the other places; [`MAX_CALLS_PER_PLACE`] bounds those of each place.
 pub(crate) const MAX_CALLS: usize = 64;
 
@@ -90,6 +92,17 @@ pub enum CallError {
     Panicked,
 }
 
+/// An argument of hidden methods, which no other crate can implement: it cannot name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seal(());
+
+impl Seal {
+    #[cfg(feature = "rotation")]
+    pub(crate) const fn new() -> Self {
+        Self(())
+    }
+}
+
 /// Makes calls on other threads. A call that was given up is left behind and counted until it returns, if it
 /// ever does; what it returns then is dropped, and so wiped.
 #[derive(Clone, Debug)]
@@ -97,6 +110,7 @@ pub(crate) struct Caller {
     deadline: Duration,
     /// Whether its calls are among the [`MAX_CALLS`].
     is_counted: bool,
+    threads: Threads,
 }
 
 /// What a call is made to: a hash, because the name of a place may be a key in the wrong place.
@@ -171,19 +185,26 @@ impl Turn {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Receiver<T>, CallError> {
         let permit = Arc::clone(&self.permit);
-        slot::spawn_part(work, permit)
+        workers::spawn_part(work, permit)
     }
 }
 
 impl Caller {
     pub(crate) const fn new() -> Self {
-        Self { deadline: DEFAULT_DEADLINE, is_counted: true }
+        Self { deadline: DEFAULT_DEADLINE, is_counted: true, threads: Threads::Own }
     }
 
     /// A worker whose calls make calls of their own, to what [`Caller::new`] runs. They are bounded by place
     /// only: were they among the [`MAX_CALLS`], as many of them could have every turn, and wait for one.
     pub(crate) const fn around_others() -> Self {
-        Self { deadline: DEFAULT_DEADLINE, is_counted: false }
+        Self { deadline: DEFAULT_DEADLINE, is_counted: false, threads: Threads::Own }
+    }
+
+    /// Makes the calls on threads that are kept for the next ones. For this crate's own code alone: what the
+    /// work leaves deep on the stack is not wiped.
+    pub(crate) const fn on_kept_threads(mut self) -> Self {
+        self.threads = Threads::Kept;
+        self
     }
 
     pub(crate) const fn with_deadline(mut self, deadline: Duration) -> Self {
@@ -253,7 +274,7 @@ impl Caller {
         // here: comparing two keys leaves words of them there.
         wipe_stack();
         let begun = Instant::now();
-        let slot = Slot::new(self.deadline, Box::new(work), wake);
+        let slot = Slot::new(self.deadline, self.threads, Box::new(work), wake);
         let ticket = queue::join(place, self.is_counted, Arc::clone(&slot) as _);
         PendingCall { slot, place, ticket, begun, deadline: self.deadline }
     }

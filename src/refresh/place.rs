@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{RefreshSettings, ReloadError, ReloadProblem};
 use crate::handle::{Generation, NoActiveKey, Published, Publisher};
-use crate::internal::calls::{CallError, Caller, DEFAULT_DEADLINE, Target};
+use crate::internal::calls::{CallError, Caller, DEFAULT_DEADLINE, Seal, Target};
 use crate::key::{Fingerprint, Issuer, Profile, RawKey};
 use crate::keyset::KeySet;
 use crate::source::{self, Loaded, Problem, Provenance, Remark, Source, SourceError};
@@ -62,6 +62,15 @@ impl Place {
         match self {
             Self::Source { remarks, .. } => remarks,
             Self::Store { .. } => &[],
+        }
+    }
+
+    /// Returns whether asking it runs this crate's own code alone.
+    #[allow(dead_code, reason = "for calls on kept threads")]
+    pub(super) fn is_own(&self) -> bool {
+        match self {
+            Self::Source { source, .. } => source.is_own(Seal::new()),
+            Self::Store { store, .. } => store.is_own(Seal::new()),
         }
     }
 

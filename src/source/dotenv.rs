@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::file::{Reader, file_settings};
 use super::{Absence, LineFault, Problem, Provenance, Reading, Remark, Source, SourceError, similar_names};
 use crate::internal::bytes::WipedBytes;
+use crate::internal::calls::Seal;
 use crate::internal::files::absolute;
 use crate::key::{Hint, Profile};
 use lines::{Lines, after_export, blanks, first, starts};
@@ -96,6 +97,10 @@ file_settings!(DotenvFile);
 impl Source for DotenvFile {
     fn provenance(&self) -> Provenance {
         self.place(None)
+    }
+
+    fn is_own(&self, _: Seal) -> bool {
+        true
     }
 
     fn read(&self, profile: &'static Profile) -> Result<Reading, SourceError> {

@@ -9,6 +9,7 @@ use super::file::{self, MAX_SECRET_FILE, Reader, WipedPath, file_settings};
 use super::reading::reference_scheme;
 use super::{Absence, Problem, Provenance, Reading, Source, SourceError, is_credential_name};
 use crate::internal::bytes::WipedBytes;
+use crate::internal::calls::Seal;
 use crate::internal::files::absolute;
 use crate::key::Profile;
 
@@ -173,6 +174,10 @@ impl Source for SecretFile {
             FilePlace::Named(file) => file.place(None),
             FilePlace::Systemd { name } => Provenance::Systemd { name: name.clone() },
         }
+    }
+
+    fn is_own(&self, _: Seal) -> bool {
+        true
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {

@@ -72,7 +72,11 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) const fn new() -> Self {
-        Self { is_strict: false, trust: Trust { owner: None, group: None }, worker: Caller::new() }
+        Self {
+            is_strict: false,
+            trust: Trust { owner: None, group: None },
+            worker: Caller::new().on_kept_threads(),
+        }
     }
 
     /// Opens, checks and reads a file whose path went through [`absolute`]. `None` where there is no file.

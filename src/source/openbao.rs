@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Absence, Problem, Provenance, Reading, Source, SourceError};
 use crate::internal::bytes::WipedBytes;
-use crate::internal::calls::{CallError, Caller, Target, Turn};
+use crate::internal::calls::{CallError, Caller, Seal, Target, Turn};
 use crate::key::Profile;
 use crate::openbao::entry::Entry;
 use crate::openbao::{MAX_CALLS_PER_SERVER, OpenBao, OpenBaoError};
@@ -87,9 +87,9 @@ pub(crate) const EXTRA: std::time::Duration = std::time::Duration::from_secs(1);
 /// A caller for a secret, and the target by which its calls are counted: the secret and its server.
 pub(crate) fn worker(client: Option<&OpenBao>, secret: &str) -> (Caller, Target) {
     let (worker, server, limit) = match client {
-        None => (Caller::new(), String::from("environment"), MAX_CALLS_PER_SERVER),
+        None => (Caller::new().on_kept_threads(), String::from("environment"), MAX_CALLS_PER_SERVER),
         Some(client) => {
-            let worker = Caller::new().with_deadline(client.deadline());
+            let worker = Caller::new().on_kept_threads().with_deadline(client.deadline());
             (worker, client.address().to_string(), client.max_calls())
         }
     };
@@ -107,6 +107,10 @@ fn problem(error: OpenBaoError, turn: &Turn) -> Problem {
 impl Source for OpenBaoField {
     fn provenance(&self) -> Provenance {
         self.provenance_of(0)
+    }
+
+    fn is_own(&self, _: Seal) -> bool {
+        true
     }
 
     fn read(&self, _: &'static Profile) -> Result<Reading, SourceError> {

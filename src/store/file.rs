@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use super::document::{self, HEADER, Seen};
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 use crate::internal::bytes::read_at_most;
-use crate::internal::calls::{CallError, Caller, Target, Turn};
+use crate::internal::calls::{CallError, Caller, Seal, Target, Turn};
 use crate::internal::files::FileProblem;
 use crate::internal::files::absolute;
 use crate::internal::files::private::{self, FileLock, LOCK, NEW, Stamp, resolve, with_end};
@@ -87,7 +87,7 @@ impl FileStore {
     /// once.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: absolute(path.into()), worker: Caller::new(), known: Arc::default() }
+        Self { path: absolute(path.into()), worker: Caller::new().on_kept_threads(), known: Arc::default() }
     }
 
     /// Sets how long one call may take, waiting for the lock included; 30 s by default.
@@ -111,6 +111,10 @@ impl FileStore {
 impl DocumentStore for FileStore {
     fn provenance(&self) -> Provenance {
         Provenance::File { path: self.path.clone() }
+    }
+
+    fn is_own(&self, _: Seal) -> bool {
+        true
     }
 
     fn limit(&self) -> usize {

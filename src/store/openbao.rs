@@ -5,6 +5,7 @@ use std::fmt;
 use super::document::Seen;
 use super::{Document, DocumentContent, DocumentError, DocumentStore, MAX_DOCUMENT, Version};
 use crate::internal::bytes::{WipedBytes, append_base64, decode_base64};
+use crate::internal::calls::Seal;
 use crate::openbao::entry::{Entry, SecretVersion, Stamp, Written};
 use crate::openbao::{OpenBao, OpenBaoError};
 use crate::source::openbao::{EXTRA, worker};
@@ -68,6 +69,10 @@ impl OpenBaoStore {
 impl DocumentStore for OpenBaoStore {
     fn provenance(&self) -> Provenance {
         Provenance::OpenBao { place: self.entry.place().to_owned(), field: None, version: None }
+    }
+
+    fn is_own(&self, _: Seal) -> bool {
+        true
     }
 
     fn limit(&self) -> usize {

@@ -31,6 +31,8 @@ mod report;
 mod registry;
 #[cfg(feature = "rotation")]
 mod rotation;
+#[cfg(all(feature = "dotenv", feature = "openbao", feature = "rotation"))]
+mod stacks;
 
 use support::residue::Switch;
 

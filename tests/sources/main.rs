@@ -13,6 +13,8 @@ mod dotenv;
 mod environment;
 #[cfg(target_os = "linux")]
 mod fingerprint;
+#[cfg(target_os = "linux")]
+mod kept_threads;
 mod key_reference;
 #[cfg(feature = "serde")]
 mod key_reference_serde;

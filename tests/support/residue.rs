@@ -202,3 +202,8 @@ pub(crate) fn alone(test: &'static str, variables: &[(&str, &str)], scenario: im
         }
     }
 }
+
+/// Whether these bytes hold eight in a row of the key.
+pub(crate) fn holds_key(bytes: &[u8]) -> bool {
+    find(bytes, &MASKED_KEY).1 || find(bytes, &MASKED_BASE64).1
+}

@@ -51,8 +51,11 @@ pub(super) trait Seat: Send + Sync {
     /// back where it cannot be used.
     fn take_turn(self: Arc<Self>, turn: Result<(Arc<Permit>, Duration), CallError>) -> Option<Arc<Permit>>;
 
-    /// Makes the call.
-    fn make(&self);
+    /// Makes the call. Returns whether it came to its end without a panic.
+    fn make(&self) -> bool;
+
+    /// Hands the outcome to the caller.
+    fn deliver(&self);
 }
 
 /// A waiter that is given its turn, or refused, once no lock is held.

@@ -1,13 +1,11 @@
 //! One call, between its caller and the thread that makes it.
 
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::queue::{Permit, Seat};
+use super::workers::{self, Threads};
 use super::{CallError, Times, Turn};
-use crate::internal::bytes::wipe_stack;
 use crate::internal::threads::{Lock, contained, recover};
 
 /// What a call does.
@@ -18,21 +16,24 @@ pub(super) type Wake = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Slot<T> {
     deadline: Duration,
+    threads: Threads,
     state: Lock<State<T>>,
     /// Told when there is an outcome.
     ended: Condvar,
 }
 
 struct State<T> {
-    stage: Stage<T>,
+    stage: Stage,
     /// Until a thread takes it, and where none could: it is dropped on the caller's thread then.
     work: Option<Work<T>>,
     /// For the work, from when it has come until a thread takes it.
     turn: Option<Turn>,
+    /// What the work gave, until the caller takes it.
+    outcome: Option<Result<T, CallError>>,
     wake: Option<Wake>,
 }
 
-enum Stage<T> {
+enum Stage {
     /// For its turn.
     Waiting,
     UnderWay {
@@ -42,15 +43,16 @@ enum Stage<T> {
         /// Whether an outcome that comes now says that the place answers.
         would_be_answer: bool,
     },
-    Ended(Result<T, CallError>),
+    /// The outcome is the caller's to take.
+    Ended,
     /// The caller has the outcome, or has gone.
     Left,
 }
 
 impl<T> Slot<T> {
-    pub(super) fn new(deadline: Duration, work: Work<T>, wake: Option<Wake>) -> Arc<Self> {
-        let state = State { stage: Stage::Waiting, work: Some(work), turn: None, wake };
-        Arc::new(Self { deadline, state: Lock::new(state), ended: Condvar::new() })
+    pub(super) fn new(deadline: Duration, threads: Threads, work: Work<T>, wake: Option<Wake>) -> Arc<Self> {
+        let state = State { stage: Stage::Waiting, work: Some(work), turn: None, outcome: None, wake };
+        Arc::new(Self { deadline, threads, state: Lock::new(state), ended: Condvar::new() })
     }
 
     /// Returns the outcome, if there is one and it was not taken yet.
@@ -69,7 +71,7 @@ impl<T> Slot<T> {
             let rest = match &state.stage {
                 Stage::UnderWay { times, .. } => times.rest(extra),
                 Stage::Waiting => until.saturating_duration_since(Instant::now()),
-                Stage::Ended(_) | Stage::Left => Duration::ZERO,
+                Stage::Ended | Stage::Left => Duration::ZERO,
             };
             if rest.is_zero() {
                 return None;
@@ -119,25 +121,35 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Hands the outcome to the caller. Where that has gone, it is dropped here.
     fn end(&self, outcome: Result<T, CallError>) {
+        self.state.lock().outcome = Some(outcome);
+        self.hand_over();
+    }
+
+    /// Hands the outcome to the caller.
+    fn hand_over(&self) {
         // First the turn, so that what the caller does next finds this call counted off.
         let mut state = self.state.lock();
-        let (permit, is_answer) = match &mut state.stage {
-            Stage::UnderWay { permit, would_be_answer, .. } => (permit.take(), *would_be_answer),
-            _ => (None, false),
+        let is_good = matches!(state.outcome, Some(Ok(_)));
+        let permit = match &mut state.stage {
+            Stage::UnderWay { permit, would_be_answer, .. } => {
+                permit.take().map(|permit| (permit, is_good && *would_be_answer))
+            }
+            _ => None,
         };
         drop(state);
-        if let Some(permit) = permit {
-            permit.finish(is_answer && outcome.is_ok());
+        if let Some((permit, has_answered)) = permit {
+            permit.finish(has_answered);
         }
         let mut state = self.state.lock();
         if matches!(state.stage, Stage::Left) {
+            // The caller has gone, so it is dropped here.
+            let outcome = state.outcome.take();
             drop(state);
             drop(outcome);
             return;
         }
-        state.stage = Stage::Ended(outcome);
+        state.stage = Stage::Ended;
         let wake = state.wake.take();
         drop(state);
         self.ended.notify_all();
@@ -149,13 +161,11 @@ impl<T> Slot<T> {
 
 impl<T> State<T> {
     fn take_outcome(&mut self) -> Option<Result<T, CallError>> {
-        match std::mem::replace(&mut self.stage, Stage::Left) {
-            Stage::Ended(outcome) => Some(outcome),
-            stage => {
-                self.stage = stage;
-                None
-            }
+        if !matches!(self.stage, Stage::Ended) {
+            return None;
         }
+        self.stage = Stage::Left;
+        self.outcome.take()
     }
 }
 
@@ -176,7 +186,7 @@ impl<T: Send + 'static> Seat for Slot<T> {
         state.turn = Some(Turn { permit: Arc::clone(&permit), times });
         state.stage = Stage::UnderWay { permit: Some(permit), times, would_be_answer: true };
         drop(state);
-        let problem = start(Arc::clone(&self) as _).err()?;
+        let problem = workers::start(Arc::clone(&self) as _, self.threads).err()?;
         let mut state = self.state.lock();
         let turn = state.turn.take();
         if let Stage::UnderWay { permit, .. } = &mut state.stage {
@@ -188,44 +198,18 @@ impl<T: Send + 'static> Seat for Slot<T> {
         turn.map(|turn| turn.permit)
     }
 
-    fn make(&self) {
+    fn make(&self) -> bool {
         let mut state = self.state.lock();
-        let (Some(work), Some(turn)) = (state.work.take(), state.turn.take()) else { return };
+        let (Some(work), Some(turn)) = (state.work.take(), state.turn.take()) else { return true };
         drop(state);
         // A source may be an application's own. The turn ends before the call does.
         let outcome = contained(move || work(&turn));
-        self.end(outcome.ok_or(CallError::Panicked));
+        let is_whole = outcome.is_some();
+        self.state.lock().outcome = Some(outcome.ok_or(CallError::Panicked));
+        is_whole
     }
-}
 
-const NAME: &str = "keysheath-source";
-
-/// Makes a call on a thread of its own.
-fn start(seat: Arc<dyn Seat>) -> Result<(), CallError> {
-    // What a call leaves behind is dropped here, and may be an application's own.
-    spawn(move || {
-        contained(move || seat.make());
-    })
-}
-
-/// Starts another thread of a call.
-pub(super) fn spawn_part<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-    permit: Arc<Permit>,
-) -> Result<Receiver<T>, CallError> {
-    // A channel is a block with gaps, and what is on the stack would be copied into them.
-    wipe_stack();
-    let (sender, result) = mpsc::sync_channel(1);
-    spawn(move || {
-        let done = contained(work);
-        drop(permit);
-        // Where the caller has gone, the result is dropped here.
-        let _ = done.map(|done| sender.send(done));
-    })?;
-    Ok(result)
-}
-
-fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
-    let started = thread::Builder::new().name(NAME.into()).spawn(work);
-    started.map(drop).map_err(|_| CallError::NoThread)
+    fn deliver(&self) {
+        self.hand_over();
+    }
 }
