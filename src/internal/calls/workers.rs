@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::process;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Condvar, MutexGuard};
+use std::sync::{Arc, Condvar, LazyLock, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::internal::threads::{Lock, contained, recover};
 pub(super) enum Threads {
     /// One of its own.
     Own,
-    /// One that is kept, for what is known to need no more than [`STACK`].
+    /// One that is kept, for what is known to reach no deeper than what is wiped.
     Kept,
 }
 
@@ -31,8 +31,12 @@ const MAX_IDLE: usize = 2;
 /// How long a thread is kept without a call: longer than it is from one poll to the next.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The stack of a kept thread, in bytes, whatever `RUST_MIN_STACK` says.
-const STACK: usize = 2 * 1024 * 1024;
+/// The stack of a thread that makes calls, in bytes: as std's default, and not less where `RUST_MIN_STACK` says
+/// so, because it is wiped to a certain depth.
+static STACK: LazyLock<usize> = LazyLock::new(|| {
+    let wanted = std::env::var("RUST_MIN_STACK").ok().and_then(|text| text.parse::<usize>().ok());
+    wanted.unwrap_or_default().max(2 * 1024 * 1024)
+});
 
 const NAME: &str = "keysheath-source";
 
@@ -113,7 +117,7 @@ impl Mailbox {
 /// Makes a call. Does not wait for it.
 pub(super) fn start(call: Arc<dyn Seat>, threads: Threads) -> Result<(), CallError> {
     let Threads::Kept = threads else {
-        return spawn(None, move || {
+        return spawn(move || {
             make(&*call);
             contained(move || call.deliver());
         });
@@ -127,7 +131,7 @@ pub(super) fn start(call: Arc<dyn Seat>, threads: Threads) -> Result<(), CallErr
         return Ok(());
     }
     drop(pool);
-    spawn(Some(STACK), move || work(call))
+    spawn(move || work(call))
 }
 
 /// Makes one call after the other.
@@ -170,7 +174,7 @@ pub(super) fn spawn_part<T: Send + 'static>(
     // A channel is a block with gaps, and what is on the stack would be copied into them.
     wipe_stack();
     let (sender, result) = mpsc::sync_channel(1);
-    spawn(None, move || {
+    spawn(move || {
         let done = contained(work);
         drop(permit);
         // Where the caller has gone, the result is dropped here.
@@ -179,9 +183,8 @@ pub(super) fn spawn_part<T: Send + 'static>(
     Ok(result)
 }
 
-fn spawn(stack: Option<usize>, work: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
-    let builder = thread::Builder::new().name(NAME.into());
-    let builder = stack.into_iter().fold(builder, thread::Builder::stack_size);
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
+    let builder = thread::Builder::new().name(NAME.into()).stack_size(*STACK);
     builder.spawn(work).map(drop).map_err(|_| CallError::NoThread)
 }
 
