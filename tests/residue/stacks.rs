@@ -189,7 +189,9 @@ fn nothing_of_a_key_is_left_on_a_kept_stack() {
         ] {
             // No part goes through memory that can be written.
             let mut file = File::create(at(end)).unwrap();
-            parts.into_iter().for_each(|part| file.write_all(part.as_bytes()).unwrap());
+            for part in parts {
+                file.write_all(part.as_bytes()).unwrap();
+            }
         }
         let calls: [(&str, &dyn Fn()); 9] = [
             ("a file", &|| loads(&SecretFile::new(&path))),
