@@ -8,9 +8,9 @@
 //! a field of JSON or on one of several lines, use [`Source::base64`], [`Source::field`] and
 //! [`Source::line`].
 //!
-//! Sources block. What may hang (a file on a dead mount, a locked keychain, a command) runs on another thread
-//! with a deadline of 30 s, so that a person can answer a prompt. In async code, load through the runtime's
-//! `spawn_blocking`.
+//! Sources block. What may hang (a file on a dead mount, a locked keychain, a command) runs on another
+//! thread with a deadline of 30 s, so that a person can answer a prompt. In async code, load through the
+//! runtime's `spawn_blocking`.
 //!
 //! A command and the keychain have a thread for each call. The threads that read files and ask OpenBao are
 //! kept for the next calls: at most two, for a minute, and only once calls follow one another. Before a call

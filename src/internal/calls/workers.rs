@@ -31,8 +31,8 @@ const MAX_IDLE: usize = 2;
 /// How long a thread is kept without a call: longer than it is from one poll to the next.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The stack of a thread that makes calls, in bytes: as std's default, and not less where `RUST_MIN_STACK` says
-/// so, because it is wiped to a certain depth.
+/// The stack of a thread that makes calls, in bytes: as std's default, and not less where `RUST_MIN_STACK`
+/// says so, because it is wiped to a certain depth.
 static STACK: LazyLock<usize> = LazyLock::new(|| {
     let wanted = std::env::var("RUST_MIN_STACK").ok().and_then(|text| text.parse::<usize>().ok());
     wanted.unwrap_or_default().max(2 * 1024 * 1024)
