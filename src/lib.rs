@@ -125,6 +125,7 @@ mod internal {
     pub(crate) mod threads;
     pub(crate) mod printing;
     pub(crate) mod time;
+    pub(crate) mod timer;
 }
 mod platform;
 

@@ -155,7 +155,7 @@ impl<I: Issuer> Refresher<I> {
         let mut place = Place::Store { store, provenance, taken: None };
         let mut asker = Asker::new(&settings);
         let before = publisher.generation();
-        let answer = asker.ask(&place, I::PROFILE, || ());
+        let answer = asker.ask_blocking(&place, I::PROFILE);
         let first = place.take(answer, &publisher, before, settings.grace).map_err(RefreshError::Place)?;
         Self::start(publisher, place, asker, first, settings)
     }
@@ -177,7 +177,8 @@ impl<I: Issuer> Refresher<I> {
         let handle = publisher.handle();
         let link = Arc::clone(worker.link());
         let runner = Runner::new((publisher, reloader), place, settings, asker, link, events, first);
-        worker.start("keysheath-refresh", runner).map_err(no_thread)?;
+        let (on_panic, foreign) = (runner.on_panic(), runner.foreign());
+        worker.run(runner.poll_until_stopped(), on_panic, foreign).map_err(no_thread)?;
         Ok(Self { handle, worker })
     }
 

@@ -253,8 +253,6 @@ impl Caller {
 
     /// Begins a call without blocking. `wake` is called once the outcome is there, on any thread, and not at
     /// the deadline.
-    #[cfg(feature = "rotation")]
-    #[allow(dead_code, reason = "for a scheduler, which must not block")]
     pub(crate) fn begin<T: Send + 'static>(
         &self,
         place: Target,
@@ -292,8 +290,6 @@ pub(crate) struct PendingCall<T> {
 
 impl<T> PendingCall<T> {
     /// Returns the outcome, once, when there is one. At the deadline that is an error.
-    #[cfg(feature = "rotation")]
-    #[allow(dead_code, reason = "for a scheduler, which must not block")]
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Result<T, CallError>> {
         if let Some(outcome) = self.slot.take_outcome() {
             return Some(outcome);

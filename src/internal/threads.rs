@@ -1,19 +1,22 @@
 //! Threads: the life cycle of one in the background, a mutex that a panic elsewhere does not make unusable,
 //! and foreign code whose panic ends here.
 //!
-//! [`Worker`] is the owner's side and [`Link`] what the owner shares with the thread. [`Task`] is the loop
-//! itself: each type that has a thread keeps its own, because the schedules differ.
+//! [`Worker`] is the owner's side and [`Link`] what the owner shares with what runs in the background. That is
+//! a [task](Worker::run), which shares one thread with all others of the process, or a [`Task`] with a thread
+//! of its own where there are few of its kind and it blocks most of the time.
 
 use std::any::Any;
 use std::fmt;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::events::{self, DroppedEvents, EventThread};
 use super::printing::Utc;
+use super::{bytes, timer};
 
 /// How long dropping a type that owns a thread blocks at most, unless its documentation says otherwise.
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,19 +49,28 @@ pub(crate) struct Shared<S> {
     pub(crate) state: S,
     pub(crate) is_stopping: bool,
     pub(crate) has_ended: bool,
+    /// Whether what a task has kept is dropped as well.
+    has_left: bool,
     /// Called once: when the thread is stopped, or ends by itself.
     leave: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// Owns a background thread, and the thread of its event callback. Dropping it stops both and blocks until
-/// they have ended, at most for [`SHUTDOWN_TIMEOUT`] or for the bound of
+/// Owns a task or a thread in the background, and the thread of its event callback. Dropping it stops both and
+/// blocks until they have ended, at most for [`SHUTDOWN_TIMEOUT`] or for the bound of
 /// [`set_drop_timeout`](Self::set_drop_timeout).
 pub(crate) struct Worker<S: Send + 'static> {
     link: Arc<Link<S>>,
-    thread: Option<JoinHandle<()>>,
+    running: Option<Running>,
     events: Option<EventThread>,
     dropped_events: DroppedEvents,
     drop_timeout: Duration,
+}
+
+/// What runs in the background.
+enum Running {
+    Thread(JoinHandle<()>),
+    /// A task, and the thread that it shares.
+    Task(ThreadId),
 }
 
 /// How a background thread is doing: when its work last succeeded, and what has failed since. Its `Display`
@@ -139,8 +151,8 @@ impl<P: fmt::Display> fmt::Display for Health<P> {
 }
 
 impl<S: Send + 'static> Worker<S> {
-    /// A worker without a thread yet. `wake` wakes a loop that does not wait on the link. `leave` is called
-    /// once: when the worker is stopped, or when the thread ends by itself.
+    /// A worker of which nothing runs yet. `wake` wakes a loop that does not wait on the link. `leave` is called
+    /// once: when the worker is stopped, or when it ends by itself.
     pub(crate) fn new(
         state: S,
         events: EventThread,
@@ -149,24 +161,51 @@ impl<S: Send + 'static> Worker<S> {
     ) -> Self {
         let leave: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(leave));
         let link = Link {
-            shared: Lock::new(Shared { state, is_stopping: false, has_ended: false, leave }),
+            shared: Lock::new(Shared { state, is_stopping: false, has_ended: false, has_left: false, leave }),
             changed: Condvar::new(),
             wake: Box::new(wake),
             process: process::id(),
         };
         Self {
             link: Arc::new(link),
-            thread: None,
+            running: None,
             dropped_events: events.dropped(),
             events: Some(events),
             drop_timeout: SHUTDOWN_TIMEOUT,
         }
     }
 
-    /// Starts the thread. What the task owns is dropped on it, after the end was announced.
+    /// Runs `work` as a task, on the thread that all tasks share: it must not block, nor drop what is foreign.
+    /// Another holder of that is `keeps`, which is dropped on a thread that may block, after the end was
+    /// announced. `on_panic` is as [`Task::on_panic`].
+    pub(crate) fn run(
+        &mut self,
+        work: impl Future<Output = ()> + Send + 'static,
+        on_panic: impl FnOnce() + Send + 'static,
+        keeps: impl Send + 'static,
+    ) -> std::io::Result<()> {
+        let (ending, leaving) = (Arc::clone(&self.link), Arc::clone(&self.link));
+        let ended = move |has_panicked| {
+            if has_panicked {
+                contained(on_panic);
+            }
+            ending.announce_end();
+        };
+        let leave = move || {
+            contained(|| drop(keeps));
+            leaving.announce_leave();
+        };
+        // A future has room for what it does not hold yet, and is moved as a whole.
+        bytes::wipe_stack();
+        let task = timer::Task { work: Box::pin(work), ended: Box::new(ended), leave: Box::new(leave) };
+        self.running = Some(Running::Task(timer::start(task)?));
+        Ok(())
+    }
+
+    /// Starts a thread for this task alone. What the task owns is dropped on it, after the end was announced.
     pub(crate) fn start(&mut self, name: &str, mut task: impl Task) -> std::io::Result<()> {
         let link = Arc::clone(&self.link);
-        self.thread = Some(thread::Builder::new().name(name.into()).spawn(move || {
+        self.running = Some(Running::Thread(thread::Builder::new().name(name.into()).spawn(move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
             if outcome.is_err() {
                 contained(|| task.on_panic());
@@ -176,7 +215,7 @@ impl<S: Send + 'static> Worker<S> {
             if let Err(payload) = outcome {
                 discard(payload);
             }
-        })?);
+        })?));
         Ok(())
     }
 
@@ -194,7 +233,7 @@ impl<S: Send + 'static> Worker<S> {
         self.drop_timeout = timeout;
     }
 
-    /// Asks the thread to end. Returns at once; does nothing in a forked child.
+    /// Asks it to end. Returns at once; does nothing in a forked child.
     pub(crate) fn stop(&self) {
         // In a forked child, a lock may be held by a thread that does not exist there.
         if !self.link.is_elsewhere() {
@@ -202,21 +241,21 @@ impl<S: Send + 'static> Worker<S> {
         }
     }
 
-    /// Stops the thread and blocks until it has ended, then until its last events were passed on: at most for
-    /// the timeout. Returns whether all of it has ended. What has not is left behind. In a forked child, and
-    /// on one of the threads themselves, nothing is waited for.
+    /// Stops it and blocks until it has ended, then until its last events were passed on: at most for the
+    /// timeout. Returns whether all of it has ended. What has not is left behind. In a forked child, and on
+    /// one of the threads themselves, nothing is waited for.
     pub(crate) fn end(&mut self, timeout: Duration) -> bool {
         self.stop();
         let events = self.events.take();
-        let Some(thread) = self.thread.take() else { return true };
+        let Some(running) = self.running.take() else { return true };
         if self.link.is_elsewhere() {
             // They are threads of another process: neither joined nor detached.
-            std::mem::forget((thread, events));
+            std::mem::forget((running, events));
             return false;
         }
-        end(thread, events, timeout, |timeout| {
-            self.link.wait(timeout, |shared| shared.has_ended.then_some(())).is_some()
-        })
+        let has_ended = |timeout| self.link.wait(timeout, |shared| shared.has_ended.then_some(())).is_some();
+        let has_left = |timeout| self.link.wait(timeout, |shared| shared.has_left.then_some(())).is_some();
+        end(running, events, timeout, has_ended, has_left)
     }
 }
 
@@ -287,6 +326,11 @@ impl<S> Link<S> {
         self.leave(shared);
     }
 
+    fn announce_leave(&self) {
+        self.lock().has_left = true;
+        self.changed.notify_all();
+    }
+
     fn leave(&self, mut shared: MutexGuard<'_, Shared<S>>) {
         let leave = shared.leave.take();
         drop(shared);
@@ -301,26 +345,43 @@ impl<S> Link<S> {
     }
 }
 
-/// Blocks until a thread that was asked to end has ended, then until its last events were passed on.
-/// `has_ended` waits for the former. Returns whether all of it has ended; what has not is left behind after
-/// the timeout.
+/// Blocks until what was asked to end has ended, then until its last events were passed on. Returns whether
+/// all of it has ended; what has not is left behind after the timeout. `has_ended` waits for the end to be
+/// announced, and `has_left` for what a task does after that.
 fn end(
-    thread: JoinHandle<()>,
+    running: Running,
     events: Option<EventThread>,
     timeout: Duration,
     has_ended: impl FnOnce(Duration) -> bool,
+    has_left: impl FnOnce(Duration) -> bool,
 ) -> bool {
     let start = Instant::now();
     let rest = || timeout.saturating_sub(start.elapsed());
     // A callback that holds the last reference drops it on its own thread.
-    let is_current = thread.thread().id() == thread::current().id()
-        || events.as_ref().is_some_and(EventThread::is_current);
-    if is_current || !has_ended(timeout) || !join(thread, rest()) {
+    let is_current =
+        running.thread() == thread::current().id() || events.as_ref().is_some_and(EventThread::is_current);
+    if is_current || !has_ended(timeout) {
+        return false;
+    }
+    let is_gone = match running {
+        Running::Thread(thread) => join(thread, rest()),
+        Running::Task(_) => has_left(rest()),
+    };
+    if !is_gone {
         return false;
     }
     let are_passed_on = events.is_none_or(|events| events.end(rest()));
     events::flush(rest());
     are_passed_on
+}
+
+impl Running {
+    fn thread(&self) -> ThreadId {
+        match self {
+            Self::Thread(thread) => thread.thread().id(),
+            Self::Task(thread) => *thread,
+        }
+    }
 }
 
 /// Joins a thread that has announced its end. Returns false if it hangs in what it drops; it is left behind

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{RefreshSettings, ReloadError, ReloadProblem};
 use crate::handle::{Generation, NoActiveKey, Published, Publisher};
 use crate::internal::calls::{CallError, Caller, DEFAULT_DEADLINE, Seal, Target};
+use crate::internal::timer::call;
 use crate::key::{Fingerprint, Issuer, Profile, RawKey};
 use crate::keyset::KeySet;
 use crate::source::{self, Loaded, Problem, Provenance, Remark, Source, SourceError};
@@ -22,7 +23,7 @@ pub(super) enum Place {
     },
     Store {
         store: Arc<dyn DocumentStore>,
-        /// As it was at the start, so that the store is not asked for it on the refresher's thread.
+        /// As it was at the start, so that the store is not asked for it on the thread of all tasks.
         provenance: Provenance,
         /// The last document that was taken.
         taken: Option<(Version, Option<Generation>)>,
@@ -82,6 +83,14 @@ impl Place {
             | Provenance::Dotenv { path, .. } => Some(path),
             Provenance::Systemd { name } => source::env::credential_path(&name),
             _ => None,
+        }
+    }
+
+    /// Returns a holder of what is foreign in it.
+    pub(super) fn foreign(&self) -> Box<dyn Send> {
+        match self {
+            Self::Source { source, .. } => Box::new(Arc::clone(source)),
+            Self::Store { store, .. } => Box::new(Arc::clone(store)),
         }
     }
 
@@ -296,26 +305,49 @@ impl Asker {
         let _ = self.caller.run(self.target, work);
     }
 
-    /// Asks the place; past the deadline it is left behind. `prepare` is done before, within the same
-    /// deadline.
-    pub(super) fn ask(
+    /// Asks the place, and blocks until it answers; past the deadline it is left behind.
+    pub(super) fn ask_blocking(
+        &mut self,
+        place: &Place,
+        profile: &'static Profile,
+    ) -> Result<Answer, Problem> {
+        let question = self.question(place, profile)?;
+        Ok(self.caller.run(self.target, question)?)
+    }
+
+    /// In a task: asks the place; past the deadline it is left behind. `prepare` is done before, within the
+    /// same deadline.
+    pub(super) async fn ask(
         &mut self,
         place: &Place,
         profile: &'static Profile,
         prepare: impl FnOnce() + Send + 'static,
     ) -> Result<Answer, Problem> {
+        let question = self.question(place, profile)?;
+        let work = move || {
+            prepare();
+            question()
+        };
+        Ok(call(&self.caller, self.target, work).await?)
+    }
+
+    /// Returns what asks the place, on whatever thread, unless the last call still hangs.
+    fn question(
+        &mut self,
+        place: &Place,
+        profile: &'static Profile,
+    ) -> Result<impl FnOnce() -> Answer + Send + use<>, Problem> {
         if self.last.as_ref().is_some_and(Call::still_hangs) {
             return Err(CallError::Stuck { count: 1 }.into());
         }
         let under_way = Arc::new(());
         self.last = Some(Call { begun: Instant::now(), under_way: Arc::downgrade(&under_way) });
         let question = place.question(profile);
-        Ok(self.caller.run(self.target, move || {
-            prepare();
+        Ok(move || {
             let answer = question();
             drop(under_way);
             answer
-        })?)
+        })
     }
 }
 

@@ -1,19 +1,19 @@
-//! The refresher's thread.
+//! The refresher's task.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use event_listener::Listener as _;
-
 use super::place::{Answer, Asker, Outcome, Place};
 use super::settings::{Pace, When};
 use super::{RefreshEvent, RefreshSettings, RefreshStatus, ReloadError, ReloadProblem, WatchProblem};
 use crate::handle::{Generation, Publisher, Reload, Reloader};
+use crate::internal::bytes::wipe_stack;
 use crate::internal::events::EventSender;
-use crate::internal::threads::{Health, Link, Task};
+use crate::internal::threads::{Health, Link};
 use crate::internal::time;
+use crate::internal::timer::news_until;
 use crate::key::Issuer;
 use crate::source::{Problem, Remark};
 
@@ -46,7 +46,7 @@ impl fmt::Debug for StartWatch {
     }
 }
 
-/// What a refresher and its thread share.
+/// What a refresher and its task share.
 pub(super) struct Progress {
     pub(super) status: RefreshStatus,
     /// How many attempts were demanded, and how many of those demands were met.
@@ -114,18 +114,6 @@ impl Progress {
     }
 }
 
-impl<I: Issuer> Task for Runner<I> {
-    fn run(&mut self) {
-        self.poll_until_stopped();
-    }
-
-    fn on_panic(&mut self) {
-        let error = ReloadError::new(self.place.provenance(), ReloadProblem::Ended);
-        let failures = self.link.with(|progress| progress.status.health.fail(error.clone()));
-        self.events.send(RefreshEvent::Failed { error, failures });
-    }
-}
-
 impl<I: Issuer> Runner<I> {
     pub(super) fn new(
         (publisher, reloader): (Publisher<I>, Arc<Reloader>),
@@ -165,7 +153,25 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    fn poll_until_stopped(&mut self) {
+    /// Returns what is to be called if the task panics: it records that in the status, and reports it.
+    pub(super) fn on_panic(&self) -> impl FnOnce() + Send + use<I> {
+        let (link, events) = (Arc::clone(&self.link), self.events.clone());
+        move || {
+            let (error, failures) = link.with(|Progress { status, .. }| {
+                let error = ReloadError::new(status.provenance.clone(), ReloadProblem::Ended);
+                (error.clone(), status.health.fail(error))
+            });
+            events.send(RefreshEvent::Failed { error, failures });
+        }
+    }
+
+    /// Returns a holder of what is foreign.
+    pub(super) fn foreign(&self) -> impl Send + use<I> {
+        (self.place.foreign(), self.watch.clone())
+    }
+
+    /// The refresher's task.
+    pub(super) async fn poll_until_stopped(mut self) {
         self.report_watching();
         if let Some(first) = self.first.take() {
             self.report_newer(first);
@@ -180,10 +186,9 @@ impl<I: Issuer> Runner<I> {
             let news = self.reloader.work();
             match self.next(Instant::now()) {
                 Next::Stop => return,
-                Next::Reload { was_asked } => self.reload(was_asked),
+                Next::Reload { was_asked } => self.reload(was_asked).await,
                 Next::TooSoon => self.reloader.end(self.reloader.begin(), Reload::TooSoon),
-                Next::Wait(Some(until)) => drop(news.wait_deadline(until)),
-                Next::Wait(None) => news.wait(),
+                Next::Wait(until) => drop(news_until(news, until).await),
             }
         }
     }
@@ -234,7 +239,7 @@ impl<I: Issuer> Runner<I> {
         self.changed.map(|changed| changed + DEBOUNCE)
     }
 
-    fn reload(&mut self, was_asked: bool) {
+    async fn reload(&mut self, was_asked: bool) {
         let is_first_refusal = was_asked && self.is_first_refusal();
         if was_asked {
             self.answered = self.publisher.news_of_refusal();
@@ -245,7 +250,7 @@ impl<I: Issuer> Runner<I> {
             if is_first_refusal { self.settings.lag_of(&self.place.provenance()) } else { Duration::ZERO };
         // The attempt is not ended: the callers are answered when the reloader leaves, or by another
         // refresher.
-        let Some(result) = self.ask_for(lag) else { return };
+        let Some(result) = self.ask_for(lag).await else { return };
         let active = self.publisher.generation();
         let outcome = match &result {
             Ok(Outcome::Newer { .. }) => Reload::Newer,
@@ -270,56 +275,59 @@ impl<I: Issuer> Runner<I> {
 
     /// Reads the place, and again during the lag while it has nothing newer: the issuer may act on what a
     /// replica has not heard of.
-    fn ask_for(&mut self, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
-        let mut result = self.ask()?;
+    async fn ask_for(&mut self, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
+        let mut result = self.ask().await?;
         let start = Instant::now();
         let mut pause = PAUSES.0;
         while matches!(result, Ok(Outcome::Same)) {
             let rest = lag.saturating_sub(start.elapsed());
-            if rest.is_zero() || !self.pause(pause.min(rest)) {
+            if rest.is_zero() || !self.pause(pause.min(rest)).await {
                 break;
             }
             pause = (pause * 2).min(PAUSES.1);
-            result = self.ask()?;
+            result = self.ask().await?;
         }
         (!self.link.is_stopping()).then_some(result)
     }
 
     /// Waits for this long; returns false if another key has become active meanwhile, or if it is to stop.
-    fn pause(&self, pause: Duration) -> bool {
-        let start = Instant::now();
+    async fn pause(&mut self, pause: Duration) -> bool {
+        let until = time::after(pause);
         loop {
             let news = self.reloader.work();
             if self.link.is_stopping() || self.publisher.generation() != self.generation {
                 return false;
             }
-            let rest = pause.saturating_sub(start.elapsed());
-            if rest.is_zero() {
+            if Instant::now() >= until {
                 return true;
             }
-            let _ = news.wait_timeout(rest);
+            news_until(news, Some(until)).await;
         }
     }
 
     /// Reads the place; `None` if the refresher was stopped meanwhile: after that, no other key is published.
-    fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
+    async fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
         let before = self.publisher.generation();
-        let answer = self.answer();
+        let answer = self.answer().await;
         if self.link.is_stopping() {
             return None;
         }
-        Some(self.place.take(answer, &self.publisher, before, self.settings.grace))
+        let outcome = self.place.take(answer, &self.publisher, before, self.settings.grace);
+        // It has compared keys, and what is on the stack may be moved into the task with what it holds.
+        wipe_stack();
+        Some(outcome)
     }
 
-    fn answer(&mut self) -> Result<Answer, Problem> {
+    async fn answer(&mut self) -> Result<Answer, Problem> {
         // First, so that a change during the reading is seen after it.
         self.changed = None;
         let watch = self.watch.clone();
-        self.asker.ask(&self.place, I::PROFILE, move || {
+        let prepare = move || {
             if let Some(watch) = watch {
                 watch.arm();
             }
-        })
+        };
+        self.asker.ask(&self.place, I::PROFILE, prepare).await
     }
 
     /// Records how an attempt ended, and returns how many had failed before it.
@@ -395,26 +403,13 @@ mod tests {
     use crate::key::Kanal;
     use crate::source::SecretFile;
 
-    /// A runner that panics.
-    struct Panics(Runner<Kanal>);
-
-    impl Task for Panics {
-        fn run(&mut self) {
-            std::panic::resume_unwind(Box::new(()));
-        }
-
-        fn on_panic(&mut self) {
-            self.0.on_panic();
-        }
-    }
-
     #[test]
-    fn a_panic_of_the_thread_is_in_the_status_and_reported() {
+    fn a_panic_of_the_task_is_in_the_status_and_reported() {
         let reported = Arc::<Lock<Vec<RefreshEvent>>>::default();
         let sink = Arc::clone(&reported);
         let callback = move |event: &RefreshEvent| sink.lock().push(event.clone());
         let (events, event_thread) = EventSender::start(Some(Callback::new(callback))).unwrap();
-        let publisher = Publisher::new();
+        let publisher = Publisher::<Kanal>::new();
         let reloader = Arc::new(publisher.reloader());
         let handle = publisher.handle();
         let file = SecretFile::new("kanal");
@@ -428,7 +423,12 @@ mod tests {
         let publishing = (publisher, reloader);
         let runner =
             Runner::new(publishing, place, settings, asker, Arc::clone(&link), events, Outcome::Same);
-        worker.start("keysheath-refresh", Panics(runner)).unwrap();
+        let (on_panic, foreign) = (runner.on_panic(), runner.foreign());
+        let work = async move {
+            let _runner = runner;
+            std::panic::resume_unwind(Box::new(()));
+        };
+        worker.run(work, on_panic, foreign).unwrap();
         assert!(worker.end(Duration::from_secs(60)));
         let health = link.with(|progress| progress.status.health.clone());
         assert_eq!(health.problem().unwrap().problem(), &ReloadProblem::Ended);

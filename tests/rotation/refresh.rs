@@ -8,6 +8,7 @@ mod handles;
 #[cfg(feature = "keychain")]
 mod keychain;
 mod lagging;
+mod many;
 mod stores;
 #[cfg(feature = "tracing")]
 mod tracing;

@@ -81,7 +81,6 @@ impl<T> Slot<T> {
     }
 
     /// Whether the caller has had the outcome.
-    #[cfg(feature = "rotation")]
     pub(super) fn is_left(&self) -> bool {
         matches!(self.state.lock().stage, Stage::Left)
     }

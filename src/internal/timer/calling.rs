@@ -1,0 +1,143 @@
+//! Calls that a task makes: on other threads, one after another where they are quick.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::{news_until, poll_again_at};
+use crate::internal::calls::{CallError, Caller, Target};
+use crate::internal::threads::{Lock, contained, discard};
+use crate::internal::time;
+
+/// For how long a call keeps the next one from beginning, unless it ends before. So a thousand tasks whose
+/// time comes at once need one thread where a call takes less, and as many as it takes milliseconds where it
+/// takes more; a call that hangs delays the others by this.
+const YOUNG: Duration = Duration::from_millis(1);
+
+/// How long after a thread could not be started it is tried again.
+const NO_THREAD: Duration = Duration::from_secs(1);
+
+/// In a task: as [`Caller::run`], without blocking. The time until it may begin is not of its deadline.
+pub(crate) async fn call<T: Send + 'static>(
+    caller: &Caller,
+    place: Target,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CallError> {
+    let start = Start::take().await;
+    let (mut work, mut begun) = (Some(work), None);
+    let result = poll_fn(|context| {
+        if let Some(work) = work.take() {
+            let waker = context.waker().clone();
+            begun = Some(caller.begin(place, |_| work(), move || waker.wake()));
+        }
+        let Some(call) = &mut begun else { unreachable!("it was begun") };
+        if let Some(result) = call.poll(Instant::now()) {
+            return Poll::Ready(result);
+        }
+        poll_again_at(call.until());
+        Poll::Pending
+    })
+    .await;
+    drop(start);
+    result
+}
+
+/// Drops what is foreign, and what a panic carried, on a thread that may block.
+pub(super) async fn leave(leave: Box<dyn FnOnce() + Send>, payload: Option<Box<dyn Any + Send>>) {
+    let left = Arc::new(Lock::new(Some((leave, payload))));
+    let place = Target::of("leaving", &Arc::as_ptr(&left).addr());
+    let caller = Caller::around_others().with_deadline(Duration::MAX);
+    loop {
+        let taken = Arc::clone(&left);
+        let work = move || {
+            let taken = taken.lock().take();
+            if let Some((leave, payload)) = taken {
+                contained(leave);
+                if let Some(payload) = payload {
+                    discard(payload);
+                }
+            }
+        };
+        if call(&caller, place, work).await.is_ok() {
+            return;
+        }
+        news_until(pending(), Some(time::after(NO_THREAD))).await;
+    }
+}
+
+thread_local! {
+    static STARTS: RefCell<Starts> = const { RefCell::new(Starts::new()) };
+}
+
+/// Who may begin a call. Only the thread of the tasks asks, so a forked child has its own.
+struct Starts {
+    /// The call that has begun last, until it has ended.
+    last: Option<(u64, Instant)>,
+    waiting: VecDeque<(u64, Waker)>,
+    numbers: u64,
+}
+
+impl Starts {
+    const fn new() -> Self {
+        Self { last: None, waiting: VecDeque::new(), numbers: 0 }
+    }
+
+    /// The next one looks whether it may begin, or until when it waits.
+    fn wake_next(&self) {
+        if let Some((_, waker)) = self.waiting.front() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The right to begin one call; before it is given, the place in the queue.
+struct Start(u64);
+
+impl Start {
+    async fn take() -> Self {
+        let start = STARTS.with_borrow_mut(|starts| {
+            starts.numbers += 1;
+            Self(starts.numbers)
+        });
+        let mut is_waiting = false;
+        poll_fn(|context| {
+            STARTS.with_borrow_mut(|starts| {
+                if !std::mem::replace(&mut is_waiting, true) {
+                    starts.waiting.push_back((start.0, context.waker().clone()));
+                }
+                if starts.waiting.front().is_some_and(|(first, _)| *first != start.0) {
+                    return Poll::Pending;
+                }
+                let now = Instant::now();
+                if let Some((_, since)) = starts.last
+                    && since + YOUNG > now
+                {
+                    poll_again_at(since + YOUNG);
+                    return Poll::Pending;
+                }
+                starts.waiting.pop_front();
+                starts.last = Some((start.0, now));
+                starts.wake_next();
+                Poll::Ready(())
+            })
+        })
+        .await;
+        start
+    }
+}
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        // Not on the thread of the tasks if the task was never started, and after that thread's own data.
+        let _ = STARTS.try_with(|starts| {
+            let mut starts = starts.borrow_mut();
+            starts.waiting.retain(|(number, _)| *number != self.0);
+            starts.last.take_if(|(number, _)| *number == self.0);
+            starts.wake_next();
+        });
+    }
+}
