@@ -45,7 +45,7 @@ mod sync {
     }
 
     /// Blocks until the variable is notified, or until then.
-    pub(super) fn wait<'a, T>(
+    pub(super) fn wait_on<'a, T>(
         variable: &Condvar,
         guard: MutexGuard<'a, T>,
         until: Option<Instant>,
@@ -111,23 +111,30 @@ thread_local! {
 }
 
 /// Starts a task. Returns the thread that polls it.
-pub(super) fn start(task: Task) -> io::Result<ThreadId> {
+pub(super) fn start(mut task: Task) -> io::Result<ThreadId> {
     let mut current = CURRENT.lock();
     // What a forked child has is a copy, without the thread.
-    if let Some((timer, thread)) = &*current
-        && timer.process == process::id()
-    {
-        timer.ready.add(task);
-        return Ok(*thread);
+    if let Some((timer, thread)) = current.as_ref().filter(|(timer, _)| timer.is_here()) {
+        match timer.ready.add(task) {
+            None => return Ok(*thread),
+            Some(returned) => task = returned,
+        }
     }
     let timer = Arc::new(Timer { process: process::id(), ready: Ready::new() });
+    timer.ready.add(task);
     let own = Arc::clone(&timer);
     let builder = thread::Builder::new().name("keysheath-timer".into());
     let thread = builder.spawn(move || Tasks::default().run(&own))?.thread().id();
-    timer.ready.add(task);
     // The tasks of the parent process are its own, also those that its thread had not taken yet.
-    std::mem::forget(current.replace((timer, thread)));
+    let before = current.replace((timer, thread));
+    std::mem::forget(before.filter(|(timer, _)| !timer.is_here()));
     Ok(thread)
+}
+
+impl Timer {
+    fn is_here(&self) -> bool {
+        self.process == process::id()
+    }
 }
 
 /// Has the current task polled again then, unless it is woken before. Holds until its next poll.
@@ -169,12 +176,8 @@ impl Tasks {
             for number in due {
                 self.poll(number);
             }
-            if self.running.is_empty() {
-                let mut current = CURRENT.lock();
-                if !timer.ready.has_added() {
-                    *current = None;
-                    return;
-                }
+            if self.running.is_empty() && timer.ready.end() {
+                return;
             }
         }
     }
@@ -238,7 +241,7 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // In a forked child, the lock may be held by a thread that does not exist there.
-        if self.timer.process == process::id() {
+        if self.timer.is_here() {
             self.timer.ready.wake(self.number);
         }
     }

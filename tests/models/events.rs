@@ -1,4 +1,4 @@
-//! What stands for `arc-swap` and `event-listener`.
+//! What stands for `arc-swap`, `event-listener` and waits that end at some time.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -96,6 +96,16 @@ pub(super) fn wait(listener: EventListener, deadline: Option<Instant>) -> bool {
         state = listener.signal.changed.wait(state).unwrap();
     }
     true
+}
+
+/// As [`wait`], for a condition variable.
+pub(super) fn wait_on<'a, T>(
+    variable: &Condvar,
+    guard: MutexGuard<'a, T>,
+    until: Option<Instant>,
+) -> MutexGuard<'a, T> {
+    assert!(until.is_none());
+    variable.wait(guard).unwrap()
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,10 +8,14 @@ mod core;
 mod events;
 #[path = "models.rs"]
 mod models;
+#[path = "../../src/internal/timer/ready.rs"]
+mod ready;
+#[path = "tasks.rs"]
+mod tasks;
 
-/// In the place of `src/handle/sync.rs`.
+/// In the place of `src/handle/sync.rs`, and of the module of that name in `src/internal/timer.rs`.
 mod sync {
-    pub(super) use super::events::{Event, EventListener, Guard, Swap, lock, wait};
+    pub(super) use super::events::{Event, EventListener, Guard, Swap, lock, wait, wait_on};
     pub(super) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 }
 
@@ -88,4 +92,19 @@ fn drained_means_that_nothing_holds_the_old_generation() {
 #[test]
 fn a_future_is_woken_as_a_thread_is() {
     check(models::a_future_is_woken_as_a_thread_is);
+}
+
+#[test]
+fn a_wake_up_is_not_lost() {
+    check(tasks::a_wake_up_is_not_lost);
+}
+
+#[test]
+fn news_during_a_poll_have_the_task_polled_again() {
+    check(tasks::news_during_a_poll_have_the_task_polled_again);
+}
+
+#[test]
+fn a_task_that_comes_as_the_thread_ends_is_not_lost() {
+    check(tasks::a_task_that_comes_as_the_thread_ends_is_not_lost);
 }

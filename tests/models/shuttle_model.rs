@@ -8,10 +8,14 @@ mod core;
 mod events;
 #[path = "models.rs"]
 mod models;
+#[path = "../../src/internal/timer/ready.rs"]
+mod ready;
+#[path = "tasks.rs"]
+mod tasks;
 
-/// In the place of `src/handle/sync.rs`.
+/// In the place of `src/handle/sync.rs`, and of the module of that name in `src/internal/timer.rs`.
 mod sync {
-    pub(super) use super::events::{Event, EventListener, Guard, Swap, lock, wait};
+    pub(super) use super::events::{Event, EventListener, Guard, Swap, lock, wait, wait_on};
     pub(super) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
 }
 
@@ -40,6 +44,9 @@ fn the_models_that_loom_tries_out() {
         models::a_publication_without_an_attempt_reaches_every_waiter,
         models::drained_means_that_nothing_holds_the_old_generation,
         models::a_future_is_woken_as_a_thread_is,
+        tasks::a_wake_up_is_not_lost,
+        tasks::news_during_a_poll_have_the_task_polled_again,
+        tasks::a_task_that_comes_as_the_thread_ends_is_not_lost,
     ] {
         check(model);
     }
@@ -48,4 +55,9 @@ fn the_models_that_loom_tries_out() {
 #[test]
 fn a_loaded_handle() {
     check(models::a_loaded_handle);
+}
+
+#[test]
+fn many_tasks_that_wake_each_other() {
+    check(tasks::many_tasks_that_wake_each_other);
 }

@@ -9,12 +9,17 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::sync::{Condvar, Mutex, lock, wait};
+use super::sync::{Condvar, Mutex, lock, wait_on};
 
 /// Filled by any thread, and emptied by one.
 pub(super) struct Ready<T> {
-    work: Mutex<Work<T>>,
+    state: Mutex<State<T>>,
     filled: Condvar,
+}
+
+struct State<T> {
+    work: Work<T>,
+    has_ended: bool,
 }
 
 /// What was taken.
@@ -37,43 +42,51 @@ impl<T> Work<T> {
 
 impl<T> Ready<T> {
     pub(super) fn new() -> Self {
-        Self { work: Mutex::new(Work::new()), filled: Condvar::new() }
+        Self { state: Mutex::new(State { work: Work::new(), has_ended: false }), filled: Condvar::new() }
     }
 
-    /// Adds a task.
-    pub(super) fn add(&self, task: T) {
-        self.fill(|work| work.added.push(task));
+    /// Adds a task. Gives it back if the thread has ended.
+    pub(super) fn add(&self, task: T) -> Option<T> {
+        let mut state = lock(&self.state);
+        if state.has_ended {
+            return Some(task);
+        }
+        let was_empty = state.work.is_empty();
+        state.work.added.push(task);
+        drop(state);
+        self.notify(was_empty);
+        None
     }
 
     /// Has a task polled. However often it is called until then, that is once.
     pub(super) fn wake(&self, number: u64) {
-        self.fill(|work| {
-            work.woken.insert(number);
-        });
+        let mut state = lock(&self.state);
+        let was_empty = state.work.is_empty();
+        state.work.woken.insert(number);
+        drop(state);
+        self.notify(was_empty);
     }
 
-    fn fill(&self, change: impl FnOnce(&mut Work<T>)) {
-        let mut work = lock(&self.work);
-        // The thread waits only where it has seen nothing, and then takes everything.
-        let was_empty = work.is_empty();
-        change(&mut work);
-        drop(work);
+    /// The thread waits only where it has seen nothing, and then takes everything.
+    fn notify(&self, was_empty: bool) {
         if was_empty {
             self.filled.notify_one();
         }
     }
 
-    /// Returns whether a task was added that was not taken.
-    pub(super) fn has_added(&self) -> bool {
-        !lock(&self.work).added.is_empty()
-    }
-
     /// Takes everything. Blocks while there is nothing, until this instant at the latest.
     pub(super) fn take(&self, until: Option<Instant>) -> Work<T> {
-        let mut work = lock(&self.work);
-        while work.is_empty() && until.is_none_or(|until| until > Instant::now()) {
-            work = wait(&self.filled, work, until);
+        let mut state = lock(&self.state);
+        while state.work.is_empty() && until.is_none_or(|until| until > Instant::now()) {
+            state = wait_on(&self.filled, state, until);
         }
-        std::mem::replace(&mut *work, Work::new())
+        std::mem::replace(&mut state.work, Work::new())
+    }
+
+    /// Ends it, for a thread that has no task left. Returns false if one was added meanwhile.
+    pub(super) fn end(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.has_ended = state.work.added.is_empty();
+        state.has_ended
     }
 }
