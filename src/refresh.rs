@@ -1,8 +1,8 @@
 //! Keeps handles up to date from the place that their key comes from.
 //!
-//! A [`Refresher`] reads one source, or the key set in one document store, again and again on a thread of its
-//! own, and publishes what it finds to its handles. So a process takes a new key without a restart, also one
-//! that another process has promoted. It needs no async runtime.
+//! A [`Refresher`] reads one source, or the key set in one document store, again and again in the background,
+//! and publishes what it finds to its handles. So a process takes a new key without a restart, also one that
+//! another process has promoted. It needs no async runtime.
 //!
 //! - **One place.** A chain is searched once, at the start. From then on only the source that answered is
 //!   read: if its key is gone, malformed or unreadable, the reload fails, and no other source is read, which
@@ -19,7 +19,10 @@
 //!   them; attempts keep a minimum interval, and back off while they find nothing newer.
 //! - **Tolerant of replicas**: a place that may be behind, as an OpenBao standby may, is read again for the
 //!   [lag](RefreshSettings::with_lag) before the first refusal of a key is final.
-//! - **Within a deadline**: a place that hangs does not hang the refresher.
+//! - **Within a deadline**: a place that hangs does not hang the refresher, nor another one.
+//! - **On one thread**, however many refreshers a process has. It never blocks: the places are read on other
+//!   threads, one after another where that is quick. A [callback](RefreshSettings::on_event) has a thread of
+//!   its own.
 //! - **Bounded**: a process makes at most four calls at once to one place, and 64 in all
 //!   (see [`source`](crate::source)); to one OpenBao 32, whatever the number of key sets in it. A
 //!   refresher whose turn does not come within the deadline reports
@@ -85,7 +88,7 @@ use run::{Progress, Runner};
 /// Keeps its handles up to date until it is dropped. [`Refresher::into_handle`] returns a handle that keeps
 /// the refresher.
 ///
-/// Dropping it stops its threads and blocks until they have ended, at most for the
+/// Dropping it ends it and blocks until that is done, its callback's thread included: at most for the
 /// [deadline](RefreshSettings::with_deadline); what hangs longer is left behind. In async code, start and
 /// drop it in your runtime's `spawn_blocking`, or use [`Refresher::close`] there. The handles keep the last
 /// key.
@@ -226,9 +229,9 @@ impl<I: Issuer> Refresher<I> {
         })
     }
 
-    /// Stops the refresher and blocks until its threads have ended, at most for the timeout. Returns whether
-    /// they have: `false` means that a place or a callback hangs, and is left behind. The handles keep the
-    /// last key. In a forked child it does nothing.
+    /// Ends the refresher and blocks until that is done, at most for the timeout. Returns whether it is:
+    /// `false` means that a place or a callback hangs, and is left behind. The handles keep the last key. In a
+    /// forked child it does nothing.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {
         self.worker.end(timeout)

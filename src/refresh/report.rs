@@ -79,9 +79,9 @@ pub enum ReloadProblem {
          began it again or put another one there, and restore the right one; a restart takes this one"
     )]
     OtherKeySet,
-    /// The refresher's thread has panicked, for example in a source or a store of your own.
+    /// The refresher has panicked. (A panic of a source or a store fails a call, and does not end it.)
     #[error(
-        "the refresher's thread has panicked, see standard error, and reloads no more: restart, or start \
+        "the refresher has panicked, see standard error, and reloads no more: restart, or start \
          another refresher and use its handle"
     )]
     Ended,
