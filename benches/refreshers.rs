@@ -29,10 +29,10 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// What this process has of the machine.
 struct Usage {
-    threads: u64,
+    threads: u32,
     /// In KiB, both: in memory, and reserved.
-    resident: u64,
-    size: u64,
+    resident: u32,
+    size: u32,
     processor: Duration,
 }
 
@@ -59,11 +59,11 @@ fn main() -> ExitCode {
     assert!(refreshers.iter().chain([&first]).all(polled), "each could be read");
 
     println!("| of {REFRESHERS} refreshers, polled every {POLL:?} | measured | target |\n|---|---:|---|");
-    let mega = |kibi: u64| kibi as f64 * 1024.0 / 1e6;
-    let busy = (after.processor - begin.0.processor).as_secs_f64() / time.as_secs_f64();
+    let mega = |kibi: u32| f64::from(kibi) * 1024.0 / 1e6;
+    let busy = after.processor.saturating_sub(begin.0.processor).as_secs_f64() / time.as_secs_f64();
     let resident = mega(after.resident.saturating_sub(before.resident));
     let met = [
-        row("threads, beside the program's own", (most - 1) as f64, "", 4.0),
+        row("threads, beside the program's own", f64::from(most - 1), "", 4.0),
         row("more memory", resident, " MB", 20.0),
         row("share of a core", busy * 100.0, " %", 1.0),
     ];
@@ -93,9 +93,9 @@ fn write(path: &Path, number: u32) {
 
 fn usage() -> Usage {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let field = |name: &str| {
+    let field = |name: &str| -> u32 {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim_start_matches(":").split_whitespace().next().unwrap().parse().unwrap()
+        line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
     };
     // The 14th and 15th field, in hundredths of a second; the name before them may have spaces in it.
     let stat = fs::read_to_string("/proc/self/stat").unwrap();

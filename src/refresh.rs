@@ -230,8 +230,8 @@ impl<I: Issuer> Refresher<I> {
     }
 
     /// Ends the refresher and blocks until that is done, at most for the timeout. Returns whether it is:
-    /// `false` means that a place or a callback hangs, and is left behind. The handles keep the last key. In a
-    /// forked child it does nothing.
+    /// `false` means that a place or a callback hangs, and is left behind. The handles keep the last key. In
+    /// a forked child it does nothing.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {
         self.worker.end(timeout)

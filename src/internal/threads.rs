@@ -1,9 +1,9 @@
 //! Threads: the life cycle of one in the background, a mutex that a panic elsewhere does not make unusable,
 //! and foreign code whose panic ends here.
 //!
-//! [`Worker`] is the owner's side and [`Link`] what the owner shares with what runs in the background. That is
-//! a [task](Worker::run), which shares one thread with all others of the process, or a [`Task`] with a thread
-//! of its own where there are few of its kind and it blocks most of the time.
+//! [`Worker`] is the owner's side and [`Link`] what the owner shares with what runs in the background. That
+//! is a [task](Worker::run), which shares one thread with all others of the process, or a [`Task`] with a
+//! thread of its own where there are few of its kind and it blocks most of the time.
 
 use std::any::Any;
 use std::fmt;
@@ -55,8 +55,8 @@ pub(crate) struct Shared<S> {
     leave: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// Owns a task or a thread in the background, and the thread of its event callback. Dropping it stops both and
-/// blocks until they have ended, at most for [`SHUTDOWN_TIMEOUT`] or for the bound of
+/// Owns a task or a thread in the background, and the thread of its event callback. Dropping it stops both
+/// and blocks until they have ended, at most for [`SHUTDOWN_TIMEOUT`] or for the bound of
 /// [`set_drop_timeout`](Self::set_drop_timeout).
 pub(crate) struct Worker<S: Send + 'static> {
     link: Arc<Link<S>>,
@@ -151,8 +151,8 @@ impl<P: fmt::Display> fmt::Display for Health<P> {
 }
 
 impl<S: Send + 'static> Worker<S> {
-    /// A worker of which nothing runs yet. `wake` wakes a loop that does not wait on the link. `leave` is called
-    /// once: when the worker is stopped, or when it ends by itself.
+    /// A worker of which nothing runs yet. `wake` wakes a loop that does not wait on the link. `leave` is
+    /// called once: when the worker is stopped, or when it ends by itself.
     pub(crate) fn new(
         state: S,
         events: EventThread,
@@ -175,9 +175,9 @@ impl<S: Send + 'static> Worker<S> {
         }
     }
 
-    /// Runs `work` as a task, on the thread that all tasks share: it must not block, nor drop what is foreign.
-    /// Another holder of that is `keeps`, which is dropped on a thread that may block, after the end was
-    /// announced. `on_panic` is as [`Task::on_panic`].
+    /// Runs `work` as a task, on the thread that all tasks share: it must neither block nor drop what is
+    /// foreign. Another holder of that is `keeps`, which is dropped on a thread that may block, after the end
+    /// was announced. `on_panic` is as [`Task::on_panic`].
     pub(crate) fn run(
         &mut self,
         work: impl Future<Output = ()> + Send + 'static,

@@ -63,8 +63,8 @@ mod sync {
 /// A future of a task.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A task in the background. What `work` owns is dropped on the thread of the tasks, so anything foreign in it
-/// needs another holder, which is dropped by `leave`.
+/// A task in the background. What `work` owns is dropped on the thread of the tasks, so anything foreign in
+/// it needs another holder, which is dropped by `leave`.
 pub(super) struct Task {
     pub(super) work: Work,
     /// Called once `work` has ended, with whether that was a panic. It does not block.

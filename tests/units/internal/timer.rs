@@ -65,9 +65,9 @@ fn all_tasks_are_polled_on_one_thread() {
 #[test]
 fn news_from_any_thread_wake_a_task_each_time() {
     const TIMES: usize = 10_000;
-    let (ping, pong) = (Arc::new(Event::new()), Arc::new(Event::new()));
+    let (asked, answered) = (Arc::new(Event::new()), Arc::new(Event::new()));
     let count = Arc::<AtomicUsize>::default();
-    let (hears, answers, counts) = (Arc::clone(&ping), Arc::clone(&pong), Arc::clone(&count));
+    let (hears, answers, counts) = (Arc::clone(&asked), Arc::clone(&answered), Arc::clone(&count));
     let end = started(async move {
         for time in 1..=TIMES {
             loop {
@@ -81,9 +81,9 @@ fn news_from_any_thread_wake_a_task_each_time() {
         }
     });
     for _ in 0..TIMES {
-        let answer = pong.listen();
+        let answer = answered.listen();
         count.fetch_add(1, Ordering::SeqCst);
-        ping.notify(usize::MAX);
+        asked.notify(usize::MAX);
         event_listener::Listener::wait_timeout(answer, SOON).expect("the task has heard it");
     }
     assert_eq!(end.recv_timeout(SOON), Ok(false));
@@ -131,7 +131,7 @@ fn calls_that_hang_keep_no_other_from_beginning() {
             let all = Arc::clone(&all);
             let (caller, place) = caller(&format!("hang {number}"));
             let caller = caller.with_deadline(SOON);
-            started(async move { drop(call(&caller, place, move || all.wait()).await.unwrap()) })
+            started(async move { _ = call(&caller, place, move || all.wait()).await.unwrap() })
         })
         .collect();
     assert!(ends.iter().all(|end| end.recv_timeout(SOON) == Ok(false)));
