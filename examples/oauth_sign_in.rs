@@ -14,7 +14,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use http::{Request, Response};
-use keysheath::client::{BearerLayer, OriginGuard, Sent};
+use keysheath::client::{BearerLayer, OriginGuard};
 use keysheath::key::{KatanaApp, Origin};
 use keysheath::oauth::{Endpoints, KeeperSettings, LoopbackListener, OAuthApp, TokenKeeper};
 use keysheath::source::KeyRef;
@@ -96,9 +96,7 @@ fn call(keeper: &TokenKeeper<KatanaApp>, api: Option<Origin>) -> Result<(), Fail
     let response = runtime
         .block_on(client.oneshot(Request::get(uri).body(())?))
         .map_err(|_| "the request was not answered: check the network, and --api")?;
-    if let Some(sent) = response.extensions().get::<Sent>() {
-        println!("{}", sent.answer());
-    }
+    println!("{}", response.body().sent().answer());
     Ok(())
 }
 

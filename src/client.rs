@@ -46,8 +46,9 @@ use std::io;
 
 use crate::handle::NoActiveKey;
 
+pub use crate::key::header::BearerHeader;
 pub use bearer::{BearerLayer, BearerService, NotRepeating, Repeating};
-pub use origin_guard::{BearerHeader, GuardError, OriginGuard, OverrideError};
+pub use origin_guard::{GuardError, OriginGuard, OverrideError};
 pub use retry::{Repeatable, Retry, RetryLayer};
 pub use sender::{AnswerBody, Sent};
 

@@ -226,12 +226,14 @@ pub const KATANA: &[Row] = &[
 pub struct Answer {
     status: u16,
     meaning: Meaning,
-    retry_after: Option<Duration>,
+    /// In seconds.
+    retry_after: Option<u32>,
 }
 
 impl Answer {
     /// Creates an answer from what a custom probe has read of an issuer without a table.
     #[must_use]
+    #[inline]
     pub const fn new(status: u16, meaning: Meaning) -> Self {
         Self { status, meaning, retry_after: None }
     }
@@ -244,6 +246,7 @@ impl Answer {
 
     /// Returns what the answer means for the key.
     #[must_use]
+    #[inline]
     pub const fn meaning(&self) -> Meaning {
         self.meaning
     }
@@ -252,7 +255,10 @@ impl Answer {
     /// document).
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        match self.retry_after {
+            Some(seconds) => Some(Duration::from_secs(seconds as u64)),
+            None => None,
+        }
     }
 }
 
@@ -264,7 +270,7 @@ impl fmt::Display for Answer {
             write!(f, "; next: {}", meaning.remedy())?;
         }
         if let Some(wait) = self.retry_after {
-            write!(f, " (Retry-After: {} s)", wait.as_secs())?;
+            write!(f, " (Retry-After: {wait} s)")?;
         }
         Ok(())
     }

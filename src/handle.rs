@@ -39,13 +39,16 @@ mod sync;
 mod tests;
 mod waiting;
 
-use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+#[cfg(feature = "client")]
+use std::sync::OnceLock;
 use std::time::Instant;
 
+#[cfg(feature = "client")]
+use crate::key::header::BearerHeader;
 use crate::key::{ApiKey, Issuer, RawKey};
-use core::{Before, Hold, Holders, State};
+use core::{Before, Holders, State};
 use publisher::Live;
 use sync::Guard;
 
@@ -78,17 +81,11 @@ pub struct KeyHandle<I: Issuer> {
 
 /// The key that was active when the handle was read. It does not change when the handle does. Drop it once
 /// the request is answered: until then, its generation is not drained.
-pub struct Snapshot<I: Issuer>(Holding<I>);
-
-enum Holding<I: Issuer> {
-    Current(Guard<State<Version<I>>>),
-    /// The previous key, held for one request.
-    Previous {
-        version: Arc<Version<I>>,
-        generation: Generation,
-        hold: Arc<Hold>,
-    },
-}
+pub struct Snapshot<I: Issuer>(
+    // One of the previous key, for a request that is repeated with it, has a state that was never the
+    // handle's.
+    Guard<State<Version<I>>>,
+);
 
 /// The key that was active before, within its grace: a request that was refused may be repeated with it.
 ///
@@ -100,8 +97,9 @@ pub struct Previous<'a, I: Issuer>(&'a Before<Version<I>>);
 /// A key and what was made from it, or why there is none.
 struct Version<I: Issuer> {
     key: Result<ApiKey<I>, NoActiveKey>,
-    /// What the client makes from the key. Here, so that it is wiped together with the key.
-    kept: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// Here, so that it is wiped together with the key.
+    #[cfg(feature = "client")]
+    header: OnceLock<BearerHeader<I>>,
 }
 
 /// No key is active, so nothing is sent: the reason, and what to do next.
@@ -163,7 +161,7 @@ impl<I: Issuer> KeyHandle<I> {
     pub fn load(&self) -> Result<Snapshot<I>, NoActiveKey> {
         let state = self.live.core.load();
         match &state.next.current.key {
-            Ok(_) => Ok(Snapshot::new(state)),
+            Ok(_) => Ok(Snapshot(state)),
             Err(no_key) => Err(*no_key),
         }
     }
@@ -191,11 +189,6 @@ impl<I: Issuer> KeyHandle<I> {
 }
 
 impl<I: Issuer> Snapshot<I> {
-    #[inline]
-    const fn new(state: Guard<State<Version<I>>>) -> Self {
-        Self(Holding::Current(state))
-    }
-
     /// Returns the key.
     #[must_use]
     #[inline]
@@ -207,38 +200,27 @@ impl<I: Issuer> Snapshot<I> {
     #[must_use]
     #[inline]
     pub fn generation(&self) -> Generation {
-        match &self.0 {
-            Holding::Current(state) => Generation(state.next.generation),
-            Holding::Previous { generation, .. } => *generation,
-        }
+        Generation(self.0.next.generation)
     }
 
     /// Returns the key that was active before, until its grace ends.
     #[must_use]
     pub fn previous(&self) -> Option<Previous<'_, I>> {
-        let Holding::Current(state) = &self.0 else { return None };
-        state.next.previous.as_ref().filter(|before| !before.until.is_over()).map(Previous)
+        self.0.next.previous.as_ref().filter(|before| !before.until.is_over()).map(Previous)
     }
 
     /// Returns a snapshot of the previous key for one request. It holds that key's generation.
     fn before(&self, holders: &Arc<Holders>) -> Option<Self> {
         let Previous(before) = self.previous()?;
-        let hold = Arc::new(Holders::hold(holders, before.generation));
-        let version = Arc::clone(&before.value);
-        Some(Self(Holding::Previous { version, generation: Generation(before.generation), hold }))
+        Some(Self(Guard::from_inner(Arc::new(State::of_previous(before, holders)))))
     }
 
-    /// Returns what `make` makes from the key. It is made once for each key, and dropped with it.
-    ///
-    /// The type is erased because the rooms that make something are below this one. Only one type is used.
+    /// Returns the header that carries the key. It is built once for each key, and dropped with it.
+    #[cfg(feature = "client")]
     #[inline]
-    pub(crate) fn kept<T: Any + Send + Sync>(&self, make: impl FnOnce(&ApiKey<I>) -> T) -> &T {
+    pub(crate) fn header(&self) -> &BearerHeader<I> {
         let version = self.version();
-        let kept = version.kept.get_or_init(|| Box::new(make(version.expect_key())));
-        match kept.downcast_ref() {
-            Some(kept) => kept,
-            None => unreachable!("one type is kept with a key"),
-        }
+        version.header.get_or_init(|| BearerHeader::new(version.expect_key()))
     }
 
     /// Creates a refusal of this key. It is certain if the issuer refused, and not a server in between.
@@ -248,10 +230,7 @@ impl<I: Issuer> Snapshot<I> {
 
     #[inline]
     fn version(&self) -> &Arc<Version<I>> {
-        match &self.0 {
-            Holding::Current(state) => &state.next.current,
-            Holding::Previous { version, .. } => version,
-        }
+        &self.0.next.current
     }
 }
 
@@ -278,7 +257,11 @@ impl<I: Issuer> Previous<'_, I> {
 
 impl<I: Issuer> Version<I> {
     const fn new(key: Result<ApiKey<I>, NoActiveKey>) -> Self {
-        Self { key, kept: OnceLock::new() }
+        Self {
+            key,
+            #[cfg(feature = "client")]
+            header: OnceLock::new(),
+        }
     }
 
     /// Returns whether this is the version of this key, or has no key for this reason.
@@ -321,14 +304,7 @@ impl<I: Issuer> fmt::Debug for KeyHandle<I> {
 
 impl<I: Issuer> Clone for Snapshot<I> {
     fn clone(&self) -> Self {
-        Self(match &self.0 {
-            Holding::Current(state) => Holding::Current(Guard::from_inner(Arc::clone(state))),
-            Holding::Previous { version, generation, hold } => Holding::Previous {
-                version: Arc::clone(version),
-                generation: *generation,
-                hold: Arc::clone(hold),
-            },
-        })
+        Self(Guard::from_inner(Arc::clone(&self.0)))
     }
 }
 

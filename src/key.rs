@@ -19,6 +19,8 @@
 
 pub(crate) mod fingerprint;
 pub(crate) mod format;
+#[cfg(feature = "client")]
+pub(crate) mod header;
 pub(crate) mod issuer;
 pub(crate) mod origin;
 
@@ -137,8 +139,11 @@ impl<I: Issuer> ApiKey<I> {
     ///
     /// # Errors
     /// As [`ApiKey::parse`].
+    #[inline]
     pub fn parse_bytes(text: &[u8]) -> Result<Self, FormatError> {
-        Ok(Self::from_raw(RawKey::parse(I::PROFILE, text)?))
+        // Not by way of `RawKey::parse`: the key would be moved from one result to the other.
+        I::PROFILE.format().check(text)?;
+        Ok(Self::from_raw(RawKey::copy(I::PROFILE, text)))
     }
 
     /// As [`ApiKey::parse`], and wipes the given text, its spare capacity included, also when it is not a
@@ -285,7 +290,12 @@ impl RawKey {
     #[inline]
     fn copy(profile: &'static Profile, text: &[u8]) -> Self {
         // `Box::from` allocates one block of the exact size, so no growing or shrinking leaves a copy behind.
-        Self { bytes: SecretBox::new(Box::from(text)), profile }
+        // A length that the compiler knows needs no call for the copy.
+        let block = match <&[u8; 24]>::try_from(text) {
+            Ok(text) => Box::from(&text[..]),
+            Err(_) => Box::from(text),
+        };
+        Self { bytes: SecretBox::new(block), profile }
     }
 
     #[inline]
@@ -315,22 +325,40 @@ impl IssuerMismatch {
     }
 }
 
-/// Compares machine words and folds them into one verdict; only a difference in length returns early.
+/// Compares words and folds them into one verdict; only a difference in length returns early.
 #[inline]
 fn equal(left: &[u8], right: &[u8]) -> bool {
-    if left.len() != right.len() {
-        return false;
+    // With a length that the compiler knows, there is no loop.
+    match (<&[u8; 24]>::try_from(left), <&[u8; 24]>::try_from(right)) {
+        (Ok(left), Ok(right)) => difference(left, right).ct_eq(&0).into(),
+        _ => equal_of_any_length(left, right),
     }
-    let (left_words, left_tail) = left.as_chunks::<8>();
-    let (right_words, right_tail) = right.as_chunks::<8>();
+}
+
+#[inline(never)]
+fn equal_of_any_length(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && difference(left, right).ct_eq(&0).into()
+}
+
+/// 0 if two texts of the same length are equal, else another number.
+#[inline]
+fn difference(left: &[u8], right: &[u8]) -> u128 {
+    const WORD: usize = size_of::<u128>();
+
+    let word = |bytes: &[u8; WORD]| u128::from_ne_bytes(*bytes);
     let mut difference = 0;
-    for (left, right) in left_words.iter().zip(right_words) {
-        difference |= u64::from_le_bytes(*left) ^ u64::from_le_bytes(*right);
+    if let (Some(left_end), Some(right_end)) = (left.last_chunk(), right.last_chunk()) {
+        for (left, right) in left.as_chunks().0.iter().zip(right.as_chunks().0) {
+            difference |= word(left) ^ word(right);
+        }
+        // This may compare some bytes a second time.
+        difference |= word(left_end) ^ word(right_end);
+    } else {
+        for (left, right) in left.iter().zip(right) {
+            difference |= u128::from(left ^ right);
+        }
     }
-    for (left, right) in left_tail.iter().zip(right_tail) {
-        difference |= u64::from(left ^ right);
-    }
-    difference.ct_eq(&0).into()
+    difference
 }
 
 impl PartialEq for RawKey {
@@ -392,6 +420,21 @@ mod tests {
         assert!(
             key.matches(KEY.as_bytes()) && !key.matches(b"") && !key.matches(b"8fK2pX9mWq4Ld7Vb3Nc6Ts1z")
         );
+    }
+
+    #[test]
+    fn a_difference_at_any_place_of_any_length_counts() {
+        for length in 0..=50 {
+            let text = vec![b'a'; length];
+            assert!(equal(&text, &text) && !equal(&text, &[&text[..], b"a"].concat()));
+            for place in 0..length {
+                for bit in 0..8 {
+                    let mut other = text.clone();
+                    other[place] ^= 1 << bit;
+                    assert!(!equal(&text, &other) && !equal(&other, &text), "{length} {place} {bit}");
+                }
+            }
+        }
     }
 
     #[test]

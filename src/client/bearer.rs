@@ -21,12 +21,12 @@ use crate::key::Issuer;
 /// Puts the active key on every request of a tower client over [`http::Request`] that goes to the guard's
 /// origin, and refuses every other request before the client sees it.
 ///
-/// Each response carries a [`Sent`](super::Sent) among its extensions. If the response is a 401, or the
-/// issuer documents a body for its status, and it is neither a 2xx nor a 429, the layer reads up to 64 KiB of
-/// the body before it returns the response, whose body is then complete again. A longer, broken or compressed
-/// body is inconclusive. If the issuer says that it does not know the key, the layer reports the generation
-/// that was sent to the handle; a later answer that accepts the same key revokes that. The layer logs
-/// nothing.
+/// The body of each response says what was sent and what was answered: [`AnswerBody::sent`]. If the response
+/// is a 401, or the issuer documents a body for its status, and it is neither a 2xx nor a 429, the layer
+/// reads up to 64 KiB of the body before it returns the response, whose body is then complete again. A
+/// longer, broken or compressed body is inconclusive. If the issuer says that it does not know the key, the
+/// layer reports the generation that was sent to the handle; a later answer that accepts the same key revokes
+/// that. The layer logs nothing.
 ///
 /// # When the key was refused
 /// With a [live](KeyHandle) handle, a request is sent a second time if the issuer's own 401 refused its key
@@ -201,18 +201,18 @@ where
         // Cloned before the key is on it.
         let again = if may_repeat { M::keep(&self.inner, &request) } else { None };
         let sender = Arc::clone(&self.sender);
-        match self.sender.authorize(&mut request) {
-            Ok(sent) => {
-                let attempt = if again.is_some() { Attempt::First } else { Attempt::Only };
-                // The client that is ready is called now; its clone is polled for readiness before a repeat.
-                let state = State::Sending { future: self.inner.call(request), sent: Some(sent) };
-                BearerFuture { state, sender, again, attempt }
-            }
-            Err(error) => {
-                let state = State::NotSent { error: Some(error) };
-                BearerFuture { state, sender, again: None, attempt: Attempt::Only }
-            }
+        let snapshot = match sender.handle().load() {
+            Ok(snapshot) => snapshot,
+            Err(no_key) => return BearerFuture::not_sent(sender, BearerError::NoActiveKey(no_key)),
+        };
+        if let Err(error) = sender.put_on(&mut request, &snapshot) {
+            return BearerFuture::not_sent(sender, BearerError::Guard(error));
         }
+        let attempt = if again.is_some() { Attempt::First } else { Attempt::Only };
+        let sent = Some(sender.in_flight(snapshot));
+        // The client that is ready is called now; its clone is polled for readiness before a repeat.
+        let state = State::Sending { future: self.inner.call(request) };
+        BearerFuture { state, sent, sender, again, attempt }
     }
 }
 
@@ -251,6 +251,8 @@ pin_project! {
     {
         #[pin]
         state: State<S::Future, R, I>,
+        // Until the answer was judged.
+        sent: Option<InFlight<I>>,
         sender: Arc<Sender<I>>,
         // The request to repeat, and the client for it; `None` once it must not be repeated.
         again: Option<Box<(S, Request<B>)>>,
@@ -265,20 +267,33 @@ pin_project! {
         R: Body,
         I: Issuer,
     {
-        NotSent { error: Option<BearerError> },
-        Sending { #[pin] future: F, sent: Option<InFlight<I>> },
-        Reading { reading: Option<Reading<R, I>> },
+        NotSent { error: Option<Box<BearerError>> },
+        Sending { #[pin] future: F },
+        // What is here is boxed, because most futures are moved without it.
+        Reading { reading: Option<Box<Reading<R>>> },
         // The answer that refused the key is returned if there is no other key.
-        Reloading { reload: NewerKey<I>, refused: Option<Refused<R, I>> },
-        Readying { refused: Option<Refused<R, I>> },
+        Reloading { reload: Box<NewerKey<I>>, refused: Option<Box<Refused<R, I>>> },
+        Readying { refused: Option<Box<Refused<R, I>>> },
+    }
+}
+
+impl<S, B, R, I> BearerFuture<S, B, R, I>
+where
+    S: Service<Request<B>>,
+    R: Body,
+    I: Issuer,
+{
+    #[cold]
+    fn not_sent(sender: Arc<Sender<I>>, error: BearerError) -> Self {
+        let state = State::NotSent { error: Some(Box::new(error)) };
+        Self { state, sent: None, sender, again: None, attempt: Attempt::Only }
     }
 }
 
 /// A response whose body is being read.
-struct Reading<R: Body, I: Issuer> {
+struct Reading<R: Body> {
     parts: response::Parts,
     ahead: ReadAhead<R>,
-    sent: InFlight<I>,
 }
 
 /// The answer that refused a key, and which key.
@@ -302,30 +317,34 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjected::NotSent { error } => {
-                    return Poll::Ready(Err(error.take().expect(OVER)));
+                    return Poll::Ready(Err(*error.take().expect(OVER)));
                 }
-                StateProjected::Sending { future, sent } => {
-                    let response = ready!(future.poll(context)).map_err(BearerError::sending)?;
-                    let sent = sent.take().expect(OVER);
-                    let (parts, body) = response.into_parts();
-                    if !Sender::<I>::needs_body(parts.status, body.size_hint().lower()) {
-                        let body = AnswerBody::unread(body);
-                        let (response, _) = this.sender.answered(*this.attempt, &sent, parts, body);
-                        return Poll::Ready(Ok(response));
+                StateProjected::Sending { future } => {
+                    let response = match ready!(future.poll(context)) {
+                        Ok(response) => response,
+                        Err(error) => return Poll::Ready(Err(BearerError::sending(error))),
+                    };
+                    let (status, least_length) = (response.status(), response.body().size_hint().lower());
+                    if !Sender::<I>::needs_body(status, least_length) {
+                        let (sent, headers) = (this.sent.as_ref().expect(OVER), response.headers());
+                        let outcome = this.sender.outcome(*this.attempt, sent, status, headers, &[]);
+                        *this.sent = None;
+                        return Poll::Ready(Ok(response.map(|body| AnswerBody::unread(body, outcome))));
                     }
-                    let ahead = ReadAhead::new(body);
-                    this.state.set(State::Reading { reading: Some(Reading { parts, ahead, sent }) });
+                    let (parts, body) = response.into_parts();
+                    let reading = Box::new(Reading { parts, ahead: ReadAhead::new(body) });
+                    this.state.set(State::Reading { reading: Some(reading) });
                 }
                 StateProjected::Reading { reading } => {
                     ready!(reading.as_mut().expect(OVER).ahead.poll(context));
-                    let Reading { parts, ahead, sent } = reading.take().expect(OVER);
-                    let body = ahead.into_body();
-                    let (response, again) = this.sender.answered(*this.attempt, &sent, parts, body);
+                    let Reading { parts, ahead } = *reading.take().expect(OVER);
+                    let sent = this.sent.take().expect(OVER);
+                    let (response, again) = this.sender.answered(*this.attempt, &sent, parts, ahead);
                     let Some(Again { reload, refusal }) = again else {
                         return Poll::Ready(Ok(response));
                     };
-                    let refused = Some(Refused { response, refusal });
-                    this.state.set(State::Reloading { reload, refused });
+                    let refused = Some(Box::new(Refused { response, refusal }));
+                    this.state.set(State::Reloading { reload: Box::new(reload), refused });
                 }
                 StateProjected::Reloading { reload, refused } => {
                     // Whether or not the reload succeeded, the handle's content decides now.
@@ -345,10 +364,10 @@ where
                     let Some(snapshot) = this.sender.handle().load_instead_of(&refused.refusal) else {
                         return Poll::Ready(Ok(refused.response));
                     };
-                    let sent = this.sender.put_on(&mut request, snapshot).map_err(BearerError::Guard)?;
+                    this.sender.put_on(&mut request, &snapshot).map_err(BearerError::Guard)?;
+                    *this.sent = Some(this.sender.in_flight(snapshot));
                     *this.attempt = Attempt::Repetition;
-                    let future = client.call(request);
-                    this.state.set(State::Sending { future, sent: Some(sent) });
+                    this.state.set(State::Sending { future: client.call(request) });
                 }
             }
         }

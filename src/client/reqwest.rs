@@ -59,7 +59,7 @@ impl<I: Issuer> BearerMiddleware<I> {
         Self { sender: Sender::new(handle, guard) }
     }
 
-    fn put_on(&self, request: &mut Request, snapshot: Snapshot<I>) -> Result<InFlight<I>, GuardError> {
+    fn put_on(&self, request: &mut Request, snapshot: &Snapshot<I>) -> Result<(), GuardError> {
         // As reqwest itself converts the URL, so what is checked is what is sent.
         let Ok(uri) = Uri::try_from(request.url().as_str()) else {
             return Err(GuardError::Unreadable { expected: self.sender.guard().origin().clone() });
@@ -76,7 +76,8 @@ impl<I: Issuer> BearerMiddleware<I> {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<(Response, Option<Again<I>>)> {
-        let sent = self.put_on(&mut request, snapshot).map_err(Error::middleware)?;
+        self.put_on(&mut request, &snapshot).map_err(Error::middleware)?;
+        let sent = self.sender.in_flight(snapshot);
         let response = next.run(request, extensions).await?;
         Ok(self.answered(attempt, sent, response).await)
     }
@@ -102,7 +103,9 @@ impl<I: Issuer> BearerMiddleware<I> {
         }
         let mut ahead = ReadAhead::new(body);
         poll_fn(|context| ahead.poll(context)).await;
-        let (response, again) = self.sender.answered(attempt, &sent, parts, ahead.into_body());
+        let (mut response, again) = self.sender.answered(attempt, &sent, parts, ahead);
+        let sent = response.body().sent();
+        response.extensions_mut().insert(sent);
         (response.map(Body::wrap).into(), again)
     }
 }

@@ -121,8 +121,9 @@ pin_project! {
         #[pin]
         state: State<S::Future, D>,
         inner: S,
-        // The request to send again; `None` once it must not be.
-        again: Option<Request<B>>,
+        // The request to send again; `None` once it must not be. Boxed, so that the future is moved without
+        // it.
+        again: Option<Box<Request<B>>>,
         failed: u32,
         settings: Settings,
         sleep: W,
@@ -223,7 +224,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let again = (self.settings.attempts > 1
             && can_be_repeated(request.method(), request.headers(), request.extensions()))
-        .then(|| request.clone());
+        .then(|| Box::new(request.clone()));
         // The client that is ready is used for this request; a clone replaces it.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
@@ -277,7 +278,7 @@ where
                     let last = *this.failed + 1 >= this.settings.attempts;
                     let request = if last { this.again.take() } else { this.again.clone() };
                     let request = request.expect("`RetryFuture` polled after completion");
-                    this.state.set(State::Sending { future: this.inner.call(request) });
+                    this.state.set(State::Sending { future: this.inner.call(*request) });
                 }
             }
         }

@@ -13,24 +13,26 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::retry::can_be_repeated;
-use super::{BearerError, BearerHeader, GuardError, OriginGuard};
+use super::{BearerHeader, GuardError, OriginGuard};
 use crate::failure::{Answer, MAX_BODY, Meaning, is_documented};
 use crate::handle::{Generation, KeyHandle, Known, NewerKey, Refusal, Snapshot};
 use crate::key::Issuer;
 
-/// The outcome of a request that carried a key: the generation of the key, and what the issuer answered.
-/// Every response that comes through a client layer has one among its extensions, about the last attempt.
+/// The outcome of a request that carried a key: the generation of the key, and what the issuer answered. It
+/// is about the last attempt.
+///
+/// The body of every response that comes through a [`BearerLayer`](super::BearerLayer) has one; with the
+/// feature `reqwest`, every response that comes through the middleware has one among its extensions.
 ///
 /// ```
-/// use keysheath::{client::Sent, failure::Meaning};
+/// use keysheath::{client::AnswerBody, failure::Meaning};
 ///
-/// fn report<B>(response: &http::Response<B>) {
-///     let Some(sent) = response.extensions().get::<Sent>() else { return };
+/// fn report<R: http_body::Body>(response: &http::Response<AnswerBody<R>>) {
+///     let sent = response.body().sent();
 ///     if sent.answer().meaning() == Meaning::StoreForbidden {
 ///         println!("key of generation {}: {}", sent.generation(), sent.answer());
 ///     }
 /// }
-/// # report(&http::Response::new(()));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
@@ -109,20 +111,15 @@ impl<I: Issuer> Sender<I> {
         self.handle.has_publisher() && can_be_repeated(method, headers, extensions)
     }
 
-    /// Puts the active key on a request, if the guard allows it.
-    pub(super) fn authorize<B>(&self, request: &mut Request<B>) -> Result<InFlight<I>, BearerError> {
-        let snapshot = self.handle.load().map_err(BearerError::NoActiveKey)?;
-        self.put_on(request, snapshot).map_err(BearerError::Guard)
-    }
-
-    /// Puts a key on a request, if the guard allows it. The value of the header is built once for each key.
+    /// Puts the key of a snapshot on a request, if the guard allows it. The value of the header is built once
+    /// for each key.
+    #[inline]
     pub(super) fn put_on<B>(
         &self,
         request: &mut Request<B>,
-        snapshot: Snapshot<I>,
-    ) -> Result<InFlight<I>, GuardError> {
-        self.guard.authorize(request, BearerHeader::for_snapshot(&snapshot))?;
-        Ok(self.in_flight(snapshot))
+        snapshot: &Snapshot<I>,
+    ) -> Result<(), GuardError> {
+        self.guard.authorize(request, BearerHeader::for_snapshot(snapshot))
     }
 
     /// As [`Sender::put_on`], for a request of another type.
@@ -130,13 +127,14 @@ impl<I: Issuer> Sender<I> {
         &self,
         uri: &Uri,
         headers: &mut HeaderMap,
-        snapshot: Snapshot<I>,
-    ) -> Result<InFlight<I>, GuardError> {
-        self.guard.authorize_headers(uri, headers, BearerHeader::for_snapshot(&snapshot))?;
-        Ok(self.in_flight(snapshot))
+        snapshot: &Snapshot<I>,
+    ) -> Result<(), GuardError> {
+        self.guard.authorize_headers(uri, headers, BearerHeader::for_snapshot(snapshot))
     }
 
-    fn in_flight(&self, snapshot: Snapshot<I>) -> InFlight<I> {
+    /// For a request that is sent now.
+    #[inline]
+    pub(super) fn in_flight(&self, snapshot: Snapshot<I>) -> InFlight<I> {
         InFlight { snapshot, known: self.handle.known_refusals() }
     }
 
@@ -150,9 +148,28 @@ impl<I: Issuer> Sender<I> {
         !by_status_alone && least_length <= MAX_BODY as u64 && documented()
     }
 
-    /// Classifies an answer, and reports to the handle that the issuer refused or accepted the key. If the
-    /// request may be repeated, also returns what to wait for first. `whole` is `None` if the body was not
-    /// read to its end.
+    /// Classifies an answer, and reports to the handle that the issuer accepted the key.
+    #[inline]
+    pub(super) fn outcome(
+        &self,
+        attempt: Attempt,
+        sent: &InFlight<I>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Sent {
+        let retry_after = headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
+        let answer = I::PROFILE.classify(status.as_u16(), retry_after, body);
+        let generation = sent.snapshot.generation();
+        if answer.meaning().accepts_key() {
+            self.handle.accepted(generation, sent.known);
+        }
+        Sent { generation, answer, is_repeated: attempt == Attempt::Repetition }
+    }
+
+    /// As [`Sender::outcome`], and reports to the handle that the issuer refused the key. If the request may
+    /// be repeated, also returns what to wait for first. `whole` is `None` if the body was not read to its
+    /// end.
     ///
     /// A 401 without a body, as every answer to HEAD is, does not say who refused the key. A newer key is
     /// then looked for, and the key is not reported as refused.
@@ -164,68 +181,71 @@ impl<I: Issuer> Sender<I> {
         headers: &HeaderMap,
         whole: Option<&[u8]>,
     ) -> (Sent, Option<Again<I>>) {
-        let InFlight { snapshot, known } = sent;
-        let retry_after = headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
-        let answer = I::PROFILE.classify(status.as_u16(), retry_after, whole.unwrap_or_default());
-        let (generation, meaning) = (snapshot.generation(), answer.meaning());
-        if meaning.accepts_key() {
-            self.handle.accepted(generation, *known);
-        }
+        let outcome = self.outcome(attempt, sent, status, headers, whole.unwrap_or_default());
+        let meaning = outcome.answer.meaning();
         let is_doubtful =
             || status == StatusCode::UNAUTHORIZED && meaning == Meaning::Inconclusive && whole == Some(&[]);
         let is_first = attempt == Attempt::First;
         let again = (meaning.refuses_key() || (is_first && is_doubtful())).then(|| {
-            let refusal = snapshot.refusal(meaning.refuses_key());
+            let refusal = sent.snapshot.refusal(meaning.refuses_key());
             Again { reload: self.handle.reload_instead_of(&refusal), refusal }
         });
-        let sent = Sent { generation, answer, is_repeated: attempt == Attempt::Repetition };
-        (sent, again.filter(|_| is_first))
+        (outcome, again.filter(|_| is_first))
     }
 
-    /// As [`Sender::judge`]; puts what the response means among its extensions.
+    /// As [`Sender::judge`], for a body that was read ahead.
     pub(super) fn answered<R: Body>(
         &self,
         attempt: Attempt,
         sent: &InFlight<I>,
-        mut parts: Parts,
-        body: AnswerBody<R>,
+        parts: Parts,
+        ahead: ReadAhead<R>,
     ) -> (Response<AnswerBody<R>>, Option<Again<I>>) {
-        let (sent, again) = self.judge(attempt, sent, parts.status, &parts.headers, body.whole());
-        parts.extensions.insert(sent);
-        (Response::from_parts(parts, body), again)
+        let (sent, again) = self.judge(attempt, sent, parts.status, &parts.headers, ahead.whole());
+        (Response::from_parts(parts, ahead.into_body(sent)), again)
     }
 }
 
 pin_project! {
     /// The body of a response that came through a client layer: what the layer read of it, then the rest,
-    /// with trailers and errors in their places.
+    /// with trailers and errors in their places. It also says what was sent and what was answered.
     ///
     /// Its data are [`Bytes`]; a body of `Bytes`, such as hyper's, is passed on without a copy.
     pub struct AnswerBody<R>
     where
         R: Body,
     {
-        // What was read ahead.
-        read: Bytes,
-        // The frame or the error at which reading ahead stopped.
-        next: Option<Result<Frame<Bytes>, R::Error>>,
         #[pin]
-        rest: Rest<R>,
+        content: Content<R>,
+        // Here, because an entry in the response's extensions costs three allocations.
+        sent: Sent,
     }
 }
 
 pin_project! {
-    #[project = RestProjected]
-    enum Rest<R> {
+    #[project = ContentProjected]
+    enum Content<R>
+    where
+        R: Body,
+    {
         Unread { #[pin] body: R },
-        // A body that was polled must not be moved.
-        Polled { body: Pin<Box<R>> },
-        Ended,
+        // Boxed, because most responses are moved without it.
+        Ahead { ahead: Box<Ahead<R>> },
     }
+}
+
+/// A body that was read ahead.
+struct Ahead<R: Body> {
+    read: Bytes,
+    /// The frame or the error at which reading ahead stopped.
+    next: Option<Result<Frame<Bytes>, R::Error>>,
+    /// `None` once it has ended.
+    rest: Option<Pin<Box<R>>>,
 }
 
 /// A body that is being read ahead, up to 64 KiB.
 pub(super) struct ReadAhead<R: Body> {
+    // A body that was polled must not be moved.
     body: Pin<Box<R>>,
     read: Vec<u8>,
     next: Option<Result<Frame<Bytes>, R::Error>>,
@@ -233,15 +253,16 @@ pub(super) struct ReadAhead<R: Body> {
 }
 
 impl<R: Body> AnswerBody<R> {
-    pub(super) const fn unread(body: R) -> Self {
-        Self { read: Bytes::new(), next: None, rest: Rest::Unread { body } }
+    #[inline]
+    pub(super) const fn unread(body: R, sent: Sent) -> Self {
+        Self { content: Content::Unread { body }, sent }
     }
 
-    /// Returns the body, if all of it was read ahead. A part of an answer says nothing.
-    pub(super) fn whole(&self) -> Option<&[u8]> {
-        let ended = self.next.is_none() && matches!(self.rest, Rest::Ended);
-        let trailers = matches!(&self.next, Some(Ok(frame)) if frame.is_trailers());
-        (ended || trailers).then_some(&*self.read)
+    /// Returns what was sent, and what the issuer answered.
+    #[must_use]
+    #[inline]
+    pub const fn sent(&self) -> Sent {
+        self.sent
     }
 }
 
@@ -272,10 +293,17 @@ impl<R: Body> ReadAhead<R> {
         }
     }
 
-    pub(super) fn into_body(self) -> AnswerBody<R> {
+    /// Returns the body, if all of it was read ahead. A part of an answer says nothing.
+    fn whole(&self) -> Option<&[u8]> {
+        let trailers = matches!(&self.next, Some(Ok(frame)) if frame.is_trailers());
+        (self.ended || trailers).then_some(&*self.read)
+    }
+
+    fn into_body(self, sent: Sent) -> AnswerBody<R> {
         let over = self.ended || matches!(self.next, Some(Err(_)));
-        let rest = if over { Rest::Ended } else { Rest::Polled { body: self.body } };
-        AnswerBody { read: self.read.into(), next: self.next, rest }
+        let rest = (!over).then_some(self.body);
+        let ahead = Box::new(Ahead { read: self.read.into(), next: self.next, rest });
+        AnswerBody { content: Content::Ahead { ahead }, sent }
     }
 }
 
@@ -291,41 +319,45 @@ impl<R: Body> Body for AnswerBody<R> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
-        let this = self.project();
-        if !this.read.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.read)))));
-        }
-        if let Some(next) = this.next.take() {
-            return Poll::Ready(Some(next));
-        }
-        let frame = match this.rest.project() {
-            RestProjected::Unread { body } => ready!(body.poll_frame(context)),
-            RestProjected::Polled { body } => ready!(body.as_mut().poll_frame(context)),
-            RestProjected::Ended => None,
+        let frame = match self.project().content.project() {
+            ContentProjected::Unread { body } => ready!(body.poll_frame(context)),
+            ContentProjected::Ahead { ahead } => {
+                if !ahead.read.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut ahead.read)))));
+                }
+                if let Some(next) = ahead.next.take() {
+                    return Poll::Ready(Some(next));
+                }
+                match &mut ahead.rest {
+                    Some(body) => ready!(body.as_mut().poll_frame(context)),
+                    None => None,
+                }
+            }
         };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(into_bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        let rest_ended = match &self.rest {
-            Rest::Unread { body } => body.is_end_stream(),
-            Rest::Polled { body } => body.is_end_stream(),
-            Rest::Ended => true,
-        };
-        self.read.is_empty() && self.next.is_none() && rest_ended
+        match &self.content {
+            Content::Unread { body } => body.is_end_stream(),
+            Content::Ahead { ahead } => {
+                let rest_ended = ahead.rest.as_ref().is_none_or(Body::is_end_stream);
+                ahead.read.is_empty() && ahead.next.is_none() && rest_ended
+            }
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = match &self.rest {
-            Rest::Unread { body } => body.size_hint(),
-            Rest::Polled { body } => body.size_hint(),
-            Rest::Ended => SizeHint::with_exact(0),
+        let ahead = match &self.content {
+            Content::Unread { body } => return body.size_hint(),
+            Content::Ahead { ahead } => ahead,
         };
-        let next = match &self.next {
+        let rest = ahead.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let next = match &ahead.next {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             _ => 0,
         };
-        let ahead = (self.read.len() + next) as u64;
+        let ahead = (ahead.read.len() + next) as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper.saturating_add(ahead));
@@ -338,6 +370,10 @@ impl<R: Body> Body for AnswerBody<R> {
 impl<R: Body> fmt::Debug for AnswerBody<R> {
     /// Prints how much was read ahead, and nothing of it: a server may echo the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AnswerBody({} bytes read ahead)", self.read.len())
+        let ahead = match &self.content {
+            Content::Unread { .. } => 0,
+            Content::Ahead { ahead } => ahead.read.len(),
+        };
+        write!(f, "AnswerBody({ahead} bytes read ahead)")
     }
 }

@@ -13,13 +13,14 @@ pub(crate) const MAX_BODY: usize = 64 * 1024;
 ///
 /// For a meaning that the issuer does not document, a registry of this crate answers with a row of [`PLAIN`],
 /// which is therefore understood. That the key is refused must be the issuer's own row.
+#[inline]
 pub(crate) fn classify(rows: &[Row], status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> Answer {
     let meaning = match status {
         200..=299 => Meaning::Accepted,
         429 => Meaning::RateLimited,
         _ => from_rows(rows, status, body),
     };
-    Answer { status, meaning, retry_after: retry_after.and_then(seconds) }
+    Answer { retry_after: retry_after.and_then(whole_seconds), ..Answer::new(status, meaning) }
 }
 
 fn from_rows(rows: &[Row], status: u16, body: &[u8]) -> Meaning {
@@ -56,10 +57,13 @@ fn fits(row: &Row, body: &Value) -> bool {
 /// Reads a `Retry-After` in seconds. Its other form, a date, is documented by neither issuer and gives
 /// `None`.
 pub(crate) fn seconds(value: &[u8]) -> Option<Duration> {
+    whole_seconds(value).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn whole_seconds(value: &[u8]) -> Option<u32> {
     let digits = std::str::from_utf8(value).ok()?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = digits.parse::<u32>().ok().filter(|_| plain)?;
-    Some(Duration::from_secs(seconds.into()))
+    digits.parse().ok().filter(|_| plain)
 }
 
 #[cfg(test)]

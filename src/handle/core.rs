@@ -74,6 +74,15 @@ impl Until {
     }
 }
 
+impl<T> State<T> {
+    /// Returns a state of a previous value alone, with a hold on its generation.
+    pub(super) fn of_previous(before: &Before<T>, holders: &Arc<Holders>) -> Self {
+        let Before { value, generation, .. } = before;
+        let next = Next { generation: *generation, current: Arc::clone(value), previous: None };
+        Self { next, edition: 0, _hold: Holders::hold(holders, *generation) }
+    }
+}
+
 impl<T> Next<T> {
     /// Removes from `self` what may not follow the current state. Within a generation, the previous value
     /// only goes away (it was retired or has leaked): a publisher that still has it has read an older state,

@@ -202,7 +202,7 @@ fn look_for_change<I: Issuer>(
     }
     *seen = now;
     let no_key = state.next.current.key.as_ref().err().copied();
-    Some(no_key.map_or_else(|| Ok(Snapshot::new(state)), Err))
+    Some(no_key.map_or_else(|| Ok(Snapshot(state)), Err))
 }
 
 /// Blocks until `look` finds something, at most for the timeout.

@@ -225,69 +225,86 @@ impl fmt::Display for FormatError {
 /// turns it into a few vector instructions.
 const BLOCK: usize = 16;
 
-/// 1 if `byte` is in `low..=high`, else 0: a comparison that becomes a number, without a branch.
+/// For each place in a block: 0 if the byte there was right in every block so far, else another number.
+type Wrong = [u8; BLOCK];
+
+/// 0 if `byte` is in `low..=high`, else another number: a comparison without a branch.
 #[inline]
-const fn in_range(byte: u8, low: u8, high: u8) -> u8 {
-    (byte.wrapping_sub(low) <= high - low) as u8
+const fn outside(byte: u8, low: u8, high: u8) -> u8 {
+    byte.wrapping_sub(low).saturating_sub(high - low)
 }
 
-/// 1 if `byte` is `other`, else 0.
+/// The least of the numbers: 0 if one of them is 0.
 #[inline]
-const fn is_byte(byte: u8, other: u8) -> u8 {
-    (byte == other) as u8
+fn least<const N: usize>(numbers: [u8; N]) -> u8 {
+    numbers.into_iter().fold(u8::MAX, u8::min)
 }
 
-/// 1 if a key can have `byte`, padding included, else 0.
+/// 0 if `byte` is one of the signs that may precede the padding, else another number.
 #[inline]
-const fn is_known(byte: u8) -> u8 {
-    let letter = in_range(byte | 0x20, b'a', b'z');
+fn not_token(byte: u8) -> u8 {
     // '-', '.', '/' and the digits are adjacent.
-    let digit_or_sign = in_range(byte, b'-', b'9');
-    let sign = is_byte(byte, b'_') | is_byte(byte, b'~') | is_byte(byte, b'+');
-    letter | digit_or_sign | sign | is_byte(byte, b'=')
+    let not_letter_or_digit = least([outside(byte | 0x20, b'a', b'z'), outside(byte, b'-', b'9')]);
+    least([not_letter_or_digit, byte ^ b'_', byte ^ b'~', byte ^ b'+'])
 }
 
-/// 1 if one of the first bytes is wrong, else 0. The last byte is only the neighbour of the one before it.
+/// Checks the first bytes of a block and its neighbour: a `=` must be followed by a `=`.
 #[inline]
-fn has_wrong_byte(bytes: &[u8; BLOCK + 1]) -> u8 {
+fn check_with_next(block: &[u8; BLOCK + 1], wrong: &mut Wrong) {
     // Two views of the same bytes, so that the compiler loads each at once.
-    let ([bytes @ .., _], [_, after @ ..]) = (bytes, bytes);
-    let mut wrong = 0;
+    let ([bytes @ .., _], [_, next @ ..]) = (block, block);
     for at in 0..BLOCK {
-        // A byte after a '=' must be a '='.
-        let broken_padding = is_byte(bytes[at], b'=') & (1 ^ is_byte(after[at], b'='));
-        wrong |= (1 ^ is_known(bytes[at])) | broken_padding;
+        let not_padding = (bytes[at] ^ b'=') | (next[at] ^ b'=');
+        wrong[at] |= least([not_token(bytes[at]), not_padding]);
     }
-    wrong
+}
+
+/// Checks the last bytes of a block, which has a neighbour before them: only a `=` may follow a `=`.
+#[inline]
+fn check_with_previous(block: &[u8; BLOCK + 1], wrong: &mut Wrong) {
+    let ([previous @ .., _], [_, bytes @ ..]) = (block, block);
+    for at in 0..BLOCK {
+        let not_padding = bytes[at] ^ b'=';
+        let after_padding = u8::from(previous[at] == b'=').wrapping_neg();
+        wrong[at] |= least([not_token(bytes[at]), not_padding]) | (not_padding & after_padding);
+    }
 }
 
 /// `b64token` by comparisons that are folded into one number: no branch and no table look-up depends on a
 /// byte.
 #[inline]
 fn is_b64token(text: &[u8]) -> bool {
-    let (Some(&first), Some(&last)) = (text.first(), text.last()) else {
-        return false;
-    };
-    // At least one byte must come before the padding.
-    let mut wrong = is_byte(first, b'=') | (1 ^ is_known(last));
+    // With a length that the compiler knows, there is no loop.
+    if let Ok(text) = <&[u8; 24]>::try_from(text) { scan(text) } else { is_b64token_of_any_length(text) }
+}
+
+#[inline(never)]
+fn is_b64token_of_any_length(text: &[u8]) -> bool {
+    scan(text)
+}
+
+#[inline]
+fn scan(text: &[u8]) -> bool {
+    let Some(&first) = text.first() else { return false };
+    let mut wrong = [0; BLOCK];
     if let Some(end) = text.last_chunk() {
         let mut rest = text;
-        while let Some(bytes) = rest.first_chunk()
-            && rest.len() > BLOCK + 1
-        {
-            wrong |= has_wrong_byte(bytes);
+        while let Some(block) = rest.first_chunk() {
+            check_with_next(block, &mut wrong);
             rest = &rest[BLOCK..];
         }
         // This may check some bytes a second time.
-        wrong |= has_wrong_byte(end);
+        check_with_previous(end, &mut wrong);
     } else {
         // Padding after the end does not change the verdict.
-        let mut bytes = [b'='; BLOCK + 1];
-        bytes[..text.len()].copy_from_slice(text);
-        wrong |= has_wrong_byte(&bytes);
+        let mut block = [b'='; BLOCK + 1];
+        block[..text.len()].copy_from_slice(text);
+        check_with_next(&block, &mut wrong);
     }
+    // At least one byte must come before the padding.
+    let is_padding_only = u128::from(first == b'=');
     // One comparison of the folded number; `tests/p3_constant_time` checks what the compiler makes of it.
-    wrong == 0
+    u128::from_ne_bytes(wrong) | is_padding_only == 0
 }
 
 /// The first broken rule of a text that [`is_b64token`] refused, for the message.

@@ -236,6 +236,7 @@ impl Profile {
     /// `retry_after` is the value of that header, if there is one.
     #[cfg(feature = "client")]
     #[must_use]
+    #[inline]
     pub fn classify(&self, status: u16, retry_after: Option<&[u8]>, body: &[u8]) -> crate::failure::Answer {
         crate::failure::classify(self.failures, status, retry_after, body)
     }

@@ -130,18 +130,28 @@ impl Origin {
         }
     }
 
-    /// Returns whether an authority, `host` or `host:port`, with this scheme is this origin. Does not
-    /// allocate: it is called for each request.
+    /// Returns whether an authority, `host` or `host:port`, with this scheme is this origin. An authority
+    /// with user information is not. Does not allocate: it is called for each request.
+    #[inline]
     pub(crate) fn is_at(&self, scheme: &str, authority: &str) -> bool {
+        // As it is usually written, and then in any spelling.
+        self.scheme == scheme
+            && match authority.strip_prefix(&*self.host) {
+                Some("") => self.port == default_port(scheme),
+                _ => self.is_spelled(authority),
+            }
+    }
+
+    fn is_spelled(&self, authority: &str) -> bool {
         let Ok((host, port)) = split_port(authority) else {
             return false;
         };
-        let port = port.map_or(Ok(default_port(scheme)), parse_port);
+        let port = port.map_or(Ok(default_port(self.scheme)), parse_port);
         let is_same = match address_in_brackets(host) {
             Some(address) => address_in_brackets(&self.host) == Some(address),
             None => host.eq_ignore_ascii_case(&self.host),
         };
-        self.scheme == scheme && is_same && port == Ok(self.port)
+        is_same && port == Ok(self.port)
     }
 }
 

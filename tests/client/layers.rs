@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use keysheath::client::{AnswerBody, BearerError, BearerLayer, GuardError, OriginGuard, Sent};
+use keysheath::client::{AnswerBody, BearerError, BearerLayer, GuardError, OriginGuard};
 use keysheath::failure::Meaning;
 use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana};
@@ -56,8 +56,8 @@ async fn ask_for<B: Body>(handle: &KeyHandle<Kanal>, response: Response<B>) -> R
     layer.layer(client).call(request).await.unwrap()
 }
 
-fn meaning<B>(response: &Response<B>) -> Meaning {
-    response.extensions().get::<Sent>().expect("each response says what was sent").answer().meaning()
+fn meaning<R: Body>(response: &Response<AnswerBody<R>>) -> Meaning {
+    response.body().sent().answer().meaning()
 }
 
 fn text(length: usize) -> Vec<u8> {
@@ -154,7 +154,7 @@ async fn the_issuers_own_401_reports_the_generation_that_was_sent() {
         let server = Answering::with(answer);
         let handle = handle::<Kanal>();
         let response = ask(&server, handle.clone()).await;
-        let sent = *response.extensions().get::<Sent>().unwrap();
+        let sent = response.body().sent();
         assert_eq!(sent.answer().meaning(), Meaning::KeyRefused);
         assert_eq!(handle.refused(), Some(sent.generation()));
         assert_eq!(sent.generation(), handle.load().unwrap().generation());
@@ -208,7 +208,7 @@ async fn no_other_answer_reports_anything() {
 async fn retry_after_is_read_with_the_answer() {
     let server = Answering::with("HTTP/1.1 429 x\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n");
     let response = ask(&server, handle::<Kanal>()).await;
-    let answer = response.extensions().get::<Sent>().unwrap().answer();
+    let answer = response.body().sent().answer();
     assert_eq!(answer.retry_after().unwrap().as_secs(), 7);
 }
 

@@ -110,6 +110,6 @@ fn products(handle: &KeyHandle<KatanaApp>, api: &Origin) -> (u16, Sent) {
         let client = BearerLayer::new(handle.clone(), guard).layer(client);
         let request = Request::get(format!("{api}/v1/products?limit=1")).body(Empty::new()).unwrap();
         let response = client.oneshot(request).await.unwrap();
-        (response.status().as_u16(), *response.extensions().get::<Sent>().unwrap())
+        (response.status().as_u16(), response.body().sent())
     })
 }

@@ -67,7 +67,7 @@ fn client<B: Body<Data: Send, Error: Send> + Send>() -> Http<B> {
 }
 
 fn sent(answer: &Answered) -> Sent {
-    *answer.extensions().get::<Sent>().expect("each response says what was sent")
+    answer.body().sent()
 }
 
 async fn text(answer: Answered) -> String {

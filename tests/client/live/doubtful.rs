@@ -20,7 +20,7 @@ impl Shop {
         let client = BearerLayer::new(self.handle.clone(), self.guard()).layer(client);
         let request = Request::builder().method(method).uri(self.uri("orders")).body(Empty::new()).unwrap();
         let answer = in_time(client.oneshot(request)).await.unwrap();
-        (answer.status(), *answer.extensions().get::<Sent>().unwrap())
+        (answer.status(), answer.body().sent())
     }
 }
 

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
 
-use keysheath::client::{BearerLayer, Sent};
+use keysheath::client::BearerLayer;
 
 use super::{Shop, in_time, number};
 use crate::support::refreshing::PATIENCE;
@@ -44,7 +44,7 @@ fn no_request_fails_while_keys_are_replaced_and_deleted() {
                 while !counts.ended.load(Ordering::SeqCst) {
                     let request = Request::builder().method(&method).uri(&uri).body(Empty::new()).unwrap();
                     let answer = in_time(client.clone().oneshot(request)).await.unwrap();
-                    let repeated = answer.extensions().get::<Sent>().unwrap().is_repeated();
+                    let repeated = answer.body().sent().is_repeated();
                     counts.repeated.fetch_add(u32::from(repeated), Ordering::SeqCst);
                     counts.failed.fetch_add(u32::from(answer.status() != 200), Ordering::SeqCst);
                     answer.into_body().collect().await.unwrap();

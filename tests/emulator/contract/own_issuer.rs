@@ -9,7 +9,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use keysheath::client::{BearerLayer, OriginGuard, Sent};
+use keysheath::client::{BearerLayer, OriginGuard};
 use keysheath::failure::{Answer, Meaning, Obstacle, Row};
 use keysheath::handle::KeyHandle;
 use keysheath::key::{ApiKey, Issuer, Kanal, Katana, KeyFormat, Origin, Profile, RawKey, StoreId};
@@ -57,7 +57,7 @@ async fn ask(origin: &Origin, key: &RawKey, store: u64) -> (u16, Meaning, bool) 
     let request =
         Request::get(format!("{origin}/stores/{store}/orders")).body(Empty::<Bytes>::new()).unwrap();
     let response = BearerLayer::new(handle.clone(), guard).layer(client).oneshot(request).await.unwrap();
-    let meaning = response.extensions().get::<Sent>().unwrap().answer().meaning();
+    let meaning = response.body().sent().answer().meaning();
     let status = response.status().as_u16();
     response.into_body().collect().await.unwrap();
     (status, meaning, handle.refused().is_some())

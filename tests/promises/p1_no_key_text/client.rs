@@ -3,7 +3,7 @@
 
 use http::Response;
 use http_body_util::Full;
-use keysheath::client::{BearerError, BearerLayer, NotRepeating, Repeating, Sent};
+use keysheath::client::{BearerError, BearerLayer, NotRepeating, Repeating};
 use tower::{Layer as _, Service as _, service_fn};
 
 use super::*;
@@ -34,7 +34,7 @@ async fn a_layer_that_does_not_repeat_shows_nothing() {
     assert_debug_silent("BearerFuture", &future);
     let response = future.await.unwrap();
     assert_debug_silent("a response", &response);
-    assert!(!response.extensions().get::<Sent>().unwrap().is_repeated());
+    assert!(!response.body().sent().is_repeated());
     assert!(handle.refused().is_some());
 }
 

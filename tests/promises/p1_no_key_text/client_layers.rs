@@ -58,7 +58,7 @@ async fn a_handle_and_the_layers_show_nothing() {
         let response = future.await.unwrap();
         // A response's own Debug has its body's and its extensions'.
         assert_debug_silent("a response", &response);
-        let sent = *response.extensions().get::<Sent>().unwrap();
+        let sent: Sent = response.body().sent();
         assert_debug_silent("Sent", &sent);
         let mut body: AnswerBody<_> = response.into_body();
         assert_debug_silent("AnswerBody", &body);

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tower::Layer as _;
 use tower_service::Service;
 
-use super::{AnswerBody, BearerError, BearerLayer, BearerService, GuardError, OriginGuard, Repeatable, Sent};
+use super::{AnswerBody, BearerError, BearerLayer, BearerService, GuardError, OriginGuard, Repeatable};
 use crate::handle::{Generation, KeyHandle, NoActiveKey, Publication, Publisher, Reload};
 use crate::key::{Issuer as _, Kanal, RawKey};
 
@@ -212,7 +212,7 @@ fn poll(asking: &mut Asking) -> Option<Outcome> {
 /// Returns the status, and whether it is that of a repeated request.
 fn answered(asking: &mut Asking) -> (StatusCode, bool) {
     let response = poll(asking).expect("no answer").unwrap();
-    (response.status(), response.extensions().get::<Sent>().unwrap().is_repeated())
+    (response.status(), response.body().sent().is_repeated())
 }
 
 const REPEATED: (StatusCode, bool) = (StatusCode::OK, true);

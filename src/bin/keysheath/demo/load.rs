@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -107,15 +107,9 @@ impl Counts {
 }
 
 /// Describes a refused request: its status, and the generation of its key.
-fn refusal<B>(response: &Response<B>) -> String {
-    let status = response.status();
-    match response.extensions().get::<Sent>() {
-        Some(sent) if sent.is_repeated() => {
-            format!("an answer {status} to generation {}, sent again", sent.generation())
-        }
-        Some(sent) => format!("an answer {status} to generation {}, sent once", sent.generation()),
-        None => format!("an answer {status}"),
-    }
+fn refusal(status: StatusCode, sent: Sent) -> String {
+    let times = if sent.is_repeated() { "again" } else { "once" };
+    format!("an answer {status} to generation {}, sent {times}", sent.generation())
 }
 
 fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
@@ -146,7 +140,7 @@ fn send(layer: &BearerLayer<Kanal>, uri: &str, counts: &Arc<Counts>) {
                                     Err(_) => counts.fail("an answer was incomplete".to_owned()),
                                 }
                             }
-                            Ok(response) => counts.fail(refusal(&response)),
+                            Ok(response) => counts.fail(refusal(response.status(), response.body().sent())),
                             Err(BearerError::NoActiveKey(_)) => {
                                 counts.unsent.fetch_add(1, Ordering::Relaxed);
                                 tokio::time::sleep(PAUSE).await;
