@@ -285,12 +285,18 @@ fn locked(lock: &str, package: &str) -> String {
     rest.split('"').next().unwrap().to_owned()
 }
 
-/// The package has a lock file of its own, so what it measures could differ from what is released.
+/// The packages have lock files of their own, so what they measure could differ from what is released.
 #[test]
 fn what_is_timed_has_the_versions_that_the_crate_has() {
-    let (own, timed) = (read("Cargo.lock"), read("tests/p3_constant_time/Cargo.lock"));
-    for package in ["subtle", "secrecy", "zeroize", "base64", "hmac-sha256"] {
-        assert_eq!(locked(&own, package), locked(&timed, package), "{package}: update both lock files");
+    let own = read("Cargo.lock");
+    for (path, packages) in [
+        ("tests/p3_constant_time/Cargo.lock", ["subtle", "secrecy", "zeroize", "base64", "hmac-sha256"]),
+        ("benches/compare/Cargo.lock", ["arc-swap", "blake3", "bytes", "http", "zeroize"]),
+    ] {
+        let timed = read(path);
+        for package in packages {
+            assert_eq!(locked(&own, package), locked(&timed, package), "{package}: update {path} too");
+        }
     }
 }
 
