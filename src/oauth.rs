@@ -379,9 +379,9 @@ pub enum GrantError {
          account's grant in a place of its own, or restart this process if it is intended"
     )]
     OtherGrant,
-    /// The keeper's thread has panicked, for example in the document store. The message is on standard error.
+    /// The keeper has panicked, for example in the document store. The message is on standard error.
     #[error(
-        "the keeper's thread has panicked, see standard error: check the store's code, and start \
+        "the keeper has panicked, see standard error: check the store's code, and start \
          another keeper"
     )]
     Ended,

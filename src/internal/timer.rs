@@ -29,7 +29,7 @@ use super::threads::{Lock, contained};
 use ready::Ready;
 
 #[cfg(feature = "rotation")]
-pub(crate) use calling::call;
+pub(crate) use calling::{call, work_on};
 
 /// What the list of ready tasks stands on. The models put the checkers' in the place of these.
 mod sync {

@@ -335,6 +335,11 @@ impl<I: Issuer> OAuthApp<I> {
         Ok((answer, asked))
     }
 
+    /// Returns the source of the client secret.
+    pub(super) fn secret(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.secret)
+    }
+
     pub(super) fn load_secret(&self) -> Result<RawKey, SourceError> {
         match source::load(&*self.secret, CLIENT_SECRET)? {
             Loaded::Found(found) => Ok(found.into_key()),

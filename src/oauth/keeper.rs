@@ -20,7 +20,7 @@ use run::Runner;
 
 /// Keeps a handle on a fresh access token until it is dropped.
 ///
-/// It reads the grant on a thread of its own, publishes each new access token, and refreshes it ahead of its
+/// It reads the grant in the background, publishes each new access token, and refreshes it ahead of its
 /// end, unless another process that shares the store has done so or is doing it. A token that the API refuses
 /// is refreshed at once; the client layers wait for that. Whatever fails, the active token stays active;
 /// [`TokenKeeper::status`] and the [events](KeeperSettings::on_event) report what has failed.
@@ -32,7 +32,7 @@ use run::Runner;
 /// and not used ([`GrantError::NotPersisted`]); callers that ask for a newer token are answered at once
 /// that there is none.
 ///
-/// Dropping it ends its threads and blocks until they have ended: a refresh in progress is finished first, so
+/// Dropping it ends it and blocks until that is done: a refresh in progress is finished first, so
 /// that its tokens are not lost, and the last events are passed on. It blocks for at most the lease and 5 s;
 /// [`close`](Self::close) blocks for a time of your own. In async code, start and end it in your runtime's
 /// `spawn_blocking`.
@@ -55,8 +55,8 @@ pub struct TokenKeeper<I: Issuer> {
 }
 
 impl<I: Issuer> TokenKeeper<I> {
-    /// Reads the grant and starts the keeper. Blocks as the store does; the server is asked later, on the
-    /// keeper's own thread.
+    /// Reads the grant and starts the keeper. Blocks as the store does; the server is asked later, in the
+    /// background.
     ///
     /// # Errors
     /// [`GrantError`] if there is no usable grant; [`GrantError::LeaseTooShort`]; [`GrantError::NoThread`].
@@ -83,9 +83,11 @@ impl<I: Issuer> TokenKeeper<I> {
         // A refresh in progress is finished, so that its tokens are not lost.
         worker.set_drop_timeout(settings.lease + SHUTDOWN_TIMEOUT);
         let link = Arc::clone(worker.link());
-        let mut runner = Runner::new(app, Arc::new(store), settings, (publisher, reloader), link, events);
+        let runner = Runner::new(app, Arc::new(store), settings, (publisher, reloader), link, events);
+        let mut runner = Box::new(runner);
         runner.look()?;
-        worker.start("keysheath-oauth", runner).map_err(no_thread)?;
+        let (on_panic, foreign) = (runner.on_panic(), runner.foreign());
+        worker.run(runner.poll(), on_panic, foreign).map_err(no_thread)?;
         Ok(Self { handle, worker })
     }
 
@@ -104,7 +106,7 @@ impl<I: Issuer> TokenKeeper<I> {
     }
 
     /// Ends the keeper and blocks until it has ended, at most for the timeout. Returns whether it has:
-    /// `false` means that its thread is left behind, and may still be persisting the tokens of a refresh. In
+    /// `false` means that its work is left behind, and may still be persisting the tokens of a refresh. In
     /// a forked child it does nothing.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {

@@ -47,7 +47,7 @@ const LEAST_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(50);
 ///   be asked for too early; requests then fail until every process has the new key, and no key leaks.
 ///   Nothing in the document is secret.
 /// - Only the settle time covers a process that does not show itself. A forked child is one: it has neither
-///   this thread nor that of a refresher.
+///   this nor a refresher.
 /// - A silent process is named for a day, and in a full document until its room is needed. Then it is
 ///   forgotten, by the next process that has itself seen its record unchanged for its time to live, by a
 ///   clock that cannot be set. A full document therefore takes a new process only once one that is there, or
@@ -107,8 +107,9 @@ impl Presence {
         let waking = uses.clone();
         let progress = Progress { health: Health::new(), is_out: false };
         let mut worker = Worker::new(progress, event_thread, move || waking.wake(), || ());
-        let mut runner = Runner {
-            store: Box::new(store),
+        let store: Arc<dyn DocumentStore> = Arc::new(store);
+        let mut runner = Box::new(Runner {
+            store: Arc::clone(&store),
             uses: uses.clone(),
             settings,
             process: random_number(),
@@ -116,9 +117,10 @@ impl Presence {
             events,
             clock: Box::new(Clocks::now),
             shown: None,
-        };
+        });
         runner.shown = Some(runner.show()?);
-        worker.start("keysheath-presence", runner).map_err(no_thread)?;
+        let on_panic = runner.on_panic();
+        worker.run(runner.keep_shown(), on_panic, store).map_err(no_thread)?;
         Ok(Self { uses, worker })
     }
 
@@ -136,7 +138,7 @@ impl Presence {
     }
 
     /// Takes the process out of the document and blocks until that is done, at most for the timeout. Returns
-    /// whether it is out. If not, its thread goes on for as long as the store takes, and the record expires
+    /// whether it is out. If not, that goes on for as long as the store takes, and the record expires
     /// at the latest. In a forked child it does nothing.
     #[allow(clippy::must_use_candidate, reason = "it is called for its effect")]
     pub fn close(mut self, timeout: Duration) -> bool {

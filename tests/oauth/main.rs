@@ -13,6 +13,7 @@ mod keeping;
 mod kept;
 mod killed;
 mod loopback;
+mod many;
 mod sign_in;
 mod slow_stores;
 mod lineage;

@@ -46,27 +46,42 @@ pub(crate) async fn call<T: Send + 'static>(
     result
 }
 
-/// Drops what is foreign, and what a panic carried, on a thread that may block.
-pub(super) async fn leave(leave: Box<dyn FnOnce() + Send>, payload: Option<Box<dyn Any + Send>>) {
-    let left = Arc::new(Lock::new(Some((leave, payload))));
-    let place = Target::of("leaving", &Arc::as_ptr(&left).addr());
+/// In a task: has another thread work on something, for as long as that takes, and returns both. `None` if
+/// the work panics: what it worked on was dropped on that thread.
+pub(crate) async fn work_on<S: Send + 'static, R: Send + 'static>(
+    state: S,
+    work: impl FnOnce(&mut S) -> R + Send + 'static,
+) -> Option<(S, R)> {
+    // Here, so that it is still there if no thread can be started.
+    let both = Arc::new(Lock::new(Some((state, work))));
+    let place = Target::of("task", &Arc::as_ptr(&both).addr());
     let caller = Caller::around_others().with_deadline(Duration::MAX);
     loop {
-        let taken = Arc::clone(&left);
+        let taken = Arc::clone(&both);
         let work = move || {
-            let taken = taken.lock().take();
-            if let Some((leave, payload)) = taken {
-                contained(leave);
-                if let Some(payload) = payload {
-                    discard(payload);
-                }
-            }
+            let (mut state, work) = taken.lock().take()?;
+            let result = work(&mut state);
+            Some((state, result))
         };
-        if call(&caller, place, work).await.is_ok() {
-            return;
+        match call(&caller, place, work).await {
+            Ok(done) => return done,
+            Err(CallError::Panicked) => return None,
+            Err(_) => _ = news_until(pending(), Some(time::after(NO_THREAD))).await,
         }
-        news_until(pending(), Some(time::after(NO_THREAD))).await;
     }
+}
+
+/// Drops what is foreign, and what a panic carried, on a thread that may block.
+pub(super) async fn leave(leave: Box<dyn FnOnce() + Send>, payload: Option<Box<dyn Any + Send>>) {
+    let work = |both: &mut Option<(Box<dyn FnOnce() + Send>, _)>| {
+        if let Some((leave, payload)) = both.take() {
+            contained(leave);
+            if let Some(payload) = payload {
+                discard(payload);
+            }
+        }
+    };
+    work_on(Some((leave, payload)), work).await;
 }
 
 thread_local! {

@@ -1,21 +1,21 @@
-//! The keeper's thread: when it reads the grant, and what it does then.
+//! The keeper's task: when it reads the grant, and what it does then.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-use event_listener::Listener as _;
 
 use super::super::grant::{self, Due, Grant, Identity, Lease, Now, Seen, Timestamp, TokenTimes, rest_of};
 use super::super::{GrantError, GrantState, OAuthApp, TokenError};
 use super::{KeeperEvent, KeeperSettings, KeeperStatus};
 use crate::handle::{Generation, Publication, Published, Publisher, Reload, Reloader};
 use crate::internal::events::EventSender;
-use crate::internal::threads::{Link, Task};
-use crate::internal::time::{Clocks, doubled, random_number, random_part};
+use crate::internal::threads::Link;
+use crate::internal::time::{self, Clocks, doubled, random_number, random_part};
+use crate::internal::timer::{news_until, work_on};
 use crate::key::Issuer;
 use crate::store::{DocumentError, DocumentStore, Version};
 
-/// The longest wait without a look at both clocks. The monotonic clock that a thread waits by stands still
+/// The longest wait without a look at both clocks. The monotonic clock that a task waits by stands still
 /// while the machine is suspended.
 const SLICE: Duration = Duration::from_secs(5);
 
@@ -89,16 +89,6 @@ enum Decision {
     Refresh,
 }
 
-impl<I: Issuer> Task for Runner<I> {
-    fn run(&mut self) {
-        self.poll();
-    }
-
-    fn on_panic(&mut self) {
-        self.note_failure(GrantError::Ended);
-    }
-}
-
 impl<I: Issuer> Runner<I> {
     pub(super) fn new(
         app: OAuthApp<I>,
@@ -131,32 +121,62 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    fn poll(&mut self) {
+    /// Returns what is to be called if the task panics.
+    pub(super) fn on_panic(&self) -> impl FnOnce() + Send + use<I> {
+        let (link, events) = (Arc::clone(&self.link), self.events.clone());
+        move || {
+            let problem = GrantError::Ended;
+            let (failures, provenance) =
+                link.with(|status| (status.health.fail(problem.clone()), status.provenance.clone()));
+            events.send(KeeperEvent::Failed { problem, failures, provenance });
+        }
+    }
+
+    /// Returns a holder of what is foreign.
+    pub(super) fn foreign(&self) -> impl Send + use<I> {
+        (Arc::clone(&self.store), self.app.secret())
+    }
+
+    /// The keeper's task. Its store and the server are asked on another thread.
+    pub(super) async fn poll(mut self: Box<Self>) {
         let mut wake = self.wake(Clocks::now());
         loop {
             let news = self.reloader.work();
             if self.link.is_stopping() {
-                self.save_at_last();
+                self.on_other_thread(Self::save_at_last).await;
                 return;
             }
             let now = Clocks::now();
             let asked = self.reloader.is_asked().then(|| self.rest_of_asking(now));
             if asked == Some(Duration::ZERO) {
-                let attempt = self.reloader.begin();
-                let before = self.publisher.generation();
-                let is_refused = self.publisher.refused() == Some(before);
-                let outcome = self.turn(is_refused);
-                let newer = self.publisher.generation() > before;
-                self.reloader.end(attempt, if newer { Reload::Newer } else { outcome });
-                self.asked = Some(Clocks::now());
+                self = self.on_other_thread(Self::answer).await;
                 wake = self.wake(Clocks::now());
             } else if wake.is_over(now) {
-                self.turn(false);
+                self = self.on_other_thread(|runner| _ = runner.turn(false)).await;
                 wake = self.wake(Clocks::now());
             } else {
-                let _ = news.wait_timeout(wake.rest(now).min(SLICE).min(asked.unwrap_or(SLICE)));
+                let rest = wake.rest(now).min(SLICE).min(asked.unwrap_or(SLICE));
+                news_until(news, Some(time::after(rest))).await;
             }
         }
+    }
+
+    /// A panic there is one of this task.
+    async fn on_other_thread(self: Box<Self>, work: fn(&mut Self)) -> Box<Self> {
+        let done = work_on(self, move |runner| work(runner)).await;
+        let Some((runner, ())) = done else { resume_unwind(Box::new(())) };
+        runner
+    }
+
+    /// Makes the attempt that is asked for.
+    fn answer(&mut self) {
+        let attempt = self.reloader.begin();
+        let before = self.publisher.generation();
+        let is_refused = self.publisher.refused() == Some(before);
+        let outcome = self.turn(is_refused);
+        let newer = self.publisher.generation() > before;
+        self.reloader.end(attempt, if newer { Reload::Newer } else { outcome });
+        self.asked = Some(Clocks::now());
     }
 
     /// How long callers that ask wait for the next read, so that the store is not read for each refused

@@ -344,8 +344,8 @@ pub enum PresenceError {
         /// How often it was tried.
         attempts: u32,
     },
-    /// The thread that shows the process has panicked. The process is no longer shown.
-    #[error("the thread that shows this process has panicked: see standard error, and restart")]
+    /// What shows the process has panicked. The process is no longer shown.
+    #[error("what shows this process has panicked: see standard error, and restart")]
     Ended,
     /// No thread could be started.
     #[error("no thread can be started to show the process ({0}): check this user's limits")]

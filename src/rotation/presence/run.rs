@@ -1,20 +1,20 @@
-//! The thread that shows a process, its settings, and what it has seen of others.
+//! The task that shows a process, its settings, and what it has seen of others.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Arc, LazyLock, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use event_listener::Listener as _;
 
 use super::fleet::{Fleet, LONGEST, MAX_PROCESSES, PresenceError, PresenceRecord, check_name};
 use crate::handle::{Usage, UsageObserver};
 use crate::internal::events::{Event, EventSender, trace_line};
 use crate::internal::printing::Moment;
 use crate::internal::threads::Lock;
-use crate::internal::threads::{Health, Link, Task};
+use crate::internal::threads::{Health, Link};
 use crate::internal::time::{self, Clocks, doubled, random_part};
+use crate::internal::timer::{news_until, work_on};
 use crate::keyset::Hidden;
 use crate::store::{DocumentError, DocumentStore};
 
@@ -22,7 +22,7 @@ use crate::store::{DocumentError, DocumentStore};
 /// second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-/// The longest wait without a look at both clocks: the clock by which a thread waits stops while the machine
+/// The longest wait without a look at both clocks: the clock by which a task waits stops while the machine
 /// is suspended.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -116,7 +116,7 @@ impl fmt::Debug for PresenceSettings {
     }
 }
 
-/// What the thread shares with its owner.
+/// What the task shares with its owner.
 pub(super) struct Progress {
     pub(super) health: Health<PresenceError>,
     /// Whether the process was taken out of the document.
@@ -125,7 +125,7 @@ pub(super) struct Progress {
 
 /// Shows one process.
 pub(super) struct Runner {
-    pub(super) store: Box<dyn DocumentStore>,
+    pub(super) store: Arc<dyn DocumentStore>,
     pub(super) uses: UsageObserver,
     pub(super) settings: PresenceSettings,
     pub(super) process: u64,
@@ -224,11 +224,20 @@ impl Runner {
         }
     }
 
-    /// Shows what is in use until the thread is stopped.
-    fn keep_shown(&mut self) {
+    fn after(&self, span: Duration) -> Alarm {
+        Alarm { set: (self.clock)(), span }
+    }
+
+    /// Returns what is to be called if the task panics.
+    pub(super) fn on_panic(&self) -> impl FnOnce() + Send + use<> {
+        let (link, events) = (Arc::clone(&self.link), self.events.clone());
+        move || _ = fail(&link, &events, PresenceError::Ended)
+    }
+
+    /// The task: shows what is in use until it is stopped. The store is asked on another thread.
+    pub(super) async fn keep_shown(mut self: Box<Self>) {
         let Some((mut shown, at)) = self.shown else { return };
         let mut failures = 0;
-        let after = |span| Alarm { set: (self.clock)(), span };
         let mut renewal = Alarm { set: at, span: self.settings.renewal() };
         // When a change is to be shown.
         let mut change: Option<Alarm> = None;
@@ -236,22 +245,25 @@ impl Runner {
             let news = self.uses.news();
             if self.link.is_stopping() {
                 // If the process cannot be taken out, its record expires.
-                let is_out = self.leave().is_ok();
-                self.link.with(|progress| progress.is_out = is_out);
+                let (runner, is_out) = self.on_other_thread(|runner| runner.leave().is_ok()).await;
+                runner.link.with(|progress| progress.is_out = is_out);
                 return;
             }
             let now = (self.clock)();
             // After a failure, the change is shown by the next try.
             let is_change = failures == 0 && self.uses.now() != shown;
-            change =
-                change.filter(|_| is_change).or_else(|| is_change.then(|| after(self.settings.spread())));
+            change = change
+                .filter(|_| is_change)
+                .or_else(|| is_change.then(|| self.after(self.settings.spread())));
             let left = change.map_or(Duration::MAX, |change| change.left(now)).min(renewal.left(now));
             if !left.is_zero() {
-                let _ = news.wait_deadline(time::after(left.min(LONGEST_WAIT)));
+                news_until(news, Some(time::after(left.min(LONGEST_WAIT)))).await;
                 continue;
             }
             change = None;
-            match self.show() {
+            let result;
+            (self, result) = self.on_other_thread(|runner| runner.show()).await;
+            match result {
                 Ok((now_shown, at)) => {
                     (shown, failures) = (now_shown, 0);
                     renewal = Alarm { set: at, span: self.settings.renewal() };
@@ -259,29 +271,26 @@ impl Runner {
                 }
                 Err(problem) => {
                     let (first, longest) = self.settings.rests();
-                    renewal = after(doubled(first, failures, longest).mul_f64(1.0 - random_part() / 2.0));
-                    failures = self.fail(problem);
+                    renewal =
+                        self.after(doubled(first, failures, longest).mul_f64(1.0 - random_part() / 2.0));
+                    failures = fail(&self.link, &self.events, problem);
                 }
             }
         }
     }
 
-    /// Returns how many attempts have failed in a row, this one included.
-    fn fail(&self, problem: PresenceError) -> u32 {
-        let failures = self.link.with(|progress| progress.health.fail(problem.clone()));
-        self.events.send(NotShown { problem, failures });
-        failures
+    /// A panic there is one of this task.
+    async fn on_other_thread<R: Send + 'static>(self: Box<Self>, work: fn(&mut Self) -> R) -> (Box<Self>, R) {
+        let done = work_on(self, move |runner| work(runner)).await;
+        done.unwrap_or_else(|| resume_unwind(Box::new(())))
     }
 }
 
-impl Task for Runner {
-    fn run(&mut self) {
-        self.keep_shown();
-    }
-
-    fn on_panic(&mut self) {
-        self.fail(PresenceError::Ended);
-    }
+/// Returns how many attempts have failed in a row, this one included.
+fn fail(link: &Link<Progress>, events: &EventSender<NotShown>, problem: PresenceError) -> u32 {
+    let failures = link.with(|progress| progress.health.fail(problem.clone()));
+    events.send(NotShown { problem, failures });
+    failures
 }
 
 /// How many records are remembered.

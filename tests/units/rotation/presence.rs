@@ -1,4 +1,4 @@
-//! The thread that shows a process, and what it has seen of others.
+//! The task that shows a process, and what it has seen of others.
 
 use std::sync::Mutex;
 
@@ -28,8 +28,8 @@ impl Shown {
         let progress = Progress { health: Health::new(), is_out: false };
         let waking = uses.clone();
         let mut worker = Worker::new(progress, event_thread, move || waking.wake(), || ());
-        let mut runner = Runner {
-            store: Box::new(store.clone()),
+        let mut runner = Box::new(Runner {
+            store: Arc::new(store.clone()),
             uses: uses.clone(),
             settings: PresenceSettings::new("a"),
             process: 1,
@@ -37,9 +37,10 @@ impl Shown {
             clock: Box::new(move || *clock.lock().unwrap()),
             events,
             shown: None,
-        };
+        });
         runner.shown = Some(runner.show().unwrap());
-        worker.start("keysheath-presence", runner).unwrap();
+        let on_panic = runner.on_panic();
+        worker.run(runner.keep_shown(), on_panic, ()).unwrap();
         Self { store, uses, clocks, _worker: worker }
     }
 
