@@ -102,6 +102,7 @@ fn base64(text: &str) -> String {
 
 #[test]
 fn every_public_type_is_looked_at_here() {
+    // `Seal` holds nothing.
     let these = concat!(
         include_str!("p1_no_key_text.rs"),
         include_str!("../rotation/document/silent.rs"),
@@ -125,7 +126,9 @@ fn every_public_type_is_looked_at_here() {
     let mut types = 0;
     while let Some(path) = files.pop() {
         if path.is_dir() {
-            files.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+            // What is public in a program is so for its own modules only.
+            let parts = path.read_dir().unwrap().map(|entry| entry.unwrap().path());
+            files.extend(parts.filter(|part| !part.ends_with("src/bin")));
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
