@@ -2,7 +2,8 @@
 //!
 //! ```sh
 //! cargo bench --all-features --bench registry                # a million keys, with the targets
-//! cargo bench --all-features --bench registry -- --growth    # and from a thousand to ten million
+//! cargo bench --all-features --bench registry -- --growth    # and from ten to ten million, drawn
+//! cargo bench --all-features --bench registry -- --pass 1000 # so many keys, for a profiler
 //! ```
 //!
 //! Each measured pass goes through the same keys in the same random order, so that the records are not in the
@@ -10,9 +11,13 @@
 //! missed, the program ends with an error.
 #![allow(unsafe_code, reason = "a counting allocator is unsafe by its trait")]
 
+#[path = "openbao/plot.rs"]
+mod plot;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Instant, SystemTime};
@@ -21,6 +26,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use keysheath::key::{Issuer, Kanal, StoreId};
 use keysheath::registry::{Authorize, KeyRegistry, RequestedStore, TeamId};
+use plot::{Axis, BLUE, GRAY, ORANGE, Plot};
 use sha2::{Digest as _, Sha256};
 
 /// How many keys one pass authorizes.
@@ -99,25 +105,27 @@ impl Shop {
 
     /// As a server would, from the headers on.
     fn authorize(&self) -> f64 {
-        self.pass(|headers, store| self.registry.authorize(headers, RequestedStore::Store(store)).is_ok())
+        pass(&self.asked, |headers, store| {
+            self.registry.authorize(headers, RequestedStore::Store(store)).is_ok()
+        })
     }
 
-    /// Nanoseconds a request.
-    fn pass(&self, accepts: impl Fn(&HeaderMap, StoreId) -> bool) -> f64 {
-        let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("host", "127.0.0.1"), ("accept", "application/json"), ("user-agent", "shop-sync/1.0")]
-        {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        let mut text = *b"Bearer                         ";
-        let start = Instant::now();
-        for (key, store) in &self.asked {
-            text[7..].copy_from_slice(key);
-            headers.insert(AUTHORIZATION, HeaderValue::from_bytes(&text).expect("a header's value"));
-            assert!(accepts(black_box(&headers), *store));
-        }
-        per(start, self.asked.len())
+    /// Well-formed keys that are not in the registry.
+    fn refuse(&self, unknown: &[([u8; 24], StoreId)]) -> f64 {
+        pass(unknown, |headers, store| {
+            self.registry.authorize(headers, RequestedStore::Store(store)).is_err()
+        })
+    }
+
+    /// As many keys as there are to authorize, all of them unknown.
+    fn unknown(&self) -> Vec<([u8; 24], StoreId)> {
+        let other = |([_, text @ ..], store): &([u8; 24], StoreId)| {
+            // New keys have letters and digits only.
+            let mut other = [b'-'; 24];
+            other[1..].copy_from_slice(text);
+            (other, *store)
+        };
+        self.asked.iter().map(other).collect()
     }
 
     /// The keys to authorize, in an order that is unrelated to that of the passes.
@@ -127,10 +135,28 @@ impl Shop {
         order.into_iter()
     }
 
-    /// The cost of [`Shop::pass`] without an authorization.
+    /// The cost of [`pass`] without an authorization.
     fn headers_alone(&self) -> f64 {
-        self.pass(|headers, _| headers.len() == 4)
+        pass(&self.asked, |headers, _| headers.len() == 4)
     }
+}
+
+/// Nanoseconds a request.
+fn pass(asked: &[([u8; 24], StoreId)], is_right: impl Fn(&HeaderMap, StoreId) -> bool) -> f64 {
+    let mut headers = HeaderMap::new();
+    for (name, value) in
+        [("host", "127.0.0.1"), ("accept", "application/json"), ("user-agent", "shop-sync/1.0")]
+    {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let mut text = *b"Bearer                         ";
+    let start = Instant::now();
+    for (key, store) in asked {
+        text[7..].copy_from_slice(key);
+        headers.insert(AUTHORIZATION, HeaderValue::from_bytes(&text).expect("a header's value"));
+        assert!(is_right(black_box(&headers), *store));
+    }
+    per(start, asked.len())
 }
 
 fn team(store: u64) -> TeamId {
@@ -277,8 +303,8 @@ fn million() -> bool {
         let times = [
             shop.headers_alone(),
             shop.authorize(),
-            shop.pass(|headers, store| usual.accepts(headers, store)),
-            shop.pass(|headers, store| lean.accepts(headers, store)),
+            pass(&shop.asked, |headers, store| usual.accepts(headers, store)),
+            pass(&shop.asked, |headers, store| lean.accepts(headers, store)),
             hash_and_read(&shop, &memory),
         ];
         for (least, time) in least.iter_mut().zip(times) {
@@ -310,15 +336,51 @@ fn million() -> bool {
 }
 
 fn growth() {
-    println!("\n| keys | ns a request | bytes a key |\n|---:|---:|---:|");
-    for count in [1_000, 10_000, 100_000, 1_000_000, 10_000_000] {
+    println!("\n| keys | accepted, ns | refused, ns | bytes a key |\n|---:|---:|---:|---:|");
+    let (mut accepted, mut refused, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for half_decades in 2..=14_i32 {
+        let decades = f64::from(half_decades) / 2.0;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most ten million")]
+        let count = 10_f64.powf(decades).round() as usize;
         let shop = Shop::with_keys(count);
-        let time = best(|| shop.authorize()) - best(|| shop.headers_alone());
-        println!("| {count} | {time:.0} | {:.1} |", shop.bytes_per_key);
+        let unknown = shop.unknown();
+        let headers = best(|| shop.headers_alone());
+        let times = [best(|| shop.authorize()), best(|| shop.refuse(&unknown))].map(|time| time - headers);
+        println!("| {count} | {:.0} | {:.0} | {:.1} |", times[0], times[1], shop.bytes_per_key);
+        accepted.push((decades, times[0]));
+        refused.push((decades, times[1]));
+        memory.push((decades, shop.bytes_per_key));
     }
+    let highest = |points: &[(f64, f64)]| points.iter().map(|(_, y)| *y).fold(0.0, f64::max);
+    let x = Axis { label: "keys, as a power of ten", end: 7.0, step: 1.0 };
+    let caption =
+        ["A request with one of so many keys, in random order, and the memory of one key.".to_owned()];
+    let mut plot = Plot::new("Authorizing a request as the registry grows", &caption);
+    let mut panel = plot.panel(240.0, &x, &Axis::up_to(highest(&accepted), "nanoseconds a request"));
+    for (points, color) in [(&accepted, BLUE), (&refused, ORANGE)] {
+        panel.curve(points, color);
+        panel.dots(points, color);
+    }
+    panel.legend(&[(ORANGE, "an unknown key, refused".to_owned()), (BLUE, "accepted".to_owned())]);
+    memory.retain(|(decades, _)| *decades >= 3.0);
+    let mut panel = plot.panel(160.0, &x, &Axis::up_to(highest(&memory), "bytes a key"));
+    panel.curve(&memory, GRAY);
+    panel.dots(&memory, GRAY);
+    plot.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/registry.svg"));
+}
+
+/// Only passes, so that a profiler sees little else.
+fn passes(count: usize) {
+    let shop = Shop::with_keys(count);
+    let headers = best(|| shop.headers_alone());
+    println!("{:.1} ns a request", best(|| shop.authorize()) - headers);
 }
 
 fn main() {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--pass");
+    if let Some(count) = arguments.nth(1) {
+        return passes(count.parse().expect("a count of keys"));
+    }
     let met = million();
     if std::env::args().any(|argument| argument == "--growth") {
         growth();

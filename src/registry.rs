@@ -50,24 +50,38 @@
 
 mod authorize;
 mod index;
+mod names;
 mod record;
 mod require_key;
 mod secret;
+mod slots;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod static_keys;
+mod table;
+mod version;
 mod write_behind;
 
-use std::collections::HashMap;
+/// What the index stands on; the models in `tests/models` put loom's in its place.
+mod sync {
+    pub(super) use std::hint::spin_loop as pause;
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+    pub(super) use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    pub(super) use crate::internal::threads::recover;
+
+    /// How often a reader without a lock retries before it waits for the writers. A change takes about a
+    /// microsecond, so a reader comes this far only if the system has stopped a writer in the middle of one.
+    pub(super) const RETRIES: u32 = 64;
+}
+
 use std::fmt;
 use std::io;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-
-use crate::internal::threads::Health;
-use crate::internal::threads::{Lock, recover};
+use crate::internal::threads::{Health, Lock};
+use crate::internal::time::wall_seconds;
 use crate::key::{Fingerprint, MIN_ENTROPY_BITS, Profile, RawKey, StoreId};
 use index::Index;
 use record::{InMemory, RecordStore, Seconds, Store, StoredDigest, StoredKey};
@@ -103,11 +117,11 @@ pub use static_keys::StaticKeys;
 pub struct KeyRegistry {
     profile: &'static Profile,
     pepper: Arc<Pepper>,
-    tables: ShardedLock<Tables>,
-    /// Held while the records are written. The tables are locked only for an instant.
+    index: Box<Index>,
+    /// Held while the records are written. The index is locked only for an instant.
     writer: Lock<Writer>,
     behind: Option<WriteBehind>,
-    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    clock: Option<Box<dyn Fn() -> SystemTime + Send + Sync>>,
     on_browser: Box<dyn Fn(&Principal) + Send + Sync>,
 }
 
@@ -115,12 +129,6 @@ struct Writer {
     records: Arc<dyn RecordStore>,
     next_serial: u32,
     random: Box<Random>,
-}
-
-#[derive(Default)]
-struct Tables {
-    keys: Index,
-    stores: HashMap<StoreId, Store>,
 }
 
 impl KeyRegistry {
@@ -148,12 +156,13 @@ impl KeyRegistry {
         }
         let records = records()?;
         let content = records.load(profile, &pepper)?;
-        let mut tables = Tables { keys: Index::default(), stores: content.stores.into_iter().collect() };
+        let index = Box::new(Index::new());
+        content.stores.into_iter().for_each(|(store, state)| index.put_store(store, state));
         for StoredKey { record, digest } in &content.keys {
             let Some(place) = pepper.place_of(digest.pepper) else {
                 return Err(RegistryError::PepperMissing { id: digest.pepper });
             };
-            tables.keys.insert(record, digest.digest, place);
+            index.insert(record, digest.digest, place);
         }
         let records: Arc<dyn RecordStore> = Arc::new(records);
         let behind = records.is_persistent().then(|| WriteBehind::start(Arc::clone(&records))).transpose()?;
@@ -161,10 +170,10 @@ impl KeyRegistry {
         Ok(Self {
             profile,
             pepper,
-            tables: ShardedLock::new(tables),
+            index,
             writer: Lock::new(writer),
             behind,
-            clock: Box::new(SystemTime::now),
+            clock: None,
             on_browser: Box::new(|_| {}),
         })
     }
@@ -172,7 +181,7 @@ impl KeyRegistry {
     /// Sets another clock, for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.clock = Box::new(clock);
+        self.clock = Some(Box::new(clock));
         self
     }
 
@@ -225,7 +234,7 @@ impl KeyRegistry {
         record::check_name(name).map_err(|rule| RegistryError::Name { rule })?;
         let mut writer = self.writer();
         if let Some(store) = restriction {
-            let owner = self.read().stores.get(&store).map(|store| store.team);
+            let owner = self.store(store).map(|store| store.team);
             if owner != Some(team) {
                 return Err(RegistryError::NoSuchStore);
             }
@@ -263,16 +272,14 @@ impl KeyRegistry {
         let stored = StoredKey { record, digest };
         writer.records.insert(&stored)?;
         writer.next_serial = next_serial;
-        self.write().keys.insert(&stored.record, stored.digest.digest, 0);
+        self.index.insert(&stored.record, stored.digest.digest, 0);
         Ok(NewKey { record: stored.record, key })
     }
 
     /// Returns the table "My API keys" of a team, in the order of creation. Scans every key of the registry.
     #[must_use]
     pub fn keys(&self, team: TeamId) -> Vec<KeyRecord> {
-        let tables = self.read();
-        let own = tables.keys.entries().filter(|(_, entry)| entry.team() == team);
-        let mut records: Vec<KeyRecord> = own.filter_map(|(id, _)| tables.keys.record(id)).collect();
+        let mut records = self.index.records_of(team);
         records.sort_by_key(KeyRecord::id);
         records
     }
@@ -280,7 +287,7 @@ impl KeyRegistry {
     /// Returns the record of a key; `None` if there is no such key, or no longer.
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<KeyRecord> {
-        self.read().keys.record(id)
+        self.index.record(id)
     }
 
     /// Deletes a key. Once this returns, the key is refused (P10).
@@ -290,18 +297,18 @@ impl KeyRegistry {
     /// cannot be written: the key is then still accepted, because it would be again after a restart.
     pub fn delete_key(&self, id: KeyId) -> Result<(), RegistryError> {
         let writer = self.writer();
-        if self.read().keys.get(id).is_none() {
+        if self.index.record(id).is_none() {
             return Err(RegistryError::NoSuchKey);
         }
         writer.records.delete(id)?;
-        self.write().keys.remove(id);
+        self.index.remove(id);
         Ok(())
     }
 
     /// Returns the number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().keys.len()
+        self.index.len()
     }
 
     /// Returns whether there is no key.
@@ -317,9 +324,7 @@ impl KeyRegistry {
     /// As [`KeyRegistry::flush`].
     pub fn keys_under(&self, pepper: Fingerprint) -> Result<usize, RegistryError> {
         let place = self.pepper.place_of(pepper);
-        let count = place.map_or(0, |place| {
-            self.read().keys.entries().filter(|(_, entry)| entry.pepper() == place).count()
-        });
+        let count = place.map_or(0, |place| self.index.count_under(place));
         // After counting: a key that is not counted was moved in memory before, and that is written now.
         self.flush()?;
         Ok(count)
@@ -355,10 +360,10 @@ impl KeyRegistry {
         change: impl FnOnce(Option<Store>) -> Option<Store>,
     ) -> Result<(), RegistryError> {
         let writer = self.writer();
-        let old = self.read().stores.get(&store).copied();
+        let old = self.store(store);
         let new = change(old).ok_or(RegistryError::NoSuchStore)?;
         writer.records.put_store(store, new)?;
-        self.write().stores.insert(store, new);
+        self.index.put_store(store, new);
         Ok(())
     }
 
@@ -396,27 +401,24 @@ impl KeyRegistry {
         // A generator that repeats itself is broken; retrying without a limit would hang.
         for _ in 0..4 {
             let key = secret::draw_key(self.profile, &mut *writer.random)?;
-            if self.find(&self.read(), key.expose_secret().as_bytes()).is_none() {
+            if self.entry_of(key.expose_secret().as_bytes()).is_none() {
                 return Ok(key);
             }
         }
         Err(RegistryError::NoRandomness(io::ErrorKind::AlreadyExists))
     }
 
+    #[inline]
     fn now(&self) -> Seconds {
-        Seconds::from_time((self.clock)())
+        self.clock.as_ref().map_or_else(|| Seconds(wall_seconds()), |clock| Seconds::from_time(clock()))
+    }
+
+    fn store(&self, store: StoreId) -> Option<Store> {
+        self.index.read(|| self.index.store(store))
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock()
-    }
-
-    fn read(&self) -> ShardedLockReadGuard<'_, Tables> {
-        recover(self.tables.read())
-    }
-
-    fn write(&self) -> ShardedLockWriteGuard<'_, Tables> {
-        recover(self.tables.write())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Plots as SVG: axes, steps, dots and marks, in colors that are told apart by all, on white whatever the
 //! page is.
+#![allow(dead_code, reason = "each benchmark draws with some of these")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -107,6 +108,19 @@ impl Panel<'_> {
             }
         }
         let _ = writeln!(self.plot.content, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" {more}/>");
+    }
+
+    /// Straight from each point to the next.
+    pub(crate) fn curve(&mut self, points: &[(f64, f64)], color: &str) {
+        let mut places = String::new();
+        for (x, y) in points {
+            let _ = write!(places, "{:.1},{:.1} ", self.x(*x), self.y(*y));
+        }
+        let _ = writeln!(
+            self.plot.content,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>",
+            places.trim_end()
+        );
     }
 
     pub(crate) fn dots(&mut self, points: &[(f64, f64)], color: &str) {

@@ -103,6 +103,22 @@ fn boot() -> Option<u64> {
     Some(digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte)) | 1)
 }
 
+/// Returns the wall clock in whole seconds since 1970, until 2106, as of the kernel's last tick: up to ten
+/// milliseconds old. That takes a tenth of the time of an exact reading.
+#[cfg(all(feature = "registry", target_os = "linux"))]
+#[inline]
+pub(crate) fn wall_seconds() -> u32 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    u32::try_from(time.tv_sec.max(0)).unwrap_or(u32::MAX)
+}
+
+/// Returns the wall clock in whole seconds since 1970, until 2106.
+#[cfg(all(feature = "registry", not(target_os = "linux")))]
+pub(crate) fn wall_seconds() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
 /// A span that no wait outlives: a century.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderName};
 
-use super::index::Entry;
-use super::record::{Change, Changed, KeyId, StoredDigest, TeamId};
+use super::KeyRegistry;
+use super::index::Found;
+use super::record::{Change, Changed, KeyId, Store, StoredDigest, TeamId};
+use super::secret::DIGEST;
+use super::slots::Entry;
 use super::write_behind::USE_STEP;
-use super::{KeyRegistry, Tables};
 use crate::failure::{Meaning, PLAIN, Row};
 use crate::internal::events::{Trace, trace_line};
 use crate::key::{Fingerprint, KeyFormat, Profile, StoreId};
@@ -21,7 +23,11 @@ const MAX_SPACES: usize = 64;
 
 /// The headers, besides `Origin`, that only browsers send. `Sec-Fetch-Mode` is not one: Node's `fetch` sends
 /// it from servers.
-const BROWSER: [&str; 3] = ["sec-fetch-site", "sec-fetch-dest", "sec-fetch-user"];
+static BROWSER: [HeaderName; 3] = [
+    HeaderName::from_static("sec-fetch-site"),
+    HeaderName::from_static("sec-fetch-dest"),
+    HeaderName::from_static("sec-fetch-user"),
+];
 
 /// The store that a request is for. An implementation of [`Authorize`] must refuse variants that it does not
 /// know.
@@ -117,6 +123,7 @@ impl Principal {
     }
 
     /// Returns whether a browser sent a request with these headers.
+    #[inline]
     pub(crate) fn has_browser_headers(headers: &HeaderMap) -> bool {
         headers.keys().any(is_sent_by_browsers)
     }
@@ -221,41 +228,24 @@ impl Refusal {
     }
 }
 
-/// What a request's headers say about its sender.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Credentials<'a> {
-    /// A text in the issuer's format, or the reason why there is none.
-    pub(super) key: Result<&'a [u8], Meaning>,
-    /// Whether a browser sent the request.
-    pub(super) is_from_browser: bool,
-}
-
-impl<'a> Credentials<'a> {
-    /// Reads the headers once.
-    ///
-    /// Only a request without an `Authorization` header has no key. Anything else in the header, and several
-    /// headers, count as an unknown key: RFC 6750 also allows 400, but Kanal documents no row for that.
-    pub(super) fn read(headers: &'a HeaderMap, format: &KeyFormat) -> Self {
-        let mut authorization = None;
-        let (mut several, mut is_from_browser) = (false, false);
-        for (name, value) in headers {
-            if name == AUTHORIZATION {
-                several |= authorization.replace(value.as_bytes()).is_some();
-            } else {
-                is_from_browser |= is_sent_by_browsers(name);
-            }
-        }
-        let key = match authorization {
-            None => Err(Meaning::KeyMissing),
-            Some(value) if !several => key(value, format).ok_or(Meaning::KeyRefused),
-            Some(_) => Err(Meaning::KeyRefused),
-        };
-        Self { key, is_from_browser }
+/// Returns the text in the issuer's format that a request came with, or the reason why there is none.
+///
+/// Only a request without an `Authorization` header has no key. Anything else in the header, and several
+/// headers, count as an unknown key: RFC 6750 also allows 400, but Kanal documents no row for that.
+#[inline]
+pub(super) fn presented<'a>(headers: &'a HeaderMap, format: &KeyFormat) -> Result<&'a [u8], Meaning> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Err(Meaning::KeyMissing),
+        (Some(value), None) => key(value.as_bytes(), format).ok_or(Meaning::KeyRefused),
+        (Some(_), Some(_)) => Err(Meaning::KeyRefused),
     }
 }
 
+#[inline]
 fn is_sent_by_browsers(name: &HeaderName) -> bool {
-    name == ORIGIN || BROWSER.contains(&name.as_str())
+    // Most names are among those that `http` knows, and are told apart from these without a look at a letter.
+    *name == ORIGIN || BROWSER.contains(name)
 }
 
 /// Returns the key in the value of an `Authorization` header, if it is well-formed. A value that is too long
@@ -280,14 +270,21 @@ impl Authorize for KeyRegistry {
 
     fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
         let refused = |meaning| Refusal::new(self.profile, meaning);
-        let Credentials { key, is_from_browser } = Credentials::read(headers, self.profile.format());
-        let key = key.map_err(refused)?;
-        let now = self.now();
-        let tables = self.read();
-        let (id, entry) = self.find(&tables, key).ok_or_else(|| refused(Meaning::KeyRefused))?;
-        if let Some(meaning) = Self::store_refusal(&tables, entry, requested) {
+        let key = presented(headers, self.profile.format()).map_err(refused)?;
+        let digest = self.pepper.current().digest(key);
+        // Both at one time, so that a key is not accepted for a store that it never had a right to.
+        let (found, store) = self.index.read(|| {
+            let found = self.find(&digest, key);
+            (found, requested.store().and_then(|store| self.index.store(store)))
+        });
+        // What does not depend on the key comes now, while the processor waits for the key's cache line.
+        let (now, is_from_browser) = (self.now(), Principal::has_browser_headers(headers));
+        let found = found.ok_or_else(|| refused(Meaning::KeyRefused))?;
+        let entry = &found.entry;
+        if let Some(meaning) = store_refusal(entry, requested, store) {
             return Err(refused(meaning));
         }
+        let id = entry.id();
         let principal = Principal {
             key: Some(id),
             team: Some(entry.team()),
@@ -297,8 +294,8 @@ impl Authorize for KeyRegistry {
             is_previous: false,
             is_from_browser,
         };
-        let (is_new_use, is_under_older) = (entry.note_use(now, USE_STEP), entry.pepper() != 0);
-        drop(tables);
+        let is_under_older = entry.pepper() != 0;
+        let is_new_use = self.index.note_use(&found, now, USE_STEP);
         if is_new_use {
             self.note(id, Changed::Used(now));
         }
@@ -322,37 +319,27 @@ impl Authorize for KeyRegistry {
 }
 
 impl KeyRegistry {
-    /// Looks for a key under each pepper.
-    pub(super) fn find<'a>(&self, tables: &'a Tables, key: &[u8]) -> Option<(KeyId, &'a Entry)> {
-        let mut peppers = self.pepper.all().zip(0_u8..);
-        peppers.find_map(|(pepper, place)| tables.keys.find(&pepper.digest(key), place))
+    /// Looks for a key under each pepper; its digest under the current one is given. Only to be called in
+    /// [`Index::read`](super::index::Index::read): a key may move from one pepper to another meanwhile.
+    #[inline]
+    fn find(&self, digest: &[u8; DIGEST], key: &[u8]) -> Option<Found<'_>> {
+        self.index.find(digest, 0).or_else(|| {
+            let mut older = self.pepper.all().zip(0_u8..).skip(1);
+            older.find_map(|(pepper, place)| self.index.find(&pepper.digest(key), place))
+        })
+    }
+
+    /// Returns the key with this text.
+    pub(super) fn entry_of(&self, key: &[u8]) -> Option<Entry> {
+        let digest = self.pepper.current().digest(key);
+        self.index.read(|| self.find(&digest, key).map(|found| found.entry))
     }
 
     /// Returns the key that a request came with, whatever its restriction. Does not count as a use of the
     /// key.
     pub(crate) fn sender(&self, headers: &HeaderMap) -> Option<(KeyId, Option<Fingerprint>)> {
-        let key = Credentials::read(headers, self.profile.format()).key.ok()?;
-        let tables = self.read();
-        self.find(&tables, key).map(|(id, entry)| (id, entry.fingerprint()))
-    }
-
-    /// Decides which refusal applies; see "Order of refusals" in the module's documentation.
-    fn store_refusal(tables: &Tables, entry: &Entry, requested: RequestedStore) -> Option<Meaning> {
-        let store = match requested {
-            RequestedStore::NoStoreForAnyKey => return None,
-            RequestedStore::NoStore if entry.restriction().is_none() => return None,
-            RequestedStore::NoStore => return Some(Meaning::StoreForbidden),
-            RequestedStore::NotAStore => return Some(Meaning::StoreNotFound),
-            RequestedStore::Store(store) => store,
-        };
-        match tables.stores.get(&store) {
-            None => Some(Meaning::StoreNotFound),
-            Some(found) if found.team != entry.team() || !entry.serves(store) => {
-                Some(Meaning::StoreForbidden)
-            }
-            Some(found) if found.is_paused => Some(Meaning::StoreNotFound),
-            Some(_) => None,
-        }
+        let key = presented(headers, self.profile.format()).ok()?;
+        self.entry_of(key).map(|entry| (entry.id(), entry.fingerprint()))
     }
 
     /// Moves a key that was used to the current pepper.
@@ -362,13 +349,32 @@ impl KeyRegistry {
         let change = Changed::Digest(StoredDigest { digest, pepper: pepper.id() });
         // Skip the in-memory change if it cannot be persisted: the old pepper would seem to be unused.
         if self.note(id, change) {
-            self.write().keys.rehash(id, digest, 0);
+            self.index.rehash(id, digest, 0);
         }
     }
 
     /// Queues a change to be written after the request. Returns `false` if the queue is full.
     fn note(&self, id: KeyId, what: Changed) -> bool {
         self.behind.as_ref().is_none_or(|behind| behind.note(Change { id, what }))
+    }
+}
+
+/// Decides which refusal applies; see "Order of refusals" in the module's documentation. `found` is the
+/// requested store, if it exists.
+#[inline]
+fn store_refusal(entry: &Entry, requested: RequestedStore, found: Option<Store>) -> Option<Meaning> {
+    let store = match requested {
+        RequestedStore::NoStoreForAnyKey => return None,
+        RequestedStore::NoStore if entry.restriction().is_none() => return None,
+        RequestedStore::NoStore => return Some(Meaning::StoreForbidden),
+        RequestedStore::NotAStore => return Some(Meaning::StoreNotFound),
+        RequestedStore::Store(store) => store,
+    };
+    match found {
+        None => Some(Meaning::StoreNotFound),
+        Some(found) if found.team != entry.team() || !entry.serves(store) => Some(Meaning::StoreForbidden),
+        Some(found) if found.is_paused => Some(Meaning::StoreNotFound),
+        Some(_) => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::RwLock;
 
 use http::HeaderMap;
 
-use super::authorize::{Authorize, Credentials, Principal, Refusal, RequestedStore};
+use super::authorize::{Authorize, Principal, Refusal, RequestedStore, presented};
 use crate::failure::Meaning;
 use crate::internal::threads::recover;
 use crate::key::{IssuerMismatch, Profile, RawKey};
@@ -72,8 +72,7 @@ impl Authorize for StaticKeys {
 
     fn authorize(&self, headers: &HeaderMap, requested: RequestedStore) -> Result<Principal, Refusal> {
         let refused = |meaning| Refusal::new(self.profile, meaning);
-        let Credentials { key, is_from_browser } = Credentials::read(headers, self.profile.format());
-        let key = key.map_err(refused)?;
+        let key = presented(headers, self.profile.format()).map_err(refused)?;
         let keys = recover(self.keys.read());
         // Both are compared, so that the time does not reveal which one matched.
         let is_current = keys.current.matches(key);
@@ -90,7 +89,7 @@ impl Authorize for StaticKeys {
             store: requested.store(),
             restriction: None,
             is_previous: !is_current,
-            is_from_browser,
+            is_from_browser: Principal::has_browser_headers(headers),
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::key::{Issuer, Kanal};
 const KEY: &str = "8fK2pX9mWq4Ld7Vb3Nc6Ts1Z";
 
 fn read(headers: &HeaderMap) -> Result<&[u8], Meaning> {
-    Credentials::read(headers, Kanal::PROFILE.format()).key
+    presented(headers, Kanal::PROFILE.format())
 }
 
 fn with(values: &[&[u8]]) -> HeaderMap {
@@ -91,6 +91,6 @@ fn a_browser_is_recognized_by_its_headers() {
     ] {
         let headers = [(http::HeaderName::from_static(name), HeaderValue::from_static("null"))];
         let headers: HeaderMap = headers.into_iter().collect();
-        assert_eq!(Credentials::read(&headers, Kanal::PROFILE.format()).is_from_browser, browser, "{name}");
+        assert_eq!(Principal::has_browser_headers(&headers), browser, "{name}");
     }
 }
