@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything is on 127.0.0.1 and ends with the program. `scripts/load` measures with it what the layer
-//! costs.
+//! costs, also with the records in a new SQLite file, which is the second argument (feature `sqlite`).
 
 use std::sync::Arc;
 
@@ -21,6 +21,16 @@ async fn orders(Extension(principal): Extension<Principal>) -> String {
     }
 }
 
+/// The second argument is a new file for the records. They are under a pepper that ends with the program, so
+/// no other program can use them.
+fn registry() -> Result<KeyRegistry, Box<dyn std::error::Error>> {
+    let Some(path) = std::env::args_os().nth(2) else { return Ok(KeyRegistry::in_memory(Kanal::PROFILE)?) };
+    #[cfg(feature = "sqlite")]
+    return Ok(KeyRegistry::create(Kanal::PROFILE, keysheath::registry::Pepper::random()?, path)?);
+    #[cfg(not(feature = "sqlite"))]
+    Err(format!("a file such as {} needs the feature sqlite", path.display()).into())
+}
+
 fn app(registry: Arc<KeyRegistry>) -> Router {
     Router::new()
         .route("/api/v1/stores/{store_id}/orders", get(orders))
@@ -32,8 +42,8 @@ fn app(registry: Arc<KeyRegistry>) -> Router {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args_os().nth(1).map_or(Some(0), |port| port.to_str()?.parse().ok());
-    let port: u16 = port.ok_or("usage: protected [PORT]")?;
-    let registry = KeyRegistry::in_memory(Kanal::PROFILE)?
+    let port: u16 = port.ok_or("usage: protected [PORT [FILE]]")?;
+    let registry = registry()?
         .with_browser_observer(|principal| eprintln!("a browser has the key {:?}", principal.fingerprint()));
     let store = StoreId::new(123).ok_or("a store's number is positive")?;
     registry.put_store(store, TeamId::new(1))?;

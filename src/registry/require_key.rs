@@ -1,5 +1,6 @@
 //! A tower layer that lets only authorized requests through, and the store that a path names.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,8 +16,18 @@ use tower_service::Service;
 use super::authorize::{Authorize, Refusal, RequestedStore};
 use crate::internal::bytes::percent_byte;
 
-/// Returns the store that a request is for.
-type FindStore = dyn Fn(&http::request::Parts) -> RequestedStore + Send + Sync;
+/// How the store that a request is for is found.
+///
+/// Servers clone a service for each request, so the rules of our own share nothing: threads that count the
+/// owners of one value slow each other down.
+#[derive(Clone)]
+enum FindStore {
+    /// It is the same for each request.
+    Always(RequestedStore),
+    /// By the path, in Kanal's form.
+    ByPath,
+    By(Arc<dyn Fn(&http::request::Parts) -> RequestedStore + Send + Sync>),
+}
 
 /// Puts a [`KeyRegistry`](super::KeyRegistry) or [`StaticKeys`](super::StaticKeys) in front of a service.
 ///
@@ -49,14 +60,14 @@ type FindStore = dyn Fn(&http::request::Parts) -> RequestedStore + Send + Sync;
 #[doc(alias("bearer", "authentication"))]
 pub struct RequireKeyLayer<A: ?Sized> {
     keys: Arc<A>,
-    find_store: Arc<FindStore>,
+    find_store: FindStore,
 }
 
 /// A service with a [`RequireKeyLayer`] around it.
 pub struct RequireKey<S, A: ?Sized> {
     inner: S,
     keys: Arc<A>,
-    find_store: Arc<FindStore>,
+    find_store: FindStore,
 }
 
 impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
@@ -64,7 +75,7 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     /// to a store is refused; [`RequireKeyLayer::for_any_key`] accepts it.
     #[must_use]
     pub fn new(keys: Arc<A>) -> Self {
-        Self::for_stores_by(keys, |_| RequestedStore::NoStore)
+        Self { keys, find_store: FindStore::Always(RequestedStore::NoStore) }
     }
 
     /// As [`RequireKeyLayer::new`], but accepts keys that are restricted to a store, for a route such as
@@ -72,7 +83,7 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     /// [`Principal::restriction`](super::Principal::restriction).
     #[must_use]
     pub fn for_any_key(keys: Arc<A>) -> Self {
-        Self::for_stores_by(keys, |_| RequestedStore::NoStoreForAnyKey)
+        Self { keys, find_store: FindStore::Always(RequestedStore::NoStoreForAnyKey) }
     }
 
     /// Creates a layer for paths in Kanal's form: the store's number follows the first segment `stores`.
@@ -86,7 +97,7 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
     /// store a layer of their own, by [`RequireKeyLayer::new`].
     #[must_use]
     pub fn for_stores(keys: Arc<A>) -> Self {
-        Self::for_stores_by(keys, |request| store_of_path(request.uri.path()))
+        Self { keys, find_store: FindStore::ByPath }
     }
 
     /// Creates a layer with a custom rule for the store that a request is for. A rule that misses a store
@@ -96,19 +107,19 @@ impl<A: Authorize + ?Sized> RequireKeyLayer<A> {
         keys: Arc<A>,
         find: impl Fn(&http::request::Parts) -> RequestedStore + Send + Sync + 'static,
     ) -> Self {
-        Self { keys, find_store: Arc::new(find) }
+        Self { keys, find_store: FindStore::By(Arc::new(find)) }
     }
 }
 
 impl<A: ?Sized> Clone for RequireKeyLayer<A> {
     fn clone(&self) -> Self {
-        Self { keys: Arc::clone(&self.keys), find_store: Arc::clone(&self.find_store) }
+        Self { keys: Arc::clone(&self.keys), find_store: self.find_store.clone() }
     }
 }
 
 impl<S: Clone, A: ?Sized> Clone for RequireKey<S, A> {
     fn clone(&self) -> Self {
-        let (keys, find_store) = (Arc::clone(&self.keys), Arc::clone(&self.find_store));
+        let (keys, find_store) = (Arc::clone(&self.keys), self.find_store.clone());
         Self { inner: self.inner.clone(), keys, find_store }
     }
 }
@@ -129,7 +140,7 @@ impl<S, A: ?Sized> Layer<S> for RequireKeyLayer<A> {
     type Service = RequireKey<S, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireKey { inner, keys: Arc::clone(&self.keys), find_store: Arc::clone(&self.find_store) }
+        RequireKey { inner, keys: Arc::clone(&self.keys), find_store: self.find_store.clone() }
     }
 }
 
@@ -148,16 +159,25 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (mut parts, body) = request.into_parts();
-        match self.keys.authorize(&parts.headers, (self.find_store)(&parts)) {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let requested = match &self.find_store {
+            FindStore::Always(requested) => *requested,
+            FindStore::ByPath => store_of_path(request.uri().path()),
+            FindStore::By(find) => {
+                let (parts, body) = request.into_parts();
+                let requested = find(&parts);
+                request = Request::from_parts(parts, body);
+                requested
+            }
+        };
+        match self.keys.authorize(request.headers(), requested) {
             Ok(principal) => {
-                parts.extensions.insert(principal);
+                request.extensions_mut().insert(principal);
                 // The service does not need it, and a log of the headers must not show it.
-                if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
+                if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
                     value.set_sensitive(true);
                 }
-                Answering::Let { future: self.inner.call(Request::from_parts(parts, body)) }
+                Answering::Let { future: self.inner.call(request) }
             }
             Err(refusal) => Answering::Refused { refusal: Some(refusal) },
         }
@@ -279,8 +299,10 @@ pub(super) fn store_of_path(path: &str) -> RequestedStore {
 
 /// Returns whether a server that folds case or drops characters could read a segment as `stores`.
 fn could_be_stores(segment: &str) -> bool {
-    decoded(segment.as_bytes())
-        .is_some_and(|segment| segment.trim_matches(is_droppable).to_uppercase() == "STORES")
+    decoded(segment.as_bytes()).is_some_and(|segment| {
+        let name = segment.trim_matches(is_droppable);
+        name.eq_ignore_ascii_case("stores") || (!name.is_ascii() && name.to_uppercase() == "STORES")
+    })
 }
 
 /// Returns whether servers drop this character at the end of a segment, or anywhere in it.
@@ -297,20 +319,23 @@ fn is_plain(segment: &str) -> bool {
 
 /// Decodes each `%XX` of a segment. `None` if one is malformed, decodes to invalid UTF-8, or is a `?` or a
 /// `#`, which would end the path for a server that decodes twice.
-fn decoded(segment: &[u8]) -> Option<String> {
+fn decoded(segment: &[u8]) -> Option<Cow<'_, str>> {
+    if !segment.contains(&b'%') {
+        // A URI is ASCII.
+        return str::from_utf8(segment).ok().filter(|segment| segment.is_ascii()).map(Cow::Borrowed);
+    }
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment;
     while let [first, more @ ..] = rest {
         let (byte, after) = if *first == b'%' {
             percent_byte(rest).filter(|(byte, _)| !matches!(byte, b'?' | b'#'))?
         } else {
-            // A URI is ASCII.
             (Some(*first).filter(u8::is_ascii)?, more)
         };
         bytes.push(byte);
         rest = after;
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 /// Letters and digits of every script, and the ASCII punctuation without a meaning in a path: not `/`, `\`,
