@@ -104,7 +104,9 @@ mod tests {
             for (length, held) in held.iter().enumerate() {
                 assert_eq!(names.get(*held), name(length, round));
             }
-            held.into_iter().for_each(|held| names.remove(held));
+            for held in held {
+                names.remove(held);
+            }
         }
         let chunks: usize = names.sizes.iter().map(|places| places.chunks.len()).sum();
         let most: usize = (0..=5000_usize).map(|length| length.next_multiple_of(64)).sum();

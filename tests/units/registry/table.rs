@@ -150,7 +150,9 @@ fn run(steps: &[Step]) {
                 (0..u64::from(count)).for_each(|at| both.insert(first.wrapping_add(apart.wrapping_mul(at))));
             }
             Step::Remove(place) => {
-                which(&both, place).into_iter().for_each(|number| both.remove(number));
+                if let Some(number) = which(&both, place) {
+                    both.remove(number);
+                }
             }
             Step::RemoveMany(place, count) => {
                 (0..count)
