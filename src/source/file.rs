@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroize;
 
 use super::{Absence, Problem, Reading, Remark, Resource};
-use crate::internal::bytes::{WipedBytes, read_at_most, wipe_stack};
+use crate::internal::bytes::{WipedBytes, read_at_most, read_of_length, wipe_stack};
 use crate::internal::calls::{CallError, Caller, Target, Turn};
 use crate::internal::files::{self, FileProblem, Kind, Trust, check_trusted, rule_broken_by};
 use crate::internal::threads::Lock;
@@ -182,7 +182,7 @@ fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> Result<FileT
         remarks.push(Remark::Unlinked);
     }
     let text = match kind {
-        Kind::Regular => read_bounded(file, limit)?,
+        Kind::Regular => bounded(read_of_length(file, metadata.len(), limit), limit)?,
         Kind::Pipe => {
             remarks.push(Remark::Pipe);
             let text = read_bounded(Pipe::new(file, turn.rest()), limit).map_err(too_late)?;
@@ -233,27 +233,17 @@ const fn nameless_id(_: &Metadata) -> Option<(u64, u64)> {
 
 /// Opens a file; `None` if there is certainly none.
 fn open(path: &Path) -> Result<Option<File>, Problem> {
+    // Most files are there, and the way to them is of no interest.
+    if let Some(file) = open_once(path)? {
+        return Ok(Some(file));
+    }
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             thread::sleep(PAUSE);
         }
         let before = Way::to(path);
-        match files::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(Problem::BadPath { rule: "a path has no NUL byte" });
-            }
-            // A socket cannot be opened; only its type shows why.
-            Err(error) => {
-                return Err(match path.metadata() {
-                    Ok(metadata) if !metadata.is_file() && !is_pipe(&metadata) => {
-                        FileProblem::NotAFile.into()
-                    }
-                    _ => Resource::of(&error)
-                        .map_or(FileProblem::Unreadable(error.kind()).into(), Problem::Exhausted),
-                });
-            }
-            Ok(file) => return Ok(Some(file)),
+        if let Some(file) = open_once(path)? {
+            return Ok(Some(file));
         }
         // A link whose target changed may have led nowhere in between.
         if matches!((&before, Way::to(path)), (Way::EndsAt(before), Way::EndsAt(after)) if *before == after) {
@@ -261,6 +251,24 @@ fn open(path: &Path) -> Result<Option<File>, Problem> {
         }
     }
     Err(FileProblem::DanglingLink.into())
+}
+
+/// Opens a file; `None` if the path leads to none at the moment.
+fn open_once(path: &Path) -> Result<Option<File>, Problem> {
+    match files::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(Problem::BadPath { rule: "a path has no NUL byte" })
+        }
+        // A socket cannot be opened; only its type shows why.
+        Err(error) => Err(match path.metadata() {
+            Ok(metadata) if !metadata.is_file() && !is_pipe(&metadata) => FileProblem::NotAFile.into(),
+            _ => {
+                Resource::of(&error).map_or(FileProblem::Unreadable(error.kind()).into(), Problem::Exhausted)
+            }
+        }),
+    }
 }
 
 #[cfg(unix)]
@@ -328,8 +336,11 @@ fn check_readers(_: &Metadata, _: bool) -> Result<Vec<Remark>, FileProblem> {
 
 /// Reads to the end into one block. More than `limit` bytes are an error, whatever the size of the file was.
 pub(super) fn read_bounded(reader: impl Read, limit: usize) -> Result<WipedBytes, FileProblem> {
-    let text = read_at_most(reader, limit).map_err(FileProblem::of_reading)?;
-    text.ok_or(FileProblem::TooLarge { limit })
+    bounded(read_at_most(reader, limit), limit)
+}
+
+fn bounded(read: io::Result<Option<WipedBytes>>, limit: usize) -> Result<WipedBytes, FileProblem> {
+    read.map_err(FileProblem::of_reading)?.ok_or(FileProblem::TooLarge { limit })
 }
 
 /// The interval of reads from a pipe that has nothing.

@@ -164,16 +164,20 @@ impl DocumentStore for FileStore {
 impl Known {
     /// Returns the current version. It is not synced: callers only decide by it whether to read.
     fn version(&self, path: &Path) -> Result<Option<Version>, DocumentError> {
-        let path = settle(path)?;
         self.seen.look_at_version(|| {
-            let Some(metadata) = private::look(&path)? else { return Ok(None) };
-            let stamp = Stamp::of(&metadata);
-            let known = *self.read.lock();
-            match known.filter(|(read, _)| *read == stamp) {
-                Some((_, version)) => Ok(Some(version)),
-                None => Ok(self.read(&path)?.map(|(document, _)| *document.version())),
+            // The folder is not looked at where the file is the one that was read, as it was then.
+            if let Some(version) = self.unchanged(path) {
+                return Ok(Some(version));
             }
+            Ok(self.read(&settle(path)?)?.map(|(document, _)| *document.version()))
         })
+    }
+
+    /// The version of the file that was read last, if it is there and as it was.
+    fn unchanged(&self, path: &Path) -> Option<Version> {
+        let (stamp, version) = (*self.read.lock())?;
+        let there = private::look(path).ok()??;
+        (Stamp::of(&there) == stamp).then_some(version)
     }
 
     fn read(&self, path: &Path) -> Result<Option<(Document, Stamp)>, DocumentError> {

@@ -107,7 +107,7 @@ const ABOVE: usize = 16 * 1024;
 const BELOW: usize = 1024;
 
 /// What is wiped between the two.
-const WIPED: usize = if cfg!(debug_assertions) { 512 * 1024 } else { 64 * 1024 };
+const WIPED: usize = if cfg!(debug_assertions) { 512 * 1024 } else { 96 * 1024 };
 
 fn is_wiped(stack: &[u8]) -> bool {
     let is_as_deep = (WIPED..WIPED + ABOVE + BELOW).contains(&stack.len());
