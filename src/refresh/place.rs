@@ -67,8 +67,7 @@ impl Place {
     }
 
     /// Returns whether asking it runs this crate's own code alone.
-    #[allow(dead_code, reason = "for calls on kept threads")]
-    pub(super) fn is_own(&self) -> bool {
+    fn is_own(&self) -> bool {
         match self {
             Self::Source { source, .. } => source.is_own(Seal::new()),
             Self::Store { store, .. } => store.is_own(Seal::new()),
@@ -312,7 +311,7 @@ impl Asker {
         profile: &'static Profile,
     ) -> Result<Answer, Problem> {
         let question = self.question(place, profile)?;
-        Ok(self.caller.run(self.target, question)?)
+        Ok(self.caller_of(place).run(self.target, question)?)
     }
 
     /// In a task: asks the place; past the deadline it is left behind. `prepare` is done before, within the
@@ -328,7 +327,13 @@ impl Asker {
             prepare();
             question()
         };
-        Ok(call(&self.caller, self.target, work).await?)
+        Ok(call(&self.caller_of(place), self.target, work).await?)
+    }
+
+    /// Asks on a kept thread where nothing of an application's own leaves its traces on the stack.
+    fn caller_of(&self, place: &Place) -> Caller {
+        let caller = self.caller.clone();
+        if place.is_own() { caller.on_kept_threads() } else { caller }
     }
 
     /// Returns what asks the place, on whatever thread, unless the last call still hangs.
