@@ -118,8 +118,8 @@ pub(crate) fn wipe_stack() {
     black_box(&mut [0_u8; 2048]);
 }
 
-/// How deep the calls of this crate reach that read a key, with room to spare. The deepest is a handshake with
-/// OpenBao: on x86-64 it takes 51 KiB, and without optimizations 157.
+/// How deep the calls of this crate reach that read a key, with room to spare. The deepest is a handshake
+/// with OpenBao: on x86-64 it takes 51 KiB, and without optimizations 157.
 pub(crate) const CALL: usize = if cfg!(debug_assertions) { 512 * 1024 } else { 96 * 1024 };
 
 /// As [`wipe_stack`], for what a whole call has left.
