@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 64 * 1024;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Asks for the orders of one store: reading writes nothing.
-pub struct OrdersProbe {
+pub(super) struct OrdersProbe {
     guard: OriginGuard<Kanal>,
     store: StoreId,
     client: Client<HttpConnector, Empty<Bytes>>,
