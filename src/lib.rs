@@ -193,7 +193,10 @@ pub mod guide {
     pub mod issuer {}
     #[doc = include_str!("../docs/integrations.md")]
     pub mod integrations {}
+    // rustdoc copies no images, but shows one that is a part of the text.
     #[doc = include_str!("../docs/performance.md")]
+    #[doc = ""]
+    #[doc = include_str!("../docs/registry.svg")]
     pub mod performance {}
     #[doc = include_str!("../docs/features.md")]
     pub mod features {}
