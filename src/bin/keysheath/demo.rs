@@ -52,7 +52,7 @@ Creates, verifies, promotes, rolls back and retires keys meanwhile. At last one 
   -h, --help           print this text";
 
 /// The settings of one run.
-pub struct Demo {
+pub(crate) struct Demo {
     pub time: Duration,
     pub rotations: u32,
     pub keychain: bool,

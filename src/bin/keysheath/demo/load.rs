@@ -24,7 +24,7 @@ const AT_ONCE: usize = 4;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The sending threads. They stop when it is dropped.
-pub struct Load {
+pub(super) struct Load {
     counts: Arc<Counts>,
     threads: Vec<JoinHandle<()>>,
 }
