@@ -128,6 +128,7 @@ impl<I: Issuer> Refresher<I> {
             source: Arc::from(source),
             found: selected.provenance().clone(),
             remarks: selected.remarks().to_vec(),
+            same: None,
         };
         let asker = Asker::new(&settings);
         Self::start(publisher, place, asker, first, settings)

@@ -64,6 +64,7 @@ use std::sync::Arc;
 
 use crate::internal::bytes::{WipedBytes, decode_base64};
 use crate::internal::calls::Seal;
+use crate::internal::files::private::ReadState;
 use crate::internal::json_text::{self, NoText};
 use crate::key::{Profile, RawKey};
 
@@ -161,6 +162,7 @@ pub struct Found {
     key: RawKey,
     provenance: Provenance,
     remarks: Vec<Remark>,
+    state: Option<ReadState>,
 }
 
 impl Found {
@@ -180,6 +182,12 @@ impl Found {
     #[must_use]
     pub const fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// Returns the state of the file that the key is from.
+    #[cfg(feature = "rotation")]
+    pub(crate) const fn state(&self) -> Option<&ReadState> {
+        self.state.as_ref()
     }
 
     /// Returns what a person should know about the place.
@@ -204,13 +212,13 @@ pub enum Loaded {
 /// # Errors
 /// [`SourceError`] if there is something that is not a well-formed key, or that cannot be read.
 pub fn load<S: Source + ?Sized>(source: &S, profile: &'static Profile) -> Result<Loaded, SourceError> {
-    let (text, provenance, remarks) = match source.read(profile)?.0 {
+    let (text, provenance, remarks, state) = match source.read(profile)?.0 {
         Content::Absent(absence) => return Ok(Loaded::Absent(absence)),
-        Content::Present { text, provenance, remarks } => (text, provenance, remarks),
+        Content::Present { text, provenance, remarks, state } => (text, provenance, remarks, state),
     };
     let provenance = provenance.unwrap_or_else(|| source.provenance());
     match reading::parse(&text, profile) {
-        Ok(key) => Ok(Loaded::Found(Found { key, provenance, remarks })),
+        Ok(key) => Ok(Loaded::Found(Found { key, provenance, remarks, state })),
         Err(problem) => Err(SourceError::new(provenance, problem)),
     }
 }
@@ -264,8 +272,8 @@ impl<S: Source> Source for Adapted<S> {
                 Err(SourceError::new(self.provenance(), Problem::Missing { absence }))
             }
             (absent @ Content::Absent(_), _) => Ok(Reading(absent)),
-            (Content::Present { text, provenance, remarks }, rule) => match rule.apply(text) {
-                Ok(text) => Ok(Reading(Content::Present { text, provenance, remarks })),
+            (Content::Present { text, provenance, remarks, state }, rule) => match rule.apply(text) {
+                Ok(text) => Ok(Reading(Content::Present { text, provenance, remarks, state })),
                 Err(problem) => {
                     Err(SourceError::new(provenance.unwrap_or_else(|| self.provenance()), problem))
                 }

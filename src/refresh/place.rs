@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{RefreshSettings, ReloadError, ReloadProblem};
 use crate::handle::{Generation, NoActiveKey, Published, Publisher};
 use crate::internal::calls::{CallError, Caller, DEFAULT_DEADLINE, Seal, Target};
+use crate::internal::files::private::ReadState;
 use crate::internal::timer::call;
 use crate::key::{Fingerprint, Issuer, Profile, RawKey};
 use crate::keyset::KeySet;
@@ -20,6 +21,9 @@ pub(super) enum Place {
         found: Provenance,
         /// What was remarked on then.
         remarks: Vec<Remark>,
+        /// The file in which the active key was found again, and the generation that it is. While that is so,
+        /// the file is looked at and not read.
+        same: Option<(ReadState, Generation)>,
     },
     Store {
         store: Arc<dyn DocumentStore>,
@@ -36,6 +40,8 @@ pub(super) enum Answer {
     Document(Result<Option<Document>, DocumentError>),
     /// The document is the one that was taken.
     SameDocument,
+    /// The file is as it was when the active key was found in it.
+    SameFile,
 }
 
 /// What an answer did.
@@ -93,12 +99,25 @@ impl Place {
         }
     }
 
+    /// Notes which generation is active before the place is asked: where it is another key, the file is read.
+    pub(super) fn expect(&mut self, active: Generation) {
+        if let Self::Source { same, .. } = self {
+            same.take_if(|(_, generation)| *generation != active);
+        }
+    }
+
     /// Returns what asks the place, on whatever thread.
     pub(super) fn question(&self, profile: &'static Profile) -> Box<dyn FnOnce() -> Answer + Send> {
         match self {
-            Self::Source { source, .. } => {
+            Self::Source { source, same, .. } => {
                 let source = Arc::clone(source);
-                Box::new(move || Answer::Key(source::load(&*source, profile)))
+                let state = same.as_ref().map(|(state, _)| state.clone());
+                Box::new(move || {
+                    if state.is_some_and(|state| state.is_there()) {
+                        return Answer::SameFile;
+                    }
+                    Answer::Key(source::load(&*source, profile))
+                })
             }
             Self::Store { store, taken, .. } => {
                 let store = Arc::clone(store);
@@ -127,13 +146,22 @@ impl Place {
     ) -> Result<Outcome, ReloadError> {
         let provenance = self.provenance();
         match (self, answer) {
-            (Self::Source { found, remarks, .. }, Ok(Answer::Key(Ok(Loaded::Found(now))))) => {
+            (Self::Source { .. }, Ok(Answer::SameFile)) => not_stopped(publisher)
+                .map(|()| Outcome::Same)
+                .map_err(|problem| ReloadError::new(provenance, problem)),
+            (Self::Source { source, found, remarks, same }, Ok(Answer::Key(Ok(Loaded::Found(now))))) => {
                 if is_another_file(found, now.provenance()) {
                     return Err(ReloadError::new(provenance, ReloadProblem::OtherFile));
                 }
                 // The line in a `.env`, and what a source of the user's own says, may be others now.
                 (*found, *remarks) = (now.provenance().clone(), now.remarks().to_vec());
-                publish_key(now.key(), found, publisher, grace)
+                let outcome = publish_key(now.key(), found, publisher, grace);
+                // Another publisher may have had its turn before or since.
+                let is_active = matches!(outcome, Ok(Outcome::Same)) && publisher.generation() == before;
+                // What an application's own source makes of a file is not known.
+                let state = now.state().filter(|_| is_active && source.is_own(Seal::new()));
+                *same = state.map(|state| (state.clone(), before));
+                outcome
             }
             (Self::Source { .. }, Ok(Answer::Key(Ok(Loaded::Absent(absence))))) => {
                 Err(ReloadError::new(provenance, ReloadProblem::Absent(absence)))
@@ -168,7 +196,7 @@ impl Place {
                 Err(ReloadError::new(provenance, ReloadProblem::Source(problem)))
             }
             (Self::Source { .. }, Ok(Answer::Document(_) | Answer::SameDocument))
-            | (Self::Store { .. }, Ok(Answer::Key(_))) => {
+            | (Self::Store { .. }, Ok(Answer::Key(_) | Answer::SameFile)) => {
                 unreachable!("a place answers its own question")
             }
         }
@@ -373,6 +401,62 @@ mod tests {
         assert!(is_another_file(&place("/run/secrets/one"), &place("/run/secrets/two")));
         assert!(!is_another_file(&place("/run/secrets/one"), &place("/run/secrets/one")));
         assert!(!is_another_file(&Provenance::other("vault", "1"), &Provenance::other("vault", "2")));
+    }
+
+    /// A file whose key is active, polled for as long as it takes until it is known.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_as_it_was_is_looked_at_and_not_read() {
+        use std::fs::{self, File};
+        use std::thread::sleep;
+
+        use crate::internal::files::private::Stamp;
+        use crate::key::Kanal;
+        use crate::source::SecretFile;
+
+        const KEYS: [&str; 2] = ["8fK2pX9mWq4Ld7Vb3Nc6Ts1Z", "Zs1T6cN3bV7dL4qW9Xp2Kf8A"];
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, KEYS[0]).unwrap();
+        let publisher = Publisher::<Kanal>::new();
+        let source: Arc<dyn Source> = Arc::new(SecretFile::new(&path));
+        let found = source.provenance();
+        let mut place = Place::Source { source, found, remarks: Vec::new(), same: None };
+        let poll = |place: &mut Place| {
+            let before = publisher.generation();
+            place.expect(before);
+            let answer = place.question(Kanal::PROFILE)();
+            let is_same = matches!(answer, Answer::SameFile);
+            (is_same, place.take(Ok(answer), &publisher, before, Duration::ZERO).unwrap())
+        };
+        assert!(matches!(poll(&mut place), (false, Outcome::Newer { .. })));
+        assert_eq!(poll(&mut place), (false, Outcome::Same), "a file that was written just now is read");
+        sleep(Duration::from_millis(4100));
+        if Stamp::lasting(&File::open(&path).unwrap(), &path.metadata().unwrap()).is_none() {
+            // On another file system it is always read.
+            return;
+        }
+        assert_eq!(poll(&mut place), (false, Outcome::Same));
+        assert_eq!(poll(&mut place), (true, Outcome::Same));
+        // In place, as long as before, and with the time of before.
+        let modified = path.metadata().unwrap().modified().unwrap();
+        fs::write(&path, KEYS[1]).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert!(matches!(poll(&mut place), (false, Outcome::Newer { .. })));
+        sleep(Duration::from_millis(4100));
+        assert_eq!(poll(&mut place), (false, Outcome::Same));
+        assert_eq!(poll(&mut place), (true, Outcome::Same));
+        // Where another key is active, the file is read.
+        publisher.publish_next(&RawKey::parse(Kanal::PROFILE, KEYS[0].as_bytes()).unwrap(), Duration::ZERO);
+        assert!(matches!(poll(&mut place), (false, Outcome::Newer { .. })));
+        let active = publisher.handle().load().map(|now| now.current().matches(KEYS[1].as_bytes()));
+        assert!(active.unwrap());
+        poll(&mut place);
+        assert_eq!(poll(&mut place), (true, Outcome::Same));
+        fs::remove_file(&path).unwrap();
+        let answer = place.question(Kanal::PROFILE)();
+        assert!(matches!(answer, Answer::Key(Ok(Loaded::Absent(_)))));
     }
 
     #[test]

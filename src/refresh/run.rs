@@ -308,6 +308,7 @@ impl<I: Issuer> Runner<I> {
     /// Reads the place; `None` if the refresher was stopped meanwhile: after that, no other key is published.
     async fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
         let before = self.publisher.generation();
+        self.place.expect(before);
         let answer = self.answer().await;
         if self.link.is_stopping() {
             return None;
@@ -414,7 +415,7 @@ mod tests {
         let handle = publisher.handle();
         let file = SecretFile::new("kanal");
         let found = crate::source::Source::provenance(&file);
-        let place = Place::Source { source: Arc::new(file), found, remarks: Vec::new() };
+        let place = Place::Source { source: Arc::new(file), found, remarks: Vec::new(), same: None };
         let settings = RefreshSettings::new();
         let leaving = Arc::clone(&reloader);
         let progress = Progress::new(&place, &settings);

@@ -69,7 +69,7 @@ impl DotenvFile {
 
     fn find(&self, profile: &Profile) -> Result<Reading, Problem> {
         let file = self.reader.read(&self.path, MAX_DOTENV)?;
-        let Some((text, mut remarks)) = file else {
+        let Some((text, mut remarks, stamp)) = file else {
             return Ok(Reading::absent(Absence::NoFile));
         };
         if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") || text.contains(&0) {
@@ -88,7 +88,10 @@ impl DotenvFile {
         remarks.extend(setting.remark);
         let value = WipedBytes::copy_of(setting.value);
         let place = self.place(Some(setting.line));
-        Ok(Reading::of_wiped(value).with_remarks(remarks).with_provenance(place))
+        Ok(Reading::of_wiped(value)
+            .with_remarks(remarks)
+            .with_provenance(place)
+            .with_state(&self.path, stamp))
     }
 }
 

@@ -186,7 +186,10 @@ impl Source for SecretFile {
             FilePlace::Systemd { name } => read_credential(name, &self.reader),
             FilePlace::Path(path) => {
                 let file = self.reader.read(path, MAX_SECRET_FILE);
-                file.map(|file| file::reading(file, Absence::NoFile))
+                file.map(|file| {
+                    let stamp = file.as_ref().and_then(|(_, _, stamp)| *stamp);
+                    file::reading(file, Absence::NoFile).with_state(path, stamp)
+                })
             }
         };
         outcome.map_err(|problem| SourceError::new(self.provenance(), problem))
@@ -229,7 +232,9 @@ impl NamedFile {
         let is_path = is_path.load(Ordering::Acquire) || matches!(file, Ok(Some(_)));
         let place = self.place(is_path.then(|| path.to_path_buf()));
         match file.and_then(|file| file.ok_or_else(|| gone(&text))) {
-            Ok((text, remarks)) => Ok(Reading::of_wiped(text).with_remarks(remarks).with_provenance(place)),
+            Ok((text, remarks, _)) => {
+                Ok(Reading::of_wiped(text).with_remarks(remarks).with_provenance(place))
+            }
             Err(problem) => Err(SourceError::new(place, problem)),
         }
     }

@@ -14,11 +14,12 @@ use zeroize::Zeroize;
 use super::{Absence, Problem, Reading, Remark, Resource};
 use crate::internal::bytes::{WipedBytes, read_at_most, read_of_length, wipe_stack};
 use crate::internal::calls::{CallError, Caller, Target, Turn};
+use crate::internal::files::private::Stamp;
 use crate::internal::files::{self, FileProblem, Kind, Trust, check_trusted, rule_broken_by};
 use crate::internal::threads::Lock;
 
-/// A text and remarks, or nothing.
-pub(super) type FileText = Option<(WipedBytes, Vec<Remark>)>;
+/// A text, remarks, and the stamp of the file if it lasts; or nothing.
+pub(super) type FileText = Option<(WipedBytes, Vec<Remark>, Option<Stamp>)>;
 
 /// The largest key file that is read, in bytes: the longest key in base64, and a little more.
 pub(super) const MAX_SECRET_FILE: usize = 8192;
@@ -127,7 +128,7 @@ fn unexpanded(path: &Path) -> Option<&'static str> {
 pub(super) fn reading(file: FileText, absence: Absence) -> Reading {
     match file {
         None => Reading::absent(absence),
-        Some((text, remarks)) => Reading::of_wiped(text).with_remarks(remarks),
+        Some((text, remarks, _)) => Reading::of_wiped(text).with_remarks(remarks),
     }
 }
 
@@ -181,6 +182,7 @@ fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> Result<FileT
     if is_unlinked {
         remarks.push(Remark::Unlinked);
     }
+    let stamp = Stamp::lasting(&file, &metadata);
     let text = match kind {
         Kind::Regular => bounded(read_of_length(file, metadata.len(), limit), limit)?,
         Kind::Pipe => {
@@ -192,7 +194,7 @@ fn read(path: &Path, reader: &Reader, limit: usize, turn: &Turn) -> Result<FileT
             text
         }
     };
-    Ok(Some((text, remarks)))
+    Ok(Some((text, remarks, stamp)))
 }
 
 struct Opened {

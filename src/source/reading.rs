@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use subtle::ConstantTimeEq as _;
 
 use super::Problem;
 use crate::internal::bytes::WipedBytes;
+use crate::internal::files::private::{ReadState, Stamp};
 use crate::internal::printing::{Printable, PrintablePath};
 use crate::key::format::REFERENCE_SCHEMES;
 use crate::key::{Issuer as _, Katana, Profile, RawKey};
@@ -18,7 +19,13 @@ pub struct Reading(pub(super) Content);
 
 #[derive(Debug)]
 pub(super) enum Content {
-    Present { text: WipedBytes, provenance: Option<Provenance>, remarks: Vec<Remark> },
+    Present {
+        text: WipedBytes,
+        provenance: Option<Provenance>,
+        remarks: Vec<Remark>,
+        /// Of the file that the text is from.
+        state: Option<ReadState>,
+    },
     Absent(Absence),
 }
 
@@ -44,7 +51,7 @@ impl Reading {
 
     pub(super) fn of_wiped(text: WipedBytes) -> Self {
         let text = without_mark_and_newline(text);
-        Self(Content::Present { text, provenance: None, remarks: Vec::new() })
+        Self(Content::Present { text, provenance: None, remarks: Vec::new(), state: None })
     }
 
     /// Creates the reading of a place where nothing is.
@@ -58,6 +65,14 @@ impl Reading {
     pub fn with_provenance(mut self, place: Provenance) -> Self {
         if let Content::Present { provenance, .. } = &mut self.0 {
             *provenance = Some(place);
+        }
+        self
+    }
+
+    /// Sets the state of the file that the text is from, where its stamp lasts.
+    pub(super) fn with_state(mut self, path: &Path, stamp: Option<Stamp>) -> Self {
+        if let Content::Present { state, .. } = &mut self.0 {
+            *state = stamp.map(|stamp| ReadState::new(path, stamp));
         }
         self
     }

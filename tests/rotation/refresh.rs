@@ -12,6 +12,8 @@ mod many;
 mod stores;
 #[cfg(feature = "tracing")]
 mod tracing;
+#[cfg(unix)]
+mod unchanged;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Files that are this user's alone, and locks on them.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -78,6 +79,63 @@ impl Stamp {
         let age = self.modified.and_then(|modified| now.duration_since(modified).ok());
         age.is_some_and(|age| age > SETTLED)
     }
+}
+
+/// The state of a file that was read: while the path leads to a file in this state, its content is the same.
+#[derive(Clone)]
+pub(crate) struct ReadState {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl ReadState {
+    pub(crate) fn new(path: &Path, stamp: Stamp) -> Self {
+        Self { path: path.into(), stamp }
+    }
+
+    /// Whether the path leads to a file in this state. May hang.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn is_there(&self) -> bool {
+        self.path.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+    }
+}
+
+impl fmt::Debug for ReadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadState")
+    }
+}
+
+impl Stamp {
+    /// Of an open file before it is read, if any later write shows in its stamp: not where it was written just
+    /// now, nor where its file system is not known to keep its times on this machine.
+    pub(crate) fn lasting(file: &File, metadata: &Metadata) -> Option<Self> {
+        let stamp = Self::of(metadata);
+        let shows = metadata.is_file() && stamp.is_settled(SystemTime::now()) && keeps_times(file);
+        shows.then_some(stamp)
+    }
+}
+
+/// Whether a file is on a file system that this kernel alone writes, so that what it says of a file is never
+/// old: by the kernel's numbers (`linux/magic.h`, statfs(2)).
+#[cfg(target_os = "linux")]
+fn keeps_times(file: &File) -> bool {
+    const LOCAL: [u32; 6] = [
+        0x0000_ef53, // ext2, ext3 and ext4
+        0x5846_5342, // XFS
+        0x9123_683e, // Btrfs
+        0xf2f5_2010, // F2FS
+        0x0102_1994, // tmpfs
+        0x794c_7630, // overlayfs, as of containers
+    ];
+    // The kernel's type is signed on some processors, and as wide as a long.
+    rustix::fs::fstatfs(file)
+        .is_ok_and(|system| LOCAL.iter().any(|&it| i128::from(it) == i128::from(system.f_type) & 0xffff_ffff))
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn keeps_times(_: &File) -> bool {
+    false
 }
 
 /// Refuses names that end as those of keysheath's own files do: a file of such a name would be taken for a
