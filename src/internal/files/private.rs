@@ -107,8 +107,8 @@ impl fmt::Debug for ReadState {
 }
 
 impl Stamp {
-    /// Of an open file before it is read, if any later write shows in its stamp: not where it was written just
-    /// now, nor where its file system is not known to keep its times on this machine.
+    /// Of an open file before it is read, if any later write shows in its stamp: not where it was written
+    /// just now, nor where its file system is not known to keep its times on this machine.
     pub(crate) fn lasting(file: &File, metadata: &Metadata) -> Option<Self> {
         let stamp = Self::of(metadata);
         let shows = metadata.is_file() && stamp.is_settled(SystemTime::now()) && keeps_times(file);
