@@ -232,12 +232,15 @@ impl Caller {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, CallError> {
         let call = self.start(place, |_| work(), None);
-        call.wait(Duration::ZERO).or_else(|problem| {
-            call.slot.expect_no_answer();
-            end();
-            // What it gives now is how it ended.
-            call.wait(extra).and(Err(problem))
-        })
+        if let Some(outcome) = call.slot.wait(call.until(), Duration::ZERO) {
+            return outcome;
+        }
+        let problem = call.too_late();
+        call.slot.expect_no_answer();
+        end();
+        // It sees that it is ended; what it gives now comes too late.
+        drop(call.slot.wait(call.until(), extra));
+        Err(problem)
     }
 
     /// As [`Caller::run`], for work that keeps the deadline itself and may need `extra` time to put an end to
