@@ -275,7 +275,8 @@ impl Authorize for KeyRegistry {
         // Both at one time, so that a key is not accepted for a store that it never had a right to.
         let (found, store) = self.index.read(|| {
             let found = self.find(&digest, key);
-            (found, requested.store().and_then(|store| self.index.store(store)))
+            let store = found.as_ref().and(requested.store());
+            (found, store.and_then(|store| self.index.store(store)))
         });
         // What does not depend on the key comes now, while the processor waits for the key's cache line.
         let (now, is_from_browser) = (self.now(), Principal::has_browser_headers(headers));

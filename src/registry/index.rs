@@ -122,7 +122,7 @@ impl Index {
         let cold = writer.locked();
         let Some((at, slot)) = self.slot(cold, id) else { return false };
         cold.serials.insert(id, digest[0]);
-        self.keys.prepare(&cold.keys);
+        // There is room, because the same key is removed first.
         writer.change(|cold| {
             let entry = slot.take().with_digest(digest, pepper);
             self.keys.remove(&mut cold.keys, at);
@@ -137,7 +137,10 @@ impl Index {
         let hash = self.hash_of_store(store);
         let entry = StoreEntry::new(hash, state);
         let mut writer = self.cold.write();
-        self.stores.prepare(&writer.locked().stores);
+        let cold = writer.locked();
+        if self.stores.find(hash, |_| true).is_none() {
+            self.stores.prepare(&cold.stores);
+        }
         writer.change(|cold| match self.stores.find(hash, |_| true) {
             Some((_, slot)) => slot.store(entry),
             None => self.stores.insert(&mut cold.stores, entry),

@@ -2,7 +2,7 @@
 //!
 //! The content is in the slots of the table themselves, ordered by its hash: a slot's place is found by
 //! scaling the hash to the table's capacity, and what does not fit there goes on to the next slots. A look-up
-//! touches one cache line in most cases, and its neighbours in the others.
+//! reads a few cache lines that follow each other, so that it waits for memory once.
 //!
 //! Slots are allocated in segments, which never move: a reader that is late reads an old slot, never freed
 //! memory. When the capacity grows, the content moves up in the same slots, from the greatest hash downwards
@@ -228,7 +228,8 @@ impl<S: Slot> Table<S> {
     fn move_up(&self, growth: &mut Growth<S>, mut at: usize) {
         let Some(hash) = self.slot(at).map(S::hash) else { return };
         while let Some(slot) = self.slot(at).filter(|slot| !slot.is_free() && slot.hash() == hash) {
-            growth.moving.push(slot.load());
+            // Taken, so that a use that is noted meanwhile is noted where the content goes.
+            growth.moving.push(slot.take());
             self.free(at);
             let Some(before) = at.checked_sub(1) else { break };
             at = before;
@@ -242,7 +243,7 @@ impl<S: Slot> Table<S> {
     fn grow(&self, growth: &mut Growth<S>) {
         let old = self.capacity.load(Ordering::Relaxed);
         while let Some((at, slot)) = self.find(u64::MAX, |_| true) {
-            growth.moving.push(slot.load());
+            growth.moving.push(slot.take());
             self.free(at);
         }
         self.allocate(growth.segments);
