@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
 
 use keysheath::key::{Issuer as _, Kanal, Origin, Roots};
 use keysheath::openbao::{Login, OpenBao};
@@ -18,6 +19,7 @@ use serde_json::json;
 use crate::support::Folder;
 use crate::support::openbao::{ROOT, Server};
 use crate::support::residue::{KEY, KEY_BASE64, alone, holds_key, residue_when_wiping};
+use crate::support::waiting::PATIENCE;
 
 /// The name of the kept threads, as far as the kernel keeps it.
 const KEPT: &str = "keysheath-sourc";
@@ -81,9 +83,9 @@ fn parts_with_the_key() -> Vec<Part> {
     found
 }
 
-/// The stacks of the kept threads that wait for a call, down to where they were ever written. One at least is
-/// kept.
-fn kept_stacks() -> Vec<Vec<u8>> {
+/// The stacks of the kept threads that wait for a call, down to where they were ever written. Where none is
+/// there any more, as on a machine that is slow for a minute, the calls are made again.
+fn kept_stacks(call: &dyn Fn()) -> Vec<Vec<u8>> {
     let memory = File::open("/proc/self/mem").unwrap();
     let is_kept = |part: &Part| part.thread.as_deref() == Some(KEPT);
     let stack = |part: Part| {
@@ -91,13 +93,20 @@ fn kept_stacks() -> Vec<Vec<u8>> {
         memory.read_exact_at(&mut stack, part.start).unwrap();
         stack.split_off(stack.iter().position(|byte| *byte != 0).unwrap_or_default())
     };
-    loop {
-        let stacks: Vec<_> = parts().into_iter().filter(is_kept).map(stack).collect();
-        if !stacks.is_empty() {
-            return stacks;
+    let (start, mut stacks) = (Instant::now(), Vec::new());
+    while stacks.is_empty() {
+        assert!(start.elapsed() < PATIENCE, "no thread is kept");
+        (0..2).for_each(|_| call());
+        // It is on its way to wait in the kernel, where its stack is known.
+        for _ in 0..100 {
+            stacks = parts().into_iter().filter(is_kept).map(stack).collect();
+            if !stacks.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::yield_now();
     }
+    stacks
 }
 
 /// What a thread has above its calls: what is its own, and the frames from which a call is made.
@@ -211,7 +220,7 @@ fn nothing_of_a_key_is_left_on_a_kept_stack() {
         residue_when_wiping(|| {
             for (name, call) in calls {
                 (0..3).for_each(|_| call());
-                let (found, stacks) = (parts_with_the_key(), kept_stacks());
+                let (found, stacks) = (parts_with_the_key(), kept_stacks(call));
                 let depths: Vec<_> = stacks.iter().map(Vec::len).collect();
                 println!("0 whole, after {name}; kept stacks of {depths:?} bytes");
                 assert!(found.is_empty(), "after {name}: {found:x?}");
