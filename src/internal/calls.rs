@@ -235,12 +235,14 @@ impl Caller {
         if let Some(outcome) = call.slot.wait(call.until(), Duration::ZERO) {
             return outcome;
         }
-        let problem = call.too_late();
-        call.slot.expect_no_answer();
-        end();
-        // It sees that it is ended; what it gives now comes too late.
-        drop(call.slot.wait(call.until(), extra));
-        Err(problem)
+        let outcome = call.at_deadline();
+        if outcome.is_err() {
+            call.slot.expect_no_answer();
+            end();
+            // It sees that it is ended; what it gives now comes too late.
+            drop(call.slot.wait(call.until(), extra));
+        }
+        outcome
     }
 
     /// As [`Caller::run`], for work that keeps the deadline itself and may need `extra` time to put an end to
@@ -300,9 +302,9 @@ impl<T> PendingCall<T> {
         if now < self.until() || self.slot.is_left() {
             return None;
         }
-        let problem = self.too_late();
+        let outcome = self.at_deadline();
         self.leave();
-        Some(Err(problem))
+        Some(outcome)
     }
 
     /// When there is an outcome at the latest: the deadline.
@@ -312,20 +314,21 @@ impl<T> PendingCall<T> {
 
     /// Waits until the deadline, and if its turn came until then, `extra` time beyond it.
     fn wait(&self, extra: Duration) -> Result<T, CallError> {
-        self.slot.wait(self.until(), extra).unwrap_or_else(|| Err(self.too_late()))
+        self.slot.wait(self.until(), extra).unwrap_or_else(|| self.at_deadline())
     }
 
-    /// Why there is no outcome at the deadline. One that still waits for its turn gives it up.
-    fn too_late(&self) -> CallError {
+    /// Returns why there is no outcome at the deadline, or one that has come at this instant. A call that
+    /// still waits for its turn gives it up.
+    fn at_deadline(&self) -> Result<T, CallError> {
         let waited = self.deadline;
-        match queue::leave(self.place, self.ticket) {
-            Some(under_way) => CallError::Queued { waited, under_way },
-            // Where its turn comes just now, that is too late.
-            None => self
-                .slot
-                .times()
-                .map_or(CallError::LateTurn { waited, left: Duration::ZERO }, Times::too_late),
+        if let Some(under_way) = queue::leave(self.place, self.ticket) {
+            return Err(CallError::Queued { waited, under_way });
         }
+        // Where its turn comes just now, that is too late.
+        let too_late = |times: Option<Times>| {
+            times.map_or(CallError::LateTurn { waited, left: Duration::ZERO }, Times::too_late)
+        };
+        self.slot.outcome_or_times().unwrap_or_else(|times| Err(too_late(times)))
     }
 
     fn leave(&self) {

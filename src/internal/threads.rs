@@ -51,6 +51,8 @@ pub(crate) struct Shared<S> {
     pub(crate) has_ended: bool,
     /// Whether what a task has kept is dropped as well.
     has_left: bool,
+    /// The thread that drops it.
+    leaver: Option<ThreadId>,
     /// Called once: when the thread is stopped, or ends by itself.
     leave: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -161,7 +163,14 @@ impl<S: Send + 'static> Worker<S> {
     ) -> Self {
         let leave: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(leave));
         let link = Link {
-            shared: Lock::new(Shared { state, is_stopping: false, has_ended: false, has_left: false, leave }),
+            shared: Lock::new(Shared {
+                state,
+                is_stopping: false,
+                has_ended: false,
+                has_left: false,
+                leaver: None,
+                leave,
+            }),
             changed: Condvar::new(),
             wake: Box::new(wake),
             process: process::id(),
@@ -184,7 +193,7 @@ impl<S: Send + 'static> Worker<S> {
         on_panic: impl FnOnce() + Send + 'static,
         keeps: impl Send + 'static,
     ) -> std::io::Result<()> {
-        let (ending, leaving) = (Arc::clone(&self.link), Arc::clone(&self.link));
+        let [ending, leaving, leaver] = [(); 3].map(|()| Arc::clone(&self.link));
         let ended = move |has_panicked| {
             if has_panicked {
                 contained(on_panic);
@@ -192,12 +201,14 @@ impl<S: Send + 'static> Worker<S> {
             ending.announce_end();
         };
         let leave = move || {
+            leaver.lock().leaver = Some(thread::current().id());
             contained(|| drop(keeps));
-            leaving.announce_leave();
         };
+        let left = move || leaving.announce_leave();
         // A future has room for what it does not hold yet, and is moved as a whole.
         bytes::wipe_stack();
-        let task = timer::Task { work: Box::pin(work), ended: Box::new(ended), leave: Box::new(leave) };
+        let (ended, leave, left) = (Box::new(ended), Box::new(leave), Box::new(left));
+        let task = timer::Task { work: Box::pin(work), ended, leave, left };
         self.running = Some(Running::Task(timer::start(task)?));
         Ok(())
     }
@@ -255,6 +266,9 @@ impl<S: Send + 'static> Worker<S> {
         }
         let has_ended = |timeout| self.link.wait(timeout, |shared| shared.has_ended.then_some(())).is_some();
         let has_left = |timeout| self.link.wait(timeout, |shared| shared.has_left.then_some(())).is_some();
+        if self.link.lock().leaver == Some(thread::current().id()) {
+            return false;
+        }
         end(running, events, timeout, has_ended, has_left)
     }
 }

@@ -29,7 +29,7 @@ use super::threads::{Lock, contained};
 use ready::Ready;
 
 #[cfg(feature = "rotation")]
-pub(crate) use calling::{call, work_on};
+pub(crate) use calling::{Begin, Worked, after_no_thread, call, work_on};
 
 /// What the list of ready tasks stands on. The models put the checkers' in the place of these.
 mod sync {
@@ -69,8 +69,10 @@ pub(super) struct Task {
     pub(super) work: Work,
     /// Called once `work` has ended, with whether that was a panic. It does not block.
     pub(super) ended: Box<dyn FnOnce(bool) + Send>,
-    /// Drops what is foreign. Called last, on a thread that may block.
+    /// Drops what is foreign. Called on a thread that may block.
     pub(super) leave: Box<dyn FnOnce() + Send>,
+    /// Called last. It does not block.
+    pub(super) left: Box<dyn FnOnce() + Send>,
 }
 
 /// The thread of the tasks, for those who wake it.
@@ -101,6 +103,7 @@ struct Running {
 struct End {
     ended: Box<dyn FnOnce(bool) + Send>,
     leave: Box<dyn FnOnce() + Send>,
+    left: Box<dyn FnOnce() + Send>,
 }
 
 static CURRENT: Lock<Option<(Arc<Timer>, ThreadId)>> = Lock::new(None);
@@ -124,7 +127,14 @@ pub(super) fn start(mut task: Task) -> io::Result<ThreadId> {
     timer.ready.add(task);
     let own = Arc::clone(&timer);
     let builder = thread::Builder::new().name("keysheath-timer".into());
-    let thread = builder.spawn(move || Tasks::default().run(&own))?.thread().id();
+    let thread = match builder.spawn(move || Tasks::default().run(&own)) {
+        Ok(thread) => thread.thread().id(),
+        Err(error) => {
+            // The task may hold what is the application's own, which is not dropped under a lock.
+            drop(current);
+            return Err(error);
+        }
+    };
     // The tasks of the parent process are its own, also those that its thread had not taken yet.
     let before = current.replace((timer, thread));
     std::mem::forget(before.filter(|(timer, _)| !timer.is_here()));
@@ -158,6 +168,19 @@ pub(crate) async fn news_until(mut news: impl Future<Output = ()> + Unpin, until
     .await
 }
 
+/// In a task: lets the others have their turn.
+pub(crate) async fn give_way() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Tasks {
     /// Polls tasks until there are none.
     fn run(&mut self, timer: &Arc<Timer>) {
@@ -183,10 +206,11 @@ impl Tasks {
     }
 
     fn add(&mut self, task: Task, timer: &Arc<Timer>) -> u64 {
-        let Task { work, ended, leave } = task;
+        let Task { work, ended, leave, left } = task;
         self.last += 1;
         let waker = Waker::from(Arc::new(TaskWaker { timer: Arc::clone(timer), number: self.last }));
-        self.running.insert(self.last, Running { work, end: Some(End { ended, leave }), until: None, waker });
+        self.running
+            .insert(self.last, Running { work, end: Some(End { ended, leave, left }), until: None, waker });
         self.last
     }
 
@@ -222,9 +246,9 @@ impl Tasks {
 
 impl Running {
     /// Tells of the end of the work, and begins to drop what is foreign.
-    fn end(&mut self, End { ended, leave }: End, payload: Option<Box<dyn Any + Send>>) {
+    fn end(&mut self, End { ended, leave, left }: End, payload: Option<Box<dyn Any + Send>>) {
         contained(|| ended(payload.is_some()));
-        let work = std::mem::replace(&mut self.work, Box::pin(calling::leave(leave, payload)));
+        let work = std::mem::replace(&mut self.work, Box::pin(calling::leave(leave, payload, left)));
         contained(|| drop(work));
     }
 }

@@ -8,7 +8,7 @@ use super::{RefreshSettings, ReloadError, ReloadProblem};
 use crate::handle::{Generation, NoActiveKey, Published, Publisher};
 use crate::internal::calls::{CallError, Caller, DEFAULT_DEADLINE, Seal, Target};
 use crate::internal::files::private::ReadState;
-use crate::internal::timer::call;
+use crate::internal::timer::{Begin, call};
 use crate::key::{Fingerprint, Issuer, Profile, RawKey};
 use crate::keyset::KeySet;
 use crate::source::{self, Loaded, Problem, Provenance, Remark, Source, SourceError};
@@ -346,6 +346,7 @@ impl Asker {
     /// same deadline.
     pub(super) async fn ask(
         &mut self,
+        begin: Begin,
         place: &Place,
         profile: &'static Profile,
         prepare: impl FnOnce() + Send + 'static,
@@ -355,7 +356,7 @@ impl Asker {
             prepare();
             question()
         };
-        Ok(call(&self.caller_of(place), self.target, work).await?)
+        Ok(call(begin, &self.caller_of(place), self.target, work).await?)
     }
 
     /// Asks on a kept thread where nothing of an application's own leaves its traces on the stack.

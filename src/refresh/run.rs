@@ -13,7 +13,7 @@ use crate::internal::bytes::wipe_stack;
 use crate::internal::events::EventSender;
 use crate::internal::threads::{Health, Link};
 use crate::internal::time;
-use crate::internal::timer::news_until;
+use crate::internal::timer::{Begin, give_way, news_until};
 use crate::key::Issuer;
 use crate::source::{Problem, Remark};
 
@@ -186,8 +186,15 @@ impl<I: Issuer> Runner<I> {
             let news = self.reloader.work();
             match self.next(Instant::now()) {
                 Next::Stop => return,
-                Next::Reload { was_asked } => self.reload(was_asked).await,
-                Next::TooSoon => self.reloader.end(self.reloader.begin(), Reload::TooSoon),
+                // Whoever asks again at once does not keep the other tasks waiting.
+                Next::Reload { was_asked } => {
+                    self.reload(was_asked).await;
+                    give_way().await;
+                }
+                Next::TooSoon => {
+                    self.reloader.end(self.reloader.begin(), Reload::TooSoon);
+                    give_way().await;
+                }
                 Next::Wait(until) => drop(news_until(news, until).await),
             }
         }
@@ -245,12 +252,14 @@ impl<I: Issuer> Runner<I> {
             self.answered = self.publisher.news_of_refusal();
         }
         let attempt = self.reloader.begin();
-        let demanded = self.link.with(|progress| progress.demanded);
+        let (demanded, is_demanded) =
+            self.link.with(|progress| (progress.demanded, progress.demanded > progress.met));
+        let begin = if was_asked || is_demanded { Begin::Now } else { Begin::InOrder };
         let lag =
             if is_first_refusal { self.settings.lag_of(&self.place.provenance()) } else { Duration::ZERO };
         // The attempt is not ended: the callers are answered when the reloader leaves, or by another
         // refresher.
-        let Some(result) = self.ask_for(lag).await else { return };
+        let Some(result) = self.ask_for(begin, lag).await else { return };
         let active = self.publisher.generation();
         let outcome = match &result {
             Ok(Outcome::Newer { .. }) => Reload::Newer,
@@ -275,8 +284,8 @@ impl<I: Issuer> Runner<I> {
 
     /// Reads the place, and again during the lag while it has nothing newer: the issuer may act on what a
     /// replica has not heard of.
-    async fn ask_for(&mut self, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
-        let mut result = self.ask().await?;
+    async fn ask_for(&mut self, begin: Begin, lag: Duration) -> Option<Result<Outcome, ReloadError>> {
+        let mut result = self.ask(begin).await?;
         let start = Instant::now();
         let mut pause = PAUSES.0;
         while matches!(result, Ok(Outcome::Same)) {
@@ -285,7 +294,7 @@ impl<I: Issuer> Runner<I> {
                 break;
             }
             pause = (pause * 2).min(PAUSES.1);
-            result = self.ask().await?;
+            result = self.ask(begin).await?;
         }
         (!self.link.is_stopping()).then_some(result)
     }
@@ -306,10 +315,10 @@ impl<I: Issuer> Runner<I> {
     }
 
     /// Reads the place; `None` if the refresher was stopped meanwhile: after that, no other key is published.
-    async fn ask(&mut self) -> Option<Result<Outcome, ReloadError>> {
+    async fn ask(&mut self, begin: Begin) -> Option<Result<Outcome, ReloadError>> {
         let before = self.publisher.generation();
         self.place.expect(before);
-        let answer = self.answer().await;
+        let answer = self.answer(begin).await;
         if self.link.is_stopping() {
             return None;
         }
@@ -319,7 +328,7 @@ impl<I: Issuer> Runner<I> {
         Some(outcome)
     }
 
-    async fn answer(&mut self) -> Result<Answer, Problem> {
+    async fn answer(&mut self, begin: Begin) -> Result<Answer, Problem> {
         // First, so that a change during the reading is seen after it.
         self.changed = None;
         let watch = self.watch.clone();
@@ -328,7 +337,7 @@ impl<I: Issuer> Runner<I> {
                 watch.arm();
             }
         };
-        self.asker.ask(&self.place, I::PROFILE, prepare).await
+        self.asker.ask(begin, &self.place, I::PROFILE, prepare).await
     }
 
     /// Records how an attempt ended, and returns how many had failed before it.

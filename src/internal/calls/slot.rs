@@ -85,12 +85,14 @@ impl<T> Slot<T> {
         matches!(self.state.lock().stage, Stage::Left)
     }
 
-    /// Returns when its turn came, if it has.
-    pub(super) fn times(&self) -> Option<Times> {
-        match self.state.lock().stage {
+    /// Returns the outcome; where there is none, when its turn came, if it has.
+    pub(super) fn outcome_or_times(&self) -> Result<Result<T, CallError>, Option<Times>> {
+        let mut state = self.state.lock();
+        let times = match state.stage {
             Stage::UnderWay { times, .. } => Some(times),
             _ => None,
-        }
+        };
+        state.take_outcome().ok_or(times)
     }
 
     /// The caller ends the work: what comes of it now is no answer of the place.

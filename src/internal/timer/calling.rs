@@ -13,28 +13,42 @@ use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::threads::{Lock, contained, discard};
 use crate::internal::time;
 
-/// For how long a call keeps the next one from beginning, unless it ends before. So a thousand tasks whose
-/// time comes at once need one thread where a call takes less, and as many as it takes milliseconds where it
-/// takes more; a call that hangs delays the others by this.
+/// For how long a call keeps the next scheduled one from beginning, unless it ends before. So a thousand tasks
+/// whose time comes at once need one thread where a call takes less, and as many as it takes milliseconds
+/// where it takes more. A call that hangs delays those behind it by this, and many slow calls delay the last
+/// of them by as many milliseconds.
 const YOUNG: Duration = Duration::from_millis(1);
 
 /// How long after a thread could not be started it is tried again.
 const NO_THREAD: Duration = Duration::from_secs(1);
 
+/// When a call begins.
+#[derive(Clone, Copy)]
+pub(crate) enum Begin {
+    /// At once: somebody waits for it.
+    Now,
+    /// After the scheduled calls before it.
+    InOrder,
+}
+
 /// In a task: as [`Caller::run`], without blocking. The time until it may begin is not of its deadline.
 pub(crate) async fn call<T: Send + 'static>(
+    begin: Begin,
     caller: &Caller,
     place: Target,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CallError> {
-    let start = Start::take().await;
-    let (mut work, mut begun) = (Some(work), None);
+    let start = match begin {
+        Begin::Now => None,
+        Begin::InOrder => Some(Start::take().await),
+    };
+    let (mut work, mut pending_call) = (Some(work), None);
     let result = poll_fn(|context| {
         if let Some(work) = work.take() {
             let waker = context.waker().clone();
-            begun = Some(caller.begin(place, |_| work(), move || waker.wake()));
+            pending_call = Some(caller.begin(place, |_| work(), move || waker.wake()));
         }
-        let Some(call) = &mut begun else { unreachable!("it was begun") };
+        let Some(call) = &mut pending_call else { unreachable!("it was begun") };
         if let Some(result) = call.poll(Instant::now()) {
             return Poll::Ready(result);
         }
@@ -46,42 +60,66 @@ pub(crate) async fn call<T: Send + 'static>(
     result
 }
 
-/// In a task: has another thread work on something, for as long as that takes, and returns both. `None` if
-/// the work panics: what it worked on was dropped on that thread.
+/// What came of work on another thread.
+pub(crate) enum Worked<S, R> {
+    Done(S, R),
+    /// What it worked on was dropped on that thread.
+    Panicked,
+    /// No thread could be started. Nothing was done.
+    NoThread(S),
+}
+
+/// In a task: has another thread work on something, for as long as that takes, and returns both.
 pub(crate) async fn work_on<S: Send + 'static, R: Send + 'static>(
+    begin: Begin,
     state: S,
     work: impl FnOnce(&mut S) -> R + Send + 'static,
-) -> Option<(S, R)> {
+) -> Worked<S, R> {
     // Here, so that it is still there if no thread can be started.
     let both = Arc::new(Lock::new(Some((state, work))));
     let place = Target::of("task", &Arc::as_ptr(&both).addr());
     let caller = Caller::around_others().with_deadline(Duration::MAX);
-    loop {
-        let taken = Arc::clone(&both);
-        let work = move || {
-            let (mut state, work) = taken.lock().take()?;
-            let result = work(&mut state);
-            Some((state, result))
-        };
-        match call(&caller, place, work).await {
-            Ok(done) => return done,
-            Err(CallError::Panicked) => return None,
-            Err(_) => _ = news_until(pending(), Some(time::after(NO_THREAD))).await,
-        }
+    let taken = Arc::clone(&both);
+    let work = move || {
+        let (mut state, work) = taken.lock().take()?;
+        let result = work(&mut state);
+        Some((state, result))
+    };
+    match call(begin, &caller, place, work).await {
+        Ok(Some((state, result))) => Worked::Done(state, result),
+        _ => both.lock().take().map_or(Worked::Panicked, |(state, _)| Worked::NoThread(state)),
     }
 }
 
-/// Drops what is foreign, and what a panic carried, on a thread that may block.
-pub(super) async fn leave(leave: Box<dyn FnOnce() + Send>, payload: Option<Box<dyn Any + Send>>) {
-    let work = |both: &mut Option<(Box<dyn FnOnce() + Send>, _)>| {
-        if let Some((leave, payload)) = both.take() {
-            contained(leave);
-            if let Some(payload) = payload {
-                discard(payload);
+/// In a task: waits until it may be tried again to start a thread.
+pub(crate) async fn after_no_thread() {
+    news_until(pending(), Some(time::after(NO_THREAD))).await;
+}
+
+/// Drops what is foreign, and what a panic carried, on a thread that may block. Then calls `left`.
+pub(super) async fn leave(
+    leave: Box<dyn FnOnce() + Send>,
+    payload: Option<Box<dyn Any + Send>>,
+    left: Box<dyn FnOnce() + Send>,
+) {
+    let mut both = Some((leave, payload));
+    loop {
+        let work = |both: &mut Option<(Box<dyn FnOnce() + Send>, _)>| {
+            if let Some((leave, payload)) = both.take() {
+                contained(leave);
+                if let Some(payload) = payload {
+                    discard(payload);
+                }
             }
+        };
+        match work_on(Begin::Now, both, work).await {
+            Worked::Done(..) | Worked::Panicked => break,
+            Worked::NoThread(again) => both = again,
         }
-    };
-    work_on(Some((leave, payload)), work).await;
+        after_no_thread().await;
+    }
+    // Now that thread takes no lock any more.
+    left();
 }
 
 thread_local! {

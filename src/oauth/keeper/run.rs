@@ -1,5 +1,6 @@
 //! The keeper's task: when it reads the grant, and what it does then.
 
+use std::io::ErrorKind;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +12,7 @@ use crate::handle::{Generation, Publication, Published, Publisher, Reload, Reloa
 use crate::internal::events::EventSender;
 use crate::internal::threads::Link;
 use crate::internal::time::{self, Clocks, doubled, random_number, random_part};
-use crate::internal::timer::{news_until, work_on};
+use crate::internal::timer::{Begin, Worked, after_no_thread, news_until, work_on};
 use crate::key::Issuer;
 use crate::store::{DocumentError, DocumentStore, Version};
 
@@ -143,16 +144,16 @@ impl<I: Issuer> Runner<I> {
         loop {
             let news = self.reloader.work();
             if self.link.is_stopping() {
-                self.on_other_thread(Self::save_at_last).await;
+                self.on_other_thread(Begin::Now, Self::save_at_last).await;
                 return;
             }
             let now = Clocks::now();
             let asked = self.reloader.is_asked().then(|| self.rest_of_asking(now));
             if asked == Some(Duration::ZERO) {
-                self = self.on_other_thread(Self::answer).await;
+                self = self.on_other_thread(Begin::Now, Self::answer).await;
                 wake = self.wake(Clocks::now());
             } else if wake.is_over(now) {
-                self = self.on_other_thread(|runner| _ = runner.turn(false)).await;
+                self = self.on_other_thread(Begin::InOrder, |runner| _ = runner.turn(false)).await;
                 wake = self.wake(Clocks::now());
             } else {
                 let rest = wake.rest(now).min(SLICE).min(asked.unwrap_or(SLICE));
@@ -161,11 +162,21 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// A panic there is one of this task.
-    async fn on_other_thread(self: Box<Self>, work: fn(&mut Self)) -> Box<Self> {
-        let done = work_on(self, move |runner| work(runner)).await;
-        let Some((runner, ())) = done else { resume_unwind(Box::new(())) };
-        runner
+    /// A panic there is one of this task. Where no thread can be started, that is a failure, and it is tried
+    /// again.
+    async fn on_other_thread(mut self: Box<Self>, begin: Begin, work: fn(&mut Self)) -> Box<Self> {
+        loop {
+            match work_on(begin, self, move |runner| work(runner)).await {
+                Worked::Done(runner, ()) => return runner,
+                Worked::Panicked => resume_unwind(Box::new(())),
+                Worked::NoThread(runner) => self = runner,
+            }
+            let outcome = self.failed(GrantError::NoThread(ErrorKind::WouldBlock));
+            if self.reloader.is_asked() {
+                self.reloader.end(self.reloader.begin(), outcome);
+            }
+            after_no_thread().await;
+        }
     }
 
     /// Makes the attempt that is asked for.

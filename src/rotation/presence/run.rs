@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::panic::resume_unwind;
 use std::sync::{Arc, LazyLock, MutexGuard};
 use std::thread;
@@ -14,7 +15,7 @@ use crate::internal::printing::Moment;
 use crate::internal::threads::Lock;
 use crate::internal::threads::{Health, Link};
 use crate::internal::time::{self, Clocks, doubled, random_part};
-use crate::internal::timer::{news_until, work_on};
+use crate::internal::timer::{Begin, Worked, after_no_thread, news_until, work_on};
 use crate::keyset::Hidden;
 use crate::store::{DocumentError, DocumentStore};
 
@@ -245,7 +246,8 @@ impl Runner {
             let news = self.uses.news();
             if self.link.is_stopping() {
                 // If the process cannot be taken out, its record expires.
-                let (runner, is_out) = self.on_other_thread(|runner| runner.leave().is_ok()).await;
+                let (runner, is_out) =
+                    self.on_other_thread(Begin::Now, |runner| runner.leave().is_ok()).await;
                 runner.link.with(|progress| progress.is_out = is_out);
                 return;
             }
@@ -262,7 +264,7 @@ impl Runner {
             }
             change = None;
             let result;
-            (self, result) = self.on_other_thread(|runner| runner.show()).await;
+            (self, result) = self.on_other_thread(Begin::InOrder, |runner| runner.show()).await;
             match result {
                 Ok((now_shown, at)) => {
                     (shown, failures) = (now_shown, 0);
@@ -279,10 +281,22 @@ impl Runner {
         }
     }
 
-    /// A panic there is one of this task.
-    async fn on_other_thread<R: Send + 'static>(self: Box<Self>, work: fn(&mut Self) -> R) -> (Box<Self>, R) {
-        let done = work_on(self, move |runner| work(runner)).await;
-        done.unwrap_or_else(|| resume_unwind(Box::new(())))
+    /// A panic there is one of this task. Where no thread can be started, that is a failure, and it is tried
+    /// again.
+    async fn on_other_thread<R: Send + 'static>(
+        mut self: Box<Self>,
+        begin: Begin,
+        work: fn(&mut Self) -> R,
+    ) -> (Box<Self>, R) {
+        loop {
+            match work_on(begin, self, move |runner| work(runner)).await {
+                Worked::Done(runner, result) => return (runner, result),
+                Worked::Panicked => resume_unwind(Box::new(())),
+                Worked::NoThread(runner) => self = runner,
+            }
+            fail(&self.link, &self.events, PresenceError::NoThread(ErrorKind::WouldBlock));
+            after_no_thread().await;
+        }
     }
 }
 

@@ -26,7 +26,7 @@ fn started_with(
 ) -> Receiver<bool> {
     let (ended, end) = channel();
     let ended = Box::new(move |has_panicked| ended.send(has_panicked).unwrap_or_default());
-    start(Task { work: Box::pin(work), ended, leave: Box::new(leave) }).unwrap();
+    start(Task { work: Box::pin(work), ended, leave: Box::new(leave), left: Box::new(nothing) }).unwrap();
     end
 }
 
@@ -131,7 +131,9 @@ fn calls_that_hang_keep_no_other_from_beginning() {
             let all = Arc::clone(&all);
             let (caller, place) = caller(&format!("hang {number}"));
             let caller = caller.with_deadline(SOON);
-            started(async move { _ = call(&caller, place, move || all.wait()).await.unwrap() })
+            started(
+                async move { _ = call(Begin::InOrder, &caller, place, move || all.wait()).await.unwrap() },
+            )
         })
         .collect();
     assert!(ends.iter().all(|end| end.recv_timeout(SOON) == Ok(false)));
@@ -144,8 +146,8 @@ fn a_call_past_its_deadline_is_left_behind() {
     let after = Duration::from_millis(20);
     let caller = caller.with_deadline(after);
     let end = started(async move {
-        assert_eq!(call(&caller, place, hangs).await, Err(CallError::Deadline { after }));
-        assert_eq!(call(&caller.with_deadline(SOON), place, || 7).await, Ok(7));
+        assert_eq!(call(Begin::InOrder, &caller, place, hangs).await, Err(CallError::Deadline { after }));
+        assert_eq!(call(Begin::Now, &caller.with_deadline(SOON), place, || 7).await, Ok(7));
     });
     assert_eq!(end.recv_timeout(SOON), Ok(false));
     drop(release);
@@ -156,7 +158,7 @@ fn a_call_that_panics_is_an_error_and_ends_no_task() {
     let (caller, place) = caller("panic");
     let end = started(async move {
         let panics = || std::panic::resume_unwind(Box::new(()));
-        assert_eq!(call::<()>(&caller, place, panics).await, Err(CallError::Panicked));
+        assert_eq!(call::<()>(Begin::Now, &caller, place, panics).await, Err(CallError::Panicked));
     });
     assert_eq!(end.recv_timeout(SOON), Ok(false));
 }
