@@ -262,3 +262,21 @@ fn settings_and_presence_print_no_name_that_may_be_a_key() {
     let presence = Presence::show(MemoryStore::new(), &no_key(), settings).unwrap();
     crate::support::assert_nothing_of_in(&pasted, &format!("{presence:?} {presence:#?}"));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_without_threads_left_reports_that() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    crate::support::as_ordinary_user("broken::a_process_without_threads_left_reports_that", || {
+        let presence = Presence::show(MemoryStore::new(), &no_key(), settings("one")).unwrap();
+        let limit = getrlimit(Resource::Nproc);
+        setrlimit(Resource::Nproc, Rlimit { current: Some(1), maximum: limit.maximum }).unwrap();
+        eventually("it reports it", || {
+            matches!(presence.health().problem(), Some(PresenceError::NoThread(_)))
+        });
+        setrlimit(Resource::Nproc, limit).unwrap();
+        eventually("it is shown again", || presence.health().problem().is_none());
+        assert!(presence.close(PATIENCE));
+    });
+}

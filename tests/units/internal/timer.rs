@@ -179,3 +179,21 @@ fn what_a_task_owns_is_dropped_before_it_leaves() {
     assert_eq!(end.recv_timeout(SOON), Ok(false));
     assert_eq!(left.recv_timeout(SOON), Ok(true));
 }
+
+#[test]
+fn the_thread_of_the_tasks_tells_that_a_task_has_left() {
+    let (told, threads) = channel();
+    let [own, leaver] = [told.clone(), told.clone()];
+    let tell = |told: Sender<_>| move || told.send(thread::current().id()).unwrap();
+    let task = Task {
+        work: Box::pin(async move { tell(own)() }),
+        ended: Box::new(|_| ()),
+        leave: Box::new(tell(leaver)),
+        left: Box::new(tell(told)),
+    };
+    start(task).unwrap();
+    let [own, leaver, told] = [(); 3].map(|()| threads.recv_timeout(SOON).unwrap());
+    // Whatever has dropped what is foreign takes no lock after that, so that a fork finds none taken.
+    assert_eq!(told, own);
+    assert_ne!(leaver, own);
+}
