@@ -95,11 +95,12 @@ impl Index {
     /// Adds a key. There must be none with its number.
     pub(super) fn insert(&self, record: &KeyRecord, digest: [u8; DIGEST], pepper: u8) {
         let digest = halves_of(&digest);
+        let due = self.cold.lock().keys.due();
+        self.keys.prepare(due);
         let mut writer = self.cold.write();
         let cold = writer.locked();
         let entry = Entry::new(record, digest, pepper, cold.names.insert(&record.name));
         cold.serials.insert(record.id, digest[0]);
-        self.keys.prepare(&cold.keys);
         writer.change(|cold| self.keys.insert(&mut cold.keys, entry));
         self.grow(&mut writer);
     }
@@ -136,11 +137,9 @@ impl Index {
     pub(super) fn put_store(&self, store: StoreId, state: Store) {
         let hash = self.hash_of_store(store);
         let entry = StoreEntry::new(hash, state);
+        let due = self.cold.lock().stores.due();
+        self.stores.prepare(due);
         let mut writer = self.cold.write();
-        let cold = writer.locked();
-        if self.stores.find(hash, |_| true).is_none() {
-            self.stores.prepare(&cold.stores);
-        }
         writer.change(|cold| match self.stores.find(hash, |_| true) {
             Some((_, slot)) => slot.store(entry),
             None => self.stores.insert(&mut cold.stores, entry),

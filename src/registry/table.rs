@@ -174,10 +174,11 @@ impl<S: Slot> Table<S> {
         segments.flat_map(|segment| segment.iter().filter(|slot| !slot.is_free()))
     }
 
-    /// Allocates what the next insertion may need. Readers do not wait for it.
-    pub(super) fn prepare(&self, growth: &Growth<S>) {
-        if growth.is_due() {
-            self.allocate(growth.segments);
+    /// Allocates the next segment, which has this number. That takes milliseconds where it is large, so it is
+    /// done before a lock is taken.
+    pub(super) fn prepare(&self, due: Option<usize>) {
+        if let Some(segment) = due {
+            self.allocate(segment);
         }
     }
 
@@ -332,6 +333,11 @@ impl<S: Slot> Table<S> {
 impl<S: Slot> Growth<S> {
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns the segment that the next insertion needs, if one more is too many for the capacity.
+    pub(super) fn due(&self) -> Option<usize> {
+        self.is_due().then_some(self.segments)
     }
 
     /// Returns whether one more would be too many for the capacity.

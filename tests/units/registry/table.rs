@@ -62,7 +62,7 @@ impl Both {
     }
 
     fn put(&mut self, (hash, number): (u64, u64)) {
-        self.table.prepare(&self.growth);
+        self.table.prepare(self.growth.due());
         self.table.insert(&mut self.growth, (hash, number));
         self.expected.insert(number, hash);
     }
