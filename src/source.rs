@@ -14,9 +14,9 @@
 //!
 //! A command and the keychain have a thread for each call. The threads that read files and ask OpenBao are
 //! kept for the next calls: at most two, for a minute, and only once calls follow one another. Before a call
-//! returns, the stack of its thread is wiped. A kept thread, as that of the refreshers, has the signal mask of
-//! the thread that started it, and its Landlock rules, seccomp filters and capabilities: restrict a process
-//! before it loads its first key. A forked child has threads of its own.
+//! returns, the stack of its thread is wiped. A kept thread, as that of the refreshers, has the signal mask
+//! of the thread that started it, and its Landlock rules, seccomp filters and capabilities: restrict a
+//! process before it loads its first key. A forked child has threads of its own.
 //!
 //! In a process, at most four calls to one place (a file, a program with its arguments, a service of the
 //! keychain, a secret in OpenBao) are under way at once, however many sources name it, and 64 to all places.

@@ -55,8 +55,8 @@ impl<I: Issuer> KeyHandle<I> {
     /// answer is [`Reload::TooSoon`] at once. Where nothing reloads the handle, as in a forked child, which
     /// does not have the refresher's thread, it is [`Reload::NoRefresher`] at once.
     ///
-    /// The waker of the task that awaits it is called on the thread that all refreshers of the process share. As
-    /// those of every async runtime do, it must neither block nor panic, nor poll the task in place.
+    /// The waker of the task that awaits it is called on the thread that all refreshers of the process share.
+    /// As those of every async runtime do, it must neither block nor panic, nor poll the task in place.
     pub fn newer_than(&self, generation: Generation) -> impl Future<Output = Reload> + Send + Unpin + use<I> {
         NewerKey::new(self, generation)
     }

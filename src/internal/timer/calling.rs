@@ -13,10 +13,10 @@ use crate::internal::calls::{CallError, Caller, Target};
 use crate::internal::threads::{Lock, contained, discard};
 use crate::internal::time;
 
-/// For how long a call keeps the next scheduled one from beginning, unless it ends before. So a thousand tasks
-/// whose time comes at once need one thread where a call takes less, and as many as it takes milliseconds
-/// where it takes more. A call that hangs delays those behind it by this, and many slow calls delay the last
-/// of them by as many milliseconds.
+/// For how long a call keeps the next scheduled one from beginning, unless it ends before. So a thousand
+/// tasks whose time comes at once need one thread where a call takes less, and as many as it takes
+/// milliseconds where it takes more. A call that hangs delays those behind it by this, and many slow calls
+/// delay the last of them by as many milliseconds.
 const YOUNG: Duration = Duration::from_millis(1);
 
 /// How long after a thread could not be started it is tried again.

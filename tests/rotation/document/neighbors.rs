@@ -121,6 +121,18 @@ fn hard_links_of_a_document_and_its_lock_are_refused() {
     store.write(&content("second"), Some(&version)).unwrap();
 }
 
+/// How often the other threads of this process have begun to wait.
+fn switches_of_others() -> u64 {
+    let own = fs::read_link("/proc/thread-self").unwrap();
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let others = tasks.filter(|task| task.file_name() != own.file_name());
+    let count = |task: std::path::PathBuf| -> Option<u64> {
+        let status = fs::read_to_string(task.join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse().ok())
+    };
+    others.filter_map(count).sum()
+}
+
 #[test]
 fn the_version_of_a_file_needs_no_thread() {
     as_ordinary_user("neighbors::the_version_of_a_file_needs_no_thread", || {
@@ -128,10 +140,14 @@ fn the_version_of_a_file_needs_no_thread() {
         let version = *there(&store).version();
         let none = Rlimit { current: Some(1), maximum: Some(1) };
         setrlimit(Resource::Nproc, none).unwrap();
-        assert!(matches!(store.read(), Err(DocumentError::Unavailable(_))), "a thread can be started");
+        std::thread::Builder::new().spawn(|| ()).expect_err("a thread can be started");
+        // Nor is one that is kept woken.
+        let before = switches_of_others();
         for _ in 0..3 {
             assert_eq!(store.version(), Ok(Some(version)));
         }
+        assert_eq!(switches_of_others(), before);
+        assert!(store.read().is_err() || switches_of_others() > before, "reading takes a thread");
     });
 }
 
