@@ -271,6 +271,6 @@ impl Wake for TaskWaker {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "rotation"))]
 #[path = "../../tests/units/internal/timer.rs"]
 mod tests;

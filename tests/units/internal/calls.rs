@@ -3,7 +3,7 @@
 use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 
-use super::super::{Caller, Turn, hash};
+use super::super::{Caller, Turn};
 use super::*;
 
 /// A place that no other test calls.
@@ -320,7 +320,7 @@ fn places_of_one_server_share_its_turns_and_no_others() {
             let (held, place) = (Arc::clone(&held), at(name));
             scope.spawn(move || Caller::new().run(place, move || drop(held.lock().map(|held| held.recv()))));
         }
-        while calls().servers.get(&hash("server", &"server")).is_none_or(|&count| count < 2) {
+        while calls().servers.get(&super::super::hash("server", &"server")).is_none_or(|&count| count < 2) {
             thread::yield_now();
         }
         let waited = Duration::from_millis(20);
@@ -330,7 +330,10 @@ fn places_of_one_server_share_its_turns_and_no_others() {
         drop(release);
     });
     assert_eq!(Caller::new().run(at("third at it"), || 7), Ok(7));
-    assert!(!calls().servers.contains_key(&hash("server", &"server")), "every call was counted off");
+    assert!(
+        !calls().servers.contains_key(&super::super::hash("server", &"server")),
+        "every call was counted off"
+    );
 }
 
 #[test]
