@@ -316,7 +316,7 @@ fn million() -> bool {
     println!("{count} keys, nanoseconds a request, the making of its headers ({headers:.0}) taken off\n");
     println!("| what | ns | beside | ns | ratio | target |\n|---|---:|---|---:|---|---|");
     let (faster, times) = (usual / ours, ours / floor);
-    let verdicts = [faster >= 4.0, times <= 3.0, shop.bytes_per_key <= 120.0];
+    let verdicts = [faster >= 4.0, times <= 1.5, shop.bytes_per_key <= 120.0];
     let [first, second, third] = verdicts.map(|met| if met { "met" } else { "**not met**" });
     println!(
         "| `authorize` | {ours:.0} | the same work with SHA-256, hexadecimal digits, the standard map and a \
@@ -328,7 +328,7 @@ fn million() -> bool {
     );
     println!(
         "| `authorize` | {ours:.0} | keyed BLAKE3 and one cache-missing read alone | {floor:.0} | \
-         {times:.2}× as long | at most 3× as long: {second} |"
+         {times:.2}× as long | at most 1.5× as long: {second} |"
     );
     println!("| memory | | | | {:.1} bytes a key | at most 120: {third} |", shop.bytes_per_key);
     // The first is an aim that depends on the peer; the others must be met.
