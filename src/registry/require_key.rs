@@ -299,10 +299,20 @@ pub(super) fn store_of_path(path: &str) -> RequestedStore {
 
 /// Returns whether a server that folds case or drops characters could read a segment as `stores`.
 fn could_be_stores(segment: &str) -> bool {
+    if is_usual(segment) {
+        return segment.eq_ignore_ascii_case("stores");
+    }
     decoded(segment.as_bytes()).is_some_and(|segment| {
         let name = segment.trim_matches(is_droppable);
         name.eq_ignore_ascii_case("stores") || (!name.is_ascii() && name.to_uppercase() == "STORES")
     })
+}
+
+/// Returns whether a segment has only ASCII letters, digits, `-` and `_`: nothing is decoded or dropped
+/// there, and only the case is folded. Most segments are so, and are told apart faster.
+fn is_usual(segment: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !segment.is_empty() && segment.bytes().all(is_usual)
 }
 
 /// Returns whether servers drop this character at the end of a segment, or anywhere in it.
@@ -313,6 +323,9 @@ const fn is_droppable(c: char) -> bool {
 /// Returns whether every server reads a segment alike: it is not empty, not only dots, and decodes once, to
 /// UTF-8, to characters without a meaning in a path.
 fn is_plain(segment: &str) -> bool {
+    if is_usual(segment) {
+        return true;
+    }
     let Some(decoded) = decoded(segment.as_bytes()) else { return false };
     !decoded.trim_matches(is_droppable).is_empty() && decoded.chars().all(has_no_meaning)
 }
