@@ -153,7 +153,7 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Returns what is to be called if the task panics: it records that in the status, and reports it.
+    /// Returns the function to call if the task panics. It records the panic in the status and reports it.
     pub(super) fn on_panic(&self) -> impl FnOnce() + Send + use<I> {
         let (link, events) = (Arc::clone(&self.link), self.events.clone());
         move || {
@@ -186,7 +186,7 @@ impl<I: Issuer> Runner<I> {
             let news = self.reloader.work();
             match self.next(Instant::now()) {
                 Next::Stop => return,
-                // Whoever asks again at once does not keep the other tasks waiting.
+                // A caller that asks again and again must not block the other tasks.
                 Next::Reload { was_asked } => {
                     self.reload(was_asked).await;
                     give_way().await;

@@ -21,7 +21,7 @@ pub(super) struct Index {
     keys: Table<KeySlot>,
     stores: Table<StoreSlot>,
     cold: Versioned<Cold>,
-    /// Random, so that nobody can choose stores that fall together in the table.
+    /// Random, so that the ids of stores cannot be chosen to collide in the table.
     store_hash: [u64; 2],
 }
 

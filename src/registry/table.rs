@@ -1,8 +1,8 @@
 //! A hash table that is read without a lock, and that grows a little with each insertion.
 //!
 //! The content is in the slots of the table themselves, ordered by its hash: a slot's place is found by
-//! scaling the hash to the table's capacity, and what does not fit there goes on to the next slots. A look-up
-//! reads a few cache lines that follow each other, so that it waits for memory once.
+//! scaling the hash to the table's capacity; if it is taken, the following slots are used, in order. A
+//! look-up reads a few cache lines that follow each other, so that it waits for memory once.
 //!
 //! Slots are allocated in segments, which never move: a reader that is late reads an old slot, never freed
 //! memory. When the capacity grows, the content moves up in the same slots, from the greatest hash downwards
@@ -34,7 +34,7 @@ const MOVES: usize = 3 * STEPS;
 /// How many free slots are passed over in place of a move.
 const FREE_SLOTS: usize = 64;
 
-/// The most slots beyond the capacity that take what does not fit before them. More are allocated if needed.
+/// The number of slots beyond the capacity, for content that overflows. More are allocated if needed.
 const SLACK: usize = 512;
 
 /// How many slots a search reads at once, so that it waits for all of them together.

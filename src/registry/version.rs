@@ -94,7 +94,7 @@ impl<'a> Changing<'a> {
     fn begin(version: &'a AtomicU64) -> Self {
         let before = version.load(Ordering::Relaxed);
         version.store(before.wrapping_add(1), Ordering::Relaxed);
-        // Whoever sees a word that is written from here on sees the odd version.
+        // A reader that sees a word written after this also sees the odd version.
         fence(Ordering::Release);
         Self { version, after: before.wrapping_add(2) }
     }

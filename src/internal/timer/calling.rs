@@ -25,7 +25,7 @@ const NO_THREAD: Duration = Duration::from_secs(1);
 /// When a call begins.
 #[derive(Clone, Copy)]
 pub(crate) enum Begin {
-    /// At once: somebody waits for it.
+    /// At once, because a caller is waiting for it.
     Now,
     /// After the scheduled calls before it.
     InOrder,

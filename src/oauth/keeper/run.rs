@@ -122,7 +122,7 @@ impl<I: Issuer> Runner<I> {
         }
     }
 
-    /// Returns what is to be called if the task panics.
+    /// Returns the function to call if the task panics.
     pub(super) fn on_panic(&self) -> impl FnOnce() + Send + use<I> {
         let (link, events) = (Arc::clone(&self.link), self.events.clone());
         move || {

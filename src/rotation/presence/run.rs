@@ -229,7 +229,7 @@ impl Runner {
         Alarm { set: (self.clock)(), span }
     }
 
-    /// Returns what is to be called if the task panics.
+    /// Returns the function to call if the task panics.
     pub(super) fn on_panic(&self) -> impl FnOnce() + Send + use<> {
         let (link, events) = (Arc::clone(&self.link), self.events.clone());
         move || _ = fail(&link, &events, PresenceError::Ended)
